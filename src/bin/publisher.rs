@@ -1,0 +1,3 @@
+//! The `publisher` command.
+
+fn main() {}

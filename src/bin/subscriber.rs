@@ -1,0 +1,3 @@
+//! The `subscriber` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Device telemetry over MQTT with X.509 mutual TLS.
