@@ -1,1 +1,12 @@
-fn main() {}
+//! The integration tests, all in one binary: real programs, a real broker, real time.
+//!
+//! | module          | what is in there                                             |
+//! | --------------- | ------------------------------------------------------------ |
+//! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
+//! | `harness_works` | that the harness itself can be believed                      |
+
+// Tests measure real processes, so they read the real clock. They still never sleep.
+#![allow(clippy::disallowed_methods)]
+
+mod harness;
+mod harness_works;

@@ -1,0 +1,254 @@
+//! The MQTT client: the only room that names `paho_mqtt` and `openssl`.
+//!
+//! [`Client`] is a handle to a worker thread that owns every Paho object. Commands go to it
+//! through a channel, events come back through a function given at the start, so that no
+//! caller ever waits for Paho, which holds a global lock across name look-ups and message
+//! callbacks. What the events mean for the run is decided elsewhere.
+//!
+//! * `worker` carries out commands and watches the tokens;
+//! * `session` is one Paho client: its options, its connect, its messages in flight;
+//! * `tls` loads and checks certificate, key and CA before Paho sees them;
+//! * `probe` finds out why a connection failed;
+//! * `reason` turns MQTT's codes into faults.
+
+mod probe;
+mod reason;
+mod session;
+pub mod tls;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use super::fault::{Exit, Fault};
+use super::message::{Message, Qos, Received};
+use tls::TlsFiles;
+
+/// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
+const PAHO_C_VERSION: &str = "1.3.16";
+
+/// Which MQTT to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 5, and 3.1.1 where the broker refuses that.
+    Any,
+    /// MQTT 5 only.
+    V5,
+    /// MQTT 3.1.1 only.
+    V311,
+}
+
+/// What the client needs to know for every connection.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the broker is.
+    pub endpoint: Endpoint,
+    /// CA, certificate and key.
+    pub tls: TlsFiles,
+    /// The MQTT client identifier.
+    pub client_id: String,
+    /// The MQTT user name.
+    pub username: Option<String>,
+    /// The MQTT password. Never logged.
+    pub password: Option<String>,
+    /// Which MQTT to speak.
+    pub version: Version,
+    /// Time between pings on an idle connection, whole seconds.
+    pub keep_alive: Duration,
+    /// One deadline over name look-up, TCP, TLS and CONNACK.
+    pub connect_timeout: Duration,
+    /// Messages in flight, at most.
+    pub max_in_flight: usize,
+    /// The name in the `seq` property of published messages; none leaves it out.
+    pub stream: Option<Arc<str>>,
+}
+
+/// What the broker said in its CONNACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The version that both speak: 5, or 4 for MQTT 3.1.1.
+    pub mqtt_version: u8,
+    /// Whether the broker still had our session.
+    pub session_present: bool,
+    /// Unacknowledged QoS 1 and 2 messages the broker takes.
+    pub receive_maximum: Option<u16>,
+    /// The largest packet the broker takes, in bytes.
+    pub maximum_packet_size: Option<u32>,
+    /// The highest QoS the broker takes.
+    pub maximum_qos: Option<u8>,
+    /// Whether the broker keeps retained messages.
+    pub retain_available: bool,
+}
+
+/// The broker's no to one message or one filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason code; 0x80 where MQTT 3.1.1 gives no other.
+    pub code: u8,
+    /// Its name, and what the broker added.
+    pub reason: String,
+}
+
+impl Refusal {
+    /// The exit code that a refusal stands for: not authorised, or a breach of what the
+    /// broker supports.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self.code {
+            0x80 | 0x83 | 0x87 => Exit::Refused,
+            _ => Exit::Protocol,
+        }
+    }
+}
+
+/// The end of one published message, as far as the client can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Acknowledged; at QoS 0, written to the connection.
+    Done,
+    /// The broker refused it.
+    Refused(Refusal),
+    /// The broker or the library cannot take it now.
+    NotNow,
+}
+
+/// What the worker reports. Events of one generation come in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The broker accepted the connection.
+    Connected {
+        /// Which attempt.
+        generation: u64,
+        /// What it said.
+        accepted: Accepted,
+    },
+    /// The attempt failed, or the connection ended.
+    Ended {
+        /// Which one.
+        generation: u64,
+        /// Why.
+        fault: Fault,
+    },
+    /// Messages have come to their end.
+    Deliveries {
+        /// On which connection.
+        generation: u64,
+        /// Their numbers and ends.
+        settled: Vec<(u64, Delivery)>,
+    },
+    /// The broker answered a SUBSCRIBE: the granted QoS, or why not.
+    Subscribed {
+        /// On which connection.
+        generation: u64,
+        /// The caller's number of the filter.
+        filter: usize,
+        /// The granted QoS, or the refusal.
+        answer: Result<u8, Refusal>,
+    },
+    /// DISCONNECT has been sent.
+    Disconnected {
+        /// Of which connection.
+        generation: u64,
+    },
+}
+
+/// Called for each received message, on Paho's receiving thread and under its global lock.
+/// The message is acknowledged when it returns; one that must not be acknowledged is kept
+/// by not returning.
+pub type OnMessage = Arc<dyn Fn(&Received<'_>) + Send + Sync>;
+
+/// A handle to the worker. Dropping it does not end the worker: the process does.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: Sender<worker::Command>,
+}
+
+impl Client {
+    /// Starts the worker. `notify` hands each event over and must not block.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(
+        config: Config,
+        on_message: Option<OnMessage>,
+        notify: impl Fn(Event) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (commands, inbox) = mpsc::channel();
+        let worker = worker::Worker::new(config, on_message, commands.clone(), notify);
+        std::thread::Builder::new()
+            .name("mqtt-client".into())
+            .spawn(move || worker.run(&inbox))?;
+        Ok(Self { commands })
+    }
+
+    /// Starts an attempt. It answers with `Connected` or `Ended`, at some time.
+    pub fn connect(&self, generation: u64, deadline: Instant) {
+        self.send(worker::Command::Connect {
+            generation,
+            deadline,
+        });
+    }
+
+    /// Publishes in order. Each message comes to an end in `Deliveries`, unless the
+    /// connection does first.
+    pub fn publish(&self, generation: u64, messages: Vec<Arc<Message>>) {
+        self.send(worker::Command::Publish {
+            generation,
+            messages,
+        });
+    }
+
+    /// Sends one SUBSCRIBE with one filter, checked before. The number comes back in
+    /// `Subscribed`.
+    pub fn subscribe(&self, generation: u64, filter: usize, text: String, qos: Qos) {
+        self.send(worker::Command::Subscribe {
+            generation,
+            filter,
+            text,
+            qos,
+        });
+    }
+
+    /// Gives an attempt or a connection up, without an answer.
+    pub fn abandon(&self, generation: u64) {
+        self.send(worker::Command::Abandon { generation });
+    }
+
+    /// Sends DISCONNECT and closes; answers with `Disconnected`.
+    pub fn disconnect(&self, generation: u64) {
+        self.send(worker::Command::Disconnect { generation });
+    }
+
+    fn send(&self, command: worker::Command) {
+        // The worker lives as long as the process; without it there is nobody to tell.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Prepares OpenSSL so that leaving the process does not race its clean-up against Paho's
+/// threads. Call it once, before anything else touches OpenSSL.
+pub fn init() {
+    openssl::init();
+}
+
+/// The libraries in use, as `--version` names them.
+#[must_use]
+pub fn library_versions() -> String {
+    format!("Paho C {PAHO_C_VERSION}, {}", openssl::version::version())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_named_paho_c_version_is_the_one_that_the_locked_crate_bundles() {
+        let lock = include_str!("../../../Cargo.lock");
+        let entry = "name = \"paho-mqtt-sys\"\nversion = \"0.11.0\"";
+        assert!(
+            lock.contains(entry),
+            "look up the Paho C version of the new paho-mqtt-sys"
+        );
+    }
+}

@@ -1,0 +1,431 @@
+//! The worker thread: carries out commands, watches tokens, names causes.
+//!
+//! It owns every Paho object and may block in Paho for as long as a name look-up takes; the
+//! event loop has its own deadlines and does not wait for it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use paho_mqtt::{Error, PropertyCode, ReasonCode, ServerResponse};
+
+use super::probe;
+use super::reason;
+use super::session::{Hint, Session};
+use super::tls::Loaded;
+use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
+use crate::common::fault::{Exit, Fault};
+use crate::common::message::{Message, Qos};
+
+/// What the worker is told, by the event loop and by Paho's threads.
+pub(super) enum Command {
+    Connect {
+        generation: u64,
+        deadline: Instant,
+    },
+    Publish {
+        generation: u64,
+        messages: Vec<Arc<Message>>,
+    },
+    Subscribe {
+        generation: u64,
+        filter: usize,
+        text: String,
+        qos: Qos,
+    },
+    Abandon {
+        generation: u64,
+    },
+    Disconnect {
+        generation: u64,
+    },
+    /// A token may have completed.
+    Wake {
+        generation: u64,
+    },
+    /// The connection is gone.
+    Lost {
+        generation: u64,
+    },
+    /// The broker said why it is about to close.
+    Farewell {
+        generation: u64,
+        fault: Fault,
+    },
+}
+
+/// Attempts given up that Paho has not ended yet, at most. Dropping one earlier leaks its
+/// socket.
+const MAX_ASIDE: usize = 8;
+
+/// The probe leaves this much of the deadline, so that its answer comes before it.
+const PROBE_MARGIN: Duration = Duration::from_millis(100);
+
+/// What a failed attempt says about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// Nothing: connect.
+    None,
+    /// The fault may lie in TLS: probe in the place of the next attempt, and connect only if
+    /// the probe passes.
+    Tls,
+    /// The probe passed and the connect failed all the same: probing tells nothing more.
+    Elsewhere,
+}
+
+pub(super) struct Worker<N> {
+    config: Config,
+    on_message: Option<OnMessage>,
+    commands: Sender<Command>,
+    notify: N,
+    current: Option<Session>,
+    /// Sessions that are over but must not be dropped yet.
+    aside: Vec<Session>,
+    /// When the attempt under way will be given up.
+    deadline: Option<Instant>,
+    v5: bool,
+    suspicion: Suspicion,
+}
+
+impl<N: Fn(Event)> Worker<N> {
+    pub(super) fn new(
+        config: Config,
+        on_message: Option<OnMessage>,
+        commands: Sender<Command>,
+        notify: N,
+    ) -> Self {
+        Self {
+            v5: config.version != Version::V311,
+            config,
+            on_message,
+            commands,
+            notify,
+            current: None,
+            aside: Vec::new(),
+            deadline: None,
+            suspicion: Suspicion::None,
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        while let Ok(command) = inbox.recv() {
+            match command {
+                Command::Connect {
+                    generation,
+                    deadline,
+                } => self.connect(generation, deadline),
+                Command::Publish {
+                    generation,
+                    messages,
+                } => self.publish(generation, &messages),
+                Command::Subscribe {
+                    generation,
+                    filter,
+                    text,
+                    qos,
+                } => {
+                    if let Some(session) = self.current(generation) {
+                        session.subscribe(filter, text, qos);
+                        self.wake(generation);
+                    }
+                }
+                Command::Abandon { generation } => self.abandon(generation),
+                Command::Disconnect { generation } => match self.current(generation) {
+                    Some(session) => {
+                        session.disconnect();
+                        self.wake(generation);
+                    }
+                    None => (self.notify)(Event::Disconnected { generation }),
+                },
+                Command::Wake { generation } => self.wake(generation),
+                Command::Lost { generation } => self.lost(generation),
+                Command::Farewell { generation, fault } => {
+                    if let Some(session) = self.current(generation) {
+                        session.farewell = Some(fault);
+                        self.lost(generation);
+                    }
+                }
+            }
+        }
+    }
+
+    fn current(&mut self, generation: u64) -> Option<&mut Session> {
+        self.current
+            .as_mut()
+            .filter(|session| session.generation == generation)
+    }
+
+    fn ended(&self, generation: u64, fault: Fault) {
+        (self.notify)(Event::Ended { generation, fault });
+    }
+
+    fn connect(&mut self, generation: u64, deadline: Instant) {
+        self.deadline = Some(deadline);
+        self.v5 = self.config.version != Version::V311;
+        if let Err(fault) = self.attempt(generation) {
+            self.ended(generation, fault);
+        }
+    }
+
+    /// Starts one attempt, with a fresh client.
+    fn attempt(&mut self, generation: u64) -> Result<(), Fault> {
+        let endpoint = &self.config.endpoint;
+        if self.aside.iter().filter(|s| s.is_connecting()).count() >= MAX_ASIDE {
+            let message = format!("{endpoint}: {MAX_ASIDE} earlier attempts are still hanging");
+            return Err(Fault::passing(Exit::Unavailable, message));
+        }
+        let loaded = self.load()?;
+        if self.suspicion == Suspicion::Tls {
+            self.probe(&loaded)?;
+            self.suspicion = Suspicion::Elsewhere;
+        }
+        let session = Session::start(
+            generation,
+            &self.config,
+            &loaded,
+            self.v5,
+            self.on_message.as_ref(),
+            &self.commands,
+        )
+        .map_err(|e| {
+            let message = format!("{}: the MQTT library refuses: {e}", self.config.endpoint);
+            Fault::permanent(Exit::Config, message)
+        })?;
+        self.retire();
+        self.current = Some(session);
+        // Only now: dropping the last client would wait for Paho's threads to end.
+        self.aside.retain(Session::is_connecting);
+        self.wake(generation);
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Loaded, Fault> {
+        let loaded = self.config.tls.load()?;
+        #[allow(clippy::disallowed_methods, reason = "the dates of certificates")]
+        self.config.tls.check_dates(&loaded, SystemTime::now())?;
+        Ok(loaded)
+    }
+
+    fn probe(&self, loaded: &Loaded) -> Result<(), Fault> {
+        let Some(deadline) = self.deadline.and_then(|at| at.checked_sub(PROBE_MARGIN)) else {
+            return Ok(());
+        };
+        probe::probe(&self.config.endpoint, &self.config.tls, loaded, deadline)
+    }
+
+    fn publish(&mut self, generation: u64, messages: &[Arc<Message>]) {
+        let Some(session) = self.current(generation) else {
+            return;
+        };
+        let mut settled: Vec<(u64, Delivery)> = Vec::new();
+        for message in messages {
+            settled.extend(session.publish(message).map(|end| (message.seq, end)));
+        }
+        settled.extend(session.take_deliveries_unless_armed());
+        self.settle(generation, settled);
+    }
+
+    fn settle(&self, generation: u64, settled: Vec<(u64, Delivery)>) {
+        if !settled.is_empty() {
+            (self.notify)(Event::Deliveries {
+                generation,
+                settled,
+            });
+        }
+    }
+
+    /// Looks at everything that may have completed.
+    fn wake(&mut self, generation: u64) {
+        self.tidy(generation);
+        let Some(session) = self.current(generation) else {
+            return;
+        };
+        match session.connect_result() {
+            Some(Ok(response)) => return self.accepted(generation, &response),
+            Some(Err((error, hint))) => return self.failed(generation, error, hint),
+            None => {}
+        }
+        let settled = session.take_deliveries();
+        let subscribed = session.take_subscribed();
+        let disconnected = session.disconnected();
+        self.settle(generation, settled);
+        for (filter, answer) in subscribed {
+            (self.notify)(Event::Subscribed {
+                generation,
+                filter,
+                answer,
+            });
+        }
+        if disconnected {
+            self.retire();
+            (self.notify)(Event::Disconnected { generation });
+        }
+    }
+
+    fn accepted(&mut self, generation: u64, response: &ServerResponse) {
+        self.suspicion = Suspicion::None;
+        let connack = response.connect_response().unwrap_or_default();
+        let properties = response.properties();
+        let number = |code| properties.get_int(code);
+        (self.notify)(Event::Connected {
+            generation,
+            accepted: Accepted {
+                mqtt_version: if self.v5 { 5 } else { 4 },
+                session_present: connack.session_present,
+                receive_maximum: number(PropertyCode::ReceiveMaximum)
+                    .and_then(|n| u16::try_from(n).ok()),
+                maximum_packet_size: properties
+                    .get(PropertyCode::MaximumPacketSize)
+                    .and_then(|property| property.get_u32()),
+                maximum_qos: number(PropertyCode::MaximumQos).and_then(|n| u8::try_from(n).ok()),
+                retain_available: number(PropertyCode::RetainAvailable) != Some(0),
+            },
+        });
+    }
+
+    /// The connect failed: finds the cause, or falls back to MQTT 3.1.1.
+    fn failed(&mut self, generation: u64, error: Error, hint: Hint) {
+        self.retire();
+        let speaks_older = match &error {
+            Error::ReasonCode(ReasonCode::UnsupportedProtocolVersion, _) => true,
+            // A broker of old answers with a return code of MQTT 3, which is no reason code,
+            // and Paho makes nothing of it; a name that does not resolve looks the same.
+            Error::Failure if self.v5 => match probe::resolve(&self.config.endpoint) {
+                Ok(_) => true,
+                Err(fault) => return self.ended(generation, fault),
+            },
+            _ => false,
+        };
+        if speaks_older && self.v5 && self.config.version == Version::Any {
+            self.v5 = false;
+            if let Err(fault) = self.attempt(generation) {
+                self.ended(generation, fault);
+            }
+            return;
+        }
+        let fault = self.cause(error, hint);
+        self.ended(generation, fault);
+    }
+
+    fn cause(&mut self, error: Error, hint: Hint) -> Fault {
+        let endpoint = &self.config.endpoint;
+        let host = endpoint.to_string();
+        match error {
+            Error::ReasonCode(code, properties) => {
+                reason::connect_refused(&host, code, &properties)
+            }
+            Error::ConnectReturn(code) => reason::connect_returned(&host, code),
+            Error::TcpConnectTimeout => Fault::passing(
+                Exit::Unavailable,
+                format!("{host}: no answer within the connect timeout"),
+            ),
+            Error::Failure if self.v5 => Fault::permanent(
+                Exit::Protocol,
+                format!("{host}: the broker refuses MQTT 5; give --mqtt-version 3.1.1"),
+            ),
+            Error::Failure => match probe::resolve(endpoint) {
+                Ok(_) => Fault::passing(Exit::Unavailable, format!("{host}: cannot connect")),
+                Err(fault) => fault,
+            },
+            Error::TcpConnectCompletionFailure => {
+                self.suspect_tls();
+                closed_before_connack(&self.config)
+            }
+            Error::TcpTlsConnectFailure if hint.in_handshake && hint.peer_closed => {
+                self.suspect_tls();
+                probe::closed(&self.config.endpoint)
+            }
+            Error::TcpTlsConnectFailure => self.probe_now(),
+            other => Fault::passing(
+                Exit::Unavailable,
+                format!("{host}: cannot connect: {other}"),
+            ),
+        }
+    }
+
+    /// The peer hung up. Asking at once would make one more connection than the backoff
+    /// allows, so the next attempt asks first.
+    fn suspect_tls(&mut self) {
+        if self.config.endpoint.tls && self.suspicion == Suspicion::None {
+            self.suspicion = Suspicion::Tls;
+        }
+    }
+
+    /// We hung up, or never got through: ask at once.
+    fn probe_now(&mut self) -> Fault {
+        let asked = self.load().and_then(|loaded| self.probe(&loaded));
+        match asked {
+            Err(fault) => {
+                // Nobody listens: nothing to suspect. Anything else is TLS.
+                let tls = self.config.endpoint.tls && fault.exit != Exit::Unavailable;
+                self.suspicion = if tls { Suspicion::Tls } else { Suspicion::None };
+                fault
+            }
+            Ok(()) => {
+                self.suspect_tls();
+                closed_before_connack(&self.config)
+            }
+        }
+    }
+
+    /// The connection is gone.
+    fn lost(&mut self, generation: u64) {
+        let Some(session) = self.current(generation) else {
+            return;
+        };
+        if let Some(Err((error, hint))) = session.connect_result() {
+            return self.failed(generation, error, hint);
+        }
+        // Acknowledgements that came before the end count.
+        let settled = session.take_deliveries();
+        let farewell = session.farewell.take();
+        self.retire();
+        self.settle(generation, settled);
+        let fault = farewell.unwrap_or_else(|| {
+            Fault::passing(
+                Exit::Unavailable,
+                format!("{}: the connection was lost", self.config.endpoint),
+            )
+        });
+        self.ended(generation, fault);
+    }
+
+    fn abandon(&mut self, generation: u64) {
+        if let Some(session) = self.current(generation) {
+            if !session.is_connecting() {
+                session.disconnect();
+            }
+            self.retire();
+        }
+    }
+
+    /// Puts the current session aside; the next attempt drops those that have ended.
+    fn retire(&mut self) {
+        self.aside.extend(self.current.take());
+    }
+
+    /// An attempt that was given up has come to its end after all. If it was accepted, it
+    /// must not stay: it would take the session of the connection that follows.
+    fn tidy(&mut self, generation: u64) {
+        for session in &mut self.aside {
+            if session.generation == generation && matches!(session.connect_result(), Some(Ok(_))) {
+                session.disconnect();
+            }
+        }
+    }
+}
+
+fn closed_before_connack(config: &Config) -> Fault {
+    let host = &config.endpoint;
+    let why = if !config.endpoint.tls {
+        "is this an MQTT port without TLS?"
+    } else if config.tls.identity.is_none() {
+        "if the broker wants a client certificate, give --cert and --key"
+    } else {
+        "is the certificate active, and does its policy allow this client id?"
+    };
+    Fault::passing(
+        Exit::Unavailable,
+        format!("{host}: the broker closed the connection before CONNACK; {why}"),
+    )
+}

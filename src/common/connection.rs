@@ -1,0 +1,247 @@
+//! One connection's life: idle, connecting, online, waiting for the next attempt, stopped.
+//! Events and the time go in, actions come out. PURE: no clock, no socket, no log.
+//!
+//! Every attempt has a *generation*. An event that names an older one is history: it
+//! changes nothing, however late it comes. What happens on a connection (messages,
+//! subscriptions) is not decided here.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::fault::{Exit, Fault};
+
+/// Whether the run has an end of its own. A fault that no retry can cure ends a finite
+/// run; an endless one goes on trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// It ends when its work is done.
+    Finite,
+    /// It goes on until it is stopped.
+    Endless,
+}
+
+/// Where the connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not started yet.
+    Idle,
+    /// DNS, TCP, TLS and CONNACK, all of them by the deadline.
+    Connecting {
+        /// When the attempt is given up.
+        deadline: Instant,
+    },
+    /// The broker has accepted.
+    Online {
+        /// When it did.
+        since: Instant,
+    },
+    /// Between two attempts.
+    Waiting {
+        /// When the next one starts.
+        until: Instant,
+    },
+    /// Ended by the user or given up; nothing but a new start leaves it.
+    Stopped,
+}
+
+/// What the edge has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start an attempt.
+    Connect {
+        /// Its number.
+        generation: u64,
+        /// When it will be given up.
+        deadline: Instant,
+    },
+    /// Drop an attempt or a connection without ceremony.
+    Abandon {
+        /// Its number.
+        generation: u64,
+    },
+    /// Say DISCONNECT and close.
+    Disconnect {
+        /// Its number.
+        generation: u64,
+    },
+    /// Tell the user why there is no connection and when the next attempt comes.
+    Retry {
+        /// What went wrong.
+        fault: Fault,
+        /// How long until the next attempt.
+        delay: Duration,
+    },
+    /// End the run: no retry can cure this.
+    GiveUp {
+        /// What went wrong.
+        fault: Fault,
+    },
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Connection {
+    run: Run,
+    connect_timeout: Duration,
+    backoff: Backoff,
+    state: State,
+    generation: u64,
+    accepted: u64,
+    last_fault: Option<Fault>,
+}
+
+impl Connection {
+    /// A connection that has not been started.
+    #[must_use]
+    pub fn new(run: Run, connect_timeout: Duration, backoff: Backoff) -> Self {
+        Self {
+            run,
+            connect_timeout,
+            backoff,
+            state: State::Idle,
+            generation: 0,
+            accepted: 0,
+            last_fault: None,
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The number of the current attempt or connection.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether any attempt was ever accepted.
+    #[must_use]
+    pub fn ever_accepted(&self) -> bool {
+        self.accepted > 0
+    }
+
+    /// Connections after the first.
+    #[must_use]
+    pub fn reconnects(&self) -> u64 {
+        self.accepted.saturating_sub(1)
+    }
+
+    /// Why there is no connection; none while there is one.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<&Fault> {
+        self.last_fault.as_ref()
+    }
+
+    /// When [`tick`](Self::tick) has something to do, at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Connecting { deadline } => Some(deadline),
+            State::Waiting { until } => Some(until),
+            State::Idle | State::Online { .. } | State::Stopped => None,
+        }
+    }
+
+    /// Starts the first attempt, or a new one after a stop.
+    pub fn start(&mut self, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Idle | State::Stopped => vec![self.attempt(now)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The broker accepted. Only this starts the stable time. `false` for an attempt that
+    /// is no longer current.
+    pub fn accepted(&mut self, generation: u64, now: Instant) -> bool {
+        let current =
+            generation == self.generation && matches!(self.state, State::Connecting { .. });
+        if current {
+            self.state = State::Online { since: now };
+            self.accepted += 1;
+            self.last_fault = None;
+        }
+        current
+    }
+
+    /// The attempt failed, or the connection ended. `random` is uniform in [0, 1).
+    pub fn ended(
+        &mut self,
+        generation: u64,
+        fault: Fault,
+        now: Instant,
+        random: f64,
+    ) -> Vec<Action> {
+        if generation != self.generation {
+            return Vec::new();
+        }
+        match self.state {
+            State::Connecting { .. } => {}
+            State::Online { since } => self
+                .backoff
+                .connection_ended(now.saturating_duration_since(since)),
+            State::Idle | State::Waiting { .. } | State::Stopped => return Vec::new(),
+        }
+        self.last_fault = Some(fault.clone());
+        if fault.permanent && self.run == Run::Finite {
+            self.state = State::Stopped;
+            return vec![Action::GiveUp { fault }];
+        }
+        let delay = self.backoff.next_delay(random);
+        self.state = State::Waiting { until: now + delay };
+        vec![Action::Retry { fault, delay }]
+    }
+
+    /// The user of the connection has found it dead (no PUBACK, no SUBACK): close it and
+    /// begin again.
+    pub fn condemn(&mut self, fault: Fault, now: Instant, random: f64) -> Vec<Action> {
+        let generation = self.generation;
+        let mut actions = self.ended(generation, fault, now, random);
+        if !actions.is_empty() {
+            actions.insert(0, Action::Abandon { generation });
+        }
+        actions
+    }
+
+    /// Lets time act: an attempt past its deadline is given up, a wait that is over
+    /// becomes an attempt.
+    pub fn tick(&mut self, now: Instant, random: f64) -> Vec<Action> {
+        match self.state {
+            State::Connecting { deadline } if now >= deadline => {
+                let fault = Fault::passing(
+                    Exit::Unavailable,
+                    format!(
+                        "no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS \
+                         included)",
+                        self.connect_timeout
+                    ),
+                );
+                self.condemn(fault, now, random)
+            }
+            State::Waiting { until } if now >= until => vec![self.attempt(now)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Ends it for good. A wait ends at once, a connection says goodbye.
+    pub fn stop(&mut self) -> Vec<Action> {
+        let generation = self.generation;
+        match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Online { .. } => vec![Action::Disconnect { generation }],
+            State::Connecting { .. } => vec![Action::Abandon { generation }],
+            State::Idle | State::Waiting { .. } | State::Stopped => Vec::new(),
+        }
+    }
+
+    fn attempt(&mut self, now: Instant) -> Action {
+        self.generation += 1;
+        let deadline = now + self.connect_timeout;
+        self.state = State::Connecting { deadline };
+        Action::Connect {
+            generation: self.generation,
+            deadline,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Text from the network, made harmless for a terminal. PURE.
+//!
+//! A payload or a topic may carry escape sequences that move the cursor, change the title
+//! or worse, and characters that reorder the line. On a terminal they are shown as text;
+//! in a pipe or a file nothing is ever changed.
+
+use std::fmt::Write as _;
+
+/// Whether a character could do something other than appear: the C0 and C1 controls, DEL,
+/// and the bidirectional overrides and isolates (Unicode 15, section 23.2).
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Bytes as they may be shown: UTF-8 as it is, `\xNN` for bytes that are not UTF-8 and for
+/// ASCII controls, `\u{NNNN}` for the other unsafe characters, `\\` for a backslash so
+/// that nothing is ambiguous. `keep` names controls to leave alone.
+#[must_use]
+pub fn escape(bytes: &[u8], keep: &[char]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' {
+                out.push_str("\\\\");
+            } else if !is_unsafe(c) || keep.contains(&c) {
+                out.push(c);
+            } else if c.is_ascii() {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            } else {
+                let _ = write!(out, "\\u{{{:04x}}}", u32::from(c));
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// JSON as it may be shown: what serialisers leave raw (DEL, C1, bidirectional controls)
+/// becomes `\uNNNN`, so that it is still the same JSON.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A log line or an error that may quote the network: one line, whatever it quotes.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(' '),
+            c if is_unsafe(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn escape_sequences_become_text() {
+        assert_eq!(escape(b"\x1b[2Jhi\x07", &[]), "\\x1b[2Jhi\\x07");
+        assert_eq!(escape("21.5 °C ✓".as_bytes(), &[]), "21.5 °C ✓");
+        assert_eq!(escape(b"a\tb\nc", &['\t']), "a\tb\\x0ac");
+        assert_eq!(escape(b"\xff\\", &[]), "\\xff\\\\");
+        assert_eq!(
+            escape("\u{9b}2J\u{202e}".as_bytes(), &[]),
+            "\\u{009b}2J\\u{202e}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unsafe_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(!escape(&bytes, &[]).chars().any(is_unsafe));
+        }
+
+        #[test]
+        fn json_stays_the_same_json(text in "\\PC*[\u{7f}-\u{9f}\u{202e}]?") {
+            let json = serde_json::to_string(&text).unwrap();
+            let shown = escape_json(&json);
+            prop_assert!(!shown.chars().any(is_unsafe));
+            prop_assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
+        }
+    }
+}

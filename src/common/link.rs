@@ -1,0 +1,152 @@
+//! Carries out what `connection` decides, through the client, and tells the user why there
+//! is no connection. The event loops of both programs hold one.
+
+use std::time::Instant;
+
+use log::{info, warn};
+
+use super::client::{Accepted, Client, Event};
+use super::connection::{Action, Connection, State};
+use super::fault::Fault;
+
+/// What changed for whoever uses the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Connected.
+    Up(Accepted),
+    /// Not connected any more, or not yet; the next attempt is on its way.
+    Down,
+    /// There will be no further attempt.
+    GaveUp(Fault),
+    /// DISCONNECT has gone out after [`Link::stop`], or there was nothing to say it on.
+    Closed,
+}
+
+/// The connection with its client.
+#[derive(Debug)]
+pub struct Link {
+    connection: Connection,
+    client: Client,
+    host: String,
+    random: fastrand::Rng,
+}
+
+impl Link {
+    /// A link that has not been started. `host` is what the log calls the broker.
+    #[must_use]
+    pub fn new(connection: Connection, client: Client, host: String) -> Self {
+        Self {
+            connection,
+            client,
+            host,
+            random: fastrand::Rng::new(),
+        }
+    }
+
+    /// The state machine, to look at.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The client, for messages and subscriptions.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The current connection's number, for the client's commands.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.connection.generation()
+    }
+
+    /// Starts the first attempt.
+    pub fn start(&mut self, now: Instant) {
+        let actions = self.connection.start(now);
+        self.act(actions);
+    }
+
+    /// Takes an event of the client about the connection itself.
+    pub fn handle(&mut self, event: &Event, now: Instant) -> Option<Change> {
+        match event {
+            Event::Connected {
+                generation,
+                accepted,
+            } => {
+                if !self.connection.accepted(*generation, now) {
+                    return None;
+                }
+                info!(
+                    "connected to {} with MQTT {}",
+                    self.host,
+                    if accepted.mqtt_version == 5 {
+                        "5"
+                    } else {
+                        "3.1.1"
+                    }
+                );
+                Some(Change::Up(*accepted))
+            }
+            Event::Ended { generation, fault } => {
+                let stopped = self.connection.state() == State::Stopped;
+                if stopped && *generation == self.generation() {
+                    return Some(Change::Closed);
+                }
+                let random = self.random.f64();
+                let actions = self
+                    .connection
+                    .ended(*generation, fault.clone(), now, random);
+                self.act(actions)
+            }
+            Event::Disconnected { generation } => {
+                (*generation == self.generation()).then_some(Change::Closed)
+            }
+            Event::Deliveries { .. } | Event::Subscribed { .. } => None,
+        }
+    }
+
+    /// Ends a connection that the caller has found dead, or useless.
+    pub fn condemn(&mut self, fault: Fault, now: Instant) -> Option<Change> {
+        let random = self.random.f64();
+        let actions = self.connection.condemn(fault, now, random);
+        self.act(actions)
+    }
+
+    /// Lets time act.
+    pub fn tick(&mut self, now: Instant) -> Option<Change> {
+        let random = self.random.f64();
+        let actions = self.connection.tick(now, random);
+        self.act(actions)
+    }
+
+    /// Ends it for good. `true` if DISCONNECT is on its way and `Closed` will follow.
+    pub fn stop(&mut self) -> bool {
+        let actions = self.connection.stop();
+        let says_goodbye = actions
+            .iter()
+            .any(|action| matches!(action, Action::Disconnect { .. }));
+        self.act(actions);
+        says_goodbye
+    }
+
+    fn act(&mut self, actions: Vec<Action>) -> Option<Change> {
+        let mut change = None;
+        for action in actions {
+            match action {
+                Action::Connect {
+                    generation,
+                    deadline,
+                } => self.client.connect(generation, deadline),
+                Action::Abandon { generation } => self.client.abandon(generation),
+                Action::Disconnect { generation } => self.client.disconnect(generation),
+                Action::Retry { fault, delay } => {
+                    warn!("{fault}; trying again in {:.1} s", delay.as_secs_f64());
+                    change = Some(Change::Down);
+                }
+                Action::GiveUp { fault } => change = Some(Change::GaveUp(fault)),
+            }
+        }
+        change
+    }
+}

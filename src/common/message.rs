@@ -1,0 +1,146 @@
+//! A message to publish, its number, and the `seq` property that carries the number to
+//! the receiver. PURE.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// MQTT's quality of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Qos {
+    /// At most once: nobody acknowledges.
+    AtMostOnce = 0,
+    /// At least once: PUBACK.
+    AtLeastOnce = 1,
+    /// Exactly once: PUBREC, PUBREL, PUBCOMP.
+    ExactlyOnce = 2,
+}
+
+impl Qos {
+    /// The number of the protocol.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self as u8
+    }
+}
+
+impl FromStr for Qos {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "0" => Ok(Qos::AtMostOnce),
+            "1" => Ok(Qos::AtLeastOnce),
+            "2" => Ok(Qos::ExactlyOnce),
+            _ => Err("MQTT has QoS 0, 1 and 2"),
+        }
+    }
+}
+
+/// A message before it is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// A checked topic name.
+    pub topic: Arc<str>,
+    /// The payload, any bytes.
+    pub payload: Vec<u8>,
+    /// How it is to be delivered.
+    pub qos: Qos,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+}
+
+/// A message that the publisher answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its number in the stream, from 1.
+    pub seq: u64,
+    /// Unix time of acceptance in milliseconds.
+    pub accepted_ms: u64,
+    /// What was asked for.
+    pub draft: Draft,
+}
+
+/// The value of the `seq` user property: `STREAM/SEQ/MS`. A message sent again keeps it,
+/// so a receiver can drop repeats, see gaps and tell when a reading was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeqProperty {
+    /// Which run of which publisher, or which queue.
+    pub stream: String,
+    /// The number in it, from 1.
+    pub seq: u64,
+    /// Unix time of acceptance in milliseconds.
+    pub accepted_ms: u64,
+}
+
+impl SeqProperty {
+    /// The name of the user property.
+    pub const NAME: &'static str = "seq";
+
+    /// The property of a message in `stream`.
+    #[must_use]
+    pub fn of(stream: &str, message: &Message) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            seq: message.seq,
+            accepted_ms: message.accepted_ms,
+        }
+    }
+}
+
+impl fmt::Display for SeqProperty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.stream, self.seq, self.accepted_ms)
+    }
+}
+
+impl FromStr for SeqProperty {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.rsplitn(3, '/');
+        let accepted_ms = parts.next().and_then(|ms| ms.parse().ok()).ok_or(())?;
+        let seq = parts.next().and_then(|seq| seq.parse().ok()).ok_or(())?;
+        let stream = parts.next().filter(|stream| !stream.is_empty()).ok_or(())?;
+        Ok(Self {
+            stream: stream.to_owned(),
+            seq,
+            accepted_ms,
+        })
+    }
+}
+
+/// A received message, borrowed for as long as the callback runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// Its topic name.
+    pub topic: &'a str,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// The QoS it came with.
+    pub qos: Qos,
+    /// Whether it is a retained message.
+    pub retained: bool,
+    /// Its number, if it carries one that we wrote.
+    pub seq: Option<SeqProperty>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seq_property_reads_back_what_it_wrote() {
+        let property = SeqProperty {
+            stream: "b1c2".into(),
+            seq: 42,
+            accepted_ms: 1_769_846_400_123,
+        };
+        assert_eq!(property.to_string(), "b1c2/42/1769846400123");
+        assert_eq!(property.to_string().parse(), Ok(property));
+        for foreign in ["", "42", "a/b/c", "/1/2", "a/1", "a/1/-2"] {
+            assert!(foreign.parse::<SeqProperty>().is_err(), "{foreign}");
+        }
+    }
+}

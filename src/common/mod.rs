@@ -1,0 +1,17 @@
+//! What both programs are made of. See `docs/architecture.md` for who may import whom.
+
+pub mod backoff;
+pub mod cli;
+pub mod client;
+pub mod connection;
+pub mod endpoint;
+pub mod escape;
+pub mod fault;
+pub mod limits;
+pub mod link;
+pub mod logging;
+pub mod message;
+pub mod pacing;
+pub mod queue;
+pub mod signals;
+pub mod units;

@@ -1,0 +1,60 @@
+//! SIGINT, SIGTERM and SIGHUP: the first asks the event loop to finish, the second ends the
+//! process, and so does the first if the loop has not come to its end in time.
+//!
+//! The loop can be stuck: in a write to a blocked pipe, say. So the end does not depend on
+//! it; it only keeps the exit code up to date.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::fault::Exit;
+
+/// The exit code that would be right if the process ended now.
+#[derive(Clone, Debug)]
+pub struct ExitNow(Arc<AtomicU8>);
+
+impl ExitNow {
+    /// Says what the exit code would be now.
+    pub fn set(&self, exit: Exit) {
+        self.0.store(exit.code(), Ordering::Relaxed);
+    }
+}
+
+/// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
+/// the process.
+///
+/// # Errors
+///
+/// The operating system's, if the handlers cannot be installed.
+pub fn watch(
+    patience: Duration,
+    stop: impl Fn() + Send + 'static,
+) -> Result<ExitNow, ctrlc::Error> {
+    let exit = ExitNow(Arc::new(AtomicU8::new(Exit::Success.code())));
+    let code = exit.clone();
+    let second: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+    ctrlc::set_handler(move || {
+        let mut second = second.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(again) = second.as_ref() {
+            let _ = again.send(());
+            return;
+        }
+        let (again, wait) = mpsc::channel();
+        *second = Some(again);
+        let code = code.clone();
+        let guard = std::thread::Builder::new()
+            .name("stop-timeout".into())
+            .spawn(move || {
+                let _ = wait.recv_timeout(patience);
+                std::process::exit(i32::from(code.0.load(Ordering::Relaxed)));
+            });
+        stop();
+        // Without a guard nothing would end a stuck loop.
+        if guard.is_err() {
+            std::process::exit(i32::from(Exit::Io.code()));
+        }
+    })?;
+    Ok(exit)
+}

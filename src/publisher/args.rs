@@ -1,0 +1,307 @@
+//! The publisher's command line: flags as typed, and what they mean once checked.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs, random_hex};
+use crate::common::connection::Run;
+use crate::common::fault::{Exit, Fault};
+use crate::common::limits;
+use crate::common::logging::Verbosity;
+use crate::common::message::Qos;
+use crate::common::pacing::DrainRate;
+use crate::common::queue::{Capacity, DropBehavior};
+use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
+
+/// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
+/// says that it was not. Without a source it publishes a simulated temperature.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "publisher", max_term_width = 100)]
+pub struct PublisherArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
+
+    /// The topic name to publish to
+    #[arg(short, long, value_name = "NAME")]
+    topic: String,
+
+    /// Quality of service: 0, 1 or 2
+    #[arg(short, long, value_name = "N", default_value = "1")]
+    qos: Qos,
+
+    /// Ask the broker to keep the message for later subscribers
+    #[arg(short, long)]
+    retain: bool,
+
+    /// Publish this text
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        group = "source",
+        allow_hyphen_values = true
+    )]
+    message: Option<String>,
+
+    /// Publish an empty message
+    #[arg(short, long, group = "source")]
+    null_message: bool,
+
+    /// Publish what is in this file
+    #[arg(short, long, value_name = "FILE", group = "source")]
+    file: Option<PathBuf>,
+
+    /// Publish all of standard input as one message
+    #[arg(short, long, group = "source")]
+    stdin_file: bool,
+
+    /// Publish each line of standard input, without its newline
+    #[arg(short = 'l', long, group = "source")]
+    stdin_line: bool,
+
+    /// Run this every --interval and publish what it prints, without one final newline; must
+    /// be the last flag
+    #[arg(long, value_name = "COMMAND [ARG]", num_args = 1.., group = "source", allow_hyphen_values = true)]
+    exec: Vec<OsString>,
+
+    /// Time between simulated readings or runs of --exec
+    #[arg(long, value_name = "D", default_value = "1", value_parser = parse_positive_duration)]
+    interval: Duration,
+
+    /// Stop after so many messages; 0 for no end
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
+    count: u64,
+
+    /// Messages that may wait while offline; -1 for no limit but --queue-bytes, 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        allow_negative_numbers = true,
+        help_heading = "Offline queue"
+    )]
+    queue_size: i64,
+
+    /// Bytes that may wait while offline
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size, help_heading = "Offline queue")]
+    queue_bytes: u64,
+
+    /// What a full queue drops; default: newest for timed readings, block for stdin and files
+    #[arg(long, value_name = "WHAT", help_heading = "Offline queue")]
+    drop_behavior: Option<DropChoice>,
+
+    /// Messages per second out of the queue, or max; default: 2 for timed readings, else max
+    #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = "Offline queue")]
+    drain_rate: Option<DrainRate>,
+
+    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    max_inflight: u16,
+
+    /// How long to keep trying after the end of input (one message: from when it was read)
+    #[arg(long, value_name = "D", default_value = "30", value_parser = parse_duration)]
+    flush_timeout: Duration,
+
+    /// End the whole run after this time, whatever is left
+    #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
+    deadline: Option<Duration>,
+
+    /// How long to flush after SIGINT or SIGTERM; a second signal ends at once
+    #[arg(long, value_name = "D", default_value = "5", value_parser = parse_duration)]
+    stop_timeout: Duration,
+
+    /// Print a line for what becomes of each message
+    #[arg(long, help_heading = "Output")]
+    receipts: bool,
+
+    /// Print one JSON object at the end
+    #[arg(long, help_heading = "Output")]
+    summary: bool,
+
+    /// Print topic and payload of each message as it is delivered
+    #[arg(short, long, help_heading = "Output")]
+    verbose: bool,
+
+    /// Leave the seq user property out
+    #[arg(long)]
+    no_sequence: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DropChoice {
+    Newest,
+    Oldest,
+    Block,
+}
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A made-up temperature at every interval.
+    Simulated,
+    /// What a command prints, at every interval.
+    Command(Vec<OsString>),
+    /// Each line of standard input.
+    Lines,
+    /// All of standard input.
+    Stdin,
+    /// One message that is already known.
+    Message(Vec<u8>),
+}
+
+impl SourceKind {
+    /// Whether messages come by the clock, and cannot wait.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        matches!(self, SourceKind::Simulated | SourceKind::Command(_))
+    }
+}
+
+/// What the publisher is to do, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to reach the broker.
+    pub connection: ConnectionConfig,
+    /// The topic name.
+    pub topic: Arc<str>,
+    /// The quality of service.
+    pub qos: Qos,
+    /// Whether the broker keeps the messages.
+    pub retain: bool,
+    /// Where messages come from.
+    pub source: SourceKind,
+    /// Between timed readings.
+    pub interval: Duration,
+    /// Messages until the source is treated as ended.
+    pub count: Option<u64>,
+    /// The largest payload in bytes.
+    pub max_payload: usize,
+    /// Messages that may wait.
+    pub capacity: Capacity,
+    /// Bytes that may wait.
+    pub queue_bytes: u64,
+    /// What a full queue does.
+    pub drop_behavior: DropBehavior,
+    /// The draining rate.
+    pub drain_rate: DrainRate,
+    /// Whether the rate was set by hand: then it is never raised.
+    pub drain_by_hand: bool,
+    /// Messages in flight, at most.
+    pub max_in_flight: usize,
+    /// How long to go on after the end of input.
+    pub flush_timeout: Duration,
+    /// How long to go on at all.
+    pub deadline: Option<Duration>,
+    /// How long to go on after a signal.
+    pub stop_timeout: Duration,
+    /// Whether to print receipts.
+    pub receipts: bool,
+    /// Whether to print the summary.
+    pub summary: bool,
+    /// Whether to print what is delivered.
+    pub verbose: bool,
+    /// The name of this run in the `seq` property.
+    pub stream: Option<Arc<str>>,
+}
+
+impl Config {
+    /// Whether the run has an end of its own.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        if self.source.is_timed() && self.count.is_none() {
+            Run::Endless
+        } else {
+            Run::Finite
+        }
+    }
+}
+
+impl PublisherArgs {
+    /// How much to log.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.log.verbosity()
+    }
+
+    /// Checks everything that can be known before a connection, and reads `--file`.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the flag or the file.
+    pub fn check(self) -> Result<Config, Fault> {
+        limits::check_topic_name(&self.topic)
+            .map_err(|e| Fault::usage(format!("--topic {:?} {e}", self.topic)))?;
+        let capacity = Capacity::from_signed(self.queue_size);
+        let limit = limits::max_payload(self.topic.len());
+        let max_payload = match capacity {
+            Capacity::Disabled => limit,
+            _ => limit.min(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX)),
+        };
+        let source = match (self.message, self.file) {
+            (Some(text), _) => SourceKind::Message(text.into_bytes()),
+            (_, Some(path)) => SourceKind::Message(read_message(&path, max_payload)?),
+            _ if self.null_message => SourceKind::Message(Vec::new()),
+            _ if self.stdin_file => SourceKind::Stdin,
+            _ if self.stdin_line => SourceKind::Lines,
+            _ if !self.exec.is_empty() => SourceKind::Command(self.exec),
+            _ => SourceKind::Simulated,
+        };
+        let timed = source.is_timed();
+        Ok(Config {
+            connection: self.connection.check("publisher")?,
+            topic: self.topic.into(),
+            qos: self.qos,
+            retain: self.retain,
+            interval: self.interval,
+            count: (self.count > 0).then_some(self.count),
+            max_payload,
+            capacity,
+            queue_bytes: self.queue_bytes,
+            drop_behavior: match self.drop_behavior {
+                Some(DropChoice::Newest) => DropBehavior::Newest,
+                Some(DropChoice::Oldest) => DropBehavior::Oldest,
+                Some(DropChoice::Block) => DropBehavior::Block,
+                None if timed => DropBehavior::Newest,
+                None => DropBehavior::Block,
+            },
+            drain_rate: self.drain_rate.unwrap_or(if timed {
+                DrainRate::PerSecond(2.0)
+            } else {
+                DrainRate::Max
+            }),
+            drain_by_hand: self.drain_rate.is_some(),
+            max_in_flight: usize::from(self.max_inflight),
+            flush_timeout: self.flush_timeout,
+            deadline: self.deadline,
+            stop_timeout: self.stop_timeout,
+            receipts: self.receipts,
+            summary: self.summary,
+            verbose: self.verbose,
+            stream: (!self.no_sequence).then(|| random_hex().into()),
+            source,
+        })
+    }
+}
+
+/// Reads a message file; one byte more than is allowed shows that it is too large.
+fn read_message(path: &Path, max: usize) -> Result<Vec<u8>, Fault> {
+    let mut payload = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(max as u64 + 1).read_to_end(&mut payload))
+        .map_err(|e| {
+            Fault::permanent(
+                Exit::NoInput,
+                format!("{}: --file cannot be read: {e}", path.display()),
+            )
+        })?;
+    Ok(payload)
+}

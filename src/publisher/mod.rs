@@ -1,0 +1,8 @@
+//! What only the publisher does.
+
+pub mod args;
+pub mod outbox;
+pub mod reading;
+pub mod report;
+pub mod run;
+pub mod source;

@@ -1,0 +1,69 @@
+//! The simulated temperature: what the publisher sends when it has no other source.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+/// A walk around room temperature.
+#[derive(Debug)]
+pub struct Thermometer {
+    celsius: f64,
+    sequence: u64,
+    random: fastrand::Rng,
+}
+
+#[derive(Serialize)]
+struct Reading {
+    sequence: u64,
+    temperature: f64,
+    timestamp: String,
+}
+
+/// Where the walk is drawn back to, in °C.
+const ROOM: f64 = 21.5;
+
+impl Default for Thermometer {
+    fn default() -> Self {
+        Self {
+            celsius: ROOM,
+            sequence: 0,
+            random: fastrand::Rng::new(),
+        }
+    }
+}
+
+impl Thermometer {
+    /// The next reading as JSON: its number from 1, degrees Celsius with two decimals, and
+    /// the time in UTC.
+    pub fn read(&mut self, time: SystemTime) -> Vec<u8> {
+        self.sequence += 1;
+        let step = self.random.f64() - 0.5;
+        self.celsius += 0.3 * step + 0.05 * (ROOM - self.celsius);
+        let reading = Reading {
+            sequence: self.sequence,
+            temperature: (self.celsius * 100.0).round() / 100.0,
+            timestamp: humantime::format_rfc3339_millis(time).to_string(),
+        };
+        // A struct of two numbers and a string has no way to fail.
+        serde_json::to_vec(&reading).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_reading_is_json_with_number_temperature_and_time() {
+        let mut thermometer = Thermometer::default();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_846_400_000);
+        for sequence in 1..=1_000u64 {
+            let json: serde_json::Value = serde_json::from_slice(&thermometer.read(time)).unwrap();
+            assert_eq!(json["sequence"], sequence);
+            assert_eq!(json["timestamp"], "2026-01-31T08:00:00.000Z");
+            let celsius = json["temperature"].as_f64().unwrap();
+            assert!((15.0..28.0).contains(&celsius), "{celsius}");
+        }
+    }
+}

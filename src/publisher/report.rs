@@ -1,0 +1,152 @@
+//! What the publisher tells its user: receipts, delivered messages, the summary; and the
+//! counters behind them.
+
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::common::escape::{escape, one_line};
+use crate::common::message::Message;
+
+/// What became of everything that was offered, as `--summary` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Counters {
+    /// The publisher answered for so many.
+    pub accepted: u64,
+    /// Acknowledged by the broker.
+    pub delivered: u64,
+    /// Accepted and neither delivered nor given up when the run ended.
+    pub queued: u64,
+    /// Lost to a full queue.
+    pub dropped: u64,
+    /// Never accepted.
+    pub rejected: u64,
+    /// Too old to be sent; only a run with an expiry has any.
+    pub expired: u64,
+    /// Refused by the broker, for good.
+    pub dead: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// The length of the run in seconds.
+    pub elapsed_s: f64,
+}
+
+/// Which lines to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    /// A line per event.
+    pub receipts: bool,
+    /// Topic and payload of what is delivered.
+    pub verbose: bool,
+    /// The last line.
+    pub summary: bool,
+}
+
+/// Counts, and prints what was asked for.
+#[derive(Debug)]
+pub struct Report {
+    /// What has happened so far.
+    pub counters: Counters,
+    lines: Lines,
+    terminal: bool,
+    out: BufWriter<Stdout>,
+    error: Option<io::Error>,
+}
+
+impl Report {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(lines: Lines) -> Self {
+        let stdout = io::stdout();
+        Self {
+            counters: Counters::default(),
+            lines,
+            terminal: stdout.is_terminal(),
+            out: BufWriter::new(stdout),
+            error: None,
+        }
+    }
+
+    /// The publisher answers for a message.
+    pub fn accepted(&mut self, seq: u64) {
+        self.counters.accepted += 1;
+        self.receipt(format_args!("accepted {seq}"));
+    }
+
+    /// A message has arrived.
+    pub fn delivered(&mut self, message: &Message) {
+        self.counters.delivered += 1;
+        self.receipt(format_args!("delivered {}", message.seq));
+        if self.lines.verbose {
+            let draft = &message.draft;
+            if self.terminal {
+                let (topic, payload) = (
+                    escape(draft.topic.as_bytes(), &[]),
+                    escape(&draft.payload, &['\t', '\n']),
+                );
+                self.write(format!("{topic} {payload}\n").as_bytes());
+            } else {
+                let line = [draft.topic.as_bytes(), b" ", &draft.payload, b"\n"].concat();
+                self.write(&line);
+            }
+        }
+    }
+
+    /// A message was lost to a full queue. One that had been accepted before no longer
+    /// counts as such: nobody answers for it now.
+    pub fn dropped(&mut self, seq: u64, reason: &str) {
+        self.counters.dropped += 1;
+        self.receipt(format_args!("dropped {seq} {reason}"));
+    }
+
+    /// An input was not accepted.
+    pub fn rejected(&mut self, line: u64, reason: &str) {
+        self.counters.rejected += 1;
+        self.receipt(format_args!("rejected {line} {reason}"));
+    }
+
+    /// A message will never be delivered.
+    pub fn dead(&mut self, seq: u64, reason: &str) {
+        self.counters.dead += 1;
+        self.receipt(format_args!("dead {seq} {reason}"));
+    }
+
+    /// Passes on what has been written so far.
+    pub fn flush(&mut self) {
+        if self.error.is_none() {
+            self.error = self.out.flush().err();
+        }
+    }
+
+    /// Prints the summary, and says whether all that was printed was taken.
+    ///
+    /// # Errors
+    ///
+    /// The first error of standard output; nothing was printed after it.
+    pub fn finish(mut self, reconnects: u64, queued: u64, elapsed: Duration) -> io::Result<()> {
+        self.counters.reconnects = reconnects;
+        self.counters.queued = queued;
+        self.counters.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
+        if self.lines.summary {
+            let json = serde_json::to_string(&self.counters)?;
+            self.write(format!("{json}\n").as_bytes());
+        }
+        self.flush();
+        self.error.map_or(Ok(()), Err)
+    }
+
+    fn receipt(&mut self, line: std::fmt::Arguments<'_>) {
+        if self.lines.receipts {
+            // A reason may be the broker's own words.
+            let line = one_line(&line.to_string());
+            self.write(format!("{line}\n").as_bytes());
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if self.error.is_none() {
+            self.error = self.out.write_all(bytes).err();
+        }
+    }
+}

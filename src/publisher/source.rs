@@ -1,0 +1,244 @@
+//! Where messages come from: standard input, a command, a thermometer, or one that is at
+//! hand.
+//!
+//! What can block (reading, running a command) does so on a thread of its own, and only on
+//! demand: the event loop asks for as many messages as the outbox has room for, so nothing
+//! is read ahead of that but one buffer of standard input. What to do with a message is
+//! not decided here.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much of standard input is read at once.
+const BUFFER: usize = 64 << 10;
+
+/// Something from a source.
+#[derive(Debug)]
+pub enum Input {
+    /// A message, and the line it came on, from 1.
+    Message {
+        /// The line of standard input, or the run of the command.
+        line: u64,
+        /// Its bytes.
+        payload: Vec<u8>,
+    },
+    /// A message longer than allowed; it was skipped over.
+    TooLong {
+        /// The line of standard input.
+        line: u64,
+    },
+    /// The command failed; there is no message this time.
+    Failed(String),
+    /// There is nothing more.
+    End,
+    /// There may be more, but it cannot be read.
+    Broken(io::Error),
+}
+
+/// A source on a thread of its own. Dropping it asks for nothing more.
+#[derive(Debug)]
+pub struct Feed {
+    demand: Sender<usize>,
+    outstanding: usize,
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+/// Gives inputs to the event loop; `false` once nobody listens any more.
+pub trait Emit: FnMut(Vec<Input>) -> bool + Send + 'static {}
+impl<F: FnMut(Vec<Input>) -> bool + Send + 'static> Emit for F {}
+
+impl Feed {
+    /// Each line of standard input; at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn lines(max: usize, emit: impl Emit) -> io::Result<Self> {
+        Self::spawn(move |demand, _| read_lines(io::stdin().lock(), max, demand, emit))
+    }
+
+    /// All of standard input as one message; at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn whole(max: usize, mut emit: impl Emit) -> io::Result<Self> {
+        Self::spawn(move |demand, _| {
+            if demand.recv().is_ok() {
+                emit(vec![read_whole(io::stdin().lock(), max), Input::End]);
+            }
+        })
+    }
+
+    /// What a command prints, one run a demand; at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn command(argv: Vec<OsString>, max: usize, mut emit: impl Emit) -> io::Result<Self> {
+        Self::spawn(move |demand, child| {
+            let mut line = 0;
+            while demand.recv().is_ok() {
+                line += 1;
+                let input = match run_command(&argv, max, child) {
+                    Ok(payload) => Input::Message { line, payload },
+                    Err(why) => {
+                        let name = argv
+                            .first()
+                            .map(|c| c.to_string_lossy())
+                            .unwrap_or_default();
+                        Input::Failed(format!("--exec {name}: {why}; skipped"))
+                    }
+                };
+                if !emit(vec![input]) {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn spawn(
+        work: impl FnOnce(&Receiver<usize>, &Mutex<Option<Child>>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (demand, wanted) = mpsc::channel();
+        let child = Arc::new(Mutex::new(None));
+        let running = Arc::clone(&child);
+        std::thread::Builder::new()
+            .name("source".into())
+            .spawn(move || work(&wanted, &running))?;
+        Ok(Self {
+            demand,
+            outstanding: 0,
+            child,
+        })
+    }
+
+    /// Asks for messages until `room` are on their way.
+    pub fn want(&mut self, room: usize) {
+        let more = room.saturating_sub(self.outstanding);
+        if more > 0 && self.demand.send(more).is_ok() {
+            self.outstanding += more;
+        }
+    }
+
+    /// Whether something asked for has not come yet.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    /// One of those asked for has come.
+    pub fn received(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// Ends a running command.
+    pub fn stop(&mut self) {
+        if let Some(child) = &mut *self.child.lock().unwrap_or_else(PoisonError::into_inner) {
+            // It may have ended by itself.
+            let _ = child.kill();
+        }
+    }
+}
+
+fn read_lines(input: impl Read, max: usize, demand: &Receiver<usize>, mut emit: impl Emit) {
+    let mut reader = BufReader::with_capacity(BUFFER, input);
+    let mut line = 0;
+    let mut credit = 0usize;
+    loop {
+        if credit == 0 {
+            match demand.recv() {
+                Ok(more) => credit = more,
+                Err(_) => return,
+            }
+        }
+        while let Ok(more) = demand.try_recv() {
+            credit = credit.saturating_add(more);
+        }
+        let mut batch = Vec::new();
+        loop {
+            line += 1;
+            let input = read_line(&mut reader, max, line);
+            let last = matches!(input, Input::End | Input::Broken(_));
+            batch.push(input);
+            credit -= 1;
+            if last {
+                emit(batch);
+                return;
+            }
+            // What is complete goes along; what would have to be waited for does not.
+            if credit == 0 || !reader.buffer().contains(&b'\n') {
+                break;
+            }
+        }
+        if !emit(batch) {
+            return;
+        }
+    }
+}
+
+fn read_line(reader: &mut impl BufRead, max: usize, line: u64) -> Input {
+    let mut payload = Vec::new();
+    let limit = max as u64 + 1;
+    let end = match reader.by_ref().take(limit).read_until(b'\n', &mut payload) {
+        Ok(0) => return Input::End,
+        Ok(_) => payload.last() == Some(&b'\n'),
+        Err(error) => return Input::Broken(error),
+    };
+    if end {
+        payload.pop();
+    } else if payload.len() > max {
+        return match reader.skip_until(b'\n') {
+            Ok(_) => Input::TooLong { line },
+            Err(error) => Input::Broken(error),
+        };
+    }
+    Input::Message { line, payload }
+}
+
+fn read_whole(input: impl Read, max: usize) -> Input {
+    let mut payload = Vec::new();
+    match input.take(max as u64 + 1).read_to_end(&mut payload) {
+        Ok(_) if payload.len() > max => Input::TooLong { line: 1 },
+        Ok(_) => Input::Message { line: 1, payload },
+        Err(error) => Input::Broken(error),
+    }
+}
+
+/// Runs a command to its end; its output, without one final newline, is the message.
+fn run_command(
+    argv: &[OsString],
+    max: usize,
+    running: &Mutex<Option<Child>>,
+) -> Result<Vec<u8>, String> {
+    let slot = || running.lock().unwrap_or_else(PoisonError::into_inner);
+    let (program, args) = argv.split_first().ok_or("names no command")?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot be run: {e}"))?;
+    let stdout = child.stdout.take();
+    *slot() = Some(child);
+    let mut payload = Vec::new();
+    let read = stdout.map(|out| out.take(max as u64 + 2).read_to_end(&mut payload));
+    if payload.last() == Some(&b'\n') {
+        payload.pop();
+    }
+    // Out of the slot before waiting: whoever wants to end it must not wait for that.
+    let mut child = slot().take().ok_or("has gone")?;
+    if payload.len() > max {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|e| e.to_string())?;
+    match read {
+        Some(Err(e)) => Err(format!("its output cannot be read: {e}")),
+        _ if payload.len() > max => Err(format!("prints more than {max} bytes")),
+        _ if !status.success() => Err(format!("failed: {status}")),
+        _ => Ok(payload),
+    }
+}

@@ -1,0 +1,131 @@
+//! The subscriber's command line: flags as typed, and what they mean once checked.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::output::{Format, Style};
+use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
+use crate::common::connection::Run;
+use crate::common::fault::Fault;
+use crate::common::limits;
+use crate::common::logging::Verbosity;
+use crate::common::message::Qos;
+use crate::common::units::parse_positive_duration;
+
+/// Subscribes over MQTT and writes what arrives to standard output; each message is
+/// acknowledged to the broker only after it has been written.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "subscriber", max_term_width = 100)]
+pub struct SubscriberArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
+
+    /// A topic filter, $share/NAME/FILTER included; may be given several times
+    #[arg(short, long, value_name = "FILTER", required = true)]
+    topic: Vec<String>,
+
+    /// Quality of service: 0, 1 or 2
+    #[arg(short, long, value_name = "N", default_value = "1")]
+    qos: Qos,
+
+    /// Exit 0 after so many messages; 0 for no end
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
+    count: u64,
+
+    /// Exit 27 after this time
+    #[arg(short = 'W', long, value_name = "D", value_parser = parse_positive_duration)]
+    timeout: Option<Duration>,
+
+    /// Print topic, space, payload
+    #[arg(short, long, help_heading = "Output", conflicts_with = "json")]
+    verbose: bool,
+
+    /// Print one JSON object a message
+    #[arg(short = 'J', long, help_heading = "Output")]
+    json: bool,
+
+    /// Print no newline after a message
+    #[arg(short = 'N', help_heading = "Output")]
+    no_newline: bool,
+
+    /// Print one JSON object at the end
+    #[arg(long, help_heading = "Output")]
+    summary: bool,
+}
+
+/// What the subscriber is to do, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to reach the broker.
+    pub connection: ConnectionConfig,
+    /// The topic filters.
+    pub filters: Vec<String>,
+    /// The quality of service to ask for.
+    pub qos: Qos,
+    /// How many messages are enough.
+    pub count: Option<u64>,
+    /// How long to wait for them.
+    pub timeout: Option<Duration>,
+    /// How to print them.
+    pub style: Style,
+    /// Whether to sum up.
+    pub summary: bool,
+}
+
+impl Config {
+    /// Whether the run has an end of its own.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        if self.count.is_some() || self.timeout.is_some() {
+            Run::Finite
+        } else {
+            Run::Endless
+        }
+    }
+}
+
+impl SubscriberArgs {
+    /// How much to log.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.log.verbosity()
+    }
+
+    /// Checks everything that can be known before a connection.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the flag or the file.
+    pub fn check(self) -> Result<Config, Fault> {
+        let mut filters: Vec<String> = Vec::new();
+        for filter in self.topic {
+            limits::check_topic_filter(&filter)
+                .map_err(|e| Fault::usage(format!("--topic {filter:?} {e}")))?;
+            if !filters.contains(&filter) {
+                filters.push(filter);
+            }
+        }
+        Ok(Config {
+            connection: self.connection.check("subscriber")?,
+            filters,
+            qos: self.qos,
+            count: (self.count > 0).then_some(self.count),
+            timeout: self.timeout,
+            style: Style {
+                format: match (self.json, self.verbose) {
+                    (true, _) => Format::Json,
+                    (_, true) => Format::Verbose,
+                    _ => Format::Payload,
+                },
+                newline: !self.no_newline,
+                escape: std::io::stdout().is_terminal(),
+            },
+            summary: self.summary,
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! Where received messages end: counted, rendered, written. Called on Paho's receiving
+//! thread; the broker gets its acknowledgement when the call returns, so a message is
+//! acknowledged only once it has been written, and a slow reader slows the broker down.
+//!
+//! A message that must not be acknowledged (it could not be written, or it came after the
+//! last one wanted) is kept by not returning. That holds Paho's global lock: from then on
+//! the process can only end.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, SystemTime};
+
+use super::inbox::Inbox;
+use super::output::{Style, render};
+use crate::common::message::Received;
+
+/// What the sink tells the event loop.
+#[derive(Debug)]
+pub enum Notice {
+    /// All messages that were wanted have been written.
+    Done,
+    /// Standard output cannot be written any more.
+    Broken(io::Error),
+    /// A message is being held back; Paho is blocked.
+    Holding,
+}
+
+/// The end of the line.
+#[derive(Debug)]
+pub struct Sink<F> {
+    style: Style,
+    state: Mutex<State>,
+    notify: F,
+}
+
+#[derive(Debug)]
+struct State {
+    inbox: Inbox,
+    /// Standard output without the standard library's line buffer: one write a message.
+    out: File,
+    buffer: Vec<u8>,
+    closed: bool,
+}
+
+impl<F: Fn(Notice) + Send + Sync> Sink<F> {
+    /// A sink on standard output.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there is no descriptor to be had.
+    pub fn stdout(style: Style, inbox: Inbox, notify: F) -> io::Result<Self> {
+        let out = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            style,
+            state: Mutex::new(State {
+                inbox,
+                out: out.into(),
+                buffer: Vec::new(),
+                closed: false,
+            }),
+            notify,
+        })
+    }
+
+    /// Writes a message and returns, or keeps it and does not.
+    pub fn receive(&self, message: &Received<'_>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.closed {
+            match state.write(message, self.style) {
+                Ok(()) => {
+                    state.inbox.take(message.seq.as_ref());
+                    if state.inbox.is_full() {
+                        state.closed = true;
+                        (self.notify)(Notice::Done);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    state.closed = true;
+                    (self.notify)(Notice::Broken(error));
+                }
+            }
+        }
+        drop(state);
+        (self.notify)(Notice::Holding);
+        loop {
+            std::thread::park();
+        }
+    }
+
+    /// Takes no more messages, and shows what was received; `None` while a write is stuck.
+    pub fn close<T>(&self, look: impl FnOnce(&Inbox) -> T) -> Option<T> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        state.closed = true;
+        Some(look(&state.inbox))
+    }
+}
+
+impl State {
+    fn write(&mut self, message: &Received<'_>, style: Style) -> io::Result<()> {
+        self.buffer.clear();
+        render(&mut self.buffer, message, style, unix_time());
+        self.out.write_all(&self.buffer)
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the time of arrival")]
+fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// A channel as a way to notify.
+pub fn to_channel<E, W>(events: Sender<E>, wrap: W) -> impl Fn(Notice) + Send + Sync
+where
+    E: Send + 'static,
+    W: Fn(Notice) -> E + Send + Sync + 'static,
+{
+    move |notice| {
+        // Without a loop the process is ending.
+        let _ = events.send(wrap(notice));
+    }
+}

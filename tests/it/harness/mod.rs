@@ -1,0 +1,96 @@
+//! What the tests are written with. Everything here waits for an event with a deadline,
+//! cleans up when dropped, and shows the whole scene when an expectation fails.
+
+// A vocabulary is larger than any one text.
+#![allow(dead_code)]
+
+pub(crate) mod broker;
+pub(crate) mod certs;
+pub(crate) mod lines;
+pub(crate) mod packet;
+pub(crate) mod peer;
+pub(crate) mod process;
+pub(crate) mod program;
+pub(crate) mod proxy;
+pub(crate) mod running;
+pub(crate) mod scripted;
+pub(crate) mod server;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use broker::Broker;
+pub(crate) use certs::certs;
+pub(crate) use program::Program;
+pub(crate) use proxy::Proxy;
+pub(crate) use scripted::{Reply, ScriptedBroker};
+pub(crate) use server::Server;
+use tempfile::TempDir;
+
+/// Long enough for anything that should happen at once, on a busy machine too.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// Whether `condition` came true in time. For what has no event to wait for.
+#[must_use]
+pub(crate) fn wait_until(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A loopback port that nobody listens on. It lies below the range from which the kernel
+/// takes ports for outgoing connections, so it stays free while its broker is down.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run side by side start at different places.
+    let start = u16::try_from(std::process::id() % u32::from(COUNT / 100)).unwrap() * 100;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + (start + step) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A directory that goes when the value is dropped.
+pub(crate) fn temp_dir() -> TempDir {
+    TempDir::new_in(process_dir()).expect("a temporary directory")
+}
+
+/// This test process's own place below `target`, so that a run that was killed leaves
+/// nothing elsewhere. The next run clears what such a run left.
+fn process_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for entry in all.read_dir().expect("cargo made it").flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix("it-"));
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // Another test process may be clearing the same one.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let own = all.join(format!("it-{}", std::process::id()));
+        std::fs::create_dir_all(&own).expect("a directory below target");
+        own
+    })
+}

@@ -1,0 +1,190 @@
+//! Runs `publisher` and `subscriber` as their users do: as programs, seen from outside.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::Read,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use nix::pty::openpty;
+
+use super::{
+    broker::Broker,
+    certs::{Pair, certs},
+    lines::Lines,
+    process::{Process, command},
+    running::{Outcome, Running},
+};
+
+/// A program and its command line, to be started.
+pub(crate) struct Program {
+    path: &'static str,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    stdin: Stdin,
+    broker_log: Option<Lines>,
+}
+
+enum Stdin {
+    Null,
+    Pipe,
+    From(Box<dyn Read + Send>),
+}
+
+impl Program {
+    pub(crate) fn publisher() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_publisher"))
+    }
+
+    pub(crate) fn subscriber() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_subscriber"))
+    }
+
+    /// Any program, by its path.
+    pub(crate) fn new(path: &'static str) -> Self {
+        Self {
+            path,
+            args: Vec::new(),
+            env: Vec::new(),
+            stdin: Stdin::Null,
+            broker_log: None,
+        }
+    }
+
+    /// Every flag needed to connect to this broker; its log becomes part of the scene.
+    pub(crate) fn to(mut self, broker: &Broker) -> Self {
+        self.broker_log = Some(broker.log().clone());
+        if broker.has_tls() {
+            self.at_port(broker.port())
+        } else {
+            self.at_plain_port(broker.port())
+        }
+    }
+
+    /// Mutual TLS on a loopback port, with the usual certificates.
+    pub(crate) fn at_port(self, port: u16) -> Self {
+        self.endpoint(port)
+            .ca(&certs().ca)
+            .identity(&certs().device)
+    }
+
+    /// MQTT without TLS on a loopback port.
+    pub(crate) fn at_plain_port(self, port: u16) -> Self {
+        self.args(["--endpoint", &format!("mqtt://localhost:{port}")])
+    }
+
+    pub(crate) fn endpoint(self, port: u16) -> Self {
+        self.args(["--endpoint", "localhost", "--port", &port.to_string()])
+    }
+
+    pub(crate) fn ca(self, ca: &Path) -> Self {
+        self.arg("--cafile").arg(ca)
+    }
+
+    pub(crate) fn identity(self, pair: &Pair) -> Self {
+        let Pair { cert, key } = pair;
+        self.arg("--cert").arg(cert).arg("--key").arg(key)
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Feeds standard input to its end; without this it is `/dev/null`.
+    pub(crate) fn stdin(mut self, source: impl Read + Send + 'static) -> Self {
+        self.stdin = Stdin::From(Box::new(source));
+        self
+    }
+
+    /// Keeps standard input open for [`Running::send`].
+    pub(crate) fn stdin_pipe(mut self) -> Self {
+        self.stdin = Stdin::Pipe;
+        self
+    }
+
+    pub(crate) fn start(self) -> Running {
+        let mut command = self.command(command(self.path));
+        command.stdin(match self.stdin {
+            Stdin::Null => Stdio::null(),
+            Stdin::Pipe | Stdin::From(_) => Stdio::piped(),
+        });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = self.spawn(command);
+        let child = running.process.child();
+        let pipes = (child.stdout.take(), child.stderr.take(), child.stdin.take());
+        running.stdout.collect(pipes.0.unwrap());
+        running.stderr.collect(pipes.1.unwrap());
+        match (self.stdin, pipes.2) {
+            (Stdin::From(mut source), Some(mut stdin)) => {
+                // A program may rightly end without reading all of it.
+                thread::spawn(move || std::io::copy(&mut source, &mut stdin));
+            }
+            (_, stdin) => running.stdin = stdin,
+        }
+        running
+    }
+
+    /// Starts it on a terminal of its own, its controlling one, so that a prompt would
+    /// find it. What appears there is its `stdout`; nothing is typed.
+    pub(crate) fn start_on_terminal(self) -> Running {
+        let terminal = openpty(None, None).expect("a pseudo-terminal");
+        let mut command = command("setsid");
+        command.arg("--ctty").arg(self.path);
+        let mut command = self.command(command);
+        let end = || Stdio::from(terminal.slave.try_clone().unwrap());
+        command.stdin(end()).stdout(end()).stderr(end());
+        let running = self.spawn(command);
+        running.stdout.collect(File::from(terminal.master));
+        running
+    }
+
+    /// Starts it and expects it to end in time.
+    pub(crate) fn run(self, within: Duration) -> Outcome {
+        self.start().finish(within)
+    }
+
+    fn command(&self, mut command: Command) -> Command {
+        command.args(&self.args);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"IOT_") {
+                command.env_remove(name);
+            }
+        }
+        for name in ["RUST_LOG", "NO_COLOR", "HTTPS_PROXY", "https_proxy"] {
+            command.env_remove(name);
+        }
+        command.env("RUST_BACKTRACE", "0");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn spawn(&self, command: Command) -> Running {
+        let name = Path::new(self.path).file_name().unwrap();
+        let line = [name]
+            .into_iter()
+            .chain(self.args.iter().map(AsRef::as_ref));
+        let line: Vec<_> = line.map(|arg| arg.to_string_lossy()).collect();
+        Running {
+            process: Process::spawn(command),
+            stdin: None,
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            broker_log: self.broker_log.clone(),
+            command: line.join(" "),
+        }
+    }
+}

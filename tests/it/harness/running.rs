@@ -1,0 +1,138 @@
+//! A program at work, and what became of it: the expectations, each of which shows the
+//! whole scene when it fails.
+
+use std::{fmt, io::Write, os::unix::process::ExitStatusExt, process::ChildStdin, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use super::{
+    lines::{Line, Lines},
+    process::Process,
+};
+
+/// A program at work; killed when dropped.
+pub(crate) struct Running {
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
+    pub(super) process: Process,
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) broker_log: Option<Lines>,
+    pub(super) command: String,
+}
+
+impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Writes to the standard input that [`Program::stdin_pipe`] kept open.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().expect("an open standard input");
+        let sent = stdin.write_all(bytes.as_ref());
+        assert!(sent.is_ok(), "it closed its standard input\n{self}");
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The first line of stdout, so far or from now on, that fits.
+    pub(crate) fn stdout_line(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Line {
+        self.expect(self.stdout.wait(within, fits), "line on stdout", within)
+    }
+
+    /// The first line of stderr, so far or from now on, that fits.
+    pub(crate) fn stderr_line(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Line {
+        self.expect(self.stderr.wait(within, fits), "line on stderr", within)
+    }
+
+    /// The first `count` lines of stdout.
+    pub(crate) fn stdout_lines(&self, count: usize, within: Duration) -> Vec<Line> {
+        let lines = self.stdout.wait_count(count, within).then(|| {
+            let mut lines = self.stdout.all();
+            lines.truncate(count);
+            lines
+        });
+        self.expect(lines, "such number of lines on stdout", within)
+    }
+
+    /// Expects it to end by itself in time.
+    pub(crate) fn finish(mut self, within: Duration) -> Outcome {
+        let ended = self.process.wait(within);
+        let (status, elapsed) = self.expect(ended, "end", within);
+        // Only a program that left a child behind keeps its pipes open for longer.
+        self.stdout.wait_end(within);
+        self.stderr.wait_end(within);
+        Outcome {
+            code: status.code(),
+            signal: status.signal(),
+            elapsed,
+            scene: self.to_string(),
+            stdout: self.stdout,
+            stderr: self.stderr,
+        }
+    }
+
+    /// Expects it to end in time after `signal`.
+    pub(crate) fn finish_by(self, signal: Signal, within: Duration) -> Outcome {
+        self.signal(signal);
+        self.finish(within)
+    }
+
+    fn expect<T>(&self, found: Option<T>, what: &str, within: Duration) -> T {
+        found.unwrap_or_else(|| panic!("no {what} within {within:?}\n{self}"))
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "$ {}\n{}", self.command, self.process.state())?;
+        writeln!(f, "--- stdout\n{}", self.stdout.text())?;
+        write!(f, "--- stderr\n{}", self.stderr.text())?;
+        match &self.broker_log {
+            Some(log) => write!(f, "\n--- broker\n{}", log.text()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A program that has ended.
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub(crate) signal: Option<i32>,
+    pub(crate) elapsed: Duration,
+    pub(crate) stdout: Lines,
+    pub(crate) stderr: Lines,
+    scene: String,
+}
+
+impl Outcome {
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit code\n{self}");
+        self
+    }
+
+    /// Expects `part` somewhere in stderr.
+    pub(crate) fn expect_stderr(self, part: &str) -> Self {
+        let found = self.stderr.text().contains(part);
+        assert!(found, "not on stderr: {part}\n{self}");
+        self
+    }
+
+    pub(crate) fn expect_stdout(self, exactly: &str) -> Self {
+        assert_eq!(self.stdout.text(), exactly, "stdout\n{self}");
+        self
+    }
+}
+
+/// The whole scene, for the message of a failed expectation.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.scene)
+    }
+}

@@ -1,0 +1,279 @@
+//! A broker that follows a script: it answers, withholds or refuses as a test says, and
+//! keeps a record of what it was sent.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    packet::{Connect, Publish, kind, read_packet},
+    server::{Server, Stream},
+};
+
+/// What to do about a PUBLISH.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reply {
+    Ack,
+    /// With MQTT 5, acknowledge with this reason code.
+    Refuse(u8),
+    Silence,
+    /// Hang up without an answer.
+    HangUp,
+    /// With MQTT 5, a DISCONNECT with this reason code, then hang up.
+    Disconnect(u8),
+}
+
+/// The script, before the curtain.
+pub(crate) struct Script {
+    connack_properties: Vec<u8>,
+    subscribe_codes: Option<Vec<u8>>,
+    answers_subscribe: bool,
+    on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
+}
+
+/// What came in, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Connect(Connect),
+    Publish(Publish),
+    /// Each filter with the QoS asked for.
+    Subscribe(Vec<(String, u8)>),
+    Ping(Instant),
+    /// With its reason code; 0 also for MQTT 3.1.1.
+    Disconnect(u8),
+    /// The connection ended, in whatever way.
+    End(Instant),
+}
+
+pub(crate) struct ScriptedBroker {
+    server: Server,
+    record: Arc<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    events: Mutex<Vec<Event>>,
+    changed: Condvar,
+    connections: AtomicUsize,
+}
+
+impl ScriptedBroker {
+    /// Without further lines the script is that of a decent broker: accept and
+    /// acknowledge everything.
+    pub(crate) fn script() -> Script {
+        Script {
+            connack_properties: Vec::new(),
+            subscribe_codes: None,
+            answers_subscribe: true,
+            on_publish: Box::new(|_| Reply::Ack),
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.record.events.lock().unwrap().clone()
+    }
+
+    /// Every PUBLISH so far.
+    pub(crate) fn publishes(&self) -> Vec<Publish> {
+        publishes(&self.record.events.lock().unwrap())
+    }
+
+    /// The events, once `enough` says so.
+    pub(crate) fn wait(&self, within: Duration, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+        let events = self.record.events.lock().unwrap();
+        let (events, timeout) = self
+            .record
+            .changed
+            .wait_timeout_while(events, within, |events| !enough(events))
+            .unwrap();
+        assert!(!timeout.timed_out(), "in {within:?} only {events:#?}");
+        events.clone()
+    }
+
+    /// The first `count` PUBLISH packets.
+    pub(crate) fn wait_publishes(&self, count: usize, within: Duration) -> Vec<Publish> {
+        let enough = |events: &[Event]| publish_count(events) >= count;
+        let mut found = publishes(&self.wait(within, enough));
+        found.truncate(count);
+        found
+    }
+}
+
+impl Script {
+    /// Adds properties, as bytes, to a CONNACK of MQTT 5: `[0x21, 0, 10]` is a Receive
+    /// Maximum of 10, `[0x27, 0, 0, 4, 0]` a Maximum Packet Size of 1024.
+    pub(crate) fn connack_properties(mut self, properties: &[u8]) -> Self {
+        self.connack_properties.extend(properties);
+        self
+    }
+
+    pub(crate) fn on_publish(
+        mut self,
+        reply: impl Fn(&Publish) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        self.on_publish = Box::new(reply);
+        self
+    }
+
+    /// Answers each SUBSCRIBE with these codes instead of granting what was asked.
+    pub(crate) fn subscribe_codes(mut self, codes: &[u8]) -> Self {
+        self.subscribe_codes = Some(codes.to_vec());
+        self
+    }
+
+    /// Never answers a SUBSCRIBE.
+    pub(crate) fn ignore_subscribe(mut self) -> Self {
+        self.answers_subscribe = false;
+        self
+    }
+
+    pub(crate) fn plain(self) -> ScriptedBroker {
+        self.start(|play| Server::plain(play))
+    }
+
+    pub(crate) fn tls(self) -> ScriptedBroker {
+        self.start(|play| Server::tls(play))
+    }
+
+    fn start(
+        self,
+        serve: impl FnOnce(Box<dyn Fn(&mut dyn Stream) + Send + Sync>) -> Server,
+    ) -> ScriptedBroker {
+        let record = Arc::new(Record::default());
+        let played = Arc::clone(&record);
+        let server = serve(Box::new(move |stream| {
+            let number = played.connections.fetch_add(1, Ordering::SeqCst);
+            // An error is the end of the connection, which the record shows.
+            let _ = self.play(stream, number, &played);
+            played.add(Event::End(Instant::now()));
+        }));
+        ScriptedBroker { server, record }
+    }
+
+    fn play(&self, stream: &mut dyn Stream, number: usize, record: &Record) -> io::Result<()> {
+        let mut level = 4;
+        loop {
+            let packet = read_packet(stream)?;
+            match packet.kind() {
+                kind::CONNECT => {
+                    let connect = packet.connect();
+                    level = connect.level;
+                    record.add(Event::Connect(connect));
+                    stream.write_all(&self.connack(level))?;
+                }
+                kind::PUBLISH => {
+                    let publish = packet.publish(number, level);
+                    let reply = (self.on_publish)(&publish);
+                    let (qos, id) = (publish.qos, publish.packet_id);
+                    record.add(Event::Publish(publish));
+                    match reply {
+                        Reply::Ack => acknowledge(stream, qos, id, None)?,
+                        Reply::Refuse(code) => acknowledge(stream, qos, id, Some(code))?,
+                        Reply::Silence => (),
+                        Reply::HangUp => return Ok(()),
+                        Reply::Disconnect(code) => return stream.write_all(&[0xe0, 2, code, 0]),
+                    }
+                }
+                kind::PUBREL => {
+                    let [high, low] = packet.body().number().to_be_bytes();
+                    stream.write_all(&[0x70, 2, high, low])?;
+                }
+                kind::SUBSCRIBE => {
+                    let (id, filters) = packet.subscribe(level);
+                    if self.answers_subscribe {
+                        stream.write_all(&self.suback(level, id, &filters))?;
+                    }
+                    record.add(Event::Subscribe(filters));
+                }
+                kind::UNSUBSCRIBE => {
+                    let [high, low] = packet.body().number().to_be_bytes();
+                    match level {
+                        5 => stream.write_all(&[0xb0, 4, high, low, 0, 0])?,
+                        _ => stream.write_all(&[0xb0, 2, high, low])?,
+                    }
+                }
+                kind::PINGREQ => {
+                    record.add(Event::Ping(Instant::now()));
+                    stream.write_all(&[0xd0, 0])?;
+                }
+                kind::DISCONNECT => {
+                    let mut body = packet.body();
+                    let code = if body.is_empty() { 0 } else { body.byte() };
+                    record.add(Event::Disconnect(code));
+                    return Ok(());
+                }
+                _ => (),
+            }
+        }
+    }
+
+    fn connack(&self, level: u8) -> Vec<u8> {
+        if level < 5 {
+            return vec![0x20, 2, 0, 0];
+        }
+        let length = u8::try_from(self.connack_properties.len()).unwrap();
+        let mut connack = vec![0x20, 3 + length, 0, 0, length];
+        connack.extend(&self.connack_properties);
+        connack
+    }
+
+    fn suback(&self, level: u8, id: u16, filters: &[(String, u8)]) -> Vec<u8> {
+        let granted = || filters.iter().map(|(_, qos)| *qos).collect();
+        let codes = self.subscribe_codes.clone().unwrap_or_else(granted);
+        let mut body = id.to_be_bytes().to_vec();
+        if level == 5 {
+            body.push(0);
+        }
+        body.extend(codes);
+        let mut suback = vec![0x90, u8::try_from(body.len()).unwrap()];
+        suback.extend(body);
+        suback
+    }
+}
+
+impl Record {
+    fn add(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+        self.changed.notify_all();
+    }
+}
+
+/// PUBACK at QoS 1, PUBREC at QoS 2.
+fn acknowledge(stream: &mut dyn Stream, qos: u8, id: u16, reason: Option<u8>) -> io::Result<()> {
+    let first = match qos {
+        0 => return Ok(()),
+        1 => 0x40,
+        _ => 0x50,
+    };
+    let [high, low] = id.to_be_bytes();
+    match reason {
+        None => stream.write_all(&[first, 2, high, low]),
+        Some(code) => stream.write_all(&[first, 4, high, low, code, 0]),
+    }
+}
+
+fn publishes(events: &[Event]) -> Vec<Publish> {
+    let publishes = events.iter().filter_map(|event| match event {
+        Event::Publish(publish) => Some(publish.clone()),
+        _ => None,
+    });
+    publishes.collect()
+}
+
+fn publish_count(events: &[Event]) -> usize {
+    let is_publish = |event: &&Event| matches!(event, Event::Publish(_));
+    events.iter().filter(is_publish).count()
+}
