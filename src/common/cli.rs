@@ -99,7 +99,7 @@ pub struct ConnectionArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Log everything; RUST_LOG chooses more finely
+    /// Log everything; the variable `RUST_LOG` chooses more finely
     #[arg(short, long, conflicts_with = "quiet")]
     debug: bool,
 

@@ -6,6 +6,7 @@ pub mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod escape;
+pub mod event_loop;
 pub mod fault;
 pub mod limits;
 pub mod link;

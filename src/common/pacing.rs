@@ -110,15 +110,13 @@ impl Drain {
     /// Whether the message at the head may go now; when draining is over, says so by
     /// becoming inactive. `backlog` is the queue's length.
     pub fn permits(&mut self, now: Instant, backlog: usize) -> bool {
-        match self.next_at {
-            None => true,
-            Some(at) if now < at => false,
-            Some(_) if backlog == 0 => {
-                self.stop();
-                true
-            }
-            Some(_) => true,
+        if self.next_at.is_some_and(|at| now < at) {
+            return false;
         }
+        if backlog == 0 {
+            self.stop();
+        }
+        true
     }
 
     /// One message has left the queue, `backlog` are still there.

@@ -269,9 +269,8 @@ impl PublisherArgs {
             drop_behavior: match self.drop_behavior {
                 Some(DropChoice::Newest) => DropBehavior::Newest,
                 Some(DropChoice::Oldest) => DropBehavior::Oldest,
-                Some(DropChoice::Block) => DropBehavior::Block,
                 None if timed => DropBehavior::Newest,
-                None => DropBehavior::Block,
+                Some(DropChoice::Block) | None => DropBehavior::Block,
             },
             drain_rate: self.drain_rate.unwrap_or(if timed {
                 DrainRate::PerSecond(2.0)

@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_reading_is_json_with_number_temperature_and_time() {
         let mut thermometer = Thermometer::default();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_846_400_000);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_846_400);
         for sequence in 1..=1_000u64 {
             let json: serde_json::Value = serde_json::from_slice(&thermometer.read(time)).unwrap();
             assert_eq!(json["sequence"], sequence);

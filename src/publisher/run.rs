@@ -3,8 +3,9 @@
 //! The only place of the publisher that reads the clock. What to do is decided in the
 //! outbox and the connection; this carries it out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, warn};
@@ -15,6 +16,7 @@ use super::reading::Thermometer;
 use super::report::{Lines, Report};
 use super::source::{Feed, Input};
 use crate::common::client::{self, Accepted, Client, Delivery};
+use crate::common::event_loop::{clock, send, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
 use crate::common::message::Draft;
@@ -63,32 +65,6 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
     Ok(publisher.finish(&inbox))
 }
 
-fn send(events: &Sender<Event>, event: Event) {
-    // Without a loop the process is ending.
-    let _ = events.send(event);
-}
-
-/// The next event, or none when it is time to look at the clock.
-fn wait(inbox: &Receiver<Event>, until: Option<Instant>) -> Option<Event> {
-    let Some(until) = until else {
-        return inbox.recv().ok();
-    };
-    match inbox.recv_timeout(until.saturating_duration_since(clock())) {
-        Ok(event) => Some(event),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
-}
-
-#[allow(clippy::disallowed_methods, reason = "this is the event loop")]
-fn clock() -> Instant {
-    Instant::now()
-}
-
-#[allow(clippy::disallowed_methods, reason = "this is the event loop")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
-}
-
 /// Where timed readings come from.
 enum Origin {
     Feed(Feed),
@@ -109,7 +85,7 @@ struct Publisher<'a> {
     /// Messages the source may still give.
     left: Option<u64>,
     /// Read, but the outbox had no room: the source waits.
-    held: std::collections::VecDeque<(u64, Vec<u8>)>,
+    held: VecDeque<(u64, Vec<u8>)>,
     started: Instant,
     /// When to stop trying; set once no more input comes.
     flush_until: Option<Instant>,
@@ -167,7 +143,7 @@ impl<'a> Publisher<'a> {
             origin,
             tick_at: config.source.is_timed().then_some(now),
             left: config.count,
-            held: std::collections::VecDeque::new(),
+            held: VecDeque::new(),
             started: now,
             flush_until: None,
             deadline: config.deadline.map(|after| now + after),

@@ -210,12 +210,12 @@ fn read_whole(input: impl Read, max: usize) -> Input {
 
 /// Runs a command to its end; its output, without one final newline, is the message.
 fn run_command(
-    argv: &[OsString],
+    command_line: &[OsString],
     max: usize,
     running: &Mutex<Option<Child>>,
 ) -> Result<Vec<u8>, String> {
     let slot = || running.lock().unwrap_or_else(PoisonError::into_inner);
-    let (program, args) = argv.split_first().ok_or("names no command")?;
+    let (program, args) = command_line.split_first().ok_or("names no command")?;
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())

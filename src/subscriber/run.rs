@@ -6,7 +6,7 @@
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, warn};
@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use super::args::Config;
 use super::inbox::Inbox;
-use super::sink::{Notice, Sink, to_channel};
+use super::sink::{Notice, Sink};
 use super::subscriptions::{Due, Subscriptions};
 use crate::common::client::{self, Client, Refusal};
 use crate::common::connection::Run;
+use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
 use crate::common::message::Received;
@@ -58,7 +59,8 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
     let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop))
         .map_err(|e| Fault::permanent(Exit::Io, format!("signals cannot be handled: {e}")))?;
     exit_now.set(Exit::Success);
-    let notify = to_channel(events.clone(), Event::Sink);
+    let to_loop = events.clone();
+    let notify = move |notice| send(&to_loop, Event::Sink(notice));
     let sink = Sink::stdout(config.style, Inbox::new(config.count), notify)
         .map_err(|e| Fault::permanent(Exit::Io, format!("standard output: {e}")))?;
     let sink = Arc::new(sink);
@@ -67,7 +69,7 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
     let client = Client::start(
         config.connection.client(DEFAULT_WINDOW, None),
         Some(Arc::new(move |message: &Received<'_>| {
-            to_sink.receive(message)
+            to_sink.receive(message);
         })),
         move |event| send(&to_loop, Event::Client(event)),
     )
@@ -90,27 +92,6 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
 
 /// The subscriber sends nothing that fills a window.
 const DEFAULT_WINDOW: usize = 100;
-
-fn send(events: &Sender<Event>, event: Event) {
-    // Without a loop the process is ending.
-    let _ = events.send(event);
-}
-
-/// The next event, or none when it is time to look at the clock.
-fn wait(inbox: &Receiver<Event>, until: Option<Instant>) -> Option<Event> {
-    let Some(until) = until else {
-        return inbox.recv().ok();
-    };
-    match inbox.recv_timeout(until.saturating_duration_since(clock())) {
-        Ok(event) => Some(event),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
-}
-
-#[allow(clippy::disallowed_methods, reason = "this is the event loop")]
-fn clock() -> Instant {
-    Instant::now()
-}
 
 fn summarise(counts: Option<(u64, u64, u64)>, reconnects: u64, started: Instant) -> Exit {
     let Some((received, duplicates, gaps)) = counts else {

@@ -9,12 +9,12 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError, TryLockError};
-use std::time::{Duration, SystemTime};
+use std::time::UNIX_EPOCH;
 
 use super::inbox::Inbox;
 use super::output::{Style, render};
+use crate::common::event_loop::wall_clock;
 use crate::common::message::Received;
 
 /// What the sink tells the event loop.
@@ -106,26 +106,8 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
 impl State {
     fn write(&mut self, message: &Received<'_>, style: Style) -> io::Result<()> {
         self.buffer.clear();
-        render(&mut self.buffer, message, style, unix_time());
+        let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        render(&mut self.buffer, message, style, now);
         self.out.write_all(&self.buffer)
-    }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the time of arrival")]
-fn unix_time() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// A channel as a way to notify.
-pub fn to_channel<E, W>(events: Sender<E>, wrap: W) -> impl Fn(Notice) + Send + Sync
-where
-    E: Send + 'static,
-    W: Fn(Notice) -> E + Send + Sync + 'static,
-{
-    move |notice| {
-        // Without a loop the process is ending.
-        let _ = events.send(wrap(notice));
     }
 }

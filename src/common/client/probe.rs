@@ -291,7 +291,7 @@ fn reasons(stack: &ErrorStack) -> String {
     let reasons: Vec<_> = stack
         .errors()
         .iter()
-        .filter_map(|error| error.reason())
+        .filter_map(openssl::error::Error::reason)
         .collect();
     if reasons.is_empty() {
         "no reason given".into()

@@ -354,18 +354,14 @@ impl<N: Fn(Event)> Worker<N> {
     /// We hung up, or never got through: ask at once.
     fn probe_now(&mut self) -> Fault {
         let asked = self.load().and_then(|loaded| self.probe(&loaded));
-        match asked {
-            Err(fault) => {
-                // Nobody listens: nothing to suspect. Anything else is TLS.
-                let tls = self.config.endpoint.tls && fault.exit != Exit::Unavailable;
-                self.suspicion = if tls { Suspicion::Tls } else { Suspicion::None };
-                fault
-            }
-            Ok(()) => {
-                self.suspect_tls();
-                closed_before_connack(&self.config)
-            }
-        }
+        let Err(fault) = asked else {
+            self.suspect_tls();
+            return closed_before_connack(&self.config);
+        };
+        // Nobody listens: nothing to suspect. Anything else is TLS.
+        let tls = self.config.endpoint.tls && fault.exit != Exit::Unavailable;
+        self.suspicion = if tls { Suspicion::Tls } else { Suspicion::None };
+        fault
     }
 
     /// The connection is gone.

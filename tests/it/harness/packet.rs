@@ -9,6 +9,7 @@ use std::{
 pub(crate) mod kind {
     pub(crate) const CONNECT: u8 = 1;
     pub(crate) const PUBLISH: u8 = 3;
+    pub(crate) const PUBACK: u8 = 4;
     pub(crate) const PUBREL: u8 = 6;
     pub(crate) const SUBSCRIBE: u8 = 8;
     pub(crate) const UNSUBSCRIBE: u8 = 10;
@@ -65,6 +66,26 @@ pub(crate) fn read_packet(stream: &mut (impl Read + ?Sized)) -> io::Result<Packe
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     Ok(Packet { first, body })
+}
+
+/// A PUBLISH at QoS 1, to be sent to a subscriber.
+pub(crate) fn publish(level: u8, id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    body.extend(id.to_be_bytes());
+    if level == 5 {
+        body.push(0);
+    }
+    body.extend(payload);
+    let mut packet = vec![0x32];
+    let mut length = body.len();
+    while length >= 0x80 {
+        packet.push(u8::try_from(length % 0x80).unwrap() | 0x80);
+        length /= 0x80;
+    }
+    packet.push(u8::try_from(length).unwrap());
+    packet.extend(body);
+    packet
 }
 
 impl Packet {

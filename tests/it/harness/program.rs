@@ -26,6 +26,7 @@ pub(crate) struct Program {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdin: Stdin,
+    stdout: Option<Stdio>,
     broker_log: Option<Lines>,
 }
 
@@ -44,6 +45,11 @@ impl Program {
         Self::new(env!("CARGO_BIN_EXE_subscriber"))
     }
 
+    /// A publisher with one message for the topic `t`.
+    pub(crate) fn one_message() -> Self {
+        Self::publisher().args(["-t", "t", "-m", "hello"])
+    }
+
     /// Any program, by its path.
     pub(crate) fn new(path: &'static str) -> Self {
         Self {
@@ -51,6 +57,7 @@ impl Program {
             args: Vec::new(),
             env: Vec::new(),
             stdin: Stdin::Null,
+            stdout: None,
             broker_log: None,
         }
     }
@@ -116,17 +123,26 @@ impl Program {
         self
     }
 
-    pub(crate) fn start(self) -> Running {
+    /// Standard output goes there instead of to the test.
+    pub(crate) fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+        self.stdout = Some(to.into());
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Running {
         let mut command = self.command(command(self.path));
         command.stdin(match self.stdin {
             Stdin::Null => Stdio::null(),
             Stdin::Pipe | Stdin::From(_) => Stdio::piped(),
         });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(self.stdout.take().unwrap_or_else(Stdio::piped));
+        command.stderr(Stdio::piped());
         let mut running = self.spawn(command);
         let child = running.process.child();
         let pipes = (child.stdout.take(), child.stderr.take(), child.stdin.take());
-        running.stdout.collect(pipes.0.unwrap());
+        if let Some(stdout) = pipes.0 {
+            running.stdout.collect(stdout);
+        }
         running.stderr.collect(pipes.1.unwrap());
         match (self.stdin, pipes.2) {
             (Stdin::From(mut source), Some(mut stdin)) => {

@@ -124,6 +124,15 @@ impl Outcome {
         self
     }
 
+    /// Expects the end that a fault has which no retry cures: this exit code, one line on
+    /// stderr with these parts, and all of it within a second.
+    pub(crate) fn expect_fault(self, code: i32, parts: &[&str]) -> Self {
+        let outcome = self.expect_code(code);
+        assert_eq!(outcome.stderr.count(), 1, "one line on stderr\n{outcome}");
+        assert!(outcome.elapsed < Duration::from_secs(1), "late\n{outcome}");
+        parts.iter().fold(outcome, |o, part| o.expect_stderr(part))
+    }
+
     pub(crate) fn expect_stdout(self, exactly: &str) -> Self {
         assert_eq!(self.stdout.text(), exactly, "stdout\n{self}");
         self

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    packet::{Connect, Publish, kind, read_packet},
+    packet::{self, Connect, Publish, kind, read_packet},
     server::{Server, Stream},
 };
 
@@ -31,8 +31,9 @@ pub(crate) enum Reply {
 /// The script, before the curtain.
 pub(crate) struct Script {
     connack_properties: Vec<u8>,
-    subscribe_codes: Option<Vec<u8>>,
-    answers_subscribe: bool,
+    refuse_version_5: Option<Vec<u8>>,
+    on_subscribe: Box<dyn Fn(&str, u8) -> Option<u8> + Send + Sync>,
+    messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
 }
 
@@ -43,6 +44,8 @@ pub(crate) enum Event {
     Publish(Publish),
     /// Each filter with the QoS asked for.
     Subscribe(Vec<(String, u8)>),
+    /// With the packet identifier.
+    Puback(u16),
     Ping(Instant),
     /// With its reason code; 0 also for MQTT 3.1.1.
     Disconnect(u8),
@@ -68,8 +71,9 @@ impl ScriptedBroker {
     pub(crate) fn script() -> Script {
         Script {
             connack_properties: Vec::new(),
-            subscribe_codes: None,
-            answers_subscribe: true,
+            refuse_version_5: None,
+            on_subscribe: Box::new(|_, qos| Some(qos)),
+            messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
         }
     }
@@ -128,15 +132,31 @@ impl Script {
         self
     }
 
-    /// Answers each SUBSCRIBE with these codes instead of granting what was asked.
-    pub(crate) fn subscribe_codes(mut self, codes: &[u8]) -> Self {
-        self.subscribe_codes = Some(codes.to_vec());
+    /// Answers a CONNECT of MQTT 5 with these bytes and hangs up, like a broker of old.
+    pub(crate) fn refuse_version_5(mut self, connack: &[u8]) -> Self {
+        self.refuse_version_5 = Some(connack.to_vec());
+        self
+    }
+
+    /// The code for each filter, given with the QoS asked for; none is no SUBACK at all.
+    pub(crate) fn on_subscribe(
+        mut self,
+        code: impl Fn(&str, u8) -> Option<u8> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_subscribe = Box::new(code);
         self
     }
 
     /// Never answers a SUBSCRIBE.
-    pub(crate) fn ignore_subscribe(mut self) -> Self {
-        self.answers_subscribe = false;
+    pub(crate) fn ignore_subscribe(self) -> Self {
+        self.on_subscribe(|_, _| None)
+    }
+
+    /// Publishes this at QoS 1 after each answer to a SUBSCRIBE for `filter`; may be
+    /// repeated. The packet identifiers count from 1 in the order of these lines.
+    pub(crate) fn after_subscribe(mut self, filter: &str, topic: &str, payload: &[u8]) -> Self {
+        let message = (filter.to_owned(), topic.to_owned(), payload.to_vec());
+        self.messages.push(message);
         self
     }
 
@@ -172,6 +192,9 @@ impl Script {
                     let connect = packet.connect();
                     level = connect.level;
                     record.add(Event::Connect(connect));
+                    if let (5, Some(refusal)) = (level, &self.refuse_version_5) {
+                        return stream.write_all(refusal);
+                    }
                     stream.write_all(&self.connack(level))?;
                 }
                 kind::PUBLISH => {
@@ -193,11 +216,17 @@ impl Script {
                 }
                 kind::SUBSCRIBE => {
                     let (id, filters) = packet.subscribe(level);
-                    if self.answers_subscribe {
-                        stream.write_all(&self.suback(level, id, &filters))?;
+                    let codes = filters
+                        .iter()
+                        .map(|(text, qos)| (self.on_subscribe)(text, *qos));
+                    let codes: Option<Vec<u8>> = codes.collect();
+                    record.add(Event::Subscribe(filters.clone()));
+                    if let Some(codes) = codes {
+                        stream.write_all(&suback(level, id, &codes))?;
+                        stream.write_all(&self.publishes(level, &filters))?;
                     }
-                    record.add(Event::Subscribe(filters));
                 }
+                kind::PUBACK => record.add(Event::Puback(packet.body().number())),
                 kind::UNSUBSCRIBE => {
                     let [high, low] = packet.body().number().to_be_bytes();
                     match level {
@@ -230,18 +259,24 @@ impl Script {
         connack
     }
 
-    fn suback(&self, level: u8, id: u16, filters: &[(String, u8)]) -> Vec<u8> {
-        let granted = || filters.iter().map(|(_, qos)| *qos).collect();
-        let codes = self.subscribe_codes.clone().unwrap_or_else(granted);
-        let mut body = id.to_be_bytes().to_vec();
-        if level == 5 {
-            body.push(0);
-        }
-        body.extend(codes);
-        let mut suback = vec![0x90, u8::try_from(body.len()).unwrap()];
-        suback.extend(body);
-        suback
+    /// What follows an answer to a SUBSCRIBE for these filters.
+    fn publishes(&self, level: u8, filters: &[(String, u8)]) -> Vec<u8> {
+        let numbered = (1..).zip(&self.messages);
+        let due = numbered.filter(|(_, (after, ..))| filters.iter().any(|(f, _)| f == after));
+        due.flat_map(|(id, (_, topic, payload))| packet::publish(level, id, topic, payload))
+            .collect()
     }
+}
+
+fn suback(level: u8, id: u16, codes: &[u8]) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    if level == 5 {
+        body.push(0);
+    }
+    body.extend(codes);
+    let mut suback = vec![0x90, u8::try_from(body.len()).unwrap()];
+    suback.extend(body);
+    suback
 }
 
 impl Record {

@@ -12,9 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::ssl::{SslAcceptor, SslAcceptorBuilder, SslFiletype, SslMethod, SslVerifyMode};
 
-use super::{certs::certs, packet::read_packet};
+use super::{
+    certs::{Pair, certs},
+    packet::read_packet,
+};
 
 /// A connection, with or without TLS.
 pub(crate) trait Stream: Read + Write {}
@@ -68,7 +71,15 @@ impl Server {
 
     /// Mutual TLS with the usual certificates; only a completed handshake is treated.
     pub(crate) fn tls(treat: impl Fn(&mut dyn Stream) + Send + Sync + 'static) -> Self {
-        let tls = tls_acceptor();
+        Self::tls_by(acceptor(&certs().server), treat)
+    }
+
+    /// As [`tls`](Self::tls), with a server side of the caller's making.
+    pub(crate) fn tls_by(
+        tls: SslAcceptorBuilder,
+        treat: impl Fn(&mut dyn Stream) + Send + Sync + 'static,
+    ) -> Self {
+        let tls: SslAcceptor = tls.build();
         Self::start(move |stream| {
             if let Ok(mut stream) = tls.accept(stream) {
                 treat(&mut stream);
@@ -161,13 +172,13 @@ impl Drop for Server {
     }
 }
 
-fn tls_acceptor() -> SslAcceptor {
-    let certs = certs();
+/// The server side of mutual TLS with this certificate, trusting the usual CA.
+pub(crate) fn acceptor(server: &Pair) -> SslAcceptorBuilder {
     let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
-    tls.set_certificate_chain_file(&certs.server.cert).unwrap();
-    tls.set_private_key_file(&certs.server.key, SslFiletype::PEM)
+    tls.set_certificate_chain_file(&server.cert).unwrap();
+    tls.set_private_key_file(&server.key, SslFiletype::PEM)
         .unwrap();
-    tls.set_ca_file(&certs.ca).unwrap();
+    tls.set_ca_file(&certs().ca).unwrap();
     tls.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
-    tls.build()
+    tls
 }

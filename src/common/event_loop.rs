@@ -1,0 +1,34 @@
+//! The clock and the wait of an event loop: the only way that the programs read the time.
+
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Instant, SystemTime};
+
+/// Now, on the clock that never goes back.
+#[allow(clippy::disallowed_methods, reason = "for the event loops")]
+#[must_use]
+pub fn clock() -> Instant {
+    Instant::now()
+}
+
+/// Now, as people reckon.
+#[allow(clippy::disallowed_methods, reason = "for the event loops")]
+#[must_use]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The next event, or none when it is time to look at the clock.
+#[must_use]
+pub fn wait<E>(inbox: &Receiver<E>, until: Option<Instant>) -> Option<E> {
+    match until {
+        Some(until) => inbox
+            .recv_timeout(until.saturating_duration_since(clock()))
+            .ok(),
+        None => inbox.recv().ok(),
+    }
+}
+
+/// Hands an event to a loop. Without one the process is ending, and nobody need know.
+pub fn send<E>(events: &Sender<E>, event: E) {
+    let _ = events.send(event);
+}

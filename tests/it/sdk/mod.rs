@@ -1,0 +1,41 @@
+//! The pure core against the behaviour of the AWS IoT Device SDK for Python: each test
+//! begins with *keep* (as there) or *better* (a known weakness there).
+
+mod backoff;
+mod checks;
+mod outbox;
+mod queue;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iot_pubsub::common::message::{Draft, Message, Qos};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// An origin; the tests move it by hand.
+fn origin() -> Instant {
+    Instant::now()
+}
+
+fn draft(text: &str) -> Draft {
+    Draft {
+        topic: "temperature".into(),
+        payload: text.into(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+    }
+}
+
+fn message(seq: u64) -> Arc<Message> {
+    Arc::new(Message {
+        seq,
+        accepted_ms: 0,
+        draft: draft("21.5"),
+    })
+}

@@ -1,0 +1,186 @@
+//! Order, draining and outcomes of messages.
+
+use std::time::{Duration, Instant};
+
+use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue};
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
+
+use super::{draft, origin, secs};
+
+fn outbox(size: i64, drop: DropBehavior, window: usize, drain: DrainRate) -> Outbox {
+    let queue = OfflineQueue::new(Capacity::from_signed(size), u64::MAX, drop);
+    Outbox::new(window, secs(5), None, queue, Drain::new(drain, false))
+}
+
+fn offer(outbox: &mut Outbox, count: u64) {
+    for n in 0..count {
+        outbox.offer(draft(&n.to_string()), 0);
+    }
+}
+
+/// Lets time pass until nothing more is due; gives each send with its time.
+fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Duration)> {
+    let mut sent = Vec::new();
+    let mut now = from;
+    loop {
+        let (messages, _) = outbox.dispatch(now);
+        for message in messages {
+            sent.push((message.seq, now - from));
+            outbox.settle(message.seq, Outcome::Delivered, now);
+        }
+        match outbox.wake_at() {
+            Some(at) if at <= until => now = at.max(now),
+            _ => return sent,
+        }
+    }
+}
+
+#[test]
+fn keep_twenty_queued_drain_at_two_a_second_and_then_it_is_stable() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
+    offer(&mut outbox, 20);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    let sent = sends(&mut outbox, now, now + Duration::from_millis(9_600));
+    let expected: Vec<_> = (0..20u64)
+        .map(|n| (n + 1, Duration::from_millis(500 * n)))
+        .collect();
+    assert_eq!(sent, expected);
+    // At 9.6 s it still drains: a new one goes to the tail. At 10.0 s it is through.
+    outbox.offer(draft("late"), 0);
+    assert_eq!(outbox.queue().len(), 1);
+    assert_eq!(outbox.wake_at(), Some(now + secs(10)));
+    assert_eq!(outbox.dispatch(now + secs(10)).0.len(), 1);
+}
+
+#[test]
+fn keep_what_comes_while_draining_goes_to_the_tail() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
+    offer(&mut outbox, 3);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    assert_eq!(outbox.dispatch(now).0.len(), 1);
+    outbox.settle(1, Outcome::Delivered, now);
+    offer(&mut outbox, 2);
+    assert_eq!(outbox.queue().len(), 4);
+    let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
+        .into_iter()
+        .map(|s| s.0)
+        .collect();
+    assert_eq!(order, [2, 3, 4, 5]);
+}
+
+#[test]
+fn keep_online_and_with_an_empty_queue_a_message_goes_straight_through() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    offer(&mut outbox, 50);
+    assert_eq!(outbox.queue().len(), 0);
+    assert_eq!(outbox.dispatch(now).0.len(), 50);
+}
+
+#[test]
+fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
+    let mut disabled = outbox(0, DropBehavior::Newest, 100, DrainRate::Max);
+    assert_eq!(disabled.offer(draft("a"), 0), Offered::Refused);
+    let mut full = outbox(1, DropBehavior::Newest, 100, DrainRate::Max);
+    assert!(matches!(
+        full.offer(draft("a"), 0),
+        Offered::Accepted { seq: 1, .. }
+    ));
+    assert_eq!(full.offer(draft("b"), 0), Offered::Dropped { seq: 2 });
+    let mut blocking = outbox(1, DropBehavior::Block, 100, DrainRate::Max);
+    blocking.offer(draft("a"), 0);
+    assert_eq!(blocking.offer(draft("b"), 0), Offered::Full(draft("b")));
+    assert_eq!(blocking.room(), 0);
+}
+
+#[test]
+fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_window() {
+    let now = origin();
+    let mut outbox = outbox(-1, DropBehavior::Newest, 20, DrainRate::Max);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    offer(&mut outbox, 30);
+    assert_eq!(outbox.dispatch(now).0.len(), 20);
+    assert_eq!(outbox.in_flight(), 20);
+    outbox.settle(3, Outcome::Delivered, now);
+    outbox.disconnected();
+    outbox.connected(
+        SessionLimits {
+            receive_maximum: 5,
+            ..SessionLimits::PROTOCOL
+        },
+        now,
+    );
+    let (again, _) = outbox.dispatch(now);
+    assert_eq!(
+        again.iter().map(|m| m.seq).collect::<Vec<_>>(),
+        [1, 2, 4, 5, 6]
+    );
+    assert!(
+        outbox.dispatch(now + secs(1)).0.is_empty(),
+        "nothing twice on one connection"
+    );
+    for seq in [1, 2, 4, 5, 6] {
+        outbox.settle(seq, Outcome::Delivered, now);
+    }
+    assert_eq!(outbox.dispatch(now).0[0].seq, 7);
+}
+
+#[test]
+fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
+    offer(&mut outbox, 4);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    assert_eq!(outbox.dispatch(now).0.len(), 1);
+    outbox.disconnected();
+    assert_eq!(outbox.wake_at(), None);
+    assert!(outbox.dispatch(now + secs(1)).0.is_empty());
+    outbox.connected(SessionLimits::PROTOCOL, now + secs(9));
+    let order: Vec<_> = sends(&mut outbox, now + secs(9), now + secs(60))
+        .into_iter()
+        .map(|s| s.0)
+        .collect();
+    assert_eq!(order, [1, 2, 3, 4]);
+}
+
+#[test]
+fn better_every_message_has_one_final_outcome() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    offer(&mut outbox, 3);
+    outbox.dispatch(now);
+    assert!(
+        matches!(outbox.settle(1, Outcome::Delivered, now), Some(Settled::Delivered(m)) if m.seq == 1)
+    );
+    assert!(outbox.settle(1, Outcome::Delivered, now).is_none());
+    assert!(outbox.settle(2, Outcome::NotNow, now).is_none());
+    let dead = outbox.settle(3, Outcome::Refused("no".into()), now);
+    assert!(matches!(dead, Some(Settled::Dead(m, _)) if m.seq == 3));
+    assert!(
+        outbox.dispatch(now).0.is_empty(),
+        "quota exceeded: not at once"
+    );
+    assert_eq!(outbox.dispatch(now + secs(1)).0[0].seq, 2);
+    assert_eq!(outbox.outstanding(), 1);
+}
+
+#[test]
+fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    offer(&mut outbox, 2);
+    outbox.dispatch(now);
+    assert_eq!(outbox.wake_at(), Some(now + secs(5)));
+    assert!(!outbox.overdue(now + secs(4)));
+    outbox.settle(1, Outcome::Delivered, now + secs(4));
+    assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
+    assert!(outbox.overdue(now + secs(9)));
+    outbox.disconnected();
+    assert!(!outbox.overdue(now + secs(99)));
+}
