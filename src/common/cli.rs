@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser};
 
 use super::backoff::{Backoff, Policy};
-use super::client::tls::{self, Identity, TlsFiles};
+use super::client::tls::{self, Identity, Loaded, TlsFiles};
 use super::client::{self, Version};
 use super::connection::{Connection, Run};
 use super::endpoint::Endpoint;
@@ -132,6 +132,7 @@ pub struct ConnectionConfig {
     /// The delays between attempts.
     pub policy: Policy,
     tls: TlsFiles,
+    loaded: Loaded,
     client_id: String,
     username: Option<String>,
     password: Option<String>,
@@ -184,7 +185,7 @@ impl ConnectionArgs {
         for path in tls.paths() {
             check_path(path)?;
         }
-        tls.check()?;
+        let loaded = tls.load()?;
         let password = match &self.password_file {
             Some(file) => Some(tls::read_secret(file, "--password-file")?),
             None => None,
@@ -195,6 +196,7 @@ impl ConnectionArgs {
             connect_timeout: self.connect_timeout,
             policy,
             tls,
+            loaded,
             client_id,
             username: self.username,
             password,
@@ -217,6 +219,7 @@ impl ConnectionConfig {
         client::Config {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
+            loaded: self.loaded.clone(),
             client_id: self.client_id.clone(),
             username: self.username.clone(),
             password: self.password.clone(),

@@ -2,15 +2,43 @@
 //!
 //! | module          | what is in there                                             |
 //! | --------------- | ------------------------------------------------------------ |
+//! | `architecture`  | the import rules of docs/architecture.md, by reading sources |
+//! | `backoff`       | when the programs connect again                              |
+//! | `connect`       | what keeps a connection from coming about, or ends it        |
+//! | `draining`      | how fast the offline queue drains, and when faster           |
+//! | `exit_codes`    | the publisher's exit codes and what is said about them       |
+//! | `flags`         | the flags that both programs share                           |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
+//! | `identity`      | certificate, key and CA files, checked before the network    |
+//! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
+//! | `received`      | what a subscriber makes of a message                         |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
+//! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
+//! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `window`        | unacknowledged messages: how many, lost, refused             |
 
 // Tests measure real processes, so they read the real clock. They still never sleep.
 #![allow(clippy::disallowed_methods)]
 
+mod architecture;
+mod backoff;
+mod connect;
+mod draining;
+mod exit_codes;
+mod flags;
 mod harness;
 mod harness_works;
+mod identity;
+mod offline;
+mod publish;
+mod received;
 mod sdk;
+mod signals;
 mod simulated_days;
+mod subscribe;
+mod tls;
+mod window;

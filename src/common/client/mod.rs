@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use super::endpoint::Endpoint;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos, Received};
-use tls::TlsFiles;
+use tls::{Loaded, TlsFiles};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
 const PAHO_C_VERSION: &str = "1.3.16";
@@ -47,6 +47,9 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// CA, certificate and key.
     pub tls: TlsFiles,
+    /// What they held when they were checked, for the first connection; each later one
+    /// reads them anew.
+    pub loaded: Loaded,
     /// The MQTT client identifier.
     pub client_id: String,
     /// The MQTT user name.

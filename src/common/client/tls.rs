@@ -5,6 +5,7 @@
 //! the passphrase of an encrypted key. The files are read anew for every connection, so a
 //! certificate replaced on disk is used at the next one.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
@@ -42,10 +43,18 @@ pub struct Identity {
     pub allow_readable_key: bool,
 }
 
-/// The files as read.
-pub(super) struct Loaded {
+/// The files as read and checked.
+#[derive(Clone)]
+pub struct Loaded {
     pub(super) passphrase: Option<String>,
     pub(super) certificate: Option<(Vec<X509>, PKey<Private>)>,
+}
+
+impl fmt::Debug for Loaded {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").finish_non_exhaustive()
+    }
 }
 
 impl TlsFiles {
@@ -55,18 +64,13 @@ impl TlsFiles {
         self.cafile.iter().chain(identity).map(PathBuf::as_path)
     }
 
-    /// Checks everything but the dates, which depend on the clock: a device that boots with
-    /// a wrong one must not give up for that.
+    /// Reads the files and checks everything but the dates, which depend on the clock: a
+    /// device that boots with a wrong one must not give up for that.
     ///
     /// # Errors
     ///
     /// A permanent fault that names the file, the cause and the remedy.
-    pub fn check(&self) -> Result<(), Fault> {
-        self.load().map(drop)
-    }
-
-    /// Reads and checks the files for one connection.
-    pub(super) fn load(&self) -> Result<Loaded, Fault> {
+    pub fn load(&self) -> Result<Loaded, Fault> {
         if let Some(cafile) = &self.cafile {
             certificates(cafile, "--cafile")?;
         }

@@ -83,6 +83,8 @@ pub(super) struct Worker<N> {
     aside: Vec<Session>,
     /// When the attempt under way will be given up.
     deadline: Option<Instant>,
+    /// Files read a moment ago.
+    fresh: Option<Loaded>,
     v5: bool,
     suspicion: Suspicion,
 }
@@ -96,6 +98,7 @@ impl<N: Fn(Event)> Worker<N> {
     ) -> Self {
         Self {
             v5: config.version != Version::V311,
+            fresh: Some(config.loaded.clone()),
             config,
             on_message,
             commands,
@@ -169,8 +172,8 @@ impl<N: Fn(Event)> Worker<N> {
 
     /// Starts one attempt, with a fresh client.
     fn attempt(&mut self, generation: u64) -> Result<(), Fault> {
-        let endpoint = &self.config.endpoint;
         if self.aside.iter().filter(|s| s.is_connecting()).count() >= MAX_ASIDE {
+            let endpoint = &self.config.endpoint;
             let message = format!("{endpoint}: {MAX_ASIDE} earlier attempts are still hanging");
             return Err(Fault::passing(Exit::Unavailable, message));
         }
@@ -199,8 +202,11 @@ impl<N: Fn(Event)> Worker<N> {
         Ok(())
     }
 
-    fn load(&self) -> Result<Loaded, Fault> {
-        let loaded = self.config.tls.load()?;
+    fn load(&mut self) -> Result<Loaded, Fault> {
+        let loaded = match self.fresh.take() {
+            Some(loaded) => loaded,
+            None => self.config.tls.load()?,
+        };
         #[allow(clippy::disallowed_methods, reason = "the dates of certificates")]
         self.config.tls.check_dates(&loaded, SystemTime::now())?;
         Ok(loaded)

@@ -14,6 +14,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod running;
 pub(crate) mod scripted;
+mod seen;
 pub(crate) mod server;
 
 use std::{

@@ -32,10 +32,12 @@ pub(crate) enum Reply {
 pub(crate) struct Script {
     connack_properties: Vec<u8>,
     refuse_version_5: Option<Vec<u8>>,
-    on_subscribe: Box<dyn Fn(&str, u8) -> Option<u8> + Send + Sync>,
+    on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
 }
+
+type SubscribeCode = dyn Fn(&str, u8) -> Option<u8> + Send + Sync;
 
 /// What came in, in order.
 #[derive(Clone, Debug)]

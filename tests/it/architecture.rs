@@ -1,0 +1,229 @@
+//! The import rules of `docs/architecture.md`, checked by reading the sources.
+//!
+//! A search in plain text, on purpose: it can be read in a minute, and a rule that is
+//! broken in a way it does not see is broken on purpose.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A file below `src`.
+struct Source {
+    /// Its path below `src`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// What is compiled into the programs: no comments, and nothing after the first
+    /// `#[cfg(test)]`, which begins the test module at the end of a file.
+    fn code(&self) -> String {
+        let code = self.text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code.lines().map(|line| match line.find("//") {
+            Some(0) => "",
+            Some(at) if line[..at].ends_with(' ') => &line[..at],
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The comment that opens the file.
+    fn module_doc(&self) -> String {
+        let lines = self.text.lines().map_while(|l| l.strip_prefix("//!"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn is_pure(&self) -> bool {
+        self.module_doc().contains("PURE")
+    }
+
+    fn is_below(&self, room: &str) -> bool {
+        self.path.starts_with(room)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut rooms = vec![root().join("src")];
+    while let Some(room) = rooms.pop() {
+        for entry in room.read_dir().unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                rooms.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let below = path.strip_prefix(root().join("src")).unwrap();
+                found.push(Source {
+                    path: below.to_str().unwrap().to_owned(),
+                    text: fs::read_to_string(&path).unwrap(),
+                });
+            }
+        }
+    }
+    assert!(found.len() > 20, "only {} files", found.len());
+    found
+}
+
+/// Expects none of `words` in the code of the files that `concerned` picks.
+fn expect_nowhere(concerned: impl Fn(&Source) -> bool, words: &[&str]) {
+    let mut breaches = Vec::new();
+    for source in sources().iter().filter(|source| concerned(source)) {
+        for (number, line) in (1..).zip(source.code().lines()) {
+            let found = words.iter().filter(|word| has_word(line, word));
+            breaches.extend(found.map(|word| format!("src/{}:{number}: {word}", source.path)));
+        }
+    }
+    assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+/// Whether `word` stands in `line` by itself, not as a part of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    let in_name = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + word.len()..]);
+        let part_of_more = before.ends_with(in_name) && word.starts_with(in_name)
+            || after.starts_with(in_name) && word.ends_with(in_name);
+        !part_of_more
+    })
+}
+
+#[test]
+fn the_two_programs_know_nothing_of_each_other() {
+    let use_of = |name: &str| [format!("{name}::"), format!("::{name}")];
+    for (room, other) in [("publisher/", "subscriber"), ("subscriber/", "publisher")] {
+        let words = use_of(other);
+        expect_nowhere(|s| s.is_below(room), &[&words[0], &words[1]]);
+    }
+    expect_nowhere(|s| s.path == "bin/publisher.rs", &["subscriber::"]);
+    expect_nowhere(|s| s.path == "bin/subscriber.rs", &["publisher::"]);
+}
+
+#[test]
+fn common_imports_neither_program() {
+    let words = ["publisher::", "::publisher", "subscriber::", "::subscriber"];
+    expect_nowhere(|s| s.is_below("common/"), &words);
+}
+
+#[test]
+fn only_the_client_names_paho_and_openssl() {
+    expect_nowhere(
+        // It knows the name under which Paho logs, to keep it quiet.
+        |s| !s.is_below("common/client/") && s.path != "common/logging.rs",
+        &["paho_mqtt", "paho_mqtt_sys", "openssl"],
+    );
+    let words = ["paho_mqtt::", "use paho_mqtt", "openssl"];
+    expect_nowhere(|s| s.path == "common/logging.rs", &words);
+}
+
+#[test]
+fn client_and_queue_know_nothing_of_each_other() {
+    expect_nowhere(|s| s.is_below("common/client/"), &["queue"]);
+    let is_queue = |s: &Source| s.is_below("common/queue");
+    assert!(sources().iter().any(is_queue));
+    expect_nowhere(is_queue, &["client"]);
+}
+
+#[test]
+fn only_the_command_line_names_clap() {
+    let parses = |s: &Source| s.path.ends_with("/args.rs") || s.path == "common/cli.rs";
+    expect_nowhere(|s| !parses(s), &["clap"]);
+}
+
+#[test]
+fn only_the_signal_guard_and_the_bins_end_the_process() {
+    let may = |s: &Source| s.path == "common/signals.rs" || s.is_below("bin/");
+    let words = ["process::exit", "process::abort", "process::{exit"];
+    expect_nowhere(|s| !may(s), &words);
+}
+
+#[test]
+fn pure_files_touch_no_clock_thread_channel_file_socket_log_or_paho() {
+    let words = [
+        "Instant::now",
+        "SystemTime::now",
+        ".elapsed()",
+        "std::thread",
+        "thread::",
+        "mpsc",
+        "std::fs",
+        "fs::",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "ToSocketAddrs",
+        "UnixStream",
+        "std::io",
+        "io::",
+        "std::env",
+        "std::process",
+        "println!",
+        "eprintln!",
+        "print!",
+        "eprint!",
+        "dbg!",
+        "log::",
+        "trace!",
+        "debug!",
+        "info!",
+        "warn!",
+        "error!",
+        "fastrand",
+        "paho_mqtt",
+        "openssl",
+    ];
+    expect_nowhere(Source::is_pure, &words);
+}
+
+#[test]
+fn the_table_in_the_docs_names_the_pure_files() {
+    let doc = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let mut documented = BTreeSet::new();
+    for row in doc.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        if let [room, "yes", _] = cells[..] {
+            documented.insert(room.trim_matches('`').trim_end_matches('/').to_owned());
+        }
+    }
+    let pure = sources().into_iter().filter(Source::is_pure);
+    // A module is documented under its name, whether it is a file or a directory.
+    let pure: BTreeSet<_> = pure
+        .map(|source| match source.path.strip_prefix("common/queue") {
+            Some(_) => "common/queue".to_owned(),
+            None => source.path,
+        })
+        .collect();
+    assert_eq!(
+        documented, pure,
+        "documented on the left, marked PURE right"
+    );
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    for source in sources() {
+        assert!(!source.module_doc().is_empty(), "src/{}", source.path);
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_be_read() {
+    let lines = |source: &Source| source.text.lines().count();
+    let long = sources().into_iter().filter(|s| lines(s) >= 400);
+    let long: Vec<_> = long
+        .map(|s| format!("src/{}: {}", s.path, lines(&s)))
+        .collect();
+    assert!(long.is_empty(), "400 lines or more: {long:#?}");
+}
+
+#[test]
+fn a_bin_only_parses_runs_and_ends() {
+    for source in sources().iter().filter(|s| s.is_below("bin/")) {
+        let lines = source.text.lines().count();
+        assert!(lines < 40, "src/{}: {lines} lines", source.path);
+    }
+}

@@ -1,0 +1,132 @@
+//! The flags that both programs share: names, aliases, addresses, user and password.
+
+use std::fs;
+
+use crate::harness::{Broker, Program, SOON, certs, free_port, temp_dir};
+
+const SECRET: &str = "xyzzy-0815";
+
+#[test]
+fn version_and_help_are_data_on_stdout() {
+    for program in [Program::publisher, Program::subscriber] {
+        let version = program().arg("--version").run(SOON).expect_code(0);
+        let text = version.stdout.text();
+        assert!(text.contains("Paho C 1."), "{version}");
+        assert!(text.contains("OpenSSL 3."), "{version}");
+        assert_eq!(version.stderr.text(), "", "{version}");
+
+        let help = program().arg("--help").run(SOON).expect_code(0);
+        assert!(help.stdout.text().contains("--endpoint"), "{help}");
+        assert_eq!(help.stderr.text(), "", "{help}");
+    }
+}
+
+#[test]
+fn the_other_names_of_flags_work() {
+    let broker = Broker::start();
+    let port = broker.port().to_string();
+    for (number, (ca, id)) in (0..).zip([
+        ("--root-ca", "--id"),
+        ("--rootCA", "--clientId"),
+        ("--ca", "--thing-name"),
+        ("--ca_file", "--client-id"),
+    ]) {
+        let id_given = format!("client-{number}");
+        Program::one_message()
+            .args(["--host", "localhost", "-p", &port, id, &id_given])
+            .arg(ca)
+            .arg(&certs().ca)
+            .identity(&certs().device)
+            .run(SOON)
+            .expect_code(0);
+        let named = format!(" as {id_given} ");
+        let connected = broker.log().wait(SOON, |line| line.contains(&named));
+        assert!(connected.is_some(), "{id}");
+    }
+}
+
+#[test]
+fn addresses_of_version_6_work() {
+    let port = free_port();
+    let second = format!("listener {port} ::1");
+    let _broker = Broker::builder().plain().line(&second).start();
+    let at = |endpoint: String| Program::one_message().args(["--endpoint", &endpoint]);
+    at(format!("mqtt://[::1]:{port}")).run(SOON).expect_code(0);
+}
+
+#[test]
+fn addresses_of_version_6_are_verified_with_tls() {
+    let at = |endpoint: String| Program::one_message().args(["--endpoint", &endpoint]);
+    let port = free_port();
+    let tls = |option: &str, file: &std::path::Path| format!("{option} {}\n", file.display());
+    let second = format!("listener {port} ::1\nrequire_certificate true\n")
+        + &tls("cafile", &certs().ca)
+        + &tls("certfile", &certs().server.cert)
+        + &tls("keyfile", &certs().server.key);
+    let _broker = Broker::builder().line(&second).start();
+    let secured = at(format!("[::1]:{port}"))
+        .ca(&certs().ca)
+        .identity(&certs().device);
+    secured.run(SOON).expect_code(0);
+}
+
+#[test]
+fn user_and_password_are_checked_by_the_broker() {
+    let dir = temp_dir();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let right = file("right", &format!("{SECRET}\n"));
+    let wrong = file("wrong", "open sesame");
+    let broker = Broker::builder().plain().user("ann", SECRET).start();
+    for version in ["5", "3.1.1"] {
+        let ann = || {
+            let program = Program::one_message().to(&broker);
+            program.args(["--mqtt-version", version, "-u", "ann"])
+        };
+        let publisher = ann().arg("--password-file").arg(&right);
+        publisher.run(SOON).expect_code(0);
+        let publisher = ann().arg("--password-file").arg(&wrong);
+        let outcome = publisher.run(SOON).expect_code(77);
+        outcome.expect_stderr("refused").expect_stderr("user");
+        ann().run(SOON).expect_code(77);
+        let missing = ann().arg("--password-file").arg(dir.path().join("missing"));
+        missing.run(SOON).expect_code(66).expect_stderr("missing");
+    }
+    let empty = file("empty", "\n");
+    let program = Program::one_message().to(&broker).args(["-u", "ann"]);
+    program
+        .arg("--password-file")
+        .arg(&empty)
+        .run(SOON)
+        .expect_code(78);
+}
+
+#[test]
+fn no_log_level_shows_a_password() {
+    let dir = temp_dir();
+    let file = dir.path().join("password");
+    fs::write(&file, SECRET).unwrap();
+    let broker = Broker::builder().user("ann", SECRET).start();
+    for version in ["5", "3.1.1"] {
+        for level in ["trace", "paho_mqtt=trace,paho_mqtt_c=trace,trace"] {
+            let outcome = Program::one_message()
+                .to(&broker)
+                .args(["-d", "--mqtt-version", version, "-u", "ann"])
+                .arg("--password-file")
+                .arg(&file)
+                .env("RUST_LOG", level)
+                .env("MQTT_C_CLIENT_TRACE", "ON")
+                .env("MQTT_C_CLIENT_TRACE_LEVEL", "PROTOCOL")
+                .run(SOON)
+                .expect_code(0)
+                .expect_stderr("connected");
+            let said = outcome.stdout.text() + &outcome.stderr.text();
+            assert!(!said.contains(SECRET), "{outcome}");
+            // Nor as the list of bytes that a derived Debug shows.
+            assert!(!said.contains("120, 121, 122, 122"), "{outcome}");
+        }
+    }
+}

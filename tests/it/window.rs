@@ -1,0 +1,297 @@
+//! The window of unacknowledged messages: how many there may be, what happens when an
+//! acknowledgement does not come, and when it is a no.
+
+use std::{collections::BTreeSet, io::Cursor, time::Duration};
+
+use crate::harness::{
+    Broker, Program, Reply, SOON, ScriptedBroker,
+    packet::Publish,
+    peer::Witness,
+    scripted::{Event, Script},
+    wait_until,
+};
+
+/// Lines 1 to `count` to the topic `t` of a scripted broker without TLS, with a backoff
+/// that loses no time.
+fn lines(broker: &ScriptedBroker, count: usize) -> Program {
+    let input = (1..=count)
+        .map(|n| n.to_string() + "\n")
+        .collect::<String>();
+    Program::publisher()
+        .at_plain_port(broker.port())
+        .args(["-t", "t", "-l", "--jitter", "0", "--base-backoff", "0.1"])
+        .stdin(Cursor::new(input))
+}
+
+/// The lines that came on one connection, in order.
+fn on_connection(publishes: &[Publish], connection: usize) -> Vec<u64> {
+    let here = publishes.iter().filter(|p| p.connection == connection);
+    here.map(|p| p.text().parse().unwrap()).collect()
+}
+
+/// Acknowledges the first `count` messages of the first connection and no others.
+fn silent_after(count: u64) -> Script {
+    ScriptedBroker::script().on_publish(move |publish| {
+        let (_, number, _) = publish.seq().unwrap();
+        if number <= count {
+            Reply::Ack
+        } else {
+            Reply::Silence
+        }
+    })
+}
+
+/// That `count` messages come and no more; up to half a window fewer, as the window is
+/// refilled in bursts.
+fn expect_window(broker: &ScriptedBroker, count: usize, window: usize) {
+    broker.wait_publishes(count - window / 2, SOON);
+    let more = || broker.publishes().len() > count;
+    let exceeded = wait_until(Duration::from_millis(1_500), more);
+    assert!(!exceeded, "{} messages", broker.publishes().len());
+}
+
+#[test]
+fn the_window_is_never_exceeded() {
+    for (window, acknowledged) in [(1, 0), (7, 0), (7, 30)] {
+        let broker = silent_after(acknowledged).plain();
+        let publisher = lines(&broker, 200).args(["--max-inflight", &window.to_string()]);
+        let _running = publisher.args(["--operation-timeout", "60"]).start();
+        let count = window + usize::try_from(acknowledged).unwrap();
+        expect_window(&broker, count, window);
+    }
+}
+
+#[test]
+fn the_window_is_100_by_default_and_for_qos_2_too() {
+    for qos in ["1", "2"] {
+        let script = ScriptedBroker::script().on_publish(|_| Reply::Silence);
+        let broker = script.plain();
+        let publisher = lines(&broker, 300).args(["--qos", qos, "--queue-size", "300"]);
+        let _running = publisher.args(["--operation-timeout", "60"]).start();
+        broker.wait_publishes(100, SOON);
+        expect_window(&broker, 100, 100);
+    }
+}
+
+#[test]
+fn the_window_fills_without_waiting_for_an_acknowledgement() {
+    let broker = silent_after(0).plain();
+    let _running = lines(&broker, 300)
+        .args(["--operation-timeout", "60"])
+        .start();
+    broker.wait_publishes(100, SOON);
+}
+
+#[test]
+fn a_lower_receive_maximum_of_the_broker_wins_and_a_higher_does_not() {
+    for (maximum, window) in [(3, 3), (50, 10)] {
+        let script = silent_after(20).connack_properties(&[0x21, 0, maximum]);
+        let broker = script.plain();
+        let publisher = lines(&broker, 200).args(["--max-inflight", "10"]);
+        let _running = publisher.args(["--operation-timeout", "60"]).start();
+        expect_window(&broker, 20 + window, window);
+    }
+}
+
+#[test]
+fn a_missing_puback_ends_the_connection_and_the_next_one_gets_the_message_again() {
+    let broker = ScriptedBroker::script()
+        .on_publish(|publish| match publish.connection {
+            0 | 1 => Reply::Silence,
+            _ => Reply::Ack,
+        })
+        .plain();
+    let publisher = lines(&broker, 50).args(["--max-inflight", "4"]);
+    let outcome = publisher
+        .args(["--operation-timeout", "1", "--receipts"])
+        .run(Duration::from_secs(15))
+        .expect_code(0)
+        .expect_stderr("--operation-timeout");
+    let sent = broker.publishes();
+    // Inside the window, in order, once on each connection.
+    assert_eq!(on_connection(&sent, 0), [1, 2, 3, 4], "{outcome}");
+    assert_eq!(on_connection(&sent, 1), [1, 2, 3, 4], "{outcome}");
+    let all: Vec<_> = (1..=50).collect();
+    assert_eq!(on_connection(&sent, 2), all, "{outcome}");
+    // A message keeps its stream, number and time.
+    let first = sent.iter().filter(|p| p.text() == "1");
+    let names: BTreeSet<_> = first.map(Publish::seq).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    // One final outcome each.
+    let receipts = outcome.stdout.texts();
+    assert_eq!(receipts.len(), 100, "{outcome}");
+    let waited = sent[4].at - sent[0].at;
+    let timeout = Duration::from_secs(1)..Duration::from_millis(2_500);
+    assert!(timeout.contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_first_and_in_order_after_a_lost_connection() {
+    let broker = ScriptedBroker::script()
+        .on_publish(|publish| match (publish.connection, &*publish.text()) {
+            (0, "5") => Reply::HangUp,
+            (0, _) => Reply::Silence,
+            _ => Reply::Ack,
+        })
+        .plain();
+    let publisher = lines(&broker, 60).args(["--max-inflight", "5"]);
+    publisher.run(SOON).expect_code(0);
+    let sent = broker.publishes();
+    assert!(on_connection(&sent, 0).into_iter().eq(1..=5));
+    assert!(on_connection(&sent, 1).into_iter().eq(1..=60));
+}
+
+#[test]
+fn what_was_acknowledged_before_a_missing_puback_is_not_sent_again() {
+    let broker = ScriptedBroker::script()
+        .on_publish(|publish| match (publish.connection, &*publish.text()) {
+            (0, "1") => {
+                // By then all ten are on their way.
+                assert!(!wait_until(Duration::from_millis(300), || false));
+                Reply::Ack
+            }
+            (0, "2" | "3") => Reply::Ack,
+            (0, _) => Reply::Silence,
+            _ => Reply::Ack,
+        })
+        .plain();
+    let publisher = lines(&broker, 10).args(["--operation-timeout", "1"]);
+    publisher.run(SOON).expect_code(0);
+    let sent = broker.publishes();
+    assert!(on_connection(&sent, 0).into_iter().eq(1..=10));
+    assert_eq!(on_connection(&sent, 1), [4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn a_repeat_never_comes_on_the_same_connection_however_slow_the_broker() {
+    let broker = ScriptedBroker::script().on_publish(|_| Reply::Silence);
+    let broker = broker.plain();
+    let publisher = lines(&broker, 5).args(["--operation-timeout", "60"]);
+    let _running = publisher.args(["--keep-alive", "1"]).start();
+    let pings = |events: &[Event]| {
+        let ping = |event: &&Event| matches!(event, Event::Ping(_));
+        events.iter().filter(ping).count() >= 4
+    };
+    broker.wait(Duration::from_secs(20), pings);
+    assert_eq!(on_connection(&broker.publishes(), 0), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_slow_link_with_a_full_window_is_not_taken_for_a_dead_one() {
+    // All of them take four seconds, but there is an acknowledgement every tenth of one.
+    let broker = ScriptedBroker::script()
+        .on_publish(|_| {
+            assert!(!wait_until(Duration::from_millis(100), || false));
+            Reply::Ack
+        })
+        .plain();
+    let publisher = lines(&broker, 40).args(["--operation-timeout", "1"]);
+    publisher.run(Duration::from_secs(20)).expect_code(0);
+    assert_eq!(broker.connects().len(), 1);
+    assert_eq!(broker.publishes().len(), 40);
+}
+
+#[test]
+fn quota_exceeded_is_not_the_end_of_a_message() {
+    let refused = std::sync::Mutex::new(BTreeSet::new());
+    let broker = ScriptedBroker::script()
+        .on_publish(move |publish| match &*publish.text() {
+            text @ ("2" | "5") if refused.lock().unwrap().insert(text.to_owned()) => {
+                Reply::Refuse(0x97)
+            }
+            _ => Reply::Ack,
+        })
+        .plain();
+    let publisher = lines(&broker, 8).args(["--receipts", "--summary"]);
+    let outcome = publisher.run(Duration::from_secs(15)).expect_code(0);
+    let lines = outcome.stdout.texts();
+    for n in 1..=8 {
+        let delivered = format!("delivered {n}");
+        let times = lines.iter().filter(|line| **line == delivered).count();
+        assert_eq!(times, 1, "{delivered}: {outcome}");
+    }
+    let sent: Vec<_> = broker.publishes().iter().map(Publish::text).collect();
+    assert_eq!(sent.len(), 10, "{sent:?}");
+    assert_eq!(broker.connects().len(), 1, "no reason to leave");
+}
+
+#[test]
+fn a_refused_message_is_dead_with_its_reason_and_the_rest_goes_on() {
+    for qos in ["1", "2"] {
+        let broker = ScriptedBroker::script()
+            .on_publish(|publish| match &*publish.text() {
+                "2" => Reply::Refuse(0x99),
+                "4" => Reply::Refuse(0x90),
+                _ => Reply::Ack,
+            })
+            .plain();
+        let publisher = lines(&broker, 5).args(["--receipts", "--summary", "--qos", qos]);
+        let outcome = publisher.run(SOON).expect_code(65);
+        let lines = outcome.stdout.texts();
+        for start in [
+            "delivered 1",
+            "dead 2 payload format invalid (0x99)",
+            "delivered 3",
+            "dead 4 topic name invalid (0x90)",
+            "delivered 5",
+        ] {
+            let found = lines.iter().filter(|line| line.starts_with(start));
+            assert_eq!(found.count(), 1, "{start}: {outcome}");
+        }
+        let summary = lines.last().unwrap();
+        for part in [
+            "\"accepted\":5",
+            "\"delivered\":3",
+            "\"dead\":2",
+            "\"queued\":0",
+        ] {
+            assert!(summary.contains(part), "{part}: {outcome}");
+        }
+        assert_eq!(broker.publishes().len(), 5, "none is sent again: {outcome}");
+        assert_eq!(broker.connects().len(), 1, "{outcome}");
+    }
+}
+
+#[test]
+fn a_message_above_the_brokers_packet_size_is_dead_and_the_rest_goes_on() {
+    let broker = Broker::builder().max_packet_size(1_000).start();
+    let witness = Witness::start(&broker, "sizes");
+    let input = ["small", &"x".repeat(2_000), "fits", &"y".repeat(1_001)].join("\n");
+    let outcome = Program::publisher()
+        .to(&broker)
+        .args(["-t", "sizes", "-l", "--receipts"])
+        .stdin(Cursor::new(input))
+        .run(SOON)
+        .expect_code(65);
+    let lines = outcome.stdout.texts();
+    for start in ["delivered 1", "dead 2 ", "delivered 3", "dead 4 "] {
+        let found = lines.iter().any(|line| line.starts_with(start));
+        assert!(found, "{start}: {outcome}");
+    }
+    assert!(lines.iter().any(|line| line.contains("1000")), "{outcome}");
+    let arrived: Vec<_> = witness.messages(2, SOON);
+    assert_eq!([&arrived[0].text, &arrived[1].text], ["small", "fits"]);
+    // Nothing that the broker would have thrown us out for.
+    let connects = broker.log().texts();
+    let ours = connects
+        .iter()
+        .filter(|line| line.contains("as publisher-"));
+    assert_eq!(ours.count(), 1, "{outcome}");
+}
+
+#[test]
+fn a_packet_of_exactly_the_brokers_size_passes_and_one_byte_more_does_not() {
+    // Fixed header 3, topic 2 + 1, packet identifier 2, no properties 1: nine bytes.
+    let broker = ScriptedBroker::script()
+        .connack_properties(&[0x27, 0, 0, 2, 0])
+        .plain();
+    for (length, code) in [(512 - 9, 0), (512 - 8, 65)] {
+        let text = "x".repeat(length);
+        Program::publisher()
+            .at_plain_port(broker.port())
+            .args(["-t", "t", "--no-sequence", "-m", &text])
+            .run(SOON)
+            .expect_code(code);
+    }
+    assert_eq!(broker.publishes().len(), 1);
+}
