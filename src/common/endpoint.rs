@@ -52,6 +52,12 @@ impl Endpoint {
                 "is not a host name; give the bare name or mqtts://HOST:PORT",
             ));
         }
+        if tls && host.contains(':') {
+            return Err(wrong(
+                "the client library cannot verify a certificate for an IPv6 address; give a host \
+                 name that leads to it",
+            ));
+        }
         let port = match (url_port, port) {
             (Some(url), Some(flag)) if url != flag => {
                 return Err(wrong(&format!(
@@ -129,7 +135,7 @@ mod tests {
             ("mqtt://a.example", None, "a.example:1883 plain"),
             ("mqtts://a.example:99/", None, "a.example:99 tls"),
             ("mqtt://[::1]:1884", None, "[::1]:1884 plain"),
-            ("::1", Some(5), "[::1]:5 tls"),
+            ("mqtt://::1", Some(5), "[::1]:5 plain"),
         ] {
             assert_eq!(parsed(text, port).as_deref(), Ok(expected), "{text}");
         }
@@ -138,7 +144,18 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_with_the_flag_named() {
         for text in [
-            "", "mqtt://", "a b", "a:0", "a:70000", "a:x", "ftp://a", "wss://a", "[::1", "u@a",
+            "",
+            "mqtt://",
+            "a b",
+            "a:0",
+            "a:70000",
+            "a:x",
+            "ftp://a",
+            "wss://a",
+            "[::1",
+            "::1",
+            "mqtts://[::1]:5",
+            "u@a",
             "a/b",
         ] {
             let why = parsed(text, None).unwrap_err();

@@ -52,6 +52,16 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
+/// A value from the command line as an error quotes it: not all of a long one.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// A log line or an error that may quote the network: one line, whatever it quotes.
 #[must_use]
 pub fn one_line(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! What can go wrong, as one value: the exit code it leads to, whether trying again can
 //! help, and one line for the person who has to mend it.
 //!
-//! This module does not print, log or end anything; the edge does.
+//! PURE: it does not print, log or end anything; the edge does.
 
 use std::fmt;
 

@@ -20,8 +20,9 @@ pub enum DrainRate {
 /// process does not burst when it goes on.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
-/// How many intervals lie between two looks at whether the backlog shrinks.
-const WATCH_INTERVALS: u32 = 10;
+/// How many arrivals lie between two looks at whether the backlog shrinks: few, so that a
+/// short queue is not full before the answer.
+const WATCH_ARRIVALS: u64 = 4;
 
 /// A raised rate is this many times the arrivals' or the configured one.
 const HEADROOM: f64 = 2.0;
@@ -145,22 +146,23 @@ impl Drain {
             return None;
         };
         let watch = self.watch?;
-        let elapsed = now.saturating_duration_since(watch.since);
-        if elapsed < interval_of(rate) * WATCH_INTERVALS {
+        if watch.arrivals < WATCH_ARRIVALS {
             return None;
         }
+        let elapsed = now.saturating_duration_since(watch.since);
         self.watch = Some(Watch {
             since: now,
             backlog,
             arrivals: 0,
         });
-        if backlog < watch.backlog || watch.arrivals == 0 {
+        if backlog < watch.backlog || elapsed.is_zero() {
             return None;
         }
         #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
         let arrivals_per_s = watch.arrivals as f64 / elapsed.as_secs_f64();
         if !self.by_hand {
             self.rate = DrainRate::PerSecond(HEADROOM * arrivals_per_s.max(rate));
+            self.next_at = self.next_at.map(|at| at.min(now));
         }
         Some(Growing {
             arrivals_per_s,

@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs, random_hex};
 use crate::common::connection::Run;
+use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::limits;
 use crate::common::logging::Verbosity;
@@ -22,7 +23,11 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
 /// says that it was not. Without a source it publishes a simulated temperature.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "publisher", max_term_width = 100)]
+#[command(
+    name = "publisher",
+    max_term_width = 100,
+    allow_negative_numbers = true
+)]
 pub struct PublisherArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -239,7 +244,7 @@ impl PublisherArgs {
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
         limits::check_topic_name(&self.topic)
-            .map_err(|e| Fault::usage(format!("--topic {:?} {e}", self.topic)))?;
+            .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&self.topic))))?;
         let capacity = Capacity::from_signed(self.queue_size);
         let limit = limits::max_payload(self.topic.len());
         let max_payload = match capacity {

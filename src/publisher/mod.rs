@@ -1,8 +1,11 @@
 //! What only the publisher does.
 
 pub mod args;
+pub mod broker;
+pub mod intake;
 pub mod outbox;
 pub mod reading;
 pub mod report;
 pub mod run;
 pub mod source;
+pub mod verdict;

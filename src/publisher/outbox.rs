@@ -235,10 +235,14 @@ impl Outbox {
         (send, dead)
     }
 
-    /// The client has heard of a message. `None` if it is to be sent again, or unknown.
+    /// The client has heard of a message. `None` if it is to be sent again, or unknown. An
+    /// acknowledgement that is heard of after the end of its connection still counts.
     pub fn settle(&mut self, seq: u64, outcome: Outcome, now: Instant) -> Option<Settled> {
         let oldest = self.in_flight.keys().next() == Some(&seq);
-        let message = self.in_flight.remove(&seq)?;
+        let message = match self.in_flight.remove(&seq) {
+            Some(message) => message,
+            None => self.ready.remove(&seq)?,
+        };
         if oldest {
             self.progress_at = Some(now);
         }

@@ -1,7 +1,7 @@
 //! What the publisher tells its user: receipts, delivered messages, the summary; and the
 //! counters behind them.
 
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -50,7 +50,9 @@ pub struct Report {
     pub counters: Counters,
     lines: Lines,
     terminal: bool,
-    out: BufWriter<Stdout>,
+    out: Stdout,
+    /// Written at once by `flush`, the only call that can block.
+    buffer: Vec<u8>,
     error: Option<io::Error>,
 }
 
@@ -63,7 +65,8 @@ impl Report {
             counters: Counters::default(),
             lines,
             terminal: stdout.is_terminal(),
-            out: BufWriter::new(stdout),
+            out: stdout,
+            buffer: Vec::new(),
             error: None,
         }
     }
@@ -112,11 +115,13 @@ impl Report {
         self.receipt(format_args!("dead {seq} {reason}"));
     }
 
-    /// Passes on what has been written so far.
+    /// Writes what there is to say. Blocks for as long as the reader does.
     pub fn flush(&mut self) {
-        if self.error.is_none() {
-            self.error = self.out.flush().err();
+        if self.error.is_none() && !self.buffer.is_empty() {
+            let written = self.out.write_all(&self.buffer);
+            self.error = written.and_then(|()| self.out.flush()).err();
         }
+        self.buffer.clear();
     }
 
     /// Prints the summary, and says whether all that was printed was taken.
@@ -145,8 +150,6 @@ impl Report {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if self.error.is_none() {
-            self.error = self.out.write_all(bytes).err();
-        }
+        self.buffer.extend_from_slice(bytes);
     }
 }

@@ -3,19 +3,20 @@
 //! The only place of the publisher that reads the clock. What to do is decided in the
 //! outbox and the connection; this carries it out.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, warn};
 
-use super::args::{Config, SourceKind};
-use super::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
-use super::reading::Thermometer;
+use super::args::Config;
+use super::broker;
+use super::intake::{Intake, Trouble};
+use super::outbox::{Offered, Outbox, Outcome, Settled};
 use super::report::{Lines, Report};
-use super::source::{Feed, Input};
-use crate::common::client::{self, Accepted, Client, Delivery};
+use super::source::Input;
+use super::verdict::Verdict;
+use crate::common::client::{self, Client, Delivery};
 use crate::common::event_loop::{clock, send, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
@@ -35,8 +36,8 @@ enum Event {
 /// Events handled before the outbox is looked at again.
 const BURST: usize = 64;
 
-/// A source that can wait is asked for so many messages at most.
-const DEMAND: usize = 1_024;
+/// MQTT 5's reason code.
+const NOT_AUTHORIZED: u8 = 0x87;
 
 /// How long DISCONNECT may take; it is a courtesy, nothing is lost without it.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -53,8 +54,11 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
         .map_err(|e| Fault::permanent(Exit::Io, format!("signals cannot be handled: {e}")))?;
     let mut publisher = Publisher::start(config, &events, exit_now)
         .map_err(|e| Fault::permanent(Exit::Io, format!("threads cannot be started: {e}")))?;
-    while !publisher.is_finished() {
+    loop {
         publisher.step(clock());
+        if publisher.is_finished() {
+            break;
+        }
         if let Some(event) = wait(&inbox, publisher.wake_at()) {
             publisher.handle(event, clock());
         }
@@ -65,27 +69,13 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
     Ok(publisher.finish(&inbox))
 }
 
-/// Where timed readings come from.
-enum Origin {
-    Feed(Feed),
-    Thermometer(Thermometer),
-    /// One message, until it is taken.
-    AtHand(Option<Vec<u8>>),
-}
-
 struct Publisher<'a> {
     config: &'a Config,
     link: Link,
     outbox: Outbox,
     report: Report,
     exit_now: ExitNow,
-    origin: Origin,
-    /// When the next timed reading is due.
-    tick_at: Option<Instant>,
-    /// Messages the source may still give.
-    left: Option<u64>,
-    /// Read, but the outbox had no room: the source waits.
-    held: VecDeque<(u64, Vec<u8>)>,
+    intake: Intake,
     started: Instant,
     /// When to stop trying; set once no more input comes.
     flush_until: Option<Instant>,
@@ -115,14 +105,7 @@ impl<'a> Publisher<'a> {
         )?;
         let to_loop = events.clone();
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
-        let max = config.max_payload;
-        let origin = match &config.source {
-            SourceKind::Simulated => Origin::Thermometer(Thermometer::default()),
-            SourceKind::Command(argv) => Origin::Feed(Feed::command(argv.clone(), max, emit)?),
-            SourceKind::Lines => Origin::Feed(Feed::lines(max, emit)?),
-            SourceKind::Stdin => Origin::Feed(Feed::whole(max, emit)?),
-            SourceKind::Message(payload) => Origin::AtHand(Some(payload.clone())),
-        };
+        let intake = Intake::start(config, emit, now)?;
         let connection = config.connection.connection(config.run());
         let queue = OfflineQueue::new(config.capacity, config.queue_bytes, config.drop_behavior);
         let mut publisher = Self {
@@ -140,10 +123,7 @@ impl<'a> Publisher<'a> {
                 summary: config.summary,
             }),
             exit_now,
-            origin,
-            tick_at: config.source.is_timed().then_some(now),
-            left: config.count,
-            held: VecDeque::new(),
+            intake,
             started: now,
             flush_until: None,
             deadline: config.deadline.map(|after| now + after),
@@ -173,11 +153,11 @@ impl<'a> Publisher<'a> {
             let change = self.link.condemn(fault, now);
             self.apply(change);
         }
-        self.take_from_source();
-        self.dispatch();
+        self.pump();
         self.review();
+        // Before the write: it may block, and then this is what the run came to.
+        self.exit_now.set(self.verdict().exit());
         self.report.flush();
-        self.exit_now.set(self.exit());
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -186,12 +166,8 @@ impl<'a> Publisher<'a> {
             Event::Client(event) => {
                 let change = self.link.handle(&event, now);
                 self.apply(change);
-                if let client::Event::Deliveries {
-                    generation,
-                    settled,
-                } = event
-                    && generation == self.link.generation()
-                {
+                // Of whichever connection: what has been acknowledged has been acknowledged.
+                if let client::Event::Deliveries { settled, .. } = event {
                     self.settle(settled);
                 }
             }
@@ -202,21 +178,22 @@ impl<'a> Publisher<'a> {
             }
             Event::Stop => {
                 let patience = self.config.stop_timeout;
+                self.intake.close();
+                self.intake.forget_held();
                 // What is left of it is for saying goodbye.
-                self.end_of_input(now + patience.mul_f64(0.95));
-                self.held.clear();
+                self.flush_by(now + patience.mul_f64(0.95));
             }
         }
     }
 
     fn apply(&mut self, change: Option<Change>) {
         match change {
-            Some(Change::Up(accepted)) => match self.unsuitable(accepted) {
-                Some(fault) => {
+            Some(Change::Up(accepted)) => match broker::limits(self.config, accepted) {
+                Ok(limits) => self.outbox.connected(limits, self.now),
+                Err(fault) => {
                     let change = self.link.condemn(fault, self.now);
                     self.apply(change);
                 }
-                None => self.outbox.connected(limits(accepted), self.now),
             },
             Some(Change::Down) => self.outbox.disconnected(),
             Some(Change::GaveUp(fault)) => {
@@ -227,21 +204,6 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Why this broker can never take what we send.
-    fn unsuitable(&self, accepted: Accepted) -> Option<Fault> {
-        let host = &self.config.connection.endpoint;
-        let message = match accepted.maximum_qos {
-            Some(max) if self.config.qos.level() > max => {
-                format!("{host}: the broker takes QoS 0 to {max}; give --qos {max}")
-            }
-            _ if self.config.retain && !accepted.retain_available => {
-                format!("{host}: the broker keeps no retained messages; leave --retain out")
-            }
-            _ => return None,
-        };
-        Some(Fault::permanent(Exit::Protocol, message))
-    }
-
     fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
         for (seq, delivery) in settled {
             let outcome = match delivery {
@@ -249,7 +211,7 @@ impl<'a> Publisher<'a> {
                 Delivery::NotNow => Outcome::NotNow,
                 Delivery::Refused(refusal) => {
                     // Anything but "not authorised" is about the message.
-                    if refusal.exit() == Exit::Refused {
+                    if refusal.code == NOT_AUTHORIZED {
                         self.refused = self.refused.or_worse(Exit::Refused);
                     }
                     Outcome::Refused(refusal.reason)
@@ -275,22 +237,14 @@ impl<'a> Publisher<'a> {
     }
 
     fn receive(&mut self, input: Input) {
-        if let Origin::Feed(feed) = &mut self.origin {
-            feed.received();
-        }
-        if self.flush_until.is_some() {
-            return;
-        }
-        match input {
-            Input::Message { line, payload } => self.held.push_back((line, payload)),
-            Input::TooLong { line } => self.reject_too_long(line),
-            Input::Failed(why) => warn!("{why}"),
-            Input::End => self.end_of_input(self.now + self.config.flush_timeout),
-            Input::Broken(cause) => {
+        match self.intake.receive(input) {
+            Some(Trouble::TooLong { line }) => self.reject_too_long(line),
+            Some(Trouble::Failed(why)) => warn!("{why}"),
+            Some(Trouble::Broken(cause)) => {
                 error!("standard input cannot be read: {cause}");
                 self.refused = self.refused.or_worse(Exit::Io);
-                self.end_of_input(self.now + self.config.flush_timeout);
             }
+            None => {}
         }
     }
 
@@ -300,58 +254,23 @@ impl<'a> Publisher<'a> {
         self.report.rejected(line, &reason);
     }
 
-    /// Takes what is due or at hand, as far as the outbox has room, and asks for more.
-    fn take_from_source(&mut self) {
-        while let Some((line, payload)) = self.held.pop_front() {
-            if let Some(back) = self.offer(line, payload) {
-                self.held.push_front((line, back));
-                return;
-            }
-        }
-        if self.flush_until.is_some() {
-            return;
-        }
-        if self.left == Some(0) {
-            return self.end_of_input(self.now + self.config.flush_timeout);
-        }
-        match &mut self.origin {
-            Origin::AtHand(message) => {
-                if let Some(payload) = message.take() {
-                    self.held.push_back((1, payload));
-                    self.end_of_input(self.now + self.config.flush_timeout);
-                    self.take_from_source();
+    /// From the source into the outbox and out of it, until one of them is satisfied.
+    fn pump(&mut self) {
+        loop {
+            let room = self.outbox.room();
+            self.intake.fill(self.now, wall_clock, room);
+            while let Some((line, payload)) = self.intake.next_item() {
+                if let Some(back) = self.offer(line, payload) {
+                    self.intake.put_back((line, back));
+                    break;
                 }
             }
-            Origin::Feed(feed) if self.tick_at.is_none() => {
-                let most = self
-                    .left
-                    .map_or(DEMAND, |n| usize::try_from(n).unwrap_or(DEMAND));
-                feed.want(self.outbox.room().min(DEMAND).min(most));
+            if !self.dispatch() {
+                break;
             }
-            Origin::Feed(_) | Origin::Thermometer(_) => self.take_reading(),
         }
-    }
-
-    /// A timed reading, if it is due. One that a stopped clock has missed is not made up
-    /// for, and a command still running is not started again.
-    fn take_reading(&mut self) {
-        let Some(due) = self.tick_at.filter(|at| *at <= self.now) else {
-            return;
-        };
-        let next = due + self.config.interval;
-        self.tick_at = Some(if next > self.now {
-            next
-        } else {
-            self.now + self.config.interval
-        });
-        match &mut self.origin {
-            Origin::Thermometer(thermometer) => {
-                let payload = thermometer.read(wall_clock());
-                self.held.push_back((1, payload));
-                self.take_from_source();
-            }
-            Origin::Feed(feed) if !feed.is_busy() => feed.want(1),
-            Origin::Feed(_) | Origin::AtHand(_) => {}
+        if !self.intake.is_open() && self.flush_until.is_none() {
+            self.flush_by(self.now + self.config.flush_timeout);
         }
     }
 
@@ -385,29 +304,30 @@ impl<'a> Publisher<'a> {
                 .report
                 .rejected(line, "offline and the queue is disabled"),
         }
-        self.left = self.left.map(|n| n.saturating_sub(1));
+        self.intake.count_one();
         None
     }
 
-    fn end_of_input(&mut self, until: Instant) {
-        self.tick_at = None;
-        if let Origin::Feed(feed) = &mut self.origin {
-            feed.stop();
-        }
-        // A signal may shorten a flush, never lengthen it.
+    /// No more input comes; what is left has to go by then. A signal may shorten a flush,
+    /// never lengthen it.
+    fn flush_by(&mut self, until: Instant) {
         let until = self.flush_until.map_or(until, |earlier| earlier.min(until));
         self.flush_until = Some(until);
         self.outbox.finish_by(until);
     }
 
-    fn dispatch(&mut self) {
+    /// Hands to the client what may go; whether there was anything.
+    fn dispatch(&mut self) -> bool {
         let (messages, dead) = self.outbox.dispatch(self.now);
+        let moved = !messages.is_empty() || !dead.is_empty();
         for settled in dead {
             self.record(Some(settled));
         }
         if !messages.is_empty() {
-            self.link.client().publish(self.link.generation(), messages);
+            let generation = self.link.generation();
+            self.link.client().publish(generation, messages);
         }
+        moved
     }
 
     fn review(&mut self) {
@@ -434,7 +354,7 @@ impl<'a> Publisher<'a> {
         [
             self.link.connection().wake_at(),
             self.outbox.wake_at(),
-            self.tick_at,
+            self.intake.wake_at(),
             self.flush_until,
             self.deadline,
         ]
@@ -450,43 +370,26 @@ impl<'a> Publisher<'a> {
     }
 
     fn undelivered(&self) -> usize {
-        self.outbox.outstanding() + self.held.len()
+        self.outbox.outstanding() + self.intake.held()
     }
 
-    /// The exit code as things stand.
-    fn exit(&self) -> Exit {
-        let counters = &self.report.counters;
-        let mut exit = self.refused;
-        if counters.dropped + counters.rejected + counters.dead > 0 {
-            exit = exit.or_worse(Exit::Data);
-        }
-        if self.undelivered() > 0 {
-            let why = self.link.connection().last_fault();
-            exit = exit.or_worse(why.map_or(Exit::Unavailable, |fault| fault.exit));
-        }
-        match &self.fault {
-            Some(fault) => exit.or_worse(fault.exit),
-            None => exit,
+    /// How the run went, as things stand.
+    fn verdict(&self) -> Verdict<'_> {
+        Verdict {
+            counters: &self.report.counters,
+            undelivered: self.undelivered(),
+            offline: self.link.connection().last_fault(),
+            ended_by: self.fault.as_ref(),
+            refused: self.refused,
         }
     }
 
     /// Says goodbye, says what is lost, and sums up.
     fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
-        if let Origin::Feed(feed) = &mut self.origin {
-            feed.stop();
-        }
-        let exit = self.exit();
-        let lost = self.undelivered();
-        if let Some(fault) = &self.fault {
-            error!("{fault}");
-        }
-        if lost > 0 {
-            let why = self.link.connection().last_fault();
-            error!(
-                "{lost} message{} not delivered and lost, as the queue was in memory only{}",
-                if lost == 1 { " was" } else { "s were" },
-                why.map_or_else(String::new, |fault| format!(": {fault}"))
-            );
+        self.intake.close();
+        let exit = self.verdict().exit();
+        if let Some(words) = self.verdict().last_words() {
+            error!("{words}");
         }
         let reconnects = self.link.connection().reconnects();
         if self.link.stop() {
@@ -508,19 +411,5 @@ impl<'a> Publisher<'a> {
                 exit.or_worse(Exit::Io)
             }
         }
-    }
-}
-
-/// What the broker allows, where it says so.
-fn limits(accepted: Accepted) -> SessionLimits {
-    let protocol = SessionLimits::PROTOCOL;
-    SessionLimits {
-        receive_maximum: accepted
-            .receive_maximum
-            .map_or(protocol.receive_maximum, usize::from),
-        maximum_packet_size: accepted
-            .maximum_packet_size
-            .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(protocol.maximum_packet_size),
     }
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use super::output::{Format, Style};
 use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
 use crate::common::connection::Run;
+use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::limits;
 use crate::common::logging::Verbosity;
@@ -17,7 +18,11 @@ use crate::common::units::parse_positive_duration;
 /// Subscribes over MQTT and writes what arrives to standard output; each message is
 /// acknowledged to the broker only after it has been written.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "subscriber", max_term_width = 100)]
+#[command(
+    name = "subscriber",
+    max_term_width = 100,
+    allow_negative_numbers = true
+)]
 pub struct SubscriberArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -105,7 +110,7 @@ impl SubscriberArgs {
         let mut filters: Vec<String> = Vec::new();
         for filter in self.topic {
             limits::check_topic_filter(&filter)
-                .map_err(|e| Fault::usage(format!("--topic {filter:?} {e}")))?;
+                .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&filter))))?;
             if !filters.contains(&filter) {
                 filters.push(filter);
             }

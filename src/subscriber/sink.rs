@@ -72,8 +72,11 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
             match state.write(message, self.style) {
                 Ok(()) => {
                     state.inbox.take(message.seq.as_ref());
-                    if state.inbox.is_full() {
-                        state.closed = true;
+                    state.closed = state.inbox.is_full();
+                    let done = state.closed;
+                    // The loop looks into the sink as soon as it hears of this.
+                    drop(state);
+                    if done {
                         (self.notify)(Notice::Done);
                     }
                     return;

@@ -7,10 +7,13 @@
 //!
 //! * `worker` carries out commands and watches the tokens;
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
+//! * `options` is what Paho is told about a connection;
 //! * `tls` loads and checks certificate, key and CA before Paho sees them;
-//! * `probe` finds out why a connection failed;
+//! * `diagnosis` names the cause of a failed connection, `probe` looks for it on the wire;
 //! * `reason` turns MQTT's codes into faults.
 
+mod diagnosis;
+mod options;
 mod probe;
 mod reason;
 mod session;

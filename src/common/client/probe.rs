@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    HandshakeError, Ssl, SslContext, SslMethod, SslRef, SslStream, SslVerifyMode, SslVersion,
+    HandshakeError, Ssl, SslContext, SslMethod, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::{X509, X509VerifyResult};
 
@@ -21,6 +22,9 @@ use crate::common::fault::{Exit, Fault};
 /// How long a server that has finished its handshake may take to say that it does not like
 /// our certificate: under TLS 1.3 it does so afterwards.
 const AFTERTHOUGHT: Duration = Duration::from_millis(300);
+
+/// The certificate that did not pass.
+type Failed = Arc<Mutex<Option<X509>>>;
 
 /// Whether the host name resolves. Blocks for as long as the resolver does.
 pub(super) fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Fault> {
@@ -50,13 +54,14 @@ pub(super) fn probe(
     if !endpoint.tls {
         return Ok(());
     }
-    let context = context(files, loaded).map_err(|e| {
+    let failed = Failed::default();
+    let context = context(files, loaded, Arc::clone(&failed)).map_err(|e| {
         Fault::permanent(
             Exit::Config,
             format!("{endpoint}: TLS cannot be set up: {}", reasons(&e)),
         )
     })?;
-    let mut tls = handshake(endpoint, files, &context, stream)?;
+    let mut tls = handshake(endpoint, files, &context, &failed, stream)?;
     // Whatever else the server says is not ours to judge.
     let _ = tls.get_ref().set_read_timeout(Some(AFTERTHOUGHT));
     match tls.ssl_read(&mut [0u8; 1]) {
@@ -106,10 +111,19 @@ fn tcp_fault(endpoint: &Endpoint, error: &io::Error) -> Fault {
     Fault::passing(Exit::Unavailable, format!("{endpoint}: {why}"))
 }
 
-fn context(files: &TlsFiles, loaded: &Loaded) -> Result<SslContext, ErrorStack> {
+fn context(files: &TlsFiles, loaded: &Loaded, failed: Failed) -> Result<SslContext, ErrorStack> {
     let mut builder = SslContext::builder(SslMethod::tls_client())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    builder.set_verify(SslVerifyMode::PEER);
+    // A certificate that does not pass is gone after the handshake: keep the first one.
+    builder.set_verify_callback(SslVerifyMode::PEER, move |passes, store| {
+        if !passes {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.is_none() {
+                *failed = store.current_cert().map(ToOwned::to_owned);
+            }
+        }
+        passes
+    });
     match &files.cafile {
         Some(cafile) => builder.set_ca_file(cafile)?,
         None => builder.set_default_verify_paths()?,
@@ -129,6 +143,7 @@ fn handshake(
     endpoint: &Endpoint,
     files: &TlsFiles,
     context: &SslContext,
+    failed_certificate: &Failed,
     stream: TcpStream,
 ) -> Result<SslStream<TcpStream>, Fault> {
     let ssl = prepare(endpoint, context).map_err(|e| {
@@ -153,7 +168,10 @@ fn handshake(
         Err(HandshakeError::Failure(failed)) => {
             let verified = failed.ssl().verify_result();
             if verified != X509VerifyResult::OK {
-                return Err(untrusted(endpoint, failed.ssl(), verified));
+                let certificate = failed_certificate
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                return Err(untrusted(endpoint, certificate.as_ref(), verified));
             }
             let stack = failed.error().ssl_error();
             Err(match stack.map(reasons) {
@@ -188,15 +206,14 @@ pub(super) fn closed(endpoint: &Endpoint) -> Fault {
 }
 
 /// The server's certificate does not pass.
-fn untrusted(endpoint: &Endpoint, ssl: &SslRef, result: X509VerifyResult) -> Fault {
+fn untrusted(endpoint: &Endpoint, certificate: Option<&X509>, result: X509VerifyResult) -> Fault {
     let code = result.as_raw();
-    let certificate = ssl.peer_certificate();
     let why = match code {
         // X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
         62 | 64 => format!(
             "the server's certificate is for {}, not for {}; use that name as --endpoint, or the \
              server needs another certificate",
-            names(certificate.as_ref()),
+            names(certificate),
             endpoint.host
         ),
         // X509_V_ERR_CERT_HAS_EXPIRED

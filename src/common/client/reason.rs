@@ -44,6 +44,7 @@ pub(super) fn connect_refused(host: &str, code: ReasonCode, properties: &Propert
     let what = describe(code, properties);
     let say = |remedy: &str| format!("{host}: the broker refused the connection: {what}; {remedy}");
     match number(code) {
+        0x84 => version_5_refused(host),
         0x85 => Fault::permanent(
             Exit::Refused,
             say("choose another --client-id, or allow this one in the broker's policy"),
@@ -62,6 +63,17 @@ pub(super) fn connect_refused(host: &str, code: ReasonCode, properties: &Propert
         ),
         _ => Fault::permanent(Exit::Protocol, say("see the broker's log")),
     }
+}
+
+/// The broker does not speak MQTT 5, and nothing else is allowed.
+pub(super) fn version_5_refused(host: &str) -> Fault {
+    Fault::permanent(
+        Exit::Protocol,
+        format!(
+            "{host}: the broker refuses MQTT 5: unsupported protocol version (0x84); give \
+             --mqtt-version 3.1.1"
+        ),
+    )
 }
 
 /// A CONNACK of MQTT 3.1.1 that refuses.
@@ -117,7 +129,7 @@ pub(super) fn disconnected(host: &str, code: ReasonCode, properties: &Properties
 fn spaced(camel: &str) -> String {
     let mut words = String::with_capacity(camel.len() + 4);
     for c in camel.chars() {
-        if c.is_uppercase() && !words.is_empty() {
+        if c.is_uppercase() && !words.is_empty() && !words.ends_with(' ') {
             words.push(' ');
         }
         words.extend(c.to_lowercase());

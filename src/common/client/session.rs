@@ -10,24 +10,18 @@ use std::pin::Pin;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use paho_mqtt::{
-    AsyncClient, ConnectOptionsBuilder, ConnectToken, CreateOptionsBuilder, DeliveryToken, Error,
-    MQTT_VERSION_3_1_1, MessageBuilder, PersistenceType, Properties, PropertyCode, ServerResponse,
-    SslOptionsBuilder, SubscribeToken, Token,
+    AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
+    ServerResponse, SubscribeToken, Token,
 };
 
 use super::tls::Loaded;
 use super::worker::Command;
-use super::{Config, Delivery, OnMessage, Refusal, reason};
+use super::{Config, Delivery, OnMessage, Refusal, options, reason};
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos, Received, SeqProperty};
-
-/// TLS 1.2 suites only: with OpenSSL 1.1 and later Paho ignores a minimum version, but a
-/// server that cannot do TLS 1.2 has none of these. TLS 1.3 has a list of its own.
-const CIPHERS: &str = "TLSv1.2+HIGH:!aNULL:!eNULL:!PSK:!SRP";
 
 /// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
 const DISCONNECTED: i32 = -3;
@@ -96,24 +90,16 @@ impl Session {
         on_message: Option<&OnMessage>,
         commands: &Sender<Command>,
     ) -> Result<Self, Error> {
-        let buffered = i32::try_from(config.max_in_flight.saturating_mul(2).max(1_000));
-        let client = AsyncClient::new(
-            CreateOptionsBuilder::new()
-                .server_uri(uri(config))
-                .client_id(&config.client_id)
-                .persistence(PersistenceType::None)
-                .max_buffered_messages(buffered.unwrap_or(i32::MAX))
-                .finalize(),
-        )?;
+        let client = AsyncClient::new(options::create(config))?;
         watch(&client, generation, &config.endpoint.to_string(), commands);
         if let Some(on_message) = on_message {
             deliver_to(&client, on_message);
         }
-        let options = connect_options(config, loaded, v5)?;
+        let options = options::connect(config, loaded, v5)?;
         let hint = Arc::new(Mutex::new(Hint::default()));
         let noted = Arc::clone(&hint);
         let connect = client.connect_with_callbacks(
-            options.finalize(),
+            options,
             |_, _| {},
             move |_, _, _| {
                 *noted.lock().unwrap_or_else(PoisonError::into_inner) = Hint::take();
@@ -157,6 +143,11 @@ impl Session {
         }
         let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
         Some(result.map_err(|error| (error, hint)))
+    }
+
+    /// Whether messages are in flight.
+    pub(super) fn has_deliveries(&self) -> bool {
+        !self.deliveries.is_empty()
     }
 
     /// Whether the connect is still under way: then dropping the client would leak its
@@ -295,11 +286,6 @@ impl Hint {
     }
 }
 
-fn uri(config: &Config) -> String {
-    let scheme = if config.endpoint.tls { "ssl" } else { "tcp" };
-    format!("{scheme}://{}", config.endpoint)
-}
-
 /// Reports the end of the connection, and why if the broker says.
 fn watch(client: &AsyncClient, generation: u64, host: &str, commands: &Sender<Command>) {
     let lost = commands.clone();
@@ -330,54 +316,6 @@ fn deliver_to(client: &AsyncClient, on_message: &OnMessage) {
                 .and_then(|value| value.parse().ok()),
         });
     });
-}
-
-fn connect_options(
-    config: &Config,
-    loaded: &Loaded,
-    v5: bool,
-) -> Result<ConnectOptionsBuilder, Error> {
-    let mut options = if v5 {
-        let mut options = ConnectOptionsBuilder::new_v5();
-        options.clean_start(true);
-        options
-    } else {
-        let mut options = ConnectOptionsBuilder::with_mqtt_version(MQTT_VERSION_3_1_1);
-        options.clean_session(true);
-        options
-    };
-    options
-        .keep_alive_interval(config.keep_alive)
-        .max_inflight(i32::try_from(config.max_in_flight).unwrap_or(i32::MAX))
-        .connect_timeout(whole_seconds(config.connect_timeout));
-    if let Some(username) = &config.username {
-        options.user_name(username);
-    }
-    if let Some(password) = &config.password {
-        options.password(password.as_str());
-    }
-    if config.endpoint.tls {
-        let mut tls = SslOptionsBuilder::new();
-        tls.verify(true)
-            .enable_server_cert_auth(true)
-            .enabled_cipher_suites(CIPHERS);
-        if let Some(cafile) = &config.tls.cafile {
-            tls.trust_store(cafile)?.disable_default_trust_store(true);
-        }
-        if let Some(identity) = &config.tls.identity {
-            tls.key_store(&identity.cert)?.private_key(&identity.key)?;
-        }
-        if let Some(passphrase) = &loaded.passphrase {
-            tls.private_key_password(passphrase.as_str());
-        }
-        options.ssl_options(tls.finalize());
-    }
-    Ok(options)
-}
-
-/// Paho counts its own connect timeout in seconds; ours decides.
-fn whole_seconds(timeout: Duration) -> Duration {
-    Duration::from_secs(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0))
 }
 
 fn poll<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {

@@ -4,13 +4,13 @@
 //! event loop has its own deadlines and does not wait for it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use paho_mqtt::{Error, PropertyCode, ReasonCode, ServerResponse};
 
+use super::diagnosis::Diagnosis;
 use super::probe;
-use super::reason;
 use super::session::{Hint, Session};
 use super::tls::Loaded;
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
@@ -58,20 +58,9 @@ pub(super) enum Command {
 /// socket.
 const MAX_ASIDE: usize = 8;
 
-/// The probe leaves this much of the deadline, so that its answer comes before it.
-const PROBE_MARGIN: Duration = Duration::from_millis(100);
-
-/// What a failed attempt says about the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Suspicion {
-    /// Nothing: connect.
-    None,
-    /// The fault may lie in TLS: probe in the place of the next attempt, and connect only if
-    /// the probe passes.
-    Tls,
-    /// The probe passed and the connect failed all the same: probing tells nothing more.
-    Elsewhere,
-}
+/// How long acknowledgements may lie before they are collected, if nothing wakes the worker
+/// for more of them.
+const COLLECT: Duration = Duration::from_millis(20);
 
 pub(super) struct Worker<N> {
     config: Config,
@@ -86,7 +75,7 @@ pub(super) struct Worker<N> {
     /// Files read a moment ago.
     fresh: Option<Loaded>,
     v5: bool,
-    suspicion: Suspicion,
+    diagnosis: Diagnosis,
 }
 
 impl<N: Fn(Event)> Worker<N> {
@@ -106,47 +95,61 @@ impl<N: Fn(Event)> Worker<N> {
             current: None,
             aside: Vec::new(),
             deadline: None,
-            suspicion: Suspicion::None,
+            diagnosis: Diagnosis::default(),
         }
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
-        while let Ok(command) = inbox.recv() {
+        loop {
+            let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
+            let command = if waiting {
+                inbox.recv_timeout(COLLECT)
+            } else {
+                inbox.recv().map_err(RecvTimeoutError::from)
+            };
             match command {
-                Command::Connect {
-                    generation,
-                    deadline,
-                } => self.connect(generation, deadline),
-                Command::Publish {
-                    generation,
-                    messages,
-                } => self.publish(generation, &messages),
-                Command::Subscribe {
-                    generation,
-                    filter,
-                    text,
-                    qos,
-                } => {
-                    if let Some(session) = self.current(generation) {
-                        session.subscribe(filter, text, qos);
-                        self.wake(generation);
-                    }
+                Ok(command) => self.carry_out(command),
+                Err(RecvTimeoutError::Timeout) => self.collect(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Connect {
+                generation,
+                deadline,
+            } => self.connect(generation, deadline),
+            Command::Publish {
+                generation,
+                messages,
+            } => self.publish(generation, &messages),
+            Command::Subscribe {
+                generation,
+                filter,
+                text,
+                qos,
+            } => {
+                if let Some(session) = self.current(generation) {
+                    session.subscribe(filter, text, qos);
+                    self.wake(generation);
                 }
-                Command::Abandon { generation } => self.abandon(generation),
-                Command::Disconnect { generation } => match self.current(generation) {
-                    Some(session) => {
-                        session.disconnect();
-                        self.wake(generation);
-                    }
-                    None => (self.notify)(Event::Disconnected { generation }),
-                },
-                Command::Wake { generation } => self.wake(generation),
-                Command::Lost { generation } => self.lost(generation),
-                Command::Farewell { generation, fault } => {
-                    if let Some(session) = self.current(generation) {
-                        session.farewell = Some(fault);
-                        self.lost(generation);
-                    }
+            }
+            Command::Abandon { generation } => self.abandon(generation),
+            Command::Disconnect { generation } => match self.current(generation) {
+                Some(session) => {
+                    session.disconnect();
+                    self.wake(generation);
+                }
+                None => (self.notify)(Event::Disconnected { generation }),
+            },
+            Command::Wake { generation } => self.wake(generation),
+            Command::Lost { generation } => self.lost(generation),
+            Command::Farewell { generation, fault } => {
+                if let Some(session) = self.current(generation) {
+                    session.farewell = Some(fault);
+                    self.lost(generation);
                 }
             }
         }
@@ -178,10 +181,8 @@ impl<N: Fn(Event)> Worker<N> {
             return Err(Fault::passing(Exit::Unavailable, message));
         }
         let loaded = self.load()?;
-        if self.suspicion == Suspicion::Tls {
-            self.probe(&loaded)?;
-            self.suspicion = Suspicion::Elsewhere;
-        }
+        self.diagnosis
+            .before_attempt(&self.config, &loaded, self.deadline)?;
         let session = Session::start(
             generation,
             &self.config,
@@ -210,13 +211,6 @@ impl<N: Fn(Event)> Worker<N> {
         #[allow(clippy::disallowed_methods, reason = "the dates of certificates")]
         self.config.tls.check_dates(&loaded, SystemTime::now())?;
         Ok(loaded)
-    }
-
-    fn probe(&self, loaded: &Loaded) -> Result<(), Fault> {
-        let Some(deadline) = self.deadline.and_then(|at| at.checked_sub(PROBE_MARGIN)) else {
-            return Ok(());
-        };
-        probe::probe(&self.config.endpoint, &self.config.tls, loaded, deadline)
     }
 
     fn publish(&mut self, generation: u64, messages: &[Arc<Message>]) {
@@ -269,7 +263,7 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     fn accepted(&mut self, generation: u64, response: &ServerResponse) {
-        self.suspicion = Suspicion::None;
+        self.diagnosis.acquit();
         let connack = response.connect_response().unwrap_or_default();
         let properties = response.properties();
         let number = |code| properties.get_int(code);
@@ -309,65 +303,10 @@ impl<N: Fn(Event)> Worker<N> {
             }
             return;
         }
-        let fault = self.cause(error, hint);
+        let fault = self
+            .diagnosis
+            .cause(&self.config, error, hint, self.deadline);
         self.ended(generation, fault);
-    }
-
-    fn cause(&mut self, error: Error, hint: Hint) -> Fault {
-        let endpoint = &self.config.endpoint;
-        let host = endpoint.to_string();
-        match error {
-            Error::ReasonCode(code, properties) => {
-                reason::connect_refused(&host, code, &properties)
-            }
-            Error::ConnectReturn(code) => reason::connect_returned(&host, code),
-            Error::TcpConnectTimeout => Fault::passing(
-                Exit::Unavailable,
-                format!("{host}: no answer within the connect timeout"),
-            ),
-            Error::Failure if self.v5 => Fault::permanent(
-                Exit::Protocol,
-                format!("{host}: the broker refuses MQTT 5; give --mqtt-version 3.1.1"),
-            ),
-            Error::Failure => match probe::resolve(endpoint) {
-                Ok(_) => Fault::passing(Exit::Unavailable, format!("{host}: cannot connect")),
-                Err(fault) => fault,
-            },
-            Error::TcpConnectCompletionFailure => {
-                self.suspect_tls();
-                closed_before_connack(&self.config)
-            }
-            Error::TcpTlsConnectFailure if hint.in_handshake && hint.peer_closed => {
-                self.suspect_tls();
-                probe::closed(&self.config.endpoint)
-            }
-            Error::TcpTlsConnectFailure => self.probe_now(),
-            other => Fault::passing(
-                Exit::Unavailable,
-                format!("{host}: cannot connect: {other}"),
-            ),
-        }
-    }
-
-    /// The peer hung up. Asking at once would make one more connection than the backoff
-    /// allows, so the next attempt asks first.
-    fn suspect_tls(&mut self) {
-        if self.config.endpoint.tls && self.suspicion == Suspicion::None {
-            self.suspicion = Suspicion::Tls;
-        }
-    }
-
-    /// We hung up, or never got through: ask at once.
-    fn probe_now(&mut self) -> Fault {
-        let asked = self.load().and_then(|loaded| self.probe(&loaded));
-        let Err(fault) = asked else {
-            self.suspect_tls();
-            return closed_before_connack(&self.config);
-        };
-        // Nobody listens: nothing to suspect. Anything else is TLS.
-        let tls = self.config.endpoint.tls && fault.exit != Exit::Unavailable;
-        self.suspicion = if tls { Suspicion::Tls } else { Suspicion::None };
-        fault
     }
 
     /// The connection is gone.
@@ -394,10 +333,21 @@ impl<N: Fn(Event)> Worker<N> {
 
     fn abandon(&mut self, generation: u64) {
         if let Some(session) = self.current(generation) {
+            let settled = session.take_deliveries();
             if !session.is_connecting() {
                 session.disconnect();
             }
             self.retire();
+            self.settle(generation, settled);
+        }
+    }
+
+    /// Acknowledgements that no wake has told of.
+    fn collect(&mut self) {
+        if let Some(session) = &mut self.current {
+            let generation = session.generation;
+            let settled = session.take_deliveries();
+            self.settle(generation, settled);
         }
     }
 
@@ -415,19 +365,4 @@ impl<N: Fn(Event)> Worker<N> {
             }
         }
     }
-}
-
-fn closed_before_connack(config: &Config) -> Fault {
-    let host = &config.endpoint;
-    let why = if !config.endpoint.tls {
-        "is this an MQTT port without TLS?"
-    } else if config.tls.identity.is_none() {
-        "if the broker wants a client certificate, give --cert and --key"
-    } else {
-        "is the certificate active, and does its policy allow this client id?"
-    };
-    Fault::passing(
-        Exit::Unavailable,
-        format!("{host}: the broker closed the connection before CONNACK; {why}"),
-    )
 }

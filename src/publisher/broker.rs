@@ -1,0 +1,34 @@
+//! What a broker's CONNACK means for what we are about to send.
+
+use super::args::Config;
+use super::outbox::SessionLimits;
+use crate::common::client::Accepted;
+use crate::common::fault::{Exit, Fault};
+
+/// The limits of the connection.
+///
+/// # Errors
+///
+/// A permanent fault if this broker can never take what is to be published.
+pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Fault> {
+    let host = &config.connection.endpoint;
+    let unsuitable = |why: String| Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")));
+    if let Some(max) = accepted.maximum_qos
+        && config.qos.level() > max
+    {
+        return unsuitable(format!("the broker takes QoS 0 to {max}; give --qos {max}"));
+    }
+    if config.retain && !accepted.retain_available {
+        return unsuitable("the broker keeps no retained messages; leave --retain out".into());
+    }
+    let protocol = SessionLimits::PROTOCOL;
+    Ok(SessionLimits {
+        receive_maximum: accepted
+            .receive_maximum
+            .map_or(protocol.receive_maximum, usize::from),
+        maximum_packet_size: accepted
+            .maximum_packet_size
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(protocol.maximum_packet_size),
+    })
+}

@@ -1,0 +1,196 @@
+//! The near end of the source: what has been read and not yet accepted, when the next timed
+//! reading is due, how much to ask for, and when there is no more to come.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::args::{Config, SourceKind};
+use super::reading::Thermometer;
+use super::source::{Emit, Feed, Input};
+
+/// A source that can wait is asked for so many messages at most.
+const DEMAND: usize = 1_024;
+
+/// A message and its line: of standard input, or the number of the timed reading.
+pub type Item = (u64, Vec<u8>);
+
+/// Something from the source that is not a message.
+#[derive(Debug)]
+pub enum Trouble {
+    /// A line longer than allowed was skipped.
+    TooLong {
+        /// Which.
+        line: u64,
+    },
+    /// The command failed this time.
+    Failed(String),
+    /// Nothing more can be read.
+    Broken(io::Error),
+}
+
+#[derive(Debug)]
+enum Origin {
+    Feed(Feed),
+    Thermometer(Thermometer),
+    /// One message, until it is taken.
+    AtHand(Option<Vec<u8>>),
+}
+
+/// The source as the event loop sees it.
+#[derive(Debug)]
+pub struct Intake {
+    origin: Origin,
+    /// Read, but the outbox had no room yet.
+    held: VecDeque<Item>,
+    /// Messages that may still come.
+    left: Option<u64>,
+    interval: Duration,
+    /// When the next timed reading is due.
+    tick_at: Option<Instant>,
+    readings: u64,
+    open: bool,
+}
+
+impl Intake {
+    /// Starts the source. `emit` gives its inputs to the event loop.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(config: &Config, emit: impl Emit, now: Instant) -> io::Result<Self> {
+        let max = config.max_payload;
+        let origin = match &config.source {
+            SourceKind::Simulated => Origin::Thermometer(Thermometer::default()),
+            SourceKind::Command(argv) => Origin::Feed(Feed::command(argv.clone(), max, emit)?),
+            SourceKind::Lines => Origin::Feed(Feed::lines(max, emit)?),
+            SourceKind::Stdin => Origin::Feed(Feed::whole(max, emit)?),
+            SourceKind::Message(payload) => Origin::AtHand(Some(payload.clone())),
+        };
+        Ok(Self {
+            origin,
+            held: VecDeque::new(),
+            left: config.count,
+            interval: config.interval,
+            tick_at: config.source.is_timed().then_some(now),
+            readings: 0,
+            open: true,
+        })
+    }
+
+    /// Whether more may come than is held.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Messages read and not yet accepted.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// When the next timed reading is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.tick_at.filter(|_| self.open)
+    }
+
+    /// Takes what is due or at hand, and asks a source that can wait for as much as the
+    /// outbox has room for.
+    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: usize) {
+        if !self.open {
+            return;
+        }
+        if self.left == Some(0) {
+            self.close();
+        } else if self.tick_at.is_some() {
+            self.take_reading(now, time);
+        } else {
+            match &mut self.origin {
+                Origin::Feed(feed) => {
+                    let left = self.left.and_then(|n| usize::try_from(n).ok());
+                    let most = room.min(left.unwrap_or(DEMAND)).min(DEMAND);
+                    feed.want(most.saturating_sub(self.held.len()));
+                }
+                Origin::AtHand(message) => {
+                    self.held.extend(message.take().map(|payload| (1, payload)));
+                    self.open = false;
+                }
+                Origin::Thermometer(_) => {}
+            }
+        }
+    }
+
+    /// The next message to offer.
+    pub fn next_item(&mut self) -> Option<Item> {
+        self.held.pop_front()
+    }
+
+    /// There was no room for it: it comes first again.
+    pub fn put_back(&mut self, item: Item) {
+        self.held.push_front(item);
+    }
+
+    /// One message less to come.
+    pub fn count_one(&mut self) {
+        self.left = self.left.map(|n| n.saturating_sub(1));
+    }
+
+    /// Takes what the source has sent.
+    pub fn receive(&mut self, input: Input) -> Option<Trouble> {
+        if let Origin::Feed(feed) = &mut self.origin {
+            feed.received();
+        }
+        if !self.open {
+            return None;
+        }
+        match input {
+            Input::Message { line, payload } => self.held.push_back((line, payload)),
+            Input::TooLong { line } => return Some(Trouble::TooLong { line }),
+            Input::Failed(why) => return Some(Trouble::Failed(why)),
+            Input::End => self.open = false,
+            Input::Broken(cause) => {
+                self.open = false;
+                return Some(Trouble::Broken(cause));
+            }
+        }
+        None
+    }
+
+    /// No more from here on; a running command is ended. What is held stays.
+    pub fn close(&mut self) {
+        self.open = false;
+        if let Origin::Feed(feed) = &mut self.origin {
+            feed.stop();
+        }
+    }
+
+    /// Forgets what was read and never accepted.
+    pub fn forget_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// A timed reading, if it is due. One that a stopped clock has missed is not made up
+    /// for, and a command still running is not started again.
+    fn take_reading(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
+        let Some(due) = self.tick_at.filter(|at| *at <= now) else {
+            return;
+        };
+        let next = due + self.interval;
+        self.tick_at = Some(if next > now {
+            next
+        } else {
+            now + self.interval
+        });
+        match &mut self.origin {
+            Origin::Thermometer(thermometer) => {
+                self.readings += 1;
+                self.held
+                    .push_back((self.readings, thermometer.read(time())));
+            }
+            Origin::Feed(feed) if !feed.is_busy() => feed.want(1),
+            Origin::Feed(_) | Origin::AtHand(_) => {}
+        }
+    }
+}
