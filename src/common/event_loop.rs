@@ -1,4 +1,5 @@
-//! The clock and the wait of an event loop: the only way that the programs read the time.
+//! The clock, and how an event loop waits: the only place that reads the time (the log
+//! stamps its own lines). Pure code never calls this; it is given the time.
 
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Instant, SystemTime};

@@ -1,12 +1,14 @@
 //! Carries out what `connection` decides, through the client, and tells the user why there
 //! is no connection. The event loops of both programs hold one.
 
-use std::time::Instant;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
 use super::client::{Accepted, Client, Event};
 use super::connection::{Action, Connection, State};
+use super::event_loop::{clock, wait};
 use super::fault::Fault;
 
 /// What changed for whoever uses the connection.
@@ -18,9 +20,23 @@ pub enum Change {
     Down,
     /// There will be no further attempt.
     GaveUp(Fault),
-    /// DISCONNECT has gone out after [`Link::stop`], or there was nothing to say it on.
+    /// The connection has ended after [`Link::close`] began.
     Closed,
 }
+
+/// What an event of the loop means while the connection is being closed.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// It comes from the client.
+    Client(Event),
+    /// It shows that the client can say nothing any more.
+    Hopeless,
+    /// Neither.
+    Other,
+}
+
+/// How long DISCONNECT may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The connection with its client.
 #[derive(Debug)]
@@ -120,14 +136,25 @@ impl Link {
         self.act(actions)
     }
 
-    /// Ends it for good. `true` if DISCONNECT is on its way and `Closed` will follow.
-    pub fn stop(&mut self) -> bool {
+    /// Ends it for good, and waits until DISCONNECT has gone out: a courtesy, without which
+    /// nothing is lost, so not for long. `patience` may cut it shorter; `hear` says what an
+    /// event of the loop means for it.
+    pub fn close<E>(&mut self, inbox: &Receiver<E>, patience: Duration, hear: impl Fn(E) -> Heard) {
         let actions = self.connection.stop();
         let says_goodbye = actions
             .iter()
             .any(|action| matches!(action, Action::Disconnect { .. }));
         self.act(actions);
-        says_goodbye
+        let until = clock() + patience.min(GOODBYE);
+        while says_goodbye && let Some(event) = wait(inbox, Some(until)) {
+            match hear(event) {
+                Heard::Client(event) if self.handle(&event, clock()) == Some(Change::Closed) => {
+                    return;
+                }
+                Heard::Hopeless => return,
+                Heard::Client(_) | Heard::Other => {}
+            }
+        }
     }
 
     fn act(&mut self, actions: Vec<Action>) -> Option<Change> {

@@ -5,6 +5,7 @@
 //! backlog that does not shrink because readings arrive as fast as they drain, and the end
 //! of the run, when what is left has to go in the time that is left.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Messages per second out of the backlog.
@@ -44,6 +45,22 @@ pub struct Growing {
     pub drains_per_s: f64,
     /// Whether the rate was raised; one set by hand never is.
     pub raised: bool,
+}
+
+impl fmt::Display for Growing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = if self.raised {
+            "from now on"
+        } else {
+            "as --drain-rate says"
+        };
+        write!(
+            f,
+            "the queue grows while it drains: {:.1} readings a second arrive; draining {:.1} a \
+             second {then}",
+            self.arrivals_per_s, self.drains_per_s
+        )
+    }
 }
 
 /// The schedule of one draining.

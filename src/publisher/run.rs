@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use log::{error, warn};
 
@@ -19,7 +19,7 @@ use super::verdict::Verdict;
 use crate::common::client::{self, Client, Delivery};
 use crate::common::event_loop::{clock, send, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Link};
+use crate::common::link::{Change, Heard, Link};
 use crate::common::message::Draft;
 use crate::common::pacing::Drain;
 use crate::common::queue::OfflineQueue;
@@ -38,9 +38,6 @@ const BURST: usize = 64;
 
 /// MQTT 5's reason code.
 const NOT_AUTHORIZED: u8 = 0x87;
-
-/// How long DISCONNECT may take; it is a courtesy, nothing is lost without it.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Publishes until the work is done, and says how it went.
 ///
@@ -335,17 +332,7 @@ impl<'a> Publisher<'a> {
             && (growing.raised || !self.warned_growing)
         {
             self.warned_growing = true;
-            warn!(
-                "the queue grows while it drains: {:.1} readings a second arrive; draining {:.1} a \
-                 second{}",
-                growing.arrivals_per_s,
-                growing.drains_per_s,
-                if growing.raised {
-                    " from now on"
-                } else {
-                    ", as --drain-rate says"
-                }
-            );
+            warn!("{growing}");
         }
     }
 
@@ -392,16 +379,11 @@ impl<'a> Publisher<'a> {
             error!("{words}");
         }
         let reconnects = self.link.connection().reconnects();
-        if self.link.stop() {
-            let until = clock() + GOODBYE.min(self.config.connection.connect_timeout);
-            while let Some(event) = wait(inbox, Some(until)) {
-                if let Event::Client(event) = event
-                    && self.link.handle(&event, clock()) == Some(Change::Closed)
-                {
-                    break;
-                }
-            }
-        }
+        let patience = self.config.connection.connect_timeout;
+        self.link.close(inbox, patience, |event| match event {
+            Event::Client(event) => Heard::Client(event),
+            Event::Input(_) | Event::Stop => Heard::Other,
+        });
         let elapsed = clock().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
         match self.report.finish(reconnects, queued, elapsed) {

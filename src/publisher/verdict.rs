@@ -1,7 +1,31 @@
 //! How a run went: the exit code and the last line of the log. PURE.
 
-use super::report::Counters;
+use serde::Serialize;
+
 use crate::common::fault::{Exit, Fault};
+
+/// What became of everything that was offered, as `--summary` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Counters {
+    /// The publisher answered for so many.
+    pub accepted: u64,
+    /// Acknowledged by the broker.
+    pub delivered: u64,
+    /// Accepted and neither delivered nor given up when the run ended.
+    pub queued: u64,
+    /// Lost to a full queue.
+    pub dropped: u64,
+    /// Never accepted.
+    pub rejected: u64,
+    /// Too old to be sent; only a run with an expiry has any.
+    pub expired: u64,
+    /// Refused by the broker, for good.
+    pub dead: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// The length of the run in seconds.
+    pub elapsed_s: f64,
+}
 
 /// What the exit code depends on.
 #[derive(Clone, Copy, Debug)]

@@ -20,7 +20,7 @@ use crate::common::client::{self, Client, Refusal};
 use crate::common::connection::Run;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Link};
+use crate::common::link::{Change, Heard, Link};
 use crate::common::message::Received;
 use crate::common::signals;
 
@@ -34,9 +34,6 @@ enum Event {
 
 /// How long to stay after a signal: there is nothing to flush.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long DISCONNECT may take; it is a courtesy.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What `--summary` prints.
 #[derive(Serialize)]
@@ -276,21 +273,13 @@ impl<'a> Subscriber<'a> {
     /// Says goodbye, if anybody can.
     fn finish(mut self, inbox: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.link.connection().reconnects();
-        if self.link.stop() {
-            let until = clock() + GOODBYE.min(self.config.connection.connect_timeout);
-            while !self.holding
-                && let Some(event) = wait(inbox, Some(until))
-            {
-                match event {
-                    Event::Client(event)
-                        if self.link.handle(&event, clock()) == Some(Change::Closed) =>
-                    {
-                        break;
-                    }
-                    Event::Sink(Notice::Holding) => self.holding = true,
-                    _ => {}
-                }
-            }
+        if !self.holding {
+            let patience = self.config.connection.connect_timeout;
+            self.link.close(inbox, patience, |event| match event {
+                Event::Client(event) => Heard::Client(event),
+                Event::Sink(Notice::Holding) => Heard::Hopeless,
+                Event::Sink(_) | Event::Stop => Heard::Other,
+            });
         }
         (self.exit.unwrap_or(Exit::Success), reconnects)
     }

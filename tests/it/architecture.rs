@@ -172,6 +172,7 @@ fn pure_files_touch_no_clock_thread_channel_file_socket_log_or_paho() {
         "info!",
         "warn!",
         "error!",
+        "event_loop",
         "fastrand",
         "paho_mqtt",
         "openssl",

@@ -55,19 +55,10 @@ fn addresses_of_version_6_work() {
 }
 
 #[test]
-fn addresses_of_version_6_are_verified_with_tls() {
-    let at = |endpoint: String| Program::one_message().args(["--endpoint", &endpoint]);
-    let port = free_port();
-    let tls = |option: &str, file: &std::path::Path| format!("{option} {}\n", file.display());
-    let second = format!("listener {port} ::1\nrequire_certificate true\n")
-        + &tls("cafile", &certs().ca)
-        + &tls("certfile", &certs().server.cert)
-        + &tls("keyfile", &certs().server.key);
-    let _broker = Broker::builder().line(&second).start();
-    let secured = at(format!("[::1]:{port}"))
-        .ca(&certs().ca)
-        .identity(&certs().device);
-    secured.run(SOON).expect_code(0);
+fn an_address_of_version_6_that_could_not_be_verified_is_refused_with_the_remedy() {
+    let program = Program::one_message().args(["--endpoint", "[::1]:8883"]);
+    let outcome = program.run(SOON).expect_code(64);
+    outcome.expect_stderr("IPv6").expect_stderr("host name");
 }
 
 #[test]

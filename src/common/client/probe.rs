@@ -17,11 +17,15 @@ use openssl::x509::{X509, X509VerifyResult};
 
 use super::tls::{Loaded, TlsFiles};
 use crate::common::endpoint::Endpoint;
+use crate::common::event_loop::clock;
 use crate::common::fault::{Exit, Fault};
 
 /// How long a server that has finished its handshake may take to say that it does not like
-/// our certificate: under TLS 1.3 it does so afterwards.
-const AFTERTHOUGHT: Duration = Duration::from_millis(300);
+/// our certificate: under TLS 1.3 it does so afterwards, a round trip later. The handshake
+/// itself took one or two.
+fn afterthought(handshake: Duration) -> Duration {
+    (2 * handshake).clamp(Duration::from_millis(100), Duration::from_secs(1))
+}
 
 /// The certificate that did not pass.
 type Failed = Arc<Mutex<Option<X509>>>;
@@ -61,9 +65,11 @@ pub(super) fn probe(
             format!("{endpoint}: TLS cannot be set up: {}", reasons(&e)),
         )
     })?;
+    let begun = clock();
     let mut tls = handshake(endpoint, files, &context, &failed, stream)?;
+    let patience = afterthought(clock().saturating_duration_since(begun));
     // Whatever else the server says is not ours to judge.
-    let _ = tls.get_ref().set_read_timeout(Some(AFTERTHOUGHT));
+    let _ = tls.get_ref().set_read_timeout(Some(patience));
     match tls.ssl_read(&mut [0u8; 1]) {
         Err(error) => match error.ssl_error() {
             Some(stack) => Err(alert(endpoint, files, &reasons(stack))),
@@ -76,8 +82,7 @@ pub(super) fn probe(
 fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, Fault> {
     let mut last = None;
     for address in resolve(endpoint)? {
-        #[allow(clippy::disallowed_methods, reason = "blocking I/O against a deadline")]
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(clock());
         if left.is_zero() {
             break;
         }

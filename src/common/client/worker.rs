@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use paho_mqtt::{Error, PropertyCode, ReasonCode, ServerResponse};
 
@@ -14,6 +14,7 @@ use super::probe;
 use super::session::{Hint, Session};
 use super::tls::Loaded;
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
+use crate::common::event_loop::wall_clock;
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::{Message, Qos};
 
@@ -208,8 +209,7 @@ impl<N: Fn(Event)> Worker<N> {
             Some(loaded) => loaded,
             None => self.config.tls.load()?,
         };
-        #[allow(clippy::disallowed_methods, reason = "the dates of certificates")]
-        self.config.tls.check_dates(&loaded, SystemTime::now())?;
+        self.config.tls.check_dates(&loaded, wall_clock())?;
         Ok(loaded)
     }
 
