@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use paho_mqtt::{Error, PropertyCode, ReasonCode, ServerResponse};
 
 use super::diagnosis::Diagnosis;
@@ -101,6 +103,7 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        stay_on_one_core();
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = if waiting {
@@ -364,5 +367,15 @@ impl<N: Fn(Event)> Worker<N> {
                 session.disconnect();
             }
         }
+    }
+}
+
+/// Keeps this thread, and Paho's threads that it is going to start, on the core it is on.
+/// Paho hands every message from thread to thread under global locks; on two cores they
+/// mostly wait for each other. Where the system does not allow it, nothing is lost.
+fn stay_on_one_core() {
+    let mut here = CpuSet::new();
+    if sched_getcpu().and_then(|core| here.set(core)).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &here);
     }
 }
