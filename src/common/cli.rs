@@ -2,17 +2,19 @@
 //! once checked.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, Parser};
 
 use super::backoff::{Backoff, Policy};
 use super::client::tls::{self, Identity, Loaded, TlsFiles};
 use super::client::{self, Version};
 use super::connection::{Connection, Run};
 use super::endpoint::Endpoint;
+use super::escape::one_line;
 use super::fault::{Exit, Fault};
 use super::limits;
 use super::logging::Verbosity;
@@ -232,9 +234,32 @@ impl ConnectionConfig {
     }
 }
 
+/// A whole program: parses the command line, runs, and ends with the exit code. A fault is
+/// one line on standard error.
+pub fn main<T: Parser>(
+    program: &str,
+    run: impl FnOnce(T) -> Result<Exit, Fault>,
+) -> std::process::ExitCode {
+    client::init();
+    let exit = match parse(std::env::args_os()) {
+        Ok(Parsed::Run(args)) => run(args),
+        Ok(Parsed::Show(text)) => {
+            // A reader that has seen enough is no failure.
+            let _ = io::stdout().write_all(text.as_bytes());
+            Ok(Exit::Success)
+        }
+        Err(fault) => Err(fault),
+    };
+    let exit = exit.unwrap_or_else(|fault| {
+        // Without standard error there is only the exit code.
+        let _ = writeln!(io::stderr(), "{program}: {}", one_line(&fault.message));
+        fault.exit
+    });
+    exit.code().into()
+}
+
 /// What the command line came to.
-#[derive(Debug)]
-pub enum Parsed<T> {
+enum Parsed<T> {
     /// Flags to run with.
     Run(T),
     /// Help or version, for standard output.
@@ -242,13 +267,7 @@ pub enum Parsed<T> {
 }
 
 /// Parses a command line. clap's errors, which span lines, become one.
-///
-/// # Errors
-///
-/// A usage fault.
-pub fn parse<T: Parser + CommandFactory>(
-    args: impl IntoIterator<Item = OsString>,
-) -> Result<Parsed<T>, Fault> {
+fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T>, Fault> {
     use clap::error::ErrorKind;
     let version = format!(
         "{} ({})",

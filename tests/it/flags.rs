@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use crate::harness::{Broker, Program, SOON, certs, free_port, temp_dir};
+use crate::harness::{
+    Broker, Program, SOON, certs, free_port,
+    scripted::{Event, ScriptedBroker},
+    temp_dir,
+};
 
 const SECRET: &str = "xyzzy-0815";
 
@@ -120,4 +124,33 @@ fn no_log_level_shows_a_password() {
             assert!(!said.contains("120, 121, 122, 122"), "{outcome}");
         }
     }
+}
+
+#[test]
+fn a_run_introduces_itself_with_the_defaults_and_says_goodbye() {
+    let broker = ScriptedBroker::script().plain();
+    let run = |flags: &[&str]| {
+        let program = Program::one_message().at_plain_port(broker.port());
+        program.args(flags).run(SOON).expect_code(0);
+    };
+    run(&[]);
+    run(&["--keep-alive", "90", "--client-id", "cellar"]);
+    let events = broker.wait(SOON, |events| {
+        let ends = events.iter().filter(|event| matches!(event, Event::End));
+        ends.count() == 2
+    });
+    let goodbyes = events
+        .iter()
+        .filter(|event| matches!(event, Event::Disconnect(0)));
+    assert_eq!(goodbyes.count(), 2);
+    let [first, second] = &broker.connects()[..] else {
+        panic!("two runs, two connections");
+    };
+    assert!(
+        first.client_id.starts_with("publisher-"),
+        "{}",
+        first.client_id
+    );
+    assert_eq!((first.keep_alive, second.keep_alive), (30, 90));
+    assert_eq!(second.client_id, "cellar");
 }

@@ -200,7 +200,7 @@ fn a_scripted_broker_acknowledges_refuses_and_keeps_a_record() {
     assert_eq!(publishes[1].topic, "secret");
     assert_eq!(publishes[2].connection, 2);
     let levels: Vec<_> = broker
-        .wait(SOON, |events| matches!(events.last(), Some(Event::End(_))))
+        .wait(SOON, |events| matches!(events.last(), Some(Event::End)))
         .into_iter()
         .filter_map(|event| match event {
             Event::Connect(connect) => Some(connect.level),

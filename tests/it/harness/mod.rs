@@ -1,9 +1,6 @@
 //! What the tests are written with. Everything here waits for an event with a deadline,
 //! cleans up when dropped, and shows the whole scene when an expectation fails.
 
-// A vocabulary is larger than any one text.
-#![allow(dead_code)]
-
 pub(crate) mod broker;
 pub(crate) mod certs;
 pub(crate) mod lines;

@@ -36,10 +36,6 @@ impl Running {
         assert!(sent.is_ok(), "it closed its standard input\n{self}");
     }
 
-    pub(crate) fn close_stdin(&mut self) {
-        self.stdin = None;
-    }
-
     /// The first line of stdout, so far or from now on, that fits.
     pub(crate) fn stdout_line(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Line {
         self.expect(self.stdout.wait(within, fits), "line on stdout", within)
@@ -69,7 +65,6 @@ impl Running {
         self.stderr.wait_end(within);
         Outcome {
             code: status.code(),
-            signal: status.signal(),
             elapsed,
             scene: self.to_string(),
             stdout: self.stdout,
@@ -103,8 +98,6 @@ impl fmt::Display for Running {
 /// A program that has ended.
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
-    /// The signal that killed it, if one did.
-    pub(crate) signal: Option<i32>,
     pub(crate) elapsed: Duration,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,

@@ -1,6 +1,5 @@
-//! Days of simulated time in the pure core: connection, outbox, queue and pacing wired as
-//! the event loop wires them, with a link that flaps, a queue that fills and a backlog that
-//! drains against arrivals. After every step the invariants are checked; nothing sleeps.
+//! A simulated world around the pure core: a link, a broker and a thermometer, all driven
+//! by an agenda of happenings. After every step the invariants are checked.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,26 +11,25 @@ use iot_pubsub::common::message::{Draft, Qos};
 use iot_pubsub::common::pacing::{Drain, DrainRate};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue};
 use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
-use proptest::prelude::*;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A world for the core to live in.
 #[derive(Clone, Debug)]
-struct World {
-    seed: u64,
-    capacity: i64,
-    behavior: DropBehavior,
-    drain: DrainRate,
-    window: usize,
-    receive_maximum: usize,
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) capacity: i64,
+    pub(super) behavior: DropBehavior,
+    pub(super) drain: DrainRate,
+    pub(super) window: usize,
+    pub(super) receive_maximum: usize,
     /// Between readings.
-    interval: Duration,
+    pub(super) interval: Duration,
     /// How long the link is up and down, at most.
-    up: Duration,
-    down: Duration,
+    pub(super) up: Duration,
+    pub(super) down: Duration,
     /// Until a PUBACK, at most.
-    latency: Duration,
+    pub(super) latency: Duration,
 }
 
 /// What may happen outside.
@@ -45,24 +43,24 @@ enum Happening {
     Ack(u64, u64),
 }
 
-struct Simulation {
+pub(super) struct Simulation {
     world: World,
     random: fastrand::Rng,
     now: Instant,
     agenda: BTreeSet<(Instant, Happening)>,
     link_is_up: bool,
-    connection: Connection,
-    outbox: Outbox,
+    pub(super) connection: Connection,
+    pub(super) outbox: Outbox,
     held: Option<Draft>,
-    accepted: BTreeSet<u64>,
-    settled: BTreeSet<u64>,
-    dropped: BTreeSet<u64>,
+    pub(super) accepted: BTreeSet<u64>,
+    pub(super) settled: BTreeSet<u64>,
+    pub(super) dropped: BTreeSet<u64>,
     dropped_after_accepting: usize,
     /// Accepted while online with nothing queued: never to be dropped.
     taken_online: BTreeSet<u64>,
     /// On the present connection.
     sent: Vec<u64>,
-    readings: u64,
+    pub(super) readings: u64,
 }
 
 impl Simulation {
@@ -70,7 +68,7 @@ impl Simulation {
         clippy::disallowed_methods,
         reason = "an origin; the simulation moves it"
     )]
-    fn new(world: World) -> Self {
+    pub(super) fn new(world: World) -> Self {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.2).unwrap();
         let queue = OfflineQueue::new(
@@ -274,7 +272,7 @@ impl Simulation {
         );
     }
 
-    fn run(&mut self, length: Duration) {
+    pub(super) fn run(&mut self, length: Duration) {
         let end = self.now + length;
         while self.now < end {
             self.turn();
@@ -297,7 +295,7 @@ impl Simulation {
     }
 
     /// A steady link, no more readings: everything has to go.
-    fn settle_down(&mut self) {
+    pub(super) fn settle_down(&mut self) {
         self.agenda
             .retain(|(_, h)| !matches!(h, Happening::Reading | Happening::LinkChanges));
         self.link_is_up = true;
@@ -309,150 +307,4 @@ impl Simulation {
             "something was never delivered"
         );
     }
-}
-
-fn worlds() -> impl Strategy<Value = World> {
-    let behavior = prop_oneof![
-        Just(DropBehavior::Newest),
-        Just(DropBehavior::Oldest),
-        Just(DropBehavior::Block),
-    ];
-    let drain = prop_oneof![
-        Just(DrainRate::Max),
-        (1u32..50).prop_map(|r| DrainRate::PerSecond(f64::from(r) / 5.0)),
-    ];
-    let capacity = prop_oneof![Just(-1i64), Just(0), 1i64..50];
-    (
-        any::<u64>(),
-        capacity,
-        behavior,
-        drain,
-        1usize..120,
-        1usize..120,
-        100u64..20_000,
-        1u64..600,
-        1u64..600,
-        1u64..8_000,
-    )
-        .prop_map(
-            |(
-                seed,
-                capacity,
-                behavior,
-                drain,
-                window,
-                receive_maximum,
-                interval,
-                up,
-                down,
-                latency,
-            )| World {
-                seed,
-                capacity,
-                behavior,
-                drain,
-                window,
-                receive_maximum,
-                interval: Duration::from_millis(interval),
-                up: Duration::from_secs(up),
-                down: Duration::from_secs(down),
-                latency: Duration::from_millis(latency),
-            },
-        )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn any_world_keeps_the_invariants_for_an_hour_and_delivers_in_the_end(world in worlds()) {
-        let mut simulation = Simulation::new(world);
-        simulation.run(DAY / 24);
-        simulation.settle_down();
-    }
-}
-
-fn a_world() -> World {
-    World {
-        seed: 42,
-        capacity: 20,
-        behavior: DropBehavior::Newest,
-        drain: DrainRate::PerSecond(2.0),
-        window: 100,
-        receive_maximum: 65_535,
-        interval: Duration::from_secs(1),
-        up: Duration::from_secs(600),
-        down: Duration::from_secs(60),
-        latency: Duration::from_millis(200),
-    }
-}
-
-#[test]
-fn a_day_on_a_flapping_link() {
-    let mut simulation = Simulation::new(World {
-        up: Duration::from_secs(6),
-        down: Duration::from_secs(6),
-        ..a_world()
-    });
-    simulation.run(DAY);
-    assert!(simulation.readings > 86_000);
-    assert!(
-        simulation.connection.reconnects() > 500,
-        "{}",
-        simulation.connection.reconnects()
-    );
-    simulation.settle_down();
-}
-
-#[test]
-fn a_day_with_a_full_queue_that_drops_the_oldest() {
-    let world = World {
-        capacity: 5,
-        behavior: DropBehavior::Oldest,
-        down: Duration::from_secs(300),
-        ..a_world()
-    };
-    let mut simulation = Simulation::new(world);
-    simulation.run(DAY);
-    assert!(simulation.dropped.len() > 1_000);
-    simulation.settle_down();
-    assert_eq!(
-        simulation.settled.len() + simulation.dropped.len(),
-        simulation.accepted.len()
-    );
-}
-
-#[test]
-fn a_day_of_draining_slower_than_readings_arrive_still_catches_up() {
-    let world = World {
-        capacity: -1,
-        interval: Duration::from_millis(250),
-        up: Duration::from_secs(7_200),
-        down: Duration::from_secs(120),
-        ..a_world()
-    };
-    let mut simulation = Simulation::new(world);
-    simulation.run(DAY);
-    assert!(simulation.dropped.is_empty());
-    // Two a second out against four a second in would leave a hundred thousand waiting.
-    assert!(
-        simulation.outbox.outstanding() < 2_000,
-        "{}",
-        simulation.outbox.outstanding()
-    );
-    simulation.settle_down();
-}
-
-#[test]
-fn a_day_of_lost_acknowledgements_ends_connections_and_loses_nothing() {
-    let world = World {
-        capacity: -1,
-        latency: Duration::from_secs(6),
-        drain: DrainRate::Max,
-        ..a_world()
-    };
-    let mut simulation = Simulation::new(world);
-    simulation.run(DAY);
-    assert!(simulation.connection.reconnects() > 100);
-    simulation.settle_down();
-    assert_eq!(simulation.settled.len(), simulation.accepted.len());
 }
