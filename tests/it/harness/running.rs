@@ -1,7 +1,7 @@
 //! A program at work, and what became of it: the expectations, each of which shows the
 //! whole scene when it fails.
 
-use std::{fmt, io::Write, os::unix::process::ExitStatusExt, process::ChildStdin, time::Duration};
+use std::{fmt, io::Write, process::ChildStdin, time::Duration};
 
 use nix::sys::signal::Signal;
 
