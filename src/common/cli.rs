@@ -212,7 +212,8 @@ impl ConnectionConfig {
     /// A connection that has not been started.
     #[must_use]
     pub fn connection(&self, run: Run) -> Connection {
-        Connection::new(run, self.connect_timeout, Backoff::new(self.policy))
+        let host = self.endpoint.to_string();
+        Connection::new(host, run, self.connect_timeout, Backoff::new(self.policy))
     }
 
     /// What the client needs. `stream` goes into the `seq` property of what is published.

@@ -81,6 +81,7 @@ pub enum Action {
 /// The state machine.
 #[derive(Debug)]
 pub struct Connection {
+    host: String,
     run: Run,
     connect_timeout: Duration,
     backoff: Backoff,
@@ -91,10 +92,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has not been started.
+    /// A connection that has not been started. `host` is what faults call the broker.
     #[must_use]
-    pub fn new(run: Run, connect_timeout: Duration, backoff: Backoff) -> Self {
+    pub fn new(host: String, run: Run, connect_timeout: Duration, backoff: Backoff) -> Self {
         Self {
+            host,
             run,
             connect_timeout,
             backoff,
@@ -129,10 +131,23 @@ impl Connection {
         self.accepted.saturating_sub(1)
     }
 
-    /// Why there is no connection; none while there is one.
+    /// What faults call the broker.
     #[must_use]
-    pub fn last_fault(&self) -> Option<&Fault> {
-        self.last_fault.as_ref()
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Why there is no connection; none while there is one. A first attempt that has had no
+    /// answer yet is a reason as well.
+    #[must_use]
+    pub fn why_offline(&self) -> Option<Fault> {
+        match self.state {
+            State::Connecting { .. } if self.last_fault.is_none() => Some(Fault::passing(
+                Exit::Unavailable,
+                format!("{}: no answer yet", self.host),
+            )),
+            _ => self.last_fault.clone(),
+        }
     }
 
     /// When [`tick`](Self::tick) has something to do, at the latest.
@@ -213,9 +228,9 @@ impl Connection {
                 let fault = Fault::passing(
                     Exit::Unavailable,
                     format!(
-                        "no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS \
+                        "{}: no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS \
                          included)",
-                        self.connect_timeout
+                        self.host, self.connect_timeout
                     ),
                 );
                 self.condemn(fault, now, random)

@@ -43,18 +43,16 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct Link {
     connection: Connection,
     client: Client,
-    host: String,
     random: fastrand::Rng,
 }
 
 impl Link {
-    /// A link that has not been started. `host` is what the log calls the broker.
+    /// A link that has not been started.
     #[must_use]
-    pub fn new(connection: Connection, client: Client, host: String) -> Self {
+    pub fn new(connection: Connection, client: Client) -> Self {
         Self {
             connection,
             client,
-            host,
             random: fastrand::Rng::new(),
         }
     }
@@ -95,7 +93,7 @@ impl Link {
                 }
                 info!(
                     "connected to {} with MQTT {}",
-                    self.host,
+                    self.connection.host(),
                     if accepted.mqtt_version == 5 {
                         "5"
                     } else {

@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use log::error;
+
 use super::fault::Exit;
 
 /// The exit code that would be right if the process ended now.
@@ -47,8 +49,17 @@ pub fn watch(
         let guard = std::thread::Builder::new()
             .name("stop-timeout".into())
             .spawn(move || {
-                let _ = wait.recv_timeout(patience);
-                std::process::exit(i32::from(code.0.load(Ordering::Relaxed)));
+                let again = wait.recv_timeout(patience).is_ok();
+                let code = code.0.load(Ordering::Relaxed);
+                if code != Exit::Success.code() {
+                    let why = if again {
+                        "a second signal"
+                    } else {
+                        "the stop timeout"
+                    };
+                    error!("ended at once by {why}: what was not delivered is lost");
+                }
+                std::process::exit(i32::from(code));
             });
         stop();
         // Without a guard nothing would end a stuck loop.

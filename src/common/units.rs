@@ -17,7 +17,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) if seconds < 0.0 => return Err("a time cannot be negative".into()),
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?,
         Err(_) => humantime::parse_duration(text.trim())
-            .map_err(|e| format!("{e}; write seconds, or a unit as in 500ms, 5m, 2h"))?,
+            .map_err(|_| "is not a time; write seconds, or a unit as in 500ms, 5m, 2h")?,
     };
     if duration > LONGEST {
         return Err("is longer than ten years".into());

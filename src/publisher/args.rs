@@ -29,12 +29,6 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
     allow_negative_numbers = true
 )]
 pub struct PublisherArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
-    #[command(flatten)]
-    log: LogArgs,
-
     /// The topic name to publish to
     #[arg(short, long, value_name = "NAME")]
     topic: String,
@@ -139,6 +133,12 @@ pub struct PublisherArgs {
     /// Leave the seq user property out
     #[arg(long)]
     no_sequence: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

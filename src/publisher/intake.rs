@@ -48,6 +48,7 @@ pub struct Intake {
     interval: Duration,
     /// When the next timed reading is due.
     tick_at: Option<Instant>,
+    begun: bool,
     readings: u64,
     open: bool,
 }
@@ -72,7 +73,10 @@ impl Intake {
             held: VecDeque::new(),
             left: config.count,
             interval: config.interval,
-            tick_at: config.source.is_timed().then_some(now),
+            // The first reading waits for the first connection, so that it need not queue;
+            // but not for long.
+            tick_at: config.source.is_timed().then_some(now + config.interval),
+            begun: false,
             readings: 0,
             open: true,
         })
@@ -94,6 +98,14 @@ impl Intake {
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
         self.tick_at.filter(|_| self.open)
+    }
+
+    /// The first attempt to connect has come to its end, one way or the other: timed readings
+    /// begin.
+    pub fn begin(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.tick_at = self.tick_at.map(|at| at.min(now));
+        }
     }
 
     /// Takes what is due or at hand, and asks a source that can wait for as much as the
@@ -177,6 +189,7 @@ impl Intake {
         let Some(due) = self.tick_at.filter(|at| *at <= now) else {
             return;
         };
+        self.begun = true;
         let next = due + self.interval;
         self.tick_at = Some(if next > now {
             next

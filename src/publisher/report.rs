@@ -1,12 +1,15 @@
-//! What the publisher tells its user: receipts, delivered messages, the summary; and the
-//! counters behind them.
+//! What the publisher tells its user: receipts, delivered messages and the summary on
+//! standard output, warnings about messages in the log; and the counters behind them.
 
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::Duration;
 
+use log::warn;
+
 use super::verdict::Counters;
 use crate::common::escape::{escape, one_line};
 use crate::common::message::Message;
+use crate::common::pacing::Growing;
 
 /// Which lines to print.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,8 @@ pub struct Report {
     /// What has happened so far.
     pub counters: Counters,
     lines: Lines,
+    /// A word about this outage has been said.
+    warned: bool,
     terminal: bool,
     out: Stdout,
     /// Written at once by `flush`, the only call that can block.
@@ -40,6 +45,7 @@ impl Report {
         Self {
             counters: Counters::default(),
             lines,
+            warned: false,
             terminal: stdout.is_terminal(),
             out: stdout,
             buffer: Vec::new(),
@@ -77,16 +83,52 @@ impl Report {
     pub fn dropped(&mut self, seq: u64, reason: &str) {
         self.counters.dropped += 1;
         self.receipt(format_args!("dropped {seq} {reason}"));
+        self.warn_once("readings are being dropped: the queue is full; see --queue-size");
+    }
+
+    /// A timed reading came while offline, and there is no queue.
+    pub fn refused_offline(&mut self, line: u64) {
+        self.rejected(line, "offline and the queue is disabled");
+        self.warn_once("readings are being refused: offline, and --queue-size is 0");
+    }
+
+    /// A message is longer than allowed.
+    pub fn too_long(&mut self, line: u64, max: usize) {
+        let reason = format!("longer than {max} bytes");
+        warn!("message {line} is rejected: {reason}");
+        self.rejected(line, &reason);
+    }
+
+    /// The queue grows while it drains: worth a word each time the rate changes for it.
+    pub fn growing(&mut self, growing: &Growing) {
+        if growing.raised {
+            warn!("{growing}");
+        } else {
+            self.warn_once(&growing.to_string());
+        }
+    }
+
+    /// Connected again: the next outage may be warned of anew.
+    pub fn outage_over(&mut self) {
+        self.warned = false;
+    }
+
+    fn warn_once(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!("{what}");
+        }
     }
 
     /// An input was not accepted.
-    pub fn rejected(&mut self, line: u64, reason: &str) {
+    fn rejected(&mut self, line: u64, reason: &str) {
         self.counters.rejected += 1;
         self.receipt(format_args!("rejected {line} {reason}"));
     }
 
     /// A message will never be delivered.
-    pub fn dead(&mut self, seq: u64, reason: &str) {
+    pub fn dead(&mut self, message: &Message, reason: &str) {
+        let (seq, topic) = (message.seq, &message.draft.topic);
+        warn!("{topic}: message {seq} cannot be delivered: {reason}");
         self.counters.dead += 1;
         self.receipt(format_args!("dead {seq} {reason}"));
     }

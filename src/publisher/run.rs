@@ -82,7 +82,6 @@ struct Publisher<'a> {
     fault: Option<Fault>,
     /// The worst of what was refused on the way.
     refused: Exit,
-    warned_growing: bool,
 }
 
 impl<'a> Publisher<'a> {
@@ -106,7 +105,7 @@ impl<'a> Publisher<'a> {
         let connection = config.connection.connection(config.run());
         let queue = OfflineQueue::new(config.capacity, config.queue_bytes, config.drop_behavior);
         let mut publisher = Self {
-            link: Link::new(connection, client, config.connection.endpoint.to_string()),
+            link: Link::new(connection, client),
             outbox: Outbox::new(
                 config.max_in_flight,
                 config.connection.operation_timeout,
@@ -127,9 +126,11 @@ impl<'a> Publisher<'a> {
             now,
             fault: None,
             refused: Exit::Success,
-            warned_growing: false,
             config,
         };
+        if let Some(deadline) = publisher.deadline {
+            publisher.outbox.finish_by(deadline);
+        }
         publisher.link.start(now);
         Ok(publisher)
     }
@@ -151,7 +152,9 @@ impl<'a> Publisher<'a> {
             self.apply(change);
         }
         self.pump();
-        self.review();
+        if let Some(growing) = self.outbox.review(now) {
+            self.report.growing(&growing);
+        }
         // Before the write: it may block, and then this is what the run came to.
         self.exit_now.set(self.verdict().exit());
         self.report.flush();
@@ -186,13 +189,20 @@ impl<'a> Publisher<'a> {
     fn apply(&mut self, change: Option<Change>) {
         match change {
             Some(Change::Up(accepted)) => match broker::limits(self.config, accepted) {
-                Ok(limits) => self.outbox.connected(limits, self.now),
+                Ok(limits) => {
+                    self.outbox.connected(limits, self.now);
+                    self.intake.begin(self.now);
+                    self.report.outage_over();
+                }
                 Err(fault) => {
                     let change = self.link.condemn(fault, self.now);
                     self.apply(change);
                 }
             },
-            Some(Change::Down) => self.outbox.disconnected(),
+            Some(Change::Down) => {
+                self.outbox.disconnected();
+                self.intake.begin(self.now);
+            }
             Some(Change::GaveUp(fault)) => {
                 self.outbox.disconnected();
                 self.fault = Some(fault);
@@ -222,20 +232,14 @@ impl<'a> Publisher<'a> {
     fn record(&mut self, settled: Option<Settled>) {
         match settled {
             Some(Settled::Delivered(message)) => self.report.delivered(&message),
-            Some(Settled::Dead(message, reason)) => {
-                warn!(
-                    "{}: message {} cannot be delivered: {reason}",
-                    self.config.topic, message.seq
-                );
-                self.report.dead(message.seq, &reason);
-            }
+            Some(Settled::Dead(message, reason)) => self.report.dead(&message, &reason),
             None => {}
         }
     }
 
     fn receive(&mut self, input: Input) {
         match self.intake.receive(input) {
-            Some(Trouble::TooLong { line }) => self.reject_too_long(line),
+            Some(Trouble::TooLong { line }) => self.report.too_long(line, self.config.max_payload),
             Some(Trouble::Failed(why)) => warn!("{why}"),
             Some(Trouble::Broken(cause)) => {
                 error!("standard input cannot be read: {cause}");
@@ -243,12 +247,6 @@ impl<'a> Publisher<'a> {
             }
             None => {}
         }
-    }
-
-    fn reject_too_long(&mut self, line: u64) {
-        let reason = format!("longer than {} bytes", self.config.max_payload);
-        warn!("message {line} is rejected: {reason}");
-        self.report.rejected(line, &reason);
     }
 
     /// From the source into the outbox and out of it, until one of them is satisfied.
@@ -274,7 +272,7 @@ impl<'a> Publisher<'a> {
     /// Offers one message to the outbox; it comes back if the source has to wait.
     fn offer(&mut self, line: u64, payload: Vec<u8>) -> Option<Vec<u8>> {
         if payload.len() > self.config.max_payload {
-            self.reject_too_long(line);
+            self.report.too_long(line, self.config.max_payload);
             return None;
         }
         let draft = Draft {
@@ -296,10 +294,8 @@ impl<'a> Publisher<'a> {
                     self.report.dropped(old.seq, "oldest in a full queue");
                 }
             }
-            Offered::Dropped { seq } => self.report.dropped(seq, "the queue is full"),
-            Offered::Refused => self
-                .report
-                .rejected(line, "offline and the queue is disabled"),
+            Offered::Dropped { seq } => self.report.dropped(seq, "newest for a full queue"),
+            Offered::Refused => self.report.refused_offline(line),
         }
         self.intake.count_one();
         None
@@ -308,7 +304,8 @@ impl<'a> Publisher<'a> {
     /// No more input comes; what is left has to go by then. A signal may shorten a flush,
     /// never lengthen it.
     fn flush_by(&mut self, until: Instant) {
-        let until = self.flush_until.map_or(until, |earlier| earlier.min(until));
+        let earlier = self.flush_until.into_iter().chain(self.deadline).min();
+        let until = earlier.map_or(until, |earlier| earlier.min(until));
         self.flush_until = Some(until);
         self.outbox.finish_by(until);
     }
@@ -325,15 +322,6 @@ impl<'a> Publisher<'a> {
             self.link.client().publish(generation, messages);
         }
         moved
-    }
-
-    fn review(&mut self) {
-        if let Some(growing) = self.outbox.review(self.now)
-            && (growing.raised || !self.warned_growing)
-        {
-            self.warned_growing = true;
-            warn!("{growing}");
-        }
     }
 
     /// When the next turn is due without an event.
@@ -365,7 +353,7 @@ impl<'a> Publisher<'a> {
         Verdict {
             counters: &self.report.counters,
             undelivered: self.undelivered(),
-            offline: self.link.connection().last_fault(),
+            offline: self.link.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             refused: self.refused,
         }

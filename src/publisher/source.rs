@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much of standard input is read at once.
 const BUFFER: usize = 64 << 10;
@@ -43,7 +43,15 @@ pub enum Input {
 pub struct Feed {
     demand: Sender<usize>,
     outstanding: usize,
-    child: Arc<Mutex<Option<Child>>>,
+    command: Arc<Mutex<Running>>,
+}
+
+/// The command as both threads see it.
+#[derive(Debug, Default)]
+struct Running {
+    child: Option<Child>,
+    /// No further one is to be started.
+    stopped: bool,
 }
 
 /// Gives inputs to the event loop; `false` once nobody listens any more.
@@ -79,11 +87,11 @@ impl Feed {
     ///
     /// The operating system's, if there are no more threads to be had.
     pub fn command(argv: Vec<OsString>, max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        Self::spawn(move |demand, child| {
+        Self::spawn(move |demand, running| {
             let mut line = 0;
             while demand.recv().is_ok() {
                 line += 1;
-                let input = match run_command(&argv, max, child) {
+                let input = match run_command(&argv, max, running) {
                     Ok(payload) => Input::Message { line, payload },
                     Err(why) => {
                         let name = argv
@@ -101,18 +109,18 @@ impl Feed {
     }
 
     fn spawn(
-        work: impl FnOnce(&Receiver<usize>, &Mutex<Option<Child>>) + Send + 'static,
+        work: impl FnOnce(&Receiver<usize>, &Mutex<Running>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, wanted) = mpsc::channel();
-        let child = Arc::new(Mutex::new(None));
-        let running = Arc::clone(&child);
+        let command = Arc::new(Mutex::new(Running::default()));
+        let running = Arc::clone(&command);
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || work(&wanted, &running))?;
         Ok(Self {
             demand,
             outstanding: 0,
-            child,
+            command,
         })
     }
 
@@ -135,13 +143,19 @@ impl Feed {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// Ends a running command.
+    /// Ends a running command; no other is started.
     pub fn stop(&mut self) {
-        if let Some(child) = &mut *self.child.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut running = lock(&self.command);
+        running.stopped = true;
+        if let Some(child) = &mut running.child {
             // It may have ended by itself.
             let _ = child.kill();
         }
     }
+}
+
+fn lock(command: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    command.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_lines(input: impl Read, max: usize, demand: &Receiver<usize>, mut emit: impl Emit) {
@@ -212,25 +226,32 @@ fn read_whole(input: impl Read, max: usize) -> Input {
 fn run_command(
     command_line: &[OsString],
     max: usize,
-    running: &Mutex<Option<Child>>,
+    running: &Mutex<Running>,
 ) -> Result<Vec<u8>, String> {
-    let slot = || running.lock().unwrap_or_else(PoisonError::into_inner);
     let (program, args) = command_line.split_first().ok_or("names no command")?;
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("cannot be run: {e}"))?;
-    let stdout = child.stdout.take();
-    *slot() = Some(child);
+    let stdout = {
+        // Started under the lock, so that none starts after the last one was ended.
+        let mut running = lock(running);
+        if running.stopped {
+            return Err("the run is ending".into());
+        }
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| {
+                format!("cannot be run: {e} (there is no shell: one word, one argument)")
+            })?;
+        running.child.insert(child).stdout.take()
+    };
     let mut payload = Vec::new();
     let read = stdout.map(|out| out.take(max as u64 + 2).read_to_end(&mut payload));
     if payload.last() == Some(&b'\n') {
         payload.pop();
     }
     // Out of the slot before waiting: whoever wants to end it must not wait for that.
-    let mut child = slot().take().ok_or("has gone")?;
+    let mut child = lock(running).child.take().ok_or("has gone")?;
     if payload.len() > max {
         let _ = child.kill();
     }

@@ -28,14 +28,14 @@ pub struct Counters {
 }
 
 /// What the exit code depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Verdict<'a> {
     /// What became of the messages.
     pub counters: &'a Counters,
     /// Messages read or accepted that have come to no end.
     pub undelivered: usize,
     /// Why there is no connection, if there is none.
-    pub offline: Option<&'a Fault>,
+    pub offline: Option<Fault>,
     /// What ended the run before its work was done.
     pub ended_by: Option<&'a Fault>,
     /// The worst that was met on the way.
@@ -52,26 +52,33 @@ impl Verdict<'_> {
             exit = exit.or_worse(Exit::Data);
         }
         if self.undelivered > 0 {
-            exit = exit.or_worse(self.offline.map_or(Exit::Unavailable, |fault| fault.exit));
+            let why = self.offline.as_ref();
+            exit = exit.or_worse(why.map_or(Exit::Unavailable, |fault| fault.exit));
         }
         self.ended_by
             .map_or(exit, |fault| exit.or_worse(fault.exit))
     }
 
-    /// Why the run ended early and what is lost, on one line.
+    /// Why the exit code is not 0, on one line.
     #[must_use]
     pub fn last_words(&self) -> Option<String> {
-        let lost = match self.undelivered {
-            0 => None,
-            1 => Some("1 message is lost: it was in memory only".to_owned()),
-            n => Some(format!("{n} messages are lost: they were in memory only")),
-        };
-        let why = self.ended_by.or(self.offline.filter(|_| lost.is_some()));
-        match (why, lost) {
-            (Some(why), Some(lost)) => Some(format!("{why}; {lost}")),
-            (Some(why), None) => Some(why.to_string()),
-            (None, lost) => lost,
+        let counters = self.counters;
+        let offline = self.offline.as_ref().filter(|_| self.undelivered > 0);
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.ended_by.or(offline).map(ToString::to_string));
+        for (count, fate) in [
+            (self.undelivered as u64, "lost: in memory only"),
+            (counters.dropped, "dropped from a full queue"),
+            (counters.rejected, "rejected"),
+            (counters.dead, "refused by the broker"),
+        ] {
+            match count {
+                0 => {}
+                1 => words.push(format!("1 message {fate}")),
+                n => words.push(format!("{n} messages {fate}")),
+            }
         }
+        (!words.is_empty()).then(|| words.join("; "))
     }
 }
 
@@ -84,11 +91,11 @@ mod tests {
         let mut counters = Counters::default();
         let offline = Fault::passing(Exit::Unavailable, "h: closed");
         let refused = Fault::permanent(Exit::Refused, "h: not authorised");
-        let code = |counters: &Counters, undelivered, offline, ended_by| {
+        let code = |counters: &Counters, undelivered, offline: Option<&Fault>, ended_by| {
             let verdict = Verdict {
                 counters,
                 undelivered,
-                offline,
+                offline: offline.cloned(),
                 ended_by,
                 refused: Exit::Success,
             };
@@ -98,10 +105,13 @@ mod tests {
             )
         };
         assert_eq!(code(&counters, 0, Some(&offline), None), (0, String::new()));
-        let lost = "h: closed; 2 messages are lost: they were in memory only";
+        let lost = "h: closed; 2 messages lost: in memory only";
         assert_eq!(code(&counters, 2, Some(&offline), None), (69, lost.into()));
         counters.dropped = 1;
-        assert_eq!(code(&counters, 0, None, None), (65, String::new()));
+        assert_eq!(
+            code(&counters, 0, None, None),
+            (65, "1 message dropped from a full queue".into())
+        );
         assert_eq!(code(&counters, 2, Some(&offline), Some(&refused)).0, 77);
     }
 }

@@ -24,12 +24,6 @@ use crate::common::units::parse_positive_duration;
     allow_negative_numbers = true
 )]
 pub struct SubscriberArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
-    #[command(flatten)]
-    log: LogArgs,
-
     /// A topic filter, $share/NAME/FILTER included; may be given several times
     #[arg(short, long, value_name = "FILTER", required = true)]
     topic: Vec<String>,
@@ -61,6 +55,12 @@ pub struct SubscriberArgs {
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
     summary: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What the subscriber is to do, checked.

@@ -134,7 +134,7 @@ struct Subscriber<'a> {
 impl<'a> Subscriber<'a> {
     fn start(config: &'a Config, client: Client, now: Instant) -> Self {
         let connection = config.connection.connection(config.run());
-        let mut link = Link::new(connection, client, config.connection.endpoint.to_string());
+        let mut link = Link::new(connection, client);
         link.start(now);
         Self {
             link,
@@ -180,13 +180,12 @@ impl<'a> Subscriber<'a> {
         if self.deadline.is_some_and(|at| now >= at) {
             // Without any connection it is not the messages that were late.
             let connection = self.link.connection();
-            let why = connection
-                .last_fault()
-                .filter(|_| !connection.ever_accepted());
-            let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
-            if let Some(fault) = why {
+            let unreached = !connection.ever_accepted();
+            let why = connection.why_offline().filter(|_| unreached);
+            if let Some(fault) = &why {
                 error!("{fault}");
             }
+            let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
             self.end(exit);
         }
     }

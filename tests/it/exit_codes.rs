@@ -118,7 +118,7 @@ fn a_broker_not_reached_within_the_flush_timeout_is_69() {
         .args(["--flush-timeout", "1.5", "--jitter", "0"])
         .run(SOON)
         .expect_code(69)
-        .expect_stderr("1 message is lost");
+        .expect_stderr("1 message lost");
     let about = Duration::from_millis(1_400)..Duration::from_secs(3);
     assert!(about.contains(&outcome.elapsed), "{outcome}");
 }

@@ -8,7 +8,7 @@ use super::{SECOND, origin, secs};
 
 fn connection(run: Run) -> Connection {
     let policy = Policy::new(SECOND, secs(32), secs(20), 0.0).unwrap();
-    Connection::new(run, secs(10), Backoff::new(policy))
+    Connection::new("h:1".into(), run, secs(10), Backoff::new(policy))
 }
 
 fn passing() -> Fault {

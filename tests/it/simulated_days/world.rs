@@ -82,7 +82,12 @@ impl Simulation {
             now,
             agenda: BTreeSet::from([(now, Happening::Reading), (now, Happening::LinkChanges)]),
             link_is_up: false,
-            connection: Connection::new(Run::Endless, second * 10, Backoff::new(policy)),
+            connection: Connection::new(
+                "h:1".into(),
+                Run::Endless,
+                second * 10,
+                Backoff::new(policy),
+            ),
             outbox: Outbox::new(
                 world.window,
                 second * 5,
