@@ -239,7 +239,7 @@ impl ConnectionConfig {
 /// one line on standard error.
 pub fn main<T: Parser>(
     program: &str,
-    run: impl FnOnce(T) -> Result<Exit, Fault>,
+    run: impl FnOnce(T) -> anyhow::Result<Exit>,
 ) -> std::process::ExitCode {
     client::init();
     let exit = match parse(std::env::args_os()) {
@@ -249,12 +249,19 @@ pub fn main<T: Parser>(
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(Exit::Success)
         }
-        Err(fault) => Err(fault),
+        Err(fault) => Err(fault.into()),
     };
-    let exit = exit.unwrap_or_else(|fault| {
+    let exit = exit.unwrap_or_else(|error| {
         // Without standard error there is only the exit code.
-        let _ = writeln!(io::stderr(), "{program}: {}", one_line(&fault.message));
-        fault.exit
+        let _ = writeln!(
+            io::stderr(),
+            "{program}: {}",
+            one_line(&format!("{error:#}"))
+        );
+        // What has no code of its own comes from the operating system.
+        error
+            .downcast_ref::<Fault>()
+            .map_or(Exit::Io, |fault| fault.exit)
     });
     exit.code().into()
 }

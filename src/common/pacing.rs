@@ -118,7 +118,13 @@ impl Drain {
         self.next_at.is_some()
     }
 
-    /// A reading went to the tail.
+    /// Whether the rate was set by hand, and is not ours to change.
+    #[must_use]
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand
+    }
+
+    /// A reading went to the tail, or would have if there had been room.
     pub fn arrived(&mut self) {
         if let Some(watch) = &mut self.watch {
             watch.arrivals += 1;
@@ -177,8 +183,13 @@ impl Drain {
         }
         #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
         let arrivals_per_s = watch.arrivals as f64 / elapsed.as_secs_f64();
+        let wanted = HEADROOM * arrivals_per_s;
+        if wanted <= rate {
+            // It is not the rate that holds them up.
+            return None;
+        }
         if !self.by_hand {
-            self.rate = DrainRate::PerSecond(HEADROOM * arrivals_per_s.max(rate));
+            self.rate = DrainRate::PerSecond(wanted);
             self.next_at = self.next_at.map(|at| at.min(now));
         }
         Some(Growing {

@@ -100,6 +100,12 @@ impl OfflineQueue {
         self.bytes
     }
 
+    /// Bytes that may wait.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     /// What a full queue does.
     #[must_use]
     pub fn behavior(&self) -> DropBehavior {
@@ -160,7 +166,8 @@ impl OfflineQueue {
     }
 }
 
-/// What a message counts against the byte limit.
-fn size(message: &Message) -> u64 {
+/// What a message counts against the byte limit: topic and payload.
+#[must_use]
+pub fn size(message: &Message) -> u64 {
     (message.draft.topic.len() + message.draft.payload.len()) as u64
 }

@@ -24,6 +24,22 @@ impl ExitNow {
     }
 }
 
+/// Ends the process after so long, if the loop has not: it may be stuck in a write.
+///
+/// # Errors
+///
+/// The operating system's, if there are no more threads to be had.
+pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("deadline".into())
+        .spawn(move || {
+            let (_never, wait) = mpsc::channel::<()>();
+            let _ = wait.recv_timeout(after);
+            std::process::exit(i32::from(exit.0.load(Ordering::Relaxed)));
+        })
+        .map(drop)
+}
+
 /// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
 /// the process.
 ///

@@ -90,7 +90,7 @@ pub struct PublisherArgs {
     )]
     queue_size: i64,
 
-    /// Bytes that may wait while offline
+    /// Bytes that may wait while offline; also the largest message
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size, help_heading = "Offline queue")]
     queue_bytes: u64,
 
@@ -98,7 +98,8 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "WHAT", help_heading = "Offline queue")]
     drop_behavior: Option<DropChoice>,
 
-    /// Messages per second out of the queue, or max; default: 2 for timed readings, else max
+    /// Messages per second out of the queue, or max; default: 2 for timed readings (more if
+    /// the queue would grow), else max
     #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = "Offline queue")]
     drain_rate: Option<DrainRate>,
 
@@ -114,7 +115,7 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
     deadline: Option<Duration>,
 
-    /// How long to flush after SIGINT or SIGTERM; a second signal ends at once
+    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal ends at once
     #[arg(long, value_name = "D", default_value = "5", value_parser = parse_duration)]
     stop_timeout: Duration,
 

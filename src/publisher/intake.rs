@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use log::warn;
+
 use super::args::{Config, SourceKind};
+use super::outbox::Room;
 use super::reading::Thermometer;
 use super::source::{Emit, Feed, Input};
 
@@ -43,6 +46,7 @@ pub struct Intake {
     origin: Origin,
     /// Read, but the outbox had no room yet.
     held: VecDeque<Item>,
+    held_bytes: u64,
     /// Messages that may still come.
     left: Option<u64>,
     interval: Duration,
@@ -50,6 +54,7 @@ pub struct Intake {
     tick_at: Option<Instant>,
     begun: bool,
     readings: u64,
+    warned_busy: bool,
     open: bool,
 }
 
@@ -71,6 +76,7 @@ impl Intake {
         Ok(Self {
             origin,
             held: VecDeque::new(),
+            held_bytes: 0,
             left: config.count,
             interval: config.interval,
             // The first reading waits for the first connection, so that it need not queue;
@@ -78,6 +84,7 @@ impl Intake {
             tick_at: config.source.is_timed().then_some(now + config.interval),
             begun: false,
             readings: 0,
+            warned_busy: false,
             open: true,
         })
     }
@@ -110,23 +117,26 @@ impl Intake {
 
     /// Takes what is due or at hand, and asks a source that can wait for as much as the
     /// outbox has room for.
-    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: usize) {
+    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: Room) {
         if !self.open {
             return;
         }
-        if self.left == Some(0) {
-            self.close();
-        } else if self.tick_at.is_some() {
+        if self.tick_at.is_some() {
             self.take_reading(now, time);
         } else {
             match &mut self.origin {
                 Origin::Feed(feed) => {
                     let left = self.left.and_then(|n| usize::try_from(n).ok());
-                    let most = room.min(left.unwrap_or(DEMAND)).min(DEMAND);
-                    feed.want(most.saturating_sub(self.held.len()));
+                    let most = room.messages.min(left.unwrap_or(DEMAND)).min(DEMAND);
+                    feed.want(
+                        most.saturating_sub(self.held.len()),
+                        room.bytes.saturating_sub(self.held_bytes),
+                    );
                 }
                 Origin::AtHand(message) => {
-                    self.held.extend(message.take().map(|payload| (1, payload)));
+                    if let Some(payload) = message.take() {
+                        self.put_back((1, payload));
+                    }
                     self.open = false;
                 }
                 Origin::Thermometer(_) => {}
@@ -136,29 +146,35 @@ impl Intake {
 
     /// The next message to offer.
     pub fn next_item(&mut self) -> Option<Item> {
-        self.held.pop_front()
+        let item = self.held.pop_front()?;
+        self.held_bytes -= item.1.len() as u64;
+        Some(item)
     }
 
     /// There was no room for it: it comes first again.
     pub fn put_back(&mut self, item: Item) {
+        self.held_bytes += item.1.len() as u64;
         self.held.push_front(item);
     }
 
     /// One message less to come.
     pub fn count_one(&mut self) {
         self.left = self.left.map(|n| n.saturating_sub(1));
+        if self.left == Some(0) {
+            self.close();
+        }
     }
 
     /// Takes what the source has sent.
     pub fn receive(&mut self, input: Input) -> Option<Trouble> {
         if let Origin::Feed(feed) = &mut self.origin {
-            feed.received();
+            feed.received(&input);
         }
         if !self.open {
             return None;
         }
         match input {
-            Input::Message { line, payload } => self.held.push_back((line, payload)),
+            Input::Message { line, payload } => self.hold((line, payload)),
             Input::TooLong { line } => return Some(Trouble::TooLong { line }),
             Input::Failed(why) => return Some(Trouble::Failed(why)),
             Input::End => self.open = false,
@@ -181,6 +197,7 @@ impl Intake {
     /// Forgets what was read and never accepted.
     pub fn forget_held(&mut self) {
         self.held.clear();
+        self.held_bytes = 0;
     }
 
     /// A timed reading, if it is due. One that a stopped clock has missed is not made up
@@ -196,14 +213,29 @@ impl Intake {
         } else {
             now + self.interval
         });
+        // One that waits for room is enough: this source can be asked to wait as well.
+        if !self.held.is_empty() {
+            return;
+        }
         match &mut self.origin {
             Origin::Thermometer(thermometer) => {
                 self.readings += 1;
-                self.held
-                    .push_back((self.readings, thermometer.read(time())));
+                let reading = thermometer.read(time());
+                self.hold((self.readings, reading));
             }
-            Origin::Feed(feed) if !feed.is_busy() => feed.want(1),
+            Origin::Feed(feed) if !feed.is_busy() => {
+                self.warned_busy = false;
+                feed.want(1, u64::MAX);
+            }
+            Origin::Feed(_) if !std::mem::replace(&mut self.warned_busy, true) => {
+                warn!("--exec: the command runs longer than --interval; waiting for it to end");
+            }
             Origin::Feed(_) | Origin::AtHand(_) => {}
         }
+    }
+
+    fn hold(&mut self, item: Item) {
+        self.held_bytes += item.1.len() as u64;
+        self.held.push_back(item);
     }
 }

@@ -7,5 +7,6 @@ pub mod outbox;
 pub mod reading;
 pub mod report;
 pub mod run;
+pub mod shelf;
 pub mod source;
 pub mod verdict;

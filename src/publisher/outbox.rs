@@ -10,10 +10,10 @@
 //!
 //! A message is on exactly one shelf from its acceptance to its one final outcome.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shelf::Shelf;
 use crate::common::limits;
 use crate::common::message::{Draft, Message, SeqProperty};
 use crate::common::pacing::{Drain, Growing};
@@ -34,6 +34,15 @@ impl SessionLimits {
         receive_maximum: 65_535,
         maximum_packet_size: limits::MAX_REMAINING_LENGTH,
     };
+}
+
+/// How much more the outbox takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// So many messages.
+    pub messages: usize,
+    /// So many bytes of topics and payloads, but for the last message, which may overshoot.
+    pub bytes: u64,
 }
 
 /// What became of a draft that was offered.
@@ -86,11 +95,19 @@ pub struct Outbox {
     queue: OfflineQueue,
     drain: Drain,
     online: Option<SessionLimits>,
-    ready: BTreeMap<u64, Arc<Message>>,
-    in_flight: BTreeMap<u64, Arc<Message>>,
+    ready: Shelf,
+    in_flight: Shelf,
     last_seq: u64,
     progress_at: Option<Instant>,
     held_until: Option<Instant>,
+}
+
+/// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
+const SLOW_LINE: u64 = 8 << 10;
+
+/// How long so many bytes may take.
+fn time_on_the_line(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1_000) / SLOW_LINE)
 }
 
 /// How long to wait after the broker said "not now" (quota exceeded, for one).
@@ -114,8 +131,8 @@ impl Outbox {
             queue,
             drain,
             online: None,
-            ready: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
+            ready: Shelf::default(),
+            in_flight: Shelf::default(),
             last_seq: 0,
             progress_at: None,
             held_until: None,
@@ -140,13 +157,24 @@ impl Outbox {
         &self.queue
     }
 
-    /// How many drafts a source that can wait should read now. A queue that drops does so
-    /// only while offline: on a connection even its sources wait.
+    /// How much a source that can wait should read now. Offline, a queue that drops takes
+    /// all there is; on a connection even its sources wait.
     #[must_use]
-    pub fn room(&self) -> usize {
-        match self.queue.behavior() {
-            DropBehavior::Newest | DropBehavior::Oldest if self.online.is_none() => usize::MAX,
-            _ => self.straight_room().saturating_add(self.queue.room()),
+    pub fn room(&self) -> Room {
+        let drops = self.queue.behavior() != DropBehavior::Block;
+        let messages = if drops && self.online.is_none() {
+            usize::MAX
+        } else {
+            self.straight_room().saturating_add(self.queue.room())
+        };
+        let under_way = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
+        Room {
+            messages,
+            bytes: if drops && self.online.is_none() {
+                self.queue.max_bytes()
+            } else {
+                self.queue.max_bytes().saturating_sub(under_way)
+            },
         }
     }
 
@@ -160,12 +188,13 @@ impl Outbox {
         });
         if self.straight_room() > 0 {
             self.last_seq = seq;
-            self.ready.insert(seq, message);
+            self.ready.insert(message);
             return Offered::Accepted {
                 seq,
                 evicted: Vec::new(),
             };
         }
+        self.make_room();
         match self.queue.push(Arc::clone(&message)) {
             Pushed::Stored { evicted } => {
                 self.last_seq = seq;
@@ -174,6 +203,7 @@ impl Outbox {
             }
             Pushed::Dropped => {
                 self.last_seq = seq;
+                self.drain.arrived();
                 Offered::Dropped { seq }
             }
             Pushed::Disabled if self.queue.behavior() != DropBehavior::Block => Offered::Refused,
@@ -218,18 +248,18 @@ impl Outbox {
             let Some(message) = self.next_waiting(now) else {
                 break;
             };
-            let (size, max) = (self.packet_size(&message), limits.maximum_packet_size);
-            if size > max {
+            let (packet, max) = (self.packet_size(&message), limits.maximum_packet_size);
+            if packet > max {
                 dead.push(Settled::Dead(
                     message,
-                    format!("{size} bytes are above the broker's maximum packet size of {max}"),
+                    format!("{packet} bytes are above the broker's maximum packet size of {max}"),
                 ));
                 continue;
             }
             if self.in_flight.is_empty() {
                 self.progress_at = Some(now);
             }
-            self.in_flight.insert(message.seq, Arc::clone(&message));
+            self.in_flight.insert(Arc::clone(&message));
             send.push(message);
         }
         (send, dead)
@@ -238,10 +268,10 @@ impl Outbox {
     /// The client has heard of a message. `None` if it is to be sent again, or unknown. An
     /// acknowledgement that is heard of after the end of its connection still counts.
     pub fn settle(&mut self, seq: u64, outcome: Outcome, now: Instant) -> Option<Settled> {
-        let oldest = self.in_flight.keys().next() == Some(&seq);
-        let message = match self.in_flight.remove(&seq) {
+        let oldest = self.in_flight.first() == Some(seq);
+        let message = match self.in_flight.remove(seq) {
             Some(message) => message,
-            None => self.ready.remove(&seq)?,
+            None => self.ready.remove(seq)?,
         };
         if oldest {
             self.progress_at = Some(now);
@@ -251,14 +281,14 @@ impl Outbox {
             Outcome::Refused(reason) => Some(Settled::Dead(message, reason)),
             Outcome::NotNow => {
                 self.held_until = Some(now + HOLD);
-                self.ready.insert(seq, message);
+                self.ready.insert(message);
                 None
             }
         }
     }
 
     /// Whether the oldest message in flight has waited for its acknowledgement longer than
-    /// the operation timeout. The clock starts anew with each in-order
+    /// the operation timeout and the time that a slow line takes for what is under way. The clock starts anew with each in-order
     /// acknowledgement: a slow link with a full window is not a dead one.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> bool {
@@ -283,8 +313,8 @@ impl Outbox {
     }
 
     fn acknowledgement_due(&self) -> Option<Instant> {
-        self.in_flight.keys().next()?;
-        Some(self.progress_at? + self.operation_timeout)
+        self.in_flight.first()?;
+        Some(self.progress_at? + self.operation_timeout + time_on_the_line(self.in_flight.bytes()))
     }
 
     /// The size of the PUBLISH packet, in bytes.
@@ -306,16 +336,33 @@ impl Outbox {
         }
     }
 
-    /// Places left in the window; none while offline.
+    /// On a connection a full queue makes room by sending sooner than its rate, unless that
+    /// was set by hand: what is taken online is not dropped while the window is open.
+    fn make_room(&mut self) {
+        if !self.drain.is_by_hand()
+            && self.held_until.is_none()
+            && self.queue.room() == 0
+            && self.free() > self.ready.len()
+            && let Some(head) = self.queue.pop()
+        {
+            self.ready.insert(head);
+        }
+    }
+
+    /// Places left in the window; none while offline, or while as many bytes are under way
+    /// as may wait in the queue.
     fn free(&self) -> usize {
         let window = self
             .online
             .map_or(0, |limits| self.max_in_flight.min(limits.receive_maximum));
+        if self.in_flight.bytes() >= self.queue.max_bytes() && !self.in_flight.is_empty() {
+            return 0;
+        }
         window.saturating_sub(self.in_flight.len())
     }
 
     fn next_waiting(&mut self, now: Instant) -> Option<Arc<Message>> {
-        if let Some((_, message)) = self.ready.pop_first() {
+        if let Some(message) = self.ready.pop_first() {
             return Some(message);
         }
         if !self.drain.permits(now, self.queue.len()) {

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 
 use super::verdict::Counters;
 use crate::common::escape::{escape, one_line};
@@ -88,8 +88,10 @@ impl Report {
 
     /// A timed reading came while offline, and there is no queue.
     pub fn refused_offline(&mut self, line: u64) {
-        self.rejected(line, "offline and the queue is disabled");
-        self.warn_once("readings are being refused: offline, and --queue-size is 0");
+        self.rejected(line, "cannot be sent now and the queue is disabled");
+        self.warn_once(
+            "readings are being refused: they cannot be sent now, and --queue-size is 0",
+        );
     }
 
     /// A message is longer than allowed.
@@ -138,25 +140,28 @@ impl Report {
         if self.error.is_none() && !self.buffer.is_empty() {
             let written = self.out.write_all(&self.buffer);
             self.error = written.and_then(|()| self.out.flush()).err();
+            if let Some(cause) = &self.error {
+                error!("standard output cannot be written: {cause}; nothing more is printed");
+            }
         }
         self.buffer.clear();
     }
 
     /// Prints the summary, and says whether all that was printed was taken.
     ///
-    /// # Errors
-    ///
-    /// The first error of standard output; nothing was printed after it.
-    pub fn finish(mut self, reconnects: u64, queued: u64, elapsed: Duration) -> io::Result<()> {
+    /// `false` if not.
+    #[must_use]
+    pub fn finish(mut self, reconnects: u64, queued: u64, elapsed: Duration) -> bool {
         self.counters.reconnects = reconnects;
         self.counters.queued = queued;
         self.counters.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
         if self.lines.summary {
-            let json = serde_json::to_string(&self.counters)?;
+            // Numbers have no way to fail.
+            let json = serde_json::to_string(&self.counters).unwrap_or_default();
             self.write(format!("{json}\n").as_bytes());
         }
         self.flush();
-        self.error.map_or(Ok(()), Err)
+        self.error.is_none()
     }
 
     fn receipt(&mut self, line: std::fmt::Arguments<'_>) {

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use log::{error, warn};
 
 use super::args::Config;
@@ -39,18 +40,24 @@ const BURST: usize = 64;
 /// MQTT 5's reason code.
 const NOT_AUTHORIZED: u8 = 0x87;
 
+/// What the loop has to come to its end by itself once the deadline has passed.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Publishes until the work is done, and says how it went.
 ///
 /// # Errors
 ///
-/// A fault that kept it from starting. What goes wrong later is logged, and in the code.
-pub fn run(config: &Config) -> Result<Exit, Fault> {
+/// What kept it from starting. What goes wrong later is logged, and in the code.
+pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
     let exit_now = signals::watch(config.stop_timeout, move || send(&stop, Event::Stop))
-        .map_err(|e| Fault::permanent(Exit::Io, format!("signals cannot be handled: {e}")))?;
-    let mut publisher = Publisher::start(config, &events, exit_now)
-        .map_err(|e| Fault::permanent(Exit::Io, format!("threads cannot be started: {e}")))?;
+        .context("signals cannot be handled")?;
+    if let Some(deadline) = config.deadline {
+        signals::end_at_latest(deadline + GRACE, exit_now.clone()).context("no more threads")?;
+    }
+    let mut publisher =
+        Publisher::start(config, &events, exit_now).context("threads cannot be started")?;
     loop {
         publisher.step(clock());
         if publisher.is_finished() {
@@ -374,12 +381,10 @@ impl<'a> Publisher<'a> {
         });
         let elapsed = clock().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
-        match self.report.finish(reconnects, queued, elapsed) {
-            Ok(()) => exit,
-            Err(cause) => {
-                error!("standard output cannot be written: {cause}");
-                exit.or_worse(Exit::Io)
-            }
+        if self.report.finish(reconnects, queued, elapsed) {
+            exit
+        } else {
+            exit.or_worse(Exit::Io)
         }
     }
 }

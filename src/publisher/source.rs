@@ -8,9 +8,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// How much of standard input is read at once.
 const BUFFER: usize = 64 << 10;
@@ -38,11 +42,28 @@ pub enum Input {
     Broken(io::Error),
 }
 
+impl Input {
+    /// Bytes of payload.
+    fn bytes(&self) -> u64 {
+        match self {
+            Input::Message { payload, .. } => payload.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+/// What may be read: so many messages, and none that begins after so many bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Demand {
+    messages: usize,
+    bytes: u64,
+}
+
 /// A source on a thread of its own. Dropping it asks for nothing more.
 #[derive(Debug)]
 pub struct Feed {
-    demand: Sender<usize>,
-    outstanding: usize,
+    demand: Sender<Demand>,
+    outstanding: Demand,
     command: Arc<Mutex<Running>>,
 }
 
@@ -109,7 +130,7 @@ impl Feed {
     }
 
     fn spawn(
-        work: impl FnOnce(&Receiver<usize>, &Mutex<Running>) + Send + 'static,
+        work: impl FnOnce(&Receiver<Demand>, &Mutex<Running>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, wanted) = mpsc::channel();
         let command = Arc::new(Mutex::new(Running::default()));
@@ -119,37 +140,43 @@ impl Feed {
             .spawn(move || work(&wanted, &running))?;
         Ok(Self {
             demand,
-            outstanding: 0,
+            outstanding: Demand::default(),
             command,
         })
     }
 
-    /// Asks for messages until `room` are on their way.
-    pub fn want(&mut self, room: usize) {
-        let more = room.saturating_sub(self.outstanding);
-        if more > 0 && self.demand.send(more).is_ok() {
-            self.outstanding += more;
+    /// Asks until so many messages and bytes are on their way.
+    pub fn want(&mut self, messages: usize, bytes: u64) {
+        let more = Demand {
+            messages: messages.saturating_sub(self.outstanding.messages),
+            bytes: bytes.saturating_sub(self.outstanding.bytes),
+        };
+        // Bytes alone matter only to one that has messages left to read.
+        let useful = more.messages > 0 || (self.is_busy() && more.bytes > 0);
+        if useful && self.demand.send(more).is_ok() {
+            self.outstanding.messages += more.messages;
+            self.outstanding.bytes += more.bytes;
         }
     }
 
     /// Whether something asked for has not come yet.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.outstanding > 0
+        self.outstanding.messages > 0
     }
 
     /// One of those asked for has come.
-    pub fn received(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+    pub fn received(&mut self, input: &Input) {
+        self.outstanding.messages = self.outstanding.messages.saturating_sub(1);
+        self.outstanding.bytes = self.outstanding.bytes.saturating_sub(input.bytes());
     }
 
     /// Ends a running command; no other is started.
     pub fn stop(&mut self) {
         let mut running = lock(&self.command);
         running.stopped = true;
-        if let Some(child) = &mut running.child {
-            // It may have ended by itself.
-            let _ = child.kill();
+        if let Some(child) = &running.child {
+            end(child);
         }
     }
 }
@@ -158,39 +185,56 @@ fn lock(command: &Mutex<Running>) -> MutexGuard<'_, Running> {
     command.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read_lines(input: impl Read, max: usize, demand: &Receiver<usize>, mut emit: impl Emit) {
+/// Ends a command and what it has started: it leads a process group. It may have ended by
+/// itself.
+fn end(child: &Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+}
+
+fn read_lines(input: impl Read, max: usize, demand: &Receiver<Demand>, mut emit: impl Emit) {
     let mut reader = BufReader::with_capacity(BUFFER, input);
     let mut line = 0;
-    let mut credit = 0usize;
+    let mut credit = Demand::default();
     loop {
-        if credit == 0 {
+        while credit.messages == 0 || credit.bytes == 0 {
             match demand.recv() {
-                Ok(more) => credit = more,
+                Ok(more) => credit.add(more),
                 Err(_) => return,
             }
         }
         while let Ok(more) = demand.try_recv() {
-            credit = credit.saturating_add(more);
+            credit.add(more);
         }
         let mut batch = Vec::new();
         loop {
             line += 1;
             let input = read_line(&mut reader, max, line);
             let last = matches!(input, Input::End | Input::Broken(_));
+            credit.messages -= 1;
+            credit.bytes = credit.bytes.saturating_sub(input.bytes());
             batch.push(input);
-            credit -= 1;
             if last {
                 emit(batch);
                 return;
             }
             // What is complete goes along; what would have to be waited for does not.
-            if credit == 0 || !reader.buffer().contains(&b'\n') {
+            let spent = credit.messages == 0 || credit.bytes == 0;
+            if spent || !reader.buffer().contains(&b'\n') {
                 break;
             }
         }
         if !emit(batch) {
             return;
         }
+    }
+}
+
+impl Demand {
+    fn add(&mut self, more: Demand) {
+        self.messages = self.messages.saturating_add(more.messages);
+        self.bytes = self.bytes.saturating_add(more.bytes);
     }
 }
 
@@ -239,6 +283,7 @@ fn run_command(
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .map_err(|e| {
                 format!("cannot be run: {e} (there is no shell: one word, one argument)")
@@ -253,7 +298,7 @@ fn run_command(
     // Out of the slot before waiting: whoever wants to end it must not wait for that.
     let mut child = lock(running).child.take().ok_or("has gone")?;
     if payload.len() > max {
-        let _ = child.kill();
+        end(&child);
     }
     let status = child.wait().map_err(|e| e.to_string())?;
     match read {

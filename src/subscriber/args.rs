@@ -36,7 +36,7 @@ pub struct SubscriberArgs {
     #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
     count: u64,
 
-    /// Exit 27 after this time
+    /// Exit 27 after this time (69 or worse if the broker was never reached)
     #[arg(short = 'W', long, value_name = "D", value_parser = parse_positive_duration)]
     timeout: Option<Duration>,
 

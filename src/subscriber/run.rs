@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use log::{debug, error, warn};
 use serde::Serialize;
 
@@ -49,17 +50,17 @@ struct Summary {
 ///
 /// # Errors
 ///
-/// A fault that kept it from starting. What goes wrong later is logged, and in the code.
-pub fn run(config: &Config) -> Result<Exit, Fault> {
+/// What kept it from starting. What goes wrong later is logged, and in the code.
+pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
     let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop))
-        .map_err(|e| Fault::permanent(Exit::Io, format!("signals cannot be handled: {e}")))?;
+        .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     let to_loop = events.clone();
     let notify = move |notice| send(&to_loop, Event::Sink(notice));
     let sink = Sink::stdout(config.style, Inbox::new(config.count), notify)
-        .map_err(|e| Fault::permanent(Exit::Io, format!("standard output: {e}")))?;
+        .context("standard output cannot be used")?;
     let sink = Arc::new(sink);
     let to_sink = Arc::clone(&sink);
     let to_loop = events;
@@ -70,7 +71,7 @@ pub fn run(config: &Config) -> Result<Exit, Fault> {
         })),
         move |event| send(&to_loop, Event::Client(event)),
     )
-    .map_err(|e| Fault::permanent(Exit::Io, format!("threads cannot be started: {e}")))?;
+    .context("threads cannot be started")?;
     let started = clock();
     let mut subscriber = Subscriber::start(config, client, started);
     while subscriber.exit.is_none() {
@@ -111,7 +112,7 @@ fn summarise(counts: Option<(u64, u64, u64)>, reconnects: u64, started: Instant)
 }
 
 /// What the end of standard output means. A reader that has seen enough and left is a clean
-/// end: what it has not read has not been acknowledged either.
+/// end: what could not be written has not been acknowledged.
 fn broken(cause: &io::Error) -> Exit {
     if cause.kind() == io::ErrorKind::BrokenPipe {
         debug!("standard output was closed");

@@ -9,8 +9,9 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::inbox::Inbox;
 use super::output::{Style, render};
@@ -28,11 +29,17 @@ pub enum Notice {
     Holding,
 }
 
+/// How long to wait for a write to end: 200 ms in all.
+const CLOSE_TRIES: u32 = 40;
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
+
 /// The end of the line.
 #[derive(Debug)]
 pub struct Sink<F> {
     style: Style,
     state: Mutex<State>,
+    /// The loop wants no more.
+    closing: AtomicBool,
     notify: F,
 }
 
@@ -61,6 +68,7 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
                 buffer: Vec::new(),
                 closed: false,
             }),
+            closing: AtomicBool::new(false),
             notify,
         })
     }
@@ -68,7 +76,7 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
     /// Writes a message and returns, or keeps it and does not.
     pub fn receive(&self, message: &Received<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.closed {
+        if !state.closed && !self.closing.load(Ordering::Relaxed) {
             match state.write(message, self.style) {
                 Ok(()) => {
                     state.inbox.take(message.seq.as_ref());
@@ -94,15 +102,20 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
         }
     }
 
-    /// Takes no more messages, and shows what was received; `None` while a write is stuck.
+    /// Takes no more messages, and shows what was received; `None` if a write is stuck.
     pub fn close<T>(&self, look: impl FnOnce(&Inbox) -> T) -> Option<T> {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        state.closed = true;
-        Some(look(&state.inbox))
+        self.closing.store(true, Ordering::Relaxed);
+        for _ in 0..CLOSE_TRIES {
+            match self.state.try_lock() {
+                Ok(state) => return Some(look(&state.inbox)),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    return Some(look(&poisoned.into_inner().inbox));
+                }
+                // A write that is under way is let end, one that is stuck is not waited for.
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(CLOSE_PAUSE),
+            }
+        }
+        None
     }
 }
 

@@ -25,8 +25,12 @@ enum Suspicion {
     /// Nothing: connect.
     #[default]
     None,
-    /// The server hung up without a word: ask, once, in the place of an attempt.
-    Unclear,
+    /// The server hung up in the handshake: ask in the place of an attempt, and connect if
+    /// the handshake goes well.
+    Handshake,
+    /// The server hung up after the handshake, without a word: ask, once, in the place of an
+    /// attempt. The server would see two connections if we connected as well.
+    Session,
     /// The probe has found a fault in TLS: while it does, a connect would fail as well.
     Tls,
     /// The probe found nothing, and the connect failed all the same: stop asking.
@@ -55,12 +59,12 @@ impl Diagnosis {
     ) -> Result<(), Fault> {
         match self.suspicion {
             Suspicion::None | Suspicion::Elsewhere => Ok(()),
-            Suspicion::Tls => {
+            Suspicion::Tls | Suspicion::Handshake => {
                 ask(config, loaded, deadline)?;
                 self.suspicion = Suspicion::Elsewhere;
                 Ok(())
             }
-            Suspicion::Unclear => {
+            Suspicion::Session => {
                 let found = ask(config, loaded, deadline);
                 self.suspicion = match &found {
                     Err(fault) if fault.permanent => Suspicion::Tls,
@@ -97,11 +101,11 @@ impl Diagnosis {
                 Err(fault) => fault,
             },
             Error::TcpConnectCompletionFailure => {
-                self.suspect(config);
+                self.suspect(config, Suspicion::Session);
                 closed_before_connack(config)
             }
             Error::TcpTlsConnectFailure if hint.in_handshake && hint.peer_closed => {
-                self.suspect(config);
+                self.suspect(config, Suspicion::Handshake);
                 probe::closed(endpoint)
             }
             Error::TcpTlsConnectFailure => self.ask_at_once(config, deadline),
@@ -112,9 +116,9 @@ impl Diagnosis {
         }
     }
 
-    fn suspect(&mut self, config: &Config) {
+    fn suspect(&mut self, config: &Config, what: Suspicion) {
         if config.endpoint.tls && self.suspicion == Suspicion::None {
-            self.suspicion = Suspicion::Unclear;
+            self.suspicion = what;
         }
     }
 
@@ -122,7 +126,7 @@ impl Diagnosis {
         let loaded = config.tls.load();
         match loaded.and_then(|loaded| ask(config, &loaded, deadline)) {
             Ok(()) => {
-                self.suspect(config);
+                self.suspect(config, Suspicion::Session);
                 closed_before_connack(config)
             }
             Err(fault) => {

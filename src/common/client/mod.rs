@@ -76,8 +76,6 @@ pub struct Config {
 pub struct Accepted {
     /// The version that both speak: 5, or 4 for MQTT 3.1.1.
     pub mqtt_version: u8,
-    /// Whether the broker still had our session.
-    pub session_present: bool,
     /// Unacknowledged QoS 1 and 2 messages the broker takes.
     pub receive_maximum: Option<u16>,
     /// The largest packet the broker takes, in bytes.

@@ -59,12 +59,8 @@ pub(super) fn probe(
         return Ok(());
     }
     let failed = Failed::default();
-    let context = context(files, loaded, Arc::clone(&failed)).map_err(|e| {
-        Fault::permanent(
-            Exit::Config,
-            format!("{endpoint}: TLS cannot be set up: {}", reasons(&e)),
-        )
-    })?;
+    let context =
+        context(files, loaded, Arc::clone(&failed)).map_err(|e| setup_fault(endpoint, &e))?;
     let begun = clock();
     let mut tls = handshake(endpoint, files, &context, &failed, stream)?;
     let patience = afterthought(clock().saturating_duration_since(begun));
@@ -151,18 +147,10 @@ fn handshake(
     failed_certificate: &Failed,
     stream: TcpStream,
 ) -> Result<SslStream<TcpStream>, Fault> {
-    let ssl = prepare(endpoint, context).map_err(|e| {
-        Fault::permanent(
-            Exit::Config,
-            format!("{endpoint}: TLS cannot be set up: {}", reasons(&e)),
-        )
-    })?;
+    let ssl = prepare(endpoint, context).map_err(|e| setup_fault(endpoint, &e))?;
     match ssl.connect(stream) {
         Ok(tls) => Ok(tls),
-        Err(HandshakeError::SetupFailure(stack)) => Err(Fault::permanent(
-            Exit::Config,
-            format!("{endpoint}: TLS cannot be set up: {}", reasons(&stack)),
-        )),
+        Err(HandshakeError::SetupFailure(stack)) => Err(setup_fault(endpoint, &stack)),
         Err(HandshakeError::WouldBlock(_)) => Err(Fault::passing(
             Exit::Unavailable,
             format!(
@@ -197,6 +185,17 @@ fn prepare(endpoint: &Endpoint, context: &SslContext) -> Result<Ssl, ErrorStack>
         ssl.param_mut().set_host(&endpoint.host)?;
     }
     Ok(ssl)
+}
+
+/// TLS could not even begin. What the system refused (no more descriptors) may pass.
+fn setup_fault(endpoint: &Endpoint, stack: &ErrorStack) -> Fault {
+    let why = reasons(stack);
+    let message = format!("{endpoint}: TLS cannot be set up: {why}");
+    if why.contains("system lib") {
+        Fault::passing(Exit::Io, message)
+    } else {
+        Fault::permanent(Exit::Config, message)
+    }
 }
 
 /// The peer hung up in the handshake.

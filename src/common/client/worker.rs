@@ -16,7 +16,7 @@ use super::probe;
 use super::session::{Hint, Session};
 use super::tls::Loaded;
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
-use crate::common::event_loop::wall_clock;
+use crate::common::event_loop::{clock, wall_clock};
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::{Message, Qos};
 
@@ -171,6 +171,10 @@ impl<N: Fn(Event)> Worker<N> {
 
     fn connect(&mut self, generation: u64, deadline: Instant) {
         self.deadline = Some(deadline);
+        if clock() >= deadline {
+            // It lay behind one that hung; the loop has given it up long ago.
+            return;
+        }
         self.v5 = self.config.version != Version::V311;
         if let Err(fault) = self.attempt(generation) {
             self.ended(generation, fault);
@@ -267,14 +271,12 @@ impl<N: Fn(Event)> Worker<N> {
 
     fn accepted(&mut self, generation: u64, response: &ServerResponse) {
         self.diagnosis.acquit();
-        let connack = response.connect_response().unwrap_or_default();
         let properties = response.properties();
         let number = |code| properties.get_int(code);
         (self.notify)(Event::Connected {
             generation,
             accepted: Accepted {
                 mqtt_version: if self.v5 { 5 } else { 4 },
-                session_present: connack.session_present,
                 receive_maximum: number(PropertyCode::ReceiveMaximum)
                     .and_then(|n| u16::try_from(n).ok()),
                 maximum_packet_size: properties

@@ -6,7 +6,7 @@ use iot_pubsub::common::pacing::{Drain, DrainRate};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue};
 use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
 
-use super::{draft, origin, secs};
+use super::{SECOND, draft, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: DrainRate) -> Outbox {
     let queue = OfflineQueue::new(Capacity::from_signed(size), u64::MAX, drop);
@@ -94,7 +94,7 @@ fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
     let mut blocking = outbox(1, DropBehavior::Block, 100, DrainRate::Max);
     blocking.offer(draft("a"), 0);
     assert_eq!(blocking.offer(draft("b"), 0), Offered::Full(draft("b")));
-    assert_eq!(blocking.room(), 0);
+    assert_eq!(blocking.room().messages, 0);
 }
 
 #[test]
@@ -176,11 +176,62 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 2);
     outbox.dispatch(now);
-    assert_eq!(outbox.wake_at(), Some(now + secs(5)));
+    let due = outbox.wake_at().unwrap() - now;
+    assert!((secs(5)..secs(5) + SECOND / 10).contains(&due), "{due:?}");
     assert!(!outbox.overdue(now + secs(4)));
     outbox.settle(1, Outcome::Delivered, now + secs(4));
     assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
-    assert!(outbox.overdue(now + secs(9)));
+    assert!(outbox.overdue(now + secs(9) + SECOND / 10));
     outbox.disconnected();
     assert!(!outbox.overdue(now + secs(99)));
+}
+
+#[test]
+fn better_a_full_queue_drops_nothing_while_the_window_is_open() {
+    let now = origin();
+    let mut outbox = outbox(3, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
+    offer(&mut outbox, 3);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    for n in 0..20 {
+        let offered = outbox.offer(draft(&n.to_string()), 0);
+        assert!(matches!(offered, Offered::Accepted { .. }), "{offered:?}");
+    }
+    let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
+        .into_iter()
+        .map(|sent| sent.0)
+        .collect();
+    assert_eq!(order, (1..=23).collect::<Vec<_>>());
+}
+
+#[test]
+fn better_a_large_message_has_the_time_that_a_slow_line_takes() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    let mut large = draft("");
+    large.payload = vec![0; 800 << 10];
+    outbox.offer(large, 0);
+    outbox.dispatch(now);
+    assert!(!outbox.overdue(now + secs(5 + 99)), "64 kbit/s");
+    assert!(outbox.overdue(now + secs(5 + 102)));
+}
+
+#[test]
+fn better_what_is_under_way_is_bounded_in_bytes() {
+    let now = origin();
+    let queue = OfflineQueue::new(Capacity::Messages(20), 1_000, DropBehavior::Block);
+    let drain = Drain::new(DrainRate::Max, false);
+    let mut outbox = Outbox::new(100, secs(5), None, queue, drain);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    assert_eq!(outbox.room().bytes, 1_000);
+    for _ in 0..3 {
+        let mut half = draft("");
+        half.payload = vec![0; 500];
+        outbox.offer(half, 0);
+        outbox.dispatch(now);
+    }
+    assert_eq!(outbox.room().bytes, 0);
+    assert_eq!(outbox.in_flight(), 2);
+    outbox.settle(1, Outcome::Delivered, now);
+    assert_eq!(outbox.dispatch(now).0.len(), 1);
 }
