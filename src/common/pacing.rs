@@ -25,7 +25,8 @@ const CATCH_UP: Duration = Duration::from_millis(50);
 /// short queue is not full before the answer.
 const WATCH_ARRIVALS: u64 = 4;
 
-/// A raised rate is this many times the arrivals' or the configured one.
+/// A raised rate is this many times what would just do: the arrivals' rate, or what is left
+/// over the time that is left.
 const HEADROOM: f64 = 2.0;
 
 /// What the backlog looked like at the last look.

@@ -17,7 +17,7 @@ use super::shelf::Shelf;
 use crate::common::limits;
 use crate::common::message::{Draft, Message, SeqProperty};
 use crate::common::pacing::{Drain, Growing};
-use crate::common::queue::{DropBehavior, OfflineQueue, Pushed};
+use crate::common::queue::{DropBehavior, OfflineQueue, Pushed, size};
 
 /// What the broker allows on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub enum Offered {
         /// Its number: the receiver sees the gap.
         seq: u64,
     },
-    /// Offline, and the queue is off.
+    /// It cannot go out now, and the queue is off.
     Refused,
     /// The source has to wait; the draft comes back.
     Full(Draft),
@@ -194,7 +194,7 @@ impl Outbox {
                 evicted: Vec::new(),
             };
         }
-        self.make_room();
+        self.make_room(size(&message));
         match self.queue.push(Arc::clone(&message)) {
             Pushed::Stored { evicted } => {
                 self.last_seq = seq;
@@ -288,8 +288,9 @@ impl Outbox {
     }
 
     /// Whether the oldest message in flight has waited for its acknowledgement longer than
-    /// the operation timeout and the time that a slow line takes for what is under way. The clock starts anew with each in-order
-    /// acknowledgement: a slow link with a full window is not a dead one.
+    /// the operation timeout and the time that a slow line takes for what is under way. The
+    /// clock starts anew with each in-order acknowledgement: a slow link with a full window
+    /// is not a dead one.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> bool {
         self.acknowledgement_due().is_some_and(|due| now >= due)
@@ -338,10 +339,11 @@ impl Outbox {
 
     /// On a connection a full queue makes room by sending sooner than its rate, unless that
     /// was set by hand: what is taken online is not dropped while the window is open.
-    fn make_room(&mut self) {
-        if !self.drain.is_by_hand()
-            && self.held_until.is_none()
-            && self.queue.room() == 0
+    fn make_room(&mut self, bytes: u64) {
+        if self.drain.is_by_hand() || self.held_until.is_some() {
+            return;
+        }
+        while !self.queue.fits(bytes)
             && self.free() > self.ready.len()
             && let Some(head) = self.queue.pop()
         {

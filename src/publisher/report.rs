@@ -86,7 +86,7 @@ impl Report {
         self.warn_once("readings are being dropped: the queue is full; see --queue-size");
     }
 
-    /// A timed reading came while offline, and there is no queue.
+    /// A message can neither go out now nor wait.
     pub fn refused_offline(&mut self, line: u64) {
         self.rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_once(

@@ -38,8 +38,8 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(5);
 pub struct Sink<F> {
     style: Style,
     state: Mutex<State>,
-    /// The loop wants no more.
-    closing: AtomicBool,
+    /// No further message is wanted, or can be written.
+    closed: AtomicBool,
     notify: F,
 }
 
@@ -49,7 +49,6 @@ struct State {
     /// Standard output without the standard library's line buffer: one write a message.
     out: File,
     buffer: Vec<u8>,
-    closed: bool,
 }
 
 impl<F: Fn(Notice) + Send + Sync> Sink<F> {
@@ -66,9 +65,8 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
                 inbox,
                 out: out.into(),
                 buffer: Vec::new(),
-                closed: false,
             }),
-            closing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             notify,
         })
     }
@@ -76,12 +74,12 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
     /// Writes a message and returns, or keeps it and does not.
     pub fn receive(&self, message: &Received<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.closed && !self.closing.load(Ordering::Relaxed) {
+        if !self.closed.load(Ordering::Relaxed) {
             match state.write(message, self.style) {
                 Ok(()) => {
                     state.inbox.take(message.seq.as_ref());
-                    state.closed = state.inbox.is_full();
-                    let done = state.closed;
+                    let done = state.inbox.is_full();
+                    self.closed.fetch_or(done, Ordering::Relaxed);
                     // The loop looks into the sink as soon as it hears of this.
                     drop(state);
                     if done {
@@ -90,7 +88,7 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
                     return;
                 }
                 Err(error) => {
-                    state.closed = true;
+                    self.closed.store(true, Ordering::Relaxed);
                     (self.notify)(Notice::Broken(error));
                 }
             }
@@ -104,7 +102,7 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
 
     /// Takes no more messages, and shows what was received; `None` if a write is stuck.
     pub fn close<T>(&self, look: impl FnOnce(&Inbox) -> T) -> Option<T> {
-        self.closing.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
         for _ in 0..CLOSE_TRIES {
             match self.state.try_lock() {
                 Ok(state) => return Some(look(&state.inbox)),

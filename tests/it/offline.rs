@@ -110,11 +110,11 @@ fn of_seven_readings_a_queue_of_five_keeps_the_newest_if_it_drops_the_oldest() {
 
 #[test]
 fn every_line_arrives_though_the_broker_restarts_twice_in_the_middle() {
-    const COUNT: usize = 20_000;
+    const COUNT: usize = 100_000;
     let mut broker = Broker::builder().persistent().start();
     let witness = Witness::start(&broker, "lines");
     // A network in between keeps the window full, so that each restart catches it so.
-    let proxy = Proxy::start(broker.port(), Duration::from_millis(8));
+    let proxy = Proxy::start(broker.port(), Duration::from_millis(2));
     let running = Program::publisher()
         .at_port(proxy.port())
         .args(["--topic", "lines", "-l", "--summary"])
@@ -183,6 +183,24 @@ fn stdin_is_read_only_as_far_as_the_queue_has_room_before_the_first_connection_t
     let accepted = receipts(&outcome.stdout.texts(), "accepted ");
     assert!(accepted.into_iter().eq(1..=COUNT as u64));
     drop(broker);
+}
+
+#[test]
+fn stdin_is_read_only_as_far_as_the_queue_has_room_in_bytes() {
+    let lines = format!("{}\n", "x".repeat(500_000)).repeat(40);
+    let read = Arc::new(AtomicUsize::new(0));
+    let running = Program::publisher()
+        .at_port(free_port())
+        .args(["--topic", "lines", "-l", "--receipts"])
+        .args(["--queue-size", "-1", "--queue-bytes", "1MiB"])
+        .stdin(Counted(Cursor::new(lines), Arc::clone(&read)))
+        .start();
+    running.stdout_line(SOON, |line| line == "accepted 2");
+    let more = wait_until(Duration::from_secs(1), || running.stdout.count() > 2);
+    assert!(!more, "{running}");
+    // Beyond what is accepted: the rest of one line, and the buffers on the way.
+    let read = read.load(Ordering::SeqCst);
+    assert!(read <= 2_000_000, "{read} bytes were taken");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn a_second_signal_ends_it_at_once() {
 
 /// The publisher with a stdout that nobody reads, full from the start or soon: it is stuck
 /// in a write. The file has to stay open.
-fn with_blocked_stdout(port: u16, fifo: &Path, full: bool) -> (Running, File) {
+fn with_blocked_stdout(port: u16, fifo: &Path, full: bool, more: &[&str]) -> (Running, File) {
     mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     let both_ends = OpenOptions::new()
         .read(true)
@@ -157,6 +157,7 @@ fn with_blocked_stdout(port: u16, fifo: &Path, full: bool) -> (Running, File) {
         .at_plain_port(port)
         .args(["--topic", "t", "-l", "--receipts", "--queue-size", "-1"])
         .args(["--stop-timeout", "1", "--operation-timeout", "60"])
+        .args(more)
         .stdin(Cursor::new("line\n".repeat(100_000)))
         .start();
     await_standstill(&running);
@@ -168,7 +169,7 @@ fn a_blocked_stdout_does_not_hold_up_the_end() {
     let dir = temp_dir();
     for (name, signal) in [("term", Signal::SIGTERM), ("int", Signal::SIGINT)] {
         let fifo = dir.path().join(name);
-        let (running, _unread) = with_blocked_stdout(free_port(), &fifo, false);
+        let (running, _unread) = with_blocked_stdout(free_port(), &fifo, false, &[]);
         stop(running, signal, SECOND * 3 / 2, 69);
     }
 }
@@ -179,11 +180,21 @@ fn what_a_blocked_stdout_kept_from_being_sent_counts_as_lost() {
     let broker = ScriptedBroker::script().plain();
     for (name, full) in [("full soon", false), ("full", true)] {
         let fifo = dir.path().join(name);
-        let (running, _unread) = with_blocked_stdout(broker.port(), &fifo, full);
+        let (running, _unread) = with_blocked_stdout(broker.port(), &fifo, full, &[]);
         // More has been read than the broker has got.
         stop(running, Signal::SIGTERM, SECOND * 3 / 2, 69);
     }
     assert!(broker.publishes().len() < 100_000);
+}
+
+#[test]
+fn a_blocked_stdout_does_not_hold_up_the_deadline() {
+    let dir = temp_dir();
+    let broker = ScriptedBroker::script().plain();
+    let fifo = dir.path().join("full");
+    let deadline = ["--deadline", "3"];
+    let (running, _unread) = with_blocked_stdout(broker.port(), &fifo, true, &deadline);
+    running.finish(SECOND * 4).expect_code(69);
 }
 
 /// Until the process has used no more processor time for a while: it is stuck in a write.

@@ -1,7 +1,7 @@
 //! One Paho client, from its creation to its end: one attempt, at most one connection.
 //!
 //! A session is never used again. Everything Paho says on its own threads is turned into a
-//! command for the worker (`Notice`); nothing is decided or waited for there.
+//! command for the worker; nothing is decided or waited for there.
 
 use std::collections::VecDeque;
 use std::future::Future;
