@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser};
@@ -216,9 +215,9 @@ impl ConnectionConfig {
         Connection::new(host, run, self.connect_timeout, Backoff::new(self.policy))
     }
 
-    /// What the client needs. `stream` goes into the `seq` property of what is published.
+    /// What the client needs. `sequence` is whether what is published carries `seq`.
     #[must_use]
-    pub fn client(&self, max_in_flight: usize, stream: Option<Arc<str>>) -> client::Config {
+    pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {
         client::Config {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
@@ -230,7 +229,7 @@ impl ConnectionConfig {
             keep_alive: self.keep_alive,
             connect_timeout: self.connect_timeout,
             max_in_flight,
-            stream,
+            sequence,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// MQTT's quality of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,17 @@ impl Qos {
     #[must_use]
     pub const fn level(self) -> u8 {
         self as u8
+    }
+
+    /// The QoS with that number; none for any other than 0 to 2.
+    #[must_use]
+    pub const fn from_level(level: u8) -> Option<Self> {
+        match level {
+            0 => Some(Qos::AtMostOnce),
+            1 => Some(Qos::AtLeastOnce),
+            2 => Some(Qos::ExactlyOnce),
+            _ => None,
+        }
     }
 }
 
@@ -54,10 +66,20 @@ pub struct Draft {
 /// A message that the publisher answers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its number in the stream, from 1.
+    /// Its place in this run's order of sending, from 1.
+    pub key: u64,
+    /// The stream that numbers it: this run's, or the queue file's.
+    pub stream: Arc<str>,
+    /// Its number in the stream, from 1; 0 as long as it has none.
     pub seq: u64,
     /// Unix time of acceptance in milliseconds.
     pub accepted_ms: u64,
+    /// Unix time in milliseconds after which it is not to be sent any more.
+    pub expires_ms: Option<u64>,
+    /// The same on the clock that never goes back.
+    pub expires_at: Option<Instant>,
+    /// Connections lost with it at the head, in runs before this one.
+    pub attempts: u32,
     /// What was asked for.
     pub draft: Draft,
 }
@@ -78,11 +100,11 @@ impl SeqProperty {
     /// The name of the user property.
     pub const NAME: &'static str = "seq";
 
-    /// The property of a message in `stream`.
+    /// The property of a message.
     #[must_use]
-    pub fn of(stream: &str, message: &Message) -> Self {
+    pub fn of(message: &Message) -> Self {
         Self {
-            stream: stream.to_owned(),
+            stream: message.stream.to_string(),
             seq: message.seq,
             accepted_ms: message.accepted_ms,
         }

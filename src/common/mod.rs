@@ -15,4 +15,5 @@ pub mod message;
 pub mod pacing;
 pub mod queue;
 pub mod signals;
+pub mod store;
 pub mod units;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs, random_hex};
+use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
 use crate::common::connection::Run;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
@@ -17,7 +17,7 @@ use crate::common::limits;
 use crate::common::logging::Verbosity;
 use crate::common::message::Qos;
 use crate::common::pacing::DrainRate;
-use crate::common::queue::{Capacity, DropBehavior};
+use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
 
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
@@ -80,28 +80,42 @@ pub struct PublisherArgs {
     #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
     count: u64,
 
-    /// Messages that may wait while offline; -1 for no limit but --queue-bytes, 0 for none
+    /// Keep messages in this file until they are delivered: they outlive the process; it is
+    /// made if it does not exist
+    #[arg(long, value_name = "FILE", help_heading = "Offline queue")]
+    queue: Option<PathBuf>,
+
+    /// Messages that may wait; -1 for no limit but --queue-bytes, 0 for none; default: 20 in
+    /// memory, -1 with --queue
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 20,
         allow_negative_numbers = true,
         help_heading = "Offline queue"
     )]
-    queue_size: i64,
+    queue_size: Option<i64>,
 
-    /// Bytes that may wait while offline; also the largest message
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size, help_heading = "Offline queue")]
-    queue_bytes: u64,
+    /// Bytes that may wait, also the largest message; default: 64MiB in memory, 1GiB with
+    /// --queue
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Offline queue")]
+    queue_bytes: Option<u64>,
 
     /// What a full queue drops; default: newest for timed readings, block for stdin and files
     #[arg(long, value_name = "WHAT", help_heading = "Offline queue")]
     drop_behavior: Option<DropChoice>,
 
-    /// Messages per second out of the queue, or max; default: 2 for timed readings (more if
-    /// the queue would grow), else max
+    /// Messages per second out of the queue, or max; default: 2 for timed readings in memory
+    /// (more if the queue would grow), else max
     #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = "Offline queue")]
     drain_rate: Option<DrainRate>,
+
+    /// Do not send what has waited longer than this
+    #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = "Offline queue")]
+    expiry: Option<Duration>,
+
+    /// Connections lost with the same message at the head before it goes to the dead letters
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Offline queue")]
+    max_attempts: u32,
 
     /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
@@ -191,12 +205,8 @@ pub struct Config {
     pub count: Option<u64>,
     /// The largest payload in bytes.
     pub max_payload: usize,
-    /// Messages that may wait.
-    pub capacity: Capacity,
-    /// Bytes that may wait.
-    pub queue_bytes: u64,
-    /// What a full queue does.
-    pub drop_behavior: DropBehavior,
+    /// How much may wait, and what a full queue does.
+    pub limits: Limits,
     /// The draining rate.
     pub drain_rate: DrainRate,
     /// Whether the rate was set by hand: then it is never raised.
@@ -215,8 +225,14 @@ pub struct Config {
     pub summary: bool,
     /// Whether to print what is delivered.
     pub verbose: bool,
-    /// The name of this run in the `seq` property.
-    pub stream: Option<Arc<str>>,
+    /// Whether messages carry the `seq` property.
+    pub sequence: bool,
+    /// The file of the durable queue.
+    pub queue: Option<PathBuf>,
+    /// How long a message may wait.
+    pub expiry: Option<Duration>,
+    /// Connections lost with one message at the head before it is given up.
+    pub max_attempts: u32,
 }
 
 impl Config {
@@ -246,11 +262,18 @@ impl PublisherArgs {
     pub fn check(self) -> Result<Config, Fault> {
         limits::check_topic_name(&self.topic)
             .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&self.topic))))?;
-        let capacity = Capacity::from_signed(self.queue_size);
+        let durable = self.queue.is_some();
+        let (size, bytes) = if durable {
+            (-1, 1 << 30)
+        } else {
+            (20, 64 << 20)
+        };
+        let capacity = Capacity::from_signed(self.queue_size.unwrap_or(size));
+        let max_bytes = self.queue_bytes.unwrap_or(bytes);
         let limit = limits::max_payload(self.topic.len());
         let max_payload = match capacity {
             Capacity::Disabled => limit,
-            _ => limit.min(usize::try_from(self.queue_bytes).unwrap_or(usize::MAX)),
+            _ => limit.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
         };
         let source = match (self.message, self.file) {
             (Some(text), _) => SourceKind::Message(text.into_bytes()),
@@ -270,15 +293,20 @@ impl PublisherArgs {
             interval: self.interval,
             count: (self.count > 0).then_some(self.count),
             max_payload,
-            capacity,
-            queue_bytes: self.queue_bytes,
-            drop_behavior: match self.drop_behavior {
-                Some(DropChoice::Newest) => DropBehavior::Newest,
-                Some(DropChoice::Oldest) => DropBehavior::Oldest,
-                None if timed => DropBehavior::Newest,
-                Some(DropChoice::Block) | None => DropBehavior::Block,
+            limits: Limits {
+                capacity,
+                max_bytes,
+                behavior: match self.drop_behavior {
+                    Some(DropChoice::Newest) => DropBehavior::Newest,
+                    Some(DropChoice::Oldest) => DropBehavior::Oldest,
+                    None if timed => DropBehavior::Newest,
+                    Some(DropChoice::Block) | None => DropBehavior::Block,
+                },
             },
-            drain_rate: self.drain_rate.unwrap_or(if timed {
+            queue: self.queue,
+            expiry: self.expiry,
+            max_attempts: self.max_attempts,
+            drain_rate: self.drain_rate.unwrap_or(if timed && !durable {
                 DrainRate::PerSecond(2.0)
             } else {
                 DrainRate::Max
@@ -291,7 +319,7 @@ impl PublisherArgs {
             receipts: self.receipts,
             summary: self.summary,
             verbose: self.verbose,
-            stream: (!self.no_sequence).then(|| random_hex().into()),
+            sequence: !self.no_sequence,
             source,
         })
     }

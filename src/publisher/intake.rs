@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use log::warn;
 
 use super::args::{Config, SourceKind};
-use super::outbox::Room;
 use super::reading::Thermometer;
 use super::source::{Emit, Feed, Input};
+use crate::common::queue::Room;
 
 /// A source that can wait is asked for so many messages at most.
 const DEMAND: usize = 1_024;

@@ -3,10 +3,10 @@
 pub mod args;
 pub mod broker;
 pub mod intake;
+pub mod keeper;
 pub mod outbox;
 pub mod reading;
 pub mod report;
 pub mod run;
-pub mod shelf;
 pub mod source;
 pub mod verdict;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::{error, warn};
 
+use super::outbox::ledger::Receipt;
 use super::verdict::Counters;
 use crate::common::escape::{escape, one_line};
 use crate::common::message::Message;
@@ -53,14 +54,29 @@ impl Report {
         }
     }
 
-    /// The publisher answers for a message.
-    pub fn accepted(&mut self, seq: u64) {
-        self.counters.accepted += 1;
-        self.receipt(format_args!("accepted {seq}"));
+    /// Something has become of a message.
+    pub fn record(&mut self, receipt: &Receipt) {
+        match receipt {
+            Receipt::Accepted { seq } => {
+                self.counters.accepted += 1;
+                self.receipt(format_args!("accepted {seq}"));
+            }
+            Receipt::Delivered(message) => self.delivered(message),
+            Receipt::DeliveredElsewhere { seq } => {
+                self.counters.delivered += 1;
+                self.receipt(format_args!("delivered {seq}"));
+            }
+            Receipt::Dropped { seq, reason } => self.dropped(*seq, reason),
+            Receipt::Expired { seq } => {
+                self.counters.expired += 1;
+                self.receipt(format_args!("expired {seq}"));
+                self.warn_once("readings are too old to be sent: see --expiry");
+            }
+            Receipt::Dead { seq, topic, reason } => self.dead(*seq, topic.as_deref(), reason),
+        }
     }
 
-    /// A message has arrived.
-    pub fn delivered(&mut self, message: &Message) {
+    fn delivered(&mut self, message: &Message) {
         self.counters.delivered += 1;
         self.receipt(format_args!("delivered {}", message.seq));
         if self.lines.verbose {
@@ -78,9 +94,7 @@ impl Report {
         }
     }
 
-    /// A message was lost to a full queue. One that had been accepted before no longer
-    /// counts as such: nobody answers for it now.
-    pub fn dropped(&mut self, seq: u64, reason: &str) {
+    fn dropped(&mut self, seq: u64, reason: &str) {
         self.counters.dropped += 1;
         self.receipt(format_args!("dropped {seq} {reason}"));
         self.warn_once("readings are being dropped: the queue is full; see --queue-size");
@@ -127,10 +141,17 @@ impl Report {
         self.receipt(format_args!("rejected {line} {reason}"));
     }
 
-    /// A message will never be delivered.
-    pub fn dead(&mut self, message: &Message, reason: &str) {
-        let (seq, topic) = (message.seq, &message.draft.topic);
-        warn!("{topic}: message {seq} cannot be delivered: {reason}");
+    /// Messages in the queue are not what was written.
+    pub fn damaged(&mut self, count: usize) {
+        error!(
+            "{count} messages in the queue are damaged: they are with the dead letters, not sent"
+        );
+        self.counters.dead += count as u64;
+    }
+
+    fn dead(&mut self, seq: u64, topic: Option<&str>, reason: &str) {
+        let topic = topic.map(|topic| format!("{topic}: ")).unwrap_or_default();
+        warn!("{topic}message {seq} cannot be delivered: {reason}");
         self.counters.dead += 1;
         self.receipt(format_args!("dead {seq} {reason}"));
     }

@@ -1,5 +1,7 @@
 //! How a run went: the exit code and the last line of the log. PURE.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::common::fault::{Exit, Fault};
@@ -32,8 +34,12 @@ pub struct Counters {
 pub struct Verdict<'a> {
     /// What became of the messages.
     pub counters: &'a Counters,
-    /// Messages read or accepted that have come to no end.
-    pub undelivered: usize,
+    /// Messages read or accepted that have come to no end and are kept nowhere.
+    pub lost: usize,
+    /// Messages that wait in the queue file.
+    pub kept: usize,
+    /// The queue file, if there is one.
+    pub queue: Option<&'a Path>,
     /// Why there is no connection, if there is none.
     pub offline: Option<Fault>,
     /// What ended the run before its work was done.
@@ -51,9 +57,22 @@ impl Verdict<'_> {
         if counters.dropped + counters.rejected + counters.dead > 0 {
             exit = exit.or_worse(Exit::Data);
         }
-        if self.undelivered > 0 {
-            let why = self.offline.as_ref();
-            exit = exit.or_worse(why.map_or(Exit::Unavailable, |fault| fault.exit));
+        if counters.expired > 0 {
+            exit = exit.or_worse(Exit::Data);
+        }
+        if self.lost > 0 {
+            exit = exit.or_worse(Exit::Unavailable);
+        }
+        if self.kept > 0 {
+            exit = exit.or_worse(Exit::Deferred);
+        }
+        if self.lost + self.kept > 0
+            && let Some(why) = self
+                .offline
+                .as_ref()
+                .filter(|why| why.exit != Exit::Unavailable)
+        {
+            exit = exit.or_worse(why.exit);
         }
         self.ended_by
             .map_or(exit, |fault| exit.or_worse(fault.exit))
@@ -63,20 +82,32 @@ impl Verdict<'_> {
     #[must_use]
     pub fn last_words(&self) -> Option<String> {
         let counters = self.counters;
-        let offline = self.offline.as_ref().filter(|_| self.undelivered > 0);
+        let offline = self.offline.as_ref().filter(|_| self.lost + self.kept > 0);
         let mut words: Vec<String> = Vec::new();
         words.extend(self.ended_by.or(offline).map(ToString::to_string));
+        let dead = match self.queue {
+            Some(_) => "among the dead letters",
+            None => "refused by the broker",
+        };
         for (count, fate) in [
-            (self.undelivered as u64, "lost: in memory only"),
+            (self.lost as u64, "lost: in memory only"),
             (counters.dropped, "dropped from a full queue"),
             (counters.rejected, "rejected"),
-            (counters.dead, "refused by the broker"),
+            (counters.expired, "expired"),
+            (counters.dead, dead),
         ] {
             match count {
                 0 => {}
                 1 => words.push(format!("1 message {fate}")),
                 n => words.push(format!("{n} messages {fate}")),
             }
+        }
+        if let (1.., Some(queue)) = (self.kept, self.queue) {
+            let queue = queue.display();
+            words.push(match self.kept {
+                1 => format!("1 message waits in {queue} for a later run"),
+                n => format!("{n} messages wait in {queue} for a later run"),
+            });
         }
         (!words.is_empty()).then(|| words.join("; "))
     }
@@ -94,7 +125,9 @@ mod tests {
         let code = |counters: &Counters, undelivered, offline: Option<&Fault>, ended_by| {
             let verdict = Verdict {
                 counters,
-                undelivered,
+                lost: undelivered,
+                kept: 0,
+                queue: None,
                 offline: offline.cloned(),
                 ended_by,
                 refused: Exit::Success,

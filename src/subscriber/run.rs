@@ -65,7 +65,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let to_sink = Arc::clone(&sink);
     let to_loop = events;
     let client = Client::start(
-        config.connection.client(DEFAULT_WINDOW, None),
+        config.connection.client(DEFAULT_WINDOW, false),
         Some(Arc::new(move |message: &Received<'_>| {
             to_sink.receive(message);
         })),

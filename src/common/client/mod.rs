@@ -67,8 +67,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Messages in flight, at most.
     pub max_in_flight: usize,
-    /// The name in the `seq` property of published messages; none leaves it out.
-    pub stream: Option<Arc<str>>,
+    /// Whether published messages carry the `seq` property.
+    pub sequence: bool,
 }
 
 /// What the broker said in its CONNACK.
@@ -139,7 +139,7 @@ pub enum Event {
     Deliveries {
         /// On which connection.
         generation: u64,
-        /// Their numbers and ends.
+        /// Their keys and ends.
         settled: Vec<(u64, Delivery)>,
     },
     /// The broker answered a SUBSCRIBE: the granted QoS, or why not.

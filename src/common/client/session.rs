@@ -20,6 +20,7 @@ use paho_mqtt::{
 use super::tls::Loaded;
 use super::worker::Command;
 use super::{Config, Delivery, OnMessage, Refusal, options, reason};
+use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos, Received, SeqProperty};
 
@@ -52,7 +53,8 @@ pub(super) struct Session {
     armed: bool,
     subscribes: Vec<(usize, SubscribeToken)>,
     disconnect: Option<Token>,
-    stream: Option<Arc<str>>,
+    sequence: bool,
+    v5: bool,
     half_window: usize,
     /// Why the broker said it would end the connection.
     pub(super) farewell: Option<Fault>,
@@ -119,7 +121,8 @@ impl Session {
             armed: false,
             subscribes: Vec::new(),
             disconnect: None,
-            stream: config.stream.clone().filter(|_| v5),
+            sequence: config.sequence,
+            v5,
             half_window: config.max_in_flight / 2,
             farewell: None,
         })
@@ -164,24 +167,43 @@ impl Session {
             .payload(draft.payload.as_slice())
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
-        if let Some(stream) = &self.stream {
-            let mut properties = Properties::new();
-            let seq = SeqProperty::of(stream, message).to_string();
-            let pushed =
-                properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
-            if pushed.is_ok() {
-                builder = builder.properties(properties);
-            }
+        if self.v5 && (self.sequence || message.expires_at.is_some()) {
+            builder = builder.properties(self.properties(message));
         }
         match self.client.try_publish(builder.finalize()) {
             Ok(token) => {
-                self.deliveries.push_back((message.seq, token));
+                self.deliveries.push_back((message.key, token));
                 None
             }
             // Lost: the connection's end will be reported, and the message sent again then.
             Err(Error::Publish(DISCONNECTED, _)) => None,
             Err(_) => Some(Delivery::NotNow),
         }
+    }
+
+    /// What goes along with a message in MQTT 5. A value that the library does not take is
+    /// left out: the message matters more.
+    fn properties(&self, message: &Message) -> Properties {
+        let mut properties = Properties::new();
+        if self.sequence {
+            let seq = SeqProperty::of(message).to_string();
+            let _ =
+                properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
+        }
+        if let Some(at) = message.expires_at {
+            let left = at
+                .saturating_duration_since(clock())
+                .as_secs_f64()
+                .ceil()
+                .max(1.0);
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
+            let _ = properties.push_u32(PropertyCode::MessageExpiryInterval, left as u32);
+        }
+        properties
     }
 
     /// Sends one SUBSCRIBE.

@@ -226,7 +226,7 @@ impl<N: Fn(Event)> Worker<N> {
         };
         let mut settled: Vec<(u64, Delivery)> = Vec::new();
         for message in messages {
-            settled.extend(session.publish(message).map(|end| (message.seq, end)));
+            settled.extend(session.publish(message).map(|end| (message.key, end)));
         }
         settled.extend(session.take_deliveries_unless_armed());
         self.settle(generation, settled);

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::message::{Draft, Message, Qos};
+use iot_pubsub::common::queue::memory::MemoryQueue;
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,8 +36,22 @@ fn draft(text: &str) -> Draft {
 
 fn message(seq: u64) -> Arc<Message> {
     Arc::new(Message {
+        key: seq,
+        stream: "run".into(),
         seq,
         accepted_ms: 0,
+        expires_ms: None,
+        expires_at: None,
+        attempts: 0,
         draft: draft("21.5"),
     })
+}
+
+fn memory_queue(capacity: Capacity, max_bytes: u64, behavior: DropBehavior) -> MemoryQueue {
+    let limits = Limits {
+        capacity,
+        max_bytes,
+        behavior,
+    };
+    MemoryQueue::new(limits, "run".into())
 }

@@ -3,19 +3,37 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue};
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
+use iot_pubsub::common::queue::{Capacity, DropBehavior};
+use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
 
-use super::{SECOND, draft, origin, secs};
+use super::{SECOND, draft, memory_queue, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: DrainRate) -> Outbox {
-    let queue = OfflineQueue::new(Capacity::from_signed(size), u64::MAX, drop);
-    Outbox::new(window, secs(5), None, queue, Drain::new(drain, false))
+    let queue = memory_queue(Capacity::from_signed(size), u64::MAX, drop);
+    Outbox::new(rules(window), Box::new(queue), Drain::new(drain, false))
+}
+
+fn rules(window: usize) -> Rules {
+    Rules {
+        max_in_flight: window,
+        operation_timeout: secs(5),
+        expiry: None,
+        max_attempts: 5,
+        sequence: false,
+    }
+}
+
+/// What the outbox tells, but for acceptance.
+fn ends(outbox: &mut Outbox) -> Vec<Receipt> {
+    let mut receipts = outbox.take_receipts();
+    receipts.retain(|receipt| !matches!(receipt, Receipt::Accepted { .. }));
+    receipts
 }
 
 fn offer(outbox: &mut Outbox, count: u64) {
     for n in 0..count {
-        outbox.offer(draft(&n.to_string()), 0);
+        outbox.offer(draft(&n.to_string()), origin(), 0);
     }
 }
 
@@ -24,7 +42,7 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
     let mut sent = Vec::new();
     let mut now = from;
     loop {
-        let (messages, _) = outbox.dispatch(now);
+        let messages = outbox.dispatch(now);
         for message in messages {
             sent.push((message.seq, now - from));
             outbox.settle(message.seq, Outcome::Delivered, now);
@@ -48,10 +66,10 @@ fn keep_twenty_queued_drain_at_two_a_second_and_then_it_is_stable() {
         .collect();
     assert_eq!(sent, expected);
     // At 9.6 s it still drains: a new one goes to the tail. At 10.0 s it is through.
-    outbox.offer(draft("late"), 0);
+    outbox.offer(draft("late"), origin(), 0);
     assert_eq!(outbox.queue().len(), 1);
     assert_eq!(outbox.wake_at(), Some(now + secs(10)));
-    assert_eq!(outbox.dispatch(now + secs(10)).0.len(), 1);
+    assert_eq!(outbox.dispatch(now + secs(10)).len(), 1);
 }
 
 #[test]
@@ -60,7 +78,7 @@ fn keep_what_comes_while_draining_goes_to_the_tail() {
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 3);
     outbox.connected(SessionLimits::PROTOCOL, now);
-    assert_eq!(outbox.dispatch(now).0.len(), 1);
+    assert_eq!(outbox.dispatch(now).len(), 1);
     outbox.settle(1, Outcome::Delivered, now);
     offer(&mut outbox, 2);
     assert_eq!(outbox.queue().len(), 4);
@@ -78,23 +96,29 @@ fn keep_online_and_with_an_empty_queue_a_message_goes_straight_through() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 50);
     assert_eq!(outbox.queue().len(), 0);
-    assert_eq!(outbox.dispatch(now).0.len(), 50);
+    assert_eq!(outbox.dispatch(now).len(), 50);
 }
 
 #[test]
 fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
     let mut disabled = outbox(0, DropBehavior::Newest, 100, DrainRate::Max);
-    assert_eq!(disabled.offer(draft("a"), 0), Offered::Refused);
+    assert_eq!(disabled.offer(draft("a"), origin(), 0), Offered::Refused);
     let mut full = outbox(1, DropBehavior::Newest, 100, DrainRate::Max);
     assert!(matches!(
-        full.offer(draft("a"), 0),
-        Offered::Accepted { seq: 1, .. }
+        full.offer(draft("a"), origin(), 0),
+        Offered::Taken { seq: 1 }
     ));
-    assert_eq!(full.offer(draft("b"), 0), Offered::Dropped { seq: 2 });
+    assert_eq!(
+        full.offer(draft("b"), origin(), 0),
+        Offered::Dropped { seq: 2 }
+    );
     let mut blocking = outbox(1, DropBehavior::Block, 100, DrainRate::Max);
-    blocking.offer(draft("a"), 0);
-    assert_eq!(blocking.offer(draft("b"), 0), Offered::Full(draft("b")));
-    assert_eq!(blocking.room().messages, 0);
+    blocking.offer(draft("a"), origin(), 0);
+    assert_eq!(
+        blocking.offer(draft("b"), origin(), 0),
+        Offered::Full(draft("b"))
+    );
+    assert_eq!(blocking.room(origin()).messages, 0);
 }
 
 #[test]
@@ -103,10 +127,10 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     let mut outbox = outbox(-1, DropBehavior::Newest, 20, DrainRate::Max);
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 30);
-    assert_eq!(outbox.dispatch(now).0.len(), 20);
+    assert_eq!(outbox.dispatch(now).len(), 20);
     assert_eq!(outbox.in_flight(), 20);
     outbox.settle(3, Outcome::Delivered, now);
-    outbox.disconnected();
+    outbox.disconnected(false, now);
     outbox.connected(
         SessionLimits {
             receive_maximum: 5,
@@ -114,19 +138,19 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
         },
         now,
     );
-    let (again, _) = outbox.dispatch(now);
+    let again = outbox.dispatch(now);
     assert_eq!(
         again.iter().map(|m| m.seq).collect::<Vec<_>>(),
         [1, 2, 4, 5, 6]
     );
     assert!(
-        outbox.dispatch(now + secs(1)).0.is_empty(),
+        outbox.dispatch(now + secs(1)).is_empty(),
         "nothing twice on one connection"
     );
     for seq in [1, 2, 4, 5, 6] {
         outbox.settle(seq, Outcome::Delivered, now);
     }
-    assert_eq!(outbox.dispatch(now).0[0].seq, 7);
+    assert_eq!(outbox.dispatch(now)[0].seq, 7);
 }
 
 #[test]
@@ -135,10 +159,10 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 4);
     outbox.connected(SessionLimits::PROTOCOL, now);
-    assert_eq!(outbox.dispatch(now).0.len(), 1);
-    outbox.disconnected();
+    assert_eq!(outbox.dispatch(now).len(), 1);
+    outbox.disconnected(false, now);
     assert_eq!(outbox.wake_at(), None);
-    assert!(outbox.dispatch(now + secs(1)).0.is_empty());
+    assert!(outbox.dispatch(now + secs(1)).is_empty());
     outbox.connected(SessionLimits::PROTOCOL, now + secs(9));
     let order: Vec<_> = sends(&mut outbox, now + secs(9), now + secs(60))
         .into_iter()
@@ -154,18 +178,21 @@ fn better_every_message_has_one_final_outcome() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 3);
     outbox.dispatch(now);
+    outbox.settle(1, Outcome::Delivered, now);
+    assert!(matches!(&ends(&mut outbox)[..], [Receipt::Delivered(m)] if m.seq == 1));
+    outbox.settle(1, Outcome::Delivered, now);
+    outbox.settle(2, Outcome::NotNow, now);
+    assert!(ends(&mut outbox).is_empty());
+    outbox.settle(3, Outcome::Refused("no".into()), now);
+    assert!(matches!(
+        ends(&mut outbox)[..],
+        [Receipt::Dead { seq: 3, .. }]
+    ));
     assert!(
-        matches!(outbox.settle(1, Outcome::Delivered, now), Some(Settled::Delivered(m)) if m.seq == 1)
-    );
-    assert!(outbox.settle(1, Outcome::Delivered, now).is_none());
-    assert!(outbox.settle(2, Outcome::NotNow, now).is_none());
-    let dead = outbox.settle(3, Outcome::Refused("no".into()), now);
-    assert!(matches!(dead, Some(Settled::Dead(m, _)) if m.seq == 3));
-    assert!(
-        outbox.dispatch(now).0.is_empty(),
+        outbox.dispatch(now).is_empty(),
         "quota exceeded: not at once"
     );
-    assert_eq!(outbox.dispatch(now + secs(1)).0[0].seq, 2);
+    assert_eq!(outbox.dispatch(now + secs(1))[0].seq, 2);
     assert_eq!(outbox.outstanding(), 1);
 }
 
@@ -182,7 +209,7 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     outbox.settle(1, Outcome::Delivered, now + secs(4));
     assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
     assert!(outbox.overdue(now + secs(9) + SECOND / 10));
-    outbox.disconnected();
+    outbox.disconnected(false, now);
     assert!(!outbox.overdue(now + secs(99)));
 }
 
@@ -193,8 +220,8 @@ fn better_a_full_queue_drops_nothing_while_the_window_is_open() {
     offer(&mut outbox, 3);
     outbox.connected(SessionLimits::PROTOCOL, now);
     for n in 0..20 {
-        let offered = outbox.offer(draft(&n.to_string()), 0);
-        assert!(matches!(offered, Offered::Accepted { .. }), "{offered:?}");
+        let offered = outbox.offer(draft(&n.to_string()), origin(), 0);
+        assert!(matches!(offered, Offered::Taken { .. }), "{offered:?}");
     }
     let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
         .into_iter()
@@ -210,7 +237,7 @@ fn better_a_large_message_has_the_time_that_a_slow_line_takes() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     let mut large = draft("");
     large.payload = vec![0; 800 << 10];
-    outbox.offer(large, 0);
+    outbox.offer(large, now, 0);
     outbox.dispatch(now);
     assert!(!outbox.overdue(now + secs(5 + 99)), "64 kbit/s");
     assert!(outbox.overdue(now + secs(5 + 102)));
@@ -219,19 +246,19 @@ fn better_a_large_message_has_the_time_that_a_slow_line_takes() {
 #[test]
 fn better_what_is_under_way_is_bounded_in_bytes() {
     let now = origin();
-    let queue = OfflineQueue::new(Capacity::Messages(20), 1_000, DropBehavior::Block);
+    let queue = memory_queue(Capacity::Messages(20), 1_000, DropBehavior::Block);
     let drain = Drain::new(DrainRate::Max, false);
-    let mut outbox = Outbox::new(100, secs(5), None, queue, drain);
+    let mut outbox = Outbox::new(rules(100), Box::new(queue), drain);
     outbox.connected(SessionLimits::PROTOCOL, now);
-    assert_eq!(outbox.room().bytes, 1_000);
+    assert_eq!(outbox.room(now).bytes, 1_000);
     for _ in 0..3 {
         let mut half = draft("");
         half.payload = vec![0; 500];
-        outbox.offer(half, 0);
+        outbox.offer(half, now, 0);
         outbox.dispatch(now);
     }
-    assert_eq!(outbox.room().bytes, 0);
+    assert_eq!(outbox.room(now).bytes, 0);
     assert_eq!(outbox.in_flight(), 2);
     outbox.settle(1, Outcome::Delivered, now);
-    assert_eq!(outbox.dispatch(now).0.len(), 1);
+    assert_eq!(outbox.dispatch(now).len(), 1);
 }

@@ -1,13 +1,15 @@
 //! The offline queue: what it holds, what it drops.
 
-use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue, Pushed};
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Pushed, Queue};
 
-use super::message;
+use super::{memory_queue, message};
 
 /// Pushes 0, 1, … `count` − 1; gives what the queue holds at the end, and each answer.
 fn filled(size: i64, behavior: DropBehavior, count: u64) -> (Vec<u64>, Vec<Pushed>) {
-    let mut queue = OfflineQueue::new(Capacity::from_signed(size), u64::MAX, behavior);
-    let answers = (0..count).map(|seq| queue.push(message(seq))).collect();
+    let mut queue = memory_queue(Capacity::from_signed(size), u64::MAX, behavior);
+    let answers = (0..count)
+        .map(|seq| queue.push(message(seq), None))
+        .collect();
     (queue.iter().map(|m| m.seq).collect(), answers)
 }
 
@@ -53,12 +55,14 @@ fn keep_a_negative_size_is_unlimited_and_first_in_first_out() {
 #[test]
 fn better_an_unlimited_queue_still_has_a_limit_in_bytes() {
     let one = u64::try_from("temperature".len() + "21.5".len()).unwrap();
-    let mut queue = OfflineQueue::new(Capacity::Unlimited, 3 * one, DropBehavior::Newest);
+    let mut queue = memory_queue(Capacity::Unlimited, 3 * one, DropBehavior::Newest);
     assert_eq!(
-        (0..3).map(|n| queue.push(message(n))).collect::<Vec<_>>(),
+        (0..3)
+            .map(|n| queue.push(message(n), None))
+            .collect::<Vec<_>>(),
         vec![STORED; 3]
     );
-    assert_eq!(queue.push(message(3)), Pushed::Dropped);
+    assert_eq!(queue.push(message(3), None), Pushed::Dropped);
     assert_eq!(queue.bytes(), 3 * one);
 }
 
@@ -73,12 +77,12 @@ fn keep_size_zero_is_disabled_whatever_it_would_drop() {
 
 #[test]
 fn keep_the_head_is_taken_first_and_an_empty_queue_has_none() {
-    let mut queue = OfflineQueue::new(Capacity::Messages(3), u64::MAX, DropBehavior::Newest);
+    let mut queue = memory_queue(Capacity::Messages(3), u64::MAX, DropBehavior::Newest);
     assert!(queue.pop().is_none() && queue.is_empty());
     for seq in 0..3 {
-        queue.push(message(seq));
+        queue.push(message(seq), None);
     }
-    assert_eq!(queue.push(message(9)), Pushed::Dropped);
+    assert_eq!(queue.push(message(9), None), Pushed::Dropped);
     assert_eq!(queue.pop().map(|m| m.seq), Some(0));
     assert_eq!(queue.len(), 2);
 }

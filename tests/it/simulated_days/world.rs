@@ -9,8 +9,10 @@ use iot_pubsub::common::connection::{Action, Connection, Run, State};
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::message::{Draft, Qos};
 use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::queue::{Capacity, DropBehavior, OfflineQueue};
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, SessionLimits, Settled};
+use iot_pubsub::common::queue::memory::MemoryQueue;
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -71,11 +73,19 @@ impl Simulation {
     pub(super) fn new(world: World) -> Self {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.2).unwrap();
-        let queue = OfflineQueue::new(
-            Capacity::from_signed(world.capacity),
-            100_000,
-            world.behavior,
-        );
+        let limits = Limits {
+            capacity: Capacity::from_signed(world.capacity),
+            max_bytes: 100_000,
+            behavior: world.behavior,
+        };
+        let queue = MemoryQueue::new(limits, "run".into());
+        let rules = Rules {
+            max_in_flight: world.window,
+            operation_timeout: second * 5,
+            expiry: None,
+            max_attempts: u32::MAX,
+            sequence: false,
+        };
         let now = Instant::now();
         let mut simulation = Self {
             random: fastrand::Rng::with_seed(world.seed),
@@ -88,13 +98,7 @@ impl Simulation {
                 second * 10,
                 Backoff::new(policy),
             ),
-            outbox: Outbox::new(
-                world.window,
-                second * 5,
-                None,
-                queue,
-                Drain::new(world.drain, false),
-            ),
+            outbox: Outbox::new(rules, Box::new(queue), Drain::new(world.drain, false)),
             held: None,
             accepted: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -126,7 +130,7 @@ impl Simulation {
                 }
                 Action::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
-                    self.outbox.disconnected();
+                    self.outbox.disconnected(true, self.now);
                     self.sent.clear();
                 }
                 Action::Abandon { .. } => {}
@@ -185,10 +189,12 @@ impl Simulation {
             }
             Happening::Ack(generation, seq) if generation == self.connection.generation() => {
                 if matches!(self.connection.state(), State::Online { .. }) {
-                    match self.outbox.settle(seq, Outcome::Delivered, self.now) {
-                        Some(Settled::Delivered(message)) => {
-                            assert!(self.settled.insert(message.seq), "settled twice");
-                            assert!(!self.dropped.contains(&message.seq), "dropped, then sent");
+                    self.outbox.settle(seq, Outcome::Delivered, self.now);
+                    match &self.outbox.take_receipts()[..] {
+                        [Receipt::Delivered(message)] => {
+                            assert_eq!(message.seq, seq);
+                            assert!(self.settled.insert(seq), "settled twice");
+                            assert!(!self.dropped.contains(&seq), "dropped, then sent");
                         }
                         other => panic!("{other:?} for {seq}"),
                     }
@@ -201,19 +207,28 @@ impl Simulation {
     fn offer(&mut self, draft: Draft) {
         let straight = matches!(self.connection.state(), State::Online { .. })
             && self.outbox.queue().is_empty();
-        match self.outbox.offer(draft, 0) {
-            Offered::Accepted { seq, evicted } => {
+        match self.outbox.offer(draft, self.now, 0) {
+            Offered::Taken { seq } => {
                 assert!(self.accepted.insert(seq));
                 if straight && self.outbox.queue().is_empty() {
                     self.taken_online.insert(seq);
                 }
-                for old in evicted {
-                    assert!(self.accepted.contains(&old.seq));
-                    self.drop_one(old.seq);
-                    self.dropped_after_accepting += 1;
+                for receipt in self.outbox.take_receipts() {
+                    match receipt {
+                        Receipt::Accepted { seq: now } => assert_eq!(now, seq),
+                        Receipt::Dropped { seq: old, .. } => {
+                            assert!(self.accepted.contains(&old));
+                            self.drop_one(old);
+                            self.dropped_after_accepting += 1;
+                        }
+                        other => panic!("{other:?}"),
+                    }
                 }
             }
-            Offered::Dropped { seq } => self.drop_one(seq),
+            Offered::Dropped { seq } => {
+                assert_eq!(self.outbox.take_receipts().len(), 1);
+                self.drop_one(seq);
+            }
             Offered::Refused => assert_eq!(self.world.capacity, 0),
             Offered::Full(draft) => self.held = Some(draft),
         }
@@ -242,8 +257,8 @@ impl Simulation {
         }
         self.outbox.review(self.now);
         let generation = self.connection.generation();
-        let (messages, dead) = self.outbox.dispatch(self.now);
-        assert!(dead.is_empty());
+        let messages = self.outbox.dispatch(self.now);
+        assert!(self.outbox.take_receipts().is_empty());
         for message in messages {
             assert!(matches!(self.connection.state(), State::Online { .. }));
             assert!(!self.settled.contains(&message.seq) && !self.dropped.contains(&message.seq));
@@ -267,7 +282,6 @@ impl Simulation {
         }
         assert!(queue.bytes() <= 100_000);
         assert!(self.outbox.in_flight() <= self.world.window.min(self.world.receive_maximum));
-        assert!(queue.iter().is_sorted_by_key(|m| m.seq), "out of order");
         let accounted =
             self.settled.len() + self.outbox.outstanding() + self.dropped_after_accepting;
         assert_eq!(

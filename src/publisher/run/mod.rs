@@ -3,42 +3,43 @@
 //! The only place of the publisher that reads the clock. What to do is decided in the
 //! outbox and the connection; this carries it out.
 
+mod ending;
+mod hearing;
+
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use log::{error, warn};
+use log::{error, info, warn};
 
-use super::args::Config;
-use super::broker;
-use super::intake::{Intake, Trouble};
-use super::outbox::{Offered, Outbox, Outcome, Settled};
-use super::report::{Lines, Report};
-use super::source::Input;
-use super::verdict::Verdict;
-use crate::common::client::{self, Client, Delivery};
+use crate::common::client::{self, Client};
 use crate::common::event_loop::{clock, send, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Heard, Link};
+use crate::common::link::{Change, Link};
 use crate::common::message::Draft;
 use crate::common::pacing::Drain;
-use crate::common::queue::OfflineQueue;
+use crate::common::queue::order;
 use crate::common::signals::{self, ExitNow};
+use crate::publisher::args::Config;
+use crate::publisher::broker;
+use crate::publisher::intake::{Intake, Trouble};
+use crate::publisher::keeper::{Keeper, Opening};
+use crate::publisher::outbox::{Offered, Outbox, Rules};
+use crate::publisher::report::{Lines, Report};
+use crate::publisher::source::Input;
 
 /// Everything the loop hears.
 #[derive(Debug)]
 enum Event {
     Client(client::Event),
     Input(Vec<Input>),
+    Store(order::Report),
     Stop,
 }
 
 /// Events handled before the outbox is looked at again.
 const BURST: usize = 64;
-
-/// MQTT 5's reason code.
-const NOT_AUTHORIZED: u8 = 0x87;
 
 /// What the loop has to come to its end by itself once the deadline has passed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -49,6 +50,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// What kept it from starting. What goes wrong later is logged, and in the code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
+    let opening = Opening::new(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
     let exit_now = signals::watch(config.stop_timeout, move || send(&stop, Event::Stop))
@@ -56,8 +58,8 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     if let Some(deadline) = config.deadline {
         signals::end_at_latest(deadline + GRACE, exit_now.clone()).context("no more threads")?;
     }
-    let mut publisher =
-        Publisher::start(config, &events, exit_now).context("threads cannot be started")?;
+    let mut publisher = Publisher::start(config, opening, &events, exit_now)
+        .context("threads cannot be started")?;
     loop {
         publisher.step(clock());
         if publisher.is_finished() {
@@ -75,6 +77,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
 
 struct Publisher<'a> {
     config: &'a Config,
+    keeper: Keeper,
     link: Link,
     outbox: Outbox,
     report: Report,
@@ -89,11 +92,14 @@ struct Publisher<'a> {
     fault: Option<Fault>,
     /// The worst of what was refused on the way.
     refused: Exit,
+    /// Nothing more can be kept on disk, or everything is.
+    store_done: bool,
 }
 
 impl<'a> Publisher<'a> {
     fn start(
         config: &'a Config,
+        opening: Opening,
         events: &Sender<Event>,
         exit_now: ExitNow,
     ) -> std::io::Result<Self> {
@@ -102,7 +108,7 @@ impl<'a> Publisher<'a> {
         let client = Client::start(
             config
                 .connection
-                .client(config.max_in_flight, config.stream.clone()),
+                .client(config.max_in_flight, config.sequence),
             None,
             move |event| send(&to_loop, Event::Client(event)),
         )?;
@@ -110,16 +116,21 @@ impl<'a> Publisher<'a> {
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
         let intake = Intake::start(config, emit, now)?;
         let connection = config.connection.connection(config.run());
-        let queue = OfflineQueue::new(config.capacity, config.queue_bytes, config.drop_behavior);
+        let to_loop = events.clone();
+        let (keeper, queue) = opening.start(move |report| send(&to_loop, Event::Store(report)))?;
+        let rules = Rules {
+            max_in_flight: config.max_in_flight,
+            operation_timeout: config.connection.operation_timeout,
+            expiry: config.expiry,
+            max_attempts: config.max_attempts,
+            sequence: config.sequence,
+        };
+        let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
+            store_done: !keeper.is_durable(),
+            keeper,
             link: Link::new(connection, client),
-            outbox: Outbox::new(
-                config.max_in_flight,
-                config.connection.operation_timeout,
-                config.stream.clone(),
-                queue,
-                Drain::new(config.drain_rate, config.drain_by_hand),
-            ),
+            outbox: Outbox::new(rules, queue, drain),
             report: Report::new(Lines {
                 receipts: config.receipts,
                 verbose: config.verbose,
@@ -138,7 +149,13 @@ impl<'a> Publisher<'a> {
         if let Some(deadline) = publisher.deadline {
             publisher.outbox.finish_by(deadline);
         }
-        publisher.link.start(now);
+        if publisher.outbox.queue().entrusted().is_none() {
+            publisher.outbox.expect_connection(now);
+            publisher.link.start(now);
+        } else {
+            info!("another publisher drains the queue; this one adds to it and waits");
+            publisher.intake.begin(now);
+        }
         Ok(publisher)
     }
 
@@ -148,6 +165,8 @@ impl<'a> Publisher<'a> {
         let change = self.link.tick(now);
         self.apply(change);
         if self.outbox.overdue(now) {
+            // Silence is the network's: no message is to blame for it.
+            self.outbox.disconnected(false, now);
             let fault = Fault::passing(
                 Exit::Unavailable,
                 format!(
@@ -159,9 +178,11 @@ impl<'a> Publisher<'a> {
             self.apply(change);
         }
         self.pump();
+        self.keeper.carry(&mut self.outbox, now);
         if let Some(growing) = self.outbox.review(now) {
             self.report.growing(&growing);
         }
+        self.tell();
         // Before the write: it may block, and then this is what the run came to.
         self.exit_now.set(self.verdict().exit());
         self.report.flush();
@@ -183,7 +204,9 @@ impl<'a> Publisher<'a> {
                     self.receive(input);
                 }
             }
+            Event::Store(report) => self.stored(report),
             Event::Stop => {
+                self.outbox.queue_mut().keep_all();
                 let patience = self.config.stop_timeout;
                 self.intake.close();
                 self.intake.forget_held();
@@ -207,40 +230,19 @@ impl<'a> Publisher<'a> {
                 }
             },
             Some(Change::Down) => {
-                self.outbox.disconnected();
+                self.outbox.disconnected(true, self.now);
                 self.intake.begin(self.now);
             }
             Some(Change::GaveUp(fault)) => {
-                self.outbox.disconnected();
+                self.outbox.disconnected(false, self.now);
                 self.fault = Some(fault);
+                if self.keeper.is_durable() {
+                    // What can be read in this time is kept for a later run.
+                    self.intake.begin(self.now);
+                    self.flush_by(self.now + self.config.flush_timeout);
+                }
             }
             Some(Change::Closed) | None => {}
-        }
-    }
-
-    fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
-        for (seq, delivery) in settled {
-            let outcome = match delivery {
-                Delivery::Done => Outcome::Delivered,
-                Delivery::NotNow => Outcome::NotNow,
-                Delivery::Refused(refusal) => {
-                    // Anything but "not authorised" is about the message.
-                    if refusal.code == NOT_AUTHORIZED {
-                        self.refused = self.refused.or_worse(Exit::Refused);
-                    }
-                    Outcome::Refused(refusal.reason)
-                }
-            };
-            let settled = self.outbox.settle(seq, outcome, self.now);
-            self.record(settled);
-        }
-    }
-
-    fn record(&mut self, settled: Option<Settled>) {
-        match settled {
-            Some(Settled::Delivered(message)) => self.report.delivered(&message),
-            Some(Settled::Dead(message, reason)) => self.report.dead(&message, &reason),
-            None => {}
         }
     }
 
@@ -259,7 +261,7 @@ impl<'a> Publisher<'a> {
     /// From the source into the outbox and out of it, until one of them is satisfied.
     fn pump(&mut self) {
         loop {
-            let room = self.outbox.room();
+            let room = self.outbox.room(self.now);
             self.intake.fill(self.now, wall_clock, room);
             while let Some((line, payload)) = self.intake.next_item() {
                 if let Some(back) = self.offer(line, payload) {
@@ -288,42 +290,19 @@ impl<'a> Publisher<'a> {
             qos: self.config.qos,
             retain: self.config.retain,
         };
-        let accepted_ms = wall_clock()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            });
-        match self.outbox.offer(draft, accepted_ms) {
+        match self.outbox.offer(draft, self.now, unix_ms()) {
             Offered::Full(draft) => return Some(draft.payload),
-            Offered::Accepted { seq, evicted } => {
-                self.report.accepted(seq);
-                for old in evicted {
-                    self.report.dropped(old.seq, "oldest in a full queue");
-                }
-            }
-            Offered::Dropped { seq } => self.report.dropped(seq, "newest for a full queue"),
             Offered::Refused => self.report.refused_offline(line),
+            Offered::Taken { .. } | Offered::Dropped { .. } => {}
         }
         self.intake.count_one();
         None
     }
 
-    /// No more input comes; what is left has to go by then. A signal may shorten a flush,
-    /// never lengthen it.
-    fn flush_by(&mut self, until: Instant) {
-        let earlier = self.flush_until.into_iter().chain(self.deadline).min();
-        let until = earlier.map_or(until, |earlier| earlier.min(until));
-        self.flush_until = Some(until);
-        self.outbox.finish_by(until);
-    }
-
     /// Hands to the client what may go; whether there was anything.
     fn dispatch(&mut self) -> bool {
-        let (messages, dead) = self.outbox.dispatch(self.now);
-        let moved = !messages.is_empty() || !dead.is_empty();
-        for settled in dead {
-            self.record(Some(settled));
-        }
+        let messages = self.outbox.dispatch(self.now);
+        let moved = !messages.is_empty();
         if !messages.is_empty() {
             let generation = self.link.generation();
             self.link.client().publish(generation, messages);
@@ -344,47 +323,12 @@ impl<'a> Publisher<'a> {
         .flatten()
         .min()
     }
+}
 
-    fn is_finished(&self) -> bool {
-        let done = self.flush_until.is_some() && self.undelivered() == 0;
-        let late = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);
-        self.fault.is_some() || done || late(self.flush_until) || late(self.deadline)
-    }
-
-    fn undelivered(&self) -> usize {
-        self.outbox.outstanding() + self.intake.held()
-    }
-
-    /// How the run went, as things stand.
-    fn verdict(&self) -> Verdict<'_> {
-        Verdict {
-            counters: &self.report.counters,
-            undelivered: self.undelivered(),
-            offline: self.link.connection().why_offline(),
-            ended_by: self.fault.as_ref(),
-            refused: self.refused,
-        }
-    }
-
-    /// Says goodbye, says what is lost, and sums up.
-    fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
-        self.intake.close();
-        let exit = self.verdict().exit();
-        if let Some(words) = self.verdict().last_words() {
-            error!("{words}");
-        }
-        let reconnects = self.link.connection().reconnects();
-        let patience = self.config.connection.connect_timeout;
-        self.link.close(inbox, patience, |event| match event {
-            Event::Client(event) => Heard::Client(event),
-            Event::Input(_) | Event::Stop => Heard::Other,
-        });
-        let elapsed = clock().saturating_duration_since(self.started);
-        let queued = self.outbox.outstanding() as u64;
-        if self.report.finish(reconnects, queued, elapsed) {
-            exit
-        } else {
-            exit.or_worse(Exit::Io)
-        }
-    }
+/// Now, as the Unix time in milliseconds.
+fn unix_ms() -> u64 {
+    let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

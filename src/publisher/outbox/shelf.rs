@@ -1,4 +1,4 @@
-//! Messages in the order of their numbers, and how many bytes they are. PURE.
+//! Messages in the order of their keys, and how many bytes they are. PURE.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,28 +32,34 @@ impl Shelf {
         self.bytes
     }
 
-    /// The lowest number on it.
+    /// The lowest key on it.
     #[must_use]
-    pub fn first(&self) -> Option<u64> {
+    pub fn first_key(&self) -> Option<u64> {
         self.messages.keys().next().copied()
+    }
+
+    /// The message with the lowest key.
+    #[must_use]
+    pub fn first(&self) -> Option<Arc<Message>> {
+        self.messages.values().next().cloned()
     }
 
     /// Puts a message in its place.
     pub fn insert(&mut self, message: Arc<Message>) {
         self.bytes += size(&message);
-        self.messages.insert(message.seq, message);
+        self.messages.insert(message.key, message);
     }
 
-    /// Takes a message by its number.
-    pub fn remove(&mut self, seq: u64) -> Option<Arc<Message>> {
-        let message = self.messages.remove(&seq)?;
+    /// Takes a message by its key.
+    pub fn remove(&mut self, key: u64) -> Option<Arc<Message>> {
+        let message = self.messages.remove(&key)?;
         self.bytes -= size(&message);
         Some(message)
     }
 
-    /// Takes the message with the lowest number.
+    /// Takes the message with the lowest key.
     pub fn pop_first(&mut self) -> Option<Arc<Message>> {
-        self.remove(self.first()?)
+        self.remove(self.first_key()?)
     }
 
     /// Moves everything of the other one here.

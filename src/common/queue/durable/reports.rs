@@ -1,0 +1,188 @@
+//! What the store's reports do to the books of a durable queue. PURE.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{DurableQueue, PAGE};
+use crate::common::queue::order::{Counts, End, Row, RowId};
+use crate::common::queue::{DropBehavior, News, size};
+
+impl DurableQueue {
+    pub(super) fn committed(&mut self, ids: &[RowId], counts: Counts, now: Instant) -> Vec<News> {
+        let mut news = Vec::new();
+        if std::mem::take(&mut self.disk_full) {
+            news.push(News::DiskRecovered);
+        }
+        self.evicted_in_vain = false;
+        let written = self.journal.committed(ids, now);
+        for row in written.gone {
+            self.forget_row(row);
+        }
+        for (message, row) in written.ended {
+            // On disk until the next batch; the journal knows its row.
+            self.known.insert(row, size(&message));
+            self.known_bytes += size(&message);
+        }
+        self.counts = counts;
+        let stored = written.stored;
+        // Rows that only the disk knows come before those that were just written.
+        let mut before = self.on_disk_only().saturating_sub(stored.len());
+        for (message, row) in stored {
+            let key = message.key;
+            if message.seq == 0 {
+                // Somebody has to number it first: this process too reads it again for that.
+                self.watch.insert(row, key);
+                self.ask = true;
+                if self.tail.starts_with(key) {
+                    self.tail.pop();
+                }
+                before += 1;
+                continue;
+            }
+            news.push(News::Safe { key });
+            if !self.tail.starts_with(key) {
+                // On its way already.
+                self.know(&message, row);
+                continue;
+            }
+            self.tail.pop();
+            let behind = before > 0 || self.loading || !self.arriving.items.is_empty();
+            if behind || self.head.items.len() >= PAGE {
+                before += 1;
+            } else {
+                self.know(&message, row);
+                self.head.push(message);
+            }
+        }
+        if !self.journal.is_numbering() {
+            news.extend(self.admit_arriving());
+        }
+        news
+    }
+
+    /// What was read has its numbers on disk, and can be sent.
+    fn admit_arriving(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
+        while let Some(message) = self.arriving.pop() {
+            let row = self.rows.get(&message.key).copied();
+            if let Some(key) = row.and_then(|row| self.watch.remove(&row)) {
+                news.push(News::Numbered {
+                    key,
+                    seq: message.seq,
+                });
+            }
+            self.head.push(message);
+        }
+        news
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        rows: Vec<Row>,
+        last: Option<RowId>,
+        now: Instant,
+        wall_ms: u64,
+    ) {
+        self.loading = false;
+        match last {
+            Some(last) => self.cursor = last,
+            None if self.cursor > 0 => self.cursor = 0,
+            // There is nothing but what is in memory.
+            None => self.counts.rows = self.known.len() as u64,
+        }
+        for Row { id, mut message } in rows {
+            if self.known.contains_key(&id) {
+                continue;
+            }
+            self.last_key += 1;
+            message.key = self.last_key;
+            message.expires_at = message
+                .expires_ms
+                .map(|at| now + Duration::from_millis(at.saturating_sub(wall_ms)));
+            let unnumbered = message.seq == 0;
+            if unnumbered {
+                message.stream = Arc::clone(&self.stream);
+                message.seq = self.next_seq;
+                self.next_seq += 1;
+            }
+            let message = Arc::new(message);
+            self.know(&message, id);
+            if unnumbered {
+                self.journal.number(id, Arc::clone(&message));
+            }
+            if unnumbered || !self.arriving.items.is_empty() {
+                self.arriving.push(message);
+            } else {
+                self.head.push(message);
+            }
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        numbered: Vec<(RowId, u64)>,
+        ends: Vec<(RowId, u64, End)>,
+        oldest: Option<RowId>,
+    ) -> Vec<News> {
+        self.asking = false;
+        let mut news = Vec::new();
+        let mut number = |watch: &mut BTreeMap<_, _>, entrusted: &mut BTreeMap<_, _>, row, seq| {
+            if let Some(key) = watch.remove(&row) {
+                entrusted.insert(row, (key, seq));
+                news.push(News::Numbered { key, seq });
+            }
+        };
+        for (row, seq) in numbered {
+            self.numbered = self.numbered.max(row);
+            number(&mut self.watch, &mut self.entrusted, row, seq);
+        }
+        let mut noted: BTreeMap<RowId, End> = BTreeMap::new();
+        for (row, seq, end) in ends {
+            number(&mut self.watch, &mut self.entrusted, row, seq);
+            noted.insert(row, end);
+        }
+        // Rows go in order: what lies before the oldest has come to its end.
+        let later = match oldest {
+            Some(oldest) => self.entrusted.split_off(&oldest),
+            None => BTreeMap::new(),
+        };
+        let mut gone = std::mem::replace(&mut self.entrusted, later);
+        for row in noted.keys() {
+            gone.extend(self.entrusted.remove_entry(row));
+        }
+        for (row, (key, seq)) in gone {
+            let end = noted.remove(&row).unwrap_or(End::Delivered);
+            news.push(News::Ended { key, seq, end });
+        }
+        news
+    }
+
+    pub(super) fn full(&mut self, why: String, now: Instant) -> Vec<News> {
+        let mut news = Vec::new();
+        if !std::mem::replace(&mut self.disk_full, true) {
+            news.push(News::DiskFull(why));
+        }
+        match self.limits.behavior {
+            DropBehavior::Block => return news,
+            DropBehavior::Oldest if !std::mem::replace(&mut self.evicted_in_vain, true) => {
+                for _ in 0..self.tail.items.len() {
+                    let Some(message) = self.head.pop() else {
+                        break;
+                    };
+                    self.end(&message, End::Dropped, now);
+                    news.push(News::Evicted(message));
+                }
+            }
+            DropBehavior::Oldest | DropBehavior::Newest => {
+                while let Some(message) = self.tail.pop() {
+                    self.journal.forget(message.key);
+                    self.journal.dropped();
+                    let (key, seq) = (message.key, message.seq);
+                    news.push(News::Dropped { key, seq });
+                }
+            }
+        }
+        news
+    }
+}

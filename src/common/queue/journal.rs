@@ -1,0 +1,290 @@
+//! What a durable queue still has to write, and when. PURE.
+//!
+//! A message goes to the wire and to the journal at the same time. If its acknowledgement
+//! comes before it is due on disk, it is never written. What has come to its end is taken off
+//! the disk in groups. One batch is under way at a time: all that falls due meanwhile shares
+//! the next transaction, and its one sync.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::order::{Batch, Dead, End, RowId};
+use crate::common::message::Message;
+
+/// How long rows that have come to their end may lie before they are taken off the disk, if
+/// there are too few of them for a group.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// The batch that is being written.
+#[derive(Debug, Default)]
+struct Writing {
+    inserts: Vec<Arc<Message>>,
+    /// Inserts whose messages have come to their end meanwhile.
+    ended: BTreeMap<u64, End>,
+    /// Rows that the batch takes off the disk.
+    rows: Vec<RowId>,
+}
+
+/// A batch is on disk.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Messages that are on disk now and still to be delivered, with their rows.
+    pub stored: Vec<(Arc<Message>, RowId)>,
+    /// Messages that came to their end while they were being written: off again with them.
+    pub ended: Vec<(Arc<Message>, RowId)>,
+    /// Rows that are gone.
+    pub gone: Vec<RowId>,
+}
+
+/// The journal.
+#[derive(Debug)]
+pub struct Journal {
+    /// Not on disk, and when each of them is due there; none is at once.
+    pending: BTreeMap<u64, (Arc<Message>, Option<Instant>)>,
+    /// The last of those that are due at once.
+    due_now: Option<u64>,
+    /// No other is due before this.
+    due_next: Option<Instant>,
+    next: Batch,
+    ends_since: Option<Instant>,
+    group: usize,
+    writing: Option<Writing>,
+    /// After a failure: not before then.
+    retry_at: Option<Instant>,
+}
+
+impl Journal {
+    /// An empty journal. `group` is how many ended messages are taken off the disk at once.
+    #[must_use]
+    pub fn new(group: usize) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            due_now: None,
+            due_next: None,
+            next: Batch::default(),
+            ends_since: None,
+            group,
+            writing: None,
+            retry_at: None,
+        }
+    }
+
+    /// A message has to be on disk by then, or at once.
+    pub fn add(&mut self, message: Arc<Message>, due: Option<Instant>) {
+        match due {
+            None => self.due_now = self.due_now.max(Some(message.key)),
+            Some(at) => self.due_next = Some(self.due_next.map_or(at, |next| next.min(at))),
+        }
+        self.pending.insert(message.key, (message, due));
+    }
+
+    /// Everything is due now.
+    pub fn hurry(&mut self) {
+        self.due_now = self.pending.last_key_value().map(|(key, _)| *key);
+    }
+
+    /// A message has come to its end; `row` is where it lies, if that is known.
+    pub fn settle(&mut self, message: &Arc<Message>, row: Option<RowId>, end: End, now: Instant) {
+        let writing = self.writing.as_mut().filter(|writing| {
+            let among = writing
+                .inserts
+                .binary_search_by_key(&message.key, |m| m.key);
+            row.is_none() && among.is_ok()
+        });
+        if let Some(writing) = writing {
+            writing.ended.insert(message.key, end);
+            return;
+        }
+        self.pending.remove(&message.key);
+        self.note_end(message, row, end, now);
+    }
+
+    fn note_end(&mut self, message: &Arc<Message>, row: Option<RowId>, end: End, now: Instant) {
+        match (end, row) {
+            (End::Dead(reason), row) => self.next.dead.push(Dead {
+                row,
+                message: Arc::clone(message),
+                reason,
+            }),
+            (end, Some(row)) => {
+                self.next.ends.push((row, end));
+                self.ends_since.get_or_insert(now);
+            }
+            (End::Dropped, None) => self.next.dropped += 1,
+            (End::Expired, None) => self.next.expired += 1,
+            (End::Delivered, None) => {}
+        }
+    }
+
+    /// A row gets its stream and number.
+    pub fn number(&mut self, row: RowId, message: Arc<Message>) {
+        self.next.numbers.push((row, message));
+    }
+
+    /// A connection was lost with this row at the head, the nth in a row.
+    pub fn attempted(&mut self, row: RowId, attempts: u32) {
+        self.next.attempts.push((row, attempts));
+    }
+
+    /// A message was dropped that never was on disk.
+    pub fn dropped(&mut self) {
+        self.next.dropped += 1;
+    }
+
+    /// One of the oldest rows has to go, whosever it is.
+    pub fn evict(&mut self) {
+        self.next.evict += 1;
+    }
+
+    /// Whether rows still wait for their numbers.
+    #[must_use]
+    pub fn is_numbering(&self) -> bool {
+        !self.next.numbers.is_empty()
+    }
+
+    /// Whether there is nothing to write and nothing being written.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.writing.is_none() && self.pending.is_empty() && self.next.is_empty()
+    }
+
+    /// Messages that are not on disk yet, and have not come to their end.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        let writing = self.writing.as_ref();
+        self.pending.len() + writing.map_or(0, |w| w.inserts.len() - w.ended.len())
+    }
+
+    /// Messages that have come to their end and are still on disk.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        let writing = self
+            .writing
+            .as_ref()
+            .map_or(0, |w| w.rows.len() + w.ended.len());
+        self.next.ends.len() + writing
+    }
+
+    /// When the next batch falls due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        if self.writing.is_some() {
+            return None;
+        }
+        let inserts = self.due_next.filter(|_| !self.pending.is_empty());
+        let ends = self.ends_since.map(|since| since + GATHER);
+        let due = inserts.into_iter().chain(ends).min();
+        match self.retry_at {
+            Some(retry_at) => Some(due.map_or(retry_at, |due| due.max(retry_at))),
+            None => due,
+        }
+    }
+
+    /// The next batch, if it is time for one. `closing` writes whatever there is.
+    pub fn take(&mut self, now: Instant, closing: bool) -> Option<Batch> {
+        if self.writing.is_some() || self.retry_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        if closing {
+            self.hurry();
+        }
+        let last = self.last_due(now);
+        let ends = closing
+            || self.next.ends.len() >= self.group
+            || self.ends_since.is_some_and(|since| now >= since + GATHER);
+        let others = !self.next.numbers.is_empty()
+            || !self.next.dead.is_empty()
+            || !self.next.attempts.is_empty();
+        let timely = others || ends && !self.next.is_empty();
+        if last.is_none() && !timely {
+            return None;
+        }
+        self.retry_at = None;
+        self.ends_since = None;
+        let mut batch = std::mem::take(&mut self.next);
+        if let Some(last) = last {
+            let later = self.pending.split_off(&(last + 1));
+            let due = std::mem::replace(&mut self.pending, later);
+            self.due_now = None;
+            batch.inserts = due.into_values().map(|(message, _)| message).collect();
+        }
+        let dead = batch.dead.iter().filter_map(|dead| dead.row);
+        self.writing = Some(Writing {
+            inserts: batch.inserts.clone(),
+            ended: BTreeMap::new(),
+            rows: batch.ends.iter().map(|(row, _)| *row).chain(dead).collect(),
+        });
+        Some(batch)
+    }
+
+    /// The last message that is due: it takes along what was accepted before it.
+    fn last_due(&mut self, now: Instant) -> Option<u64> {
+        if self.due_next.is_some_and(|at| at <= now) {
+            let due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
+            let late = self.pending.iter().rev().find(|(_, (_, at))| due(*at));
+            self.due_now = self.due_now.max(late.map(|(key, _)| *key));
+            let later = self.pending.values().filter_map(|(_, at)| *at);
+            self.due_next = later.filter(|at| *at > now).min();
+        }
+        // Acknowledged meanwhile, it is not among them any more.
+        let last = self.due_now?;
+        self.pending.range(..=last).next_back().map(|(key, _)| *key)
+    }
+
+    /// The batch is on disk; `ids` are the rows of its inserts.
+    pub fn committed(&mut self, ids: &[RowId], now: Instant) -> Written {
+        let Some(mut writing) = self.writing.take() else {
+            return Written::default();
+        };
+        let mut written = Written {
+            gone: writing.rows,
+            ..Written::default()
+        };
+        for (message, row) in writing.inserts.into_iter().zip(ids.iter().copied()) {
+            match writing.ended.remove(&message.key) {
+                Some(end) => {
+                    self.note_end(&message, Some(row), end, now);
+                    written.ended.push((message, row));
+                }
+                None => written.stored.push((message, row)),
+            }
+        }
+        written
+    }
+
+    /// Nothing of the batch was written; it is tried again, not before `retry_at`.
+    pub fn refused(&mut self, batch: Batch, now: Instant, retry_at: Instant) {
+        let Some(mut writing) = self.writing.take() else {
+            return;
+        };
+        self.retry_at = Some(retry_at);
+        let later = std::mem::take(&mut self.next);
+        let inserts = batch.inserts.clone();
+        self.next = Batch {
+            inserts: Vec::new(),
+            ..batch
+        };
+        self.next.numbers.extend(later.numbers);
+        self.next.ends.extend(later.ends);
+        self.next.dead.extend(later.dead);
+        self.next.attempts.extend(later.attempts);
+        self.next.dropped += later.dropped;
+        self.next.expired += later.expired;
+        self.next.evict += later.evict;
+        if !self.next.ends.is_empty() {
+            self.ends_since = Some(now);
+        }
+        for message in inserts {
+            match writing.ended.remove(&message.key) {
+                Some(end) => self.note_end(&message, None, end, now),
+                None => self.add(message, None),
+            }
+        }
+    }
+
+    /// Forgets a message that has not been written, and says whether there was one.
+    pub fn forget(&mut self, key: u64) -> bool {
+        self.pending.remove(&key).is_some()
+    }
+}

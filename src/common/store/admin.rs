@@ -1,0 +1,1 @@
+//! A queue file seen from outside.

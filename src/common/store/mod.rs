@@ -1,0 +1,77 @@
+//! The store: the queue on disk. The only room that names `rusqlite`.
+//!
+//! [`Store`] is a handle to a worker thread that owns the connection to the file, so that a
+//! slow disk stops neither the event loop nor the MQTT connection. Orders go to it through a
+//! channel, reports come back through a function given at the start, in the order of the
+//! orders. What to write and when is decided in `common::queue`.
+//!
+//! * `schema` is what is in the file; `rows` a message as a row; `file` finds, makes, locks
+//!   and opens it; `transaction` carries out a batch; `worker` is the thread;
+//! * [`admin`] is for `publisher queue`: it looks at a file from outside.
+
+pub mod admin;
+mod file;
+mod rows;
+mod schema;
+mod transaction;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+
+use super::fault::Fault;
+use super::queue::order::{Opened, Order, Report};
+
+/// A queue file that is open, before its worker starts.
+pub struct File {
+    worker: worker::Worker,
+    /// What was found in it.
+    pub opened: Opened,
+}
+
+impl File {
+    /// Opens the queue, or makes it. `owner` is a name that no other process has; `stream`
+    /// is one for a new stream, should there have to be one.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file, the cause and the remedy.
+    pub fn open(path: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
+        let open = file::open(path, stream)?;
+        let (worker, opened) = worker::Worker::new(path, open, owner, stream)?;
+        Ok(Self { worker, opened })
+    }
+
+    /// Starts the worker. `notify` hands each report over and must not block.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(self, notify: impl Fn(Report) + Send + 'static) -> std::io::Result<Store> {
+        let (orders, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || self.worker.run(&inbox, &notify))?;
+        Ok(Store { orders })
+    }
+}
+
+/// A handle to the worker.
+#[derive(Clone, Debug)]
+pub struct Store {
+    orders: Sender<Order>,
+}
+
+impl Store {
+    /// Hands an order over.
+    pub fn order(&self, order: Order) {
+        // The worker lives as long as the process; without it there is nobody to tell.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// The files that belong to a queue: they are to be moved and copied together.
+#[must_use]
+pub fn files(queue: &Path) -> [PathBuf; 4] {
+    ["", "-wal", "-shm", "-lock"].map(|suffix| file::beside(queue, suffix))
+}

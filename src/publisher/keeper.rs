@@ -1,0 +1,82 @@
+//! Where messages wait: in memory, or in a file that outlives the process. Opens it, and
+//! carries the queue's orders to the store.
+
+use std::io;
+use std::time::Instant;
+
+use super::args::Config;
+use super::outbox::Outbox;
+use crate::common::cli::random_hex;
+use crate::common::fault::Fault;
+use crate::common::queue::Queue;
+use crate::common::queue::durable::DurableQueue;
+use crate::common::queue::memory::MemoryQueue;
+use crate::common::queue::order::Report;
+use crate::common::store::{File, Store};
+
+/// The store, if there is one.
+#[derive(Debug)]
+pub struct Keeper {
+    store: Option<Store>,
+}
+
+/// What was opened, before the store's thread starts.
+pub struct Opening {
+    file: Option<File>,
+    queue: Box<dyn Queue>,
+}
+
+impl Opening {
+    /// Opens the queue that the configuration asks for.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file, the cause and the remedy.
+    pub fn new(config: &Config) -> Result<Self, Fault> {
+        let Some(path) = &config.queue else {
+            let queue = MemoryQueue::new(config.limits, random_hex().into());
+            return Ok(Self {
+                file: None,
+                queue: Box::new(queue),
+            });
+        };
+        let file = File::open(path, &random_hex(), &random_hex())?;
+        // A quarter of a window: small enough that the window hardly notices.
+        let group = config.max_in_flight / 4;
+        let queue = DurableQueue::new(config.limits, file.opened.clone(), group);
+        Ok(Self {
+            file: Some(file),
+            queue: Box::new(queue),
+        })
+    }
+
+    /// Starts the store. `notify` hands its reports to the event loop.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(
+        self,
+        notify: impl Fn(Report) + Send + 'static,
+    ) -> io::Result<(Keeper, Box<dyn Queue>)> {
+        let store = self.file.map(|file| file.start(notify)).transpose()?;
+        Ok((Keeper { store }, self.queue))
+    }
+}
+
+impl Keeper {
+    /// Hands over what is to be done now.
+    pub fn carry(&self, outbox: &mut Outbox, now: Instant) {
+        if let Some(store) = &self.store {
+            while let Some(order) = outbox.queue_mut().order(now) {
+                store.order(order);
+            }
+        }
+    }
+
+    /// Whether messages outlive the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.store.is_some()
+    }
+}

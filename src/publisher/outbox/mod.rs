@@ -1,0 +1,343 @@
+//! What to accept, send, settle and drop next. PURE: events and the time in, messages out.
+//!
+//! Three shelves, each in the order of the sequence numbers:
+//!
+//! * *ready*: to go out before anything else. Taken online while the window had room, or in
+//!   flight when a connection ended: then nobody knows whether it arrived, and it is sent
+//!   again. At most a window of them; they count against no limit and are never dropped.
+//! * the *queue*: accepted while offline, while draining, or while the window was full.
+//! * *in flight*: handed to the client on the present connection.
+//!
+//! A message is on exactly one shelf from its acceptance to its one final outcome. What is
+//! accepted when, and what is on disk, is the queue's business; the outbox tells it of every
+//! message that passes and how it ended.
+
+//!
+//! * `terms` are the words in which it is spoken to, `ledger` those in which it answers;
+//! * `sending` is the way to the broker; `shelf` holds messages in order;
+//! * `suspect` finds the message that ends connections, `ack_time` how long
+//!   acknowledgements take.
+
+pub mod ack_time;
+pub mod ledger;
+mod sending;
+pub mod shelf;
+pub mod suspect;
+mod terms;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use terms::{Offered, Outcome, Rules, SessionLimits};
+
+use ack_time::AckTime;
+use ledger::{Ledger, Receipt};
+use shelf::Shelf;
+use suspect::Suspect;
+
+use crate::common::message::{Draft, Message};
+use crate::common::pacing::{Drain, Growing};
+use crate::common::queue::order::End;
+use crate::common::queue::{DropBehavior, News, Pushed, Queue, Room, size};
+
+/// The outbox.
+#[derive(Debug)]
+pub struct Outbox {
+    rules: Rules,
+    queue: Box<dyn Queue>,
+    drain: Drain,
+    online: Option<SessionLimits>,
+    ready: Shelf,
+    in_flight: Shelf,
+    ledger: Ledger,
+    suspect: Suspect,
+    ack_time: AckTime,
+    progress_at: Option<Instant>,
+    held_until: Option<Instant>,
+    /// Until then the first connection may well come about.
+    hopeful_until: Option<Instant>,
+}
+
+/// A durable queue of so many messages is waited for rather than lengthened.
+const SHORT_BACKLOG: usize = 8_192;
+
+/// How many messages are read ahead of a window that is full and moves.
+const READ_AHEAD: usize = 256;
+
+fn into_draft(message: Arc<Message>) -> Draft {
+    Arc::try_unwrap(message).map_or_else(|shared| shared.draft.clone(), |message| message.draft)
+}
+
+impl Outbox {
+    /// An empty outbox, offline.
+    #[must_use]
+    pub fn new(rules: Rules, queue: Box<dyn Queue>, drain: Drain) -> Self {
+        Self {
+            suspect: Suspect::new(rules.max_attempts),
+            rules,
+            queue,
+            drain,
+            online: None,
+            ready: Shelf::default(),
+            in_flight: Shelf::default(),
+            ledger: Ledger::default(),
+            ack_time: AckTime::default(),
+            progress_at: None,
+            held_until: None,
+            hopeful_until: None,
+        }
+    }
+
+    /// The first attempt to connect begins: what is taken now need not be on disk at once.
+    pub fn expect_connection(&mut self, now: Instant) {
+        self.hopeful_until = Some(now + self.ack_time.patience());
+    }
+
+    /// Messages that still have to come to their end: what waits, what is in flight, and
+    /// what is to be taken off the disk.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        let waiting = match self.queue.entrusted() {
+            Some(entrusted) => entrusted,
+            None => self.queue.len() + self.queue.unsettled(),
+        };
+        self.ready.len() + waiting + self.in_flight.len()
+    }
+
+    /// Messages that would be lost if the process ended now.
+    #[must_use]
+    pub fn at_risk(&self) -> usize {
+        match self.queue.unwritten() {
+            Some(unwritten) => unwritten,
+            None => self.outstanding(),
+        }
+    }
+
+    /// Messages in flight on the present connection.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// The queue, to look at.
+    #[must_use]
+    pub fn queue(&self) -> &dyn Queue {
+        &*self.queue
+    }
+
+    /// The queue, for the orders to its store.
+    pub fn queue_mut(&mut self) -> &mut dyn Queue {
+        &mut *self.queue
+    }
+
+    /// What has become of messages since the last time.
+    pub fn take_receipts(&mut self) -> Vec<Receipt> {
+        self.ledger.take()
+    }
+
+    /// How much a source that can wait should read now. Offline, a queue that drops takes
+    /// all there is; on a connection even its sources wait.
+    #[must_use]
+    pub fn room(&self, now: Instant) -> Room {
+        let limits = self.queue.limits();
+        let drops = limits.behavior != DropBehavior::Block && self.online.is_none();
+        let unwritten = self.queue.unwritten_room();
+        let under_way = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
+        let (messages, bytes) = if drops {
+            (usize::MAX, limits.max_bytes)
+        } else {
+            let places = if self.flows(now) {
+                READ_AHEAD
+            } else {
+                self.queue.room()
+            };
+            let places = self.straight_room().saturating_add(places);
+            (places, limits.max_bytes.saturating_sub(under_way))
+        };
+        Room {
+            messages: messages.min(unwritten.messages),
+            bytes: bytes.min(unwritten.bytes),
+        }
+    }
+
+    /// Whether messages flow so well that a source that can wait had better wait a moment:
+    /// what does not come until there is a place in the window need not go to disk.
+    fn flows(&self, now: Instant) -> bool {
+        let durable = self.queue.unwritten().is_some();
+        let waits = self.queue.limits().behavior == DropBehavior::Block;
+        let short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
+        let stalled = self.flows_until().is_some_and(|until| until <= now);
+        durable && waits && short && self.online.is_some() && !stalled
+    }
+
+    /// Acknowledgements come; if none has come by then, they do not. None if none is due.
+    fn flows_until(&self) -> Option<Instant> {
+        let since = self.progress_at.filter(|_| !self.in_flight.is_empty())?;
+        Some(since + self.ack_time.patience())
+    }
+
+    /// Takes a draft. `wall_ms` is the Unix time in milliseconds.
+    pub fn offer(&mut self, draft: Draft, now: Instant, wall_ms: u64) -> Offered {
+        let ticket = self.queue.next_ticket();
+        let (key, seq) = (ticket.key, ticket.seq);
+        let expiry = self.rules.expiry;
+        let message = Arc::new(Message {
+            key,
+            stream: ticket.stream,
+            seq,
+            accepted_ms: wall_ms,
+            expires_ms: expiry.map(|after| {
+                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                wall_ms.saturating_add(after)
+            }),
+            expires_at: expiry.and_then(|after| now.checked_add(after)),
+            attempts: 0,
+            draft,
+        });
+        if self.straight_room() > 0 {
+            let due = now + self.ack_time.patience();
+            self.queue.pass(&message, due);
+            self.ready.insert(message);
+            return self.taken(key, seq);
+        }
+        self.make_room(size(&message));
+        if self.flows(now) {
+            return Offered::Full(into_draft(message));
+        }
+        let due = self.hopeful_until.filter(|until| now < *until);
+        match self.queue.push(Arc::clone(&message), due) {
+            Pushed::Stored { evicted } => {
+                self.drain.arrived();
+                for old in evicted {
+                    self.evicted(&old, now);
+                }
+                self.taken(key, seq)
+            }
+            Pushed::Dropped => {
+                self.drain.arrived();
+                self.queue.take_ticket();
+                self.ledger.enter(key, seq);
+                let reason = "newest for a full queue";
+                self.ledger.end(key, Receipt::Dropped { seq, reason });
+                Offered::Dropped { seq }
+            }
+            Pushed::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
+                Offered::Refused
+            }
+            Pushed::Full | Pushed::Disabled => Offered::Full(into_draft(message)),
+        }
+    }
+
+    fn taken(&mut self, key: u64, seq: u64) -> Offered {
+        self.queue.take_ticket();
+        self.ledger.enter(key, seq);
+        if self.queue.unwritten().is_none() {
+            self.ledger.accept(key);
+        }
+        Offered::Taken { seq }
+    }
+
+    fn evicted(&mut self, message: &Arc<Message>, now: Instant) {
+        self.queue.settle(message, End::Dropped, now);
+        let (key, seq) = (message.key, message.seq);
+        let reason = "oldest in a full queue";
+        self.ledger.end(key, Receipt::Dropped { seq, reason });
+    }
+
+    /// A connection is up: first what is ready, then the queue, then what is new.
+    pub fn connected(&mut self, limits: SessionLimits, now: Instant) {
+        self.online = Some(limits);
+        self.hopeful_until = None;
+        self.held_until = None;
+        self.drain.begin(now, self.queue.len());
+    }
+
+    /// The connection is gone; what was in flight is sent again on the next one. If the other
+    /// end has closed it, that may be for what was at the head.
+    pub fn disconnected(&mut self, by_peer: bool, now: Instant) {
+        self.online = None;
+        self.hopeful_until = None;
+        self.drain.stop();
+        self.progress_at = None;
+        self.ack_time.stop();
+        if by_peer && let Some(head) = self.in_flight.first() {
+            let attempts = self.suspect.lost_with(head.key, head.attempts);
+            if self.suspect.is_guilty(attempts) {
+                self.in_flight.remove(head.key);
+                let reason = format!("{attempts} connections were lost with it at the head");
+                self.dead(&head, reason, now);
+            } else {
+                self.queue.attempted(&head, attempts);
+            }
+        }
+        self.ready.append(&mut self.in_flight);
+    }
+
+    /// No more drafts will come, and what is left has to go by `deadline`.
+    pub fn finish_by(&mut self, deadline: Instant) {
+        self.drain.finish_by(deadline);
+    }
+
+    /// Takes what the queue's store has come to.
+    pub fn hear(&mut self, news: &News) {
+        match news {
+            News::Safe { key } => self.ledger.accept(*key),
+            News::Numbered { key, seq } => self.ledger.number(*key, *seq),
+            News::Dropped { key, seq } => {
+                let (seq, reason) = (*seq, "newest for a full disk");
+                self.ledger.end(*key, Receipt::Dropped { seq, reason });
+            }
+            News::Evicted(message) => {
+                let (seq, reason) = (message.seq, "oldest on a full disk");
+                self.ledger
+                    .end(message.key, Receipt::Dropped { seq, reason });
+            }
+            News::Ended { key, seq, end } => {
+                let seq = *seq;
+                let receipt = match end {
+                    End::Delivered => Receipt::DeliveredElsewhere { seq },
+                    End::Expired => Receipt::Expired { seq },
+                    End::Dropped => {
+                        let reason = "by another publisher on the queue";
+                        Receipt::Dropped { seq, reason }
+                    }
+                    End::Dead(reason) => Receipt::Dead {
+                        seq,
+                        topic: None,
+                        reason: reason.clone(),
+                    },
+                };
+                self.ledger.end(*key, receipt);
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks whether a draining backlog shrinks; says so if it does not.
+    pub fn review(&mut self, now: Instant) -> Option<Growing> {
+        self.drain.review(now, self.queue.len())
+    }
+
+    /// How many new drafts may go out at once, past the queue, without overtaking anything.
+    fn straight_room(&self) -> usize {
+        if self.held_until.is_none() && !self.drain.is_active() && self.queue.is_empty() {
+            self.free().saturating_sub(self.ready.len())
+        } else {
+            0
+        }
+    }
+
+    /// On a connection a full queue makes room by sending sooner than its rate, unless that
+    /// was set by hand: what is taken online is not dropped while the window is open.
+    fn make_room(&mut self, bytes: u64) {
+        if self.drain.is_by_hand() || self.held_until.is_some() {
+            return;
+        }
+        while !self.queue.fits(bytes)
+            && self.free() > self.ready.len()
+            && let Some(head) = self.queue.pop()
+        {
+            self.ready.insert(head);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The outbox's way to the broker: what goes out next, and what comes back. PURE.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Outbox;
+use super::ledger::Receipt;
+use super::terms::Outcome;
+use crate::common::limits;
+use crate::common::message::{Message, SeqProperty};
+use crate::common::queue::order::End;
+
+/// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
+const SLOW_LINE: u64 = 8 << 10;
+
+/// Bytes in flight at most, however much the queue may hold.
+const MAX_UNDER_WAY: u64 = 64 << 20;
+
+/// How long so many bytes may take.
+fn time_on_the_line(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1_000) / SLOW_LINE)
+}
+
+/// How long to wait after the broker said "not now" (quota exceeded, for one).
+const HOLD: Duration = Duration::from_secs(1);
+
+impl Outbox {
+    /// What to hand to the client now, in order. What cannot be sent comes to its end.
+    pub fn dispatch(&mut self, now: Instant) -> Vec<Arc<Message>> {
+        let mut send = Vec::new();
+        let Some(limits) = self.online else {
+            return send;
+        };
+        if self.held_until.is_some_and(|until| now < until) {
+            return send;
+        }
+        self.held_until = None;
+        while self.free() > 0 {
+            let Some(message) = self.next_waiting(now) else {
+                break;
+            };
+            if message.expires_at.is_some_and(|at| at <= now) {
+                let (key, seq) = (message.key, message.seq);
+                self.suspect.settled(key);
+                self.queue.settle(&message, End::Expired, now);
+                self.ledger.end(key, Receipt::Expired { seq });
+                continue;
+            }
+            let (packet, max) = (self.packet_size(&message), limits.maximum_packet_size);
+            if packet > max {
+                let reason =
+                    format!("{packet} bytes are above the broker's maximum packet size of {max}");
+                self.dead(&message, reason, now);
+                continue;
+            }
+            if self.in_flight.is_empty() {
+                self.progress_at = Some(now);
+            }
+            self.ack_time.sent(message.key, now);
+            self.in_flight.insert(Arc::clone(&message));
+            send.push(message);
+        }
+        send
+    }
+
+    /// The client has heard of a message. An acknowledgement that is heard of after the end
+    /// of its connection still counts; one that is heard of again does not.
+    pub fn settle(&mut self, key: u64, outcome: Outcome, now: Instant) {
+        let oldest = self.in_flight.first_key() == Some(key);
+        let found = self.in_flight.remove(key);
+        let Some(message) = found.or_else(|| self.ready.remove(key)) else {
+            return;
+        };
+        if oldest {
+            self.progress_at = Some(now);
+        }
+        match outcome {
+            Outcome::Delivered => {
+                self.suspect.settled(key);
+                self.ack_time.acknowledged(key, now);
+                self.queue.settle(&message, End::Delivered, now);
+                self.ledger.end(key, Receipt::Delivered(message));
+            }
+            Outcome::Refused(reason) => self.dead(&message, reason, now),
+            Outcome::NotNow => {
+                self.held_until = Some(now + HOLD);
+                self.ready.insert(message);
+            }
+        }
+    }
+
+    pub(super) fn dead(&mut self, message: &Arc<Message>, reason: String, now: Instant) {
+        let (key, seq) = (message.key, message.seq);
+        self.suspect.settled(key);
+        self.queue.settle(message, End::Dead(reason.clone()), now);
+        let topic = Some(Arc::clone(&message.draft.topic));
+        self.ledger.end(key, Receipt::Dead { seq, topic, reason });
+    }
+
+    /// Whether the oldest message in flight has waited for its acknowledgement longer than
+    /// the operation timeout and the time that a slow line takes for what is under way. The
+    /// clock starts anew with each in-order acknowledgement: a slow link with a full window
+    /// is not a dead one.
+    #[must_use]
+    pub fn overdue(&self, now: Instant) -> bool {
+        self.acknowledgement_due().is_some_and(|due| now >= due)
+    }
+
+    /// When something here changes by time alone.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let write = self.queue.wake_at();
+        if self.online.is_none() {
+            return write;
+        }
+        let send = if self.free() == 0 {
+            None
+        } else {
+            self.held_until.or(self.drain.wake_at())
+        };
+        let stalls = self
+            .flows_until()
+            .filter(|_| write.is_some() || self.queue.unwritten().is_some());
+        let due = self.acknowledgement_due().into_iter();
+        due.chain(send).chain(write).chain(stalls).min()
+    }
+
+    fn acknowledgement_due(&self) -> Option<Instant> {
+        self.in_flight.first_key()?;
+        let bytes = self.in_flight.bytes();
+        Some(self.progress_at? + self.rules.operation_timeout + time_on_the_line(bytes))
+    }
+
+    /// The size of the PUBLISH packet, in bytes.
+    fn packet_size(&self, message: &Message) -> usize {
+        let property = self.rules.sequence.then(|| {
+            let seq = SeqProperty::of(message).to_string();
+            SeqProperty::NAME.len() + seq.len()
+        });
+        let draft = &message.draft;
+        limits::publish_size(draft.topic.len(), draft.payload.len(), property)
+    }
+
+    /// Places left in the window; none while offline, or while as many bytes are under way
+    /// as may wait in the queue. What is acknowledged and still on disk has a place as well:
+    /// a crash would send it again, and that is to be a window at most.
+    pub(super) fn free(&self) -> usize {
+        let window = self.online.map_or(0, |limits| {
+            let window = self.rules.max_in_flight.min(limits.receive_maximum);
+            if self.suspect.goes_alone() { 1 } else { window }
+        });
+        let max_bytes = self.queue.limits().max_bytes.min(MAX_UNDER_WAY);
+        if self.in_flight.bytes() >= max_bytes && !self.in_flight.is_empty() {
+            return 0;
+        }
+        window.saturating_sub(self.in_flight.len() + self.queue.unsettled())
+    }
+
+    fn next_waiting(&mut self, now: Instant) -> Option<Arc<Message>> {
+        if let Some(message) = self.ready.pop_first() {
+            return Some(message);
+        }
+        if !self.drain.permits(now, self.queue.len()) {
+            return None;
+        }
+        let message = self.queue.pop()?;
+        self.drain.sent(now, self.queue.len());
+        Some(message)
+    }
+}

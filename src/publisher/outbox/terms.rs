@@ -1,0 +1,68 @@
+//! The words in which the outbox is spoken to. PURE.
+
+use std::time::Duration;
+
+use crate::common::limits;
+use crate::common::message::Draft;
+
+/// What the broker allows on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Unacknowledged QoS 1 and 2 messages.
+    pub receive_maximum: usize,
+    /// The largest packet, in bytes.
+    pub maximum_packet_size: usize,
+}
+
+impl SessionLimits {
+    /// What the protocol allows where the broker says nothing.
+    pub const PROTOCOL: SessionLimits = SessionLimits {
+        receive_maximum: 65_535,
+        maximum_packet_size: limits::MAX_REMAINING_LENGTH,
+    };
+}
+
+/// What became of a draft that was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It has its place; older ones may have had to go for it.
+    Taken {
+        /// Its number.
+        seq: u64,
+    },
+    /// It got a number but no place: the queue is full and keeps what it has.
+    Dropped {
+        /// Its number: the receiver sees the gap.
+        seq: u64,
+    },
+    /// It cannot go out now, and the queue is off.
+    Refused,
+    /// The source has to wait; the draft comes back.
+    Full(Draft),
+}
+
+/// What the client reports of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged; at QoS 0, written to the connection.
+    Delivered,
+    /// Refused by the broker, for good.
+    Refused(String),
+    /// Refused for now: to be sent again a little later.
+    NotNow,
+}
+
+/// How the outbox goes about its work.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Unacknowledged messages at most.
+    pub max_in_flight: usize,
+    /// How long the oldest in flight may go without an acknowledgement.
+    pub operation_timeout: Duration,
+    /// How long a message may wait for its sending.
+    pub expiry: Option<Duration>,
+    /// Connections lost with one message at the head before it is given up.
+    pub max_attempts: u32,
+    /// Whether each message carries the `seq` property.
+    pub sequence: bool,
+}

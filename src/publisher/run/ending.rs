@@ -1,0 +1,101 @@
+//! How a run comes to its end: when, with what on disk, and with which exit code.
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use log::error;
+
+use super::{Event, Publisher};
+use crate::common::client;
+use crate::common::event_loop::{clock, wait};
+use crate::common::fault::Exit;
+use crate::common::link::Heard;
+use crate::publisher::verdict::Verdict;
+
+/// How long the disk may take for what is left at the end of the run. A signal's guard may
+/// cut it shorter.
+const LAST_WRITE: Duration = Duration::from_secs(30);
+
+impl Publisher<'_> {
+    /// No more input comes; what is left has to go by then. A signal may shorten a flush,
+    /// never lengthen it.
+    pub(super) fn flush_by(&mut self, until: Instant) {
+        let earlier = self.flush_until.into_iter().chain(self.deadline).min();
+        let until = earlier.map_or(until, |earlier| earlier.min(until));
+        self.flush_until = Some(until);
+        self.outbox.finish_by(until);
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        let done = self.flush_until.is_some() && self.undelivered() == 0;
+        let late = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);
+        let given_up = self.fault.is_some()
+            && (self.store_done || !self.intake.is_open() && self.at_risk() == 0);
+        given_up || done || late(self.flush_until) || late(self.deadline)
+    }
+
+    pub(super) fn undelivered(&self) -> usize {
+        self.outbox.outstanding() + self.intake.held()
+    }
+
+    pub(super) fn at_risk(&self) -> usize {
+        self.outbox.at_risk() + self.intake.held()
+    }
+
+    /// How the run went, as things stand.
+    pub(super) fn verdict(&self) -> Verdict<'_> {
+        Verdict {
+            counters: &self.report.counters,
+            lost: self.at_risk(),
+            kept: self.undelivered().saturating_sub(self.at_risk()),
+            queue: self.config.queue.as_deref(),
+            offline: self.link.connection().why_offline(),
+            ended_by: self.fault.as_ref(),
+            refused: self.refused,
+        }
+    }
+
+    /// Says goodbye, says what is lost, and sums up.
+    pub(super) fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
+        self.intake.close();
+        self.close_queue(inbox);
+        self.tell();
+        let exit = self.verdict().exit();
+        if let Some(words) = self.verdict().last_words() {
+            error!("{words}");
+        }
+        let reconnects = self.link.connection().reconnects();
+        let patience = self.config.connection.connect_timeout;
+        self.link.close(inbox, patience, |event| match event {
+            Event::Client(event) => Heard::Client(event),
+            Event::Input(_) | Event::Store(_) | Event::Stop => Heard::Other,
+        });
+        let elapsed = clock().saturating_duration_since(self.started);
+        let queued = self.outbox.outstanding() as u64;
+        if self.report.finish(reconnects, queued, elapsed) {
+            exit
+        } else {
+            exit.or_worse(Exit::Io)
+        }
+    }
+
+    /// Writes what is not on disk yet, and ends the run there. What was read and never taken
+    /// is lost, whatever the queue.
+    pub(super) fn close_queue(&mut self, inbox: &Receiver<Event>) {
+        self.outbox.queue_mut().close();
+        let until = clock() + LAST_WRITE;
+        while !self.store_done {
+            self.now = clock();
+            self.keeper.carry(&mut self.outbox, self.now);
+            let Some(event) = wait(inbox, Some(until)) else {
+                break;
+            };
+            self.now = clock();
+            match event {
+                Event::Store(report) => self.stored(report),
+                Event::Client(client::Event::Deliveries { settled, .. }) => self.settle(settled),
+                Event::Client(_) | Event::Input(_) | Event::Stop => {}
+            }
+        }
+    }
+}

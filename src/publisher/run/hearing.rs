@@ -1,0 +1,63 @@
+//! What the run hears of its messages, from the broker and from the disk.
+
+use log::{info, warn};
+
+use super::{Publisher, unix_ms};
+use crate::common::client::Delivery;
+use crate::common::fault::Exit;
+use crate::common::queue::News;
+use crate::common::queue::order;
+use crate::publisher::outbox::Outcome;
+
+/// MQTT 5's reason code.
+const NOT_AUTHORIZED: u8 = 0x87;
+
+impl Publisher<'_> {
+    pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
+        for (key, delivery) in settled {
+            let outcome = match delivery {
+                Delivery::Done => Outcome::Delivered,
+                Delivery::NotNow => Outcome::NotNow,
+                Delivery::Refused(refusal) => {
+                    // Anything but "not authorised" is about the message.
+                    if refusal.code == NOT_AUTHORIZED {
+                        self.refused = self.refused.or_worse(Exit::Refused);
+                    }
+                    Outcome::Refused(refusal.reason)
+                }
+            };
+            self.outbox.settle(key, outcome, self.now);
+        }
+    }
+
+    /// What the store has done, or cannot do.
+    pub(super) fn stored(&mut self, report: order::Report) {
+        let (now, wall_ms) = (self.now, unix_ms());
+        for news in self.outbox.queue_mut().handle(report, now, wall_ms) {
+            self.outbox.hear(&news);
+            match news {
+                News::Damaged(count) => self.report.damaged(count),
+                News::DiskFull(why) => warn!("{why}; nothing can be kept until there is space"),
+                News::DiskRecovered => warn!("there is space on the disk again"),
+                News::Ours => {
+                    info!("the publisher that drained the queue has gone; this one drains now");
+                    self.link.start(now);
+                }
+                News::Broken(fault) => {
+                    self.fault = Some(fault);
+                    self.store_done = true;
+                    self.intake.close();
+                }
+                News::Closed => self.store_done = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes on what has become of messages.
+    pub(super) fn tell(&mut self) {
+        for receipt in self.outbox.take_receipts() {
+            self.report.record(&receipt);
+        }
+    }
+}
