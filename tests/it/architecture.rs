@@ -122,7 +122,10 @@ fn only_the_client_names_paho_and_openssl() {
 
 #[test]
 fn client_and_queue_know_nothing_of_each_other() {
-    expect_nowhere(|s| s.is_below("common/client/"), &["queue", "store::", "::store"]);
+    expect_nowhere(
+        |s| s.is_below("common/client/"),
+        &["queue", "store::", "::store"],
+    );
     let is_queue = |s: &Source| s.is_below("common/queue/");
     assert!(sources().iter().any(is_queue));
     expect_nowhere(is_queue, &["client", "store::", "::store"]);
