@@ -3,12 +3,18 @@
 use std::process::ExitCode;
 
 use iot_pubsub::common::{cli, logging};
-use iot_pubsub::publisher::args::PublisherArgs;
-use iot_pubsub::publisher::run;
+use iot_pubsub::publisher::args::Command;
+use iot_pubsub::publisher::{queue_command, run};
 
 fn main() -> ExitCode {
-    cli::main("publisher", |args: PublisherArgs| {
-        logging::init(args.verbosity());
-        run::run(&args.check()?)
+    cli::main("publisher", |command| match command {
+        Command::Publish(args) => {
+            logging::init(args.verbosity());
+            run::run(&args.check()?)
+        }
+        Command::Queue(args) => {
+            logging::init(args.verbosity());
+            queue_command::run(args)
+        }
     })
 }

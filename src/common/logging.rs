@@ -1,8 +1,10 @@
 //! The log: standard error, UTC time, level, message, one line each.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use env_logger::{Builder, Env, Logger, Target, WriteStyle};
+use indicatif::ProgressBar;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::escape::one_line;
@@ -32,13 +34,31 @@ impl Log for Capped {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(record);
+            let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*bar {
+                Some(bar) => bar.suspend(|| self.0.log(record)),
+                None => self.0.log(record),
+            }
         }
     }
 
     fn flush(&self) {
         self.0.flush();
     }
+}
+
+/// The progress bar that has to step aside for a line.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// From here on there is this bar on standard error beside the log, or none.
+pub fn beside(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+/// Whether the log goes to a terminal.
+#[must_use]
+pub fn on_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Starts the log. `RUST_LOG` wins over the flags. A second call changes nothing.
@@ -48,7 +68,7 @@ pub fn init(verbosity: Verbosity) {
         Verbosity::Normal => "warn",
         Verbosity::Debug => "debug",
     };
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = on_terminal() && std::env::var_os("NO_COLOR").is_none();
     let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
         .target(Target::Stderr)
         .write_style(if colour {

@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod escape;
 pub mod event_loop;
 pub mod fault;
+pub mod json;
 pub mod limits;
 pub mod link;
 pub mod logging;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+use super::queue_command::args::QueueArgs;
 
 use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
 use crate::common::connection::Run;
@@ -155,6 +157,48 @@ pub struct PublisherArgs {
     #[command(flatten)]
     log: LogArgs,
 }
+
+/// What `publisher` is asked to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// To publish.
+    Publish(Box<PublisherArgs>),
+    /// To look at a queue file.
+    Queue(QueueArgs),
+}
+
+/// The flags of publishing stand at the top, beside the other commands: clap's derive has no
+/// way to say that.
+impl CommandFactory for Command {
+    fn command() -> clap::Command {
+        let queue = QueueArgs::command();
+        PublisherArgs::command()
+            .subcommand(queue)
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true)
+    }
+
+    fn command_for_update() -> clap::Command {
+        Self::command()
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some((_, queue)) => QueueArgs::from_arg_matches(queue).map(Command::Queue),
+            None => PublisherArgs::from_arg_matches(matches)
+                .map(|args| Command::Publish(Box::new(args))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Parser for Command {}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DropChoice {

@@ -5,6 +5,8 @@ pub mod broker;
 pub mod intake;
 pub mod keeper;
 pub mod outbox;
+pub mod progress;
+pub mod queue_command;
 pub mod reading;
 pub mod report;
 pub mod run;

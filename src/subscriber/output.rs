@@ -1,10 +1,9 @@
 //! One message as bytes to write: payload, topic and payload, or JSON. PURE.
 
-use data_encoding::BASE64;
-use serde::Serialize;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::common::escape::{escape, escape_json};
+use crate::common::json::{JsonLine, Parts};
 use crate::common::message::Received;
 
 /// What to print of a message.
@@ -28,32 +27,6 @@ pub struct Style {
     /// Whether to make control characters harmless: on a terminal.
     pub escape: bool,
 }
-
-/// The JSON object: the fields of `mosquitto_sub -F %j` in their order, and ours behind.
-#[derive(Serialize)]
-struct Json<'a> {
-    tst: String,
-    topic: &'a str,
-    qos: u8,
-    retain: u8,
-    payloadlen: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base64: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    taken: Option<String>,
-    /// Negative where the clocks disagree.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_ms: Option<i128>,
-}
-
-/// The last second that RFC 3339 can write: a sender may claim any time.
-const LAST_MS: u64 = 253_402_300_799_999;
 
 /// Appends a message to `out`. `now` is the Unix time of its arrival.
 pub fn render(out: &mut Vec<u8>, message: &Received<'_>, style: Style, now: Duration) {
@@ -89,31 +62,14 @@ pub fn render(out: &mut Vec<u8>, message: &Received<'_>, style: Style, now: Dura
 }
 
 fn json(message: &Received<'_>, now: Duration) -> String {
-    let text = std::str::from_utf8(message.payload).ok();
-    let seq = message.seq.as_ref();
-    let object = Json {
-        tst: rfc3339(now),
+    let parts = Parts {
         topic: message.topic,
+        payload: message.payload,
         qos: message.qos.level(),
-        retain: u8::from(message.retained),
-        payloadlen: message.payload.len(),
-        payload: text,
-        payload_base64: text.is_none().then(|| BASE64.encode(message.payload)),
-        stream: seq.map(|seq| seq.stream.as_str()),
-        seq: seq.map(|seq| seq.seq),
-        taken: seq.map(|seq| rfc3339(Duration::from_millis(seq.accepted_ms))),
-        latency_ms: seq.and_then(|seq| {
-            Some(i128::try_from(now.as_millis()).ok()? - i128::from(seq.accepted_ms))
-        }),
+        retain: message.retained,
+        seq: message.seq.as_ref(),
     };
-    // Strings and numbers have no way to fail.
-    serde_json::to_string(&object).unwrap_or_default()
-}
-
-/// A Unix time in UTC with milliseconds.
-fn rfc3339(since_epoch: Duration) -> String {
-    let time = SystemTime::UNIX_EPOCH + since_epoch.min(Duration::from_millis(LAST_MS));
-    humantime::format_rfc3339_millis(time).to_string()
+    JsonLine::new(parts, now, true).text()
 }
 
 #[cfg(test)]

@@ -1,1 +1,318 @@
-//! A queue file seen from outside.
+//! A queue file seen from outside: for `publisher queue`. Nothing here needs the process
+//! that drains it, nor holds it up: rows are read a page at a time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+
+use super::file::{self, DrainLock};
+use super::rows::{self, int, uint};
+use super::transaction::{self, now_ms};
+use crate::common::fault::{Exit, Fault};
+use crate::common::message::Message;
+use crate::common::queue::order::RowId;
+
+/// Rows read at once.
+const PAGE: i64 = 256;
+
+/// What a file holds, in short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Messages waiting or in flight.
+    pub waiting: u64,
+    /// Their topics and payloads, in bytes.
+    pub bytes: u64,
+    /// When the oldest of them was taken, Unix time in milliseconds.
+    pub oldest_ms: Option<u64>,
+    /// Dead letters.
+    pub dead: u64,
+    /// Their topics and payloads, in bytes.
+    pub dead_bytes: u64,
+    /// How many died of what.
+    pub reasons: BTreeMap<String, u64>,
+    /// Messages dropped since the file was made.
+    pub dropped: u64,
+    /// Messages expired since then.
+    pub expired: u64,
+    /// Messages that became dead letters since then.
+    pub died: u64,
+    /// Whether a process drains it now.
+    pub draining: bool,
+}
+
+/// Which messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that wait.
+    Waiting,
+    /// The dead letters.
+    Dead,
+}
+
+/// A message as it lies in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its row.
+    pub id: RowId,
+    /// The message; its number is 0 if it has none yet.
+    pub message: Message,
+    /// Of a dead letter: when it died, Unix time in milliseconds, and of what.
+    pub died: Option<(u64, String)>,
+}
+
+/// An open file.
+pub struct Admin {
+    path: PathBuf,
+    connection: Connection,
+    /// The file is damaged; what can be read is read.
+    pub damaged: Option<Fault>,
+}
+
+impl Admin {
+    /// Opens a queue that exists.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file, the cause and the remedy.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let connection = file::open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+            damaged: None,
+        })
+    }
+
+    /// Opens a queue although it is damaged, to save what can be read.
+    ///
+    /// # Errors
+    ///
+    /// The fault, if nothing can be read at all.
+    pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
+        match Self::open(path) {
+            Err(fault) if file::is_damage(&fault) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                let connection =
+                    Connection::open_with_flags(path, flags).map_err(|_| fault.clone())?;
+                Ok(Self {
+                    path: path.to_owned(),
+                    connection,
+                    damaged: Some(fault),
+                })
+            }
+            opened => opened,
+        }
+    }
+
+    fn fault(&self, error: &rusqlite::Error) -> Fault {
+        file::broken(&self.path, error)
+    }
+
+    /// Counts, ages and reasons.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file.
+    pub fn status(&self) -> Result<Status, Fault> {
+        let lock = DrainLock::open(&self.path)?;
+        let draining = !lock.try_take().unwrap_or(true);
+        let read = || -> rusqlite::Result<Status> {
+            let oldest: Option<i64> = self
+                .connection
+                .query_row(
+                    "SELECT accepted_ms FROM queue ORDER BY id LIMIT 1",
+                    [],
+                    |row| row.get(0),
+                )
+                .map(Some)
+                .or_else(|e| match e {
+                    rusqlite::Error::QueryReturnedNoRows => Ok(None),
+                    e => Err(e),
+                })?;
+            let reasons = self
+                .connection
+                .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
+                .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
+                .collect::<Result<_, _>>()?;
+            self.connection.query_row(
+                "SELECT waiting, bytes, dead, dead_bytes, dropped, expired, died FROM books",
+                [],
+                |row| {
+                    let number = |index| row.get(index).map(uint);
+                    Ok(Status {
+                        waiting: number(0)?,
+                        bytes: number(1)?,
+                        oldest_ms: oldest.map(uint),
+                        dead: number(2)?,
+                        dead_bytes: number(3)?,
+                        reasons,
+                        dropped: number(4)?,
+                        expired: number(5)?,
+                        died: number(6)?,
+                        draining,
+                    })
+                },
+            )
+        };
+        read().map_err(|e| self.fault(&e))
+    }
+
+    /// Hands every message to `take`, in order, until it says `false`. Gives the number of
+    /// rows that were damaged.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file, where it cannot be read on.
+    pub fn each(&self, which: Which, mut take: impl FnMut(&Item) -> bool) -> Result<u64, Fault> {
+        let mut last = 0;
+        let mut damaged = 0;
+        loop {
+            let page = self.page(which, last).map_err(|e| self.fault(&e))?;
+            let Some(end) = page.last() else {
+                return Ok(damaged);
+            };
+            last = match end {
+                Ok(item) => item.id,
+                Err(id) => *id,
+            };
+            for item in &page {
+                match item {
+                    Ok(item) if !take(item) => return Ok(damaged),
+                    Ok(_) => {}
+                    Err(_) => damaged += 1,
+                }
+            }
+        }
+    }
+
+    fn page(&self, which: Which, after: RowId) -> rusqlite::Result<Vec<Result<Item, RowId>>> {
+        let columns = match which {
+            Which::Waiting => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
+            Which::Dead => "id, stream, seq, accepted_ms, NULL, topic, payload, qos, retain, crc,
+                0, died_ms, reason FROM dead"
+                .into(),
+        };
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {columns} WHERE id > ?1 ORDER BY id LIMIT ?2"
+        ))?;
+        let mut found = statement.query([after, PAGE])?;
+        let mut page = Vec::new();
+        let mut topic: Arc<str> = Arc::from("");
+        while let Some(row) = found.next()? {
+            let died: Option<i64> = row.get(11)?;
+            let reason: Option<String> = row.get(12)?;
+            page.push(rows::read(row, &mut topic)?.map(|read| Item {
+                id: read.id,
+                message: read.message,
+                died: died.map(uint).zip(reason),
+            }));
+        }
+        Ok(page)
+    }
+
+    /// Puts dead letters at the end of the queue, all or those named; they keep stream and
+    /// number. Gives those that could not be: damaged, or not there.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file; then nothing was changed.
+    pub fn retry(&mut self, ids: &[RowId]) -> Result<(u64, Vec<RowId>), Fault> {
+        let mut whole = Vec::new();
+        let mut not = ids.to_vec();
+        self.each(Which::Dead, |item| {
+            if ids.is_empty() || ids.contains(&item.id) {
+                not.retain(|id| *id != item.id);
+                whole.push((item.id, item.message.clone()));
+            }
+            true
+        })?;
+        let moved = whole.len() as u64;
+        let connection = &mut self.connection;
+        let done = transaction::patiently(|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (id, message) in &whole {
+                if transaction.execute("DELETE FROM dead WHERE id = ?1", [id])? == 0 {
+                    continue;
+                }
+                let mut insert = transaction.prepare_cached(rows::INSERT)?;
+                rows::insert(&mut insert, message, None)?;
+                let size = message.draft.topic.len() + message.draft.payload.len();
+                transaction.execute(
+                    "UPDATE books SET waiting = waiting + 1, bytes = bytes + ?1, dead = dead - 1,
+                     dead_bytes = dead_bytes - ?1",
+                    [int(size as u64)],
+                )?;
+            }
+            transaction.commit()
+        });
+        done.map_err(|e| file::broken(&self.path, &e))?;
+        Ok((moved, not))
+    }
+
+    /// Removes all messages that wait, or all dead letters. What a running publisher has in
+    /// flight is sent all the same.
+    ///
+    /// # Errors
+    ///
+    /// A fault that names the file; then nothing was changed.
+    pub fn purge(&mut self, which: Which) -> Result<u64, Fault> {
+        let connection = &mut self.connection;
+        let done = transaction::patiently(|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let removed = match which {
+                Which::Dead => {
+                    let removed = transaction.execute("DELETE FROM dead", [])?;
+                    transaction.execute("UPDATE books SET dead = 0, dead_bytes = 0", [])?;
+                    removed
+                }
+                Which::Waiting => {
+                    transaction.execute(
+                        "INSERT OR REPLACE INTO fate
+                         SELECT id, owner, coalesce(seq, 0), 1, NULL, ?1 FROM queue
+                         WHERE owner IS NOT NULL",
+                        params![int(now_ms())],
+                    )?;
+                    let removed = transaction.execute("DELETE FROM queue", [])?;
+                    transaction.execute(
+                        "UPDATE books SET waiting = 0, bytes = 0, dropped = dropped + ?1",
+                        params![int(removed as u64)],
+                    )?;
+                    removed
+                }
+            };
+            transaction.commit()?;
+            connection.execute_batch("PRAGMA incremental_vacuum")?;
+            Ok(removed as u64)
+        });
+        done.map_err(|e| file::broken(&self.path, &e))
+    }
+}
+
+/// Moves a damaged queue aside, with the files that belong to it, so that the next run
+/// makes a new one. `stamp` goes into the new name, which is given back.
+///
+/// # Errors
+///
+/// A fault if a process uses the queue, or the files cannot be renamed.
+pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
+    let lock = DrainLock::open(path)?;
+    if !lock.try_take().unwrap_or(false) {
+        return Err(file::cannot(path, "is in use: stop the publisher first"));
+    }
+    let aside = file::beside(path, &format!(".damaged-{stamp}"));
+    for suffix in ["-wal", "-shm", ""] {
+        let (from, to) = (file::beside(path, suffix), file::beside(&aside, suffix));
+        match std::fs::rename(&from, &to) {
+            Err(e) if suffix.is_empty() || e.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("{}: cannot be renamed: {e}", from.display());
+                return Err(Fault::permanent(Exit::CannotCreate, message));
+            }
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(1);
 pub(super) struct DrainLock(File);
 
 impl DrainLock {
-    fn open(queue: &Path) -> Result<Self, Fault> {
+    pub(super) fn open(queue: &Path) -> Result<Self, Fault> {
         let path = beside(queue, "-lock");
         let mut options = OpenOptions::new();
         options
@@ -198,7 +198,14 @@ fn is_whole(queue: &Path, connection: &Connection, length: u64) -> Result<(), Fa
 }
 
 fn damaged(queue: &Path, how: &str) -> Fault {
-    cannot(queue, &format!("is damaged: {how}; {}", remedy(queue)))
+    cannot(queue, &format!("{DAMAGED}: {how}; {}", remedy(queue)))
+}
+
+const DAMAGED: &str = "is damaged";
+
+/// Whether a file could not be opened because it is damaged.
+pub(super) fn is_damage(fault: &Fault) -> bool {
+    fault.message.contains(DAMAGED)
 }
 
 /// What to do with a damaged file.
@@ -223,7 +230,7 @@ pub(super) fn broken(queue: &Path, error: &rusqlite::Error) -> Fault {
     let name = queue.display();
     let message = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("{name}: the queue is damaged: {error}; {}", remedy(queue))
+            format!("{name}: the queue {DAMAGED}: {error}; {}", remedy(queue))
         }
         _ => format!(
             "{name}: the queue cannot be written: {error}; what was accepted before is on disk; check the disk"

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 
 use super::rows::{self, int, uint};
 use crate::common::event_loop::wall_clock;
+use crate::common::message::Message;
 use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, RowId};
 
 /// How long it is kept how a row with an owner ended, in milliseconds. A delivery goes
@@ -20,6 +23,18 @@ pub(super) fn now_ms() -> u64 {
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+/// Tries again as long as another process is in the middle of its transaction.
+pub(super) fn patiently<T>(
+    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    loop {
+        match attempt() {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+            done => return done,
+        }
+    }
 }
 
 /// What a transaction changes in the books.
@@ -185,6 +200,11 @@ fn bury(
         reason,
     } = dead;
     let draft = &message.draft;
+    // It has died already: how long it might have waited is of no interest any more.
+    let crc = rows::crc(&Message {
+        expires_ms: None,
+        ..Message::clone(message)
+    });
     transaction
         .prepare_cached(
             "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
@@ -198,7 +218,7 @@ fn bury(
             draft.payload,
             draft.qos.level(),
             draft.retain,
-            rows::crc(message),
+            crc,
             int(now_ms()),
             reason
         ])?;

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::file::{self, DrainLock, Open};
 use super::rows::{self, uint};
-use super::transaction;
+use super::transaction::{self, patiently};
 use crate::common::fault::Fault;
 use crate::common::queue::order::{Batch, End, Opened, Order, Report, RowId};
 
@@ -235,15 +235,5 @@ impl Worker {
         }
         done.map_err(|e| file::broken(&path, &e))
         // The lock goes last: whoever takes it finds everything written.
-    }
-}
-
-/// Tries again as long as another process is in the middle of its transaction.
-fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    loop {
-        match attempt() {
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
-            done => return done,
-        }
     }
 }

@@ -113,6 +113,12 @@ impl Outbox {
         }
     }
 
+    /// Messages that wait to be sent.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.ready.len() + self.queue.len()
+    }
+
     /// Messages in flight on the present connection.
     #[must_use]
     pub fn in_flight(&self) -> usize {

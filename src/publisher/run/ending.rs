@@ -58,6 +58,7 @@ impl Publisher<'_> {
     /// Says goodbye, says what is lost, and sums up.
     pub(super) fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
         self.intake.close();
+        self.progress.stop();
         self.close_queue(inbox);
         self.tell();
         let exit = self.verdict().exit();

@@ -6,6 +6,7 @@
 mod ending;
 mod hearing;
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +15,7 @@ use anyhow::Context as _;
 use log::{error, info, warn};
 
 use crate::common::client::{self, Client};
+use crate::common::connection::State;
 use crate::common::event_loop::{clock, send, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
@@ -26,6 +28,7 @@ use crate::publisher::broker;
 use crate::publisher::intake::{Intake, Trouble};
 use crate::publisher::keeper::{Keeper, Opening};
 use crate::publisher::outbox::{Offered, Outbox, Rules};
+use crate::publisher::progress::Progress;
 use crate::publisher::report::{Lines, Report};
 use crate::publisher::source::Input;
 
@@ -81,6 +84,7 @@ struct Publisher<'a> {
     link: Link,
     outbox: Outbox,
     report: Report,
+    progress: Progress,
     exit_now: ExitNow,
     intake: Intake,
     started: Instant,
@@ -136,6 +140,9 @@ impl<'a> Publisher<'a> {
                 verbose: config.verbose,
                 summary: config.summary,
             }),
+            progress: Progress::new(
+                (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
+            ),
             exit_now,
             intake,
             started: now,
@@ -183,6 +190,10 @@ impl<'a> Publisher<'a> {
             self.report.growing(&growing);
         }
         self.tell();
+        let online = matches!(self.link.connection().state(), State::Online { .. });
+        let delivered = self.report.counters.delivered;
+        self.progress
+            .update(online, self.outbox.backlog(), delivered, now);
         // Before the write: it may block, and then this is what the run came to.
         self.exit_now.set(self.verdict().exit());
         self.report.flush();
@@ -315,6 +326,7 @@ impl<'a> Publisher<'a> {
         [
             self.link.connection().wake_at(),
             self.outbox.wake_at(),
+            self.progress.wake_at(),
             self.intake.wake_at(),
             self.flush_until,
             self.deadline,

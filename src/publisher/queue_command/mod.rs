@@ -1,0 +1,272 @@
+//! `publisher queue`: what is in a queue file, for people and for scripts.
+
+pub mod args;
+
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use log::{error, warn};
+use serde_json::json;
+
+use crate::common::escape::one_line;
+use crate::common::event_loop::wall_clock;
+use crate::common::fault::{Exit, Fault};
+use crate::common::json::{JsonLine, Parts, rfc3339};
+use crate::common::message::SeqProperty;
+use crate::common::store::admin::{Admin, Item, Status, Which, move_aside};
+use args::{Action, QueueArgs};
+
+/// Carries out one command.
+///
+/// # Errors
+///
+/// A fault that names the file, the cause and the remedy.
+pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = carry_out(args.action, &mut out).and_then(|exit| {
+        out.flush().map_err(Stop::Output)?;
+        Ok(exit)
+    });
+    match done {
+        // A reader that has seen enough is no failure.
+        Err(Stop::Output(e)) if e.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
+        Err(Stop::Output(e)) => Err(Fault::permanent(
+            Exit::Io,
+            format!("standard output cannot be written: {e}"),
+        )
+        .into()),
+        Err(Stop::Fault(fault)) => Err(fault.into()),
+        Ok(exit) => Ok(exit),
+    }
+}
+
+/// Why a command ends early.
+enum Stop {
+    Output(io::Error),
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Stop::Fault(fault)
+    }
+}
+
+fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
+    let which = |dead| if dead { Which::Dead } else { Which::Waiting };
+    match action {
+        Action::Status { file, json } => {
+            let status = Admin::open(&file.queue)?.status()?;
+            let text = if json {
+                status_json(&status)
+            } else {
+                status_text(&file.queue, &status)
+            };
+            writeln!(out, "{text}").map_err(Stop::Output)?;
+            Ok(Exit::Success)
+        }
+        Action::List {
+            file,
+            dead,
+            json,
+            limit,
+        } => {
+            let line = if json { item_json } else { item_text };
+            let limit = limit.unwrap_or(usize::MAX);
+            each(&Admin::open(&file.queue)?, which(dead), limit, line, out)
+        }
+        Action::Export { file, dead } => {
+            let admin = Admin::open_damaged(&file.queue)?;
+            let exit = each(&admin, which(dead), usize::MAX, export_line, out)?;
+            match admin.damaged {
+                Some(fault) => Err(fault.into()),
+                None => Ok(exit),
+            }
+        }
+        Action::Retry { file, ids } => {
+            let (moved, not) = Admin::open(&file.queue)?.retry(&ids)?;
+            writeln!(out, "{moved} back in the queue").map_err(Stop::Output)?;
+            for id in &not {
+                error!(
+                    "{}: no whole dead letter has the number {id}",
+                    file.queue.display()
+                );
+            }
+            Ok(if not.is_empty() {
+                Exit::Success
+            } else {
+                Exit::Data
+            })
+        }
+        Action::Purge { file, dead } => purge(&file.queue, which(dead), out),
+    }
+}
+
+fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop> {
+    let admin = Admin::open_damaged(queue)?;
+    if admin.damaged.is_some() {
+        drop(admin);
+        let stamp: String = rfc3339(unix_time())
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take("20260131T080000".len())
+            .collect();
+        let aside = move_aside(queue, &stamp)?;
+        writeln!(out, "{} is now {}", queue.display(), aside.display()).map_err(Stop::Output)?;
+        return Ok(Exit::Success);
+    }
+    let mut admin = admin;
+    let removed = admin.purge(which)?;
+    writeln!(out, "{removed} removed").map_err(Stop::Output)?;
+    Ok(Exit::Success)
+}
+
+/// Writes a line for each message.
+fn each(
+    admin: &Admin,
+    which: Which,
+    limit: usize,
+    line: fn(&Item) -> String,
+    out: &mut impl Write,
+) -> Result<Exit, Stop> {
+    let mut left = limit;
+    let mut failed = None;
+    let damaged = admin.each(which, |item| {
+        if left == 0 {
+            return false;
+        }
+        left -= 1;
+        failed = writeln!(out, "{}", line(item)).err();
+        failed.is_none()
+    })?;
+    if let Some(e) = failed {
+        return Err(Stop::Output(e));
+    }
+    if damaged > 0 {
+        warn!("{damaged} messages are damaged and left out");
+        return Ok(Exit::Data);
+    }
+    Ok(Exit::Success)
+}
+
+fn unix_time() -> Duration {
+    wall_clock()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn time(ms: u64) -> String {
+    rfc3339(Duration::from_millis(ms))
+}
+
+/// How long ago, in whole seconds; 0 if the clocks disagree.
+fn age(ms: u64) -> Duration {
+    let age = unix_time().saturating_sub(Duration::from_millis(ms));
+    Duration::from_secs(age.as_secs())
+}
+
+fn status_text(queue: &Path, status: &Status) -> String {
+    let mut lines = Vec::new();
+    let oldest = status.oldest_ms.map_or(String::new(), |ms| {
+        let age = humantime::format_duration(age(ms));
+        format!(", the oldest since {} ({age})", time(ms))
+    });
+    let Status { waiting, bytes, .. } = status;
+    lines.push(format!(
+        "{}: {waiting} waiting, {bytes} bytes{oldest}",
+        queue.display()
+    ));
+    lines.push(format!(
+        "dead letters: {}, {} bytes",
+        status.dead, status.dead_bytes
+    ));
+    for (reason, count) in &status.reasons {
+        lines.push(format!("  {count} x {}", one_line(reason)));
+    }
+    lines.push(format!(
+        "ever: {} dropped, {} expired, {} dead",
+        status.dropped, status.expired, status.died
+    ));
+    lines.push(
+        if status.draining {
+            "a publisher drains it now"
+        } else {
+            "no publisher drains it now"
+        }
+        .into(),
+    );
+    lines.join("\n")
+}
+
+fn status_json(status: &Status) -> String {
+    json!({
+        "waiting": status.waiting,
+        "bytes": status.bytes,
+        "oldest": status.oldest_ms.map(time),
+        "oldest_age_s": status.oldest_ms.map(|ms| age(ms).as_secs()),
+        "dead": status.dead,
+        "dead_bytes": status.dead_bytes,
+        "dead_reasons": status.reasons,
+        "dropped_ever": status.dropped,
+        "expired_ever": status.expired,
+        "dead_ever": status.died,
+        "draining": status.draining,
+    })
+    .to_string()
+}
+
+fn item_text(item: &Item) -> String {
+    let message = &item.message;
+    let draft = &message.draft;
+    let seq = match message.seq {
+        0 => "-".into(),
+        seq => seq.to_string(),
+    };
+    let died = match &item.died {
+        Some((_, reason)) => format!(" {}", one_line(reason)),
+        None => String::new(),
+    };
+    let (id, taken) = (item.id, time(message.accepted_ms));
+    let (topic, bytes) = (one_line(&draft.topic), draft.payload.len());
+    format!("{id} {seq} {taken} {topic} {bytes}{died}")
+}
+
+fn item_json(item: &Item) -> String {
+    let message = &item.message;
+    let numbered = message.seq > 0;
+    let mut line = json!({
+        "id": item.id,
+        "stream": numbered.then_some(&*message.stream),
+        "seq": numbered.then_some(message.seq),
+        "taken": time(message.accepted_ms),
+        "topic": &*message.draft.topic,
+        "qos": message.draft.qos.level(),
+        "retain": u8::from(message.draft.retain),
+        "payloadlen": message.draft.payload.len(),
+    });
+    if let Some(ms) = message.expires_ms {
+        line["expires"] = time(ms).into();
+    }
+    if let Some((ms, reason)) = &item.died {
+        line["died"] = time(*ms).into();
+        line["reason"] = reason.as_str().into();
+    } else {
+        line["attempts"] = message.attempts.into();
+    }
+    line.to_string()
+}
+
+fn export_line(item: &Item) -> String {
+    let message = &item.message;
+    let seq = (message.seq > 0).then(|| SeqProperty::of(message));
+    let parts = Parts {
+        topic: &message.draft.topic,
+        payload: &message.draft.payload,
+        qos: message.draft.qos.level(),
+        retain: message.draft.retain,
+        seq: seq.as_ref(),
+    };
+    let taken = Duration::from_millis(message.accepted_ms);
+    JsonLine::new(parts, taken, false).text()
+}
