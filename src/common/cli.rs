@@ -133,7 +133,7 @@ pub struct ConnectionConfig {
     /// The delays between attempts.
     pub policy: Policy,
     tls: TlsFiles,
-    loaded: Loaded,
+    loaded: Option<Loaded>,
     client_id: String,
     username: Option<String>,
     password: Option<String>,
@@ -143,12 +143,13 @@ pub struct ConnectionConfig {
 
 impl ConnectionArgs {
     /// Checks values against each other and reads the files that are read once. `program`
-    /// begins a random client identifier.
+    /// begins a random client identifier. With `go_on` TLS files that are not as they should
+    /// be are the business of each attempt to connect: there is work to do without one.
     ///
     /// # Errors
     ///
     /// A fault that names the flag or the file.
-    pub fn check(self, program: &str) -> Result<ConnectionConfig, Fault> {
+    pub fn check(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
         let port = match self.port {
             Port::Auto => None,
             Port::Number(port) => Some(port),
@@ -186,7 +187,10 @@ impl ConnectionArgs {
         for path in tls.paths() {
             check_path(path)?;
         }
-        let loaded = tls.load()?;
+        let loaded = match tls.load() {
+            Err(_) if go_on => None,
+            loaded => Some(loaded?),
+        };
         let password = match &self.password_file {
             Some(file) => Some(tls::read_secret(file, "--password-file")?),
             None => None,

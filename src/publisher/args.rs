@@ -330,7 +330,7 @@ impl PublisherArgs {
         };
         let timed = source.is_timed();
         Ok(Config {
-            connection: self.connection.check("publisher")?,
+            connection: self.connection.check("publisher", durable)?,
             topic: self.topic.into(),
             qos: self.qos,
             retain: self.retain,

@@ -116,7 +116,7 @@ impl SubscriberArgs {
             }
         }
         Ok(Config {
-            connection: self.connection.check("subscriber")?,
+            connection: self.connection.check("subscriber", false)?,
             filters,
             qos: self.qos,
             count: (self.count > 0).then_some(self.count),

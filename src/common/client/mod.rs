@@ -52,7 +52,7 @@ pub struct Config {
     pub tls: TlsFiles,
     /// What they held when they were checked, for the first connection; each later one
     /// reads them anew.
-    pub loaded: Loaded,
+    pub loaded: Option<Loaded>,
     /// The MQTT client identifier.
     pub client_id: String,
     /// The MQTT user name.

@@ -90,7 +90,7 @@ impl<N: Fn(Event)> Worker<N> {
     ) -> Self {
         Self {
             v5: config.version != Version::V311,
-            fresh: Some(config.loaded.clone()),
+            fresh: config.loaded.clone(),
             config,
             on_message,
             commands,
