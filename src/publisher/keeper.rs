@@ -41,8 +41,8 @@ impl Opening {
             });
         };
         let file = File::open(path, &random_hex(), &random_hex())?;
-        // A quarter of a window: small enough that the window hardly notices.
-        let group = config.max_in_flight / 4;
+        // Half a window: the other half is on the wire while these are taken off the disk.
+        let group = config.max_in_flight / 2;
         let queue = DurableQueue::new(config.limits, file.opened.clone(), group);
         Ok(Self {
             file: Some(file),

@@ -285,7 +285,7 @@ impl Admin {
                 }
             };
             transaction.commit()?;
-            connection.execute_batch("PRAGMA incremental_vacuum")?;
+            transaction::give_back(connection, 0)?;
             Ok(removed as u64)
         });
         done.map_err(|e| file::broken(&self.path, &e))

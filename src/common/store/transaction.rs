@@ -337,6 +337,15 @@ pub(super) fn look(connection: &Connection, drains: bool) -> rusqlite::Result<Op
     })
 }
 
+/// Gives free pages back to the disk, so many at most; 0 is all.
+pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut steps = statement.query([])?;
+    // Each step is one page.
+    while steps.next()?.is_some() {}
+    Ok(())
+}
+
 /// The draining process ends in order.
 pub(super) fn end(connection: &Connection, next_seq: u64) -> rusqlite::Result<()> {
     connection.execute(

@@ -222,7 +222,7 @@ impl Worker {
                 return Ok(());
             };
             if transaction::counts(&connection)?.rows == 0 {
-                connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM})"))?;
+                transaction::give_back(&connection, VACUUM)?;
             }
             patiently(|| transaction::end(&connection, next_seq))
         };
