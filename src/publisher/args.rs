@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use super::config::{Config, SourceKind};
 use super::queue_command::args::QueueArgs;
 
-use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
-use crate::common::connection::Run;
+use crate::common::cli::{ConnectionArgs, LogArgs};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::limits;
@@ -31,9 +31,9 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
     allow_negative_numbers = true
 )]
 pub struct PublisherArgs {
-    /// The topic name to publish to
-    #[arg(short, long, value_name = "NAME")]
-    topic: String,
+    /// The topic name to publish to; with --input json only for lines that name none
+    #[arg(short, long, value_name = "NAME", required_unless_present = "input")]
+    topic: Option<String>,
 
     /// Quality of service: 0, 1 or 2
     #[arg(short, long, value_name = "N", default_value = "1")]
@@ -68,6 +68,11 @@ pub struct PublisherArgs {
     /// Publish each line of standard input, without its newline
     #[arg(short = 'l', long, group = "source")]
     stdin_line: bool,
+
+    /// What a line of --stdin-line is: the message itself, or JSON that names topic, payload,
+    /// qos and retain, as subscriber --json writes it
+    #[arg(long, value_name = "FORM")]
+    input: Option<InputChoice>,
 
     /// Run this every --interval and publish what it prints, without one final newline; must
     /// be the last flag
@@ -207,88 +212,10 @@ enum DropChoice {
     Block,
 }
 
-/// Where messages come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceKind {
-    /// A made-up temperature at every interval.
-    Simulated,
-    /// What a command prints, at every interval.
-    Command(Vec<OsString>),
-    /// Each line of standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum InputChoice {
     Lines,
-    /// All of standard input.
-    Stdin,
-    /// One message that is already known.
-    Message(Vec<u8>),
-}
-
-impl SourceKind {
-    /// Whether messages come by the clock, and cannot wait.
-    #[must_use]
-    pub fn is_timed(&self) -> bool {
-        matches!(self, SourceKind::Simulated | SourceKind::Command(_))
-    }
-}
-
-/// What the publisher is to do, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How to reach the broker.
-    pub connection: ConnectionConfig,
-    /// The topic name.
-    pub topic: Arc<str>,
-    /// The quality of service.
-    pub qos: Qos,
-    /// Whether the broker keeps the messages.
-    pub retain: bool,
-    /// Where messages come from.
-    pub source: SourceKind,
-    /// Between timed readings.
-    pub interval: Duration,
-    /// Messages until the source is treated as ended.
-    pub count: Option<u64>,
-    /// The largest payload in bytes.
-    pub max_payload: usize,
-    /// How much may wait, and what a full queue does.
-    pub limits: Limits,
-    /// The draining rate.
-    pub drain_rate: DrainRate,
-    /// Whether the rate was set by hand: then it is never raised.
-    pub drain_by_hand: bool,
-    /// Messages in flight, at most.
-    pub max_in_flight: usize,
-    /// How long to go on after the end of input.
-    pub flush_timeout: Duration,
-    /// How long to go on at all.
-    pub deadline: Option<Duration>,
-    /// How long to go on after a signal.
-    pub stop_timeout: Duration,
-    /// Whether to print receipts.
-    pub receipts: bool,
-    /// Whether to print the summary.
-    pub summary: bool,
-    /// Whether to print what is delivered.
-    pub verbose: bool,
-    /// Whether messages carry the `seq` property.
-    pub sequence: bool,
-    /// The file of the durable queue.
-    pub queue: Option<PathBuf>,
-    /// How long a message may wait.
-    pub expiry: Option<Duration>,
-    /// Connections lost with one message at the head before it is given up.
-    pub max_attempts: u32,
-}
-
-impl Config {
-    /// Whether the run has an end of its own.
-    #[must_use]
-    pub fn run(&self) -> Run {
-        if self.source.is_timed() && self.count.is_none() {
-            Run::Endless
-        } else {
-            Run::Finite
-        }
-    }
+    Json,
 }
 
 impl PublisherArgs {
@@ -304,8 +231,20 @@ impl PublisherArgs {
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
-        limits::check_topic_name(&self.topic)
-            .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&self.topic))))?;
+        if self.input.is_some() && !self.stdin_line {
+            let message = "--input is about lines of standard input: give --stdin-line as well";
+            return Err(Fault::usage(message));
+        }
+        let json = self.input == Some(InputChoice::Json);
+        let topic: Option<Arc<str>> = self.topic.map(Into::into);
+        if let Some(topic) = &topic {
+            limits::check_topic_name(topic)
+                .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(topic))))?;
+        } else if !json {
+            return Err(Fault::usage(
+                "--topic is missing: where are the lines to go?",
+            ));
+        }
         let durable = self.queue.is_some();
         let (size, bytes) = if durable {
             (-1, 1 << 30)
@@ -314,7 +253,7 @@ impl PublisherArgs {
         };
         let capacity = Capacity::from_signed(self.queue_size.unwrap_or(size));
         let max_bytes = self.queue_bytes.unwrap_or(bytes);
-        let limit = limits::max_payload(self.topic.len());
+        let limit = limits::max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
         let max_payload = match capacity {
             Capacity::Disabled => limit,
             _ => limit.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
@@ -331,7 +270,8 @@ impl PublisherArgs {
         let timed = source.is_timed();
         Ok(Config {
             connection: self.connection.check("publisher", durable)?,
-            topic: self.topic.into(),
+            topic,
+            json,
             qos: self.qos,
             retain: self.retain,
             interval: self.interval,

@@ -1,6 +1,6 @@
 //! What a broker's CONNACK means for what we are about to send.
 
-use super::args::Config;
+use super::config::Config;
 use super::outbox::SessionLimits;
 use crate::common::client::Accepted;
 use crate::common::fault::{Exit, Fault};

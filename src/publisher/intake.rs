@@ -7,16 +7,39 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::warn;
 
-use super::args::{Config, SourceKind};
+use super::config::{Config, SourceKind};
 use super::reading::Thermometer;
 use super::source::{Emit, Feed, Input};
+use crate::common::message::Draft;
 use crate::common::queue::Room;
+
+/// Bytes of a line of JSON beside its payload: topic and the other fields.
+const JSON_AROUND: usize = 1 << 20;
 
 /// A source that can wait is asked for so many messages at most.
 const DEMAND: usize = 1_024;
 
 /// A message and its line: of standard input, or the number of the timed reading.
-pub type Item = (u64, Vec<u8>);
+pub type Item = (u64, Content);
+
+/// What is on its way to the outbox.
+#[derive(Debug)]
+pub enum Content {
+    /// As the source gave it.
+    Raw(Vec<u8>),
+    /// As the outbox gave it back.
+    Draft(Draft),
+}
+
+impl Content {
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Content::Raw(bytes) => bytes.len(),
+            Content::Draft(draft) => draft.payload.len(),
+        };
+        bytes as u64
+    }
+}
 
 /// Something from the source that is not a message.
 #[derive(Debug)]
@@ -69,7 +92,15 @@ impl Intake {
         let origin = match &config.source {
             SourceKind::Simulated => Origin::Thermometer(Thermometer::default()),
             SourceKind::Command(argv) => Origin::Feed(Feed::command(argv.clone(), max, emit)?),
-            SourceKind::Lines => Origin::Feed(Feed::lines(max, emit)?),
+            SourceKind::Lines => {
+                // Base64 takes a third more than the bytes, text seldom twice as much.
+                let longest = if config.json {
+                    max.saturating_mul(2) + JSON_AROUND
+                } else {
+                    max
+                };
+                Origin::Feed(Feed::lines(longest, emit)?)
+            }
             SourceKind::Stdin => Origin::Feed(Feed::whole(max, emit)?),
             SourceKind::Message(payload) => Origin::AtHand(Some(payload.clone())),
         };
@@ -135,7 +166,7 @@ impl Intake {
                 }
                 Origin::AtHand(message) => {
                     if let Some(payload) = message.take() {
-                        self.put_back((1, payload));
+                        self.put_back((1, Content::Raw(payload)));
                     }
                     self.open = false;
                 }
@@ -147,13 +178,13 @@ impl Intake {
     /// The next message to offer.
     pub fn next_item(&mut self) -> Option<Item> {
         let item = self.held.pop_front()?;
-        self.held_bytes -= item.1.len() as u64;
+        self.held_bytes -= item.1.bytes();
         Some(item)
     }
 
     /// There was no room for it: it comes first again.
     pub fn put_back(&mut self, item: Item) {
-        self.held_bytes += item.1.len() as u64;
+        self.held_bytes += item.1.bytes();
         self.held.push_front(item);
     }
 
@@ -174,7 +205,7 @@ impl Intake {
             return None;
         }
         match input {
-            Input::Message { line, payload } => self.hold((line, payload)),
+            Input::Message { line, payload } => self.hold((line, Content::Raw(payload))),
             Input::TooLong { line } => return Some(Trouble::TooLong { line }),
             Input::Failed(why) => return Some(Trouble::Failed(why)),
             Input::End => self.open = false,
@@ -221,7 +252,7 @@ impl Intake {
             Origin::Thermometer(thermometer) => {
                 self.readings += 1;
                 let reading = thermometer.read(time());
-                self.hold((self.readings, reading));
+                self.hold((self.readings, Content::Raw(reading)));
             }
             Origin::Feed(feed) if !feed.is_busy() => {
                 self.warned_busy = false;
@@ -235,7 +266,7 @@ impl Intake {
     }
 
     fn hold(&mut self, item: Item) {
-        self.held_bytes += item.1.len() as u64;
+        self.held_bytes += item.1.bytes();
         self.held.push_back(item);
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::args::Config;
+use super::config::Config;
 use super::outbox::Outbox;
 use crate::common::cli::random_hex;
 use crate::common::fault::Fault;

@@ -2,6 +2,8 @@
 
 pub mod args;
 pub mod broker;
+pub mod config;
+pub mod draft;
 pub mod intake;
 pub mod keeper;
 pub mod outbox;

@@ -102,17 +102,10 @@ impl Report {
 
     /// A message can neither go out now nor wait.
     pub fn refused_offline(&mut self, line: u64) {
-        self.rejected(line, "cannot be sent now and the queue is disabled");
+        self.count_rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_once(
             "readings are being refused: they cannot be sent now, and --queue-size is 0",
         );
-    }
-
-    /// A message is longer than allowed.
-    pub fn too_long(&mut self, line: u64, max: usize) {
-        let reason = format!("longer than {max} bytes");
-        warn!("message {line} is rejected: {reason}");
-        self.rejected(line, &reason);
     }
 
     /// The queue grows while it drains: worth a word each time the rate changes for it.
@@ -135,8 +128,13 @@ impl Report {
         }
     }
 
-    /// An input was not accepted.
-    fn rejected(&mut self, line: u64, reason: &str) {
+    /// A message is not as it should be.
+    pub fn rejected(&mut self, line: u64, reason: &str) {
+        warn!("message {line} is rejected: {reason}");
+        self.count_rejected(line, reason);
+    }
+
+    fn count_rejected(&mut self, line: u64, reason: &str) {
         self.counters.rejected += 1;
         self.receipt(format_args!("rejected {line} {reason}"));
     }

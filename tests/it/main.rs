@@ -11,8 +11,10 @@
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
+//! | `json_input`    | `--input json`                                               |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
+//! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
@@ -33,8 +35,10 @@ mod flags;
 mod harness;
 mod harness_works;
 mod identity;
+mod json_input;
 mod offline;
 mod publish;
+mod queue_command;
 mod received;
 mod sdk;
 mod signals;

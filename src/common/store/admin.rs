@@ -96,6 +96,9 @@ impl Admin {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let connection =
                     Connection::open_with_flags(path, flags).map_err(|_| fault.clone())?;
+                // SQLite reads no file that is too short, but for this; nothing is written.
+                let lenient = connection.pragma_update(None, "writable_schema", true);
+                lenient.map_err(|_| fault.clone())?;
                 Ok(Self {
                     path: path.to_owned(),
                     connection,
@@ -200,7 +203,14 @@ impl Admin {
         let mut found = statement.query([after, PAGE])?;
         let mut page = Vec::new();
         let mut topic: Arc<str> = Arc::from("");
-        while let Some(row) = found.next()? {
+        loop {
+            let row = match found.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                // What lies before the damage is given first; the next page begins with it.
+                Err(_) if !page.is_empty() => break,
+                Err(e) => return Err(e),
+            };
             let died: Option<i64> = row.get(11)?;
             let reason: Option<String> = row.get(12)?;
             page.push(rows::read(row, &mut topic)?.map(|read| Item {

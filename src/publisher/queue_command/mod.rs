@@ -78,10 +78,10 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
         }
         Action::Export { file, dead } => {
             let admin = Admin::open_damaged(&file.queue)?;
-            let exit = each(&admin, which(dead), usize::MAX, export_line, out)?;
-            match admin.damaged {
-                Some(fault) => Err(fault.into()),
-                None => Ok(exit),
+            let done = each(&admin, which(dead), usize::MAX, export_line, out);
+            match (done, admin.damaged) {
+                (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => Err(fault.into()),
+                (done, _) => done,
             }
         }
         Action::Retry { file, ids } => {

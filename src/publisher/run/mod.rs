@@ -7,7 +7,6 @@ mod ending;
 mod hearing;
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,9 +22,10 @@ use crate::common::message::Draft;
 use crate::common::pacing::Drain;
 use crate::common::queue::order;
 use crate::common::signals::{self, ExitNow};
-use crate::publisher::args::Config;
 use crate::publisher::broker;
-use crate::publisher::intake::{Intake, Trouble};
+use crate::publisher::config::Config;
+use crate::publisher::draft;
+use crate::publisher::intake::{Content, Intake, Trouble};
 use crate::publisher::keeper::{Keeper, Opening};
 use crate::publisher::outbox::{Offered, Outbox, Rules};
 use crate::publisher::progress::Progress;
@@ -259,7 +259,9 @@ impl<'a> Publisher<'a> {
 
     fn receive(&mut self, input: Input) {
         match self.intake.receive(input) {
-            Some(Trouble::TooLong { line }) => self.report.too_long(line, self.config.max_payload),
+            Some(Trouble::TooLong { line }) => {
+                self.report.rejected(line, &draft::too_long(self.config));
+            }
             Some(Trouble::Failed(why)) => warn!("{why}"),
             Some(Trouble::Broken(cause)) => {
                 error!("standard input cannot be read: {cause}");
@@ -274,9 +276,9 @@ impl<'a> Publisher<'a> {
         loop {
             let room = self.outbox.room(self.now);
             self.intake.fill(self.now, wall_clock, room);
-            while let Some((line, payload)) = self.intake.next_item() {
-                if let Some(back) = self.offer(line, payload) {
-                    self.intake.put_back((line, back));
+            while let Some((line, content)) = self.intake.next_item() {
+                if let Some(back) = self.offer(line, content) {
+                    self.intake.put_back((line, Content::Draft(back)));
                     break;
                 }
             }
@@ -290,19 +292,19 @@ impl<'a> Publisher<'a> {
     }
 
     /// Offers one message to the outbox; it comes back if the source has to wait.
-    fn offer(&mut self, line: u64, payload: Vec<u8>) -> Option<Vec<u8>> {
-        if payload.len() > self.config.max_payload {
-            self.report.too_long(line, self.config.max_payload);
-            return None;
-        }
-        let draft = Draft {
-            topic: Arc::clone(&self.config.topic),
-            payload,
-            qos: self.config.qos,
-            retain: self.config.retain,
+    fn offer(&mut self, line: u64, content: Content) -> Option<Draft> {
+        let draft = match content {
+            Content::Draft(draft) => draft,
+            Content::Raw(bytes) => match draft::make(self.config, bytes) {
+                Ok(draft) => draft,
+                Err(why) => {
+                    self.report.rejected(line, &why);
+                    return None;
+                }
+            },
         };
         match self.outbox.offer(draft, self.now, unix_ms()) {
-            Offered::Full(draft) => return Some(draft.payload),
+            Offered::Full(draft) => return Some(draft),
             Offered::Refused => self.report.refused_offline(line),
             Offered::Taken { .. } | Offered::Dropped { .. } => {}
         }

@@ -1,0 +1,65 @@
+//! From the bytes that a source gave to a message that can be offered.
+
+use std::sync::Arc;
+
+use super::config::Config;
+use crate::common::json::JsonInput;
+use crate::common::limits;
+use crate::common::message::{Draft, Qos};
+
+/// Makes a draft of what came in.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn make(config: &Config, bytes: Vec<u8>) -> Result<Draft, String> {
+    if config.json {
+        return from_json(config, &bytes);
+    }
+    let topic = config.topic.as_ref().ok_or("no topic: give --topic")?;
+    if bytes.len() > config.max_payload {
+        return Err(too_long(config));
+    }
+    Ok(Draft {
+        topic: Arc::clone(topic),
+        payload: bytes,
+        qos: config.qos,
+        retain: config.retain,
+    })
+}
+
+/// Why a message that is too long is rejected.
+#[must_use]
+pub fn too_long(config: &Config) -> String {
+    format!("longer than {} bytes", config.max_payload)
+}
+
+fn from_json(config: &Config, line: &[u8]) -> Result<Draft, String> {
+    let input = JsonInput::parse(line)?;
+    let topic: Arc<str> = match (&input.topic, &config.topic) {
+        (Some(topic), given) => {
+            limits::check_topic_name(topic).map_err(|e| format!("its topic {e}"))?;
+            match given {
+                Some(given) if **given == **topic => Arc::clone(given),
+                _ => topic.as_str().into(),
+            }
+        }
+        (None, Some(given)) => Arc::clone(given),
+        (None, None) => return Err("names no topic, and --topic is not given".into()),
+    };
+    let qos = match input.qos {
+        None => config.qos,
+        Some(level) => Qos::from_level(level).ok_or("\"qos\" must be 0, 1 or 2")?,
+    };
+    let retain = input.retain()?.unwrap_or(config.retain);
+    let payload = input.into_payload()?;
+    if payload.len() > config.max_payload.min(limits::max_payload(topic.len())) {
+        return Err(too_long(config));
+    }
+    Ok(Draft {
+        topic,
+        payload,
+        qos,
+        retain,
+    })
+}
