@@ -154,6 +154,7 @@ pub(super) fn open_existing(queue: &Path, access: OpenFlags) -> Result<Connectio
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
+        // The first look also compares the length of the file with what it says of itself.
         let found = schema::inspect(&connection)?;
         Ok((connection, found))
     };
@@ -177,24 +178,7 @@ pub(super) fn open_existing(queue: &Path, access: OpenFlags) -> Result<Connectio
     if found.version < MIGRATIONS.len() && access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
         schema::migrate(&mut connection, found.version).map_err(|e| open_error(queue, &e))?;
     }
-    is_whole(queue, &connection, length)?;
     Ok(connection)
-}
-
-/// Whether the file is as long as it says. With a write-ahead log beside it, it may rightly
-/// be shorter: a checkpoint was under way.
-fn is_whole(queue: &Path, connection: &Connection, length: u64) -> Result<(), Fault> {
-    let log = std::fs::metadata(beside(queue, "-wal")).map_or(0, |log| log.len());
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let size = pragma("page_count").and_then(|pages| Ok(pages * pragma("page_size")?));
-    let size = size.map_err(|e| open_error(queue, &e))?;
-    if log == 0 && i64::try_from(length).is_ok_and(|length| length < size) {
-        return Err(damaged(
-            queue,
-            &format!("{length} bytes of {size} are left of the file"),
-        ));
-    }
-    Ok(())
 }
 
 fn damaged(queue: &Path, how: &str) -> Fault {
