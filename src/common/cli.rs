@@ -17,6 +17,7 @@ use super::escape::one_line;
 use super::fault::{Exit, Fault};
 use super::limits;
 use super::logging::Verbosity;
+use super::signals;
 use super::units::{parse_duration, parse_positive_duration};
 
 /// How to reach the broker, as typed.
@@ -245,6 +246,7 @@ pub fn main<T: Parser>(
     run: impl FnOnce(T) -> anyhow::Result<Exit>,
 ) -> std::process::ExitCode {
     client::init();
+    signals::survive_file_size_limit();
     let exit = match parse(std::env::args_os()) {
         Ok(Parsed::Run(args)) => run(args),
         Ok(Parsed::Show(text)) => {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use log::error;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::fault::Exit;
 
@@ -40,6 +41,15 @@ pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
         .map(drop)
 }
 
+/// Makes a write above the limit on the size of files (`ulimit -f`) an error, where it would
+/// end the process with SIGXFSZ. For the calling thread and all that it starts.
+pub fn survive_file_size_limit() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // A valid set has no way to fail.
+    let _ = signals.thread_block();
+}
+
 /// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
 /// the process.
 ///
@@ -67,12 +77,14 @@ pub fn watch(
             .spawn(move || {
                 let again = wait.recv_timeout(patience).is_ok();
                 let code = code.0.load(Ordering::Relaxed);
-                if code != Exit::Success.code() {
-                    let why = if again {
-                        "a second signal"
-                    } else {
-                        "the stop timeout"
-                    };
+                let why = if again {
+                    "a second signal"
+                } else {
+                    "the stop timeout"
+                };
+                if code == Exit::Deferred.code() {
+                    error!("ended at once by {why}: what was not delivered waits in the queue");
+                } else if code != Exit::Success.code() {
                     error!("ended at once by {why}: what was not delivered is lost");
                 }
                 std::process::exit(i32::from(code));

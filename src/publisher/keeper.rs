@@ -41,9 +41,7 @@ impl Opening {
             });
         };
         let file = File::open(path, &random_hex(), &random_hex())?;
-        // Half a window: the other half is on the wire while these are taken off the disk.
-        let group = config.max_in_flight / 2;
-        let queue = DurableQueue::new(config.limits, file.opened.clone(), group);
+        let queue = DurableQueue::new(config.limits, file.opened.clone());
         Ok(Self {
             file: Some(file),
             queue: Box::new(queue),

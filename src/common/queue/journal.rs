@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Limits;
 use super::order::{Batch, Dead, End, RowId};
 use crate::common::message::Message;
 
@@ -24,6 +25,9 @@ struct Writing {
     ended: BTreeMap<u64, End>,
     /// Rows that the batch takes off the disk.
     rows: Vec<RowId>,
+    /// Messages that go to the dead letters, and how many of them were never written.
+    dead: Vec<u64>,
+    unwritten_dead: usize,
 }
 
 /// A batch is on disk.
@@ -35,10 +39,12 @@ pub struct Written {
     pub ended: Vec<(Arc<Message>, RowId)>,
     /// Rows that are gone.
     pub gone: Vec<RowId>,
+    /// Messages that are among the dead letters now.
+    pub buried: Vec<u64>,
 }
 
 /// The journal.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Journal {
     /// Not on disk, and when each of them is due there; none is at once.
     pending: BTreeMap<u64, (Arc<Message>, Option<Instant>)>,
@@ -48,6 +54,7 @@ pub struct Journal {
     due_next: Option<Instant>,
     next: Batch,
     ends_since: Option<Instant>,
+    /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
     /// After a failure: not before then.
@@ -55,19 +62,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty journal. `group` is how many ended messages are taken off the disk at once.
-    #[must_use]
-    pub fn new(group: usize) -> Self {
-        Self {
-            pending: BTreeMap::new(),
-            due_now: None,
-            due_next: None,
-            next: Batch::default(),
-            ends_since: None,
-            group,
-            writing: None,
-            retry_at: None,
-        }
+    /// From now on so many ended messages are taken off the disk at once.
+    pub fn set_group(&mut self, group: usize) {
+        self.group = group.max(1);
     }
 
     /// A message has to be on disk by then, or at once.
@@ -132,9 +129,9 @@ impl Journal {
         self.next.dropped += 1;
     }
 
-    /// One of the oldest rows has to go, whosever it is.
-    pub fn evict(&mut self) {
-        self.next.evict += 1;
+    /// The oldest rows have to go, whosever they are, until these limits hold.
+    pub fn keep_within(&mut self, limits: Limits) {
+        self.next.within = Some(limits);
     }
 
     /// Whether rows still wait for their numbers.
@@ -149,11 +146,12 @@ impl Journal {
         self.writing.is_none() && self.pending.is_empty() && self.next.is_empty()
     }
 
-    /// Messages that are not on disk yet, and have not come to their end.
+    /// Messages that are not on disk yet and have to get there.
     #[must_use]
     pub fn unwritten(&self) -> usize {
         let writing = self.writing.as_ref();
-        self.pending.len() + writing.map_or(0, |w| w.inserts.len() - w.ended.len())
+        let inserts = writing.map_or(0, |w| w.inserts.len() - w.ended.len() + w.unwritten_dead);
+        self.pending.len() + inserts + unwritten_dead(&self.next)
     }
 
     /// Messages that have come to their end and are still on disk.
@@ -169,7 +167,7 @@ impl Journal {
     /// When the next batch falls due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        if self.writing.is_some() {
+        if self.writing.is_some() || self.is_idle() {
             return None;
         }
         let inserts = self.due_next.filter(|_| !self.pending.is_empty());
@@ -186,6 +184,8 @@ impl Journal {
         if self.writing.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
+        // What was refused is tried again, whatever it is: so it shows that there is space.
+        let again = self.retry_at.take().is_some();
         if closing {
             self.hurry();
         }
@@ -196,11 +196,10 @@ impl Journal {
         let others = !self.next.numbers.is_empty()
             || !self.next.dead.is_empty()
             || !self.next.attempts.is_empty();
-        let timely = others || ends && !self.next.is_empty();
+        let timely = others || (ends || again) && !self.next.is_empty();
         if last.is_none() && !timely {
             return None;
         }
-        self.retry_at = None;
         self.ends_since = None;
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last {
@@ -214,6 +213,8 @@ impl Journal {
             inserts: batch.inserts.clone(),
             ended: BTreeMap::new(),
             rows: batch.ends.iter().map(|(row, _)| *row).chain(dead).collect(),
+            dead: batch.dead.iter().map(|dead| dead.message.key).collect(),
+            unwritten_dead: unwritten_dead(&batch),
         });
         Some(batch)
     }
@@ -239,6 +240,7 @@ impl Journal {
         };
         let mut written = Written {
             gone: writing.rows,
+            buried: writing.dead,
             ..Written::default()
         };
         for (message, row) in writing.inserts.into_iter().zip(ids.iter().copied()) {
@@ -271,7 +273,7 @@ impl Journal {
         self.next.attempts.extend(later.attempts);
         self.next.dropped += later.dropped;
         self.next.expired += later.expired;
-        self.next.evict += later.evict;
+        self.next.within = later.within.or(self.next.within);
         if !self.next.ends.is_empty() {
             self.ends_since = Some(now);
         }
@@ -283,8 +285,18 @@ impl Journal {
         }
     }
 
+    /// A disk that was full need not be left alone any longer.
+    pub fn retry_now(&mut self) {
+        self.retry_at = None;
+    }
+
     /// Forgets a message that has not been written, and says whether there was one.
     pub fn forget(&mut self, key: u64) -> bool {
         self.pending.remove(&key).is_some()
     }
+}
+
+/// Dead letters of a batch that were never written as messages.
+fn unwritten_dead(batch: &Batch) -> usize {
+    batch.dead.iter().filter(|dead| dead.row.is_none()).count()
 }

@@ -61,7 +61,7 @@ impl Queue for MemoryQueue {
         self.last += 1;
     }
 
-    fn push(&mut self, message: Arc<Message>, _due: Option<Instant>) -> Pushed {
+    fn push(&mut self, message: Arc<Message>, _due: Option<Instant>, _now: Instant) -> Pushed {
         let size = size(&message);
         let mut evicted = Vec::new();
         loop {
@@ -69,7 +69,7 @@ impl Queue for MemoryQueue {
                 Admission::Stored => break,
                 Admission::AfterTheOldest => evicted.extend(self.pop()),
                 Admission::Dropped => return Pushed::Dropped,
-                Admission::Wait => return Pushed::Full,
+                Admission::Wait => return Pushed::Full { evicted },
                 Admission::Disabled => return Pushed::Disabled,
             }
         }

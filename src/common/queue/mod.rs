@@ -118,8 +118,11 @@ pub enum Pushed {
     },
     /// There was no room for it.
     Dropped,
-    /// There is no room for it yet.
-    Full,
+    /// There is no room for it yet; these older ones have gone for it already.
+    Full {
+        /// Dropped from the head, oldest first.
+        evicted: Vec<Arc<Message>>,
+    },
     /// The queue is off.
     Disabled,
 }
@@ -177,6 +180,18 @@ pub enum News {
     },
     /// This message had to make room on a full disk.
     Evicted(Arc<Message>),
+    /// This message had to make room in a queue that another publisher drains.
+    Displaced {
+        /// Its key, if it is one of this run's.
+        key: Option<u64>,
+        /// Its number; 0 if it had none yet.
+        seq: u64,
+    },
+    /// This message is among the dead letters on disk.
+    Buried {
+        /// Its key.
+        key: u64,
+    },
     /// So many messages were found damaged, and were put with the dead letters.
     Damaged(usize),
     /// The disk is full, as the system says.
@@ -209,7 +224,7 @@ pub trait Queue: fmt::Debug {
     fn bytes(&self) -> u64;
 
     /// How many messages more it takes now, as far as their number goes.
-    fn room(&self) -> usize {
+    fn room(&self, _now: Instant) -> usize {
         self.limits().room(self.len(), self.bytes())
     }
 
@@ -226,10 +241,15 @@ pub trait Queue: fmt::Debug {
 
     /// Puts a message at the tail, or does what a full queue does. It has to be kept by `due`
     /// unless it has been acknowledged before; none is at once.
-    fn push(&mut self, message: Arc<Message>, due: Option<Instant>) -> Pushed;
+    fn push(&mut self, message: Arc<Message>, due: Option<Instant>, now: Instant) -> Pushed;
 
     /// Takes the message at the head, if it is at hand.
     fn pop(&mut self) -> Option<Arc<Message>>;
+
+    /// Whether the message at the head is at hand.
+    fn has_next(&self) -> bool {
+        !self.is_empty()
+    }
 
     /// Messages that are not on disk yet; none if it never writes any.
     fn unwritten(&self) -> Option<usize> {
@@ -246,6 +266,9 @@ pub trait Queue: fmt::Debug {
 
     /// A connection was lost for the nth time with this message at the head.
     fn attempted(&mut self, _message: &Arc<Message>, _attempts: u32) {}
+
+    /// So many messages are in flight at the same time from now on, at most.
+    fn set_window(&mut self, _window: usize) {}
 
     /// Everything has to be kept without further delay.
     fn keep_all(&mut self) {}
@@ -272,7 +295,7 @@ pub trait Queue: fmt::Debug {
     fn close(&mut self) {}
 
     /// When the next order falls due by time alone.
-    fn wake_at(&self) -> Option<Instant> {
+    fn wake_at(&self, _now: Instant) -> Option<Instant> {
         None
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::common::fault::Fault;
 use crate::common::message::Message;
+use crate::common::queue::Limits;
 
 /// The number of a row in the file; never used twice.
 pub type RowId = i64;
@@ -41,8 +42,8 @@ pub struct Batch {
     pub dropped: u64,
     /// Messages expired that were never on disk, to be counted.
     pub expired: u64,
-    /// So many of the oldest rows are to be dropped, whosever they are.
-    pub evict: u64,
+    /// The oldest rows are to be dropped, whosever they are, until these limits hold.
+    pub within: Option<Limits>,
 }
 
 /// A message for the dead letters.
@@ -117,6 +118,8 @@ pub enum Report {
     Committed {
         /// The rows of its inserts, in order.
         ids: Vec<RowId>,
+        /// Rows that had to make room, with their numbers: 0 if they had none yet.
+        evicted: Vec<(RowId, u64)>,
         /// What is in the file now.
         counts: Counts,
     },

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+use super::books::Books;
 use super::file::{self, DrainLock};
 use super::rows::{self, int, uint};
 use super::transaction::{self, now_ms};
@@ -77,7 +78,7 @@ impl Admin {
     ///
     /// A fault that names the file, the cause and the remedy.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        let connection = file::open_existing(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = file::open_existing(path, !DrainLock::is_taken(path))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
@@ -119,8 +120,7 @@ impl Admin {
     ///
     /// A fault that names the file.
     pub fn status(&self) -> Result<Status, Fault> {
-        let lock = DrainLock::open(&self.path)?;
-        let draining = !lock.try_take().unwrap_or(true);
+        let draining = DrainLock::is_taken(&self.path);
         let read = || -> rusqlite::Result<Status> {
             let oldest: Option<i64> = self
                 .connection
@@ -129,35 +129,25 @@ impl Admin {
                     [],
                     |row| row.get(0),
                 )
-                .map(Some)
-                .or_else(|e| match e {
-                    rusqlite::Error::QueryReturnedNoRows => Ok(None),
-                    e => Err(e),
-                })?;
+                .optional()?;
             let reasons = self
                 .connection
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
                 .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
-            self.connection.query_row(
-                "SELECT waiting, bytes, dead, dead_bytes, dropped, expired, died FROM books",
-                [],
-                |row| {
-                    let number = |index| row.get(index).map(uint);
-                    Ok(Status {
-                        waiting: number(0)?,
-                        bytes: number(1)?,
-                        oldest_ms: oldest.map(uint),
-                        dead: number(2)?,
-                        dead_bytes: number(3)?,
-                        reasons,
-                        dropped: number(4)?,
-                        expired: number(5)?,
-                        died: number(6)?,
-                        draining,
-                    })
-                },
-            )
+            let books = Books::read(&self.connection)?;
+            Ok(Status {
+                waiting: books.waiting,
+                bytes: books.bytes,
+                oldest_ms: oldest.map(uint),
+                dead: books.dead,
+                dead_bytes: books.dead_bytes,
+                reasons,
+                dropped: books.dropped,
+                expired: books.expired,
+                died: books.died,
+                draining,
+            })
         };
         read().map_err(|e| self.fault(&e))
     }
@@ -243,19 +233,16 @@ impl Admin {
         let done = transaction::patiently(|| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut books = Books::read(&transaction)?;
             for (id, message) in &whole {
                 if transaction.execute("DELETE FROM dead WHERE id = ?1", [id])? == 0 {
                     continue;
                 }
                 let mut insert = transaction.prepare_cached(rows::INSERT)?;
                 rows::insert(&mut insert, message, None)?;
-                let size = message.draft.topic.len() + message.draft.payload.len();
-                transaction.execute(
-                    "UPDATE books SET waiting = waiting + 1, bytes = bytes + ?1, dead = dead - 1,
-                     dead_bytes = dead_bytes - ?1",
-                    [int(size as u64)],
-                )?;
+                books.revive(message);
             }
+            books.write(&transaction)?;
             transaction.commit()
         });
         done.map_err(|e| file::broken(&self.path, &e))?;
@@ -273,11 +260,11 @@ impl Admin {
         let done = transaction::patiently(|| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut books = Books::read(&transaction)?;
             let removed = match which {
                 Which::Dead => {
-                    let removed = transaction.execute("DELETE FROM dead", [])?;
-                    transaction.execute("UPDATE books SET dead = 0, dead_bytes = 0", [])?;
-                    removed
+                    (books.dead, books.dead_bytes) = (0, 0);
+                    transaction.execute("DELETE FROM dead", [])?
                 }
                 Which::Waiting => {
                     transaction.execute(
@@ -286,14 +273,13 @@ impl Admin {
                          WHERE owner IS NOT NULL",
                         params![int(now_ms())],
                     )?;
+                    (books.waiting, books.bytes) = (0, 0);
                     let removed = transaction.execute("DELETE FROM queue", [])?;
-                    transaction.execute(
-                        "UPDATE books SET waiting = 0, bytes = 0, dropped = dropped + ?1",
-                        params![int(removed as u64)],
-                    )?;
+                    books.dropped += removed as u64;
                     removed
                 }
             };
+            books.write(&transaction)?;
             transaction.commit()?;
             transaction::give_back(connection, 0)?;
             Ok(removed as u64)

@@ -9,13 +9,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::log;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
+use super::transaction::{Checkpoint, at_most, checkpoint, is_full, patiently};
 use crate::common::fault::{Exit, Fault};
 
 /// How long SQLite itself waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(1);
+
+/// How often to try to open it while another process keeps it to itself.
+const OPEN_TRIES: u32 = 30;
 
 /// The lock beside the queue: whoever holds it drains.
 pub(super) struct DrainLock(File);
@@ -37,6 +43,17 @@ impl DrainLock {
                 &format!("{} cannot be opened: {e}; {remedy}", path.display()),
             )
         })
+    }
+
+    /// Whether a process drains the queue now. Makes no file.
+    pub(super) fn is_taken(queue: &Path) -> bool {
+        let lock = File::open(beside(queue, "-lock")).map(Self);
+        lock.is_ok_and(|lock| matches!(lock.try_take(), Ok(false)))
+    }
+
+    /// Leaves it to somebody else.
+    pub(super) fn give_back(&self) -> io::Result<()> {
+        self.0.unlock()
     }
 
     /// Takes the lock, if nobody has it.
@@ -99,7 +116,12 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
         std::thread::park_timeout(Duration::from_millis(10));
         drains = take()?;
     }
-    let connection = open_existing(queue, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Where another process drains, that one has looked at the log.
+    let connection = open_existing(queue, drains)?;
+    // The log is there, by name too: SQLite passes over an error at this.
+    sync_directory(queue).map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?;
+    // From here on the log may be taken apart when the last process closes the file.
+    leave_log_alone(&connection, false).map_err(|e| open_error(queue, &e))?;
     Ok(Open {
         connection,
         lock,
@@ -126,21 +148,34 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         schema::create(&mut connection, stream)?;
-        // Takes everything out of the write-ahead log, and syncs.
+        // Everything has to be in the file that gets the name.
+        if !checkpoint(&connection, Checkpoint::Shrink)? {
+            return Err("there is no space for it".into());
+        }
         connection.close().map_err(|(_, e)| e)?;
         file.sync_all()?;
         std::fs::rename(&new, queue)?;
-        let directory = queue
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        sync_directory(queue)?;
         Ok(())
     };
+    if beside(queue, "-wal").exists() {
+        return Err(cannot(
+            queue,
+            "is not there, but its log is, the file with -wal at its end: put the queue back beside it, or remove it",
+        ));
+    }
     made().map_err(|e| cannot(queue, &format!("cannot be created: {e}")))
 }
 
-/// Opens a file that exists, after a look at whether it is what it should be.
-pub(super) fn open_existing(queue: &Path, access: OpenFlags) -> Result<Connection, Fault> {
+/// Makes the names beside the queue last.
+fn sync_directory(queue: &Path) -> io::Result<()> {
+    let directory = queue.parent().filter(|name| !name.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Opens a file that exists, after a look at whether it is what it should be; at the log
+/// as well if `alone`: nobody else writes to it. Closing it leaves the log alone.
+pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fault> {
     let length = std::fs::metadata(queue)
         .map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?
         .len();
@@ -148,17 +183,20 @@ pub(super) fn open_existing(queue: &Path, access: OpenFlags) -> Result<Connectio
         return Err(damaged(queue, "the file is empty"));
     }
     let opened = || -> rusqlite::Result<(Connection, schema::Found)> {
-        let connection =
-            Connection::open_with_flags(queue, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(queue, flags)?;
+        leave_log_alone(&connection, true)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // SQLite itself passes over errors while it empties the log: see `transaction`.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         // The first look also compares the length of the file with what it says of itself.
         let found = schema::inspect(&connection)?;
         Ok((connection, found))
     };
-    let (mut connection, found) = opened().map_err(|e| open_error(queue, &e))?;
+    let (mut connection, found) = at_most(OPEN_TRIES, opened).map_err(|e| open_error(queue, &e))?;
     if found.application_id != APPLICATION_ID {
         return Err(cannot(
             queue,
@@ -175,10 +213,37 @@ pub(super) fn open_existing(queue: &Path, access: OpenFlags) -> Result<Connectio
             ),
         ));
     }
-    if found.version < MIGRATIONS.len() && access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
-        schema::migrate(&mut connection, found.version).map_err(|e| open_error(queue, &e))?;
+    schema::switch_log_on(&connection).map_err(|e| open_error(queue, &e))?;
+    if alone {
+        inspect_log(queue, &mut connection)?;
+    }
+    if found.version < MIGRATIONS.len() {
+        patiently(|| schema::migrate(&mut connection)).map_err(|e| open_error(queue, &e))?;
     }
     Ok(connection)
+}
+
+fn leave_log_alone(connection: &Connection, alone: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, alone)
+}
+
+/// Looks at the log while nobody can write to it.
+fn inspect_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
+    let found = patiently(|| {
+        let _lock = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        Ok(log::inspect(&beside(queue, "-wal")))
+    });
+    let found = found
+        .map_err(|e| open_error(queue, &e))?
+        .map_err(|e| cannot(queue, &format!("cannot be opened: its log: {e}")))?;
+    match found {
+        None => Ok(()),
+        Some(log::Damage::Header) => Err(damaged(queue, "its log does not begin as it should")),
+        Some(log::Damage::Commits(lost)) => Err(damaged(
+            queue,
+            &format!("{lost} commits in its log cannot be read"),
+        )),
+    }
 }
 
 fn damaged(queue: &Path, how: &str) -> Fault {
@@ -200,25 +265,49 @@ fn remedy(queue: &Path) -> String {
     )
 }
 
+/// Whether an error means that the file is not what was written. Our statements are right:
+/// SQLite finds fault with one, or with a value's type, only where the schema has changed.
+fn shows_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    code.is_none_or(|code| {
+        let damage = [
+            ErrorCode::DatabaseCorrupt,
+            ErrorCode::NotADatabase,
+            ErrorCode::Unknown,
+            ErrorCode::ConstraintViolation,
+        ];
+        damage.contains(&code)
+    })
+}
+
 fn open_error(queue: &Path, error: &rusqlite::Error) -> Fault {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            damaged(queue, &error.to_string())
-        }
-        _ => cannot(queue, &format!("cannot be opened: {error}")),
+    if shows_damage(error) {
+        damaged(queue, &error.to_string())
+    } else if is_full(error) {
+        broken(queue, error)
+    } else {
+        cannot(queue, &format!("cannot be opened: {error}"))
+    }
+}
+
+/// What an error means with which a process begins its work.
+pub(super) fn begin_error(queue: &Path, error: &rusqlite::Error) -> Fault {
+    if shows_damage(error) {
+        damaged(queue, &error.to_string())
+    } else {
+        broken(queue, error)
     }
 }
 
 /// What an error in the middle of the work means: nothing may be written any more.
 pub(super) fn broken(queue: &Path, error: &rusqlite::Error) -> Fault {
     let name = queue.display();
-    let message = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("{name}: the queue {DAMAGED}: {error}; {}", remedy(queue))
-        }
-        _ => format!(
+    let message = if shows_damage(error) {
+        format!("{name}: the queue {DAMAGED}: {error}; {}", remedy(queue))
+    } else {
+        format!(
             "{name}: the queue cannot be written: {error}; what was accepted before is on disk; check the disk"
-        ),
+        )
     };
     Fault::permanent(Exit::Io, message)
 }

@@ -5,14 +5,19 @@
 //! channel, reports come back through a function given at the start, in the order of the
 //! orders. What to write and when is decided in `common::queue`.
 //!
-//! * `schema` is what is in the file; `rows` a message as a row; `file` finds, makes, locks
-//!   and opens it; `transaction` carries out a batch; `worker` is the thread;
+//! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
+//! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log;
+//! * `transaction` carries out a batch; `space` says whether the disk has room for it;
+//! * `worker` is the thread;
 //! * [`admin`] is for `publisher queue`: it looks at a file from outside.
 
 pub mod admin;
+mod books;
 mod file;
+mod log;
 mod rows;
 mod schema;
+mod space;
 mod transaction;
 mod worker;
 

@@ -3,13 +3,22 @@
 //! `user_version` counts the migrations that a file has been through; `application_id` says
 //! that it is a queue at all. A published migration is never changed: a new one follows it.
 
-use rusqlite::Connection;
+use rusqlite::ffi::{self, SQLITE_IOERR};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+
+use super::books::Books;
 
 /// `IoTq`: what tells a queue from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 
+/// What brings a file from one version to the next.
+type Migration = fn(&Connection) -> rusqlite::Result<()>;
+
 /// Each brings a file to the version that is its place in the list, from 1.
-pub(super) const MIGRATIONS: [&str; 1] = [VERSION_1];
+pub(super) const MIGRATIONS: [Migration; 2] = [
+    |connection| connection.execute_batch(VERSION_1),
+    checksum_books,
+];
 
 const VERSION_1: &str = "
     -- Messages that wait or are in flight, in the order in which they go out.
@@ -70,6 +79,16 @@ const VERSION_1: &str = "
     ) STRICT;
 ";
 
+/// Version 2: the books get a checksum. See books.rs.
+fn checksum_books(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
+    // A new file has no books yet.
+    match Books::unchecked(connection).optional()? {
+        Some((books, _)) => books.write(connection),
+        None => Ok(()),
+    }
+}
+
 /// What a file says of itself.
 pub(super) struct Found {
     pub(super) application_id: i32,
@@ -85,11 +104,13 @@ pub(super) fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
     })
 }
 
-/// Brings a file from `version` to the newest, in one transaction.
-pub(super) fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
+/// Brings a file to the newest version, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it since the last look.
+    let version = inspect(&transaction)?.version;
     for migration in MIGRATIONS.iter().skip(version) {
-        transaction.execute_batch(migration)?;
+        migration(&transaction)?;
     }
     transaction.pragma_update(
         None,
@@ -99,16 +120,32 @@ pub(super) fn migrate(connection: &mut Connection, version: usize) -> rusqlite::
     transaction.commit()
 }
 
+/// Switches the write-ahead log on, where it is not. SQLite may go on without one: it gives
+/// its answer first, and then the error.
+pub(super) fn switch_log_on(connection: &Connection) -> rusqlite::Result<()> {
+    let mode =
+        || connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    if mode()? == "wal" {
+        return Ok(());
+    }
+    let mut switch = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut answer = switch.query([])?;
+    while answer.next()?.is_some() {}
+    if mode()? == "wal" {
+        Ok(())
+    } else {
+        let failed = ffi::Error::new(SQLITE_IOERR);
+        let why = "the write-ahead log cannot be switched on".to_owned();
+        Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
+    }
+}
+
 /// Fills a new file.
 pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    switch_log_on(connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    migrate(connection, 0)?;
-    connection.execute(
-        "INSERT INTO books VALUES (1, ?1, 1, 0, 0, 0, 0, 0, 0, 0, 0)",
-        [stream],
-    )?;
-    Ok(())
+    migrate(connection)?;
+    Books::new(stream).write(connection)
 }

@@ -1,16 +1,18 @@
 //! What one transaction does to the file.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
 
+use super::books::Books;
 use super::rows::{self, int, uint};
 use crate::common::event_loop::wall_clock;
 use crate::common::message::Message;
-use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, RowId};
+use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, Report, RowId};
+use crate::common::queue::{Capacity, Limits, size};
 
 /// How long it is kept how a row with an owner ended, in milliseconds. A delivery goes
 /// without saying after a while; the rest has to be told.
@@ -26,51 +28,101 @@ pub(super) fn now_ms() -> u64 {
 }
 
 /// Tries again as long as another process is in the middle of its transaction.
-pub(super) fn patiently<T>(
+pub(super) fn patiently<T>(attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    at_most(u32::MAX, attempt)
+}
+
+/// The same, but so many times. SQLite itself waits a second each time.
+pub(super) fn at_most<T>(
+    times: u32,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    loop {
+    for _ in 1..times {
         match attempt() {
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+            Err(e) if is_busy(&e) => {}
             done => return done,
         }
     }
+    attempt()
 }
 
-/// What a transaction changes in the books.
-#[derive(Default)]
-struct Sum {
-    waiting: i64,
-    bytes: i64,
-    dead: i64,
-    dead_bytes: i64,
-    dropped: i64,
-    expired: i64,
+/// Whether another process is in the middle of its transaction.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Writes a batch; gives the rows of its inserts. `owner` is set on them if they belong to a
+/// Whether there was no space for it on the disk.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|e| (e.code, e.extended_code));
+    // The second is about the index of the log.
+    matches!(
+        code,
+        Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE))
+    )
+}
+
+/// The log is copied into the file when it has so many pages.
+const LOG_PAGES: i64 = 1_000;
+
+/// SQLite's own, in bytes.
+const PAGE_SIZE: u64 = 4_096;
+
+/// When the log is copied into the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checkpoint {
+    /// If it has grown long; at the latest at so many bytes.
+    IfLong(u64),
+    /// Whatever there is in it.
+    Now,
+    /// And then it is cut off, so that what it took is free.
+    Shrink,
+}
+
+/// Copies the log into the file; whether that went as far as it should. SQLite does so by
+/// itself, but passes over a sync that fails, and syncs again the next time: the system may
+/// then claim success for what it has thrown away.
+pub(super) fn checkpoint(connection: &Connection, when: Checkpoint) -> rusqlite::Result<bool> {
+    let run = |mode| {
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        let mut statement = connection.prepare_cached(&sql)?;
+        statement.query_row([], |row| row.get::<_, i64>(1))
+    };
+    let mode = match when {
+        Checkpoint::IfLong(bytes) => {
+            let pages = run("NOOP")?;
+            if pages < LOG_PAGES && uint(pages).saturating_mul(PAGE_SIZE) < bytes {
+                return Ok(true);
+            }
+            "PASSIVE"
+        }
+        Checkpoint::Shrink => "TRUNCATE",
+        Checkpoint::Now => "PASSIVE",
+    };
+    match run(mode) {
+        // Another time; what is in the log is safe.
+        Err(e) if is_full(&e) || is_busy(&e) => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
+/// Writes a batch. `me` is set on the rows of its inserts as their owner if they belong to a
 /// process that does not drain.
 pub(super) fn commit(
     connection: &mut Connection,
     batch: &Batch,
     me: &str,
     drains: bool,
-) -> rusqlite::Result<(Vec<RowId>, Counts)> {
+) -> rusqlite::Result<Report> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut sum = Sum {
-        dropped: int(batch.dropped),
-        expired: int(batch.expired),
-        ..Sum::default()
-    };
+    let mut books = Books::read(&transaction)?;
+    books.dropped += batch.dropped;
+    books.expired += batch.expired;
     number(&transaction, batch)?;
     for (end, rows) in ranges(&batch.ends) {
-        remove(&transaction, rows, end, me, &mut sum)?;
-    }
-    if batch.evict > 0 {
-        evict(&transaction, batch.evict, me, &mut sum)?;
+        remove(&transaction, rows, end, me, &mut books)?;
     }
     for dead in &batch.dead {
-        bury(&transaction, dead, me, &mut sum)?;
+        bury(&transaction, dead, me, &mut books)?;
     }
     for (row, attempts) in &batch.attempts {
         transaction
@@ -84,17 +136,20 @@ pub(super) fn commit(
             // What has no number is watched by its owner, whoever sends it.
             let owner = (!drains).then_some(me);
             ids.push(rows::insert(&mut insert, message, owner)?);
-            sum.waiting += 1;
-            sum.bytes += size(message.draft.topic.len(), message.draft.payload.len());
+            books.add(size(message));
         }
     }
-    let counts = book(&transaction, &sum)?;
+    let evicted = match batch.within {
+        Some(limits) => evict(&transaction, limits, me, &mut books)?,
+        None => Vec::new(),
+    };
+    books.write(&transaction)?;
     transaction.commit()?;
-    Ok((ids, counts))
-}
-
-fn size(topic: usize, payload: usize) -> i64 {
-    i64::try_from(topic + payload).unwrap_or(i64::MAX)
+    Ok(Report::Committed {
+        ids,
+        evicted,
+        counts: books.counts(),
+    })
 }
 
 fn number(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
@@ -131,29 +186,21 @@ fn remove(
     (first, last): (RowId, RowId),
     end: &End,
     me: &str,
-    sum: &mut Sum,
+    books: &mut Books,
 ) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached(
         "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
-         RETURNING id, owner, seq, length(CAST(topic AS BLOB)) + length(payload)",
+         RETURNING id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
+         length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))",
     )?;
     let mut removed = statement.query([first, last])?;
     let mut told: Vec<(RowId, String, i64)> = Vec::new();
     while let Some(row) = removed.next()? {
-        sum.waiting -= 1;
-        sum.bytes -= row.get::<_, i64>(3)?;
-        match end {
-            End::Dropped => sum.dropped += 1,
-            End::Expired => sum.expired += 1,
-            End::Delivered | End::Dead(_) => {}
-        }
-        let owner: Option<String> = row.get(1)?;
-        if let Some(owner) = owner.filter(|owner| owner != me) {
-            told.push((
-                row.get(0)?,
-                owner,
-                row.get::<_, Option<i64>>(2)?.unwrap_or(0),
-            ));
+        books.take(uint(row.get(3)?), end);
+        // One that is damaged has nobody who waits for it.
+        let owner = row.get_ref(1)?.as_str().ok();
+        if let Some(owner) = owner.filter(|owner| *owner != me) {
+            told.push((row.get(0)?, owner.to_owned(), row.get(2)?));
         }
     }
     for (row, owner, seq) in told {
@@ -170,21 +217,35 @@ fn remove(
     Ok(())
 }
 
-/// Drops the oldest rows.
+/// Drops the oldest rows until the limits hold; gives them with their numbers.
 fn evict(
     transaction: &Transaction<'_>,
-    count: u64,
+    limits: Limits,
     me: &str,
-    sum: &mut Sum,
-) -> rusqlite::Result<()> {
-    let oldest: Vec<(RowId, End)> = transaction
-        .prepare_cached("SELECT id FROM queue ORDER BY id LIMIT ?1")?
-        .query_map([int(count)], |row| Ok((row.get(0)?, End::Dropped)))?
-        .collect::<Result<_, _>>()?;
-    for (end, rows) in ranges(&oldest) {
-        remove(transaction, rows, end, me, sum)?;
+    books: &mut Books,
+) -> rusqlite::Result<Vec<(RowId, u64)>> {
+    let most = match limits.capacity {
+        Capacity::Messages(most) => most as u64,
+        Capacity::Disabled | Capacity::Unlimited => u64::MAX,
+    };
+    let max_bytes = limits.max_bytes.saturating_sub(books.dead_bytes);
+    let mut evicted = Vec::new();
+    while books.waiting > most || books.bytes > max_bytes {
+        let mut oldest =
+            transaction.prepare_cached("SELECT id, seq FROM queue ORDER BY id LIMIT 1")?;
+        let oldest = oldest.query_row([], |row| {
+            Ok((
+                row.get(0)?,
+                uint(row.get::<_, Option<i64>>(1)?.unwrap_or(0)),
+            ))
+        });
+        let Some((row, seq)) = oldest.optional()? else {
+            break;
+        };
+        remove(transaction, (row, row), &End::Dropped, me, books)?;
+        evicted.push((row, seq));
     }
-    Ok(())
+    Ok(evicted)
 }
 
 /// Moves a message to the dead letters.
@@ -192,7 +253,7 @@ fn bury(
     transaction: &Transaction<'_>,
     dead: &Dead,
     me: &str,
-    sum: &mut Sum,
+    books: &mut Books,
 ) -> rusqlite::Result<()> {
     let Dead {
         row,
@@ -222,11 +283,10 @@ fn bury(
             int(now_ms()),
             reason
         ])?;
-    sum.dead += 1;
-    sum.dead_bytes += size(draft.topic.len(), draft.payload.len());
+    books.bury(size(message));
     if let Some(row) = row {
         let end = End::Dead(reason.clone());
-        remove(transaction, (*row, *row), &end, me, sum)?;
+        remove(transaction, (*row, *row), &end, me, books)?;
     }
     Ok(())
 }
@@ -238,14 +298,17 @@ pub(super) fn bury_damaged(
     me: &str,
 ) -> rusqlite::Result<Counts> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut sum = Sum::default();
+    let mut books = Books::read(&transaction)?;
     let reason = "damaged on disk: its checksum does not fit";
     for row in damaged {
         let bytes: Option<i64> = transaction
             .query_row(
                 "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
                  died_ms, reason)
-                 SELECT stream, seq, accepted_ms, topic, payload, qos, retain, crc, ?2, ?3
+                 SELECT CAST(stream AS TEXT), CAST(seq AS INTEGER),
+                 CAST(coalesce(accepted_ms, 0) AS INTEGER), CAST(coalesce(topic, '') AS TEXT),
+                 CAST(coalesce(payload, '') AS BLOB), CAST(coalesce(qos, 0) AS INTEGER),
+                 CAST(coalesce(retain, 0) AS INTEGER), CAST(coalesce(crc, 0) AS INTEGER), ?2, ?3
                  FROM queue WHERE id = ?1
                  RETURNING length(CAST(topic AS BLOB)) + length(payload)",
                 params![row, int(now_ms()), reason],
@@ -253,64 +316,40 @@ pub(super) fn bury_damaged(
             )
             .optional()?;
         if let Some(bytes) = bytes {
-            sum.dead += 1;
-            sum.dead_bytes += bytes;
+            books.bury(uint(bytes));
         }
         remove(
             &transaction,
             (*row, *row),
             &End::Dead(reason.into()),
             me,
-            &mut sum,
+            &mut books,
         )?;
     }
-    let counts = book(&transaction, &sum)?;
+    books.write(&transaction)?;
     transaction.commit()?;
-    Ok(counts)
-}
-
-fn book(transaction: &Transaction<'_>, sum: &Sum) -> rusqlite::Result<Counts> {
-    transaction
-        .prepare_cached(
-            "UPDATE books SET waiting = waiting + ?1, bytes = bytes + ?2, dead = dead + ?3,
-             dead_bytes = dead_bytes + ?4, dropped = dropped + ?5, expired = expired + ?6,
-             died = died + ?3",
-        )?
-        .execute(params![
-            sum.waiting,
-            sum.bytes,
-            sum.dead,
-            sum.dead_bytes,
-            sum.dropped,
-            sum.expired
-        ])?;
-    counts(transaction)
-}
-
-/// What is in the file.
-pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
-    connection
-        .prepare_cached("SELECT waiting, bytes, dead_bytes FROM books")?
-        .query_row([], |row| {
-            Ok(Counts {
-                rows: uint(row.get(0)?),
-                bytes: uint(row.get(1)?),
-                dead_bytes: uint(row.get(2)?),
-            })
-        })
+    Ok(books.counts())
 }
 
 /// A process begins to drain. If the one before did not end in order, it may have given
 /// numbers away that are written nowhere: a new stream begins.
 pub(super) fn begin(connection: &mut Connection, stream: &str) -> rusqlite::Result<Opened> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(
-        "UPDATE books SET stream = ?1, next_seq = 1 WHERE running = 1",
-        [stream],
-    )?;
-    transaction.execute("UPDATE books SET running = 1", [])?;
+    let mut books = Books::read(&transaction)?;
+    if std::mem::replace(&mut books.running, true) {
+        stream.clone_into(&mut books.stream);
+        books.next_seq = 1;
+    }
+    books.write(&transaction)?;
+    forget_fates(&transaction)?;
+    transaction.commit()?;
+    Ok(opened(books, true))
+}
+
+/// Forgets how rows have ended whose owners have not asked for so long that they are gone.
+pub(super) fn forget_fates(connection: &Connection) -> rusqlite::Result<()> {
     let now = now_ms();
-    transaction.execute(
+    connection.execute(
         "DELETE FROM fate WHERE at_ms < CASE kind WHEN 0 THEN ?1 ELSE ?2 END OR at_ms > ?3",
         [
             int(now.saturating_sub(KEEP_DELIVERED_MS)),
@@ -318,23 +357,21 @@ pub(super) fn begin(connection: &mut Connection, stream: &str) -> rusqlite::Resu
             int(now.saturating_add(KEEP_OTHERS_MS)),
         ],
     )?;
-    let opened = look(&transaction, true)?;
-    transaction.commit()?;
-    Ok(opened)
+    Ok(())
 }
 
 /// What a process that does not drain needs to know.
-pub(super) fn look(connection: &Connection, drains: bool) -> rusqlite::Result<Opened> {
-    let (stream, next_seq): (String, i64) =
-        connection.query_row("SELECT stream, next_seq FROM books", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    Ok(Opened {
+pub(super) fn look(connection: &Connection) -> rusqlite::Result<Opened> {
+    Ok(opened(Books::read(connection)?, false))
+}
+
+fn opened(books: Books, drains: bool) -> Opened {
+    Opened {
         drains,
-        stream: Arc::from(stream),
-        next_seq: uint(next_seq).max(1),
-        counts: counts(connection)?,
-    })
+        counts: books.counts(),
+        next_seq: books.next_seq.max(1),
+        stream: books.stream.into(),
+    }
 }
 
 /// Gives free pages back to the disk, so many at most; 0 is all.
@@ -346,11 +383,16 @@ pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result
     Ok(())
 }
 
-/// The draining process ends in order.
-pub(super) fn end(connection: &Connection, next_seq: u64) -> rusqlite::Result<()> {
-    connection.execute(
-        "UPDATE books SET running = 0, next_seq = ?1",
-        [int(next_seq)],
-    )?;
-    Ok(())
+/// The draining process ends in order. If nothing waits any more, so many free pages are
+/// given back to the disk at most.
+pub(super) fn end(connection: &mut Connection, next_seq: u64, pages: u32) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut books = Books::read(&transaction)?;
+    books.running = false;
+    books.next_seq = next_seq;
+    books.write(&transaction)?;
+    if books.waiting == 0 && pages > 0 {
+        give_back(&transaction, pages)?;
+    }
+    transaction.commit()
 }

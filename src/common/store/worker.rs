@@ -4,18 +4,28 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
+use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
 use super::rows::{self, uint};
-use super::transaction::{self, patiently};
+use super::space::Space;
+use super::transaction::{self, Checkpoint, patiently};
+use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::queue::order::{Batch, End, Opened, Order, Report, RowId};
+use crate::common::queue::size;
 
 /// How often to look for what other processes have done.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a full disk is left alone.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// How often to forget how rows have ended whose owners do not ask any more.
+const FORGET: Duration = Duration::from_secs(60);
 
 /// What is left of the file's free pages when a process ends in order: so many are given
 /// back to the disk at most, so that it takes no time.
@@ -30,6 +40,14 @@ pub(super) struct Worker {
     stream: String,
     /// Changes when another connection has committed.
     data_version: i64,
+    space: Option<Space>,
+    /// When to look for that.
+    due: Instant,
+    /// Not before then: the disk was full.
+    take_over_at: Instant,
+    tidy_at: Instant,
+    /// When to forget fates.
+    forget_at: Instant,
 }
 
 impl Worker {
@@ -39,6 +57,7 @@ impl Worker {
         owner: &str,
         stream: &str,
     ) -> Result<(Self, Opened), Fault> {
+        let now = clock();
         let mut worker = Self {
             path: path.to_owned(),
             connection: open.connection,
@@ -47,9 +66,20 @@ impl Worker {
             owner: owner.to_owned(),
             stream: stream.to_owned(),
             data_version: 0,
+            space: Space::of(path),
+            due: now,
+            take_over_at: now,
+            tidy_at: now,
+            forget_at: now + FORGET,
         };
-        let opened = worker.begin().map_err(|e| file::broken(path, &e))?;
-        Ok((worker, opened))
+        match worker.begin() {
+            Ok(opened) => Ok((worker, opened)),
+            Err(error) => {
+                let fault = file::begin_error(path, &error);
+                worker.abandon();
+                Err(fault)
+            }
+        }
     }
 
     fn begin(&mut self) -> rusqlite::Result<Opened> {
@@ -57,32 +87,33 @@ impl Worker {
         if self.drains {
             patiently(|| transaction::begin(connection, stream))
         } else {
-            transaction::look(connection, false)
+            transaction::look(connection)
         }
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>, notify: &impl Fn(Report)) {
         loop {
-            let report = match inbox.recv_timeout(LOOK) {
+            let done = match inbox.recv_timeout(self.due.saturating_duration_since(clock())) {
                 Ok(Order::Close { next_seq }) => {
                     let end = self.close(next_seq);
                     return notify(end.map_or_else(Report::Broken, |()| Report::Closed));
                 }
-                Ok(order) => self.carry_out(order).map(Some),
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(order) => self.carry_out(order).map(notify),
+                Err(RecvTimeoutError::Timeout) => self.look(notify),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            match report {
-                Ok(report) => report.into_iter().for_each(notify),
-                Err(error) => {
-                    notify(Report::Broken(file::broken(&self.path, &error)));
-                    // Closing the connection would sync the file again, and after a failed
-                    // sync a second one may claim success for what is lost.
-                    std::mem::forget(self.connection);
-                    return;
-                }
+            let done = done.and_then(|()| self.tidy_up());
+            if let Err(error) = done {
+                notify(Report::Broken(file::broken(&self.path, &error)));
+                return self.abandon();
             }
         }
+    }
+
+    /// Leaves the file as it is. Closing the connection would sync it again, and after a failed
+    /// sync a second one may claim success for what is lost.
+    fn abandon(self) {
+        std::mem::forget(self.connection);
     }
 
     fn carry_out(&mut self, order: Order) -> rusqlite::Result<Report> {
@@ -96,26 +127,56 @@ impl Worker {
     }
 
     fn commit(&mut self, batch: Batch) -> rusqlite::Result<Report> {
+        let bytes = batch.inserts.iter().map(|message| size(message)).sum();
+        let none_left = self.space.and_then(|space| space.too_little_for(bytes));
+        if let Some(why) = none_left.filter(|_| !batch.inserts.is_empty()) {
+            return self.full(batch, &why);
+        }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
         match patiently(|| transaction::commit(connection, &batch, owner, drains)) {
-            Ok((ids, counts)) => Ok(Report::Committed { ids, counts }),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                // Gives back what the log takes, so that deleting rows has somewhere to write.
-                let _ = connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
-                let why = format!("{}: {error}", self.path.display());
-                Ok(Report::Full { batch, why })
-            }
-            Err(error) => Err(error),
+            Err(error) if transaction::is_full(&error) => self.full(batch, &error.to_string()),
+            done => done,
         }
+    }
+
+    fn full(&mut self, batch: Batch, why: &str) -> rusqlite::Result<Report> {
+        // Gives back what the log takes, so that deleting rows has somewhere to write.
+        transaction::checkpoint(&self.connection, Checkpoint::Shrink)?;
+        let why = format!("{}: {why}", self.path.display());
+        Ok(Report::Full { batch, why })
+    }
+
+    /// Keeps the log short, and forgets what nobody asks for. After a disk without space for
+    /// it, not before a while.
+    fn tidy_up(&mut self) -> rusqlite::Result<()> {
+        let now = clock();
+        if now < self.tidy_at {
+            return Ok(());
+        }
+        self.space = Space::of(&self.path);
+        let longest = self.space.map_or(u64::MAX, Space::log_size);
+        if !transaction::checkpoint(&self.connection, Checkpoint::IfLong(longest))? {
+            self.tidy_at = now + DISK_RETRY;
+        }
+        if self.drains && now >= self.forget_at {
+            self.forget_at = now + FORGET;
+            match patiently(|| transaction::forget_fates(&self.connection)) {
+                Err(e) if transaction::is_full(&e) => {}
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     fn load(&mut self, after: RowId, rows: usize, bytes: u64) -> rusqlite::Result<Report> {
         let mut found = Vec::new();
         let mut damaged = Vec::new();
         let mut last = None;
+        // Rows and counts of one moment.
+        let transaction = self.connection.transaction()?;
         {
             let columns = rows::COLUMNS;
-            let mut statement = self.connection.prepare_cached(&format!(
+            let mut statement = transaction.prepare_cached(&format!(
                 "SELECT {columns} FROM queue WHERE id > ?1 ORDER BY id LIMIT ?2"
             ))?;
             let limit = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -125,25 +186,30 @@ impl Worker {
             while size < bytes
                 && let Some(row) = rows.next()?
             {
-                match rows::read(row, &mut topic)? {
+                let read = rows::read(row, &mut topic)?;
+                let id = *read.as_ref().map_or_else(|id| id, |row| &row.id);
+                if id <= last.unwrap_or(after) {
+                    return Err(corrupt(format!("row {id} is not where it belongs")));
+                }
+                last = Some(id);
+                match read {
                     Ok(row) => {
-                        last = Some(row.id);
                         size += row.message.draft.payload.len() as u64;
                         found.push(row);
                     }
-                    Err(id) => {
-                        last = Some(id);
-                        damaged.push(id);
-                    }
+                    Err(id) => damaged.push(id),
                 }
             }
         }
-        let (connection, owner) = (&mut self.connection, &self.owner);
-        let counts = if damaged.is_empty() {
-            transaction::counts(connection)?
-        } else {
-            patiently(|| transaction::bury_damaged(connection, &damaged, owner))?
-        };
+        let mut counts = Books::read(&transaction)?.counts();
+        transaction.finish()?;
+        if after == 0 && last.is_none() && counts.rows > 0 {
+            return Err(corrupt(format!("{} messages are missing", counts.rows)));
+        }
+        if !damaged.is_empty() {
+            let (connection, owner) = (&mut self.connection, &self.owner);
+            counts = patiently(|| transaction::bury_damaged(connection, &damaged, owner))?;
+        }
         Ok(Report::Loaded {
             rows: found,
             last,
@@ -184,11 +250,15 @@ impl Worker {
         if !ends.is_empty() {
             let (connection, owner) = (&mut self.connection, &self.owner);
             let last = ends.iter().map(|(row, ..)| *row).max();
-            // Read is read; if this fails, it is read again.
-            let _ = connection.execute(
+            let deleted = connection.execute(
                 "DELETE FROM fate WHERE owner = ?1 AND id <= ?2",
                 (owner, last),
             );
+            match deleted {
+                // It is read again, and told once all the same.
+                Err(e) if transaction::is_full(&e) || transaction::is_busy(&e) => {}
+                done => drop(done?),
+            }
         }
         Ok(Report::Answer {
             numbered,
@@ -198,42 +268,60 @@ impl Worker {
     }
 
     /// Looks for what other processes have done.
-    fn look(&mut self) -> rusqlite::Result<Option<Report>> {
-        if !self.drains && self.lock.try_take().unwrap_or(false) {
+    fn look(&mut self, notify: &impl Fn(Report)) -> rusqlite::Result<()> {
+        let now = clock();
+        self.due = now + LOOK;
+        if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
+            // Whoever drained has gone. What it has done to our rows is known for good now.
+            let answer = patiently(|| self.ask(0))?;
             self.drains = true;
-            return self.begin().map(|opened| Some(Report::Ours(opened)));
+            match self.begin() {
+                Ok(opened) => {
+                    notify(answer);
+                    notify(Report::Ours(opened));
+                }
+                Err(e) if transaction::is_full(&e) => {
+                    self.drains = false;
+                    self.take_over_at = now + DISK_RETRY;
+                    // Should this fail, it is ours all the same at the next look.
+                    let _ = self.lock.give_back();
+                    notify(answer);
+                }
+                Err(e) => return Err(e),
+            }
+            return Ok(());
         }
         let version = self
             .connection
             .pragma_query_value(None, "data_version", |row| row.get(0))?;
-        if std::mem::replace(&mut self.data_version, version) == version {
-            return Ok(None);
+        if std::mem::replace(&mut self.data_version, version) != version {
+            let counts = Books::read(&self.connection)?.counts();
+            notify(Report::Changed { counts });
         }
-        let counts = transaction::counts(&self.connection)?;
-        Ok(Some(Report::Changed { counts }))
+        Ok(())
     }
 
-    fn close(self, next_seq: Option<u64>) -> Result<(), Fault> {
-        let Self {
-            path, connection, ..
-        } = self;
-        let done = || -> rusqlite::Result<()> {
-            let Some(next_seq) = next_seq else {
-                return Ok(());
-            };
-            if transaction::counts(&connection)?.rows == 0 {
-                transaction::give_back(&connection, VACUUM)?;
+    fn close(mut self, next_seq: Option<u64>) -> Result<(), Fault> {
+        let connection = &mut self.connection;
+        let done = next_seq.map_or(Ok(()), |next_seq| {
+            match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
+                // Giving pages back takes some itself.
+                Err(e) if transaction::is_full(&e) => {
+                    patiently(|| transaction::end(connection, next_seq, 0))?;
+                }
+                done => done?,
             }
-            patiently(|| transaction::end(&connection, next_seq))
-        };
-        let done = done();
-        if done.is_err() {
-            std::mem::forget(connection);
-        } else {
-            // The log stays if this fails, and is read next time.
-            let _ = connection.close();
+            transaction::checkpoint(connection, Checkpoint::Now).map(drop)
+        });
+        if let Err(error) = done {
+            let fault = file::broken(&self.path, &error);
+            self.abandon();
+            return Err(fault);
         }
-        done.map_err(|e| file::broken(&path, &e))
+        // With nothing in the log there is nothing left to sync. If others use the file, it stays
+        // theirs.
+        let _ = self.connection.close();
         // The lock goes last: whoever takes it finds everything written.
+        Ok(())
     }
 }

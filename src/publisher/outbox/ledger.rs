@@ -5,7 +5,7 @@
 //! lines come in the order of the input, so what is known of a message earlier than that
 //! waits for its turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::common::message::Message;
@@ -60,6 +60,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: VecDeque<Entry>,
+    /// Ends of messages that are on their way to the dead letters.
+    held: BTreeMap<u64, Receipt>,
     told: Vec<Receipt>,
 }
 
@@ -101,6 +103,18 @@ impl Ledger {
                 self.tell();
             }
             None => self.told.push(receipt),
+        }
+    }
+
+    /// It goes to the dead letters, which is told once it is there: see [`bury`](Self::bury).
+    pub fn hold(&mut self, key: u64, receipt: Receipt) {
+        self.held.insert(key, receipt);
+    }
+
+    /// It is among the dead letters.
+    pub fn bury(&mut self, key: u64) {
+        if let Some(receipt) = self.held.remove(&key) {
+            self.end(key, receipt);
         }
     }
 

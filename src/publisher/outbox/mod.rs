@@ -155,7 +155,7 @@ impl Outbox {
             let places = if self.flows(now) {
                 READ_AHEAD
             } else {
-                self.queue.room()
+                self.queue.room(now)
             };
             let places = self.straight_room().saturating_add(places);
             (places, limits.max_bytes.saturating_sub(under_way))
@@ -174,6 +174,11 @@ impl Outbox {
         let short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
         let stalled = self.flows_until().is_some_and(|until| until <= now);
         durable && waits && short && self.online.is_some() && !stalled
+    }
+
+    /// Nothing more will be sent: what is still offered has to wait in the queue.
+    pub fn stop_sending(&mut self, now: Instant) {
+        self.disconnected(false, now);
     }
 
     /// Acknowledgements come; if none has come by then, they do not. None if none is due.
@@ -211,7 +216,7 @@ impl Outbox {
             return Offered::Full(into_draft(message));
         }
         let due = self.hopeful_until.filter(|until| now < *until);
-        match self.queue.push(Arc::clone(&message), due) {
+        match self.queue.push(Arc::clone(&message), due, now) {
             Pushed::Stored { evicted } => {
                 self.drain.arrived();
                 for old in evicted {
@@ -230,7 +235,13 @@ impl Outbox {
             Pushed::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
                 Offered::Refused
             }
-            Pushed::Full | Pushed::Disabled => Offered::Full(into_draft(message)),
+            Pushed::Full { evicted } => {
+                for old in evicted {
+                    self.evicted(&old, now);
+                }
+                Offered::Full(into_draft(message))
+            }
+            Pushed::Disabled => Offered::Full(into_draft(message)),
         }
     }
 
@@ -256,6 +267,8 @@ impl Outbox {
         self.hopeful_until = None;
         self.held_until = None;
         self.drain.begin(now, self.queue.len());
+        let window = self.rules.max_in_flight.min(limits.receive_maximum);
+        self.queue.set_window(window);
     }
 
     /// The connection is gone; what was in flight is sent again on the next one. If the other
@@ -293,6 +306,12 @@ impl Outbox {
                 let (seq, reason) = (*seq, "newest for a full disk");
                 self.ledger.end(*key, Receipt::Dropped { seq, reason });
             }
+            News::Displaced { key, seq } => {
+                let (seq, reason) = (*seq, "oldest in a full queue");
+                let receipt = Receipt::Dropped { seq, reason };
+                self.ledger.end(key.unwrap_or_default(), receipt);
+            }
+            News::Buried { key } => self.ledger.bury(*key),
             News::Evicted(message) => {
                 let (seq, reason) = (message.seq, "oldest on a full disk");
                 self.ledger

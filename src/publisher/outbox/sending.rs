@@ -94,7 +94,13 @@ impl Outbox {
         self.suspect.settled(key);
         self.queue.settle(message, End::Dead(reason.clone()), now);
         let topic = Some(Arc::clone(&message.draft.topic));
-        self.ledger.end(key, Receipt::Dead { seq, topic, reason });
+        let receipt = Receipt::Dead { seq, topic, reason };
+        if self.queue.unwritten().is_some() {
+            // Told once it is among the dead letters on disk.
+            self.ledger.hold(key, receipt);
+        } else {
+            self.ledger.end(key, receipt);
+        }
     }
 
     /// Whether the oldest message in flight has waited for its acknowledgement longer than
@@ -108,19 +114,21 @@ impl Outbox {
 
     /// When something here changes by time alone.
     #[must_use]
-    pub fn wake_at(&self) -> Option<Instant> {
-        let write = self.queue.wake_at();
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let write = self.queue.wake_at(now);
         if self.online.is_none() {
             return write;
         }
         let send = if self.free() == 0 {
             None
         } else {
-            self.held_until.or(self.drain.wake_at())
+            // A head that is being read is an event of its own.
+            let head = self.queue.has_next() || self.queue.is_empty();
+            self.held_until.or(self.drain.wake_at().filter(|_| head))
         };
         let stalls = self
             .flows_until()
-            .filter(|_| write.is_some() || self.queue.unwritten().is_some());
+            .filter(|at| *at > now && self.queue.unwritten().is_some());
         let due = self.acknowledgement_due().into_iter();
         due.chain(send).chain(write).chain(stalls).min()
     }

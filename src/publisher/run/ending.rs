@@ -59,6 +59,7 @@ impl Publisher<'_> {
     pub(super) fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
         self.intake.close();
         self.progress.stop();
+        self.keep_held();
         self.close_queue(inbox);
         self.tell();
         let exit = self.verdict().exit();
@@ -80,6 +81,14 @@ impl Publisher<'_> {
         }
     }
 
+    /// What was read and waited for a place on the connection is kept, if it may be.
+    fn keep_held(&mut self) {
+        if self.keeper.is_durable() && !self.store_done {
+            self.outbox.stop_sending(self.now);
+            self.offer_held();
+        }
+    }
+
     /// Writes what is not on disk yet, and ends the run there. What was read and never taken
     /// is lost, whatever the queue.
     pub(super) fn close_queue(&mut self, inbox: &Receiver<Event>) {
@@ -88,10 +97,19 @@ impl Publisher<'_> {
         while !self.store_done {
             self.now = clock();
             self.keeper.carry(&mut self.outbox, self.now);
-            let Some(event) = wait(inbox, Some(until)) else {
-                break;
-            };
+            let due = self
+                .outbox
+                .queue()
+                .wake_at(self.now)
+                .map_or(until, |at| at.min(until));
+            let event = wait(inbox, Some(due));
             self.now = clock();
+            let Some(event) = event else {
+                if self.now >= until {
+                    break;
+                }
+                continue;
+            };
             match event {
                 Event::Store(report) => self.stored(report),
                 Event::Client(client::Event::Deliveries { settled, .. }) => self.settle(settled),

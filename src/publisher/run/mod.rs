@@ -276,18 +276,23 @@ impl<'a> Publisher<'a> {
         loop {
             let room = self.outbox.room(self.now);
             self.intake.fill(self.now, wall_clock, room);
-            while let Some((line, content)) = self.intake.next_item() {
-                if let Some(back) = self.offer(line, content) {
-                    self.intake.put_back((line, Content::Draft(back)));
-                    break;
-                }
-            }
+            self.offer_held();
             if !self.dispatch() {
                 break;
             }
         }
         if !self.intake.is_open() && self.flush_until.is_none() {
             self.flush_by(self.now + self.config.flush_timeout);
+        }
+    }
+
+    /// Offers what has been read, as far as the outbox takes it.
+    fn offer_held(&mut self) {
+        while let Some((line, content)) = self.intake.next_item() {
+            if let Some(back) = self.offer(line, content) {
+                self.intake.put_back((line, Content::Draft(back)));
+                break;
+            }
         }
     }
 
@@ -327,7 +332,7 @@ impl<'a> Publisher<'a> {
     fn wake_at(&self) -> Option<Instant> {
         [
             self.link.connection().wake_at(),
-            self.outbox.wake_at(),
+            self.outbox.wake_at(self.now),
             self.progress.wake_at(),
             self.intake.wake_at(),
             self.flush_until,

@@ -55,6 +55,10 @@ pub struct DurableQueue {
     known_bytes: u64,
     cursor: RowId,
     loading: bool,
+    /// This pass over the rows has met some that were not in memory.
+    met_new: bool,
+    /// The last pass has not: there is no use in another one before something changes.
+    searched: bool,
     /// Rows of this run without a number, and the keys under which they entered.
     watch: BTreeMap<RowId, u64>,
     /// Rows of this run with a number that another process is to send.
@@ -62,17 +66,19 @@ pub struct DurableQueue {
     numbered: RowId,
     ask: bool,
     asking: bool,
-    disk_full: bool,
+    /// The disk is full: nothing is to be tried before then.
+    full_until: Option<Instant>,
+    /// The user knows.
+    full_told: bool,
     evicted_in_vain: bool,
     closing: bool,
     closed: bool,
 }
 
 impl DurableQueue {
-    /// The queue in a file that has been opened. Ended messages are taken off the disk in
-    /// groups of `group`.
+    /// The queue in a file that has been opened.
     #[must_use]
-    pub fn new(limits: Limits, opened: Opened, group: usize) -> Self {
+    pub fn new(limits: Limits, opened: Opened) -> Self {
         Self {
             limits,
             drains: opened.drains,
@@ -82,19 +88,22 @@ impl DurableQueue {
             head: Pile::default(),
             arriving: Pile::default(),
             tail: Pile::default(),
-            journal: Journal::new(group.max(1)),
+            journal: Journal::default(),
             counts: opened.counts,
             rows: HashMap::new(),
             known: HashMap::new(),
             known_bytes: 0,
             cursor: 0,
             loading: false,
+            met_new: false,
+            searched: false,
             watch: BTreeMap::new(),
             entrusted: BTreeMap::new(),
             numbered: 0,
             ask: false,
             asking: false,
-            disk_full: false,
+            full_until: None,
+            full_told: false,
             evicted_in_vain: false,
             closing: false,
             closed: false,
@@ -136,6 +145,19 @@ impl DurableQueue {
         self.tail_is_next().then(|| self.tail.pop()).flatten()
     }
 
+    fn disk_is_full(&self, now: Instant) -> bool {
+        self.full_until.is_some_and(|until| now < until)
+    }
+
+    /// The limits for what is not a dead letter.
+    fn limits_beside_the_dead(&self) -> Limits {
+        let dead = self.counts.dead_bytes;
+        Limits {
+            max_bytes: self.limits.max_bytes.saturating_sub(dead),
+            ..self.limits
+        }
+    }
+
     fn tail_is_next(&self) -> bool {
         let has_number = self.tail.items.front().is_some_and(|m| m.seq > 0);
         has_number && self.arriving.items.is_empty() && !self.loading && self.on_disk_only() == 0
@@ -163,8 +185,8 @@ impl Queue for DurableQueue {
         on_disk_only + at_hand + self.counts.dead_bytes
     }
 
-    fn room(&self) -> usize {
-        if self.disk_full && self.limits.behavior == DropBehavior::Block {
+    fn room(&self, now: Instant) -> usize {
+        if self.disk_is_full(now) && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
         self.limits.room(self.len(), self.bytes())
@@ -185,12 +207,12 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn push(&mut self, message: Arc<Message>, due: Option<Instant>) -> Pushed {
+    fn push(&mut self, message: Arc<Message>, due: Option<Instant>, now: Instant) -> Pushed {
         let size = size(&message);
         let mut evicted = Vec::new();
-        if self.disk_full {
+        if self.disk_is_full(now) {
             match self.limits.behavior {
-                DropBehavior::Block => return Pushed::Full,
+                DropBehavior::Block => return Pushed::Full { evicted },
                 DropBehavior::Oldest if self.tail.items.len() < UNWRITTEN_MAX => {}
                 DropBehavior::Oldest | DropBehavior::Newest => {
                     self.journal.dropped();
@@ -198,23 +220,25 @@ impl Queue for DurableQueue {
                 }
             }
         }
+        let limits = self.limits_beside_the_dead();
         loop {
-            match self.limits.admit(self.len(), self.bytes(), size) {
+            let bytes = self.bytes() - self.counts.dead_bytes;
+            match limits.admit(self.len(), bytes, size) {
                 Admission::Stored => break,
                 Admission::AfterTheOldest if !self.drains => {
-                    self.journal.evict();
+                    self.journal.keep_within(self.limits);
                     break;
                 }
                 Admission::AfterTheOldest => match self.take_first() {
                     Some(oldest) => evicted.push(oldest),
                     // It is being read.
-                    None => return Pushed::Full,
+                    None => return Pushed::Full { evicted },
                 },
                 Admission::Dropped => {
                     self.journal.dropped();
                     return Pushed::Dropped;
                 }
-                Admission::Wait => return Pushed::Full,
+                Admission::Wait => return Pushed::Full { evicted },
                 Admission::Disabled => return Pushed::Disabled,
             }
         }
@@ -225,6 +249,10 @@ impl Queue for DurableQueue {
 
     fn pop(&mut self) -> Option<Arc<Message>> {
         self.take_first()
+    }
+
+    fn has_next(&self) -> bool {
+        self.drains && (!self.head.items.is_empty() || self.tail_is_next())
     }
 
     fn unwritten(&self) -> Option<usize> {
@@ -245,13 +273,18 @@ impl Queue for DurableQueue {
         }
     }
 
+    fn set_window(&mut self, window: usize) {
+        // Half of it: the other half is on the wire while these are taken off the disk.
+        self.journal.set_group(window / 2);
+    }
+
     fn keep_all(&mut self) {
         self.journal.hurry();
     }
 
     fn unsettled(&self) -> usize {
         // With a full disk nothing can be taken off it: going on is worth more than few repeats.
-        if self.disk_full {
+        if self.full_until.is_some() {
             0
         } else {
             self.journal.unsettled()
@@ -272,10 +305,12 @@ impl Queue for DurableQueue {
 
     fn close(&mut self) {
         self.closing = true;
+        self.journal.retry_now();
     }
 
-    fn wake_at(&self) -> Option<Instant> {
-        self.journal.wake_at()
+    fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let space = self.full_until.filter(|at| *at > now);
+        self.journal.wake_at().into_iter().chain(space).min()
     }
 
     fn order(&mut self, now: Instant) -> Option<Order> {
@@ -287,8 +322,10 @@ impl Queue for DurableQueue {
             let next_seq = self.drains.then_some(self.next_seq);
             return done.then_some(Order::Close { next_seq });
         }
-        let low = self.head.items.len() <= PAGE / 2 && self.arriving.items.is_empty();
-        if self.drains && low && !self.loading && self.on_disk_only() > 0 {
+        let low = self.head.items.len() <= PAGE / 2
+            && self.head.bytes <= PAGE_BYTES / 2
+            && self.arriving.items.is_empty();
+        if self.drains && low && !self.loading && !self.searched && self.on_disk_only() > 0 {
             self.loading = true;
             return Some(Order::Load {
                 after: self.cursor,
@@ -309,9 +346,14 @@ impl Queue for DurableQueue {
 
     fn handle(&mut self, report: Report, now: Instant, wall_ms: u64) -> Vec<News> {
         match report {
-            Report::Committed { ids, counts } => self.committed(&ids, counts, now),
+            Report::Committed {
+                ids,
+                evicted,
+                counts,
+            } => self.committed(&ids, &evicted, counts, now),
             Report::Full { batch, why } => {
                 self.journal.refused(batch, now, now + DISK_RETRY);
+                self.full_until = Some(now + DISK_RETRY);
                 self.full(why, now)
             }
             Report::Loaded {
@@ -335,6 +377,7 @@ impl Queue for DurableQueue {
             } => self.answered(numbered, ends, oldest),
             Report::Changed { counts } => {
                 self.counts = counts;
+                self.searched = false;
                 self.ask = true;
                 Vec::new()
             }

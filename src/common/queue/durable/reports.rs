@@ -4,21 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{DurableQueue, PAGE};
+use super::{DurableQueue, PAGE, PAGE_BYTES};
+use crate::common::fault::{Exit, Fault};
 use crate::common::queue::order::{Counts, End, Row, RowId};
 use crate::common::queue::{DropBehavior, News, size};
 
 impl DurableQueue {
-    pub(super) fn committed(&mut self, ids: &[RowId], counts: Counts, now: Instant) -> Vec<News> {
+    pub(super) fn committed(
+        &mut self,
+        ids: &[RowId],
+        evicted: &[(RowId, u64)],
+        counts: Counts,
+        now: Instant,
+    ) -> Vec<News> {
         let mut news = Vec::new();
-        if std::mem::take(&mut self.disk_full) {
+        self.full_until = None;
+        if !ids.is_empty() && std::mem::take(&mut self.full_told) {
             news.push(News::DiskRecovered);
         }
         self.evicted_in_vain = false;
+        self.searched = false;
         let written = self.journal.committed(ids, now);
         for row in written.gone {
             self.forget_row(row);
         }
+        let buried = written.buried.into_iter();
+        news.extend(buried.map(|key| News::Buried { key }));
         for (message, row) in written.ended {
             // On disk until the next batch; the journal knows its row.
             self.known.insert(row, size(&message));
@@ -48,12 +59,17 @@ impl DurableQueue {
             }
             self.tail.pop();
             let behind = before > 0 || self.loading || !self.arriving.items.is_empty();
-            if behind || self.head.items.len() >= PAGE {
+            if behind || self.head.items.len() >= PAGE || self.head.bytes >= PAGE_BYTES {
                 before += 1;
             } else {
                 self.know(&message, row);
                 self.head.push(message);
             }
+        }
+        for (row, seq) in evicted.iter().copied() {
+            let waiting = self.watch.remove(&row);
+            let key = waiting.or_else(|| self.entrusted.remove(&row).map(|(key, _)| key));
+            news.push(News::Displaced { key, seq });
         }
         if !self.journal.is_numbering() {
             news.extend(self.admit_arriving());
@@ -85,16 +101,16 @@ impl DurableQueue {
         wall_ms: u64,
     ) {
         self.loading = false;
-        match last {
-            Some(last) => self.cursor = last,
-            None if self.cursor > 0 => self.cursor = 0,
-            // There is nothing but what is in memory.
-            None => self.counts.rows = self.known.len() as u64,
+        // A pass that is over begins anew with the first row.
+        self.cursor = last.unwrap_or(0);
+        if last.is_none() {
+            self.searched = !std::mem::take(&mut self.met_new);
         }
         for Row { id, mut message } in rows {
             if self.known.contains_key(&id) {
                 continue;
             }
+            self.met_new = true;
             self.last_key += 1;
             message.key = self.last_key;
             message.expires_at = message
@@ -160,7 +176,13 @@ impl DurableQueue {
 
     pub(super) fn full(&mut self, why: String, now: Instant) -> Vec<News> {
         let mut news = Vec::new();
-        if !std::mem::replace(&mut self.disk_full, true) {
+        if self.closing {
+            let unwritten = self.journal.unwritten();
+            let message = format!("{why}; no space for {unwritten} messages: free some");
+            news.push(News::Broken(Fault::permanent(Exit::Io, message)));
+            return news;
+        }
+        if !std::mem::replace(&mut self.full_told, true) {
             news.push(News::DiskFull(why));
         }
         match self.limits.behavior {
