@@ -6,6 +6,7 @@
 //! | `backoff`       | when the programs connect again                              |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
+//! | `durable`       | the queue that outlives process and power                    |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
@@ -30,6 +31,7 @@ mod architecture;
 mod backoff;
 mod connect;
 mod draining;
+mod durable;
 mod exit_codes;
 mod flags;
 mod harness;

@@ -1,62 +1,14 @@
 //! `publisher queue`: what is in a queue file, and mending it.
 
-use std::{
-    fs,
-    io::Cursor,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Cursor};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::harness::{Broker, Program, SOON, free_port, peer::Witness, running::Outcome, temp_dir};
-
-/// A queue file that is to be.
-struct Queue {
-    dir: TempDir,
-}
-
-impl Queue {
-    fn new() -> Self {
-        Self { dir: temp_dir() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("queue.db")
-    }
-
-    /// Publishes lines to it while nobody listens.
-    fn with(lines: &str) -> Self {
-        let queue = Self::new();
-        Program::publisher()
-            .at_port(free_port())
-            .args(["-t", "t", "-l", "--flush-timeout", "0.1", "--queue"])
-            .arg(queue.path())
-            .stdin(Cursor::new(lines.to_owned()))
-            .run(SOON)
-            .expect_code(75);
-        queue
-    }
-
-    /// `publisher queue ARGS --queue FILE`
-    fn command(&self, args: &[&str]) -> Outcome {
-        command(args, &self.path())
-    }
-
-    fn status(&self) -> Value {
-        let status = self.command(&["status", "--json"]).expect_code(0);
-        serde_json::from_str(&status.stdout.text()).unwrap()
-    }
-}
-
-fn command(args: &[&str], file: &Path) -> Outcome {
-    let program = Program::publisher().arg("queue").args(args);
-    program.arg("--queue").arg(file).run(SOON)
-}
+use crate::harness::{Broker, Program, QueueFile, SOON, peer::Witness};
 
 /// A queue with one dead letter, `bad`, in it, and a broker that now would take it.
-fn with_a_dead_letter() -> (Queue, Broker) {
-    let queue = Queue::new();
+fn with_a_dead_letter() -> (QueueFile, Broker) {
+    let queue = QueueFile::new();
     let strict = Broker::builder()
         .acl("topic write good\ntopic read #\n")
         .start();
@@ -75,7 +27,7 @@ fn with_a_dead_letter() -> (Queue, Broker) {
 
 #[test]
 fn status_counts_what_waits_and_how_long() {
-    let queue = Queue::with("one\ntwo\n");
+    let queue = QueueFile::with("one\ntwo\n");
     let status = queue.status();
     assert_eq!(status["waiting"], 2);
     assert_eq!(status["bytes"], 2 * ("t".len() + 3));
@@ -88,7 +40,7 @@ fn status_counts_what_waits_and_how_long() {
         "{text}"
     );
 
-    let empty = Queue::with("x\n");
+    let empty = QueueFile::with("x\n");
     empty
         .command(&["purge"])
         .expect_code(0)
@@ -99,7 +51,7 @@ fn status_counts_what_waits_and_how_long() {
 
 #[test]
 fn list_shows_messages_in_order_and_as_many_as_asked_for() {
-    let queue = Queue::with("one\ntwo\nthree\n");
+    let queue = QueueFile::with("one\ntwo\nthree\n");
     let text = queue
         .command(&["list", "--limit", "2"])
         .expect_code(0)
@@ -124,7 +76,7 @@ fn list_shows_messages_in_order_and_as_many_as_asked_for() {
 
 #[test]
 fn what_is_exported_can_be_published() {
-    let queue = Queue::with("one\n\u{1f600}\n");
+    let queue = QueueFile::with("one\n\u{1f600}\n");
     let export = queue.command(&["export"]).expect_code(0).stdout.text();
     assert_eq!(queue.status()["waiting"], 2, "they stay");
     let broker = Broker::start();
@@ -212,7 +164,7 @@ fn dead_letters_can_be_purged_alone() {
 #[test]
 fn looking_at_it_holds_a_running_publisher_up_in_nothing() {
     let broker = Broker::start();
-    let queue = Queue::with("old\n");
+    let queue = QueueFile::with("old\n");
     let mut running = Program::publisher()
         .to(&broker)
         .args(["-t", "t", "-l", "--receipts", "--queue"])
@@ -233,7 +185,7 @@ fn looking_at_it_holds_a_running_publisher_up_in_nothing() {
 fn a_damaged_file_is_saved_as_far_as_it_can_be_read_and_moved_aside() {
     let lines = "21.5".repeat(25) + "\n";
     let lines = lines.repeat(2_000);
-    let queue = Queue::with(&lines);
+    let queue = QueueFile::with(&lines);
     let bytes = fs::read(queue.path()).unwrap();
     fs::write(queue.path(), &bytes[..bytes.len() / 2]).unwrap();
     queue
@@ -255,13 +207,18 @@ fn a_damaged_file_is_saved_as_far_as_it_can_be_read_and_moved_aside() {
 
 #[test]
 fn a_queue_that_is_not_there_is_not_made() {
-    let queue = Queue::new();
+    let queue = QueueFile::new();
     for action in ["status", "list", "export", "retry", "purge"] {
         queue
             .command(&[action])
             .expect_fault(73, &["queue.db", "cannot be opened"]);
     }
-    assert_eq!(fs::read_dir(queue.dir.path()).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(queue.path().parent().unwrap())
+            .unwrap()
+            .count(),
+        0
+    );
     Program::publisher()
         .arg("queue")
         .run(SOON)

@@ -4,15 +4,18 @@
 pub(crate) mod broker;
 pub(crate) mod certs;
 pub(crate) mod lines;
+pub(crate) mod namespace;
 pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod queue_file;
 pub(crate) mod running;
 pub(crate) mod scripted;
 mod seen;
 pub(crate) mod server;
+pub(crate) mod strace;
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -29,6 +32,7 @@ pub(crate) use broker::Broker;
 pub(crate) use certs::certs;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
+pub(crate) use queue_file::QueueFile;
 pub(crate) use scripted::{Reply, ScriptedBroker};
 pub(crate) use server::Server;
 use tempfile::TempDir;

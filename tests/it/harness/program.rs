@@ -23,6 +23,7 @@ use super::{
 /// A program and its command line, to be started.
 pub(crate) struct Program {
     path: &'static str,
+    wrapper: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdin: Stdin,
@@ -54,6 +55,7 @@ impl Program {
     pub(crate) fn new(path: &'static str) -> Self {
         Self {
             path,
+            wrapper: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             stdin: Stdin::Null,
@@ -129,8 +131,15 @@ impl Program {
         self
     }
 
+    /// Started by another program: a tracer, or one that goes somewhere else first.
+    pub(crate) fn under<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        self.wrapper.extend(words);
+        self
+    }
+
     pub(crate) fn start(mut self) -> Running {
-        let mut command = self.command(command(self.path));
+        let mut command = self.command(self.launcher());
         command.stdin(match self.stdin {
             Stdin::Null => Stdio::null(),
             Stdin::Pipe | Stdin::From(_) => Stdio::piped(),
@@ -171,6 +180,17 @@ impl Program {
     /// Starts it and expects it to end in time.
     pub(crate) fn run(self, within: Duration) -> Outcome {
         self.start().finish(within)
+    }
+
+    fn launcher(&self) -> Command {
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsString::as_os_str)
+            .chain([self.path.as_ref()]);
+        let mut launcher = command(words.next().expect("at least the program"));
+        launcher.args(words);
+        launcher
     }
 
     fn command(&self, mut command: Command) -> Command {

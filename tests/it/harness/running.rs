@@ -36,6 +36,17 @@ impl Running {
         assert!(sent.is_ok(), "it closed its standard input\n{self}");
     }
 
+    /// Writes to it, if it still reads.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        let stdin = self.stdin.as_mut().expect("an open standard input");
+        stdin.write_all(bytes.as_ref())
+    }
+
+    /// Ends the standard input that [`Program::stdin_pipe`] kept open.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     /// The first line of stdout, so far or from now on, that fits.
     pub(crate) fn stdout_line(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Line {
         self.expect(self.stdout.wait(within, fits), "line on stdout", within)

@@ -47,7 +47,7 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
             sent.push((message.seq, now - from));
             outbox.settle(message.seq, Outcome::Delivered, now);
         }
-        match outbox.wake_at() {
+        match outbox.wake_at(now) {
             Some(at) if at <= until => now = at.max(now),
             _ => return sent,
         }
@@ -68,7 +68,7 @@ fn keep_twenty_queued_drain_at_two_a_second_and_then_it_is_stable() {
     // At 9.6 s it still drains: a new one goes to the tail. At 10.0 s it is through.
     outbox.offer(draft("late"), origin(), 0);
     assert_eq!(outbox.queue().len(), 1);
-    assert_eq!(outbox.wake_at(), Some(now + secs(10)));
+    assert_eq!(outbox.wake_at(now), Some(now + secs(10)));
     assert_eq!(outbox.dispatch(now + secs(10)).len(), 1);
 }
 
@@ -161,7 +161,7 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     assert_eq!(outbox.dispatch(now).len(), 1);
     outbox.disconnected(false, now);
-    assert_eq!(outbox.wake_at(), None);
+    assert_eq!(outbox.wake_at(now), None);
     assert!(outbox.dispatch(now + secs(1)).is_empty());
     outbox.connected(SessionLimits::PROTOCOL, now + secs(9));
     let order: Vec<_> = sends(&mut outbox, now + secs(9), now + secs(60))
@@ -203,7 +203,7 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 2);
     outbox.dispatch(now);
-    let due = outbox.wake_at().unwrap() - now;
+    let due = outbox.wake_at(now).unwrap() - now;
     assert!((secs(5)..secs(5) + SECOND / 10).contains(&due), "{due:?}");
     assert!(!outbox.overdue(now + secs(4)));
     outbox.settle(1, Outcome::Delivered, now + secs(4));

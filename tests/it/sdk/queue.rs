@@ -2,13 +2,13 @@
 
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Pushed, Queue};
 
-use super::{memory_queue, message};
+use super::{memory_queue, message, origin};
 
 /// Pushes 0, 1, … `count` − 1; gives what the queue holds at the end, and each answer.
 fn filled(size: i64, behavior: DropBehavior, count: u64) -> (Vec<u64>, Vec<Pushed>) {
     let mut queue = memory_queue(Capacity::from_signed(size), u64::MAX, behavior);
     let answers = (0..count)
-        .map(|seq| queue.push(message(seq), None))
+        .map(|seq| queue.push(message(seq), None, origin()))
         .collect();
     (queue.iter().map(|m| m.seq).collect(), answers)
 }
@@ -58,11 +58,11 @@ fn better_an_unlimited_queue_still_has_a_limit_in_bytes() {
     let mut queue = memory_queue(Capacity::Unlimited, 3 * one, DropBehavior::Newest);
     assert_eq!(
         (0..3)
-            .map(|n| queue.push(message(n), None))
+            .map(|n| queue.push(message(n), None, origin()))
             .collect::<Vec<_>>(),
         vec![STORED; 3]
     );
-    assert_eq!(queue.push(message(3), None), Pushed::Dropped);
+    assert_eq!(queue.push(message(3), None, origin()), Pushed::Dropped);
     assert_eq!(queue.bytes(), 3 * one);
 }
 
@@ -80,9 +80,9 @@ fn keep_the_head_is_taken_first_and_an_empty_queue_has_none() {
     let mut queue = memory_queue(Capacity::Messages(3), u64::MAX, DropBehavior::Newest);
     assert!(queue.pop().is_none() && queue.is_empty());
     for seq in 0..3 {
-        queue.push(message(seq), None);
+        queue.push(message(seq), None, origin());
     }
-    assert_eq!(queue.push(message(9), None), Pushed::Dropped);
+    assert_eq!(queue.push(message(9), None, origin()), Pushed::Dropped);
     assert_eq!(queue.pop().map(|m| m.seq), Some(0));
     assert_eq!(queue.len(), 2);
 }

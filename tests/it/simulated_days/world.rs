@@ -298,7 +298,7 @@ impl Simulation {
             let next = [
                 self.agenda.first().map(|(at, _)| *at),
                 self.connection.wake_at(),
-                self.outbox.wake_at(),
+                self.outbox.wake_at(self.now),
             ];
             let Some(next) = next.into_iter().flatten().min() else {
                 return;

@@ -1,0 +1,65 @@
+//! The publisher killed at random moments, over and over, over one queue that keeps filling.
+//! `scripts/crash-test` does it more often.
+
+use std::{io::Cursor, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use super::{Listener, accepted};
+use crate::harness::{Broker, QueueFile, SOON, free_port};
+
+/// The window: so many may come twice for each kill.
+const WINDOW: usize = 100;
+
+/// What a number in the environment says, or what is usual.
+pub(super) fn times(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |n| n.parse().expect(variable))
+}
+
+#[test]
+fn killed_at_random_it_loses_nothing_that_was_accepted() {
+    let kills = times("IOT_TEST_KILLS", 100);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    let queue = QueueFile::new();
+    let nobody = free_port();
+    let mut all = Vec::new();
+    for kill in 0..kills {
+        let payload = |n: usize| format!("{kill:04}.{n:05}");
+        let lines: String = (0..3_000).map(|n| payload(n) + "\n").collect();
+        let publisher = queue.publisher().arg("-l");
+        // The broker is away for every third one: the queue gets longer.
+        let publisher = if random.u8(..3) == 0 {
+            publisher.at_port(nobody)
+        } else {
+            publisher.to(&broker)
+        };
+        let running = publisher.stdin(Cursor::new(lines)).start();
+        // From before its first step to the middle of its work.
+        running
+            .stdout
+            .wait_end(Duration::from_millis(random.u64(..120)));
+        running.signal(Signal::SIGKILL);
+        let outcome = running.finish(SOON);
+        all.extend((0..accepted(&outcome.stdout.texts())).map(payload));
+    }
+    assert!(all.len() > kills, "only {} accepted", all.len());
+    queue.drain(&broker);
+    let arrived = listener.wait_for(&all);
+    let most = kills * WINDOW;
+    assert!(arrived.repeats <= most, "{} repeats", arrived.repeats);
+    assert!(
+        arrived.first.is_sorted(),
+        "earlier runs first: {:?}",
+        arrived.first
+    );
+    println!(
+        "{kills} kills: {} accepted, all arrived; {} more arrived, {} came twice",
+        all.len(),
+        arrived.first.len() - all.len(),
+        arrived.repeats
+    );
+}

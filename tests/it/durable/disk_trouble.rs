@@ -1,0 +1,445 @@
+//! A disk that is full, fails, or may not be written.
+
+use std::{
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{Listener, accepted, receipts};
+use crate::harness::{
+    Broker, Program, QueueFile, SOON, free_port,
+    namespace::{MountNamespace, skipped},
+    queue_file::publisher_on,
+    running::Running,
+    strace::{Fault, Strace},
+    temp_dir,
+};
+
+/// A queue on a small file system in memory, with a ballast that can be thrown off.
+struct SmallDisk {
+    namespace: MountNamespace,
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// None, and a word about it, where there are no mounts to be had.
+    fn new(test: &str) -> Option<Self> {
+        let dir = temp_dir();
+        let namespace = MountNamespace::with_tmpfs(dir.path(), "size=2m");
+        if namespace.is_none() {
+            skipped(test, "no file system can be mounted here");
+        }
+        let disk = Self {
+            namespace: namespace?,
+            dir,
+        };
+        fs::write(disk.ballast(), vec![0; 1_300 << 10]).unwrap();
+        Some(disk)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.namespace
+            .seen_from_here(&self.dir.path().join("ballast"))
+    }
+
+    /// There is space again.
+    fn throw_off_ballast(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    /// A publisher on the queue there.
+    fn publisher(&self) -> Program {
+        publisher_on(&self.dir.path().join("queue.db")).under(self.namespace.enter())
+    }
+
+    /// One that is fed by hand, has no broker, and goes on until the disk is full and stays so;
+    /// and how many messages it was given.
+    fn filled_by(&self, more: &[&str]) -> (Running, usize) {
+        let publisher = self.publisher().at_port(free_port());
+        let publisher = publisher.args(["-l", "--flush-timeout", "0.2", "--stop-timeout", "1"]);
+        let mut running = publisher.args(more).stdin_pipe().start();
+        let full = |line: &str| line.contains("nothing can be kept until there is space");
+        let mut sent = 0;
+        while running
+            .stderr
+            .wait(Duration::from_millis(50), full)
+            .is_none()
+        {
+            assert!(sent < 2_000, "the disk is never full\n{running}");
+            for _ in 0..50 {
+                sent += 1;
+                running.send(line(sent) + "\n");
+            }
+        }
+        // More than fits once the log has been emptied.
+        for _ in 0..500 {
+            sent += 1;
+            running.send(line(sent) + "\n");
+        }
+        while running
+            .stdout
+            .wait_count(running.stdout.count() + 1, Duration::from_secs(2))
+        {}
+        (running, sent)
+    }
+}
+
+/// The nth message: 1,000 bytes.
+fn line(n: usize) -> String {
+    format!("{n:01000}")
+}
+
+fn lines(numbers: impl Iterator<Item = u64>) -> Vec<String> {
+    numbers.map(|n| line(usize::try_from(n).unwrap())).collect()
+}
+
+#[test]
+fn a_full_disk_makes_lines_wait_until_there_is_space_again() {
+    let Some(disk) = SmallDisk::new("a full disk, block") else {
+        return;
+    };
+    let (mut running, sent) = disk.filled_by(&[]);
+    let before = accepted(&running.stdout.texts());
+    assert!(before < sent, "{running}");
+    let more = running
+        .stdout
+        .wait_count(before + 1, Duration::from_secs(2));
+    assert!(!more, "nothing more fits\n{running}");
+    disk.throw_off_ballast();
+    // Without any other event: what was refused is tried again by itself.
+    let last = format!("accepted {sent}");
+    running.stdout_line(SOON, |line| line == last);
+    running.stderr_line(SOON, |line| {
+        line.contains("there is space on the disk again")
+    });
+    running.send(line(sent + 1) + "\n");
+    let last = format!("accepted {}", sent + 1);
+    running.stdout_line(SOON, |line| line == last);
+    running.close_stdin();
+    running.finish(SOON).expect_code(75);
+
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    disk.publisher()
+        .to(&broker)
+        .arg("-l")
+        .run(SOON)
+        .expect_code(0);
+    let all = lines(1..=sent as u64 + 1);
+    assert_eq!(listener.wait_for(&all).first, all);
+}
+
+#[test]
+fn on_a_full_disk_what_is_new_is_dropped_if_it_may_be_and_taken_again_later() {
+    let Some(disk) = SmallDisk::new("a full disk, newest") else {
+        return;
+    };
+    let (mut running, sent) = disk.filled_by(&["--drop-behavior", "newest"]);
+    let dropped =
+        |line: &str| line.starts_with("dropped ") && line.ends_with(" newest for a full disk");
+    running.stdout_line(SOON, dropped);
+    disk.throw_off_ballast();
+    let mut n = sent;
+    let taken_again = loop {
+        n += 1;
+        assert!(n < sent + 100, "nothing is taken any more\n{running}");
+        running.send(line(n) + "\n");
+        let accepted = format!("accepted {n}");
+        let accepted = running
+            .stdout
+            .wait(Duration::from_millis(100), |line| line == accepted);
+        if accepted.is_some() {
+            break n;
+        }
+    };
+    running.close_stdin();
+    let outcome = running.finish(SOON).expect_code(75);
+    let lines_out = outcome.stdout.texts();
+    let (kept, lost) = (
+        receipts(&lines_out, "accepted "),
+        receipts(&lines_out, "dropped "),
+    );
+    assert_eq!(
+        kept.len() + lost.len(),
+        taken_again,
+        "each has one end\n{outcome}"
+    );
+
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    disk.publisher()
+        .to(&broker)
+        .arg("-l")
+        .run(SOON)
+        .expect_code(0);
+    let kept = lines(kept.into_iter());
+    assert_eq!(listener.wait_for(&kept).first, kept);
+}
+
+#[test]
+fn on_a_full_disk_the_oldest_make_room_if_they_may() {
+    let Some(disk) = SmallDisk::new("a full disk, oldest") else {
+        return;
+    };
+    let (mut running, sent) = disk.filled_by(&["--drop-behavior", "oldest"]);
+    for n in sent + 1..=sent + 20 {
+        running.send(line(n) + "\n");
+        let told = |line: &str| {
+            let mut words = line.split(' ').skip(1);
+            words.next().is_some_and(|seq| seq == n.to_string())
+        };
+        running.stdout_line(SOON, told);
+    }
+    running.close_stdin();
+    let outcome = running.finish(SOON * 4);
+    let out = outcome.stdout.texts();
+    let (all, gone) = (receipts(&out, "accepted "), receipts(&out, "dropped "));
+    let oldest = |line: &String| line.contains("oldest on a full disk");
+    assert!(out.iter().any(oldest), "{outcome}");
+    assert!(
+        all.contains(&(sent as u64 + 20)),
+        "the newest is in\n{outcome}"
+    );
+
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    disk.publisher()
+        .to(&broker)
+        .arg("-l")
+        .run(SOON)
+        .expect_code(0);
+    let kept = all.into_iter().filter(|seq| !gone.contains(seq));
+    let kept = lines(kept);
+    assert_eq!(listener.wait_for(&kept).first, kept, "{outcome}");
+}
+
+#[test]
+fn a_reading_for_which_there_is_no_space_is_not_accepted_and_the_exit_code_says_so() {
+    let Some(disk) = SmallDisk::new("a full disk, one message") else {
+        return;
+    };
+    let (running, _) = disk.filled_by(&[]);
+    drop(running);
+    let big = "x".repeat(200_000);
+    let outcome = disk
+        .publisher()
+        .at_port(free_port())
+        .args(["-s", "--flush-timeout", "0.3"])
+        .stdin(Cursor::new(big))
+        .run(SOON)
+        .expect_code(74)
+        .expect_stderr("free some");
+    assert!(outcome.elapsed < Duration::from_secs(3), "{outcome}");
+    assert_eq!(accepted(&outcome.stdout.texts()), 0, "{outcome}");
+}
+
+#[test]
+fn what_waits_drains_from_a_full_disk() {
+    let Some(disk) = SmallDisk::new("a full disk, draining") else {
+        return;
+    };
+    let (mut running, _) = disk.filled_by(&[]);
+    running.close_stdin();
+    let outcome = running.finish(SOON * 2);
+    let count = accepted(&outcome.stdout.texts());
+    assert!(count > 50, "{outcome}");
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    disk.publisher()
+        .to(&broker)
+        .arg("-l")
+        .run(SOON)
+        .expect_code(0);
+    let all = lines(1..=count as u64);
+    assert_eq!(listener.wait_for(&all).first, all);
+}
+
+/// Syncs that fail.
+fn failing(nth: usize) -> Fault {
+    Fault {
+        call: "fsync",
+        what: "error=EIO",
+        nth,
+    }
+}
+
+/// What comes after the sync that failed; none if there was none.
+fn after_failure(strace: &mut Strace) -> Option<Vec<String>> {
+    let mut calls = strace.calls();
+    let at = calls.iter().position(|call| is_failure(call))?;
+    Some(calls.split_off(at + 1))
+}
+
+fn is_failure(call: &str) -> bool {
+    call.contains("(INJECTED)")
+}
+
+#[test]
+fn a_sync_that_fails_while_the_file_is_made_is_named_and_nothing_is_accepted() {
+    let (mut of_files, mut of_directory, mut harmless) = (0, 0, 0);
+    for nth in 1.. {
+        let queue = QueueFile::new();
+        let (mut strace, words) = Strace::on_main_thread(failing(nth));
+        let outcome = queue
+            .publisher()
+            .at_port(free_port())
+            .args(["-m", "x", "--flush-timeout", "0.05"])
+            .under(words)
+            .run(SOON);
+        let calls = strace.calls();
+        let Some(failure) = calls.iter().find(|call| is_failure(call)) else {
+            outcome.expect_code(75);
+            break;
+        };
+        let of_file = failure.contains("queue.db");
+        if outcome.code == Some(75) && !of_file {
+            // SQLite syncs directories as well and passes over errors. We have done so ourselves.
+            harmless += 1;
+            continue;
+        }
+        *(if of_file {
+            &mut of_files
+        } else {
+            &mut of_directory
+        }) += 1;
+        assert_eq!(accepted(&outcome.stdout.texts()), 0, "{outcome}");
+        let outcome = outcome.expect_stderr("queue.db: the queue cannot be");
+        assert!(matches!(outcome.code, Some(73 | 74)), "{outcome}");
+        // What is half made is no queue, and in nobody's way.
+        queue.add("x\n");
+        assert_eq!(queue.status()["waiting"], 1);
+    }
+    assert!(of_files > 5, "{of_files}");
+    // After the rename, and once the log is there.
+    assert_eq!(of_directory, 2);
+    assert!(harmless <= 4, "{harmless}");
+}
+
+#[test]
+fn a_sync_that_fails_is_the_end_and_is_never_repeated() {
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    let mut expected = Vec::new();
+    let mut failures = 0;
+    for nth in 1.. {
+        let queue = QueueFile::new();
+        let payload = |n: usize| format!("{nth}.{n}");
+        queue.add(&(payload(1) + "\n"));
+        let mut running = queue
+            .publisher()
+            .at_port(free_port())
+            .args(["-l", "--flush-timeout", "0.05"])
+            .stdin_pipe()
+            .start();
+        let mut strace = Strace::on_thread(&running, "store", failing(nth));
+        for n in 2..=4 {
+            // It may have ended.
+            let _ = running.try_send(payload(n) + "\n");
+            running.stdout.wait_count(n - 1, SOON);
+        }
+        running.close_stdin();
+        let outcome = running.finish(SOON);
+        let count = accepted(&outcome.stdout.texts());
+        expected.extend((1..=count + 1).map(payload));
+        if let Some(later) = after_failure(&mut strace) {
+            failures += 1;
+            let outcome = outcome
+                .expect_code(74)
+                .expect_stderr("the queue cannot be written");
+            assert!(
+                later.iter().all(|call| !call.contains("sync(")),
+                "{later:?}\n{outcome}"
+            );
+            queue.drain(&broker);
+            listener.wait_for(&expected);
+        } else {
+            outcome.expect_code(75);
+            break;
+        }
+    }
+    assert!(failures > 4, "only {failures} syncs");
+}
+
+#[test]
+fn a_sync_that_fails_while_the_log_is_emptied_is_the_end_too() {
+    // Much is written, so that the log is copied into the file in the middle of the run; at
+    // which sync is a matter of luck.
+    let count = 12_000;
+    for nth in 4..100 {
+        let queue = QueueFile::with("1\n");
+        let publisher = queue.publisher().at_port(free_port());
+        let mut running = publisher
+            .args(["-l", "--flush-timeout", "0.05"])
+            .stdin_pipe()
+            .start();
+        let mut strace = Strace::on_thread(&running, "store", failing(nth));
+        for first in (1..=count).step_by(100) {
+            let lines: Vec<_> = (first..first + 100).map(line).collect();
+            let _ = running.try_send(lines.join("\n") + "\n");
+        }
+        running.close_stdin();
+        let outcome = running.finish(SOON * 3).expect_code(74);
+        let mut calls = strace.calls();
+        calls.retain(|call| call.contains("fsync("));
+        let last = calls.last().expect("it did sync");
+        assert!(is_failure(last), "synced again: {calls:?}\n{outcome}");
+        if last.contains("queue.db>") {
+            return;
+        }
+    }
+    panic!("the log is never copied into the file");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_and_nothing_is_taken() {
+    let dir = temp_dir();
+    let Some(namespace) = MountNamespace::with_tmpfs(dir.path(), "ro,size=1m") else {
+        return skipped(
+            "a read-only directory",
+            "no file system can be mounted here",
+        );
+    };
+    let file = dir.path().join("queue.db");
+    publisher_on(&file)
+        .at_port(free_port())
+        .args(["-m", "x"])
+        .under(namespace.enter())
+        .run(SOON)
+        .expect_fault(
+            73,
+            &[
+                "queue.db: the queue",
+                "the directory must exist and be writable",
+            ],
+        )
+        .expect_stdout("");
+    publisher_on(Path::new("/nonexistent/queue.db"))
+        .at_port(free_port())
+        .args(["-m", "x"])
+        .run(SOON)
+        .expect_fault(73, &["/nonexistent/queue.db", "the directory must exist"]);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_sudden_death() {
+    let queue = QueueFile::new();
+    let input = (1..=3_000).map(line).collect::<Vec<_>>().join("\n");
+    let outcome = queue
+        .publisher()
+        .at_port(free_port())
+        .args(["-l", "--flush-timeout", "0.1"])
+        .under(["prlimit", "--fsize=500000", "--"])
+        .stdin(Cursor::new(input))
+        .run(SOON)
+        .expect_code(74)
+        .expect_stderr("queue.db: the queue cannot be written");
+    let count = accepted(&outcome.stdout.texts());
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    queue.drain(&broker);
+    listener.wait_for(&lines(1..=count as u64));
+}
