@@ -120,8 +120,6 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
     let connection = open_existing(queue, drains)?;
     // The log is there, by name too: SQLite passes over an error at this.
     sync_directory(queue).map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?;
-    // From here on the log may be taken apart when the last process closes the file.
-    leave_log_alone(&connection, false).map_err(|e| open_error(queue, &e))?;
     Ok(Open {
         connection,
         lock,
@@ -174,7 +172,7 @@ fn sync_directory(queue: &Path) -> io::Result<()> {
 }
 
 /// Opens a file that exists, after a look at whether it is what it should be; at the log
-/// as well if `alone`: nobody else writes to it. Closing it leaves the log alone.
+/// as well if `alone`: nobody else writes to it. One that is damaged is left as it is.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fault> {
     let length = std::fs::metadata(queue)
         .map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?
@@ -220,6 +218,8 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fau
     if found.version < MIGRATIONS.len() {
         patiently(|| schema::migrate(&mut connection)).map_err(|e| open_error(queue, &e))?;
     }
+    // It is sound: the log may be taken apart when the last process closes the file.
+    leave_log_alone(&connection, false).map_err(|e| open_error(queue, &e))?;
     Ok(connection)
 }
 

@@ -1,1 +1,133 @@
-//! format
+//! The file itself. `tests/data/queue-N.db` were written by the first program that had schema
+//! N: three messages (one retained at QoS 2, one of bytes that are no text, one that expires),
+//! a dead letter, a message dropped.
+
+use std::{fs, path::Path};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::harness::{Broker, Program, QueueFile, SOON, peer::Witness};
+
+const SCHEMA: i32 = 2;
+
+fn golden(schema: i32) -> QueueFile {
+    let queue = QueueFile::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    fs::copy(data.join(format!("queue-{schema}.db")), queue.path()).unwrap();
+    queue
+}
+
+fn lines(queue: &QueueFile, command: &[&str]) -> Vec<Value> {
+    let text = queue.command(command).expect_code(0).stdout.text();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn files_of_every_schema_are_read_and_brought_to_the_present_one() {
+    for schema in 1..=SCHEMA {
+        let queue = golden(schema);
+        let status = queue.status();
+        for (name, value) in [
+            ("waiting", 3),
+            ("bytes", 18),
+            ("dead", 1),
+            ("dead_bytes", 7),
+            ("dropped_ever", 1),
+            ("dead_ever", 1),
+        ] {
+            assert_eq!(status[name], value, "schema {schema}: {name} in {status}");
+        }
+        let waiting = lines(&queue, &["list", "--json"]);
+        let seqs: Vec<_> = waiting.iter().map(|m| m["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, [3, 4, 5]);
+        let of = |index: usize, name: &str| &waiting[index][name];
+        assert_eq!((of(0, "qos"), of(0, "retain")), (&2.into(), &1.into()));
+        assert_eq!(of(2, "expires"), "2036-10-27T14:19:59.813Z");
+        let dead = lines(&queue, &["list", "--dead", "--json"]);
+        assert_eq!(dead[0]["reason"], "not authorized (0x87)");
+        let exported = lines(&queue, &["export"]);
+        assert_eq!(exported[1]["payload_base64"], "/wA=");
+
+        // A stream that goes on, 6 having been dropped at the door.
+        let broker = Broker::start();
+        let witness = Witness::with_format(&broker, "#", "%t %x %q %r %P");
+        Program::publisher()
+            .to(&broker)
+            .args(["-t", "new", "-m", "new", "--queue"])
+            .arg(queue.path())
+            .run(SOON)
+            .expect_code(0);
+        let mut seen: Vec<_> = witness
+            .messages(4, SOON)
+            .into_iter()
+            .map(|l| l.text)
+            .collect();
+        // QoS 2 takes a round trip longer than QoS 1.
+        seen.sort_unstable();
+        let stream = "5b7d025ce9bc0b91";
+        for (seen, begin) in seen.iter().zip([
+            format!("a/b 32312e35 1 0 seq:{stream}/3/"),
+            format!("a/b ff00 1 0 seq:{stream}/4/"),
+            format!("c 6c61746572 1 0 seq:{stream}/5/"),
+            format!("new 6e6577 1 0 seq:{stream}/7/"),
+        ]) {
+            assert!(seen.starts_with(&begin), "schema {schema}: {seen}");
+        }
+        let version: i32 = Connection::open(queue.path())
+            .unwrap()
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, SCHEMA);
+    }
+}
+
+/// What a file says of its form.
+fn form(queue: &QueueFile) -> Vec<String> {
+    let connection = Connection::open(queue.path()).unwrap();
+    let tables = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+    let mut statement = connection.prepare(tables).unwrap();
+    let sql = statement
+        .query_map([], |row| row.get::<_, String>(0))
+        .unwrap();
+    let mut form: Vec<_> = sql.map(Result::unwrap).collect();
+    for pragma in ["application_id", "user_version", "auto_vacuum", "page_size"] {
+        let read = connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        form.push(format!("{pragma} {}", read.unwrap()));
+    }
+    form
+}
+
+#[test]
+fn a_new_file_has_the_form_of_the_golden_one() {
+    // A change that is no migration would show here.
+    assert_eq!(form(&QueueFile::with("x\n")), form(&golden(SCHEMA)));
+    let migrated = golden(1);
+    migrated.status();
+    assert_eq!(form(&migrated), form(&golden(SCHEMA)));
+}
+
+#[test]
+fn a_newer_file_is_refused_and_left_as_it_is() {
+    let queue = golden(SCHEMA);
+    let newer = Connection::open(queue.path()).unwrap();
+    newer
+        .pragma_update(None, "user_version", SCHEMA + 1)
+        .unwrap();
+    newer.close().unwrap();
+    let before = fs::read(queue.path()).unwrap();
+    let refused = ["queue.db", "schema 3", "use the newer program"];
+    queue
+        .publisher()
+        .at_port(1)
+        .args(["-m", "x"])
+        .run(SOON)
+        .expect_fault(73, &refused)
+        .expect_stdout("");
+    for action in ["status", "list", "export", "retry", "purge"] {
+        queue.command(&[action]).expect_fault(73, &refused);
+    }
+    assert_eq!(fs::read(queue.path()).unwrap(), before);
+}

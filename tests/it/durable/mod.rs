@@ -26,6 +26,7 @@ mod promise;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::harness::{Broker, SOON, peer::Witness, wait_until};
 
@@ -75,6 +76,12 @@ impl Listener {
         let complete = wait_until(SOON, || enough() && missing().is_empty());
         assert!(complete, "accepted and lost: {:?}", missing());
         self.arrived()
+    }
+
+    /// Waits until nothing more comes.
+    fn settle(&self, quiet: Duration) {
+        let lines = &self.witness.lines;
+        while lines.wait_count(lines.count() + 1, quiet) {}
     }
 
     /// What has arrived so far. No payload may come under two numbers, and no number with two
