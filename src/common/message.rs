@@ -66,7 +66,7 @@ pub struct Draft {
 /// A message that the publisher answers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its place in this run's order of sending, from 1.
+    /// A name that no other message of this run has, in the order in which they came up.
     pub key: u64,
     /// The stream that numbers it: this run's, or the queue file's.
     pub stream: Arc<str>,

@@ -139,7 +139,7 @@ pub enum Event {
     Deliveries {
         /// On which connection.
         generation: u64,
-        /// Their keys and ends.
+        /// Their names and ends.
         settled: Vec<(u64, Delivery)>,
     },
     /// The broker answered a SUBSCRIBE: the granted QoS, or why not.
@@ -196,9 +196,9 @@ impl Client {
         });
     }
 
-    /// Publishes in order. Each message comes to an end in `Deliveries`, unless the
-    /// connection does first.
-    pub fn publish(&self, generation: u64, messages: Vec<Arc<Message>>) {
+    /// Publishes in order. Each message comes to an end in `Deliveries`, under the name that the
+    /// caller gives it here, unless the connection does first.
+    pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<Message>)>) {
         self.send(worker::Command::Publish {
             generation,
             messages,

@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// Hands a message to Paho; an immediate refusal comes back.
-    pub(super) fn publish(&mut self, message: &Message) -> Option<Delivery> {
+    pub(super) fn publish(&mut self, name: u64, message: &Message) -> Option<Delivery> {
         let draft = &message.draft;
         let mut builder = MessageBuilder::new()
             .topic(&*draft.topic)
@@ -172,7 +172,7 @@ impl Session {
         }
         match self.client.try_publish(builder.finalize()) {
             Ok(token) => {
-                self.deliveries.push_back((message.key, token));
+                self.deliveries.push_back((name, token));
                 None
             }
             // Lost: the connection's end will be reported, and the message sent again then.

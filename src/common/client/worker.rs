@@ -28,7 +28,7 @@ pub(super) enum Command {
     },
     Publish {
         generation: u64,
-        messages: Vec<Arc<Message>>,
+        messages: Vec<(u64, Arc<Message>)>,
     },
     Subscribe {
         generation: u64,
@@ -220,13 +220,13 @@ impl<N: Fn(Event)> Worker<N> {
         Ok(loaded)
     }
 
-    fn publish(&mut self, generation: u64, messages: &[Arc<Message>]) {
+    fn publish(&mut self, generation: u64, messages: &[(u64, Arc<Message>)]) {
         let Some(session) = self.current(generation) else {
             return;
         };
         let mut settled: Vec<(u64, Delivery)> = Vec::new();
-        for message in messages {
-            settled.extend(session.publish(message).map(|end| (message.key, end)));
+        for (name, message) in messages {
+            settled.extend(session.publish(*name, message).map(|end| (*name, end)));
         }
         settled.extend(session.take_deliveries_unless_armed());
         self.settle(generation, settled);

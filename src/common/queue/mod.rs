@@ -139,7 +139,7 @@ pub struct Room {
 /// The name and the numbers that a message gets when it enters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Its place in this run's order.
+    /// A name for this run; higher than any before.
     pub key: u64,
     /// The stream that numbers it.
     pub stream: Arc<str>,

@@ -1,6 +1,6 @@
 //! What to accept, send, settle and drop next. PURE: events and the time in, messages out.
 //!
-//! Three shelves, each in the order of the sequence numbers:
+//! Three shelves, each in the order of sending:
 //!
 //! * *ready*: to go out before anything else. Taken online while the window had room, or in
 //!   flight when a connection ended: then nobody knows whether it arrived, and it is sent
@@ -32,7 +32,7 @@ pub use terms::{Offered, Outcome, Rules, SessionLimits};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
-use shelf::Shelf;
+use shelf::{Placed, Shelf};
 use suspect::Suspect;
 
 use crate::common::message::{Draft, Message};
@@ -47,6 +47,8 @@ pub struct Outbox {
     queue: Box<dyn Queue>,
     drain: Drain,
     online: Option<SessionLimits>,
+    /// The last place in the order of sending that was given.
+    last_place: u64,
     ready: Shelf,
     in_flight: Shelf,
     ledger: Ledger,
@@ -78,6 +80,7 @@ impl Outbox {
             queue,
             drain,
             online: None,
+            last_place: 0,
             ready: Shelf::default(),
             in_flight: Shelf::default(),
             ledger: Ledger::default(),
@@ -208,7 +211,8 @@ impl Outbox {
         if self.straight_room() > 0 {
             let due = now + self.ack_time.patience();
             self.queue.pass(&message, due);
-            self.ready.insert(message);
+            let placed = self.place(message);
+            self.ready.insert(placed);
             return self.taken(key, seq);
         }
         self.make_room(size(&message));
@@ -242,6 +246,15 @@ impl Outbox {
                 Offered::Full(into_draft(message))
             }
             Pushed::Disabled => Offered::Full(into_draft(message)),
+        }
+    }
+
+    /// Gives a message that leaves the queue, or passes it, its place in the order of sending.
+    fn place(&mut self, message: Arc<Message>) -> Placed {
+        self.last_place += 1;
+        Placed {
+            place: self.last_place,
+            message,
         }
     }
 
@@ -279,10 +292,15 @@ impl Outbox {
         self.drain.stop();
         self.progress_at = None;
         self.ack_time.stop();
-        if by_peer && let Some(head) = self.in_flight.first() {
+        if by_peer
+            && let Some(Placed {
+                place,
+                message: head,
+            }) = self.in_flight.first()
+        {
             let attempts = self.suspect.lost_with(head.key, head.attempts);
             if self.suspect.is_guilty(attempts) {
-                self.in_flight.remove(head.key);
+                self.in_flight.remove(place);
                 let reason = format!("{attempts} connections were lost with it at the head");
                 self.dead(&head, reason, now);
             } else {
@@ -362,7 +380,8 @@ impl Outbox {
             && self.free() > self.ready.len()
             && let Some(head) = self.queue.pop()
         {
-            self.ready.insert(head);
+            let placed = self.place(head);
+            self.ready.insert(placed);
         }
     }
 }

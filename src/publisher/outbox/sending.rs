@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Outbox;
 use super::ledger::Receipt;
+use super::shelf::Placed;
 use super::terms::Outcome;
 use crate::common::limits;
 use crate::common::message::{Message, SeqProperty};
@@ -26,7 +27,7 @@ const HOLD: Duration = Duration::from_secs(1);
 
 impl Outbox {
     /// What to hand to the client now, in order. What cannot be sent comes to its end.
-    pub fn dispatch(&mut self, now: Instant) -> Vec<Arc<Message>> {
+    pub fn dispatch(&mut self, now: Instant) -> Vec<Placed> {
         let mut send = Vec::new();
         let Some(limits) = self.online else {
             return send;
@@ -36,55 +37,58 @@ impl Outbox {
         }
         self.held_until = None;
         while self.free() > 0 {
-            let Some(message) = self.next_waiting(now) else {
+            let Some(placed) = self.next_waiting(now) else {
                 break;
             };
+            let message = &placed.message;
             if message.expires_at.is_some_and(|at| at <= now) {
                 let (key, seq) = (message.key, message.seq);
                 self.suspect.settled(key);
-                self.queue.settle(&message, End::Expired, now);
+                self.queue.settle(message, End::Expired, now);
                 self.ledger.end(key, Receipt::Expired { seq });
                 continue;
             }
-            let (packet, max) = (self.packet_size(&message), limits.maximum_packet_size);
+            let (packet, max) = (self.packet_size(message), limits.maximum_packet_size);
             if packet > max {
                 let reason =
                     format!("{packet} bytes are above the broker's maximum packet size of {max}");
-                self.dead(&message, reason, now);
+                self.dead(message, reason, now);
                 continue;
             }
             if self.in_flight.is_empty() {
                 self.progress_at = Some(now);
             }
-            self.ack_time.sent(message.key, now);
-            self.in_flight.insert(Arc::clone(&message));
-            send.push(message);
+            self.ack_time.sent(placed.place, now);
+            self.in_flight.insert(placed.clone());
+            send.push(placed);
         }
         send
     }
 
-    /// The client has heard of a message. An acknowledgement that is heard of after the end
+    /// The client has heard of the message in this place. An acknowledgement that is heard of after the end
     /// of its connection still counts; one that is heard of again does not.
-    pub fn settle(&mut self, key: u64, outcome: Outcome, now: Instant) {
-        let oldest = self.in_flight.first_key() == Some(key);
-        let found = self.in_flight.remove(key);
-        let Some(message) = found.or_else(|| self.ready.remove(key)) else {
+    pub fn settle(&mut self, place: u64, outcome: Outcome, now: Instant) {
+        let oldest = self.in_flight.first_place() == Some(place);
+        let found = self.in_flight.remove(place);
+        let Some(placed) = found.or_else(|| self.ready.remove(place)) else {
             return;
         };
+        let message = &placed.message;
+        let key = message.key;
         if oldest {
             self.progress_at = Some(now);
         }
         match outcome {
             Outcome::Delivered => {
                 self.suspect.settled(key);
-                self.ack_time.acknowledged(key, now);
-                self.queue.settle(&message, End::Delivered, now);
-                self.ledger.end(key, Receipt::Delivered(message));
+                self.ack_time.acknowledged(place, now);
+                self.queue.settle(message, End::Delivered, now);
+                self.ledger.end(key, Receipt::Delivered(placed.message));
             }
-            Outcome::Refused(reason) => self.dead(&message, reason, now),
+            Outcome::Refused(reason) => self.dead(message, reason, now),
             Outcome::NotNow => {
                 self.held_until = Some(now + HOLD);
-                self.ready.insert(message);
+                self.ready.insert(placed);
             }
         }
     }
@@ -134,7 +138,7 @@ impl Outbox {
     }
 
     fn acknowledgement_due(&self) -> Option<Instant> {
-        self.in_flight.first_key()?;
+        self.in_flight.first_place()?;
         let bytes = self.in_flight.bytes();
         Some(self.progress_at? + self.rules.operation_timeout + time_on_the_line(bytes))
     }
@@ -164,15 +168,15 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.unsettled())
     }
 
-    fn next_waiting(&mut self, now: Instant) -> Option<Arc<Message>> {
-        if let Some(message) = self.ready.pop_first() {
-            return Some(message);
+    fn next_waiting(&mut self, now: Instant) -> Option<Placed> {
+        if let Some(placed) = self.ready.pop_first() {
+            return Some(placed);
         }
         if !self.drain.permits(now, self.queue.len()) {
             return None;
         }
         let message = self.queue.pop()?;
         self.drain.sent(now, self.queue.len());
-        Some(message)
+        Some(self.place(message))
     }
 }

@@ -1,10 +1,20 @@
-//! Messages in the order of their keys, and how many bytes they are. PURE.
+//! Messages in the order in which they left the queue, and how many bytes they are. PURE.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::common::message::Message;
 use crate::common::queue::size;
+
+/// A message with its place in the order of sending, which it keeps when it is sent again.
+/// Its key says nothing of that: what another run has left is read late and goes first.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// From 1; no other message of this run has it.
+    pub place: u64,
+    /// The message.
+    pub message: Arc<Message>,
+}
 
 /// A shelf of the outbox.
 #[derive(Debug, Default)]
@@ -32,34 +42,38 @@ impl Shelf {
         self.bytes
     }
 
-    /// The lowest key on it.
+    /// The first place on it that is taken.
     #[must_use]
-    pub fn first_key(&self) -> Option<u64> {
+    pub fn first_place(&self) -> Option<u64> {
         self.messages.keys().next().copied()
     }
 
-    /// The message with the lowest key.
+    /// The message in the first place.
     #[must_use]
-    pub fn first(&self) -> Option<Arc<Message>> {
-        self.messages.values().next().cloned()
+    pub fn first(&self) -> Option<Placed> {
+        let (place, message) = self.messages.iter().next()?;
+        Some(Placed {
+            place: *place,
+            message: Arc::clone(message),
+        })
     }
 
     /// Puts a message in its place.
-    pub fn insert(&mut self, message: Arc<Message>) {
+    pub fn insert(&mut self, Placed { place, message }: Placed) {
         self.bytes += size(&message);
-        self.messages.insert(message.key, message);
+        self.messages.insert(place, message);
     }
 
-    /// Takes a message by its key.
-    pub fn remove(&mut self, key: u64) -> Option<Arc<Message>> {
-        let message = self.messages.remove(&key)?;
+    /// Takes the message in this place.
+    pub fn remove(&mut self, place: u64) -> Option<Placed> {
+        let message = self.messages.remove(&place)?;
         self.bytes -= size(&message);
-        Some(message)
+        Some(Placed { place, message })
     }
 
-    /// Takes the message with the lowest key.
-    pub fn pop_first(&mut self) -> Option<Arc<Message>> {
-        self.remove(self.first_key()?)
+    /// Takes the message in the first place.
+    pub fn pop_first(&mut self) -> Option<Placed> {
+        self.remove(self.first_place()?)
     }
 
     /// Moves everything of the other one here.

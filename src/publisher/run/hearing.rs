@@ -14,7 +14,7 @@ const NOT_AUTHORIZED: u8 = 0x87;
 
 impl Publisher<'_> {
     pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
-        for (key, delivery) in settled {
+        for (place, delivery) in settled {
             let outcome = match delivery {
                 Delivery::Done => Outcome::Delivered,
                 Delivery::NotNow => Outcome::NotNow,
@@ -26,7 +26,7 @@ impl Publisher<'_> {
                     Outcome::Refused(refusal.reason)
                 }
             };
-            self.outbox.settle(key, outcome, self.now);
+            self.outbox.settle(place, outcome, self.now);
         }
     }
 

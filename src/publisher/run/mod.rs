@@ -321,9 +321,10 @@ impl<'a> Publisher<'a> {
     fn dispatch(&mut self) -> bool {
         let messages = self.outbox.dispatch(self.now);
         let moved = !messages.is_empty();
-        if !messages.is_empty() {
+        if moved {
             let generation = self.link.generation();
-            self.link.client().publish(generation, messages);
+            let named = messages.into_iter().map(|sent| (sent.place, sent.message));
+            self.link.client().publish(generation, named.collect());
         }
         moved
     }

@@ -1,7 +1,7 @@
 //! Many messages wait: what that takes in memory. How fast they drain is measured by
 //! `scripts/bench`.
 
-use std::{fs, io::Cursor, time::Duration};
+use std::{fs, io::Cursor};
 
 use crate::harness::{Broker, QueueFile, SOON, running::Running, wait_until};
 

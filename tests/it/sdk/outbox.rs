@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::pacing::{Drain, DrainRate};
 use iot_pubsub::common::queue::{Capacity, DropBehavior};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
 
 use super::{SECOND, draft, memory_queue, origin, secs};
@@ -43,9 +44,9 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
     let mut now = from;
     loop {
         let messages = outbox.dispatch(now);
-        for message in messages {
+        for Placed { place, message } in messages {
             sent.push((message.seq, now - from));
-            outbox.settle(message.seq, Outcome::Delivered, now);
+            outbox.settle(place, Outcome::Delivered, now);
         }
         match outbox.wake_at(now) {
             Some(at) if at <= until => now = at.max(now),
@@ -140,7 +141,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     );
     let again = outbox.dispatch(now);
     assert_eq!(
-        again.iter().map(|m| m.seq).collect::<Vec<_>>(),
+        again.iter().map(|m| m.message.seq).collect::<Vec<_>>(),
         [1, 2, 4, 5, 6]
     );
     assert!(
@@ -150,7 +151,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     for seq in [1, 2, 4, 5, 6] {
         outbox.settle(seq, Outcome::Delivered, now);
     }
-    assert_eq!(outbox.dispatch(now)[0].seq, 7);
+    assert_eq!(outbox.dispatch(now)[0].message.seq, 7);
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn better_every_message_has_one_final_outcome() {
         outbox.dispatch(now).is_empty(),
         "quota exceeded: not at once"
     );
-    assert_eq!(outbox.dispatch(now + secs(1))[0].seq, 2);
+    assert_eq!(outbox.dispatch(now + secs(1))[0].message.seq, 2);
     assert_eq!(outbox.outstanding(), 1);
 }
 

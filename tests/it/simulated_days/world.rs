@@ -12,6 +12,7 @@ use iot_pubsub::common::pacing::{Drain, DrainRate};
 use iot_pubsub::common::queue::memory::MemoryQueue;
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -41,7 +42,7 @@ enum Happening {
     LinkChanges,
     /// CONNACK for an attempt, or its failure if the link is down.
     Answer(u64),
-    /// PUBACK on a connection.
+    /// PUBACK on a connection, for the message in a place.
     Ack(u64, u64),
 }
 
@@ -187,16 +188,16 @@ impl Simulation {
                     self.outbox.connected(limits, self.now);
                 }
             }
-            Happening::Ack(generation, seq) if generation == self.connection.generation() => {
+            Happening::Ack(generation, place) if generation == self.connection.generation() => {
                 if matches!(self.connection.state(), State::Online { .. }) {
-                    self.outbox.settle(seq, Outcome::Delivered, self.now);
+                    self.outbox.settle(place, Outcome::Delivered, self.now);
                     match &self.outbox.take_receipts()[..] {
                         [Receipt::Delivered(message)] => {
-                            assert_eq!(message.seq, seq);
+                            let seq = message.seq;
                             assert!(self.settled.insert(seq), "settled twice");
                             assert!(!self.dropped.contains(&seq), "dropped, then sent");
                         }
-                        other => panic!("{other:?} for {seq}"),
+                        other => panic!("{other:?} for place {place}"),
                     }
                 }
             }
@@ -259,7 +260,7 @@ impl Simulation {
         let generation = self.connection.generation();
         let messages = self.outbox.dispatch(self.now);
         assert!(self.outbox.take_receipts().is_empty());
-        for message in messages {
+        for Placed { place, message } in messages {
             assert!(matches!(self.connection.state(), State::Online { .. }));
             assert!(!self.settled.contains(&message.seq) && !self.dropped.contains(&message.seq));
             assert!(
@@ -268,8 +269,7 @@ impl Simulation {
             );
             self.sent.push(message.seq);
             let at = self.within(self.world.latency);
-            self.agenda
-                .insert((at, Happening::Ack(generation, message.seq)));
+            self.agenda.insert((at, Happening::Ack(generation, place)));
         }
         self.check();
     }
