@@ -20,6 +20,7 @@
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
+//! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
@@ -45,6 +46,7 @@ mod received;
 mod sdk;
 mod signals;
 mod simulated_days;
+mod simulated_disk;
 mod subscribe;
 mod tls;
 mod window;

@@ -314,13 +314,16 @@ impl Queue for DurableQueue {
     }
 
     fn order(&mut self, now: Instant) -> Option<Order> {
+        if self.closed {
+            return None;
+        }
         if let Some(batch) = self.journal.take(now, self.closing) {
             return Some(Order::Commit(batch));
         }
         if self.closing {
-            let done = self.journal.is_idle() && !std::mem::replace(&mut self.closed, true);
+            self.closed = self.journal.is_idle();
             let next_seq = self.drains.then_some(self.next_seq);
-            return done.then_some(Order::Close { next_seq });
+            return self.closed.then_some(Order::Close { next_seq });
         }
         let low = self.head.items.len() <= PAGE / 2
             && self.head.bytes <= PAGE_BYTES / 2

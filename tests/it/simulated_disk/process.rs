@@ -1,0 +1,179 @@
+//! One publisher of the simulation: the real outbox with the real durable queue, and orders
+//! and reports on their way to the disk and back.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use iot_pubsub::common::message::{Draft, Qos};
+use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::queue::durable::DurableQueue;
+use iot_pubsub::common::queue::order::{Order, Report};
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::shelf::Placed;
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Rules, SessionLimits};
+
+use super::disk::{Disk, Owner};
+
+pub(super) const WINDOW: usize = 7;
+
+/// A publisher at work.
+pub(super) struct Process {
+    pub(super) name: Owner,
+    pub(super) outbox: Outbox,
+    pub(super) drains: bool,
+    pub(super) online: bool,
+    pub(super) closed: bool,
+    orders: VecDeque<Order>,
+    reports: VecDeque<Report>,
+    /// Sent on this connection and not answered yet.
+    pub(super) wire: VecDeque<Placed>,
+    /// Offered and not accepted yet, in order.
+    pub(super) waiting: VecDeque<u64>,
+    /// Had no place yet.
+    held: Option<u64>,
+    seen_version: u64,
+}
+
+fn draft(number: u64) -> Draft {
+    Draft {
+        topic: "t".into(),
+        payload: number.to_string().into_bytes(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+    }
+}
+
+impl Process {
+    pub(super) fn start(name: Owner, disk: &mut Disk) -> Self {
+        let opened = disk.open(name, &format!("stream-{name}"));
+        let drains = opened.drains;
+        let limits = Limits {
+            capacity: Capacity::Unlimited,
+            max_bytes: 1 << 30,
+            behavior: DropBehavior::Block,
+        };
+        let rules = Rules {
+            max_in_flight: WINDOW,
+            operation_timeout: Duration::from_secs(3_600),
+            expiry: None,
+            max_attempts: u32::MAX,
+            sequence: true,
+        };
+        let queue = DurableQueue::new(limits, opened);
+        Self {
+            name,
+            outbox: Outbox::new(rules, Box::new(queue), Drain::new(DrainRate::Max, false)),
+            drains,
+            online: false,
+            closed: false,
+            orders: VecDeque::new(),
+            reports: VecDeque::new(),
+            wire: VecDeque::new(),
+            waiting: VecDeque::new(),
+            held: None,
+            seen_version: disk.version,
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Instant) {
+        if self.drains && !self.online {
+            self.online = true;
+            self.outbox.connected(SessionLimits::PROTOCOL, now);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, now: Instant) {
+        if std::mem::take(&mut self.online) {
+            self.wire.clear();
+            self.outbox.disconnected(false, now);
+        }
+    }
+
+    /// Offers a message; whether the source may go on.
+    pub(super) fn offer(&mut self, number: u64, now: Instant) -> bool {
+        match self.outbox.offer(draft(number), now, 0) {
+            Offered::Taken { .. } => self.waiting.push_back(number),
+            Offered::Full(_) => {
+                self.held = Some(number);
+                return false;
+            }
+            other => panic!("{other:?}"),
+        }
+        true
+    }
+
+    pub(super) fn is_held_up(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// One turn of the event loop; gives what was sent, and what is told.
+    pub(super) fn turn(&mut self, now: Instant) -> (Vec<Placed>, Vec<Receipt>) {
+        if let Some(number) = self.held.take() {
+            self.offer(number, now);
+        }
+        let sent = self.outbox.dispatch(now);
+        self.wire.extend(sent.iter().cloned());
+        assert!(self.wire.len() <= WINDOW, "more than a window in flight");
+        let before = self.orders.len();
+        while let Some(order) = self.outbox.queue_mut().order(now) {
+            self.orders.push_back(order);
+        }
+        let receipts = self.outbox.take_receipts();
+        let idle = sent.is_empty() && receipts.is_empty() && self.orders.len() == before;
+        if idle && let Some(at) = self.outbox.wake_at(now) {
+            assert!(at > now, "it would spin");
+        }
+        (sent, receipts)
+    }
+
+    /// The store carries out one order.
+    pub(super) fn store_works(&mut self, disk: &mut Disk) -> bool {
+        let Some(order) = self.orders.pop_front() else {
+            return false;
+        };
+        let report = match order {
+            Order::Commit(batch) => disk.commit(batch, self.name, self.drains),
+            Order::Load { after, rows, .. } => disk.load(after, rows),
+            Order::Ask { numbered } => disk.ask(numbered, self.name),
+            Order::Close { next_seq } => {
+                if let Some(next_seq) = next_seq {
+                    disk.close(next_seq);
+                }
+                Report::Closed
+            }
+        };
+        self.reports.push_back(report);
+        true
+    }
+
+    /// The store looks round: for a lock that is free, for what others have written.
+    pub(super) fn store_looks(&mut self, disk: &mut Disk) {
+        if !self.drains && disk.lock.is_none() {
+            self.reports.push_back(disk.ask(0, self.name));
+            self.drains = true;
+            let opened = disk.open(self.name, &format!("stream-{}", self.name));
+            self.reports.push_back(Report::Ours(opened));
+        } else if self.seen_version != disk.version {
+            let counts = disk.counts();
+            self.reports.push_back(Report::Changed { counts });
+        }
+        self.seen_version = disk.version;
+    }
+
+    /// The loop hears one report.
+    pub(super) fn hear(&mut self, now: Instant) -> bool {
+        let Some(report) = self.reports.pop_front() else {
+            return false;
+        };
+        self.closed |= matches!(report, Report::Closed);
+        for news in self.outbox.queue_mut().handle(report, now, 0) {
+            self.outbox.hear(&news);
+        }
+        true
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.orders.is_empty() && self.reports.is_empty() && self.wire.is_empty()
+    }
+}
