@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use super::books::Books;
+use super::books::{Books, corrupt};
 use super::file::{self, DrainLock};
 use super::rows::{self, int, uint};
-use super::transaction::{self, now_ms};
+use super::sqlite;
+use super::transaction::now_ms;
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::Message;
 use crate::common::queue::order::RowId;
@@ -108,6 +109,32 @@ impl Admin {
             }
             opened => opened,
         }
+    }
+
+    /// Whether the whole file is what was written: its structure, its books, and that there is
+    /// what they say. Reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// A fault that says what is not.
+    pub fn verify(&self) -> Result<(), Fault> {
+        let check = || -> rusqlite::Result<()> {
+            // Of one moment, whatever a publisher does meanwhile.
+            let moment = self.connection.unchecked_transaction()?;
+            let found: String = moment.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            let rows: i64 = moment.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))?;
+            let waiting = Books::read(&moment)?.waiting;
+            if found != "ok" {
+                Err(corrupt(found))
+            } else if uint(rows) != waiting {
+                Err(corrupt(format!(
+                    "{rows} messages in the place of {waiting}"
+                )))
+            } else {
+                Ok(())
+            }
+        };
+        check().map_err(|e| self.fault(&e))
     }
 
     fn fault(&self, error: &rusqlite::Error) -> Fault {
@@ -230,7 +257,7 @@ impl Admin {
         })?;
         let moved = whole.len() as u64;
         let connection = &mut self.connection;
-        let done = transaction::patiently(|| {
+        let done = sqlite::patiently(|| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut books = Books::read(&transaction)?;
@@ -257,7 +284,7 @@ impl Admin {
     /// A fault that names the file; then nothing was changed.
     pub fn purge(&mut self, which: Which) -> Result<u64, Fault> {
         let connection = &mut self.connection;
-        let done = transaction::patiently(|| {
+        let done = sqlite::patiently(|| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut books = Books::read(&transaction)?;
@@ -281,10 +308,16 @@ impl Admin {
             };
             books.write(&transaction)?;
             transaction.commit()?;
-            transaction::give_back(connection, 0)?;
             Ok(removed as u64)
         });
-        done.map_err(|e| file::broken(&self.path, &e))
+        let removed = done.map_err(|e| file::broken(&self.path, &e))?;
+        // In a transaction of its own; if that cannot be, the next one does it.
+        match sqlite::give_back(connection, 0) {
+            Err(e) if !sqlite::is_full(&e) && !sqlite::is_busy(&e) => {
+                Err(file::broken(&self.path, &e))
+            }
+            _ => Ok(removed),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::log;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
-use super::transaction::{Checkpoint, at_most, checkpoint, is_full, patiently};
+use super::sqlite::{Checkpoint, at_most, checkpoint, is_full, patiently};
 use crate::common::fault::{Exit, Fault};
 
 /// How long SQLite itself waits for another process's transaction.

@@ -7,7 +7,7 @@
 //!
 //! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
 //! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log;
-//! * `transaction` carries out a batch; `space` says whether the disk has room for it;
+//! * `sqlite` knows its errors and empties its log; `transaction` carries out a batch; `space` says whether the disk has room for it;
 //! * `worker` is the thread;
 //! * [`admin`] is for `publisher queue`: it looks at a file from outside.
 
@@ -18,6 +18,7 @@ mod log;
 mod rows;
 mod schema;
 mod space;
+mod sqlite;
 mod transaction;
 mod worker;
 

@@ -2,13 +2,11 @@
 
 use std::time::SystemTime;
 
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::books::Books;
 use super::rows::{self, int, uint};
+use super::sqlite;
 use crate::common::event_loop::wall_clock;
 use crate::common::message::Message;
 use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, Report, RowId};
@@ -25,84 +23,6 @@ pub(super) fn now_ms() -> u64 {
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
-}
-
-/// Tries again as long as another process is in the middle of its transaction.
-pub(super) fn patiently<T>(attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    at_most(u32::MAX, attempt)
-}
-
-/// The same, but so many times. SQLite itself waits a second each time.
-pub(super) fn at_most<T>(
-    times: u32,
-    mut attempt: impl FnMut() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    for _ in 1..times {
-        match attempt() {
-            Err(e) if is_busy(&e) => {}
-            done => return done,
-        }
-    }
-    attempt()
-}
-
-/// Whether another process is in the middle of its transaction.
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-}
-
-/// Whether there was no space for it on the disk.
-pub(super) fn is_full(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|e| (e.code, e.extended_code));
-    // The second is about the index of the log.
-    matches!(
-        code,
-        Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE))
-    )
-}
-
-/// The log is copied into the file when it has so many pages.
-const LOG_PAGES: i64 = 1_000;
-
-/// SQLite's own, in bytes.
-const PAGE_SIZE: u64 = 4_096;
-
-/// When the log is copied into the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Checkpoint {
-    /// If it has grown long; at the latest at so many bytes.
-    IfLong(u64),
-    /// Whatever there is in it.
-    Now,
-    /// And then it is cut off, so that what it took is free.
-    Shrink,
-}
-
-/// Copies the log into the file; whether that went as far as it should. SQLite does so by
-/// itself, but passes over a sync that fails, and syncs again the next time: the system may
-/// then claim success for what it has thrown away.
-pub(super) fn checkpoint(connection: &Connection, when: Checkpoint) -> rusqlite::Result<bool> {
-    let run = |mode| {
-        let sql = format!("PRAGMA wal_checkpoint({mode})");
-        let mut statement = connection.prepare_cached(&sql)?;
-        statement.query_row([], |row| row.get::<_, i64>(1))
-    };
-    let mode = match when {
-        Checkpoint::IfLong(bytes) => {
-            let pages = run("NOOP")?;
-            if pages < LOG_PAGES && uint(pages).saturating_mul(PAGE_SIZE) < bytes {
-                return Ok(true);
-            }
-            "PASSIVE"
-        }
-        Checkpoint::Shrink => "TRUNCATE",
-        Checkpoint::Now => "PASSIVE",
-    };
-    match run(mode) {
-        // Another time; what is in the log is safe.
-        Err(e) if is_full(&e) || is_busy(&e) => Ok(false),
-        done => done.map(|_| true),
-    }
 }
 
 /// Writes a batch. `me` is set on the rows of its inserts as their owner if they belong to a
@@ -374,15 +294,6 @@ fn opened(books: Books, drains: bool) -> Opened {
     }
 }
 
-/// Gives free pages back to the disk, so many at most; 0 is all.
-pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
-    let mut steps = statement.query([])?;
-    // Each step is one page.
-    while steps.next()?.is_some() {}
-    Ok(())
-}
-
 /// The draining process ends in order. If nothing waits any more, so many free pages are
 /// given back to the disk at most.
 pub(super) fn end(connection: &mut Connection, next_seq: u64, pages: u32) -> rusqlite::Result<()> {
@@ -392,7 +303,7 @@ pub(super) fn end(connection: &mut Connection, next_seq: u64, pages: u32) -> rus
     books.next_seq = next_seq;
     books.write(&transaction)?;
     if books.waiting == 0 && pages > 0 {
-        give_back(&transaction, pages)?;
+        sqlite::give_back(&transaction, pages)?;
     }
     transaction.commit()
 }

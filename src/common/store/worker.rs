@@ -12,7 +12,8 @@ use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
 use super::rows::{self, uint};
 use super::space::Space;
-use super::transaction::{self, Checkpoint, patiently};
+use super::sqlite::{self, Checkpoint, patiently};
+use super::transaction;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::queue::order::{Batch, End, Opened, Order, Report, RowId};
@@ -134,14 +135,14 @@ impl Worker {
         }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
         match patiently(|| transaction::commit(connection, &batch, owner, drains)) {
-            Err(error) if transaction::is_full(&error) => self.full(batch, &error.to_string()),
+            Err(error) if sqlite::is_full(&error) => self.full(batch, &error.to_string()),
             done => done,
         }
     }
 
     fn full(&mut self, batch: Batch, why: &str) -> rusqlite::Result<Report> {
         // Gives back what the log takes, so that deleting rows has somewhere to write.
-        transaction::checkpoint(&self.connection, Checkpoint::Shrink)?;
+        sqlite::checkpoint(&self.connection, Checkpoint::Shrink)?;
         let why = format!("{}: {why}", self.path.display());
         Ok(Report::Full { batch, why })
     }
@@ -155,13 +156,13 @@ impl Worker {
         }
         self.space = Space::of(&self.path);
         let longest = self.space.map_or(u64::MAX, Space::log_size);
-        if !transaction::checkpoint(&self.connection, Checkpoint::IfLong(longest))? {
+        if !sqlite::checkpoint(&self.connection, Checkpoint::IfLong(longest))? {
             self.tidy_at = now + DISK_RETRY;
         }
         if self.drains && now >= self.forget_at {
             self.forget_at = now + FORGET;
             match patiently(|| transaction::forget_fates(&self.connection)) {
-                Err(e) if transaction::is_full(&e) => {}
+                Err(e) if sqlite::is_full(&e) => {}
                 done => done?,
             }
         }
@@ -256,7 +257,7 @@ impl Worker {
             );
             match deleted {
                 // It is read again, and told once all the same.
-                Err(e) if transaction::is_full(&e) || transaction::is_busy(&e) => {}
+                Err(e) if sqlite::is_full(&e) || sqlite::is_busy(&e) => {}
                 done => drop(done?),
             }
         }
@@ -280,7 +281,7 @@ impl Worker {
                     notify(answer);
                     notify(Report::Ours(opened));
                 }
-                Err(e) if transaction::is_full(&e) => {
+                Err(e) if sqlite::is_full(&e) => {
                     self.drains = false;
                     self.take_over_at = now + DISK_RETRY;
                     // Should this fail, it is ours all the same at the next look.
@@ -306,12 +307,12 @@ impl Worker {
         let done = next_seq.map_or(Ok(()), |next_seq| {
             match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
                 // Giving pages back takes some itself.
-                Err(e) if transaction::is_full(&e) => {
+                Err(e) if sqlite::is_full(&e) => {
                     patiently(|| transaction::end(connection, next_seq, 0))?;
                 }
                 done => done?,
             }
-            transaction::checkpoint(connection, Checkpoint::Now).map(drop)
+            sqlite::checkpoint(connection, Checkpoint::Now).map(drop)
         });
         if let Err(error) = done {
             let fault = file::broken(&self.path, &error);

@@ -14,11 +14,12 @@
 
 //!
 //! * `terms` are the words in which it is spoken to, `ledger` those in which it answers;
-//! * `sending` is the way to the broker; `shelf` holds messages in order;
+//! * `hearing` is what the store has come to; `sending` is the way to the broker; `shelf` holds messages in order;
 //! * `suspect` finds the message that ends connections, `ack_time` how long
 //!   acknowledgements take.
 
 pub mod ack_time;
+mod hearing;
 pub mod ledger;
 mod sending;
 pub mod shelf;
@@ -38,7 +39,7 @@ use suspect::Suspect;
 use crate::common::message::{Draft, Message};
 use crate::common::pacing::{Drain, Growing};
 use crate::common::queue::order::End;
-use crate::common::queue::{DropBehavior, News, Pushed, Queue, Room, size};
+use crate::common::queue::{DropBehavior, Pushed, Queue, Room, size};
 
 /// The outbox.
 #[derive(Debug)]
@@ -313,47 +314,6 @@ impl Outbox {
     /// No more drafts will come, and what is left has to go by `deadline`.
     pub fn finish_by(&mut self, deadline: Instant) {
         self.drain.finish_by(deadline);
-    }
-
-    /// Takes what the queue's store has come to.
-    pub fn hear(&mut self, news: &News) {
-        match news {
-            News::Safe { key } => self.ledger.accept(*key),
-            News::Numbered { key, seq } => self.ledger.number(*key, *seq),
-            News::Dropped { key, seq } => {
-                let (seq, reason) = (*seq, "newest for a full disk");
-                self.ledger.end(*key, Receipt::Dropped { seq, reason });
-            }
-            News::Displaced { key, seq } => {
-                let (seq, reason) = (*seq, "oldest in a full queue");
-                let receipt = Receipt::Dropped { seq, reason };
-                self.ledger.end(key.unwrap_or_default(), receipt);
-            }
-            News::Buried { key } => self.ledger.bury(*key),
-            News::Evicted(message) => {
-                let (seq, reason) = (message.seq, "oldest on a full disk");
-                self.ledger
-                    .end(message.key, Receipt::Dropped { seq, reason });
-            }
-            News::Ended { key, seq, end } => {
-                let seq = *seq;
-                let receipt = match end {
-                    End::Delivered => Receipt::DeliveredElsewhere { seq },
-                    End::Expired => Receipt::Expired { seq },
-                    End::Dropped => {
-                        let reason = "by another publisher on the queue";
-                        Receipt::Dropped { seq, reason }
-                    }
-                    End::Dead(reason) => Receipt::Dead {
-                        seq,
-                        topic: None,
-                        reason: reason.clone(),
-                    },
-                };
-                self.ledger.end(*key, receipt);
-            }
-            _ => {}
-        }
     }
 
     /// Looks whether a draining backlog shrinks; says so if it does not.

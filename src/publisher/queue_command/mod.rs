@@ -104,8 +104,8 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
 }
 
 fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop> {
-    let admin = Admin::open_damaged(queue)?;
-    if admin.damaged.is_some() {
+    let mut admin = Admin::open_damaged(queue)?;
+    if admin.damaged.is_some() || admin.verify().is_err() {
         drop(admin);
         let stamp: String = rfc3339(unix_time())
             .chars()
@@ -116,7 +116,6 @@ fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop>
         writeln!(out, "{} is now {}", queue.display(), aside.display()).map_err(Stop::Output)?;
         return Ok(Exit::Success);
     }
-    let mut admin = admin;
     let removed = admin.purge(which)?;
     writeln!(out, "{removed} removed").map_err(Stop::Output)?;
     Ok(Exit::Success)

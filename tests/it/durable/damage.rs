@@ -234,6 +234,29 @@ fn a_damaged_log_stays_as_it_is_until_purge_moves_it_aside() {
 }
 
 #[test]
+fn books_that_lie_are_damage_that_purge_moves_aside() {
+    for change in [
+        // A number that goes back would give two messages one name.
+        "UPDATE books SET next_seq = 1",
+        "UPDATE books SET waiting = waiting - 1",
+        // With the right checksum beside the books, but without what they count.
+        "DELETE FROM queue",
+    ] {
+        let queue = clean();
+        let connection = rusqlite::Connection::open(queue.path()).unwrap();
+        connection.execute_batch(change).unwrap();
+        connection.close().unwrap();
+        let broker = ScriptedBroker::script().plain();
+        let drained = drain(&queue.path(), &broker);
+        assert_eq!(drained.arrived, [0; 0], "{change}");
+        let outcome = drained.outcome.expect_stderr("is damaged");
+        assert!(matches!(outcome.code, Some(73 | 74)), "{change}\n{outcome}");
+        let purged = queue.command(&["purge"]).expect_code(0).stdout.text();
+        assert!(purged.contains("queue.db.damaged-20"), "{change}: {purged}");
+    }
+}
+
+#[test]
 fn what_is_no_queue_is_not_touched() {
     let text = "no database at all\n".repeat(100);
     let cases: [(&[u8], &str); 2] = [

@@ -9,7 +9,8 @@
 //! | `crash`        | killed at random, over and over                                  |
 //! | `crash_points` | killed before every single write and sync                        |
 //! | `power_cut`    | a file system shut down without flushing                         |
-//! | `disk_trouble` | full, failing, read-only, limited                                |
+//! | `full_disk`    | no space, and space again                                        |
+//! | `failing_disk` | every sync failing, read-only, a limit on the size of files      |
 //! | `damage`       | cut short, bits flipped, not ours, from the future               |
 //! | `format`       | the file itself: golden data, the schema, an older version       |
 //! | `backlog`      | many messages: memory                                            |
@@ -18,8 +19,9 @@ mod backlog;
 mod crash;
 mod crash_points;
 mod damage;
-mod disk_trouble;
+mod failing_disk;
 mod format;
+mod full_disk;
 mod limits;
 mod power_cut;
 mod promise;
