@@ -5,7 +5,7 @@ use std::{io::Cursor, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{Listener, accepted, receipts};
-use crate::harness::{Broker, QueueFile, SOON, free_port, running::Running, wait_until};
+use crate::harness::{Broker, Proxy, QueueFile, SOON, free_port, running::Running, wait_until};
 
 /// A publisher on the queue that is fed by hand, and has begun.
 fn fed(queue: &QueueFile, broker: &Broker) -> Running {
@@ -136,6 +136,43 @@ fn when_the_one_that_drains_is_killed_another_takes_over() {
         assert_eq!(listener.wait_for(&all).first, all, "{outcome}");
         assert_eq!(queue.status()["waiting"], 0);
     }
+}
+
+#[test]
+fn one_that_was_looking_away_hears_what_became_of_its_messages_when_it_takes_over() {
+    let broker = Broker::start();
+    let listener = Listener::start(&broker);
+    let queue = QueueFile::new();
+    let port = free_port();
+    let patient = |port: u16| {
+        let publisher = queue.publisher().at_port(port).arg("-l");
+        let publisher = publisher.args(["--base-backoff", "0.2", "--max-backoff", "0.2"]);
+        publisher.stdin_pipe().start()
+    };
+    let mut drainer = patient(port);
+    drainer.send("1\n");
+    drainer.stdout_line(SOON, |line| line == "accepted 1");
+    let mut adder = patient(port);
+    adder.send("2\n");
+    adder.stdout_line(SOON, |line| line == "accepted 2");
+    // The second one's next message is written, and has no number yet.
+    drainer.signal(Signal::SIGSTOP);
+    adder.send("3\n");
+    assert!(wait_until(SOON, || queue.status()["waiting"] == 3));
+    adder.signal(Signal::SIGSTOP);
+    drainer.signal(Signal::SIGCONT);
+    let _way = Proxy::listen(port, broker.port(), Duration::ZERO).unwrap();
+    drainer.stdout_line(SOON, |line| line == "delivered 3");
+    drainer.close_stdin();
+    drainer.finish(SOON).expect_code(0);
+    adder.signal(Signal::SIGCONT);
+    adder.close_stdin();
+    let outcome = adder.finish(SOON).expect_code(0);
+    let lines = outcome.stdout.texts();
+    assert_eq!(receipts(&lines, "accepted "), [2, 3], "{outcome}");
+    assert_eq!(receipts(&lines, "delivered "), [2, 3], "{outcome}");
+    let all = ["1", "2", "3"].map(String::from);
+    assert_eq!(listener.wait_for(&all).first, all);
 }
 
 #[test]

@@ -359,6 +359,37 @@ proptest! {
 }
 
 #[test]
+fn however_slow_the_disk_a_crash_repeats_no_more_than_a_window() {
+    let mut simulation = Simulation::new(World {
+        seed: 1,
+        processes: 1,
+        crash: usize::MAX,
+        fills: false,
+    });
+    simulation.start_one();
+    for number in 1..=50 {
+        simulation.giver.insert(number, 1);
+        assert!(simulation.processes[0].offer(number, simulation.now));
+    }
+    simulation.end(0);
+    simulation.start_one();
+    simulation.processes[0].connect(simulation.now);
+    simulation.turn(0);
+    // It reads what waits, and from then on the disk does nothing any more.
+    assert!(simulation.processes[0].store_works(&mut simulation.disk));
+    assert!(simulation.processes[0].hear(simulation.now));
+    for _ in 0..200 {
+        simulation.now += Duration::from_millis(20);
+        simulation.turn(0);
+        simulation.answer(0);
+    }
+    assert_eq!(simulation.arrivals, WINDOW, "sent and not deleted");
+    simulation.crash(0);
+    simulation.settle_down();
+    simulation.check();
+}
+
+#[test]
 fn a_long_life_of_one_queue_with_all_that_may_happen() {
     let simulation = run(
         World {
