@@ -29,7 +29,8 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
     let mut all = Vec::new();
     for kill in 0..kills {
         let payload = |n: usize| format!("{kill:04}.{n:05}");
-        let lines: String = (0..3_000).map(|n| payload(n) + "\n").collect();
+        // In the end all of them have to be compared.
+        let lines: String = (0..500).map(|n| payload(n) + "\n").collect();
         let publisher = queue.publisher().arg("-l");
         // The broker is away for every third one: the queue gets longer.
         let publisher = if random.u8(..3) == 0 {

@@ -56,8 +56,8 @@ impl QueueFile {
     pub(crate) fn drain(&self, broker: &Broker) -> Outcome {
         self.publisher()
             .to(broker)
-            .arg("-l")
-            .run(SOON * 3)
+            .args(["-l", "--flush-timeout", "300"])
+            .run(SOON * 30)
             .expect_code(0)
     }
 
