@@ -18,6 +18,15 @@ pub fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
+/// Now, as the Unix time in milliseconds; 0 before 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 /// The next event, or none when it is time to look at the clock.
 #[must_use]
 pub fn wait<E>(inbox: &Receiver<E>, until: Option<Instant>) -> Option<E> {

@@ -57,7 +57,9 @@ pub struct Journal {
     /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
-    /// After a failure: not before then.
+    /// There was no space for inserts: not before then, and apart from what gives space back.
+    inserts_after: Option<Instant>,
+    /// There was none for anything else either: nothing before then.
     retry_at: Option<Instant>,
 }
 
@@ -170,7 +172,7 @@ impl Journal {
         if self.writing.is_some() || self.is_idle() {
             return None;
         }
-        let inserts = self.due_next.filter(|_| !self.pending.is_empty());
+        let inserts = self.inserts_wake_at();
         let ends = self.ends_since.map(|since| since + GATHER);
         let due = inserts.into_iter().chain(ends).min();
         match self.retry_at {
@@ -189,7 +191,16 @@ impl Journal {
         if closing {
             self.hurry();
         }
-        let last = self.last_due(now);
+        // What makes room belongs to the inserts that need it.
+        let within = self.next.within.take();
+        let within = within.filter(|_| !self.pending.is_empty());
+        let tight = self.inserts_after.is_some();
+        let held = self.inserts_after.filter(|at| now < *at && !closing);
+        let last = if held.is_some() {
+            None
+        } else {
+            self.last_due(now)
+        };
         let ends = closing
             || self.next.ends.len() >= self.group
             || self.ends_since.is_some_and(|since| now >= since + GATHER);
@@ -198,15 +209,19 @@ impl Journal {
             || !self.next.attempts.is_empty();
         let timely = others || (ends || again) && !self.next.is_empty();
         if last.is_none() && !timely {
+            self.next.within = within;
             return None;
         }
         self.ends_since = None;
         let mut batch = std::mem::take(&mut self.next);
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| !tight || batch.is_empty()) {
+            batch.within = within;
             let later = self.pending.split_off(&(last + 1));
             let due = std::mem::replace(&mut self.pending, later);
             self.due_now = None;
             batch.inserts = due.into_values().map(|(message, _)| message).collect();
+        } else {
+            self.next.within = within;
         }
         let dead = batch.dead.iter().filter_map(|dead| dead.row);
         self.writing = Some(Writing {
@@ -217,6 +232,18 @@ impl Journal {
             unwritten_dead: unwritten_dead(&batch),
         });
         Some(batch)
+    }
+
+    fn inserts_wake_at(&self) -> Option<Instant> {
+        let Some(after) = self.inserts_after else {
+            return self.due_next.filter(|_| !self.pending.is_empty());
+        };
+        let due_now = |last: u64| self.pending.range(..=last).next().is_some();
+        if self.due_now.is_some_and(due_now) {
+            return Some(after);
+        }
+        let due = self.due_next.filter(|_| !self.pending.is_empty());
+        due.map(|due| due.max(after))
     }
 
     /// The last message that is due: it takes along what was accepted before it.
@@ -238,6 +265,9 @@ impl Journal {
         let Some(mut writing) = self.writing.take() else {
             return Written::default();
         };
+        if !writing.inserts.is_empty() {
+            self.inserts_after = None;
+        }
         let mut written = Written {
             gone: writing.rows,
             buried: writing.dead,
@@ -255,12 +285,16 @@ impl Journal {
         written
     }
 
-    /// Nothing of the batch was written; it is tried again, not before `retry_at`.
+    /// Nothing of the batch was written. Its inserts are tried again, not before `retry_at`, and
+    /// the rest of it at once without them; if there were none, all of it is left alone.
     pub fn refused(&mut self, batch: Batch, now: Instant, retry_at: Instant) {
         let Some(mut writing) = self.writing.take() else {
             return;
         };
-        self.retry_at = Some(retry_at);
+        self.inserts_after = Some(retry_at);
+        if batch.inserts.is_empty() {
+            self.retry_at = Some(retry_at);
+        }
         let later = std::mem::take(&mut self.next);
         let inserts = batch.inserts.clone();
         self.next = Batch {
@@ -288,6 +322,11 @@ impl Journal {
     /// A disk that was full need not be left alone any longer.
     pub fn retry_now(&mut self) {
         self.retry_at = None;
+    }
+
+    /// Room has been made: inserts follow what makes it.
+    pub fn retry_inserts(&mut self, now: Instant) {
+        self.inserts_after = Some(now);
     }
 
     /// Forgets a message that has not been written, and says whether there was one.

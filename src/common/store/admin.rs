@@ -11,7 +11,7 @@ use super::books::{Books, corrupt};
 use super::file::{self, DrainLock};
 use super::rows::{self, int, uint};
 use super::sqlite;
-use super::transaction::now_ms;
+use crate::common::event_loop::unix_ms;
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::Message;
 use crate::common::queue::order::RowId;
@@ -79,9 +79,10 @@ impl Admin {
     ///
     /// A fault that names the file, the cause and the remedy.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        let connection = file::open_existing(path, !DrainLock::is_taken(path))?;
+        let path = file::resolve(path)?;
+        let connection = file::open_existing(&path, !DrainLock::is_taken(&path))?;
         Ok(Self {
-            path: path.to_owned(),
+            path,
             connection,
             damaged: None,
         })
@@ -93,8 +94,9 @@ impl Admin {
     ///
     /// The fault, if nothing can be read at all.
     pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
+        let path = &file::resolve(path)?;
         match Self::open(path) {
-            Err(fault) if file::is_damage(&fault) => {
+            Err(fault) if file::is_damage(path, &fault) => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let connection =
                     Connection::open_with_flags(path, flags).map_err(|_| fault.clone())?;
@@ -116,8 +118,8 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// A fault that says what is not.
-    pub fn verify(&self) -> Result<(), Fault> {
+    /// A fault that says why that cannot be found out.
+    pub fn is_sound(&self) -> Result<bool, Fault> {
         let check = || -> rusqlite::Result<()> {
             // Of one moment, whatever a publisher does meanwhile.
             let moment = self.connection.unchecked_transaction()?;
@@ -134,7 +136,11 @@ impl Admin {
                 Ok(())
             }
         };
-        check().map_err(|e| self.fault(&e))
+        match sqlite::patiently(check) {
+            Ok(()) => Ok(true),
+            Err(e) if file::shows_damage(&e) => Ok(false),
+            Err(e) => Err(self.fault(&e)),
+        }
     }
 
     fn fault(&self, error: &rusqlite::Error) -> Fault {
@@ -298,7 +304,7 @@ impl Admin {
                         "INSERT OR REPLACE INTO fate
                          SELECT id, owner, coalesce(seq, 0), 1, NULL, ?1 FROM queue
                          WHERE owner IS NOT NULL",
-                        params![int(now_ms())],
+                        params![int(unix_ms())],
                     )?;
                     (books.waiting, books.bytes) = (0, 0);
                     let removed = transaction.execute("DELETE FROM queue", [])?;
@@ -328,13 +334,21 @@ impl Admin {
 ///
 /// A fault if a process uses the queue, or the files cannot be renamed.
 pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
+    let path = &file::resolve(path)?;
     let lock = DrainLock::open(path)?;
     if !lock.try_take().unwrap_or(false) {
         return Err(file::cannot(path, "is in use: stop the publisher first"));
     }
     let aside = file::beside(path, &format!(".damaged-{stamp}"));
-    for suffix in ["-wal", "-shm", ""] {
+    // The file first: a log that is left behind is refused, a file without its log looks whole.
+    for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (file::beside(path, suffix), file::beside(&aside, suffix));
+        if to.exists() {
+            return Err(file::cannot(
+                path,
+                "was moved aside a moment ago: try again",
+            ));
+        }
         match std::fs::rename(&from, &to) {
             Err(e) if suffix.is_empty() || e.kind() != std::io::ErrorKind::NotFound => {
                 let message = format!("{}: cannot be renamed: {e}", from.display());
@@ -343,5 +357,7 @@ pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
             _ => {}
         }
     }
+    file::sync_directory(path)
+        .map_err(|e| Fault::permanent(Exit::Io, format!("{}: {e}", path.display())))?;
     Ok(aside)
 }

@@ -107,7 +107,7 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
         }
         // Whoever holds the lock is making it.
         attempts += 1;
-        if attempts > 200 {
+        if attempts > 100 * OPEN_TRIES {
             return Err(cannot(
                 queue,
                 "is not made by the process that holds its lock",
@@ -166,7 +166,7 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
 }
 
 /// Makes the names beside the queue last.
-fn sync_directory(queue: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
     let directory = queue.parent().filter(|name| !name.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
@@ -186,7 +186,7 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fau
         leave_log_alone(&connection, true)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // SQLite itself passes over errors while it empties the log: see `transaction`.
+        // SQLite itself passes over errors while it empties the log: see `sqlite`.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
@@ -253,8 +253,26 @@ fn damaged(queue: &Path, how: &str) -> Fault {
 const DAMAGED: &str = "is damaged";
 
 /// Whether a file could not be opened because it is damaged.
-pub(super) fn is_damage(fault: &Fault) -> bool {
-    fault.message.contains(DAMAGED)
+pub(super) fn is_damage(queue: &Path, fault: &Fault) -> bool {
+    let damaged = cannot(queue, DAMAGED);
+    fault.message.starts_with(&damaged.message)
+}
+
+/// The queue under its one name: whoever comes by a link has to find the same lock and log.
+pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
+    if let Ok(found) = queue.canonicalize() {
+        return Ok(found);
+    }
+    if queue.is_symlink() {
+        return Err(cannot(queue, "is a link to a file that does not exist"));
+    }
+    // Still to be made, or to be refused.
+    let directory = queue.parent().filter(|name| !name.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new(".")).canonicalize();
+    Ok(match (directory, queue.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => queue.to_owned(),
+    })
 }
 
 /// What to do with a damaged file.
@@ -267,7 +285,7 @@ fn remedy(queue: &Path) -> String {
 
 /// Whether an error means that the file is not what was written. Our statements are right:
 /// SQLite finds fault with one, or with a value's type, only where the schema has changed.
-fn shows_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     code.is_none_or(|code| {
         let damage = [

@@ -43,8 +43,9 @@ impl File {
     ///
     /// A fault that names the file, the cause and the remedy.
     pub fn open(path: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
-        let open = file::open(path, stream)?;
-        let (worker, opened) = worker::Worker::new(path, open, owner, stream)?;
+        let path = file::resolve(path)?;
+        let open = file::open(&path, stream)?;
+        let (worker, opened) = worker::Worker::new(&path, open, owner, stream)?;
         Ok(Self { worker, opened })
     }
 

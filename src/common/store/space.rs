@@ -31,9 +31,16 @@ impl Space {
     }
 
     /// Why there is none for so many bytes of messages; none if there is. They are written
-    /// twice, into the log and into the file.
-    pub(super) fn too_little_for(self, bytes: u64) -> Option<String> {
-        let needed = bytes.saturating_mul(2).saturating_add(self.reserve);
+    /// twice, into the log and into the file, which has so many bytes `free` in itself. If that
+    /// is enough, it does not grow, and half the reserve will do.
+    pub(super) fn too_little_for(self, bytes: u64, free: u64) -> Option<String> {
+        let growth = bytes.saturating_sub(free);
+        let reserve = if growth == 0 {
+            self.reserve / 2
+        } else {
+            self.reserve
+        };
+        let needed = bytes.saturating_add(growth).saturating_add(reserve);
         (self.available < needed).then(|| {
             format!(
                 "the disk has {} KiB left, and {} KiB are kept free so that the queue can drain",

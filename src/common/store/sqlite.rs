@@ -56,7 +56,7 @@ pub(super) enum Checkpoint {
     Shrink,
 }
 
-/// Copies the log into the file; whether that went as far as it should. SQLite does so by
+/// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite does so by
 /// itself, but passes over a sync that fails, and syncs again the next time: the system may
 /// then claim success for what it has thrown away.
 pub(super) fn checkpoint(connection: &Connection, when: Checkpoint) -> rusqlite::Result<bool> {
@@ -90,4 +90,10 @@ pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result
     // Each step is one page.
     while steps.next()?.is_some() {}
     Ok(())
+}
+
+/// Bytes of the file's free pages.
+pub(super) fn free(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    Ok(uint(pages).saturating_mul(PAGE_SIZE))
 }

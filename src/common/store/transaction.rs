@@ -1,29 +1,19 @@
 //! What one transaction does to the file.
 
-use std::time::SystemTime;
-
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::books::Books;
 use super::rows::{self, int, uint};
 use super::sqlite;
-use crate::common::event_loop::wall_clock;
+use crate::common::event_loop::unix_ms;
 use crate::common::message::Message;
 use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, Report, RowId};
 use crate::common::queue::{Capacity, Limits, size};
 
 /// How long it is kept how a row with an owner ended, in milliseconds. A delivery goes
 /// without saying after a while; the rest has to be told.
-const KEEP_DELIVERED_MS: u64 = 60_000;
+const KEEP_DELIVERED_MS: u64 = 3_600_000;
 const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
-
-/// Unix time in milliseconds.
-pub(super) fn now_ms() -> u64 {
-    let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
-}
 
 /// Writes a batch. `me` is set on the rows of its inserts as their owner if they belong to a
 /// process that does not drain.
@@ -132,7 +122,7 @@ fn remove(
         };
         transaction
             .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![row, owner, seq, kind, reason, int(now_ms())])?;
+            .execute(params![row, owner, seq, kind, reason, int(unix_ms())])?;
     }
     Ok(())
 }
@@ -200,7 +190,7 @@ fn bury(
             draft.qos.level(),
             draft.retain,
             crc,
-            int(now_ms()),
+            int(unix_ms()),
             reason
         ])?;
     books.bury(size(message));
@@ -231,7 +221,7 @@ pub(super) fn bury_damaged(
                  CAST(coalesce(retain, 0) AS INTEGER), CAST(coalesce(crc, 0) AS INTEGER), ?2, ?3
                  FROM queue WHERE id = ?1
                  RETURNING length(CAST(topic AS BLOB)) + length(payload)",
-                params![row, int(now_ms()), reason],
+                params![row, int(unix_ms()), reason],
                 |row| row.get(0),
             )
             .optional()?;
@@ -268,7 +258,7 @@ pub(super) fn begin(connection: &mut Connection, stream: &str) -> rusqlite::Resu
 
 /// Forgets how rows have ended whose owners have not asked for so long that they are gone.
 pub(super) fn forget_fates(connection: &Connection) -> rusqlite::Result<()> {
-    let now = now_ms();
+    let now = unix_ms();
     connection.execute(
         "DELETE FROM fate WHERE at_ms < CASE kind WHEN 0 THEN ?1 ELSE ?2 END OR at_ms > ?3",
         [

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
@@ -88,7 +88,7 @@ impl Worker {
         if self.drains {
             patiently(|| transaction::begin(connection, stream))
         } else {
-            transaction::look(connection)
+            patiently(|| transaction::look(connection))
         }
     }
 
@@ -128,9 +128,7 @@ impl Worker {
     }
 
     fn commit(&mut self, batch: Batch) -> rusqlite::Result<Report> {
-        let bytes = batch.inserts.iter().map(|message| size(message)).sum();
-        let none_left = self.space.and_then(|space| space.too_little_for(bytes));
-        if let Some(why) = none_left.filter(|_| !batch.inserts.is_empty()) {
+        if let Some(why) = self.too_little_space(&batch)? {
             return self.full(batch, &why);
         }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
@@ -138,6 +136,19 @@ impl Worker {
             Err(error) if sqlite::is_full(&error) => self.full(batch, &error.to_string()),
             done => done,
         }
+    }
+
+    /// Why there is no space for the inserts of a batch, if there is none.
+    fn too_little_space(&mut self, batch: &Batch) -> rusqlite::Result<Option<String>> {
+        let bytes = batch.inserts.iter().map(|message| size(message)).sum();
+        let short = |space: Option<Space>, free| space.and_then(|s| s.too_little_for(bytes, free));
+        if batch.inserts.is_empty() || short(self.space, 0).is_none() {
+            return Ok(None);
+        }
+        // With what the log takes, and what is free in the file itself?
+        sqlite::checkpoint(&self.connection, Checkpoint::Shrink)?;
+        self.space = Space::of(&self.path);
+        Ok(short(self.space, sqlite::free(&self.connection)?))
     }
 
     fn full(&mut self, batch: Batch, why: &str) -> rusqlite::Result<Report> {
@@ -249,16 +260,10 @@ impl Worker {
             .query_row([&self.owner], |row| row.get(0))?;
         transaction.finish()?;
         if !ends.is_empty() {
-            let (connection, owner) = (&mut self.connection, &self.owner);
-            let last = ends.iter().map(|(row, ..)| *row).max();
-            let deleted = connection.execute(
-                "DELETE FROM fate WHERE owner = ?1 AND id <= ?2",
-                (owner, last),
-            );
-            match deleted {
+            match self.forget(&ends) {
                 // It is read again, and told once all the same.
                 Err(e) if sqlite::is_full(&e) || sqlite::is_busy(&e) => {}
-                done => drop(done?),
+                done => done?,
             }
         }
         Ok(Report::Answer {
@@ -266,6 +271,20 @@ impl Worker {
             ends,
             oldest,
         })
+    }
+
+    /// Takes fates off the file that have been read, and no others: one that is written at this
+    /// moment may be of a row before them.
+    fn forget(&mut self, read: &[(RowId, u64, End)]) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (row, ..) in read {
+            transaction
+                .prepare_cached("DELETE FROM fate WHERE id = ?1")?
+                .execute([row])?;
+        }
+        transaction.commit()
     }
 
     /// Looks for what other processes have done.
@@ -292,11 +311,11 @@ impl Worker {
             }
             return Ok(());
         }
-        let version = self
-            .connection
-            .pragma_query_value(None, "data_version", |row| row.get(0))?;
+        let connection = &self.connection;
+        let version =
+            patiently(|| connection.pragma_query_value(None, "data_version", |row| row.get(0)))?;
         if std::mem::replace(&mut self.data_version, version) != version {
-            let counts = Books::read(&self.connection)?.counts();
+            let counts = patiently(|| Books::read(&self.connection))?.counts();
             notify(Report::Changed { counts });
         }
         Ok(())

@@ -11,7 +11,6 @@
 //! A message is on exactly one shelf from its acceptance to its one final outcome. What is
 //! accepted when, and what is on disk, is the queue's business; the outbox tells it of every
 //! message that passes and how it ended.
-
 //!
 //! * `terms` are the words in which it is spoken to, `ledger` those in which it answers;
 //! * `hearing` is what the store has come to; `sending` is the way to the broker; `shelf` holds messages in order;

@@ -4,13 +4,13 @@ pub mod args;
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use log::{error, warn};
 use serde_json::json;
 
 use crate::common::escape::one_line;
-use crate::common::event_loop::wall_clock;
+use crate::common::event_loop::unix_ms;
 use crate::common::fault::{Exit, Fault};
 use crate::common::json::{JsonLine, Parts, rfc3339};
 use crate::common::message::SeqProperty;
@@ -105,9 +105,9 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
 
 fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop> {
     let mut admin = Admin::open_damaged(queue)?;
-    if admin.damaged.is_some() || admin.verify().is_err() {
+    if admin.damaged.is_some() || !admin.is_sound()? {
         drop(admin);
-        let stamp: String = rfc3339(unix_time())
+        let stamp: String = time(unix_ms())
             .chars()
             .filter(char::is_ascii_alphanumeric)
             .take("20260131T080000".len())
@@ -149,20 +149,13 @@ fn each(
     Ok(Exit::Success)
 }
 
-fn unix_time() -> Duration {
-    wall_clock()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
 fn time(ms: u64) -> String {
     rfc3339(Duration::from_millis(ms))
 }
 
 /// How long ago, in whole seconds; 0 if the clocks disagree.
 fn age(ms: u64) -> Duration {
-    let age = unix_time().saturating_sub(Duration::from_millis(ms));
-    Duration::from_secs(age.as_secs())
+    Duration::from_secs(unix_ms().saturating_sub(ms) / 1_000)
 }
 
 fn status_text(queue: &Path, status: &Status) -> String {

@@ -2,8 +2,9 @@
 
 use log::{info, warn};
 
-use super::{Publisher, unix_ms};
+use super::Publisher;
 use crate::common::client::Delivery;
+use crate::common::event_loop::unix_ms;
 use crate::common::fault::Exit;
 use crate::common::queue::News;
 use crate::common::queue::order;

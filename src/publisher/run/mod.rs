@@ -8,14 +8,14 @@ mod hearing;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{self, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::{error, info, warn};
 
 use crate::common::client::{self, Client};
 use crate::common::connection::State;
-use crate::common::event_loop::{clock, send, wait, wall_clock};
+use crate::common::event_loop::{clock, send, unix_ms, wait, wall_clock};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
 use crate::common::message::Draft;
@@ -221,8 +221,9 @@ impl<'a> Publisher<'a> {
                 let patience = self.config.stop_timeout;
                 self.intake.close();
                 self.intake.forget_held();
-                // What is left of it is for saying goodbye.
-                self.flush_by(now + patience.mul_f64(0.95));
+                // What is left of it is for saying goodbye, and for the disk.
+                let share = if self.keeper.is_durable() { 0.8 } else { 0.95 };
+                self.flush_by(now + patience.mul_f64(share));
             }
         }
     }
@@ -343,12 +344,4 @@ impl<'a> Publisher<'a> {
         .flatten()
         .min()
     }
-}
-
-/// Now, as the Unix time in milliseconds.
-fn unix_ms() -> u64 {
-    let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

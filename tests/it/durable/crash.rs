@@ -47,7 +47,7 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
         let outcome = running.finish(SOON);
         all.extend((0..accepted(&outcome.stdout.texts())).map(payload));
     }
-    assert!(all.len() > kills, "only {} accepted", all.len());
+    assert!(all.len() > 20 * kills, "only {} accepted", all.len());
     queue.drain(&broker);
     let arrived = listener.wait_for(&all);
     let most = kills * WINDOW;

@@ -4,13 +4,15 @@ use std::{fs, io::Cursor, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
 
+use nix::sys::signal::Signal;
+
 use super::{Listener, accepted, receipts};
 use crate::harness::{
     Broker, Program, SOON, free_port,
     namespace::{MountNamespace, skipped},
     queue_file::publisher_on,
     running::Running,
-    temp_dir,
+    temp_dir, wait_until,
 };
 
 /// A queue on a small file system in memory, with a ballast that can be thrown off.
@@ -250,4 +252,78 @@ fn what_waits_drains_from_a_full_disk() {
         .expect_code(0);
     let all = lines(1..=count as u64);
     assert_eq!(listener.wait_for(&all).first, all);
+}
+
+#[test]
+fn deleting_does_not_wait_for_what_cannot_be_inserted() {
+    let Some(disk) = SmallDisk::new("a full disk, deleting") else {
+        return;
+    };
+    // Lines wait for space, and stay; then there is a broker.
+    let (running, sent) = disk.filled_by(&[]);
+    let kept = accepted(&running.stdout.texts());
+    assert!(kept < sent, "{running}");
+    running.finish_by(Signal::SIGKILL, SOON);
+    let broker = Broker::builder().line("max_inflight_messages 20").start();
+    let listener = Listener::start(&broker);
+    let mut running = disk.publisher().to(&broker).arg("-l").stdin_pipe().start();
+    running.send("x".repeat(400_000) + "\n");
+    let last = format!("delivered {kept}");
+    running.stdout_line(SOON, |line| line == last);
+    running.finish_by(Signal::SIGKILL, SOON);
+    // What a crash repeats is a window, however full the disk was.
+    disk.publisher()
+        .to(&broker)
+        .arg("-l")
+        .run(SOON)
+        .expect_code(0);
+    let all = lines(1..=kept as u64);
+    let repeats = listener.wait_for(&all).repeats;
+    assert!(repeats <= 20, "{repeats} repeats");
+}
+
+#[test]
+fn space_that_the_queue_has_in_itself_is_used_before_the_disk_s() {
+    let Some(disk) = SmallDisk::new("a full disk, free pages") else {
+        return;
+    };
+    let port = free_port();
+    let publisher = disk
+        .publisher()
+        .at_port(port)
+        .args(["-l", "--base-backoff", "0.2"]);
+    let publisher = publisher.args(["--max-backoff", "0.2", "--drop-behavior", "newest"]);
+    let mut running = publisher.stdin_pipe().start();
+    let full = |line: &str| line.contains("nothing can be kept until there is space");
+    let mut sent = 0;
+    while running
+        .stderr
+        .wait(Duration::from_millis(20), full)
+        .is_none()
+    {
+        sent += 1;
+        running.send(line(sent) + "\n");
+    }
+    // It drains, and the broker goes away again: the disk is as full as before.
+    let mut broker = Broker::builder().port(port).start();
+    let delivered = |line: &str| line.starts_with("delivered ");
+    let drained = || {
+        running
+            .stdout
+            .texts()
+            .iter()
+            .filter(|line| delivered(line))
+            .count()
+    };
+    assert!(wait_until(SOON, || drained() + 60 > sent), "{running}");
+    broker.stop();
+    let before = running.stdout.texts();
+    for n in 1..=60 {
+        running.send(line(sent + n) + "\n");
+        let told = before.len() + n;
+        running.stdout.wait_count(told, Duration::from_millis(300));
+    }
+    running.stdout.wait_count(before.len() + 60, SOON);
+    let new = running.stdout.texts().split_off(before.len());
+    assert_eq!(receipts(&new, "dropped "), [0; 0], "{running}");
 }

@@ -124,8 +124,8 @@ impl Queue for DurableQueue {
     }
 
     fn unsettled(&self) -> usize {
-        // With a full disk nothing can be taken off it: going on is worth more than few repeats.
-        if self.full_until.is_some() {
+        // If nothing can be taken off the disk, going on is worth more than few repeats.
+        if self.stuck {
             0
         } else {
             self.journal.unsettled()
@@ -159,6 +159,7 @@ impl Queue for DurableQueue {
             return None;
         }
         if let Some(batch) = self.journal.take(now, self.closing) {
+            self.last_attempt = self.closing;
             return Some(Order::Commit(batch));
         }
         if self.closing {
@@ -196,8 +197,9 @@ impl Queue for DurableQueue {
                 counts,
             } => self.committed(&ids, &evicted, counts, now),
             Report::Full { batch, why } => {
-                self.journal.refused(batch, now, now + DISK_RETRY);
+                self.stuck = batch.inserts.is_empty();
                 self.full_until = Some(now + DISK_RETRY);
+                self.journal.refused(batch, now, now + DISK_RETRY);
                 self.full(why, now)
             }
             Report::Loaded {

@@ -71,8 +71,12 @@ pub struct DurableQueue {
     full_until: Option<Instant>,
     /// The user knows.
     full_told: bool,
+    /// There is not even space to delete.
+    stuck: bool,
     evicted_in_vain: bool,
     closing: bool,
+    /// What is being written since is the last attempt.
+    last_attempt: bool,
     closed: bool,
 }
 
@@ -105,8 +109,10 @@ impl DurableQueue {
             asking: false,
             full_until: None,
             full_told: false,
+            stuck: false,
             evicted_in_vain: false,
             closing: false,
+            last_attempt: false,
             closed: false,
         }
     }

@@ -9,6 +9,10 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::queue::order::{Counts, End, Row, RowId};
 use crate::common::queue::{DropBehavior, News, size};
 
+/// So many bytes of the oldest messages go at once: only whole pages of the file are free for
+/// others.
+const ROOM: u64 = 16 << 10;
+
 impl DurableQueue {
     pub(super) fn committed(
         &mut self,
@@ -18,13 +22,20 @@ impl DurableQueue {
         now: Instant,
     ) -> Vec<News> {
         let mut news = Vec::new();
-        self.full_until = None;
-        if !ids.is_empty() && std::mem::take(&mut self.full_told) {
-            news.push(News::DiskRecovered);
+        self.stuck = false;
+        if !ids.is_empty() {
+            self.full_until = None;
+            self.evicted_in_vain = false;
+            if std::mem::take(&mut self.full_told) {
+                news.push(News::DiskRecovered);
+            }
         }
-        self.evicted_in_vain = false;
         self.searched = false;
         let written = self.journal.committed(ids, now);
+        if !written.gone.is_empty() {
+            // There may be space now: what comes waits for the next attempt.
+            self.full_until = None;
+        }
         for row in written.gone {
             self.forget_row(row);
         }
@@ -158,6 +169,16 @@ impl DurableQueue {
             number(&mut self.watch, &mut self.entrusted, row, seq);
             noted.insert(row, end);
         }
+        // One that has come to its end so long ago that nobody remembers, before it was known to
+        // have a number.
+        let watched = match oldest {
+            Some(oldest) => self.watch.split_off(&oldest),
+            None => BTreeMap::new(),
+        };
+        for key in std::mem::replace(&mut self.watch, watched).into_values() {
+            let (seq, end) = (0, End::Delivered);
+            news.push(News::Ended { key, seq, end });
+        }
         // Rows go in order: what lies before the oldest has come to its end.
         let later = match oldest {
             Some(oldest) => self.entrusted.split_off(&oldest),
@@ -176,8 +197,17 @@ impl DurableQueue {
 
     pub(super) fn full(&mut self, why: String, now: Instant) -> Vec<News> {
         let mut news = Vec::new();
+        if self.closing && !self.last_attempt {
+            self.journal.retry_now();
+            return news;
+        }
         if self.closing {
             let unwritten = self.journal.unwritten();
+            if unwritten == 0 {
+                // Nothing is lost; what could not be deleted is sent again.
+                news.push(News::Closed);
+                return news;
+            }
             let message = format!("{why}; no space for {unwritten} messages: free some");
             news.push(News::Broken(Fault::permanent(Exit::Io, message)));
             return news;
@@ -188,13 +218,15 @@ impl DurableQueue {
         match self.limits.behavior {
             DropBehavior::Block => return news,
             DropBehavior::Oldest if !std::mem::replace(&mut self.evicted_in_vain, true) => {
-                for _ in 0..self.tail.items.len() {
-                    let Some(message) = self.head.pop() else {
-                        break;
-                    };
+                let mut wanted = self.tail.bytes.max(ROOM);
+                while wanted > 0
+                    && let Some(message) = self.head.pop()
+                {
+                    wanted = wanted.saturating_sub(size(&message));
                     self.end(&message, End::Dropped, now);
                     news.push(News::Evicted(message));
                 }
+                self.journal.retry_inserts(now);
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
                 while let Some(message) = self.tail.pop() {
