@@ -29,8 +29,8 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
     let mut all = Vec::new();
     for kill in 0..kills {
         let payload = |n: usize| format!("{kill:04}.{n:05}");
-        // In the end all of them have to be compared.
-        let lines: String = (0..500).map(|n| payload(n) + "\n").collect();
+        // Enough that a run is in the middle of them when it dies.
+        let lines: String = (0..2_000).map(|n| payload(n) + "\n").collect();
         let publisher = queue.publisher().arg("-l");
         // The broker is away for every third one: the queue gets longer.
         let publisher = if random.u8(..3) == 0 {
@@ -40,9 +40,11 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
         };
         let running = publisher.stdin(Cursor::new(lines)).start();
         // From before its first step to the middle of its work.
-        running
-            .stdout
-            .wait_end(Duration::from_millis(random.u64(..120)));
+        if random.bool() {
+            running.stdout.wait_count(1, SOON);
+        }
+        let some = Duration::from_millis(random.u64(..40));
+        running.stdout.wait_end(some);
         running.signal(Signal::SIGKILL);
         let outcome = running.finish(SOON);
         all.extend((0..accepted(&outcome.stdout.texts())).map(payload));
@@ -51,6 +53,7 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
     queue.drain(&broker);
     let arrived = listener.wait_for(&all);
     let most = kills * WINDOW;
+    assert!(arrived.repeats > 0, "no run died in the middle of its work");
     assert!(arrived.repeats <= most, "{} repeats", arrived.repeats);
     assert!(
         arrived.first.is_sorted(),

@@ -52,6 +52,15 @@ impl SmallDisk {
         publisher_on(&self.dir.path().join("queue.db")).under(self.namespace.enter())
     }
 
+    /// Sends what is in the queue to a broker: these lines, in order, and no others.
+    fn expect_in_it(&self, lines: &[String]) {
+        let broker = Broker::start();
+        let listener = Listener::start(&broker);
+        let publisher = self.publisher().to(&broker).arg("-l");
+        let outcome = publisher.run(SOON).expect_code(0);
+        assert_eq!(listener.wait_for(lines).first, lines, "{outcome}");
+    }
+
     /// One that is fed by hand, has no broker, and goes on until the disk is full and stays so;
     /// and how many messages it was given.
     fn filled_by(&self, more: &[&str]) -> (Running, usize) {
@@ -118,15 +127,8 @@ fn a_full_disk_makes_lines_wait_until_there_is_space_again() {
     running.close_stdin();
     running.finish(SOON).expect_code(75);
 
-    let broker = Broker::start();
-    let listener = Listener::start(&broker);
-    disk.publisher()
-        .to(&broker)
-        .arg("-l")
-        .run(SOON)
-        .expect_code(0);
     let all = lines(1..=sent as u64 + 1);
-    assert_eq!(listener.wait_for(&all).first, all);
+    disk.expect_in_it(&all);
 }
 
 #[test]
@@ -165,15 +167,8 @@ fn on_a_full_disk_what_is_new_is_dropped_if_it_may_be_and_taken_again_later() {
         "each has one end\n{outcome}"
     );
 
-    let broker = Broker::start();
-    let listener = Listener::start(&broker);
-    disk.publisher()
-        .to(&broker)
-        .arg("-l")
-        .run(SOON)
-        .expect_code(0);
     let kept = lines(kept.into_iter());
-    assert_eq!(listener.wait_for(&kept).first, kept);
+    disk.expect_in_it(&kept);
 }
 
 #[test]
@@ -201,16 +196,9 @@ fn on_a_full_disk_the_oldest_make_room_if_they_may() {
         "the newest is in\n{outcome}"
     );
 
-    let broker = Broker::start();
-    let listener = Listener::start(&broker);
-    disk.publisher()
-        .to(&broker)
-        .arg("-l")
-        .run(SOON)
-        .expect_code(0);
     let kept = all.into_iter().filter(|seq| !gone.contains(seq));
     let kept = lines(kept);
-    assert_eq!(listener.wait_for(&kept).first, kept, "{outcome}");
+    disk.expect_in_it(&kept);
 }
 
 #[test]
@@ -243,15 +231,8 @@ fn what_waits_drains_from_a_full_disk() {
     let outcome = running.finish(SOON * 2);
     let count = accepted(&outcome.stdout.texts());
     assert!(count > 50, "{outcome}");
-    let broker = Broker::start();
-    let listener = Listener::start(&broker);
-    disk.publisher()
-        .to(&broker)
-        .arg("-l")
-        .run(SOON)
-        .expect_code(0);
     let all = lines(1..=count as u64);
-    assert_eq!(listener.wait_for(&all).first, all);
+    disk.expect_in_it(&all);
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Listener {
             let missing = payloads.iter().filter(|p| !arrived.contains(*p));
             missing.cloned().collect::<Vec<_>>()
         };
+        self.witness.lines.wait_count(payloads.len(), SOON * 30);
         let enough = || self.witness.lines.count() >= payloads.len();
         let complete = wait_until(SOON, || enough() && missing().is_empty());
         assert!(complete, "accepted and lost: {:?}", missing());
