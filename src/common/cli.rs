@@ -239,6 +239,10 @@ impl ConnectionConfig {
     }
 }
 
+/// How durations and sizes are written, for the end of the help.
+pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
+     1MiB, 1GB.";
+
 /// A whole program: parses the command line, runs, and ends with the exit code. A fault is
 /// one line on standard error.
 pub fn main<T: Parser>(

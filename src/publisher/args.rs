@@ -28,6 +28,7 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 #[command(
     name = "publisher",
     max_term_width = 100,
+    after_help = crate::common::cli::UNITS,
     allow_negative_numbers = true
 )]
 pub struct PublisherArgs {

@@ -28,6 +28,8 @@ pub struct Lines {
 pub struct Report {
     /// What has happened so far.
     pub counters: Counters,
+    /// Why the first message was rejected or died.
+    pub first_reason: Option<String>,
     lines: Lines,
     /// A word about this outage has been said.
     warned: bool,
@@ -45,6 +47,7 @@ impl Report {
         let stdout = io::stdout();
         Self {
             counters: Counters::default(),
+            first_reason: None,
             lines,
             warned: false,
             terminal: stdout.is_terminal(),
@@ -135,6 +138,8 @@ impl Report {
     }
 
     fn count_rejected(&mut self, line: u64, reason: &str) {
+        let first = || format!("message {line} {reason}");
+        self.first_reason.get_or_insert_with(first);
         self.counters.rejected += 1;
         self.receipt(format_args!("rejected {line} {reason}"));
     }
@@ -149,7 +154,9 @@ impl Report {
 
     fn dead(&mut self, seq: u64, topic: Option<&str>, reason: &str) {
         let topic = topic.map(|topic| format!("{topic}: ")).unwrap_or_default();
-        warn!("{topic}message {seq} cannot be delivered: {reason}");
+        let why = format!("{topic}message {seq} cannot be delivered: {reason}");
+        warn!("{why}");
+        self.first_reason.get_or_insert(one_line(&why));
         self.counters.dead += 1;
         self.receipt(format_args!("dead {seq} {reason}"));
     }

@@ -46,6 +46,8 @@ pub struct Verdict<'a> {
     pub ended_by: Option<&'a Fault>,
     /// The worst that was met on the way.
     pub refused: Exit,
+    /// Why the first message was rejected or died.
+    pub reason: Option<&'a str>,
 }
 
 impl Verdict<'_> {
@@ -109,6 +111,9 @@ impl Verdict<'_> {
                 n => format!("{n} messages wait in {queue} for a later run"),
             });
         }
+        if let Some(reason) = self.reason {
+            words.push(format!("the first: {reason}"));
+        }
         (!words.is_empty()).then(|| words.join("; "))
     }
 }
@@ -131,6 +136,7 @@ mod tests {
                 offline: offline.cloned(),
                 ended_by,
                 refused: Exit::Success,
+                reason: None,
             };
             (
                 verdict.exit().code(),

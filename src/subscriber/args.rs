@@ -21,6 +21,7 @@ use crate::common::units::parse_positive_duration;
 #[command(
     name = "subscriber",
     max_term_width = 100,
+    after_help = crate::common::cli::UNITS,
     allow_negative_numbers = true
 )]
 pub struct SubscriberArgs {

@@ -19,6 +19,9 @@ use crate::common::queue::order::RowId;
 /// Rows read at once.
 const PAGE: i64 = 256;
 
+/// So many numbers are tried to get past what cannot be read.
+const PROBES: u32 = 100_000;
+
 /// What a file holds, in short.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -186,19 +189,32 @@ impl Admin {
     }
 
     /// Hands every message to `take`, in order, until it says `false`. Gives the number of
-    /// rows that were damaged.
+    /// rows that were damaged. Pages that cannot be read are passed over.
     ///
     /// # Errors
     ///
-    /// A fault that names the file, where it cannot be read on.
+    /// A fault that names the file, if some of it could not be read.
     pub fn each(&self, which: Which, mut take: impl FnMut(&Item) -> bool) -> Result<u64, Fault> {
         let mut last = 0;
         let mut damaged = 0;
+        let mut unread = None;
+        let mut probes = 0;
         loop {
-            let page = self.page(which, last).map_err(|e| self.fault(&e))?;
-            let Some(end) = page.last() else {
-                return Ok(damaged);
+            let page = match self.page(which, last) {
+                Ok(page) => page,
+                // The rows behind a bad page are found by their numbers.
+                Err(e) if file::shows_damage(&e) && probes < PROBES => {
+                    unread.get_or_insert(e);
+                    last += 1;
+                    probes += 1;
+                    continue;
+                }
+                Err(e) => return Err(self.fault(&unread.unwrap_or(e))),
             };
+            let Some(end) = page.last() else {
+                return unread.map_or(Ok(damaged), |e| Err(self.fault(&e)));
+            };
+            probes = 0;
             last = match end {
                 Ok(item) => item.id,
                 Err(id) => *id,
@@ -246,15 +262,15 @@ impl Admin {
     }
 
     /// Puts dead letters at the end of the queue, all or those named; they keep stream and
-    /// number. Gives those that could not be: damaged, or not there.
+    /// number. Gives how many were, those that were not there or damaged, and how many are damaged.
     ///
     /// # Errors
     ///
     /// A fault that names the file; then nothing was changed.
-    pub fn retry(&mut self, ids: &[RowId]) -> Result<(u64, Vec<RowId>), Fault> {
+    pub fn retry(&mut self, ids: &[RowId]) -> Result<(u64, Vec<RowId>, u64), Fault> {
         let mut whole = Vec::new();
         let mut not = ids.to_vec();
-        self.each(Which::Dead, |item| {
+        let damaged = self.each(Which::Dead, |item| {
             if ids.is_empty() || ids.contains(&item.id) {
                 not.retain(|id| *id != item.id);
                 whole.push((item.id, item.message.clone()));
@@ -279,7 +295,7 @@ impl Admin {
             transaction.commit()
         });
         done.map_err(|e| file::broken(&self.path, &e))?;
-        Ok((moved, not))
+        Ok((moved, not, damaged))
     }
 
     /// Removes all messages that wait, or all dead letters. What a running publisher has in

@@ -174,9 +174,16 @@ pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
 /// Opens a file that exists, after a look at whether it is what it should be; at the log
 /// as well if `alone`: nobody else writes to it. One that is damaged is left as it is.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fault> {
-    let length = std::fs::metadata(queue)
-        .map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?
-        .len();
+    // The system's own words, which SQLite keeps to itself. Before SQLite has it open: closing
+    // a file gives up the process's locks on it.
+    let look = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(queue)?
+            .metadata()
+    };
+    let length = look().map_err(|e| cannot(queue, &open_remedy(&e)))?.len();
     if length == 0 {
         return Err(damaged(queue, "the file is empty"));
     }
@@ -223,6 +230,16 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fau
     Ok(connection)
 }
 
+/// Why a file cannot be opened, and what to do.
+fn open_remedy(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; nothing was ever queued there, or the name is another",
+        io::ErrorKind::PermissionDenied => "; run this as the user of the publisher",
+        _ => "",
+    };
+    format!("cannot be opened: {error}{remedy}")
+}
+
 fn leave_log_alone(connection: &Connection, alone: bool) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, alone)
 }
@@ -261,6 +278,9 @@ pub(super) fn is_damage(queue: &Path, fault: &Fault) -> bool {
 /// The queue under its one name: whoever comes by a link has to find the same lock and log.
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     if let Ok(found) = queue.canonicalize() {
+        if found.is_dir() {
+            return Err(cannot(queue, "is a directory: name a file in it"));
+        }
         return Ok(found);
     }
     if queue.is_symlink() {

@@ -79,13 +79,20 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
         Action::Export { file, dead } => {
             let admin = Admin::open_damaged(&file.queue)?;
             let done = each(&admin, which(dead), usize::MAX, export_line, out);
-            match (done, admin.damaged) {
-                (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => Err(fault.into()),
-                (done, _) => done,
-            }
+            let exit = match (&done, admin.damaged) {
+                (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
+                (Err(Stop::Fault(fault)), None) => fault.exit,
+                _ => return done,
+            };
+            let file = file.queue.display();
+            let saved = format!(
+                "{file}: the queue is damaged: what could be read is written, the rest is lost; \
+                 `publisher queue purge --queue {file}` moves it aside"
+            );
+            Err(Fault::permanent(exit, saved).into())
         }
         Action::Retry { file, ids } => {
-            let (moved, not) = Admin::open(&file.queue)?.retry(&ids)?;
+            let (moved, not, damaged) = Admin::open(&file.queue)?.retry(&ids)?;
             writeln!(out, "{moved} back in the queue").map_err(Stop::Output)?;
             for id in &not {
                 error!(
@@ -93,7 +100,14 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
                     file.queue.display()
                 );
             }
-            Ok(if not.is_empty() {
+            if damaged > 0 && ids.is_empty() {
+                error!(
+                    "{}: {damaged} dead letters are damaged and stay; `publisher queue purge \
+                     --dead` removes them",
+                    file.queue.display()
+                );
+            }
+            Ok(if not.is_empty() && (damaged == 0 || !ids.is_empty()) {
                 Exit::Success
             } else {
                 Exit::Data
@@ -143,7 +157,10 @@ fn each(
         return Err(Stop::Output(e));
     }
     if damaged > 0 {
-        warn!("{damaged} messages are damaged and left out");
+        warn!(
+            "{damaged} damaged on disk and left out: their checksums do not fit; nothing can be \
+             made of them but to remove them with `publisher queue purge --dead`"
+        );
         return Ok(Exit::Data);
     }
     Ok(Exit::Success)

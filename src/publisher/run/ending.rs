@@ -27,7 +27,7 @@ impl Publisher<'_> {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        let done = self.flush_until.is_some() && self.undelivered() == 0;
+        let done = self.flush_until.is_some() && !self.intake.is_open() && self.undelivered() == 0;
         let late = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);
         let given_up = self.fault.is_some()
             && (self.store_done || !self.intake.is_open() && self.at_risk() == 0);
@@ -52,6 +52,7 @@ impl Publisher<'_> {
             offline: self.link.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             refused: self.refused,
+            reason: self.report.first_reason.as_deref(),
         }
     }
 

@@ -197,6 +197,32 @@ fn messages_that_are_damaged_go_to_the_dead_letters_and_the_rest_is_sent() {
 }
 
 #[test]
+fn export_finds_what_lies_behind_a_page_that_cannot_be_read() {
+    let lines: Vec<_> = (1..=300).map(|n| format!("{n:0100}")).collect();
+    let queue = QueueFile::with(&lines.join("\n"));
+    let bytes = fs::read(queue.path()).unwrap();
+    // The leaf with the hundredth message is gone.
+    let needle = lines[99].as_bytes();
+    let at = bytes
+        .windows(needle.len())
+        .position(|w| w == needle)
+        .unwrap();
+    let page = at / 4_096 * 4_096;
+    let mut damaged = bytes.clone();
+    damaged[page..page + 4_096].fill(0);
+    fs::write(queue.path(), damaged).unwrap();
+    let export = queue.command(&["export"]).expect_code(74);
+    let saved = export.stdout.text();
+    let count = saved.lines().count();
+    assert!((220..299).contains(&count), "{count} saved");
+    assert!(
+        saved.contains(&lines[0]) && saved.contains(&lines[299]),
+        "{saved}"
+    );
+    export.expect_stderr("what could be read is written");
+}
+
+#[test]
 fn a_damaged_log_stays_as_it_is_until_purge_moves_it_aside() {
     let queue = crashed();
     let mut log = fs::read(queue.beside("-wal")).unwrap();

@@ -195,6 +195,28 @@ fn tls_files_that_are_wrong_cost_no_reading() {
     assert_eq!(queue.status()["waiting"], 1);
 }
 
+#[test]
+fn tls_files_that_are_wrong_cost_no_reading_that_comes_late_either() {
+    let queue = QueueFile::with("before\n");
+    let mut running = queue
+        .publisher()
+        .endpoint(free_port())
+        .args(["--cafile", "/nonexistent/ca.pem", "-l"])
+        .args(["--flush-timeout", "5"])
+        .stdin_pipe()
+        .start();
+    let ended = running.stdout.wait_end(Duration::from_millis(300));
+    assert!(!ended, "it waits for its input\n{running}");
+    running.send("kept\n");
+    running.close_stdin();
+    let outcome = running.finish(SOON).expect_code(66);
+    assert!(
+        outcome.elapsed < SECOND * 5,
+        "it does not wait once it has it\n{outcome}"
+    );
+    assert_eq!(queue.status()["waiting"], 2, "{outcome}");
+}
+
 /// The bytes of a call's write.
 fn written(call: &str) -> u64 {
     let length = call.rsplit("= ").next().and_then(|n| n.parse().ok());
