@@ -22,7 +22,7 @@ mod sqlite;
 mod transaction;
 mod worker;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, Sender};
 
 use super::fault::Fault;
@@ -75,10 +75,4 @@ impl Store {
         // The worker lives as long as the process; without it there is nobody to tell.
         let _ = self.orders.send(order);
     }
-}
-
-/// The files that belong to a queue: they are to be moved and copied together.
-#[must_use]
-pub fn files(queue: &Path) -> [PathBuf; 4] {
-    ["", "-wal", "-shm", "-lock"].map(|suffix| file::beside(queue, suffix))
 }

@@ -117,12 +117,6 @@ impl DurableQueue {
         }
     }
 
-    /// Whether this process sends what is in it.
-    #[must_use]
-    pub fn drains(&self) -> bool {
-        self.drains
-    }
-
     fn on_disk_only(&self) -> usize {
         usize::try_from(self.counts.rows)
             .unwrap_or(usize::MAX)
