@@ -78,29 +78,41 @@ pub enum Action {
     },
 }
 
+/// How a connection is to be gone about.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What faults call the broker.
+    pub host: String,
+    /// Whether the run has an end.
+    pub run: Run,
+    /// How long an attempt may take.
+    pub connect_timeout: Duration,
+    /// The least time between the beginnings of two attempts.
+    pub interval: Duration,
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Connection {
-    host: String,
-    run: Run,
-    connect_timeout: Duration,
+    terms: Terms,
     backoff: Backoff,
     state: State,
+    /// When the last attempt began.
+    attempted: Option<Instant>,
     generation: u64,
     accepted: u64,
     last_fault: Option<Fault>,
 }
 
 impl Connection {
-    /// A connection that has not been started. `host` is what faults call the broker.
+    /// A connection that has not been started.
     #[must_use]
-    pub fn new(host: String, run: Run, connect_timeout: Duration, backoff: Backoff) -> Self {
+    pub fn new(terms: Terms, backoff: Backoff) -> Self {
         Self {
-            host,
-            run,
-            connect_timeout,
+            terms,
             backoff,
             state: State::Idle,
+            attempted: None,
             generation: 0,
             accepted: 0,
             last_fault: None,
@@ -134,7 +146,7 @@ impl Connection {
     /// What faults call the broker.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.terms.host
     }
 
     /// Why there is no connection; none while there is one. A first attempt that has had no
@@ -144,7 +156,7 @@ impl Connection {
         match self.state {
             State::Connecting { .. } if self.last_fault.is_none() => Some(Fault::passing(
                 Exit::Unavailable,
-                format!("{}: no answer yet", self.host),
+                format!("{}: no answer yet", self.terms.host),
             )),
             _ => self.last_fault.clone(),
         }
@@ -200,12 +212,14 @@ impl Connection {
             State::Idle | State::Waiting { .. } | State::Stopped => return Vec::new(),
         }
         self.last_fault = Some(fault.clone());
-        if fault.permanent && self.run == Run::Finite {
+        if fault.permanent && self.terms.run == Run::Finite {
             self.state = State::Stopped;
             return vec![Action::GiveUp { fault }];
         }
         let delay = self.backoff.next_delay(random);
-        self.state = State::Waiting { until: now + delay };
+        let until = (now + delay).max(self.attempted.unwrap_or(now) + self.terms.interval);
+        self.state = State::Waiting { until };
+        let delay = until.saturating_duration_since(now);
         vec![Action::Retry { fault, delay }]
     }
 
@@ -230,7 +244,7 @@ impl Connection {
                     format!(
                         "{}: no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS \
                          included)",
-                        self.host, self.connect_timeout
+                        self.terms.host, self.terms.connect_timeout
                     ),
                 );
                 self.condemn(fault, now, random)
@@ -252,7 +266,8 @@ impl Connection {
 
     fn attempt(&mut self, now: Instant) -> Action {
         self.generation += 1;
-        let deadline = now + self.connect_timeout;
+        self.attempted = Some(now);
+        let deadline = now + self.terms.connect_timeout;
         self.state = State::Connecting { deadline };
         Action::Connect {
             generation: self.generation,

@@ -9,7 +9,8 @@ use log::{info, warn};
 use super::client::{Accepted, Client, Event};
 use super::connection::{Action, Connection, State};
 use super::event_loop::{clock, wait};
-use super::fault::Fault;
+use super::fault::{Exit, Fault};
+use super::pattern::Dropped;
 
 /// What changed for whoever uses the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,11 +18,22 @@ pub enum Change {
     /// Connected.
     Up(Accepted),
     /// Not connected any more, or not yet; the next attempt is on its way.
-    Down,
+    Down(Down),
     /// There will be no further attempt.
     GaveUp(Fault),
     /// The connection has ended after [`Link::close`] began.
     Closed,
+}
+
+/// How a connection, or an attempt, has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// The line that tells why.
+    pub why: String,
+    /// The reason code of the broker's DISCONNECT, if it sent one.
+    pub code: Option<u8>,
+    /// It had been accepted, and nobody said why it ended.
+    pub dropped: Option<Dropped>,
 }
 
 /// What an event of the loop means while the connection is being closed.
@@ -44,6 +56,8 @@ pub struct Link {
     connection: Connection,
     client: Client,
     random: fastrand::Rng,
+    /// The last cause that was told in full.
+    told: Option<String>,
 }
 
 impl Link {
@@ -54,6 +68,7 @@ impl Link {
             connection,
             client,
             random: fastrand::Rng::new(),
+            told: None,
         }
     }
 
@@ -92,26 +107,46 @@ impl Link {
                     return None;
                 }
                 info!(
-                    "connected to {} with MQTT {}",
+                    "connected to {} (port {}) with MQTT {}",
                     self.connection.host(),
+                    accepted.port,
                     if accepted.mqtt_version == 5 {
                         "5"
                     } else {
                         "3.1.1"
                     }
                 );
+                self.told = None;
                 Some(Change::Up(*accepted))
             }
-            Event::Ended { generation, fault } => {
+            Event::Ended {
+                generation,
+                code,
+                fault,
+            } => {
                 let stopped = self.connection.state() == State::Stopped;
                 if stopped && *generation == self.generation() {
                     return Some(Change::Closed);
                 }
+                let online = match self.connection.state() {
+                    State::Online { since } => Some(now.saturating_duration_since(since)),
+                    _ => None,
+                };
                 let random = self.random.f64();
                 let actions = self
                     .connection
                     .ended(*generation, fault.clone(), now, random);
-                self.act(actions)
+                let change = self.act(actions);
+                Some(match change? {
+                    Change::Down(down) => Change::Down(Down {
+                        code: *code,
+                        dropped: online
+                            .filter(|_| code.is_none() && fault.exit == Exit::Unavailable)
+                            .map(|lasted| Dropped { lasted }),
+                        ..down
+                    }),
+                    other => other,
+                })
             }
             Event::Disconnected { generation } => {
                 (*generation == self.generation()).then_some(Change::Closed)
@@ -166,12 +201,25 @@ impl Link {
                 Action::Abandon { generation } => self.client.abandon(generation),
                 Action::Disconnect { generation } => self.client.disconnect(generation),
                 Action::Retry { fault, delay } => {
-                    warn!("{fault}; trying again in {:.1} s", delay.as_secs_f64());
-                    change = Some(Change::Down);
+                    let why = fault.message;
+                    let told = self.told.as_ref() == Some(&why);
+                    let shown = if told { brief(&why) } else { &why };
+                    warn!("{shown}; trying again in {:.1} s", delay.as_secs_f64());
+                    self.told = Some(why.clone());
+                    change = Some(Change::Down(Down {
+                        why,
+                        code: None,
+                        dropped: None,
+                    }));
                 }
                 Action::GiveUp { fault } => change = Some(Change::GaveUp(fault)),
             }
         }
         change
     }
+}
+
+/// A cause without its remedy, which has been told before.
+fn brief(why: &str) -> &str {
+    why.split("; ").next().unwrap_or(why)
 }

@@ -12,10 +12,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use super::config::{Config, SourceKind};
 use super::queue_command::args::QueueArgs;
 
-use crate::common::cli::{ConnectionArgs, LogArgs};
+use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
-use crate::common::limits;
 use crate::common::logging::Verbosity;
 use crate::common::message::Qos;
 use crate::common::pacing::DrainRate;
@@ -237,16 +236,30 @@ impl PublisherArgs {
             return Err(Fault::usage(message));
         }
         let json = self.input == Some(InputChoice::Json);
+        let durable = self.queue.is_some();
+        let connection = self.connection.check("publisher", durable)?;
+        let profile = connection.profile;
+        profile
+            .check_qos(self.qos)
+            .map_err(|e| Fault::usage(format!("--qos {e}")))?;
+        profile
+            .check_in_flight(self.max_inflight)
+            .map_err(|e| Fault::usage(format!("--max-inflight {e}")))?;
         let topic: Option<Arc<str>> = self.topic.map(Into::into);
         if let Some(topic) = &topic {
-            limits::check_topic_name(topic)
+            profile
+                .check_topic_name(topic)
                 .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(topic))))?;
         } else if !json {
             return Err(Fault::usage(
                 "--topic is missing: where are the lines to go?",
             ));
         }
-        let durable = self.queue.is_some();
+        if let (true, Some(topic)) = (self.retain, &topic) {
+            profile
+                .check_retain(topic)
+                .map_err(|e| Fault::usage(format!("--retain {e}")))?;
+        }
         let (size, bytes) = if durable {
             (-1, 1 << 30)
         } else {
@@ -254,7 +267,7 @@ impl PublisherArgs {
         };
         let capacity = Capacity::from_signed(self.queue_size.unwrap_or(size));
         let max_bytes = self.queue_bytes.unwrap_or(bytes);
-        let limit = limits::max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
+        let (limit, _) = profile.max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
         let max_payload = match capacity {
             Capacity::Disabled => limit,
             _ => limit.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
@@ -270,7 +283,7 @@ impl PublisherArgs {
         };
         let timed = source.is_timed();
         Ok(Config {
-            connection: self.connection.check("publisher", durable)?,
+            connection,
             topic,
             json,
             qos: self.qos,

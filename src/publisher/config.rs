@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::cli::ConnectionConfig;
+use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::message::Qos;
 use crate::common::pacing::DrainRate;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::config::Config;
 use crate::common::json::JsonInput;
-use crate::common::limits;
 use crate::common::message::{Draft, Qos};
 
 /// Makes a draft of what came in.
@@ -31,14 +30,22 @@ pub fn make(config: &Config, bytes: Vec<u8>) -> Result<Draft, String> {
 /// Why a message that is too long is rejected.
 #[must_use]
 pub fn too_long(config: &Config) -> String {
-    format!("longer than {} bytes", config.max_payload)
+    let (limit, whose) = config.connection.profile.max_payload(0);
+    if limit <= config.max_payload {
+        format!("longer than {limit} bytes, which is {whose}'s limit")
+    } else {
+        format!("longer than {} bytes", config.max_payload)
+    }
 }
 
 fn from_json(config: &Config, line: &[u8]) -> Result<Draft, String> {
+    let profile = config.connection.profile;
     let input = JsonInput::parse(line)?;
     let topic: Arc<str> = match (&input.topic, &config.topic) {
         (Some(topic), given) => {
-            limits::check_topic_name(topic).map_err(|e| format!("its topic {e}"))?;
+            profile
+                .check_topic_name(topic)
+                .map_err(|e| format!("its topic {e}"))?;
             match given {
                 Some(given) if **given == **topic => Arc::clone(given),
                 _ => topic.as_str().into(),
@@ -51,9 +58,15 @@ fn from_json(config: &Config, line: &[u8]) -> Result<Draft, String> {
         None => config.qos,
         Some(level) => Qos::from_level(level).ok_or("\"qos\" must be 0, 1 or 2")?,
     };
+    profile.check_qos(qos).map_err(|e| format!("\"qos\" {e}"))?;
     let retain = input.retain()?.unwrap_or(config.retain);
+    if retain {
+        profile
+            .check_retain(&topic)
+            .map_err(|e| format!("\"retain\" {e}"))?;
+    }
     let payload = input.into_payload()?;
-    if payload.len() > config.max_payload.min(limits::max_payload(topic.len())) {
+    if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
         return Err(too_long(config));
     }
     Ok(Draft {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::outbox::Outbox;
-use crate::common::cli::random_hex;
+use crate::common::cli::args::random_hex;
 use crate::common::fault::Fault;
 use crate::common::queue::Queue;
 use crate::common::queue::durable::DurableQueue;

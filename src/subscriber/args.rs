@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::output::{Format, Style};
-use crate::common::cli::{ConnectionArgs, ConnectionConfig, LogArgs};
+use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
-use crate::common::limits;
 use crate::common::logging::Verbosity;
 use crate::common::message::Qos;
 use crate::common::units::parse_positive_duration;
@@ -108,16 +108,25 @@ impl SubscriberArgs {
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
+        let connection = self.connection.check("subscriber", false)?;
+        let profile = connection.profile;
+        profile
+            .check_qos(self.qos)
+            .map_err(|e| Fault::usage(format!("--qos {e}")))?;
         let mut filters: Vec<String> = Vec::new();
         for filter in self.topic {
-            limits::check_topic_filter(&filter)
+            profile
+                .check_topic_filter(&filter)
                 .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&filter))))?;
             if !filters.contains(&filter) {
                 filters.push(filter);
             }
         }
+        profile
+            .check_filters(filters.len())
+            .map_err(|e| Fault::usage(format!("--topic: {e}")))?;
         Ok(Config {
-            connection: self.connection.check("subscriber", false)?,
+            connection,
             filters,
             qos: self.qos,
             count: (self.count > 0).then_some(self.count),

@@ -23,6 +23,7 @@ use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Heard, Link};
 use crate::common::message::Received;
+use crate::common::pattern::Patterns;
 use crate::common::signals;
 
 /// Everything the loop hears.
@@ -126,6 +127,7 @@ struct Subscriber<'a> {
     config: &'a Config,
     link: Link,
     subscriptions: Subscriptions,
+    patterns: Patterns,
     deadline: Option<Instant>,
     exit: Option<Exit>,
     /// Paho is blocked by a message held back: it cannot say goodbye.
@@ -145,6 +147,7 @@ impl<'a> Subscriber<'a> {
                 config.connection.operation_timeout,
                 now,
             ),
+            patterns: config.connection.patterns(),
             deadline: config.timeout.map(|after| now + after),
             exit: None,
             holding: false,
@@ -218,7 +221,13 @@ impl<'a> Subscriber<'a> {
     fn apply(&mut self, change: Option<Change>, now: Instant) {
         match change {
             Some(Change::Up(_)) => self.subscriptions.connected(now),
-            Some(Change::Down) => self.subscriptions.disconnected(),
+            Some(Change::Down(down)) => {
+                self.subscriptions.disconnected();
+                let hint = down.dropped.and_then(|d| self.patterns.dropped(d, None));
+                if let Some(hint) = hint {
+                    warn!("{hint}");
+                }
+            }
             Some(Change::GaveUp(fault)) => {
                 error!("{fault}");
                 self.end(fault.exit);

@@ -110,14 +110,26 @@ fn common_imports_neither_program() {
 }
 
 #[test]
-fn only_the_client_names_paho_and_openssl() {
+fn only_the_client_names_paho() {
     expect_nowhere(
         // It knows the name under which Paho logs, to keep it quiet.
         |s| !s.is_below("common/client/") && s.path != "common/logging.rs",
-        &["paho_mqtt", "paho_mqtt_sys", "openssl"],
+        &["paho_mqtt", "paho_mqtt_sys"],
     );
-    let words = ["paho_mqtt::", "use paho_mqtt", "openssl"];
+    let words = ["paho_mqtt::", "use paho_mqtt"];
     expect_nowhere(|s| s.path == "common/logging.rs", &words);
+}
+
+#[test]
+fn only_the_transport_names_openssl_and_websockets() {
+    let is_transport = |s: &Source| s.is_below("common/transport/");
+    assert!(sources().iter().any(is_transport));
+    expect_nowhere(
+        |s| !is_transport(s),
+        &["openssl", "tungstenite", "httparse", "TcpStream"],
+    );
+    let rooms = ["common::client", "common::queue", "common::store"];
+    expect_nowhere(is_transport, &rooms);
 }
 
 #[test]
@@ -141,7 +153,7 @@ fn only_the_store_names_sqlite_s_library() {
 
 #[test]
 fn only_the_command_line_names_clap() {
-    let parses = |s: &Source| s.path.ends_with("/args.rs") || s.path == "common/cli.rs";
+    let parses = |s: &Source| s.path.ends_with("/args.rs") || s.is_below("common/cli/");
     expect_nowhere(|s| !parses(s), &["clap"]);
 }
 

@@ -3,7 +3,9 @@
 use std::fs;
 
 use crate::harness::{
-    Broker, Program, SOON, certs, free_port,
+    Broker, Program, SOON, certs,
+    certs::{Pair, Validity},
+    free_port,
     scripted::{Event, ScriptedBroker},
     temp_dir,
 };
@@ -59,10 +61,27 @@ fn addresses_of_version_6_work() {
 }
 
 #[test]
-fn an_address_of_version_6_that_could_not_be_verified_is_refused_with_the_remedy() {
-    let program = Program::one_message().args(["--endpoint", "[::1]:8883"]);
-    let outcome = program.run(SOON).expect_code(64);
-    outcome.expect_stderr("IPv6").expect_stderr("host name");
+fn an_address_of_version_6_is_verified_like_any_other() {
+    let port = free_port();
+    let second = format!("listener {port} ::1");
+    let files = |pair: &Pair| {
+        let (cert, key) = (pair.cert.display(), pair.key.display());
+        format!("certfile {cert}\nkeyfile {key}\ncafile {}", certs().ca.display())
+    };
+    let at = || {
+        let program = Program::one_message().args(["--endpoint", &format!("[::1]:{port}")]);
+        program.ca(&certs().ca).identity(&certs().device)
+    };
+    let right = Broker::builder().line(&second).line(&files(&certs().server));
+    let broker = right.start();
+    at().run(SOON).expect_code(0);
+    drop(broker);
+    let dir = temp_dir();
+    let authority = &certs().authority;
+    let other = authority.server(dir.path(), "localhost", Validity::Now);
+    let wrong = Broker::builder().line(&second).line(&files(&other));
+    let _broker = wrong.start();
+    at().run(SOON).expect_fault(78, &["for localhost", "not for ::1"]);
 }
 
 #[test]

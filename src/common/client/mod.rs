@@ -1,33 +1,32 @@
-//! The MQTT client: the only room that names `paho_mqtt` and `openssl`.
+//! The MQTT client: the only room that names `paho_mqtt`.
 //!
 //! [`Client`] is a handle to a worker thread that owns every Paho object. Commands go to it
 //! through a channel, events come back through a function given at the start, so that no
-//! caller ever waits for Paho, which holds a global lock across name look-ups and message
-//! callbacks. What the events mean for the run is decided elsewhere.
+//! caller ever waits for Paho, which holds a global lock across message callbacks. What the
+//! events mean for the run is decided elsewhere. The way to the broker is
+//! [`transport`](super::transport)'s: Paho gets a local socket.
 //!
 //! * `worker` carries out commands and watches the tokens;
+//! * `call` is one connection, from the dial to its end, on a thread of its own;
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
 //! * `options` is what Paho is told about a connection;
-//! * `tls` loads and checks certificate, key and CA before Paho sees them;
-//! * `diagnosis` names the cause of a failed connection, `probe` looks for it on the wire;
-//! * `reason` turns MQTT's codes into faults.
+//! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing.
 
-mod diagnosis;
+mod call;
+mod cause;
 mod options;
-mod probe;
 mod reason;
 mod session;
-pub mod tls;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use super::endpoint::Endpoint;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos, Received};
-use tls::{Loaded, TlsFiles};
+use super::transport::Route;
+use super::transport::files::{Loaded, TlsFiles};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
 const PAHO_C_VERSION: &str = "1.3.16";
@@ -46,12 +45,12 @@ pub enum Version {
 /// What the client needs to know for every connection.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the broker is.
-    pub endpoint: Endpoint,
+    /// The way to the broker.
+    pub route: Route,
     /// CA, certificate and key.
-    pub tls: TlsFiles,
-    /// What they held when they were checked, for the first connection; each later one
-    /// reads them anew.
+    pub files: TlsFiles,
+    /// What certificate, key and CA held when they were checked, for the first connection;
+    /// each later one reads them anew.
     pub loaded: Option<Loaded>,
     /// The MQTT client identifier.
     pub client_id: String,
@@ -65,6 +64,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// One deadline over name look-up, TCP, TLS and CONNACK.
     pub connect_timeout: Duration,
+    /// The longest message expiry that the broker is told.
+    pub max_expiry: Duration,
     /// Messages in flight, at most.
     pub max_in_flight: usize,
     /// Whether published messages carry the `seq` property.
@@ -76,6 +77,8 @@ pub struct Config {
 pub struct Accepted {
     /// The version that both speak: 5, or 4 for MQTT 3.1.1.
     pub mqtt_version: u8,
+    /// The port by which it was reached.
+    pub port: u16,
     /// Unacknowledged QoS 1 and 2 messages the broker takes.
     pub receive_maximum: Option<u16>,
     /// The largest packet the broker takes, in bytes.
@@ -132,6 +135,8 @@ pub enum Event {
     Ended {
         /// Which one.
         generation: u64,
+        /// The reason code of the broker's DISCONNECT, if it sent one.
+        code: Option<u8>,
         /// Why.
         fault: Fault,
     },
@@ -232,16 +237,10 @@ impl Client {
     }
 }
 
-/// Prepares OpenSSL so that leaving the process does not race its clean-up against Paho's
-/// threads. Call it once, before anything else touches OpenSSL.
-pub fn init() {
-    openssl::init();
-}
-
-/// The libraries in use, as `--version` names them.
+/// The library in use, as `--version` names it.
 #[must_use]
-pub fn library_versions() -> String {
-    format!("Paho C {PAHO_C_VERSION}, {}", openssl::version::version())
+pub fn library_version() -> String {
+    format!("Paho C {PAHO_C_VERSION}")
 }
 
 #[cfg(test)]

@@ -5,36 +5,29 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use openssl::error::ErrorStack;
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
-    ServerResponse, SubscribeToken, Token,
+    ServerResponse, SubscribeToken,
 };
 
-use super::tls::Loaded;
 use super::worker::Command;
 use super::{Config, Delivery, OnMessage, Refusal, options, reason};
+use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos, Received, SeqProperty};
+use crate::common::transport::Handle;
+use crate::common::transport::bridge::Severed;
 
 /// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
 const DISCONNECTED: i32 = -3;
-
-/// How Paho and OpenSSL left the thread when a connect failed: the only trace of the cause.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hint {
-    /// The TLS handshake had not been completed.
-    pub(super) in_handshake: bool,
-    /// The peer had closed or reset the connection before we did.
-    pub(super) peer_closed: bool,
-}
 
 /// What the worker waits for on a session.
 enum Connect {
@@ -42,22 +35,46 @@ enum Connect {
     Reported,
 }
 
+/// A connection on which nothing has been said yet.
+pub(super) struct Dialled {
+    /// The number of the dial.
+    pub(super) number: u64,
+    /// By which way.
+    pub(super) way: Endpoint,
+    /// Whether a client certificate was shown.
+    pub(super) certified: bool,
+    /// The client's end of it.
+    pub(super) socket: OwnedFd,
+    /// A hold on it.
+    pub(super) handle: Arc<Handle>,
+}
+
 /// One Paho client.
 pub(super) struct Session {
     pub(super) generation: u64,
+    /// Which of the dials of the generation it came of.
+    pub(super) dial: u64,
+    /// By which way it reaches the broker.
+    pub(super) way: Endpoint,
+    /// Whether a client certificate was shown.
+    pub(super) certified: bool,
+    /// The connection below it.
+    pub(super) handle: Arc<Handle>,
+    /// How that has ended.
+    pub(super) severed: Option<Severed>,
     client: AsyncClient,
     connect: Connect,
-    hint: Arc<Mutex<Hint>>,
     waker: Waker,
     deliveries: VecDeque<(u64, DeliveryToken)>,
     armed: bool,
     subscribes: Vec<(usize, SubscribeToken)>,
-    disconnect: Option<Token>,
+    disconnecting: bool,
     sequence: bool,
+    max_expiry: Duration,
     v5: bool,
     half_window: usize,
-    /// Why the broker said it would end the connection.
-    pub(super) farewell: Option<Fault>,
+    /// Why the broker said it would end the connection, with its code.
+    pub(super) farewell: Option<(u8, Fault)>,
 }
 
 /// Wakes the worker when a token completes.
@@ -83,45 +100,41 @@ fn send(commands: &Sender<Command>, command: Command) {
 }
 
 impl Session {
-    /// Creates a client and starts its one connect.
+    /// Creates a client on a connection and says CONNECT.
     pub(super) fn start(
         generation: u64,
+        dialled: Dialled,
         config: &Config,
-        loaded: &Loaded,
         v5: bool,
         on_message: Option<&OnMessage>,
         commands: &Sender<Command>,
     ) -> Result<Self, Error> {
-        let client = AsyncClient::new(options::create(config))?;
-        watch(&client, generation, &config.endpoint.to_string(), commands);
+        let client = AsyncClient::new(options::create(config, dialled.socket))?;
+        watch(&client, generation, &dialled.way.to_string(), commands);
         if let Some(on_message) = on_message {
             deliver_to(&client, on_message);
         }
-        let options = options::connect(config, loaded, v5)?;
-        let hint = Arc::new(Mutex::new(Hint::default()));
-        let noted = Arc::clone(&hint);
-        let connect = client.connect_with_callbacks(
-            options,
-            |_, _| {},
-            move |_, _, _| {
-                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Hint::take();
-            },
-        );
+        let connect = client.connect(options::connect(config, v5));
         let waker = Waker::from(Arc::new(Notify {
             generation,
             commands: Mutex::new(commands.clone()),
         }));
         Ok(Self {
             generation,
+            dial: dialled.number,
+            way: dialled.way,
+            certified: dialled.certified,
+            handle: dialled.handle,
+            severed: None,
             client,
             connect: Connect::Pending(connect),
-            hint,
             waker,
             deliveries: VecDeque::new(),
             armed: false,
             subscribes: Vec::new(),
-            disconnect: None,
+            disconnecting: false,
             sequence: config.sequence,
+            max_expiry: config.max_expiry,
             v5,
             half_window: config.max_in_flight / 2,
             farewell: None,
@@ -130,7 +143,7 @@ impl Session {
 
     /// What has become of the connect; `None` while it is under way and after it has been
     /// reported.
-    pub(super) fn connect_result(&mut self) -> Option<Result<ServerResponse, (Error, Hint)>> {
+    pub(super) fn connect_result(&mut self) -> Option<Result<ServerResponse, Error>> {
         let Connect::Pending(token) = &mut self.connect else {
             return None;
         };
@@ -144,8 +157,7 @@ impl Session {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             self.half_window = self.half_window.min(most / 2);
         }
-        let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(result.map_err(|error| (error, hint)))
+        Some(result)
     }
 
     /// Whether messages are in flight.
@@ -193,6 +205,7 @@ impl Session {
         if let Some(at) = message.expires_at {
             let left = at
                 .saturating_duration_since(clock())
+                .min(self.max_expiry)
                 .as_secs_f64()
                 .ceil()
                 .max(1.0);
@@ -214,15 +227,19 @@ impl Session {
 
     /// Sends DISCONNECT.
     pub(super) fn disconnect(&mut self) {
-        self.disconnect = Some(self.client.disconnect(None));
+        let _ = self.client.disconnect(None);
+        self.disconnecting = true;
     }
 
-    /// Whether DISCONNECT has gone out, or could not.
-    pub(super) fn disconnected(&mut self) -> bool {
-        match &mut self.disconnect {
-            Some(token) => poll(token, &self.waker).is_ready(),
-            None => false,
-        }
+    /// Whether DISCONNECT has gone out to the broker, and all before it, or could not. Paho's
+    /// own token would tell a second later.
+    pub(super) fn disconnected(&self) -> bool {
+        self.disconnecting && self.severed.is_some()
+    }
+
+    /// Closes the connection below, without ceremony. The client notices.
+    pub(super) fn cut(&self) {
+        self.handle.cancel();
     }
 
     /// The deliveries that have come to their end, and asks to be woken for more. What
@@ -288,34 +305,22 @@ impl Session {
     }
 }
 
-impl Hint {
-    /// Reads what the failed handshake left on this thread: OpenSSL's error queue, and the
-    /// `errno` of Paho's `shutdown(2)`. A hint only: it decides when to probe, not what to
-    /// report.
-    fn take() -> Self {
-        let peer_closed = matches!(
-            io::Error::last_os_error().kind(),
-            io::ErrorKind::NotConnected | io::ErrorKind::ConnectionReset
-        );
-        let in_handshake = ErrorStack::get()
-            .errors()
-            .iter()
-            .any(|error| error.reason() == Some("shutdown while in init"));
-        Self {
-            in_handshake,
-            peer_closed,
-        }
-    }
-}
-
 /// Reports the end of the connection, and why if the broker says.
 fn watch(client: &AsyncClient, generation: u64, host: &str, commands: &Sender<Command>) {
     let lost = commands.clone();
     client.set_connection_lost_callback(move |_| send(&lost, Command::Lost { generation }));
     let (ended, host) = (commands.clone(), host.to_owned());
     client.set_disconnected_callback(move |_, properties, code| {
+        let code = reason::number(code);
         let fault = reason::disconnected(&host, code, &properties);
-        send(&ended, Command::Farewell { generation, fault });
+        send(
+            &ended,
+            Command::Farewell {
+                generation,
+                code,
+                fault,
+            },
+        );
     });
 }
 
@@ -349,7 +354,7 @@ fn delivery(result: Result<(), Error>) -> Option<Delivery> {
     match result {
         Ok(()) => Some(Delivery::Done),
         Err(Error::ReasonCode(code, properties)) => {
-            let refusal = reason::refusal(code, &properties);
+            let refusal = reason::refusal(reason::number(code), &properties);
             Some(if reason::is_transient(refusal.code) {
                 Delivery::NotNow
             } else {
@@ -371,20 +376,17 @@ fn subscription(result: Result<ServerResponse, Error>) -> Option<Result<u8, Refu
             Some(if granted <= 2 {
                 Ok(granted)
             } else {
-                Err(unexplained(granted))
+                Err(reason::refusal(granted, response.properties()))
             })
         }
-        Err(Error::ReasonCode(code, properties)) => Some(Err(reason::refusal(code, &properties))),
+        Err(Error::ReasonCode(code, properties)) => {
+            Some(Err(reason::refusal(reason::number(code), &properties)))
+        }
         // MQTT 3.1.1 knows one failure code, 0x80, and Paho makes this of it.
-        Err(Error::Failure) => Some(Err(unexplained(0x80))),
+        Err(Error::Failure) => Some(Err(Refusal {
+            code: 0x80,
+            reason: "no reason given (0x80)".into(),
+        })),
         Err(_) => None,
-    }
-}
-
-/// A refusal without a reason.
-fn unexplained(code: u8) -> Refusal {
-    Refusal {
-        code,
-        reason: format!("no reason given (0x{code:02X})"),
     }
 }

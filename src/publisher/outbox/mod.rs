@@ -39,6 +39,7 @@ use crate::common::message::{Draft, Message};
 use crate::common::pacing::{Drain, Growing};
 use crate::common::queue::order::End;
 use crate::common::queue::{DropBehavior, Pushed, Queue, Room, size};
+use crate::common::throttle::Throttle;
 
 /// The outbox.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub struct Outbox {
     ledger: Ledger,
     suspect: Suspect,
     ack_time: AckTime,
+    throttle: Option<Throttle>,
     progress_at: Option<Instant>,
     held_until: Option<Instant>,
     /// Until then the first connection may well come about.
@@ -76,6 +78,7 @@ impl Outbox {
     pub fn new(rules: Rules, queue: Box<dyn Queue>, drain: Drain) -> Self {
         Self {
             suspect: Suspect::new(rules.max_attempts),
+            throttle: rules.pace.map(Throttle::new),
             rules,
             queue,
             drain,
@@ -284,6 +287,26 @@ impl Outbox {
         self.queue.set_window(window);
     }
 
+    /// The message that is the first in flight: its topic and the bytes of its payload.
+    #[must_use]
+    pub fn head_in_flight(&self) -> Option<(Arc<str>, usize)> {
+        let draft = &self.in_flight.first()?.message.draft;
+        Some((Arc::clone(&draft.topic), draft.payload.len()))
+    }
+
+    /// The broker ends the connection for what was published. If only one message can be meant,
+    /// that one is given up.
+    pub fn condemn(&mut self, reason: &str, now: Instant) -> bool {
+        match self.in_flight.first() {
+            Some(Placed { place, message }) if self.in_flight.len() == 1 => {
+                self.in_flight.remove(place);
+                self.dead(&message, reason.to_owned(), now);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The connection is gone; what was in flight is sent again on the next one. If the other
     /// end has closed it, that may be for what was at the head.
     pub fn disconnected(&mut self, by_peer: bool, now: Instant) {
@@ -301,7 +324,11 @@ impl Outbox {
             let attempts = self.suspect.lost_with(head.key, head.attempts);
             if self.suspect.is_guilty(attempts) {
                 self.in_flight.remove(place);
-                let reason = format!("{attempts} connections were lost with it at the head");
+                let reason = format!(
+                    "{attempts} connections were lost with it at the head; does the broker's policy \
+                     allow this client to publish to {:?}, and is it within the limits?",
+                    head.draft.topic
+                );
                 self.dead(&head, reason, now);
             } else {
                 self.queue.attempted(&head, attempts);

@@ -10,6 +10,7 @@ use super::terms::Outcome;
 use crate::common::limits;
 use crate::common::message::{Message, SeqProperty};
 use crate::common::queue::order::End;
+use crate::common::throttle::Throttle;
 
 /// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
 const SLOW_LINE: u64 = 8 << 10;
@@ -36,7 +37,7 @@ impl Outbox {
             return send;
         }
         self.held_until = None;
-        while self.free() > 0 {
+        while self.free() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
             let Some(placed) = self.next_waiting(now) else {
                 break;
             };
@@ -54,6 +55,15 @@ impl Outbox {
                     format!("{packet} bytes are above the broker's maximum packet size of {max}");
                 self.dead(message, reason, now);
                 continue;
+            }
+            let (bytes, (most, whose)) = (message.draft.payload.len(), self.rules.max_payload);
+            if bytes > most {
+                let reason = format!("{bytes} bytes of payload, {whose} allows {most}");
+                self.dead(message, reason, now);
+                continue;
+            }
+            if let Some(throttle) = &mut self.throttle {
+                throttle.take(packet, now);
             }
             if self.in_flight.is_empty() {
                 self.progress_at = Some(now);
@@ -128,7 +138,10 @@ impl Outbox {
         } else {
             // A head that is being read is an event of its own.
             let head = self.queue.has_next() || self.queue.is_empty();
-            self.held_until.or(self.drain.wake_at().filter(|_| head))
+            let drain = self.drain.wake_at().filter(|_| head);
+            let quota = self.throttle.as_ref().and_then(Throttle::ready_at);
+            let quota = quota.filter(|at| *at > now && self.backlog() > 0);
+            self.held_until.or(drain.max(quota))
         };
         let stalls = self
             .flows_until()

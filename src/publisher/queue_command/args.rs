@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::common::cli::LogArgs;
+use crate::common::cli::args::LogArgs;
 use crate::common::logging::Verbosity;
 
 /// Looks at a queue file, and mends it. No broker is needed, and a running publisher is not

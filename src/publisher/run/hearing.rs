@@ -6,12 +6,17 @@ use super::Publisher;
 use crate::common::client::Delivery;
 use crate::common::event_loop::unix_ms;
 use crate::common::fault::Exit;
+use crate::common::link::Down;
 use crate::common::queue::News;
 use crate::common::queue::order;
 use crate::publisher::outbox::Outcome;
 
 /// MQTT 5's reason code.
 const NOT_AUTHORIZED: u8 = 0x87;
+
+/// The reason codes with which a broker ends a connection for a message: not authorized, topic
+/// name invalid, packet too large, payload format invalid, retain or `QoS` not supported.
+const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
 
 impl Publisher<'_> {
     pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
@@ -28,6 +33,24 @@ impl Publisher<'_> {
                 }
             };
             self.outbox.settle(place, outcome, self.now);
+        }
+    }
+
+    /// The broker has ended the connection: what that says of the messages in flight.
+    pub(super) fn dropped(&mut self, down: &Down) {
+        let head = self.outbox.head_in_flight();
+        let blames = down.code.filter(|code| ABOUT_A_MESSAGE.contains(code));
+        if let Some(code) = blames
+            && self.outbox.condemn(&down.why, self.now)
+            && code == NOT_AUTHORIZED
+        {
+            self.refused = self.refused.or_worse(Exit::Refused);
+        }
+        if let Some(dropped) = down.dropped {
+            let head = head.as_ref().map(|(topic, bytes)| (&**topic, *bytes));
+            if let Some(hint) = self.patterns.dropped(dropped, head) {
+                warn!("{hint}");
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
 use crate::common::message::Draft;
 use crate::common::pacing::Drain;
+use crate::common::pattern::Patterns;
 use crate::common::queue::order;
 use crate::common::signals::{self, ExitNow};
 use crate::publisher::broker;
@@ -86,6 +87,7 @@ struct Publisher<'a> {
     report: Report,
     progress: Progress,
     exit_now: ExitNow,
+    patterns: Patterns,
     intake: Intake,
     started: Instant,
     /// When to stop trying; set once no more input comes.
@@ -128,6 +130,8 @@ impl<'a> Publisher<'a> {
             expiry: config.expiry,
             max_attempts: config.max_attempts,
             sequence: config.sequence,
+            pace: config.connection.profile.pace(),
+            max_payload: config.connection.profile.max_payload(0),
         };
         let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
@@ -144,6 +148,7 @@ impl<'a> Publisher<'a> {
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
             ),
             exit_now,
+            patterns: config.connection.patterns(),
             intake,
             started: now,
             flush_until: None,
@@ -241,7 +246,8 @@ impl<'a> Publisher<'a> {
                     self.apply(change);
                 }
             },
-            Some(Change::Down) => {
+            Some(Change::Down(down)) => {
+                self.dropped(&down);
                 self.outbox.disconnected(true, self.now);
                 self.intake.begin(self.now);
             }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::profile::Profile;
 use iot_pubsub::common::queue::{Capacity, DropBehavior};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::shelf::Placed;
@@ -22,6 +23,8 @@ fn rules(window: usize) -> Rules {
         expiry: None,
         max_attempts: 5,
         sequence: false,
+        pace: None,
+        max_payload: Profile::Generic.max_payload(0),
     }
 }
 

@@ -1,14 +1,20 @@
 //! The connection's life and what may change it.
 
 use iot_pubsub::common::backoff::{Backoff, Policy};
-use iot_pubsub::common::connection::{Action, Connection, Run, State};
+use iot_pubsub::common::connection::{Action, Connection, Run, State, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
 
 use super::{SECOND, origin, secs};
 
 fn connection(run: Run) -> Connection {
     let policy = Policy::new(SECOND, secs(32), secs(20), 0.0).unwrap();
-    Connection::new("h:1".into(), run, secs(10), Backoff::new(policy))
+    let terms = Terms {
+        host: "h:1".into(),
+        run,
+        connect_timeout: secs(10),
+        interval: secs(0),
+    };
+    Connection::new(terms, Backoff::new(policy))
 }
 
 fn passing() -> Fault {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::backoff::{Backoff, Policy};
-use iot_pubsub::common::connection::{Action, Connection, Run, State};
+use iot_pubsub::common::connection::{Action, Connection, Run, State, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::message::{Draft, Qos};
 use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::profile::Profile;
 use iot_pubsub::common::queue::memory::MemoryQueue;
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
@@ -86,6 +87,8 @@ impl Simulation {
             expiry: None,
             max_attempts: u32::MAX,
             sequence: false,
+            pace: None,
+            max_payload: Profile::Generic.max_payload(0),
         };
         let now = Instant::now();
         let mut simulation = Self {
@@ -94,9 +97,12 @@ impl Simulation {
             agenda: BTreeSet::from([(now, Happening::Reading), (now, Happening::LinkChanges)]),
             link_is_up: false,
             connection: Connection::new(
-                "h:1".into(),
-                Run::Endless,
-                second * 10,
+                Terms {
+                    host: "h:1".into(),
+                    run: Run::Endless,
+                    connect_timeout: second * 10,
+                    interval: Duration::ZERO,
+                },
                 Backoff::new(policy),
             ),
             outbox: Outbox::new(rules, Box::new(queue), Drain::new(world.drain, false)),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use iot_pubsub::common::message::{Draft, Qos};
 use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::profile::Profile;
 use iot_pubsub::common::queue::durable::DurableQueue;
 use iot_pubsub::common::queue::order::{Order, Report};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
@@ -59,6 +60,8 @@ impl Process {
             expiry: None,
             max_attempts: u32::MAX,
             sequence: true,
+            pace: None,
+            max_payload: Profile::Generic.max_payload(0),
         };
         let queue = DurableQueue::new(limits, opened);
         Self {

@@ -1556,7 +1556,17 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 
 	FUNC_ENTRY;
 
-	if (addr_len >= sizeof(address.sun_path)) {
+	if (addr[0] == '@')
+	{
+		/* not a path: the number of a socket that is connected already, and ours from now on */
+		*sock = atoi(addr + 1);
+		rc = Socket_addSocket(*sock);
+		if (rc == SOCKET_ERROR)
+			rc = Socket_error("addSocket", *sock);
+		else
+			Socket_interrupt(); /* the poll under way does not know it yet */
+	}
+	else if (addr_len >= sizeof(address.sun_path)) {
 		rc = PAHO_MEMORY_ERROR;
 	}
 	else {

@@ -1,26 +1,31 @@
 //! The worker thread: carries out commands, watches tokens, names causes.
 //!
-//! It owns every Paho object and may block in Paho for as long as a name look-up takes; the
-//! event loop has its own deadlines and does not wait for it.
+//! It owns every Paho object. The event loop has its own deadlines and does not wait for it.
+//!
+//! * `dialling` is the way to a connection, `ending` the end of one.
+
+mod dialling;
+mod ending;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
-use paho_mqtt::{Error, PropertyCode, ReasonCode, ServerResponse};
+use paho_mqtt::{PropertyCode, ServerResponse};
 
-use super::diagnosis::Diagnosis;
-use super::probe;
-use super::session::{Hint, Session};
-use super::tls::Loaded;
+use super::session::{Dialled, Session};
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
-use crate::common::event_loop::{clock, wall_clock};
-use crate::common::fault::{Exit, Fault};
+use crate::common::event_loop::clock;
+use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
+use crate::common::transport::Handle;
+use crate::common::transport::bridge::Severed;
+use crate::common::transport::files::Loaded;
 
-/// What the worker is told, by the event loop and by Paho's threads.
+/// What the worker is told, by the event loop, by Paho's threads and by the connections'.
 pub(super) enum Command {
     Connect {
         generation: u64,
@@ -53,23 +58,49 @@ pub(super) enum Command {
     /// The broker said why it is about to close.
     Farewell {
         generation: u64,
+        code: u8,
         fault: Fault,
     },
+    /// There is a connection to say CONNECT on.
+    Dialled {
+        generation: u64,
+        dialled: Dialled,
+    },
+    /// There is none.
+    Undialled {
+        generation: u64,
+        dial: u64,
+        fault: Fault,
+    },
+    /// One has ended, for whichever reason.
+    Severed {
+        dial: u64,
+        severed: Severed,
+    },
 }
-
-/// Attempts given up that Paho has not ended yet, at most. Dropping one earlier leaks its
-/// socket.
-const MAX_ASIDE: usize = 8;
 
 /// How long acknowledgements may lie before they are collected, if nothing wakes the worker
 /// for more of them.
 const COLLECT: Duration = Duration::from_millis(20);
+
+/// A dial under way.
+struct Dialling {
+    generation: u64,
+    number: u64,
+    handle: Arc<Handle>,
+}
 
 pub(super) struct Worker<N> {
     config: Config,
     on_message: Option<OnMessage>,
     commands: Sender<Command>,
     notify: N,
+    dialling: Option<Dialling>,
+    dials: u64,
+    /// Threads that dial, or carry bytes.
+    threads: Arc<AtomicUsize>,
+    /// The port by which the broker was reached.
+    proven: Option<u16>,
     current: Option<Session>,
     /// Sessions that are over but must not be dropped yet.
     aside: Vec<Session>,
@@ -77,8 +108,11 @@ pub(super) struct Worker<N> {
     deadline: Option<Instant>,
     /// Files read a moment ago.
     fresh: Option<Loaded>,
+    /// What was said of a certificate that ends soon.
+    warned: Option<String>,
     v5: bool,
-    diagnosis: Diagnosis,
+    /// Where the threads of connections may run.
+    everywhere: Option<CpuSet>,
 }
 
 impl<N: Fn(Event)> Worker<N> {
@@ -95,15 +129,20 @@ impl<N: Fn(Event)> Worker<N> {
             on_message,
             commands,
             notify,
+            dialling: None,
+            dials: 0,
+            threads: Arc::default(),
+            proven: None,
             current: None,
             aside: Vec::new(),
             deadline: None,
-            diagnosis: Diagnosis::default(),
+            warned: None,
+            everywhere: None,
         }
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
-        stay_on_one_core();
+        self.everywhere = stay_on_one_core();
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = if waiting {
@@ -150,12 +189,30 @@ impl<N: Fn(Event)> Worker<N> {
             },
             Command::Wake { generation } => self.wake(generation),
             Command::Lost { generation } => self.lost(generation),
-            Command::Farewell { generation, fault } => {
+            Command::Farewell {
+                generation,
+                code,
+                fault,
+            } => {
                 if let Some(session) = self.current(generation) {
-                    session.farewell = Some(fault);
+                    session.farewell = Some((code, fault));
                     self.lost(generation);
                 }
             }
+            Command::Dialled {
+                generation,
+                dialled,
+            } => self.dialled(generation, dialled),
+            Command::Undialled {
+                generation,
+                dial,
+                fault,
+            } => {
+                if self.dialling(dial) {
+                    self.ended(generation, fault);
+                }
+            }
+            Command::Severed { dial, severed } => self.severed(dial, severed),
         }
     }
 
@@ -166,7 +223,11 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     fn ended(&self, generation: u64, fault: Fault) {
-        (self.notify)(Event::Ended { generation, fault });
+        (self.notify)(Event::Ended {
+            generation,
+            code: None,
+            fault,
+        });
     }
 
     fn connect(&mut self, generation: u64, deadline: Instant) {
@@ -179,45 +240,6 @@ impl<N: Fn(Event)> Worker<N> {
         if let Err(fault) = self.attempt(generation) {
             self.ended(generation, fault);
         }
-    }
-
-    /// Starts one attempt, with a fresh client.
-    fn attempt(&mut self, generation: u64) -> Result<(), Fault> {
-        if self.aside.iter().filter(|s| s.is_connecting()).count() >= MAX_ASIDE {
-            let endpoint = &self.config.endpoint;
-            let message = format!("{endpoint}: {MAX_ASIDE} earlier attempts are still hanging");
-            return Err(Fault::passing(Exit::Unavailable, message));
-        }
-        let loaded = self.load()?;
-        self.diagnosis
-            .before_attempt(&self.config, &loaded, self.deadline)?;
-        let session = Session::start(
-            generation,
-            &self.config,
-            &loaded,
-            self.v5,
-            self.on_message.as_ref(),
-            &self.commands,
-        )
-        .map_err(|e| {
-            let message = format!("{}: the MQTT library refuses: {e}", self.config.endpoint);
-            Fault::permanent(Exit::Config, message)
-        })?;
-        self.retire();
-        self.current = Some(session);
-        // Only now: dropping the last client would wait for Paho's threads to end.
-        self.aside.retain(Session::is_connecting);
-        self.wake(generation);
-        Ok(())
-    }
-
-    fn load(&mut self) -> Result<Loaded, Fault> {
-        let loaded = match self.fresh.take() {
-            Some(loaded) => loaded,
-            None => self.config.tls.load()?,
-        };
-        self.config.tls.check_dates(&loaded, wall_clock())?;
-        Ok(loaded)
     }
 
     fn publish(&mut self, generation: u64, messages: &[(u64, Arc<Message>)]) {
@@ -249,7 +271,7 @@ impl<N: Fn(Event)> Worker<N> {
         };
         match session.connect_result() {
             Some(Ok(response)) => return self.accepted(generation, &response),
-            Some(Err((error, hint))) => return self.failed(generation, error, hint),
+            Some(Err(error)) => return self.failed(generation, error),
             None => {}
         }
         let settled = session.take_deliveries();
@@ -270,13 +292,15 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     fn accepted(&mut self, generation: u64, response: &ServerResponse) {
-        self.diagnosis.acquit();
         let properties = response.properties();
         let number = |code| properties.get_int(code);
+        let port = self.current.as_ref().map(|session| session.way.port);
+        self.proven = port;
         (self.notify)(Event::Connected {
             generation,
             accepted: Accepted {
                 mqtt_version: if self.v5 { 5 } else { 4 },
+                port: port.unwrap_or(self.config.route.endpoint.port),
                 receive_maximum: number(PropertyCode::ReceiveMaximum)
                     .and_then(|n| u16::try_from(n).ok()),
                 maximum_packet_size: properties
@@ -286,65 +310,6 @@ impl<N: Fn(Event)> Worker<N> {
                 retain_available: number(PropertyCode::RetainAvailable) != Some(0),
             },
         });
-    }
-
-    /// The connect failed: finds the cause, or falls back to MQTT 3.1.1.
-    fn failed(&mut self, generation: u64, error: Error, hint: Hint) {
-        self.retire();
-        let speaks_older = match &error {
-            Error::ReasonCode(ReasonCode::UnsupportedProtocolVersion, _) => true,
-            // A broker of old answers with a return code of MQTT 3, which is no reason code,
-            // and Paho makes nothing of it; a name that does not resolve looks the same.
-            Error::Failure if self.v5 => match probe::resolve(&self.config.endpoint) {
-                Ok(_) => true,
-                Err(fault) => return self.ended(generation, fault),
-            },
-            _ => false,
-        };
-        if speaks_older && self.v5 && self.config.version == Version::Any {
-            self.v5 = false;
-            if let Err(fault) = self.attempt(generation) {
-                self.ended(generation, fault);
-            }
-            return;
-        }
-        let fault = self
-            .diagnosis
-            .cause(&self.config, error, hint, self.deadline);
-        self.ended(generation, fault);
-    }
-
-    /// The connection is gone.
-    fn lost(&mut self, generation: u64) {
-        let Some(session) = self.current(generation) else {
-            return;
-        };
-        if let Some(Err((error, hint))) = session.connect_result() {
-            return self.failed(generation, error, hint);
-        }
-        // Acknowledgements that came before the end count.
-        let settled = session.take_deliveries();
-        let farewell = session.farewell.take();
-        self.retire();
-        self.settle(generation, settled);
-        let fault = farewell.unwrap_or_else(|| {
-            Fault::passing(
-                Exit::Unavailable,
-                format!("{}: the connection was lost", self.config.endpoint),
-            )
-        });
-        self.ended(generation, fault);
-    }
-
-    fn abandon(&mut self, generation: u64) {
-        if let Some(session) = self.current(generation) {
-            let settled = session.take_deliveries();
-            if !session.is_connecting() {
-                session.disconnect();
-            }
-            self.retire();
-            self.settle(generation, settled);
-        }
     }
 
     /// Acknowledgements that no wake has told of.
@@ -361,12 +326,12 @@ impl<N: Fn(Event)> Worker<N> {
         self.aside.extend(self.current.take());
     }
 
-    /// An attempt that was given up has come to its end after all. If it was accepted, it
-    /// must not stay: it would take the session of the connection that follows.
+    /// Sessions that were given up come to their end.
     fn tidy(&mut self, generation: u64) {
         for session in &mut self.aside {
-            if session.generation == generation && matches!(session.connect_result(), Some(Ok(_))) {
-                session.disconnect();
+            if session.generation == generation {
+                // Whatever it says: nobody waits for it any more.
+                let _ = session.connect_result();
             }
         }
     }
@@ -374,10 +339,13 @@ impl<N: Fn(Event)> Worker<N> {
 
 /// Keeps this thread, and Paho's threads that it is going to start, on the core it is on.
 /// Paho hands every message from thread to thread under global locks; on two cores they
-/// mostly wait for each other. Where the system does not allow it, nothing is lost.
-fn stay_on_one_core() {
+/// mostly wait for each other. Where the system does not allow it, nothing is lost. Where the
+/// thread could run before comes back.
+fn stay_on_one_core() -> Option<CpuSet> {
+    let before = sched_getaffinity(Pid::from_raw(0)).ok();
     let mut here = CpuSet::new();
     if sched_getcpu().and_then(|core| here.set(core)).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &here);
     }
+    before
 }

@@ -1,36 +1,41 @@
-//! The command line that both programs share: flags as they are typed, and what they mean
-//! once checked.
+//! The flags that both programs share, as they are typed, and how they are checked.
 
-use std::ffi::OsString;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{Args, ValueEnum};
+use log::warn;
 
-use super::backoff::{Backoff, Policy};
-use super::client::tls::{self, Identity, Loaded, TlsFiles};
-use super::client::{self, Version};
-use super::connection::{Connection, Run};
-use super::endpoint::Endpoint;
-use super::escape::one_line;
-use super::fault::{Exit, Fault};
-use super::limits;
-use super::logging::Verbosity;
-use super::signals;
-use super::units::{parse_duration, parse_positive_duration};
+use super::config::ConnectionConfig;
+use crate::common::backoff::Policy;
+use crate::common::client::Version;
+use crate::common::endpoint::Endpoint;
+use crate::common::fault::Fault;
+use crate::common::logging::Verbosity;
+use crate::common::profile::{self, Profile};
+use crate::common::transport::files::{self, Pair, TlsFiles};
+use crate::common::transport::proxy::{self, Proxy};
+use crate::common::units::{parse_duration, parse_positive_duration};
 
 /// How to reach the broker, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// The broker: a host name, or mqtts://HOST:PORT, or mqtt://HOST:PORT for no TLS
+    /// The broker: a host name, or mqtts://HOST:PORT, or wss://HOST:PORT/PATH, or mqtt:// and
+    /// ws:// for no TLS; not needed if the directory of --certs has a file named endpoint
     #[arg(short, long, value_name = "HOST", visible_alias = "host")]
-    endpoint: String,
+    endpoint: Option<String>,
 
-    /// The broker's port; auto is 8883 with TLS and 1883 without
+    /// The broker's port; auto is 8883 with TLS and 1883 without, 443 for wss; for AWS IoT Core
+    /// 8883, then 443
     #[arg(short, long, value_name = "N", default_value = "auto", value_parser = parse_port)]
     port: Port,
+
+    /// A directory with CA, certificate and key under the names of the AWS console, or as
+    /// ca.pem, device.pem.crt and private.pem.key
+    #[arg(long, value_name = "DIR")]
+    certs: Option<PathBuf>,
 
     /// Trusted CAs, PEM; in the place of the system's
     #[arg(long, value_name = "FILE", aliases = ["root-ca", "rootCA", "ca", "ca_file"])]
@@ -45,11 +50,11 @@ pub struct ConnectionArgs {
     key: Option<PathBuf>,
 
     /// Accept a key file that others can read
-    #[arg(long, requires = "key")]
+    #[arg(long)]
     allow_readable_key: bool,
 
     /// The file that holds the passphrase of an encrypted key
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, value_name = "FILE")]
     key_passphrase_file: Option<PathBuf>,
 
     /// The MQTT client identifier; random if not given
@@ -95,6 +100,25 @@ pub struct ConnectionArgs {
     /// Each delay t is drawn from (1-F)*t to t
     #[arg(long, value_name = "F", default_value_t = 0.2)]
     jitter: f64,
+
+    /// The HTTP proxy to go through: http://USER:PASSWORD@HOST:PORT; default: `HTTPS_PROXY`,
+    /// unless `NO_PROXY` names the broker
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+
+    /// Whose limits to guard; default: aws for an endpoint of amazonaws.com
+    #[arg(long, value_name = "WHOSE")]
+    profile: Option<ProfileChoice>,
+
+    /// Take flags that are not given from this TOML file; its keys are their long names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProfileChoice {
+    Aws,
+    Generic,
 }
 
 /// How much to log, as typed.
@@ -122,26 +146,6 @@ impl LogArgs {
     }
 }
 
-/// How to reach the broker, checked.
-#[derive(Clone, Debug)]
-pub struct ConnectionConfig {
-    /// Where the broker is.
-    pub endpoint: Endpoint,
-    /// How long to wait for a PUBACK or SUBACK.
-    pub operation_timeout: Duration,
-    /// As [`ConnectionArgs`] has it; also the deadline for DISCONNECT.
-    pub connect_timeout: Duration,
-    /// The delays between attempts.
-    pub policy: Policy,
-    tls: TlsFiles,
-    loaded: Option<Loaded>,
-    client_id: String,
-    username: Option<String>,
-    password: Option<String>,
-    version: Version,
-    keep_alive: Duration,
-}
-
 impl ConnectionArgs {
     /// Checks values against each other and reads the files that are read once. `program`
     /// begins a random client identifier. With `go_on` TLS files that are not as they should
@@ -155,7 +159,7 @@ impl ConnectionArgs {
             Port::Auto => None,
             Port::Number(port) => Some(port),
         };
-        let endpoint = Endpoint::parse(&self.endpoint, port)?;
+        let (endpoint, profile) = self.endpoint(port)?;
         let policy = Policy::new(
             self.base_backoff,
             self.max_backoff,
@@ -164,44 +168,60 @@ impl ConnectionArgs {
         )
         .map_err(|e| Fault::usage(e.to_string()))?;
         let client_id = self.client_id.unwrap_or_else(|| random_id(program));
-        limits::check_client_id(&client_id)
-            .map_err(|e| Fault::usage(format!("--client-id {e}")))?;
+        profile
+            .check_client_id(&client_id)
+            .map_err(|e| Fault::usage(format!("--client-id {client_id:?} {e}")))?;
+        profile
+            .check_keep_alive(self.keep_alive)
+            .map_err(|e| Fault::usage(format!("--keep-alive {e}")))?;
         for (flag, given) in [
+            ("--certs", self.certs.is_some()),
             ("--cafile", self.cafile.is_some()),
             ("--cert", self.cert.is_some()),
         ] {
             if given && !endpoint.tls {
                 return Err(Fault::usage(format!(
-                    "{flag} has no use with mqtt://, which is MQTT without TLS; use mqtts://"
+                    "{flag} has no use without TLS; use mqtts:// or wss:// in --endpoint"
                 )));
             }
         }
-        let tls = TlsFiles {
-            cafile: self.cafile,
-            identity: self.cert.zip(self.key).map(|(cert, key)| Identity {
-                cert,
-                key,
-                passphrase_file: self.key_passphrase_file,
-                allow_readable_key: self.allow_readable_key,
-            }),
-        };
-        for path in tls.paths() {
-            check_path(path)?;
+        if self.certs.is_none() && self.key.is_none() {
+            for (flag, given) in [
+                ("--allow-readable-key", self.allow_readable_key),
+                ("--key-passphrase-file", self.key_passphrase_file.is_some()),
+            ] {
+                if given {
+                    return Err(Fault::usage(format!("{flag} needs --key, or --certs")));
+                }
+            }
         }
-        let loaded = match tls.load() {
+        let proxy = find_proxy(self.proxy.as_deref(), &endpoint.host)?;
+        let files = TlsFiles {
+            certs: self.certs,
+            cafile: self.cafile,
+            pair: self
+                .cert
+                .zip(self.key)
+                .map(|(cert, key)| Pair { cert, key }),
+            passphrase_file: self.key_passphrase_file,
+            allow_readable_key: self.allow_readable_key,
+        };
+        let loaded = match files.load() {
             Err(_) if go_on => None,
             loaded => Some(loaded?),
         };
         let password = match &self.password_file {
-            Some(file) => Some(tls::read_secret(file, "--password-file")?),
+            Some(file) => Some(files::read_secret(file, "--password-file")?),
             None => None,
         };
         Ok(ConnectionConfig {
             endpoint,
+            profile,
+            proxy,
             operation_timeout: self.operation_timeout,
             connect_timeout: self.connect_timeout,
             policy,
-            tls,
+            files,
             loaded,
             client_id,
             username: self.username,
@@ -210,111 +230,69 @@ impl ConnectionArgs {
             keep_alive: self.keep_alive,
         })
     }
+
+    /// Where the broker is, and whose limits that brings. The name may stand beside the
+    /// certificates, where `scripts/provision-thing` writes it.
+    fn endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
+        let beside = || {
+            let file = self.certs.as_ref()?.join("endpoint");
+            let text = fs::read_to_string(file).ok()?;
+            Some(text.trim().to_owned())
+        };
+        let Some(text) = self.endpoint.clone().or_else(beside) else {
+            return Err(Fault::usage(
+                "--endpoint is missing: give the broker's host name, or --certs with a directory \
+                 that has a file named endpoint; see --help",
+            ));
+        };
+        let endpoint = Endpoint::parse(&text, port)?;
+        let profile = match self.profile {
+            Some(ProfileChoice::Aws) => Profile::Aws,
+            Some(ProfileChoice::Generic) => Profile::Generic,
+            None => Profile::of(&endpoint.host),
+        };
+        if let Some(hint) = profile::hint(&endpoint.host) {
+            warn!("--endpoint {hint}");
+        }
+        let endpoint = match profile {
+            Profile::Aws => endpoint.at_aws(port.is_none() && !names_port(&text)),
+            Profile::Generic => endpoint,
+        };
+        Ok((endpoint, profile))
+    }
 }
 
-impl ConnectionConfig {
-    /// A connection that has not been started.
-    #[must_use]
-    pub fn connection(&self, run: Run) -> Connection {
-        let host = self.endpoint.to_string();
-        Connection::new(host, run, self.connect_timeout, Backoff::new(self.policy))
-    }
-
-    /// What the client needs. `sequence` is whether what is published carries `seq`.
-    #[must_use]
-    pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {
-        client::Config {
-            endpoint: self.endpoint.clone(),
-            tls: self.tls.clone(),
-            loaded: self.loaded.clone(),
-            client_id: self.client_id.clone(),
-            username: self.username.clone(),
-            password: self.password.clone(),
-            version: self.version,
-            keep_alive: self.keep_alive,
-            connect_timeout: self.connect_timeout,
-            max_in_flight,
-            sequence,
-        }
-    }
+/// Whether an endpoint as typed ends with a port.
+fn names_port(text: &str) -> bool {
+    let after = text.rsplit_once("://").map_or(text, |(_, rest)| rest);
+    let host = after.split('/').next().unwrap_or(after);
+    host.rsplit_once(':')
+        .is_some_and(|(before, _)| !before.contains(':') || before.ends_with(']'))
 }
 
-/// How durations and sizes are written, for the end of the help.
-pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
-     1MiB, 1GB.";
-
-/// A whole program: parses the command line, runs, and ends with the exit code. A fault is
-/// one line on standard error.
-pub fn main<T: Parser>(
-    program: &str,
-    run: impl FnOnce(T) -> anyhow::Result<Exit>,
-) -> std::process::ExitCode {
-    client::init();
-    signals::survive_file_size_limit();
-    let exit = match parse(std::env::args_os()) {
-        Ok(Parsed::Run(args)) => run(args),
-        Ok(Parsed::Show(text)) => {
-            // A reader that has seen enough is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
-            Ok(Exit::Success)
-        }
-        Err(fault) => Err(fault.into()),
+/// The proxy of the flag, or of the environment, unless the environment exempts the host.
+fn find_proxy(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
+    let variable = |names: [&str; 2]| {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        names.into_iter().find_map(set)
     };
-    let exit = exit.unwrap_or_else(|error| {
-        // Without standard error there is only the exit code.
-        let _ = writeln!(
-            io::stderr(),
-            "{program}: {}",
-            one_line(&format!("{error:#}"))
-        );
-        // What has no code of its own comes from the operating system.
-        error
-            .downcast_ref::<Fault>()
-            .map_or(Exit::Io, |fault| fault.exit)
-    });
-    exit.code().into()
-}
-
-/// What the command line came to.
-enum Parsed<T> {
-    /// Flags to run with.
-    Run(T),
-    /// Help or version, for standard output.
-    Show(String),
-}
-
-/// Parses a command line. clap's errors, which span lines, become one.
-fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T>, Fault> {
-    use clap::error::ErrorKind;
-    let version = format!(
-        "{} ({})",
-        env!("CARGO_PKG_VERSION"),
-        client::library_versions()
-    );
-    let mut command = T::command().version(version);
-    let parsed = command
-        .try_get_matches_from_mut(args)
-        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
-    match parsed {
-        Ok(parsed) => Ok(Parsed::Run(parsed)),
-        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            Ok(Parsed::Show(e.render().to_string()))
+    let (text, origin) = match flag {
+        Some("") => return Ok(None),
+        Some(text) => (text.to_owned(), "--proxy"),
+        None => {
+            let exempt = variable(["NO_PROXY", "no_proxy"]);
+            if exempt.is_some_and(|list| proxy::is_exempt(&list, host)) {
+                return Ok(None);
+            }
+            match variable(["HTTPS_PROXY", "https_proxy"]) {
+                Some(text) => (text, "HTTPS_PROXY"),
+                None => return Ok(None),
+            }
         }
-        Err(e) => Err(Fault::usage(flatten(&e.render().to_string()))),
-    }
-}
-
-/// `error: A\n\n  tip: B\n\nUsage: …` as `A; tip: B; see --help`.
-fn flatten(rendered: &str) -> String {
-    let text = rendered.split("\nUsage:").next().unwrap_or(rendered);
-    let text = text.split("\nFor more information").next().unwrap_or(text);
-    let mut parts: Vec<String> = Vec::new();
-    for paragraph in text.trim().trim_start_matches("error: ").split("\n\n") {
-        let words: Vec<&str> = paragraph.split_whitespace().collect();
-        parts.push(words.join(" "));
-    }
-    parts.push("see --help".into());
-    parts.join("; ")
+    };
+    Proxy::parse(&text)
+        .map(Some)
+        .map_err(|why| Fault::usage(format!("{origin} {why}")))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -347,17 +325,6 @@ fn parse_keep_alive(text: &str) -> Result<Duration, String> {
         return Err("must be whole seconds from 1 to 65535".into());
     }
     Ok(keep_alive)
-}
-
-/// Paho takes paths as C strings of UTF-8.
-fn check_path(path: &Path) -> Result<(), Fault> {
-    match path.to_str() {
-        Some(_) => Ok(()),
-        None => Err(Fault::permanent(
-            Exit::NoInput,
-            format!("{}: the path is not UTF-8; rename it", path.display()),
-        )),
-    }
 }
 
 /// A client identifier that no other run has.

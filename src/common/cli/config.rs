@@ -1,0 +1,87 @@
+//! How to reach the broker, checked: what the shared flags came to.
+
+use std::time::Duration;
+
+use crate::common::backoff::{Backoff, Policy};
+use crate::common::client::{self, Version};
+use crate::common::connection::{Connection, Run, Terms};
+use crate::common::endpoint::Endpoint;
+use crate::common::pattern::Patterns;
+use crate::common::profile::Profile;
+use crate::common::transport::Route;
+use crate::common::transport::files::{Loaded, TlsFiles};
+use crate::common::transport::proxy::Proxy;
+
+/// How to reach the broker, checked.
+#[derive(Clone, Debug)]
+pub struct ConnectionConfig {
+    /// Where the broker is.
+    pub endpoint: Endpoint,
+    /// Whose limits are guarded.
+    pub profile: Profile,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+    /// Certificate, key and CA.
+    pub files: TlsFiles,
+    /// The MQTT client identifier.
+    pub client_id: String,
+    /// How long to wait for a PUBACK or SUBACK.
+    pub operation_timeout: Duration,
+    /// One deadline over name look-up, TCP, TLS and CONNACK; also for DISCONNECT.
+    pub connect_timeout: Duration,
+    /// The delays between attempts.
+    pub policy: Policy,
+    pub(super) loaded: Option<Loaded>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) version: Version,
+    pub(super) keep_alive: Duration,
+}
+
+impl ConnectionConfig {
+    /// A connection that has not been started.
+    #[must_use]
+    pub fn connection(&self, run: Run) -> Connection {
+        let terms = Terms {
+            host: self.endpoint.to_string(),
+            run,
+            connect_timeout: self.connect_timeout,
+            interval: self.profile.connect_interval(),
+        };
+        Connection::new(terms, Backoff::new(self.policy))
+    }
+
+    /// What the client needs. `sequence` is whether what is published carries `seq`.
+    #[must_use]
+    pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {
+        client::Config {
+            route: self.route(),
+            files: self.files.clone(),
+            loaded: self.loaded.clone(),
+            client_id: self.client_id.clone(),
+            username: self.username.clone(),
+            password: self.password.clone(),
+            version: self.version,
+            keep_alive: self.keep_alive,
+            connect_timeout: self.connect_timeout,
+            max_expiry: self.profile.max_expiry(),
+            max_in_flight,
+            sequence,
+        }
+    }
+
+    /// What the ends of connections have said so far: nothing.
+    #[must_use]
+    pub fn patterns(&self) -> Patterns {
+        Patterns::new(self.endpoint.to_string(), self.client_id.clone())
+    }
+
+    /// The way to the broker.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        Route {
+            endpoint: self.endpoint.clone(),
+            proxy: self.proxy.clone(),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What the environment and a configuration file add to the command line.
+//!
+//! Precedence: flag, then the variable `IOT_NAME`, then the file. A value from below becomes a
+//! flag in front of the others, so that it is checked and refused as they are; one that does
+//! not go together with what stands above it is left out. Who wins is decided here, what a
+//! value means is not.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use toml::{Table, Value};
+
+use crate::common::fault::{Exit, Fault};
+
+/// A command line with everything on it.
+pub(super) struct Layered {
+    /// The arguments, the program's name first.
+    pub(super) args: Vec<OsString>,
+    /// Flags that were not typed, and where they come from.
+    pub(super) origins: Vec<(String, String)>,
+}
+
+/// One value from below.
+struct Found {
+    /// The flag's long name.
+    long: String,
+    values: Vec<OsString>,
+    origin: String,
+}
+
+/// Adds to `args`, the program's name included, what the environment and the file say.
+///
+/// # Errors
+///
+/// A fault that names the variable, or the file and the key.
+pub(super) fn apply(
+    command: &Command,
+    args: Vec<OsString>,
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Layered, Fault> {
+    let mut lenient = command.clone().ignore_errors(true);
+    let Ok(matches) = lenient.try_get_matches_from_mut(&args) else {
+        // Help, or something for the real parser to refuse.
+        return Ok(untouched(args));
+    };
+    lenient.build();
+    let (target, matches, depth) = deepest(&lenient, &matches);
+    let mut given: BTreeSet<String> = flags(target)
+        .map(|arg| arg.get_id().to_string())
+        .filter(|id| is_typed(matches, id))
+        .collect();
+    let env: Vec<(OsString, OsString)> = env.collect();
+    let mut below = Vec::new();
+    for found in from_environment(target, &env)? {
+        merge(target, &mut given, &mut below, found);
+    }
+    for found in from_file(&lenient, target, matches, &env)? {
+        merge(target, &mut given, &mut below, found);
+    }
+    Ok(insert(args, depth, below))
+}
+
+fn untouched(args: Vec<OsString>) -> Layered {
+    Layered {
+        args,
+        origins: Vec::new(),
+    }
+}
+
+/// The subcommand that was asked for, its matches, and how many words name it.
+fn deepest<'a>(
+    command: &'a Command,
+    matches: &'a ArgMatches,
+) -> (&'a Command, &'a ArgMatches, usize) {
+    let (mut target, mut inner, mut depth) = (command, matches, 0);
+    while let Some((name, below)) = inner.subcommand()
+        && let Some(sub) = target.find_subcommand(name)
+    {
+        (target, inner, depth) = (sub, below, depth + 1);
+    }
+    (target, inner, depth)
+}
+
+/// The flags that can come from below.
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    let not_below = ["help", "version", "config"];
+    command.get_arguments().filter(move |arg| {
+        arg.get_long()
+            .is_some_and(|long| !not_below.contains(&long))
+    })
+}
+
+fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    // An argument that this command does not have was not typed.
+    matches.try_contains_id(id).is_ok()
+        && matches.value_source(id) == Some(ValueSource::CommandLine)
+}
+
+/// `client-id` as `IOT_CLIENT_ID`.
+fn variable(long: &str) -> String {
+    format!("IOT_{}", long.to_uppercase().replace('-', "_"))
+}
+
+fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<Vec<Found>, Fault> {
+    let mut found = Vec::new();
+    for arg in flags(command) {
+        let long = arg.get_long().unwrap_or_default();
+        let name = variable(long);
+        let value = env
+            .iter()
+            .find(|(n, v)| n == name.as_str() && !v.is_empty());
+        let Some((_, value)) = value else { continue };
+        let values = if takes_value(arg) {
+            vec![value.clone()]
+        } else {
+            match value.to_str().map(str::to_ascii_lowercase).as_deref() {
+                Some("1" | "true" | "yes" | "on") => Vec::new(),
+                Some("0" | "false" | "no" | "off") => continue,
+                _ => {
+                    return Err(Fault::usage(format!(
+                        "{name}={}: must be true or false",
+                        value.display()
+                    )));
+                }
+            }
+        };
+        found.push(Found {
+            long: long.to_owned(),
+            values,
+            origin: name,
+        });
+    }
+    Ok(found)
+}
+
+fn from_file(
+    root: &Command,
+    target: &Command,
+    matches: &ArgMatches,
+    env: &[(OsString, OsString)],
+) -> Result<Vec<Found>, Fault> {
+    let has_file = target.get_arguments().any(|arg| arg.get_id() == "config");
+    let typed = has_file
+        .then(|| matches.get_raw("config").and_then(|mut raw| raw.next()))
+        .flatten();
+    let variable = env
+        .iter()
+        .find(|(name, value)| name == "IOT_CONFIG" && !value.is_empty());
+    let named = typed.or(variable
+        .filter(|_| has_file)
+        .map(|(_, value)| value.as_os_str()));
+    match named {
+        Some(path) => read(Path::new(path), root, target),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fault> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let message = format!("{shown}: --config cannot be read: {e}; check the path");
+        Fault::permanent(Exit::NoInput, message)
+    })?;
+    let wrong = |why: String| Fault::permanent(Exit::Config, format!("{shown}: {why}"));
+    let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
+        wrong(format!(
+            "--config is not TOML: {}",
+            e.to_string().replace('\n', " ").trim()
+        ))
+    })?;
+    let program = root.get_name().to_owned();
+    let mut known: BTreeSet<&str> = flags(root)
+        .chain(flags(target))
+        .filter_map(Arg::get_long)
+        .collect();
+    known.remove("config");
+    let own = match table.remove(&program) {
+        None => Table::new(),
+        Some(Value::Table(own)) => own,
+        Some(_) => return Err(wrong(format!("{program} must be a table: [{program}]"))),
+    };
+    // The other program's own table is the other program's business.
+    table.retain(|key, value| !(OTHERS.contains(&key) && value.is_table()));
+    let mut found = Vec::new();
+    for (key, value) in own.into_iter().chain(table) {
+        if !known.contains(key.as_str()) {
+            return Err(wrong(unknown(&key, &known)));
+        }
+        let Some(arg) = flags(target).find(|arg| arg.get_long() == Some(&key)) else {
+            continue;
+        };
+        let values = values(arg, &value).map_err(|why| wrong(format!("{key} {why}")))?;
+        found.extend(values.map(|values| Found {
+            long: key,
+            values,
+            origin: shown.to_string(),
+        }));
+    }
+    Ok(found)
+}
+
+/// The programs that may share a file.
+const OTHERS: [&str; 2] = ["publisher", "subscriber"];
+
+/// What to say of a key that nobody knows.
+fn unknown(key: &str, known: &BTreeSet<&str>) -> String {
+    let plain = key.to_lowercase().replace('_', "-");
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(&plain, name), *name))
+        .min()
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
+    let tip = match nearest {
+        Some((_, name)) => format!("did you mean {name}?"),
+        None => "its keys are the long names of flags, see --help".into(),
+    };
+    format!(
+        "unknown key {key}; {tip} (what only one program knows belongs under [publisher] or \
+         [subscriber])"
+    )
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+/// The values of a flag; none if it is not set at all.
+fn values(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, String> {
+    let several = matches!(arg.get_action(), ArgAction::Append) || is_last(arg);
+    match value {
+        Value::Boolean(set) if !takes_value(arg) => Ok(set.then(Vec::new)),
+        _ if !takes_value(arg) => Err("must be true or false".into()),
+        Value::Array(items) if several => {
+            let texts: Result<Vec<OsString>, String> = items.iter().map(text).collect();
+            Ok(Some(texts?))
+        }
+        value => Ok(Some(vec![text(value)?])),
+    }
+}
+
+fn text(value: &Value) -> Result<OsString, String> {
+    match value {
+        Value::String(text) => Ok(text.into()),
+        Value::Integer(number) => Ok(number.to_string().into()),
+        Value::Float(number) => Ok(number.to_string().into()),
+        _ => Err("must be a text or a number".into()),
+    }
+}
+
+/// Whether the flag takes everything that follows.
+fn is_last(arg: &Arg) -> bool {
+    arg.get_num_args()
+        .is_some_and(|range| range.max_values() > 1)
+}
+
+/// Takes a value from below, unless something above it is in its way.
+fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>, found: Found) {
+    let Some(arg) = flags(command).find(|arg| arg.get_long() == Some(&found.long)) else {
+        return;
+    };
+    let id = arg.get_id();
+    let rivals = command
+        .get_groups()
+        .filter(|group| group.get_args().any(|member| member == id))
+        .flat_map(|group| group.get_args().map(ToString::to_string));
+    let conflicts = command.get_arg_conflicts_with(arg);
+    let conflicts = conflicts.iter().map(|other| other.get_id().to_string());
+    if rivals
+        .chain(conflicts)
+        .chain([id.to_string()])
+        .any(|other| given.contains(&other))
+    {
+        return;
+    }
+    given.insert(id.to_string());
+    below.push(found);
+}
+
+/// Puts flags in front of those that were typed; one that takes all that follows, behind them.
+fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Layered {
+    let mut front = Vec::new();
+    let mut back = Vec::new();
+    let mut origins = Vec::new();
+    for Found {
+        long,
+        values,
+        origin,
+    } in below
+    {
+        let flag = format!("--{long}");
+        if values.is_empty() {
+            front.push(flag.clone().into());
+        } else if long == "exec" {
+            back.push(flag.clone().into());
+            back.extend(values);
+        } else {
+            front.extend(values.iter().map(|value| joined(&flag, value)));
+        }
+        origins.push((flag, origin));
+    }
+    let split = (1 + depth).min(args.len());
+    let mut all: Vec<OsString> = args;
+    let typed = all.split_off(split);
+    all.extend(front);
+    all.extend(typed);
+    all.extend(back);
+    Layered { args: all, origins }
+}
+
+fn joined(flag: &str, value: &OsStr) -> OsString {
+    let mut joined = OsString::from(flag);
+    joined.push("=");
+    joined.push(value);
+    joined
+}

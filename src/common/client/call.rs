@@ -1,0 +1,97 @@
+//! One call to the broker, on a thread of its own: dials, hands the connection over, and carries
+//! what is said on it until its end.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::Config;
+use super::session::Dialled;
+use super::worker::Command;
+use crate::common::fault::{Exit, Fault};
+use crate::common::transport::files::Loaded;
+use crate::common::transport::{self, Handle, bridge};
+
+/// A dial ends so long before the attempt is given up, so that its cause is heard in time.
+fn margin(timeout: Duration) -> Duration {
+    (timeout / 20).min(Duration::from_millis(100))
+}
+
+/// A dial, on a thread of its own.
+pub(super) struct Call {
+    pub(super) generation: u64,
+    pub(super) number: u64,
+    pub(super) handle: Arc<Handle>,
+    pub(super) commands: Sender<Command>,
+    pub(super) config: Config,
+    pub(super) loaded: Loaded,
+    pub(super) first: Option<u16>,
+    pub(super) deadline: Instant,
+    pub(super) threads: Arc<AtomicUsize>,
+}
+
+impl Call {
+    /// Dials, hands the connection over, and carries what is said on it until its end.
+    pub(super) fn make(self) {
+        self.connect();
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn connect(&self) {
+        let route = &self.config.route;
+        let deadline = self
+            .deadline
+            .checked_sub(margin(self.config.connect_timeout));
+        let follow = &mut |_: &_, _| {};
+        let dialled = transport::dial(
+            route,
+            &self.loaded,
+            self.first,
+            deadline.unwrap_or(self.deadline),
+            &self.handle,
+            follow,
+        );
+        let connected = match dialled {
+            Ok(connected) => connected,
+            Err(failed) => return self.undialled(failed.fault),
+        };
+        let (ours, theirs) = match UnixStream::pair() {
+            Ok(pair) => pair,
+            Err(e) => {
+                let message = format!("{}: no socket to carry on with: {e}", connected.way);
+                return self.undialled(Fault::passing(Exit::Io, message));
+            }
+        };
+        let certified = self.loaded.has_certificate();
+        self.tell(Command::Dialled {
+            generation: self.generation,
+            dialled: Dialled {
+                number: self.number,
+                way: connected.way.clone(),
+                certified,
+                socket: theirs.into(),
+                handle: Arc::clone(&self.handle),
+            },
+        });
+        let severed = bridge::carry(connected, certified, &ours, &self.handle);
+        self.tell(Command::Severed {
+            dial: self.number,
+            severed,
+        });
+    }
+
+    fn undialled(&self, fault: Fault) {
+        self.tell(Command::Undialled {
+            generation: self.generation,
+            dial: self.number,
+            fault,
+        });
+    }
+
+    fn tell(&self, command: Command) {
+        // Without a worker the process is ending.
+        let _ = self.commands.send(command);
+    }
+}

@@ -1,0 +1,142 @@
+//! From the wish for a connection to a CONNECT on it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use log::warn;
+use nix::sched::sched_setaffinity;
+use nix::unistd::Pid;
+
+use super::{Dialling, Worker};
+use crate::common::client::Event;
+use crate::common::client::call::Call;
+use crate::common::client::session::{Dialled, Session};
+use crate::common::event_loop::{clock, wall_clock};
+use crate::common::fault::{Exit, Fault};
+use crate::common::transport::Handle;
+use crate::common::transport::bridge::Severed;
+use crate::common::transport::files::Loaded;
+
+/// Connections given up that have not come to their end yet, at most: a name look-up cannot be
+/// cut short.
+const MAX_ASIDE: usize = 8;
+
+impl<N: Fn(Event)> Worker<N> {
+    /// Starts one attempt: a thread that dials, and then carries what is said.
+    pub(super) fn attempt(&mut self, generation: u64) -> Result<(), Fault> {
+        let endpoint = self.config.route.endpoint.clone();
+        if self.threads.load(Ordering::Relaxed) >= MAX_ASIDE {
+            let message = format!("{endpoint}: {MAX_ASIDE} earlier attempts are still hanging");
+            return Err(Fault::passing(Exit::Unavailable, message));
+        }
+        let no_threads = |e| {
+            Fault::passing(
+                Exit::Io,
+                format!("{endpoint}: no thread to connect with: {e}"),
+            )
+        };
+        let loaded = self.load()?;
+        self.give_up_dialling();
+        self.dials += 1;
+        let handle = Arc::new(Handle::default());
+        let call = Call {
+            generation,
+            number: self.dials,
+            handle: Arc::clone(&handle),
+            commands: self.commands.clone(),
+            config: self.config.clone(),
+            loaded,
+            first: self.proven,
+            deadline: self.deadline.unwrap_or_else(clock),
+            threads: Arc::clone(&self.threads),
+        };
+        let everywhere = self.everywhere;
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let spawned = std::thread::Builder::new()
+            .name("connection".into())
+            .spawn(move || {
+                if let Some(cores) = everywhere {
+                    let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+                }
+                call.make();
+            });
+        if let Err(e) = spawned {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            return Err(no_threads(e));
+        }
+        self.dialling = Some(Dialling {
+            generation,
+            number: self.dials,
+            handle,
+        });
+        Ok(())
+    }
+
+    /// Whether this is the dial that is waited for; it is not any more.
+    pub(super) fn dialling(&mut self, number: u64) -> bool {
+        self.dialling.take_if(|d| d.number == number).is_some()
+    }
+
+    pub(super) fn give_up_dialling(&mut self) {
+        if let Some(dialling) = self.dialling.take() {
+            dialling.handle.cancel();
+        }
+    }
+
+    /// There is a connection: says CONNECT on it, with a fresh client.
+    pub(super) fn dialled(&mut self, generation: u64, dialled: Dialled) {
+        if !self.dialling(dialled.number) {
+            return;
+        }
+        let way = dialled.way.clone();
+        let session = Session::start(
+            generation,
+            dialled,
+            &self.config,
+            self.v5,
+            self.on_message.as_ref(),
+            &self.commands,
+        );
+        match session {
+            Ok(session) => {
+                self.retire();
+                self.current = Some(session);
+                // Only now: dropping the last client would wait for Paho's threads to end.
+                self.aside.retain(Session::is_connecting);
+                self.wake(generation);
+            }
+            Err(e) => {
+                let message = format!("{way}: the MQTT library refuses: {e}");
+                self.ended(generation, Fault::permanent(Exit::Config, message));
+            }
+        }
+    }
+
+    /// A connection has ended; the client on it is about to notice.
+    pub(super) fn severed(&mut self, dial: u64, severed: Severed) {
+        if let Some(session) = &mut self.current
+            && session.dial == dial
+        {
+            session.severed = Some(severed);
+            let generation = session.generation;
+            self.wake(generation);
+        }
+    }
+
+    pub(super) fn load(&mut self) -> Result<Loaded, Fault> {
+        let loaded = match self.fresh.take() {
+            Some(loaded) => loaded,
+            None => self.config.files.load()?,
+        };
+        let now = wall_clock();
+        loaded.check_dates(now)?;
+        let warning = loaded.ends_soon(now);
+        if warning != self.warned {
+            if let Some(warning) = &warning {
+                warn!("{warning}");
+            }
+            self.warned = warning;
+        }
+        Ok(loaded)
+    }
+}

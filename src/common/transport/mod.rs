@@ -1,0 +1,356 @@
+//! The way to the broker: name look-up, TCP, proxy, TLS, WebSocket, one after the other,
+//! and what was met at each. The only room that names `openssl` and `tungstenite`.
+//!
+//! What comes out is a stream of bytes to somebody who speaks MQTT; what they say is the
+//! client library's business, which is given the other end of a local socket ([`bridge`]).
+//! Because the steps are ours, each failure has its cause at hand, and one deadline covers
+//! them all.
+//!
+//! * `tcp` looks the name up and connects;
+//! * `proxy` goes through an HTTP proxy, `websocket` through a web server;
+//! * `tls` shakes hands, and turns alerts into faults; `files` loads certificate, key and CA;
+//! * `found` finds these files in a directory;
+//! * `bridge` carries bytes between the broker and the client library.
+
+pub mod bridge;
+pub mod files;
+mod found;
+pub mod proxy;
+mod tcp;
+mod tls;
+mod websocket;
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use openssl::ssl::SslStream;
+
+use super::endpoint::Endpoint;
+use super::event_loop::clock;
+use super::fault::{Exit, Fault};
+use files::Loaded;
+use proxy::Proxy;
+pub use tls::Facts;
+use websocket::WebSocket;
+
+/// Prepares OpenSSL so that leaving the process does not race its clean-up against other
+/// threads. Call it once, before anything else touches OpenSSL.
+pub fn init() {
+    openssl::init();
+}
+
+/// The TLS library in use, as `--version` names it.
+#[must_use]
+pub fn library_version() -> &'static str {
+    openssl::version::version()
+}
+
+/// What is needed to get to the broker.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+}
+
+/// The steps of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The name look-up.
+    Dns,
+    /// The TCP connection, to the broker or to the proxy.
+    Tcp,
+    /// The tunnel through the proxy.
+    Proxy,
+    /// The TLS handshake.
+    Tls,
+    /// The WebSocket handshake.
+    WebSocket,
+}
+
+/// A step that went well, for whoever wants to follow.
+#[derive(Clone, Debug)]
+pub enum Passed {
+    /// The host has these addresses.
+    Resolved(Vec<SocketAddr>),
+    /// This one answered.
+    Connected(SocketAddr),
+    /// The proxy has made the tunnel.
+    Tunnelled,
+    /// TLS is up.
+    Secured(Facts),
+    /// The WebSocket is open.
+    Upgraded,
+}
+
+/// A step that went wrong.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Which one.
+    pub step: Step,
+    /// On which way.
+    pub way: Endpoint,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// The byte stream below a WebSocket, or below MQTT itself.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<SslStream<TcpStream>>),
+}
+
+/// A stream of bytes to the broker.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    Bytes(Stream),
+    WebSocket(Box<WebSocket>),
+}
+
+/// A connection to something that should be an MQTT broker.
+#[derive(Debug)]
+pub struct Connected {
+    /// By which way.
+    pub way: Endpoint,
+    pub(crate) wire: Wire,
+}
+
+/// A hold on a dial, or on the connection that came of it, from another thread.
+#[derive(Debug, Default)]
+pub struct Handle {
+    inner: Mutex<Held>,
+    heard: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    cancelled: bool,
+    stream: Option<TcpStream>,
+}
+
+impl Handle {
+    /// Closes what there is, and whatever may still come of the dial.
+    pub fn cancel(&self) {
+        let mut held = self.held();
+        held.cancelled = true;
+        if let Some(stream) = held.stream.take() {
+            // One that is closed already is as it should be.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.held().cancelled
+    }
+
+    /// Whether the broker has said anything at all.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, stream: &TcpStream) -> io::Result<()> {
+        let handle = stream.try_clone()?;
+        let mut held = self.held();
+        if held.cancelled {
+            let _ = handle.shutdown(Shutdown::Both);
+        } else {
+            held.stream = Some(handle);
+        }
+        Ok(())
+    }
+}
+
+/// Goes to the broker, by the ways of the route in turn; `first` is the port of the way to
+/// begin with. A way that does not answer leaves time for the next one. Blocks until the
+/// deadline at most, and for as long as the name look-up takes.
+///
+/// # Errors
+///
+/// Where it failed; if there was more than one way, on the first, and what the others met.
+pub fn dial(
+    route: &Route,
+    loaded: &Loaded,
+    first: Option<u16>,
+    deadline: Instant,
+    handle: &Handle,
+    report: &mut dyn FnMut(&Endpoint, Passed),
+) -> Result<Connected, Failed> {
+    let mut ways = route.endpoint.ways();
+    if let Some(at) = ways.iter().position(|way| Some(way.port) == first) {
+        ways.rotate_left(at);
+    }
+    let mut failed: Option<Failed> = None;
+    let count = ways.len();
+    for (index, way) in ways.into_iter().enumerate() {
+        let left = deadline.saturating_duration_since(clock());
+        let share = left / u32::try_from(count - index).unwrap_or(1);
+        let dial = Dial {
+            route,
+            loaded,
+            way: &way,
+            deadline: clock() + share,
+            handle,
+        };
+        match dial.go(report) {
+            Ok(wire) => return Ok(Connected { way, wire }),
+            Err((step, fault)) => {
+                let goes_on = step != Step::Dns && !fault.permanent && !handle.is_cancelled();
+                failed = Some(match failed.take() {
+                    None => Failed { step, way, fault },
+                    Some(first) => first.and_then(&fault),
+                });
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    // There is always one way at least.
+    Err(failed.unwrap_or_else(|| Failed {
+        step: Step::Dns,
+        way: route.endpoint.clone(),
+        fault: Fault::passing(Exit::Unavailable, "no way to the broker"),
+    }))
+}
+
+impl Failed {
+    /// The same, with what the next way met. A fault that no retry can cure is the one to
+    /// mend, whichever way it was met on.
+    fn and_then(self, next: &Fault) -> Self {
+        let (first, then) = (&self.fault, next);
+        let fault = Fault {
+            exit: first.exit.or_worse(then.exit),
+            permanent: then.permanent,
+            message: format!("{first}; nor does the other way work: {then}"),
+        };
+        Self { fault, ..self }
+    }
+}
+
+/// One way, once.
+struct Dial<'a> {
+    route: &'a Route,
+    loaded: &'a Loaded,
+    way: &'a Endpoint,
+    deadline: Instant,
+    handle: &'a Handle,
+}
+
+type Progress<'a> = &'a mut dyn FnMut(&Endpoint, Passed);
+
+impl Dial<'_> {
+    fn go(&self, report: Progress<'_>) -> Result<Wire, (Step, Fault)> {
+        let way = self.way;
+        let proxy = self.route.proxy.as_ref();
+        let (host, port) = match proxy {
+            Some(proxy) => (proxy.host.as_str(), proxy.port),
+            None => (way.host.as_str(), way.port),
+        };
+        let addresses = tcp::resolve(host, port, proxy.is_some()).map_err(at(Step::Dns))?;
+        report(way, Passed::Resolved(addresses.clone()));
+        let (mut stream, address) =
+            tcp::connect(&addresses, host, port, self.deadline, proxy).map_err(at(Step::Tcp))?;
+        self.handle
+            .watch(&stream)
+            .map_err(|e| (Step::Tcp, tcp::fault(host, port, &e, proxy)))?;
+        report(way, Passed::Connected(address));
+        if let Some(proxy) = proxy {
+            self.limit(&stream);
+            proxy::tunnel(&mut stream, proxy, way).map_err(at(Step::Proxy))?;
+            report(way, Passed::Tunnelled);
+        }
+        let stream = if way.tls {
+            self.limit(&stream);
+            let (tls, facts) = tls::handshake(way, self.loaded, stream).map_err(at(Step::Tls))?;
+            report(way, Passed::Secured(facts));
+            Stream::Tls(Box::new(tls))
+        } else {
+            Stream::Plain(stream)
+        };
+        let wire = match &way.websocket {
+            None => Wire::Bytes(stream),
+            Some(path) => {
+                self.limit(stream.tcp());
+                let certified = self.loaded.has_certificate();
+                let socket =
+                    WebSocket::open(way, certified, path, stream).map_err(at(Step::WebSocket))?;
+                report(way, Passed::Upgraded);
+                Wire::WebSocket(Box::new(socket))
+            }
+        };
+        Ok(wire)
+    }
+
+    /// No read or write of the steps to come blocks beyond the deadline. Each of them is one
+    /// or two; a peer that sends a byte at a time is the event loop's to give up.
+    fn limit(&self, stream: &TcpStream) {
+        let left = self.deadline.saturating_duration_since(clock());
+        let left = Some(left.max(Duration::from_millis(1)));
+        // Only a limit of zero is refused.
+        let _ = stream.set_read_timeout(left);
+        let _ = stream.set_write_timeout(left);
+    }
+}
+
+fn at(step: Step) -> impl Fn(Fault) -> (Step, Fault) {
+    move |fault| (step, fault)
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref(),
+        }
+    }
+
+    /// Says goodbye, as far as that is possible at once.
+    fn close(&mut self) {
+        if let Stream::Tls(stream) = self {
+            // The peer may be gone, and need not answer.
+            let _ = stream.shutdown();
+        }
+        let _ = self.tcp().shutdown(Shutdown::Write);
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp().as_fd()
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

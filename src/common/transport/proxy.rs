@@ -1,0 +1,323 @@
+//! An HTTP proxy between us and the broker: which one, for which hosts, and its CONNECT.
+//!
+//! Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic authentication). `NO_PROXY` has
+//! no standard; it is read as curl does.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+
+use data_encoding::BASE64;
+use percent_encoding::percent_decode_str;
+
+use crate::common::endpoint::{Endpoint, split_port};
+use crate::common::fault::{Exit, Fault};
+
+/// The port of a proxy whose URL names none, as curl has it.
+const DEFAULT_PORT: u16 = 1080;
+
+/// No proxy has more to say before the tunnel begins.
+const MAX_ANSWER: usize = 16 << 10;
+
+/// A proxy that takes CONNECT.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// `USER:PASSWORD` in Base64.
+    credentials: Option<String>,
+}
+
+impl fmt::Debug for Proxy {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Proxy {
+    /// Reads `[http://][USER:PASSWORD@]HOST[:PORT]`; user and password may have `%XX` in them.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, without the password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let rest = match text.split_once("://") {
+            None => text,
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) => {
+                return Err(format!(
+                    "the scheme {scheme} is not supported; give http://HOST:PORT"
+                ));
+            }
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (credentials, address) = match rest.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials), address),
+            None => (None, rest),
+        };
+        let (host, port) = split_port(address)?;
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/?#[]".contains(c)) {
+            return Err("names no host; give http://HOST:PORT".into());
+        }
+        let credentials = credentials.map(|pair| {
+            let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
+            let mut plain: Vec<u8> = percent_decode_str(user).collect();
+            plain.push(b':');
+            plain.extend(percent_decode_str(password));
+            BASE64.encode(&plain)
+        });
+        Ok(Self {
+            host: host.to_owned(),
+            port: port.unwrap_or(DEFAULT_PORT),
+            credentials,
+        })
+    }
+}
+
+/// Whether `NO_PROXY` names this host: by itself, by a domain above it, or by `*`.
+#[must_use]
+pub fn is_exempt(no_proxy: &str, host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    no_proxy
+        .split([',', ' '])
+        .map(|entry| entry.trim().trim_end_matches('.').to_ascii_lowercase())
+        .filter(|entry| !entry.is_empty())
+        .any(|entry| match entry.as_str() {
+            "*" => true,
+            entry if host.parse::<IpAddr>().is_ok() => in_network(entry, &host),
+            entry => {
+                let domain = entry.trim_start_matches("*.").trim_start_matches('.');
+                host == domain
+                    || host
+                        .strip_suffix(domain)
+                        .is_some_and(|above| above.ends_with('.'))
+            }
+        })
+}
+
+/// Whether an address is this one, or lies in this network (`10.0.0.0/8`).
+fn in_network(entry: &str, address: &str) -> bool {
+    let bits = |text: &str| -> Option<(u128, u32)> {
+        match text.trim_matches(['[', ']']).parse().ok()? {
+            IpAddr::V4(ip) => Some((u128::from(ip.to_bits()) << 96, 32)),
+            IpAddr::V6(ip) => Some((ip.to_bits(), 128)),
+        }
+    };
+    let (network, length) = entry.split_once('/').unwrap_or((entry, ""));
+    let (Some((network, width)), Some((address, other))) = (bits(network), bits(address)) else {
+        return false;
+    };
+    let length = match length {
+        "" => width,
+        text => text.parse().unwrap_or(width).min(width),
+    };
+    let differ = (network ^ address).checked_shr(128 - length).unwrap_or(0);
+    width == other && differ == 0
+}
+
+/// Asks the proxy for a tunnel to the broker.
+///
+/// # Errors
+///
+/// What the proxy said.
+pub(super) fn tunnel(
+    stream: &mut (impl Read + Write),
+    proxy: &Proxy,
+    way: &Endpoint,
+) -> Result<(), Fault> {
+    let target = way.authority();
+    let credentials = match &proxy.credentials {
+        Some(credentials) => format!("Proxy-Authorization: Basic {credentials}\r\n"),
+        None => String::new(),
+    };
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n");
+    let answer = stream
+        .write_all(request.as_bytes())
+        .and_then(|()| read_answer(stream));
+    match answer {
+        Ok(answer) => judge(&answer, proxy, &target),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) =>
+        {
+            Err(Fault::passing(
+                Exit::Unavailable,
+                format!("{proxy}: the proxy has not answered CONNECT {target} in time"),
+            ))
+        }
+        Err(e) => Err(Fault::passing(
+            Exit::Unavailable,
+            format!("{proxy}: the proxy closed the connection ({e}); is --proxy an HTTP proxy?"),
+        )),
+    }
+}
+
+/// Reads up to the empty line that ends the header, and no byte further: what follows is
+/// the broker's.
+fn read_answer(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\n") && answer.len() < MAX_ANSWER {
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+        if answer.len() == 5 && answer != b"HTTP/" {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(answer).is_ok();
+    let Some(code) = response.code.filter(|_| parsed) else {
+        return Err(Fault::permanent(
+            Exit::Protocol,
+            format!("{proxy}: the proxy does not speak HTTP; is --proxy an HTTP proxy?"),
+        ));
+    };
+    let said = format!("{code} {}", response.reason.unwrap_or_default());
+    let said = said.trim_end();
+    Err(match code {
+        200..=299 => return Ok(()),
+        407 if proxy.credentials.is_some() => Fault::permanent(
+            Exit::Refused,
+            format!("{proxy}: the proxy refuses user name and password of --proxy ({said})"),
+        ),
+        407 => Fault::permanent(
+            Exit::Refused,
+            format!(
+                "{proxy}: the proxy wants a user name and a password ({said}); give --proxy \
+                 http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"
+            ),
+        ),
+        // It may allow another port.
+        400..=499 => Fault::passing(
+            Exit::Refused,
+            format!(
+                "{proxy}: the proxy refuses a tunnel to {target} ({said}); ask its operator to \
+                 allow this host and port"
+            ),
+        ),
+        _ => Fault::passing(
+            Exit::Unavailable,
+            format!("{proxy}: the proxy does not reach {target} ({said}); is the broker running?"),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_read_as_people_write_it_and_never_shows_its_password() {
+        let parse = |text: &str| Proxy::parse(text).map(|p| (p.to_string(), p.credentials));
+        assert_eq!(parse("p:3128").unwrap(), ("p:3128".into(), None));
+        assert_eq!(parse("http://p/").unwrap(), ("p:1080".into(), None));
+        assert_eq!(parse("http://[::1]:8").unwrap().0, "[::1]:8");
+        let (shown, credentials) = parse("HTTP://me:s%40f%3ae@p:8080").unwrap();
+        assert_eq!(shown, "p:8080");
+        let plain = BASE64.decode(credentials.unwrap().as_bytes()).unwrap();
+        assert_eq!(plain, b"me:s@f:e");
+        for bad in [
+            "",
+            "https://p:1",
+            "socks5://p",
+            "http://me:secret@",
+            "p:x",
+            "a b",
+        ] {
+            let why = parse(bad).unwrap_err();
+            assert!(!why.contains("secret"), "{why}");
+        }
+        let proxy = Proxy::parse("http://me:secret@p").unwrap();
+        assert!(!format!("{proxy:?}").contains("secret"));
+    }
+
+    #[test]
+    fn no_proxy_names_hosts_domains_and_networks() {
+        for (list, host) in [
+            ("*", "a.example"),
+            ("b,a.example", "A.example."),
+            ("example", "a.example"),
+            (".example", "a.example"),
+            ("*.example", "a.example"),
+            ("10.0.0.0/8, ::1", "10.9.8.7"),
+            ("::1", "::1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("0.0.0.0/0", "192.0.2.1"),
+        ] {
+            assert!(is_exempt(list, host), "{list} {host}");
+        }
+        for (list, host) in [
+            ("", "a.example"),
+            ("ample", "a.example"),
+            ("b.a.example", "a.example"),
+            ("10.0.0.0/8", "11.0.0.1"),
+            ("::/0", "11.0.0.1"),
+            ("10.0.0.1", "10.0.0.10"),
+        ] {
+            assert!(!is_exempt(list, host), "{list} {host}");
+        }
+    }
+
+    #[test]
+    fn the_tunnel_takes_no_byte_of_what_comes_through_it() {
+        struct Peer(io::Cursor<Vec<u8>>, Vec<u8>);
+        impl Read for Peer {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.read(buffer)
+            }
+        }
+        impl Write for Peer {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let way = Endpoint::parse("[2001:db8::1]:8883", None).unwrap();
+        let proxy = Proxy::parse("u:p@proxy").unwrap();
+        let ask = |answer: &str| {
+            let mut peer = Peer(io::Cursor::new(answer.into()), Vec::new());
+            let result = tunnel(&mut peer, &proxy, &way);
+            let mut rest = String::new();
+            peer.0.read_to_string(&mut rest).unwrap();
+            (result, rest, String::from_utf8(peer.1).unwrap())
+        };
+        let (result, rest, asked) = ask("HTTP/1.0 200 OK\r\nVia: x\r\n\r\nrest");
+        assert_eq!((result, rest.as_str()), (Ok(()), "rest"));
+        assert_eq!(
+            asked,
+            "CONNECT [2001:db8::1]:8883 HTTP/1.1\r\nHost: [2001:db8::1]:8883\r\n\
+             Proxy-Authorization: Basic dTpw\r\n\r\n"
+        );
+        let fault = |answer| ask(answer).0.unwrap_err();
+        assert!(
+            fault("HTTP/1.1 407 Proxy Auth\r\n\r\n")
+                .message
+                .contains("refuses user name")
+        );
+        assert!(!fault("HTTP/1.1 403 Filtered\r\n\r\n").permanent);
+        assert_eq!(fault("SSH-2.0-x\r\n").exit, Exit::Protocol);
+        assert_eq!(fault("HTTP/1.1 2").exit, Exit::Unavailable);
+    }
+}

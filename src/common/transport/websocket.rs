@@ -1,0 +1,177 @@
+//! MQTT through a WebSocket: its packets are the payload of binary messages, however they are
+//! cut (MQTT 5.0 section 6, RFC 6455).
+
+use std::io;
+
+use tungstenite::client::{IntoClientRequest as _, client_with_config};
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::handshake::HandshakeError;
+use tungstenite::http::HeaderValue;
+use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{Message, WebSocket as Socket};
+
+use super::{Stream, tls};
+use crate::common::endpoint::Endpoint;
+use crate::common::fault::{Exit, Fault};
+use crate::common::limits::MAX_REMAINING_LENGTH;
+
+/// A message holds a packet at most, though nothing says that it must not hold several.
+const MAX_MESSAGE: usize = MAX_REMAINING_LENGTH + 64;
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    socket: Socket<Stream>,
+    /// Something is still to be written.
+    unflushed: bool,
+}
+
+impl WebSocket {
+    /// Asks the web server for a WebSocket that carries MQTT.
+    pub(super) fn open(
+        way: &Endpoint,
+        certified: bool,
+        path: &str,
+        stream: Stream,
+    ) -> Result<Self, Fault> {
+        let scheme = if way.tls { "wss" } else { "ws" };
+        let url = format!("{scheme}://{}{path}", way.authority());
+        let mut request = url.into_client_request().map_err(|e| {
+            Fault::usage(format!("--endpoint {scheme}://{way}{path}: is no URL: {e}"))
+        })?;
+        let mqtt = HeaderValue::from_static("mqtt");
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, mqtt);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        match client_with_config(request, stream, Some(config)) {
+            Ok((socket, _)) => Ok(Self {
+                socket,
+                unflushed: false,
+            }),
+            Err(HandshakeError::Interrupted(_)) => Err(Fault::passing(
+                Exit::Unavailable,
+                format!("{way}: the server has not answered the WebSocket handshake in time"),
+            )),
+            Err(HandshakeError::Failure(error)) => Err(refused(way, certified, path, &error)),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        self.socket.get_ref()
+    }
+
+    /// Whether what was handed over is still to go out.
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.unflushed
+    }
+
+    /// Appends what has come; 0 at the end.
+    pub(super) fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) if !bytes.is_empty() => {
+                    into.extend_from_slice(&bytes);
+                    return Ok(bytes.len());
+                }
+                Ok(Message::Ping(_)) => self.unflushed = true,
+                Ok(Message::Text(_)) => {
+                    let why = "a text message, where MQTT has binary ones";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                Ok(Message::Close(_))
+                | Err(
+                    Error::ConnectionClosed
+                    | Error::AlreadyClosed
+                    | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+                ) => return Ok(0),
+                Ok(_) => {}
+                Err(error) => return Err(into_io(error)),
+            }
+        }
+    }
+
+    /// Hands bytes over; all of them, or none yet.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush()?;
+        self.socket
+            .write(Message::binary(bytes.to_vec()))
+            .map_err(into_io)?;
+        self.unflushed = true;
+        match self.flush() {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    /// Writes what was handed over.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.unflushed {
+            self.socket.flush().map_err(into_io)?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, as far as that is possible at once.
+    pub(super) fn close(&mut self) {
+        // The peer may be gone, and need not answer.
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
+        self.socket.get_mut().close();
+    }
+}
+
+fn into_io(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error,
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            io::Error::new(io::ErrorKind::InvalidData, "a message that is too long")
+        }
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}
+
+/// Why there is no WebSocket.
+fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault {
+    let permanent = |exit, why: String| Fault::permanent(exit, format!("{way}: {why}"));
+    match error {
+        Error::Http(response) => {
+            let status = response.status();
+            match status.as_u16() {
+                401 | 403 => permanent(
+                    Exit::Refused,
+                    format!(
+                        "the server refuses the WebSocket ({status}); AWS IoT Core takes none \
+                             with a client certificate: use mqtts://"
+                    ),
+                ),
+                500..=599 => Fault::passing(
+                    Exit::Unavailable,
+                    format!("{way}: the server has no WebSocket now ({status}); it may later"),
+                ),
+                _ => permanent(
+                    Exit::Protocol,
+                    format!("the server has no WebSocket at {path} ({status}); check the path"),
+                ),
+            }
+        }
+        Error::Io(error) => {
+            if let Some(fault) = tls::last_words(way, certified, error) {
+                return fault;
+            }
+            let why = match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    "has not answered the WebSocket handshake in time".into()
+                }
+                _ => format!("closed the connection during the WebSocket handshake ({error})"),
+            };
+            Fault::passing(Exit::Unavailable, format!("{way}: the server {why}"))
+        }
+        other => permanent(
+            Exit::Protocol,
+            format!("the server does not speak WebSocket with MQTT: {other}; check port and path"),
+        ),
+    }
+}
