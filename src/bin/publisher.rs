@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use iot_pubsub::common::{cli, logging};
+use iot_pubsub::common::{check, cli, logging};
 use iot_pubsub::publisher::args::Command;
 use iot_pubsub::publisher::{queue_command, run};
 
@@ -11,6 +11,10 @@ fn main() -> ExitCode {
         Command::Publish(args) => {
             logging::init(args.verbosity());
             run::run(&args.check()?)
+        }
+        Command::Check(args) => {
+            logging::init(args.verbosity());
+            check::run(&args.check("publisher")?)
         }
         Command::Queue(args) => {
             logging::init(args.verbosity());

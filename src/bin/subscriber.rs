@@ -2,13 +2,19 @@
 
 use std::process::ExitCode;
 
-use iot_pubsub::common::{cli, logging};
-use iot_pubsub::subscriber::args::SubscriberArgs;
+use iot_pubsub::common::{check, cli, logging};
+use iot_pubsub::subscriber::args::Command;
 use iot_pubsub::subscriber::run;
 
 fn main() -> ExitCode {
-    cli::main("subscriber", |args: SubscriberArgs| {
-        logging::init(args.verbosity());
-        run::run(&args.check()?)
+    cli::main("subscriber", |command| match command {
+        Command::Subscribe(args) => {
+            logging::init(args.verbosity());
+            run::run(&args.check()?)
+        }
+        Command::Check(args) => {
+            logging::init(args.verbosity());
+            check::run(&args.check("subscriber")?)
+        }
     })
 }

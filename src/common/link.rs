@@ -123,6 +123,7 @@ impl Link {
                 generation,
                 code,
                 fault,
+                ..
             } => {
                 let stopped = self.connection.state() == State::Stopped;
                 if stopped && *generation == self.generation() {
@@ -151,7 +152,7 @@ impl Link {
             Event::Disconnected { generation } => {
                 (*generation == self.generation()).then_some(Change::Closed)
             }
-            Event::Deliveries { .. } | Event::Subscribed { .. } => None,
+            Event::Passed { .. } | Event::Deliveries { .. } | Event::Subscribed { .. } => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What both programs are made of. See `docs/architecture.md` for who may import whom.
 
 pub mod backoff;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod connection;

@@ -13,6 +13,7 @@ use super::config::{Config, SourceKind};
 use super::queue_command::args::QueueArgs;
 
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::logging::Verbosity;
@@ -170,15 +171,17 @@ pub enum Command {
     Publish(Box<PublisherArgs>),
     /// To look at a queue file.
     Queue(QueueArgs),
+    /// To find out what keeps it from connecting.
+    Check(Box<CheckArgs>),
 }
 
 /// The flags of publishing stand at the top, beside the other commands: clap's derive has no
 /// way to say that.
 impl CommandFactory for Command {
     fn command() -> clap::Command {
-        let queue = QueueArgs::command();
         PublisherArgs::command()
-            .subcommand(queue)
+            .subcommand(CheckArgs::command())
+            .subcommand(QueueArgs::command())
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true)
     }
@@ -191,6 +194,9 @@ impl CommandFactory for Command {
 impl FromArgMatches for Command {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         match matches.subcommand() {
+            Some(("check", check)) => {
+                CheckArgs::from_arg_matches(check).map(|args| Command::Check(Box::new(args)))
+            }
             Some((_, queue)) => QueueArgs::from_arg_matches(queue).map(Command::Queue),
             None => PublisherArgs::from_arg_matches(matches)
                 .map(|args| Command::Publish(Box::new(args))),

@@ -3,11 +3,12 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use super::output::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::config::ConnectionConfig;
+use crate::common::cli::doctor::CheckArgs;
 use crate::common::connection::Run;
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
@@ -63,6 +64,49 @@ pub struct SubscriberArgs {
     #[command(flatten)]
     log: LogArgs,
 }
+
+/// What `subscriber` is asked to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// To subscribe.
+    Subscribe(Box<SubscriberArgs>),
+    /// To find out what keeps it from connecting.
+    Check(Box<CheckArgs>),
+}
+
+/// The flags of subscribing stand at the top, beside the other command: clap's derive has no
+/// way to say that.
+impl CommandFactory for Command {
+    fn command() -> clap::Command {
+        SubscriberArgs::command()
+            .subcommand(CheckArgs::command())
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true)
+    }
+
+    fn command_for_update() -> clap::Command {
+        Self::command()
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some((_, check)) => {
+                CheckArgs::from_arg_matches(check).map(|args| Command::Check(Box::new(args)))
+            }
+            None => SubscriberArgs::from_arg_matches(matches)
+                .map(|args| Command::Subscribe(Box::new(args))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Parser for Command {}
 
 /// What the subscriber is to do, checked.
 #[derive(Clone, Debug)]

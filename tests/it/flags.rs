@@ -66,13 +66,18 @@ fn an_address_of_version_6_is_verified_like_any_other() {
     let second = format!("listener {port} ::1");
     let files = |pair: &Pair| {
         let (cert, key) = (pair.cert.display(), pair.key.display());
-        format!("certfile {cert}\nkeyfile {key}\ncafile {}", certs().ca.display())
+        format!(
+            "certfile {cert}\nkeyfile {key}\ncafile {}",
+            certs().ca.display()
+        )
     };
     let at = || {
         let program = Program::one_message().args(["--endpoint", &format!("[::1]:{port}")]);
         program.ca(&certs().ca).identity(&certs().device)
     };
-    let right = Broker::builder().line(&second).line(&files(&certs().server));
+    let right = Broker::builder()
+        .line(&second)
+        .line(&files(&certs().server));
     let broker = right.start();
     at().run(SOON).expect_code(0);
     drop(broker);
@@ -81,7 +86,8 @@ fn an_address_of_version_6_is_verified_like_any_other() {
     let other = authority.server(dir.path(), "localhost", Validity::Now);
     let wrong = Broker::builder().line(&second).line(&files(&other));
     let _broker = wrong.start();
-    at().run(SOON).expect_fault(78, &["for localhost", "not for ::1"]);
+    at().run(SOON)
+        .expect_fault(78, &["for localhost", "not for ::1"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
 //! | `json_input`    | `--input json`                                               |
+//! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
@@ -39,6 +40,7 @@ mod harness;
 mod harness_works;
 mod identity;
 mod json_input;
+mod misconfigured;
 mod offline;
 mod publish;
 mod queue_command;

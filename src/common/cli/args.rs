@@ -167,6 +167,7 @@ impl ConnectionArgs {
             self.jitter,
         )
         .map_err(|e| Fault::usage(e.to_string()))?;
+        let client_id_given = self.client_id.is_some();
         let client_id = self.client_id.unwrap_or_else(|| random_id(program));
         profile
             .check_client_id(&client_id)
@@ -224,6 +225,7 @@ impl ConnectionArgs {
             files,
             loaded,
             client_id,
+            client_id_given,
             username: self.username,
             password,
             version: self.mqtt_version.unwrap_or(Version::Any),

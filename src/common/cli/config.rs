@@ -25,6 +25,8 @@ pub struct ConnectionConfig {
     pub files: TlsFiles,
     /// The MQTT client identifier.
     pub client_id: String,
+    /// Whether it was given, and not made up.
+    pub client_id_given: bool,
     /// How long to wait for a PUBACK or SUBACK.
     pub operation_timeout: Duration,
     /// One deadline over name look-up, TCP, TLS and CONNACK; also for DISCONNECT.

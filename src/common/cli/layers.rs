@@ -264,6 +264,8 @@ fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>
     let id = arg.get_id();
     let rivals = command
         .get_groups()
+        // The derive macro makes a group of each struct, in which all go together.
+        .filter(|group| !(*group).clone().is_multiple())
         .filter(|group| group.get_args().any(|member| member == id))
         .flat_map(|group| group.get_args().map(ToString::to_string));
     let conflicts = command.get_arg_conflicts_with(arg);

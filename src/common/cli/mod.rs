@@ -3,10 +3,12 @@
 //!
 //! * `args` are the flags that both share, and how they are checked;
 //! * `config` is what they came to;
+//! * `doctor` are the flags of `check`;
 //! * `layers` brings in the environment and the file.
 
 pub mod args;
 pub mod config;
+pub mod doctor;
 mod layers;
 
 use std::ffi::OsString;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use super::Config;
 use super::session::Dialled;
 use super::worker::Command;
+use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::files::Loaded;
-use crate::common::transport::{self, Handle, bridge};
+use crate::common::transport::{self, Handle, Step, bridge};
 
 /// A dial ends so long before the attempt is given up, so that its cause is heard in time.
 fn margin(timeout: Duration) -> Duration {
@@ -44,7 +45,13 @@ impl Call {
         let deadline = self
             .deadline
             .checked_sub(margin(self.config.connect_timeout));
-        let follow = &mut |_: &_, _| {};
+        let follow = &mut |way: &Endpoint, passed| {
+            self.tell(Command::Passed {
+                generation: self.generation,
+                way: way.clone(),
+                passed,
+            });
+        };
         let dialled = transport::dial(
             route,
             &self.loaded,
@@ -55,13 +62,13 @@ impl Call {
         );
         let connected = match dialled {
             Ok(connected) => connected,
-            Err(failed) => return self.undialled(failed.fault),
+            Err(failed) => return self.undialled(failed.step, failed.fault),
         };
         let (ours, theirs) = match UnixStream::pair() {
             Ok(pair) => pair,
             Err(e) => {
                 let message = format!("{}: no socket to carry on with: {e}", connected.way);
-                return self.undialled(Fault::passing(Exit::Io, message));
+                return self.undialled(Step::Tcp, Fault::passing(Exit::Io, message));
             }
         };
         let certified = self.loaded.has_certificate();
@@ -82,10 +89,11 @@ impl Call {
         });
     }
 
-    fn undialled(&self, fault: Fault) {
+    fn undialled(&self, step: Step, fault: Fault) {
         self.tell(Command::Undialled {
             generation: self.generation,
             dial: self.number,
+            step,
             fault,
         });
     }

@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
+use super::endpoint::Endpoint;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos, Received};
-use super::transport::Route;
 use super::transport::files::{Loaded, TlsFiles};
+use super::transport::{Passed, Route, Step};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
 const PAHO_C_VERSION: &str = "1.3.16";
@@ -135,10 +136,21 @@ pub enum Event {
     Ended {
         /// Which one.
         generation: u64,
+        /// The step of the dial that failed, if one did.
+        step: Option<Step>,
         /// The reason code of the broker's DISCONNECT, if it sent one.
         code: Option<u8>,
         /// Why.
         fault: Fault,
+    },
+    /// A step of the dial went well.
+    Passed {
+        /// Of which attempt.
+        generation: u64,
+        /// On which way.
+        way: Endpoint,
+        /// Which step.
+        passed: Passed,
     },
     /// Messages have come to their end.
     Deliveries {

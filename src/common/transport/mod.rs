@@ -86,6 +86,8 @@ pub enum Passed {
     Secured(Facts),
     /// The WebSocket is open.
     Upgraded,
+    /// This way does not work; the next one follows.
+    WentOn(Fault),
 }
 
 /// A step that went wrong.
@@ -207,14 +209,21 @@ pub fn dial(
         match dial.go(report) {
             Ok(wire) => return Ok(Connected { way, wire }),
             Err((step, fault)) => {
+                let is_last = index + 1 == count;
                 let goes_on = step != Step::Dns && !fault.permanent && !handle.is_cancelled();
+                let blocked = way.clone();
                 failed = Some(match failed.take() {
-                    None => Failed { step, way, fault },
+                    None => Failed {
+                        step,
+                        way,
+                        fault: fault.clone(),
+                    },
                     Some(first) => first.and_then(&fault),
                 });
-                if !goes_on {
+                if !goes_on || is_last {
                     break;
                 }
+                report(&blocked, Passed::WentOn(fault));
             }
         }
     }

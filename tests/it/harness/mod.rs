@@ -1,6 +1,7 @@
 //! What the tests are written with. Everything here waits for an event with a deadline,
 //! cleans up when dropped, and shows the whole scene when an expectation fails.
 
+pub(crate) mod aws;
 pub(crate) mod broker;
 pub(crate) mod certs;
 pub(crate) mod lines;
@@ -28,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use aws::AwsLike;
 pub(crate) use broker::Broker;
 pub(crate) use certs::certs;
 pub(crate) use program::Program;

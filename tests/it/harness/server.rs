@@ -115,7 +115,12 @@ impl Server {
     }
 
     fn start(treat: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::listen(0, treat)
+    }
+
+    /// On a port, or on a free one if that is 0; whoever treats a connection has it whole.
+    pub(crate) fn listen(port: u16, treat: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
         let treat = Arc::new(treat);

@@ -86,6 +86,7 @@ impl<N: Fn(Event)> Worker<N> {
         self.settle(generation, settled);
         (self.notify)(Event::Ended {
             generation,
+            step: None,
             code,
             fault,
         });

@@ -18,12 +18,13 @@ use paho_mqtt::{PropertyCode, ServerResponse};
 
 use super::session::{Dialled, Session};
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
+use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
-use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 use crate::common::transport::files::Loaded;
+use crate::common::transport::{Handle, Passed, Step};
 
 /// What the worker is told, by the event loop, by Paho's threads and by the connections'.
 pub(super) enum Command {
@@ -70,7 +71,14 @@ pub(super) enum Command {
     Undialled {
         generation: u64,
         dial: u64,
+        step: Step,
         fault: Fault,
+    },
+    /// A step towards one went well.
+    Passed {
+        generation: u64,
+        way: Endpoint,
+        passed: Passed,
     },
     /// One has ended, for whichever reason.
     Severed {
@@ -206,12 +214,27 @@ impl<N: Fn(Event)> Worker<N> {
             Command::Undialled {
                 generation,
                 dial,
+                step,
                 fault,
             } => {
                 if self.dialling(dial) {
-                    self.ended(generation, fault);
+                    (self.notify)(Event::Ended {
+                        generation,
+                        step: Some(step),
+                        code: None,
+                        fault,
+                    });
                 }
             }
+            Command::Passed {
+                generation,
+                way,
+                passed,
+            } => (self.notify)(Event::Passed {
+                generation,
+                way,
+                passed,
+            }),
             Command::Severed { dial, severed } => self.severed(dial, severed),
         }
     }
@@ -225,6 +248,7 @@ impl<N: Fn(Event)> Worker<N> {
     fn ended(&self, generation: u64, fault: Fault) {
         (self.notify)(Event::Ended {
             generation,
+            step: None,
             code: None,
             fault,
         });

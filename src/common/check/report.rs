@@ -1,0 +1,129 @@
+//! What the check has found, for people and for machines.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use crate::common::escape::one_line;
+use crate::common::fault::{Exit, Fault};
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    /// As it should be.
+    Ok,
+    /// Not as it should be.
+    Failed,
+    /// Not tried, because of an earlier step.
+    Skipped,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+struct Step {
+    step: &'static str,
+    status: Status,
+    /// What was found; of a failure the cause and what to do.
+    detail: String,
+    /// The exit code that a failure stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit: Option<u8>,
+}
+
+/// All of them.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    ok: bool,
+    exit: u8,
+    endpoint: String,
+    steps: Vec<Step>,
+    #[serde(skip)]
+    worst: Exit,
+    #[serde(skip)]
+    json: bool,
+    #[serde(skip)]
+    colour: bool,
+    /// Standard output is gone; nobody is left to tell.
+    #[serde(skip)]
+    mute: bool,
+}
+
+impl Report {
+    /// Nothing looked at yet. For people each step is printed when it is done.
+    pub(super) fn new(endpoint: String, json: bool) -> Self {
+        Self {
+            ok: true,
+            exit: 0,
+            endpoint,
+            steps: Vec::new(),
+            worst: Exit::Success,
+            json,
+            colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            mute: false,
+        }
+    }
+
+    pub(super) fn ok(&mut self, step: &'static str, detail: impl Into<String>) {
+        self.add(step, Status::Ok, detail.into(), None);
+    }
+
+    pub(super) fn failed(&mut self, step: &'static str, fault: &Fault) {
+        self.worst = self.worst.or_worse(fault.exit);
+        self.ok = false;
+        self.exit = self.worst.code();
+        let exit = Some(fault.exit.code());
+        self.add(step, Status::Failed, fault.message.clone(), exit);
+    }
+
+    pub(super) fn skipped(&mut self, step: &'static str, why: &str) {
+        self.add(step, Status::Skipped, why.to_owned(), None);
+    }
+
+    fn add(&mut self, step: &'static str, status: Status, detail: String, exit: Option<u8>) {
+        let (word, style) = match status {
+            Status::Ok => ("ok", "32"),
+            Status::Failed => ("FAILED", "1;31"),
+            Status::Skipped => ("skipped", "33"),
+        };
+        if !self.json {
+            let detail = one_line(&detail);
+            let line = if self.colour {
+                format!("\x1b[{style}m{word:<8}\x1b[0m{step}: {detail}")
+            } else {
+                format!("{word:<8}{step}: {detail}")
+            };
+            self.print(&line);
+        }
+        self.steps.push(Step {
+            step,
+            status,
+            detail,
+            exit,
+        });
+    }
+
+    /// The last line, and the exit code: a failure wins over a standard output that is gone.
+    pub(super) fn finish(mut self) -> Exit {
+        if self.json {
+            let line = serde_json::to_string(&self).unwrap_or_default();
+            self.print(&line);
+        } else {
+            let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
+            let line = match (failed.count(), self.steps.len()) {
+                (0, all) => format!("all {all} steps passed"),
+                (failed, all) => format!("{failed} of {all} steps failed"),
+            };
+            self.print(&line);
+        }
+        if self.mute && self.ok {
+            return Exit::Io;
+        }
+        self.worst
+    }
+
+    fn print(&mut self, line: &str) {
+        let written = writeln!(io::stdout(), "{line}");
+        self.mute |= written.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,70 @@
+//! The flags of `check`, which both programs have.
+
+use clap::Parser;
+
+use super::args::{ConnectionArgs, LogArgs};
+use crate::common::fault::Fault;
+use crate::common::limits;
+use crate::common::logging::Verbosity;
+
+/// Tries every step of a connection and says which one fails, why, and what to do: files, clock,
+/// name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe
+#[derive(Clone, Debug, Parser)]
+#[command(name = "check", after_help = super::UNITS)]
+pub struct CheckArgs {
+    /// Publish a small message to this topic, and subscribe to it; a filter is only subscribed to
+    #[arg(short, long, value_name = "NAME")]
+    topic: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What is to be checked.
+#[derive(Clone, Debug)]
+pub struct CheckConfig {
+    /// How to reach the broker.
+    pub connection: super::config::ConnectionConfig,
+    /// What to publish and subscribe to.
+    pub topic: Option<String>,
+    /// Whether the report is for machines.
+    pub json: bool,
+}
+
+impl CheckArgs {
+    /// How much to log.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.log.verbosity()
+    }
+
+    /// Checks what is typed; the files are the business of the check itself. `program` begins a
+    /// random client identifier.
+    ///
+    /// # Errors
+    ///
+    /// A usage fault that names the flag, or a password file that cannot be read.
+    pub fn check(self, program: &str) -> Result<CheckConfig, Fault> {
+        let connection = self.connection.check(program, true)?;
+        if let Some(topic) = &self.topic {
+            let wrong = |why: String| Fault::usage(format!("--topic {topic:?} {why}"));
+            let profile = connection.profile;
+            match limits::check_topic_name(topic) {
+                Ok(()) => profile.check_topic_name(topic).map_err(wrong)?,
+                Err(_) => profile.check_topic_filter(topic).map_err(wrong)?,
+            }
+        }
+        Ok(CheckConfig {
+            connection,
+            topic: self.topic,
+            json: self.json,
+        })
+    }
+}
