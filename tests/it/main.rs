@@ -3,7 +3,9 @@
 //! | module          | what is in there                                             |
 //! | --------------- | ------------------------------------------------------------ |
 //! | `architecture`  | the import rules of docs/architecture.md, by reading sources |
+//! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
+//! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
@@ -24,13 +26,16 @@
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `ways`          | port 443, proxies, WebSockets, `--certs`                     |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
 // Tests measure real processes, so they read the real clock. They still never sleep.
 #![allow(clippy::disallowed_methods)]
 
 mod architecture;
+mod aws;
 mod backoff;
+mod configuration;
 mod connect;
 mod draining;
 mod durable;
@@ -51,4 +56,5 @@ mod simulated_days;
 mod simulated_disk;
 mod subscribe;
 mod tls;
+mod ways;
 mod window;

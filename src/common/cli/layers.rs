@@ -268,13 +268,18 @@ fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>
         .filter(|group| !(*group).clone().is_multiple())
         .filter(|group| group.get_args().any(|member| member == id))
         .flat_map(|group| group.get_args().map(ToString::to_string));
-    let conflicts = command.get_arg_conflicts_with(arg);
-    let conflicts = conflicts.iter().map(|other| other.get_id().to_string());
-    if rivals
-        .chain(conflicts)
-        .chain([id.to_string()])
-        .any(|other| given.contains(&other))
-    {
+    // A conflict is declared on one side, and holds on both.
+    let at_odds = |one: &Arg, other: &Arg| {
+        let conflicts = command.get_arg_conflicts_with(one);
+        conflicts
+            .iter()
+            .any(|conflict| conflict.get_id() == other.get_id())
+    };
+    let conflicts = flags(command)
+        .filter(|other| at_odds(arg, other) || at_odds(other, arg))
+        .map(|other| other.get_id().to_string());
+    let rivals = rivals.chain(conflicts).chain([id.to_string()]);
+    if rivals.into_iter().any(|other| given.contains(&other)) {
         return;
     }
     given.insert(id.to_string());

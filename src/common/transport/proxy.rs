@@ -196,11 +196,12 @@ fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
     let said = said.trim_end();
     Err(match code {
         200..=299 => return Ok(()),
-        407 if proxy.credentials.is_some() => Fault::permanent(
+        // tinyproxy says 401 where 407 is meant.
+        401 | 407 if proxy.credentials.is_some() => Fault::permanent(
             Exit::Refused,
             format!("{proxy}: the proxy refuses user name and password of --proxy ({said})"),
         ),
-        407 => Fault::permanent(
+        401 | 407 => Fault::permanent(
             Exit::Refused,
             format!(
                 "{proxy}: the proxy wants a user name and a password ({said}); give --proxy \

@@ -53,7 +53,6 @@ pub(crate) struct Builder {
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
-    pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     /// It came too fast.
     pub(crate) discarded: bool,
@@ -335,7 +334,6 @@ impl<'a> Session<'a> {
         let discarded = self.recent.len() > MAX_PER_SECOND;
         self.shared.arrivals.lock().unwrap().push(Arrival {
             at: now,
-            topic: topic.to_owned(),
             payload,
             discarded,
         });

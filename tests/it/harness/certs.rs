@@ -74,6 +74,8 @@ pub(crate) enum Validity {
     Now,
     Expired,
     NotYet,
+    /// It has less than thirty days left.
+    EndsSoon,
 }
 
 impl Authority {
@@ -176,9 +178,10 @@ fn builder(name: &str, key: &PKey<Private>, validity: Validity) -> X509Builder {
         Asn1Time::from_unix(i64::try_from(now).unwrap() + days * 86_400).unwrap()
     };
     let (from, until) = match validity {
-        Validity::Now => (days(-1), days(30)),
+        Validity::Now => (days(-1), days(60)),
         Validity::Expired => (days(-30), days(-1)),
         Validity::NotYet => (days(1), days(30)),
+        Validity::EndsSoon => (days(-300), days(20)),
     };
     let mut serial = BigNum::new().unwrap();
     serial.rand(127, MsbOption::MAYBE_ZERO, false).unwrap();

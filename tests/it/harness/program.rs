@@ -200,7 +200,14 @@ impl Program {
                 command.env_remove(name);
             }
         }
-        for name in ["RUST_LOG", "NO_COLOR", "HTTPS_PROXY", "https_proxy"] {
+        for name in [
+            "RUST_LOG",
+            "NO_COLOR",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "NO_PROXY",
+            "no_proxy",
+        ] {
             command.env_remove(name);
         }
         command.env("RUST_BACKTRACE", "0");

@@ -1,0 +1,191 @@
+//! Flags, the environment and a configuration file: who wins, and what is said of mistakes.
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+
+use crate::harness::{Broker, Program, SOON, certs, temp_dir};
+
+/// A configuration file, and the directory that goes with it.
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let dir = temp_dir();
+    let path = dir.path().join("iot.toml");
+    fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+/// The lines that every file here begins with.
+fn broker_lines(broker: &Broker) -> String {
+    let device = &certs().device;
+    format!(
+        "endpoint = \"localhost\"\nport = {}\ncafile = {:?}\ncert = {:?}\nkey = {:?}\n",
+        broker.port(),
+        certs().ca,
+        device.cert,
+        device.key
+    )
+}
+
+#[test]
+fn every_long_flag_can_come_from_the_file_or_the_environment_and_the_flag_wins() {
+    let broker = Broker::start();
+    let text = broker_lines(&broker)
+        + "topic = \"from/file\"\nqos = 0\nclient-id = \"me\"\n\
+           [publisher]\nmessage = \"file\"\nverbose = true\nmax-inflight = 7\n\
+           [subscriber]\njson = true\ncount = 3\n";
+    let (_dir, path) = file(&text);
+    let publisher = || Program::publisher().arg("--config").arg(&path);
+    publisher()
+        .run(SOON)
+        .expect_code(0)
+        .expect_stdout("from/file file\n");
+    let outcome = publisher().env("IOT_TOPIC", "from/env").run(SOON);
+    outcome.expect_code(0).expect_stdout("from/env file\n");
+    let outcome = publisher()
+        .env("IOT_TOPIC", "from/env")
+        .args(["-t", "flag"]);
+    outcome
+        .run(SOON)
+        .expect_code(0)
+        .expect_stdout("flag file\n");
+    let outcome = publisher()
+        .env("IOT_VERBOSE", "off")
+        .run(SOON)
+        .expect_code(0);
+    // Off in the environment does not take back what the file says: only a flag could be off.
+    outcome.expect_stdout("from/file file\n");
+    assert!(broker.log().text().contains(" as me "));
+
+    let variable = Program::publisher().env("IOT_CONFIG", path.to_str().unwrap());
+    variable
+        .run(SOON)
+        .expect_code(0)
+        .expect_stdout("from/file file\n");
+
+    let subscriber = Program::subscriber().arg("--config").arg(&path);
+    let subscriber = subscriber.args(["-i", "other", "-d", "-t", "t"]).start();
+    subscriber.stderr_line(SOON, |line| line.contains("subscribed"));
+    for _ in 0..3 {
+        publisher().args(["-t", "t"]).run(SOON).expect_code(0);
+    }
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    assert!(outcome.stdout.text().starts_with("{\"tst\""), "{outcome}");
+}
+
+#[test]
+fn what_was_typed_keeps_out_what_does_not_go_with_it() {
+    let broker = Broker::start();
+    let text = broker_lines(&broker) + "topic = \"t\"\nstdin-line = true\nquiet = true\n";
+    let (_dir, path) = file(&text);
+    let program = Program::publisher().arg("--config").arg(&path);
+    // --message and --stdin-line are both sources, --debug and --quiet both log levels.
+    let outcome = program.args(["-m", "typed", "-v", "-d"]).run(SOON);
+    outcome.expect_code(0).expect_stdout("t typed\n");
+}
+
+#[test]
+fn lists_in_the_file_are_flags_given_several_times() {
+    let broker = Broker::start();
+    let text = broker_lines(&broker)
+        + "[subscriber]\ntopic = [\"a\", \"b\"]\n[publisher]\ntopic = \"a\"\n\
+           exec = [\"echo\", \"-n\", \"by command\"]\ncount = 1\n";
+    let (_dir, path) = file(&text);
+    let subscriber = Program::subscriber().arg("--config").arg(&path);
+    let subscriber = subscriber.args(["-C", "1", "-v", "-d"]).start();
+    for filter in ["a", "b"] {
+        let line = format!("{filter}: subscribed");
+        subscriber.stderr_line(SOON, |l| l.contains(&line));
+    }
+    let publisher = Program::publisher().arg("--config").arg(&path).run(SOON);
+    publisher.expect_code(0);
+    subscriber
+        .finish(SOON)
+        .expect_code(0)
+        .expect_stdout("a by command\n");
+}
+
+#[test]
+fn a_mistake_in_the_file_is_named_with_the_file_and_the_remedy() {
+    for (text, code, parts) in [
+        (
+            "endpont = \"x\"",
+            78,
+            &["unknown key endpont", "did you mean endpoint?"][..],
+        ),
+        (
+            "client_id = \"x\"",
+            78,
+            &["unknown key client_id", "did you mean client-id?"],
+        ),
+        ("zzzzzzzz = 1", 78, &["unknown key zzzzzzzz", "--help"]),
+        (
+            "[publisher]\nintervall = 1",
+            78,
+            &["unknown key intervall", "did you mean interval?"],
+        ),
+        ("endpoint = ", 78, &["is not TOML"]),
+        (
+            "endpoint = [1, 2]",
+            78,
+            &["endpoint", "must be a text or a number"],
+        ),
+        ("retain = \"yes\"", 78, &["retain", "must be true or false"]),
+        ("publisher = 1", 78, &["must be a table"]),
+    ] {
+        let (_dir, path) = file(text);
+        let outcome = Program::publisher().arg("--config").arg(&path).run(SOON);
+        outcome.expect_fault(code, &[&["iot.toml"], parts].concat());
+    }
+    let (_dir, path) = file("qos = 7\nendpoint = \"localhost\"\ntopic = \"t\"");
+    let outcome = Program::publisher().arg("--config").arg(&path).run(SOON);
+    outcome.expect_fault(64, &["--qos", "comes from", "iot.toml"]);
+    let outcome = Program::publisher()
+        .args(["--config", "/nosuch.toml"])
+        .run(SOON);
+    outcome.expect_fault(66, &["/nosuch.toml: --config cannot be read"]);
+}
+
+#[test]
+fn a_mistake_in_the_environment_is_named_with_the_variable() {
+    let program = || Program::publisher().args(["-e", "localhost", "-t", "t", "-m", "x"]);
+    let outcome = program().env("IOT_QOS", "7").run(SOON);
+    outcome.expect_fault(64, &["--qos", "IOT_QOS"]);
+    let outcome = program().env("IOT_RETAIN", "perhaps").run(SOON);
+    outcome.expect_fault(64, &["IOT_RETAIN=perhaps", "true or false"]);
+}
+
+#[test]
+fn the_other_commands_take_the_same_file() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let queue = dir.path().join("queue.db");
+    let text = broker_lines(&broker)
+        + &format!("topic = \"t\"\n[publisher]\nqueue = {queue:?}\ninterval = \"10s\"\n");
+    let (_dir, path) = file(&text);
+    let check = Program::publisher().args(["check", "--config"]).arg(&path);
+    let check = check.run(SOON).expect_code(0);
+    assert!(
+        check.stdout.text().contains("publish: t: acknowledged"),
+        "{check}"
+    );
+    let publisher = Program::publisher().arg("--config").arg(&path);
+    publisher.args(["-m", "x"]).run(SOON).expect_code(0);
+    let status = Program::publisher().args(["queue", "status"]);
+    status
+        .env("IOT_QUEUE", queue.to_str().unwrap())
+        .run(SOON)
+        .expect_code(0);
+}
+
+#[test]
+fn the_example_configuration_is_one() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/certs.example/iot-pubsub.toml");
+    for program in [Program::publisher(), Program::subscriber()] {
+        let device = &certs().device;
+        let program = program.args(["--config", example, "--certs", "x", "--cafile"]);
+        let program = program.arg(&certs().ca).identity(device);
+        // Everything in it is understood; only the broker is missing.
+        let outcome = program.args(["-e", "localhost", "--port", "x"]).run(SOON);
+        outcome.expect_fault(64, &["--port", "'x'"]);
+    }
+}
