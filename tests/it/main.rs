@@ -17,6 +17,7 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
@@ -47,6 +48,7 @@ mod identity;
 mod json_input;
 mod misconfigured;
 mod offline;
+mod provision;
 mod publish;
 mod queue_command;
 mod received;
