@@ -209,10 +209,7 @@ fn a_thing_is_provisioned_once_checked_changed_and_deleted() {
     );
     let config = dir.join("iot-pubsub.toml");
     let run = Program::one_message().arg("--config").arg(&config);
-    let run = run
-        .args(["--flush-timeout", "3"])
-        .run(SOON)
-        .expect_code(69);
+    let run = run.args(["--flush-timeout", "3"]).run(SOON).expect_code(69);
     run.expect_stderr("does not resolve");
 
     moto.provision(&["pump-7"], &dir)

@@ -21,7 +21,7 @@ pub(super) enum Status {
 
 /// One step.
 #[derive(Clone, Debug, Serialize)]
-struct Step {
+struct Line {
     step: &'static str,
     status: Status,
     /// What was found; of a failure the cause and what to do.
@@ -37,7 +37,7 @@ pub(super) struct Report {
     ok: bool,
     exit: u8,
     endpoint: String,
-    steps: Vec<Step>,
+    steps: Vec<Line>,
     #[serde(skip)]
     worst: Exit,
     #[serde(skip)]
@@ -95,7 +95,7 @@ impl Report {
             };
             self.print(&line);
         }
-        self.steps.push(Step {
+        self.steps.push(Line {
             step,
             status,
             detail,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::Config;
 use super::session::Dialled;
 use super::worker::Command;
-use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{self, Handle, Step, bridge};
@@ -45,10 +44,9 @@ impl Call {
         let deadline = self
             .deadline
             .checked_sub(margin(self.config.connect_timeout));
-        let follow = &mut |way: &Endpoint, passed| {
+        let follow = &mut |passed| {
             self.tell(Command::Passed {
                 generation: self.generation,
-                way: way.clone(),
                 passed,
             });
         };

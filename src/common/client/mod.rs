@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use super::endpoint::Endpoint;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos, Received};
 use super::transport::files::{Loaded, TlsFiles};
@@ -147,8 +146,6 @@ pub enum Event {
     Passed {
         /// Of which attempt.
         generation: u64,
-        /// On which way.
-        way: Endpoint,
         /// Which step.
         passed: Passed,
     },

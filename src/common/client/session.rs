@@ -227,7 +227,8 @@ impl Session {
 
     /// Sends DISCONNECT.
     pub(super) fn disconnect(&mut self) {
-        let _ = self.client.disconnect(None);
+        // The end of the connection tells that it has gone out.
+        drop(self.client.disconnect(None));
         self.disconnecting = true;
     }
 

@@ -83,7 +83,7 @@ pub enum Passed {
     /// The proxy has made the tunnel.
     Tunnelled,
     /// TLS is up.
-    Secured(Facts),
+    Secured(Box<Facts>),
     /// The WebSocket is open.
     Upgraded,
     /// This way does not work; the next one follows.
@@ -188,7 +188,7 @@ pub fn dial(
     first: Option<u16>,
     deadline: Instant,
     handle: &Handle,
-    report: &mut dyn FnMut(&Endpoint, Passed),
+    report: &mut dyn FnMut(Passed),
 ) -> Result<Connected, Failed> {
     let mut ways = route.endpoint.ways();
     if let Some(at) = ways.iter().position(|way| Some(way.port) == first) {
@@ -211,7 +211,6 @@ pub fn dial(
             Err((step, fault)) => {
                 let is_last = index + 1 == count;
                 let goes_on = step != Step::Dns && !fault.permanent && !handle.is_cancelled();
-                let blocked = way.clone();
                 failed = Some(match failed.take() {
                     None => Failed {
                         step,
@@ -223,7 +222,7 @@ pub fn dial(
                 if !goes_on || is_last {
                     break;
                 }
-                report(&blocked, Passed::WentOn(fault));
+                report(Passed::WentOn(fault));
             }
         }
     }
@@ -258,7 +257,7 @@ struct Dial<'a> {
     handle: &'a Handle,
 }
 
-type Progress<'a> = &'a mut dyn FnMut(&Endpoint, Passed);
+type Progress<'a> = &'a mut dyn FnMut(Passed);
 
 impl Dial<'_> {
     fn go(&self, report: Progress<'_>) -> Result<Wire, (Step, Fault)> {
@@ -269,22 +268,22 @@ impl Dial<'_> {
             None => (way.host.as_str(), way.port),
         };
         let addresses = tcp::resolve(host, port, proxy.is_some()).map_err(at(Step::Dns))?;
-        report(way, Passed::Resolved(addresses.clone()));
+        report(Passed::Resolved(addresses.clone()));
         let (mut stream, address) =
             tcp::connect(&addresses, host, port, self.deadline, proxy).map_err(at(Step::Tcp))?;
         self.handle
             .watch(&stream)
             .map_err(|e| (Step::Tcp, tcp::fault(host, port, &e, proxy)))?;
-        report(way, Passed::Connected(address));
+        report(Passed::Connected(address));
         if let Some(proxy) = proxy {
             self.limit(&stream);
             proxy::tunnel(&mut stream, proxy, way).map_err(at(Step::Proxy))?;
-            report(way, Passed::Tunnelled);
+            report(Passed::Tunnelled);
         }
         let stream = if way.tls {
             self.limit(&stream);
             let (tls, facts) = tls::handshake(way, self.loaded, stream).map_err(at(Step::Tls))?;
-            report(way, Passed::Secured(facts));
+            report(Passed::Secured(Box::new(facts)));
             Stream::Tls(Box::new(tls))
         } else {
             Stream::Plain(stream)
@@ -296,7 +295,7 @@ impl Dial<'_> {
                 let certified = self.loaded.has_certificate();
                 let socket =
                     WebSocket::open(way, certified, path, stream).map_err(at(Step::WebSocket))?;
-                report(way, Passed::Upgraded);
+                report(Passed::Upgraded);
                 Wire::WebSocket(Box::new(socket))
             }
         };

@@ -18,7 +18,6 @@ use paho_mqtt::{PropertyCode, ServerResponse};
 
 use super::session::{Dialled, Session};
 use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
-use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
@@ -77,7 +76,6 @@ pub(super) enum Command {
     /// A step towards one went well.
     Passed {
         generation: u64,
-        way: Endpoint,
         passed: Passed,
     },
     /// One has ended, for whichever reason.
@@ -226,15 +224,9 @@ impl<N: Fn(Event)> Worker<N> {
                     });
                 }
             }
-            Command::Passed {
-                generation,
-                way,
-                passed,
-            } => (self.notify)(Event::Passed {
-                generation,
-                way,
-                passed,
-            }),
+            Command::Passed { generation, passed } => {
+                (self.notify)(Event::Passed { generation, passed });
+            }
             Command::Severed { dial, severed } => self.severed(dial, severed),
         }
     }

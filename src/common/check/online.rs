@@ -1,0 +1,279 @@
+//! CONNECT, publish, subscribe: what can be known only from the broker.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use super::report::Report;
+use super::{step_name, steps_after_tcp, tell};
+use crate::common::cli::doctor::CheckConfig;
+use crate::common::client::{Accepted, Client, Delivery, Event, Refusal};
+use crate::common::event_loop::{clock, send, unix_ms, wait};
+use crate::common::fault::{Exit, Fault};
+use crate::common::limits;
+use crate::common::message::{Draft, Message, Qos};
+use crate::common::transport::Step;
+
+/// So long a connection must last: another client with the same identifier, once thrown out,
+/// comes back after a second.
+const STAY: Duration = Duration::from_millis(2_500);
+
+/// What is published.
+const MESSAGE: &str = "{\"check\":\"iot-pubsub\"}";
+
+/// The part of the check that connects.
+pub(super) struct Online<'a> {
+    config: &'a CheckConfig,
+    client: Client,
+    inbox: Receiver<Event>,
+    generation: u64,
+    connected: bool,
+    attempted: Option<Instant>,
+}
+
+/// Why a step has no answer.
+type End = (Option<Step>, Fault);
+
+impl<'a> Online<'a> {
+    pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
+        let (events, inbox) = mpsc::channel();
+        let client = Client::start(config.connection.client(1, false), None, move |event| {
+            send(&events, event);
+        })?;
+        Ok(Self {
+            config,
+            client,
+            inbox,
+            generation: 0,
+            connected: false,
+            attempted: None,
+        })
+    }
+
+    pub(super) fn examine(&mut self, report: &mut Report) {
+        let later = &steps_after_tcp(self.config)[1..];
+        match self.connect(Some(&mut *report)) {
+            Ok(accepted) => report.ok("CONNECT", describe(&accepted)),
+            Err((step, fault)) => {
+                let failed = step.map_or("CONNECT", step_name);
+                report.failed(failed, &fault);
+                for step in later.iter().filter(|step| **step != failed) {
+                    report.skipped(step, "needs a connection");
+                }
+                return;
+            }
+        }
+        if self.config.connection.client_id_given && !self.stays(report) {
+            for step in later.iter().skip_while(|s| **s != "client id").skip(1) {
+                report.skipped(step, "needs a connection that stays");
+            }
+            return;
+        }
+        if let Some(topic) = &self.config.topic {
+            if limits::check_topic_name(topic).is_ok() {
+                self.publish(topic, report);
+            } else {
+                report.skipped("publish", "a filter is no topic name");
+            }
+            self.subscribe(topic, report);
+        }
+        self.client.disconnect(self.generation);
+        let _: Result<(), _> = self.hear(Duration::from_secs(1), None, |event| {
+            matches!(event, Event::Disconnected { .. }).then_some(())
+        });
+    }
+
+    /// Connects; tells each step on the way if there is somebody to tell.
+    fn connect(&mut self, report: Option<&mut Report>) -> Result<Accepted, End> {
+        let connection = &self.config.connection;
+        if let Some(at) = self.attempted {
+            // AWS IoT Core takes one CONNECT a second of one client identifier.
+            let until = at + connection.profile.connect_interval();
+            let _ = wait(&self.inbox, Some(until));
+        }
+        self.generation += 1;
+        self.attempted = Some(clock());
+        let deadline = clock() + connection.connect_timeout;
+        self.client.connect(self.generation, deadline);
+        let timeout = connection.connect_timeout + Duration::from_millis(200);
+        let answer = self.hear(timeout, report, |event| match event {
+            Event::Connected { accepted, .. } => Some(*accepted),
+            _ => None,
+        });
+        self.connected = answer.is_ok();
+        if answer.is_err() {
+            self.client.abandon(self.generation);
+        }
+        answer
+    }
+
+    /// Waits for an answer.
+    fn hear<T>(
+        &mut self,
+        within: Duration,
+        mut report: Option<&mut Report>,
+        answer: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, End> {
+        let until = clock() + within;
+        while let Some(event) = wait(&self.inbox, Some(until)) {
+            if let (Event::Passed { passed, .. }, Some(report)) = (&event, &mut report) {
+                tell(passed, report);
+            }
+            if let Some(answer) = answer(&event) {
+                return Ok(answer);
+            }
+            if let Event::Ended {
+                generation,
+                step,
+                fault,
+                ..
+            } = event
+                && generation == self.generation
+            {
+                self.connected = false;
+                return Err((step, fault));
+            }
+        }
+        let host = &self.config.connection.endpoint;
+        let message =
+            format!("{host}: no answer within {within:?}; is the network up, is the broker well?");
+        Err((None, Fault::passing(Exit::Unavailable, message)))
+    }
+
+    /// Whether the connection lasts: another client with the same identifier would end it.
+    fn stays(&mut self, report: &mut Report) -> bool {
+        let id = self.config.connection.client_id.clone();
+        match self.hear(STAY, None, |_| None::<()>) {
+            Err((_, fault)) if !self.connected => {
+                let fault = if fault.message.contains("--client-id") {
+                    fault
+                } else {
+                    Fault::passing(
+                        Exit::Refused,
+                        format!(
+                            "{fault}; is another client connected with the client id {id:?}? give \
+                             each its own --client-id"
+                        ),
+                    )
+                };
+                report.failed("client id", &fault);
+                false
+            }
+            _ => {
+                report.ok("client id", format!("{id}: nobody else has it"));
+                true
+            }
+        }
+    }
+
+    fn reconnected(&mut self, step: &'static str, report: &mut Report) -> bool {
+        if self.connected {
+            return true;
+        }
+        match self.connect(None) {
+            Ok(_) => true,
+            Err((_, fault)) => {
+                report.failed(step, &fault);
+                false
+            }
+        }
+    }
+
+    fn publish(&mut self, topic: &str, report: &mut Report) {
+        if !self.reconnected("publish", report) {
+            return;
+        }
+        let message = Arc::new(message(topic));
+        self.client.publish(self.generation, vec![(1, message)]);
+        let timeout = self.config.connection.operation_timeout;
+        let answer = self.hear(timeout, None, |event| match event {
+            Event::Deliveries { settled, .. } => settled.first().map(|(_, end)| end.clone()),
+            _ => None,
+        });
+        let refused = |why: &str, exit| {
+            let message = format!(
+                "the broker refuses a message for {topic:?}: {why}; check what its policy allows \
+                 this client to publish (iot:Publish)"
+            );
+            Fault::permanent(exit, message)
+        };
+        match answer {
+            Ok(Delivery::Done) => report.ok("publish", format!("{topic}: acknowledged")),
+            Ok(Delivery::NotNow) => {
+                report.failed("publish", &refused("not now", Exit::Unavailable));
+            }
+            Ok(Delivery::Refused(refusal)) => {
+                report.failed("publish", &refused(&refusal.reason, refusal.exit()));
+            }
+            Err((_, fault)) if !self.connected => {
+                report.failed("publish", &refused(&fault.message, Exit::Refused));
+            }
+            Err((_, fault)) => report.failed("publish", &fault),
+        }
+    }
+
+    fn subscribe(&mut self, filter: &str, report: &mut Report) {
+        if !self.reconnected("subscribe", report) {
+            return;
+        }
+        let generation = self.generation;
+        self.client
+            .subscribe(generation, 0, filter.to_owned(), Qos::AtLeastOnce);
+        let timeout = self.config.connection.operation_timeout;
+        let answer: Result<Result<u8, Refusal>, End> =
+            self.hear(timeout, None, |event| match event {
+                Event::Subscribed { answer, .. } => Some(answer.clone()),
+                _ => None,
+            });
+        let refused = |why: &str, exit| {
+            let message = format!(
+                "the broker refuses the subscription to {filter:?}: {why}; check what its policy \
+                 allows this client to subscribe to (iot:Subscribe)"
+            );
+            Fault::permanent(exit, message)
+        };
+        match answer {
+            Ok(Ok(qos)) => report.ok("subscribe", format!("{filter}: granted with QoS {qos}")),
+            Ok(Err(refusal)) => {
+                report.failed("subscribe", &refused(&refusal.reason, refusal.exit()));
+            }
+            Err((_, fault)) if !self.connected => {
+                report.failed("subscribe", &refused(&fault.message, Exit::Refused));
+            }
+            Err((_, fault)) => report.failed("subscribe", &fault),
+        }
+    }
+}
+
+fn describe(accepted: &Accepted) -> String {
+    let version = match accepted.mqtt_version {
+        5 => "5",
+        _ => "3.1.1",
+    };
+    let mut told = format!("MQTT {version}, port {}", accepted.port);
+    if let Some(max) = accepted.receive_maximum {
+        told = format!("{told}, {max} messages in flight");
+    }
+    if let Some(max) = accepted.maximum_packet_size {
+        told = format!("{told}, packets of {max} bytes at most");
+    }
+    told
+}
+
+fn message(topic: &str) -> Message {
+    Message {
+        key: 0,
+        stream: "check".into(),
+        seq: 0,
+        accepted_ms: unix_ms(),
+        expires_ms: None,
+        expires_at: None,
+        attempts: 0,
+        draft: Draft {
+            topic: topic.into(),
+            payload: MESSAGE.into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+        },
+    }
+}
