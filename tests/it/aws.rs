@@ -276,7 +276,7 @@ fn a_disconnect_with_a_reason_condemns_the_message_that_it_is_about() {
     }
 }
 
-/// The names in the ALPN extension of a ClientHello (RFC 8446 section 4.1.2, RFC 7301), read
+/// The names in the ALPN extension of a `ClientHello` (RFC 8446 section 4.1.2, RFC 7301), read
 /// from the wire.
 pub(crate) fn alpn_of(hello: &[u8]) -> Vec<String> {
     let number = |at: usize| usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));

@@ -18,11 +18,11 @@ fn file(text: &str) -> (TempDir, PathBuf) {
 fn broker_lines(broker: &Broker) -> String {
     let device = &certs().device;
     format!(
-        "endpoint = \"localhost\"\nport = {}\ncafile = {:?}\ncert = {:?}\nkey = {:?}\n",
+        "endpoint = \"localhost\"\nport = {}\ncafile = '{}'\ncert = '{}'\nkey = '{}'\n",
         broker.port(),
-        certs().ca,
-        device.cert,
-        device.key
+        certs().ca.display(),
+        device.cert.display(),
+        device.key.display()
     )
 }
 
@@ -160,7 +160,10 @@ fn the_other_commands_take_the_same_file() {
     let dir = temp_dir();
     let queue = dir.path().join("queue.db");
     let text = broker_lines(&broker)
-        + &format!("topic = \"t\"\n[publisher]\nqueue = {queue:?}\ninterval = \"10s\"\n");
+        + &format!(
+            "topic = \"t\"\n[publisher]\nqueue = '{}'\ninterval = \"10s\"\n",
+            queue.display()
+        );
     let (_dir, path) = file(&text);
     let check = Program::publisher().args(["check", "--config"]).arg(&path);
     let check = check.run(SOON).expect_code(0);

@@ -30,7 +30,7 @@ impl Moto {
         let asked = script("setup-aws").arg("--path").output().unwrap();
         assert!(asked.status.success(), "run scripts/setup-aws: {asked:?}");
         let bin = String::from_utf8(asked.stdout).unwrap().trim().to_owned();
-        let mut moto = command(&format!("{bin}/moto_server"));
+        let mut moto = command(format!("{bin}/moto_server"));
         moto.args(["-H", "127.0.0.1", "-p", "0"]);
         moto.stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -294,7 +294,7 @@ fn no_proxy_and_a_proxy_that_is_of_no_use() {
         .expect_stderr("ask its operator");
 }
 
-/// A Mosquitto that also takes WebSockets, on this port.
+/// A Mosquitto that also takes `WebSocket`s, on this port.
 fn websocket_broker(port: u16, tls: bool) -> Broker {
     let builder =
         Broker::builder().line(&format!("listener {port} 127.0.0.1\nprotocol websockets"));

@@ -147,7 +147,7 @@ impl Builder {
 
     pub(crate) fn start(self) -> AwsLike {
         let shared = Arc::new(Shared::default());
-        let served = Arc::clone(&shared);
+        let known = Arc::clone(&shared);
         let mut tls = server::acceptor(&certs().server);
         if self.needs_alpn {
             tls.set_alpn_select_callback(|_, offered| {
@@ -173,7 +173,7 @@ impl Builder {
             if needs_alpn && stream.ssl().selected_alpn_protocol() != Some(ALPN) {
                 return;
             }
-            let mut session = Session::new(&self, &served, stream);
+            let mut session = Session::new(&self, &known, stream);
             // An error is the end of the connection.
             let _ = session.serve();
             let _ = session.stream.shutdown();
