@@ -181,6 +181,60 @@ fn the_other_commands_take_the_same_file() {
 }
 
 #[test]
+fn a_path_in_the_file_starts_where_the_file_is() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let device = &certs().device;
+    for (from, name) in [
+        (&certs().ca, "ca.pem"),
+        (&device.cert, "device.pem.crt"),
+        (&device.key, "private.pem.key"),
+    ] {
+        fs::copy(from, dir.path().join(name)).unwrap();
+    }
+    let path = dir.path().join("iot.toml");
+    let endpoint = format!("localhost:{}", broker.port());
+    let text = format!("endpoint = \"{endpoint}\"\ncerts = \".\"\ntopic = \"t\"\n");
+    fs::write(&path, text + "[publisher]\nqueue = \"queue.db\"\n").unwrap();
+    let program = Program::publisher().arg("--config").arg(&path);
+    program.args(["-m", "x"]).run(SOON).expect_code(0);
+    assert!(dir.path().join("queue.db").exists());
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_flag_is_pointed_out() {
+    let program = Program::publisher().args(["-t", "t", "-m", "x"]);
+    let outcome = program.env("IOT_ENDPONT", "localhost").run(SOON);
+    let outcome = outcome.expect_code(64);
+    outcome.expect_stderr("IOT_ENDPONT: no flag has this name; did you mean IOT_ENDPOINT?");
+    let broker = Broker::start();
+    let program = Program::one_message().to(&broker);
+    let quiet = program
+        .env("IOT_HUB_CONNECTION", "x")
+        .run(SOON)
+        .expect_code(0);
+    assert_eq!(quiet.stderr.text(), "", "{quiet}");
+}
+
+#[test]
+fn a_check_takes_every_topic_of_the_file_and_prints_for_people() {
+    let broker = Broker::start();
+    let text = broker_lines(&broker) + "[subscriber]\njson = true\ntopic = [\"a/+\", \"b\"]\n";
+    let (_dir, path) = file(&text);
+    let check = Program::subscriber().args(["check", "--config"]).arg(&path);
+    let check = check.run(SOON).expect_code(0);
+    let told = check.stdout.text();
+    for line in [
+        "skipped publish: a/+: a filter is no topic name",
+        "ok      subscribe: a/+: granted with QoS 1",
+        "ok      publish: b: acknowledged",
+        "ok      subscribe: b: granted with QoS 1",
+    ] {
+        assert!(told.contains(line), "{line}\n{check}");
+    }
+}
+
+#[test]
 fn the_example_configuration_is_one() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/certs.example/iot-pubsub.toml");
     for program in [Program::publisher(), Program::subscriber()] {

@@ -160,6 +160,22 @@ fn a_key_that_others_can_read_is_an_error_unless_allowed() {
 }
 
 #[test]
+fn a_key_from_systemd_may_be_readable_by_its_access_control_list() {
+    let dir = temp_dir();
+    let broker = Broker::start();
+    let at = |mode: u32, credentials: &str| {
+        let pair = with_key(&key_with_mode(dir.path(), mode));
+        let program = Program::one_message().endpoint(broker.port());
+        let program = program.ca(&certs().ca).identity(&pair);
+        program.env("CREDENTIALS_DIRECTORY", credentials).run(SOON)
+    };
+    let here = dir.path().to_str().unwrap();
+    at(0o440, here).expect_code(0);
+    at(0o444, here).expect_fault(78, &["read by others"]);
+    at(0o440, "/nosuch").expect_fault(78, &["read by others"]);
+}
+
+#[test]
 fn a_client_certificate_out_of_date_is_named() {
     let dir = temp_dir();
     for (validity, part) in [

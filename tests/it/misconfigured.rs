@@ -233,7 +233,7 @@ fn server_without_tls() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         server::stay_silent(stream);
     });
-    let parts = ["does not speak TLS on this port", "mqtt:// for no TLS"];
+    let parts = ["does not speak TLS on this port", "for no TLS"];
     expect(76, &parts, |p| p.at_port(http.port()));
     // Mosquitto hangs up, and says nothing that could be told from a network's doing.
     let parts = [

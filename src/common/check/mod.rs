@@ -58,7 +58,7 @@ fn name(connection: &ConnectionConfig, report: &mut Report) {
         ways.push("limits of AWS IoT Core".into());
     }
     if let Some(proxy) = &connection.proxy {
-        ways.push(format!("proxy {proxy}"));
+        ways.push(format!("proxy {proxy} (from {})", proxy.origin));
     }
     ways.extend(profile::hint(&connection.endpoint.host));
     report.ok("endpoint", ways.join(", "));
@@ -113,7 +113,7 @@ fn steps_after_tcp(config: &CheckConfig) -> Vec<&'static str> {
     if config.connection.client_id_given {
         steps.push("client id");
     }
-    if config.topic.is_some() {
+    if !config.topics.is_empty() {
         steps.extend(["publish", "subscribe"]);
     }
     steps

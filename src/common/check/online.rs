@@ -57,6 +57,10 @@ impl<'a> Online<'a> {
             Err((step, fault)) => {
                 let failed = step.map_or("CONNECT", step_name);
                 report.failed(failed, &fault);
+                let before_tls = matches!(step, Some(Step::Dns | Step::Tcp | Step::Proxy));
+                if before_tls && self.config.connection.endpoint.tls {
+                    report.skipped("TLS", "needs a connection");
+                }
                 for step in later.iter().filter(|step| **step != failed) {
                     report.skipped(step, "needs a connection");
                 }
@@ -69,11 +73,11 @@ impl<'a> Online<'a> {
             }
             return;
         }
-        if let Some(topic) = &self.config.topic {
+        for topic in &self.config.topics {
             if limits::check_topic_name(topic).is_ok() {
                 self.publish(topic, report);
             } else {
-                report.skipped("publish", "a filter is no topic name");
+                report.skipped("publish", &format!("{topic}: a filter is no topic name"));
             }
             self.subscribe(topic, report);
         }
@@ -146,13 +150,14 @@ impl<'a> Online<'a> {
         match self.hear(STAY, None, |_| None::<()>) {
             Err((_, fault)) if !self.connected => {
                 let fault = if fault.message.contains("--client-id") {
-                    fault
+                    let why = format!("{fault} (a service of yours? stop it for the check)");
+                    Fault::passing(fault.exit, why)
                 } else {
                     Fault::passing(
                         Exit::Refused,
                         format!(
                             "{fault}; is another client connected with the client id {id:?}? give \
-                             each its own --client-id"
+                             each its own --client-id (a service of yours? stop it for the check)"
                         ),
                     )
                 };

@@ -14,7 +14,8 @@ use crate::common::endpoint::Endpoint;
 use crate::common::fault::Fault;
 use crate::common::logging::Verbosity;
 use crate::common::profile::{self, Profile};
-use crate::common::transport::files::{self, Pair, TlsFiles};
+use crate::common::transport::files::{Pair, TlsFiles};
+use crate::common::transport::pem;
 use crate::common::transport::proxy::{self, Proxy};
 use crate::common::units::{parse_duration, parse_positive_duration};
 
@@ -212,7 +213,7 @@ impl ConnectionArgs {
             loaded => Some(loaded?),
         };
         let password = match &self.password_file {
-            Some(file) => Some(files::read_secret(file, "--password-file")?),
+            Some(file) => Some(pem::read_secret(file, "--password-file")?),
             None => None,
         };
         Ok(ConnectionConfig {
@@ -238,16 +239,20 @@ impl ConnectionArgs {
     fn endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
         let beside = || {
             let file = self.certs.as_ref()?.join("endpoint");
-            let text = fs::read_to_string(file).ok()?;
-            Some(text.trim().to_owned())
+            let text = fs::read_to_string(&file).ok()?;
+            Some((text.trim().to_owned(), Some(file)))
         };
-        let Some(text) = self.endpoint.clone().or_else(beside) else {
+        let typed = self.endpoint.clone().map(|text| (text, None));
+        let Some((text, file)) = typed.or_else(beside) else {
             return Err(Fault::usage(
                 "--endpoint is missing: give the broker's host name, or --certs with a directory \
                  that has a file named endpoint; see --help",
             ));
         };
-        let endpoint = Endpoint::parse(&text, port)?;
+        let endpoint = Endpoint::parse(&text, port).map_err(|fault| match file {
+            Some(file) => Fault::usage(format!("{}: {fault}", file.display())),
+            None => fault,
+        })?;
         let profile = match self.profile {
             Some(ProfileChoice::Aws) => Profile::Aws,
             Some(ProfileChoice::Generic) => Profile::Generic,
@@ -292,7 +297,7 @@ fn find_proxy(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
             }
         }
     };
-    Proxy::parse(&text)
+    Proxy::parse(&text, origin)
         .map(Some)
         .map_err(|why| Fault::usage(format!("{origin} {why}")))
 }

@@ -8,13 +8,15 @@ use crate::common::limits;
 use crate::common::logging::Verbosity;
 
 /// Tries every step of a connection and says which one fails, why, and what to do: files, clock,
-/// name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe
+/// name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe. With a client
+/// id that is given, another client that is connected with it is thrown out: that shows it
 #[derive(Clone, Debug, Parser)]
 #[command(name = "check", after_help = super::UNITS)]
 pub struct CheckArgs {
-    /// Publish a small message to this topic, and subscribe to it; a filter is only subscribed to
+    /// Publish a small message to this topic, and subscribe to it; a filter is only subscribed
+    /// to; may be given several times
     #[arg(short, long, value_name = "NAME")]
-    topic: Option<String>,
+    topic: Vec<String>,
 
     /// Print one JSON object
     #[arg(long)]
@@ -33,7 +35,7 @@ pub struct CheckConfig {
     /// How to reach the broker.
     pub connection: super::config::ConnectionConfig,
     /// What to publish and subscribe to.
-    pub topic: Option<String>,
+    pub topics: Vec<String>,
     /// Whether the report is for machines.
     pub json: bool,
 }
@@ -53,7 +55,7 @@ impl CheckArgs {
     /// A usage fault that names the flag, or a password file that cannot be read.
     pub fn check(self, program: &str) -> Result<CheckConfig, Fault> {
         let connection = self.connection.check(program, true)?;
-        if let Some(topic) = &self.topic {
+        for topic in &self.topic {
             let wrong = |why: String| Fault::usage(format!("--topic {topic:?} {why}"));
             let profile = connection.profile;
             match limits::check_topic_name(topic) {
@@ -63,7 +65,7 @@ impl CheckArgs {
         }
         Ok(CheckConfig {
             connection,
-            topic: self.topic,
+            topics: self.topic,
             json: self.json,
         })
     }

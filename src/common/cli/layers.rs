@@ -5,9 +5,10 @@
 //! not go together with what stands above it is left out. Who wins is decided here, what a
 //! value means is not.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -21,6 +22,8 @@ pub(super) struct Layered {
     pub(super) args: Vec<OsString>,
     /// Flags that were not typed, and where they come from.
     pub(super) origins: Vec<(String, String)>,
+    /// What is worth a word, and no error.
+    pub(super) notes: Vec<String>,
 }
 
 /// One value from below.
@@ -60,13 +63,37 @@ pub(super) fn apply(
     for found in from_file(&lenient, target, matches, &env)? {
         merge(target, &mut given, &mut below, found);
     }
-    Ok(insert(args, depth, below))
+    let mut layered = insert(args, depth, below);
+    layered.notes = misspelt(&lenient, &env);
+    Ok(layered)
+}
+
+/// What to say of variables that look like flags and are none.
+fn misspelt(root: &Command, env: &[(OsString, OsString)]) -> Vec<String> {
+    let commands = || std::iter::once(root).chain(root.get_subcommands());
+    let known: BTreeSet<String> = commands()
+        .flat_map(Command::get_arguments)
+        .filter_map(Arg::get_long)
+        .map(variable)
+        .collect();
+    let names = env.iter().filter_map(|(name, _)| name.to_str());
+    let ours = names.filter(|name| name.starts_with("IOT_") && !known.contains(*name));
+    ours.filter_map(|name| {
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::damerau_levenshtein(name, known), known))
+            .min()?;
+        let (distance, known) = nearest;
+        (distance <= 2).then(|| format!("{name}: no flag has this name; did you mean {known}?"))
+    })
+    .collect()
 }
 
 fn untouched(args: Vec<OsString>) -> Layered {
     Layered {
         args,
         origins: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -84,9 +111,14 @@ fn deepest<'a>(
     (target, inner, depth)
 }
 
-/// The flags that can come from below.
+/// The flags that can come from below. What `check` prints is only for who calls it to say.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let not_below = ["help", "version", "config"];
+    let json = if command.get_name() == "check" {
+        "json"
+    } else {
+        ""
+    };
+    let not_below = ["help", "version", "config", json];
     command.get_arguments().filter(move |arg| {
         arg.get_long()
             .is_some_and(|long| !not_below.contains(&long))
@@ -192,7 +224,15 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fau
         let Some(arg) = flags(target).find(|arg| arg.get_long() == Some(&key)) else {
             continue;
         };
-        let values = values(arg, &value).map_err(|why| wrong(format!("{key} {why}")))?;
+        let mut values = values(arg, &value).map_err(|why| wrong(format!("{key} {why}")))?;
+        if arg.get_value_parser().type_id() == TypeId::of::<PathBuf>()
+            && let Some(dir) = path.parent()
+        {
+            // A path in the file starts where the file is: the two are moved together.
+            for value in values.iter_mut().flatten() {
+                *value = dir.join(&*value).into();
+            }
+        }
         found.extend(values.map(|values| Found {
             long: key,
             values,
@@ -314,7 +354,11 @@ fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Layered {
     all.extend(front);
     all.extend(typed);
     all.extend(back);
-    Layered { args: all, origins }
+    Layered {
+        args: all,
+        origins,
+        notes: Vec::new(),
+    }
 }
 
 fn joined(flag: &str, value: &OsStr) -> OsString {

@@ -75,6 +75,10 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
     );
     let mut command = T::command().version(version);
     let layered = layers::apply(&command, args.into_iter().collect(), std::env::vars_os())?;
+    for note in layered.notes {
+        // Without standard error nobody reads it.
+        let _ = writeln!(io::stderr(), "{}: {}", command.get_name(), one_line(&note));
+    }
     let parsed = command
         .try_get_matches_from_mut(layered.args)
         .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));

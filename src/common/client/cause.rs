@@ -25,7 +25,8 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
         return Fault::permanent(
             Exit::Protocol,
             format!(
-                "{way}: what answers there does not speak MQTT{}; check --endpoint and --port",
+                "{way}: what answers there does not speak MQTT{}; check --endpoint and --port (for a \
+                 WebSocket wss:// or ws://)",
                 if way.tls { "" } else { ", or wants TLS" }
             ),
         );
@@ -34,7 +35,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
         .cause
         .map_or_else(String::new, |cause| format!(" ({cause})"));
     let remedy = if !way.tls {
-        "is this an MQTT port without TLS?".into()
+        "is this an MQTT port without TLS? if it wants TLS, use mqtts://".into()
     } else if facts.has_certificate {
         format!(
             "is the certificate active and attached to a policy, and does the policy allow \

@@ -105,7 +105,9 @@ pub(super) fn connect_refused(host: &str, code: ReasonCode, properties: &Propert
         0x86 | 0x8C => Fault::permanent(Exit::Refused, say("check --username and --password-file")),
         0x87 | 0x8A => Fault::permanent(
             Exit::Refused,
-            say("check what the broker's policy allows this certificate, user and client id"),
+            say(
+                "check --username and --password-file, and what the broker's policy allows this certificate and client id",
+            ),
         ),
         0x80 | 0x83 | 0x88 | 0x89 | 0x8B | 0x97 | 0x9F => {
             Fault::passing(Exit::Unavailable, say("it may accept later"))
@@ -143,7 +145,9 @@ pub(super) fn connect_returned(host: &str, code: ConnectReturnCode) -> Fault {
         }
         ConnectReturnCode::NotAuthorized => Fault::permanent(
             Exit::Refused,
-            say("check what the broker's policy allows this certificate, user and client id"),
+            say(
+                "check --username and --password-file, and what the broker's policy allows this certificate and client id",
+            ),
         ),
         ConnectReturnCode::UnacceptableProtocolVersion => Fault::permanent(
             Exit::Protocol,

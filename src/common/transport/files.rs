@@ -5,8 +5,7 @@
 //! read anew for every connection, so a certificate replaced on disk is used at the next one.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,13 +16,11 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
 use super::found;
-use crate::common::fault::{Exit, Fault};
+use super::pem::{certificates, config, contains, is_credential, read, read_secret, unreadable};
+use crate::common::fault::Fault;
 
 /// From so many days before its end a certificate is worth a warning.
 const SOON: i32 = 30;
-
-/// No certificate store is larger; a device file given by mistake is endless.
-const MAX_FILE: u64 = 16 << 20;
 
 /// The files that TLS needs, as the user named them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,22 +174,23 @@ impl TlsFiles {
         };
         let fault = |why: &str| config("--key", path, format_args!("{why}"));
         let pem = read(path, "--key")?;
-        let mode = fs::metadata(path)
-            .map_err(|e| unreadable(path, "--key", &e))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 && !self.allow_readable_key {
-            return Err(fault(&format!(
-                "can be read by others (mode {:04o}); chmod 600 it, or give --allow-readable-key",
-                mode & 0o7777
-            )));
-        }
         if !contains(&pem, "PRIVATE KEY-----") {
             return Err(fault(if contains(&pem, "BEGIN CERTIFICATE-----") {
                 "is a certificate, not a private key; are --cert and --key swapped?"
             } else {
                 "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
             }));
+        }
+        let mode = fs::metadata(path)
+            .map_err(|e| unreadable(path, "--key", &e))?
+            .permissions()
+            .mode();
+        let others = if is_credential(path) { 0o007 } else { 0o077 };
+        if mode & others != 0 && !self.allow_readable_key {
+            return Err(fault(&format!(
+                "can be read by others (mode {:04o}); chmod 600 it, or give --allow-readable-key",
+                mode & 0o7777
+            )));
         }
         let encrypted = contains(&pem, "ENCRYPTED");
         match passphrase.as_deref() {
@@ -327,67 +325,4 @@ fn asn1_time(time: SystemTime) -> Option<Asn1Time> {
         .map_or(0, |since| since.as_secs());
     let seconds = i64::try_from(seconds).ok()?;
     Asn1Time::from_unix(seconds).ok()
-}
-
-/// Reads a file that holds one secret; the line end that editors add is not part of it.
-///
-/// # Errors
-///
-/// A fault that names the flag and the file.
-pub fn read_secret(path: &Path, flag: &str) -> Result<String, Fault> {
-    let bytes = read(path, flag)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| config(flag, path, format_args!("is not UTF-8 text")))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() || text.contains('\0') {
-        return Err(config(
-            flag,
-            path,
-            format_args!("must hold one line of text"),
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn certificates(path: &Path, flag: &str) -> Result<Vec<X509>, Fault> {
-    let pem = read(path, flag)?;
-    let certs = X509::stack_from_pem(&pem).unwrap_or_default();
-    if certs.is_empty() {
-        let why = if contains(&pem, "PRIVATE KEY-----") {
-            "is a private key, not a certificate; are --cert and --key swapped?"
-        } else {
-            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
-        };
-        return Err(config(flag, path, format_args!("{why}")));
-    }
-    Ok(certs)
-}
-
-fn read(path: &Path, flag: &str) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
-        .map_err(|e| unreadable(path, flag, &e))?;
-    Ok(bytes)
-}
-
-fn unreadable(path: &Path, flag: &str, error: &std::io::Error) -> Fault {
-    Fault::permanent(
-        Exit::NoInput,
-        format!(
-            "{}: {flag} cannot be read: {error}; check the path and its permissions",
-            path.display()
-        ),
-    )
-}
-
-fn config(flag: &str, path: &Path, why: std::fmt::Arguments<'_>) -> Fault {
-    Fault::permanent(Exit::Config, format!("{}: {flag} {why}", path.display()))
-}
-
-fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes
-        .windows(text.len())
-        .any(|window| window == text.as_bytes())
 }

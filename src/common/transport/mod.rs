@@ -9,12 +9,13 @@
 //! * `tcp` looks the name up and connects;
 //! * `proxy` goes through an HTTP proxy, `websocket` through a web server;
 //! * `tls` shakes hands, and turns alerts into faults; `files` loads certificate, key and CA;
-//! * `found` finds these files in a directory;
+//! * `found` finds these files in a directory, `pem` reads one;
 //! * `bridge` carries bytes between the broker and the client library.
 
 pub mod bridge;
 pub mod files;
 mod found;
+pub mod pem;
 pub mod proxy;
 mod tcp;
 mod tls;
@@ -267,7 +268,7 @@ impl Dial<'_> {
             Some(proxy) => (proxy.host.as_str(), proxy.port),
             None => (way.host.as_str(), way.port),
         };
-        let addresses = tcp::resolve(host, port, proxy.is_some()).map_err(at(Step::Dns))?;
+        let addresses = tcp::resolve(host, port, proxy).map_err(at(Step::Dns))?;
         report(Passed::Resolved(addresses.clone()));
         let (mut stream, address) =
             tcp::connect(&addresses, host, port, self.deadline, proxy).map_err(at(Step::Tcp))?;

@@ -26,6 +26,8 @@ pub struct Proxy {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Where it was named: a flag or a variable.
+    pub origin: &'static str,
     /// `USER:PASSWORD` in Base64.
     credentials: Option<String>,
 }
@@ -48,12 +50,13 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// Reads `[http://][USER:PASSWORD@]HOST[:PORT]`; user and password may have `%XX` in them.
+    /// Reads `[http://][USER:PASSWORD@]HOST[:PORT]`, which `origin` has given; user and password
+    /// may have `%XX` in them.
     ///
     /// # Errors
     ///
     /// What is wrong with it, without the password.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str, origin: &'static str) -> Result<Self, String> {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -82,6 +85,7 @@ impl Proxy {
         Ok(Self {
             host: host.to_owned(),
             port: port.unwrap_or(DEFAULT_PORT),
+            origin,
             credentials,
         })
     }
@@ -162,7 +166,10 @@ pub(super) fn tunnel(
         }
         Err(e) => Err(Fault::passing(
             Exit::Unavailable,
-            format!("{proxy}: the proxy closed the connection ({e}); is --proxy an HTTP proxy?"),
+            format!(
+                "{proxy}: the proxy closed the connection ({e}); is {} an HTTP proxy?",
+                proxy.origin
+            ),
         )),
     }
 }
@@ -189,7 +196,10 @@ fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
     let Some(code) = response.code.filter(|_| parsed) else {
         return Err(Fault::permanent(
             Exit::Protocol,
-            format!("{proxy}: the proxy does not speak HTTP; is --proxy an HTTP proxy?"),
+            format!(
+                "{proxy}: the proxy does not speak HTTP; is {} an HTTP proxy?",
+                proxy.origin
+            ),
         ));
     };
     let said = format!("{code} {}", response.reason.unwrap_or_default());
@@ -199,7 +209,10 @@ fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
         // tinyproxy says 401 where 407 is meant.
         401 | 407 if proxy.credentials.is_some() => Fault::permanent(
             Exit::Refused,
-            format!("{proxy}: the proxy refuses user name and password of --proxy ({said})"),
+            format!(
+                "{proxy}: the proxy refuses user name and password of {} ({said}); check them",
+                proxy.origin
+            ),
         ),
         401 | 407 => Fault::permanent(
             Exit::Refused,
@@ -229,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_proxy_is_read_as_people_write_it_and_never_shows_its_password() {
-        let parse = |text: &str| Proxy::parse(text).map(|p| (p.to_string(), p.credentials));
+        let parse =
+            |text: &str| Proxy::parse(text, "--proxy").map(|p| (p.to_string(), p.credentials));
         assert_eq!(parse("p:3128").unwrap(), ("p:3128".into(), None));
         assert_eq!(parse("http://p/").unwrap(), ("p:1080".into(), None));
         assert_eq!(parse("http://[::1]:8").unwrap().0, "[::1]:8");
@@ -248,7 +262,7 @@ mod tests {
             let why = parse(bad).unwrap_err();
             assert!(!why.contains("secret"), "{why}");
         }
-        let proxy = Proxy::parse("http://me:secret@p").unwrap();
+        let proxy = Proxy::parse("http://me:secret@p", "--proxy").unwrap();
         assert!(!format!("{proxy:?}").contains("secret"));
     }
 
@@ -296,7 +310,7 @@ mod tests {
             }
         }
         let way = Endpoint::parse("[2001:db8::1]:8883", None).unwrap();
-        let proxy = Proxy::parse("u:p@proxy").unwrap();
+        let proxy = Proxy::parse("u:p@proxy", "--proxy").unwrap();
         let ask = |answer: &str| {
             let mut peer = Peer(io::Cursor::new(answer.into()), Vec::new());
             let result = tunnel(&mut peer, &proxy, &way);

@@ -9,13 +9,17 @@ use crate::common::event_loop::clock;
 use crate::common::fault::{Exit, Fault};
 
 /// The host's addresses. Blocks for as long as the resolver does.
-pub(super) fn resolve(host: &str, port: u16, proxy: bool) -> Result<Vec<SocketAddr>, Fault> {
-    let what = if proxy {
+pub(super) fn resolve(
+    host: &str,
+    port: u16,
+    proxy: Option<&Proxy>,
+) -> Result<Vec<SocketAddr>, Fault> {
+    let what = if proxy.is_some() {
         "the proxy's host name"
     } else {
         "the host name"
     };
-    let flag = if proxy { "--proxy" } else { "--endpoint" };
+    let flag = proxy.map_or("--endpoint", |proxy| proxy.origin);
     let fault = |why: &str| {
         Fault::passing(
             Exit::Unavailable,
@@ -73,9 +77,10 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
             "the port is closed (connection refused); is the broker running, and --port right?"
                 .into()
         }
-        (io::ErrorKind::ConnectionRefused, Some(_)) => {
-            "the proxy's port is closed (connection refused); is --proxy right?".into()
-        }
+        (io::ErrorKind::ConnectionRefused, Some(proxy)) => format!(
+            "the proxy's port is closed (connection refused); is {} right?",
+            proxy.origin
+        ),
         (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => {
             format!("no answer; is the network up, does a firewall block {whose}?")
         }

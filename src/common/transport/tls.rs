@@ -227,7 +227,7 @@ fn alert(way: &Endpoint, certified: bool, why: &str) -> Fault {
     {
         (
             Exit::Protocol,
-            "the server does not speak TLS on this port; use its TLS port, or mqtt:// for no TLS",
+            "the server does not speak TLS on this port; use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS",
         )
     } else if has("unsupported protocol") || has("protocol version") {
         (

@@ -165,13 +165,19 @@ fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault 
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     "has not answered the WebSocket handshake in time".into()
                 }
-                _ => format!("closed the connection during the WebSocket handshake ({error})"),
+                _ => format!(
+                    "closed the connection during the WebSocket handshake ({error}); is this a \
+                     WebSocket port, and does it want TLS (wss://) or none (ws://)?"
+                ),
             };
             Fault::passing(Exit::Unavailable, format!("{way}: the server {why}"))
         }
         other => permanent(
             Exit::Protocol,
-            format!("the server does not speak WebSocket with MQTT: {other}; check port and path"),
+            format!(
+                "the server does not speak WebSocket: {other}; check port and path, \
+                     or is this an MQTT port (mqtts://)?"
+            ),
         ),
     }
 }
