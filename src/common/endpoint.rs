@@ -47,7 +47,12 @@ impl Endpoint {
     ///
     /// A usage fault that names the flag.
     pub fn parse(text: &str, port: Option<u16>) -> Result<Self, Fault> {
-        let wrong = |why: &str| Fault::usage(format!("--endpoint {text:?}: {why}"));
+        let shown = match text.rsplit_once('@') {
+            // It may have a password in front of it.
+            Some((_, host)) => format!("…@{host}"),
+            None => text.to_owned(),
+        };
+        let wrong = |why: &str| Fault::usage(format!("--endpoint {shown:?}: {why}"));
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
             None => ("mqtts", text),

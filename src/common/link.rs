@@ -47,8 +47,8 @@ pub enum Heard {
     Other,
 }
 
-/// How long DISCONNECT may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long DISCONNECT may take where nothing depends on it.
+pub const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The connection with its client.
 #[derive(Debug)]
@@ -170,25 +170,31 @@ impl Link {
         self.act(actions)
     }
 
-    /// Ends it for good, and waits until DISCONNECT has gone out: a courtesy, without which
-    /// nothing is lost, so not for long. `patience` may cut it shorter; `hear` says what an
-    /// event of the loop means for it.
-    pub fn close<E>(&mut self, inbox: &Receiver<E>, patience: Duration, hear: impl Fn(E) -> Heard) {
+    /// Ends it for good, and waits until all has gone out, DISCONNECT last: at [`QoS`](super::message::Qos)
+    /// 1 and 2 a courtesy, without which nothing is lost, so not for long. `patience` is how
+    /// long, `hear` says what an event of the loop means for it. `false` if it took longer.
+    pub fn close<E>(
+        &mut self,
+        inbox: &Receiver<E>,
+        patience: Duration,
+        hear: impl Fn(E) -> Heard,
+    ) -> bool {
         let actions = self.connection.stop();
         let says_goodbye = actions
             .iter()
             .any(|action| matches!(action, Action::Disconnect { .. }));
         self.act(actions);
-        let until = clock() + patience.min(GOODBYE);
+        let until = clock() + patience;
         while says_goodbye && let Some(event) = wait(inbox, Some(until)) {
             match hear(event) {
                 Heard::Client(event) if self.handle(&event, clock()) == Some(Change::Closed) => {
-                    return;
+                    return true;
                 }
-                Heard::Hopeless => return,
+                Heard::Hopeless => return false,
                 Heard::Client(_) | Heard::Other => {}
             }
         }
+        !says_goodbye
     }
 
     fn act(&mut self, actions: Vec<Action>) -> Option<Change> {

@@ -1,5 +1,6 @@
 //! What both programs are made of. See `docs/architecture.md` for who may import whom.
 
+pub mod aws_host;
 pub mod backoff;
 pub mod check;
 pub mod cli;

@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use super::aws_host;
 use super::limits;
-use super::message::Qos;
+use super::message::{Draft, Qos};
 
 /// Whose limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Profile {
     /// The profile of a host by its name.
     #[must_use]
     pub fn of(host: &str) -> Self {
-        if aws_labels(host).is_some() {
+        if aws_host::is_aws(host) {
             Profile::Aws
         } else {
             Profile::Generic
@@ -161,6 +162,30 @@ impl Profile {
         Ok(())
     }
 
+    /// Checks a message that an earlier run has accepted, perhaps for another broker.
+    ///
+    /// # Errors
+    ///
+    /// Why this broker will not take it.
+    pub fn check_message(self, draft: &Draft) -> Result<(), String> {
+        let (bytes, (most, whose)) = (draft.payload.len(), self.max_payload(draft.topic.len()));
+        if bytes > most {
+            return Err(format!("{bytes} bytes of payload, {whose} allows {most}"));
+        }
+        if self == Profile::Generic {
+            return Ok(());
+        }
+        self.check_topic_name(&draft.topic)
+            .map_err(|why| format!("its topic {why}"))?;
+        self.check_qos(draft.qos)
+            .map_err(|why| format!("QoS {why}"))?;
+        if draft.retain {
+            self.check_retain(&draft.topic)
+                .map_err(|why| format!("retaining {why}"))?;
+        }
+        Ok(())
+    }
+
     /// Checks the time between pings.
     ///
     /// # Errors
@@ -248,40 +273,6 @@ fn check_aws_topic(topic: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The labels of an AWS host name before `amazonaws.com` or `amazonaws.com.cn`.
-fn aws_labels(host: &str) -> Option<Vec<String>> {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let before = host
-        .strip_suffix(".amazonaws.com.cn")
-        .or_else(|| host.strip_suffix(".amazonaws.com"))?;
-    Some(before.split('.').map(ToOwned::to_owned).collect())
-}
-
-/// What to say of the name of an AWS host that is not the one for devices.
-#[must_use]
-pub fn hint(host: &str) -> Option<String> {
-    const ASK: &str = "aws iot describe-endpoint --endpoint-type iot:Data-ATS prints the right one";
-    let labels = aws_labels(host)?;
-    let Some(at) = labels.iter().position(|label| label == "iot") else {
-        return Some(format!("{host} is not an AWS IoT endpoint: {ASK}"));
-    };
-    match &labels[..at] {
-        [] => Some(format!(
-            "{host} is for managing things, not for devices: {ASK}"
-        )),
-        [prefix] if prefix.ends_with("-ats") => None,
-        [_, ats] if ats == "ats" => None,
-        [prefix] if prefix != "data" => {
-            let rest = &host[prefix.len().min(host.len())..];
-            Some(format!(
-                "{host} is the old kind of endpoint, whose certificate today's CA files do not \
-                 cover: use {prefix}-ats{rest}"
-            ))
-        }
-        _ => Some(format!("{host} is not the endpoint for messages: {ASK}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,40 +292,6 @@ mod tests {
             "192.0.2.1",
         ] {
             assert_eq!(Profile::of(host), Profile::Generic, "{host}");
-        }
-    }
-
-    #[test]
-    fn wrong_endpoint_names_are_told_from_right_ones() {
-        for right in [
-            "a-ats.iot.eu-west-1.amazonaws.com",
-            "a.ats.iot.cn-north-1.amazonaws.com.cn",
-            "broker.example",
-        ] {
-            assert_eq!(hint(right), None, "{right}");
-        }
-        let old = hint("a1b2.iot.eu-west-1.amazonaws.com").unwrap();
-        assert!(
-            old.contains("use a1b2-ats.iot.eu-west-1.amazonaws.com"),
-            "{old}"
-        );
-        for (wrong, part) in [
-            ("iot.eu-west-1.amazonaws.com", "managing things"),
-            (
-                "a.credentials.iot.eu-west-1.amazonaws.com",
-                "not the endpoint for messages",
-            ),
-            (
-                "data.iot.eu-west-1.amazonaws.com",
-                "not the endpoint for messages",
-            ),
-            ("s3.amazonaws.com", "not an AWS IoT endpoint"),
-        ] {
-            let hint = hint(wrong).unwrap();
-            assert!(
-                hint.contains(part) && hint.contains("describe-endpoint"),
-                "{hint}"
-            );
         }
     }
 

@@ -21,7 +21,7 @@ use crate::common::client::{self, Client, Refusal};
 use crate::common::connection::Run;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Heard, Link};
+use crate::common::link::{Change, GOODBYE, Heard, Link};
 use crate::common::message::Received;
 use crate::common::pattern::Patterns;
 use crate::common::signals;
@@ -283,7 +283,7 @@ impl<'a> Subscriber<'a> {
     fn finish(mut self, inbox: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.link.connection().reconnects();
         if !self.holding {
-            let patience = self.config.connection.connect_timeout;
+            let patience = self.config.connection.connect_timeout.min(GOODBYE);
             self.link.close(inbox, patience, |event| match event {
                 Event::Client(event) => Heard::Client(event),
                 Event::Sink(Notice::Holding) => Heard::Hopeless,

@@ -48,12 +48,9 @@ fn every_long_flag_can_come_from_the_file_or_the_environment_and_the_flag_wins()
         .run(SOON)
         .expect_code(0)
         .expect_stdout("flag file\n");
-    let outcome = publisher()
-        .env("IOT_VERBOSE", "off")
-        .run(SOON)
-        .expect_code(0);
-    // Off in the environment does not take back what the file says: only a flag could be off.
-    outcome.expect_stdout("from/file file\n");
+    // Off is a value as well.
+    let outcome = publisher().env("IOT_VERBOSE", "off").run(SOON);
+    outcome.expect_code(0).expect_stdout("");
     assert!(broker.log().text().contains(" as me "));
 
     let variable = Program::publisher().env("IOT_CONFIG", path.to_str().unwrap());
@@ -130,6 +127,7 @@ fn a_mistake_in_the_file_is_named_with_the_file_and_the_remedy() {
             &["endpoint", "must be a text or a number"],
         ),
         ("retain = \"yes\"", 78, &["retain", "must be true or false"]),
+        ("exec = []", 78, &["exec must not be empty"]),
         ("publisher = 1", 78, &["must be a table"]),
     ] {
         let (_dir, path) = file(text);

@@ -4,6 +4,11 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -11,10 +16,10 @@ use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker,
-    packet::Publish,
+    Broker, Program, SOON, ScriptedBroker, Server,
+    packet::{Publish, read_packet},
     peer::{Witness, client},
-    temp_dir,
+    temp_dir, wait_until,
 };
 
 /// To the topic `t` of a scripted broker without TLS.
@@ -278,4 +283,49 @@ fn a_count_ends_lines_too_and_the_rest_of_stdin_is_left() {
     // Its end does not depend on the end of the input.
     run.finish(SOON).expect_code(0);
     assert_eq!(payloads(&broker.publishes()), ["1", "2"]);
+}
+
+/// 8 MB are more than any buffer on the way holds at once.
+#[test]
+fn a_large_message_takes_no_longer_than_its_line() {
+    let broker = Broker::start();
+    let payload = vec![b'x'; 8 << 20];
+    for qos in ["0", "1", "2"] {
+        let program = Program::publisher()
+            .to(&broker)
+            .args(["-t", "t", "-s", "-q", qos]);
+        let outcome = program
+            .stdin(Cursor::new(payload.clone()))
+            .run(SOON)
+            .expect_code(0);
+        let took = outcome.elapsed;
+        assert!(took < Duration::from_secs(5), "{took:?}\n{outcome}");
+    }
+}
+
+#[test]
+fn a_run_at_qos_0_ends_when_all_has_gone_out() {
+    const LINES: usize = 8_000;
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&received);
+    let slow = Server::plain(move |stream| {
+        let _ = read_packet(stream);
+        let _ = stream.write_all(&[0x20, 3, 0, 0, 0]);
+        std::thread::park_timeout(Duration::from_secs(3));
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            counted.fetch_add(count, Ordering::SeqCst);
+        }
+    });
+    let lines = vec!["x".repeat(500); LINES].join("\n");
+    let program = Program::publisher().at_plain_port(slow.port());
+    let program = program.args(["-t", "t", "-l", "-q", "0", "--no-sequence"]);
+    let outcome = program.stdin(Cursor::new(lines)).run(SOON).expect_code(0);
+    let whole = LINES * (500 + 7);
+    let all = || received.load(Ordering::SeqCst) >= whole;
+    assert!(
+        wait_until(SOON, all),
+        "{}\n{outcome}",
+        received.load(Ordering::SeqCst)
+    );
 }

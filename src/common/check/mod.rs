@@ -13,11 +13,12 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
+use super::aws_host;
 use super::cli::config::ConnectionConfig;
 use super::cli::doctor::CheckConfig;
 use super::event_loop::{clock, unix_ms, wall_clock};
 use super::fault::{Exit, Fault};
-use super::profile::{self, Profile};
+use super::profile::Profile;
 use super::transport::files::Loaded;
 use super::transport::{self, Handle, Passed, Step};
 use online::Online;
@@ -60,7 +61,7 @@ fn name(connection: &ConnectionConfig, report: &mut Report) {
     if let Some(proxy) = &connection.proxy {
         ways.push(format!("proxy {proxy} (from {})", proxy.origin));
     }
-    ways.extend(profile::hint(&connection.endpoint.host));
+    ways.extend(aws_host::hint(&connection.endpoint.host));
     report.ok("endpoint", ways.join(", "));
 }
 

@@ -12,7 +12,7 @@ use crate::common::event_loop::{clock, send, unix_ms, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::limits;
 use crate::common::message::{Draft, Message, Qos};
-use crate::common::transport::Step;
+use crate::common::transport::{Passed, Step};
 
 /// So long a connection must last: another client with the same identifier, once thrown out,
 /// comes back after a second.
@@ -29,6 +29,8 @@ pub(super) struct Online<'a> {
     generation: u64,
     connected: bool,
     attempted: Option<Instant>,
+    /// What comes next on the way to a connection: the step that is to blame for silence.
+    next: &'static str,
 }
 
 /// Why a step has no answer.
@@ -47,6 +49,7 @@ impl<'a> Online<'a> {
             generation: 0,
             connected: false,
             attempted: None,
+            next: "DNS",
         })
     }
 
@@ -55,9 +58,9 @@ impl<'a> Online<'a> {
         match self.connect(Some(&mut *report)) {
             Ok(accepted) => report.ok("CONNECT", describe(&accepted)),
             Err((step, fault)) => {
-                let failed = step.map_or("CONNECT", step_name);
+                let failed = step.map_or(self.next, step_name);
                 report.failed(failed, &fault);
-                let before_tls = matches!(step, Some(Step::Dns | Step::Tcp | Step::Proxy));
+                let before_tls = ["DNS", "TCP", "proxy"].contains(&failed);
                 if before_tls && self.config.connection.endpoint.tls {
                     report.skipped("TLS", "needs a connection");
                 }
@@ -93,8 +96,9 @@ impl<'a> Online<'a> {
         if let Some(at) = self.attempted {
             // AWS IoT Core takes one CONNECT a second of one client identifier.
             let until = at + connection.profile.connect_interval();
-            let _ = wait(&self.inbox, Some(until));
+            while wait(&self.inbox, Some(until)).is_some() {}
         }
+        self.next = "DNS";
         self.generation += 1;
         self.attempted = Some(clock());
         let deadline = clock() + connection.connect_timeout;
@@ -120,8 +124,14 @@ impl<'a> Online<'a> {
     ) -> Result<T, End> {
         let until = clock() + within;
         while let Some(event) = wait(&self.inbox, Some(until)) {
-            if let (Event::Passed { passed, .. }, Some(report)) = (&event, &mut report) {
-                tell(passed, report);
+            if let Event::Passed { passed, .. } = &event {
+                self.next = self.after(passed);
+                if let Some(report) = &mut report {
+                    tell(passed, report);
+                }
+            }
+            if generation(&event) != self.generation {
+                continue;
             }
             if let Some(answer) = answer(&event) {
                 return Ok(answer);
@@ -142,6 +152,28 @@ impl<'a> Online<'a> {
         let message =
             format!("{host}: no answer within {within:?}; is the network up, is the broker well?");
         Err((None, Fault::passing(Exit::Unavailable, message)))
+    }
+
+    /// The step that follows one that went well.
+    fn after(&self, passed: &Passed) -> &'static str {
+        let connection = &self.config.connection;
+        let after_tls = match connection.endpoint.websocket {
+            Some(_) => "WebSocket",
+            None => "CONNECT",
+        };
+        let after_tcp = if connection.endpoint.tls {
+            "TLS"
+        } else {
+            after_tls
+        };
+        match passed {
+            Passed::Resolved(_) => "TCP",
+            Passed::Connected(_) if connection.proxy.is_some() => "proxy",
+            Passed::Connected(_) | Passed::Tunnelled => after_tcp,
+            Passed::Secured(_) => after_tls,
+            Passed::Upgraded => "CONNECT",
+            Passed::WentOn(_) => "DNS",
+        }
     }
 
     /// Whether the connection lasts: another client with the same identifier would end it.
@@ -247,6 +279,18 @@ impl<'a> Online<'a> {
             }
             Err((_, fault)) => report.failed("subscribe", &fault),
         }
+    }
+}
+
+/// Which attempt an event is about.
+fn generation(event: &Event) -> u64 {
+    match event {
+        Event::Connected { generation, .. }
+        | Event::Ended { generation, .. }
+        | Event::Passed { generation, .. }
+        | Event::Deliveries { generation, .. }
+        | Event::Subscribed { generation, .. }
+        | Event::Disconnected { generation } => *generation,
     }
 }
 

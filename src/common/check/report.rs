@@ -111,7 +111,15 @@ impl Report {
         } else {
             let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
             let line = match (failed.count(), self.steps.len()) {
-                (0, all) => format!("all {all} steps passed"),
+                (0, all) => match self
+                    .steps
+                    .iter()
+                    .filter(|s| s.status == Status::Skipped)
+                    .count()
+                {
+                    0 => format!("all {all} steps passed"),
+                    skipped => format!("{} steps passed, {skipped} skipped", all - skipped),
+                },
                 (failed, all) => format!("{failed} of {all} steps failed"),
             };
             self.print(&line);

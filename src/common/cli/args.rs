@@ -8,12 +8,13 @@ use clap::{Args, ValueEnum};
 use log::warn;
 
 use super::config::ConnectionConfig;
+use crate::common::aws_host;
 use crate::common::backoff::Policy;
 use crate::common::client::Version;
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::Fault;
 use crate::common::logging::Verbosity;
-use crate::common::profile::{self, Profile};
+use crate::common::profile::Profile;
 use crate::common::transport::files::{Pair, TlsFiles};
 use crate::common::transport::pem;
 use crate::common::transport::proxy::{self, Proxy};
@@ -258,12 +259,14 @@ impl ConnectionArgs {
             Some(ProfileChoice::Generic) => Profile::Generic,
             None => Profile::of(&endpoint.host),
         };
-        if let Some(hint) = profile::hint(&endpoint.host) {
+        if let Some(hint) = aws_host::hint(&endpoint.host) {
             warn!("--endpoint {hint}");
         }
-        let endpoint = match profile {
-            Profile::Aws => endpoint.at_aws(port.is_none() && !names_port(&text)),
-            Profile::Generic => endpoint,
+        let at_aws = profile == Profile::Aws || Profile::of(&endpoint.host) == Profile::Aws;
+        let endpoint = if at_aws {
+            endpoint.at_aws(port.is_none() && !names_port(&text))
+        } else {
+            endpoint
         };
         Ok((endpoint, profile))
     }

@@ -30,7 +30,8 @@ pub(super) struct Layered {
 struct Found {
     /// The flag's long name.
     long: String,
-    values: Vec<OsString>,
+    /// Its values; none for a flag that is off.
+    values: Option<Vec<OsString>>,
     origin: String,
 }
 
@@ -146,11 +147,11 @@ fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<V
             .find(|(n, v)| n == name.as_str() && !v.is_empty());
         let Some((_, value)) = value else { continue };
         let values = if takes_value(arg) {
-            vec![value.clone()]
+            Some(vec![value.clone()])
         } else {
             match value.to_str().map(str::to_ascii_lowercase).as_deref() {
-                Some("1" | "true" | "yes" | "on") => Vec::new(),
-                Some("0" | "false" | "no" | "off") => continue,
+                Some("1" | "true" | "yes" | "on") => Some(Vec::new()),
+                Some("0" | "false" | "no" | "off") => None,
                 _ => {
                     return Err(Fault::usage(format!(
                         "{name}={}: must be true or false",
@@ -233,11 +234,11 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fau
                 *value = dir.join(&*value).into();
             }
         }
-        found.extend(values.map(|values| Found {
+        found.push(Found {
             long: key,
             values,
             origin: shown.to_string(),
-        }));
+        });
     }
     Ok(found)
 }
@@ -273,6 +274,7 @@ fn values(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, String> {
     match value {
         Value::Boolean(set) if !takes_value(arg) => Ok(set.then(Vec::new)),
         _ if !takes_value(arg) => Err("must be true or false".into()),
+        Value::Array(items) if items.is_empty() => Err("must not be empty".into()),
         Value::Array(items) if several => {
             let texts: Result<Vec<OsString>, String> = items.iter().map(text).collect();
             Ok(Some(texts?))
@@ -338,6 +340,7 @@ fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Layered {
     } in below
     {
         let flag = format!("--{long}");
+        let Some(values) = values else { continue };
         if values.is_empty() {
             front.push(flag.clone().into());
         } else if long == "exec" {

@@ -47,7 +47,9 @@ pub fn carry(
         wire: connected.wire,
         local,
         local_open: true,
+        deaf: false,
         ended: false,
+        broken: None,
         handle,
         up: Piece::default(),
         down: Piece::default(),
@@ -102,8 +104,12 @@ struct Bridge<'a> {
     handle: &'a Handle,
     /// The client library has not closed its end.
     local_open: bool,
+    /// The client library takes nothing more.
+    deaf: bool,
     /// The broker has closed its end.
     ended: bool,
+    /// Nothing can be sent any more.
+    broken: Option<io::Error>,
     /// To the broker.
     up: Piece,
     /// From the broker.
@@ -119,14 +125,19 @@ impl Bridge<'_> {
     /// `true` if the client library closed, `false` if the broker did.
     fn run(&mut self) -> io::Result<bool> {
         loop {
-            while self.step_down()? | self.step_up()? {}
+            let moved = self.step_down()? | self.step_up();
+            if let Some(error) = self.broken.take_if(|_| !moved) {
+                return Err(error);
+            }
             if !self.local_open && self.up.is_empty() && !self.wire.is_unflushed() {
-                return Ok(true);
+                return self.broken.take().map_or(Ok(true), Err);
             }
             if self.ended && self.down.is_empty() {
-                return Ok(false);
+                return self.broken.take().map_or(Ok(false), Err);
             }
-            self.wait()?;
+            if !moved {
+                self.wait()?;
+            }
         }
     }
 
@@ -144,6 +155,9 @@ impl Bridge<'_> {
                 Err(e) => return Err(e),
             }
         }
+        if self.deaf {
+            self.down.clear();
+        }
         if !self.down.is_empty() {
             match self.local.write(self.down.rest()) {
                 Ok(count) => {
@@ -151,10 +165,10 @@ impl Bridge<'_> {
                     moved |= count > 0;
                 }
                 Err(e) if is_patient(&e) => {}
-                // It has closed; nobody wants the rest.
+                // It has closed, and nobody wants the rest; but it may have said something before.
                 Err(_) => {
                     self.down.clear();
-                    self.local_open = false;
+                    self.deaf = true;
                 }
             }
         }
@@ -162,7 +176,10 @@ impl Bridge<'_> {
     }
 
     /// From the client library to the broker; whether anything moved.
-    fn step_up(&mut self) -> io::Result<bool> {
+    fn step_up(&mut self) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
         let mut moved = false;
         if self.up.is_empty() && self.local_open {
             self.up.bytes.resize(PIECE, 0);
@@ -186,23 +203,14 @@ impl Bridge<'_> {
                 moved |= count > 0;
             }
             Err(e) if is_patient(&e) => {}
-            Err(e) => return Err(self.last_words(e)),
-        }
-        Ok(moved)
-    }
-
-    /// A write failed: what the broker said before it closed says more.
-    fn last_words(&mut self, error: io::Error) -> io::Error {
-        let mut heard = Vec::new();
-        loop {
-            match self.wire.receive(&mut heard) {
-                Ok(0) => return error,
-                Ok(_) => heard.clear(),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.get_ref().is_some() => return e,
-                Err(_) => return error,
+            // What the broker has said before it closed is still to be carried down.
+            Err(e) => {
+                self.up.clear();
+                self.broken = Some(e);
+                moved = true;
             }
         }
+        moved
     }
 
     /// Sleeps until a step can move something. A side that is not waited for is left out:

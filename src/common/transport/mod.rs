@@ -278,7 +278,8 @@ impl Dial<'_> {
         report(Passed::Connected(address));
         if let Some(proxy) = proxy {
             self.limit(&stream);
-            proxy::tunnel(&mut stream, proxy, way).map_err(at(Step::Proxy))?;
+            proxy::tunnel(&mut stream, proxy, way, || clock() >= self.deadline)
+                .map_err(at(Step::Proxy))?;
             report(Passed::Tunnelled);
         }
         let stream = if way.tls {

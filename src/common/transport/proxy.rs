@@ -60,11 +60,12 @@ impl Proxy {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) => {
+            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
                 return Err(format!(
                     "the scheme {scheme} is not supported; give http://HOST:PORT"
                 ));
             }
+            Some(_) => return Err("is no URL; give http://USER:PASSWORD@HOST:PORT".into()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (credentials, address) = match rest.rsplit_once('@') {
@@ -141,6 +142,7 @@ pub(super) fn tunnel(
     stream: &mut (impl Read + Write),
     proxy: &Proxy,
     way: &Endpoint,
+    is_late: impl Fn() -> bool,
 ) -> Result<(), Fault> {
     let target = way.authority();
     let credentials = match &proxy.credentials {
@@ -150,7 +152,7 @@ pub(super) fn tunnel(
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n");
     let answer = stream
         .write_all(request.as_bytes())
-        .and_then(|()| read_answer(stream));
+        .and_then(|()| read_answer(stream, is_late));
     match answer {
         Ok(answer) => judge(&answer, proxy, &target),
         Err(e)
@@ -176,11 +178,14 @@ pub(super) fn tunnel(
 
 /// Reads up to the empty line that ends the header, and no byte further: what follows is
 /// the broker's.
-fn read_answer(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") && answer.len() < MAX_ANSWER {
         stream.read_exact(&mut byte)?;
+        if is_late() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         answer.push(byte[0]);
         if answer.len() == 5 && answer != b"HTTP/" {
             break;
@@ -313,7 +318,7 @@ mod tests {
         let proxy = Proxy::parse("u:p@proxy", "--proxy").unwrap();
         let ask = |answer: &str| {
             let mut peer = Peer(io::Cursor::new(answer.into()), Vec::new());
-            let result = tunnel(&mut peer, &proxy, &way);
+            let result = tunnel(&mut peer, &proxy, &way, || false);
             let mut rest = String::new();
             peer.0.read_to_string(&mut rest).unwrap();
             (result, rest, String::from_utf8(peer.1).unwrap())

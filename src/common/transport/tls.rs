@@ -10,12 +10,13 @@ use openssl::ssl::{
     HandshakeError, Ssl, SslCipherRef, SslContext, SslMethod, SslMode, SslStream, SslVerifyMode,
     SslVersion,
 };
+use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
 use super::files::Loaded;
+use crate::common::aws_host;
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
-use crate::common::profile;
 
 /// The certificate that did not pass.
 type Rejected = Arc<Mutex<Option<X509>>>;
@@ -109,8 +110,12 @@ fn prepare(way: &Endpoint, context: &SslContext) -> Result<Ssl, ErrorStack> {
     if let Ok(ip) = way.host.parse::<IpAddr>() {
         ssl.param_mut().set_ip(ip)?;
     } else {
-        ssl.set_hostname(&way.host)?;
-        ssl.param_mut().set_host(&way.host)?;
+        // A certificate has no dot behind the name.
+        let host = way.host.strip_suffix('.').unwrap_or(&way.host);
+        ssl.set_hostname(host)?;
+        ssl.param_mut()
+            .set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+        ssl.param_mut().set_host(host)?;
     }
     // HTTP's own name, so that a server with several protocols takes a WebSocket for what it is.
     let protocol = way.alpn.or(way.websocket.as_ref().map(|_| "http/1.1"));
@@ -206,7 +211,7 @@ fn untrusted(way: &Endpoint, certificate: Option<&X509>, result: X509VerifyResul
                 format!(" (it was signed by {})", common_name(c.issuer_name()))
             });
             let hint =
-                profile::hint(&way.host).map_or_else(String::new, |hint| format!("; {hint}"));
+                aws_host::hint(&way.host).map_or_else(String::new, |hint| format!("; {hint}"));
             format!(
                 "the server's certificate is not trusted: {}{issuer}; --cafile must hold the CA \
                  that signed it{hint}",

@@ -135,6 +135,8 @@ fn into_io(error: Error) -> io::Error {
 
 /// Why there is no WebSocket.
 fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault {
+    // What follows may be a signature.
+    let path = path.split('?').next().unwrap_or(path);
     let permanent = |exit, why: String| Fault::permanent(exit, format!("{way}: {why}"));
     match error {
         Error::Http(response) => {
@@ -143,7 +145,7 @@ fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault 
                 401 | 403 => permanent(
                     Exit::Refused,
                     format!(
-                        "the server refuses the WebSocket ({status}); AWS IoT Core takes none \
+                        "the server refuses the WebSocket ({status}); check path and credentials (AWS IoT Core takes none \
                              with a client certificate: use mqtts://"
                     ),
                 ),

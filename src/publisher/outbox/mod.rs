@@ -56,6 +56,11 @@ pub struct Outbox {
     suspect: Suspect,
     ack_time: AckTime,
     throttle: Option<Throttle>,
+    /// The broker may end this connection for a message that is not in flight any more: one
+    /// that it has refused, or one of QoS 0.
+    others_to_blame: bool,
+    /// Messages of QoS 0 have gone out on this connection.
+    unconfirmed: bool,
     progress_at: Option<Instant>,
     held_until: Option<Instant>,
     /// Until then the first connection may well come about.
@@ -78,7 +83,9 @@ impl Outbox {
     pub fn new(rules: Rules, queue: Box<dyn Queue>, drain: Drain) -> Self {
         Self {
             suspect: Suspect::new(rules.max_attempts),
-            throttle: rules.pace.map(Throttle::new),
+            others_to_blame: false,
+            unconfirmed: false,
+            throttle: rules.profile.pace().map(Throttle::new),
             rules,
             queue,
             drain,
@@ -129,6 +136,12 @@ impl Outbox {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Whether messages have gone out on the present connection that nobody will acknowledge.
+    #[must_use]
+    pub fn sends_unconfirmed(&self) -> bool {
+        self.online.is_some() && self.unconfirmed
     }
 
     /// The queue, to look at.
@@ -280,6 +293,8 @@ impl Outbox {
     /// A connection is up: first what is ready, then the queue, then what is new.
     pub fn connected(&mut self, limits: SessionLimits, now: Instant) {
         self.online = Some(limits);
+        self.others_to_blame = false;
+        self.unconfirmed = false;
         self.hopeful_until = None;
         self.held_until = None;
         self.drain.begin(now, self.queue.len());
@@ -298,7 +313,9 @@ impl Outbox {
     /// that one is given up.
     pub fn condemn(&mut self, reason: &str, now: Instant) -> bool {
         match self.in_flight.first() {
-            Some(Placed { place, message }) if self.in_flight.len() == 1 => {
+            Some(Placed { place, message })
+                if self.in_flight.len() == 1 && !self.others_to_blame =>
+            {
                 self.in_flight.remove(place);
                 self.dead(&message, reason.to_owned(), now);
                 true

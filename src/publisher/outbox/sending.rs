@@ -8,7 +8,7 @@ use super::ledger::Receipt;
 use super::shelf::Placed;
 use super::terms::Outcome;
 use crate::common::limits;
-use crate::common::message::{Message, SeqProperty};
+use crate::common::message::{Message, Qos, SeqProperty};
 use crate::common::queue::order::End;
 use crate::common::throttle::Throttle;
 
@@ -56,12 +56,13 @@ impl Outbox {
                 self.dead(message, reason, now);
                 continue;
             }
-            let (bytes, (most, whose)) = (message.draft.payload.len(), self.rules.max_payload);
-            if bytes > most {
-                let reason = format!("{bytes} bytes of payload, {whose} allows {most}");
+            if let Err(reason) = self.rules.profile.check_message(&message.draft) {
                 self.dead(message, reason, now);
                 continue;
             }
+            let unconfirmed = message.draft.qos == Qos::AtMostOnce;
+            self.others_to_blame |= unconfirmed;
+            self.unconfirmed |= unconfirmed;
             if let Some(throttle) = &mut self.throttle {
                 throttle.take(packet, now);
             }
@@ -95,7 +96,10 @@ impl Outbox {
                 self.queue.settle(message, End::Delivered, now);
                 self.ledger.end(key, Receipt::Delivered(placed.message));
             }
-            Outcome::Refused(reason) => self.dead(message, reason, now),
+            Outcome::Refused(reason) => {
+                self.others_to_blame = true;
+                self.dead(message, reason, now);
+            }
             Outcome::NotNow => {
                 self.held_until = Some(now + HOLD);
                 self.ready.insert(placed);
@@ -140,8 +144,14 @@ impl Outbox {
             let head = self.queue.has_next() || self.queue.is_empty();
             let drain = self.drain.wake_at().filter(|_| head);
             let quota = self.throttle.as_ref().and_then(Throttle::ready_at);
-            let quota = quota.filter(|at| *at > now && self.backlog() > 0);
-            self.held_until.or(drain.max(quota))
+            let quota = quota.filter(|at| *at > now);
+            // What is ready waits for nothing but the quota; a queue that drains waits for both.
+            let next = match (self.ready.is_empty(), drain) {
+                (false, _) => quota,
+                (true, Some(at)) => quota.max(Some(at)),
+                (true, None) => quota.filter(|_| !self.queue.is_empty()),
+            };
+            self.held_until.or(next)
         };
         let stalls = self
             .flows_until()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::limits;
 use crate::common::message::Draft;
-use crate::common::profile::Pace;
+use crate::common::profile::Profile;
 
 /// What the broker allows on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,6 @@ pub struct Rules {
     pub max_attempts: u32,
     /// Whether each message carries the `seq` property.
     pub sequence: bool,
-    /// The broker's quota; none for as fast as it goes.
-    pub pace: Option<Pace>,
-    /// The largest payload in bytes that the broker takes, and its name.
-    pub max_payload: (usize, &'static str),
+    /// Whose limits and quota are guarded.
+    pub profile: Profile,
 }

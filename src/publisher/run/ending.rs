@@ -9,7 +9,7 @@ use super::{Event, Publisher};
 use crate::common::client;
 use crate::common::event_loop::{clock, wait};
 use crate::common::fault::Exit;
-use crate::common::link::Heard;
+use crate::common::link::{GOODBYE, Heard};
 use crate::publisher::verdict::Verdict;
 
 /// How long the disk may take for what is left at the end of the run. A signal's guard may
@@ -58,6 +58,7 @@ impl Publisher<'_> {
 
     /// Says goodbye, says what is lost, and sums up.
     pub(super) fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
+        let unconfirmed = self.outbox.sends_unconfirmed();
         self.intake.close();
         self.progress.stop();
         self.keep_held();
@@ -68,11 +69,25 @@ impl Publisher<'_> {
             error!("{words}");
         }
         let reconnects = self.link.connection().reconnects();
-        let patience = self.config.connection.connect_timeout;
-        self.link.close(inbox, patience, |event| match event {
+        let mut patience = self.config.connection.connect_timeout.min(GOODBYE);
+        if unconfirmed {
+            // Nobody acknowledges what was sent at QoS 0: it has to be seen off.
+            let until = self.flush_until.into_iter().chain(self.deadline).min();
+            let left = until.map(|until| until.saturating_duration_since(clock()));
+            patience = patience.max(left.unwrap_or_default());
+        }
+        let closed = self.link.close(inbox, patience, |event| match event {
             Event::Client(event) => Heard::Client(event),
             Event::Input(_) | Event::Store(_) | Event::Stop => Heard::Other,
         });
+        let mut exit = exit;
+        if unconfirmed && !closed {
+            error!(
+                "{}: the line was too slow for the last messages of QoS 0: they may be lost",
+                self.config.connection.endpoint
+            );
+            exit = exit.or_worse(Exit::Unavailable);
+        }
         let elapsed = clock().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
         if self.report.finish(reconnects, queued, elapsed) {

@@ -130,8 +130,7 @@ impl<'a> Publisher<'a> {
             expiry: config.expiry,
             max_attempts: config.max_attempts,
             sequence: config.sequence,
-            pace: config.connection.profile.pace(),
-            max_payload: config.connection.profile.max_payload(0),
+            profile: config.connection.profile,
         };
         let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {

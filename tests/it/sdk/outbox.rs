@@ -23,8 +23,7 @@ fn rules(window: usize) -> Rules {
         expiry: None,
         max_attempts: 5,
         sequence: false,
-        pace: None,
-        max_payload: Profile::Generic.max_payload(0),
+        profile: Profile::Generic,
     }
 }
 

@@ -87,8 +87,7 @@ impl Simulation {
             expiry: None,
             max_attempts: u32::MAX,
             sequence: false,
-            pace: None,
-            max_payload: Profile::Generic.max_payload(0),
+            profile: Profile::Generic,
         };
         let now = Instant::now();
         let mut simulation = Self {

@@ -60,8 +60,7 @@ impl Process {
             expiry: None,
             max_attempts: u32::MAX,
             sequence: true,
-            pace: None,
-            max_payload: Profile::Generic.max_payload(0),
+            profile: Profile::Generic,
         };
         let queue = DurableQueue::new(limits, opened);
         Self {

@@ -824,6 +824,15 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 			mod_s.saved.cur_fd = (mod_s.saved.cur_fd == mod_s.saved.nfds - 1) ? -1 : mod_s.saved.cur_fd + 1;
 		}
 
+		/* what could not be written goes on as soon as there is room for it */
+		{
+			unsigned int i;
+			for (i = 0; i < mod_s.saved.nfds; i++)
+			{
+				if (!Socket_noPendingWrites(mod_s.saved.fds_read[i].fd))
+					mod_s.saved.fds_read[i].events |= POLLOUT;
+			}
+		}
 		/* clear interrupt socket - make sure it is unset */
 		{
 			static char dbuf[1];
@@ -1120,6 +1129,7 @@ int Socket_putdatas(SOCKET socket, char* buf0, size_t buf0len, PacketBuffers buf
 #if defined(USE_SELECT)
 			FD_SET(socket, &(mod_s.pending_wset));
 #endif
+			Socket_interrupt(); /* the poll under way does not wait for room yet */
 			rc = TCPSOCKET_INTERRUPTED;
 		}
 	}
