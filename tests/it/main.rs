@@ -5,6 +5,7 @@
 //! | `architecture`  | the import rules of docs/architecture.md, by reading sources |
 //! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
+//! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
@@ -26,8 +27,9 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
-//! | `ways`          | port 443, proxies, WebSockets, `--certs`                     |
+//! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
 // Tests measure real processes, so they read the real clock. They still never sleep.
@@ -36,6 +38,7 @@
 mod architecture;
 mod aws;
 mod backoff;
+mod certs_dir;
 mod configuration;
 mod connect;
 mod draining;
@@ -57,6 +60,7 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod subscribe;
+mod through;
 mod tls;
 mod ways;
 mod window;
