@@ -144,8 +144,33 @@ pub struct Received<'a> {
     pub qos: Qos,
     /// Whether it is a retained message.
     pub retained: bool,
+    /// The packet identifier; 0 at QoS 0.
+    pub mid: u16,
     /// Its number, if it carries one that we wrote.
     pub seq: Option<SeqProperty>,
+    /// What else MQTT 5 sent along; `None` with MQTT 3.1.1.
+    pub properties: Option<PublishProperties>,
+}
+
+/// The properties of a PUBLISH (MQTT 5, section 3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishProperties {
+    /// 1 if the sender says that the payload is UTF-8.
+    pub payload_format: Option<u8>,
+    /// Seconds that are left until it expires.
+    pub message_expiry: Option<u32>,
+    /// The topic alias.
+    pub topic_alias: Option<u16>,
+    /// Where an answer is to go.
+    pub response_topic: Option<String>,
+    /// What the answer is to carry.
+    pub correlation_data: Option<Vec<u8>>,
+    /// The user properties, `seq` included.
+    pub user: Vec<(String, String)>,
+    /// The identifiers of the subscriptions that it matched.
+    pub subscriptions: Vec<u32>,
+    /// What the payload is.
+    pub content_type: Option<String>,
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ mod tests {
             payload,
             qos: Qos::AtLeastOnce,
             retained: false,
+            mid: 0,
+            properties: None,
             seq: seq.map(|accepted_ms| SeqProperty {
                 stream: "s".into(),
                 seq: 7,

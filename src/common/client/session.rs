@@ -338,10 +338,12 @@ fn deliver_to(client: &AsyncClient, on_message: &OnMessage) {
                 paho_mqtt::QoS::ExactlyOnce => Qos::ExactlyOnce,
             },
             retained: message.retained(),
+            mid: 0,
             seq: message
                 .properties()
                 .find_user_property(SeqProperty::NAME)
                 .and_then(|value| value.parse().ok()),
+            properties: None,
         });
     });
 }
