@@ -41,8 +41,6 @@ pub struct Down {
 pub enum Heard {
     /// It comes from the client.
     Client(Event),
-    /// It shows that the client can say nothing any more.
-    Hopeless,
     /// Neither.
     Other,
 }
@@ -190,7 +188,6 @@ impl Link {
                 Heard::Client(event) if self.handle(&event, clock()) == Some(Change::Closed) => {
                     return true;
                 }
-                Heard::Hopeless => return false,
                 Heard::Client(_) | Heard::Other => {}
             }
         }

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod escape;
 pub mod event_loop;
 pub mod fault;
+pub mod flow;
 pub mod json;
 pub mod limits;
 pub mod link;

@@ -1,9 +1,11 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the event loop to finish, the second ends the
-//! process, and so does the first if the loop has not come to its end in time.
+//! process, and so does the first if the loop has not come to its end in time. SIGHUP may be made
+//! to mean something else; where the program was started with SIGHUP ignored (`nohup`), it is.
 //!
 //! The loop can be stuck: in a write to a blocked pipe, say. So the end does not depend on
 //! it; it only keeps the exit code up to date.
 
+use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use log::error;
 use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::fault::Exit;
 
@@ -51,7 +55,7 @@ pub fn survive_file_size_limit() {
 }
 
 /// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
-/// the process.
+/// the process. With `hang_up`, SIGHUP calls that and ends nothing.
 ///
 /// # Errors
 ///
@@ -59,19 +63,63 @@ pub fn survive_file_size_limit() {
 pub fn watch(
     patience: Duration,
     stop: impl Fn() + Send + 'static,
-) -> Result<ExitNow, ctrlc::Error> {
+    hang_up: Option<Box<dyn Fn() + Send>>,
+) -> io::Result<ExitNow> {
     let exit = ExitNow(Arc::new(AtomicU8::new(Exit::Success.code())));
-    let code = exit.clone();
-    let second: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
-    ctrlc::set_handler(move || {
-        let mut second = second.lock().unwrap_or_else(PoisonError::into_inner);
+    let stopping = Arc::new(Stopping {
+        patience,
+        code: exit.clone(),
+        again: Mutex::default(),
+        stop: Mutex::new(Box::new(stop)),
+    });
+    let mut wanted = vec![SIGTERM];
+    if hang_up.is_some() || !ignores_hang_up() {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted)?;
+    let on_signal = Arc::clone(&stopping);
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                match &hang_up {
+                    Some(hang_up) if signal == SIGHUP => hang_up(),
+                    _ => on_signal.signal(),
+                }
+            }
+        })?;
+    ctrlc::set_handler(move || stopping.signal()).map_err(io::Error::other)?;
+    Ok(exit)
+}
+
+/// Whether the program was started with SIGHUP ignored: bit 0 of `SigIgn` (proc(5)).
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// What the signals that end the program do.
+struct Stopping {
+    patience: Duration,
+    code: ExitNow,
+    /// Who waits for a second signal, once there was a first.
+    again: Mutex<Option<mpsc::Sender<()>>>,
+    stop: Mutex<Box<dyn Fn() + Send>>,
+}
+
+impl Stopping {
+    fn signal(&self) {
+        let mut second = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(again) = second.as_ref() {
             let _ = again.send(());
             return;
         }
         let (again, wait) = mpsc::channel();
         *second = Some(again);
-        let code = code.clone();
+        let code = self.code.clone();
+        let patience = self.patience;
         let guard = std::thread::Builder::new()
             .name("stop-timeout".into())
             .spawn(move || {
@@ -89,11 +137,10 @@ pub fn watch(
                 }
                 std::process::exit(i32::from(code));
             });
-        stop();
+        (self.stop.lock().unwrap_or_else(PoisonError::into_inner))();
         // Without a guard nothing would end a stuck loop.
         if guard.is_err() {
             std::process::exit(i32::from(Exit::Io.code()));
         }
-    })?;
-    Ok(exit)
+    }
 }

@@ -1,20 +1,24 @@
 //! The subscriber's command line: flags as typed, and what they mean once checked.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
+use super::command;
+use super::config::{Config, File, Outlet};
+use super::destination::Rotation;
+use super::inbox::Wanted;
 use super::output::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
-use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
-use crate::common::connection::Run;
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::logging::Verbosity;
 use crate::common::message::Qos;
-use crate::common::units::parse_positive_duration;
+use crate::common::units::{parse_positive_duration, parse_size};
 
 /// Subscribes over MQTT and writes what arrives to standard output; each message is
 /// acknowledged to the broker only after it has been written.
@@ -57,6 +61,65 @@ pub struct SubscriberArgs {
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
     summary: bool,
+
+    /// Append to FILE; SIGHUP opens it anew
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    output: Option<PathBuf>,
+
+    /// Begin a new FILE when it would grow beyond SIZE; the old one becomes FILE.1, that FILE.2
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Output")]
+    rotate_size: Option<u64>,
+
+    /// Keep so many old ones
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Output")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=9_999))]
+    rotate_keep: u32,
+
+    /// Run COMMAND for each message, no shell: payload on stdin, topic, QoS and retain flag in
+    /// its environment. Last on the line
+    #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(help_heading = "Commands", conflicts_with_all = ["output", "json", "verbose", "no_newline"])]
+    exec: Vec<OsString>,
+
+    /// So many of them at a time
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Commands")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    exec_jobs: u16,
+
+    /// End a command that takes longer
+    #[arg(
+        long,
+        value_name = "D",
+        default_value = "5m",
+        help_heading = "Commands"
+    )]
+    #[arg(value_parser = parse_positive_duration)]
+    exec_timeout: Duration,
+
+    /// Let the broker keep messages while away, for --session-expiry; needs --client-id
+    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    persistent: bool,
+
+    /// How long the broker is to keep them
+    #[arg(long, value_name = "D", default_value = "1h", requires = "persistent")]
+    #[arg(help_heading = "Nothing missed, nothing twice", value_parser = parse_positive_duration)]
+    session_expiry: Duration,
+
+    /// Drop what stream and number (`seq`) show to be a repeat
+    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    dedup: bool,
+
+    /// Report numbers that are missing, and exit 65 if any are in the end
+    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    gaps: bool,
+
+    /// Remember numbers, and the session, from run to run
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Nothing missed, nothing twice"
+    )]
+    state: Option<PathBuf>,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -108,37 +171,6 @@ impl FromArgMatches for Command {
 
 impl Parser for Command {}
 
-/// What the subscriber is to do, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How to reach the broker.
-    pub connection: ConnectionConfig,
-    /// The topic filters.
-    pub filters: Vec<String>,
-    /// The quality of service to ask for.
-    pub qos: Qos,
-    /// How many messages are enough.
-    pub count: Option<u64>,
-    /// How long to wait for them.
-    pub timeout: Option<Duration>,
-    /// How to print them.
-    pub style: Style,
-    /// Whether to sum up.
-    pub summary: bool,
-}
-
-impl Config {
-    /// Whether the run has an end of its own.
-    #[must_use]
-    pub fn run(&self) -> Run {
-        if self.count.is_some() || self.timeout.is_some() {
-            Run::Finite
-        } else {
-            Run::Endless
-        }
-    }
-}
-
 impl SubscriberArgs {
     /// How much to log.
     #[must_use]
@@ -169,21 +201,59 @@ impl SubscriberArgs {
         profile
             .check_filters(filters.len())
             .map_err(|e| Fault::usage(format!("--topic: {e}")))?;
+        if self.gaps && filters.iter().any(|filter| filter.starts_with("$share/")) {
+            return Err(Fault::usage(
+                "--gaps makes no sense with a shared subscription: its other members get what is \
+                 missing here",
+            ));
+        }
+        let session_expiry = self.persistent.then_some(self.session_expiry);
+        if self.persistent && !connection.client_id_given {
+            return Err(Fault::usage(
+                "--persistent needs --client-id: the broker keeps a session for a client identifier",
+            ));
+        }
+        if self.rotate_size.is_some() && self.output.is_none() {
+            return Err(Fault::usage("--rotate-size needs --output"));
+        }
+        let terminal = self.output.is_none() && std::io::stdout().is_terminal();
+        let style = Style {
+            format: match (self.json, self.verbose) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Verbose,
+                _ => Format::Payload,
+            },
+            newline: !self.no_newline,
+            escape: terminal,
+        };
+        let rotation = self.rotate_size.map(|size| Rotation {
+            size,
+            keep: self.rotate_keep,
+        });
+        let outlet = match (self.exec.is_empty(), self.output) {
+            (false, _) => Outlet::Command {
+                command: command::Command {
+                    argv: self.exec,
+                    timeout: Some(self.exec_timeout),
+                },
+                jobs: usize::from(self.exec_jobs),
+            },
+            (true, Some(path)) => Outlet::File(File { path, rotation }, style),
+            (true, None) => Outlet::Stdout(style),
+        };
         Ok(Config {
             connection,
             filters,
             qos: self.qos,
-            count: (self.count > 0).then_some(self.count),
-            timeout: self.timeout,
-            style: Style {
-                format: match (self.json, self.verbose) {
-                    (true, _) => Format::Json,
-                    (_, true) => Format::Verbose,
-                    _ => Format::Payload,
-                },
-                newline: !self.no_newline,
-                escape: std::io::stdout().is_terminal(),
+            wanted: Wanted {
+                limit: (self.count > 0).then_some(self.count),
+                dedup: self.dedup,
             },
+            timeout: self.timeout,
+            outlet,
+            session_expiry,
+            gaps: self.gaps,
+            state: self.state,
             summary: self.summary,
         })
     }

@@ -1,127 +1,233 @@
-//! Where received messages end: counted, rendered, written. Called on Paho's receiving
-//! thread; the broker gets its acknowledgement when the call returns, so a message is
-//! acknowledged only once it has been written, and a slow reader slows the broker down.
-//!
-//! A message that must not be acknowledged (it could not be written, or it came after the
-//! last one wanted) is kept by not returning. That holds Paho's global lock: from then on
-//! the process can only end.
+//! Where received messages go: looked at in order, taken apart, and handed to whoever deals with
+//! them. Called on Paho's receiving thread, which it never keeps waiting: how much may wait is
+//! for the [`flow`](crate::common::flow) to see to, and so is that a message is acknowledged only
+//! once it has been dealt with.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::inbox::Inbox;
-use super::output::{Style, render};
+use log::{info, warn};
+
+use super::batch::readings;
+use super::inbox::{Arrival, Inbox};
+use super::outlet::Outlet;
+use super::state::State;
+use super::streams::Told;
 use crate::common::event_loop::wall_clock;
-use crate::common::message::Received;
+use crate::common::flow::{Ticket, Tickets};
+use crate::common::message::{Received, SeqProperty};
 
 /// What the sink tells the event loop.
 #[derive(Debug)]
 pub enum Notice {
-    /// All messages that were wanted have been written.
+    /// All messages that were wanted have been dealt with.
     Done,
-    /// Standard output cannot be written any more.
+    /// No more can be written.
     Broken(io::Error),
-    /// A message is being held back; Paho is blocked.
-    Holding,
 }
 
-/// How long to wait for a write to end: 200 ms in all.
-const CLOSE_TRIES: u32 = 40;
-const CLOSE_PAUSE: Duration = Duration::from_millis(5);
-
-/// The end of the line.
-#[derive(Debug)]
-pub struct Sink<F> {
-    style: Style,
-    state: Mutex<State>,
-    /// No further message is wanted, or can be written.
-    closed: AtomicBool,
-    notify: F,
+/// What has been dealt with, or is to be.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The messages, to be acknowledged.
+    pub tickets: Tickets,
+    /// Their numbers.
+    pub numbers: Vec<SeqProperty>,
+    /// Their readings.
+    pub readings: u64,
+    /// No further ones are wanted.
+    pub last: bool,
 }
 
+impl Done {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty() && self.numbers.is_empty() && self.readings == 0 && !self.last
+    }
+
+    /// Adds what comes behind it.
+    pub fn append(&mut self, mut other: Self) {
+        self.tickets.append(other.tickets);
+        self.numbers.append(&mut other.numbers);
+        self.readings += other.readings;
+        self.last |= other.last;
+    }
+}
+
+/// What was received, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Readings that were dealt with.
+    pub received: u64,
+    /// Messages whose number had been received before.
+    pub duplicates: u64,
+    /// Numbers that are missing.
+    pub gaps: u64,
+    /// Commands that failed, where there is one.
+    pub failed: Option<u64>,
+}
+
+/// Deals with what has been dealt with: remembers it, and lets it be acknowledged.
+pub struct Finish {
+    state: Option<Arc<Mutex<State>>>,
+    readings: Arc<AtomicU64>,
+    notify: Box<dyn Fn(Notice) + Send>,
+}
+
+impl Finish {
+    /// What is done with messages of this run. `state` is what outlives it.
+    #[must_use]
+    pub fn new(state: Option<Arc<Mutex<State>>>, notify: impl Fn(Notice) + Send + 'static) -> Self {
+        Self {
+            state,
+            readings: Arc::default(),
+            notify: Box::new(notify),
+        }
+    }
+
+    /// How many readings have been dealt with, to be looked at later.
+    #[must_use]
+    pub fn readings(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.readings)
+    }
+
+    /// These are dealt with.
+    /// `false` if that cannot be remembered: then they are not acknowledged, and no others either.
+    pub fn finish(&mut self, done: Done) -> bool {
+        if let Some(state) = &self.state {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(broken) = state.record(&done.numbers) {
+                (self.notify)(Notice::Broken(broken));
+                return false;
+            }
+        }
+        self.readings.fetch_add(done.readings, Ordering::Relaxed);
+        done.tickets.settle();
+        if done.last {
+            (self.notify)(Notice::Done);
+        }
+        true
+    }
+}
+
+/// The near end of the line.
+pub struct Sink {
+    front: Mutex<Front>,
+    outlet: Outlet,
+    ways: Ways,
+}
+
+/// What else a sink is to do.
 #[derive(Debug)]
-struct State {
+pub struct Ways {
+    /// Numbers are remembered beyond the run.
+    pub remembers: bool,
+    /// Gaps are told as they are found.
+    pub tells_gaps: bool,
+    /// How many readings have been dealt with.
+    pub readings: Arc<AtomicU64>,
+}
+
+struct Front {
     inbox: Inbox,
-    /// Standard output without the standard library's line buffer: one write a message.
-    out: File,
-    buffer: Vec<u8>,
+    /// No further message is wanted.
+    closed: bool,
 }
 
-impl<F: Fn(Notice) + Send + Sync> Sink<F> {
-    /// A sink on standard output.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there is no descriptor to be had.
-    pub fn stdout(style: Style, inbox: Inbox, notify: F) -> io::Result<Self> {
-        let out = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self {
-            style,
-            state: Mutex::new(State {
+impl Sink {
+    /// A sink that has received nothing.
+    #[must_use]
+    pub fn new(inbox: Inbox, outlet: Outlet, ways: Ways) -> Self {
+        Self {
+            front: Mutex::new(Front {
                 inbox,
-                out: out.into(),
-                buffer: Vec::new(),
+                closed: false,
             }),
-            closed: AtomicBool::new(false),
-            notify,
-        })
+            outlet,
+            ways,
+        }
     }
 
-    /// Writes a message and returns, or keeps it and does not.
-    pub fn receive(&self, message: &Received<'_>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.closed.load(Ordering::Relaxed) {
-            match state.write(message, self.style) {
-                Ok(()) => {
-                    state.inbox.take(message.seq.as_ref());
-                    let done = state.inbox.is_full();
-                    self.closed.fetch_or(done, Ordering::Relaxed);
-                    // The loop looks into the sink as soon as it hears of this.
-                    drop(state);
-                    if done {
-                        (self.notify)(Notice::Done);
+    /// Looks at a message, and hands it on.
+    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) {
+        let mut front = self.front();
+        if front.closed {
+            return;
+        }
+        let mut done = Done::default();
+        let mut whole = true;
+        if let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref()) {
+            self.tell(&told, message);
+            let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let parts = readings(message);
+            let mut reading = (parts.len() != 1).then(|| message.clone());
+            for part in parts {
+                whole = front.inbox.take();
+                if !whole {
+                    break;
+                }
+                done.readings += 1;
+                match &mut reading {
+                    Some(reading) => {
+                        reading.payload = part;
+                        self.outlet.put(reading, now);
                     }
-                    return;
-                }
-                Err(error) => {
-                    self.closed.store(true, Ordering::Relaxed);
-                    (self.notify)(Notice::Broken(error));
+                    None => self.outlet.put(message, now),
                 }
             }
+            done.last = front.inbox.is_full();
+            front.closed |= done.last;
         }
-        drop(state);
-        (self.notify)(Notice::Holding);
-        loop {
-            std::thread::park();
+        // What was not taken whole comes again.
+        if whole {
+            done.tickets.push(ticket);
+            if self.ways.remembers {
+                done.numbers.extend(message.seq.clone());
+            }
+        }
+        self.outlet.end(done);
+    }
+
+    fn tell(&self, told: &Told, message: &Received<'_>) {
+        let Some(seq) = message.seq.as_ref().filter(|_| self.ways.tells_gaps) else {
+            return;
+        };
+        let (stream, topic) = (&seq.stream, message.topic);
+        match told {
+            Told::Gap(from, until) if from == until => {
+                warn!("gap: {from} of stream {stream} is missing ({topic})");
+            }
+            Told::Gap(from, until) => {
+                warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
+            }
+            Told::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
+            Told::Next | Told::Repeat => {}
         }
     }
 
-    /// Takes no more messages, and shows what was received; `None` if a write is stuck.
-    pub fn close<T>(&self, look: impl FnOnce(&Inbox) -> T) -> Option<T> {
-        self.closed.store(true, Ordering::Relaxed);
-        for _ in 0..CLOSE_TRIES {
-            match self.state.try_lock() {
-                Ok(state) => return Some(look(&state.inbox)),
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    return Some(look(&poisoned.into_inner().inbox));
-                }
-                // A write that is under way is let end, one that is stuck is not waited for.
-                Err(TryLockError::WouldBlock) => std::thread::park_timeout(CLOSE_PAUSE),
-            }
-        }
-        None
+    /// The outlet, to be opened anew.
+    pub fn reopen(&self) {
+        self.outlet.reopen();
     }
-}
 
-impl State {
-    fn write(&mut self, message: &Received<'_>, style: Style) -> io::Result<()> {
-        self.buffer.clear();
-        let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-        render(&mut self.buffer, message, style, now);
-        self.out.write_all(&self.buffer)
+    /// Takes no more messages, waits until those that are here have been dealt with, for as long
+    /// as `patience` at most, and says what was received.
+    pub fn close(&self, patience: Duration) -> Counts {
+        self.front().closed = true;
+        self.outlet.close(patience);
+        let front = self.front();
+        Counts {
+            received: self.ways.readings.load(Ordering::Relaxed),
+            duplicates: front.inbox.duplicates(),
+            gaps: front.inbox.gaps(),
+            failed: self.outlet.failed(),
+        }
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

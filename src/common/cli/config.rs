@@ -69,6 +69,7 @@ impl ConnectionConfig {
             max_expiry: self.profile.max_expiry(),
             max_in_flight,
             sequence,
+            session_expiry: None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::Config;
 use super::session::Dialled;
 use super::worker::Command;
 use crate::common::fault::{Exit, Fault};
+use crate::common::flow::Flow;
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{self, Handle, Step, bridge};
 
@@ -24,6 +25,7 @@ pub(super) struct Call {
     pub(super) generation: u64,
     pub(super) number: u64,
     pub(super) handle: Arc<Handle>,
+    pub(super) flow: Option<Arc<Flow>>,
     pub(super) commands: Sender<Command>,
     pub(super) config: Config,
     pub(super) loaded: Loaded,
@@ -78,9 +80,11 @@ impl Call {
                 certified,
                 socket: theirs.into(),
                 handle: Arc::clone(&self.handle),
+                flow: self.flow.clone(),
             },
         });
-        let severed = bridge::carry(connected, certified, &ours, &self.handle);
+        let flow = self.flow.as_deref();
+        let severed = bridge::carry(connected, certified, &ours, &self.handle, flow);
         self.tell(Command::Severed {
             dial: self.number,
             severed,

@@ -9,6 +9,7 @@
 //! * `worker` carries out commands and watches the tokens;
 //! * `call` is one connection, from the dial to its end, on a thread of its own;
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
+//! * `receiving` is what a received message is turned into;
 //! * `options` is what Paho is told about a connection;
 //! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing.
 
@@ -16,6 +17,7 @@ mod call;
 mod cause;
 mod options;
 mod reason;
+mod receiving;
 mod session;
 mod worker;
 
@@ -24,6 +26,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use super::fault::{Exit, Fault};
+use super::flow::{Backlog, Ticket};
 use super::message::{Message, Qos, Received};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
@@ -70,6 +73,9 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Whether published messages carry the `seq` property.
     pub sequence: bool,
+    /// How long the broker is to keep the session after the connection has ended; none for a new
+    /// session each time.
+    pub session_expiry: Option<Duration>,
 }
 
 /// What the broker said in its CONNACK.
@@ -79,6 +85,8 @@ pub struct Accepted {
     pub mqtt_version: u8,
     /// The port by which it was reached.
     pub port: u16,
+    /// Whether the broker still has the session of an earlier connection.
+    pub session_present: bool,
     /// Unacknowledged QoS 1 and 2 messages the broker takes.
     pub receive_maximum: Option<u16>,
     /// The largest packet the broker takes, in bytes.
@@ -172,10 +180,18 @@ pub enum Event {
     },
 }
 
-/// Called for each received message, on Paho's receiving thread and under its global lock.
-/// The message is acknowledged when it returns; one that must not be acknowledged is kept
-/// by not returning.
-pub type OnMessage = Arc<dyn Fn(&Received<'_>) + Send + Sync>;
+/// Called for each received message, on Paho's receiving thread and under its global lock: it
+/// must only hand over. The message is acknowledged once its ticket has been settled.
+pub type OnMessage = Arc<dyn Fn(&Received<'_>, Ticket) + Send + Sync>;
+
+/// Who receives messages.
+#[derive(Clone)]
+pub struct Listener {
+    /// Is handed each.
+    pub on_message: OnMessage,
+    /// What waits to be dealt with.
+    pub backlog: Arc<Backlog>,
+}
 
 /// A handle to the worker. Dropping it does not end the worker: the process does.
 #[derive(Clone, Debug)]
@@ -191,11 +207,11 @@ impl Client {
     /// The operating system's, if there are no more threads to be had.
     pub fn start(
         config: Config,
-        on_message: Option<OnMessage>,
+        listener: Option<Listener>,
         notify: impl Fn(Event) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
-        let worker = worker::Worker::new(config, on_message, commands.clone(), notify);
+        let worker = worker::Worker::new(config, listener, commands.clone(), notify);
         std::thread::Builder::new()
             .name("mqtt-client".into())
             .spawn(move || worker.run(&inbox))?;
@@ -227,6 +243,14 @@ impl Client {
             filter,
             text,
             qos,
+        });
+    }
+
+    /// Sends UNSUBSCRIBE. Nobody waits for the answer: what still comes is received.
+    pub fn unsubscribe(&self, generation: u64, filters: Vec<String>) {
+        self.send(worker::Command::Unsubscribe {
+            generation,
+            filters,
         });
     }
 

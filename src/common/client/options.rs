@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use paho_mqtt::{
     ConnectOptions, ConnectOptionsBuilder, CreateOptions, CreateOptionsBuilder, MQTT_VERSION_3_1_1,
-    PersistenceType,
+    PersistenceType, Properties, PropertyCode,
 };
 
 use super::Config;
@@ -32,13 +32,17 @@ pub(super) fn create(config: &Config, socket: OwnedFd) -> CreateOptions {
 
 /// How to connect, once.
 pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
+    let clean = config.session_expiry.is_none();
     let mut options = if v5 {
         let mut options = ConnectOptionsBuilder::new_v5();
-        options.clean_start(true);
+        options.clean_start(clean);
+        if let Some(expiry) = config.session_expiry {
+            options.properties(session_expiry(expiry));
+        }
         options
     } else {
         let mut options = ConnectOptionsBuilder::with_mqtt_version(MQTT_VERSION_3_1_1);
-        options.clean_session(true);
+        options.clean_session(clean);
         options
     };
     options
@@ -52,6 +56,16 @@ pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
         options.password(password.as_str());
     }
     options.finalize()
+}
+
+/// How long the session is to outlive the connection (MQTT 5, section 3.1.2.11.2): whole seconds;
+/// what is more than MQTT can say means for ever.
+fn session_expiry(expiry: Duration) -> Properties {
+    let mut properties = Properties::new();
+    let seconds = u32::try_from(whole_seconds(expiry).as_secs()).unwrap_or(u32::MAX);
+    // A number has no way to be refused.
+    let _ = properties.push_u32(PropertyCode::SessionExpiryInterval, seconds);
+    properties
 }
 
 /// Paho counts its own connect timeout in seconds; ours decides.

@@ -14,15 +14,17 @@ use std::time::Duration;
 
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
-    ServerResponse, SubscribeToken,
+    RetainHandling, ServerResponse, SubscribeOptions, SubscribeToken,
 };
 
+use super::receiving::deliver_to;
 use super::worker::Command;
-use super::{Config, Delivery, OnMessage, Refusal, options, reason};
+use super::{Config, Delivery, Listener, Refusal, options, reason};
 use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
-use crate::common::message::{Message, Qos, Received, SeqProperty};
+use crate::common::flow::Flow;
+use crate::common::message::{Message, Qos, SeqProperty};
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
@@ -47,6 +49,8 @@ pub(super) struct Dialled {
     pub(super) socket: OwnedFd,
     /// A hold on it.
     pub(super) handle: Arc<Handle>,
+    /// What is held back on it, where messages are received.
+    pub(super) flow: Option<Arc<Flow>>,
 }
 
 /// One Paho client.
@@ -70,6 +74,7 @@ pub(super) struct Session {
     subscribes: Vec<(usize, SubscribeToken)>,
     disconnecting: bool,
     sequence: bool,
+    persistent: bool,
     max_expiry: Duration,
     v5: bool,
     half_window: usize,
@@ -106,13 +111,13 @@ impl Session {
         dialled: Dialled,
         config: &Config,
         v5: bool,
-        on_message: Option<&OnMessage>,
+        listener: Option<&Listener>,
         commands: &Sender<Command>,
     ) -> Result<Self, Error> {
         let client = AsyncClient::new(options::create(config, dialled.socket))?;
         watch(&client, generation, &dialled.way.to_string(), commands);
-        if let Some(on_message) = on_message {
-            deliver_to(&client, on_message);
+        if let (Some(listener), Some(flow)) = (listener, dialled.flow) {
+            deliver_to(&client, listener, flow, v5);
         }
         let connect = client.connect(options::connect(config, v5));
         let waker = Waker::from(Arc::new(Notify {
@@ -134,6 +139,7 @@ impl Session {
             subscribes: Vec::new(),
             disconnecting: false,
             sequence: config.sequence,
+            persistent: config.session_expiry.is_some(),
             max_expiry: config.max_expiry,
             v5,
             half_window: config.max_in_flight / 2,
@@ -219,10 +225,24 @@ impl Session {
         properties
     }
 
-    /// Sends one SUBSCRIBE.
+    /// Sends one SUBSCRIBE. To a session that outlives the connection retained messages come once,
+    /// with the first of them.
     pub(super) fn subscribe(&mut self, filter: usize, text: String, qos: Qos) {
-        let token = self.client.subscribe(text, i32::from(qos.level()));
+        let qos = i32::from(qos.level());
+        let token = if self.v5 && self.persistent {
+            let options = SubscribeOptions::with_retain_handling(RetainHandling::SendRetainedOnNew);
+            self.client.subscribe_with_options(text, qos, options, None)
+        } else {
+            self.client.subscribe(text, qos)
+        };
         self.subscribes.push((filter, token));
+    }
+
+    /// Sends UNSUBSCRIBE.
+    pub(super) fn unsubscribe(&self, filters: &[String]) {
+        for filter in filters {
+            drop(self.client.unsubscribe(filter.as_str()));
+        }
     }
 
     /// Sends DISCONNECT.
@@ -322,29 +342,6 @@ fn watch(client: &AsyncClient, generation: u64, host: &str, commands: &Sender<Co
                 fault,
             },
         );
-    });
-}
-
-fn deliver_to(client: &AsyncClient, on_message: &OnMessage) {
-    let on_message = Arc::clone(on_message);
-    client.set_message_callback(move |_, message| {
-        let Some(message) = message else { return };
-        on_message(&Received {
-            topic: message.topic(),
-            payload: message.payload(),
-            qos: match message.qos() {
-                paho_mqtt::QoS::AtMostOnce => Qos::AtMostOnce,
-                paho_mqtt::QoS::AtLeastOnce => Qos::AtLeastOnce,
-                paho_mqtt::QoS::ExactlyOnce => Qos::ExactlyOnce,
-            },
-            retained: message.retained(),
-            mid: 0,
-            seq: message
-                .properties()
-                .find_user_property(SeqProperty::NAME)
-                .and_then(|value| value.parse().ok()),
-            properties: None,
-        });
     });
 }
 

@@ -77,6 +77,8 @@ pub(super) fn handshake(
 fn context(loaded: &Loaded, rejected: Rejected) -> Result<SslContext, ErrorStack> {
     let mut builder = SslContext::builder(SslMethod::tls_client())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    // One read from the socket for many small records.
+    builder.set_read_ahead(true);
     builder.set_mode(
         SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
     );

@@ -32,17 +32,22 @@ impl<N: Fn(Event)> Worker<N> {
         let no_threads = |e| {
             Fault::passing(
                 Exit::Io,
-                format!("{endpoint}: no thread to connect with: {e}"),
+                format!("{endpoint}: no thread or descriptor to connect with: {e}"),
             )
         };
         let loaded = self.load()?;
         self.give_up_dialling();
         self.dials += 1;
         let handle = Arc::new(Handle::default());
+        let flow = match &self.listener {
+            Some(listener) => Some(listener.backlog.flow().map_err(no_threads)?),
+            None => None,
+        };
         let call = Call {
             generation,
             number: self.dials,
             handle: Arc::clone(&handle),
+            flow,
             commands: self.commands.clone(),
             config: self.config.clone(),
             loaded,
@@ -94,7 +99,7 @@ impl<N: Fn(Event)> Worker<N> {
             dialled,
             &self.config,
             self.v5,
-            self.on_message.as_ref(),
+            self.listener.as_ref(),
             &self.commands,
         );
         match session {

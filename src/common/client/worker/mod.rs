@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use paho_mqtt::{PropertyCode, ServerResponse};
 
 use super::session::{Dialled, Session};
-use super::{Accepted, Config, Delivery, Event, OnMessage, Version};
+use super::{Accepted, Config, Delivery, Event, Listener, Version};
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
@@ -40,6 +40,10 @@ pub(super) enum Command {
         filter: usize,
         text: String,
         qos: Qos,
+    },
+    Unsubscribe {
+        generation: u64,
+        filters: Vec<String>,
     },
     Abandon {
         generation: u64,
@@ -98,7 +102,7 @@ struct Dialling {
 
 pub(super) struct Worker<N> {
     config: Config,
-    on_message: Option<OnMessage>,
+    listener: Option<Listener>,
     commands: Sender<Command>,
     notify: N,
     dialling: Option<Dialling>,
@@ -124,7 +128,7 @@ pub(super) struct Worker<N> {
 impl<N: Fn(Event)> Worker<N> {
     pub(super) fn new(
         config: Config,
-        on_message: Option<OnMessage>,
+        listener: Option<Listener>,
         commands: Sender<Command>,
         notify: N,
     ) -> Self {
@@ -132,7 +136,7 @@ impl<N: Fn(Event)> Worker<N> {
             v5: config.version != Version::V311,
             fresh: config.loaded.clone(),
             config,
-            on_message,
+            listener,
             commands,
             notify,
             dialling: None,
@@ -183,6 +187,14 @@ impl<N: Fn(Event)> Worker<N> {
                 if let Some(session) = self.current(generation) {
                     session.subscribe(filter, text, qos);
                     self.wake(generation);
+                }
+            }
+            Command::Unsubscribe {
+                generation,
+                filters,
+            } => {
+                if let Some(session) = self.current(generation) {
+                    session.unsubscribe(&filters);
                 }
             }
             Command::Abandon { generation } => self.abandon(generation),
@@ -317,6 +329,9 @@ impl<N: Fn(Event)> Worker<N> {
             accepted: Accepted {
                 mqtt_version: if self.v5 { 5 } else { 4 },
                 port: port.unwrap_or(self.config.route.endpoint.port),
+                session_present: response
+                    .connect_response()
+                    .is_some_and(|response| response.session_present),
                 receive_maximum: number(PropertyCode::ReceiveMaximum)
                     .and_then(|n| u16::try_from(n).ok()),
                 maximum_packet_size: properties

@@ -395,7 +395,7 @@ int MQTTProtocol_handlePublishes(void* pack, SOCKET sock)
 		} else
 			ListAppend(client->inboundMsgs, m, sizeof(Messages) + len);
 
-		if (m->MQTTVersion >= MQTTVERSION_5 && already_received == 0)
+		if (already_received == 0)
 		{
 			Publish publish1;
 
@@ -616,8 +616,6 @@ int MQTTProtocol_handlePubrels(void* pack, SOCKET sock)
 			publish.MQTTVersion = m->MQTTVersion;
 			if (publish.MQTTVersion >= MQTTVERSION_5)
 				publish.properties = m->properties;
-			else
-				Protocol_processPublication(&publish, client, 0); /* only for 3.1.1 and lower */
 			#if !defined(NO_PERSISTENCE)
 			rc += MQTTPersistence_remove(client,
 					(m->MQTTVersion >= MQTTVERSION_5) ? PERSISTENCE_V5_PUBLISH_RECEIVED : PERSISTENCE_PUBLISH_RECEIVED,

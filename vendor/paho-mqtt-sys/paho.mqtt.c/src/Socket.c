@@ -84,6 +84,87 @@ static fd_set wset;
 
 extern mutex_type socket_mutex;
 
+/** how much is read at once from a socket that was connected already (unix://@N) */
+#define READ_AHEAD_SIZE 16384
+
+/**
+ * What has been read from such a socket and not been asked for yet. Entries come and go under both
+ * mqttasync_mutex and socket_mutex, so that either will do to look.
+ */
+typedef struct ReadAhead
+{
+	struct ReadAhead* next;
+	SOCKET socket;
+	size_t start, end;
+	char bytes[READ_AHEAD_SIZE];
+} ReadAhead;
+
+static ReadAhead* read_aheads = NULL;
+
+static ReadAhead* Socket_readAhead(SOCKET socket)
+{
+	ReadAhead* ahead = read_aheads;
+
+	while (ahead && ahead->socket != socket)
+		ahead = ahead->next;
+	return ahead;
+}
+
+/** From now on this socket is read ahead of what is asked for. Without memory it is not. */
+static void Socket_startReadAhead(SOCKET socket)
+{
+	ReadAhead* ahead = malloc(sizeof(ReadAhead));
+
+	if (ahead == NULL)
+		return;
+	ahead->socket = socket;
+	ahead->start = ahead->end = 0;
+	Paho_thread_lock_mutex(socket_mutex);
+	ahead->next = read_aheads;
+	read_aheads = ahead;
+	Paho_thread_unlock_mutex(socket_mutex);
+}
+
+/** Forgets what was read ahead. The caller holds socket_mutex. */
+static void Socket_endReadAhead(SOCKET socket)
+{
+	ReadAhead** link = &read_aheads;
+
+	while (*link && (*link)->socket != socket)
+		link = &(*link)->next;
+	if (*link)
+	{
+		ReadAhead* ahead = *link;
+		*link = ahead->next;
+		free(ahead);
+	}
+}
+
+/** As recv(), with what has been read ahead first. */
+static int Socket_recv(SOCKET socket, char* to, size_t bytes)
+{
+	ReadAhead* ahead = Socket_readAhead(socket);
+	size_t count;
+
+	if (ahead == NULL || (ahead->start == ahead->end && bytes >= READ_AHEAD_SIZE))
+		return (int)recv(socket, to, bytes, 0);
+	if (ahead->start == ahead->end)
+	{
+		int rc = (int)recv(socket, ahead->bytes, READ_AHEAD_SIZE, 0);
+
+		if (rc <= 0)
+			return rc;
+		ahead->start = 0;
+		ahead->end = (size_t)rc;
+	}
+	count = ahead->end - ahead->start;
+	if (count > bytes)
+		count = bytes;
+	memcpy(to, ahead->bytes + ahead->start, count);
+	ahead->start += count;
+	return (int)count;
+}
+
 /**
  * Set a socket non-blocking, OS independently
  * @param sock the socket to set non-blocking
@@ -714,6 +795,19 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 
 	FUNC_ENTRY;
 	Paho_thread_lock_mutex(mutex);
+	/* what has been read ahead no poll reports; it is not much, so nothing else waits for long */
+	{
+		ReadAhead* ahead;
+
+		for (ahead = read_aheads; ahead; ahead = ahead->next)
+		{
+			if (ahead->start < ahead->end)
+			{
+				sock = ahead->socket;
+				goto exit;
+			}
+		}
+	}
 	if (mod_s.nfds == 0 && mod_s.saved.nfds == 0)
 		goto exit;
 
@@ -905,7 +999,7 @@ int Socket_getch(SOCKET socket, char* c)
 	if ((rc = SocketBuffer_getQueuedChar(socket, c)) != SOCKETBUFFER_INTERRUPTED)
 		goto exit;
 
-	if ((rc = recv(socket, c, (size_t)1, 0)) == SOCKET_ERROR)
+	if ((rc = Socket_recv(socket, c, (size_t)1)) == SOCKET_ERROR)
 	{
 		int err = Socket_error("recv - getch", socket);
 		if (err == EWOULDBLOCK || err == EAGAIN)
@@ -948,7 +1042,7 @@ char *Socket_getdata(SOCKET socket, size_t bytes, size_t* actual_len, int *rc)
 
 	buf = SocketBuffer_getQueuedData(socket, bytes, actual_len);
 
-	if ((*rc = recv(socket, buf + (*actual_len), (int)(bytes - (*actual_len)), 0)) == SOCKET_ERROR)
+	if ((*rc = Socket_recv(socket, buf + (*actual_len), bytes - (*actual_len))) == SOCKET_ERROR)
 	{
 		*rc = Socket_error("recv - getdata", socket);
 		if (*rc != EAGAIN && *rc != EWOULDBLOCK)
@@ -1254,6 +1348,7 @@ int Socket_close(SOCKET socket)
 	Paho_thread_lock_mutex(socket_mutex);
 	Socket_close_only(socket);
 	Socket_abortWrite(socket);
+	Socket_endReadAhead(socket);
 	SocketBuffer_cleanup(socket);
 	ListRemoveItem(mod_s.connect_pending, &socket, intcompare);
 	ListRemoveItem(mod_s.write_pending, &socket, intcompare);
@@ -1574,7 +1669,10 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 		if (rc == SOCKET_ERROR)
 			rc = Socket_error("addSocket", *sock);
 		else
+		{
+			Socket_startReadAhead(*sock);
 			Socket_interrupt(); /* the poll under way does not know it yet */
+		}
 	}
 	else if (addr_len >= sizeof(address.sun_path)) {
 		rc = PAHO_MEMORY_ERROR;

@@ -3,21 +3,33 @@
 //!
 //! One thread for each connection, which has dialled it before: it sleeps in `poll(2)` until
 //! there is something to carry. It holds at most one piece in either direction, so that whoever
-//! is slow holds the other up, as on any connection.
+//! is slow holds the other up, as on any connection. Where messages are received a `gate` holds
+//! back what must wait for them.
+
+mod gate;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Connected, Handle, Stream, Wire, tls};
+use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
+use crate::common::flow::Flow;
+use gate::Gate;
 
 /// The largest piece: a TLS record carries no more, and a WebSocket message need not.
 const PIECE: usize = 16 << 10;
+
+/// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
+/// more: what has come by then costs each of those it passes hardly more than a single one would.
+const PAUSE: Duration = Duration::from_micros(250);
+const POURING: Duration = Duration::from_millis(1);
 
 /// How a connection came to its end.
 #[derive(Clone, Debug)]
@@ -41,6 +53,7 @@ pub fn carry(
     certified: bool,
     local: &UnixStream,
     handle: &Handle,
+    flow: Option<&Flow>,
 ) -> Severed {
     let way = connected.way;
     let mut bridge = Bridge {
@@ -51,6 +64,11 @@ pub fn carry(
         ended: false,
         broken: None,
         handle,
+        gate: flow.map(Gate::new),
+        hung_up: false,
+        ready: Ready::default(),
+        heard_at: None,
+        pours: false,
         up: Piece::default(),
         down: Piece::default(),
     };
@@ -98,10 +116,35 @@ impl Piece {
     }
 }
 
+/// What is worth trying: what was not possible is not until it is reported to be.
+struct Ready {
+    wire_read: bool,
+    local_read: bool,
+    local_write: bool,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            wire_read: true,
+            local_read: true,
+            local_write: true,
+        }
+    }
+}
+
 struct Bridge<'a> {
     wire: Wire,
     local: &'a UnixStream,
     handle: &'a Handle,
+    gate: Option<Gate<'a>>,
+    /// The connection was seen to break while nothing was read from it.
+    hung_up: bool,
+    ready: Ready,
+    /// When messages came last.
+    heard_at: Option<Instant>,
+    /// They come one upon the other.
+    pours: bool,
     /// The client library has not closed its end.
     local_open: bool,
     /// The client library takes nothing more.
@@ -144,35 +187,78 @@ impl Bridge<'_> {
     /// From the broker to the client library; whether anything moved.
     fn step_down(&mut self) -> io::Result<bool> {
         let mut moved = false;
-        if self.down.is_empty() && !self.ended {
+        if self.down.is_empty() && self.ready.wire_read && self.hears() {
             match self.wire.receive(&mut self.down.bytes) {
                 Ok(0) => self.ended = true,
                 Ok(_) => {
                     self.handle.heard.store(true, Ordering::Release);
+                    if let Some(gate) = &mut self.gate {
+                        gate.hear(&self.down.bytes);
+                        let now = clock();
+                        let before = self.heard_at.replace(now);
+                        self.pours = before.is_some_and(|at| now < at + POURING);
+                    }
                     moved = true;
                 }
-                Err(e) if is_patient(&e) => {}
+                Err(e) if is_patient(&e) => self.ready.wire_read = false,
                 Err(e) => return Err(e),
             }
         }
         if self.deaf {
             self.down.clear();
         }
-        if !self.down.is_empty() {
-            match self.local.write(self.down.rest()) {
-                Ok(count) => {
-                    self.down.advance(count);
-                    moved |= count > 0;
-                }
-                Err(e) if is_patient(&e) => {}
-                // It has closed, and nobody wants the rest; but it may have said something before.
-                Err(_) => {
-                    self.down.clear();
-                    self.deaf = true;
-                }
-            }
+        let count = self.hand_over();
+        if count > 0 {
+            self.down.advance(count);
+            moved = true;
         }
         Ok(moved)
+    }
+
+    /// Whether the broker is to be listened to.
+    fn hears(&mut self) -> bool {
+        let closed = self.gate.as_mut().is_some_and(Gate::look);
+        !self.ended && (!closed || self.handle.is_cancelled())
+    }
+
+    /// Hands the client library what it may have; how many bytes of what the broker said.
+    fn hand_over(&mut self) -> usize {
+        let rest = self.down.rest();
+        let gate = self.gate.as_mut();
+        let allowed = gate.as_ref().map_or(rest.len(), |g| g.allowance(rest));
+        let answer = gate.as_ref().and_then(|gate| gate.answer());
+        let (bytes, ours) = match answer {
+            Some(answer) if !self.deaf => (answer, true),
+            _ => (rest.get(..allowed).unwrap_or_default(), false),
+        };
+        if bytes.is_empty() || !self.ready.local_write {
+            return 0;
+        }
+        match self.local.write(bytes) {
+            // There is always room for two bytes, or for none.
+            Ok(_) if ours => {
+                if let Some(gate) = gate {
+                    gate.answered();
+                }
+                0
+            }
+            Ok(count) => {
+                if let Some(gate) = gate {
+                    gate.handed(bytes.get(..count).unwrap_or_default());
+                }
+                count
+            }
+            Err(e) if is_patient(&e) => {
+                self.ready.local_write = false;
+                0
+            }
+            // It has closed, and nobody wants the rest; but it may have said something before.
+            Err(_) => {
+                self.down.clear();
+                self.deaf = true;
+                0
+            }
+        }
     }
 
     /// From the client library to the broker; whether anything moved.
@@ -181,14 +267,22 @@ impl Bridge<'_> {
             return false;
         }
         let mut moved = false;
-        if self.up.is_empty() && self.local_open {
+        if let Some(gate) = &mut self.gate
+            && self.up.is_empty()
+        {
+            gate.release(&mut self.up.bytes);
+        }
+        if self.up.is_empty() && self.local_open && self.ready.local_read {
             self.up.bytes.resize(PIECE, 0);
             let count = match self.local.read(&mut self.up.bytes) {
                 Ok(count) => {
                     self.local_open = count > 0;
                     count
                 }
-                Err(e) if is_patient(&e) => 0,
+                Err(e) if is_patient(&e) => {
+                    self.ready.local_read = false;
+                    0
+                }
                 Err(_) => {
                     self.local_open = false;
                     0
@@ -196,6 +290,9 @@ impl Bridge<'_> {
             };
             self.up.bytes.truncate(count);
             moved = count > 0;
+            if let Some(gate) = &mut self.gate {
+                gate.say(&mut self.up.bytes);
+            }
         }
         match self.wire.send(self.up.rest()) {
             Ok(count) => {
@@ -215,25 +312,71 @@ impl Bridge<'_> {
 
     /// Sleeps until a step can move something. A side that is not waited for is left out:
     /// that it has hung up would be reported again and again.
-    fn wait(&self) -> io::Result<()> {
-        let mut wanted: Vec<PollFd<'_>> = Vec::with_capacity(2);
-        let mut want = |fd, read: bool, write: bool| {
-            let mut flags = PollFlags::empty();
+    fn wait(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.pours) {
+            std::thread::park_timeout(PAUSE);
+            self.ready = Ready::default();
+            return Ok(());
+        }
+        let holds = self.gate.as_ref().is_some_and(Gate::holds);
+        if let Some(gate) = &mut self.gate
+            && holds
+        {
+            // What was settled before the bell was asked for rings no more.
+            gate.flow().listen();
+            gate.release(&mut self.up.bytes);
+            let closed = gate.closed();
+            if !self.up.is_empty() || closed != gate.look() {
+                return Ok(());
+            }
+        }
+        let hears = self.hears();
+        let gate = self.gate.as_ref();
+        let allowed = gate.map_or(self.down.rest().len(), |g| g.allowance(self.down.rest()));
+        let hands = allowed > 0 || gate.is_some_and(|gate| gate.answer().is_some());
+        let unsent = !self.up.is_empty() || self.wire.is_unflushed();
+        let takes = self.up.is_empty() && self.local_open;
+
+        let mut flags = PollFlags::empty();
+        let mut wanted: Vec<PollFd<'_>> = Vec::with_capacity(3);
+        let mut want = |fd, read: bool, write: bool, always: bool| {
+            flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, read);
             flags.set(PollFlags::POLLOUT, write);
-            if !flags.is_empty() {
+            if always || !flags.is_empty() {
                 wanted.push(PollFd::new(fd, flags));
             }
         };
-        let unsent = !self.up.is_empty() || self.wire.is_unflushed();
-        let hears = self.down.is_empty() && !self.ended;
-        want(self.wire.as_fd(), hears, unsent);
-        let takes = self.up.is_empty() && self.local_open;
-        want(self.local.as_fd(), takes, !self.down.is_empty());
-        match poll(&mut wanted, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        // That it breaks is to be noticed while nothing is read from it, but once.
+        let watched = !hears && !self.ended && !self.hung_up;
+        let reads = hears && self.down.is_empty();
+        want(self.wire.as_fd(), reads, unsent, watched);
+        let polls_wire = reads || unsent || watched;
+        let hands = hands && !self.deaf;
+        want(self.local.as_fd(), takes, hands, false);
+        let polls_local = takes || hands;
+        if let Some(gate) = gate
+            && holds
+        {
+            want(gate.flow().as_fd(), true, false, false);
         }
+        match poll(&mut wanted, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut told = wanted
+            .iter()
+            .map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+        let broken = PollFlags::POLLHUP | PollFlags::POLLERR;
+        if polls_wire && let Some(wire) = told.next() {
+            self.hung_up |= wire.intersects(broken);
+            self.ready.wire_read |= wire.intersects(broken | PollFlags::POLLIN);
+        }
+        if polls_local && let Some(local) = told.next() {
+            self.ready.local_read |= local.intersects(broken | PollFlags::POLLIN);
+            self.ready.local_write |= local.intersects(broken | PollFlags::POLLOUT);
+        }
+        Ok(())
     }
 }
 
@@ -243,6 +386,22 @@ fn is_patient(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+/// Reads as much as is there: in TLS one read gives one record, which may be one small packet.
+fn fill(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while let Some(rest) = into.get_mut(count..)
+        && !rest.is_empty()
+    {
+        match stream.read(rest) {
+            Ok(read) if read > 0 => count += read,
+            // Whatever it is, it will be there again.
+            _ if count > 0 => break,
+            end => return end,
+        }
+    }
+    Ok(count)
 }
 
 impl Wire {
@@ -257,7 +416,7 @@ impl Wire {
         match self {
             Wire::Bytes(stream) => {
                 into.resize(PIECE, 0);
-                let read = stream.read(into);
+                let read = fill(stream, into);
                 into.truncate(*read.as_ref().unwrap_or(&0));
                 read
             }

@@ -1,30 +1,34 @@
 //! The subscriber's event loop: link up, subscribe, and wait; the messages themselves go
 //! from Paho's thread straight into the sink.
 //!
-//! The loop never writes messages and never calls Paho, so neither a blocked reader nor a
+//! The loop never deals with messages and never calls Paho, so neither a blocked reader nor a
 //! silent name server keeps it from ending.
 
+mod start;
+
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 use serde::Serialize;
 
-use super::args::Config;
-use super::inbox::Inbox;
-use super::sink::{Notice, Sink};
-use super::subscriptions::{Due, Subscriptions};
-use crate::common::client::{self, Client, Refusal};
+use crate::common::client::{self, Client, Listener, Refusal};
 use crate::common::connection::Run;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
+use crate::common::flow::Backlog;
 use crate::common::link::{Change, GOODBYE, Heard, Link};
-use crate::common::message::Received;
 use crate::common::pattern::Patterns;
 use crate::common::signals;
+use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::session::{Resumption, Session};
+use crate::subscriber::sink::{Counts, Notice};
+use crate::subscriber::state::State;
+use crate::subscriber::subscriptions::{Due, Subscriptions};
 
 /// Everything the loop hears.
 #[derive(Debug)]
@@ -34,8 +38,11 @@ enum Event {
     Stop,
 }
 
-/// How long to stay after a signal: there is nothing to flush.
+/// How long to stay after a signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long what has been received may take to be dealt with in the end.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What `--summary` prints.
 #[derive(Serialize)]
@@ -43,6 +50,8 @@ struct Summary {
     received: u64,
     duplicates: u64,
     gaps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
     reconnects: u64,
     elapsed_s: f64,
 }
@@ -54,72 +63,94 @@ struct Summary {
 /// What kept it from starting. What goes wrong later is logged, and in the code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, inbox) = mpsc::channel();
+    let state = match &config.state {
+        Some(path) => Some(Arc::new(Mutex::new(State::open(path)?))),
+        None => None,
+    };
+    let backlog = Arc::new(Backlog::default());
+    let sink = Arc::new(start::start(config, state.clone(), &backlog, &events)?);
     let stop = events.clone();
-    let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop))
+    let hang_up: Option<Box<dyn Fn() + Send>> = match &config.outlet {
+        Wish::File(..) => {
+            let sink = Arc::clone(&sink);
+            Some(Box::new(move || sink.reopen()))
+        }
+        _ => None,
+    };
+    let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop), hang_up)
         .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
-    let to_loop = events.clone();
-    let notify = move |notice| send(&to_loop, Event::Sink(notice));
-    let sink = Sink::stdout(config.style, Inbox::new(config.count), notify)
-        .context("standard output cannot be used")?;
-    let sink = Arc::new(sink);
     let to_sink = Arc::clone(&sink);
     let to_loop = events;
     let client = Client::start(
-        config.connection.client(DEFAULT_WINDOW, false),
-        Some(Arc::new(move |message: &Received<'_>| {
-            to_sink.receive(message);
-        })),
+        client::Config {
+            session_expiry: config.session_expiry,
+            ..config.connection.client(DEFAULT_WINDOW, false)
+        },
+        Some(Listener {
+            on_message: Arc::new(move |message, ticket| to_sink.receive(message, ticket)),
+            backlog,
+        }),
         move |event| send(&to_loop, Event::Client(event)),
     )
     .context("threads cannot be started")?;
     let started = clock();
-    let mut subscriber = Subscriber::start(config, client, started);
+    let mut subscriber = Subscriber::start(config, client, state, started)?;
     while subscriber.exit.is_none() {
         subscriber.step(clock());
         if let Some(event) = wait(&inbox, subscriber.wake_at()) {
             subscriber.handle(event, clock());
         }
     }
-    let counts = sink.close(|inbox| (inbox.received(), inbox.duplicates(), inbox.gaps()));
-    let (exit, reconnects) = subscriber.finish(&inbox);
+    // What has been received is dealt with, and acknowledged, before DISCONNECT.
+    let counts = sink.close(PATIENCE);
+    let (mut exit, reconnects) = subscriber.finish(&inbox);
+    let failed = counts.failed.unwrap_or_default();
+    if failed > 0 {
+        warn!("--exec: {failed} of {} commands failed", counts.received);
+    }
+    if failed > 0 || (config.gaps && counts.gaps > 0) {
+        exit = exit.or_worse(Exit::Data);
+    }
     if config.summary {
-        return Ok(exit.or_worse(summarise(counts, reconnects, started)));
+        exit = exit.or_worse(summarise(counts, reconnects, started));
     }
     Ok(exit)
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The subscriber sends nothing that fills a window.
 const DEFAULT_WINDOW: usize = 100;
 
-fn summarise(counts: Option<(u64, u64, u64)>, reconnects: u64, started: Instant) -> Exit {
-    let Some((received, duplicates, gaps)) = counts else {
-        warn!("no summary: standard output is blocked");
-        return Exit::Success;
-    };
+fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
     let elapsed = clock().saturating_duration_since(started);
     let summary = Summary {
-        received,
-        duplicates,
-        gaps,
+        received: counts.received,
+        duplicates: counts.duplicates,
+        gaps: counts.gaps,
+        failed: counts.failed,
         reconnects,
         elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
     };
     let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
     match io::stdout().write_all(line.as_bytes()) {
         Ok(()) => Exit::Success,
-        Err(cause) => broken(&cause),
+        Err(cause) => broken(None, &cause),
     }
 }
 
-/// What the end of standard output means. A reader that has seen enough and left is a clean
+/// What it means that no more can be written. A reader that has seen enough and left is a clean
 /// end: what could not be written has not been acknowledged.
-fn broken(cause: &io::Error) -> Exit {
-    if cause.kind() == io::ErrorKind::BrokenPipe {
+fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
+    if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
         debug!("standard output was closed");
         return Exit::Success;
     }
-    error!("standard output cannot be written: {cause}; what was not written was not acknowledged");
+    let what = path.map_or("standard output".into(), |path| path.display().to_string());
+    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
     Exit::Io
 }
 
@@ -130,16 +161,32 @@ struct Subscriber<'a> {
     patterns: Patterns,
     deadline: Option<Instant>,
     exit: Option<Exit>,
-    /// Paho is blocked by a message held back: it cannot say goodbye.
-    holding: bool,
+    session: Session,
+    state: Option<Arc<Mutex<State>>>,
+    /// The name of the session in it.
+    session_name: String,
 }
 
 impl<'a> Subscriber<'a> {
-    fn start(config: &'a Config, client: Client, now: Instant) -> Self {
+    fn start(
+        config: &'a Config,
+        client: Client,
+        state: Option<Arc<Mutex<State>>>,
+        now: Instant,
+    ) -> io::Result<Self> {
         let connection = config.connection.connection(config.run());
+        let name = format!(
+            "{} {}",
+            config.connection.endpoint, config.connection.client_id
+        );
+        let left = match &state {
+            Some(state) => lock(state).session(&name)?,
+            None => None,
+        };
+        let persistent = config.session_expiry.is_some();
         let mut link = Link::new(connection, client);
         link.start(now);
-        Self {
+        Ok(Self {
             link,
             subscriptions: Subscriptions::new(
                 config.filters.clone(),
@@ -150,9 +197,11 @@ impl<'a> Subscriber<'a> {
             patterns: config.connection.patterns(),
             deadline: config.timeout.map(|after| now + after),
             exit: None,
-            holding: false,
+            session: Session::new(persistent, config.filters.clone(), left),
+            state,
+            session_name: name,
             config,
-        }
+        })
     }
 
     fn step(&mut self, now: Instant) {
@@ -213,14 +262,24 @@ impl<'a> Subscriber<'a> {
                 self.apply(change, now);
             }
             Event::Sink(Notice::Done) | Event::Stop => self.end(Exit::Success),
-            Event::Sink(Notice::Broken(cause)) => self.end(broken(&cause)),
-            Event::Sink(Notice::Holding) => self.holding = true,
+            Event::Sink(Notice::Broken(cause)) => {
+                let path = match &self.config.outlet {
+                    Wish::File(file, _) => Some(file.path.as_path()),
+                    Wish::Command { .. } => self.config.state.as_deref(),
+                    Wish::Stdout(_) => None,
+                };
+                self.end(broken(path, &cause));
+            }
         }
     }
 
     fn apply(&mut self, change: Option<Change>, now: Instant) {
         match change {
-            Some(Change::Up(_)) => self.subscriptions.connected(now),
+            Some(Change::Up(accepted)) => {
+                self.subscriptions.connected(now);
+                let resumption = self.session.connected(accepted.session_present);
+                self.resume(resumption);
+            }
             Some(Change::Down(down)) => {
                 self.subscriptions.disconnected();
                 let hint = down.dropped.and_then(|d| self.patterns.dropped(d, None));
@@ -236,8 +295,47 @@ impl<'a> Subscriber<'a> {
         }
     }
 
+    fn resume(&mut self, resumption: Resumption) {
+        let (endpoint, id) = (
+            &self.config.connection.endpoint,
+            &self.config.connection.client_id,
+        );
+        match resumption {
+            Resumption::New if self.config.session_expiry.is_some() => {
+                info!("{endpoint}: a new session begins for client {id:?}");
+            }
+            Resumption::New => {}
+            Resumption::Lost => warn!(
+                "{endpoint}: the broker has lost the session of client {id:?}: what was published while it was \
+                 away is missing; look at --session-expiry, and at whether the broker was restarted \
+                 without persistence"
+            ),
+            Resumption::Resumed(stale) => {
+                debug!("{endpoint}: the session of client {id:?} goes on");
+                if !stale.is_empty() {
+                    info!("no longer subscribed: {}", stale.join(" "));
+                    self.link
+                        .client()
+                        .unsubscribe(self.link.generation(), stale);
+                }
+            }
+        }
+    }
+
+    /// All filters have been granted: from now on the broker keeps messages for us.
+    fn remember_session(&mut self) {
+        if self.subscriptions.all_granted()
+            && self.session.subscribed()
+            && let Some(state) = &self.state
+            && let Err(cause) = lock(state).begin_session(&self.session_name, &self.config.filters)
+        {
+            self.exit = Some(broken(self.config.state.as_deref(), &cause));
+        }
+    }
+
     fn granted(&mut self, filter: usize, qos: u8) {
         self.subscriptions.granted(filter, qos);
+        self.remember_session();
         let text = self.subscriptions.filter(filter);
         if qos < self.config.qos.level() {
             warn!("{text}: subscribed with QoS {qos}, the broker grants no more");
@@ -282,14 +380,11 @@ impl<'a> Subscriber<'a> {
     /// Says goodbye, if anybody can.
     fn finish(mut self, inbox: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.link.connection().reconnects();
-        if !self.holding {
-            let patience = self.config.connection.connect_timeout.min(GOODBYE);
-            self.link.close(inbox, patience, |event| match event {
-                Event::Client(event) => Heard::Client(event),
-                Event::Sink(Notice::Holding) => Heard::Hopeless,
-                Event::Sink(_) | Event::Stop => Heard::Other,
-            });
-        }
+        let patience = self.config.connection.connect_timeout.min(GOODBYE);
+        self.link.close(inbox, patience, |event| match event {
+            Event::Client(event) => Heard::Client(event),
+            Event::Sink(_) | Event::Stop => Heard::Other,
+        });
         (self.exit.unwrap_or(Exit::Success), reconnects)
     }
 }

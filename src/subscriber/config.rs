@@ -1,0 +1,74 @@
+//! What the subscriber is to do, checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::command::Command;
+use super::destination::Rotation;
+use super::inbox::Wanted;
+use super::output::Style;
+use crate::common::cli::config::ConnectionConfig;
+use crate::common::connection::Run;
+use crate::common::message::Qos;
+
+/// A file to write to.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// When it is full.
+    pub rotation: Option<Rotation>,
+}
+
+/// Who is to deal with messages.
+#[derive(Clone, Debug)]
+pub enum Outlet {
+    /// They are written to standard output.
+    Stdout(Style),
+    /// They are written to a file.
+    File(File, Style),
+    /// Each is given to a command.
+    Command {
+        /// Which.
+        command: Command,
+        /// How many at a time.
+        jobs: usize,
+    },
+}
+
+/// What the subscriber is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to reach the broker.
+    pub connection: ConnectionConfig,
+    /// The topic filters.
+    pub filters: Vec<String>,
+    /// The quality of service to ask for.
+    pub qos: Qos,
+    /// Which messages are wanted, and how many.
+    pub wanted: Wanted,
+    /// How long to wait for them.
+    pub timeout: Option<Duration>,
+    /// What is to be done with them.
+    pub outlet: Outlet,
+    /// How long the broker is to keep the session while away; none for none.
+    pub session_expiry: Option<Duration>,
+    /// Whether missing numbers are told, and count.
+    pub gaps: bool,
+    /// What is remembered from run to run.
+    pub state: Option<PathBuf>,
+    /// Whether to sum up.
+    pub summary: bool,
+}
+
+impl Config {
+    /// Whether the run has an end of its own.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        if self.wanted.limit.is_some() || self.timeout.is_some() {
+            Run::Finite
+        } else {
+            Run::Endless
+        }
+    }
+}

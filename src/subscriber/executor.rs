@@ -1,0 +1,334 @@
+//! `--exec`: gives each reading to a command, so many at a time. A message may be acknowledged
+//! once the commands of its readings, and of all messages before it, have ended.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::warn;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::command::{Command, Job, Outcome};
+use super::sink::{Done, Finish};
+use crate::common::event_loop::clock;
+use crate::common::flow::Backlog;
+use crate::common::message::Received;
+
+/// Bytes that a waiting job takes beside its payload and topic, about.
+const OVERHEAD: u64 = 256;
+
+/// How long to wait before a command that could not be started is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A message whose readings are jobs.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Jobs that have not ended.
+    left: usize,
+    /// What is to be said once they have; none until it is complete.
+    done: Option<Done>,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+struct Running {
+    group: Pid,
+    until: Option<Instant>,
+    killed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<(u64, Job)>,
+    entries: VecDeque<Entry>,
+    /// The number of the first of them.
+    first: u64,
+    running: BTreeMap<usize, Running>,
+    failed: u64,
+    /// No further job is started.
+    closed: bool,
+    /// None once that has failed.
+    finish: Option<Finish>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is a job, or none is to come.
+    work: Condvar,
+    /// A command has been started or has ended.
+    change: Condvar,
+    command: Command,
+    backlog: Arc<Backlog>,
+}
+
+/// The commands.
+pub struct Executor(Arc<Shared>);
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor").finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// Starts the threads, one for each of `jobs` commands at a time.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(
+        command: Command,
+        jobs: usize,
+        backlog: Arc<Backlog>,
+        finish: Finish,
+    ) -> io::Result<Self> {
+        let state = State {
+            finish: Some(finish),
+            ..State::default()
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            change: Condvar::new(),
+            command,
+            backlog,
+        });
+        for slot in 0..jobs {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("exec-{slot}"))
+                .spawn(move || shared.work(slot))?;
+        }
+        let timekeeper = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("exec-timeout".into())
+            .spawn(move || timekeeper.keep_time())?;
+        Ok(Self(shared))
+    }
+
+    /// A reading.
+    pub fn put(&self, reading: &Received<'_>) {
+        let job = Job::of(reading);
+        self.0.backlog.add(job.bytes() + OVERHEAD);
+        let mut state = self.0.lock();
+        if state
+            .entries
+            .back()
+            .is_none_or(|entry| entry.done.is_some())
+        {
+            state.entries.push_back(Entry::default());
+        }
+        if let Some(entry) = state.entries.back_mut() {
+            entry.left += 1;
+        }
+        let number = state.first + state.entries.len() as u64 - 1;
+        state.jobs.push_back((number, job));
+        drop(state);
+        self.0.work.notify_one();
+    }
+
+    /// The message that the last readings belong to is complete.
+    pub fn end(&self, done: Done) {
+        let mut state = self.0.lock();
+        if state
+            .entries
+            .back()
+            .is_none_or(|entry| entry.done.is_some())
+        {
+            state.entries.push_back(Entry::default());
+        }
+        if let Some(entry) = state.entries.back_mut() {
+            entry.done = Some(done);
+        }
+        // What it waits for may have ended already.
+        state.settle();
+    }
+
+    /// Commands that failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.0.lock().failed
+    }
+
+    /// Starts no further command, and waits for those that run; after `patience` they are ended.
+    pub fn close(&self, patience: Duration) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        self.0.work.notify_all();
+        let (mut state, _) = self
+            .0
+            .change
+            .wait_timeout_while(state, patience, |state| !state.running.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        for running in state.running.values_mut() {
+            running.kill();
+        }
+        if !state.jobs.is_empty() {
+            warn!(
+                "--exec: {} messages were not given to the command",
+                state.jobs.len()
+            );
+        }
+    }
+}
+
+impl State {
+    /// Finishes the messages whose turn it is.
+    fn settle(&mut self) {
+        while let Some(entry) = self.entries.front_mut()
+            && entry.left == 0
+            && let Some(done) = entry.done.take()
+        {
+            self.entries.pop_front();
+            self.first += 1;
+            if !self
+                .finish
+                .as_mut()
+                .is_some_and(|finish| finish.finish(done))
+            {
+                self.finish = None;
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Ends the command and what it has started: it leads a process group, and has not been
+    /// waited for.
+    fn kill(&mut self) {
+        self.killed = true;
+        // It may have ended by itself.
+        let _ = killpg(self.group, Signal::SIGKILL);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One thread: runs one command after the other.
+    fn work(&self, slot: usize) {
+        while let Some((number, job)) = self.next() {
+            let outcome = self.run(slot, &job);
+            let Some(outcome) = outcome else {
+                // The run is ending: it stays unacknowledged.
+                return;
+            };
+            let mut state = self.lock();
+            if let Outcome::Failed(why) = outcome {
+                state.failed += 1;
+                warn!("{}", self.command.failure(&job, &why));
+            }
+            let index = number.saturating_sub(state.first);
+            let entry = usize::try_from(index)
+                .ok()
+                .and_then(|i| state.entries.get_mut(i));
+            if let Some(entry) = entry {
+                entry.left = entry.left.saturating_sub(1);
+            }
+            state.settle();
+            drop(state);
+            self.backlog.remove(job.bytes() + OVERHEAD);
+            self.change.notify_all();
+        }
+    }
+
+    fn next(&self) -> Option<(u64, Job)> {
+        let state = self.lock();
+        let mut state = self
+            .work
+            .wait_while(state, |state| state.jobs.is_empty() && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            None
+        } else {
+            state.jobs.pop_front()
+        }
+    }
+
+    /// Runs the command on a reading, in the end; none if the run ends before.
+    fn run(&self, slot: usize, job: &Job) -> Option<Outcome> {
+        let mut warned = false;
+        let mut child = loop {
+            let mut state = self.lock();
+            if state.closed {
+                state.jobs.push_front((0, job.clone()));
+                return None;
+            }
+            match self.command.spawn(job) {
+                Ok(child) => {
+                    let until = self.command.timeout.map(|timeout| clock() + timeout);
+                    let running = Running {
+                        group: child.group(),
+                        until,
+                        killed: false,
+                    };
+                    state.running.insert(slot, running);
+                    self.change.notify_all();
+                    break child;
+                }
+                Err(why) if !std::mem::replace(&mut warned, true) => {
+                    warn!(
+                        "{}; trying again every second",
+                        self.command.failure(job, &why)
+                    );
+                }
+                Err(_) => {}
+            }
+            // It has not been dealt with: nothing is acknowledged before it has.
+            let _ = self
+                .work
+                .wait_timeout_while(state, AGAIN, |state| !state.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+        };
+        child.feed(job);
+        child.await_end();
+        // From here on nobody may send it a signal: its number can be another's.
+        let mut state = self.lock();
+        let running = state.running.remove(&slot);
+        let stopped = state.closed;
+        drop(state);
+        self.change.notify_all();
+        let outcome = child.reap();
+        match running {
+            Some(Running { killed: true, .. }) if stopped => None,
+            Some(Running {
+                killed: true,
+                until: Some(_),
+                ..
+            }) => Some(Outcome::Failed(self.command.took_too_long())),
+            _ => Some(outcome),
+        }
+    }
+
+    /// Ends commands that take too long.
+    fn keep_time(&self) {
+        let mut state = self.lock();
+        loop {
+            let now = clock();
+            let due = state.running.values().filter(|running| !running.killed);
+            let next = due.filter_map(|running| running.until).min();
+            state = match next {
+                Some(until) if until > now => {
+                    let waited = self.change.wait_timeout(state, until - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => {
+                    for running in state.running.values_mut() {
+                        if !running.killed && running.until.is_some_and(|until| until <= now) {
+                            running.kill();
+                        }
+                    }
+                    state
+                }
+                None => self
+                    .change
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}

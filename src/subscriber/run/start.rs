@@ -1,0 +1,68 @@
+//! Opens what received messages go to.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+
+use super::{Event, lock};
+use crate::common::event_loop::send;
+use crate::common::fault::{Exit, Fault};
+use crate::common::flow::Backlog;
+use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::destination::{Destination, OutputFile};
+use crate::subscriber::executor::Executor;
+use crate::subscriber::inbox::Inbox;
+use crate::subscriber::outlet::Outlet;
+use crate::subscriber::sink::{Finish, Sink, Ways};
+use crate::subscriber::state::State;
+use crate::subscriber::streams::Streams;
+use crate::subscriber::writer::Writer;
+
+/// Opens what messages go to.
+pub(super) fn start(
+    config: &Config,
+    state: Option<Arc<Mutex<State>>>,
+    backlog: &Arc<Backlog>,
+    events: &Sender<Event>,
+) -> anyhow::Result<Sink> {
+    let streams = match &state {
+        Some(state) => lock(state).streams()?,
+        None => Streams::default(),
+    };
+    let remembers = state.is_some();
+    let to_loop = events.clone();
+    let notify = move |notice| send(&to_loop, Event::Sink(notice));
+    let finish = Finish::new(state, notify.clone());
+    let ways = Ways {
+        remembers,
+        tells_gaps: config.gaps,
+        readings: finish.readings(),
+    };
+    let write =
+        |destination, finish| Writer::start(destination, Arc::clone(backlog), finish, notify);
+    let outlet = match &config.outlet {
+        Wish::Stdout(style) => {
+            let out = Destination::stdout().context("standard output cannot be used")?;
+            Outlet::Writer(write(out, finish)?, *style)
+        }
+        Wish::File(file, style) => {
+            let out = OutputFile::open(&file.path, file.rotation, style.newline)
+                .map_err(|cause| unopened(&file.path, &cause))?;
+            Outlet::Writer(write(Destination::File(out), finish)?, *style)
+        }
+        Wish::Command { command, jobs } => {
+            let executor = Executor::start(command.clone(), *jobs, Arc::clone(backlog), finish);
+            Outlet::Executor(executor.context("threads cannot be started")?)
+        }
+    };
+    Ok(Sink::new(Inbox::new(config.wanted, streams), outlet, ways))
+}
+
+fn unopened(path: &Path, cause: &io::Error) -> Fault {
+    let path = path.display();
+    let message = format!("--output {path}: cannot be opened or created: {cause}");
+    Fault::permanent(Exit::CannotCreate, message)
+}

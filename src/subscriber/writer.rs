@@ -1,0 +1,221 @@
+//! Writes what has been received, on a thread of its own, in pieces as large as they have become
+//! by the time it gets to them; then what is in them may be acknowledged. PUBACK therefore always
+//! comes after the write, and a reader that is slow holds up nobody but the broker.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use super::destination::Destination;
+use super::sink::{Done, Finish, Notice};
+use crate::common::event_loop::clock;
+use crate::common::flow::Backlog;
+
+/// While messages pour in, how long to wait for one more before writing, and for how long in all,
+/// and how many bytes are enough: one write for many costs a fraction.
+const GATHER_PAUSE: Duration = Duration::from_micros(100);
+const GATHER: Duration = Duration::from_millis(2);
+const ENOUGH: usize = 64 << 10;
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// Where each message ends in them.
+    ends: Vec<usize>,
+    done: Done,
+    reopen: bool,
+    /// Nothing more will come.
+    closed: bool,
+    /// The thread is at work.
+    busy: bool,
+    /// The thread sleeps until it is woken.
+    asleep: bool,
+    /// The thread has ended.
+    dead: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.done.is_empty() && !self.reopen
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    /// There is something to write.
+    ready: Condvar,
+    /// All has been written.
+    idle: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer as others see it.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    backlog: Arc<Backlog>,
+}
+
+impl Writer {
+    /// Starts the thread. `finish` hears what has been written, `notify` why no more can be.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if there are no more threads to be had.
+    pub fn start(
+        destination: Destination,
+        backlog: Arc<Backlog>,
+        finish: Finish,
+        notify: impl Fn(Notice) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let work = Work {
+            shared: Arc::clone(&shared),
+            destination,
+            backlog: Arc::clone(&backlog),
+            finish,
+        };
+        std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || {
+                let shared = Arc::clone(&work.shared);
+                if let Err(broken) = work.run() {
+                    notify(Notice::Broken(broken));
+                }
+                shared.lock().dead = true;
+                shared.idle.notify_all();
+            })?;
+        Ok(Self { shared, backlog })
+    }
+
+    /// Adds a reading. `render` appends it.
+    pub fn write(&self, render: impl FnOnce(&mut Vec<u8>)) {
+        let mut pending = self.shared.lock();
+        let before = pending.bytes.len();
+        render(&mut pending.bytes);
+        let end = pending.bytes.len();
+        pending.ends.push(end);
+        self.backlog.add((end - before) as u64);
+    }
+
+    /// A message is complete.
+    pub fn end(&self, done: Done) {
+        let mut pending = self.shared.lock();
+        pending.done.append(done);
+        let asleep = std::mem::take(&mut pending.asleep);
+        drop(pending);
+        if asleep {
+            self.shared.ready.notify_one();
+        }
+    }
+
+    /// Opens the destination anew.
+    pub fn reopen(&self) {
+        self.shared.lock().reopen = true;
+        self.shared.ready.notify_one();
+    }
+
+    /// Waits until all has been written, but not for ever.
+    pub fn close(&self, patience: Duration) {
+        let mut pending = self.shared.lock();
+        pending.closed = true;
+        self.shared.ready.notify_one();
+        // What takes longer stays unacknowledged.
+        let _ = self
+            .shared
+            .idle
+            .wait_timeout_while(pending, patience, |p| !p.dead && (p.busy || !p.is_empty()));
+    }
+}
+
+/// The thread.
+struct Work {
+    shared: Arc<Shared>,
+    destination: Destination,
+    backlog: Arc<Backlog>,
+    finish: Finish,
+}
+
+impl Work {
+    fn run(mut self) -> io::Result<()> {
+        let mut spare = Pending::default();
+        let mut last = clock();
+        loop {
+            let Some(batch) = self.next(spare, last) else {
+                return Ok(());
+            };
+            let Some(written) = self.write(batch)? else {
+                return Ok(());
+            };
+            spare = written;
+            last = clock();
+        }
+    }
+
+    /// Waits for something to write, and takes it, leaving `spare` in its place.
+    fn next(&self, spare: Pending, last: Instant) -> Option<Pending> {
+        let mut pending = self.shared.lock();
+        pending.busy = false;
+        while pending.is_empty() {
+            self.shared.idle.notify_all();
+            if pending.closed {
+                return None;
+            }
+            pending.asleep = true;
+            pending = self
+                .shared
+                .ready
+                .wait(pending)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut seen = 0;
+        while pending.bytes.len() > seen
+            && pending.bytes.len() < ENOUGH
+            && !pending.closed
+            && clock().saturating_duration_since(last) < GATHER
+        {
+            seen = pending.bytes.len();
+            drop(pending);
+            std::thread::park_timeout(GATHER_PAUSE);
+            pending = self.shared.lock();
+        }
+        pending.busy = true;
+        let closed = pending.closed;
+        Some(std::mem::replace(
+            &mut *pending,
+            Pending {
+                closed,
+                busy: true,
+                ..spare
+            },
+        ))
+    }
+
+    /// Writes; none if that is the end.
+    fn write(&mut self, mut batch: Pending) -> io::Result<Option<Pending>> {
+        if batch.reopen {
+            debug!("{}: opened anew", self.destination);
+            self.destination.reopen()?;
+        }
+        self.destination.write(&batch.bytes, &batch.ends)?;
+        if !self.finish.finish(std::mem::take(&mut batch.done)) {
+            return Ok(None);
+        }
+        self.backlog.remove(batch.bytes.len() as u64);
+        batch.bytes.clear();
+        batch.bytes.shrink_to(2 * ENOUGH);
+        batch.ends.clear();
+        batch.ends.shrink_to(ENOUGH);
+        batch.reopen = false;
+        Ok(Some(batch))
+    }
+}
