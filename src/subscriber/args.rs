@@ -4,7 +4,10 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use jiff::tz::TimeZone;
+use log::warn;
 
+use super::format::Template;
 use super::output::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::config::ConnectionConfig;
@@ -50,9 +53,25 @@ pub struct SubscriberArgs {
     #[arg(short = 'J', long, help_heading = "Output")]
     json: bool,
 
+    /// Print each message in a format of your own, that of Mosquitto's -F: %t %p %x %q %r %l %j %U,
+    /// times as @H:@M, \n, and more
+    #[arg(
+        short = 'F',
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["verbose", "json"]
+    )]
+    format: Option<String>,
+
     /// Print no newline after a message
     #[arg(short = 'N', help_heading = "Output")]
     no_newline: bool,
+
+    /// On a terminal, print control characters as they are; elsewhere they always are
+    #[arg(long, help_heading = "Output")]
+    raw: bool,
 
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
@@ -152,6 +171,12 @@ impl SubscriberArgs {
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
+        let format = match (self.format, self.json, self.verbose) {
+            (Some(format), ..) => Format::Custom(template(&format)?),
+            (_, true, _) => Format::Json,
+            (_, _, true) => Format::Verbose,
+            _ => Format::Payload,
+        };
         let connection = self.connection.check("subscriber", false)?;
         let profile = connection.profile;
         profile
@@ -176,15 +201,25 @@ impl SubscriberArgs {
             count: (self.count > 0).then_some(self.count),
             timeout: self.timeout,
             style: Style {
-                format: match (self.json, self.verbose) {
-                    (true, _) => Format::Json,
-                    (_, true) => Format::Verbose,
-                    _ => Format::Payload,
-                },
+                format,
                 newline: !self.no_newline,
-                escape: std::io::stdout().is_terminal(),
+                escape: !self.raw && std::io::stdout().is_terminal(),
             },
             summary: self.summary,
         })
     }
+}
+
+/// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.
+fn template(format: &str) -> Result<Template, Fault> {
+    let template = Template::parse(format)
+        .map_err(|e| Fault::usage(format!("--format {} {e}", quoted(format))))?;
+    if !template.has_local_time() {
+        return Ok(template);
+    }
+    let zone = TimeZone::try_system().unwrap_or_else(|e| {
+        warn!("--format shows times in UTC: the local time zone cannot be read: {e}");
+        TimeZone::UTC
+    });
+    Ok(template.in_zone(zone))
 }

@@ -60,7 +60,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     exit_now.set(Exit::Success);
     let to_loop = events.clone();
     let notify = move |notice| send(&to_loop, Event::Sink(notice));
-    let sink = Sink::stdout(config.style, Inbox::new(config.count), notify)
+    let sink = Sink::stdout(config.style.clone(), Inbox::new(config.count), notify)
         .context("standard output cannot be used")?;
     let sink = Arc::new(sink);
     let to_sink = Arc::clone(&sink);

@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use log::warn;
+
 use super::inbox::Inbox;
 use super::output::{Style, render};
+use crate::common::escape::quoted;
 use crate::common::event_loop::wall_clock;
 use crate::common::message::Received;
 
@@ -75,7 +78,7 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
     pub fn receive(&self, message: &Received<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.closed.load(Ordering::Relaxed) {
-            match state.write(message, self.style) {
+            match state.write(message, &self.style) {
                 Ok(()) => {
                     state.inbox.take(message.seq.as_ref());
                     let done = state.inbox.is_full();
@@ -118,10 +121,12 @@ impl<F: Fn(Notice) + Send + Sync> Sink<F> {
 }
 
 impl State {
-    fn write(&mut self, message: &Received<'_>, style: Style) -> io::Result<()> {
+    fn write(&mut self, message: &Received<'_>, style: &Style) -> io::Result<()> {
         self.buffer.clear();
         let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-        render(&mut self.buffer, message, style, now);
+        if let Some(remark) = render(&mut self.buffer, message, style, now) {
+            warn!("{}: {remark}", quoted(message.topic));
+        }
         self.out.write_all(&self.buffer)
     }
 }
