@@ -9,6 +9,7 @@ use log::warn;
 
 use super::format::Template;
 use super::output::{Format, Style};
+use super::retained::Retained;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
@@ -72,6 +73,19 @@ pub struct SubscriberArgs {
     /// On a terminal, print control characters as they are; elsewhere they always are
     #[arg(long, help_heading = "Output")]
     raw: bool,
+
+    /// Leave out retained messages
+    #[arg(
+        short = 'R',
+        long,
+        help_heading = "Output",
+        conflicts_with = "retained_only"
+    )]
+    no_retained: bool,
+
+    /// Print retained messages only, and exit 0 at the first other
+    #[arg(long, help_heading = "Output")]
+    retained_only: bool,
 
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
@@ -140,6 +154,8 @@ pub struct Config {
     pub count: Option<u64>,
     /// How long to wait for them.
     pub timeout: Option<Duration>,
+    /// Which of them are wanted.
+    pub retained: Retained,
     /// How to print them.
     pub style: Style,
     /// Whether to sum up.
@@ -200,6 +216,11 @@ impl SubscriberArgs {
             qos: self.qos,
             count: (self.count > 0).then_some(self.count),
             timeout: self.timeout,
+            retained: match (self.no_retained, self.retained_only) {
+                (true, _) => Retained::Without,
+                (_, true) => Retained::Only,
+                _ => Retained::All,
+            },
             style: Style {
                 format,
                 newline: !self.no_newline,

@@ -266,7 +266,11 @@ fn a_format_that_mosquitto_sub_refuses_is_a_usage_error() {
 
 #[test]
 fn flags_that_contradict_each_other_are_a_usage_error() {
-    for flags in [&["-F", "%p", "-v"][..], &["-F", "%p", "-J"]] {
+    for flags in [
+        &["-F", "%p", "-v"][..],
+        &["-F", "%p", "-J"],
+        &["-R", "--retained-only"],
+    ] {
         let program = Program::subscriber().args(["-e", "localhost", "-t", "t"]);
         program
             .args(flags)
