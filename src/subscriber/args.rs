@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use jiff::tz::TimeZone;
+use log::warn;
 
 use super::command;
 use super::config::{Config, File, Outlet};
 use super::destination::Rotation;
+use super::format::Template;
 use super::inbox::Wanted;
 use super::output::{Format, Style};
+use super::retained::Retained;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
@@ -54,9 +58,38 @@ pub struct SubscriberArgs {
     #[arg(short = 'J', long, help_heading = "Output")]
     json: bool,
 
+    /// Print each message in a format of your own, that of Mosquitto's -F: %t %p %x %q %r %l %j %U,
+    /// times as @H:@M, \n, and more
+    #[arg(
+        short = 'F',
+        long,
+        value_name = "FORMAT",
+        help_heading = "Output",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["verbose", "json"]
+    )]
+    format: Option<String>,
+
     /// Print no newline after a message
     #[arg(short = 'N', help_heading = "Output")]
     no_newline: bool,
+
+    /// On a terminal, print control characters as they are; elsewhere they always are
+    #[arg(long, help_heading = "Output")]
+    raw: bool,
+
+    /// Leave out retained messages
+    #[arg(
+        short = 'R',
+        long,
+        help_heading = "Output",
+        conflicts_with = "retained_only"
+    )]
+    no_retained: bool,
+
+    /// Print retained messages only, and exit 0 at the first other
+    #[arg(long, help_heading = "Output")]
+    retained_only: bool,
 
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
@@ -78,7 +111,7 @@ pub struct SubscriberArgs {
     /// Run COMMAND for each message, no shell: payload on stdin, topic, QoS and retain flag in
     /// its environment. Last on the line
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
-    #[arg(help_heading = "Commands", conflicts_with_all = ["output", "json", "verbose", "no_newline"])]
+    #[arg(help_heading = "Commands", conflicts_with_all = ["output", "format", "json", "verbose", "no_newline", "raw"])]
     exec: Vec<OsString>,
 
     /// So many of them at a time
@@ -184,6 +217,12 @@ impl SubscriberArgs {
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
+        let format = match (self.format, self.json, self.verbose) {
+            (Some(format), ..) => Format::Custom(template(&format)?),
+            (_, true, _) => Format::Json,
+            (_, _, true) => Format::Verbose,
+            _ => Format::Payload,
+        };
         let connection = self.connection.check("subscriber", false)?;
         let profile = connection.profile;
         profile
@@ -218,13 +257,9 @@ impl SubscriberArgs {
         }
         let terminal = self.output.is_none() && std::io::stdout().is_terminal();
         let style = Style {
-            format: match (self.json, self.verbose) {
-                (true, _) => Format::Json,
-                (_, true) => Format::Verbose,
-                _ => Format::Payload,
-            },
+            format,
             newline: !self.no_newline,
-            escape: terminal,
+            escape: terminal && !self.raw,
         };
         let rotation = self.rotate_size.map(|size| Rotation {
             size,
@@ -248,6 +283,11 @@ impl SubscriberArgs {
             wanted: Wanted {
                 limit: (self.count > 0).then_some(self.count),
                 dedup: self.dedup,
+                retained: match (self.no_retained, self.retained_only) {
+                    (true, _) => Retained::Without,
+                    (_, true) => Retained::Only,
+                    _ => Retained::All,
+                },
             },
             timeout: self.timeout,
             outlet,
@@ -257,4 +297,18 @@ impl SubscriberArgs {
             summary: self.summary,
         })
     }
+}
+
+/// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.
+fn template(format: &str) -> Result<Template, Fault> {
+    let template = Template::parse(format)
+        .map_err(|e| Fault::usage(format!("--format {} {e}", quoted(format))))?;
+    if !template.has_local_time() {
+        return Ok(template);
+    }
+    let zone = TimeZone::try_system().unwrap_or_else(|e| {
+        warn!("--format shows times in UTC: the local time zone cannot be read: {e}");
+        TimeZone::UTC
+    });
+    Ok(template.in_zone(zone))
 }

@@ -7,6 +7,7 @@ use super::command::Command;
 use super::destination::Rotation;
 use super::inbox::Wanted;
 use super::output::Style;
+use super::retained::Retained;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::message::Qos;
@@ -65,7 +66,8 @@ impl Config {
     /// Whether the run has an end of its own.
     #[must_use]
     pub fn run(&self) -> Run {
-        if self.wanted.limit.is_some() || self.timeout.is_some() {
+        let ends_by_itself = self.wanted.limit.is_some() || self.wanted.retained == Retained::Only;
+        if ends_by_itself || self.timeout.is_some() {
             Run::Finite
         } else {
             Run::Endless

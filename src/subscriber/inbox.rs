@@ -1,6 +1,7 @@
 //! What has been received: how many, which are repeats, what is missing, what is wanted, when to
 //! stop. PURE.
 
+use super::retained::{Retained, Verdict};
 use super::streams::{Streams, Told};
 use crate::common::message::SeqProperty;
 
@@ -11,6 +12,8 @@ pub struct Wanted {
     pub limit: Option<u64>,
     /// No repeats.
     pub dedup: bool,
+    /// Retained ones, others, or both.
+    pub retained: Retained,
 }
 
 /// What a message is to its receiver.
@@ -40,6 +43,12 @@ impl Inbox {
             streams,
             ..Self::default()
         }
+    }
+
+    /// What is to be done with a message by its retain flag.
+    #[must_use]
+    pub fn judge(&self, retained: bool) -> Verdict {
+        self.wanted.retained.judge(retained)
     }
 
     /// A message has come.
@@ -101,7 +110,7 @@ mod tests {
     fn it_is_full_at_its_limit_and_not_before() {
         let wanted = Wanted {
             limit: Some(2),
-            dedup: false,
+            ..Wanted::default()
         };
         let mut inbox = Inbox::new(wanted, Streams::default());
         assert!(inbox.take() && !inbox.is_full());
@@ -112,8 +121,11 @@ mod tests {
     #[test]
     fn repeats_are_counted_and_dropped_only_if_asked_for() {
         for dedup in [false, true] {
-            let limit = None;
-            let mut inbox = Inbox::new(Wanted { limit, dedup }, Streams::default());
+            let wanted = Wanted {
+                dedup,
+                ..Wanted::default()
+            };
+            let mut inbox = Inbox::new(wanted, Streams::default());
             for seq in [1, 2, 2, 4] {
                 let arrival = inbox.arrive(Some(&property(seq)));
                 assert_eq!(

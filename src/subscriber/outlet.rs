@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use log::warn;
+
 use super::executor::Executor;
 use super::output::{Style, render};
 use super::sink::Done;
 use super::writer::Writer;
+use crate::common::escape::quoted;
 use crate::common::message::Received;
 
 /// Who deals with readings.
@@ -22,7 +25,10 @@ impl Outlet {
     pub fn put(&self, reading: &Received<'_>, now: Duration) {
         match self {
             Self::Writer(writer, style) => {
-                writer.write(|out| render(out, reading, *style, now));
+                let remark = writer.write(|out| render(out, reading, style, now));
+                if let Some(remark) = remark {
+                    warn!("{}: {remark}", quoted(reading.topic));
+                }
             }
             Self::Executor(executor) => executor.put(reading),
         }

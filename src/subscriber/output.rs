@@ -1,13 +1,16 @@
-//! One message as bytes to write: payload, topic and payload, or JSON. PURE.
+//! One message as bytes to write: payload, topic and payload, JSON, or the user's own format.
+//! PURE.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::common::escape::{escape, escape_json};
+use super::format::Template;
+use super::page::Page;
 use crate::common::json::{JsonLine, Parts};
 use crate::common::message::Received;
 
 /// What to print of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The payload.
     Payload,
@@ -15,10 +18,12 @@ pub enum Format {
     Verbose,
     /// One JSON object.
     Json,
+    /// What the user asked for.
+    Custom(Template),
 }
 
 /// How to print messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Style {
     /// What of them.
     pub format: Format,
@@ -28,37 +33,47 @@ pub struct Style {
     pub escape: bool,
 }
 
+/// What is worth a word about a message that was rendered none the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// `%J` of a payload that is not JSON.
+    NotJson,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remark::NotJson => {
+                f.write_str("the payload is not JSON, so %J prints nothing; %j takes any text")
+            }
+        }
+    }
+}
+
 /// Appends a message to `out`. `now` is the Unix time of its arrival.
-pub fn render(out: &mut Vec<u8>, message: &Received<'_>, style: Style, now: Duration) {
-    match style.format {
-        Format::Json => {
-            let json = json(message, now);
-            if style.escape {
-                out.extend_from_slice(escape_json(&json).as_bytes());
-            } else {
-                out.extend_from_slice(json.as_bytes());
-            }
+#[must_use]
+pub fn render(
+    out: &mut Vec<u8>,
+    message: &Received<'_>,
+    style: &Style,
+    now: Duration,
+) -> Option<Remark> {
+    let mut page = Page::new(out, style.escape);
+    let mut remark = None;
+    match &style.format {
+        Format::Json => page.json(json(message, now).as_bytes()),
+        Format::Payload => page.payload(message.payload),
+        Format::Verbose => {
+            page.name(message.topic.as_bytes());
+            page.own(b" ");
+            page.payload(message.payload);
         }
-        Format::Payload | Format::Verbose => {
-            if style.format == Format::Verbose {
-                if style.escape {
-                    out.extend_from_slice(escape(message.topic.as_bytes(), &[]).as_bytes());
-                } else {
-                    out.extend_from_slice(message.topic.as_bytes());
-                }
-                out.push(b' ');
-            }
-            if style.escape {
-                let shown = escape(message.payload, &['\t', '\n']);
-                out.extend_from_slice(shown.as_bytes());
-            } else {
-                out.extend_from_slice(message.payload);
-            }
-        }
+        Format::Custom(template) => remark = template.render(&mut page, message, now),
     }
     if style.newline {
-        out.push(b'\n');
+        page.own(b"\n");
     }
+    remark
 }
 
 fn json(message: &Received<'_>, now: Duration) -> String {
@@ -99,7 +114,7 @@ mod tests {
             newline: true,
             escape,
         };
-        render(&mut out, &message, style, NOW);
+        assert_eq!(render(&mut out, &message, &style, NOW), None);
         String::from_utf8_lossy(&out).into_owned()
     }
 

@@ -13,6 +13,7 @@ use log::{info, warn};
 use super::batch::readings;
 use super::inbox::{Arrival, Inbox};
 use super::outlet::Outlet;
+use super::retained::Verdict;
 use super::state::State;
 use super::streams::Told;
 use crate::common::event_loop::wall_clock;
@@ -159,7 +160,14 @@ impl Sink {
         }
         let mut done = Done::default();
         let mut whole = true;
-        if let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref()) {
+        let verdict = front.inbox.judge(message.retained);
+        if verdict == Verdict::Stop {
+            whole = false;
+            done.last = true;
+            front.closed = true;
+        } else if verdict == Verdict::Print
+            && let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref())
+        {
             self.tell(&told, message);
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
             let parts = readings(message);

@@ -98,13 +98,14 @@ impl Writer {
     }
 
     /// Adds a reading. `render` appends it.
-    pub fn write(&self, render: impl FnOnce(&mut Vec<u8>)) {
+    pub fn write<T>(&self, render: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut pending = self.shared.lock();
         let before = pending.bytes.len();
-        render(&mut pending.bytes);
+        let remark = render(&mut pending.bytes);
         let end = pending.bytes.len();
         pending.ends.push(end);
         self.backlog.add((end - before) as u64);
+        remark
     }
 
     /// A message is complete.

@@ -46,12 +46,12 @@ pub(super) fn start(
     let outlet = match &config.outlet {
         Wish::Stdout(style) => {
             let out = Destination::stdout().context("standard output cannot be used")?;
-            Outlet::Writer(write(out, finish)?, *style)
+            Outlet::Writer(write(out, finish)?, style.clone())
         }
         Wish::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline)
                 .map_err(|cause| unopened(&file.path, &cause))?;
-            Outlet::Writer(write(Destination::File(out), finish)?, *style)
+            Outlet::Writer(write(Destination::File(out), finish)?, style.clone())
         }
         Wish::Command { command, jobs } => {
             let executor = Executor::start(command.clone(), *jobs, Arc::clone(backlog), finish);

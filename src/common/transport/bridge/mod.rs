@@ -7,9 +7,10 @@
 //! back what must wait for them.
 
 mod gate;
+mod wire;
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,14 +18,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Connected, Handle, Stream, Wire, tls};
+use super::{Connected, Handle, Wire, tls};
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::flow::Flow;
 use gate::Gate;
-
-/// The largest piece: a TLS record carries no more, and a WebSocket message need not.
-const PIECE: usize = 16 << 10;
+use wire::{PIECE, Piece};
 
 /// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
 /// more: what has come by then costs each of those it passes hardly more than a single one would.
@@ -83,37 +82,6 @@ pub fn carry(
     };
     bridge.wire.close();
     severed
-}
-
-/// Bytes on their way.
-#[derive(Debug, Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    done: usize,
-}
-
-impl Piece {
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.done..).unwrap_or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    fn advance(&mut self, by: usize) {
-        self.done += by;
-        if self.is_empty() {
-            self.clear();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.done = 0;
-        self.bytes.clear();
-        // One large message is no reason to hold so much for ever.
-        self.bytes.shrink_to(4 * PIECE);
-    }
 }
 
 /// What is worth trying: what was not possible is not until it is reported to be.
@@ -386,70 +354,4 @@ fn is_patient(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
-}
-
-/// Reads as much as is there: in TLS one read gives one record, which may be one small packet.
-fn fill(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = into.get_mut(count..)
-        && !rest.is_empty()
-    {
-        match stream.read(rest) {
-            Ok(read) if read > 0 => count += read,
-            // Whatever it is, it will be there again.
-            _ if count > 0 => break,
-            end => return end,
-        }
-    }
-    Ok(count)
-}
-
-impl Wire {
-    pub(super) fn stream(&self) -> &Stream {
-        match self {
-            Wire::Bytes(stream) => stream,
-            Wire::WebSocket(socket) => socket.stream(),
-        }
-    }
-
-    fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Wire::Bytes(stream) => {
-                into.resize(PIECE, 0);
-                let read = fill(stream, into);
-                into.truncate(*read.as_ref().unwrap_or(&0));
-                read
-            }
-            Wire::WebSocket(socket) => socket.receive(into),
-        }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Wire::Bytes(_) if bytes.is_empty() => Ok(0),
-            Wire::Bytes(stream) => stream.write(bytes),
-            Wire::WebSocket(socket) if bytes.is_empty() => socket.flush().map(|()| 0),
-            Wire::WebSocket(socket) => socket.send(bytes),
-        }
-    }
-
-    fn is_unflushed(&self) -> bool {
-        match self {
-            Wire::Bytes(_) => false,
-            Wire::WebSocket(socket) => socket.is_unflushed(),
-        }
-    }
-
-    fn close(&mut self) {
-        match self {
-            Wire::Bytes(stream) => stream.close(),
-            Wire::WebSocket(socket) => socket.close(),
-        }
-    }
-}
-
-impl AsFd for Wire {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream().as_fd()
-    }
 }

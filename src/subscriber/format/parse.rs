@@ -1,0 +1,224 @@
+//! Reads a format, and refuses what `mosquitto_sub` refuses. PURE.
+
+use super::field::Field;
+use super::moment::LETTERS;
+use super::{Item, Piece};
+use crate::common::escape::quoted;
+
+/// The widest field. `mosquitto_sub` has no limit, and more than this is a slip.
+const MAX_WIDTH: usize = 1_000_000;
+
+/// The parts of a format.
+///
+/// # Errors
+///
+/// What is wrong and how to write it.
+pub(super) fn pieces(format: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let mut rest = Rest(format);
+    while let Some(c) = rest.next() {
+        let piece = match c {
+            '%' => Some(field(&mut rest)?),
+            '@' => time(&mut rest, &mut text)?,
+            '\\' => {
+                text.push(backslash(&mut rest)?);
+                None
+            }
+            c => {
+                text.push(c);
+                None
+            }
+        };
+        if let Some(piece) = piece {
+            flush(&mut text, &mut pieces);
+            pieces.push(piece);
+        }
+    }
+    flush(&mut text, &mut pieces);
+    Ok(pieces)
+}
+
+fn flush(text: &mut String, pieces: &mut Vec<Piece>) {
+    if !text.is_empty() {
+        pieces.push(Piece::Text(std::mem::take(text).into_bytes()));
+    }
+}
+
+/// What is still to be read.
+struct Rest<'a>(&'a str);
+
+impl Rest<'_> {
+    fn next(&mut self) -> Option<char> {
+        let mut chars = self.0.chars();
+        let next = chars.next();
+        self.0 = chars.as_str();
+        next
+    }
+
+    fn take(&mut self, c: char) -> bool {
+        let after = self.0.strip_prefix(c);
+        self.0 = after.unwrap_or(self.0);
+        after.is_some()
+    }
+
+    /// A number; 0 for no digits.
+    fn number(&mut self) -> usize {
+        let mut number = 0_usize;
+        while let Some(digit) = self.0.chars().next().and_then(|c| c.to_digit(10)) {
+            let digit = usize::try_from(digit).unwrap_or_default();
+            number = number.saturating_mul(10).saturating_add(digit);
+            self.next();
+        }
+        number
+    }
+}
+
+fn field(rest: &mut Rest<'_>) -> Result<Piece, String> {
+    let field = Field {
+        left: rest.take('-'),
+        zero: rest.take('0'),
+        width: rest.number(),
+        precision: rest.take('.').then(|| rest.number()),
+    };
+    if field.width > MAX_WIDTH {
+        return Err(format!(
+            "has a field of more than {MAX_WIDTH} bytes; give it a smaller width"
+        ));
+    }
+    let Some(letter) = rest.next() else {
+        return Err("ends in the middle of a % escape; write %% for a percent sign".into());
+    };
+    let item = item(letter).ok_or_else(|| {
+        let escape = quoted(&format!("%{letter}"));
+        format!(
+            "has the unknown escape {escape}; known are % A C D E F I j J l m P p q R r S t U x X, and %% for \
+             a percent sign"
+        )
+    })?;
+    Ok(Piece::Field(field, item))
+}
+
+fn item(letter: char) -> Option<Item> {
+    Some(match letter {
+        '%' => Item::Percent,
+        'A' => Item::TopicAlias,
+        'C' => Item::ContentType,
+        'D' => Item::CorrelationData,
+        'E' => Item::Expiry,
+        'F' => Item::PayloadFormat,
+        'I' => Item::IsoTime,
+        'J' => Item::JsonValue,
+        'P' => Item::UserProperties,
+        'R' => Item::ResponseTopic,
+        'S' => Item::SubscriptionId,
+        'U' => Item::UnixTime,
+        'X' => Item::UpperHex,
+        'j' => Item::JsonText,
+        'l' => Item::Length,
+        'm' => Item::PacketId,
+        'p' => Item::Payload,
+        'q' => Item::Qos,
+        'r' => Item::Retain,
+        't' => Item::Topic,
+        'x' => Item::Hex,
+        _ => return None,
+    })
+}
+
+/// After an `@`: a piece, or text.
+fn time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Piece>, String> {
+    let Some(letter) = rest.next() else {
+        return Err("ends with an @; write @@ for an at sign".into());
+    };
+    match letter {
+        '@' | '%' => text.push(letter),
+        'N' => return Ok(Some(Piece::Nanoseconds)),
+        'n' => text.push('\n'),
+        't' => text.push('\t'),
+        letter if LETTERS.contains(letter) => return Ok(Some(Piece::Time(letter))),
+        // The C library copies what it does not know, and takes digits for a width.
+        letter => {
+            let width = letter.to_digit(10).unwrap_or_default();
+            for _ in 2..width {
+                text.push(' ');
+            }
+            text.push('%');
+            text.push(letter);
+        }
+    }
+    Ok(None)
+}
+
+fn backslash(rest: &mut Rest<'_>) -> Result<char, String> {
+    let Some(letter) = rest.next() else {
+        return Err(r"ends with a \; write \\ for a backslash".into());
+    };
+    Ok(match letter {
+        '\\' => '\\',
+        '0' => '\0',
+        'a' => '\x07',
+        'e' => '\x1b',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        letter => {
+            // Quoted by hand: a backslash would be doubled.
+            let letter = letter.escape_debug();
+            return Err(format!(
+                r"has the unknown escape \{letter}; known are \0 \a \e \n \r \t \v, and \\ for a backslash"
+            ));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mosquitto_sub_refuses_is_refused_with_the_cause_and_the_remedy() {
+        for (formats, cause, remedy) in [
+            (
+                &["%", "%-", "a%5", "%5.", "%-05.3", "%0"][..],
+                "middle",
+                "%%",
+            ),
+            (&["%z", "%--t", "%\t", "%\u{e9}", "%0-5t"], "unknown", "%%"),
+            (&["a@"], "ends with an @", "@@"),
+            (&["a\\"], "ends with a \\", "\\\\"),
+            (&["\\z", "\\\u{e9}"], "unknown", "\\\\"),
+            (
+                &["%1000001p", "%99999999999999999999p"],
+                "1000000",
+                "smaller",
+            ),
+        ] {
+            for format in formats {
+                let error = pieces(format).unwrap_err();
+                assert!(error.contains(cause) && error.contains(remedy), "{error}");
+                assert!(!error.contains('\t'), "{error}");
+            }
+        }
+        for format in [
+            "",
+            "%00t",
+            "%-05.3t",
+            "%.t",
+            "@q",
+            "@@@@",
+            "\\\\",
+            "%1000000p",
+        ] {
+            assert!(pieces(format).is_ok(), "{format}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_text_is_one_piece() {
+        let read = pieces(r"a\n@@@qb%p").unwrap();
+        assert_eq!(read.len(), 2);
+        assert_eq!(read.first(), Some(&Piece::Text(b"a\n@%qb".to_vec())));
+    }
+}
