@@ -12,6 +12,7 @@
 //! | `durable`       | the queue that outlives process and power                    |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
+//! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
@@ -45,6 +46,7 @@ mod draining;
 mod durable;
 mod exit_codes;
 mod flags;
+mod fleet;
 mod harness;
 mod harness_works;
 mod identity;
