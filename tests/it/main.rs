@@ -13,6 +13,7 @@
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
+//! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
@@ -47,6 +48,7 @@ mod durable;
 mod exit_codes;
 mod flags;
 mod formats;
+mod fleet;
 mod harness;
 mod harness_works;
 mod identity;
