@@ -22,7 +22,7 @@ use super::{Config, Delivery, OnMessage, Refusal, options, reason};
 use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
-use crate::common::message::{Message, Qos, Received, SeqProperty};
+use crate::common::message::{Draft, Message, Qos, Received, SeqProperty};
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
@@ -179,7 +179,7 @@ impl Session {
             .payload(draft.payload.as_slice())
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
-        if self.v5 && (self.sequence || message.expires_at.is_some()) {
+        if self.v5 && (self.sequence || message.expires_at.is_some() || draft.is_batch()) {
             builder = builder.properties(self.properties(message));
         }
         match self.client.try_publish(builder.finalize()) {
@@ -201,6 +201,9 @@ impl Session {
             let seq = SeqProperty::of(message).to_string();
             let _ =
                 properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
+        }
+        if message.draft.is_batch() {
+            let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
         }
         if let Some(at) = message.expires_at {
             let left = at
