@@ -104,20 +104,39 @@ pub fn check_client_id(id: &str) -> Result<(), LimitError> {
     check_string(id)
 }
 
-/// The size in bytes of an MQTT 5 PUBLISH at QoS 1 or 2 whose only property, if any, is a
-/// user property with so many bytes of name and value (MQTT 5.0 section 3.3).
+/// The size in bytes of an MQTT 5 PUBLISH at QoS 1 or 2 with so many bytes of properties
+/// (MQTT 5.0 section 3.3).
 #[must_use]
-pub fn publish_size(topic: usize, payload: usize, user_property: Option<usize>) -> usize {
-    let properties = user_property.map_or(0, |bytes| 1 + 2 + 2 + bytes);
+pub fn publish_size(topic: usize, payload: usize, properties: usize) -> usize {
     let remaining = 2 + topic + 2 + varint_size(properties) + properties + payload;
     1 + varint_size(remaining) + remaining
+}
+
+/// The size in bytes of a user property with so many bytes of name and value.
+#[must_use]
+pub fn user_property(bytes: usize) -> usize {
+    1 + 2 + 2 + bytes
+}
+
+/// The size in bytes of a property whose value is a string of so many bytes.
+#[must_use]
+pub fn string_property(bytes: usize) -> usize {
+    1 + 2 + bytes
 }
 
 /// The largest payload in bytes that a PUBLISH to a topic of `topic` bytes can carry, with
 /// 128 bytes left for properties.
 #[must_use]
 pub fn max_payload(topic: usize) -> usize {
-    MAX_REMAINING_LENGTH - publish_size(topic, 0, Some(128))
+    payload_within(MAX_REMAINING_LENGTH, topic)
+}
+
+/// The largest payload in bytes of a PUBLISH of `packet` bytes, with 128 bytes left for
+/// properties; 0 if there is no room for any.
+#[must_use]
+pub fn payload_within(packet: usize, topic: usize) -> usize {
+    // The length of the rest takes up to three bytes more than without a payload.
+    packet.saturating_sub(publish_size(topic, 0, user_property(128)))
 }
 
 /// The bytes of a variable byte integer (MQTT 5.0 section 1.5.5).

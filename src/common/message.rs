@@ -61,6 +61,38 @@ pub struct Draft {
     pub qos: Qos,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+    /// Readings in the payload. With 1 it is that reading; with more it is a batch, and each of
+    /// them, the last one too, ends with a newline.
+    pub readings: u32,
+}
+
+impl Draft {
+    /// The content type of a batch (MQTT 5, section 3.3.2.3.9).
+    pub const BATCH_TYPE: &'static str = "application/x-ndjson";
+
+    /// Whether it holds several readings.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.readings > 1
+    }
+
+    /// Each reading, in order, without the newline that ends it in a batch.
+    pub fn each_reading(&self) -> impl Iterator<Item = &[u8]> {
+        let alone = (!self.is_batch()).then_some(&*self.payload);
+        let several = if self.is_batch() { &*self.payload } else { &[] };
+        alone.into_iter().chain(lines(several))
+    }
+}
+
+/// The lines in these bytes, without their newlines. What comes after the last newline is no
+/// line.
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut begin = 0;
+    memchr::memchr_iter(b'\n', bytes).map(move |end| {
+        let line = bytes.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        line
+    })
 }
 
 /// A message that the publisher answers for.
@@ -176,6 +208,28 @@ pub struct PublishProperties {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_is_taken_apart_at_its_newlines_and_nothing_else_is() {
+        let draft = |payload: &[u8], readings| Draft {
+            topic: "t".into(),
+            payload: payload.into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            readings,
+        };
+        let apart = |draft: Draft| {
+            let readings = draft.each_reading().map(<[u8]>::to_vec);
+            readings.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            apart(draft(b"a\n\n\0\xff\n", 3)),
+            [&b"a"[..], b"", b"\0\xff"]
+        );
+        assert_eq!(apart(draft(b"\n\n", 2)), [b"", b""]);
+        assert_eq!(apart(draft(b"a\nb\n", 1)), [b"a\nb\n"]);
+        assert_eq!(apart(draft(b"", 1)), [b""]);
+    }
 
     #[test]
     fn the_seq_property_reads_back_what_it_wrote() {

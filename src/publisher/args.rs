@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use super::batch::Rule;
 use super::config::{Config, SourceKind};
 use super::queue_command::args::QueueArgs;
 
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
@@ -21,6 +23,13 @@ use crate::common::message::Qos;
 use crate::common::pacing::DrainRate;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
+
+/// Readings in one message, at most.
+const MAX_BATCH: i64 = 100_000;
+
+/// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
+/// take less.
+const BATCH_BYTES: usize = 128 << 10;
 
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
 /// says that it was not. Without a source it publishes a simulated temperature.
@@ -84,7 +93,16 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", default_value = "1", value_parser = parse_positive_duration)]
     interval: Duration,
 
-    /// Stop after so many messages; 0 for no end
+    /// Up to so many readings in one message, each ended by a newline, with the content type
+    /// application/x-ndjson; needs MQTT 5
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
+    batch: u32,
+
+    /// How long the first reading of a batch waits for others
+    #[arg(long, value_name = "D", default_value = "50ms", value_parser = parse_duration)]
+    batch_wait: Duration,
+
+    /// Stop after so many readings; 0 for no end
     #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
     count: u64,
 
@@ -288,6 +306,9 @@ impl PublisherArgs {
             _ => SourceKind::Simulated,
         };
         let timed = source.is_timed();
+        if self.batch > 1 {
+            check_batches(&source, &connection)?;
+        }
         Ok(Config {
             connection,
             topic,
@@ -295,6 +316,12 @@ impl PublisherArgs {
             qos: self.qos,
             retain: self.retain,
             interval: self.interval,
+            batch: Rule {
+                readings: self.batch,
+                wait: self.batch_wait,
+                payload: BATCH_BYTES.min(max_payload),
+                size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            },
             count: (self.count > 0).then_some(self.count),
             max_payload,
             limits: Limits {
@@ -327,6 +354,19 @@ impl PublisherArgs {
             source,
         })
     }
+}
+
+/// Whether this source can be batched, and receivers told.
+fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(), Fault> {
+    if !source.is_timed() && *source != SourceKind::Lines {
+        let message = "--batch is about many readings: this source gives one message";
+        return Err(Fault::usage(message));
+    }
+    if connection.is_older_mqtt() {
+        let message = "--batch needs MQTT 5: by 3.1.1 receivers cannot tell batches from messages";
+        return Err(Fault::usage(message));
+    }
+    Ok(())
 }
 
 /// Reads a message file; one byte more than is allowed shows that it is too large.

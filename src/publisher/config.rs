@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch::Rule;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::message::Qos;
@@ -51,7 +52,9 @@ pub struct Config {
     pub source: SourceKind,
     /// Between timed readings.
     pub interval: Duration,
-    /// Messages until the source is treated as ended.
+    /// How many readings go into a message, and how long they wait for each other.
+    pub batch: Rule,
+    /// Readings until the source is treated as ended.
     pub count: Option<u64>,
     /// The largest payload in bytes.
     pub max_payload: usize,
@@ -86,6 +89,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a message may hold several readings.
+    #[must_use]
+    pub fn batches(&self) -> bool {
+        self.batch.readings > 1
+    }
+
     /// Whether the run has an end of its own.
     #[must_use]
     pub fn run(&self) -> Run {

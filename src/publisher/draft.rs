@@ -1,17 +1,19 @@
-//! From the bytes that a source gave to a message that can be offered.
+//! From the bytes that a source gave to a reading that can be published.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::batch::Reading;
 use super::config::Config;
 use crate::common::json::JsonInput;
-use crate::common::message::{Draft, Qos};
+use crate::common::message::Qos;
 
-/// Makes a draft of what came in.
+/// Makes a reading of what came in.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub fn make(config: &Config, bytes: Vec<u8>) -> Result<Draft, String> {
+pub fn make<'a>(config: &Config, bytes: Cow<'a, [u8]>) -> Result<Reading<'a>, String> {
     if config.json {
         return from_json(config, &bytes);
     }
@@ -19,7 +21,7 @@ pub fn make(config: &Config, bytes: Vec<u8>) -> Result<Draft, String> {
     if bytes.len() > config.max_payload {
         return Err(too_long(config));
     }
-    Ok(Draft {
+    Ok(Reading {
         topic: Arc::clone(topic),
         payload: bytes,
         qos: config.qos,
@@ -38,7 +40,7 @@ pub fn too_long(config: &Config) -> String {
     }
 }
 
-fn from_json(config: &Config, line: &[u8]) -> Result<Draft, String> {
+fn from_json(config: &Config, line: &[u8]) -> Result<Reading<'static>, String> {
     let profile = config.connection.profile;
     let input = JsonInput::parse(line)?;
     let topic: Arc<str> = match (&input.topic, &config.topic) {
@@ -69,9 +71,9 @@ fn from_json(config: &Config, line: &[u8]) -> Result<Draft, String> {
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
         return Err(too_long(config));
     }
-    Ok(Draft {
+    Ok(Reading {
         topic,
-        payload,
+        payload: payload.into(),
         qos,
         retain,
     })

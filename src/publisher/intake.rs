@@ -7,39 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::warn;
 
+use super::batch::{Batch, Batcher, Reading};
 use super::config::{Config, SourceKind};
 use super::reading::Thermometer;
-use super::source::{Emit, Feed, Input};
-use crate::common::message::Draft;
+use super::source::{Emit, Feed, Input, Piece};
 use crate::common::queue::Room;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
 const JSON_AROUND: usize = 1 << 20;
 
-/// A source that can wait is asked for so many messages at most.
+/// A source that can wait is asked for so many messages at most; where several readings go
+/// into one, for so many readings beside those of one message.
 const DEMAND: usize = 1_024;
-
-/// A message and its line: of standard input, or the number of the timed reading.
-pub type Item = (u64, Content);
-
-/// What is on its way to the outbox.
-#[derive(Debug)]
-pub enum Content {
-    /// As the source gave it.
-    Raw(Vec<u8>),
-    /// As the outbox gave it back.
-    Draft(Draft),
-}
-
-impl Content {
-    fn bytes(&self) -> u64 {
-        let bytes = match self {
-            Content::Raw(bytes) => bytes.len(),
-            Content::Draft(draft) => draft.payload.len(),
-        };
-        bytes as u64
-    }
-}
+const DEMAND_TOGETHER: usize = 16 * DEMAND;
 
 /// Something from the source that is not a message.
 #[derive(Debug)]
@@ -67,10 +47,18 @@ enum Origin {
 #[derive(Debug)]
 pub struct Intake {
     origin: Origin,
-    /// Read, but the outbox had no room yet.
-    held: VecDeque<Item>,
+    /// Read, and not looked at yet: the outbox had no room.
+    held: VecDeque<Piece>,
+    held_readings: usize,
     held_bytes: u64,
-    /// Messages that may still come.
+    /// Looked at, and not accepted yet.
+    batches: Batcher,
+    /// Readings in a message, at most.
+    together: usize,
+    /// Lines wait for the first connection as well: it says how large a batch may be, and what
+    /// is too large is lost.
+    waits: bool,
+    /// Readings that may still come.
     left: Option<u64>,
     interval: Duration,
     /// When the next timed reading is due.
@@ -99,7 +87,7 @@ impl Intake {
                 } else {
                     max
                 };
-                Origin::Feed(Feed::lines(longest, emit)?)
+                Origin::Feed(Feed::lines(longest, config.batches(), emit)?)
             }
             SourceKind::Stdin => Origin::Feed(Feed::whole(max, emit)?),
             SourceKind::Message(payload) => Origin::AtHand(Some(payload.clone())),
@@ -107,7 +95,11 @@ impl Intake {
         Ok(Self {
             origin,
             held: VecDeque::new(),
+            held_readings: 0,
             held_bytes: 0,
+            batches: Batcher::new(config.batch),
+            together: usize::try_from(config.batch.readings).unwrap_or(usize::MAX),
+            waits: config.batches() && config.queue.is_none(),
             left: config.count,
             interval: config.interval,
             // The first reading waits for the first connection, so that it need not queue;
@@ -126,20 +118,26 @@ impl Intake {
         self.open
     }
 
-    /// Messages read and not yet accepted.
+    /// Messages read and not yet accepted; of what has not been looked at, as few as it can be.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.batches.messages() + self.held_readings.div_ceil(self.together)
     }
 
-    /// When the next timed reading is due.
+    /// When the next timed reading is due, or a batch.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.tick_at.filter(|_| self.open)
+        let tick = self.tick_at.filter(|_| self.open);
+        tick.into_iter().chain(self.batches.wake_at()).min()
     }
 
-    /// The first attempt to connect has come to its end, one way or the other: timed readings
-    /// begin.
+    /// The broker takes packets of so many bytes.
+    pub fn fit(&mut self, packet: usize) {
+        self.batches.fit(packet);
+    }
+
+    /// The first attempt to connect has come to its end, one way or the other: what waits for
+    /// that begins.
     pub fn begin(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.begun, true) {
             self.tick_at = self.tick_at.map(|at| at.min(now));
@@ -156,17 +154,26 @@ impl Intake {
             self.take_reading(now, time);
         } else {
             match &mut self.origin {
+                Origin::Feed(_) if self.waits && !self.begun => {}
                 Origin::Feed(feed) => {
                     let left = self.left.and_then(|n| usize::try_from(n).ok());
-                    let most = room.messages.min(left.unwrap_or(DEMAND)).min(DEMAND);
+                    let demand = if self.together > 1 {
+                        self.together.saturating_add(DEMAND_TOGETHER)
+                    } else {
+                        DEMAND
+                    };
+                    let most = room.messages.saturating_mul(self.together);
+                    let most = most.min(left.unwrap_or(demand)).min(demand);
+                    let gathered = usize::try_from(self.batches.readings()).unwrap_or(usize::MAX);
+                    let bytes = self.held_bytes + self.batches.bytes();
                     feed.want(
-                        most.saturating_sub(self.held.len()),
-                        room.bytes.saturating_sub(self.held_bytes),
+                        most.saturating_sub(self.held_readings.saturating_add(gathered)),
+                        room.bytes.saturating_sub(bytes),
                     );
                 }
                 Origin::AtHand(message) => {
                     if let Some(payload) = message.take() {
-                        self.put_back((1, Content::Raw(payload)));
+                        self.hold(Piece::Message { line: 1, payload });
                     }
                     self.open = false;
                 }
@@ -175,22 +182,53 @@ impl Intake {
         }
     }
 
+    /// The next that the source gave, to be made readings of.
+    pub fn next_piece(&mut self) -> Option<Piece> {
+        let piece = self.held.pop_front()?;
+        self.held_readings -= piece.messages();
+        self.held_bytes -= piece.bytes();
+        Some(piece)
+    }
+
+    /// Takes one of the readings that came of it.
+    pub fn gather(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
+        self.batches.push(reading, line, now);
+        if self
+            .left
+            .is_some_and(|left| self.batches.readings() >= left)
+        {
+            self.batches.close();
+        }
+    }
+
+    /// All that was read has been gathered: closes the batch that is due, or can get no more.
+    pub fn settle(&mut self, now: Instant) {
+        if self.open {
+            self.batches.tick(now);
+        } else {
+            self.batches.close();
+        }
+    }
+
+    /// Whether a message can be offered.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        self.batches.has_batch()
+    }
+
     /// The next message to offer.
-    pub fn next_item(&mut self) -> Option<Item> {
-        let item = self.held.pop_front()?;
-        self.held_bytes -= item.1.bytes();
-        Some(item)
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        self.batches.next_batch()
     }
 
     /// There was no room for it: it comes first again.
-    pub fn put_back(&mut self, item: Item) {
-        self.held_bytes += item.1.bytes();
-        self.held.push_front(item);
+    pub fn put_back(&mut self, batch: Batch) {
+        self.batches.put_back(batch);
     }
 
-    /// One message less to come.
-    pub fn count_one(&mut self) {
-        self.left = self.left.map(|n| n.saturating_sub(1));
+    /// So many readings less to come.
+    pub fn count(&mut self, readings: u32) {
+        self.left = self.left.map(|n| n.saturating_sub(readings.into()));
         if self.left == Some(0) {
             self.close();
         }
@@ -205,7 +243,7 @@ impl Intake {
             return None;
         }
         match input {
-            Input::Message { line, payload } => self.hold((line, Content::Raw(payload))),
+            Input::Piece(piece) => self.hold(piece),
             Input::TooLong { line } => return Some(Trouble::TooLong { line }),
             Input::Failed(why) => return Some(Trouble::Failed(why)),
             Input::End => self.open = false,
@@ -228,7 +266,8 @@ impl Intake {
     /// Forgets what was read and never accepted.
     pub fn forget_held(&mut self) {
         self.held.clear();
-        self.held_bytes = 0;
+        (self.held_readings, self.held_bytes) = (0, 0);
+        self.batches.clear();
     }
 
     /// A timed reading, if it is due. One that a stopped clock has missed is not made up
@@ -245,14 +284,14 @@ impl Intake {
             now + self.interval
         });
         // One that waits for room is enough: this source can be asked to wait as well.
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || self.has_batch() {
             return;
         }
         match &mut self.origin {
             Origin::Thermometer(thermometer) => {
                 self.readings += 1;
-                let reading = thermometer.read(time());
-                self.hold((self.readings, Content::Raw(reading)));
+                let (line, payload) = (self.readings, thermometer.read(time()));
+                self.hold(Piece::Message { line, payload });
             }
             Origin::Feed(feed) if !feed.is_busy() => {
                 self.warned_busy = false;
@@ -265,8 +304,9 @@ impl Intake {
         }
     }
 
-    fn hold(&mut self, item: Item) {
-        self.held_bytes += item.1.bytes();
-        self.held.push_back(item);
+    fn hold(&mut self, piece: Piece) {
+        self.held_readings += piece.messages();
+        self.held_bytes += piece.bytes();
+        self.held.push_back(piece);
     }
 }

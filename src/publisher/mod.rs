@@ -1,6 +1,7 @@
 //! What only the publisher does.
 
 pub mod args;
+pub mod batch;
 pub mod broker;
 pub mod config;
 pub mod draft;

@@ -21,6 +21,8 @@ pub struct Lines {
     pub verbose: bool,
     /// The last line.
     pub summary: bool,
+    /// How many readings were accepted: in receipts and in the summary.
+    pub readings: bool,
 }
 
 /// Counts, and prints what was asked for.
@@ -46,7 +48,10 @@ impl Report {
     pub fn new(lines: Lines) -> Self {
         let stdout = io::stdout();
         Self {
-            counters: Counters::default(),
+            counters: Counters {
+                readings: lines.readings.then_some(0),
+                ..Counters::default()
+            },
             first_reason: None,
             lines,
             warned: false,
@@ -60,9 +65,14 @@ impl Report {
     /// Something has become of a message.
     pub fn record(&mut self, receipt: &Receipt) {
         match receipt {
-            Receipt::Accepted { seq } => {
+            Receipt::Accepted { seq, readings } => {
                 self.counters.accepted += 1;
-                self.receipt(format_args!("accepted {seq}"));
+                if let Some(all) = &mut self.counters.readings {
+                    *all += u64::from(*readings);
+                    self.receipt(format_args!("accepted {seq} {readings}"));
+                } else {
+                    self.receipt(format_args!("accepted {seq}"));
+                }
             }
             Receipt::Delivered(message) => self.delivered(message),
             Receipt::DeliveredElsewhere { seq } => {
@@ -83,16 +93,22 @@ impl Report {
         self.counters.delivered += 1;
         self.receipt(format_args!("delivered {}", message.seq));
         if self.lines.verbose {
-            let draft = &message.draft;
-            if self.terminal {
-                let (topic, payload) = (
-                    escape(draft.topic.as_bytes(), &[]),
-                    escape(&draft.payload, &['\t', '\n']),
-                );
-                self.write(format!("{topic} {payload}\n").as_bytes());
-            } else {
-                let line = [draft.topic.as_bytes(), b" ", &draft.payload, b"\n"].concat();
-                self.write(&line);
+            for reading in message.draft.each_reading() {
+                self.show(&message.draft.topic, reading);
+            }
+        }
+    }
+
+    fn show(&mut self, topic: &str, reading: &[u8]) {
+        if self.terminal {
+            let (topic, reading) = (
+                escape(topic.as_bytes(), &[]),
+                escape(reading, &['\t', '\n']),
+            );
+            self.write(format!("{topic} {reading}\n").as_bytes());
+        } else {
+            for part in [topic.as_bytes(), b" ", reading, b"\n"] {
+                self.write(part);
             }
         }
     }

@@ -27,6 +27,9 @@ pub struct Counters {
     pub reconnects: u64,
     /// The length of the run in seconds.
     pub elapsed_s: f64,
+    /// Readings in the messages accepted; none where each message is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readings: Option<u64>,
 }
 
 /// What the exit code depends on.

@@ -1,9 +1,6 @@
 //! A batch: readings that travel in one message, a line each. PURE.
 
-use crate::common::message::Received;
-
-/// The content type of a batch: newline-delimited JSON, as `publisher --batch` sends it.
-pub const CONTENT_TYPE: &str = "application/x-ndjson";
+use crate::common::message::{Draft, Received};
 
 /// Whether a message is a batch. What follows a semicolon are parameters (RFC 9110, section 8.3.1).
 fn is_batch(message: &Received<'_>) -> bool {
@@ -11,7 +8,7 @@ fn is_batch(message: &Received<'_>) -> bool {
     let content = properties.and_then(|properties| properties.content_type.as_deref());
     content.is_some_and(|content| {
         let kind = content.split(';').next().unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case(CONTENT_TYPE)
+        kind.trim().eq_ignore_ascii_case(Draft::BATCH_TYPE)
     })
 }
 
@@ -49,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_its_lines_and_anything_else_itself() {
-        let batch = Some(CONTENT_TYPE);
+        let batch = Some(Draft::BATCH_TYPE);
         assert_eq!(taken_apart(b"1\n2\n", batch), [b"1", b"2"]);
         assert_eq!(taken_apart(b"1\n2", batch), [b"1", b"2"]);
         assert_eq!(taken_apart(b"1\n\n", batch), [&b"1"[..], b""]);

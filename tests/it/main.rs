@@ -5,6 +5,7 @@
 //! | `architecture`  | the import rules of docs/architecture.md, by reading sources |
 //! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
+//! | `batch`         | several readings in one message                              |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
@@ -40,6 +41,7 @@
 mod architecture;
 mod aws;
 mod backoff;
+mod batch;
 mod certs_dir;
 mod configuration;
 mod connect;
@@ -47,8 +49,8 @@ mod draining;
 mod durable;
 mod exit_codes;
 mod flags;
-mod formats;
 mod fleet;
+mod formats;
 mod harness;
 mod harness_works;
 mod identity;

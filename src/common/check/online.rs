@@ -323,6 +323,7 @@ fn message(topic: &str) -> Message {
             payload: MESSAGE.into(),
             qos: Qos::AtLeastOnce,
             retain: false,
+            readings: 1,
         },
     }
 }

@@ -53,6 +53,12 @@ impl ConnectionConfig {
         Connection::new(terms, Backoff::new(self.policy))
     }
 
+    /// Whether MQTT 3.1.1 was asked for.
+    #[must_use]
+    pub fn is_older_mqtt(&self) -> bool {
+        self.version == Version::V311
+    }
+
     /// What the client needs. `sequence` is whether what is published carries `seq`.
     #[must_use]
     pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {

@@ -24,7 +24,7 @@ use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::flow::Flow;
-use crate::common::message::{Message, Qos, SeqProperty};
+use crate::common::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
@@ -185,7 +185,7 @@ impl Session {
             .payload(draft.payload.as_slice())
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
-        if self.v5 && (self.sequence || message.expires_at.is_some()) {
+        if self.v5 && (self.sequence || message.expires_at.is_some() || draft.is_batch()) {
             builder = builder.properties(self.properties(message));
         }
         match self.client.try_publish(builder.finalize()) {
@@ -207,6 +207,9 @@ impl Session {
             let seq = SeqProperty::of(message).to_string();
             let _ =
                 properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
+        }
+        if message.draft.is_batch() {
+            let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
         }
         if let Some(at) = message.expires_at {
             let left = at

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavio
 use super::books::{Books, corrupt};
 use super::file::{self, DrainLock};
 use super::rows::{self, int, uint};
+use super::schema;
 use super::sqlite;
 use crate::common::event_loop::unix_ms;
 use crate::common::fault::{Exit, Fault};
@@ -71,6 +72,9 @@ pub struct Item {
 pub struct Admin {
     path: PathBuf,
     connection: Connection,
+    /// Whether it says how many readings a message has. What is damaged is read as it is, not
+    /// brought to the newest version.
+    has_readings: bool,
     /// The file is damaged; what can be read is read.
     pub damaged: Option<Fault>,
 }
@@ -87,6 +91,7 @@ impl Admin {
         Ok(Self {
             path,
             connection,
+            has_readings: true,
             damaged: None,
         })
     }
@@ -108,6 +113,7 @@ impl Admin {
                 lenient.map_err(|_| fault.clone())?;
                 Ok(Self {
                     path: path.to_owned(),
+                    has_readings: schema::has_readings(&connection),
                     connection,
                     damaged: Some(fault),
                 })
@@ -233,8 +239,13 @@ impl Admin {
         let columns = match which {
             Which::Waiting => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
             Which::Dead => "id, stream, seq, accepted_ms, NULL, topic, payload, qos, retain, crc,
-                0, died_ms, reason FROM dead"
+                0, readings, died_ms, reason FROM dead"
                 .into(),
+        };
+        let columns = if self.has_readings {
+            columns
+        } else {
+            columns.replace("readings", "1")
         };
         let mut statement = self.connection.prepare_cached(&format!(
             "SELECT {columns} WHERE id > ?1 ORDER BY id LIMIT ?2"
@@ -250,8 +261,8 @@ impl Admin {
                 Err(_) if !page.is_empty() => break,
                 Err(e) => return Err(e),
             };
-            let died: Option<i64> = row.get(11)?;
-            let reason: Option<String> = row.get(12)?;
+            let died: Option<i64> = row.get(12)?;
+            let reason: Option<String> = row.get(13)?;
             page.push(rows::read(row, &mut topic)?.map(|read| Item {
                 id: read.id,
                 message: read.message,

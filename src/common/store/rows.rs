@@ -1,8 +1,9 @@
 //! Messages as rows, and their checksum.
 //!
 //! The checksum is CRC-32 (ISO 3309, as in zlib) over the lengths and bytes of stream, topic
-//! and payload and over the numbers in between, little-endian. SQLite has none of its own: a
-//! flipped bit in a payload would go unnoticed.
+//! and payload and over the numbers in between, little-endian; the number of readings is taken
+//! in if it is not 1, so that rows of older files stay as they are. SQLite has none of its own:
+//! a flipped bit in a payload would go unnoticed.
 
 use std::sync::Arc;
 
@@ -13,8 +14,7 @@ use crate::common::message::{Draft, Message, Qos};
 use crate::common::queue::order::{Row, RowId};
 
 /// The columns that [`read`] expects.
-pub(super) const COLUMNS: &str =
-    "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts";
+pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings";
 
 /// A number as SQLite has it.
 pub(super) fn int(number: u64) -> i64 {
@@ -44,6 +44,9 @@ pub(super) fn crc(message: &Message) -> u32 {
         hasher.update(&number.to_le_bytes());
     }
     hasher.update(&[draft.qos.level(), u8::from(draft.retain)]);
+    if draft.readings != 1 {
+        hasher.update(&draft.readings.to_le_bytes());
+    }
     hasher.finalize()
 }
 
@@ -55,7 +58,7 @@ pub(super) fn insert(
 ) -> rusqlite::Result<RowId> {
     let draft = &message.draft;
     let numbered = message.seq > 0;
-    let values: [&dyn ToSql; 11] = [
+    let values: [&dyn ToSql; 12] = [
         &numbered.then_some(&*message.stream),
         &numbered.then_some(int(message.seq)),
         &int(message.accepted_ms),
@@ -67,14 +70,16 @@ pub(super) fn insert(
         &message.attempts,
         &owner,
         &crc(message),
+        &draft.readings,
     ];
     statement.insert(values)
 }
 
 /// The statement for [`insert`].
 pub(super) const INSERT: &str = "INSERT INTO queue
-    (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
+     readings)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 /// A row; or its number alone if it is not what was written.
 pub(super) fn read(
@@ -116,7 +121,39 @@ fn message(row: &SqlRow<'_>, topics: &mut Arc<str>) -> Option<(Message, i64)> {
             payload: get(row, 6)?,
             qos: Qos::from_level(get(row, 7)?)?,
             retain: get(row, 8)?,
+            readings: get(row, 11)?,
         },
     };
     Some((message, get(row, 9)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checksum(readings: u32) -> u32 {
+        crc(&Message {
+            key: 0,
+            stream: "5b7d025ce9bc0b91".into(),
+            seq: 7,
+            accepted_ms: 1_769_846_400_123,
+            expires_ms: None,
+            expires_at: None,
+            attempts: 0,
+            draft: Draft {
+                topic: "a/b".into(),
+                payload: b"1\n2\n".into(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                readings,
+            },
+        })
+    }
+
+    #[test]
+    fn the_checksum_takes_in_the_readings_of_a_batch_and_stays_what_it_was_without() {
+        // What programs of before and of today have written; never to be changed.
+        assert_eq!((checksum(1), checksum(2)), (3_970_355_274, 2_743_873_474));
+        assert_ne!(checksum(2), checksum(3));
+    }
 }

@@ -15,9 +15,10 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// Each brings a file to the version that is its place in the list, from 1.
-pub(super) const MIGRATIONS: [Migration; 2] = [
+pub(super) const MIGRATIONS: [Migration; 3] = [
     |connection| connection.execute_batch(VERSION_1),
     checksum_books,
+    |connection| connection.execute_batch(VERSION_3),
 ];
 
 const VERSION_1: &str = "
@@ -87,6 +88,17 @@ fn checksum_books(connection: &Connection) -> rusqlite::Result<()> {
         Some((books, _)) => books.write(connection),
         None => Ok(()),
     }
+}
+
+const VERSION_3: &str = "
+    -- Readings in the payload: with more than one each of them ends with a newline.
+    ALTER TABLE queue ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE dead ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
+";
+
+/// Whether messages have a number of readings, as they have from version 3 on.
+pub(super) fn has_readings(connection: &Connection) -> bool {
+    connection.prepare("SELECT readings FROM queue").is_ok()
 }
 
 /// What a file says of itself.

@@ -179,7 +179,7 @@ fn bury(
     transaction
         .prepare_cached(
             "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
-             died_ms, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             died_ms, reason, readings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             &*message.stream,
@@ -191,7 +191,8 @@ fn bury(
             draft.retain,
             crc,
             int(unix_ms()),
-            reason
+            reason,
+            draft.readings
         ])?;
     books.bury(size(message));
     if let Some(row) = row {
@@ -214,11 +215,12 @@ pub(super) fn bury_damaged(
         let bytes: Option<i64> = transaction
             .query_row(
                 "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
-                 died_ms, reason)
+                 died_ms, reason, readings)
                  SELECT CAST(stream AS TEXT), CAST(seq AS INTEGER),
                  CAST(coalesce(accepted_ms, 0) AS INTEGER), CAST(coalesce(topic, '') AS TEXT),
                  CAST(coalesce(payload, '') AS BLOB), CAST(coalesce(qos, 0) AS INTEGER),
-                 CAST(coalesce(retain, 0) AS INTEGER), CAST(coalesce(crc, 0) AS INTEGER), ?2, ?3
+                 CAST(coalesce(retain, 0) AS INTEGER), CAST(coalesce(crc, 0) AS INTEGER), ?2, ?3,
+                 CAST(coalesce(readings, 1) AS INTEGER)
                  FROM queue WHERE id = ?1
                  RETURNING length(CAST(topic AS BLOB)) + length(payload)",
                 params![row, int(unix_ms()), reason],

@@ -17,6 +17,8 @@ pub enum Receipt {
     Accepted {
         /// Its number.
         seq: u64,
+        /// The readings in it.
+        readings: u32,
     },
     /// It arrived.
     Delivered(Arc<Message>),
@@ -52,6 +54,7 @@ pub enum Receipt {
 struct Entry {
     key: u64,
     seq: u64,
+    readings: u32,
     safe: bool,
     end: Option<Receipt>,
 }
@@ -66,11 +69,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A message has entered. Keys ascend.
-    pub fn enter(&mut self, key: u64, seq: u64) {
+    /// A message of so many readings has entered. Keys ascend.
+    pub fn enter(&mut self, key: u64, seq: u64, readings: u32) {
         self.entries.push_back(Entry {
             key,
             seq,
+            readings,
             safe: false,
             end: None,
         });
@@ -134,7 +138,8 @@ impl Ledger {
             && let Some(entry) = self.entries.pop_front()
         {
             if entry.safe {
-                self.told.push(Receipt::Accepted { seq: entry.seq });
+                let (seq, readings) = (entry.seq, entry.readings);
+                self.told.push(Receipt::Accepted { seq, readings });
             }
             self.told.extend(entry.end);
         }
@@ -149,14 +154,14 @@ mod tests {
     fn acceptance_is_told_in_the_order_of_the_input() {
         let mut ledger = Ledger::default();
         for key in 1..=4 {
-            ledger.enter(key, key + 10);
+            ledger.enter(key, key + 10, 1);
         }
         let delivered = |seq| Receipt::DeliveredElsewhere { seq };
         ledger.end(2, delivered(12));
         ledger.accept(4);
         assert!(ledger.take().is_empty(), "1 comes first");
         ledger.accept(1);
-        let accepted = |seq| Receipt::Accepted { seq };
+        let accepted = |seq| Receipt::Accepted { seq, readings: 1 };
         assert_eq!(ledger.take(), [accepted(11), accepted(12), delivered(12)]);
         let dropped = Receipt::Dropped {
             seq: 13,

@@ -210,6 +210,7 @@ impl Outbox {
     pub fn offer(&mut self, draft: Draft, now: Instant, wall_ms: u64) -> Offered {
         let ticket = self.queue.next_ticket();
         let (key, seq) = (ticket.key, ticket.seq);
+        let readings = draft.readings;
         let expiry = self.rules.expiry;
         let message = Arc::new(Message {
             key,
@@ -229,7 +230,7 @@ impl Outbox {
             self.queue.pass(&message, due);
             let placed = self.place(message);
             self.ready.insert(placed);
-            return self.taken(key, seq);
+            return self.taken(key, seq, readings);
         }
         self.make_room(size(&message));
         if self.flows(now) {
@@ -242,12 +243,12 @@ impl Outbox {
                 for old in evicted {
                     self.evicted(&old, now);
                 }
-                self.taken(key, seq)
+                self.taken(key, seq, readings)
             }
             Pushed::Dropped => {
                 self.drain.arrived();
                 self.queue.take_ticket();
-                self.ledger.enter(key, seq);
+                self.ledger.enter(key, seq, readings);
                 let reason = "newest for a full queue";
                 self.ledger.end(key, Receipt::Dropped { seq, reason });
                 Offered::Dropped { seq }
@@ -274,9 +275,9 @@ impl Outbox {
         }
     }
 
-    fn taken(&mut self, key: u64, seq: u64) -> Offered {
+    fn taken(&mut self, key: u64, seq: u64, readings: u32) -> Offered {
         self.queue.take_ticket();
-        self.ledger.enter(key, seq);
+        self.ledger.enter(key, seq, readings);
         if self.queue.unwritten().is_none() {
             self.ledger.accept(key);
         }

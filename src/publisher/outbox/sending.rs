@@ -8,7 +8,7 @@ use super::ledger::Receipt;
 use super::shelf::Placed;
 use super::terms::Outcome;
 use crate::common::limits;
-use crate::common::message::{Message, Qos, SeqProperty};
+use crate::common::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::queue::order::End;
 use crate::common::throttle::Throttle;
 
@@ -168,12 +168,16 @@ impl Outbox {
 
     /// The size of the PUBLISH packet, in bytes.
     fn packet_size(&self, message: &Message) -> usize {
-        let property = self.rules.sequence.then(|| {
-            let seq = SeqProperty::of(message).to_string();
-            SeqProperty::NAME.len() + seq.len()
-        });
         let draft = &message.draft;
-        limits::publish_size(draft.topic.len(), draft.payload.len(), property)
+        let mut properties = 0;
+        if self.rules.sequence {
+            let seq = SeqProperty::of(message).to_string();
+            properties += limits::user_property(SeqProperty::NAME.len() + seq.len());
+        }
+        if draft.is_batch() {
+            properties += limits::string_property(Draft::BATCH_TYPE.len());
+        }
+        limits::publish_size(draft.topic.len(), draft.payload.len(), properties)
     }
 
     /// Places left in the window; none while offline, or while as many bytes are under way

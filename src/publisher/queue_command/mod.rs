@@ -78,7 +78,7 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
         }
         Action::Export { file, dead } => {
             let admin = Admin::open_damaged(&file.queue)?;
-            let done = each(&admin, which(dead), usize::MAX, export_line, out);
+            let done = each(&admin, which(dead), usize::MAX, export_lines, out);
             let exit = match (&done, admin.damaged) {
                 (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
                 (Err(Stop::Fault(fault)), None) => fault.exit,
@@ -135,7 +135,7 @@ fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop>
     Ok(Exit::Success)
 }
 
-/// Writes a line for each message.
+/// Writes what `line` makes of each message.
 fn each(
     admin: &Admin,
     which: Which,
@@ -238,7 +238,11 @@ fn item_text(item: &Item) -> String {
     };
     let (id, taken) = (item.id, time(message.accepted_ms));
     let (topic, bytes) = (one_line(&draft.topic), draft.payload.len());
-    format!("{id} {seq} {taken} {topic} {bytes}{died}")
+    let readings = match draft.readings {
+        1 => String::new(),
+        several => format!(" ({several} readings)"),
+    };
+    format!("{id} {seq} {taken} {topic} {bytes}{readings}{died}")
 }
 
 fn item_json(item: &Item) -> String {
@@ -253,6 +257,7 @@ fn item_json(item: &Item) -> String {
         "qos": message.draft.qos.level(),
         "retain": u8::from(message.draft.retain),
         "payloadlen": message.draft.payload.len(),
+        "readings": message.draft.readings,
     });
     if let Some(ms) = message.expires_ms {
         line["expires"] = time(ms).into();
@@ -266,16 +271,20 @@ fn item_json(item: &Item) -> String {
     line.to_string()
 }
 
-fn export_line(item: &Item) -> String {
+/// A line for each reading: so a batch can be published again as any other lines can.
+fn export_lines(item: &Item) -> String {
     let message = &item.message;
     let seq = (message.seq > 0).then(|| SeqProperty::of(message));
-    let parts = Parts {
-        topic: &message.draft.topic,
-        payload: &message.draft.payload,
-        qos: message.draft.qos.level(),
-        retain: message.draft.retain,
-        seq: seq.as_ref(),
-    };
     let taken = Duration::from_millis(message.accepted_ms);
-    JsonLine::new(parts, taken, false).text()
+    let lines = message.draft.each_reading().map(|payload| {
+        let parts = Parts {
+            topic: &message.draft.topic,
+            payload,
+            qos: message.draft.qos.level(),
+            retain: message.draft.retain,
+            seq: seq.as_ref(),
+        };
+        JsonLine::new(parts, taken, false).text()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -5,6 +5,7 @@
 
 mod ending;
 mod hearing;
+mod offering;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{self, Sender};
@@ -15,10 +16,9 @@ use log::{error, info, warn};
 
 use crate::common::client::{self, Client};
 use crate::common::connection::State;
-use crate::common::event_loop::{clock, send, unix_ms, wait, wall_clock};
+use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
-use crate::common::message::Draft;
 use crate::common::pacing::Drain;
 use crate::common::pattern::Patterns;
 use crate::common::queue::order;
@@ -26,9 +26,9 @@ use crate::common::signals::{self, ExitNow};
 use crate::publisher::broker;
 use crate::publisher::config::Config;
 use crate::publisher::draft;
-use crate::publisher::intake::{Content, Intake, Trouble};
+use crate::publisher::intake::{Intake, Trouble};
 use crate::publisher::keeper::{Keeper, Opening};
-use crate::publisher::outbox::{Offered, Outbox, Rules};
+use crate::publisher::outbox::{Outbox, Rules};
 use crate::publisher::progress::Progress;
 use crate::publisher::report::{Lines, Report};
 use crate::publisher::source::Input;
@@ -100,6 +100,10 @@ struct Publisher<'a> {
     refused: Exit,
     /// Nothing more can be kept on disk, or everything is.
     store_done: bool,
+    /// The connection, if there is one, speaks MQTT 5.
+    v5: bool,
+    /// That receivers cannot tell batches has been said.
+    warned_older: bool,
 }
 
 impl<'a> Publisher<'a> {
@@ -142,6 +146,7 @@ impl<'a> Publisher<'a> {
                 receipts: config.receipts,
                 verbose: config.verbose,
                 summary: config.summary,
+                readings: config.batches(),
             }),
             progress: Progress::new(
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
@@ -155,6 +160,8 @@ impl<'a> Publisher<'a> {
             now,
             fault: None,
             refused: Exit::Success,
+            v5: true,
+            warned_older: false,
             config,
         };
         if let Some(deadline) = publisher.deadline {
@@ -221,10 +228,11 @@ impl<'a> Publisher<'a> {
             }
             Event::Store(report) => self.stored(report),
             Event::Stop => {
-                self.outbox.queue_mut().keep_all();
                 let patience = self.config.stop_timeout;
                 self.intake.close();
+                self.offer_gathered();
                 self.intake.forget_held();
+                self.outbox.queue_mut().keep_all();
                 // What is left of it is for saying goodbye, and for the disk.
                 let share = if self.keeper.is_durable() { 0.8 } else { 0.95 };
                 self.flush_by(now + patience.mul_f64(share));
@@ -236,6 +244,8 @@ impl<'a> Publisher<'a> {
         match change {
             Some(Change::Up(accepted)) => match broker::limits(self.config, accepted) {
                 Ok(limits) => {
+                    self.v5 = accepted.mqtt_version == 5;
+                    self.intake.fit(limits.maximum_packet_size);
                     self.outbox.connected(limits, self.now);
                     self.intake.begin(self.now);
                     self.report.outage_over();
@@ -275,64 +285,6 @@ impl<'a> Publisher<'a> {
             }
             None => {}
         }
-    }
-
-    /// From the source into the outbox and out of it, until one of them is satisfied.
-    fn pump(&mut self) {
-        loop {
-            let room = self.outbox.room(self.now);
-            self.intake.fill(self.now, wall_clock, room);
-            self.offer_held();
-            if !self.dispatch() {
-                break;
-            }
-        }
-        if !self.intake.is_open() && self.flush_until.is_none() {
-            self.flush_by(self.now + self.config.flush_timeout);
-        }
-    }
-
-    /// Offers what has been read, as far as the outbox takes it.
-    fn offer_held(&mut self) {
-        while let Some((line, content)) = self.intake.next_item() {
-            if let Some(back) = self.offer(line, content) {
-                self.intake.put_back((line, Content::Draft(back)));
-                break;
-            }
-        }
-    }
-
-    /// Offers one message to the outbox; it comes back if the source has to wait.
-    fn offer(&mut self, line: u64, content: Content) -> Option<Draft> {
-        let draft = match content {
-            Content::Draft(draft) => draft,
-            Content::Raw(bytes) => match draft::make(self.config, bytes) {
-                Ok(draft) => draft,
-                Err(why) => {
-                    self.report.rejected(line, &why);
-                    return None;
-                }
-            },
-        };
-        match self.outbox.offer(draft, self.now, unix_ms()) {
-            Offered::Full(draft) => return Some(draft),
-            Offered::Refused => self.report.refused_offline(line),
-            Offered::Taken { .. } | Offered::Dropped { .. } => {}
-        }
-        self.intake.count_one();
-        None
-    }
-
-    /// Hands to the client what may go; whether there was anything.
-    fn dispatch(&mut self) -> bool {
-        let messages = self.outbox.dispatch(self.now);
-        let moved = !messages.is_empty();
-        if moved {
-            let generation = self.link.generation();
-            let named = messages.into_iter().map(|sent| (sent.place, sent.message));
-            self.link.client().publish(generation, named.collect());
-        }
-        moved
     }
 
     /// When the next turn is due without an event.

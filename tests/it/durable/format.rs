@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::{Broker, Program, QueueFile, SOON, peer::Witness};
 
-const SCHEMA: i32 = 2;
+const SCHEMA: i32 = 3;
 
 fn golden(schema: i32) -> QueueFile {
     let queue = QueueFile::new();
@@ -110,6 +110,19 @@ fn a_new_file_has_the_form_of_the_golden_one() {
 }
 
 #[test]
+fn a_damaged_file_of_any_schema_gives_what_can_be_read() {
+    for schema in 1..=SCHEMA {
+        let queue = golden(schema);
+        let file = fs::OpenOptions::new().write(true).open(queue.path());
+        file.unwrap().set_len(7 * 4_096).unwrap();
+        for (which, count) in [(&["export"][..], 3), (&["export", "--dead"], 1)] {
+            let export = queue.command(which).expect_code(73);
+            assert_eq!(export.stdout.count(), count, "schema {schema}: {export}");
+        }
+    }
+}
+
+#[test]
 fn a_newer_file_is_refused_and_left_as_it_is() {
     let queue = golden(SCHEMA);
     let newer = Connection::open(queue.path()).unwrap();
@@ -118,7 +131,7 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
         .unwrap();
     newer.close().unwrap();
     let before = fs::read(queue.path()).unwrap();
-    let refused = ["queue.db", "schema 3", "use the newer program"];
+    let refused = ["queue.db", "schema 4", "use the newer program"];
     queue
         .publisher()
         .at_port(1)

@@ -31,6 +31,7 @@ fn draft(text: &str) -> Draft {
         payload: text.into(),
         qos: Qos::AtLeastOnce,
         retain: false,
+        readings: 1,
     }
 }
 

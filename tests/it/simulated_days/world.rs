@@ -166,6 +166,7 @@ impl Simulation {
                         payload,
                         qos: Qos::AtLeastOnce,
                         retain: false,
+                        readings: 1,
                     });
                 }
             }
@@ -221,7 +222,7 @@ impl Simulation {
                 }
                 for receipt in self.outbox.take_receipts() {
                     match receipt {
-                        Receipt::Accepted { seq: now } => assert_eq!(now, seq),
+                        Receipt::Accepted { seq: now, .. } => assert_eq!(now, seq),
                         Receipt::Dropped { seq: old, .. } => {
                             assert!(self.accepted.contains(&old));
                             self.drop_one(old);

@@ -42,6 +42,7 @@ fn draft(number: u64) -> Draft {
         payload: number.to_string().into_bytes(),
         qos: Qos::AtLeastOnce,
         retain: false,
+        readings: 1,
     }
 }
 

@@ -6,8 +6,10 @@
 //! is read ahead of that but one buffer of standard input. What to do with a message is
 //! not decided here.
 
+mod lines;
+
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,19 +18,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// How much of standard input is read at once.
-const BUFFER: usize = 64 << 10;
-
-/// Something from a source.
+/// One message, or several that travel together.
 #[derive(Debug)]
-pub enum Input {
-    /// A message, and the line it came on, from 1.
+pub enum Piece {
+    /// One.
     Message {
-        /// The line of standard input, or the run of the command.
+        /// The line of standard input, or the run of the command, from 1.
         line: u64,
         /// Its bytes.
         payload: Vec<u8>,
     },
+    /// Lines of standard input.
+    Lines {
+        /// The first of them, from 1; no line is missing between them.
+        first: u64,
+        /// How many.
+        count: usize,
+        /// Their bytes, each with a newline at its end, the last one too.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Piece {
+    /// Messages in it.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        match self {
+            Piece::Message { .. } => 1,
+            Piece::Lines { count, .. } => *count,
+        }
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Piece::Message { payload, .. } => payload.len() as u64,
+            Piece::Lines { bytes, .. } => bytes.len() as u64,
+        }
+    }
+}
+
+/// Something from a source.
+#[derive(Debug)]
+pub enum Input {
+    /// What was asked for.
+    Piece(Piece),
     /// A message longer than allowed; it was skipped over.
     TooLong {
         /// The line of standard input.
@@ -43,11 +78,17 @@ pub enum Input {
 }
 
 impl Input {
-    /// Bytes of payload.
-    fn bytes(&self) -> u64 {
+    /// What was asked for by it.
+    fn demanded(&self) -> Demand {
         match self {
-            Input::Message { payload, .. } => payload.len() as u64,
-            _ => 0,
+            Input::Piece(piece) => Demand {
+                messages: piece.messages(),
+                bytes: piece.bytes(),
+            },
+            _ => Demand {
+                messages: 1,
+                bytes: 0,
+            },
         }
     }
 }
@@ -80,13 +121,14 @@ pub trait Emit: FnMut(Vec<Input>) -> bool + Send + 'static {}
 impl<F: FnMut(Vec<Input>) -> bool + Send + 'static> Emit for F {}
 
 impl Feed {
-    /// Each line of standard input; at most `max` bytes.
+    /// Each line of standard input; at most `max` bytes. `together` lets those travel in one
+    /// piece that are at hand at the same time.
     ///
     /// # Errors
     ///
     /// The operating system's, if there are no more threads to be had.
-    pub fn lines(max: usize, emit: impl Emit) -> io::Result<Self> {
-        Self::spawn(move |demand, _| read_lines(io::stdin().lock(), max, demand, emit))
+    pub fn lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
+        Self::spawn(move |demand, _| lines::read(io::stdin().lock(), max, together, demand, emit))
     }
 
     /// All of standard input as one message; at most `max` bytes.
@@ -113,7 +155,7 @@ impl Feed {
             while demand.recv().is_ok() {
                 line += 1;
                 let input = match run_command(&argv, max, running) {
-                    Ok(payload) => Input::Message { line, payload },
+                    Ok(payload) => Input::Piece(Piece::Message { line, payload }),
                     Err(why) => {
                         let name = argv
                             .first()
@@ -165,10 +207,9 @@ impl Feed {
         self.outstanding.messages > 0
     }
 
-    /// One of those asked for has come.
+    /// Some of what was asked for has come.
     pub fn received(&mut self, input: &Input) {
-        self.outstanding.messages = self.outstanding.messages.saturating_sub(1);
-        self.outstanding.bytes = self.outstanding.bytes.saturating_sub(input.bytes());
+        self.outstanding.take(input.demanded());
     }
 
     /// Ends a running command; no other is started.
@@ -193,75 +234,27 @@ fn end(child: &Child) {
     }
 }
 
-fn read_lines(input: impl Read, max: usize, demand: &Receiver<Demand>, mut emit: impl Emit) {
-    let mut reader = BufReader::with_capacity(BUFFER, input);
-    let mut line = 0;
-    let mut credit = Demand::default();
-    loop {
-        while credit.messages == 0 || credit.bytes == 0 {
-            match demand.recv() {
-                Ok(more) => credit.add(more),
-                Err(_) => return,
-            }
-        }
-        while let Ok(more) = demand.try_recv() {
-            credit.add(more);
-        }
-        let mut batch = Vec::new();
-        loop {
-            line += 1;
-            let input = read_line(&mut reader, max, line);
-            let last = matches!(input, Input::End | Input::Broken(_));
-            credit.messages -= 1;
-            credit.bytes = credit.bytes.saturating_sub(input.bytes());
-            batch.push(input);
-            if last {
-                emit(batch);
-                return;
-            }
-            // What is complete goes along; what would have to be waited for does not.
-            let spent = credit.messages == 0 || credit.bytes == 0;
-            if spent || !reader.buffer().contains(&b'\n') {
-                break;
-            }
-        }
-        if !emit(batch) {
-            return;
-        }
-    }
-}
-
 impl Demand {
+    fn take(&mut self, less: Demand) {
+        self.messages = self.messages.saturating_sub(less.messages);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
     fn add(&mut self, more: Demand) {
         self.messages = self.messages.saturating_add(more.messages);
         self.bytes = self.bytes.saturating_add(more.bytes);
     }
 }
 
-fn read_line(reader: &mut impl BufRead, max: usize, line: u64) -> Input {
-    let mut payload = Vec::new();
-    let limit = max as u64 + 1;
-    let end = match reader.by_ref().take(limit).read_until(b'\n', &mut payload) {
-        Ok(0) => return Input::End,
-        Ok(_) => payload.last() == Some(&b'\n'),
-        Err(error) => return Input::Broken(error),
-    };
-    if end {
-        payload.pop();
-    } else if payload.len() > max {
-        return match reader.skip_until(b'\n') {
-            Ok(_) => Input::TooLong { line },
-            Err(error) => Input::Broken(error),
-        };
-    }
-    Input::Message { line, payload }
-}
-
 fn read_whole(input: impl Read, max: usize) -> Input {
     let mut payload = Vec::new();
     match input.take(max as u64 + 1).read_to_end(&mut payload) {
         Ok(_) if payload.len() > max => Input::TooLong { line: 1 },
-        Ok(_) => Input::Message { line: 1, payload },
+        Ok(_) => Input::Piece(Piece::Message { line: 1, payload }),
         Err(error) => Input::Broken(error),
     }
 }

@@ -1,0 +1,115 @@
+//! The way of a reading from the source through the outbox to the client.
+
+use std::borrow::Cow;
+
+use log::warn;
+
+use super::Publisher;
+use crate::common::event_loop::{unix_ms, wall_clock};
+use crate::common::message;
+use crate::publisher::batch::Batch;
+use crate::publisher::draft;
+use crate::publisher::outbox::Offered;
+use crate::publisher::source::Piece;
+
+impl Publisher<'_> {
+    /// From the source into the outbox and out of it, until one of them is satisfied.
+    pub(super) fn pump(&mut self) {
+        loop {
+            let room = self.outbox.room(self.now);
+            self.intake.fill(self.now, wall_clock, room);
+            self.offer_held();
+            if !self.dispatch() {
+                break;
+            }
+        }
+        if !self.intake.is_open() && self.flush_until.is_none() {
+            self.flush_by(self.now + self.config.flush_timeout);
+        }
+    }
+
+    /// Offers what has been read, as far as the outbox takes it.
+    pub(super) fn offer_held(&mut self) {
+        while self.offer_closed() && self.gather() {}
+    }
+
+    /// Offers what has been gathered, however little it is, and nothing more.
+    pub(super) fn offer_gathered(&mut self) {
+        if self.offer_closed() {
+            self.intake.settle(self.now);
+            self.offer_closed();
+        }
+    }
+
+    /// Offers the messages that are complete; whether the outbox has taken them all.
+    fn offer_closed(&mut self) -> bool {
+        while let Some(batch) = self.intake.next_batch() {
+            if let Some(back) = self.offer(batch) {
+                self.intake.put_back(back);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes messages of what the source gave; whether there is one to offer now.
+    fn gather(&mut self) -> bool {
+        while let Some(piece) = self.intake.next_piece() {
+            match piece {
+                Piece::Message { line, payload } => self.take(line, payload.into()),
+                Piece::Lines { first, bytes, .. } => {
+                    for (line, bytes) in (first..).zip(message::lines(&bytes)) {
+                        self.take(line, bytes.into());
+                    }
+                }
+            }
+            if self.intake.has_batch() {
+                return true;
+            }
+        }
+        self.intake.settle(self.now);
+        self.intake.has_batch()
+    }
+
+    fn take(&mut self, line: u64, bytes: Cow<'_, [u8]>) {
+        match draft::make(self.config, bytes) {
+            Ok(reading) => self.intake.gather(reading, line, self.now),
+            Err(why) => self.report.rejected(line, &why),
+        }
+    }
+
+    /// Offers one message to the outbox; it comes back if the source has to wait.
+    fn offer(&mut self, Batch { draft, lines }: Batch) -> Option<Batch> {
+        let readings = draft.readings;
+        match self.outbox.offer(draft, self.now, unix_ms()) {
+            Offered::Full(draft) => return Some(Batch { draft, lines }),
+            Offered::Refused => lines
+                .iter()
+                .for_each(|line| self.report.refused_offline(line)),
+            Offered::Taken { .. } | Offered::Dropped { .. } => {}
+        }
+        self.intake.count(readings);
+        None
+    }
+
+    /// Hands to the client what may go; whether there was anything.
+    fn dispatch(&mut self) -> bool {
+        let messages = self.outbox.dispatch(self.now);
+        let moved = !messages.is_empty();
+        if moved {
+            let batches = || messages.iter().any(|sent| sent.message.draft.is_batch());
+            if !self.v5 && !self.warned_older && batches() {
+                self.warned_older = true;
+                warn!(
+                    "{}: spoken to in MQTT 3.1.1, by which receivers cannot tell batches from \
+                     messages",
+                    self.config.connection.endpoint
+                );
+            }
+            let generation = self.link.generation();
+            let named = messages.into_iter().map(|sent| (sent.place, sent.message));
+            self.link.client().publish(generation, named.collect());
+        }
+        moved
+    }
+}
