@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use super::output::{Format, Style};
+use super::plot::screen;
+use super::plot::value::{Picker, Pointer};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
@@ -53,6 +55,23 @@ pub struct SubscriberArgs {
     /// Print no newline after a message
     #[arg(short = 'N', help_heading = "Output")]
     no_newline: bool,
+
+    /// Draw a live chart of the numbers in the payloads instead of text; q ends it
+    #[arg(
+        long,
+        help_heading = "Output",
+        conflicts_with_all = ["verbose", "json", "no_newline"]
+    )]
+    plot: bool,
+
+    /// With --plot: a JSON pointer to the number [default: the payload itself, else /temperature]
+    #[arg(
+        long,
+        value_name = "POINTER",
+        help_heading = "Output",
+        requires = "plot"
+    )]
+    value: Option<Pointer>,
 
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
@@ -123,6 +142,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// How to print them.
     pub style: Style,
+    /// Whether to draw a chart instead, and of which numbers.
+    pub plot: Option<Picker>,
     /// Whether to sum up.
     pub summary: bool,
 }
@@ -169,6 +190,9 @@ impl SubscriberArgs {
         profile
             .check_filters(filters.len())
             .map_err(|e| Fault::usage(format!("--topic: {e}")))?;
+        if self.plot {
+            screen::check()?;
+        }
         Ok(Config {
             connection,
             filters,
@@ -184,6 +208,7 @@ impl SubscriberArgs {
                 newline: !self.no_newline,
                 escape: std::io::stdout().is_terminal(),
             },
+            plot: self.plot.then(|| Picker::new(self.value)),
             summary: self.summary,
         })
     }
