@@ -66,6 +66,7 @@ struct Held {
     lines: VecDeque<(Level, String)>,
     left_out: u64,
     last: Option<(Level, String)>,
+    count: u64,
 }
 
 /// Is there while something else has the terminal.
@@ -77,11 +78,13 @@ pub fn hold() {
     held.get_or_insert_default();
 }
 
-/// The message of the last line since [`hold`], harmless on a terminal.
+/// The number of lines since [`hold`], and the message of the last, harmless on a terminal.
 #[must_use]
-pub fn last_held() -> Option<(Level, String)> {
+pub fn last_held() -> Option<(u64, Level, String)> {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.as_ref().and_then(|held| held.last.clone())
+    let held = held.as_ref()?;
+    let (level, message) = held.last.clone()?;
+    Some((held.count, level, message))
 }
 
 /// Ends what [`hold`] began. The lines that were kept, to be written to standard error: the
@@ -133,6 +136,7 @@ fn keep(record: &Record<'_>) -> bool {
             held.left_out += 1;
         }
     }
+    held.count += 1;
     held.last = Some((record.level(), message));
     on_terminal()
 }
@@ -204,7 +208,7 @@ mod tests {
                 line(Level::Error, "d"),
             ]),
             left_out: 3,
-            last: None,
+            ..Held::default()
         };
         let (earlier, errors) = held.told();
         assert_eq!(earlier, "(3 earlier lines are left out)\na\nb\n");

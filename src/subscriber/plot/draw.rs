@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::look::{BAD, Look, POOR, put, quiet};
-use super::text::cut;
+use super::text::{cut, time};
 use super::view::{Gravity, View};
 use super::{graph, header, legend};
 
@@ -60,18 +60,19 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
 }
 
 fn log_line(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
-    let Some((gravity, text)) = &view.log else {
+    let Some(note) = &view.log else {
         return;
     };
-    let (level, style) = match gravity {
-        Gravity::Error => ("error:", look.state(BAD)),
-        Gravity::Warning => ("warning:", look.state(POOR)),
-        Gravity::Note => ("log:", quiet()),
+    let (level, style) = match note.gravity {
+        Gravity::Error => ("error", look.state(BAD)),
+        Gravity::Warning => ("warning", look.state(POOR)),
+        Gravity::Note => ("log", quiet()),
     };
-    put(buffer, area.x + 1, area.y, level, style);
+    let level = format!("{level} {} ago:", time(note.age));
+    put(buffer, area.x + 1, area.y, &level, style);
     let column = area.x + 2 + u16::try_from(level.len()).unwrap_or_default();
     let room = usize::from(area.right().saturating_sub(column + 1));
-    put(buffer, column, area.y, &cut(text, room), Style::new());
+    put(buffer, column, area.y, &cut(&note.text, room), Style::new());
 }
 
 fn footer(buffer: &mut Buffer, area: Rect, view: &View) {
@@ -87,7 +88,7 @@ fn footer(buffer: &mut Buffer, area: Rect, view: &View) {
 mod tests {
     use super::*;
     use crate::subscriber::plot::text::width;
-    use crate::subscriber::plot::view::{Line, Link, Rate, Stats};
+    use crate::subscriber::plot::view::{Line, Link, Note, Rate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -151,11 +152,13 @@ mod tests {
                 per_minute: 97,
             },
             outages: vec![(-30.5, -19.5)],
-            log: Some((
-                Gravity::Warning,
-                "broker.example:8883: the broker closed the connection; trying again in 1.0 s"
-                    .into(),
-            )),
+            log: Some(Note {
+                gravity: Gravity::Warning,
+                text:
+                    "broker.example:8883: the broker closed the connection; trying again in 1.0 s"
+                        .into(),
+                age: Duration::from_secs(32),
+            }),
             ended: None,
         }
     }
@@ -293,7 +296,7 @@ mod tests {
                 view.lines[1].stats = Some(Stats { min, max, mean: *first, count: u64::MAX });
             }
             view.link = Link::Waiting { why: text.clone(), left: Duration::MAX };
-            view.log = Some((Gravity::Error, text.clone()));
+            view.log = Some(Note { gravity: Gravity::Error, text: text.clone(), age: Duration::MAX });
             view.more = more;
             view.ended = ended.then_some(text);
             for row in drawn(&view, (columns, rows), Look { colour }) {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 use nix::sys::signal::{Signal, raise};
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -21,12 +20,14 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{execute, terminal};
+use ratatui::layout::{Position, Rect, Size};
+use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::draw::frame;
 use super::look::Look;
 use super::model::{Chart, Zoom};
 use super::still::still;
-use super::view::{Gravity, View};
+use super::view::{Gravity, Note, View};
 use crate::common::event_loop::wall_clock;
 use crate::common::fault::{Exit, Fault};
 use crate::common::{logging, signals};
@@ -56,8 +57,10 @@ static UP: Mutex<Option<Up>> = Mutex::new(None);
 pub struct Screen {
     chart: Arc<Mutex<Chart>>,
     next: Instant,
-    /// What was drawn last: when, at what revision, at what size, and below it in the log.
-    drawn: Option<(Instant, u64, (u16, u16))>,
+    /// What was drawn last: when, at what revision, at what size.
+    drawn: Option<(Instant, u64, Size)>,
+    /// The number of the last line of the log, and since when it has been the last.
+    log: Option<(u64, Instant)>,
 }
 
 impl Screen {
@@ -75,8 +78,11 @@ impl Screen {
         };
         let out = io::stdout().as_fd().try_clone_to_owned();
         let backend = CrosstermBackend::new(BufWriter::new(out.map_err(unusable)?.into()));
+        let options = TerminalOptions {
+            viewport: Viewport::Fixed(Rect::ZERO),
+        };
         let up = Up {
-            terminal: Terminal::new(backend).map_err(unusable)?,
+            terminal: Terminal::with_options(backend, options).map_err(unusable)?,
             look: Look {
                 colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             },
@@ -88,6 +94,7 @@ impl Screen {
             chart: Arc::clone(&chart),
             next: now,
             drawn: None,
+            log: None,
         };
         signals::before_exit(restore);
         restore_on_panic();
@@ -119,7 +126,7 @@ impl Screen {
             return Ok(());
         }
         self.next = now + FRAME;
-        let size = terminal::size()?;
+        let size = size()?;
         let revision = lock(&self.chart).revision();
         let is_news = self.drawn.is_none_or(|(at, drawn, on)| {
             drawn != revision || on != size || now.saturating_duration_since(at) >= IDLE
@@ -139,17 +146,28 @@ impl Screen {
 
     fn draw(&mut self, now: Instant) -> io::Result<()> {
         let mut view = lock(&self.chart).view(now);
-        view.log = logging::last_held().map(|(level, text)| {
-            let gravity = match level {
-                Level::Error => Gravity::Error,
-                Level::Warn => Gravity::Warning,
-                Level::Info | Level::Debug | Level::Trace => Gravity::Note,
-            };
-            (gravity, text)
+        view.log = logging::last_held().map(|(number, level, text)| {
+            if self.log.is_none_or(|(seen, _)| seen != number) {
+                self.log = Some((number, now));
+            }
+            let since = self.log.map_or(now, |(_, since)| since);
+            Note {
+                gravity: match level {
+                    Level::Error => Gravity::Error,
+                    Level::Warn => Gravity::Warning,
+                    Level::Info | Level::Debug | Level::Trace => Gravity::Note,
+                },
+                text,
+                age: now.saturating_duration_since(since),
+            }
         });
         // Nobody is there once the terminal has been given back, by another thread.
         if let Some(up) = &mut *lock(&UP) {
             let look = up.look;
+            let area = Rect::from((Position::ORIGIN, size()?));
+            if up.terminal.get_frame().area() != area {
+                up.terminal.resize(area)?;
+            }
             up.terminal.draw(|f| frame(f, &view, look))?;
             up.view = Some(view);
         }
@@ -203,12 +221,20 @@ fn give_back(up: &mut Up) -> io::Result<()> {
     if let Some(view) = &mut up.view {
         view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
         // The prompt takes the last row.
-        let (columns, rows) = terminal::size()?;
-        let still = still(view, (columns, rows.saturating_sub(1)), up.look);
+        let Size { width, height } = size()?;
+        let still = still(view, (width, height.saturating_sub(1)), up.look);
         out.write_all(still.as_bytes())?;
         out.flush()?;
     }
     io::stderr().write_all(errors.as_bytes())
+}
+
+/// The size of the terminal. A serial line does not know its own.
+fn size() -> io::Result<Size> {
+    match terminal::size()? {
+        (0, _) | (_, 0) => Ok(Size::new(80, 24)),
+        (columns, rows) => Ok(Size::new(columns, rows)),
+    }
 }
 
 fn restore_on_panic() {

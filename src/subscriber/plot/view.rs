@@ -40,7 +40,18 @@ pub enum Gravity {
     Note,
 }
 
-/// One line.
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// How grave it is.
+    pub gravity: Gravity,
+    /// What it says; harmless on a terminal.
+    pub text: String,
+    /// How long ago it was written.
+    pub age: Duration,
+}
+
+/// One line of the chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     /// The topic, harmless on a terminal.
@@ -93,8 +104,8 @@ pub struct View {
     pub rate: Rate,
     /// When there was no connection: from and to, in seconds before now, less than nought.
     pub outages: Vec<(f64, f64)>,
-    /// The last line of the log; harmless on a terminal.
-    pub log: Option<(Gravity, String)>,
+    /// The last line of the log.
+    pub log: Option<Note>,
     /// When the chart was closed, in UTC. Until then keys work, and are shown.
     pub ended: Option<String>,
 }
