@@ -29,6 +29,33 @@ impl ExitNow {
     }
 }
 
+/// What has to be done before the process ends without its loop: a terminal is given back.
+static BEFORE_EXIT: Mutex<Option<fn()>> = Mutex::new(None);
+
+/// How long that may take: it may be stuck as well.
+const BEFORE_EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Has this done before the process ends without its loop, on whichever thread.
+pub fn before_exit(act: fn()) {
+    *BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner) = Some(act);
+}
+
+/// Ends the process.
+fn leave(code: i32) -> ! {
+    let act = *BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(act) = act {
+        let (done, wait) = mpsc::channel();
+        let thread = std::thread::Builder::new().spawn(move || {
+            act();
+            let _ = done.send(());
+        });
+        if thread.is_ok() {
+            let _ = wait.recv_timeout(BEFORE_EXIT_TIMEOUT);
+        }
+    }
+    std::process::exit(code);
+}
+
 /// Ends the process after so long, if the loop has not: it may be stuck in a write.
 ///
 /// # Errors
@@ -40,7 +67,7 @@ pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
         .spawn(move || {
             let (_never, wait) = mpsc::channel::<()>();
             let _ = wait.recv_timeout(after);
-            std::process::exit(i32::from(exit.0.load(Ordering::Relaxed)));
+            leave(i32::from(exit.0.load(Ordering::Relaxed)));
         })
         .map(drop)
 }
@@ -135,12 +162,12 @@ impl Stopping {
                 } else if code != Exit::Success.code() {
                     error!("ended at once by {why}: what was not delivered is lost");
                 }
-                std::process::exit(i32::from(code));
+                leave(i32::from(code));
             });
         (self.stop.lock().unwrap_or_else(PoisonError::into_inner))();
         // Without a guard nothing would end a stuck loop.
         if guard.is_err() {
-            std::process::exit(i32::from(Exit::Io.code()));
+            leave(i32::from(Exit::Io.code()));
         }
     }
 }

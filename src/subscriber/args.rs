@@ -15,6 +15,8 @@ use super::destination::Rotation;
 use super::format::Template;
 use super::inbox::Wanted;
 use super::output::{Format, Style};
+use super::plot::screen;
+use super::plot::value::{Picker, Pointer};
 use super::retained::Retained;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::doctor::CheckArgs;
@@ -90,6 +92,22 @@ pub struct SubscriberArgs {
     /// Print retained messages only, and exit 0 at the first other
     #[arg(long, help_heading = "Output")]
     retained_only: bool,
+    /// Draw a live chart of the numbers in the payloads instead of text; q ends it
+    #[arg(
+        long,
+        help_heading = "Output",
+        conflicts_with_all = ["verbose", "json", "format", "no_newline", "raw", "output", "exec"]
+    )]
+    plot: bool,
+
+    /// With --plot: a JSON pointer to the number [default: the payload itself, else /temperature]
+    #[arg(
+        long,
+        value_name = "POINTER",
+        help_heading = "Output",
+        requires = "plot"
+    )]
+    value: Option<Pointer>,
 
     /// Print one JSON object at the end
     #[arg(long, help_heading = "Output")]
@@ -266,6 +284,10 @@ impl SubscriberArgs {
             keep: self.rotate_keep,
         });
         let outlet = match (self.exec.is_empty(), self.output) {
+            _ if self.plot => {
+                screen::check()?;
+                Outlet::Chart(Picker::new(self.value))
+            }
             (false, _) => Outlet::Command {
                 command: command::Command {
                     argv: self.exec,

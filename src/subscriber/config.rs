@@ -7,6 +7,7 @@ use super::command::Command;
 use super::destination::Rotation;
 use super::inbox::Wanted;
 use super::output::Style;
+use super::plot::value::Picker;
 use super::retained::Retained;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
@@ -28,6 +29,8 @@ pub enum Outlet {
     Stdout(Style),
     /// They are written to a file.
     File(File, Style),
+    /// They are drawn.
+    Chart(Picker),
     /// Each is given to a command.
     Command {
         /// Which.

@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod outlet;
 pub mod output;
 pub mod page;
+pub mod plot;
 pub mod retained;
 pub mod run;
 pub mod session;

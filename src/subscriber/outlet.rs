@@ -1,14 +1,18 @@
-//! Who deals with readings: written, or given to a command.
+//! Who deals with readings: they are written, given to a command, or drawn.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::warn;
 
 use super::executor::Executor;
 use super::output::{Style, render};
-use super::sink::Done;
+use super::plot::model::{Chart, Reading};
+use super::plot::value::Picker;
+use super::sink::{Done, Finish};
 use super::writer::Writer;
 use crate::common::escape::quoted;
+use crate::common::event_loop::clock;
 use crate::common::message::Received;
 
 /// Who deals with readings.
@@ -18,6 +22,36 @@ pub enum Outlet {
     Writer(Writer, Style),
     /// Each is given to a command.
     Executor(Executor),
+    /// They are drawn.
+    Chart(Plotter),
+}
+
+/// Puts readings into a chart, which somebody else draws.
+#[derive(Debug)]
+pub struct Plotter {
+    /// Picks the number out.
+    pub picker: Picker,
+    /// What is drawn.
+    pub chart: Arc<Mutex<Chart>>,
+    /// What is done with messages then.
+    pub finish: Mutex<Finish>,
+}
+
+impl Plotter {
+    fn chart(&self) -> MutexGuard<'_, Chart> {
+        self.chart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, reading: &Received<'_>, now: Duration) {
+        let seq = reading.seq.as_ref();
+        let reading = Reading {
+            topic: reading.topic,
+            value: self.picker.pick(reading.payload),
+            taken: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
+            arrived: now,
+        };
+        self.chart().take(&reading, clock());
+    }
 }
 
 impl Outlet {
@@ -31,6 +65,7 @@ impl Outlet {
                 }
             }
             Self::Executor(executor) => executor.put(reading),
+            Self::Chart(plotter) => plotter.put(reading, now),
         }
     }
 
@@ -39,6 +74,21 @@ impl Outlet {
         match self {
             Self::Writer(writer, _) => writer.end(done),
             Self::Executor(executor) => executor.end(done),
+            Self::Chart(plotter) => {
+                let mut finish = plotter
+                    .finish
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                // It has told why if it cannot go on.
+                let _ = finish.finish(done);
+            }
+        }
+    }
+
+    /// So many numbers are missing now.
+    pub fn missing(&self, count: u64) {
+        if let Self::Chart(plotter) = self {
+            plotter.chart().missing(count);
         }
     }
 
@@ -54,6 +104,7 @@ impl Outlet {
         match self {
             Self::Writer(writer, _) => writer.close(patience),
             Self::Executor(executor) => executor.close(patience),
+            Self::Chart(_) => {}
         }
     }
 
@@ -61,7 +112,7 @@ impl Outlet {
     #[must_use]
     pub fn failed(&self) -> Option<u64> {
         match self {
-            Self::Writer(..) => None,
+            Self::Writer(..) | Self::Chart(_) => None,
             Self::Executor(executor) => Some(executor.failed()),
         }
     }

@@ -114,6 +114,12 @@ impl Finish {
     }
 }
 
+impl std::fmt::Debug for Finish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finish").finish_non_exhaustive()
+    }
+}
+
 /// The near end of the line.
 pub struct Sink {
     front: Mutex<Front>,
@@ -168,7 +174,10 @@ impl Sink {
         } else if verdict == Verdict::Print
             && let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref())
         {
-            self.tell(&told, message);
+            if !matches!(told, Told::Next) {
+                self.tell(&told, message);
+                self.outlet.missing(front.inbox.gaps());
+            }
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
             let parts = readings(message);
             let mut reading = (parts.len() != 1).then(|| message.clone());

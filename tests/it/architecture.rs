@@ -152,6 +152,13 @@ fn only_the_queue_s_store_and_the_subscriber_s_state_name_sqlite_s_library() {
 }
 
 #[test]
+fn only_the_chart_names_the_terminal_s_libraries() {
+    let is_chart = |s: &Source| s.is_below("subscriber/plot/");
+    assert!(sources().iter().any(is_chart));
+    expect_nowhere(|s| !is_chart(s), &["ratatui", "crossterm"]);
+}
+
+#[test]
 fn only_the_command_line_names_clap() {
     let parses = |s: &Source| s.path.ends_with("/args.rs") || s.is_below("common/cli/");
     expect_nowhere(|s| !parses(s), &["clap"]);

@@ -21,6 +21,7 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
@@ -57,6 +58,7 @@ mod identity;
 mod json_input;
 mod misconfigured;
 mod offline;
+mod plot;
 mod provision;
 mod publish;
 mod queue_command;

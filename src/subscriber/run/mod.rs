@@ -4,17 +4,16 @@
 //! The loop never deals with messages and never calls Paho, so neither a blocked reader nor a
 //! silent name server keeps it from ending.
 
+mod ending;
 mod start;
 
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::{debug, error, info, warn};
-use serde::Serialize;
 
 use crate::common::client::{self, Client, Listener, Refusal};
 use crate::common::connection::Run;
@@ -25,8 +24,10 @@ use crate::common::link::{Change, GOODBYE, Heard, Link};
 use crate::common::pattern::Patterns;
 use crate::common::signals;
 use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::plot::model::Chart;
+use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::{Resumption, Session};
-use crate::subscriber::sink::{Counts, Notice};
+use crate::subscriber::sink::Notice;
 use crate::subscriber::state::State;
 use crate::subscriber::subscriptions::{Due, Subscriptions};
 
@@ -44,18 +45,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what has been received may take to be dealt with in the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What `--summary` prints.
-#[derive(Serialize)]
-struct Summary {
-    received: u64,
-    duplicates: u64,
-    gaps: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<u64>,
-    reconnects: u64,
-    elapsed_s: f64,
-}
-
 /// Receives until the work is done, and says how it went.
 ///
 /// # Errors
@@ -68,7 +57,11 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         None => None,
     };
     let backlog = Arc::new(Backlog::default());
-    let sink = Arc::new(start::start(config, state.clone(), &backlog, &events)?);
+    let started = clock();
+    let chart = Chart::new(&config.connection.endpoint.to_string(), started);
+    let chart = Arc::new(Mutex::new(chart));
+    let sink = start::start(config, state.clone(), &backlog, &events, &chart)?;
+    let sink = Arc::new(sink);
     let stop = events.clone();
     let hang_up: Option<Box<dyn Fn() + Send>> = match &config.outlet {
         Wish::File(..) => {
@@ -80,6 +73,11 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop), hang_up)
         .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
+    // Its keys raise signals: not before they are handled.
+    let mut screen = match &config.outlet {
+        Wish::Chart(_) => Some(Screen::start(Arc::clone(&chart), started)?),
+        _ => None,
+    };
     let to_sink = Arc::clone(&sink);
     let to_loop = events;
     let client = Client::start(
@@ -94,65 +92,42 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         move |event| send(&to_loop, Event::Client(event)),
     )
     .context("threads cannot be started")?;
-    let started = clock();
     let mut subscriber = Subscriber::start(config, client, state, started)?;
     while subscriber.exit.is_none() {
         subscriber.step(clock());
-        if let Some(event) = wait(&inbox, subscriber.wake_at()) {
+        if let Some(screen) = &mut screen {
+            let connection = subscriber.link.connection();
+            lock(&chart).follow(connection, clock());
+            if let Err(cause) = screen.tick(clock()) {
+                subscriber.end(ending::broken(None, &cause));
+                break;
+            }
+        }
+        let drawn = screen.as_ref().map(Screen::wake_at);
+        let until = subscriber.wake_at().into_iter().chain(drawn).min();
+        if let Some(event) = wait(&inbox, until) {
             subscriber.handle(event, clock());
         }
+    }
+    if let Some(screen) = screen {
+        screen.finish(clock());
     }
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let counts = sink.close(PATIENCE);
     let (mut exit, reconnects) = subscriber.finish(&inbox);
-    let failed = counts.failed.unwrap_or_default();
-    if failed > 0 {
-        warn!("--exec: {failed} of {} commands failed", counts.received);
-    }
-    if failed > 0 || (config.gaps && counts.gaps > 0) {
-        exit = exit.or_worse(Exit::Data);
-    }
+    exit = exit.or_worse(ending::exit_of(config, counts));
     if config.summary {
-        exit = exit.or_worse(summarise(counts, reconnects, started));
+        exit = exit.or_worse(ending::summarise(counts, reconnects, started));
     }
     Ok(exit)
 }
 
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The subscriber sends nothing that fills a window.
 const DEFAULT_WINDOW: usize = 100;
-
-fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
-    let elapsed = clock().saturating_duration_since(started);
-    let summary = Summary {
-        received: counts.received,
-        duplicates: counts.duplicates,
-        gaps: counts.gaps,
-        failed: counts.failed,
-        reconnects,
-        elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
-    };
-    let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
-    match io::stdout().write_all(line.as_bytes()) {
-        Ok(()) => Exit::Success,
-        Err(cause) => broken(None, &cause),
-    }
-}
-
-/// What it means that no more can be written. A reader that has seen enough and left is a clean
-/// end: what could not be written has not been acknowledged.
-fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
-    if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
-        debug!("standard output was closed");
-        return Exit::Success;
-    }
-    let what = path.map_or("standard output".into(), |path| path.display().to_string());
-    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
-    Exit::Io
-}
 
 struct Subscriber<'a> {
     config: &'a Config,
@@ -266,9 +241,9 @@ impl<'a> Subscriber<'a> {
                 let path = match &self.config.outlet {
                     Wish::File(file, _) => Some(file.path.as_path()),
                     Wish::Command { .. } => self.config.state.as_deref(),
-                    Wish::Stdout(_) => None,
+                    Wish::Stdout(_) | Wish::Chart(_) => None,
                 };
-                self.end(broken(path, &cause));
+                self.end(ending::broken(path, &cause));
             }
         }
     }
@@ -329,7 +304,7 @@ impl<'a> Subscriber<'a> {
             && let Some(state) = &self.state
             && let Err(cause) = lock(state).begin_session(&self.session_name, &self.config.filters)
         {
-            self.exit = Some(broken(self.config.state.as_deref(), &cause));
+            self.exit = Some(ending::broken(self.config.state.as_deref(), &cause));
         }
     }
 

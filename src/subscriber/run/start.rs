@@ -15,7 +15,8 @@ use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::destination::{Destination, OutputFile};
 use crate::subscriber::executor::Executor;
 use crate::subscriber::inbox::Inbox;
-use crate::subscriber::outlet::Outlet;
+use crate::subscriber::outlet::{Outlet, Plotter};
+use crate::subscriber::plot::model::Chart;
 use crate::subscriber::sink::{Finish, Sink, Ways};
 use crate::subscriber::state::State;
 use crate::subscriber::streams::Streams;
@@ -27,6 +28,7 @@ pub(super) fn start(
     state: Option<Arc<Mutex<State>>>,
     backlog: &Arc<Backlog>,
     events: &Sender<Event>,
+    chart: &Arc<Mutex<Chart>>,
 ) -> anyhow::Result<Sink> {
     let streams = match &state {
         Some(state) => lock(state).streams()?,
@@ -53,6 +55,11 @@ pub(super) fn start(
                 .map_err(|cause| unopened(&file.path, &cause))?;
             Outlet::Writer(write(Destination::File(out), finish)?, style.clone())
         }
+        Wish::Chart(picker) => Outlet::Chart(Plotter {
+            picker: picker.clone(),
+            chart: Arc::clone(chart),
+            finish: Mutex::new(finish),
+        }),
         Wish::Command { command, jobs } => {
             let executor = Executor::start(command.clone(), *jobs, Arc::clone(backlog), finish);
             Outlet::Executor(executor.context("threads cannot be started")?)

@@ -1,0 +1,187 @@
+//! The scales of the chart: round numbers that enclose what is shown, and how numbers are
+//! written. PURE.
+
+/// A smaller number than this is nought.
+const SMALLEST: f64 = 1e-100;
+
+/// A line that varies by less than this part of itself is flat.
+const FLAT: f64 = 1e-9;
+
+/// From here on a number is written with an exponent, if that is shorter.
+const LONG: usize = 9;
+
+/// A scale of values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Scale {
+    pub(super) low: f64,
+    pub(super) high: f64,
+    step: f64,
+}
+
+impl Scale {
+    /// Round numbers around `min` and `max`, both finite, with about as many ticks as wanted.
+    /// A flat line gets room above and below.
+    pub(super) fn new(min: f64, max: f64, wanted: usize) -> Self {
+        let magnitude = min.abs().max(max.abs());
+        let (min, max) = if magnitude < SMALLEST {
+            (-1.0, 1.0)
+        } else if max - min <= magnitude * FLAT {
+            (min - magnitude * 0.1, max + magnitude * 0.1)
+        } else {
+            (min, max)
+        };
+        #[allow(clippy::cast_precision_loss, reason = "some ticks")]
+        let step = round_up((max - min) / wanted.max(1) as f64);
+        Self {
+            low: (min / step).floor() * step,
+            high: (max / step).ceil() * step,
+            step,
+        }
+    }
+
+    /// The ticks from below, each with its label.
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+        let places = places(self.step);
+        let mut ticks = Vec::new();
+        let mut value = self.low;
+        // Counted in whole steps, so that errors do not add up.
+        for n in 1..=100 {
+            if value > self.high + self.step / 2.0 {
+                break;
+            }
+            let near_nought = value.abs() < self.step / 1e3;
+            let shown = if near_nought { 0.0 } else { value };
+            ticks.push((value, number(shown, places)));
+            value = self.low + f64::from(n) * self.step;
+        }
+        ticks
+    }
+}
+
+/// 1, 2 or 5 times a power of ten.
+fn round_up(width: f64) -> f64 {
+    let power = 10f64.powf(width.log10().floor());
+    let factor = width / power;
+    let rounded = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|f| factor <= f * 1.000_001);
+    rounded.unwrap_or(10.0) * power
+}
+
+/// The decimal places that tell numbers apart which are so far from each other.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "0 to 100"
+)]
+fn places(step: f64) -> usize {
+    (-(step.log10() + 1e-9).floor()).clamp(0.0, 100.0) as usize
+}
+
+/// A number with so many decimal places, or with an exponent if that is shorter.
+pub(super) fn number(value: f64, places: usize) -> String {
+    let plain = format!("{:.*}", places, value + 0.0);
+    if plain.len() <= LONG {
+        return plain;
+    }
+    let mut digits = 6;
+    let mut scientific = format!("{value:.digits$e}");
+    // 1.500000e9 says no more than 1.5e9.
+    while digits > 0 {
+        let shorter = format!("{:.*e}", digits - 1, value);
+        if shorter.parse::<f64>() != scientific.parse::<f64>() {
+            break;
+        }
+        digits -= 1;
+        scientific = shorter;
+    }
+    if scientific.len() < plain.len() {
+        scientific
+    } else {
+        plain
+    }
+}
+
+/// The decimal places of a number as it is.
+pub(super) fn places_of(value: f64) -> usize {
+    let text = value.to_string();
+    text.split_once('.').map_or(0, |(_, places)| places.len())
+}
+
+/// The decimal places with which numbers of one line are written, so that they stand below
+/// each other: as many as they have, and not more than six digits in all.
+pub(super) fn places_for(values: &[f64], places: usize) -> usize {
+    let magnitude = values
+        .iter()
+        .fold(0f64, |most, value| most.max(value.abs()));
+    let digits_before = if magnitude < 1.0 {
+        1
+    } else {
+        format!("{magnitude:.0}").len()
+    };
+    places.min(6usize.saturating_sub(digits_before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(min: f64, max: f64, wanted: usize) -> Vec<String> {
+        let ticks = Scale::new(min, max, wanted).ticks();
+        ticks.into_iter().map(|(_, label)| label).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_and_enclose_what_is_shown() {
+        assert_eq!(labels(20.2, 22.9, 4), ["20", "21", "22", "23"]);
+        assert_eq!(labels(-0.3, 0.25, 4), ["-0.4", "-0.2", "0.0", "0.2", "0.4"]);
+        assert_eq!(labels(0.0, 1.0, 2), ["0.0", "0.5", "1.0"]);
+        assert_eq!(
+            labels(99_990.0, 100_010.0, 2),
+            ["99990", "100000", "100010"]
+        );
+        assert_eq!(labels(0.0, 3e12, 3), ["0", "1e12", "2e12", "3e12"]);
+        assert_eq!(labels(1e-12, 3e-12, 2), ["1e-12", "2e-12", "3e-12"]);
+    }
+
+    #[test]
+    fn a_flat_line_has_room_on_both_sides() {
+        assert_eq!(labels(21.5, 21.5, 3), ["18", "20", "22", "24"]);
+        assert_eq!(labels(0.0, 0.0, 2), ["-1", "0", "1"]);
+        assert_eq!(labels(-5e-320, 0.0, 2), ["-1", "0", "1"]);
+        let flat = Scale::new(-1e100, -1e100, 4);
+        assert!(flat.low < -1e100 && flat.high > -1e100);
+    }
+
+    #[test]
+    fn numbers_of_a_line_are_written_alike_and_not_too_long() {
+        assert_eq!(places_of(22.25), 2);
+        assert_eq!(places_of(1e9), 0);
+        assert_eq!(places_for(&[21.5, 20.0], 2), 2);
+        assert_eq!(places_for(&[1.0 / 3.0], 16), 5);
+        assert_eq!(places_for(&[0.5, -1013.1], 16), 2);
+        assert_eq!(places_for(&[1e9], 1), 0);
+        assert_eq!(number(-0.0, 1), "0.0");
+        assert_eq!(number(1.5e9, 0), "1.5e9");
+        assert_eq!(number(123_456_789.0, 0), "123456789");
+        assert_eq!(number(1_234_567_890.0, 0), "1234567890");
+    }
+
+    proptest! {
+        #[test]
+        fn every_scale_encloses_its_values_with_few_ticks(
+            a in -1e100f64..1e100, exponent in -330i32..0, factor in -1.0f64..1.0, wanted in 1usize..12
+        ) {
+            let b = a + a * 10f64.powi(exponent) * factor;
+            for (min, max) in [(a.min(b), a.max(b)), (a.min(0.0), a.max(0.0)), (a, a)] {
+                let scale = Scale::new(min, max, wanted);
+                prop_assert!(scale.low <= min && scale.high >= max, "{scale:?}");
+                prop_assert!(scale.low < scale.high);
+                let ticks = scale.ticks();
+                prop_assert!((2..=wanted + 3).contains(&ticks.len()), "{ticks:?}");
+                prop_assert!(ticks.iter().all(|(_, label)| label.len() <= 18), "{ticks:?}");
+            }
+        }
+    }
+}

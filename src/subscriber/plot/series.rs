@@ -1,0 +1,351 @@
+//! One line of the chart: what is kept of its readings. PURE, and bounded in memory however
+//! many there are.
+//!
+//! Readings are summed up in buckets: short ones for the last minute, longer ones for the
+//! last hour, long ones for the last day. A bucket keeps what a line needs to look right,
+//! its ends and its extremes, so that no peak is lost.
+
+use std::collections::VecDeque;
+
+use super::scale::places_of;
+use super::timing::Ms;
+
+/// The width of the buckets and how far they reach back, in milliseconds.
+const TIERS: [(Ms, Ms); 3] = [
+    (50, 60_000),
+    (1000, 3_600_000),
+    (30_000, super::window::LONGEST),
+];
+
+/// Intervals between readings from which the usual one is told.
+const INTERVALS: usize = 31;
+
+/// A line is interrupted where readings are further apart than so many usual intervals.
+const MISSED: Ms = 5;
+
+/// Nothing shorter interrupts a line.
+const SHORTEST_BREAK: Ms = 1500;
+
+/// A point of a line: seconds before now, less than nought, and the value.
+pub type Point = (f64, f64);
+
+/// What there is to say of some readings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stats {
+    /// The least.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The greatest.
+    pub max: f64,
+    /// How many they are.
+    pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Its number: time by width.
+    number: i64,
+    /// When its first and last reading were taken, and what they are.
+    first: (Ms, f64),
+    last: (Ms, f64),
+    min: f64,
+    max: f64,
+    sum: f64,
+    count: u64,
+}
+
+impl Bucket {
+    fn new(number: i64, at: Ms, value: f64) -> Self {
+        Self {
+            number,
+            first: (at, value),
+            last: (at, value),
+            min: value,
+            max: value,
+            sum: value,
+            count: 1,
+        }
+    }
+
+    fn take(&mut self, at: Ms, value: f64) {
+        if at < self.first.0 {
+            self.first = (at, value);
+        }
+        if at >= self.last.0 {
+            self.last = (at, value);
+        }
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.sum += value;
+        self.count += 1;
+    }
+
+    /// The way through it: in at the first reading, by the extremes, out at the last.
+    fn way(&self) -> impl Iterator<Item = (Ms, f64)> {
+        let middle = self.first.0.midpoint(self.last.0);
+        let inner = self.count > 2;
+        [
+            Some(self.first),
+            inner.then_some((middle, self.min)),
+            inner.then_some((middle, self.max)),
+            (self.count > 1).then_some(self.last),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+#[derive(Debug)]
+struct Tier {
+    width: Ms,
+    keep: Ms,
+    buckets: VecDeque<Bucket>,
+}
+
+impl Tier {
+    fn take(&mut self, at: Ms, value: f64, now: Ms) {
+        // One bucket more than is shown: a line comes in from beyond the edge.
+        let oldest = (now - self.keep).div_euclid(self.width) - 1;
+        while self.buckets.front().is_some_and(|b| b.number < oldest) {
+            self.buckets.pop_front();
+        }
+        let number = at.div_euclid(self.width);
+        if number < oldest {
+            return;
+        }
+        let place = self.buckets.partition_point(|b| b.number < number);
+        match self.buckets.get_mut(place) {
+            Some(bucket) if bucket.number == number => bucket.take(at, value),
+            _ => self.buckets.insert(place, Bucket::new(number, at, value)),
+        }
+    }
+}
+
+/// A line.
+#[derive(Debug)]
+pub(super) struct Series {
+    tiers: [Tier; 3],
+    intervals: VecDeque<Ms>,
+    last: Option<(Ms, f64)>,
+    /// The decimal places of the most exact reading.
+    places: usize,
+}
+
+impl Series {
+    pub(super) fn new() -> Self {
+        Self {
+            tiers: TIERS.map(|(width, keep)| Tier {
+                width,
+                keep,
+                buckets: VecDeque::new(),
+            }),
+            intervals: VecDeque::new(),
+            last: None,
+            places: 0,
+        }
+    }
+
+    /// Takes a reading that was taken at `at`, not after `now`. They may come in any order.
+    pub(super) fn take(&mut self, at: Ms, value: f64, now: Ms) {
+        for tier in &mut self.tiers {
+            tier.take(at, value, now);
+        }
+        self.places = self.places.max(places_of(value));
+        match self.last {
+            Some((last, _)) if at < last => return,
+            Some((last, _)) if at > last => {
+                self.intervals.push_back(at - last);
+                if self.intervals.len() > INTERVALS {
+                    self.intervals.pop_front();
+                }
+            }
+            _ => {}
+        }
+        self.last = Some((at, value));
+    }
+
+    /// The latest reading, and when it was taken.
+    pub(super) fn last(&self) -> Option<(Ms, f64)> {
+        self.last
+    }
+
+    /// The decimal places that its readings have.
+    pub(super) fn places(&self) -> usize {
+        self.places
+    }
+
+    /// The usual time between two readings.
+    pub(super) fn interval(&self) -> Option<Ms> {
+        let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+
+    /// The readings since `from`, as lines with breaks between them: where readings are
+    /// missing, and where a connection was down without any having come from that time.
+    pub(super) fn segments(&self, from: Ms, now: Ms, outages: &[(Ms, Ms)]) -> Vec<Vec<Point>> {
+        let tier = self.tier(now - from);
+        let longest = (self.interval().unwrap_or_default() * MISSED)
+            .max(SHORTEST_BREAK)
+            .max(tier.width * 5 / 2);
+        let inside = tier.buckets.partition_point(|b| b.last.0 < from);
+        let mut segments = Vec::new();
+        let mut segment: Vec<Point> = Vec::new();
+        let mut last: Option<Ms> = None;
+        for bucket in tier.buckets.iter().skip(inside.saturating_sub(1)) {
+            let is_break = |last: Ms| {
+                bucket.first.0 - last > longest
+                    || outages
+                        .iter()
+                        .any(|(down, up)| last <= *down && *up <= bucket.first.0)
+            };
+            if last.is_some_and(is_break) {
+                segments.push(std::mem::take(&mut segment));
+            }
+            #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
+            segment.extend(
+                bucket
+                    .way()
+                    .map(|(at, value)| ((at - now) as f64 / 1e3, value)),
+            );
+            last = Some(bucket.last.0);
+        }
+        segments.push(segment);
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
+        let edge = (from - now) as f64 / 1e3;
+        segments.retain(|points| points.last().is_some_and(|(at, _)| *at >= edge));
+        segments
+    }
+
+    /// What there is to say of the readings since `from`.
+    pub(super) fn stats(&self, from: Ms, now: Ms) -> Option<Stats> {
+        let tier = self.tier(now - from);
+        let shown = tier.buckets.iter().filter(|b| b.last.0 >= from);
+        let all = shown.copied().reduce(|all, b| Bucket {
+            min: all.min.min(b.min),
+            max: all.max.max(b.max),
+            sum: all.sum + b.sum,
+            count: all.count + b.count,
+            ..all
+        })?;
+        #[allow(clippy::cast_precision_loss, reason = "a mean")]
+        let mean = all.sum / all.count as f64;
+        Some(Stats {
+            min: all.min,
+            mean: mean.clamp(all.min, all.max),
+            max: all.max,
+            count: all.count,
+        })
+    }
+
+    /// The finest buckets that reach far enough.
+    fn tier(&self, span: Ms) -> &Tier {
+        let [fine, middle, coarse] = &self.tiers;
+        [fine, middle]
+            .into_iter()
+            .find(|tier| tier.keep >= span)
+            .unwrap_or(coarse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MINUTE: Ms = 60_000;
+
+    fn series(readings: &[(Ms, f64)]) -> Series {
+        let mut series = Series::new();
+        for (at, value) in readings {
+            series.take(*at, *value, *at);
+        }
+        series
+    }
+
+    fn lengths(segments: &[Vec<Point>]) -> Vec<usize> {
+        segments.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn a_line_is_broken_where_readings_are_missing() {
+        let every_second: Vec<_> = (0..40).filter(|n| !(10..20).contains(n)).collect();
+        let series = series(
+            &every_second
+                .iter()
+                .map(|n| (n * 1000, 1.0))
+                .collect::<Vec<_>>(),
+        );
+        assert_eq!(series.interval(), Some(1000));
+        let segments = series.segments(-20_000, 40_000, &[]);
+        assert_eq!(lengths(&segments), [10, 20]);
+        assert_eq!(segments[0][0], (-40.0, 1.0));
+    }
+
+    #[test]
+    fn a_short_outage_breaks_it_unless_the_readings_came_later() {
+        let mut series = series(&[(0, 1.0), (1000, 2.0), (3000, 4.0), (4000, 5.0)]);
+        let outage = [(1500, 2500)];
+        assert_eq!(lengths(&series.segments(0, 5000, &outage)), [2, 2]);
+        assert_eq!(lengths(&series.segments(0, 5000, &[])), [4]);
+        series.take(2000, 3.0, 5000);
+        let segments = series.segments(0, 5000, &outage);
+        assert_eq!(lengths(&segments), [5]);
+        let values: Vec<_> = segments[0].iter().map(|(_, value)| *value).collect();
+        assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(series.last(), Some((4000, 5.0)));
+    }
+
+    #[test]
+    fn the_window_begins_with_the_line_that_comes_in_from_before_it() {
+        let series = series(&[(0, 1.0), (1000, 2.0), (2000, 3.0)]);
+        let segments = series.segments(1500, 2000, &[]);
+        assert_eq!(segments, [vec![(-1.0, 2.0), (0.0, 3.0)]]);
+        let stats = series.stats(1500, 2000).unwrap();
+        assert_eq!((stats.min.to_bits(), stats.count), (3f64.to_bits(), 1));
+        assert!(series.segments(2500, 3000, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_peak_between_a_thousand_others_is_kept_in_every_window() {
+        let mut series = Series::new();
+        for at in 0..MINUTE {
+            series.take(at, if at == 30_123 { 99.0 } else { 1.0 }, at);
+        }
+        for span in [MINUTE, 5 * MINUTE, 24 * 60 * MINUTE] {
+            let stats = series.stats(MINUTE - span, MINUTE).unwrap();
+            assert_eq!(
+                (stats.max.to_bits(), stats.count),
+                (99f64.to_bits(), 60_000)
+            );
+            let segments = series.segments(MINUTE - span, MINUTE, &[]);
+            assert_eq!(segments.len(), 1, "{span}");
+            assert!(segments[0].iter().any(|(_, value)| *value > 98.0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn memory_is_bounded_and_time_goes_forward(
+            readings in proptest::collection::vec((0i64..200_000, -1e100f64..1e100, 0i64..90_000_000), 1..300)
+        ) {
+            let mut series = Series::new();
+            let mut now = 0;
+            for (later, value, late) in readings {
+                now += later;
+                series.take(now - late, value, now);
+            }
+            for tier in &series.tiers {
+                prop_assert!(i64::try_from(tier.buckets.len()).unwrap() <= tier.keep / tier.width + 3);
+            }
+            for span in [MINUTE, 60 * MINUTE, super::super::window::LONGEST] {
+                let points: Vec<_> = series.segments(now - span, now, &[(now - 5, now)]).concat();
+                prop_assert!(points.is_sorted_by(|(a, _), (b, _)| a <= b));
+                if let Some(stats) = series.stats(now - span, now) {
+                    prop_assert!(stats.min <= stats.mean && stats.mean <= stats.max);
+                }
+            }
+        }
+    }
+}

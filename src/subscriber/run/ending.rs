@@ -1,0 +1,67 @@
+//! How a run has ended: its exit code, and its summary.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use log::{debug, error, warn};
+use serde::Serialize;
+
+use crate::common::event_loop::clock;
+use crate::common::fault::Exit;
+use crate::subscriber::config::Config;
+use crate::subscriber::sink::Counts;
+
+/// What `--summary` prints.
+#[derive(Serialize)]
+struct Summary {
+    received: u64,
+    duplicates: u64,
+    gaps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
+    reconnects: u64,
+    elapsed_s: f64,
+}
+
+/// What the messages themselves say about the run.
+pub(super) fn exit_of(config: &Config, counts: Counts) -> Exit {
+    let failed = counts.failed.unwrap_or_default();
+    if failed > 0 {
+        warn!("--exec: {failed} of {} commands failed", counts.received);
+    }
+    if failed > 0 || (config.gaps && counts.gaps > 0) {
+        return Exit::Data;
+    }
+    Exit::Success
+}
+
+/// Prints the summary.
+pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
+    let elapsed = clock().saturating_duration_since(started);
+    let summary = Summary {
+        received: counts.received,
+        duplicates: counts.duplicates,
+        gaps: counts.gaps,
+        failed: counts.failed,
+        reconnects,
+        elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
+    };
+    let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
+    match io::stdout().write_all(line.as_bytes()) {
+        Ok(()) => Exit::Success,
+        Err(cause) => broken(None, &cause),
+    }
+}
+
+/// What it means that no more can be written. A reader that has seen enough and left is a clean
+/// end: what could not be written has not been acknowledged.
+pub(super) fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
+    if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
+        debug!("standard output was closed");
+        return Exit::Success;
+    }
+    let what = path.map_or("standard output".into(), |path| path.display().to_string());
+    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
+    Exit::Io
+}
