@@ -92,6 +92,10 @@ pub struct SubscriberArgs {
     /// Print retained messages only, and exit 0 at the first other
     #[arg(long, help_heading = "Output")]
     retained_only: bool,
+    /// Keep the retain flag of messages as they are published (MQTT 5), as a bridge needs it
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["no_retained", "retained_only"])]
+    retain_as_published: bool,
+
     /// Draw a live chart of the numbers in the payloads instead of text; q ends it
     #[arg(
         long,
@@ -314,6 +318,7 @@ impl SubscriberArgs {
             timeout: self.timeout,
             outlet,
             session_expiry,
+            retain_as_published: self.retain_as_published,
             gaps: self.gaps,
             state: self.state,
             summary: self.summary,

@@ -57,6 +57,8 @@ pub struct Config {
     pub outlet: Outlet,
     /// How long the broker is to keep the session while away; none for none.
     pub session_expiry: Option<Duration>,
+    /// Whether the broker is to leave the retain flag of live messages as it is.
+    pub retain_as_published: bool,
     /// Whether missing numbers are told, and count.
     pub gaps: bool,
     /// What is remembered from run to run.

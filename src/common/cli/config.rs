@@ -76,6 +76,7 @@ impl ConnectionConfig {
             max_in_flight,
             sequence,
             session_expiry: None,
+            retain_as_published: false,
         }
     }
 

@@ -11,8 +11,10 @@
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
 //! * `receiving` is what a received message is turned into;
 //! * `options` is what Paho is told about a connection;
+//! * `answers` puts Paho's answers into our words;
 //! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing.
 
+mod answers;
 mod call;
 mod cause;
 mod options;
@@ -76,6 +78,8 @@ pub struct Config {
     /// How long the broker is to keep the session after the connection has ended; none for a new
     /// session each time.
     pub session_expiry: Option<Duration>,
+    /// Whether subscriptions ask for the retain flag of live messages as the publisher set it.
+    pub retain_as_published: bool,
 }
 
 /// What the broker said in its CONNACK.

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
-    RetainHandling, ServerResponse, SubscribeOptions, SubscribeToken,
+    RetainHandling, ServerResponse, SubscribeOptionsBuilder, SubscribeToken,
 };
 
+use super::answers::{delivery, subscription};
 use super::receiving::deliver_to;
 use super::worker::Command;
 use super::{Config, Delivery, Listener, Refusal, options, reason};
@@ -75,6 +76,7 @@ pub(super) struct Session {
     disconnecting: bool,
     sequence: bool,
     persistent: bool,
+    retain_as_published: bool,
     max_expiry: Duration,
     v5: bool,
     half_window: usize,
@@ -140,6 +142,7 @@ impl Session {
             disconnecting: false,
             sequence: config.sequence,
             persistent: config.session_expiry.is_some(),
+            retain_as_published: config.retain_as_published,
             max_expiry: config.max_expiry,
             v5,
             half_window: config.max_in_flight / 2,
@@ -232,8 +235,13 @@ impl Session {
     /// with the first of them.
     pub(super) fn subscribe(&mut self, filter: usize, text: String, qos: Qos) {
         let qos = i32::from(qos.level());
-        let token = if self.v5 && self.persistent {
-            let options = SubscribeOptions::with_retain_handling(RetainHandling::SendRetainedOnNew);
+        let token = if self.v5 && (self.persistent || self.retain_as_published) {
+            let mut options = SubscribeOptionsBuilder::default();
+            options.retain_as_published(self.retain_as_published);
+            if self.persistent {
+                options.retain_handling(RetainHandling::SendRetainedOnNew);
+            }
+            let options = options.finalize();
             self.client.subscribe_with_options(text, qos, options, None)
         } else {
             self.client.subscribe(text, qos)
@@ -350,46 +358,4 @@ fn watch(client: &AsyncClient, generation: u64, host: &str, commands: &Sender<Co
 
 fn poll<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(token).poll(&mut Context::from_waker(waker))
-}
-
-/// What a finished delivery means; none if nobody knows.
-fn delivery(result: Result<(), Error>) -> Option<Delivery> {
-    match result {
-        Ok(()) => Some(Delivery::Done),
-        Err(Error::ReasonCode(code, properties)) => {
-            let refusal = reason::refusal(reason::number(code), &properties);
-            Some(if reason::is_transient(refusal.code) {
-                Delivery::NotNow
-            } else {
-                Delivery::Refused(refusal)
-            })
-        }
-        Err(_) => None,
-    }
-}
-
-/// What an answered SUBSCRIBE means; none if the connection ended first.
-fn subscription(result: Result<ServerResponse, Error>) -> Option<Result<u8, Refusal>> {
-    match result {
-        Ok(response) => {
-            let granted = response
-                .subscribe_response()
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(0x80);
-            Some(if granted <= 2 {
-                Ok(granted)
-            } else {
-                Err(reason::refusal(granted, response.properties()))
-            })
-        }
-        Err(Error::ReasonCode(code, properties)) => {
-            Some(Err(reason::refusal(reason::number(code), &properties)))
-        }
-        // MQTT 3.1.1 knows one failure code, 0x80, and Paho makes this of it.
-        Err(Error::Failure) => Some(Err(Refusal {
-            code: 0x80,
-            reason: "no reason given (0x80)".into(),
-        })),
-        Err(_) => None,
-    }
 }

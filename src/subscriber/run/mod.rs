@@ -83,6 +83,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let client = Client::start(
         client::Config {
             session_expiry: config.session_expiry,
+            retain_as_published: config.retain_as_published,
             ..config.connection.client(DEFAULT_WINDOW, false)
         },
         Some(Listener {
