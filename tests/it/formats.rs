@@ -87,16 +87,22 @@ struct Case {
 }
 
 impl Case {
-    fn start(broker: &Broker, qos: &str, flags: &[&str], case: &(&'static str, Masked)) -> Self {
+    /// `own` is for `mosquitto_sub` alone.
+    fn start(
+        broker: &Broker,
+        (qos, count): (&str, usize),
+        (flags, own): (&[&str], &[&str]),
+        case: &(&'static str, Masked),
+    ) -> Self {
         let &(format, masked) = case;
-        let count = (corpus().len() + 1).to_string();
+        let count = count.to_string();
         let words = ["-t", "c/#", "-q", qos, "-C", &count, "-F", format];
         let output = temp_dir();
         let file = |name| File::create(output.path().join(name)).unwrap();
         let zone = "Europe/Berlin";
         let ours = Program::subscriber().to(broker).args(words).args(flags);
         let mut theirs = peer::client("mosquitto_sub", broker);
-        theirs.args(words).args(flags).env("TZ", zone);
+        theirs.args(words).args(flags).args(own).env("TZ", zone);
         theirs.stdin(Stdio::null()).stderr(Stdio::null());
         theirs.stdout(file("theirs"));
         Self {
@@ -140,18 +146,10 @@ fn compare(qos: &str, flags: &[&str], cases: &[(&'static str, Masked)]) {
     let broker = Broker::start();
     let dir = temp_dir();
     publish(&broker, 1, b"kept", &["-t", "c/kept", "-r"], &dir);
-    let start = |case| Case::start(&broker, qos, flags, case);
+    let count = corpus().len() + 1;
+    let start = |case| Case::start(&broker, (qos, count), (flags, &[]), case);
     let running: Vec<_> = cases.iter().map(start).collect();
-    let end = format!(" {qos} c/#");
-    let subscribed = || {
-        let lines = broker.log().all();
-        lines
-            .iter()
-            .filter(|line| line.text.ends_with(&end))
-            .count()
-    };
-    let all = wait_until(SOON, || subscribed() == 2 * cases.len());
-    assert!(all, "{} of {}", subscribed(), 2 * cases.len());
+    wait_for_both(&broker, qos, cases.len());
     for (number, (qos, payload)) in corpus().into_iter().enumerate() {
         publish(
             &broker,
@@ -164,6 +162,20 @@ fn compare(qos: &str, flags: &[&str], cases: &[(&'static str, Masked)]) {
     for case in running {
         case.expect_equal();
     }
+}
+
+/// Waits until both programs of each case have subscribed.
+fn wait_for_both(broker: &Broker, qos: &str, cases: usize) {
+    let end = format!(" {qos} c/#");
+    let subscribed = || {
+        let lines = broker.log().all();
+        lines
+            .iter()
+            .filter(|line| line.text.ends_with(&end))
+            .count()
+    };
+    let all = wait_until(SOON, || subscribed() == 2 * cases);
+    assert!(all, "{} of {}", subscribed(), 2 * cases);
 }
 
 fn publish(broker: &Broker, qos: u8, payload: &[u8], args: &[&str], dir: &TempDir) {
@@ -189,6 +201,7 @@ fn every_escape_is_printed_as_mosquitto_sub_prints_it() {
             ("", Nothing),
             ("%p", Nothing),
             ("%t %q %r %l %p|%%", Nothing),
+            ("%m|%5m|%-5m|%05m", Nothing),
             ("%x|%X", Nothing),
             ("%-p|%-x|%-0X", Nothing),
             ("%3p|%03p|%-3p|%-03p|%.2p|%9.1p|%0p", Nothing),
@@ -232,7 +245,44 @@ fn json_is_printed_as_mosquitto_sub_prints_it() {
         ("%J", Masked::Tst),
         ("a%J|%20j", Masked::Tst),
     ];
-    compare("0", &[], &cases);
+    compare("2", &[], &cases);
+}
+
+#[test]
+fn properties_are_printed_as_mosquitto_sub_prints_them() {
+    let cases = [
+        ("%C|%D|%E|%F|%P|%R|%S|%A", Masked::Digits),
+        (
+            "%9C|%-9C|%.3C|%9E|%-9E|%05E|%3F|%20R|%.2R|%5S",
+            Masked::Digits,
+        ),
+        ("%j", Masked::Tst),
+        ("%J", Masked::Tst),
+    ];
+    let broker = Broker::start();
+    let start = |case| Case::start(&broker, ("1", 2), (&[], &["-V", "mqttv5"]), case);
+    let running: Vec<_> = cases.iter().map(start).collect();
+    wait_for_both(&broker, "1", cases.len());
+    // In the order in which ours prints them: it does not hear of the sender's.
+    for text in ["7", "{\"a\":[1,2.50,\"\u{e9}\"]}"] {
+        let mut client = peer::client("mosquitto_pub", &broker);
+        client.args(["-V", "mqttv5", "-q", "1", "-t", "c/\u{e9}", "-m", text]);
+        for property in [
+            &["payload-format-indicator", "1"][..],
+            &["content-type", "text/\u{e9} \"x\""],
+            &["response-topic", "an/swer"],
+            &["correlation-data", "co\u{1}re"],
+            &["user-property", "seq", "s/1/1769846400000"],
+            &["user-property", "a b", "c:\u{1f600}"],
+            &["message-expiry-interval", "86400"],
+        ] {
+            client.args(["-D", "publish"]).args(property);
+        }
+        assert!(client.status().unwrap().success());
+    }
+    for case in running {
+        case.expect_equal();
+    }
 }
 
 #[test]
