@@ -28,6 +28,26 @@ fn version_and_help_are_data_on_stdout() {
 }
 
 #[test]
+fn the_shell_is_told_of_the_flags_and_so_is_the_manual() {
+    for (program, flag) in [
+        (Program::publisher as fn() -> Program, "--batch-wait"),
+        (Program::subscriber, "--session-expiry"),
+    ] {
+        for words in [
+            &["completions", "bash"][..],
+            &["completions", "zsh"],
+            &["man"],
+        ] {
+            let outcome = program().args(words).run(SOON).expect_code(0);
+            let text = outcome.stdout.text().replace('\\', "");
+            assert!(text.contains(flag), "{words:?}");
+        }
+        let unknown = program().args(["completions", "csh"]).run(SOON);
+        unknown.expect_fault(64, &["csh", "bash"]);
+    }
+}
+
+#[test]
 fn the_other_names_of_flags_work() {
     let broker = Broker::start();
     let port = broker.port().to_string();

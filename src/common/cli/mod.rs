@@ -10,6 +10,7 @@ pub mod args;
 pub mod config;
 pub mod doctor;
 mod layers;
+mod pages;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -36,7 +37,7 @@ pub fn main<T: Parser>(
         Ok(Parsed::Run(args)) => run(args),
         Ok(Parsed::Show(text)) => {
             // A reader that has seen enough is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
+            let _ = io::stdout().write_all(&text);
             Ok(Exit::Success)
         }
         Err(fault) => Err(fault.into()),
@@ -60,8 +61,8 @@ pub fn main<T: Parser>(
 enum Parsed<T> {
     /// Flags to run with.
     Run(T),
-    /// Help or version, for standard output.
-    Show(String),
+    /// Help, version or another page, for standard output.
+    Show(Vec<u8>),
 }
 
 /// Parses a command line. clap's errors, which span lines, become one.
@@ -73,7 +74,7 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
         client::library_version(),
         transport::library_version()
     );
-    let mut command = T::command().version(version);
+    let mut command = pages::added_to(T::command().version(version));
     let layered = layers::apply(&command, args.into_iter().collect(), std::env::vars_os())?;
     for note in layered.notes {
         // Without standard error nobody reads it.
@@ -81,11 +82,16 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
     }
     let parsed = command
         .try_get_matches_from_mut(layered.args)
-        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+        .and_then(|mut matches| {
+            if let Some(text) = pages::asked_for(&command, &matches)? {
+                return Ok(Parsed::Show(text));
+            }
+            T::from_arg_matches_mut(&mut matches).map(Parsed::Run)
+        });
     match parsed {
-        Ok(parsed) => Ok(Parsed::Run(parsed)),
+        Ok(parsed) => Ok(parsed),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            Ok(Parsed::Show(e.render().to_string()))
+            Ok(Parsed::Show(e.render().to_string().into_bytes()))
         }
         Err(e) => {
             let mut why = flatten(&e.render().to_string());
