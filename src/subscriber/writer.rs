@@ -15,7 +15,7 @@ use crate::common::flow::Backlog;
 
 /// While messages pour in, how long to wait for one more before writing, and for how long in all,
 /// and how many bytes are enough: one write for many costs a fraction.
-const GATHER_PAUSE: Duration = Duration::from_micros(100);
+const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const GATHER: Duration = Duration::from_millis(2);
 const ENOUGH: usize = 64 << 10;
 

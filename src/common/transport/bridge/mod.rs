@@ -27,7 +27,7 @@ use wire::{PIECE, Piece};
 
 /// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
 /// more: what has come by then costs each of those it passes hardly more than a single one would.
-const PAUSE: Duration = Duration::from_micros(250);
+const PAUSE: Duration = Duration::from_micros(500);
 const POURING: Duration = Duration::from_millis(1);
 
 /// How a connection came to its end.
