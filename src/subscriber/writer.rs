@@ -26,6 +26,8 @@ struct Pending {
     /// Where each message ends in them.
     ends: Vec<usize>,
     done: Done,
+    /// The last message in them is not complete.
+    open: bool,
     reopen: bool,
     /// Nothing more will come.
     closed: bool,
@@ -40,6 +42,12 @@ struct Pending {
 impl Pending {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.done.is_empty() && !self.reopen
+    }
+
+    /// Whether it can be taken: what is written before its message is complete could not be
+    /// acknowledged with it.
+    fn is_due(&self) -> bool {
+        !self.is_empty() && !self.open
     }
 }
 
@@ -100,6 +108,7 @@ impl Writer {
     /// Adds a reading. `render` appends it.
     pub fn write<T>(&self, render: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut pending = self.shared.lock();
+        pending.open = true;
         let before = pending.bytes.len();
         let remark = render(&mut pending.bytes);
         let end = pending.bytes.len();
@@ -112,6 +121,7 @@ impl Writer {
     pub fn end(&self, done: Done) {
         let mut pending = self.shared.lock();
         pending.done.append(done);
+        pending.open = false;
         let asleep = std::mem::take(&mut pending.asleep);
         drop(pending);
         if asleep {
@@ -166,24 +176,23 @@ impl Work {
     fn next(&self, spare: Pending, last: Instant) -> Option<Pending> {
         let mut pending = self.shared.lock();
         pending.busy = false;
-        while pending.is_empty() {
-            self.shared.idle.notify_all();
-            if pending.closed {
-                return None;
-            }
-            pending.asleep = true;
-            pending = self
-                .shared
-                .ready
-                .wait(pending)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
         let mut seen = 0;
-        while pending.bytes.len() > seen
-            && pending.bytes.len() < ENOUGH
-            && !pending.closed
-            && clock().saturating_duration_since(last) < GATHER
-        {
+        loop {
+            while !pending.is_due() {
+                if pending.is_empty() {
+                    self.shared.idle.notify_all();
+                    if pending.closed {
+                        return None;
+                    }
+                }
+                pending.asleep = true;
+                let woken = self.shared.ready.wait(pending);
+                pending = woken.unwrap_or_else(PoisonError::into_inner);
+            }
+            let enough = pending.bytes.len() <= seen || pending.bytes.len() >= ENOUGH;
+            if enough || pending.closed || clock().saturating_duration_since(last) >= GATHER {
+                break;
+            }
             seen = pending.bytes.len();
             drop(pending);
             std::thread::park_timeout(GATHER_PAUSE);
