@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::destination::Destination;
-use super::sink::{Done, Finish, Notice};
+use super::sink::{Broken, Done, Finish, Notice};
 use crate::common::event_loop::clock;
 use crate::common::flow::Backlog;
 
@@ -157,7 +157,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self) -> io::Result<()> {
+    fn run(mut self) -> Result<(), Broken> {
         let mut spare = Pending::default();
         let mut last = clock();
         loop {
@@ -211,12 +211,13 @@ impl Work {
     }
 
     /// Writes; none if that is the end.
-    fn write(&mut self, mut batch: Pending) -> io::Result<Option<Pending>> {
+    fn write(&mut self, mut batch: Pending) -> Result<Option<Pending>, Broken> {
         if batch.reopen {
+            self.destination.reopen().map_err(Broken::Opening)?;
             debug!("{}: opened anew", self.destination);
-            self.destination.reopen()?;
         }
-        self.destination.write(&batch.bytes, &batch.ends)?;
+        let written = self.destination.write(&batch.bytes, &batch.ends);
+        written.map_err(Broken::Output)?;
         if !self.finish.finish(std::mem::take(&mut batch.done)) {
             return Ok(None);
         }

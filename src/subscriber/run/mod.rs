@@ -4,17 +4,16 @@
 //! The loop never deals with messages and never calls Paho, so neither a blocked reader nor a
 //! silent name server keeps it from ending.
 
+mod ending;
 mod start;
 
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::{debug, error, info, warn};
-use serde::Serialize;
 
 use crate::common::client::{self, Client, Listener, Refusal};
 use crate::common::connection::Run;
@@ -26,9 +25,10 @@ use crate::common::pattern::Patterns;
 use crate::common::signals;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::session::{Resumption, Session};
-use crate::subscriber::sink::{Counts, Notice};
+use crate::subscriber::sink::{Broken, Notice};
 use crate::subscriber::state::State;
 use crate::subscriber::subscriptions::{Due, Subscriptions};
+use ending::{summarise, told};
 
 /// Everything the loop hears.
 #[derive(Debug)]
@@ -43,18 +43,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long what has been received may take to be dealt with in the end.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What `--summary` prints.
-#[derive(Serialize)]
-struct Summary {
-    received: u64,
-    duplicates: u64,
-    gaps: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<u64>,
-    reconnects: u64,
-    elapsed_s: f64,
-}
 
 /// Receives until the work is done, and says how it went.
 ///
@@ -124,35 +112,6 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 
 /// The subscriber sends nothing that fills a window.
 const DEFAULT_WINDOW: usize = 100;
-
-fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
-    let elapsed = clock().saturating_duration_since(started);
-    let summary = Summary {
-        received: counts.received,
-        duplicates: counts.duplicates,
-        gaps: counts.gaps,
-        failed: counts.failed,
-        reconnects,
-        elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
-    };
-    let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
-    match io::stdout().write_all(line.as_bytes()) {
-        Ok(()) => Exit::Success,
-        Err(cause) => broken(None, &cause),
-    }
-}
-
-/// What it means that no more can be written. A reader that has seen enough and left is a clean
-/// end: what could not be written has not been acknowledged.
-fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
-    if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
-        debug!("standard output was closed");
-        return Exit::Success;
-    }
-    let what = path.map_or("standard output".into(), |path| path.display().to_string());
-    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
-    Exit::Io
-}
 
 struct Subscriber<'a> {
     config: &'a Config,
@@ -262,14 +221,7 @@ impl<'a> Subscriber<'a> {
                 self.apply(change, now);
             }
             Event::Sink(Notice::Done) | Event::Stop => self.end(Exit::Success),
-            Event::Sink(Notice::Broken(cause)) => {
-                let path = match &self.config.outlet {
-                    Wish::File(file, _) => Some(file.path.as_path()),
-                    Wish::Command { .. } => self.config.state.as_deref(),
-                    Wish::Stdout(_) => None,
-                };
-                self.end(broken(path, &cause));
-            }
+            Event::Sink(Notice::Broken(broken)) => self.end(told(self.config, &broken)),
         }
     }
 
@@ -329,7 +281,7 @@ impl<'a> Subscriber<'a> {
             && let Some(state) = &self.state
             && let Err(cause) = lock(state).begin_session(&self.session_name, &self.config.filters)
         {
-            self.exit = Some(broken(self.config.state.as_deref(), &cause));
+            self.exit = Some(told(self.config, &Broken::State(cause)));
         }
     }
 

@@ -1,0 +1,73 @@
+//! How a run ends: the summary, and what is said when no more can be dealt with.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use log::{debug, error};
+use serde::Serialize;
+
+use super::start::unopened;
+use crate::common::event_loop::clock;
+use crate::common::fault::Exit;
+use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::sink::{Broken, Counts};
+
+/// What `--summary` prints.
+#[derive(Serialize)]
+struct Summary {
+    received: u64,
+    duplicates: u64,
+    gaps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
+    reconnects: u64,
+    elapsed_s: f64,
+}
+
+/// Prints the summary.
+pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
+    let elapsed = clock().saturating_duration_since(started);
+    let summary = Summary {
+        received: counts.received,
+        duplicates: counts.duplicates,
+        gaps: counts.gaps,
+        failed: counts.failed,
+        reconnects,
+        elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
+    };
+    let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
+    match io::stdout().write_all(line.as_bytes()) {
+        Ok(()) => Exit::Success,
+        Err(cause) => broken(None, &cause),
+    }
+}
+
+/// What it means that no more can be written. A reader that has seen enough and left is a clean
+/// end: what could not be written has not been acknowledged.
+fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
+    if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
+        debug!("standard output was closed");
+        return Exit::Success;
+    }
+    let what = path.map_or("standard output".into(), |path| path.display().to_string());
+    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
+    Exit::Io
+}
+
+/// Says what went wrong, and what it comes to.
+pub(super) fn told(config: &Config, what: &Broken) -> Exit {
+    let file = match &config.outlet {
+        Wish::File(file, _) => Some(file.path.as_path()),
+        Wish::Stdout(_) | Wish::Command { .. } => None,
+    };
+    match (what, file) {
+        (Broken::State(cause), _) => broken(config.state.as_deref(), cause),
+        (Broken::Opening(cause), Some(file)) => {
+            let fault = unopened(file, cause);
+            error!("{fault}");
+            fault.exit
+        }
+        (Broken::Output(cause) | Broken::Opening(cause), _) => broken(file, cause),
+    }
+}
