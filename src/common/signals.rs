@@ -54,8 +54,11 @@ pub fn survive_file_size_limit() {
     let _ = signals.thread_block();
 }
 
-/// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
-/// the process. With `hang_up`, SIGHUP calls that and ends nothing.
+/// What is to be done when something happens.
+pub type Call = Box<dyn Fn() + Send>;
+
+/// Calls `stop` at the first signal; at a second one, or `patience` after the first, calls
+/// `leave` and ends the process. With `hang_up`, SIGHUP calls that and ends nothing.
 ///
 /// # Errors
 ///
@@ -63,7 +66,8 @@ pub fn survive_file_size_limit() {
 pub fn watch(
     patience: Duration,
     stop: impl Fn() + Send + 'static,
-    hang_up: Option<Box<dyn Fn() + Send>>,
+    hang_up: Option<Call>,
+    leave: Option<Call>,
 ) -> io::Result<ExitNow> {
     let exit = ExitNow(Arc::new(AtomicU8::new(Exit::Success.code())));
     let stopping = Arc::new(Stopping {
@@ -71,6 +75,7 @@ pub fn watch(
         code: exit.clone(),
         again: Mutex::default(),
         stop: Mutex::new(Box::new(stop)),
+        leave: Mutex::new(leave),
     });
     let mut wanted = vec![SIGTERM];
     if hang_up.is_some() || !ignores_hang_up() {
@@ -106,7 +111,8 @@ struct Stopping {
     code: ExitNow,
     /// Who waits for a second signal, once there was a first.
     again: Mutex<Option<mpsc::Sender<()>>>,
-    stop: Mutex<Box<dyn Fn() + Send>>,
+    stop: Mutex<Call>,
+    leave: Mutex<Option<Call>>,
 }
 
 impl Stopping {
@@ -120,6 +126,8 @@ impl Stopping {
         *second = Some(again);
         let code = self.code.clone();
         let patience = self.patience;
+        let leave = self.leave.lock();
+        let leave = leave.unwrap_or_else(PoisonError::into_inner).take();
         let guard = std::thread::Builder::new()
             .name("stop-timeout".into())
             .spawn(move || {
@@ -134,6 +142,9 @@ impl Stopping {
                     error!("ended at once by {why}: what was not delivered waits in the queue");
                 } else if code != Exit::Success.code() {
                     error!("ended at once by {why}: what was not delivered is lost");
+                }
+                if let Some(leave) = leave {
+                    leave();
                 }
                 std::process::exit(i32::from(code));
             });

@@ -232,6 +232,11 @@ impl Sink {
         self.outlet.reopen();
     }
 
+    /// The process ends now: no command is left behind.
+    pub fn abandon(&self) {
+        self.outlet.abandon();
+    }
+
     /// Takes no more messages, waits until those that are here have been dealt with, for as long
     /// as `patience` at most, and says what was received.
     pub fn close(&self, patience: Duration) -> Counts {

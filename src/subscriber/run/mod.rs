@@ -25,7 +25,7 @@ use crate::common::pattern::Patterns;
 use crate::common::signals;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::session::{Resumption, Session};
-use crate::subscriber::sink::{Broken, Notice};
+use crate::subscriber::sink::{Broken, Notice, Sink};
 use crate::subscriber::state::State;
 use crate::subscriber::subscriptions::{Due, Subscriptions};
 use ending::{summarise, told};
@@ -58,15 +58,15 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let backlog = Arc::new(Backlog::default());
     let sink = Arc::new(start::start(config, state.clone(), &backlog, &events)?);
     let stop = events.clone();
-    let hang_up: Option<Box<dyn Fn() + Send>> = match &config.outlet {
-        Wish::File(..) => {
-            let sink = Arc::clone(&sink);
-            Some(Box::new(move || sink.reopen()))
-        }
-        _ => None,
+    let at_sink = |call: fn(&Sink)| -> signals::Call {
+        let sink = Arc::clone(&sink);
+        Box::new(move || call(&sink))
     };
-    let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop), hang_up)
-        .context("signals cannot be handled")?;
+    let hang_up = matches!(config.outlet, Wish::File(..)).then(|| at_sink(Sink::reopen));
+    let leave = Some(at_sink(Sink::abandon));
+    let stop = move || send(&stop, Event::Stop);
+    let exit_now =
+        signals::watch(STOP_TIMEOUT, stop, hang_up, leave).context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     let to_sink = Arc::clone(&sink);
     let to_loop = events;
