@@ -81,8 +81,11 @@ pub fn survive_file_size_limit() {
     let _ = signals.thread_block();
 }
 
-/// Calls `stop` at the first signal; at a second one, or `patience` after the first, ends
-/// the process. With `hang_up`, SIGHUP calls that and ends nothing.
+/// What is to be done when something happens.
+pub type Call = Box<dyn Fn() + Send>;
+
+/// Calls `stop` at the first signal; at a second one, or `patience` after the first, calls
+/// `last` and ends the process. With `hang_up`, SIGHUP calls that and ends nothing.
 ///
 /// # Errors
 ///
@@ -90,7 +93,8 @@ pub fn survive_file_size_limit() {
 pub fn watch(
     patience: Duration,
     stop: impl Fn() + Send + 'static,
-    hang_up: Option<Box<dyn Fn() + Send>>,
+    hang_up: Option<Call>,
+    last: Option<Call>,
 ) -> io::Result<ExitNow> {
     let exit = ExitNow(Arc::new(AtomicU8::new(Exit::Success.code())));
     let stopping = Arc::new(Stopping {
@@ -98,6 +102,7 @@ pub fn watch(
         code: exit.clone(),
         again: Mutex::default(),
         stop: Mutex::new(Box::new(stop)),
+        last: Mutex::new(last),
     });
     let mut wanted = vec![SIGTERM];
     if hang_up.is_some() || !ignores_hang_up() {
@@ -133,7 +138,8 @@ struct Stopping {
     code: ExitNow,
     /// Who waits for a second signal, once there was a first.
     again: Mutex<Option<mpsc::Sender<()>>>,
-    stop: Mutex<Box<dyn Fn() + Send>>,
+    stop: Mutex<Call>,
+    last: Mutex<Option<Call>>,
 }
 
 impl Stopping {
@@ -147,6 +153,8 @@ impl Stopping {
         *second = Some(again);
         let code = self.code.clone();
         let patience = self.patience;
+        let last = self.last.lock();
+        let last = last.unwrap_or_else(PoisonError::into_inner).take();
         let guard = std::thread::Builder::new()
             .name("stop-timeout".into())
             .spawn(move || {
@@ -161,6 +169,9 @@ impl Stopping {
                     error!("ended at once by {why}: what was not delivered waits in the queue");
                 } else if code != Exit::Success.code() {
                     error!("ended at once by {why}: what was not delivered is lost");
+                }
+                if let Some(last) = last {
+                    last();
                 }
                 leave(i32::from(code));
             });

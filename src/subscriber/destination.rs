@@ -58,7 +58,7 @@ impl Destination {
     /// The operating system's.
     pub fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         match self {
-            Self::Stdout(out) => write_all(out, bytes),
+            Self::Stdout(out) => write_all(out, bytes, &mut 0),
             Self::File(file) => file.write(bytes, ends),
         }
     }
@@ -73,12 +73,15 @@ impl fmt::Display for Destination {
     }
 }
 
-/// As `write_all`, but patient with a descriptor that somebody has made non-blocking.
-fn write_all(out: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match out.write(bytes) {
+/// As `write_all`, but patient with a descriptor that somebody has made non-blocking. Counts in
+/// `written` what was written, if it ends with an error too.
+fn write_all(out: &mut File, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+    while let Some(rest) = bytes.get(*written..)
+        && !rest.is_empty()
+    {
+        match out.write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Ok(count) => *written += count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let mut room = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
@@ -98,7 +101,7 @@ pub struct OutputFile {
     /// Whether each message ends in a newline.
     lines: bool,
     file: File,
-    /// What it holds, in bytes; 0 for what is no regular file.
+    /// What it holds, in bytes, as far as we know; without a meaning for what is no regular file.
     size: u64,
     regular: bool,
 }
@@ -134,6 +137,10 @@ impl OutputFile {
     }
 
     fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
+        if self.regular {
+            // Others may append to it too, or empty it.
+            self.size = self.file.metadata()?.len();
+        }
         let Some(rotation) = self.rotation.filter(|_| self.regular) else {
             return self.append(bytes);
         };
@@ -153,19 +160,20 @@ impl OutputFile {
 
     /// Appends all or, as far as that can be had, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match write_all(&mut self.file, bytes) {
-            Ok(()) => {
-                self.size += bytes.len() as u64;
-                Ok(())
+        let mut written = 0;
+        let done = write_all(&mut self.file, bytes, &mut written);
+        let grown = self.size + written as u64;
+        if done.is_err() && self.regular {
+            // Half a message helps nobody; that it could not be written is told anyhow. What
+            // somebody else has written meanwhile is not ours to cut off.
+            let ours = self.file.metadata().is_ok_and(|data| data.len() == grown);
+            if ours {
+                let _ = self.file.set_len(self.size);
             }
-            Err(error) => {
-                if self.regular {
-                    // Half a message helps nobody; that it could not be written is told anyhow.
-                    let _ = self.file.set_len(self.size);
-                }
-                Err(error)
-            }
+        } else {
+            self.size = grown;
         }
+        done
     }
 
     /// `FILE` becomes `FILE.1`, that `FILE.2`, and so on; the oldest goes.

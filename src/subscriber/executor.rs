@@ -39,6 +39,10 @@ struct Running {
     killed: bool,
 }
 
+/// How long to wait, in the end, for somebody who looks at the books.
+const GLANCES: u32 = 50;
+const GLANCE: Duration = Duration::from_millis(1);
+
 #[derive(Default)]
 struct State {
     jobs: VecDeque<(u64, Job)>,
@@ -46,6 +50,8 @@ struct State {
     /// The number of the first of them.
     first: u64,
     running: BTreeMap<usize, Running>,
+    /// Jobs that have left the queue and are not in the books yet.
+    in_hand: usize,
     failed: u64,
     /// No further job is started.
     closed: bool,
@@ -57,7 +63,7 @@ struct Shared {
     state: Mutex<State>,
     /// There is a job, or none is to come.
     work: Condvar,
-    /// A command has been started or has ended.
+    /// A command has been started or has ended, or none is to be started any more.
     change: Condvar,
     command: Command,
     backlog: Arc<Backlog>,
@@ -157,14 +163,14 @@ impl Executor {
         let mut state = self.0.lock();
         state.closed = true;
         self.0.work.notify_all();
+        self.0.change.notify_all();
+        // Until the last is in the books: what has ended is to be acknowledged.
         let (mut state, _) = self
             .0
             .change
-            .wait_timeout_while(state, patience, |state| !state.running.is_empty())
+            .wait_timeout_while(state, patience, |state| state.in_hand > 0)
             .unwrap_or_else(PoisonError::into_inner);
-        for running in state.running.values_mut() {
-            running.kill();
-        }
+        state.kill_all();
         if !state.jobs.is_empty() {
             warn!(
                 "--exec: {} messages were not given to the command",
@@ -172,9 +178,27 @@ impl Executor {
             );
         }
     }
+
+    /// Ends the commands that run, because the process ends now. Waits for nobody who is stuck.
+    pub fn abandon(&self) {
+        for _ in 0..GLANCES {
+            if let Ok(mut state) = self.0.state.try_lock() {
+                state.closed = true;
+                state.kill_all();
+                return;
+            }
+            std::thread::park_timeout(GLANCE);
+        }
+    }
 }
 
 impl State {
+    fn kill_all(&mut self) {
+        for running in self.running.values_mut() {
+            running.kill();
+        }
+    }
+
     /// Finishes the messages whose turn it is.
     fn settle(&mut self) {
         while let Some(entry) = self.entries.front_mut()
@@ -213,11 +237,14 @@ impl Shared {
     fn work(&self, slot: usize) {
         while let Some((number, job)) = self.next() {
             let outcome = self.run(slot, &job);
+            let mut state = self.lock();
+            state.in_hand -= 1;
+            // Without an end of its own it stays unacknowledged: the run is ending.
             let Some(outcome) = outcome else {
-                // The run is ending: it stays unacknowledged.
+                drop(state);
+                self.change.notify_all();
                 return;
             };
-            let mut state = self.lock();
             if let Outcome::Failed(why) = outcome {
                 state.failed += 1;
                 warn!("{}", self.command.failure(&job, &why));
@@ -243,10 +270,11 @@ impl Shared {
             .wait_while(state, |state| state.jobs.is_empty() && !state.closed)
             .unwrap_or_else(PoisonError::into_inner);
         if state.closed {
-            None
-        } else {
-            state.jobs.pop_front()
+            return None;
         }
+        let job = state.jobs.pop_front();
+        state.in_hand += usize::from(job.is_some());
+        job
     }
 
     /// Runs the command on a reading, in the end; none if the run ends before.
@@ -280,7 +308,7 @@ impl Shared {
             }
             // It has not been dealt with: nothing is acknowledged before it has.
             let _ = self
-                .work
+                .change
                 .wait_timeout_while(state, AGAIN, |state| !state.closed)
                 .unwrap_or_else(PoisonError::into_inner);
         };

@@ -108,6 +108,13 @@ impl Outlet {
         }
     }
 
+    /// The process ends now.
+    pub fn abandon(&self) {
+        if let Self::Executor(executor) = self {
+            executor.abandon();
+        }
+    }
+
     /// Commands that failed.
     #[must_use]
     pub fn failed(&self) -> Option<u64> {

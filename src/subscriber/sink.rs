@@ -25,8 +25,19 @@ use crate::common::message::{Received, SeqProperty};
 pub enum Notice {
     /// All messages that were wanted have been dealt with.
     Done,
-    /// No more can be written.
-    Broken(io::Error),
+    /// No more can be dealt with.
+    Broken(Broken),
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum Broken {
+    /// The output cannot be written.
+    Output(io::Error),
+    /// It was to be opened anew, and cannot be.
+    Opening(io::Error),
+    /// The state cannot be.
+    State(io::Error),
 }
 
 /// What has been dealt with, or is to be.
@@ -100,8 +111,8 @@ impl Finish {
     pub fn finish(&mut self, done: Done) -> bool {
         if let Some(state) = &self.state {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(broken) = state.record(&done.numbers) {
-                (self.notify)(Notice::Broken(broken));
+            if let Err(cause) = state.record(&done.numbers) {
+                (self.notify)(Notice::Broken(Broken::State(cause)));
                 return false;
             }
         }
@@ -228,6 +239,11 @@ impl Sink {
     /// The outlet, to be opened anew.
     pub fn reopen(&self) {
         self.outlet.reopen();
+    }
+
+    /// The process ends now: no command is left behind.
+    pub fn abandon(&self) {
+        self.outlet.abandon();
     }
 
     /// Takes no more messages, waits until those that are here have been dealt with, for as long

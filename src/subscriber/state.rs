@@ -131,22 +131,26 @@ impl State {
 
 fn open(path: &Path) -> Result<State, String> {
     let connection = Connection::open(path).map_err(|e| remedy(&e))?;
-    prepare(&connection).map_err(|e| remedy(&e))?;
+    lock(&connection).map_err(|e| remedy(&e))?;
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let application = number("application_id").map_err(|e| remedy(&e))?;
     let version = number("user_version").map_err(|e| remedy(&e))?;
     let empty: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|e| remedy(&e))?;
-    match (application, version, empty) {
-        (0, 0, 0) => create(&connection).map_err(|e| remedy(&e))?,
-        (APPLICATION, VERSION, _) => {}
+    let new = match (application, version, empty) {
+        (0, 0, 0) => true,
+        (APPLICATION, VERSION, _) => false,
         (APPLICATION, ..) => {
             return Err(
                 "was made by a newer version of subscriber; use that, or another file".into(),
             );
         }
         _ => return Err("is no state of a subscriber; --state needs a file of its own".into()),
+    };
+    prepare(&connection).map_err(|e| remedy(&e))?;
+    if new {
+        create(&connection).map_err(|e| remedy(&e))?;
     }
     let streams = load(&connection).map_err(|e| remedy(&e))?;
     let touched = connection
@@ -161,13 +165,17 @@ fn open(path: &Path) -> Result<State, String> {
     })
 }
 
-/// One subscriber a file: it holds the lock until it ends.
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+/// One subscriber a file: it holds the lock until it ends. Changes nothing: it may be a stranger's.
+fn lock(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")
+}
+
+/// Our own file, or a new one.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {

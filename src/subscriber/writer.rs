@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::destination::Destination;
-use super::sink::{Done, Finish, Notice};
+use super::sink::{Broken, Done, Finish, Notice};
 use crate::common::event_loop::clock;
 use crate::common::flow::Backlog;
 
@@ -26,6 +26,8 @@ struct Pending {
     /// Where each message ends in them.
     ends: Vec<usize>,
     done: Done,
+    /// The last message in them is not complete.
+    open: bool,
     reopen: bool,
     /// Nothing more will come.
     closed: bool,
@@ -40,6 +42,12 @@ struct Pending {
 impl Pending {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.done.is_empty() && !self.reopen
+    }
+
+    /// Whether it can be taken: what is written before its message is complete could not be
+    /// acknowledged with it.
+    fn is_due(&self) -> bool {
+        !self.is_empty() && !self.open
     }
 }
 
@@ -100,6 +108,7 @@ impl Writer {
     /// Adds a reading. `render` appends it.
     pub fn write<T>(&self, render: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut pending = self.shared.lock();
+        pending.open = true;
         let before = pending.bytes.len();
         let remark = render(&mut pending.bytes);
         let end = pending.bytes.len();
@@ -112,6 +121,7 @@ impl Writer {
     pub fn end(&self, done: Done) {
         let mut pending = self.shared.lock();
         pending.done.append(done);
+        pending.open = false;
         let asleep = std::mem::take(&mut pending.asleep);
         drop(pending);
         if asleep {
@@ -147,7 +157,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self) -> io::Result<()> {
+    fn run(mut self) -> Result<(), Broken> {
         let mut spare = Pending::default();
         let mut last = clock();
         loop {
@@ -166,24 +176,23 @@ impl Work {
     fn next(&self, spare: Pending, last: Instant) -> Option<Pending> {
         let mut pending = self.shared.lock();
         pending.busy = false;
-        while pending.is_empty() {
-            self.shared.idle.notify_all();
-            if pending.closed {
-                return None;
-            }
-            pending.asleep = true;
-            pending = self
-                .shared
-                .ready
-                .wait(pending)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
         let mut seen = 0;
-        while pending.bytes.len() > seen
-            && pending.bytes.len() < ENOUGH
-            && !pending.closed
-            && clock().saturating_duration_since(last) < GATHER
-        {
+        loop {
+            while !pending.is_due() {
+                if pending.is_empty() {
+                    self.shared.idle.notify_all();
+                    if pending.closed {
+                        return None;
+                    }
+                }
+                pending.asleep = true;
+                let woken = self.shared.ready.wait(pending);
+                pending = woken.unwrap_or_else(PoisonError::into_inner);
+            }
+            let enough = pending.bytes.len() <= seen || pending.bytes.len() >= ENOUGH;
+            if enough || pending.closed || clock().saturating_duration_since(last) >= GATHER {
+                break;
+            }
             seen = pending.bytes.len();
             drop(pending);
             std::thread::park_timeout(GATHER_PAUSE);
@@ -202,12 +211,13 @@ impl Work {
     }
 
     /// Writes; none if that is the end.
-    fn write(&mut self, mut batch: Pending) -> io::Result<Option<Pending>> {
+    fn write(&mut self, mut batch: Pending) -> Result<Option<Pending>, Broken> {
         if batch.reopen {
+            self.destination.reopen().map_err(Broken::Opening)?;
             debug!("{}: opened anew", self.destination);
-            self.destination.reopen()?;
         }
-        self.destination.write(&batch.bytes, &batch.ends)?;
+        let written = self.destination.write(&batch.bytes, &batch.ends);
+        written.map_err(Broken::Output)?;
         if !self.finish.finish(std::mem::take(&mut batch.done)) {
             return Ok(None);
         }

@@ -14,6 +14,8 @@ pub const PUBREL: u8 = 6;
 pub const PINGREQ: u8 = 12;
 /// Yes.
 pub const PINGRESP: u8 = 13;
+/// Goodbye.
+pub const DISCONNECT: u8 = 14;
 
 /// A whole PINGRESP.
 pub const PINGRESP_PACKET: [u8; 2] = [PINGRESP << 4, 0];

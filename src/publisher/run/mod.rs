@@ -57,8 +57,13 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let opening = Opening::new(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
-    let exit_now = signals::watch(config.stop_timeout, move || send(&stop, Event::Stop), None)
-        .context("signals cannot be handled")?;
+    let exit_now = signals::watch(
+        config.stop_timeout,
+        move || send(&stop, Event::Stop),
+        None,
+        None,
+    )
+    .context("signals cannot be handled")?;
     if let Some(deadline) = config.deadline {
         signals::end_at_latest(deadline + GRACE, exit_now.clone()).context("no more threads")?;
     }

@@ -1,4 +1,4 @@
-//! How a run has ended: its exit code, and its summary.
+//! How a run ends: the summary, and what is said when no more can be dealt with.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -7,10 +7,11 @@ use std::time::Instant;
 use log::{debug, error, warn};
 use serde::Serialize;
 
+use super::start::unopened;
 use crate::common::event_loop::clock;
 use crate::common::fault::Exit;
-use crate::subscriber::config::Config;
-use crate::subscriber::sink::Counts;
+use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::sink::{Broken, Counts};
 
 /// What `--summary` prints.
 #[derive(Serialize)]
@@ -64,4 +65,21 @@ pub(super) fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
     let what = path.map_or("standard output".into(), |path| path.display().to_string());
     error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
     Exit::Io
+}
+
+/// Says what went wrong, and what it comes to.
+pub(super) fn told(config: &Config, what: &Broken) -> Exit {
+    let file = match &config.outlet {
+        Wish::File(file, _) => Some(file.path.as_path()),
+        Wish::Stdout(_) | Wish::Chart(_) | Wish::Command { .. } => None,
+    };
+    match (what, file) {
+        (Broken::State(cause), _) => broken(config.state.as_deref(), cause),
+        (Broken::Opening(cause), Some(file)) => {
+            let fault = unopened(file, cause);
+            error!("{fault}");
+            fault.exit
+        }
+        (Broken::Output(cause) | Broken::Opening(cause), _) => broken(file, cause),
+    }
 }

@@ -27,9 +27,10 @@ use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::plot::model::Chart;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::{Resumption, Session};
-use crate::subscriber::sink::Notice;
+use crate::subscriber::sink::{Broken, Notice, Sink};
 use crate::subscriber::state::State;
 use crate::subscriber::subscriptions::{Due, Subscriptions};
+use ending::{broken, exit_of, summarise, told};
 
 /// Everything the loop hears.
 #[derive(Debug)]
@@ -63,15 +64,15 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let sink = start::start(config, state.clone(), &backlog, &events, &chart)?;
     let sink = Arc::new(sink);
     let stop = events.clone();
-    let hang_up: Option<Box<dyn Fn() + Send>> = match &config.outlet {
-        Wish::File(..) => {
-            let sink = Arc::clone(&sink);
-            Some(Box::new(move || sink.reopen()))
-        }
-        _ => None,
+    let at_sink = |call: fn(&Sink)| -> signals::Call {
+        let sink = Arc::clone(&sink);
+        Box::new(move || call(&sink))
     };
-    let exit_now = signals::watch(STOP_TIMEOUT, move || send(&stop, Event::Stop), hang_up)
-        .context("signals cannot be handled")?;
+    let hang_up = matches!(config.outlet, Wish::File(..)).then(|| at_sink(Sink::reopen));
+    let leave = Some(at_sink(Sink::abandon));
+    let stop = move || send(&stop, Event::Stop);
+    let exit_now =
+        signals::watch(STOP_TIMEOUT, stop, hang_up, leave).context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     // Its keys raise signals: not before they are handled.
     let mut screen = match &config.outlet {
@@ -100,7 +101,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
             let connection = subscriber.link.connection();
             lock(&chart).follow(connection, clock());
             if let Err(cause) = screen.tick(clock()) {
-                subscriber.end(ending::broken(None, &cause));
+                subscriber.end(broken(None, &cause));
                 break;
             }
         }
@@ -116,9 +117,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let counts = sink.close(PATIENCE);
     let (mut exit, reconnects) = subscriber.finish(&inbox);
-    exit = exit.or_worse(ending::exit_of(config, counts));
+    exit = exit.or_worse(exit_of(config, counts));
     if config.summary {
-        exit = exit.or_worse(ending::summarise(counts, reconnects, started));
+        exit = exit.or_worse(summarise(counts, reconnects, started));
     }
     Ok(exit)
 }
@@ -238,14 +239,7 @@ impl<'a> Subscriber<'a> {
                 self.apply(change, now);
             }
             Event::Sink(Notice::Done) | Event::Stop => self.end(Exit::Success),
-            Event::Sink(Notice::Broken(cause)) => {
-                let path = match &self.config.outlet {
-                    Wish::File(file, _) => Some(file.path.as_path()),
-                    Wish::Command { .. } => self.config.state.as_deref(),
-                    Wish::Stdout(_) | Wish::Chart(_) => None,
-                };
-                self.end(ending::broken(path, &cause));
-            }
+            Event::Sink(Notice::Broken(broken)) => self.end(told(self.config, &broken)),
         }
     }
 
@@ -305,7 +299,7 @@ impl<'a> Subscriber<'a> {
             && let Some(state) = &self.state
             && let Err(cause) = lock(state).begin_session(&self.session_name, &self.config.filters)
         {
-            self.exit = Some(ending::broken(self.config.state.as_deref(), &cause));
+            self.exit = Some(told(self.config, &Broken::State(cause)));
         }
     }
 

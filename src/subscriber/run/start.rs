@@ -68,7 +68,8 @@ pub(super) fn start(
     Ok(Sink::new(Inbox::new(config.wanted, streams), outlet, ways))
 }
 
-fn unopened(path: &Path, cause: &io::Error) -> Fault {
+/// The output cannot be opened, at first or anew.
+pub(super) fn unopened(path: &Path, cause: &io::Error) -> Fault {
     let path = path.display();
     let message = format!("--output {path}: cannot be opened or created: {cause}");
     Fault::permanent(Exit::CannotCreate, message)

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::common::flow::Flow;
 use crate::common::flow::framing::{
-    Framer, Head, PINGREQ, PINGRESP, PINGRESP_PACKET, PUBACK, PUBREC, whole_packet,
+    DISCONNECT, Framer, Head, PINGREQ, PINGRESP, PINGRESP_PACKET, PUBACK, PUBREC, whole_packet,
 };
 
 /// The gate of one connection.
@@ -108,9 +108,10 @@ impl<'a> Gate<'a> {
 
     /// The client library says this: leaves what may go to the broker now.
     pub(super) fn say(&mut self, out: &mut Vec<u8>) {
-        self.said.append(out);
+        let mut said = std::mem::take(&mut self.said);
+        said.append(out);
         let mut done = 0;
-        while let Some(rest) = self.said.get(done..)
+        while let Some(rest) = said.get(done..)
             && let Some(packet) = whole_packet(rest).and_then(|length| rest.get(..length))
         {
             done += packet.len();
@@ -120,12 +121,17 @@ impl<'a> Gate<'a> {
                     self.lengths.push_back(packet.len());
                 }
                 kind => {
+                    if kind == Some(DISCONNECT) {
+                        // Behind it nothing counts.
+                        self.release(out);
+                    }
                     self.pings += u32::from(kind == Some(PINGREQ));
                     out.extend_from_slice(packet);
                 }
             }
         }
-        self.said.drain(..done);
+        said.drain(..done);
+        self.said = said;
         self.release(out);
     }
 
