@@ -127,6 +127,7 @@ pub struct SubscriberArgs {
 
     /// Keep so many old ones
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Output")]
+    #[arg(requires = "rotate_size")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=9_999))]
     rotate_keep: u32,
 
@@ -138,6 +139,7 @@ pub struct SubscriberArgs {
 
     /// So many of them at a time
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Commands")]
+    #[arg(requires = "exec")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
     exec_jobs: u16,
 
@@ -146,6 +148,7 @@ pub struct SubscriberArgs {
         long,
         value_name = "D",
         default_value = "5m",
+        requires = "exec",
         help_heading = "Commands"
     )]
     #[arg(value_parser = parse_positive_duration)]

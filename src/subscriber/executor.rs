@@ -132,7 +132,8 @@ impl Executor {
         let number = state.first + state.entries.len() as u64 - 1;
         state.jobs.push_back((number, job));
         drop(state);
-        self.0.work.notify_one();
+        // One that waits to try again would not pass it on.
+        self.0.work.notify_all();
     }
 
     /// The message that the last readings belong to is complete.

@@ -99,12 +99,16 @@ impl Outlet {
         }
     }
 
-    /// Waits until all has been dealt with, but not for ever.
-    pub fn close(&self, patience: Duration) {
+    /// Waits until all has been dealt with, but not for ever; `false` if a write is stuck.
+    #[must_use]
+    pub fn close(&self, patience: Duration) -> bool {
         match self {
             Self::Writer(writer, _) => writer.close(patience),
-            Self::Executor(executor) => executor.close(patience),
-            Self::Chart(_) => {}
+            Self::Executor(executor) => {
+                executor.close(patience);
+                true
+            }
+            Self::Chart(_) => true,
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Counts {
     pub gaps: u64,
     /// Commands that failed, where there is one.
     pub failed: Option<u64>,
+    /// The last write has not come to its end.
+    pub stuck: bool,
 }
 
 /// Deals with what has been dealt with: remembers it, and lets it be acknowledged.
@@ -250,13 +252,14 @@ impl Sink {
     /// as `patience` at most, and says what was received.
     pub fn close(&self, patience: Duration) -> Counts {
         self.front().closed = true;
-        self.outlet.close(patience);
+        let stuck = !self.outlet.close(patience);
         let front = self.front();
         Counts {
             received: self.ways.readings.load(Ordering::Relaxed),
             duplicates: front.inbox.duplicates(),
             gaps: front.inbox.gaps(),
             failed: self.outlet.failed(),
+            stuck,
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::streams::{Stream, Streams};
+use super::streams::{MAX_STREAMS, Stream, Streams};
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::SeqProperty;
 
@@ -152,6 +152,12 @@ fn open(path: &Path) -> Result<State, String> {
     if new {
         create(&connection).map_err(|e| remedy(&e))?;
     }
+    // Only so many are remembered in memory either.
+    let sql = "DELETE FROM streams WHERE touched <= (
+        SELECT touched FROM streams ORDER BY touched DESC LIMIT 1 OFFSET ?1)";
+    connection
+        .execute(sql, [MAX_STREAMS])
+        .map_err(|e| remedy(&e))?;
     let streams = load(&connection).map_err(|e| remedy(&e))?;
     let touched = connection
         .query_row("SELECT coalesce(max(touched), 0) FROM streams", [], |row| {

@@ -8,7 +8,7 @@ use hashlink::LruCache;
 use crate::common::message::SeqProperty;
 
 /// Streams remembered; the one that was silent longest is forgotten first.
-const MAX_STREAMS: usize = 16_384;
+pub const MAX_STREAMS: usize = 16_384;
 
 /// Runs of consecutive numbers remembered for a stream; the oldest gap is given up first.
 const MAX_RUNS: usize = 64;

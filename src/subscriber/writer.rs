@@ -19,12 +19,18 @@ const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const GATHER: Duration = Duration::from_millis(2);
 const ENOUGH: usize = 64 << 10;
 
+/// What a message takes while it waits beside what is written of it, about: a message that
+/// leaves no trace must not wait without limit either.
+const OVERHEAD: u64 = 64;
+
 /// What waits to be written.
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
     /// Where each message ends in them.
     ends: Vec<usize>,
+    /// What all of it counts in the backlog.
+    counted: u64,
     done: Done,
     /// The last message in them is not complete.
     open: bool,
@@ -113,6 +119,7 @@ impl Writer {
         let remark = render(&mut pending.bytes);
         let end = pending.bytes.len();
         pending.ends.push(end);
+        pending.counted += (end - before) as u64;
         self.backlog.add((end - before) as u64);
         remark
     }
@@ -121,6 +128,8 @@ impl Writer {
     pub fn end(&self, done: Done) {
         let mut pending = self.shared.lock();
         pending.done.append(done);
+        pending.counted += OVERHEAD;
+        self.backlog.add(OVERHEAD);
         pending.open = false;
         let asleep = std::mem::take(&mut pending.asleep);
         drop(pending);
@@ -135,16 +144,19 @@ impl Writer {
         self.shared.ready.notify_one();
     }
 
-    /// Waits until all has been written, but not for ever.
-    pub fn close(&self, patience: Duration) {
+    /// Waits until all has been written, but not for ever; `false` if it is stuck.
+    #[must_use]
+    pub fn close(&self, patience: Duration) -> bool {
         let mut pending = self.shared.lock();
         pending.closed = true;
         self.shared.ready.notify_one();
         // What takes longer stays unacknowledged.
-        let _ = self
+        let (_pending, waited) = self
             .shared
             .idle
-            .wait_timeout_while(pending, patience, |p| !p.dead && (p.busy || !p.is_empty()));
+            .wait_timeout_while(pending, patience, |p| !p.dead && (p.busy || !p.is_empty()))
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
     }
 }
 
@@ -221,7 +233,7 @@ impl Work {
         if !self.finish.finish(std::mem::take(&mut batch.done)) {
             return Ok(None);
         }
-        self.backlog.remove(batch.bytes.len() as u64);
+        self.backlog.remove(std::mem::take(&mut batch.counted));
         batch.bytes.clear();
         batch.bytes.shrink_to(2 * ENOUGH);
         batch.ends.clear();

@@ -39,6 +39,10 @@ pub(super) fn exit_of(config: &Config, counts: Counts) -> Exit {
 
 /// Prints the summary.
 pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
+    if counts.stuck {
+        warn!("no summary: the output is blocked");
+        return Exit::Success;
+    }
     let elapsed = clock().saturating_duration_since(started);
     let summary = Summary {
         received: counts.received,

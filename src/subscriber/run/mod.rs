@@ -114,6 +114,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     if let Some(screen) = screen {
         screen.finish(clock());
     }
+    // Standard output may be blocked, the end included.
+    exit_now.set(subscriber.exit.unwrap_or(Exit::Success));
+    signals::end_at_latest(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let counts = sink.close(PATIENCE);
     let (mut exit, reconnects) = subscriber.finish(&inbox);
