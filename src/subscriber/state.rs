@@ -156,7 +156,7 @@ fn open(path: &Path) -> Result<State, String> {
     let sql = "DELETE FROM streams WHERE touched <= (
         SELECT touched FROM streams ORDER BY touched DESC LIMIT 1 OFFSET ?1)";
     connection
-        .execute(sql, [MAX_STREAMS])
+        .execute(sql, [i64::try_from(MAX_STREAMS).unwrap_or(i64::MAX)])
         .map_err(|e| remedy(&e))?;
     let streams = load(&connection).map_err(|e| remedy(&e))?;
     let touched = connection

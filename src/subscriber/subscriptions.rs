@@ -124,8 +124,9 @@ impl Subscriptions {
         delay
     }
 
-    /// What is to be asked for now, or which filter shows that nobody answers.
-    pub fn due(&mut self, now: Instant) -> Due {
+    /// What is to be asked for now, or which filter shows that nobody answers. `held_up` is whether
+    /// answers may stand behind messages that nobody takes: then they are waited for.
+    pub fn due(&mut self, now: Instant, held_up: bool) -> Due {
         let mut ask = Vec::new();
         if !self.online {
             return Due::Ask(ask);
@@ -135,6 +136,9 @@ impl Subscriptions {
                 State::Due(at) if now >= at => {
                     wanted.state = State::Asked(now + self.operation_timeout);
                     ask.push(filter);
+                }
+                State::Asked(until) if now >= until && held_up => {
+                    wanted.state = State::Asked(now + self.operation_timeout);
                 }
                 State::Asked(until) if now >= until => {
                     wanted.unanswered += 1;
@@ -180,10 +184,10 @@ mod tests {
     #[test]
     fn every_connection_asks_for_every_filter_anew() {
         let (mut subscriptions, now) = subscriptions();
-        assert_eq!(subscriptions.due(now), Due::Ask(vec![]));
+        assert_eq!(subscriptions.due(now, false), Due::Ask(vec![]));
         for _ in 0..3 {
             subscriptions.connected(now);
-            assert_eq!(subscriptions.due(now), Due::Ask(vec![0, 1]));
+            assert_eq!(subscriptions.due(now, false), Due::Ask(vec![0, 1]));
             subscriptions.granted(0, 1);
             assert!(!subscriptions.all_granted());
             subscriptions.granted(1, 0);
@@ -198,12 +202,12 @@ mod tests {
     fn an_unanswered_request_is_repeated_and_then_condemns_the_connection() {
         let (mut subscriptions, now) = subscriptions();
         subscriptions.connected(now);
-        assert_eq!(subscriptions.due(now), Due::Ask(vec![0, 1]));
+        assert_eq!(subscriptions.due(now, false), Due::Ask(vec![0, 1]));
         subscriptions.granted(1, 1);
         let mut asked = Vec::new();
         let end = loop {
             let at = subscriptions.wake_at().unwrap();
-            match subscriptions.due(at) {
+            match subscriptions.due(at, false) {
                 Due::Ask(filters) if filters.is_empty() => {}
                 Due::Ask(filters) => asked.push((filters, (at - now).as_secs())),
                 Due::Dead { filter } => break (filter, (at - now).as_secs()),
@@ -214,15 +218,34 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_behind_messages_that_nobody_takes_is_waited_for() {
+        let (mut subscriptions, now) = subscriptions();
+        subscriptions.connected(now);
+        subscriptions.due(now, false);
+        for n in 1..9 {
+            let at = now + SECOND * 5 * n;
+            assert_eq!(subscriptions.wake_at(), Some(at));
+            assert_eq!(subscriptions.due(at, true), Due::Ask(vec![]));
+        }
+        // From then on the clock runs as ever.
+        let at = now + SECOND * 45;
+        assert_eq!(subscriptions.due(at, false), Due::Ask(vec![]));
+        assert_eq!(subscriptions.due(at + SECOND, false), Due::Ask(vec![0, 1]));
+    }
+
+    #[test]
     fn a_refused_filter_is_asked_for_again_with_growing_delays() {
         let (mut subscriptions, now) = subscriptions();
         subscriptions.connected(now);
-        subscriptions.due(now);
+        subscriptions.due(now, false);
         subscriptions.granted(1, 1);
         let delays: Vec<_> = (0..7)
             .map(|_| subscriptions.refused(0, now).as_secs())
             .collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 32]);
-        assert_eq!(subscriptions.due(now + SECOND * 32), Due::Ask(vec![0]));
+        assert_eq!(
+            subscriptions.due(now + SECOND * 32, false),
+            Due::Ask(vec![0])
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
+//! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
@@ -22,11 +23,14 @@
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
+//! | `persistent`    | sessions that outlive the subscriber, which is killed            |
+//! | `pipe_bridge`   | `subscriber -J \| publisher --input json` between two brokers   |
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
+//! | `sharing`       | several subscribers of which each gets a part                 |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
@@ -43,6 +47,7 @@ mod architecture;
 mod aws;
 mod backoff;
 mod batch;
+mod blocked;
 mod certs_dir;
 mod configuration;
 mod connect;
@@ -58,12 +63,15 @@ mod identity;
 mod json_input;
 mod misconfigured;
 mod offline;
+mod persistent;
+mod pipe_bridge;
 mod plot;
 mod provision;
 mod publish;
 mod queue_command;
 mod received;
 mod sdk;
+mod sharing;
 mod signals;
 mod simulated_days;
 mod simulated_disk;

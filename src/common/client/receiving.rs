@@ -1,6 +1,7 @@
 //! From Paho's message to ours: topic, payload, and what MQTT 5 sends along.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use paho_mqtt::{AsyncClient, Properties, PropertyCode, QoS};
 
@@ -31,6 +32,14 @@ pub(super) fn deliver_to(client: &AsyncClient, listener: &Listener, flow: Arc<Fl
         };
         on_message(&received, ticket);
     });
+}
+
+/// The broker may want to hear from us more often than we meant to speak.
+pub(super) fn heed_keep_alive(flow: Option<&Flow>, properties: &Properties) {
+    let wanted = properties.get_int(PropertyCode::ServerKeepAlive);
+    if let (Some(flow), Some(Ok(seconds @ 1..))) = (flow, wanted.map(u64::try_from)) {
+        flow.keep_alive_wanted(Duration::from_secs(seconds));
+    }
 }
 
 fn seq(properties: &PublishProperties) -> Option<SeqProperty> {

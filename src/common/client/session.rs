@@ -18,7 +18,7 @@ use paho_mqtt::{
 };
 
 use super::answers::{delivery, subscription};
-use super::receiving::deliver_to;
+use super::receiving::{deliver_to, heed_keep_alive};
 use super::worker::Command;
 use super::{Config, Delivery, Listener, Refusal, options, reason};
 use crate::common::endpoint::Endpoint;
@@ -65,6 +65,7 @@ pub(super) struct Session {
     pub(super) certified: bool,
     /// The connection below it.
     pub(super) handle: Arc<Handle>,
+    flow: Option<Arc<Flow>>,
     /// How that has ended.
     pub(super) severed: Option<Severed>,
     client: AsyncClient,
@@ -118,8 +119,8 @@ impl Session {
     ) -> Result<Self, Error> {
         let client = AsyncClient::new(options::create(config, dialled.socket))?;
         watch(&client, generation, &dialled.way.to_string(), commands);
-        if let (Some(listener), Some(flow)) = (listener, dialled.flow) {
-            deliver_to(&client, listener, flow, v5);
+        if let (Some(listener), Some(flow)) = (listener, &dialled.flow) {
+            deliver_to(&client, listener, Arc::clone(flow), v5);
         }
         let connect = client.connect(options::connect(config, v5));
         let waker = Waker::from(Arc::new(Notify {
@@ -132,6 +133,7 @@ impl Session {
             way: dialled.way,
             certified: dialled.certified,
             handle: dialled.handle,
+            flow: dialled.flow,
             severed: None,
             client,
             connect: Connect::Pending(connect),
@@ -160,11 +162,13 @@ impl Session {
             return None;
         };
         self.connect = Connect::Reported;
-        if let Ok(response) = &result
-            && let Some(most) = response.properties().get_int(PropertyCode::ReceiveMaximum)
-        {
-            let most = usize::try_from(most).unwrap_or(usize::MAX);
-            self.half_window = self.half_window.min(most / 2);
+        if let Ok(response) = &result {
+            let properties = response.properties();
+            heed_keep_alive(self.flow.as_deref(), properties);
+            if let Some(most) = properties.get_int(PropertyCode::ReceiveMaximum) {
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                self.half_window = self.half_window.min(most / 2);
+            }
         }
         Some(result)
     }

@@ -2,7 +2,10 @@
 //! as holding one back needs to know. What is no MQTT is left alone: the client library will say
 //! so. PURE.
 
-/// The kinds of packets that matter here (MQTT 5, section 2.1.2).
+/// The kinds of packets that matter here (MQTT 5, section 2.1.2): the broker accepts the
+/// connection, or does not.
+pub const CONNACK: u8 = 2;
+/// A message.
 pub const PUBLISH: u8 = 3;
 /// The acknowledgement of a QoS 1 PUBLISH.
 pub const PUBACK: u8 = 4;
@@ -14,8 +17,11 @@ pub const PUBREL: u8 = 6;
 pub const PINGREQ: u8 = 12;
 /// Yes.
 pub const PINGRESP: u8 = 13;
-/// Goodbye.
+/// The last packet of a connection.
 pub const DISCONNECT: u8 = 14;
+
+/// A whole PINGREQ.
+pub const PINGREQ_PACKET: [u8; 2] = [PINGREQ << 4, 0];
 
 /// A whole PINGRESP.
 pub const PINGRESP_PACKET: [u8; 2] = [PINGRESP << 4, 0];

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -50,18 +51,25 @@ impl Backlog {
         }
     }
 
-    /// The flow of a new connection.
+    /// Whether so much waits that what the broker says may not be heard.
+    #[must_use]
+    pub fn may_be_full(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) > LIMIT / 2
+    }
+
+    /// The flow of a new connection, on which something is to be said every `keep_alive`.
     ///
     /// # Errors
     ///
     /// The operating system's, if there is no descriptor to be had.
-    pub fn flow(self: &Arc<Self>) -> io::Result<Arc<Flow>> {
+    pub fn flow(self: &Arc<Self>, keep_alive: Duration) -> io::Result<Arc<Flow>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let flow = Arc::new(Flow {
             books: Mutex::default(),
             backlog: Arc::clone(self),
             bell: EventFd::from_value_and_flags(0, flags)?,
             listening: AtomicBool::new(false),
+            keep_alive: AtomicU64::new(keep_alive.as_secs()),
         });
         *lock(&self.current) = Arc::downgrade(&flow);
         Ok(flow)
@@ -77,6 +85,8 @@ pub struct Flow {
     bell: EventFd,
     /// The bridge waits for the bell.
     listening: AtomicBool,
+    /// In seconds.
+    keep_alive: AtomicU64,
 }
 
 impl Flow {
@@ -99,6 +109,17 @@ impl Flow {
     pub fn is_full(&self, was: bool) -> bool {
         let limit = if was { LIMIT / 2 } else { LIMIT };
         self.backlog.bytes.load(Ordering::Acquire) > limit
+    }
+
+    /// How often something is to be said to the broker.
+    pub fn keep_alive(&self) -> Duration {
+        Duration::from_secs(self.keep_alive.load(Ordering::Relaxed))
+    }
+
+    /// The broker wants to hear from us so often.
+    pub fn keep_alive_wanted(&self, keep_alive: Duration) {
+        self.keep_alive
+            .store(keep_alive.as_secs(), Ordering::Relaxed);
     }
 
     /// The bell is to ring from now on when something changes. Ask once more before sleeping.

@@ -89,12 +89,12 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         },
         Some(Listener {
             on_message: Arc::new(move |message, ticket| to_sink.receive(message, ticket)),
-            backlog,
+            backlog: Arc::clone(&backlog),
         }),
         move |event| send(&to_loop, Event::Client(event)),
     )
     .context("threads cannot be started")?;
-    let mut subscriber = Subscriber::start(config, client, state, started)?;
+    let mut subscriber = Subscriber::start(config, client, backlog, state, started)?;
     while subscriber.exit.is_none() {
         subscriber.step(clock());
         if let Some(screen) = &mut screen {
@@ -142,6 +142,7 @@ struct Subscriber<'a> {
     deadline: Option<Instant>,
     exit: Option<Exit>,
     session: Session,
+    backlog: Arc<Backlog>,
     state: Option<Arc<Mutex<State>>>,
     /// The name of the session in it.
     session_name: String,
@@ -151,6 +152,7 @@ impl<'a> Subscriber<'a> {
     fn start(
         config: &'a Config,
         client: Client,
+        backlog: Arc<Backlog>,
         state: Option<Arc<Mutex<State>>>,
         now: Instant,
     ) -> io::Result<Self> {
@@ -178,6 +180,7 @@ impl<'a> Subscriber<'a> {
             deadline: config.timeout.map(|after| now + after),
             exit: None,
             session: Session::new(persistent, config.filters.clone(), left),
+            backlog,
             state,
             session_name: name,
             config,
@@ -187,7 +190,7 @@ impl<'a> Subscriber<'a> {
     fn step(&mut self, now: Instant) {
         let change = self.link.tick(now);
         self.apply(change, now);
-        match self.subscriptions.due(now) {
+        match self.subscriptions.due(now, self.backlog.may_be_full()) {
             Due::Ask(filters) => {
                 for filter in filters {
                     let text = self.subscriptions.filter(filter).to_owned();

@@ -35,6 +35,7 @@ enum Stdin {
     Null,
     Pipe,
     From(Box<dyn Read + Send>),
+    Given(Stdio),
 }
 
 impl Program {
@@ -125,6 +126,12 @@ impl Program {
         self
     }
 
+    /// Standard input is this, without anybody in between: another program's end of a pipe.
+    pub(crate) fn stdin_given(mut self, from: impl Into<Stdio>) -> Self {
+        self.stdin = Stdin::Given(from.into());
+        self
+    }
+
     /// Standard output goes there instead of to the test.
     pub(crate) fn stdout(mut self, to: impl Into<Stdio>) -> Self {
         self.stdout = Some(to.into());
@@ -140,9 +147,10 @@ impl Program {
 
     pub(crate) fn start(mut self) -> Running {
         let mut command = self.command(self.launcher());
-        command.stdin(match self.stdin {
+        command.stdin(match &mut self.stdin {
             Stdin::Null => Stdio::null(),
             Stdin::Pipe | Stdin::From(_) => Stdio::piped(),
+            Stdin::Given(given) => std::mem::replace(given, Stdio::null()),
         });
         command.stdout(self.stdout.take().unwrap_or_else(Stdio::piped));
         command.stderr(Stdio::piped());

@@ -29,6 +29,14 @@ impl Running {
         self.process.signal(signal);
     }
 
+    /// Its resident memory now, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number.and_then(|n| n.parse().ok()).expect("a live process")
+    }
+
     /// Writes to the standard input that [`Program::stdin_pipe`] kept open.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().expect("an open standard input");

@@ -40,7 +40,10 @@ impl<N: Fn(Event)> Worker<N> {
         self.dials += 1;
         let handle = Arc::new(Handle::default());
         let flow = match &self.listener {
-            Some(listener) => Some(listener.backlog.flow().map_err(no_threads)?),
+            Some(listener) => {
+                let flow = listener.backlog.flow(self.config.keep_alive);
+                Some(flow.map_err(no_threads)?)
+            }
             None => None,
         };
         let call = Call {

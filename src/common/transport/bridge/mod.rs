@@ -63,7 +63,7 @@ pub fn carry(
         ended: false,
         broken: None,
         handle,
-        gate: flow.map(Gate::new),
+        gate: flow.map(|flow| Gate::new(flow, clock())),
         hung_up: false,
         ready: Ready::default(),
         heard_at: None,
@@ -185,8 +185,8 @@ impl Bridge<'_> {
 
     /// Whether the broker is to be listened to.
     fn hears(&mut self) -> bool {
-        let closed = self.gate.as_mut().is_some_and(Gate::look);
-        !self.ended && (!closed || self.handle.is_cancelled())
+        let hears = self.gate.as_mut().is_none_or(Gate::hears);
+        !self.ended && (hears || self.handle.is_cancelled())
     }
 
     /// Hands the client library what it may have; how many bytes of what the broker said.
@@ -239,6 +239,7 @@ impl Bridge<'_> {
             && self.up.is_empty()
         {
             gate.release(&mut self.up.bytes);
+            gate.ping(clock(), &mut self.up.bytes);
         }
         if self.up.is_empty() && self.local_open && self.ready.local_read {
             self.up.bytes.resize(PIECE, 0);
@@ -266,6 +267,11 @@ impl Bridge<'_> {
             Ok(count) => {
                 self.up.advance(count);
                 moved |= count > 0;
+                if count > 0
+                    && let Some(gate) = &mut self.gate
+                {
+                    gate.sent(clock());
+                }
             }
             Err(e) if is_patient(&e) => {}
             // What the broker has said before it closed is still to be carried down.
@@ -328,7 +334,8 @@ impl Bridge<'_> {
         {
             want(gate.flow().as_fd(), true, false, false);
         }
-        match poll(&mut wanted, PollTimeout::NONE) {
+        let ping_at = gate.and_then(Gate::ping_at).filter(|_| !unsent);
+        match poll(&mut wanted, timeout(ping_at)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -346,6 +353,16 @@ impl Bridge<'_> {
         }
         Ok(())
     }
+}
+
+/// How long to wait until then.
+fn timeout(until: Option<Instant>) -> PollTimeout {
+    let left = until.map(|at| at.saturating_duration_since(clock()));
+    // To the next millisecond: a little too early would be again and again.
+    let left = left.map(|left| left + Duration::from_millis(1));
+    left.map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 /// Whether to try again later.

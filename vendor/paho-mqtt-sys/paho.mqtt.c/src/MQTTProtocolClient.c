@@ -1043,17 +1043,16 @@ void MQTTProtocol_freeMessageList(List* msgList)
 void MQTTProtocol_writeAvailable(SOCKET socket)
 {
 	Clients* client = NULL;
-	ListElement* current = NULL;
 	int rc = 0;
 
 	FUNC_ENTRY;
 
 	client = (Clients*)(ListFindItem(bstate->clients, &socket, clientSocketCompare)->content);
 
-	current = NULL;
-	while (ListNextElement(client->outboundQueue, &current) && rc == 0)
+	/* iot-pubsub: when the socket is full again, those behind wait for the next time */
+	while (client->outboundQueue->first && rc == 0)
 	{
-		AckRequest* ackReq = (AckRequest*)(current->content);
+		AckRequest* ackReq = (AckRequest*)(client->outboundQueue->first->content);
 
 		switch (ackReq->ackType)
 		{
@@ -1073,9 +1072,9 @@ void MQTTProtocol_writeAvailable(SOCKET socket)
 				Log(LOG_ERROR, -1, "unknown ACK type %d, dropping msg", ackReq->ackType);
 		break;
 		}
+		ListRemove(client->outboundQueue, ackReq);
 	}
 
-	ListEmpty(client->outboundQueue);
 	FUNC_EXIT_RC(rc);
 }
 
