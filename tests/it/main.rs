@@ -11,6 +11,7 @@
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
+//! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
@@ -21,10 +22,12 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `output`        | the subscriber's `--output`: rotated, moved away, full, torn   |
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
+//! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
@@ -47,6 +50,7 @@ mod configuration;
 mod connect;
 mod draining;
 mod durable;
+mod exec;
 mod exit_codes;
 mod flags;
 mod fleet;
@@ -57,10 +61,12 @@ mod identity;
 mod json_input;
 mod misconfigured;
 mod offline;
+mod output;
 mod provision;
 mod publish;
 mod queue_command;
 mod received;
+mod repeats;
 mod sdk;
 mod signals;
 mod simulated_days;
