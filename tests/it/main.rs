@@ -12,6 +12,7 @@
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
+//! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
@@ -25,10 +26,12 @@
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
 //! | `pipe_bridge`   | `subscriber -J \| publisher --input json` between two brokers   |
+//! | `output`        | the subscriber's `--output`: rotated, moved away, full, torn   |
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
+//! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `sharing`       | several subscribers of which each gets a part                 |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
@@ -53,6 +56,7 @@ mod configuration;
 mod connect;
 mod draining;
 mod durable;
+mod exec;
 mod exit_codes;
 mod flags;
 mod fleet;
@@ -63,6 +67,7 @@ mod identity;
 mod json_input;
 mod misconfigured;
 mod offline;
+mod output;
 mod persistent;
 mod pipe_bridge;
 mod plot;
@@ -70,6 +75,7 @@ mod provision;
 mod publish;
 mod queue_command;
 mod received;
+mod repeats;
 mod sdk;
 mod sharing;
 mod signals;

@@ -1,1 +1,198 @@
-//! x
+//! Sessions that outlive the subscriber, which is killed: nothing is missed, little comes twice.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Cursor,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Broker, Program, SOON, running::Running, temp_dir, wait_until};
+
+/// Patience for thousands of messages and many starts.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Unacknowledged messages that the broker allows a subscriber.
+const WINDOW: usize = 20;
+
+fn broker() -> Broker {
+    let broker = Broker::builder().line("max_queued_messages 0");
+    broker
+        .line(&format!("max_inflight_messages {WINDOW}"))
+        .start()
+}
+
+fn subscriber(broker: &Broker, flags: &[&str]) -> Program {
+    let program = Program::subscriber().to(broker).args(["-t", "t", "-d"]);
+    let program = program.args(["--persistent", "--client-id", "stays"]);
+    program.args(flags)
+}
+
+fn publish(broker: &Broker, numbers: std::ops::Range<u32>, qos: &str) {
+    let lines: Vec<String> = numbers.map(|n| n.to_string()).collect();
+    let program = Program::publisher().to(broker);
+    let program = program.args(["-t", "t", "-l", "-q", qos]);
+    let program = program.stdin(Cursor::new(lines.join("\n")));
+    program.run(SOON).expect_code(0);
+}
+
+fn received(file: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[test]
+fn what_was_published_while_it_was_away_comes_when_it_is_back() {
+    let broker = broker();
+    for (version, qos) in [("5", "1"), ("5", "2"), ("3.1.1", "1"), ("3.1.1", "2")] {
+        let dir = temp_dir();
+        let file = dir.path().join("out");
+        let name = format!("{version}-{qos}");
+        let output = file.to_str().unwrap();
+        let start = || {
+            let flags = ["-q", qos, "--mqtt-version", version, "--output", output];
+            let program = Program::subscriber().to(&broker).args(["-t", "t", "-d"]);
+            let program = program.args(["--persistent", "--client-id", &name]);
+            program.args(flags).start()
+        };
+        for (round, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+            let running = start();
+            running.wait_subscribed();
+            running.finish_by(signal, SOON);
+            let first = u32::try_from(round).unwrap() * 100;
+            publish(&broker, first..first + 100, qos);
+        }
+        let running = start();
+        let all = wait_until(SOON, || received(&file).len() >= 200);
+        assert!(all, "{name}: {}", received(&file).len());
+        running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+        assert_eq!(received(&file), (0..200).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn a_session_that_the_broker_has_lost_is_missed_aloud() {
+    let mut broker = broker();
+    let running = subscriber(&broker, &["--base-backoff", "0.1"]).start();
+    running.wait_subscribed();
+    broker.restart();
+    running.stderr_line(SOON, |line| line.contains("has lost the session"));
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    // Between two runs only --state tells.
+    let dir = temp_dir();
+    let state = dir.path().join("state");
+    let flags = ["--state", state.to_str().unwrap()];
+    let first = subscriber(&broker, &flags).start();
+    first.wait_subscribed();
+    let outcome = first.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    assert!(!outcome.stderr.text().contains("has lost"), "{outcome}");
+    broker.restart();
+    let second = subscriber(&broker, &flags).start();
+    second.stderr_line(SOON, |line| line.contains("has lost the session"));
+    second.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+}
+
+#[test]
+fn a_session_is_kept_no_longer_than_it_was_asked_for() {
+    let broker = broker();
+    let flags = ["--session-expiry", "1"];
+    let first = subscriber(&broker, &flags).start();
+    first.wait_subscribed();
+    first.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    let expired = broker.log().wait(SOON, |line| {
+        line.contains("stays") && line.contains("expir")
+    });
+    assert!(expired.is_some(), "{:#?}", broker.log().texts());
+    publish(&broker, 0..10, "1");
+    let second = subscriber(&broker, &["-W", "1"]).start();
+    let outcome = second.finish(SOON).expect_code(27);
+    assert_eq!(outcome.stdout.text(), "");
+}
+
+#[test]
+fn with_state_a_filter_that_is_not_wanted_any_more_is_left() {
+    let broker = broker();
+    let dir = temp_dir();
+    let state = dir.path().join("state");
+    let flags = ["--state", state.to_str().unwrap()];
+    let first = subscriber(&broker, &flags).args(["-t", "old"]).start();
+    first.stderr_line(SOON, |line| line.contains("old: subscribed"));
+    first.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    let second = subscriber(&broker, &flags).start();
+    second.stderr_line(SOON, |line| line.contains("no longer subscribed: old"));
+    let gone = broker.log().wait(SOON, |line| line.contains("stays old"));
+    assert!(gone.is_some(), "{:#?}", broker.log().texts());
+    second.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+}
+
+/// Kills a subscriber at random moments while messages flow. `scripts/crash-test subscriber` makes
+/// more of it.
+#[test]
+fn killed_at_random_it_misses_nothing() {
+    let number = |name: &str, default: u32| {
+        let given = std::env::var(name).ok();
+        given.map_or(default, |text| text.parse().unwrap())
+    };
+    let kills = number("IOT_TEST_SUBSCRIBER_KILLS", 8);
+    let messages = number("IOT_TEST_SUBSCRIBER_MESSAGES", 2_000);
+    let broker = broker();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    let start =
+        || -> Running { subscriber(&broker, &["--output", file.to_str().unwrap()]).start() };
+    let first = start();
+    first.wait_subscribed();
+    let mut running = Some(first);
+    let publisher = Program::publisher().to(&broker).args(["-t", "t", "-l"]);
+    let mut publisher = publisher.stdin_pipe().start();
+    let mut random = fastrand::Rng::with_seed(7);
+    let started = Instant::now();
+    let mut sent = 0;
+    for kill in 1..=kills {
+        // They flow while it is killed, and while it is away.
+        let until = messages / kills * kill;
+        let middle = random.u32(sent..until);
+        for number in sent..until {
+            publisher.send(format!("{number}\n"));
+            if number == middle {
+                let pause = Duration::from_micros(random.u64(0..30_000));
+                std::thread::park_timeout(pause);
+                if let Some(running) = running.take() {
+                    running.finish_by(Signal::SIGKILL, SOON);
+                }
+                running = Some(start());
+            }
+        }
+        sent = until;
+        if let Some(running) = &running {
+            running.wait_subscribed();
+        }
+    }
+    for number in sent..messages {
+        publisher.send(format!("{number}\n"));
+    }
+    publisher.close_stdin();
+    publisher.finish(LONG).expect_code(0);
+    let distinct = || {
+        let mut counts = HashMap::new();
+        for number in received(&file) {
+            *counts.entry(number).or_insert(0_usize) += 1;
+        }
+        counts
+    };
+    let all = wait_until(SOON, || distinct().len() == messages as usize);
+    let counts = distinct();
+    assert!(all, "{} of {messages}", counts.len());
+    if let Some(running) = running {
+        running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    }
+    let repeats: usize = counts.values().map(|count| count - 1).sum();
+    assert!(repeats <= kills as usize * WINDOW, "{repeats} repeats");
+    println!(
+        "{kills} kills, {messages} messages, none lost, {repeats} repeats, {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+}

@@ -16,6 +16,7 @@ use crate::harness::{
     Broker, Program, SOON, ScriptedBroker, peer,
     running::{Outcome, Running},
     scripted::Event,
+    seen::acknowledged,
 };
 
 /// Longer than a pipe of one page takes.
@@ -40,14 +41,6 @@ fn narrow_pipe() -> (PipeReader, std::io::PipeWriter) {
     let (reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     (reader, writer)
-}
-
-fn acknowledged(events: &[Event]) -> Vec<u16> {
-    let ids = events.iter().filter_map(|event| match event {
-        Event::Puback(id) => Some(*id),
-        _ => None,
-    });
-    ids.collect()
 }
 
 /// A broker that sends a small and two large messages to `t`.

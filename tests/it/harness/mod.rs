@@ -14,7 +14,7 @@ pub(crate) mod proxy;
 pub(crate) mod queue_file;
 pub(crate) mod running;
 pub(crate) mod scripted;
-mod seen;
+pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod strace;
 

@@ -75,6 +75,14 @@ pub(crate) fn publish(broker: &Broker, topic: &str, payload: &str) -> Output {
         .expect("mosquitto_pub")
 }
 
+/// Publishes an `x` with this `seq` property, `STREAM/SEQ/MS`, as any sender may.
+pub(crate) fn publish_numbered(broker: &Broker, topic: &str, seq: &str) {
+    let mut client = client("mosquitto_pub", broker);
+    client.args(["-V", "mqttv5", "-q", "1", "-t", topic, "-m", "x"]);
+    client.args(["-D", "publish", "user-property", "seq", seq]);
+    assert!(client.status().expect("mosquitto_pub").success());
+}
+
 /// One of Mosquitto's clients with all that it needs to connect to this broker.
 pub(crate) fn client(name: &str, broker: &Broker) -> Command {
     let mut command = command(name);

@@ -6,6 +6,7 @@ use std::{fmt, io::Write, process::ChildStdin, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{
+    SOON,
     lines::{Line, Lines},
     process::Process,
 };
@@ -73,6 +74,11 @@ impl Running {
             lines
         });
         self.expect(lines, "such number of lines on stdout", within)
+    }
+
+    /// Until the broker has granted a filter to a subscriber that was started with `-d`.
+    pub(crate) fn wait_subscribed(&self) {
+        self.stderr_line(SOON, |line| line.contains(": subscribed with QoS"));
     }
 
     /// Expects it to end by itself in time.

@@ -24,6 +24,15 @@ impl ScriptedBroker {
     }
 }
 
+/// The identifiers of the messages that were acknowledged, in order.
+pub(crate) fn acknowledged(events: &[Event]) -> Vec<u16> {
+    let ids = events.iter().filter_map(|event| match event {
+        Event::Puback(id) => Some(*id),
+        _ => None,
+    });
+    ids.collect()
+}
+
 impl Publish {
     /// What its `seq` property says: stream, number and Unix time in milliseconds.
     pub(crate) fn seq(&self) -> Option<(String, u64, u64)> {

@@ -284,7 +284,7 @@ mod tests {
         let at = now + KEEP_ALIVE * 3 / 2;
         assert_eq!(gate.ping_at(), Some(at));
         let mut out = Vec::new();
-        gate.ping(at - Duration::from_millis(1), &mut out);
+        gate.ping(at.checked_sub(Duration::from_millis(1)).unwrap(), &mut out);
         assert_eq!(out, b"");
         gate.ping(at, &mut out);
         assert_eq!(out, PINGREQ_PACKET);

@@ -1,0 +1,469 @@
+//! The subscriber's `--exec`: what a command is given, when its message is acknowledged, and
+//! what becomes of commands that fail, hang, do not exist, or run when the end comes.
+
+use std::{
+    fs,
+    io::Cursor,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::harness::{
+    Broker, Program, SOON, ScriptedBroker, peer,
+    running::{Outcome, Running},
+    scripted::Event,
+    seen::acknowledged,
+    temp_dir, wait_until,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A subscriber to everything that is told to run something; its `--exec` comes last.
+fn subscriber(flags: &[&str]) -> Program {
+    Program::subscriber().args(["-t", "#", "-d"]).args(flags)
+}
+
+/// With a script for the shell; `$0` is `path`.
+fn script(program: Program, script: &str, path: &Path) -> Program {
+    program.args(["--exec", "sh", "-c", script]).arg(path)
+}
+
+fn start(program: Program, broker: &Broker) -> Running {
+    let running = program.start();
+    broker.log().wait(SOON, |line| line.ends_with(" 1 #"));
+    running.wait_subscribed();
+    running
+}
+
+/// The flags that connect to a broker come before the command.
+fn subscriber_to(broker: &Broker, flags: &[&str]) -> Program {
+    subscriber(flags).to(broker)
+}
+
+/// Publishes these lines to `t`, a message each.
+fn publish(broker: &Broker, lines: &str) {
+    Program::publisher()
+        .to(broker)
+        .args(["-t", "t", "-l"])
+        .stdin(Cursor::new(lines.to_owned()))
+        .run(SOON)
+        .expect_code(0);
+}
+
+/// Publishes these bytes to `t`, whatever they are.
+fn publish_bytes(broker: &Broker, payload: &[u8], dir: &Path) {
+    let file = dir.join("payload");
+    fs::write(&file, payload).unwrap();
+    let mut client = peer::client("mosquitto_pub", broker);
+    client.args(["-q", "1", "-t", "t"]);
+    if payload.is_empty() {
+        client.arg("-n");
+    } else {
+        client.arg("-f").arg(&file);
+    }
+    assert!(client.stdout(Stdio::null()).status().unwrap().success());
+}
+
+fn summary(outcome: &Outcome) -> Value {
+    let last = outcome.stdout.texts().pop().unwrap_or_default();
+    serde_json::from_str(&last).unwrap_or_else(|_| panic!("no summary\n{outcome}"))
+}
+
+/// What is on stderr beside what `-d` says.
+fn complaints(outcome: &Outcome) -> Vec<String> {
+    let mut lines = outcome.stderr.texts();
+    lines.retain(|line| !line.contains(" DEBUG ") && !line.contains(" INFO "));
+    lines
+}
+
+/// Whether this process, whose number is in the file, has ended.
+fn has_ended(file: &Path) -> bool {
+    let number = fs::read_to_string(file).unwrap();
+    let stat = format!("/proc/{}/stat", number.trim());
+    // One that nobody has waited for has ended too.
+    fs::read_to_string(stat).map_or(true, |stat| stat.contains(") Z "))
+}
+
+fn wait_file(running: &Running, file: &Path) {
+    let written = || fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n'));
+    assert!(
+        wait_until(SOON, written),
+        "the command never ran\n{running}"
+    );
+}
+
+#[test]
+fn the_payload_is_on_standard_input_byte_by_byte() {
+    let broker = Broker::start();
+    let (dir, made) = (temp_dir(), temp_dir());
+    let large: Vec<u8> = (0..1_u32 << 20)
+        .map(|n| ((n * 7) >> 3).to_le_bytes()[0])
+        .collect();
+    let payloads = [
+        &b"nul \0 and not UTF-8 \xff\xfe, newline\n"[..],
+        b"",
+        &large,
+        b"last",
+    ];
+    let program = subscriber_to(&broker, &["-C", "4", "--summary"]);
+    let copy = r#"cat >"$0/new"; mv "$0/new" "$0/$(ls "$0" | grep -vc new)""#;
+    let running = start(script(program, copy, made.path()), &broker);
+    for payload in payloads {
+        publish_bytes(&broker, payload, dir.path());
+    }
+    let outcome = running.finish(SOON).expect_code(0);
+    for (number, payload) in payloads.iter().enumerate() {
+        let got = fs::read(made.path().join(number.to_string())).unwrap();
+        assert!(got == *payload, "payload {number}\n{outcome}");
+    }
+    assert_eq!(summary(&outcome)["failed"], 0, "{outcome}");
+}
+
+#[test]
+fn a_command_need_not_read_its_standard_input() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let program = subscriber_to(&broker, &["-C", "3", "--summary"]);
+    let running = start(program.args(["--exec", "true"]), &broker);
+    for payload in [&vec![b'x'; 1 << 20][..], b"small", b""] {
+        publish_bytes(&broker, payload, dir.path());
+    }
+    let outcome = running.finish(SOON).expect_code(0);
+    assert_eq!(summary(&outcome)["failed"], 0, "{outcome}");
+    assert!(complaints(&outcome).is_empty(), "{outcome}");
+}
+
+#[test]
+fn the_rest_of_the_message_is_in_the_environment() {
+    let broker = Broker::start();
+    let mut client = peer::client("mosquitto_pub", &broker);
+    client.args(["-q", "1", "-r", "-t", "kept", "-m", "x"]);
+    assert!(client.status().unwrap().success());
+    let program = subscriber_to(&broker, &["-C", "2"]);
+    let tell = "env | grep ^MQTT_ | sort; echo";
+    let running = start(
+        // What the program was started with is not the message's.
+        script(program.env("MQTT_STREAM", "alien"), tell, Path::new("x")),
+        &broker,
+    );
+    Program::one_message().to(&broker).run(SOON).expect_code(0);
+    let outcome = running.finish(SOON).expect_code(0);
+    let text = outcome.stdout.text();
+    let (kept, ours) = text.split_once("\n\n").unwrap();
+    assert_eq!(kept, "MQTT_QOS=1\nMQTT_RETAIN=1\nMQTT_TOPIC=kept");
+    let ours: Vec<_> = ours.trim_end().lines().collect();
+    let [qos, retain, seq, stream, taken, topic] = ours[..] else {
+        panic!("{outcome}");
+    };
+    let fixed = [qos, retain, seq, topic];
+    assert_eq!(
+        fixed,
+        ["MQTT_QOS=1", "MQTT_RETAIN=0", "MQTT_SEQ=1", "MQTT_TOPIC=t"]
+    );
+    let stream = stream.strip_prefix("MQTT_STREAM=").unwrap();
+    assert!(!stream.is_empty() && stream != "alien", "{outcome}");
+    let taken = taken.strip_prefix("MQTT_TAKEN=").unwrap();
+    let age = jiff::Timestamp::now() - taken.parse::<jiff::Timestamp>().unwrap();
+    assert!((0..30).contains(&age.as_secs()), "{outcome}");
+}
+
+#[test]
+fn there_is_no_shell_that_could_take_text_for_orders() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let trap = dir.path().join("trap");
+    let order = format!("x; touch {0} $(touch {0}) `touch {0}`", trap.display());
+    let topic = order.replace('/', "_");
+    let program = subscriber_to(&broker, &["-C", "1"]);
+    let words = ["--exec", "printf", "%s|", "$HOME", "*", ";", &order];
+    let running = start(program.args(words), &broker);
+    assert!(peer::publish(&broker, &topic, &order).status.success());
+    let outcome = running.finish(SOON).expect_code(0);
+    outcome.expect_stdout(&format!("$HOME|*|;|{order}|"));
+
+    let program = subscriber_to(&broker, &["-C", "1"]);
+    let words = ["--exec", "sh", "-c", r#"echo "$MQTT_TOPIC"; cat"#];
+    let running = start(program.args(words), &broker);
+    assert!(peer::publish(&broker, &topic, &order).status.success());
+    let outcome = running.finish(SOON).expect_code(0);
+    outcome.expect_stdout(&format!("{topic}\n{order}"));
+    assert!(!trap.exists());
+}
+
+#[test]
+fn one_runs_at_a_time_and_in_order() {
+    let broker = Broker::start();
+    let program = subscriber_to(&broker, &["-C", "10"]);
+    let tell = "read -r n; echo begin $n; sleep 0.02; echo end $n";
+    let running = start(script(program, tell, Path::new("x")), &broker);
+    let numbers: Vec<String> = (1..=10).map(|n| format!("{n}\n")).collect();
+    publish(&broker, &numbers.concat());
+    let expected: Vec<String> = (1..=10).map(|n| format!("begin {n}\nend {n}\n")).collect();
+    let outcome = running.finish(SOON).expect_code(0);
+    outcome.expect_stdout(&expected.concat());
+}
+
+#[test]
+fn so_many_run_at_once_and_no_more() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let flags = ["-C", "8", "--exec-jobs", "4", "--exec-timeout", "8"];
+    let program = subscriber_to(&broker, &flags);
+    // Each waits until three others are there; none ever sees a fifth.
+    let meet = r#"
+        touch "$0/in.$$"
+        while :; do
+            set -- "$0"/in.*
+            [ $# -le 4 ] || echo "$# at once"
+            [ $# -lt 4 ] && ! [ -e "$0/met" ] || break
+            sleep 0.01
+        done
+        touch "$0/met"; sleep 0.05; rm "$0/in.$$""#;
+    let running = start(script(program, meet, dir.path()), &broker);
+    publish(&broker, &"x\n".repeat(8));
+    let outcome = running.finish(SOON).expect_code(0);
+    assert!(dir.path().join("met").exists());
+    outcome.expect_stdout("");
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_ended_with_its_children() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let child = dir.path().join("child");
+    let flags = ["-C", "1", "--exec-timeout", "300ms", "--summary"];
+    let program = subscriber_to(&broker, &flags);
+    let hang = r#"sleep 600 & echo $! >"$0"; wait"#;
+    let running = start(script(program, hang, &child), &broker);
+    publish(&broker, "x\n");
+    // The child has our standard output open: this returns before SOON only if it has ended.
+    let outcome = running.finish(SOON).expect_code(65);
+    assert!(outcome.elapsed < 3 * SECOND, "{outcome}");
+    assert!(has_ended(&child), "{outcome}");
+    assert_eq!(summary(&outcome)["failed"], 1, "{outcome}");
+    let lines = complaints(&outcome);
+    assert!(lines[0].contains("--exec-timeout 300ms"), "{outcome}");
+}
+
+#[test]
+fn every_failure_is_a_line_and_counts() {
+    let broker = Broker::start();
+    let program = subscriber_to(&broker, &["-C", "3", "--summary"]);
+    let fail = "read -r how; case $how in good) ;; bad) exit 3;; worse) kill -9 $$;; esac";
+    let running = start(script(program, fail, Path::new("x")), &broker);
+    publish(&broker, "bad\ngood\nworse\n");
+    let outcome = running.finish(SOON).expect_code(65);
+    let lines = complaints(&outcome);
+    assert_eq!(lines.len(), 3, "two, and their number\n{outcome}");
+    for (line, parts) in lines.iter().zip([
+        ["--exec sh", "/1 on \"t\"", "exit status: 3"],
+        ["--exec sh", "/3 on \"t\"", "signal: 9"],
+        ["--exec", "2 of 3", "failed"],
+    ]) {
+        for part in parts {
+            assert!(line.contains(part), "no {part:?}\n{outcome}");
+        }
+    }
+    let summary = summary(&outcome);
+    assert_eq!(
+        (&summary["received"], &summary["failed"]),
+        (&3.into(), &2.into())
+    );
+}
+
+#[test]
+fn a_count_is_reached_when_so_many_commands_have_ended() {
+    for jobs in ["1", "4"] {
+        let broker = Broker::start();
+        let flags = ["-C", "2", "--exec-jobs", jobs, "--summary"];
+        let program = subscriber_to(&broker, &flags);
+        let running = start(
+            script(program, "sleep 0.3; echo ended", Path::new("x")),
+            &broker,
+        );
+        publish(&broker, "1\n2\n3\n4\n");
+        let outcome = running.finish(SOON).expect_code(0);
+        assert_eq!(outcome.stdout.count(), 3, "{outcome}");
+        let text = outcome.stdout.text();
+        let then = "ended\nended\n{\"received\":2,";
+        assert!(text.starts_with(then), "{outcome}");
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_tried_again_until_it_does() {
+    let broker = ScriptedBroker::script()
+        .after_subscribe("#", "t", b"x")
+        .tls();
+    let dir = temp_dir();
+    let command = dir.path().join("command");
+    let program = subscriber(&["-C", "1"]).at_port(broker.port());
+    let running = program.arg("--exec").arg(&command).start();
+    let again = |line: &str| line.contains("trying again") && line.contains("No such file");
+    running.stderr_line(SOON, again);
+    assert!(acknowledged(&broker.events()).is_empty());
+    let draft = dir.path().join("draft");
+    fs::write(&draft, "#!/bin/sh\necho here\n").unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(draft, command).unwrap();
+    let outcome = running.finish(SOON).expect_code(0);
+    assert_eq!(complaints(&outcome).len(), 1, "said once\n{outcome}");
+    outcome.expect_stdout("here\n");
+    broker.wait(SOON, |events| acknowledged(events) == [1]);
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_command_does_not_exist() {
+    let broker = ScriptedBroker::script()
+        .after_subscribe("#", "t", b"x")
+        .tls();
+    let program = subscriber(&[]).at_port(broker.port());
+    let running = program.args(["--exec", "/no/such/command"]).start();
+    running.stderr_line(SOON, |line| line.contains("trying again"));
+    let stopped = Instant::now();
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    assert!(stopped.elapsed() < SECOND, "{outcome}");
+    let lines = complaints(&outcome);
+    let left = lines
+        .iter()
+        .any(|l| l.contains("1 message") && l.contains("not given"));
+    assert!(left, "{outcome}");
+    broker.wait(SOON, |events| matches!(events.last(), Some(Event::End)));
+    assert!(acknowledged(&broker.events()).is_empty(), "{outcome}");
+}
+
+#[test]
+fn a_message_is_acknowledged_only_after_its_command_has_ended() {
+    let broker = ScriptedBroker::script()
+        .after_subscribe("#", "t", b"1")
+        .after_subscribe("#", "t", b"2")
+        .tls();
+    let dir = temp_dir();
+    let flags = ["-C", "2", "--exec-jobs", "2"];
+    let program = subscriber(&flags).at_port(broker.port());
+    // The second ends at once, the first when it may.
+    let wait =
+        r#"read -r n; [ "$n" = 2 ] || until [ -e "$0/go" ]; do sleep 0.01; done; echo $n >"$0/$n""#;
+    let wait = wait.replace("read -r n", "n=$(cat)");
+    let running = script(program, &wait, dir.path()).start();
+    wait_file(&running, &dir.path().join("2"));
+    let early = wait_until(Duration::from_millis(300), || {
+        !acknowledged(&broker.events()).is_empty()
+    });
+    assert!(!early, "out of turn\n{running}");
+    fs::write(dir.path().join("go"), "").unwrap();
+    broker.wait(SOON, |events| acknowledged(events) == [1, 2]);
+    running.finish(SOON).expect_code(0);
+}
+
+#[test]
+fn a_signal_lets_the_command_end_and_its_message_is_acknowledged() {
+    // Often: the end comes at the very moment at which nothing runs any more.
+    for _ in 0..5 {
+        let broker = ScriptedBroker::script()
+            .after_subscribe("#", "t", b"1")
+            .after_subscribe("#", "t", b"2")
+            .tls();
+        let dir = temp_dir();
+        let begun = dir.path().join("begun");
+        let program = subscriber(&["--summary"]).at_port(broker.port());
+        let slow = r#"echo x >"$0"; sleep 0.2; echo ended; exit 3"#;
+        let running = script(program, slow, &begun).start();
+        wait_file(&running, &begun);
+        let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(65);
+        let text = outcome.stdout.text();
+        assert!(text.starts_with("ended\n{"), "{outcome}");
+        let summary = summary(&outcome);
+        assert_eq!(
+            (&summary["received"], &summary["failed"]),
+            (&1.into(), &1.into())
+        );
+        let said = |events: &[Event]| matches!(events.last(), Some(Event::End));
+        assert_eq!(acknowledged(&broker.wait(SOON, said)), [1], "{outcome}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_command_that_hangs_with_its_children() {
+    let broker = ScriptedBroker::script()
+        .after_subscribe("#", "t", b"1")
+        .tls();
+    let dir = temp_dir();
+    let child = dir.path().join("child");
+    let program = subscriber(&[]).at_port(broker.port());
+    let hang = r#"sleep 600 & echo $! >"$0"; wait"#;
+    let running = script(program, hang, &child).start();
+    wait_file(&running, &child);
+    let stopped = Instant::now();
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    let took = stopped.elapsed();
+    assert!(
+        (2 * SECOND..5 * SECOND).contains(&took),
+        "{took:?}\n{outcome}"
+    );
+    assert!(has_ended(&child), "{outcome}");
+    let said = |events: &[Event]| matches!(events.last(), Some(Event::End));
+    assert!(
+        acknowledged(&broker.wait(SOON, said)).is_empty(),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_leaves_no_command_behind() {
+    let broker = ScriptedBroker::script()
+        .after_subscribe("#", "t", b"1")
+        .tls();
+    let dir = temp_dir();
+    let child = dir.path().join("child");
+    let program = subscriber(&[]).at_port(broker.port());
+    let hang = r#"sleep 600 & echo $! >"$0"; wait"#;
+    let running = script(program, hang, &child).start();
+    wait_file(&running, &child);
+    running.signal(Signal::SIGINT);
+    let stopped = Instant::now();
+    // Long enough for the first to be seen; two at once are one.
+    assert!(!wait_until(SECOND / 4, || has_ended(&child)));
+    let outcome = running.finish_by(Signal::SIGINT, SOON).expect_code(0);
+    assert!(stopped.elapsed() < SECOND, "{outcome}");
+    assert!(has_ended(&child), "{outcome}");
+    assert!(acknowledged(&broker.events()).is_empty(), "{outcome}");
+}
+
+#[test]
+fn a_message_whose_command_was_cut_short_comes_again() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let begun = dir.path().join("begun");
+    let flags = ["--persistent", "--client-id", "worker", "-C", "2"];
+    let program = subscriber_to(&broker, &flags);
+    let hang = r#"[ "$(cat)" = first ] || { echo $$ >"$0"; exec sleep 20 >&- 2>&-; }"#;
+    let running = start(script(program, hang, &begun), &broker);
+    publish(&broker, "first\nsecond\n");
+    wait_file(&running, &begun);
+    running.signal(Signal::SIGKILL);
+    running.finish(SOON);
+    // Nobody is left who could end it.
+    let orphan = fs::read_to_string(&begun).unwrap();
+    kill(
+        Pid::from_raw(orphan.trim().parse().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    let program = subscriber_to(&broker, &flags);
+    let running = program.args(["--exec", "sh", "-c", "cat; echo"]).start();
+    running.stdout_line(SOON, |line| line == "second");
+    publish(&broker, "third\n");
+    running
+        .finish(SOON)
+        .expect_code(0)
+        .expect_stdout("second\nthird\n");
+}
