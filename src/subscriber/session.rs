@@ -19,6 +19,8 @@ pub struct Session {
     filters: Vec<String>,
     /// The filters of the session that there should be, if there should be one.
     left: Option<Vec<String>>,
+    /// What an earlier run has remembered of it, or this one.
+    remembered: Option<Vec<String>>,
 }
 
 impl Session {
@@ -29,6 +31,7 @@ impl Session {
         Self {
             persistent,
             filters,
+            remembered: left.clone(),
             left,
         }
     }
@@ -53,10 +56,12 @@ impl Session {
     /// The broker has granted all filters: there is a session now. `true` if that is worth
     /// remembering.
     pub fn subscribed(&mut self) -> bool {
-        let news = self.persistent && self.left.as_ref() != Some(&self.filters);
-        if news {
-            self.left = Some(self.filters.clone());
+        if !self.persistent {
+            return false;
         }
+        self.left = Some(self.filters.clone());
+        let news = self.remembered != self.left;
+        self.remembered.clone_from(&self.left);
         news
     }
 }
@@ -94,6 +99,14 @@ mod tests {
         assert_eq!(session.connected(true), Resumption::Resumed(list(&["old"])));
         assert!(session.subscribed());
         assert_eq!(session.connected(true), Resumption::Resumed(vec![]));
+    }
+
+    #[test]
+    fn one_that_nobody_has_remembered_is_remembered_once_it_is_met() {
+        let mut session = Session::new(true, list(&["a"]), None);
+        assert_eq!(session.connected(true), Resumption::Resumed(vec![]));
+        assert!(session.subscribed());
+        assert!(!session.subscribed());
     }
 
     #[test]

@@ -51,7 +51,10 @@ impl State {
     /// A fault that names the file.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         open(path).map_err(|why| {
-            Fault::permanent(Exit::CannotCreate, format!("{}: {why}", path.display()))
+            Fault::permanent(
+                Exit::CannotCreate,
+                format!("--state {}: {why}", path.display()),
+            )
         })
     }
 
@@ -218,7 +221,9 @@ fn remedy(error: &rusqlite::Error) -> String {
                 "is damaged ({error}); move it aside: without it nothing is lost, but messages may come twice"
             )
         }
-        Some(ErrorCode::CannotOpen) => format!("cannot be opened or created: {error}"),
+        Some(ErrorCode::CannotOpen) => {
+            "cannot be opened or created; look at its directory and their permissions".into()
+        }
         _ => error.to_string(),
     }
 }

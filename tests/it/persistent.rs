@@ -66,10 +66,15 @@ fn what_was_published_while_it_was_away_comes_when_it_is_back() {
             publish(&broker, first..first + 100, qos);
         }
         let running = start();
-        let all = wait_until(SOON, || received(&file).len() >= 200);
+        let all = wait_until(SOON, || received(&file).contains(&199));
         assert!(all, "{name}: {}", received(&file).len());
         running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-        assert_eq!(received(&file), (0..200).collect::<Vec<_>>(), "{name}");
+        // Killed it had not acknowledged all that it had written.
+        let mut seen = std::collections::HashSet::new();
+        let mut first = received(&file);
+        assert!(first.len() <= 200 + WINDOW, "{name}: {}", first.len());
+        first.retain(|number| seen.insert(*number));
+        assert_eq!(first, (0..200).collect::<Vec<_>>(), "{name}");
     }
 }
 
@@ -102,9 +107,9 @@ fn a_session_is_kept_no_longer_than_it_was_asked_for() {
     let first = subscriber(&broker, &flags).start();
     first.wait_subscribed();
     first.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-    let expired = broker.log().wait(SOON, |line| {
-        line.contains("stays") && line.contains("expir")
-    });
+    let expired = broker
+        .log()
+        .wait(SOON, |line| line.contains("Expiring client stays"));
     assert!(expired.is_some(), "{:#?}", broker.log().texts());
     publish(&broker, 0..10, "1");
     let second = subscriber(&broker, &["-W", "1"]).start();

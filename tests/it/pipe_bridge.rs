@@ -40,7 +40,8 @@ fn topic_bytes_qos_and_retain_cross_though_the_other_side_is_away() {
             std::fs::write(&file, payload).unwrap();
             let mut client = peer::client("mosquitto_pub", &from);
             let (qos, topic) = (number % 3, format!("r{round}/{number}"));
-            client.args(["-q", &qos.to_string(), "-t", &topic, "-s"]);
+            let whole = if payload.is_empty() { "-n" } else { "-s" };
+            client.args(["-q", &qos.to_string(), "-t", &topic, whole]);
             if round == 1 && number % 2 == 0 && !payload.is_empty() {
                 client.arg("-r");
             }
