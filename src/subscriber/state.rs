@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use log::debug;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::streams::{MAX_STREAMS, Stream, Streams};
@@ -98,6 +99,17 @@ impl State {
             }
         }
         transaction.commit()
+    }
+
+    /// Brings all that was written into the file itself: the run is ending. What cannot be stays in
+    /// the log beside it.
+    pub fn gather(&self) {
+        let gathered = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(cause) = gathered {
+            debug!("the state stays in its log: {cause}");
+        }
     }
 
     /// The filters of the session that an earlier run has left, if it has.

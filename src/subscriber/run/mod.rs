@@ -94,6 +94,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         move |event| send(&to_loop, Event::Client(event)),
     )
     .context("threads cannot be started")?;
+    let kept = state.clone();
     let mut subscriber = Subscriber::start(config, client, backlog, state, started)?;
     while subscriber.exit.is_none() {
         subscriber.step(clock());
@@ -119,6 +120,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     signals::end_at_latest(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let counts = sink.close(PATIENCE);
+    if let Some(state) = kept.as_ref().and_then(|state| state.try_lock().ok()) {
+        state.gather();
+    }
     let (mut exit, reconnects) = subscriber.finish(&inbox);
     exit = exit.or_worse(exit_of(config, counts));
     if config.summary {
