@@ -49,6 +49,8 @@ pub(super) struct Worker {
     tidy_at: Instant,
     /// When to forget fates.
     forget_at: Instant,
+    /// The next number at the time when the queue was taken over.
+    taken_over: Option<u64>,
 }
 
 impl Worker {
@@ -72,6 +74,7 @@ impl Worker {
             take_over_at: now,
             tidy_at: now,
             forget_at: now + FORGET,
+            taken_over: None,
         };
         match worker.begin() {
             Ok(opened) => Ok((worker, opened)),
@@ -297,6 +300,7 @@ impl Worker {
             self.drains = true;
             match self.begin() {
                 Ok(opened) => {
+                    self.taken_over = Some(opened.next_seq);
                     notify(answer);
                     notify(Report::Ours(opened));
                 }
@@ -323,7 +327,8 @@ impl Worker {
 
     fn close(mut self, next_seq: Option<u64>) -> Result<(), Fault> {
         let connection = &mut self.connection;
-        let done = next_seq.map_or(Ok(()), |next_seq| {
+        // One that was taken over at the very end was given back as it was.
+        let done = next_seq.or(self.taken_over).map_or(Ok(()), |next_seq| {
             match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
                 // Giving pages back takes some itself.
                 Err(e) if sqlite::is_full(&e) => {

@@ -34,6 +34,8 @@ pub(super) struct Process {
     /// Had no place yet.
     held: Option<u64>,
     seen_version: u64,
+    /// The next number when the store took the queue over.
+    taken_over: Option<u64>,
 }
 
 fn draft(number: u64) -> Draft {
@@ -75,6 +77,7 @@ impl Process {
             wire: VecDeque::new(),
             waiting: VecDeque::new(),
             held: None,
+            taken_over: None,
             seen_version: disk.version,
         }
     }
@@ -140,7 +143,7 @@ impl Process {
             Order::Load { after, rows, .. } => disk.load(after, rows),
             Order::Ask { numbered } => disk.ask(numbered, self.name),
             Order::Close { next_seq } => {
-                if let Some(next_seq) = next_seq {
+                if let Some(next_seq) = next_seq.or(self.taken_over) {
                     disk.close(next_seq);
                 }
                 Report::Closed
@@ -156,6 +159,7 @@ impl Process {
             self.reports.push_back(disk.ask(0, self.name));
             self.drains = true;
             let opened = disk.open(self.name, &format!("stream-{}", self.name));
+            self.taken_over = Some(opened.next_seq);
             self.reports.push_back(Report::Ours(opened));
         } else if self.seen_version != disk.version {
             let counts = disk.counts();

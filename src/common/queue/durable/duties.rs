@@ -227,6 +227,9 @@ impl Queue for DurableQueue {
                 self.ask = true;
                 Vec::new()
             }
+            // What others have left is for whoever comes next: this run is ending, and answers for its
+            // own messages alone.
+            Report::Ours(_) if self.closing => Vec::new(),
             Report::Ours(opened) => {
                 self.drains = true;
                 self.stream = opened.stream;
@@ -239,5 +242,42 @@ impl Queue for DurableQueue {
             Report::Broken(fault) => vec![News::Broken(fault)],
             Report::Closed => vec![News::Closed],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::queue::Capacity;
+    use crate::common::queue::order::{Counts, Opened};
+
+    fn opened(drains: bool) -> Opened {
+        let rows = 3;
+        Opened {
+            drains,
+            stream: "s".into(),
+            next_seq: 7,
+            counts: Counts {
+                rows,
+                ..Counts::default()
+            },
+        }
+    }
+
+    /// The last drainer has gone just as this run, which has delivered all that was its own, ends.
+    #[test]
+    fn a_run_that_is_ending_takes_nothing_over() {
+        let limits = Limits {
+            capacity: Capacity::Unlimited,
+            max_bytes: 1 << 20,
+            behavior: DropBehavior::Block,
+        };
+        let mut queue = DurableQueue::new(limits, opened(false));
+        queue.close();
+        #[allow(clippy::disallowed_methods, reason = "an origin")]
+        let now = Instant::now();
+        assert!(queue.handle(Report::Ours(opened(true)), now, 0).is_empty());
+        assert_eq!(queue.entrusted(), Some(0));
+        assert_eq!(queue.order(now), Some(Order::Close { next_seq: None }));
     }
 }
