@@ -298,9 +298,14 @@ impl Bridge<'_> {
         {
             // What was settled before the bell was asked for rings no more.
             gate.flow().listen();
-            gate.release(&mut self.up.bytes);
             let closed = gate.closed();
-            if !self.up.is_empty() || closed != gate.look() {
+            let mut news = closed != gate.look();
+            // What is behind what the broker does not take has to wait for that.
+            if self.up.is_empty() {
+                gate.release(&mut self.up.bytes);
+                news |= !self.up.is_empty();
+            }
+            if news {
                 return Ok(());
             }
         }
