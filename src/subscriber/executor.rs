@@ -119,16 +119,7 @@ impl Executor {
         let job = Job::of(reading);
         self.0.backlog.add(job.bytes() + OVERHEAD);
         let mut state = self.0.lock();
-        if state
-            .entries
-            .back()
-            .is_none_or(|entry| entry.done.is_some())
-        {
-            state.entries.push_back(Entry::default());
-        }
-        if let Some(entry) = state.entries.back_mut() {
-            entry.left += 1;
-        }
+        state.with_last(|entry| entry.left += 1);
         let number = state.first + state.entries.len() as u64 - 1;
         state.jobs.push_back((number, job));
         drop(state);
@@ -139,16 +130,7 @@ impl Executor {
     /// The message that the last readings belong to is complete.
     pub fn end(&self, done: Done) {
         let mut state = self.0.lock();
-        if state
-            .entries
-            .back()
-            .is_none_or(|entry| entry.done.is_some())
-        {
-            state.entries.push_back(Entry::default());
-        }
-        if let Some(entry) = state.entries.back_mut() {
-            entry.done = Some(done);
-        }
+        state.with_last(|entry| entry.done = Some(done));
         // What it waits for may have ended already.
         state.settle();
     }
@@ -194,6 +176,16 @@ impl Executor {
 }
 
 impl State {
+    /// Does something to the message that is coming in; a new one begins when the last is complete.
+    fn with_last(&mut self, act: impl FnOnce(&mut Entry)) {
+        if self.entries.back().is_none_or(|entry| entry.done.is_some()) {
+            self.entries.push_back(Entry::default());
+        }
+        if let Some(entry) = self.entries.back_mut() {
+            act(entry);
+        }
+    }
+
     fn kill_all(&mut self) {
         for running in self.running.values_mut() {
             running.kill();
