@@ -275,6 +275,8 @@ mod build {
 
         // We rerun the build if this `build.rs` file is changed.
         println!("cargo:rerun-if-changed=build.rs");
+        // And if the library is.
+        println!("cargo:rerun-if-changed=paho.mqtt.c");
 
         // Mske sure that the Git submodule is checked out
         if !Path::new("paho.mqtt.c/.git").exists() {
