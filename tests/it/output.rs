@@ -190,10 +190,14 @@ fn many_hang_ups_at_once_do_no_harm() {
     let lines = numbers(3_000);
     let sender = publisher(&broker).stdin(Cursor::new(lines.join("\n") + "\n"));
     let sender = sender.start();
-    while read(&file).lines().count() < 3_000 {
-        running.signal(Signal::SIGHUP);
-        thread::yield_now();
-    }
+    let all = wait_until(SOON, || {
+        for _ in 0..20 {
+            running.signal(Signal::SIGHUP);
+            thread::yield_now();
+        }
+        read(&file).lines().count() >= 3_000
+    });
+    assert!(all, "{} of 3000", read(&file).lines().count());
     sender.finish(SOON).expect_code(0);
     running.finish(SOON).expect_code(0);
     assert!(lines_of([file]) == lines, "not what was sent");
