@@ -1,0 +1,84 @@
+//! Several programs on the same work, in turn, and what they took.
+
+use crate::measure::Measure;
+
+/// Runs the work once.
+pub(crate) type Run<'a> = Box<dyn FnMut() -> anyhow::Result<Measure> + 'a>;
+
+/// One that takes part.
+pub(crate) struct Entry<'a> {
+    pub(crate) name: &'static str,
+    /// Messages in a run.
+    pub(crate) count: u32,
+    pub(crate) run: Run<'a>,
+}
+
+impl<'a> Entry<'a> {
+    pub(crate) fn new(
+        name: &'static str,
+        count: u32,
+        run: impl FnMut() -> anyhow::Result<Measure> + 'a,
+    ) -> Self {
+        let run = Box::new(run);
+        Self { name, count, run }
+    }
+}
+
+/// What one of them took.
+pub(crate) struct Standing {
+    pub(crate) name: &'static str,
+    count: u32,
+    measures: Vec<Measure>,
+}
+
+/// All of them, round by round: what disturbs the machine for a while disturbs all.
+pub(crate) fn contest(rounds: u32, mut entries: Vec<Entry<'_>>) -> anyhow::Result<Vec<Standing>> {
+    let mut standings: Vec<_> = entries
+        .iter()
+        .map(|entry| Standing {
+            name: entry.name,
+            count: entry.count,
+            measures: Vec::new(),
+        })
+        .collect();
+    for _ in 0..rounds {
+        for (entry, standing) in entries.iter_mut().zip(&mut standings) {
+            standing.measures.push((entry.run)()?);
+        }
+    }
+    Ok(standings)
+}
+
+impl Standing {
+    fn median(&self, of: impl Fn(&Measure) -> f64) -> f64 {
+        median(self.measures.iter().map(of).collect())
+    }
+
+    /// Seconds a run.
+    pub(crate) fn wall(&self) -> f64 {
+        self.median(|measure| measure.wall.as_secs_f64())
+    }
+
+    /// Messages a second.
+    pub(crate) fn rate(&self) -> f64 {
+        f64::from(self.count) / self.wall()
+    }
+
+    /// CPU time a message, in microseconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.median(|measure| measure.cpu.as_secs_f64()) * 1e6 / f64::from(self.count)
+    }
+
+    /// Resident memory at most, in megabytes (of 2^20 bytes).
+    pub(crate) fn peak(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss)] // Megabytes.
+        self.median(|measure| measure.peak as f64 / 1_048_576.0)
+    }
+}
+
+/// The one in the middle; of an even number the lower.
+pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len().saturating_sub(1) / 2;
+    numbers.get(middle).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,121 @@
+//! Doing next to nothing: a subscriber to which nobody writes, a reading a second.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+
+use crate::measure::{Running, start, until};
+use crate::report::Bound::AtMost;
+use crate::report::{Goal, Report, number};
+use crate::stage::Stage;
+
+use super::Plan;
+
+/// Its share of a core in per cent, over a while.
+fn share(running: &Running, during: Duration) -> anyhow::Result<f64> {
+    let before = running.cpu()?;
+    pass(during);
+    let spent = running.cpu()?.saturating_sub(before);
+    Ok(spent.as_secs_f64() / during.as_secs_f64() * 100.0)
+}
+
+#[allow(clippy::disallowed_methods)] // That nothing happens can only be waited for.
+fn pass(time: Duration) {
+    thread::sleep(time);
+}
+
+fn row(running: &Running, share: f64) -> anyhow::Result<[String; 3]> {
+    #[allow(clippy::cast_precision_loss)] // Megabytes.
+    let resident = running.memory("VmRSS")? as f64 / 1_048_576.0;
+    let share = format!("{} % of a core", number(share));
+    Ok([share, String::new(), format!("{resident:.1} MB")])
+}
+
+pub(crate) fn idle(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let near = stage.near();
+    let topic = stage.topic();
+    let mut commands: Vec<(_, Command)> = vec![
+        ("subscriber", stage.subscriber(&topic, &[])),
+        (
+            "mosquitto_sub",
+            stage.mosquitto("mosquitto_sub", near, &topic, &["-q", "1"]),
+        ),
+    ];
+    for (name, script) in [
+        ("paho-mqtt (Python)", "paho_client.py"),
+        ("AWS SDK v1", "sdk_client.py"),
+    ] {
+        let peer = stage.peer(script, near, &topic, &["receive", "1", "1"]);
+        commands.extend(peer.map(|peer| (name, peer)));
+    }
+    for (name, mut command) in commands {
+        let running = start(&mut command)?;
+        stage.subscribed(&topic)?;
+        // What begins has something to do.
+        pass(Duration::from_secs(1));
+        let share = share(&running, plan.while_)?;
+        let goals = match name {
+            "subscriber" => vec![Goal::new(share, "%", AtMost(0.1))],
+            _ => vec![],
+        };
+        report.figure("idle subscriber", name, row(&running, share)?, goals);
+    }
+    healthy(stage, plan, report)
+}
+
+/// A reading a second, with a queue's file that is not needed: when it was last written to.
+fn healthy(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let file = stage.file("healthy.db");
+    let queue = file.to_string_lossy();
+    let receipts = stage.file("receipts");
+    let flags = ["--stdin-line", "--receipts", "--queue", &queue];
+    let mut command = stage.publisher(stage.near(), &stage.topic(), &flags);
+    command
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(&receipts)?);
+    let mut running = start(&mut command)?;
+    let mut lines = running.stdin().context("no pipe")?;
+    let delivered = |count| {
+        until("a PUBACK", || {
+            fs::read_to_string(&receipts).is_ok_and(|text| {
+                text.lines().filter(|l| l.starts_with("delivered")).count() == count
+            })
+        })
+    };
+    // The first is taken before there is a connection.
+    writeln!(lines, "first")?;
+    delivered(1)?;
+    let (mut writes, mut last) = (0, written(&file));
+    let seconds = plan.while_.as_secs().max(1);
+    let before = running.cpu()?;
+    for second in 1..=seconds {
+        pass(Duration::from_secs(1));
+        writeln!(lines, "{second}")?;
+        delivered(usize::try_from(second)? + 1)?;
+        let now = written(&file);
+        writes += u32::from(now != last);
+        last = now;
+    }
+    let spent = running.cpu()?.saturating_sub(before).as_secs_f64() * 100.0;
+    #[allow(clippy::cast_precision_loss)] // Seconds.
+    let row = row(&running, spent / seconds as f64)?;
+    drop(lines);
+    running.end(&[0])?;
+    let goal = Goal::new(
+        f64::from(writes),
+        "seconds with a write to the disk",
+        AtMost(0.0),
+    );
+    report.figure("a reading a second, --queue", "publisher", row, vec![goal]);
+    Ok(())
+}
+
+/// When the database and its log were last written to.
+fn written(file: &std::path::Path) -> [Option<SystemTime>; 2] {
+    let log = file.with_extension("db-wal");
+    [file, &log].map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok())
+}

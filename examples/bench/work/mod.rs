@@ -1,0 +1,64 @@
+//! The work, a file for each kind, and how much of it.
+
+pub(crate) mod idle;
+pub(crate) mod keep;
+pub(crate) mod publish;
+pub(crate) mod receive;
+pub(crate) mod trips;
+
+use std::time::Duration;
+
+/// How much of everything.
+pub(crate) struct Plan {
+    pub(crate) rounds: u32,
+    /// Lines of a run. `mosquitto_pub` gets never more than 65,535: when its packet identifiers wrap
+    /// round it takes an early PUBACK for the last one, leaves the rest unsent and exits 0.
+    pub(crate) lines: u32,
+    /// Lines of a run, for what waits for each.
+    pub(crate) few: u32,
+    /// Lines of a run over a distance.
+    pub(crate) far: u32,
+    /// Messages to be received.
+    pub(crate) received: u32,
+    /// Lines of the run that is to show how memory grows.
+    pub(crate) many: u32,
+    pub(crate) backlog: u32,
+    /// How long a backlog is drained, and nothing is done.
+    pub(crate) while_: Duration,
+    /// The round trips of the plot, in milliseconds.
+    pub(crate) round_trips: &'static [u64],
+    /// How long a run of the plot is to take, about.
+    pub(crate) run: Duration,
+}
+
+impl Plan {
+    pub(crate) fn new(quick: bool, rounds: Option<u32>, backlog: Option<u32>) -> Self {
+        let full = Self {
+            rounds: rounds.unwrap_or(5),
+            lines: 60_000,
+            few: 10_000,
+            far: 10_000,
+            received: 200_000,
+            many: 1_000_000,
+            backlog: backlog.unwrap_or(10_000_000),
+            while_: Duration::from_secs(20),
+            round_trips: &[0, 1, 2, 5, 10, 20, 50, 100, 200],
+            run: Duration::from_secs(3),
+        };
+        if !quick {
+            return full;
+        }
+        Self {
+            rounds: rounds.unwrap_or(1),
+            lines: 20_000,
+            few: 1000,
+            far: 2000,
+            received: 20_000,
+            many: 100_000,
+            backlog: backlog.unwrap_or(200_000),
+            while_: Duration::from_secs(3),
+            round_trips: &[0, 10, 50],
+            run: Duration::from_millis(500),
+        }
+    }
+}
