@@ -59,7 +59,7 @@ pub struct Finding {
 #[derive(Clone, Default)]
 pub struct Loaded {
     /// Trusted CAs; none for the system's store.
-    pub(super) cafile: Option<PathBuf>,
+    pub(super) authorities: Option<Vec<X509>>,
     /// Where the certificate was read from.
     cert: PathBuf,
     pub(super) certificate: Option<(Vec<X509>, PKey<Private>)>,
@@ -81,12 +81,13 @@ impl TlsFiles {
     /// A permanent fault that names the file, the cause and the remedy.
     pub fn load(&self) -> Result<Loaded, Fault> {
         let (cafile, pair) = self.named()?;
-        if let Some(cafile) = &cafile {
-            certificates(cafile, "--cafile")?;
-        }
+        let authorities = match &cafile {
+            Some(cafile) => Some(certificates(cafile, "--cafile")?),
+            None => None,
+        };
         let Some(pair) = pair else {
             return Ok(Loaded {
-                cafile,
+                authorities,
                 ..Loaded::default()
             });
         };
@@ -94,7 +95,7 @@ impl TlsFiles {
         let key = self.private_key(&pair.key)?;
         pair.check_match(&certs, &key)?;
         Ok(Loaded {
-            cafile,
+            authorities,
             cert: pair.cert,
             certificate: Some((certs, key)),
         })
@@ -123,19 +124,20 @@ impl TlsFiles {
                 return (findings, None);
             }
         };
+        let mut loaded = Loaded::default();
         let trusted = match &cafile {
-            Some(path) => certificates(path, "--cafile").map(|certs| match certs.len() {
-                1 => said(path, "1 CA"),
-                n => said(path, &format!("{n} CAs")),
+            Some(path) => certificates(path, "--cafile").map(|certs| {
+                let count = certs.len();
+                loaded.authorities = Some(certs);
+                match count {
+                    1 => said(path, "1 CA"),
+                    n => said(path, &format!("{n} CAs")),
+                }
             }),
             None => Ok("the system's store".into()),
         };
         let ca_is_good = trusted.is_ok();
         find("CA file", trusted);
-        let mut loaded = Loaded {
-            cafile,
-            ..Loaded::default()
-        };
         let Some(pair) = pair else {
             return (findings, ca_is_good.then_some(loaded));
         };

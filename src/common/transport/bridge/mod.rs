@@ -19,16 +19,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Connected, Handle, Wire, tls};
+use crate::common::cores;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::flow::Flow;
 use gate::Gate;
-use wire::{PIECE, Piece};
+use wire::{PIECE, Piece, is_patient};
 
 /// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
 /// more: what has come by then costs each of those it passes hardly more than a single one would.
 const PAUSE: Duration = Duration::from_micros(500);
 const POURING: Duration = Duration::from_millis(1);
+
+/// More than that at once is a stream, or one large message: encrypting it is work for another core.
+const MUCH: usize = 4 << 10;
 
 /// How a connection came to its end.
 #[derive(Clone, Debug)]
@@ -68,6 +72,7 @@ pub fn carry(
         ready: Ready::default(),
         heard_at: None,
         pours: false,
+        together: true,
         up: Piece::default(),
         down: Piece::default(),
     };
@@ -81,6 +86,10 @@ pub fn carry(
         cause: ended.err().map(|error| error.to_string()),
     };
     bridge.wire.close();
+    if severed.by_us && flow.is_some() {
+        // For the last acknowledgements, while more comes in.
+        bridge.wire.stream().linger();
+    }
     severed
 }
 
@@ -113,6 +122,8 @@ struct Bridge<'a> {
     heard_at: Option<Instant>,
     /// They come one upon the other.
     pours: bool,
+    /// Its thread has not been let off the core of those who write to it.
+    together: bool,
     /// The client library has not closed its end.
     local_open: bool,
     /// The client library takes nothing more.
@@ -129,8 +140,18 @@ struct Bridge<'a> {
 
 impl Bridge<'_> {
     fn set_up(&mut self) -> io::Result<()> {
+        if self.gate.is_some() {
+            self.leave();
+        }
         self.wire.stream().tcp().set_nonblocking(true)?;
         self.local.set_nonblocking(true)
+    }
+
+    /// There is work for another core.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.together) {
+            cores::spread();
+        }
     }
 
     /// `true` if the client library closed, `false` if the broker did.
@@ -259,6 +280,9 @@ impl Bridge<'_> {
             };
             self.up.bytes.truncate(count);
             moved = count > 0;
+            if count > MUCH {
+                self.leave();
+            }
             if let Some(gate) = &mut self.gate {
                 gate.say(&mut self.up.bytes);
             }
@@ -368,12 +392,4 @@ fn timeout(until: Option<Instant>) -> PollTimeout {
     left.map_or(PollTimeout::NONE, |left| {
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
     })
-}
-
-/// Whether to try again later.
-fn is_patient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }

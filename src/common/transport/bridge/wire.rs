@@ -39,6 +39,14 @@ impl Piece {
     }
 }
 
+/// Whether to try again later.
+pub(super) fn is_patient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 /// Reads as much as is there: in TLS one read gives one record, which may be one small packet.
 fn fill(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
