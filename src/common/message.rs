@@ -141,6 +141,13 @@ impl SeqProperty {
             accepted_ms: message.accepted_ms,
         }
     }
+
+    /// Bytes of the property of a message, without writing it.
+    #[must_use]
+    pub fn size_of(message: &Message) -> usize {
+        let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log as usize + 1);
+        message.stream.len() + digits(message.seq) + digits(message.accepted_ms) + 2
+    }
 }
 
 impl fmt::Display for SeqProperty {
@@ -242,6 +249,31 @@ mod tests {
         assert_eq!(property.to_string().parse(), Ok(property));
         for foreign in ["", "42", "a/b/c", "/1/2", "a/1", "a/1/-2"] {
             assert!(foreign.parse::<SeqProperty>().is_err(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_property_is_that_of_its_text() {
+        let draft = Draft {
+            topic: "t".into(),
+            payload: Vec::new(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            readings: 1,
+        };
+        for number in [0, 1, 9, 10, 99, 100, u64::MAX] {
+            let message = Message {
+                key: 1,
+                stream: "b1c2".into(),
+                seq: number,
+                accepted_ms: number,
+                expires_ms: None,
+                expires_at: None,
+                attempts: 0,
+                draft: draft.clone(),
+            };
+            let text = SeqProperty::of(&message).to_string();
+            assert_eq!(SeqProperty::size_of(&message), text.len());
         }
     }
 }

@@ -29,6 +29,10 @@ use crate::common::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
+/// Acknowledgements for which the worker is woken once, at most. A wake for each would cost more than
+/// the rest of its way; a wake for half of a large window leaves the line idle meanwhile.
+const STRIDE: usize = 50;
+
 /// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
 const DISCONNECTED: i32 = -3;
 
@@ -80,7 +84,8 @@ pub(super) struct Session {
     retain_as_published: bool,
     max_expiry: Duration,
     v5: bool,
-    half_window: usize,
+    /// So many deliveries ahead is the one that wakes the worker.
+    stride: usize,
     /// Why the broker said it would end the connection, with its code.
     pub(super) farewell: Option<(u8, Fault)>,
 }
@@ -147,7 +152,7 @@ impl Session {
             retain_as_published: config.retain_as_published,
             max_expiry: config.max_expiry,
             v5,
-            half_window: config.max_in_flight / 2,
+            stride: (config.max_in_flight / 4).min(STRIDE),
             farewell: None,
         })
     }
@@ -167,7 +172,7 @@ impl Session {
             heed_keep_alive(self.flow.as_deref(), properties);
             if let Some(most) = properties.get_int(PropertyCode::ReceiveMaximum) {
                 let most = usize::try_from(most).unwrap_or(usize::MAX);
-                self.half_window = self.half_window.min(most / 2);
+                self.stride = self.stride.min(most / 4);
             }
         }
         Some(result)
@@ -306,13 +311,11 @@ impl Session {
         }
     }
 
-    /// Asks to be woken when the delivery half a window ahead is done, or the last one if
-    /// there are fewer: acknowledgements come in order, and one wake for many is cheap.
+    /// Asks to be woken when the delivery a stride ahead is done, or the last one if there are fewer:
+    /// acknowledgements come in order, and one wake for many is cheap.
     /// `false` if that one is done already.
     fn arm(&mut self, settled: &mut Vec<(u64, Delivery)>) -> bool {
-        let index = self
-            .half_window
-            .min(self.deliveries.len().saturating_sub(1));
+        let index = self.stride.min(self.deliveries.len().saturating_sub(1));
         let Some((seq, token)) = self.deliveries.get_mut(index) else {
             self.armed = false;
             return true;

@@ -17,6 +17,10 @@ use crate::common::message::Message;
 /// there are too few of them for a group.
 const GATHER: Duration = Duration::from_millis(50);
 
+/// How long if others cannot be sent for them: what is left of a burst of acknowledgements is less
+/// than a group.
+const PRESSED: Duration = Duration::from_millis(1);
+
 /// The batch that is being written.
 #[derive(Debug, Default)]
 struct Writing {
@@ -54,6 +58,8 @@ pub struct Journal {
     due_next: Option<Instant>,
     next: Batch,
     ends_since: Option<Instant>,
+    /// The window is full, of rows that are to go as well, and more is to be sent.
+    pressed: bool,
     /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
@@ -67,6 +73,11 @@ impl Journal {
     /// From now on so many ended messages are taken off the disk at once.
     pub fn set_group(&mut self, group: usize) {
         self.group = group.max(1);
+    }
+
+    /// Whether others wait for rows to be taken off the disk.
+    pub fn press(&mut self, pressed: bool) {
+        self.pressed = pressed;
     }
 
     /// A message has to be on disk by then, or at once.
@@ -173,7 +184,7 @@ impl Journal {
             return None;
         }
         let inserts = self.inserts_wake_at();
-        let ends = self.ends_since.map(|since| since + GATHER);
+        let ends = self.ends_due();
         let due = inserts.into_iter().chain(ends).min();
         match self.retry_at {
             Some(retry_at) => Some(due.map_or(retry_at, |due| due.max(retry_at))),
@@ -203,7 +214,7 @@ impl Journal {
         };
         let ends = closing
             || self.next.ends.len() >= self.group
-            || self.ends_since.is_some_and(|since| now >= since + GATHER);
+            || self.ends_due().is_some_and(|due| now >= due);
         let others = !self.next.numbers.is_empty()
             || !self.next.dead.is_empty()
             || !self.next.attempts.is_empty();
@@ -232,6 +243,12 @@ impl Journal {
             unwritten_dead: unwritten_dead(&batch),
         });
         Some(batch)
+    }
+
+    /// When what has come to its end is to be taken off the disk, however little it is.
+    fn ends_due(&self) -> Option<Instant> {
+        let gather = if self.pressed { PRESSED } else { GATHER };
+        self.ends_since.map(|since| since + gather)
     }
 
     fn inserts_wake_at(&self) -> Option<Instant> {
@@ -329,7 +346,7 @@ impl Journal {
         self.inserts_after = Some(now);
     }
 
-    /// Forgets a message that has not been written, and says whether there was one.
+    /// Forgets a message that is not written yet, and says whether there was one.
     pub fn forget(&mut self, key: u64) -> bool {
         self.pending.remove(&key).is_some()
     }
@@ -338,4 +355,45 @@ impl Journal {
 /// Dead letters of a batch that were never written as messages.
 fn unwritten_dead(batch: &Batch) -> usize {
     batch.dead.iter().filter(|dead| dead.row.is_none()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::message::{Draft, Qos};
+
+    fn message(key: u64) -> Arc<Message> {
+        Arc::new(Message {
+            key,
+            stream: "s".into(),
+            seq: key,
+            accepted_ms: 0,
+            expires_ms: None,
+            expires_at: None,
+            attempts: 0,
+            draft: Draft {
+                topic: "t".into(),
+                payload: Vec::new(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                readings: 1,
+            },
+        })
+    }
+
+    #[test]
+    fn what_has_ended_waits_for_a_group_but_not_long_if_others_wait_for_its_place() {
+        #[allow(clippy::disallowed_methods, reason = "an origin")]
+        let now = Instant::now();
+        let mut journal = Journal::default();
+        journal.set_group(2);
+        journal.settle(&message(1), Some(1), End::Delivered, now);
+        journal.press(true);
+        assert_eq!(journal.take(now, false), None);
+        assert!(journal.take(now + PRESSED, false).is_some());
+        journal.committed(&[], now);
+        journal.settle(&message(2), Some(2), End::Delivered, now);
+        journal.settle(&message(3), Some(3), End::Delivered, now);
+        assert!(journal.take(now, false).is_some(), "a group");
+    }
 }

@@ -270,6 +270,9 @@ pub trait Queue: fmt::Debug {
     /// So many messages are in flight at the same time from now on, at most.
     fn set_window(&mut self, _window: usize) {}
 
+    /// Whether others could be sent if there were fewer [`unsettled`](Self::unsettled).
+    fn press(&mut self, _pressed: bool) {}
+
     /// Everything has to be kept without further delay.
     fn keep_all(&mut self) {}
 

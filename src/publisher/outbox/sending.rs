@@ -73,6 +73,8 @@ impl Outbox {
             self.in_flight.insert(placed.clone());
             send.push(placed);
         }
+        let waiting = !self.ready.is_empty() || !self.queue.is_empty();
+        self.queue.press(waiting && self.free() == 0);
         send
     }
 
@@ -171,8 +173,8 @@ impl Outbox {
         let draft = &message.draft;
         let mut properties = 0;
         if self.rules.sequence {
-            let seq = SeqProperty::of(message).to_string();
-            properties += limits::user_property(SeqProperty::NAME.len() + seq.len());
+            let seq = SeqProperty::size_of(message);
+            properties += limits::user_property(SeqProperty::NAME.len() + seq);
         }
         if draft.is_batch() {
             properties += limits::string_property(Draft::BATCH_TYPE.len());

@@ -115,8 +115,13 @@ impl Queue for DurableQueue {
     }
 
     fn set_window(&mut self, window: usize) {
-        // Half of it: the other half is on the wire while these are taken off the disk.
-        self.journal.set_group(window / 2);
+        // A quarter of it: the others are on the wire, or on their way, while these are taken off the
+        // disk.
+        self.journal.set_group(window / 4);
+    }
+
+    fn press(&mut self, pressed: bool) {
+        self.journal.press(pressed);
     }
 
     fn keep_all(&mut self) {
