@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod connection;
+pub mod cores;
 pub mod endpoint;
 pub mod escape;
 pub mod event_loop;

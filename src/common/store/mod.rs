@@ -58,7 +58,10 @@ impl File {
         let (orders, inbox) = mpsc::channel();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || self.worker.run(&inbox, &notify))?;
+            .spawn(move || {
+                crate::common::cores::spread();
+                self.worker.run(&inbox, &notify);
+            })?;
         Ok(Store { orders })
     }
 }

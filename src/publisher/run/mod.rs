@@ -16,6 +16,7 @@ use log::{error, info, warn};
 
 use crate::common::client::{self, Client};
 use crate::common::connection::State;
+use crate::common::cores;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, Link};
@@ -45,6 +46,9 @@ enum Event {
 /// Events handled before the outbox is looked at again.
 const BURST: usize = 64;
 
+/// How long a run of one message takes at most, mostly.
+const BRIEF: Duration = Duration::from_secs(1);
+
 /// What the loop has to come to its end by itself once the deadline has passed.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// What kept it from starting. What goes wrong later is logged, and in the code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
+    cores::gather();
     let opening = Opening::new(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
@@ -109,6 +114,8 @@ struct Publisher<'a> {
     v5: bool,
     /// That receivers cannot tell batches has been said.
     warned_older: bool,
+    /// This thread has not been let off the core of those who it sends through.
+    together: bool,
 }
 
 impl<'a> Publisher<'a> {
@@ -167,6 +174,7 @@ impl<'a> Publisher<'a> {
             refused: Exit::Success,
             v5: true,
             warned_older: false,
+            together: true,
             config,
         };
         if let Some(deadline) = publisher.deadline {
@@ -185,6 +193,7 @@ impl<'a> Publisher<'a> {
     /// One turn: what time does, what the source has, what can be sent.
     fn step(&mut self, now: Instant) {
         self.now = now;
+        self.spread(now);
         let change = self.link.tick(now);
         self.apply(change);
         if self.outbox.overdue(now) {
@@ -213,6 +222,15 @@ impl<'a> Publisher<'a> {
         // Before the write: it may block, and then this is what the run came to.
         self.exit_now.set(self.verdict().exit());
         self.report.flush();
+    }
+
+    /// A single message is over before other cores are awake; a stream is faster with them.
+    fn spread(&mut self, now: Instant) {
+        let streams = self.report.counters.delivered >= self.config.max_in_flight as u64;
+        if self.together && (streams || now > self.started + BRIEF) {
+            self.together = false;
+            cores::spread();
+        }
     }
 
     fn handle(&mut self, event: Event, now: Instant) {

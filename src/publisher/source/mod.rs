@@ -179,7 +179,10 @@ impl Feed {
         let running = Arc::clone(&command);
         std::thread::Builder::new()
             .name("source".into())
-            .spawn(move || work(&wanted, &running))?;
+            .spawn(move || {
+                crate::common::cores::spread();
+                work(&wanted, &running);
+            })?;
         Ok(Self {
             demand,
             outstanding: Demand::default(),

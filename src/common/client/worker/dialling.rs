@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use log::warn;
-use nix::sched::sched_setaffinity;
-use nix::unistd::Pid;
 
 use super::{Dialling, Worker};
 use crate::common::client::Event;
@@ -58,16 +56,10 @@ impl<N: Fn(Event)> Worker<N> {
             deadline: self.deadline.unwrap_or_else(clock),
             threads: Arc::clone(&self.threads),
         };
-        let everywhere = self.everywhere;
         self.threads.fetch_add(1, Ordering::Relaxed);
         let spawned = std::thread::Builder::new()
             .name("connection".into())
-            .spawn(move || {
-                if let Some(cores) = everywhere {
-                    let _ = sched_setaffinity(Pid::from_raw(0), &cores);
-                }
-                call.make();
-            });
+            .spawn(move || call.make());
         if let Err(e) = spawned {
             self.threads.fetch_sub(1, Ordering::Relaxed);
             return Err(no_threads(e));

@@ -12,12 +12,11 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use nix::unistd::Pid;
 use paho_mqtt::{PropertyCode, ServerResponse};
 
 use super::session::{Dialled, Session};
 use super::{Accepted, Config, Delivery, Event, Listener, Version};
+use crate::common::cores;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
@@ -121,8 +120,6 @@ pub(super) struct Worker<N> {
     /// What was said of a certificate that ends soon.
     warned: Option<String>,
     v5: bool,
-    /// Where the threads of connections may run.
-    everywhere: Option<CpuSet>,
 }
 
 impl<N: Fn(Event)> Worker<N> {
@@ -147,12 +144,11 @@ impl<N: Fn(Event)> Worker<N> {
             aside: Vec::new(),
             deadline: None,
             warned: None,
-            everywhere: None,
         }
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
-        self.everywhere = stay_on_one_core();
+        cores::gather();
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = if waiting {
@@ -366,17 +362,4 @@ impl<N: Fn(Event)> Worker<N> {
             }
         }
     }
-}
-
-/// Keeps this thread, and Paho's threads that it is going to start, on the core it is on.
-/// Paho hands every message from thread to thread under global locks; on two cores they
-/// mostly wait for each other. Where the system does not allow it, nothing is lost. Where the
-/// thread could run before comes back.
-fn stay_on_one_core() -> Option<CpuSet> {
-    let before = sched_getaffinity(Pid::from_raw(0)).ok();
-    let mut here = CpuSet::new();
-    if sched_getcpu().and_then(|core| here.set(core)).is_ok() {
-        let _ = sched_setaffinity(Pid::from_raw(0), &here);
-    }
-    before
 }
