@@ -1,0 +1,227 @@
+//! What the books of the queue on disk cost for a message. Its orders are answered at once, by a
+//! stub that keeps nothing but the numbers.
+//!
+//! `passed`: sent past the queue and acknowledged before it is due on disk, 100 at a time: the way
+//! of a healthy connection. `written`: pushed while offline, in bursts of 100, and told to be on
+//! disk. `drained`: read from a file that holds them, taken half a window of 100 at a time, delivered,
+//! and taken off the disk.
+//!
+//! Not in it: the file (see `store`), and making a message.
+
+mod shared;
+
+use std::iter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::vec;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use iot_pubsub::common::event_loop::clock;
+use iot_pubsub::common::message::Message;
+use iot_pubsub::common::queue::durable::DurableQueue;
+use iot_pubsub::common::queue::order::{Counts, End, Opened, Order, Report, Row, RowId};
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
+use shared::{STREAM, WALL_MS};
+
+/// Messages in a round.
+const MESSAGES: u64 = 10_000;
+
+/// Messages in flight, or in a burst.
+const WINDOW: usize = 100;
+
+/// The time that a burst, or an acknowledgement, takes.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
+
+/// How long a message may wait for its acknowledgement before it is written.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Stands for the file.
+struct Stub {
+    counts: Counts,
+    last: RowId,
+    /// The size of a message: all are alike.
+    each: u64,
+    /// What was in it at the beginning, until it is read.
+    rows: vec::IntoIter<Row>,
+    commits: u64,
+    closed: bool,
+}
+
+impl Stub {
+    fn with(messages: u64) -> Self {
+        let rows = |(id, message)| Row { id, message };
+        let rows: Vec<Row> = (1..).zip(shared::messages(messages)).map(rows).collect();
+        let each = shared::messages(1).map(|message| size(&message)).sum();
+        Self {
+            counts: Counts {
+                rows: messages,
+                bytes: messages * each,
+                dead_bytes: 0,
+            },
+            last: rows.last().map_or(0, |row| row.id),
+            each,
+            rows: rows.into_iter(),
+            commits: 0,
+            closed: false,
+        }
+    }
+
+    fn queue(&self) -> DurableQueue {
+        let limits = Limits {
+            capacity: Capacity::Unlimited,
+            max_bytes: 64 << 20,
+            behavior: DropBehavior::Block,
+        };
+        let opened = Opened {
+            drains: true,
+            stream: STREAM.into(),
+            next_seq: self.counts.rows + 1,
+            counts: self.counts,
+        };
+        let mut queue = DurableQueue::new(limits, opened);
+        queue.set_window(WINDOW);
+        queue
+    }
+
+    fn answer(&mut self, order: Order) -> Report {
+        match order {
+            Order::Commit(batch) => {
+                self.commits += 1;
+                let (inserts, ends) = (batch.inserts.len() as u64, batch.ends.len() as u64);
+                self.counts.rows = self.counts.rows + inserts - ends;
+                self.counts.bytes = self.counts.rows * self.each;
+                let ids: Vec<RowId> = (self.last + 1..).take(batch.inserts.len()).collect();
+                self.last = ids.last().copied().unwrap_or(self.last);
+                Report::Committed {
+                    ids,
+                    evicted: Vec::new(),
+                    counts: self.counts,
+                }
+            }
+            Order::Load { rows, .. } => {
+                let rows: Vec<Row> = self.rows.by_ref().take(rows).collect();
+                Report::Loaded {
+                    last: rows.last().map(|row| row.id),
+                    rows,
+                    damaged: 0,
+                    counts: self.counts,
+                }
+            }
+            Order::Close { .. } => {
+                self.closed = true;
+                Report::Closed
+            }
+            Order::Ask { .. } => unreachable!("this process drains"),
+        }
+    }
+
+    /// Carries out what is to be done now; gives how many messages are on disk since.
+    fn carry(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
+        let mut safe = 0;
+        while let Some(order) = queue.order(now) {
+            let news = queue.handle(self.answer(order), now, WALL_MS);
+            let is_safe = |news: &&News| matches!(news, News::Safe { .. });
+            safe += news.iter().filter(is_safe).count() as u64;
+        }
+        safe
+    }
+}
+
+fn messages() -> Vec<Arc<Message>> {
+    shared::messages(MESSAGES).map(Arc::new).collect()
+}
+
+fn empty() -> (Stub, DurableQueue) {
+    let stub = Stub::with(0);
+    let queue = stub.queue();
+    (stub, queue)
+}
+
+/// Sent and acknowledged, without a disk.
+fn pass(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
+    for window in messages.chunks(WINDOW) {
+        for message in window {
+            queue.pass(message, now + PATIENCE);
+            queue.take_ticket();
+        }
+        stub.carry(queue, now);
+        now += ROUND_TRIP;
+        for message in window {
+            queue.settle(message, End::Delivered, now);
+        }
+    }
+    assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
+    assert_eq!(queue.next_ticket().seq, MESSAGES + 1);
+}
+
+fn write(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
+    let mut safe = 0;
+    for burst in messages.chunks(WINDOW) {
+        for message in burst {
+            let pushed = queue.push(Arc::clone(message), None, now);
+            assert!(matches!(pushed, Pushed::Stored { .. }), "{pushed:?}");
+            queue.take_ticket();
+        }
+        safe += stub.carry(queue, now);
+        now += ROUND_TRIP;
+    }
+    assert_eq!((safe, queue.len() as u64), (MESSAGES, MESSAGES));
+    assert_eq!(stub.counts.rows, MESSAGES);
+}
+
+fn drain(stub: &mut Stub, queue: &mut DurableQueue, mut now: Instant) {
+    let mut taken = 0;
+    while !queue.is_empty() {
+        stub.carry(queue, now);
+        now += ROUND_TRIP;
+        let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 2).collect();
+        assert!(!window.is_empty(), "{queue:?}");
+        for message in window {
+            queue.settle(&message, End::Delivered, now);
+            taken += 1;
+        }
+    }
+    queue.close();
+    stub.carry(queue, now);
+    assert_eq!((taken, stub.counts.rows, stub.closed), (MESSAGES, 0, true));
+}
+
+fn books(criterion: &mut Criterion) {
+    let (messages, now) = (messages(), clock());
+    let mut group = criterion.benchmark_group("durable_queue");
+    group.throughput(Throughput::Elements(MESSAGES));
+    group.bench_function("passed", |bencher| {
+        bencher.iter_batched_ref(
+            empty,
+            |(stub, queue)| pass(stub, queue, &messages, now),
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("written", |bencher| {
+        bencher.iter_batched_ref(
+            empty,
+            |(stub, queue)| write(stub, queue, &messages, now),
+            BatchSize::PerIteration,
+        );
+    });
+    let backlog = || {
+        let stub = Stub::with(MESSAGES);
+        let queue = stub.queue();
+        (stub, queue)
+    };
+    group.bench_function("drained", |bencher| {
+        bencher.iter_batched_ref(
+            backlog,
+            |(stub, queue)| drain(stub, queue, now),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = shared::criterion();
+    targets = books
+}
+criterion_main!(benches);

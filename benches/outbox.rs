@@ -1,0 +1,159 @@
+//! What the outbox costs for a reading, with the queue in memory behind it.
+//!
+//! `window/N`: offered online, dispatched, settled and told of, with N in flight. Acknowledgements
+//! come for half a window at once, as the client's worker tells of them; nothing waits in the queue.
+//!
+//! `burst/offered`: taken into the queue while offline. `burst/drained`: out of it through a window
+//! of 100, at no rate but that of the window.
+//!
+//! Not in it: making a draft, the event loop, the client, and the text of the receipts.
+
+mod shared;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use criterion::{
+    BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use iot_pubsub::common::event_loop::clock;
+use iot_pubsub::common::message::Draft;
+use iot_pubsub::common::pacing::{Drain, DrainRate};
+use iot_pubsub::common::profile::Profile;
+use iot_pubsub::common::queue::memory::MemoryQueue;
+use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
+use shared::{STREAM, WALL_MS};
+
+/// Readings in a round.
+const READINGS: u64 = 10_000;
+
+/// The time that an acknowledgement takes.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
+
+fn outbox(window: usize) -> Outbox {
+    let limits = Limits {
+        capacity: Capacity::Unlimited,
+        max_bytes: 64 << 20,
+        behavior: DropBehavior::Block,
+    };
+    let rules = Rules {
+        max_in_flight: window,
+        operation_timeout: Duration::from_secs(60),
+        expiry: None,
+        max_attempts: 5,
+        sequence: true,
+        profile: Profile::Generic,
+    };
+    let queue = MemoryQueue::new(limits, STREAM.into());
+    Outbox::new(rules, Box::new(queue), Drain::new(DrainRate::Max, false))
+}
+
+fn drafts() -> Vec<Draft> {
+    shared::messages(READINGS).map(|m| m.draft).collect()
+}
+
+fn offer(outbox: &mut Outbox, drafts: impl Iterator<Item = Draft>, now: Instant) {
+    for draft in drafts {
+        let offered = outbox.offer(draft, now, WALL_MS);
+        assert!(matches!(offered, Offered::Taken { .. }), "{offered:?}");
+    }
+}
+
+/// Takes everything to its end that waits or is still to be offered, and checks that all of it
+/// has been delivered.
+fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Instant) {
+    let mut drafts = drafts.into_iter();
+    let mut under_way: VecDeque<u64> = VecDeque::with_capacity(window);
+    let mut delivered = 0;
+    loop {
+        let room = window - under_way.len();
+        offer(outbox, drafts.by_ref().take(room), now);
+        let sent = outbox.dispatch(now);
+        under_way.extend(sent.iter().map(|placed| placed.place));
+        assert!(!under_way.is_empty(), "{outbox:?}");
+        now += ROUND_TRIP;
+        for place in under_way.drain(..under_way.len().min(window / 2)) {
+            outbox.settle(place, Outcome::Delivered, now);
+        }
+        let receipts = outbox.take_receipts();
+        let is_delivery = |receipt: &&Receipt| matches!(receipt, Receipt::Delivered(_));
+        delivered += receipts.iter().filter(is_delivery).count() as u64;
+        if outbox.outstanding() == 0 {
+            break;
+        }
+    }
+    assert_eq!(delivered, READINGS);
+}
+
+fn window(criterion: &mut Criterion) {
+    let now = clock();
+    let mut group = criterion.benchmark_group("outbox/window");
+    group.throughput(Throughput::Elements(READINGS));
+    group.sampling_mode(SamplingMode::Flat);
+    for window in [100, 1_000] {
+        let online = || {
+            let mut outbox = outbox(window);
+            outbox.connected(SessionLimits::PROTOCOL, now);
+            (outbox, drafts())
+        };
+        group.bench_function(BenchmarkId::from_parameter(window), |bencher| {
+            bencher.iter_batched(
+                online,
+                |(mut outbox, drafts)| {
+                    deliver(&mut outbox, drafts, window, now);
+                    outbox
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn burst(criterion: &mut Criterion) {
+    const WINDOW: usize = 100;
+    let now = clock();
+    let mut group = criterion.benchmark_group("outbox/burst");
+    group.throughput(Throughput::Elements(READINGS));
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function("offered", |bencher| {
+        bencher.iter_batched(
+            || (outbox(WINDOW), drafts()),
+            |(mut outbox, drafts)| {
+                offer(&mut outbox, drafts.into_iter(), now);
+                let receipts = outbox.take_receipts();
+                assert_eq!(receipts.len() as u64, READINGS);
+                assert_eq!(outbox.backlog() as u64, READINGS);
+                (outbox, receipts)
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let offline = || {
+        let mut outbox = outbox(WINDOW);
+        offer(&mut outbox, drafts().into_iter(), now);
+        outbox.take_receipts();
+        outbox
+    };
+    group.bench_function("drained", |bencher| {
+        bencher.iter_batched(
+            offline,
+            |mut outbox| {
+                outbox.connected(SessionLimits::PROTOCOL, now);
+                deliver(&mut outbox, Vec::new(), WINDOW, now);
+                outbox
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = shared::criterion();
+    targets = window, burst
+}
+criterion_main!(benches);
