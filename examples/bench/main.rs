@@ -31,7 +31,7 @@ struct Args {
     /// How often each is measured; the table has the medians [default: 5, or 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Messages in the backlog [default: 10,000,000, or 200,000]
+    /// Messages in the backlog [default: 10,000,000, or 1,000,000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     backlog: Option<u32>,
     /// A Python that has the modules of `peers-requirements.txt`; without it their rows are missing
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
             Work::Batch => work::publish::batch(&stage, &plan, &mut report),
             Work::Receive => work::receive::receive(&stage, &plan, &mut report),
             Work::Memory => work::keep::memory(&stage, &plan, &mut report),
-            Work::Backlog => work::keep::backlog(&stage, &plan, &mut report),
+            Work::Backlog => work::keep::backlog(&mut stage, &plan, &mut report),
             Work::Idle => work::idle::idle(&stage, &plan, &mut report),
             Work::Trips => work::trips::trips(&mut stage, &plan, &mut report),
         }

@@ -27,8 +27,14 @@ struct Moto {
 
 impl Moto {
     fn start() -> Self {
-        let asked = script("setup-aws").arg("--path").output().unwrap();
-        assert!(asked.status.success(), "run scripts/setup-aws: {asked:?}");
+        let asked = script("setup-python")
+            .args(["--path", "moto"])
+            .output()
+            .unwrap();
+        assert!(
+            asked.status.success(),
+            "run scripts/setup-python moto: {asked:?}"
+        );
         let bin = String::from_utf8(asked.stdout).unwrap().trim().to_owned();
         let mut moto = command(format!("{bin}/moto_server"));
         moto.args(["-H", "127.0.0.1", "-p", "0"]);

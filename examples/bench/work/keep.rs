@@ -1,17 +1,20 @@
 //! What is kept: memory while much passes through, a backlog in the queue's file.
 
 use std::fs::File;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
 use crate::contest::{Entry, contest, median};
-use crate::measure::{Measure, Running, run, start, until};
+use crate::measure::{Measure, run, start, until};
 use crate::report::Bound::{AtLeast, AtMost};
 use crate::report::{Goal, Report, number};
 use crate::stage::Stage;
 
 use super::Plan;
+
+/// As many in flight as make a commit the smaller part.
+const WIDE: [&str; 2] = ["--max-inflight", "1000"];
 
 const MB: f64 = 1_048_576.0;
 
@@ -76,13 +79,11 @@ pub(crate) fn memory(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow:
     Ok(())
 }
 
-/// Memory at most so far, of one that runs on.
-fn peak(running: &Running) -> f64 {
-    running.memory("VmHWM").map_or(0.0, megabytes)
-}
-
 /// A backlog that came while there was no broker: taken in, opened, drained.
-pub(crate) fn backlog(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn backlog(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let far = stage.far(50)?;
+    let stage = &*stage;
+    let near = stage.near();
     let name = |of: &str| stage.file(of).to_string_lossy().into_owned();
     let (file, empty) = (name("backlog.db"), name("empty.db"));
     let topic = stage.topic();
@@ -90,7 +91,7 @@ pub(crate) fn backlog(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
     let offline = |file: &str, flags: &[&str]| {
         let common = ["--queue", file, "--quiet", "--flush-timeout", "0"];
         let mut command = stage.publisher(1, &topic, &[flags, &common].concat());
-        command.stderr(std::process::Stdio::null());
+        command.stderr(Stdio::null());
         command
     };
     let ends = |command: &mut Command| start(command)?.end(&[75]);
@@ -102,16 +103,25 @@ pub(crate) fn backlog(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
     let filled = ends(&mut command)?;
     std::fs::remove_file(stage.lines(plan.backlog)?)?;
     // What the queue must not hold up.
-    let live = contest(
-        plan.rounds,
-        vec![Entry::new("publisher", plan.lines, || {
-            let mut command = stage.publisher(stage.near(), &stage.topic(), &["--stdin-line"]);
+    let live = |flags: &'static [&str]| {
+        move || {
+            let flags = [&["--stdin-line"], flags].concat();
+            let mut command = stage.publisher(near, &stage.topic(), &flags);
             command.stdin(File::open(stage.lines(plan.lines)?)?);
             run(&mut command)
-        })],
-    )?;
+        }
+    };
+    let entries = vec![
+        Entry::new("publisher, live", plan.lines, live(&[])),
+        Entry::new(
+            "publisher --max-inflight 1000, live",
+            plan.lines,
+            live(&WIDE),
+        ),
+    ];
+    let live = contest(plan.rounds, entries)?;
     let rate = f64::from(plan.backlog) / filled.wall.as_secs_f64();
-    let insert = Goal::new(rate / live[0].rate(), "× publishing without", AtLeast(1.0));
+    let insert = Goal::new(rate / live[0].rate(), "× publishing live", AtLeast(1.0));
     let row = |measure: &Measure, result: String, count: f64| {
         [
             result,
@@ -140,46 +150,56 @@ pub(crate) fn backlog(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
     report.figure(&work, "opened", figures, vec![goal]);
 
     // Drained for a while, or to its end; 75 again, or 0.
+    let against = |at: usize| (live[at].rate(), "× publishing live", 0.8);
+    for (name, port, flags, (unit, what, bound)) in [
+        ("drained", near, &[][..], against(0)),
+        ("drained, --max-inflight 1000", near, &WIDE, against(1)),
+        (
+            "drained, 50 ms round trip",
+            far,
+            &[],
+            (1.0, "a second", 1800.0),
+        ),
+    ] {
+        let (delivered, seconds, measure) = drain(stage, plan, port, &file, flags)?;
+        let goals = vec![
+            Goal::new(delivered / seconds / unit, what, AtLeast(bound)),
+            Goal::new(megabytes(measure.peak), "MB", AtMost(20.0)),
+        ];
+        let rate = format!("{}/s", number(delivered / seconds));
+        report.figure(&work, name, row(&measure, rate, delivered), goals);
+    }
+    report.standings(&work, &live, vec![]);
+    Ok(())
+}
+
+/// Drains a queue for a while: messages delivered, seconds, and what it took.
+fn drain(
+    stage: &Stage,
+    plan: &Plan,
+    port: u16,
+    queue: &str,
+    flags: &[&str],
+) -> anyhow::Result<(f64, f64, Measure)> {
     let deadline = format!("{}s", plan.while_.as_secs());
-    let flags = [
+    let common = [
         "--null-message",
         "--quiet",
         "--queue",
-        &file,
+        queue,
         "--deadline",
         &deadline,
         "--summary",
     ];
-    let mut command = stage.publisher(stage.near(), &stage.topic(), &flags);
+    let mut command = stage.publisher(port, &stage.topic(), &[&common, flags].concat());
     let summary = stage.file("summary");
-    command
-        .stdout(File::create(&summary)?)
-        .stderr(std::process::Stdio::null());
-    let mut draining = start(&mut command)?;
-    let mut most = 0.0;
-    until("the backlog to drain", || {
-        most = peak(&draining).max(most);
-        !draining.runs()
-    })?;
-    let measure = draining.end(&[0, 75])?;
+    let output = File::create(&summary)?;
+    command.stdout(output).stderr(Stdio::null());
+    let measure = start(&mut command)?.end(&[0, 75])?;
     let summary: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&summary)?)?;
     let said = |what: &str| {
-        summary[what]
-            .as_f64()
-            .with_context(|| format!("no {what}: {summary}"))
+        let figure = summary[what].as_f64();
+        figure.with_context(|| format!("no {what}: {summary}"))
     };
-    let (delivered, elapsed) = (said("delivered")?, said("elapsed_s")?);
-    let drained = delivered / elapsed;
-    let goals = vec![
-        Goal::new(
-            drained / live[0].rate(),
-            "× publishing without",
-            AtLeast(0.8),
-        ),
-        Goal::new(megabytes(measure.peak).max(most), "MB", AtMost(20.0)),
-    ];
-    let figures = row(&measure, format!("{}/s", number(drained)), delivered);
-    report.figure(&work, "drained", figures, goals);
-    report.standings(&work, &live, vec![]);
-    Ok(())
+    Ok((said("delivered")?, said("elapsed_s")?, measure))
 }

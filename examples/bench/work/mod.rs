@@ -55,7 +55,7 @@ impl Plan {
             far: 2000,
             received: 20_000,
             many: 100_000,
-            backlog: backlog.unwrap_or(200_000),
+            backlog: backlog.unwrap_or(1_000_000),
             while_: Duration::from_secs(3),
             round_trips: &[0, 10, 50],
             run: Duration::from_millis(500),
