@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
@@ -35,6 +35,10 @@ const STRIDE: usize = 50;
 
 /// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
 const DISCONNECTED: i32 = -3;
+
+/// Acknowledgements come in order, nearly always: so often all deliveries are looked at for one that is
+/// done before its turn, not only the first ones. In a large window looking costs more than sending.
+pub(super) const SWEEP: Duration = Duration::from_millis(20);
 
 /// What the worker waits for on a session.
 enum Connect {
@@ -77,6 +81,7 @@ pub(super) struct Session {
     waker: Waker,
     deliveries: VecDeque<(u64, DeliveryToken)>,
     armed: bool,
+    swept_at: Instant,
     subscribes: Vec<(usize, SubscribeToken)>,
     disconnecting: bool,
     sequence: bool,
@@ -145,6 +150,7 @@ impl Session {
             waker,
             deliveries: VecDeque::new(),
             armed: false,
+            swept_at: clock(),
             subscribes: Vec::new(),
             disconnecting: false,
             sequence: config.sequence,
@@ -288,14 +294,25 @@ impl Session {
     /// connection follows.
     pub(super) fn take_deliveries(&mut self) -> Vec<(u64, Delivery)> {
         let mut settled = Vec::new();
+        let now = clock();
+        let all = now >= self.swept_at + SWEEP;
+        if all {
+            self.swept_at = now;
+        }
         loop {
-            self.deliveries.retain_mut(|(seq, token)| {
+            let mut done = |(name, token): &mut (u64, DeliveryToken)| {
                 let Poll::Ready(result) = poll(token, Waker::noop()) else {
-                    return true;
+                    return false;
                 };
-                settled.extend(delivery(result).map(|end| (*seq, end)));
-                false
-            });
+                settled.extend(delivery(result).map(|end| (*name, end)));
+                true
+            };
+            if all {
+                self.deliveries.retain_mut(|delivery| !done(delivery));
+            }
+            while self.deliveries.front_mut().is_some_and(&mut done) {
+                self.deliveries.pop_front();
+            }
             if self.arm(&mut settled) {
                 return settled;
             }

@@ -10,11 +10,11 @@ mod ending;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use paho_mqtt::{PropertyCode, ServerResponse};
 
-use super::session::{Dialled, Session};
+use super::session::{Dialled, SWEEP, Session};
 use super::{Accepted, Config, Delivery, Event, Listener, Version};
 use crate::common::cores;
 use crate::common::event_loop::clock;
@@ -88,10 +88,6 @@ pub(super) enum Command {
     },
 }
 
-/// How long acknowledgements may lie before they are collected, if nothing wakes the worker
-/// for more of them.
-const COLLECT: Duration = Duration::from_millis(20);
-
 /// A dial under way.
 struct Dialling {
     generation: u64,
@@ -152,7 +148,7 @@ impl<N: Fn(Event)> Worker<N> {
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = if waiting {
-                inbox.recv_timeout(COLLECT)
+                inbox.recv_timeout(SWEEP)
             } else {
                 inbox.recv().map_err(RecvTimeoutError::from)
             };
