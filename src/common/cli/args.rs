@@ -15,6 +15,7 @@ use crate::common::endpoint::Endpoint;
 use crate::common::fault::Fault;
 use crate::common::logging::Verbosity;
 use crate::common::profile::Profile;
+use crate::common::transport;
 use crate::common::transport::files::{Pair, TlsFiles};
 use crate::common::transport::pem;
 use crate::common::transport::proxy::{self, Proxy};
@@ -213,6 +214,9 @@ impl ConnectionArgs {
             Err(_) if go_on => None,
             loaded => Some(loaded?),
         };
+        if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
+            transport::prepare(loaded);
+        }
         let password = match &self.password_file {
             Some(file) => Some(pem::read_secret(file, "--password-file")?),
             None => None,

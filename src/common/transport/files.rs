@@ -8,11 +8,13 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use openssl::asn1::Asn1Time;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::ssl::SslContext;
 use openssl::x509::X509;
 
 use super::found;
@@ -63,6 +65,8 @@ pub struct Loaded {
     /// Where the certificate was read from.
     cert: PathBuf,
     pub(super) certificate: Option<(Vec<X509>, PKey<Private>)>,
+    /// What TLS makes of them, once it has been asked.
+    pub(super) context: OnceLock<SslContext>,
 }
 
 impl fmt::Debug for Loaded {
@@ -98,6 +102,7 @@ impl TlsFiles {
             authorities,
             cert: pair.cert,
             certificate: Some((certs, key)),
+            context: OnceLock::new(),
         })
     }
 

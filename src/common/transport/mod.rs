@@ -44,6 +44,12 @@ pub fn init() {
     openssl::init();
 }
 
+/// Prepares TLS, for as long as there is only one thread. What goes wrong is met again, and told, when a
+/// connection is made.
+pub fn prepare(loaded: &Loaded) {
+    drop(tls::context(loaded));
+}
+
 /// The TLS library in use, as `--version` names it.
 #[must_use]
 pub fn library_version() -> &'static str {

@@ -46,8 +46,8 @@ pub(super) fn handshake(
 ) -> Result<(SslStream<TcpStream>, Facts), Fault> {
     let rejected = Rejected::default();
     let certified = loaded.has_certificate();
-    let ssl = context(loaded, Arc::clone(&rejected))
-        .and_then(|context| prepare(way, &context))
+    let ssl = context(loaded)
+        .and_then(|context| prepare(way, &context, Arc::clone(&rejected)))
         .map_err(|e| setup_fault(way, &e))?;
     match ssl.connect(stream) {
         Ok(tls) => {
@@ -74,7 +74,12 @@ pub(super) fn handshake(
     }
 }
 
-fn context(loaded: &Loaded, rejected: Rejected) -> Result<SslContext, ErrorStack> {
+/// What is the same for every connection with these files. To make it takes as long as the handshake,
+/// and longer while other threads run.
+pub(super) fn context(loaded: &Loaded) -> Result<SslContext, ErrorStack> {
+    if let Some(context) = loaded.context.get() {
+        return Ok(context.clone());
+    }
     let mut builder = SslContext::builder(SslMethod::tls_client())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     // One read from the socket for many small records.
@@ -82,16 +87,7 @@ fn context(loaded: &Loaded, rejected: Rejected) -> Result<SslContext, ErrorStack
     builder.set_mode(
         SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
     );
-    // A certificate that does not pass is gone after the handshake: keep the first one.
-    builder.set_verify_callback(SslVerifyMode::PEER, move |passes, store| {
-        if !passes {
-            let mut rejected = rejected.lock().unwrap_or_else(PoisonError::into_inner);
-            if rejected.is_none() {
-                *rejected = store.current_cert().map(ToOwned::to_owned);
-            }
-        }
-        passes
-    });
+    builder.set_verify(SslVerifyMode::PEER);
     match &loaded.authorities {
         // As they were decoded when they were checked: once more takes half a millisecond.
         Some(authorities) => {
@@ -109,11 +105,22 @@ fn context(loaded: &Loaded, rejected: Rejected) -> Result<SslContext, ErrorStack
         }
         builder.set_private_key(key)?;
     }
-    Ok(builder.build())
+    let context = builder.build();
+    Ok(loaded.context.get_or_init(|| context).clone())
 }
 
-fn prepare(way: &Endpoint, context: &SslContext) -> Result<Ssl, ErrorStack> {
+fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<Ssl, ErrorStack> {
     let mut ssl = Ssl::new(context)?;
+    // A certificate that does not pass is gone after the handshake: keep the first one.
+    ssl.set_verify_callback(SslVerifyMode::PEER, move |passes, store| {
+        if !passes {
+            let mut rejected = rejected.lock().unwrap_or_else(PoisonError::into_inner);
+            if rejected.is_none() {
+                *rejected = store.current_cert().map(ToOwned::to_owned);
+            }
+        }
+        passes
+    });
     if let Ok(ip) = way.host.parse::<IpAddr>() {
         ssl.param_mut().set_ip(ip)?;
     } else {
