@@ -16,6 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::cores;
 use super::fault::Exit;
 
 /// The exit code that would be right if the process ended now.
@@ -65,6 +66,7 @@ pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("deadline".into())
         .spawn(move || {
+            cores::spread();
             let (_never, wait) = mpsc::channel::<()>();
             let _ = wait.recv_timeout(after);
             leave(i32::from(exit.0.load(Ordering::Relaxed)));
@@ -113,6 +115,8 @@ pub fn watch(
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            // Whatever a core is busy with.
+            cores::spread();
             for signal in signals.forever() {
                 match &hang_up {
                     Some(hang_up) if signal == SIGHUP => hang_up(),
@@ -158,6 +162,7 @@ impl Stopping {
         let guard = std::thread::Builder::new()
             .name("stop-timeout".into())
             .spawn(move || {
+                cores::spread();
                 let again = wait.recv_timeout(patience).is_ok();
                 let code = code.0.load(Ordering::Relaxed);
                 let why = if again {

@@ -389,7 +389,7 @@ mod tests {
         journal.set_group(2);
         journal.settle(&message(1), Some(1), End::Delivered, now);
         journal.press(true);
-        assert_eq!(journal.take(now, false), None);
+        assert_eq!(journal.wake_at(), Some(now + PRESSED));
         assert!(journal.take(now + PRESSED, false).is_some());
         journal.committed(&[], now);
         journal.settle(&message(2), Some(2), End::Delivered, now);

@@ -34,6 +34,10 @@ pub fn read_secret(path: &Path, flag: &str) -> Result<String, Fault> {
 
 pub(super) fn certificates(path: &Path, flag: &str) -> Result<Vec<X509>, Fault> {
     let pem = read(path, flag)?;
+    if contains(&pem, "BEGIN TRUSTED CERTIFICATE-----") {
+        let why = "holds a TRUSTED CERTIFICATE, which is OpenSSL's own form; write it anew with openssl x509";
+        return Err(config(flag, path, format_args!("{why}")));
+    }
     let certs = X509::stack_from_pem(&pem).unwrap_or_default();
     if certs.is_empty() {
         let why = if contains(&pem, "PRIVATE KEY-----") && flag == "--cafile" {

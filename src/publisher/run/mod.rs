@@ -46,7 +46,7 @@ enum Event {
 /// Events handled before the outbox is looked at again.
 const BURST: usize = 64;
 
-/// How long a run of one message takes at most, mostly.
+/// A run that has lasted so long is not about one message.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What the loop has to come to its end by itself once the deadline has passed.

@@ -116,8 +116,8 @@ impl Queue for DurableQueue {
 
     fn set_window(&mut self, window: usize) {
         // A quarter of it: the others are on the wire, or on their way, while these are taken off the
-        // disk.
-        self.journal.set_group(window / 4);
+        // disk. Half of a small one: flash memory wears out by transactions.
+        self.journal.set_group((window / 4).max(25).min(window / 2));
     }
 
     fn press(&mut self, pressed: bool) {

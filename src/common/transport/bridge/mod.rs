@@ -31,7 +31,8 @@ use wire::{PIECE, Piece, is_patient};
 const PAUSE: Duration = Duration::from_micros(500);
 const POURING: Duration = Duration::from_millis(1);
 
-/// More than that at once is a stream, or one large message: encrypting it is work for another core.
+/// More than that at once is a stream, or one large message, and so is 16 times that in the end:
+/// encrypting it is work for another core.
 const MUCH: usize = 4 << 10;
 
 /// How a connection came to its end.
@@ -73,6 +74,7 @@ pub fn carry(
         heard_at: None,
         pours: false,
         together: true,
+        carried: 0,
         up: Piece::default(),
         down: Piece::default(),
     };
@@ -87,7 +89,6 @@ pub fn carry(
     };
     bridge.wire.close();
     if severed.by_us && flow.is_some() {
-        // For the last acknowledgements, while more comes in.
         bridge.wire.stream().linger();
     }
     severed
@@ -124,6 +125,8 @@ struct Bridge<'a> {
     pours: bool,
     /// Its thread has not been let off the core of those who write to it.
     together: bool,
+    /// Bytes that the client library has said.
+    carried: usize,
     /// The client library has not closed its end.
     local_open: bool,
     /// The client library takes nothing more.
@@ -280,7 +283,8 @@ impl Bridge<'_> {
             };
             self.up.bytes.truncate(count);
             moved = count > 0;
-            if count > MUCH {
+            self.carried += count;
+            if count > MUCH || self.carried > 16 * MUCH {
                 self.leave();
             }
             if let Some(gate) = &mut self.gate {
