@@ -3,7 +3,7 @@
 //!
 //! `passed`: sent past the queue and acknowledged before it is due on disk, 100 at a time: the way
 //! of a healthy connection. `written`: pushed while offline, in bursts of 100, and told to be on
-//! disk. `drained`: read from a file that holds them, taken half a window of 100 at a time, delivered,
+//! disk. `drained`: read from a file that holds them, taken a quarter of a window of 100 at a time, delivered,
 //! and taken off the disk.
 //!
 //! Not in it: the file (see `store`), and making a message.
@@ -174,7 +174,7 @@ fn drain(stub: &mut Stub, queue: &mut DurableQueue, mut now: Instant) {
     while !queue.is_empty() {
         stub.carry(queue, now);
         now += ROUND_TRIP;
-        let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 2).collect();
+        let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 4).collect();
         assert!(!window.is_empty(), "{queue:?}");
         for message in window {
             queue.settle(&message, End::Delivered, now);

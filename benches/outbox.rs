@@ -1,7 +1,7 @@
 //! What the outbox costs for a reading, with the queue in memory behind it.
 //!
 //! `window/N`: offered online, dispatched, settled and told of, with N in flight. Acknowledgements
-//! come for half a window at once, as the client's worker tells of them; nothing waits in the queue.
+//! come for a quarter of a window at once, 50 at most, as the client's worker tells of them; nothing waits in the queue.
 //!
 //! `burst/offered`: taken into the queue while offline. `burst/drained`: out of it through a window
 //! of 100, at no rate but that of the window.
@@ -74,7 +74,7 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
         under_way.extend(sent.iter().map(|placed| placed.place));
         assert!(!under_way.is_empty(), "{outbox:?}");
         now += ROUND_TRIP;
-        for place in under_way.drain(..under_way.len().min(window / 2)) {
+        for place in under_way.drain(..under_way.len().min(window / 4).min(50)) {
             outbox.settle(place, Outcome::Delivered, now);
         }
         let receipts = outbox.take_receipts();

@@ -12,7 +12,6 @@ mod work;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
 use report::Report;
@@ -37,6 +36,10 @@ struct Args {
     /// A Python that has the modules of `peers-requirements.txt`; without it their rows are missing
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
+    /// A directory for what is made on the way; a queue in memory would be no queue [default: a new one
+    /// beside the programs]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// Write the table into DIR/performance.md, between its two marks, and the plot beside it
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -65,13 +68,20 @@ enum Work {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let plan = Plan::new(args.quick, args.rounds, args.backlog);
-    let mut stage = Stage::set(args.python.as_deref())?;
+    if let Some(dir) = &args.record {
+        report::place(dir)?;
+    }
+    let mut stage = Stage::set(args.python.as_deref(), args.dir.as_deref())?;
     let mut report = Report::new(&stage, &plan)?;
+    if args.quick || !args.works.is_empty() {
+        report.about("A part, or small numbers: not a measurement to go by");
+    }
+    let mut failed = None;
     for work in Work::value_variants() {
         if !args.works.is_empty() && !args.works.contains(work) {
             continue;
         }
-        match work {
+        let done = match work {
             Work::Single => work::publish::single(&mut stage, &plan, &mut report),
             Work::Publish => work::publish::lines(&mut stage, &plan, &mut report),
             Work::Batch => work::publish::batch(&stage, &plan, &mut report),
@@ -80,15 +90,17 @@ fn main() -> anyhow::Result<()> {
             Work::Backlog => work::keep::backlog(&mut stage, &plan, &mut report),
             Work::Idle => work::idle::idle(&stage, &plan, &mut report),
             Work::Trips => work::trips::trips(&mut stage, &plan, &mut report),
-        }
-        .with_context(|| {
+        };
+        if let Err(why) = done {
             let name = work.to_possible_value().map(|v| v.get_name().to_owned());
-            format!("while measuring: {}", name.unwrap_or_default())
-        })?;
+            let name = name.unwrap_or_default();
+            report.about(&format!("{name} failed, rows are missing: {why:#}"));
+            failed = Some(why.context(format!("while measuring: {name}")));
+        }
     }
     print!("{report}");
     if let Some(dir) = &args.record {
         report.record(dir)?;
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

@@ -5,12 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::contest::Standing;
 use crate::plot::{self, Curve};
 use crate::stage::Stage;
 use crate::work::Plan;
+
+/// Where it is recorded.
+const FILE: &str = "performance.md";
 
 /// What has been measured so far.
 pub(crate) struct Report {
@@ -132,7 +135,7 @@ impl Report {
         let describe = output("git", &["-C", root, "describe", "--always", "--dirty"]);
         let mut about = vec![
             format!(
-                "{}, version {} ({}), median of {}",
+                "{}, version {} ({}), medians of {} rounds (single messages four times as many, the plot three; memory, idle and what is done to the large backlog once)",
                 output("date", &["-u", "+%F"]).unwrap_or_default(),
                 env!("CARGO_PKG_VERSION"),
                 describe.unwrap_or_else(|| "no repository".into()),
@@ -216,25 +219,35 @@ impl Report {
         self.curves = curves;
     }
 
+    /// A line more above the table.
+    pub(crate) fn about(&mut self, line: &str) {
+        self.about.push(line.to_owned());
+    }
+
     /// Replaces what is between the marks of `DIR/performance.md`, and draws the plot beside it.
     pub(crate) fn record(&self, dir: &Path) -> anyhow::Result<()> {
-        const MARKS: [&str; 2] = ["<!-- measured -->\n", "<!-- end -->\n"];
-        let file = dir.join("performance.md");
-        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| {
-            let (_, after) = rest.split_once(MARKS[1])?;
-            Some((before, after))
-        });
-        let Some((before, after)) = parts else {
-            bail!("{}: no place for the table: {MARKS:?}", file.display());
-        };
-        let text = format!("{before}{}{self}{}{after}", MARKS[0], MARKS[1]);
+        let (before, after) = place(dir)?;
+        let file = dir.join(FILE);
+        let text = format!("{before}{self}{after}");
         fs::write(&file, text).with_context(|| file.display().to_string())?;
         if !self.curves.is_empty() {
             plot::draw(&dir.join("performance.svg"), &self.curves)?;
         }
         Ok(())
     }
+}
+
+/// What stands before and after the table in `DIR/performance.md`.
+pub(crate) fn place(dir: &Path) -> anyhow::Result<(String, String)> {
+    const MARKS: [&str; 2] = ["<!-- measured -->\n", "<!-- end -->\n"];
+    let file = dir.join(FILE);
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let ends = text.find(MARKS[0]).zip(text.find(MARKS[1]));
+    let parts =
+        ends.and_then(|(from, to)| Some((text.get(..from + MARKS[0].len())?, text.get(to..)?)));
+    let (before, after) =
+        parts.with_context(|| format!("{}: no place for the table: {MARKS:?}", file.display()))?;
+    Ok((before.to_owned(), after.to_owned()))
 }
 
 impl fmt::Display for Report {

@@ -39,11 +39,13 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 impl Stage {
-    pub(crate) fn set(python: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn set(python: Option<&Path>, dir: Option<&Path>) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let bin = own.parent().and_then(Path::parent);
         let bin = bin.context("no directory above")?.to_owned();
-        let dir = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(dir.unwrap_or(&bin))?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let made = Command::new(root.join("scripts/make-certs"))
             .arg(dir.path().join("certs"))

@@ -252,6 +252,7 @@ fn a_command_that_takes_too_long_is_ended_with_its_children() {
     publish(&broker, "x\n");
     // The child has our standard output open: this returns before SOON only if it has ended.
     let outcome = running.finish(SOON).expect_code(65);
+    assert!(outcome.elapsed < 6 * SECOND, "{outcome}");
     assert!(ends(&child), "{outcome}");
     assert_eq!(summary(&outcome)["failed"], 1, "{outcome}");
     let lines = complaints(&outcome);

@@ -6,6 +6,7 @@
 //! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
+//! | `bench`         | the measurements of `scripts/bench`, in short                |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `configuration` | flags, environment, configuration file                       |
@@ -50,6 +51,7 @@ mod architecture;
 mod aws;
 mod backoff;
 mod batch;
+mod bench;
 mod blocked;
 mod certs_dir;
 mod configuration;

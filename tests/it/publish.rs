@@ -158,6 +158,22 @@ fn a_command_is_run_every_interval_and_what_it_prints_is_the_message() {
 }
 
 #[test]
+fn a_command_may_run_on_every_core() {
+    let cores = |status: &str| {
+        let line = status.lines().find(|l| l.starts_with("Cpus_allowed_list:"));
+        line.unwrap().to_owned()
+    };
+    let broker = ScriptedBroker::script().plain();
+    publisher(&broker)
+        .args(["-C", "1", "--exec", "cat", "/proc/self/status"])
+        .run(SOON)
+        .expect_code(0);
+    let printed = payloads(&broker.publishes()).concat();
+    let ours = fs::read_to_string("/proc/thread-self/status").unwrap();
+    assert_eq!(cores(&printed), cores(&ours));
+}
+
+#[test]
 fn a_failing_command_is_logged_and_skipped() {
     let broker = ScriptedBroker::script().plain();
     let dir = temp_dir();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -37,32 +37,33 @@ fn row(running: &Running, share: f64) -> anyhow::Result<[String; 3]> {
 
 pub(crate) fn idle(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let near = stage.near();
-    let topic = stage.topic();
-    let mut commands: Vec<(_, Command)> = vec![
-        ("subscriber", stage.subscriber(&topic, &[])),
-        (
-            "mosquitto_sub",
-            stage.mosquitto("mosquitto_sub", near, &topic, &["-q", "1"]),
-        ),
-    ];
-    for (name, script) in [
-        ("paho-mqtt (Python)", "paho_client.py"),
-        ("AWS SDK v1", "sdk_client.py"),
+    for who in [
+        "subscriber",
+        "mosquitto_sub",
+        "paho-mqtt (Python)",
+        "AWS SDK v1",
     ] {
-        let peer = stage.peer(script, near, &topic, &["receive", "1", "1"]);
-        commands.extend(peer.map(|peer| (name, peer)));
-    }
-    for (name, mut command) in commands {
+        let topic = stage.topic();
+        let python = |script| stage.peer(script, near, &topic, &["receive", "1", "1"]);
+        let command = match who {
+            "subscriber" => Some(stage.subscriber(&topic, &[])),
+            "mosquitto_sub" => Some(stage.mosquitto(who, near, &topic, &["-q", "1"])),
+            "AWS SDK v1" => python("sdk_client.py"),
+            _ => python("paho_client.py"),
+        };
+        let Some(mut command) = command else {
+            continue;
+        };
         let running = start(&mut command)?;
         stage.subscribed(&topic)?;
         // What begins has something to do.
         pass(Duration::from_secs(1));
-        let share = share(&running, plan.while_)?;
-        let goals = match name {
+        let share = share(&running, plan.span)?;
+        let goals = match who {
             "subscriber" => vec![Goal::new(share, "%", AtMost(0.1))],
             _ => vec![],
         };
-        report.figure("idle subscriber", name, row(&running, share)?, goals);
+        report.figure("idle subscriber", who, row(&running, share)?, goals);
     }
     healthy(stage, plan, report)
 }
@@ -86,11 +87,12 @@ fn healthy(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()
             })
         })
     };
-    // The first is taken before there is a connection.
+    // The first is taken before there is a connection, and may have been written.
     writeln!(lines, "first")?;
     delivered(1)?;
+    pass(Duration::from_secs(1));
     let (mut writes, mut last) = (0, written(&file));
-    let seconds = plan.while_.as_secs().max(1);
+    let seconds = plan.span.as_secs().max(1);
     let before = running.cpu()?;
     for second in 1..=seconds {
         pass(Duration::from_secs(1));

@@ -17,14 +17,14 @@ pub(crate) struct Plan {
     /// Lines of a run, for what waits for each.
     pub(crate) few: u32,
     /// Lines of a run over a distance.
-    pub(crate) far: u32,
+    pub(crate) distant: u32,
     /// Messages to be received.
     pub(crate) received: u32,
     /// Lines of the run that is to show how memory grows.
     pub(crate) many: u32,
     pub(crate) backlog: u32,
     /// How long a backlog is drained, and nothing is done.
-    pub(crate) while_: Duration,
+    pub(crate) span: Duration,
     /// The round trips of the plot, in milliseconds.
     pub(crate) round_trips: &'static [u64],
     /// How long a run of the plot is to take, about.
@@ -37,13 +37,13 @@ impl Plan {
             rounds: rounds.unwrap_or(5),
             lines: 60_000,
             few: 10_000,
-            far: 10_000,
+            distant: 10_000,
             received: 200_000,
             many: 1_000_000,
             backlog: backlog.unwrap_or(10_000_000),
-            while_: Duration::from_secs(20),
-            round_trips: &[0, 1, 2, 5, 10, 20, 50, 100, 200],
-            run: Duration::from_secs(3),
+            span: Duration::from_secs(20),
+            round_trips: &[0, 1, 5, 10, 20, 50, 100, 200],
+            run: Duration::from_millis(1500),
         };
         if !quick {
             return full;
@@ -52,13 +52,13 @@ impl Plan {
             rounds: rounds.unwrap_or(1),
             lines: 20_000,
             few: 1000,
-            far: 2000,
+            distant: 2000,
             received: 20_000,
             many: 100_000,
             backlog: backlog.unwrap_or(1_000_000),
-            while_: Duration::from_secs(3),
+            span: Duration::from_secs(3),
             round_trips: &[0, 10, 50],
-            run: Duration::from_millis(500),
+            run: Duration::from_millis(400),
         }
     }
 }

@@ -100,7 +100,6 @@ pub(crate) fn single(stage: &mut Stage, plan: &Plan, report: &mut Report) -> any
                 run(&mut stage.publisher(port, &topic, &flags))
             }),
         ];
-        // They wait for their own threads; the word is one line.
         add_python(&mut entries, stage, port, 1, 1);
         // So short that the machine's own moods show.
         let standings = contest(plan.rounds * 4, entries)?;
@@ -158,7 +157,7 @@ pub(crate) fn lines(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyh
     report.standings("lines from standard input", &all, goals);
 
     // As many as fill the larger window some ten times, as few as bear a small one.
-    let (many, few) = (plan.lines, plan.far);
+    let (many, few) = (plan.lines, plan.distant);
     let wide = ["--max-inflight", "1000"];
     let mut entries = vec![
         Entry::new("publisher", few, || publish(stage, far, few, &[])),

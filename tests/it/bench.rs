@@ -1,0 +1,85 @@
+//! `examples/bench`, in short: that it measures ours and the peers, counts what arrives, and writes
+//! its table where it is told to. How fast anything is, is nobody's business here.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::harness::temp_dir;
+
+fn bench() -> Command {
+    let programs = Path::new(env!("CARGO_BIN_EXE_publisher"));
+    Command::new(programs.with_file_name("examples").join("bench"))
+}
+
+#[test]
+fn it_measures_in_turn_and_records_a_table_and_a_plot() {
+    let dir = temp_dir();
+    let file = dir.path().join("performance.md");
+    fs::write(
+        &file,
+        "before\n<!-- measured -->\nold\n<!-- end -->\nafter\n",
+    )
+    .unwrap();
+    let output = bench()
+        .args(["--quick", "--backlog", "20000", "--record"])
+        .arg(dir.path())
+        .args(["batch", "receive", "backlog", "trips"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+
+    let text = fs::read_to_string(&file).unwrap();
+    let table = text.strip_prefix("before\n<!-- measured -->\n").unwrap();
+    let table = table.strip_suffix("<!-- end -->\nafter\n").unwrap();
+    assert_eq!(table, String::from_utf8_lossy(&output.stdout));
+    let rows = |start: &str| {
+        table
+            .lines()
+            .filter(|line| line.contains(start))
+            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    for (who, times) in [
+        ("| ours, --batch 100 |", 1),
+        ("| Mosquitto's |", 1),
+        ("| mosquitto_sub |", 2),
+        ("| drained |", 1),
+        ("| mosquitto_pub -l |", 3),
+    ] {
+        let rows = rows(who);
+        assert_eq!(rows.len(), times, "{who}\n{table}");
+        for row in rows {
+            let [_, _, _, speed, cpu, resident, _, _] = row[..] else {
+                panic!("{row:?}");
+            };
+            let number = |text: &str, unit: &str| {
+                let digits = text.strip_suffix(unit).unwrap().replace(',', "");
+                digits.parse::<f64>().unwrap()
+            };
+            assert!(number(speed, "/s") > 1.0, "{row:?}");
+            assert!(number(cpu, " µs") > 0.0, "{row:?}");
+            assert!(number(resident, " MB") > 1.0, "{row:?}");
+        }
+    }
+    let plot = fs::read_to_string(dir.path().join("performance.svg")).unwrap();
+    for part in ["<svg", "publisher --max-inflight 1000", "mosquitto_pub -l"] {
+        assert!(plot.contains(part), "no {part:?}");
+    }
+}
+
+#[test]
+fn a_file_without_a_place_for_the_table_is_left_alone() {
+    let dir = temp_dir();
+    let file = dir.path().join("performance.md");
+    fs::write(&file, "nothing").unwrap();
+    let output = bench()
+        .args(["--quick", "--record"])
+        .arg(dir.path())
+        .arg("single")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("performance.md"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nothing");
+}
