@@ -31,7 +31,9 @@ pub(crate) struct Standing {
     measures: Vec<Measure>,
 }
 
-/// All of them, round by round: what disturbs the machine for a while disturbs all.
+/// All of them, round by round: what disturbs the machine for a while disturbs all. In another order
+/// each time, because who comes after a large program finds the caches cold, and who comes after a
+/// similar one finds them warm.
 pub(crate) fn contest(rounds: u32, mut entries: Vec<Entry<'_>>) -> anyhow::Result<Vec<Standing>> {
     let mut standings: Vec<_> = entries
         .iter()
@@ -41,8 +43,10 @@ pub(crate) fn contest(rounds: u32, mut entries: Vec<Entry<'_>>) -> anyhow::Resul
             measures: Vec::new(),
         })
         .collect();
-    for _ in 0..rounds {
-        for (entry, standing) in entries.iter_mut().zip(&mut standings) {
+    for round in 0..rounds {
+        let mut both: Vec<_> = entries.iter_mut().zip(&mut standings).collect();
+        fastrand::Rng::with_seed(round.into()).shuffle(&mut both);
+        for (entry, standing) in both {
             standing.measures.push((entry.run)()?);
         }
     }
