@@ -41,10 +41,10 @@ fn silent_after(count: u64) -> Script {
     })
 }
 
-/// That `count` messages come and no more; up to half a window fewer, as the window is
+/// That `count` messages come and no more; up to a quarter of a window fewer, as the window is
 /// refilled in bursts.
 fn expect_window(broker: &ScriptedBroker, count: usize, window: usize) {
-    broker.wait_publishes(count - window / 2, SOON);
+    broker.wait_publishes(count - window / 4, SOON);
     let more = || broker.publishes().len() > count;
     let exceeded = wait_until(Duration::from_millis(1_500), more);
     assert!(!exceeded, "{} messages", broker.publishes().len());

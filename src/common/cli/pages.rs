@@ -26,15 +26,15 @@ pub(super) fn added_to(command: Command) -> Command {
 /// The text that was asked for, if it was one of these.
 pub(super) fn asked_for(command: &Command, matches: &ArgMatches) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
-    let mut command = command.clone();
     match matches.subcommand() {
         Some((COMPLETIONS, matches)) => {
             let name = command.get_name().to_owned();
+            let mut command = command.clone();
             if let Some(shell) = matches.get_one::<Shell>("shell") {
                 clap_complete::generate(*shell, &mut command, name, &mut text);
             }
         }
-        Some((MAN, _)) => clap_mangen::Man::new(command).render(&mut text)?,
+        Some((MAN, _)) => clap_mangen::Man::new(command.clone()).render(&mut text)?,
         _ => return Ok(None),
     }
     Ok(Some(text))
