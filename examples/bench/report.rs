@@ -135,7 +135,7 @@ impl Report {
         let describe = output("git", &["-C", root, "describe", "--always", "--dirty"]);
         let mut about = vec![
             format!(
-                "{}, version {} ({}), medians of {} rounds (single messages four times as many, the plot three; memory, idle and what is done to the large backlog once)",
+                "{}, version {} ({}), medians of {} rounds or more (the plot three at most; memory, idle and what is done to the large backlog once)",
                 output("date", &["-u", "+%F"]).unwrap_or_default(),
                 env!("CARGO_PKG_VERSION"),
                 describe.unwrap_or_else(|| "no repository".into()),

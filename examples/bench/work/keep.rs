@@ -91,7 +91,8 @@ pub(crate) fn backlog(stage: &mut Stage, plan: &Plan, report: &mut Report) -> an
     let topic = stage.topic();
     // Port 1 has nobody. 75: what was accepted waits for another run.
     let offline = |file: &str, flags: &[&str]| {
-        let common = ["--queue", file, "--quiet", "--flush-timeout", "0"];
+        let common = ["--queue", file, "--queue-bytes", "16GiB", "--quiet"];
+        let common = [&common[..], &["--flush-timeout", "0"]].concat();
         let mut command = stage.publisher(1, &topic, &[flags, &common].concat());
         command.stderr(Stdio::null());
         command
@@ -100,7 +101,7 @@ pub(crate) fn backlog(stage: &mut Stage, plan: &Plan, report: &mut Report) -> an
 
     let all = number(f64::from(plan.backlog));
     let work = format!("a backlog of {all} messages");
-    let mut command = offline(&file, &["--stdin-line", "--queue-bytes", "16GiB"]);
+    let mut command = offline(&file, &["--stdin-line"]);
     command.stdin(File::open(stage.lines(plan.backlog)?)?);
     let filled = ends(&mut command)?;
     std::fs::remove_file(stage.lines(plan.backlog)?)?;
@@ -182,7 +183,12 @@ fn in_turn(stage: &Stage, plan: &Plan, report: &mut Report, far: u16) -> anyhow:
             Entry::new("publisher --queue", count, || drain(port, flags)),
             Entry::new("publisher, live", count, || live(port, count, flags)),
         ];
-        let all = contest(plan.rounds, entries)?;
+        let rounds = if port == near {
+            plan.brief_rounds
+        } else {
+            plan.rounds
+        };
+        let all = contest(rounds, entries)?;
         let goal = Goal::new(
             all[0].rate() / all[1].rate(),
             "× publishing live",

@@ -71,13 +71,20 @@ impl Python {
     }
 }
 
-/// Adds them, with fewer lines for who waits for each.
-fn add_python<'a>(entries: &mut Vec<Entry<'a>>, stage: &'a Stage, port: u16, many: u32, few: u32) {
-    for peer in python(stage) {
+/// What they do, with fewer lines for who waits for each. Among themselves: who comes after one of them
+/// finds the caches cold, which tells more of it than of who comes.
+fn python_contest(
+    stage: &Stage,
+    plan: &Plan,
+    port: u16,
+    many: u32,
+    few: u32,
+) -> anyhow::Result<Vec<Standing>> {
+    let entry = |peer: Python| {
         let lines = if peer.window > 1.0 { many } else { few };
-        let run = move || peer.run(stage, port, lines);
-        entries.push(Entry::new(peer.name, lines, run));
-    }
+        Entry::new(peer.name, lines, move || peer.run(stage, port, lines))
+    };
+    contest(plan.rounds, python(stage).into_iter().map(entry).collect())
 }
 
 /// One message, start to exit.
@@ -87,7 +94,7 @@ pub(crate) fn single(stage: &mut Stage, plan: &Plan, report: &mut Report) -> any
         let stage = &*stage;
         let topic = stage.topic();
         let queue = stage.file("single.db").to_string_lossy().into_owned();
-        let mut entries = vec![
+        let entries = vec![
             Entry::new("publisher", 1, || {
                 run(&mut stage.publisher(port, &topic, &["--message", "x"]))
             }),
@@ -100,9 +107,8 @@ pub(crate) fn single(stage: &mut Stage, plan: &Plan, report: &mut Report) -> any
                 run(&mut stage.publisher(port, &topic, &flags))
             }),
         ];
-        add_python(&mut entries, stage, port, 1, 1);
-        // So short that the machine's own moods show.
-        let standings = contest(plan.rounds * 4, entries)?;
+        let mut standings = contest(plan.brief_rounds, entries)?;
+        standings.extend(python_contest(stage, plan, port, 1, 1)?);
         let slowness = standings[0].wall() / standings[1].wall();
         let goal = Goal::new(slowness, "× the time of mosquitto_pub", AtMost(bound));
         let work = format!("one message, start to exit{}", over(distance));
@@ -134,7 +140,7 @@ pub(crate) fn lines(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyh
     let (near, lines) = (stage.near(), plan.lines);
     let queue = stage.file("lines.db").to_string_lossy().into_owned();
     let queue = ["--queue", &queue];
-    let mut entries = vec![
+    let entries = vec![
         Entry::new("publisher", lines, || publish(stage, near, lines, &[])),
         Entry::new("publisher --no-sequence", lines, || {
             publish(stage, near, lines, &["--no-sequence"])
@@ -146,8 +152,8 @@ pub(crate) fn lines(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyh
             mosquitto(stage, near, lines, &[])
         }),
     ];
-    add_python(&mut entries, stage, near, lines, plan.few);
-    let all = contest(plan.rounds, entries)?;
+    let mut all = contest(plan.brief_rounds, entries)?;
+    all.extend(python_contest(stage, plan, near, lines, plan.few)?);
     let theirs = &all[3];
     let goals = vec![
         vec![speed(&all[0], theirs, 1.0), cost(&all[0], theirs, 1.1)],
@@ -159,7 +165,7 @@ pub(crate) fn lines(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyh
     // As many as fill the larger window some ten times, as few as bear a small one.
     let (many, few) = (plan.lines, plan.distant);
     let wide = ["--max-inflight", "1000"];
-    let mut entries = vec![
+    let entries = vec![
         Entry::new("publisher", few, || publish(stage, far, few, &[])),
         Entry::new("publisher --max-inflight 1000", many, || {
             publish(stage, far, many, &wide)
@@ -174,8 +180,8 @@ pub(crate) fn lines(stage: &mut Stage, plan: &Plan, report: &mut Report) -> anyh
             mosquitto(stage, far, few, &["-M", "100"])
         }),
     ];
-    add_python(&mut entries, stage, far, few / 5, few / 100);
-    let all = contest(plan.rounds, entries)?;
+    let mut all = contest(plan.rounds, entries)?;
+    all.extend(python_contest(stage, plan, far, few / 5, few / 100)?);
     let rate = |at: usize, bound| Goal::new(all[at].rate(), "a second", AtLeast(bound));
     let goals = vec![
         vec![rate(0, 1800.0)],

@@ -72,7 +72,7 @@ pub(crate) fn receive(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
     let number = count.to_string();
     let words = |qos| ["--qos", qos, "--count", &number];
     for qos in ["0", "1"] {
-        let mut entries = vec![
+        let entries = vec![
             Entry::new("subscriber", count, || {
                 let topic = stage.topic();
                 let command = stage.subscriber(&topic, &words(qos));
@@ -85,6 +85,7 @@ pub(crate) fn receive(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
                 live(stage, command, &topic, qos, count)
             }),
         ];
+        let mut python = Vec::new();
         let few = count / 4;
         for (name, script) in [
             ("paho-mqtt (Python)", "paho_client.py"),
@@ -93,7 +94,7 @@ pub(crate) fn receive(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
             if stage.python.is_none() {
                 continue;
             }
-            entries.push(Entry::new(name, few, move || {
+            python.push(Entry::new(name, few, move || {
                 let topic = stage.topic();
                 let number = few.to_string();
                 let words = ["receive", qos, &number];
@@ -102,7 +103,8 @@ pub(crate) fn receive(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow
                 live(stage, command, &topic, qos, few)
             }));
         }
-        let all = contest(plan.rounds, entries)?;
+        let mut all = contest(plan.rounds * 3, entries)?;
+        all.extend(contest(plan.rounds, python)?);
         report.standings(
             &format!("receive into a file, QoS {qos}"),
             &all,

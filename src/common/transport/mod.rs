@@ -56,9 +56,6 @@ pub fn library_version() -> &'static str {
     openssl::version::version()
 }
 
-/// How long a broker is given to close, once it has been told that we do.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// What is needed to get to the broker.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -343,21 +340,6 @@ impl Stream {
             let _ = stream.shutdown();
         }
         let _ = self.tcp().shutdown(Shutdown::Write);
-    }
-
-    /// Reads on, after a [`close`](Self::close), until the peer has closed too, but not for ever. If
-    /// something unread is left the system resets the connection, and what we said last, which the peer
-    /// may not have read yet, is lost with it.
-    fn linger(&self) {
-        let until = clock() + LINGER;
-        let mut tcp = self.tcp();
-        let mut unread = [0; 4096];
-        while let left = until.saturating_duration_since(clock())
-            && !left.is_zero()
-            && tcp.set_nonblocking(false).is_ok()
-            && tcp.set_read_timeout(Some(left)).is_ok()
-            && tcp.read(&mut unread).is_ok_and(|count| count > 0)
-        {}
     }
 }
 

@@ -24,7 +24,7 @@ use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::flow::Flow;
 use gate::Gate;
-use wire::{PIECE, Piece, is_patient};
+use wire::{PIECE, Piece, is_patient, linger};
 
 /// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
 /// more: what has come by then costs each of those it passes hardly more than a single one would.
@@ -89,7 +89,7 @@ pub fn carry(
     };
     bridge.wire.close();
     if severed.by_us && flow.is_some() {
-        bridge.wire.stream().linger();
+        linger(bridge.wire.stream().tcp());
     }
     severed
 }

@@ -1,12 +1,18 @@
 //! The broker's end of a bridge: bytes, or a WebSocket's messages, in pieces.
 
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
+use crate::common::event_loop::clock;
 use crate::common::transport::{Stream, Wire};
 
 /// The largest piece: a TLS record carries no more, and a WebSocket message need not.
 pub(super) const PIECE: usize = 16 << 10;
+
+/// How long a broker is given to close, once it has been told that we do.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Bytes on their way.
 #[derive(Debug, Default)]
@@ -63,6 +69,20 @@ fn fill(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
+/// Reads on, after the goodbye, until the broker has closed too, but not for ever. If something unread
+/// is left the system resets the connection, and a broker that is told so need not read what came before:
+/// Mosquitto does not, and the last acknowledgements are lost.
+pub(super) fn linger(mut tcp: &TcpStream) {
+    let until = clock() + LINGER;
+    let mut unread = [0; 4096];
+    while let left = until.saturating_duration_since(clock())
+        && !left.is_zero()
+        && tcp.set_nonblocking(false).is_ok()
+        && tcp.set_read_timeout(Some(left)).is_ok()
+        && tcp.read(&mut unread).is_ok_and(|count| count > 0)
+    {}
+}
+
 impl Wire {
     pub(in crate::common::transport) fn stream(&self) -> &Stream {
         match self {
@@ -110,5 +130,46 @@ impl Wire {
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream().as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    /// Two ends of a connection, of which ours has something unread.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        theirs.write_all(&[0; 10_000]).unwrap();
+        ours.peek(&mut [0]).unwrap();
+        (ours, theirs)
+    }
+
+    #[test]
+    fn what_is_unread_does_not_reset_the_connection() {
+        let (mut ours, mut theirs) = connected();
+        let thread = std::thread::spawn(move || {
+            ours.write_all(b"last").unwrap();
+            Stream::Plain(ours.try_clone().unwrap()).close();
+            linger(&ours);
+        });
+        let mut said = Vec::new();
+        theirs.read_to_end(&mut said).unwrap();
+        assert_eq!(said, b"last");
+        drop(theirs);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_does_not_close_is_not_waited_for() {
+        let (ours, _theirs) = connected();
+        let since = clock();
+        Stream::Plain(ours.try_clone().unwrap()).close();
+        linger(&ours);
+        let took = clock().saturating_duration_since(since);
+        assert!((LINGER..LINGER * 4).contains(&took), "{took:?}");
     }
 }
