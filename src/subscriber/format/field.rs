@@ -30,13 +30,19 @@ impl Field {
         let Some(value) = value else {
             return page.fill(self.padding(), self.width);
         };
-        let width = self.width;
-        let text = match (self.left, self.zero) {
-            (true, _) => format!("{value:<width$}"),
-            (false, true) => format!("{value:0width$}"),
-            (false, false) => format!("{value:width$}"),
+        // Not by `format!`, which panics at a width above 65,535.
+        let text = value.to_string();
+        if self.zero && !self.left {
+            let (sign, digits) = text.split_at(usize::from(value < 0));
+            page.own(sign.as_bytes());
+            page.fill(b'0', self.width.saturating_sub(text.len()));
+            return page.own(digits.as_bytes());
+        }
+        let field = Self {
+            precision: None,
+            ..self
         };
-        page.own(text.as_bytes());
+        field.own(page, text.as_bytes());
     }
 
     /// Spaces in the place of a string.
