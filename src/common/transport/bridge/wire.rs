@@ -159,6 +159,9 @@ mod tests {
         let mut said = Vec::new();
         theirs.read_to_end(&mut said).unwrap();
         assert_eq!(said, b"last");
+        // A reset would come at once, behind what was said.
+        std::thread::park_timeout(LINGER / 5);
+        assert_eq!(theirs.take_error().unwrap().map(|e| e.kind()), None);
         drop(theirs);
         thread.join().unwrap();
     }
