@@ -37,7 +37,7 @@ impl<'a> Acknowledgement<'a> {
             reason_string: None,
         };
         if acknowledgement.id == 0 {
-            return Err(Violation::malformed("the packet identifier is 0"));
+            return Err(Violation::protocol_error("the packet identifier is 0"));
         }
         let has_payload = matches!(packet, PacketType::Suback | PacketType::Unsuback);
         if has_payload {
