@@ -3,6 +3,7 @@
 //! | module          | what is in there                                             |
 //! | --------------- | ------------------------------------------------------------ |
 //! | `architecture`  | the import rules of docs/architecture.md, by reading sources |
+//! | `attempts`      | hundreds of attempts that fail: no leak, no abort             |
 //! | `aws`           | AWS IoT Core's limits, quota and manners                     |
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
@@ -22,6 +23,7 @@
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
 //! | `json_input`    | `--input json`                                               |
+//! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
@@ -49,6 +51,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod architecture;
+mod attempts;
 mod aws;
 mod backoff;
 mod batch;
@@ -68,6 +71,7 @@ mod harness;
 mod harness_works;
 mod identity;
 mod json_input;
+mod memory;
 mod misconfigured;
 mod offline;
 mod output;

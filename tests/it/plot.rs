@@ -43,7 +43,7 @@ fn a_pointer_is_checked_and_is_for_a_chart() {
 }
 
 /// What stands on the terminal. One that does not know its size is taken for 80x24.
-fn screen(output: &Lines) -> Parser {
+pub(crate) fn screen(output: &Lines) -> Parser {
     let size = |cells| NonZeroU16::new(cells).unwrap();
     let mut parser = Parser::new(size(24), size(80), 0);
     parser.process(&output.bytes());

@@ -1,15 +1,13 @@
 //! Many messages wait: what that takes in memory. How fast they drain is measured by
 //! `scripts/bench`.
 
-use std::{fs, io::Cursor};
+use std::io::Cursor;
 
 use crate::harness::{Broker, QueueFile, SOON, running::Running, wait_until};
 
 /// The most memory a process has had resident so far, in KiB.
 fn peak(running: &Running) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", running.id())).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    running.status("VmHWM:")
 }
 
 #[test]

@@ -6,15 +6,10 @@ use std::{io::Cursor, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{Listener, accepted};
-use crate::harness::{Broker, QueueFile, SOON, free_port};
+use crate::harness::{Broker, QueueFile, SOON, free_port, times};
 
 /// The window: so many may come twice for each kill.
 const WINDOW: usize = 100;
-
-/// What a number in the environment says, or what is usual.
-pub(super) fn times(variable: &str, usual: usize) -> usize {
-    std::env::var(variable).map_or(usual, |n| n.parse().expect(variable))
-}
 
 #[test]
 fn killed_at_random_it_loses_nothing_that_was_accepted() {

@@ -9,10 +9,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::crash::times;
 use crate::harness::{
     Broker, QueueFile, SOON, ScriptedBroker, free_port, queue_file::publisher_on, running::Outcome,
-    temp_dir,
+    temp_dir, times,
 };
 
 /// Messages in the files that are to be damaged.

@@ -8,12 +8,12 @@ use std::{fs::File, io::Cursor, path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use super::{Listener, accepted, crash::times};
+use super::{Listener, accepted};
 use crate::harness::{
     Broker, Program, Reply, SOON, ScriptedBroker, free_port,
     namespace::{MountNamespace, skipped},
     queue_file::publisher_on,
-    temp_dir,
+    temp_dir, times,
 };
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, from Linux's `fs/ext4/ext4.h`; by

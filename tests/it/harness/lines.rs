@@ -95,6 +95,12 @@ impl Lines {
         self.0.0.lock().unwrap().lines.len()
     }
 
+    /// How many lines so far fit.
+    pub(crate) fn count_of(&self, fits: impl Fn(&str) -> bool) -> usize {
+        let state = self.0.0.lock().unwrap();
+        state.lines.iter().filter(|line| fits(&line.text)).count()
+    }
+
     pub(crate) fn all(&self) -> Vec<Line> {
         self.0.0.lock().unwrap().lines.clone()
     }

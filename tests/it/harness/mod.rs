@@ -57,6 +57,11 @@ pub(crate) fn wait_until(within: Duration, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// What a number in the environment says, or what is usual.
+pub(crate) fn times(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |n| n.parse().expect(variable))
+}
+
 /// A loopback port that nobody listens on. It lies below the range from which the kernel
 /// takes ports for outgoing connections, so it stays free while its broker is down.
 pub(crate) fn free_port() -> u16 {

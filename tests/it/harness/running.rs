@@ -1,7 +1,7 @@
 //! A program at work, and what became of it: the expectations, each of which shows the
 //! whole scene when it fails.
 
-use std::{fmt, io::Write, process::ChildStdin, time::Duration};
+use std::{fmt, fs, io::Write, process::ChildStdin, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -32,10 +32,20 @@ impl Running {
 
     /// Its resident memory now, in KiB.
     pub(crate) fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        number.and_then(|n| n.parse().ok()).expect("a live process")
+        self.status("VmRSS:").expect("a live process")
+    }
+
+    /// A number from its `/proc/PID/status`; none once it has ended.
+    pub(crate) fn status(&self, field: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with(field))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// How many file descriptors it has open; none once it has been waited for.
+    pub(crate) fn descriptors(&self) -> Option<usize> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.id())).ok()?;
+        Some(open.count())
     }
 
     /// Writes to the standard input that [`Program::stdin_pipe`] kept open.

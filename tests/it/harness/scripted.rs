@@ -7,6 +7,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct Script {
     on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
+    closed_after_connack: usize,
 }
 
 type SubscribeCode = dyn Fn(&str, u8) -> Option<u8> + Send + Sync;
@@ -77,6 +79,7 @@ impl ScriptedBroker {
             on_subscribe: Box::new(|_, qos| Some(qos)),
             messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
+            closed_after_connack: 0,
         }
     }
 
@@ -133,6 +136,12 @@ impl Script {
     /// Answers a CONNECT of MQTT 5 with these bytes and hangs up, like a broker of old.
     pub(crate) fn refuse_version_5(mut self, connack: &[u8]) -> Self {
         self.refuse_version_5 = Some(connack.to_vec());
+        self
+    }
+
+    /// Closes the first `connections` after CONNACK: the first of them at once, the last 2 ms later.
+    pub(crate) fn close_after_connack(mut self, connections: usize) -> Self {
+        self.closed_after_connack = connections;
         self
     }
 
@@ -194,6 +203,11 @@ impl Script {
                         return stream.write_all(refusal);
                     }
                     stream.write_all(&self.connack(level))?;
+                    if number < self.closed_after_connack {
+                        let later = number * 2_000 / self.closed_after_connack;
+                        thread::park_timeout(Duration::from_micros(later as u64));
+                        return Ok(());
+                    }
                 }
                 kind::PUBLISH => {
                     let publish = packet.publish(number, level);
