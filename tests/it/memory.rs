@@ -12,7 +12,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, peer, running::Running, temp_dir, times, wait_until};
+use crate::{
+    harness::{Broker, Program, SOON, peer, running::Running, temp_dir, times, wait_until},
+    plot::screen,
+};
 
 /// Patience for 60 MB on a busy machine.
 const LONG: Duration = Duration::from_secs(60);

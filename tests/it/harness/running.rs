@@ -42,6 +42,10 @@ impl Running {
         line.split_whitespace().nth(1)?.parse().ok()
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.wait(Duration::ZERO).is_some()
+    }
+
     /// How many file descriptors it has open; none once it has been waited for.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.id())).ok()?;
