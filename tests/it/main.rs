@@ -42,6 +42,7 @@
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
@@ -88,5 +89,6 @@ mod simulated_disk;
 mod subscribe;
 mod through;
 mod tls;
+mod unruly;
 mod ways;
 mod window;
