@@ -2430,8 +2430,8 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 
 					if (command && sub->qoss->count != command->command.details.sub.count)
 					{
-						/* whoever waits for the result looks at as many codes as there were topics; it is
-						told by the end of the connection */
+						/* whoever waits for the result looks at as many codes as there were topics; for them
+						the command fails with the connection */
 						ListAppend(m->responses, command, sizeof(command));
 						bad = 1;
 					}
