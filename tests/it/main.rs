@@ -9,6 +9,7 @@
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
+//! | `client_library` | the client library by itself, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
@@ -56,6 +57,7 @@ mod batch;
 mod bench;
 mod blocked;
 mod certs_dir;
+mod client_library;
 mod configuration;
 mod connect;
 mod draining;
