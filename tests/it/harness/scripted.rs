@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -33,6 +33,7 @@ pub(crate) enum Reply {
 pub(crate) struct Script {
     connack_properties: Vec<u8>,
     refuse_version_5: Option<Vec<u8>>,
+    session_present: bool,
     on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
@@ -50,7 +51,7 @@ pub(crate) enum Event {
     Subscribe(Vec<(String, u8)>),
     /// With the packet identifier.
     Puback(u16),
-    Ping,
+    Ping(Instant),
     /// With its reason code; 0 also for MQTT 3.1.1.
     Disconnect(u8),
     /// The connection ended, in whatever way.
@@ -76,6 +77,7 @@ impl ScriptedBroker {
         Script {
             connack_properties: Vec::new(),
             refuse_version_5: None,
+            session_present: false,
             on_subscribe: Box::new(|_, qos| Some(qos)),
             messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
@@ -94,6 +96,16 @@ impl ScriptedBroker {
     /// Every PUBLISH so far.
     pub(crate) fn publishes(&self) -> Vec<Publish> {
         publishes(&self.record.events.lock().unwrap())
+    }
+
+    /// When each PINGREQ came.
+    pub(crate) fn ping_times(&self) -> Vec<Instant> {
+        let events = self.events();
+        let pings = events.iter().filter_map(|event| match event {
+            Event::Ping(at) => Some(*at),
+            _ => None,
+        });
+        pings.collect()
     }
 
     /// The events, once `enough` says so.
@@ -142,6 +154,12 @@ impl Script {
     /// Closes the first `connections` after CONNACK: the first of them at once, the last 2 ms later.
     pub(crate) fn close_after_connack(mut self, connections: usize) -> Self {
         self.closed_after_connack = connections;
+        self
+    }
+
+    /// Says that it has a session, whatever is asked for.
+    pub(crate) fn session_present(mut self) -> Self {
+        self.session_present = true;
         self
     }
 
@@ -247,7 +265,7 @@ impl Script {
                     }
                 }
                 kind::PINGREQ => {
-                    record.add(Event::Ping);
+                    record.add(Event::Ping(Instant::now()));
                     stream.write_all(&[0xd0, 0])?;
                 }
                 kind::DISCONNECT => {
@@ -263,10 +281,10 @@ impl Script {
 
     fn connack(&self, level: u8) -> Vec<u8> {
         if level < 5 {
-            return vec![0x20, 2, 0, 0];
+            return vec![0x20, 2, u8::from(self.session_present), 0];
         }
         let length = u8::try_from(self.connack_properties.len()).unwrap();
-        let mut connack = vec![0x20, 3 + length, 0, 0, length];
+        let mut connack = vec![0x20, 3 + length, u8::from(self.session_present), 0, length];
         connack.extend(&self.connack_properties);
         connack
     }
