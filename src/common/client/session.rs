@@ -44,6 +44,7 @@ enum Connect {
     /// The client library knows that the broker has accepted; what the broker said is still on its way
     /// from the bridge.
     Completed,
+    Failed(Error),
     Reported,
 }
 
@@ -166,17 +167,24 @@ impl Session {
             let Poll::Ready(result) = poll(token, &self.waker) else {
                 return None;
             };
-            self.connect = Connect::Completed;
-            if let Err(error) = result {
-                self.connect = Connect::Reported;
-                return Some(Err(error));
+            self.connect = match result {
+                Ok(_) => Connect::Completed,
+                Err(error) => Connect::Failed(error),
+            };
+            if self.severed.is_none() && matches!(self.connect, Connect::Failed(_)) {
+                // If the bridge ended the connection, why is in the queue already: it comes first.
+                self.waker.wake_by_ref();
+                return None;
             }
         }
-        if !matches!(self.connect, Connect::Completed) || self.connack.is_none() {
-            return None;
+        match std::mem::replace(&mut self.connect, Connect::Reported) {
+            Connect::Failed(error) => Some(Err(error)),
+            Connect::Completed if self.connack.is_some() => Some(Ok(())),
+            other => {
+                self.connect = other;
+                None
+            }
         }
-        self.connect = Connect::Reported;
-        Some(Ok(()))
     }
 
     /// The broker has accepted; the client library is about to know it.
