@@ -1,0 +1,315 @@
+//! Plays the server's part of a conversation.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::conversation::{After, Conversation, End, LAST_ID};
+use crate::packets::packet;
+use crate::wire::{
+    Fault, Fields, Item, Packet, ServerStream, Version, kind, read_publish, take_packet,
+};
+
+/// How long the server waits for what it wants to answer. Then it speaks all the same.
+const TRIGGER: Duration = Duration::from_millis(40);
+
+/// How long it waits for a CONNECT.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Silence after which nothing more is expected.
+const QUIET: Duration = Duration::from_millis(25);
+
+/// How long it behaves well in the end, at most, and for how many messages.
+const PROPER: Duration = Duration::from_millis(300);
+const MESSAGES: usize = 3;
+
+/// Who looks at what is said.
+pub(crate) trait Judge {
+    /// A packet of the program.
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String>;
+    /// A packet that the program has been sent, as far as it has to read.
+    fn item(&mut self, item: Item<'_>);
+}
+
+/// How a conversation went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    /// The program closed the connection.
+    pub(crate) hung_up: bool,
+    /// The reason code of its DISCONNECT.
+    pub(crate) code: Option<u8>,
+    /// Times that something was waited for in vain.
+    pub(crate) late: u32,
+    /// The message with which it ends was acknowledged, or messages came in the end.
+    pub(crate) complete: bool,
+    /// Why the program had to hang up, if it had to.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Where a program connects.
+pub(crate) struct Door {
+    listener: TcpListener,
+}
+
+impl Door {
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener })
+    }
+
+    pub(crate) fn port(&self) -> anyhow::Result<u16> {
+        Ok(self.listener.local_addr()?.port())
+    }
+
+    /// The next connection, if there is one by then.
+    pub(crate) fn accept(&self, within: Duration) -> anyhow::Result<Option<TcpStream>> {
+        let until = Instant::now() + within;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_nodelay(true)?;
+                    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+                    return Ok(Some(stream));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("accept"),
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            poll(&mut fds, timeout)?;
+        }
+    }
+}
+
+/// A connection with a program.
+pub(crate) struct Session<'a, J: Judge> {
+    stream: TcpStream,
+    version: Version,
+    judge: &'a mut J,
+    sent: ServerStream,
+    incoming: Vec<u8>,
+    /// How many packets of each kind have come.
+    counts: [usize; 16],
+    /// What has come and is to be answered: kind and identifier.
+    owed: Vec<(u8, u16)>,
+    ended: bool,
+    last_acknowledged: bool,
+    outcome: Outcome,
+}
+
+impl<'a, J: Judge> Session<'a, J> {
+    pub(crate) fn new(
+        stream: TcpStream,
+        version: Version,
+        subscriber: bool,
+        judge: &'a mut J,
+    ) -> Self {
+        Self {
+            stream,
+            version,
+            judge,
+            sent: ServerStream::new(version, subscriber),
+            incoming: Vec::new(),
+            counts: [0; 16],
+            owed: Vec::new(),
+            ended: false,
+            last_acknowledged: false,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Plays it from its beginning to its end.
+    pub(crate) fn play(mut self, conversation: &Conversation) -> Result<Outcome, String> {
+        for step in &conversation.steps {
+            match step.after {
+                After::Now => self.read(Duration::ZERO)?,
+                After::Moment => self.read(Duration::from_millis(1))?,
+                After::Packet(kind, count) => {
+                    let within = if kind == kind::CONNECT {
+                        CONNECT
+                    } else {
+                        TRIGGER
+                    };
+                    let until = Instant::now() + within;
+                    while self.counts[usize::from(kind)] < count && !self.ended {
+                        let left = until.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            self.outcome.late += 1;
+                            break;
+                        }
+                        self.read(left)?;
+                    }
+                }
+            }
+            if self.ended {
+                break;
+            }
+            self.write(&step.bytes);
+        }
+        match conversation.end {
+            End::Close => self.listen()?,
+            End::Cut => {}
+            End::Reset => {
+                let linger = nix::libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                // It may be closed already.
+                let _ = setsockopt(&self.stream, sockopt::Linger, &linger);
+            }
+            End::Proper => self.behave(MESSAGES, PROPER)?,
+        }
+        self.outcome.hung_up = self.ended;
+        self.outcome.fault = self.sent.fault();
+        Ok(self.outcome)
+    }
+
+    /// Behaves as a server should until the program hangs up.
+    pub(crate) fn serve(mut self, within: Duration) -> Result<Outcome, String> {
+        self.behave(usize::MAX, within)?;
+        self.outcome.hung_up = self.ended;
+        Ok(self.outcome)
+    }
+
+    /// Waits until the last message has been acknowledged, or nothing comes any more.
+    fn listen(&mut self) -> Result<(), String> {
+        let mut quiet = false;
+        while !self.ended && !self.last_acknowledged && !quiet {
+            let before = self.counts;
+            self.read(QUIET)?;
+            quiet = before == self.counts;
+        }
+        self.outcome.complete = self.last_acknowledged;
+        Ok(())
+    }
+
+    /// Answers what comes.
+    fn behave(&mut self, messages: usize, within: Duration) -> Result<(), String> {
+        let until = Instant::now() + within;
+        let publish = usize::from(kind::PUBLISH);
+        let start = self.counts[publish];
+        while !self.ended && Instant::now() < until {
+            for (kind, id) in std::mem::take(&mut self.owed) {
+                self.answer(kind, id);
+            }
+            if self.counts[publish].saturating_sub(start) >= messages {
+                self.outcome.complete = true;
+                break;
+            }
+            let before = self.counts;
+            let patience = if messages == usize::MAX {
+                Duration::from_millis(100)
+            } else {
+                QUIET
+            };
+            self.read(patience)?;
+            if before == self.counts && messages < usize::MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, kind: u8, id: u16) {
+        let [high, low] = id.to_be_bytes();
+        let bytes = match (kind, self.version) {
+            (kind::CONNECT, Version::V311) => packet(0x20, &[0, 0]),
+            (kind::CONNECT, Version::V5) => packet(0x20, &[0, 0, 0]),
+            (kind::SUBSCRIBE, Version::V311) => packet(0x90, &[high, low, 2]),
+            (kind::SUBSCRIBE, Version::V5) => packet(0x90, &[high, low, 0, 2]),
+            (kind::PINGREQ, _) => packet(0xd0, &[]),
+            (kind::PUBREL, _) => packet(0x70, &[high, low]),
+            (kind::PUBREC, _) => packet(0x62, &[high, low]),
+            (kind::PUBLISH, _) => packet(0x40, &[high, low]),
+            // A PUBLISH of QoS 2.
+            _ => packet(0x50, &[high, low]),
+        };
+        self.write(&bytes);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let (judge, owed) = (&mut *self.judge, &mut self.owed);
+        self.sent.follow(bytes, |item| {
+            if let Item::Accepted(_) = item {
+                owed.retain(|owed| owed.0 != kind::CONNECT);
+            }
+            if let Item::Ack { kind, id, .. } = item {
+                let answered = match kind {
+                    kind::PUBACK => kind::PUBLISH,
+                    kind::PUBREC => QOS_2,
+                    kind::PUBCOMP => kind::PUBREL,
+                    _ => kind::PUBREC,
+                };
+                owed.retain(|owed| *owed != (answered, id));
+            }
+            judge.item(item);
+        });
+        // If the program has hung up, it will be read next.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Reads what comes, once.
+    fn read(&mut self, within: Duration) -> Result<(), String> {
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(within + Duration::from_micros(900));
+        let timeout = if within.is_zero() {
+            PollTimeout::ZERO
+        } else {
+            timeout.unwrap_or(PollTimeout::MAX)
+        };
+        match poll(&mut fds, timeout) {
+            Ok(1..) => {}
+            _ => return Ok(()),
+        }
+        let mut chunk = [0; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) | Err(_) => self.ended = true,
+            Ok(count) => self.incoming.extend_from_slice(&chunk[..count]),
+        }
+        let incoming = std::mem::take(&mut self.incoming);
+        let mut rest = &incoming[..];
+        while let Some(packet) = take_packet(&mut rest)? {
+            self.take(&packet)?;
+        }
+        self.incoming = rest.to_vec();
+        Ok(())
+    }
+
+    fn take(&mut self, packet: &Packet<'_>) -> Result<(), String> {
+        let kind = packet.kind();
+        self.counts[usize::from(kind)] += 1;
+        self.judge.packet(packet)?;
+        let id = || Fields(packet.body).two().unwrap_or_default();
+        match kind {
+            kind::CONNECT => self.owed.push((kind, 0)),
+            kind::SUBSCRIBE | kind::PUBREL | kind::PUBREC => self.owed.push((kind, id())),
+            kind::PINGREQ => self.answer(kind, 0),
+            kind::PUBACK => self.last_acknowledged |= id() == LAST_ID,
+            kind::PUBLISH => {
+                let publish = read_publish(packet, self.version)?;
+                match publish.qos {
+                    0 => {}
+                    1 => self.owed.push((kind, publish.id)),
+                    _ => self.owed.push((QOS_2, publish.id)),
+                }
+            }
+            kind::DISCONNECT => self.outcome.code = Some(packet.body.first().copied().unwrap_or(0)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// In the list of what is to be answered: a PUBLISH of QoS 2.
+const QOS_2: u8 = 0;

@@ -1,0 +1,258 @@
+//! What a subscriber may print and acknowledge.
+
+use std::collections::VecDeque;
+
+use data_encoding::BASE64;
+use serde::Deserialize;
+
+use crate::codec;
+use crate::server::{Judge, Outcome};
+use crate::wire::{Item, Packet, Publish, Version, kind, read_ack};
+
+/// Conversations of which messages may still be printed.
+const REMEMBERED: usize = 4;
+
+/// A message that was sent.
+struct Sent {
+    topic: Option<String>,
+    qos: u8,
+    retain: bool,
+    id: u16,
+    skipped: bool,
+    readings: Vec<Vec<u8>>,
+    printed: Vec<bool>,
+    /// Its PUBREL was sent.
+    released: bool,
+}
+
+impl Sent {
+    fn is_done(&self) -> bool {
+        self.skipped || self.printed.iter().all(|printed| *printed)
+    }
+}
+
+/// What was said in one conversation.
+#[derive(Default)]
+struct Record {
+    sent: Vec<Sent>,
+    releases: Vec<u16>,
+    /// Kind, identifier and reason code.
+    acks: Vec<(u8, u16, u8)>,
+}
+
+impl Record {
+    fn acks(&self, kind: u8, id: u16) -> usize {
+        let acks = self.acks.iter();
+        acks.filter(|ack| (ack.0, ack.1) == (kind, id) && ack.2 < 0x80)
+            .count()
+    }
+}
+
+/// Judges a subscriber that prints JSON.
+pub(crate) struct Subscriber {
+    version: Version,
+    records: VecDeque<Record>,
+    /// Messages printed so far.
+    pub(crate) printed: u64,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    topic: String,
+    qos: u8,
+    retain: u8,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+}
+
+impl Subscriber {
+    pub(crate) fn new(version: Version) -> Self {
+        Self {
+            version,
+            records: VecDeque::new(),
+            printed: 0,
+        }
+    }
+
+    /// A conversation begins.
+    pub(crate) fn begin(&mut self) {
+        self.records.push_back(Record::default());
+        if self.records.len() > REMEMBERED {
+            self.records.pop_front();
+        }
+    }
+
+    /// It has printed a line.
+    pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), String> {
+        self.printed += 1;
+        let shown = || String::from_utf8_lossy(line).into_owned();
+        let read: Line = serde_json::from_slice(line)
+            .map_err(|error| format!("prints what is not its JSON ({error}): {}", shown()))?;
+        let payload = match (&read.payload, &read.payload_base64) {
+            (Some(text), None) => text.clone().into_bytes(),
+            (None, Some(text)) => BASE64.decode(text.as_bytes()).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        // The newest first: a retained message may have been sent before and cut short.
+        let records = self.records.iter_mut().rev();
+        for sent in records.flat_map(|record| &mut record.sent) {
+            let same = sent.topic.as_deref() == Some(&read.topic)
+                && sent.qos == read.qos
+                && u8::from(sent.retain) == read.retain;
+            let mut parts = sent.readings.iter().zip(&mut sent.printed);
+            let part = parts.find(|(part, printed)| same && **part == payload && !**printed);
+            if let Some((_, printed)) = part {
+                *printed = true;
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "prints what it was not sent, or not so often: {}",
+            shown()
+        ))
+    }
+
+    /// Something that was acknowledged, or has to arrive, has not been seen in the output.
+    pub(crate) fn is_short(&self, valid: bool) -> bool {
+        let sent = self.records.back().map(|record| &record.sent);
+        let all = sent.is_none_or(|sent| sent.iter().all(Sent::is_done));
+        valid && !all || self.check_printed().is_err()
+    }
+
+    /// What is acknowledged has been printed.
+    pub(crate) fn check_printed(&self) -> Result<(), String> {
+        let Some(record) = self.records.back() else {
+            return Ok(());
+        };
+        let done = |qos: u8, id: u16, only_released: bool| {
+            let sent = record
+                .sent
+                .iter()
+                .filter(|sent| sent.qos == qos && sent.id == id);
+            let sent = sent.filter(|sent| !only_released || sent.released);
+            (
+                sent.clone().count(),
+                sent.filter(|sent| sent.is_done()).count(),
+            )
+        };
+        for (ack, id, code) in &record.acks {
+            let acks = record.acks(*ack, *id);
+            let (sent, printed) = match *ack {
+                kind::PUBACK if *code < 0x80 => done(1, *id, false),
+                kind::PUBCOMP if *code == 0 => done(2, *id, true),
+                _ => continue,
+            };
+            // A PUBCOMP may answer a PUBREL without a message before it.
+            let missing = match *ack {
+                kind::PUBACK => printed < acks,
+                _ => sent > 0 && printed == 0,
+            };
+            if missing {
+                return Err(format!(
+                    "acknowledges {id} {acks} times, and has printed {printed} such messages"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A conversation is over.
+    pub(crate) fn end(&self, outcome: &Outcome, valid: bool) -> Result<(), String> {
+        let Some(record) = self.records.back() else {
+            return Ok(());
+        };
+        for (ack, id, _) in &record.acks {
+            let acks = record.acks.iter().filter(|a| (a.0, a.1) == (*ack, *id));
+            let acks = acks.count();
+            let sent = |qos| {
+                let sent = record.sent.iter();
+                sent.filter(|sent| sent.qos == qos && sent.id == *id)
+                    .count()
+            };
+            let allowed = match *ack {
+                kind::PUBACK => sent(1),
+                kind::PUBREC => sent(2),
+                _ => record
+                    .releases
+                    .iter()
+                    .filter(|release| *release == id)
+                    .count(),
+            };
+            if acks > allowed {
+                return Err(format!(
+                    "sends {acks} of packet kind {ack} for {id}, and {allowed} are right"
+                ));
+            }
+        }
+        self.check_printed()?;
+        if valid && outcome.late == 0 {
+            if let Some(fault) = outcome.fault {
+                return Err(format!(
+                    "the fuzzer itself errs: a valid conversation has {fault}"
+                ));
+            }
+            if outcome.hung_up || !outcome.complete {
+                return Err(format!(
+                    "hangs up, or stalls, in a valid conversation: {outcome:?}"
+                ));
+            }
+            if let Some(sent) = record.sent.iter().find(|sent| !sent.is_done()) {
+                return Err(format!(
+                    "has not printed message {} of QoS {}",
+                    sent.id, sent.qos
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Judge for Subscriber {
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String> {
+        codec::check(packet, self.version)?;
+        if matches!(packet.kind(), kind::PUBACK | kind::PUBREC | kind::PUBCOMP)
+            && let Some(record) = self.records.back_mut()
+        {
+            let (id, code) = read_ack(packet, self.version)?;
+            record.acks.push((packet.kind(), id, code));
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, item: Item<'_>) {
+        let Some(record) = self.records.back_mut() else {
+            return;
+        };
+        match item {
+            Item::Publish(publish) => record.sent.push(sent(&publish)),
+            Item::Ack {
+                kind: kind::PUBREL,
+                id,
+                ..
+            } => {
+                record.releases.push(id);
+                for sent in &mut record.sent {
+                    sent.released |= sent.id == id && sent.qos == 2;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn sent(publish: &Publish<'_>) -> Sent {
+    let readings: Vec<_> = publish.readings().into_iter().map(<[u8]>::to_vec).collect();
+    Sent {
+        topic: publish
+            .topic
+            .filter(|topic| !topic.contains('\0'))
+            .map(str::to_owned),
+        qos: publish.qos,
+        retain: publish.retain,
+        id: publish.id,
+        skipped: publish.is_skipped(),
+        printed: vec![false; readings.len()],
+        readings,
+        released: false,
+    }
+}
