@@ -39,7 +39,12 @@ pub enum LimitError {
     BadShare,
 }
 
-fn check_string(text: &str) -> Result<(), LimitError> {
+/// Checks any text that a packet carries, such as a user name.
+///
+/// # Errors
+///
+/// [`LimitError`] for an empty, over-long or NUL-carrying one.
+pub fn check_text(text: &str) -> Result<(), LimitError> {
     if text.is_empty() {
         Err(LimitError::Empty)
     } else if text.len() > MAX_STRING {
@@ -57,7 +62,7 @@ fn check_string(text: &str) -> Result<(), LimitError> {
 ///
 /// [`LimitError`] for an empty, over-long or NUL-carrying name, or one with wildcards.
 pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
-    check_string(name)?;
+    check_text(name)?;
     match name.chars().find(|c| matches!(c, '+' | '#')) {
         Some(wildcard) => Err(LimitError::Wildcard(wildcard)),
         None => Ok(()),
@@ -71,7 +76,7 @@ pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
 /// [`LimitError`] for what [`check_topic_name`] refuses, but for wildcards in their
 /// places, and for a malformed `$share/…`.
 pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
-    check_string(filter)?;
+    check_text(filter)?;
     let levels = match filter.strip_prefix("$share/") {
         None => filter,
         Some(shared) => match shared.split_once('/') {
@@ -101,7 +106,7 @@ pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
 ///
 /// [`LimitError`] for an empty, over-long or NUL-carrying one.
 pub fn check_client_id(id: &str) -> Result<(), LimitError> {
-    check_string(id)
+    check_text(id)
 }
 
 /// The size in bytes of an MQTT 5 PUBLISH at QoS 1 or 2 with so many bytes of properties

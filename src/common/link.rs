@@ -25,11 +25,22 @@ pub enum Change {
     Closed,
 }
 
+impl Down {
+    /// Whether we ended it because the broker broke the protocol: that says nothing of the messages that
+    /// were in flight.
+    #[must_use]
+    pub fn is_protocol_error(&self) -> bool {
+        self.code.is_none() && self.exit == Exit::Protocol
+    }
+}
+
 /// How a connection, or an attempt, has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Down {
     /// The line that tells why.
     pub why: String,
+    /// The exit code that the cause stands for.
+    pub exit: Exit,
     /// The reason code of the broker's DISCONNECT, if it sent one.
     pub code: Option<u8>,
     /// It had been accepted, and nobody said why it ended.
@@ -205,13 +216,14 @@ impl Link {
                 Action::Abandon { generation } => self.client.abandon(generation),
                 Action::Disconnect { generation } => self.client.disconnect(generation),
                 Action::Retry { fault, delay } => {
-                    let why = fault.message;
+                    let (why, exit) = (fault.message, fault.exit);
                     let told = self.told.as_ref() == Some(&why);
                     let shown = if told { brief(&why) } else { &why };
                     warn!("{shown}; trying again in {:.1} s", delay.as_secs_f64());
                     self.told = Some(why.clone());
                     change = Some(Change::Down(Down {
                         why,
+                        exit,
                         code: None,
                         dropped: None,
                     }));

@@ -70,6 +70,9 @@ impl Draft {
     /// The content type of a batch (MQTT 5, section 3.3.2.3.9).
     pub const BATCH_TYPE: &'static str = "application/x-ndjson";
 
+    /// Readings in one message, at most.
+    pub const MAX_READINGS: u32 = 100_000;
+
     /// Whether it holds several readings.
     #[must_use]
     pub fn is_batch(&self) -> bool {
@@ -140,6 +143,14 @@ impl SeqProperty {
             seq: message.seq,
             accepted_ms: message.accepted_ms,
         }
+    }
+
+    /// The property among those of a message that has come, if it has one that we wrote.
+    #[must_use]
+    pub fn find(properties: &PublishProperties) -> Option<Self> {
+        let mut user = properties.user.iter();
+        let (_, value) = user.find(|(name, _)| name == Self::NAME)?;
+        value.parse().ok()
     }
 
     /// Bytes of the property of a message, without writing it.

@@ -1,5 +1,6 @@
 //! What both programs are made of. See `docs/architecture.md` for who may import whom.
 
+pub mod acks;
 pub mod aws_host;
 pub mod backoff;
 pub mod check;
@@ -11,17 +12,18 @@ pub mod endpoint;
 pub mod escape;
 pub mod event_loop;
 pub mod fault;
-pub mod flow;
 pub mod json;
 pub mod limits;
 pub mod link;
 pub mod logging;
 pub mod message;
+pub mod mqtt;
 pub mod pacing;
 pub mod pattern;
 pub mod profile;
 pub mod queue;
 pub mod signals;
+pub mod small_file;
 pub mod store;
 pub mod throttle;
 pub mod transport;

@@ -19,13 +19,10 @@ use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::logging::Verbosity;
-use crate::common::message::Qos;
+use crate::common::message::{Draft, Qos};
 use crate::common::pacing::DrainRate;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
-
-/// Readings in one message, at most.
-const MAX_BATCH: i64 = 100_000;
 
 /// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
 /// take less.
@@ -95,7 +92,7 @@ pub struct PublisherArgs {
 
     /// Up to so many readings in one message, each ended by a newline, with the content type
     /// application/x-ndjson; needs MQTT 5
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(Draft::MAX_READINGS)))]
     batch: u32,
 
     /// How long the first reading of a batch waits for others

@@ -1,5 +1,7 @@
 //! A batch: readings that travel in one message, a line each. PURE.
 
+use memchr::{memchr, memchr_iter};
+
 use crate::common::message::{Draft, Received};
 
 /// Whether a message is a batch. What follows a semicolon are parameters (RFC 9110, section 8.3.1).
@@ -13,15 +15,66 @@ fn is_batch(message: &Received<'_>) -> bool {
 }
 
 /// The readings of a message: its payload, or the lines of a batch. The last line may end in a
-/// newline or not.
-#[must_use]
-pub fn readings<'a>(message: &Received<'a>) -> Vec<&'a [u8]> {
-    let payload = message.payload;
-    if !is_batch(message) {
-        return vec![payload];
+/// newline or not. More lines than a publisher puts into one message are no batch: each of them would
+/// cost as much as a message.
+#[derive(Clone, Debug)]
+pub struct Readings<'a> {
+    rest: Option<&'a [u8]>,
+    is_batch: bool,
+    count: usize,
+}
+
+impl<'a> Readings<'a> {
+    /// The readings of this message.
+    #[must_use]
+    pub fn of(message: &Received<'a>) -> Self {
+        let payload = message.payload;
+        let whole = Self {
+            rest: Some(payload),
+            is_batch: false,
+            count: 1,
+        };
+        if !is_batch(message) {
+            return whole;
+        }
+        let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
+        let most = Draft::MAX_READINGS as usize;
+        let count = 1 + memchr_iter(b'\n', lines).take(most).count();
+        if count > most {
+            return whole;
+        }
+        Self {
+            rest: Some(lines),
+            is_batch: true,
+            count,
+        }
     }
-    let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-    lines.split(|byte| *byte == b'\n').collect()
+
+    /// Whether they end with newlines.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.is_batch
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.count
+    }
+}
+
+impl<'a> Iterator for Readings<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest.take()?;
+        let end = memchr(b'\n', rest).filter(|_| self.is_batch);
+        let Some((reading, after)) = end.and_then(|end| rest.split_at_checked(end)) else {
+            return Some(rest);
+        };
+        self.rest = after.get(1..);
+        Some(reading)
+    }
 }
 
 #[cfg(test)]
@@ -30,7 +83,7 @@ mod tests {
     use crate::common::message::{PublishProperties, Qos};
 
     fn taken_apart<'a>(payload: &'a [u8], content: Option<&str>) -> Vec<&'a [u8]> {
-        readings(&Received {
+        let readings = Readings::of(&Received {
             topic: "t",
             payload,
             qos: Qos::AtMostOnce,
@@ -41,7 +94,11 @@ mod tests {
                 content_type: content.map(Into::into),
                 ..PublishProperties::default()
             }),
-        })
+        });
+        let count = readings.total();
+        let readings: Vec<_> = readings.collect();
+        assert_eq!(readings.len(), count);
+        readings
     }
 
     #[test]
@@ -50,9 +107,19 @@ mod tests {
         assert_eq!(taken_apart(b"1\n2\n", batch), [b"1", b"2"]);
         assert_eq!(taken_apart(b"1\n2", batch), [b"1", b"2"]);
         assert_eq!(taken_apart(b"1\n\n", batch), [&b"1"[..], b""]);
+        assert_eq!(taken_apart(b"", batch), [b""]);
         assert_eq!(taken_apart(b"1\n2", None), [b"1\n2"]);
         assert_eq!(taken_apart(b"1\n2", Some("text/plain")), [b"1\n2"]);
         let foreign = Some("Application/X-NDJSON; charset=utf-8");
         assert_eq!(taken_apart(b"1\n2", foreign), [b"1", b"2"]);
+    }
+
+    #[test]
+    fn more_lines_than_a_publisher_sends_are_one_reading() {
+        let batch = Some(Draft::BATCH_TYPE);
+        let most = vec![b'\n'; Draft::MAX_READINGS as usize];
+        assert_eq!(taken_apart(&most, batch).len(), most.len());
+        let more = vec![b'\n'; Draft::MAX_READINGS as usize + 1];
+        assert_eq!(taken_apart(&more, batch), [&more[..]]);
     }
 }

@@ -5,14 +5,17 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memchr;
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::common::json::rfc3339;
 use crate::common::message::{Qos, Received, SeqProperty};
+use crate::common::transport::bridge::OutOfMemory;
 
 /// What an empty pipe takes at once on any system; more could wait for a reader.
 const PIPE: usize = 4096;
@@ -26,14 +29,22 @@ pub struct Command {
     pub timeout: Option<Duration>,
 }
 
-/// A reading that waits for its command.
-#[derive(Clone, Debug)]
-pub struct Job {
+/// A message whose readings wait for their commands.
+#[derive(Debug)]
+pub struct Envelope {
     topic: String,
     payload: Vec<u8>,
     qos: Qos,
     retained: bool,
     seq: Option<SeqProperty>,
+}
+
+/// A reading that waits for its command: a part of the payload.
+#[derive(Clone, Debug)]
+pub struct Job {
+    envelope: Arc<Envelope>,
+    begin: usize,
+    end: usize,
 }
 
 /// What became of a run.
@@ -45,23 +56,56 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Job {
-    /// A reading, to be kept.
-    #[must_use]
-    pub fn of(reading: &Received<'_>) -> Self {
-        Self {
-            topic: reading.topic.to_owned(),
-            payload: reading.payload.to_vec(),
-            qos: reading.qos,
-            retained: reading.retained,
-            seq: reading.seq.clone(),
-        }
+impl Envelope {
+    /// A message, to be kept.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    pub fn of(message: &Received<'_>) -> Result<Self, OutOfMemory> {
+        let mut payload = Vec::new();
+        payload
+            .try_reserve_exact(message.payload.len())
+            .map_err(|_| OutOfMemory)?;
+        payload.extend_from_slice(message.payload);
+        Ok(Self {
+            topic: message.topic.to_owned(),
+            payload,
+            qos: message.qos,
+            retained: message.retained,
+            seq: message.seq.clone(),
+        })
     }
 
     /// Bytes of payload and topic.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         (self.payload.len() + self.topic.len()) as u64
+    }
+
+    /// The reading that begins there: the whole payload, or in a batch up to the next newline.
+    #[must_use]
+    pub fn job(self: &Arc<Self>, begin: usize, is_batch: bool) -> Job {
+        let rest = self.payload.get(begin..).unwrap_or_default();
+        let length = memchr(b'\n', rest).filter(|_| is_batch);
+        Job {
+            envelope: Arc::clone(self),
+            begin,
+            end: begin + length.unwrap_or(rest.len()),
+        }
+    }
+}
+
+impl Job {
+    fn payload(&self) -> &[u8] {
+        let payload = &self.envelope.payload;
+        payload.get(self.begin..self.end).unwrap_or_default()
+    }
+
+    /// Where the reading behind it begins.
+    #[must_use]
+    pub fn next(&self) -> usize {
+        self.end + 1
     }
 }
 
@@ -72,19 +116,20 @@ impl Command {
     ///
     /// Why it cannot be.
     pub fn spawn(&self, job: &Job) -> Result<Process, String> {
+        let message = &job.envelope;
         let (program, arguments) = self.argv.split_first().ok_or("no command is given")?;
         let mut command = std::process::Command::new(program);
         command
             .args(arguments)
             .stdin(Stdio::piped())
             .process_group(0)
-            .env("MQTT_TOPIC", &job.topic)
-            .env("MQTT_QOS", job.qos.level().to_string())
-            .env("MQTT_RETAIN", u8::from(job.retained).to_string());
+            .env("MQTT_TOPIC", &message.topic)
+            .env("MQTT_QOS", message.qos.level().to_string())
+            .env("MQTT_RETAIN", u8::from(message.retained).to_string());
         for name in ["MQTT_STREAM", "MQTT_SEQ", "MQTT_TAKEN"] {
             command.env_remove(name);
         }
-        if let Some(seq) = &job.seq {
+        if let Some(seq) = &message.seq {
             let taken = rfc3339(Duration::from_millis(seq.accepted_ms));
             // Other than a topic it may hold anything.
             command.env("MQTT_STREAM", seq.stream.replace('\0', "\u{fffd}"));
@@ -103,14 +148,12 @@ impl Command {
     pub fn failure(&self, job: &Job, why: &str) -> String {
         let program = self.argv.first().map(|program| program.to_string_lossy());
         let program = program.unwrap_or_default();
-        let number = job
-            .seq
-            .as_ref()
-            .map(|seq| format!(" {}/{}", seq.stream, seq.seq));
+        let seq = job.envelope.seq.as_ref();
+        let number = seq.map(|seq| format!(" {}/{}", seq.stream, seq.seq));
         let number = number.unwrap_or_default();
         format!(
             "--exec {program}: message{number} on {:?}: {why}",
-            job.topic
+            job.envelope.topic
         )
     }
 
@@ -142,16 +185,16 @@ impl Process {
         let Some(mut stdin) = self.stdin.take() else {
             return;
         };
-        if job.payload.len() <= PIPE {
-            let _ = stdin.write_all(&job.payload);
+        if job.payload().len() <= PIPE {
+            let _ = stdin.write_all(job.payload());
             return;
         }
-        let payload = job.payload.clone();
+        let job = job.clone();
         // Without a thread it gets what the pipe takes: it sees the end too early, and so fails
         // rather than hangs.
         let _ = std::thread::Builder::new()
             .name("exec-stdin".into())
-            .spawn(move || stdin.write_all(&payload));
+            .spawn(move || stdin.write_all(job.payload()));
     }
 
     /// Waits until it has ended. Its number stays its own until [`reap`](Self::reap).

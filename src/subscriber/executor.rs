@@ -10,11 +10,13 @@ use log::warn;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::command::{Command, Job, Outcome};
+use super::batch::Readings;
+use super::command::{Command, Envelope, Job, Outcome};
 use super::sink::{Done, Finish};
+use crate::common::acks::Backlog;
 use crate::common::event_loop::clock;
-use crate::common::flow::Backlog;
 use crate::common::message::Received;
+use crate::common::transport::bridge::OutOfMemory;
 
 /// Bytes that a waiting job takes beside its payload and topic, about.
 const OVERHEAD: u64 = 256;
@@ -22,11 +24,27 @@ const OVERHEAD: u64 = 256;
 /// How long to wait before a command that could not be started is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A message whose readings have not all been given to a command. They are taken out one by one.
+#[derive(Debug)]
+struct Waiting {
+    /// The number of its entry.
+    number: u64,
+    envelope: Arc<Envelope>,
+    /// It is a batch, whose readings end with newlines.
+    is_batch: bool,
+    /// Where the next reading begins.
+    begin: usize,
+    /// Readings that are left.
+    left: usize,
+}
+
 /// A message whose readings are jobs.
 #[derive(Debug, Default)]
 struct Entry {
     /// Jobs that have not ended.
     left: usize,
+    /// What it counts in the backlog.
+    counted: u64,
     /// What is to be said once they have; none until it is complete.
     done: Option<Done>,
 }
@@ -45,13 +63,15 @@ const GLANCE: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<(u64, Job)>,
+    jobs: VecDeque<Waiting>,
     entries: VecDeque<Entry>,
     /// The number of the first of them.
     first: u64,
     running: BTreeMap<usize, Running>,
     /// Jobs that have left the queue and are not in the books yet.
     in_hand: usize,
+    /// Jobs that were taken and not started, because the run ends.
+    given_back: usize,
     failed: u64,
     /// No further job is started.
     closed: bool,
@@ -114,17 +134,40 @@ impl Executor {
         Ok(Self(shared))
     }
 
-    /// A reading.
-    pub fn put(&self, reading: &Received<'_>) {
-        let job = Job::of(reading);
-        self.0.backlog.add(job.bytes() + OVERHEAD);
+    /// The first `wanted` readings of a message.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    pub fn put(
+        &self,
+        message: &Received<'_>,
+        readings: &Readings<'_>,
+        wanted: usize,
+    ) -> Result<(), OutOfMemory> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let envelope = Envelope::of(message)?;
+        let counted = envelope.bytes() + OVERHEAD;
+        self.0.backlog.add(counted);
         let mut state = self.0.lock();
-        state.with_last(|entry| entry.left += 1);
+        state.with_last(|entry| {
+            entry.left = wanted;
+            entry.counted = counted;
+        });
         let number = state.first + state.entries.len() as u64 - 1;
-        state.jobs.push_back((number, job));
+        state.jobs.push_back(Waiting {
+            number,
+            envelope: Arc::new(envelope),
+            is_batch: readings.is_batch(),
+            begin: 0,
+            left: wanted,
+        });
         drop(state);
         // One that waits to try again would not pass it on.
         self.0.work.notify_all();
+        Ok(())
     }
 
     /// The message that the last readings belong to is complete.
@@ -154,11 +197,9 @@ impl Executor {
             .wait_timeout_while(state, patience, |state| state.in_hand > 0)
             .unwrap_or_else(PoisonError::into_inner);
         state.kill_all();
-        if !state.jobs.is_empty() {
-            warn!(
-                "--exec: {} messages were not given to the command",
-                state.jobs.len()
-            );
+        let left = state.jobs.iter().map(|waiting| waiting.left).sum::<usize>() + state.given_back;
+        if left > 0 {
+            warn!("--exec: {left} messages were not given to the command");
         }
     }
 
@@ -246,12 +287,16 @@ impl Shared {
             let entry = usize::try_from(index)
                 .ok()
                 .and_then(|i| state.entries.get_mut(i));
+            let mut counted = 0;
             if let Some(entry) = entry {
                 entry.left = entry.left.saturating_sub(1);
+                if entry.left == 0 {
+                    counted = std::mem::take(&mut entry.counted);
+                }
             }
             state.settle();
             drop(state);
-            self.backlog.remove(job.bytes() + OVERHEAD);
+            self.backlog.remove(counted);
             self.change.notify_all();
         }
     }
@@ -265,9 +310,16 @@ impl Shared {
         if state.closed {
             return None;
         }
-        let job = state.jobs.pop_front();
-        state.in_hand += usize::from(job.is_some());
-        job
+        let waiting = state.jobs.front_mut()?;
+        let job = waiting.envelope.job(waiting.begin, waiting.is_batch);
+        let number = waiting.number;
+        waiting.begin = job.next();
+        waiting.left = waiting.left.saturating_sub(1);
+        if waiting.left == 0 {
+            state.jobs.pop_front();
+        }
+        state.in_hand += 1;
+        Some((number, job))
     }
 
     /// Runs the command on a reading, in the end; none if the run ends before.
@@ -276,7 +328,7 @@ impl Shared {
         let mut child = loop {
             let mut state = self.lock();
             if state.closed {
-                state.jobs.push_front((0, job.clone()));
+                state.given_back += 1;
                 return None;
             }
             match self.command.spawn(job) {

@@ -66,13 +66,18 @@ impl Inbox {
         Arrival::New(told)
     }
 
-    /// One of its readings is taken; `false` if no more are wanted.
-    pub fn take(&mut self) -> bool {
-        if self.is_full() {
-            return false;
-        }
-        self.taken += 1;
-        true
+    /// Takes readings of a message that has so many: how many of them are wanted.
+    pub fn take(&mut self, readings: usize) -> usize {
+        let left = self
+            .wanted
+            .limit
+            .map(|limit| limit.saturating_sub(self.taken));
+        let left = left.map_or(usize::MAX, |left| {
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        let taken = readings.min(left);
+        self.taken += taken as u64;
+        taken
     }
 
     /// Whether it has all that it is to have.
@@ -113,9 +118,9 @@ mod tests {
             ..Wanted::default()
         };
         let mut inbox = Inbox::new(wanted, Streams::default());
-        assert!(inbox.take() && !inbox.is_full());
-        assert!(inbox.take() && inbox.is_full());
-        assert!(!inbox.take());
+        assert!(inbox.take(1) == 1 && !inbox.is_full());
+        assert!(inbox.take(7) == 1 && inbox.is_full());
+        assert_eq!(inbox.take(1), 0);
     }
 
     #[test]

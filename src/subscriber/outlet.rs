@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::warn;
 
+use super::batch::Readings;
 use super::executor::Executor;
 use super::output::{Style, render};
 use super::plot::model::{Chart, Reading};
@@ -14,6 +15,7 @@ use super::writer::Writer;
 use crate::common::escape::quoted;
 use crate::common::event_loop::clock;
 use crate::common::message::Received;
+use crate::common::transport::bridge::OutOfMemory;
 
 /// Who deals with readings.
 #[derive(Debug)]
@@ -54,18 +56,58 @@ impl Plotter {
     }
 }
 
+/// Hands each reading of a message on, with what else the message says.
+fn each<'a>(
+    message: &Received<'a>,
+    mut readings: impl Iterator<Item = &'a [u8]>,
+    mut act: impl FnMut(&Received<'_>),
+) {
+    let Some(first) = readings.next() else { return };
+    if first.len() == message.payload.len() {
+        return act(message);
+    }
+    let mut reading = message.clone();
+    reading.payload = first;
+    act(&reading);
+    for payload in readings {
+        reading.payload = payload;
+        act(&reading);
+    }
+}
+
 impl Outlet {
-    /// A reading. `now` is the Unix time of its arrival.
-    pub fn put(&self, reading: &Received<'_>, now: Duration) {
+    /// The first `wanted` readings of a message. `now` is the Unix time of its arrival.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for them.
+    pub fn put(
+        &self,
+        message: &Received<'_>,
+        readings: Readings<'_>,
+        wanted: usize,
+        now: Duration,
+    ) -> Result<(), OutOfMemory> {
         match self {
             Self::Writer(writer, style) => {
-                let remark = writer.write(|out| render(out, reading, style, now));
+                writer.make_room(style.most_bytes(message))?;
+                let mut remark = None;
+                each(message, readings.take(wanted), |reading| {
+                    let said = writer.write(|out| render(out, reading, style, now));
+                    remark = remark.or(said);
+                });
                 if let Some(remark) = remark {
-                    warn!("{}: {remark}", quoted(reading.topic));
+                    warn!("{}: {remark}", quoted(message.topic));
                 }
+                Ok(())
             }
-            Self::Executor(executor) => executor.put(reading),
-            Self::Chart(plotter) => plotter.put(reading, now),
+            Self::Executor(executor) => executor.put(message, &readings, wanted),
+            Self::Chart(plotter) => {
+                each(message, readings.take(wanted), |reading| {
+                    plotter.put(reading, now);
+                });
+                Ok(())
+            }
         }
     }
 

@@ -33,6 +33,24 @@ pub struct Style {
     pub escape: bool,
 }
 
+impl Style {
+    /// A bound for the bytes that a message needs while it is rendered: what is written of it, and what of it
+    /// is written to memory first. Names and numbers count little.
+    #[must_use]
+    pub fn most_bytes(&self, message: &Received<'_>) -> usize {
+        const LITTLE: usize = 256;
+        let payload = message.payload.len();
+        let payload = match &self.format {
+            Format::Payload | Format::Verbose if !self.escape => payload,
+            // An escape has up to four bytes for one.
+            Format::Payload | Format::Verbose => payload.saturating_mul(4),
+            // And up to six in JSON, beside which it stands as text and as the finished line.
+            Format::Json | Format::Custom(_) => payload.saturating_mul(8),
+        };
+        payload + message.topic.len() + LITTLE
+    }
+}
+
 /// What is worth a word about a message that was rendered none the less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remark {

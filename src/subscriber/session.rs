@@ -1,6 +1,8 @@
 //! The session that the broker keeps while we are away, with `--persistent`: whether it still has
 //! it, and what is in it that nobody wants any more. PURE.
 
+use crate::common::limits::check_topic_filter;
+
 /// What a new connection says about the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumption {
@@ -44,7 +46,10 @@ impl Session {
         match (present, self.left.take()) {
             (true, left) => {
                 let mut stale = left.clone().unwrap_or_default();
-                stale.retain(|filter| !self.filters.contains(filter));
+                // What no broker can have granted comes from a file that is not ours alone.
+                stale.retain(|filter| {
+                    !self.filters.contains(filter) && check_topic_filter(filter).is_ok()
+                });
                 self.left = left.or_else(|| Some(self.filters.clone()));
                 Resumption::Resumed(stale)
             }

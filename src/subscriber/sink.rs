@@ -1,8 +1,9 @@
 //! Where received messages go: looked at in order, taken apart, and handed to whoever deals with
-//! them. Called on Paho's receiving thread, which it never keeps waiting: how much may wait is
-//! for the [`flow`](crate::common::flow) to see to, and so is that a message is acknowledged only
-//! once it has been dealt with.
+//! them. Called on the connection's thread, which it never keeps waiting: [`acks`](crate::common::acks)
+//! bounds how much may wait, and sees to it that a message is acknowledged only once it has been
+//! dealt with.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,15 +11,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use log::{info, warn};
 
-use super::batch::readings;
+use super::batch::Readings;
 use super::inbox::{Arrival, Inbox};
 use super::outlet::Outlet;
 use super::retained::Verdict;
 use super::state::State;
 use super::streams::Told;
+use crate::common::acks::{Ticket, Tickets};
 use crate::common::event_loop::wall_clock;
-use crate::common::flow::{Ticket, Tickets};
 use crate::common::message::{Received, SeqProperty};
+use crate::common::transport::bridge::{OutOfMemory, Skipped};
 
 /// What the sink tells the event loop.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Numbers that are missing.
     pub gaps: u64,
+    /// Messages that could not be handed over.
+    pub skipped: u64,
     /// Commands that failed, where there is one.
     pub failed: Option<u64>,
     /// The last write has not come to its end.
@@ -155,7 +159,14 @@ struct Front {
     inbox: Inbox,
     /// No further message is wanted.
     closed: bool,
+    /// Messages that were skipped.
+    skipped: u64,
+    /// Topics whose messages were skipped, and that the user was warned of.
+    warned: BTreeSet<Vec<u8>>,
 }
+
+/// Topics that the user is warned of, one by one, at most.
+const MAX_WARNED: usize = 100;
 
 impl Sink {
     /// A sink that has received nothing.
@@ -165,6 +176,8 @@ impl Sink {
             front: Mutex::new(Front {
                 inbox,
                 closed: false,
+                skipped: 0,
+                warned: BTreeSet::new(),
             }),
             outlet,
             ways,
@@ -172,10 +185,14 @@ impl Sink {
     }
 
     /// Looks at a message, and hands it on.
-    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) {
+    ///
+    /// # Errors
+    ///
+    /// There is no memory to hold on to it. Then it is not acknowledged.
+    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) -> Result<(), OutOfMemory> {
         let mut front = self.front();
         if front.closed {
-            return;
+            return Ok(());
         }
         let mut done = Done::default();
         let mut whole = true;
@@ -192,22 +209,12 @@ impl Sink {
                 self.outlet.missing(front.inbox.gaps());
             }
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let parts = readings(message);
-            let mut reading = (parts.len() != 1).then(|| message.clone());
-            for part in parts {
-                whole = front.inbox.take();
-                if !whole {
-                    break;
-                }
-                done.readings += 1;
-                match &mut reading {
-                    Some(reading) => {
-                        reading.payload = part;
-                        self.outlet.put(reading, now);
-                    }
-                    None => self.outlet.put(message, now),
-                }
-            }
+            let readings = Readings::of(message);
+            let count = readings.total();
+            let wanted = front.inbox.take(count);
+            whole = wanted == count;
+            done.readings = wanted as u64;
+            self.outlet.put(message, readings, wanted, now)?;
             done.last = front.inbox.is_full();
             front.closed |= done.last;
         }
@@ -219,6 +226,22 @@ impl Sink {
             }
         }
         self.outlet.end(done);
+        Ok(())
+    }
+
+    /// A message that cannot be handed over.
+    pub fn skip(&self, skipped: Skipped<'_>) {
+        let mut front = self.front();
+        front.skipped += 1;
+        if front.warned.len() >= MAX_WARNED || !front.warned.insert(skipped.topic.to_owned()) {
+            return;
+        }
+        let topic = skipped.topic.escape_ascii();
+        let defect = skipped.defect.describe();
+        warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
+        if front.warned.len() == MAX_WARNED {
+            warn!("further topics whose messages are skipped are not named");
+        }
     }
 
     fn tell(&self, told: &Told, message: &Received<'_>) {
@@ -258,6 +281,7 @@ impl Sink {
             received: self.ways.readings.load(Ordering::Relaxed),
             duplicates: front.inbox.duplicates(),
             gaps: front.inbox.gaps(),
+            skipped: front.skipped,
             failed: self.outlet.failed(),
             stuck,
         }

@@ -10,8 +10,9 @@ use log::debug;
 
 use super::destination::Destination;
 use super::sink::{Broken, Done, Finish, Notice};
+use crate::common::acks::Backlog;
 use crate::common::event_loop::clock;
-use crate::common::flow::Backlog;
+use crate::common::transport::bridge::OutOfMemory;
 
 /// While messages pour in, how long to wait for one more before writing, and for how long in all,
 /// and how many bytes are enough: one write for many costs a fraction.
@@ -22,6 +23,9 @@ const ENOUGH: usize = 64 << 10;
 /// What a message takes while it waits beside what is written of it, about: a message that
 /// leaves no trace must not wait without limit either.
 const OVERHEAD: u64 = 64;
+
+/// From so many bytes on, a buffer does not grow ahead of what it needs.
+const LARGE: usize = 1 << 20;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -109,6 +113,22 @@ impl Writer {
                 shared.idle.notify_all();
             })?;
         Ok(Self { shared, backlog })
+    }
+
+    /// Sees to it that there is memory for so many bytes more. A large message gets what it needs and no
+    /// more, so that it costs its own size once.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn make_room(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        let mut pending = self.shared.lock();
+        let reserved = if pending.bytes.len() + bytes > LARGE {
+            pending.bytes.try_reserve_exact(bytes)
+        } else {
+            pending.bytes.try_reserve(bytes)
+        };
+        reserved.map_err(|_| OutOfMemory)
     }
 
     /// Adds a reading. `render` appends it.

@@ -214,7 +214,7 @@ fn ten_thousand_queued_messages_arrive_none_too_fast_and_none_lost() {
     let arrived = broker.wait_arrivals(COUNT, SOON * 18);
     let arrivals = broker.arrivals();
     assert!(arrived, "only {}\n{online}", arrivals.len());
-    online.finish(SOON).expect_code(0);
+    let outcome = online.finish(SOON).expect_code(0);
     let payloads: Vec<usize> = arrivals
         .iter()
         .map(|a| String::from_utf8_lossy(&a.payload).parse().unwrap())
@@ -222,7 +222,7 @@ fn ten_thousand_queued_messages_arrive_none_too_fast_and_none_lost() {
     assert_eq!(
         payloads,
         (1..=COUNT).collect::<Vec<_>>(),
-        "none lost, none twice"
+        "none lost, none twice\n{outcome}"
     );
     let times: Vec<_> = arrivals.iter().map(|a| a.at).collect();
     let fastest = fastest(&times);

@@ -236,7 +236,14 @@ fn the_summary_counts_repeats_and_gaps() {
     let summary = serde_json::from_str::<serde_json::Value>(&last);
     let summary = summary.unwrap_or_else(|_| panic!("no summary\n{outcome}"));
     let keys: Vec<_> = summary.as_object().unwrap().keys().cloned().collect();
-    let mut expected = ["received", "duplicates", "gaps", "reconnects", "elapsed_s"];
+    let mut expected = [
+        "received",
+        "duplicates",
+        "gaps",
+        "skipped",
+        "reconnects",
+        "elapsed_s",
+    ];
     expected.sort_unstable();
     assert_eq!(keys, expected, "{outcome}");
     for (key, value) in [("received", 9), ("duplicates", 2), ("gaps", 3)] {

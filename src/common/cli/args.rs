@@ -1,6 +1,6 @@
 //! The flags that both programs share, as they are typed, and how they are checked.
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,14 +12,20 @@ use crate::common::aws_host;
 use crate::common::backoff::Policy;
 use crate::common::client::Version;
 use crate::common::endpoint::Endpoint;
-use crate::common::fault::Fault;
+use crate::common::fault::{Exit, Fault};
+use crate::common::limits::check_text;
 use crate::common::logging::Verbosity;
 use crate::common::profile::Profile;
+use crate::common::small_file;
 use crate::common::transport;
 use crate::common::transport::files::{Pair, TlsFiles};
 use crate::common::transport::pem;
 use crate::common::transport::proxy::{self, Proxy};
-use crate::common::units::{parse_duration, parse_positive_duration};
+use crate::common::units::{parse_duration, parse_positive_duration, parse_size};
+
+/// The bounds of `--max-packet`, in bytes.
+const MIN_PACKET: u32 = 256;
+const MAX_PACKET: u32 = 268_435_460;
 
 /// How to reach the broker, as typed.
 #[derive(Args, Clone, Debug)]
@@ -79,6 +85,10 @@ pub struct ConnectionArgs {
     /// Time between pings, whole seconds
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_keep_alive)]
     keep_alive: Duration,
+
+    /// The largest packet to receive, in bytes; a larger one ends the connection
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_max_packet)]
+    max_packet: u32,
 
     /// Deadline over name look-up, TCP, TLS and CONNACK together; also for DISCONNECT
     #[arg(long, value_name = "D", default_value = "10", value_parser = parse_positive_duration)]
@@ -175,6 +185,9 @@ impl ConnectionArgs {
         profile
             .check_client_id(&client_id)
             .map_err(|e| Fault::usage(format!("--client-id {client_id:?} {e}")))?;
+        if let Some(username) = &self.username {
+            check_text(username).map_err(|e| Fault::usage(format!("--username {e}")))?;
+        }
         profile
             .check_keep_alive(self.keep_alive)
             .map_err(|e| Fault::usage(format!("--keep-alive {e}")))?;
@@ -218,7 +231,14 @@ impl ConnectionArgs {
             transport::prepare(loaded);
         }
         let password = match &self.password_file {
-            Some(file) => Some(pem::read_secret(file, "--password-file")?),
+            Some(file) => {
+                let password = pem::read_secret(file, "--password-file")?;
+                check_text(&password).map_err(|e| {
+                    let message = format!("{}: --password-file: its line {e}", file.display());
+                    Fault::permanent(Exit::Config, message)
+                })?;
+                Some(password)
+            }
             None => None,
         };
         Ok(ConnectionConfig {
@@ -236,19 +256,32 @@ impl ConnectionArgs {
             password,
             version: self.mqtt_version.unwrap_or(Version::Any),
             keep_alive: self.keep_alive,
+            max_packet: self.max_packet,
         })
     }
 
     /// Where the broker is, and whose limits that brings. The name may stand beside the
     /// certificates, where `scripts/provision-thing` writes it.
     fn endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
-        let beside = || {
-            let file = self.certs.as_ref()?.join("endpoint");
-            let text = fs::read_to_string(&file).ok()?;
-            Some((text.trim().to_owned(), Some(file)))
+        let beside = || -> Result<_, Fault> {
+            let Some(certs) = &self.certs else {
+                return Ok(None);
+            };
+            let file = certs.join("endpoint");
+            match small_file::read_text(&file) {
+                Ok(text) => Ok(Some((text.trim().to_owned(), Some(file)))),
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Fault::permanent(
+                    Exit::NoInput,
+                    format!("{}: cannot be read: {e}; give --endpoint", file.display()),
+                )),
+            }
         };
-        let typed = self.endpoint.clone().map(|text| (text, None));
-        let Some((text, file)) = typed.or_else(beside) else {
+        let found = match self.endpoint.clone() {
+            Some(typed) => Some((typed, None)),
+            None => beside()?,
+        };
+        let Some((text, file)) = found else {
             return Err(Fault::usage(
                 "--endpoint is missing: give the broker's host name, or --certs with a directory \
                  that has a file named endpoint; see --help",
@@ -339,6 +372,16 @@ fn parse_keep_alive(text: &str) -> Result<Duration, String> {
         return Err("must be whole seconds from 1 to 65535".into());
     }
     Ok(keep_alive)
+}
+
+/// MQTT has no larger packets than 268,435,460 bytes (MQTT 5.0 section 2.1.4), and an answer to a subscription
+/// has to fit.
+fn parse_max_packet(text: &str) -> Result<u32, String> {
+    let size = parse_size(text)?;
+    u32::try_from(size)
+        .ok()
+        .filter(|size| (MIN_PACKET..=MAX_PACKET).contains(size))
+        .ok_or_else(|| format!("must be from {MIN_PACKET} to {MAX_PACKET} bytes"))
 }
 
 /// A client identifier that no other run has.

@@ -38,6 +38,7 @@ pub struct ConnectionConfig {
     pub(super) password: Option<String>,
     pub(super) version: Version,
     pub(super) keep_alive: Duration,
+    pub(super) max_packet: u32,
 }
 
 impl ConnectionConfig {
@@ -92,6 +93,7 @@ impl ConnectionConfig {
         Route {
             endpoint: self.endpoint.clone(),
             proxy: self.proxy.clone(),
+            max_packet: self.max_packet,
         }
     }
 }

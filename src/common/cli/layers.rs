@@ -15,6 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
 use crate::common::fault::{Exit, Fault};
+use crate::common::small_file;
 
 /// A command line with everything on it.
 pub(super) struct Layered {
@@ -203,7 +204,7 @@ fn from_file(
 
 fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fault> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = small_file::read_text(path).map_err(|e| {
         let message = format!("{shown}: --config cannot be read: {e}; check the path");
         Fault::permanent(Exit::NoInput, message)
     })?;

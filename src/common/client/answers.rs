@@ -21,7 +21,11 @@ pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
 }
 
 /// What an answered SUBSCRIBE means; none if the connection ended first.
-pub(super) fn subscription(result: Result<ServerResponse, Error>) -> Option<Result<u8, Refusal>> {
+/// `refused` is whether the broker has refused one that was not asked about before.
+pub(super) fn subscription(
+    result: Result<ServerResponse, Error>,
+    refused: impl FnOnce() -> bool,
+) -> Option<Result<u8, Refusal>> {
     match result {
         Ok(response) => {
             let granted = response
@@ -37,8 +41,9 @@ pub(super) fn subscription(result: Result<ServerResponse, Error>) -> Option<Resu
         Err(Error::ReasonCode(code, properties)) => {
             Some(Err(reason::refusal(reason::number(code), &properties)))
         }
-        // MQTT 3.1.1 knows one failure code, 0x80, and Paho makes this of it.
-        Err(Error::Failure) => Some(Err(Refusal {
+        // MQTT 3.1.1 knows one failure code, 0x80, and Paho makes this of it, but also of a SUBSCRIBE that
+        // could not be written.
+        Err(Error::Failure) if refused() => Some(Err(Refusal {
             code: 0x80,
             reason: "no reason given (0x80)".into(),
         })),

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::Config;
 use super::session::Dialled;
 use super::worker::Command;
+use super::{Config, Listener};
+use crate::common::acks::Acks;
 use crate::common::fault::{Exit, Fault};
-use crate::common::flow::Flow;
+use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
 use crate::common::transport::files::Loaded;
-use crate::common::transport::{self, Handle, Step, bridge};
+use crate::common::transport::{self, Handle, Step};
 
 /// A dial ends so long before the attempt is given up, so that its cause is heard in time.
 fn margin(timeout: Duration) -> Duration {
@@ -25,7 +26,10 @@ pub(super) struct Call {
     pub(super) generation: u64,
     pub(super) number: u64,
     pub(super) handle: Arc<Handle>,
-    pub(super) flow: Option<Arc<Flow>>,
+    /// Who receives messages, and what waits to be acknowledged on this connection.
+    pub(super) receiver: Option<(Listener, Arc<Acks>)>,
+    /// MQTT 5 is spoken, not 3.1.1.
+    pub(super) v5: bool,
     pub(super) commands: Sender<Command>,
     pub(super) config: Config,
     pub(super) loaded: Loaded,
@@ -80,15 +84,35 @@ impl Call {
                 certified,
                 socket: theirs.into(),
                 handle: Arc::clone(&self.handle),
-                flow: self.flow.clone(),
+                v5: self.v5,
             },
         });
-        let flow = self.flow.as_deref();
-        let severed = bridge::carry(connected, certified, &ours, &self.handle, flow);
-        self.tell(Command::Severed {
-            dial: self.number,
-            severed,
+        let agreement = Agreement {
+            v5: self.v5,
+            clean: self.config.session_expiry.is_none(),
+            max_packet: route.max_packet,
+        };
+        let receiver = self.receiver.as_ref().map(|(listener, acks)| Receiver {
+            on_message: Arc::clone(&listener.on_message),
+            on_skipped: Arc::clone(&listener.on_skipped),
+            acks: Arc::clone(acks),
         });
+        let report = &mut |report| {
+            let dial = self.number;
+            self.tell(match report {
+                Report::Accepted(connack) => Command::Accepted { dial, connack },
+                Report::Severed(severed) => Command::Severed { dial, severed },
+            });
+        };
+        bridge::carry(
+            connected,
+            certified,
+            &ours,
+            &self.handle,
+            agreement,
+            receiver.as_ref(),
+            report,
+        );
     }
 
     fn undialled(&self, step: Step, fault: Fault) {

@@ -2,6 +2,8 @@
 
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
+use crate::common::mqtt::reason_code::MALFORMED_PACKET;
+use crate::common::mqtt::violation::Violation;
 
 /// What is known about a connection that ended before its CONNACK.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +14,6 @@ pub(super) struct Unanswered<'a> {
     pub(super) has_certificate: bool,
     /// The client identifier.
     pub(super) client_id: &'a str,
-    /// Whether the broker said anything, which was no CONNACK then.
-    pub(super) heard: bool,
     /// What the operating system said of the end.
     pub(super) cause: Option<&'a str>,
 }
@@ -21,16 +21,6 @@ pub(super) struct Unanswered<'a> {
 /// The server took the connection and our CONNECT, and hung up.
 pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
     let Unanswered { way, .. } = facts;
-    if facts.heard {
-        return Fault::permanent(
-            Exit::Protocol,
-            format!(
-                "{way}: what answers there does not speak MQTT{}; check --endpoint and --port (for a \
-                 WebSocket wss:// or ws://)",
-                if way.tls { "" } else { ", or wants TLS" }
-            ),
-        );
-    }
     let how = facts
         .cause
         .map_or_else(String::new, |cause| format!(" ({cause})"));
@@ -48,6 +38,44 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
     Fault::passing(
         Exit::Unavailable,
         format!("{way}: the broker closed the connection before CONNACK{how}; {remedy}"),
+    )
+}
+
+/// What answers CONNECT is no CONNACK. A packet of another type, or a CONNACK that breaks the protocol, may be a
+/// broker's mistake of the moment; anything else speaks another protocol.
+pub(super) fn no_connack(way: &Endpoint, violation: &Violation) -> Fault {
+    if violation.packet == "CONNACK" || violation.code != MALFORMED_PACKET {
+        return self::violation(way, violation);
+    }
+    Fault::permanent(
+        Exit::Protocol,
+        format!(
+            "{way}: what answers there does not speak MQTT{}; check --endpoint and --port (for a \
+             WebSocket wss:// or ws://)",
+            if way.tls { "" } else { ", or wants TLS" }
+        ),
+    )
+}
+
+/// The broker broke the protocol.
+pub(super) fn violation(way: &Endpoint, violation: &Violation) -> Fault {
+    Fault::passing(
+        Exit::Protocol,
+        format!(
+            "{way}: the broker broke the MQTT protocol: {violation}; the connection was closed; \
+             update the broker, or whatever stands between"
+        ),
+    )
+}
+
+/// There is no memory for a packet of so many bytes.
+pub(super) fn no_memory(way: &Endpoint, size: usize) -> Fault {
+    Fault::passing(
+        Exit::Io,
+        format!(
+            "{way}: no memory for a message of {size} bytes; the connection was closed, and the message not \
+             acknowledged; raise the memory limit, or lower --max-packet"
+        ),
     )
 }
 

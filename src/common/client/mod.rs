@@ -9,7 +9,6 @@
 //! * `worker` carries out commands and watches the tokens;
 //! * `call` is one connection, from the dial to its end, on a thread of its own;
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
-//! * `receiving` is what a received message is turned into;
 //! * `options` is what Paho is told about a connection;
 //! * `answers` puts Paho's answers into our words;
 //! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing.
@@ -19,7 +18,6 @@ mod call;
 mod cause;
 mod options;
 mod reason;
-mod receiving;
 mod session;
 mod worker;
 
@@ -27,9 +25,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
+use super::acks::Backlog;
 use super::fault::{Exit, Fault};
-use super::flow::{Backlog, Ticket};
-use super::message::{Message, Qos, Received};
+use super::message::{Message, Qos};
+use super::transport::bridge::{OnMessage, OnSkipped};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
 
@@ -184,15 +183,13 @@ pub enum Event {
     },
 }
 
-/// Called for each received message, on Paho's receiving thread and under its global lock: it
-/// must only hand over. The message is acknowledged once its ticket has been settled.
-pub type OnMessage = Arc<dyn Fn(&Received<'_>, Ticket) + Send + Sync>;
-
-/// Who receives messages.
+/// Who receives messages. The functions are called on the thread of the connection.
 #[derive(Clone)]
 pub struct Listener {
     /// Is handed each.
     pub on_message: OnMessage,
+    /// Is told of each that is skipped.
+    pub on_skipped: OnSkipped,
     /// What waits to be dealt with.
     pub backlog: Arc<Backlog>,
 }

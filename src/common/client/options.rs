@@ -36,9 +36,7 @@ pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
     let mut options = if v5 {
         let mut options = ConnectOptionsBuilder::new_v5();
         options.clean_start(clean);
-        if let Some(expiry) = config.session_expiry {
-            options.properties(session_expiry(expiry));
-        }
+        options.properties(properties(config));
         options
     } else {
         let mut options = ConnectOptionsBuilder::with_mqtt_version(MQTT_VERSION_3_1_1);
@@ -58,13 +56,19 @@ pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
     options.finalize()
 }
 
-/// How long the session is to outlive the connection (MQTT 5, section 3.1.2.11.2): whole seconds;
-/// what is more than MQTT can say means for ever.
-fn session_expiry(expiry: Duration) -> Properties {
+/// The largest packet that we take (MQTT 5, section 3.1.2.11.4), and how long the session is to outlive the
+/// connection (section 3.1.2.11.2): whole seconds; what is more than MQTT can say means for ever.
+fn properties(config: &Config) -> Properties {
     let mut properties = Properties::new();
-    let seconds = u32::try_from(whole_seconds(expiry).as_secs()).unwrap_or(u32::MAX);
     // A number has no way to be refused.
-    let _ = properties.push_u32(PropertyCode::SessionExpiryInterval, seconds);
+    let mut push = |code, number| {
+        let _ = properties.push_u32(code, number);
+    };
+    push(PropertyCode::MaximumPacketSize, config.route.max_packet);
+    if let Some(expiry) = config.session_expiry {
+        let seconds = u32::try_from(whole_seconds(expiry).as_secs()).unwrap_or(u32::MAX);
+        push(PropertyCode::SessionExpiryInterval, seconds);
+    }
     properties
 }
 

@@ -14,18 +14,16 @@ use std::time::{Duration, Instant};
 
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
-    RetainHandling, ServerResponse, SubscribeOptionsBuilder, SubscribeToken,
+    RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
 use super::answers::{delivery, subscription};
-use super::receiving::{deliver_to, heed_keep_alive};
 use super::worker::Command;
-use super::{Config, Delivery, Listener, Refusal, options, reason};
+use super::{Config, Delivery, Refusal, options};
 use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
-use crate::common::fault::Fault;
-use crate::common::flow::Flow;
 use crate::common::message::{Draft, Message, Qos, SeqProperty};
+use crate::common::mqtt::connack::Connack;
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
@@ -58,8 +56,8 @@ pub(super) struct Dialled {
     pub(super) socket: OwnedFd,
     /// A hold on it.
     pub(super) handle: Arc<Handle>,
-    /// What is held back on it, where messages are received.
-    pub(super) flow: Option<Arc<Flow>>,
+    /// MQTT 5 is spoken on it, not 3.1.1.
+    pub(super) v5: bool,
 }
 
 /// One Paho client.
@@ -73,7 +71,8 @@ pub(super) struct Session {
     pub(super) certified: bool,
     /// The connection below it.
     pub(super) handle: Arc<Handle>,
-    flow: Option<Arc<Flow>>,
+    /// What the broker said when it accepted.
+    connack: Option<Connack>,
     /// How that has ended.
     pub(super) severed: Option<Severed>,
     client: AsyncClient,
@@ -91,8 +90,6 @@ pub(super) struct Session {
     v5: bool,
     /// So many deliveries ahead is the one that wakes the worker.
     stride: usize,
-    /// Why the broker said it would end the connection, with its code.
-    pub(super) farewell: Option<(u8, Fault)>,
 }
 
 /// Wakes the worker when a token completes.
@@ -123,15 +120,12 @@ impl Session {
         generation: u64,
         dialled: Dialled,
         config: &Config,
-        v5: bool,
-        listener: Option<&Listener>,
         commands: &Sender<Command>,
     ) -> Result<Self, Error> {
+        let v5 = dialled.v5;
         let client = AsyncClient::new(options::create(config, dialled.socket))?;
-        watch(&client, generation, &dialled.way.to_string(), commands);
-        if let (Some(listener), Some(flow)) = (listener, &dialled.flow) {
-            deliver_to(&client, listener, Arc::clone(flow), v5);
-        }
+        let lost = commands.clone();
+        client.set_connection_lost_callback(move |_| send(&lost, Command::Lost { generation }));
         let connect = client.connect(options::connect(config, v5));
         let waker = Waker::from(Arc::new(Notify {
             generation,
@@ -143,7 +137,7 @@ impl Session {
             way: dialled.way,
             certified: dialled.certified,
             handle: dialled.handle,
-            flow: dialled.flow,
+            connack: None,
             severed: None,
             client,
             connect: Connect::Pending(connect),
@@ -159,13 +153,12 @@ impl Session {
             max_expiry: config.max_expiry,
             v5,
             stride: (config.max_in_flight / 4).min(STRIDE),
-            farewell: None,
         })
     }
 
     /// What has become of the connect; `None` while it is under way and after it has been
     /// reported.
-    pub(super) fn connect_result(&mut self) -> Option<Result<ServerResponse, Error>> {
+    pub(super) fn connect_result(&mut self) -> Option<Result<(), Error>> {
         let Connect::Pending(token) = &mut self.connect else {
             return None;
         };
@@ -173,15 +166,20 @@ impl Session {
             return None;
         };
         self.connect = Connect::Reported;
-        if let Ok(response) = &result {
-            let properties = response.properties();
-            heed_keep_alive(self.flow.as_deref(), properties);
-            if let Some(most) = properties.get_int(PropertyCode::ReceiveMaximum) {
-                let most = usize::try_from(most).unwrap_or(usize::MAX);
-                self.stride = self.stride.min(most / 4);
-            }
+        Some(result.map(|_| ()))
+    }
+
+    /// The broker has accepted; the client library is about to know it.
+    pub(super) fn accept(&mut self, connack: Connack) {
+        if let Some(most) = connack.receive_maximum {
+            self.stride = self.stride.min(usize::from(most) / 4);
         }
-        Some(result)
+        self.connack = Some(connack);
+    }
+
+    /// What the broker said when it accepted.
+    pub(super) fn connack(&self) -> Option<&Connack> {
+        self.connack.as_ref()
     }
 
     /// Whether messages are in flight.
@@ -354,30 +352,12 @@ impl Session {
             let Poll::Ready(result) = poll(token, &waker) else {
                 return true;
             };
-            answered.extend(subscription(result).map(|answer| (*filter, answer)));
+            let refused = || self.handle.take_refused_subscription();
+            answered.extend(subscription(result, refused).map(|answer| (*filter, answer)));
             false
         });
         answered
     }
-}
-
-/// Reports the end of the connection, and why if the broker says.
-fn watch(client: &AsyncClient, generation: u64, host: &str, commands: &Sender<Command>) {
-    let lost = commands.clone();
-    client.set_connection_lost_callback(move |_| send(&lost, Command::Lost { generation }));
-    let (ended, host) = (commands.clone(), host.to_owned());
-    client.set_disconnected_callback(move |_, properties, code| {
-        let code = reason::number(code);
-        let fault = reason::disconnected(&host, code, &properties);
-        send(
-            &ended,
-            Command::Farewell {
-                generation,
-                code,
-                fault,
-            },
-        );
-    });
 }
 
 fn poll<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {

@@ -24,7 +24,7 @@ mod websocket;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub struct Route {
     pub endpoint: Endpoint,
     /// The proxy to go through.
     pub proxy: Option<Proxy>,
+    /// The largest packet that is received, in bytes.
+    pub max_packet: u32,
 }
 
 /// The steps of the way.
@@ -134,7 +136,8 @@ pub struct Connected {
 #[derive(Debug, Default)]
 pub struct Handle {
     inner: Mutex<Held>,
-    heard: AtomicBool,
+    /// SUBSCRIBEs that the broker has refused with MQTT 3.1.1.
+    refused_subscriptions: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -160,10 +163,15 @@ impl Handle {
         self.held().cancelled
     }
 
-    /// Whether the broker has said anything at all.
+    /// Whether a SUBSCRIBE was refused that has not been asked about before. The client library reports
+    /// a refusal of MQTT 3.1.1 and a SUBSCRIBE that could not be sent alike.
     #[must_use]
-    pub fn has_heard(&self) -> bool {
-        self.heard.load(Ordering::Acquire)
+    pub fn take_refused_subscription(&self) -> bool {
+        self.refused_subscriptions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |refused| {
+                refused.checked_sub(1)
+            })
+            .is_ok()
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -301,8 +309,8 @@ impl Dial<'_> {
             Some(path) => {
                 self.limit(stream.tcp());
                 let certified = self.loaded.has_certificate();
-                let socket =
-                    WebSocket::open(way, certified, path, stream).map_err(at(Step::WebSocket))?;
+                let socket = WebSocket::open(way, certified, path, self.route.max_packet, stream)
+                    .map_err(at(Step::WebSocket))?;
                 report(Passed::Upgraded);
                 Wire::WebSocket(Box::new(socket))
             }

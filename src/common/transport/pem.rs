@@ -1,15 +1,11 @@
 //! Reads one file: PEM, or a secret.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use openssl::x509::X509;
 
 use crate::common::fault::{Exit, Fault};
-
-/// No certificate store is larger; a device file given by mistake is endless.
-const MAX_FILE: u64 = 16 << 20;
+use crate::common::small_file;
 
 /// Reads a file that holds one secret; the line end that editors add is not part of it.
 ///
@@ -64,11 +60,7 @@ pub(super) fn is_credential(path: &Path) -> bool {
 }
 
 pub(super) fn read(path: &Path, flag: &str) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
-        .map_err(|e| unreadable(path, flag, &e))?;
-    Ok(bytes)
+    small_file::read(path).map_err(|e| unreadable(path, flag, &e))
 }
 
 pub(super) fn unreadable(path: &Path, flag: &str, error: &std::io::Error) -> Fault {

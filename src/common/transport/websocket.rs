@@ -14,10 +14,9 @@ use tungstenite::{Message, WebSocket as Socket};
 use super::{Stream, tls};
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
-use crate::common::limits::MAX_REMAINING_LENGTH;
 
-/// A message holds a packet at most, though nothing says that it must not hold several.
-const MAX_MESSAGE: usize = MAX_REMAINING_LENGTH + 64;
+/// Bytes by which a message may be larger than the largest packet: it may hold several packets.
+const ALLOWANCE: usize = 64 << 10;
 
 /// An open WebSocket.
 #[derive(Debug)]
@@ -33,6 +32,7 @@ impl WebSocket {
         way: &Endpoint,
         certified: bool,
         path: &str,
+        max_packet: u32,
         stream: Stream,
     ) -> Result<Self, Fault> {
         let scheme = if way.tls { "wss" } else { "ws" };
@@ -42,9 +42,12 @@ impl WebSocket {
         })?;
         let mqtt = HeaderValue::from_static("mqtt");
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, mqtt);
+        let max_message = usize::try_from(max_packet)
+            .unwrap_or(usize::MAX)
+            .saturating_add(ALLOWANCE);
         let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
         match client_with_config(request, stream, Some(config)) {
             Ok((socket, _)) => Ok(Self {
                 socket,
@@ -72,6 +75,8 @@ impl WebSocket {
         loop {
             match self.socket.read() {
                 Ok(Message::Binary(bytes)) if !bytes.is_empty() => {
+                    into.try_reserve_exact(bytes.len())
+                        .map_err(|_| io::ErrorKind::OutOfMemory)?;
                     into.extend_from_slice(&bytes);
                     return Ok(bytes.len());
                 }

@@ -19,6 +19,7 @@ struct Summary {
     received: u64,
     duplicates: u64,
     gaps: u64,
+    skipped: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u64>,
     reconnects: u64,
@@ -48,6 +49,7 @@ pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Ex
         received: counts.received,
         duplicates: counts.duplicates,
         gaps: counts.gaps,
+        skipped: counts.skipped,
         failed: counts.failed,
         reconnects,
         elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,

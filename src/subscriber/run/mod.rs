@@ -1,5 +1,5 @@
 //! The subscriber's event loop: link up, subscribe, and wait; the messages themselves go
-//! from Paho's thread straight into the sink.
+//! from the connection's thread straight into the sink.
 //!
 //! The loop never deals with messages and never calls Paho, so neither a blocked reader nor a
 //! silent name server keeps it from ending.
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::{debug, error, info, warn};
 
+use crate::common::acks::Backlog;
 use crate::common::client::{self, Client, Listener, Refusal};
 use crate::common::connection::Run;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
-use crate::common::flow::Backlog;
 use crate::common::link::{Change, GOODBYE, Heard, Link};
 use crate::common::pattern::Patterns;
 use crate::common::signals;
@@ -79,7 +79,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         Wish::Chart(_) => Some(Screen::start(Arc::clone(&chart), started)?),
         _ => None,
     };
-    let to_sink = Arc::clone(&sink);
+    let (to_sink, to_skip) = (Arc::clone(&sink), Arc::clone(&sink));
     let to_loop = events;
     let client = Client::start(
         client::Config {
@@ -89,6 +89,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         },
         Some(Listener {
             on_message: Arc::new(move |message, ticket| to_sink.receive(message, ticket)),
+            on_skipped: Arc::new(move |skipped| to_skip.skip(skipped)),
             backlog: Arc::clone(&backlog),
         }),
         move |event| send(&to_loop, Event::Client(event)),
@@ -218,10 +219,13 @@ impl<'a> Subscriber<'a> {
             }
         }
         if self.deadline.is_some_and(|at| now >= at) {
-            // Without any connection it is not the messages that were late.
+            // Without any connection, or with a broker that breaks the protocol, it is not the messages
+            // that were late.
             let connection = self.link.connection();
             let unreached = !connection.ever_accepted();
-            let why = connection.why_offline().filter(|_| unreached);
+            let is_cause = |fault: &Fault| matches!(fault.exit, Exit::Protocol | Exit::Io);
+            let why = connection.why_offline();
+            let why = why.filter(|fault| unreached || is_cause(fault));
             if let Some(fault) = &why {
                 error!("{fault}");
             }

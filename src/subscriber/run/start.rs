@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 
 use super::{Event, lock};
+use crate::common::acks::Backlog;
 use crate::common::event_loop::send;
 use crate::common::fault::{Exit, Fault};
-use crate::common::flow::Backlog;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::destination::{Destination, OutputFile};
 use crate::subscriber::executor::Executor;

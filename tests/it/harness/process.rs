@@ -20,11 +20,12 @@ use nix::{
     unistd::Pid,
 };
 
-/// A command that the kernel kills when this test process ends, however it ends.
+/// A command that the kernel kills when this test process ends, however it ends. Signals have their defaults in
+/// it, though `nohup` may have started the tests and have SIGHUP ignored.
 pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "--"])
+        .args(["--pdeathsig", "KILL", "--", "env", "--default-signal"])
         .arg(program.as_ref());
     // Debian keeps brokers where only root looks.
     let path = std::env::var("PATH").unwrap_or_default();

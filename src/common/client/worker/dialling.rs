@@ -37,10 +37,10 @@ impl<N: Fn(Event)> Worker<N> {
         self.give_up_dialling();
         self.dials += 1;
         let handle = Arc::new(Handle::default());
-        let flow = match &self.listener {
+        let receiver = match &self.listener {
             Some(listener) => {
-                let flow = listener.backlog.flow(self.config.keep_alive);
-                Some(flow.map_err(no_threads)?)
+                let acks = listener.backlog.connection().map_err(no_threads)?;
+                Some((listener.clone(), acks))
             }
             None => None,
         };
@@ -48,7 +48,8 @@ impl<N: Fn(Event)> Worker<N> {
             generation,
             number: self.dials,
             handle: Arc::clone(&handle),
-            flow,
+            receiver,
+            v5: self.v5,
             commands: self.commands.clone(),
             config: self.config.clone(),
             loaded,
@@ -89,14 +90,7 @@ impl<N: Fn(Event)> Worker<N> {
             return;
         }
         let way = dialled.way.clone();
-        let session = Session::start(
-            generation,
-            dialled,
-            &self.config,
-            self.v5,
-            self.listener.as_ref(),
-            &self.commands,
-        );
+        let session = Session::start(generation, dialled, &self.config, &self.commands);
         match session {
             Ok(session) => {
                 self.retire();

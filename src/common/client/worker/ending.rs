@@ -1,31 +1,23 @@
 //! How an attempt or a connection ends, and what the cause is.
 
-use paho_mqtt::{Error, ReasonCode};
-
 use super::Worker;
 use crate::common::client::cause::{self, Unanswered};
 use crate::common::client::{Event, Version, reason};
-use crate::common::transport::bridge::Severed;
+use crate::common::fault::Fault;
+use crate::common::transport::bridge::{End, Severed};
 
 impl<N: Fn(Event)> Worker<N> {
     /// The connect failed: finds the cause, or falls back to MQTT 3.1.1.
-    pub(super) fn failed(&mut self, generation: u64, error: Error) {
+    pub(super) fn failed(&mut self, generation: u64) {
         let Some(session) = self.current.take() else {
             return;
-        };
-        let heard = session.handle.has_heard();
-        // A broker of old answers with a return code of MQTT 3, which is no reason code, and
-        // Paho makes nothing of it.
-        let speaks_older = match &error {
-            Error::ReasonCode(ReasonCode::UnsupportedProtocolVersion, _) => true,
-            Error::Failure => heard && self.v5,
-            _ => false,
         };
         session.cut();
         let way = session.way.clone();
         let (severed, certified) = (session.severed.clone(), session.certified);
         self.aside.push(session);
-        if speaks_older && self.v5 && self.config.version == Version::Any {
+        let end = severed.as_ref().map(|severed| &severed.end);
+        if end == Some(&End::OlderVersion) && self.config.version == Version::Any {
             self.v5 = false;
             if let Err(fault) = self.attempt(generation) {
                 self.ended(generation, fault);
@@ -33,12 +25,13 @@ impl<N: Fn(Event)> Worker<N> {
             return;
         }
         let host = way.to_string();
-        let fault = match error {
-            Error::ReasonCode(code, properties) => {
-                reason::connect_refused(&host, code, &properties)
-            }
-            Error::ConnectReturn(code) => reason::connect_returned(&host, code),
-            _ if speaks_older => reason::version_5_refused(&host),
+        let fault = match end {
+            Some(End::Refused(diagnosis)) if self.v5 => reason::connect_refused(&host, diagnosis),
+            Some(End::Refused(diagnosis)) => reason::connect_returned(&host, diagnosis.code),
+            Some(End::OlderVersion) => reason::version_5_refused(&host),
+            Some(End::NoConnack(violation)) => cause::no_connack(&way, violation),
+            Some(End::Violation(violation)) => cause::violation(&way, violation),
+            Some(End::NoMemory(size)) => cause::no_memory(&way, *size),
             _ => severed
                 .as_ref()
                 .and_then(|severed| severed.fault.clone())
@@ -47,7 +40,6 @@ impl<N: Fn(Event)> Worker<N> {
                         way: &way,
                         has_certificate: certified,
                         client_id: &self.config.client_id,
-                        heard,
                         cause: severed.as_ref().and_then(|s| s.cause.as_deref()),
                     })
                 }),
@@ -60,28 +52,15 @@ impl<N: Fn(Event)> Worker<N> {
         let Some(session) = self.current(generation) else {
             return;
         };
-        if let Some(Err(error)) = session.connect_result() {
-            return self.failed(generation, error);
+        if let Some(Err(_)) = session.connect_result() {
+            return self.failed(generation);
         }
         // Acknowledgements that came before the end count.
         let settled = session.take_deliveries();
-        let farewell = session.farewell.take();
         let severed = session.severed.take();
         session.cut();
-        let (code, fault) = match (farewell, severed) {
-            (Some((code, fault)), _) => (Some(code), fault),
-            (
-                None,
-                Some(Severed {
-                    fault: Some(fault), ..
-                }),
-            ) => (None, fault),
-            (None, severed) => {
-                let by_us = severed.as_ref().is_none_or(|severed| severed.by_us);
-                let cause = severed.as_ref().and_then(|s| s.cause.as_deref());
-                (None, cause::lost(&session.way, by_us, cause))
-            }
-        };
+        let way = session.way.clone();
+        let (code, fault) = Self::why_lost(&way, severed);
         self.retire();
         self.settle(generation, settled);
         (self.notify)(Event::Ended {
@@ -90,6 +69,31 @@ impl<N: Fn(Event)> Worker<N> {
             code,
             fault,
         });
+    }
+
+    /// Why an accepted connection has ended, and the reason code of the broker's DISCONNECT.
+    fn why_lost(
+        way: &crate::common::endpoint::Endpoint,
+        severed: Option<Severed>,
+    ) -> (Option<u8>, Fault) {
+        let Some(severed) = severed else {
+            return (None, cause::lost(way, true, None));
+        };
+        match severed.end {
+            End::Disconnected(diagnosis) => {
+                let fault = reason::disconnected(&way.to_string(), &diagnosis);
+                (Some(diagnosis.code), fault)
+            }
+            End::Violation(violation) | End::NoConnack(violation) => {
+                (None, cause::violation(way, &violation))
+            }
+            End::NoMemory(size) => (None, cause::no_memory(way, size)),
+            end => {
+                let by_us = end == End::ByUs;
+                let lost = || cause::lost(way, by_us, severed.cause.as_deref());
+                (None, severed.fault.unwrap_or_else(lost))
+            }
+        }
     }
 
     pub(super) fn abandon(&mut self, generation: u64) {

@@ -12,14 +12,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use paho_mqtt::{PropertyCode, ServerResponse};
-
 use super::session::{Dialled, SWEEP, Session};
 use super::{Accepted, Config, Delivery, Event, Listener, Version};
 use crate::common::cores;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
+use crate::common::mqtt::connack::Connack;
 use crate::common::transport::bridge::Severed;
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{Handle, Passed, Step};
@@ -58,12 +57,6 @@ pub(super) enum Command {
     Lost {
         generation: u64,
     },
-    /// The broker said why it is about to close.
-    Farewell {
-        generation: u64,
-        code: u8,
-        fault: Fault,
-    },
     /// There is a connection to say CONNECT on.
     Dialled {
         generation: u64,
@@ -80,6 +73,11 @@ pub(super) enum Command {
     Passed {
         generation: u64,
         passed: Passed,
+    },
+    /// The broker has accepted the connection of this dial.
+    Accepted {
+        dial: u64,
+        connack: Connack,
     },
     /// One has ended, for whichever reason.
     Severed {
@@ -199,14 +197,9 @@ impl<N: Fn(Event)> Worker<N> {
             },
             Command::Wake { generation } => self.wake(generation),
             Command::Lost { generation } => self.lost(generation),
-            Command::Farewell {
-                generation,
-                code,
-                fault,
-            } => {
-                if let Some(session) = self.current(generation) {
-                    session.farewell = Some((code, fault));
-                    self.lost(generation);
+            Command::Accepted { dial, connack } => {
+                if let Some(session) = self.current.as_mut().filter(|s| s.dial == dial) {
+                    session.accept(connack);
                 }
             }
             Command::Dialled {
@@ -290,8 +283,8 @@ impl<N: Fn(Event)> Worker<N> {
             return;
         };
         match session.connect_result() {
-            Some(Ok(response)) => return self.accepted(generation, &response),
-            Some(Err(error)) => return self.failed(generation, error),
+            Some(Ok(())) => return self.accepted(generation),
+            Some(Err(_)) => return self.failed(generation),
             None => {}
         }
         let settled = session.take_deliveries();
@@ -311,26 +304,26 @@ impl<N: Fn(Event)> Worker<N> {
         }
     }
 
-    fn accepted(&mut self, generation: u64, response: &ServerResponse) {
-        let properties = response.properties();
-        let number = |code| properties.get_int(code);
-        let port = self.current.as_ref().map(|session| session.way.port);
-        self.proven = port;
+    fn accepted(&mut self, generation: u64) {
+        let Some(session) = &self.current else {
+            return;
+        };
+        let Some(connack) = session.connack() else {
+            // The bridge reports it before the library can know.
+            return;
+        };
+        let port = session.way.port;
+        self.proven = Some(port);
         (self.notify)(Event::Connected {
             generation,
             accepted: Accepted {
                 mqtt_version: if self.v5 { 5 } else { 4 },
-                port: port.unwrap_or(self.config.route.endpoint.port),
-                session_present: response
-                    .connect_response()
-                    .is_some_and(|response| response.session_present),
-                receive_maximum: number(PropertyCode::ReceiveMaximum)
-                    .and_then(|n| u16::try_from(n).ok()),
-                maximum_packet_size: properties
-                    .get(PropertyCode::MaximumPacketSize)
-                    .and_then(|property| property.get_u32()),
-                maximum_qos: number(PropertyCode::MaximumQos).and_then(|n| u8::try_from(n).ok()),
-                retain_available: number(PropertyCode::RetainAvailable) != Some(0),
+                port,
+                session_present: connack.session_present,
+                receive_maximum: connack.receive_maximum,
+                maximum_packet_size: connack.maximum_packet_size,
+                maximum_qos: connack.maximum_qos,
+                retain_available: connack.retain_available,
             },
         });
     }

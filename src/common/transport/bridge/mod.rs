@@ -1,15 +1,20 @@
-//! Carries bytes between the broker and the client library, which holds the other end of a
+//! Carries packets between the broker and the client library, which holds the other end of a
 //! local socket and believes that it is connected.
 //!
-//! One thread for each connection, which has dialled it before: it sleeps in `poll(2)` until
-//! there is something to carry. It holds at most one piece in either direction, so that whoever
-//! is slow holds the other up, as on any connection. Where messages are received a `gate` holds
-//! back what must wait for them.
+//! One thread per connection, which has dialled it before: it sleeps in `poll(2)` until there is
+//! something to carry. The `guard` looks at each packet of the broker; what the client library
+//! sends passes as it is. Each direction holds little: whoever is slow holds the other up, as on any
+//! connection.
+//!
+//! * `guard` decides what becomes of a packet, `incoming` finds the packets;
+//! * `wire` is the broker's side of the bridge.
 
-mod gate;
+mod guard;
+mod incoming;
 mod wire;
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
@@ -22,12 +27,19 @@ use super::{Connected, Handle, Wire, tls};
 use crate::common::cores;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
-use crate::common::flow::Flow;
-use gate::Gate;
+use crate::common::mqtt::connack::Connack;
+use crate::common::mqtt::disconnect::Diagnosis;
+use crate::common::mqtt::framing::Follower;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::QUOTA_EXCEEDED;
+use crate::common::mqtt::violation::Violation;
+pub use guard::{Agreement, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
+use guard::{Effects, Guard};
+use incoming::Incoming;
 use wire::{PIECE, Piece, is_patient, linger};
 
-/// While messages pour in, faster than one in `POURING`, the line is looked at so often and no
-/// more: what has come by then costs each of those it passes hardly more than a single one would.
+/// While messages pour in, faster than one in `POURING`, the broker is read from so often and no
+/// more: what has come by then costs each of the threads it passes hardly more than a single message would.
 const PAUSE: Duration = Duration::from_micros(500);
 const POURING: Duration = Duration::from_millis(1);
 
@@ -35,63 +47,121 @@ const POURING: Duration = Duration::from_millis(1);
 /// encrypting it is work for another core.
 const MUCH: usize = 4 << 10;
 
-/// How a connection came to its end.
+/// How long our last words to a broker that breaks the protocol may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client library closed it, and all that it had sent has gone out.
+    ByUs,
+    /// The broker closed it, or the network broke.
+    Lost,
+    /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
+    Refused(Diagnosis),
+    /// The broker does not speak MQTT 5.
+    OlderVersion,
+    /// The broker ended it with a DISCONNECT.
+    Disconnected(Diagnosis),
+    /// The broker broke the protocol before it accepted the connection.
+    NoConnack(Violation),
+    /// The broker broke the protocol.
+    Violation(Violation),
+    /// There is no memory for a packet of so many bytes.
+    NoMemory(usize),
+}
+
+impl End {
+    /// The reason code of the DISCONNECT that tells the broker why (MQTT 5.0 section 3.14.2.1).
+    fn code(&self) -> Option<u8> {
+        match self {
+            Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
+            Self::NoMemory(_) => Some(QUOTA_EXCEEDED),
+            _ => None,
+        }
+    }
+}
+
+/// How a connection ended, and what the layers below said of it.
 #[derive(Clone, Debug)]
 pub struct Severed {
-    /// The client library closed it, and all that it had sent has gone out.
-    pub by_us: bool,
-    /// What it said in TLS at the end, if it said anything.
+    /// How.
+    pub end: End,
+    /// What the broker said in TLS at the end, if it said anything.
     pub fault: Option<Fault>,
     /// What the operating system says of the end; none for a close in order.
     pub cause: Option<String>,
 }
 
-/// Carries bytes until either side has had enough.
+/// What is reported of a connection.
+#[derive(Debug)]
+pub enum Report {
+    /// The broker has accepted it. The client library hears of it afterwards.
+    Accepted(Connack),
+    /// It has ended. The client library sees it afterwards.
+    Severed(Severed),
+}
+
+/// Carries packets until either side has ended the connection.
 ///
 /// `certified` is whether a client certificate was shown.
-///
-/// The end of the connection is reported before the client library can see it: it sees it when
-/// `local` is dropped.
 pub fn carry(
     connected: Connected,
     certified: bool,
     local: &UnixStream,
     handle: &Handle,
-    flow: Option<&Flow>,
-) -> Severed {
+    agreement: Agreement,
+    receiver: Option<&Receiver>,
+    report: &mut dyn FnMut(Report),
+) {
     let way = connected.way;
     let mut bridge = Bridge {
         wire: connected.wire,
         local,
         local_open: true,
-        deaf: false,
-        ended: false,
+        library_gone: false,
+        end: None,
         broken: None,
         handle,
-        gate: flow.map(|flow| Gate::new(flow, clock())),
+        guard: Guard::new(agreement, receiver),
+        effects: Effects::default(),
+        incoming: Incoming::default(),
+        paused: false,
         hung_up: false,
         ready: Ready::default(),
         heard_at: None,
         pours: false,
         together: true,
         carried: 0,
+        sending: Follower::default(),
         up: Piece::default(),
         down: Piece::default(),
+        report,
     };
     let ended = bridge.set_up().and_then(|()| bridge.run());
     let severed = Severed {
-        by_us: matches!(ended, Ok(true)),
         fault: ended
             .as_ref()
             .err()
             .and_then(|error| tls::last_words(&way, certified, error)),
-        cause: ended.err().map(|error| error.to_string()),
+        cause: ended.as_ref().err().map(ToString::to_string),
+        end: ended.unwrap_or(End::Lost),
     };
+    let by_us = severed.end == End::ByUs;
+    let code = severed.end.code();
+    if let Some(code) = code.filter(|_| agreement.v5) {
+        bridge.send_last(code);
+    }
     bridge.wire.close();
-    if severed.by_us && flow.is_some() {
+    if by_us && receiver.is_some() {
         linger(bridge.wire.stream().tcp());
     }
-    severed
+    (bridge.report)(Report::Severed(severed));
+    // What it has been sent it still reads.
+    let _ = local.shutdown(Shutdown::Both);
+    if code.is_some() {
+        linger(bridge.wire.stream().tcp());
+    }
 }
 
 /// What is worth trying: what was not possible is not until it is reported to be.
@@ -115,7 +185,12 @@ struct Bridge<'a> {
     wire: Wire,
     local: &'a UnixStream,
     handle: &'a Handle,
-    gate: Option<Gate<'a>>,
+    guard: Guard<'a>,
+    /// Kept for its buffers.
+    effects: Effects,
+    incoming: Incoming,
+    /// Nothing is read from the broker, because too many messages wait.
+    paused: bool,
     /// The connection was seen to break while nothing was read from it.
     hung_up: bool,
     ready: Ready,
@@ -123,27 +198,30 @@ struct Bridge<'a> {
     heard_at: Option<Instant>,
     /// They come one upon the other.
     pours: bool,
-    /// Its thread has not been let off the core of those who write to it.
+    /// Its thread has not left the core of those who write to it.
     together: bool,
-    /// Bytes that the client library has said.
+    /// Bytes that the client library has sent.
     carried: usize,
     /// The client library has not closed its end.
     local_open: bool,
     /// The client library takes nothing more.
-    deaf: bool,
-    /// The broker has closed its end.
-    ended: bool,
+    library_gone: bool,
+    /// How the broker's side has ended.
+    end: Option<End>,
     /// Nothing can be sent any more.
     broken: Option<io::Error>,
+    /// Where the client library's packets end.
+    sending: Follower,
     /// To the broker.
     up: Piece,
-    /// From the broker.
+    /// To the client library, whole packets.
     down: Piece,
+    report: &'a mut dyn FnMut(Report),
 }
 
 impl Bridge<'_> {
     fn set_up(&mut self) -> io::Result<()> {
-        if self.gate.is_some() {
+        if self.guard.acks().is_some() {
             self.leave();
         }
         self.wire.stream().tcp().set_nonblocking(true)?;
@@ -157,18 +235,22 @@ impl Bridge<'_> {
         }
     }
 
-    /// `true` if the client library closed, `false` if the broker did.
-    fn run(&mut self) -> io::Result<bool> {
+    fn run(&mut self) -> io::Result<End> {
         loop {
             let moved = self.step_down()? | self.step_up();
             if let Some(error) = self.broken.take_if(|_| !moved) {
                 return Err(error);
             }
             if !self.local_open && self.up.is_empty() && !self.wire.is_unflushed() {
-                return self.broken.take().map_or(Ok(true), Err);
+                return self.broken.take().map_or(Ok(End::ByUs), Err);
             }
-            if self.ended && self.down.is_empty() {
-                return self.broken.take().map_or(Ok(false), Err);
+            if self.down.is_empty()
+                && let Some(end) = self.end.take()
+            {
+                return match self.broken.take() {
+                    Some(error) if end == End::Lost => Err(error),
+                    _ => Ok(end),
+                };
             }
             if !moved {
                 self.wait()?;
@@ -176,27 +258,29 @@ impl Bridge<'_> {
         }
     }
 
-    /// From the broker to the client library; whether anything moved.
+    /// From the broker to receiver and client library; whether anything moved.
     fn step_down(&mut self) -> io::Result<bool> {
         let mut moved = false;
-        if self.down.is_empty() && self.ready.wire_read && self.hears() {
-            match self.wire.receive(&mut self.down.bytes) {
-                Ok(0) => self.ended = true,
+        if self.down.is_empty() && self.ready.wire_read && self.reads() {
+            let wire = &mut self.wire;
+            match self.incoming.fill(|into, most| wire.receive(into, most)) {
+                Ok(0) => self.end = Some(End::Lost),
                 Ok(_) => {
-                    self.handle.heard.store(true, Ordering::Release);
-                    if let Some(gate) = &mut self.gate {
-                        gate.hear(&self.down.bytes);
-                        let now = clock();
-                        let before = self.heard_at.replace(now);
-                        self.pours = before.is_some_and(|at| now < at + POURING);
-                    }
+                    let now = clock();
+                    let before = self.heard_at.replace(now);
+                    let pours = before.is_some_and(|at| now < at + POURING);
+                    self.pours = pours && self.guard.acks().is_some();
+                    self.take_packets();
                     moved = true;
                 }
                 Err(e) if is_patient(&e) => self.ready.wire_read = false,
+                Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
+                    self.end = Some(End::NoMemory(self.incoming.expected()));
+                }
                 Err(e) => return Err(e),
             }
         }
-        if self.deaf {
+        if self.library_gone {
             self.down.clear();
         }
         let count = self.hand_over();
@@ -207,47 +291,60 @@ impl Bridge<'_> {
         Ok(moved)
     }
 
-    /// Whether the broker is to be listened to.
-    fn hears(&mut self) -> bool {
-        let hears = self.gate.as_mut().is_none_or(Gate::hears);
-        !self.ended && (hears || self.handle.is_cancelled())
+    /// Looks at the packets that are complete.
+    fn take_packets(&mut self) {
+        let Agreement { v5, max_packet, .. } = self.guard.agreement();
+        let most = usize::try_from(max_packet).unwrap_or(usize::MAX);
+        self.guard.answer_pings(&mut self.effects.to_library);
+        while self.end.is_none() {
+            let taken = match self.incoming.next(v5, most) {
+                Ok(Some((header, body))) => self.guard.take(header.first, body, &mut self.effects),
+                Ok(None) => break,
+                Err(unreadable) => Err(self.guard.unreadable(unreadable)),
+            };
+            if let Some(connack) = self.effects.accepted.take() {
+                (self.report)(Report::Accepted(connack));
+            }
+            self.end = taken.err();
+        }
+        let refused = std::mem::take(&mut self.effects.refused_subscriptions);
+        if refused > 0 {
+            let counter = &self.handle.refused_subscriptions;
+            counter.fetch_add(refused, Ordering::Release);
+        }
+        self.down.bytes.append(&mut self.effects.to_library);
     }
 
-    /// Hands the client library what it may have; how many bytes of what the broker said.
+    /// Whether the broker is read from.
+    fn reads(&mut self) -> bool {
+        self.end.is_none() && (!self.look() || self.handle.is_cancelled())
+    }
+
+    /// Looks whether too many messages wait. To be accepted comes before that.
+    fn look(&mut self) -> bool {
+        let acks = self.guard.acks().filter(|_| self.guard.is_connected());
+        self.paused = acks.is_some_and(|acks| acks.is_full(self.paused));
+        if self.paused && self.guard.owes_pingresp() {
+            self.guard.answer_pings(&mut self.down.bytes);
+        }
+        self.paused
+    }
+
+    /// Hands the client library what is for it; how many bytes it took.
     fn hand_over(&mut self) -> usize {
-        let rest = self.down.rest();
-        let gate = self.gate.as_mut();
-        let allowed = gate.as_ref().map_or(rest.len(), |g| g.allowance(rest));
-        let answer = gate.as_ref().and_then(|gate| gate.answer());
-        let (bytes, ours) = match answer {
-            Some(answer) if !self.deaf => (answer, true),
-            _ => (rest.get(..allowed).unwrap_or_default(), false),
-        };
-        if bytes.is_empty() || !self.ready.local_write {
+        if self.down.is_empty() || !self.ready.local_write {
             return 0;
         }
-        match self.local.write(bytes) {
-            // There is always room for two bytes, or for none.
-            Ok(_) if ours => {
-                if let Some(gate) = gate {
-                    gate.answered();
-                }
-                0
-            }
-            Ok(count) => {
-                if let Some(gate) = gate {
-                    gate.handed(bytes.get(..count).unwrap_or_default());
-                }
-                count
-            }
+        match self.local.write(self.down.rest()) {
+            Ok(count) => count,
             Err(e) if is_patient(&e) => {
                 self.ready.local_write = false;
                 0
             }
-            // It has closed, and nobody wants the rest; but it may have said something before.
+            // It has closed, and nobody wants the rest; but it may have sent something before.
             Err(_) => {
                 self.down.clear();
-                self.deaf = true;
+                self.library_gone = true;
                 0
             }
         }
@@ -259,11 +356,8 @@ impl Bridge<'_> {
             return false;
         }
         let mut moved = false;
-        if let Some(gate) = &mut self.gate
-            && self.up.is_empty()
-        {
-            gate.release(&mut self.up.bytes);
-            gate.ping(clock(), &mut self.up.bytes);
+        if self.up.is_empty() && self.sending.unfinished() == 0 {
+            self.answer();
         }
         if self.up.is_empty() && self.local_open && self.ready.local_read {
             self.up.bytes.resize(PIECE, 0);
@@ -287,22 +381,26 @@ impl Bridge<'_> {
             if count > MUCH || self.carried > 16 * MUCH {
                 self.leave();
             }
-            if let Some(gate) = &mut self.gate {
-                gate.say(&mut self.up.bytes);
+            let (guard, mut disconnects) = (&mut self.guard, false);
+            let boundary = self.sending.unfinished() == 0;
+            self.sending.follow(&self.up.bytes, |packet| {
+                guard.sent(packet);
+                disconnects |= PacketType::of(packet.first) == Some(PacketType::Disconnect);
+            });
+            if disconnects && boundary {
+                // The broker reads nothing that comes behind it.
+                let theirs = std::mem::take(&mut self.up.bytes);
+                self.answer();
+                self.up.bytes.extend(theirs);
             }
         }
         match self.wire.send(self.up.rest()) {
             Ok(count) => {
                 self.up.advance(count);
                 moved |= count > 0;
-                if count > 0
-                    && let Some(gate) = &mut self.gate
-                {
-                    gate.sent(clock());
-                }
             }
             Err(e) if is_patient(&e) => {}
-            // What the broker has said before it closed is still to be carried down.
+            // What the broker has sent before it closed is still to be looked at.
             Err(e) => {
                 self.up.clear();
                 self.broken = Some(e);
@@ -310,6 +408,44 @@ impl Bridge<'_> {
             }
         }
         moved
+    }
+
+    /// Adds our own answers. The client library may not be in the middle of a packet.
+    fn answer(&mut self) {
+        self.up.bytes.append(&mut self.effects.to_broker);
+        if let Some(acks) = self.guard.acks() {
+            acks.take_due(&mut self.up.bytes);
+        }
+    }
+
+    /// Tells the broker why the connection ends, behind what is whole of what waits to be sent, unless
+    /// a packet has gone out in part.
+    fn send_last(&mut self, code: u8) {
+        let unfinished = self.sending.unfinished();
+        let rest = self.up.rest().len();
+        if unfinished > rest || self.broken.is_some() {
+            return;
+        }
+        let keep = self.up.bytes.len() - unfinished;
+        self.up.bytes.truncate(keep);
+        let first = PacketType::Disconnect.first_byte(0);
+        self.up.bytes.extend([first, 1, code]);
+        let until = clock() + LAST_WORDS;
+        while !self.up.is_empty() || self.wire.is_unflushed() {
+            match self.wire.send(self.up.rest()) {
+                Ok(count) => self.up.advance(count),
+                Err(e) if is_patient(&e) => {
+                    let mut wanted = [PollFd::new(self.wire.as_fd(), PollFlags::POLLOUT)];
+                    if poll(&mut wanted, timeout(until)).is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+            if clock() >= until {
+                return;
+            }
+        }
     }
 
     /// Sleeps until a step can move something. A side that is not waited for is left out:
@@ -320,27 +456,22 @@ impl Bridge<'_> {
             self.ready = Ready::default();
             return Ok(());
         }
-        let holds = self.gate.as_ref().is_some_and(Gate::holds);
-        if let Some(gate) = &mut self.gate
-            && holds
-        {
-            // What was settled before the bell was asked for rings no more.
-            gate.flow().listen();
-            let closed = gate.closed();
-            let mut news = closed != gate.look();
-            // What is behind what the broker does not take has to wait for that.
-            if self.up.is_empty() {
-                gate.release(&mut self.up.bytes);
-                news |= !self.up.is_empty();
+        let acks = self.guard.acks();
+        let holds = acks.filter(|acks| self.paused || acks.are_due_later());
+        if let Some(acks) = holds {
+            // What was settled before we listen wakes nobody.
+            acks.listen();
+            let paused = self.paused;
+            let mut changed = paused != self.look();
+            if self.up.is_empty() && self.sending.unfinished() == 0 {
+                self.answer();
+                changed |= !self.up.is_empty();
             }
-            if news {
+            if changed {
                 return Ok(());
             }
         }
-        let hears = self.hears();
-        let gate = self.gate.as_ref();
-        let allowed = gate.map_or(self.down.rest().len(), |g| g.allowance(self.down.rest()));
-        let hands = allowed > 0 || gate.is_some_and(|gate| gate.answer().is_some());
+        let reads = self.reads();
         let unsent = !self.up.is_empty() || self.wire.is_unflushed();
         let takes = self.up.is_empty() && self.local_open;
 
@@ -355,32 +486,29 @@ impl Bridge<'_> {
             }
         };
         // That it breaks is to be noticed while nothing is read from it, but once.
-        let watched = !hears && !self.ended && !self.hung_up;
-        let reads = hears && self.down.is_empty();
+        let watched = !reads && self.end.is_none() && !self.hung_up;
+        let reads = reads && self.down.is_empty();
         want(self.wire.as_fd(), reads, unsent, watched);
         let polls_wire = reads || unsent || watched;
-        let hands = hands && !self.deaf;
+        let hands = !self.down.is_empty() && !self.library_gone;
         want(self.local.as_fd(), takes, hands, false);
         let polls_local = takes || hands;
-        if let Some(gate) = gate
-            && holds
-        {
-            want(gate.flow().as_fd(), true, false, false);
+        if let Some(acks) = holds {
+            want(acks.as_fd(), true, false, false);
         }
-        let ping_at = gate.and_then(Gate::ping_at).filter(|_| !unsent);
-        match poll(&mut wanted, timeout(ping_at)) {
+        match poll(&mut wanted, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let mut told = wanted
+        let mut reported = wanted
             .iter()
             .map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
         let broken = PollFlags::POLLHUP | PollFlags::POLLERR;
-        if polls_wire && let Some(wire) = told.next() {
+        if polls_wire && let Some(wire) = reported.next() {
             self.hung_up |= wire.intersects(broken);
             self.ready.wire_read |= wire.intersects(broken | PollFlags::POLLIN);
         }
-        if polls_local && let Some(local) = told.next() {
+        if polls_local && let Some(local) = reported.next() {
             self.ready.local_read |= local.intersects(broken | PollFlags::POLLIN);
             self.ready.local_write |= local.intersects(broken | PollFlags::POLLOUT);
         }
@@ -389,11 +517,6 @@ impl Bridge<'_> {
 }
 
 /// How long to wait until then.
-fn timeout(until: Option<Instant>) -> PollTimeout {
-    let left = until.map(|at| at.saturating_duration_since(clock()));
-    // To the next millisecond: a little too early would be again and again.
-    let left = left.map(|left| left + Duration::from_millis(1));
-    left.map_or(PollTimeout::NONE, |left| {
-        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-    })
+fn timeout(until: Instant) -> PollTimeout {
+    PollTimeout::try_from(until.saturating_duration_since(clock())).unwrap_or(PollTimeout::MAX)
 }

@@ -53,8 +53,19 @@ pub(super) fn is_patient(error: &io::Error) -> bool {
     )
 }
 
-/// Reads as much as is there: in TLS one read gives one record, which may be one small packet.
-fn fill(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
+/// Appends as much as is there, `most` at most: in TLS one read gives one record, which may be one small
+/// packet.
+fn fill(stream: &mut Stream, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let before = into.len();
+    into.try_reserve_exact(most)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    into.resize(before + most, 0);
+    let read = read_all(stream, into.get_mut(before..).unwrap_or_default());
+    into.truncate(before + *read.as_ref().unwrap_or(&0));
+    read
+}
+
+fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
     while let Some(rest) = into.get_mut(count..)
         && !rest.is_empty()
@@ -91,14 +102,10 @@ impl Wire {
         }
     }
 
-    pub(super) fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+    /// Appends what has come; 0 at the end. A WebSocket's messages are taken whole, whatever `most` is.
+    pub(super) fn receive(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         match self {
-            Wire::Bytes(stream) => {
-                into.resize(PIECE, 0);
-                let read = fill(stream, into);
-                into.truncate(*read.as_ref().unwrap_or(&0));
-                read
-            }
+            Wire::Bytes(stream) => fill(stream, into, most),
             Wire::WebSocket(socket) => socket.receive(into),
         }
     }

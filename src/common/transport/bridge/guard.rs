@@ -1,0 +1,365 @@
+//! Looks at every packet of the broker before anybody else does.
+//!
+//! A packet that does not fit the specification, the state of the connection or what we have sent
+//! ends the connection. What fits goes to whom it is for: a message to its receiver, which the guard
+//! acknowledges once it has been dealt with; an answer to the client library, rewritten so that it has
+//! no more in it than the library needs. So the library never sees a message, and nothing
+//! malformed.
+
+use std::sync::Arc;
+
+use log::warn;
+
+use super::End;
+use super::incoming::{NoMemory, Unreadable};
+use crate::common::acks::pending::{Arrival, Release};
+use crate::common::acks::{Acks, Ticket};
+use crate::common::message::{Received, SeqProperty};
+use crate::common::mqtt::acknowledgement::Acknowledgement;
+use crate::common::mqtt::connack::{self, Answer, Connack};
+use crate::common::mqtt::disconnect;
+use crate::common::mqtt::exchanges::{Exchanges, Fit};
+use crate::common::mqtt::framing::{PINGRESP, Sent};
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::publish::{Defect, Publish};
+use crate::common::mqtt::reason_code::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
+use crate::common::mqtt::violation::Violation;
+
+/// There is no memory to hold on to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// A message that cannot be handed over, because part of it is no text.
+#[derive(Clone, Copy, Debug)]
+pub struct Skipped<'a> {
+    /// Its topic, as it came.
+    pub topic: &'a [u8],
+    /// What is wrong with it.
+    pub defect: Defect,
+}
+
+/// Called for each received message. It must only hand over. The message is acknowledged once
+/// its ticket has been settled.
+pub type OnMessage = Arc<dyn Fn(&Received<'_>, Ticket) -> Result<(), OutOfMemory> + Send + Sync>;
+
+/// Called for each message that is skipped.
+pub type OnSkipped = Arc<dyn Fn(Skipped<'_>) + Send + Sync>;
+
+/// Who receives the messages of one connection.
+#[derive(Clone)]
+pub struct Receiver {
+    /// Is handed each.
+    pub on_message: OnMessage,
+    /// Is told of each that is skipped.
+    pub on_skipped: OnSkipped,
+    /// What waits to be dealt with.
+    pub acks: Arc<Acks>,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// What both sides have said in CONNECT.
+#[derive(Clone, Copy, Debug)]
+pub struct Agreement {
+    /// MQTT 5, not 3.1.1.
+    pub v5: bool,
+    /// A new session was asked for.
+    pub clean: bool,
+    /// The Maximum Packet Size that the broker was told, in bytes.
+    pub max_packet: u32,
+}
+
+/// The guard of one connection.
+pub(super) struct Guard<'a> {
+    agreement: Agreement,
+    receiver: Option<&'a Receiver>,
+    exchanges: Exchanges,
+    /// CONNACK has come.
+    connected: bool,
+    /// PINGREQs of the client library that have not been answered.
+    pings: u32,
+    /// The user has been warned of messages that nobody asked for.
+    warned: bool,
+}
+
+/// What follows from a packet.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// To be handed to the client library, whole packets.
+    pub(super) to_library: Vec<u8>,
+    /// To be sent to the broker, whole packets.
+    pub(super) to_broker: Vec<u8>,
+    /// The broker has accepted the connection.
+    pub(super) accepted: Option<Connack>,
+    /// A SUBSCRIBE of MQTT 3.1.1 was refused.
+    pub(super) refused_subscriptions: usize,
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn new(agreement: Agreement, receiver: Option<&'a Receiver>) -> Self {
+        Self {
+            agreement,
+            receiver,
+            exchanges: Exchanges::default(),
+            connected: false,
+            pings: 0,
+            warned: false,
+        }
+    }
+
+    pub(super) fn agreement(&self) -> Agreement {
+        self.agreement
+    }
+
+    pub(super) fn acks(&self) -> Option<&'a Acks> {
+        self.receiver.map(|receiver| &*receiver.acks)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// A packet of the client library's is on its way to the broker.
+    pub(super) fn sent(&mut self, packet: Sent) {
+        if PacketType::of(packet.first) == Some(PacketType::Pingreq) {
+            self.pings += 1;
+        } else {
+            self.exchanges.sent(packet);
+        }
+    }
+
+    /// Whether the client library waits for a PINGRESP.
+    pub(super) fn owes_pingresp(&self) -> bool {
+        self.pings > 0
+    }
+
+    /// Bytes have come from the broker, or none are read while too many messages wait: that is
+    /// answer enough, since a PINGRESP may stand behind a large message.
+    pub(super) fn answer_pings(&mut self, to_library: &mut Vec<u8>) {
+        if std::mem::take(&mut self.pings) > 0 {
+            to_library.extend(PINGRESP);
+        }
+    }
+
+    /// What an unreadable stream comes to.
+    pub(super) fn unreadable(&self, unreadable: Unreadable) -> End {
+        match unreadable {
+            Unreadable::Violation(violation) => self.violation(violation),
+            Unreadable::NoMemory(NoMemory { size }) => End::NoMemory(size),
+        }
+    }
+
+    fn violation(&self, violation: Violation) -> End {
+        if self.connected {
+            End::Violation(violation)
+        } else {
+            End::NoConnack(violation)
+        }
+    }
+
+    /// Looks at a packet.
+    pub(super) fn take(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), End> {
+        let Some(packet) = PacketType::of(first) else {
+            let violation = Violation::malformed("the type 0 is reserved");
+            return Err(self.violation(violation.of("packet of type 0")));
+        };
+        self.take_packet(packet, first, body, effects)
+            .map_err(|failure| match failure {
+                Failure::Violation(violation) => self.violation(violation.of(packet.name())),
+                Failure::End(end) => end,
+            })
+    }
+
+    fn take_packet(
+        &mut self,
+        packet: PacketType,
+        first: u8,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let v5 = self.agreement.v5;
+        let flags = first & 0x0f;
+        let wanted = if packet == PacketType::Pubrel { 2 } else { 0 };
+        if packet != PacketType::Publish && flags != wanted {
+            return Err(Violation::malformed(format!("its flags are {flags:#x}")).into());
+        }
+        if self.connected == (packet == PacketType::Connack) {
+            let cause = if self.connected {
+                "a second one"
+            } else {
+                "it comes before CONNACK"
+            };
+            return Err(Violation::protocol_error(cause).into());
+        }
+        match packet {
+            PacketType::Connack => self.take_connack(body, effects),
+            PacketType::Publish => self.take_publish(first, body, effects),
+            PacketType::Pubrel => self.take_pubrel(body, effects),
+            PacketType::Puback
+            | PacketType::Pubrec
+            | PacketType::Pubcomp
+            | PacketType::Suback
+            | PacketType::Unsuback => self.take_answer(packet, body, effects),
+            PacketType::Pingresp if body.is_empty() => Ok(()),
+            PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
+            PacketType::Disconnect if v5 => {
+                Err(Failure::End(End::Disconnected(disconnect::decode(body)?)))
+            }
+            PacketType::Auth if v5 => {
+                Err(Violation::protocol_error("no authentication method was agreed").into())
+            }
+            _ => Err(Violation::protocol_error("only a client may send it").into()),
+        }
+    }
+
+    fn take_connack(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
+        let Agreement { v5, clean, .. } = self.agreement;
+        let connack = match connack::decode(body, v5, clean)? {
+            Answer::Accepted(connack) => connack,
+            Answer::Refused(diagnosis) => return Err(Failure::End(End::Refused(diagnosis))),
+            Answer::OlderVersion => return Err(Failure::End(End::OlderVersion)),
+        };
+        self.connected = true;
+        if let Some(acks) = self.acks()
+            && !connack.session_present
+        {
+            acks.begin_session();
+        }
+        connack.encode(v5, &mut effects.to_library);
+        effects.accepted = Some(connack);
+        Ok(())
+    }
+
+    fn take_publish(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let publish = Publish::decode(first, body, self.agreement.v5)?;
+        let Some(receiver) = self.receiver else {
+            self.drop_unasked(&publish, effects);
+            return Ok(());
+        };
+        let ticket = match receiver.acks.arrived(publish.id, publish.qos) {
+            Ok(ticket) => ticket,
+            Err(Arrival::Acknowledged) => {
+                push_answer(PacketType::Pubrec, publish.id, effects);
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        };
+        if let Some(defect) = publish.defect {
+            ticket.settle();
+            (receiver.on_skipped)(Skipped {
+                topic: publish.topic,
+                defect,
+            });
+            return Ok(());
+        }
+        let seq = publish.properties.as_ref().and_then(SeqProperty::find);
+        let message = Received {
+            topic: publish.topic_text(),
+            payload: publish.payload,
+            qos: publish.qos,
+            retained: publish.retain,
+            mid: ticket.id(),
+            seq,
+            properties: publish.properties,
+        };
+        (receiver.on_message)(&message, ticket)
+            .map_err(|OutOfMemory| Failure::End(End::NoMemory(body.len())))
+    }
+
+    /// A publisher subscribes to nothing.
+    fn drop_unasked(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
+        use crate::common::message::Qos;
+        if !std::mem::replace(&mut self.warned, true) {
+            let topic = String::from_utf8_lossy(publish.topic);
+            warn!(
+                "the broker sends messages that were not asked for (topic {topic:?}); they are dropped"
+            );
+        }
+        match publish.qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => push_answer(PacketType::Puback, publish.id, effects),
+            Qos::ExactlyOnce => push_answer(PacketType::Pubrec, publish.id, effects),
+        }
+    }
+
+    fn take_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
+        let v5 = self.agreement.v5;
+        let pubrel = Acknowledgement::decode(PacketType::Pubrel, body, v5)?;
+        let release = self.acks().map(|acks| acks.released(pubrel.id));
+        match release {
+            Some(Release::Early) => {
+                let cause = format!(
+                    "PUBREC with the packet identifier {} has not been sent",
+                    pubrel.id
+                );
+                Err(Violation::protocol_error(cause).into())
+            }
+            Some(Release::Unknown) if v5 => {
+                let [high, low] = pubrel.id.to_be_bytes();
+                let first = PacketType::Pubcomp.first_byte(0);
+                let packet = [first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND];
+                effects.to_broker.extend(packet);
+                Ok(())
+            }
+            _ => {
+                push_answer(PacketType::Pubcomp, pubrel.id, effects);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        packet: PacketType,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let v5 = self.agreement.v5;
+        let answer = Acknowledgement::decode(packet, body, v5)?;
+        match self.exchanges.answered(&answer)? {
+            Fit::Expected => {
+                let refused = packet == PacketType::Suback && answer.code >= FIRST_ERROR;
+                effects.refused_subscriptions += usize::from(refused && !v5);
+                answer.encode(v5, &mut effects.to_library);
+            }
+            Fit::Repeated => {
+                let [high, low] = answer.id.to_be_bytes();
+                let first = PacketType::Pubrel.first_byte(2);
+                effects.to_broker.extend([first, 2, high, low]);
+            }
+            Fit::Answered => {}
+        }
+        Ok(())
+    }
+}
+
+/// An answer of ours without a reason code.
+fn push_answer(packet: PacketType, id: u16, effects: &mut Effects) {
+    effects.to_broker.extend([packet.first_byte(0), 2]);
+    effects.to_broker.extend(id.to_be_bytes());
+}
+
+enum Failure {
+    Violation(Violation),
+    End(End),
+}
+
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}

@@ -1,0 +1,168 @@
+//! What the broker has sent and nobody has looked at: whole packets, and the beginning of one.
+
+use std::io;
+
+use super::wire::PIECE;
+use crate::common::mqtt::framing::{self, Header};
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::violation::Violation;
+
+/// Bytes from the broker. A packet costs its own size once, however large it is.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    bytes: Vec<u8>,
+    /// Bytes of packets that have been looked at.
+    done: usize,
+    /// Bytes that are missing from the packet that has begun; 0 if that is not known.
+    missing: usize,
+}
+
+/// There is no memory for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoMemory {
+    /// Its size in bytes.
+    pub(super) size: usize,
+}
+
+/// Why there is no next packet.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    Violation(Violation),
+    NoMemory(NoMemory),
+}
+
+impl Incoming {
+    /// Lets `receive` append what has come: it is given the buffer and how much to take at most. A
+    /// packet that has begun is taken to its end and no further, so that its buffer need not grow.
+    pub(super) fn fill(
+        &mut self,
+        receive: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.done > 0 {
+            self.bytes.drain(..self.done);
+            self.done = 0;
+        }
+        if self.bytes.is_empty() {
+            // One large message is no reason to hold so much for ever.
+            self.bytes.shrink_to(4 * PIECE);
+        }
+        let most = if self.missing > PIECE {
+            self.missing.min(4 * PIECE)
+        } else {
+            PIECE.max(self.missing)
+        };
+        receive(&mut self.bytes, most)
+    }
+
+    /// The next packet, if it is complete: its header, and its contents. No packet may have more than
+    /// `most` bytes.
+    pub(super) fn next(
+        &mut self,
+        v5: bool,
+        most: usize,
+    ) -> Result<Option<(Header, &[u8])>, Unreadable> {
+        let rest = self.bytes.get(self.done..).unwrap_or_default();
+        let header = framing::header(rest, v5).map_err(Unreadable::Violation)?;
+        let Some(header) = header else {
+            self.missing = 0;
+            return Ok(None);
+        };
+        let total = header.total();
+        if total > most {
+            let name = PacketType::of(header.first).map_or("packet", PacketType::name);
+            let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
+            return Err(Unreadable::Violation(Violation::too_large(cause).of(name)));
+        }
+        if rest.len() < total {
+            self.missing = total - rest.len();
+            if self.bytes.capacity() - self.bytes.len() < self.missing {
+                self.make_room(total)?;
+            }
+            return Ok(None);
+        }
+        self.missing = 0;
+        let begin = self.done + header.length;
+        self.done += total;
+        let body = self.bytes.get(begin..self.done).unwrap_or_default();
+        Ok(Some((header, body)))
+    }
+
+    /// The size in bytes of the packet that has begun, as far as it is known.
+    pub(super) fn expected(&self) -> usize {
+        self.bytes.len().saturating_sub(self.done) + self.missing
+    }
+
+    /// Moves the packet that has begun to the front of a buffer that holds it whole.
+    fn make_room(&mut self, total: usize) -> Result<(), Unreadable> {
+        self.bytes.drain(..self.done);
+        self.done = 0;
+        let more = total.saturating_sub(self.bytes.len());
+        self.bytes
+            .try_reserve_exact(more)
+            .map_err(|_| Unreadable::NoMemory(NoMemory { size: total }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(incoming: &mut Incoming, bytes: &[u8]) {
+        let filled = incoming.fill(|buffer, most| {
+            assert!(bytes.len() <= most);
+            buffer.extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        assert_eq!(filled.unwrap(), bytes.len());
+    }
+
+    #[test]
+    fn packets_come_out_whole_and_in_order() {
+        let mut incoming = Incoming::default();
+        add(&mut incoming, &[0xd0, 0, 0x30, 3, 0]);
+        let (header, body) = incoming.next(true, 100).unwrap().unwrap();
+        assert_eq!((header.first, body.len()), (0xd0, 0));
+        assert!(incoming.next(true, 100).unwrap().is_none());
+        add(&mut incoming, &[1, b't', 0xd0]);
+        let (header, body) = incoming.next(true, 100).unwrap().unwrap();
+        assert_eq!((header.first, body), (0x30, &[0, 1, b't'][..]));
+        assert!(incoming.next(true, 100).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_large_packet_has_a_buffer_of_its_own_size() {
+        let mut incoming = Incoming::default();
+        let size = 1_000_000;
+        let mut packet = vec![0x30];
+        framing::push_variable(&mut packet, size);
+        let total = packet.len() + size;
+        packet.resize(total, 0);
+        let mut rest = &packet[..];
+        while !rest.is_empty() {
+            assert!(incoming.next(true, total).unwrap().is_none());
+            incoming
+                .fill(|buffer, most| {
+                    let (now, later) = rest.split_at(most.min(rest.len()));
+                    buffer.extend_from_slice(now);
+                    rest = later;
+                    Ok(now.len())
+                })
+                .unwrap();
+        }
+        assert!(incoming.bytes.capacity() <= total + PIECE);
+        assert_eq!(incoming.next(true, total).unwrap().unwrap().1.len(), size);
+        assert!(incoming.next(true, total).unwrap().is_none());
+        add(&mut incoming, &[0xd0]);
+        assert!(incoming.bytes.capacity() <= 4 * PIECE);
+    }
+
+    #[test]
+    fn a_packet_above_the_maximum_is_refused_at_its_header() {
+        let mut incoming = Incoming::default();
+        add(&mut incoming, &[0x30, 0xff, 0x7f]);
+        match incoming.next(true, 100) {
+            Err(Unreadable::Violation(violation)) => assert_eq!(violation.code, 0x95),
+            other => panic!("{other:?}"),
+        }
+    }
+}
