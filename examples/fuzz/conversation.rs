@@ -226,7 +226,7 @@ impl Conversation {
             .into_iter()
             .map(|step| (step.after, step.bytes))
             .unzip();
-        for time in 0..rng.u32(1..4) {
+        for time in 0..=rng.u32(..6) / 4 {
             let name = payload(rng, &format!("{number}.stray{time}"));
             let mut strays = Packets {
                 rng,

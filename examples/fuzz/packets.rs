@@ -68,7 +68,7 @@ impl Packets<'_> {
     }
 
     fn text(&mut self) -> Vec<u8> {
-        if self.rarely(12) {
+        if self.rarely(60) {
             return self.rng.choice(HOSTILE).unwrap_or_default().to_vec();
         }
         let length = match self.rng.u32(..40) {
@@ -88,9 +88,9 @@ impl Packets<'_> {
     fn property(&mut self, out: &mut Vec<u8>, id: u8, form: Form) {
         out.push(id);
         match form {
-            Form::Byte => out.push(if self.rarely(6) { self.rng.u8(..) } else { 1 }),
+            Form::Byte => out.push(if self.rarely(40) { self.rng.u8(..) } else { 1 }),
             Form::Two => {
-                let number = if self.rarely(6) {
+                let number = if self.rarely(40) {
                     0
                 } else {
                     self.rng.u16(20..)
@@ -98,7 +98,7 @@ impl Packets<'_> {
                 out.extend(number.to_be_bytes());
             }
             Form::Four => {
-                let number = if self.rarely(6) {
+                let number = if self.rarely(40) {
                     self.rng.u32(..1000)
                 } else {
                     self.rng.u32(1 << 20..)
@@ -148,20 +148,20 @@ impl Packets<'_> {
             );
             let (chance, of) = match (allowed, unasked) {
                 (true, false) => (1, 5),
-                _ if self.wild => (1, 120),
+                _ if self.wild => (1, 800),
                 _ => (0, 1),
             };
             if self.rng.u32(..of) < chance {
                 self.property(&mut inner, id, form);
-                if id == 0x26 || self.rarely(30) {
+                if id == 0x26 || self.rarely(200) {
                     self.property(&mut inner, id, form);
                 }
             }
         }
-        if self.rarely(60) {
+        if self.rarely(150) {
             inner.push(self.rng.u8(..));
         }
-        let wrong = if self.rarely(60) {
+        let wrong = if self.rarely(150) {
             self.rng.usize(..5)
         } else {
             0
@@ -171,12 +171,12 @@ impl Packets<'_> {
     }
 
     pub(crate) fn connack(&mut self) -> Vec<u8> {
-        let code = if self.rarely(20) {
+        let code = if self.rarely(30) {
             self.code(&CONNACK_CODES)
         } else {
             0
         };
-        let mut body = vec![u8::from(self.rarely(10)), code];
+        let mut body = vec![u8::from(self.rarely(25)), code];
         self.properties(&mut body, kind::CONNACK);
         packet(0x20, &body)
     }
@@ -232,7 +232,7 @@ impl Packets<'_> {
         let mut body = id.to_be_bytes().to_vec();
         if self.version == Version::V5 && self.rng.u32(..2) == 0 {
             let refuses = matches!(kind, kind::PUBACK | kind::PUBREC);
-            body.push(if self.rarely(8) {
+            body.push(if self.rarely(16) {
                 self.code(&PUBACK_CODES)
             } else if refuses && self.rng.u32(..4) == 0 {
                 0x10

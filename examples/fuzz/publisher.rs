@@ -294,7 +294,9 @@ impl Judge for Publisher {
                         said.refused |= code >= 0x80;
                     }
                     kind::PUBCOMP if qos != Some(1) => {
+                        // The message was taken, and the handshake is not as it should be.
                         said.delivered |= said.received && matches!(code, 0 | 0x92);
+                        said.refused |= code >= 0x80;
                     }
                     _ => {}
                 }

@@ -16,11 +16,10 @@ use tempfile::TempDir;
 use crate::conversation::{After, Conversation, End, Role, Step, payload};
 use crate::mutation::confuse;
 use crate::packets::{Packets, packet};
-use crate::server::{Judge, Outcome};
+use crate::server::{Judge, Outcome, QUIET};
 use crate::wire::{Item, ServerStream, Version, kind, take_packet};
 
-/// Silence after which a conversation is over, how long it lasts at most, and how many packets of the program.
-const QUIET: Duration = Duration::from_millis(25);
+/// How long a conversation lasts at most, and how many packets of the program.
 const LONGEST: Duration = Duration::from_millis(300);
 const PACKETS: usize = 30;
 
@@ -191,15 +190,15 @@ impl<'a, J: Judge> Relay<'a, J> {
     }
 
     /// Carries it to its end.
-    pub(crate) fn carry(mut self) -> Result<Outcome, String> {
-        let until = Instant::now() + LONGEST;
+    pub(crate) fn carry(mut self, slowness: u32) -> Result<Outcome, String> {
+        let until = Instant::now() + LONGEST * slowness;
         let mut packets = 0;
         while Instant::now() < until && packets < PACKETS {
             let mut fds = [
                 PollFd::new(self.program.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.mosquitto.as_fd(), PollFlags::POLLIN),
             ];
-            let timeout = PollTimeout::try_from(QUIET).unwrap_or(PollTimeout::MAX);
+            let timeout = PollTimeout::try_from(QUIET * slowness).unwrap_or(PollTimeout::MAX);
             if poll(&mut fds, timeout).map_err(|error| error.to_string())? == 0 {
                 break;
             }

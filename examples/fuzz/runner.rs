@@ -225,7 +225,13 @@ impl<'a> Runner<'a> {
         let stream = self.accept()?;
         self.referee.begin();
         let subscriber = self.kind.role == Role::Subscriber;
-        let session = Session::new(stream, self.kind.version, subscriber, &mut self.referee);
+        let session = Session::new(
+            stream,
+            self.kind.version,
+            subscriber,
+            self.setup.slowness,
+            &mut self.referee,
+        );
         let played = session.play(conversation);
         self.conclude(played, conversation.valid)
     }
@@ -239,9 +245,17 @@ impl<'a> Runner<'a> {
     ) -> Result<Outcome, String> {
         let stream = self.accept()?;
         self.referee.begin();
-        let seed = self.kind.seed;
-        let relay = Relay::new(stream, broker, &mut self.referee, number, script, seed);
-        let relayed = relay.map_err(|error| format!("{error:#}"))?.carry();
+        let relay = Relay::new(
+            stream,
+            broker,
+            &mut self.referee,
+            number,
+            script,
+            self.kind.seed,
+        );
+        let relayed = relay
+            .map_err(|error| format!("{error:#}"))?
+            .carry(self.setup.slowness);
         self.conclude(relayed, false)
     }
 
@@ -249,7 +263,13 @@ impl<'a> Runner<'a> {
     pub(crate) fn serve(&mut self, within: Duration) -> Result<Outcome, String> {
         let stream = self.accept()?;
         self.referee.begin();
-        let session = Session::new(stream, self.kind.version, false, &mut self.referee);
+        let session = Session::new(
+            stream,
+            self.kind.version,
+            false,
+            self.setup.slowness,
+            &mut self.referee,
+        );
         let served = session.serve(within);
         self.conclude(served, false)
     }
@@ -275,7 +295,8 @@ impl<'a> Runner<'a> {
     ) -> Result<Outcome, String> {
         self.hear(valid && played.as_ref().is_ok_and(|outcome| outcome.complete))?;
         let outcome = played?;
-        self.referee.end(&outcome, valid)?;
+        let log = |why| format!("{why}\n{}", self.program.log());
+        self.referee.end(&outcome, valid).map_err(log)?;
         match self.program.alarm() {
             Some(alarm) => Err(alarm),
             None => Ok(outcome),
@@ -320,7 +341,13 @@ impl<'a> Runner<'a> {
                 continue;
             };
             self.referee.begin();
-            let session = Session::new(stream, self.kind.version, false, &mut self.referee);
+            let session = Session::new(
+                stream,
+                self.kind.version,
+                false,
+                self.setup.slowness,
+                &mut self.referee,
+            );
             let served = session.serve(Duration::from_secs(60) * self.setup.slowness);
             self.hear(false)?;
             served?;
@@ -350,7 +377,9 @@ impl<'a> Runner<'a> {
         let wanted: &[i32] = if some_gone { &[65, 77] } else { &[0] };
         if code.is_none_or(|code| !wanted.contains(&code)) {
             let log = self.program.log();
-            return Err(format!("ends with {code:?} where {wanted:?} is right\n{log}"));
+            return Err(format!(
+                "ends with {code:?} where {wanted:?} is right\n{log}"
+            ));
         }
         Ok(self)
     }

@@ -9,20 +9,20 @@ use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::conversation::{After, Conversation, End, LAST_ID};
+use crate::conversation::{After, Conversation, End, LAST_ID, Role};
 use crate::packets::packet;
 use crate::wire::{
     Fault, Fields, Item, Packet, ServerStream, Version, kind, read_publish, take_packet,
 };
 
 /// How long the server waits for what it wants to answer. Then it speaks all the same.
-const TRIGGER: Duration = Duration::from_millis(40);
+const TRIGGER: Duration = Duration::from_millis(20);
 
 /// How long it waits for a CONNECT.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Silence after which nothing more is expected.
-const QUIET: Duration = Duration::from_millis(25);
+pub(crate) const QUIET: Duration = Duration::from_millis(10);
 
 /// How long it behaves well in the end, at most, and for how many messages.
 const PROPER: Duration = Duration::from_millis(300);
@@ -45,6 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) code: Option<u8>,
     /// Times that something was waited for in vain.
     pub(crate) late: u32,
+    /// For what, the last time.
+    pub(crate) waited: Option<After>,
     /// The message with which it ends was acknowledged, or messages came in the end.
     pub(crate) complete: bool,
     /// Why the program had to hang up, if it had to.
@@ -103,6 +105,8 @@ pub(crate) struct Session<'a, J: Judge> {
     counts: [usize; 16],
     /// What has come and is to be answered: kind and identifier.
     owed: Vec<(u8, u16)>,
+    /// How many times as long it waits.
+    patience: u32,
     ended: bool,
     last_acknowledged: bool,
     outcome: Outcome,
@@ -113,6 +117,7 @@ impl<'a, J: Judge> Session<'a, J> {
         stream: TcpStream,
         version: Version,
         subscriber: bool,
+        slowness: u32,
         judge: &'a mut J,
     ) -> Self {
         Self {
@@ -123,6 +128,7 @@ impl<'a, J: Judge> Session<'a, J> {
             incoming: Vec::new(),
             counts: [0; 16],
             owed: Vec::new(),
+            patience: slowness,
             ended: false,
             last_acknowledged: false,
             outcome: Outcome::default(),
@@ -131,6 +137,10 @@ impl<'a, J: Judge> Session<'a, J> {
 
     /// Plays it from its beginning to its end.
     pub(crate) fn play(mut self, conversation: &Conversation) -> Result<Outcome, String> {
+        if conversation.valid && conversation.role == Role::Subscriber {
+            // All of it has to happen, however busy the machine is.
+            self.patience *= 200;
+        }
         for step in &conversation.steps {
             match step.after {
                 After::Now => self.read(Duration::ZERO)?,
@@ -139,13 +149,14 @@ impl<'a, J: Judge> Session<'a, J> {
                     let within = if kind == kind::CONNECT {
                         CONNECT
                     } else {
-                        TRIGGER
+                        TRIGGER * self.patience
                     };
                     let until = Instant::now() + within;
                     while self.counts[usize::from(kind)] < count && !self.ended {
                         let left = until.saturating_duration_since(Instant::now());
                         if left.is_zero() {
                             self.outcome.late += 1;
+                            self.outcome.waited = Some(step.after);
                             break;
                         }
                         self.read(left)?;
@@ -187,7 +198,7 @@ impl<'a, J: Judge> Session<'a, J> {
         let mut quiet = false;
         while !self.ended && !self.last_acknowledged && !quiet {
             let before = self.counts;
-            self.read(QUIET)?;
+            self.read(QUIET * self.patience)?;
             quiet = before == self.counts;
         }
         self.outcome.complete = self.last_acknowledged;
@@ -211,7 +222,7 @@ impl<'a, J: Judge> Session<'a, J> {
             let patience = if messages == usize::MAX {
                 Duration::from_millis(100)
             } else {
-                QUIET
+                QUIET * self.patience
             };
             self.read(patience)?;
             if before == self.counts && messages < usize::MAX {

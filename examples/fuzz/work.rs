@@ -390,7 +390,9 @@ impl Job<'_> {
 /// The beginning of what is wrong, which is the same if it is the same.
 fn class(why: &str) -> &str {
     let why = why.strip_prefix("in the end: ").unwrap_or(why);
-    why.get(..12).unwrap_or(why)
+    why.split(|c: char| c.is_ascii_digit() || c == ':')
+        .next()
+        .unwrap_or(why)
 }
 
 /// Whether the beginning of a conversation is a refusal that ends a publisher's run.
@@ -401,12 +403,13 @@ fn ends_a_run(conversation: &Conversation) -> bool {
         .flat_map(|step| &step.bytes)
         .copied()
         .collect();
+    // What does not begin as a CONNACK does may be another protocol.
+    if all.first().is_some_and(|first| first >> 4 != kind::CONNACK) {
+        return true;
+    }
     let Ok(Some(packet)) = take_packet(&mut &all[..]) else {
         return false;
     };
-    if packet.kind() != kind::CONNACK {
-        return false;
-    }
     let mut fields = Fields(packet.body);
     let refused = fields.take(1).is_ok() && fields.byte().is_ok_and(|code| code != 0);
     let limited = read_connack(&packet, conversation.version)
