@@ -28,6 +28,9 @@ pub(crate) const QUIET: Duration = Duration::from_millis(10);
 const PROPER: Duration = Duration::from_millis(300);
 const MESSAGES: usize = 3;
 
+/// How long a program may take to hang up when it has to.
+const HANG_UP: Duration = Duration::from_secs(2);
+
 /// Who looks at what is said.
 pub(crate) trait Judge {
     /// A packet of the program.
@@ -181,9 +184,26 @@ impl<'a, J: Judge> Session<'a, J> {
             }
             End::Proper => self.behave(MESSAGES, PROPER)?,
         }
+        let waits = matches!(conversation.end, End::Close | End::Proper);
+        if let Some(why) = self.sent.fault().filter(|_| waits && !self.ended) {
+            self.expect_end(why)?;
+        }
         self.outcome.hung_up = self.ended;
         self.outcome.fault = self.sent.fault();
         Ok(self.outcome)
+    }
+
+    /// The program has been sent what ends a connection.
+    fn expect_end(&mut self, why: Fault) -> Result<(), String> {
+        let until = Instant::now() + HANG_UP * self.patience;
+        while !self.ended {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("goes on, after {why}"));
+            }
+            self.read(left)?;
+        }
+        Ok(())
     }
 
     /// Behaves as a server should until the program hangs up.
