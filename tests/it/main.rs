@@ -25,6 +25,7 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
 //! | `pipe_bridge`   | `subscriber -J \| publisher --input json` between two brokers   |
@@ -72,6 +73,7 @@ mod json_input;
 mod misconfigured;
 mod offline;
 mod output;
+mod packets;
 mod persistent;
 mod pipe_bridge;
 mod plot;

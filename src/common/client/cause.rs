@@ -50,7 +50,7 @@ pub(super) fn no_connack(way: &Endpoint, violation: &Violation) -> Fault {
     Fault::permanent(
         Exit::Protocol,
         format!(
-            "{way}: what answers there does not speak MQTT{}; check --endpoint and --port (for a \
+            "{way}: what answers there does not speak MQTT{} ({violation}); check --endpoint and --port (for a \
              WebSocket wss:// or ws://)",
             if way.tls { "" } else { ", or wants TLS" }
         ),

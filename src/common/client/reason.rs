@@ -8,7 +8,8 @@ use paho_mqtt::{Properties, PropertyCode, ReasonCode};
 use super::Refusal;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::disconnect::Diagnosis;
-use crate::common::mqtt::reason_code::{self, FIRST_ERROR};
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::{self, FIRST_ERROR, PROTOCOL_ERROR};
 
 /// Quota exceeded, message rate too high, server busy, connection rate exceeded: the
 /// message is good, the moment is not.
@@ -29,6 +30,15 @@ fn describe(named: String, diagnosis: &Diagnosis) -> String {
         described = format!("{described}, the server to use is {server}");
     }
     described
+}
+
+/// What is to be added about a code that the specification does not have for the packet.
+fn foreign(packet: PacketType, code: u8) -> String {
+    if reason_code::is_allowed(packet, true, code) {
+        return String::new();
+    }
+    let error = reason_code::describe(PROTOCOL_ERROR);
+    format!(", which no {} can have: {error}", packet.name())
 }
 
 /// The broker's no to one message or filter.
@@ -55,6 +65,7 @@ pub(super) fn number(code: ReasonCode) -> u8 {
 pub(super) fn connect_refused(host: &str, diagnosis: &Diagnosis) -> Fault {
     let code = diagnosis.code;
     let what = describe(reason_code::describe(code), diagnosis);
+    let what = what + &foreign(PacketType::Connack, code);
     let say = |remedy: &str| format!("{host}: the broker refused the connection: {what}; {remedy}");
     match code {
         0x84 => version_5_refused(host),
@@ -137,6 +148,7 @@ pub(super) fn connect_returned(host: &str, code: u8) -> Fault {
 pub(super) fn disconnected(host: &str, diagnosis: &Diagnosis) -> Fault {
     let code = diagnosis.code;
     let what = describe(reason_code::describe_disconnect(code), diagnosis);
+    let what = what + &foreign(PacketType::Disconnect, code);
     let (exit, remedy) = match code {
         0x8E => (
             Exit::Refused,
@@ -196,7 +208,8 @@ mod tests {
             reason_string: Some("come later".into()),
             server_reference: Some("b.example".into()),
         };
-        let words = "unknown reason code (0xA5): come later, the server to use is b.example;";
+        let words =
+            "unknown reason code (0xA5): come later, the server to use is b.example, which no ";
         let refused = connect_refused("h:8883", &diagnosis);
         assert!(refused.message.contains(words), "{refused}");
         let ended = disconnected("h:8883", &diagnosis);

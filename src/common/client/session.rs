@@ -41,6 +41,9 @@ pub(super) const SWEEP: Duration = Duration::from_millis(20);
 /// What the worker waits for on a session.
 enum Connect {
     Pending(ConnectToken),
+    /// The client library knows that the broker has accepted; what the broker said is still on its way
+    /// from the bridge.
+    Completed,
     Reported,
 }
 
@@ -159,14 +162,21 @@ impl Session {
     /// What has become of the connect; `None` while it is under way and after it has been
     /// reported.
     pub(super) fn connect_result(&mut self) -> Option<Result<(), Error>> {
-        let Connect::Pending(token) = &mut self.connect else {
+        if let Connect::Pending(token) = &mut self.connect {
+            let Poll::Ready(result) = poll(token, &self.waker) else {
+                return None;
+            };
+            self.connect = Connect::Completed;
+            if let Err(error) = result {
+                self.connect = Connect::Reported;
+                return Some(Err(error));
+            }
+        }
+        if !matches!(self.connect, Connect::Completed) || self.connack.is_none() {
             return None;
-        };
-        let Poll::Ready(result) = poll(token, &self.waker) else {
-            return None;
-        };
+        }
         self.connect = Connect::Reported;
-        Some(result.map(|_| ()))
+        Some(Ok(()))
     }
 
     /// The broker has accepted; the client library is about to know it.

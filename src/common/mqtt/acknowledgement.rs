@@ -29,6 +29,17 @@ impl<'a> Acknowledgement<'a> {
     ///
     /// A malformed packet or a protocol error.
     pub fn decode(packet: PacketType, body: &'a [u8], v5: bool) -> Result<Self, Violation> {
+        if let (PacketType::Puback, &[high, low]) = (packet, body)
+            && (high, low) != (0, 0)
+        {
+            // What comes for every message.
+            return Ok(Self {
+                packet,
+                id: u16::from_be_bytes([high, low]),
+                code: 0,
+                reason_string: None,
+            });
+        }
         let mut reader = Reader::new(body);
         let mut acknowledgement = Self {
             packet,
@@ -37,7 +48,7 @@ impl<'a> Acknowledgement<'a> {
             reason_string: None,
         };
         if acknowledgement.id == 0 {
-            return Err(Violation::malformed("the packet identifier is 0"));
+            return Err(Violation::protocol_error("the packet identifier is 0"));
         }
         let has_payload = matches!(packet, PacketType::Suback | PacketType::Unsuback);
         if has_payload {
@@ -99,8 +110,8 @@ impl<'a> Acknowledgement<'a> {
         let id = self.id.to_be_bytes();
         let has_payload = matches!(self.packet, PacketType::Suback | PacketType::Unsuback);
         if !has_payload && (self.code == 0 || !v5) {
-            out.extend([self.packet.first_byte(0), 2]);
-            out.extend(id);
+            let [high, low] = id;
+            out.extend_from_slice(&[self.packet.first_byte(0), 2, high, low]);
             return;
         }
         let mut body = id.to_vec();

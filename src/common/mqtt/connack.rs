@@ -106,9 +106,6 @@ impl Connack {
                 Property::AuthenticationMethod | Property::AuthenticationData => {
                     must_not("authentication that was not asked for")
                 }
-                Property::ResponseInformation => {
-                    must_not("Response Information that was not asked for")
-                }
                 _ => Ok(()),
             };
         };

@@ -43,7 +43,7 @@ impl Diagnosis {
     }
 }
 
-/// Decodes the DISCONNECT of a broker that speaks MQTT 5. Unknown codes are left as they are: the
+/// Decodes the DISCONNECT of a broker that speaks MQTT 5. A code that it cannot have is left as it is: the
 /// connection ends either way.
 ///
 /// # Errors
@@ -66,6 +66,9 @@ pub fn decode(body: &[u8]) -> Result<Diagnosis, Violation> {
     }
     properties::read(&mut reader, PacketType::Disconnect, |property, value| {
         diagnosis.take(property, value);
+        if value.has_nul() && property != Property::ReasonString {
+            return Err(Violation::malformed("a string has a U+0000"));
+        }
         Ok(())
     })?;
     if reader.is_empty() {

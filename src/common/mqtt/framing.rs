@@ -91,6 +91,28 @@ impl Sent {
     }
 }
 
+/// The packet that these bytes begin with, and what follows it, if it is there in full. Most are.
+fn whole(bytes: &[u8]) -> Option<(Sent, &[u8])> {
+    let header = header(bytes, false).ok().flatten()?;
+    let (packet, rest) = bytes.split_at_checked(header.total())?;
+    let body = packet.get(header.length..)?;
+    let sent = Sent {
+        first: header.first,
+        id: 0,
+    };
+    let at = match PacketType::of(header.first) {
+        Some(PacketType::Publish) if sent.qos() > 0 => {
+            let (length, _) = body.split_first_chunk()?;
+            2 + usize::from(u16::from_be_bytes(*length))
+        }
+        Some(PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe) => 0,
+        _ => return Some((sent, rest)),
+    };
+    let (id, _) = body.get(at..)?.split_first_chunk()?;
+    let id = u16::from_be_bytes(*id);
+    Some((Sent { id, ..sent }, rest))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
@@ -137,6 +159,13 @@ impl Follower {
     /// Follows the stream through these bytes. `ended` is told of each packet at its end.
     pub fn follow(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Sent)) {
         while !bytes.is_empty() {
+            if self.at == At::Start
+                && let Some((packet, rest)) = whole(bytes)
+            {
+                ended(packet);
+                bytes = rest;
+                continue;
+            }
             let done = self.step(bytes);
             self.taken += done;
             bytes = bytes.get(done..).unwrap_or_default();

@@ -69,7 +69,7 @@ impl<'a> Publish<'a> {
             Ok(_) => None,
         };
         if defect.is_none() && topic.iter().any(|byte| matches!(byte, b'+' | b'#')) {
-            return Err(Violation::malformed("its topic has a wildcard"));
+            return Err(Violation::topic_name("its topic has a wildcard"));
         }
         let id = if qos == Qos::AtMostOnce {
             0
@@ -77,7 +77,7 @@ impl<'a> Publish<'a> {
             reader.short()?
         };
         if qos != Qos::AtMostOnce && id == 0 {
-            return Err(Violation::malformed("the packet identifier is 0"));
+            return Err(Violation::protocol_error("the packet identifier is 0"));
         }
         let mut publish = Self {
             qos,
@@ -188,7 +188,7 @@ mod tests {
         let ill_formed = b"\0\x01t\x07\x26\0\x01\xff\0\x01c";
         assert_eq!(decode(0x30, ill_formed), Err(0x81));
         assert_eq!(decode(0x36, b"\0\x01t\0\x01\0"), Err(0x81));
-        assert_eq!(decode(0x32, b"\0\x01t\0\0\0"), Err(0x81));
+        assert_eq!(decode(0x32, b"\0\x01t\0\0\0"), Err(0x82));
         assert_eq!(decode(0x30, b"\0\x00\0"), Err(0x82));
         assert_eq!(decode(0x30, b"\0\x01t\x03\x23\0\x01"), Err(0x94));
         assert_eq!(decode(0x30, b"\0\x01t\x05\x02"), Err(0x81));

@@ -11,6 +11,8 @@ pub const MALFORMED_PACKET: u8 = 0x81;
 pub const PROTOCOL_ERROR: u8 = 0x82;
 /// A CONNACK says that another version of MQTT is spoken.
 pub const UNSUPPORTED_PROTOCOL_VERSION: u8 = 0x84;
+/// A topic name that no message may have.
+pub const TOPIC_NAME_INVALID: u8 = 0x90;
 /// A PUBREL or PUBCOMP for a message that is not known.
 pub const PACKET_IDENTIFIER_NOT_FOUND: u8 = 0x92;
 /// The topic alias was not agreed.
@@ -92,6 +94,20 @@ pub fn describe_disconnect(code: u8) -> String {
 pub fn is_allowed(packet: PacketType, v5: bool, code: u8) -> bool {
     match packet {
         PacketType::Suback if !v5 => matches!(code, 0..=2 | 0x80),
+        PacketType::Connack => matches!(
+            code,
+            0x00 | 0x80..=0x8A
+                | 0x8C
+                | 0x90
+                | 0x95
+                | 0x97
+                | 0x99..=0x9D
+                | 0x9F
+        ),
+        PacketType::Disconnect => matches!(
+            code,
+            0x00 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B | 0x8D..=0x90 | 0x93..=0xA2
+        ),
         PacketType::Puback | PacketType::Pubrec => {
             matches!(
                 code,

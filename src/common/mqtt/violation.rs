@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::reason_code::{
     self, MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID,
+    TOPIC_NAME_INVALID,
 };
 
 /// Why a packet is not acceptable (MQTT 5.0 section 4.13).
@@ -32,6 +33,11 @@ impl Violation {
     /// A topic alias that was not agreed.
     pub fn topic_alias(cause: impl Into<Cow<'static, str>>) -> Self {
         Self::new(TOPIC_ALIAS_INVALID, cause)
+    }
+
+    /// A topic name that no message may have.
+    pub fn topic_name(cause: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(TOPIC_NAME_INVALID, cause)
     }
 
     /// The packet is larger than the Maximum Packet Size.

@@ -10,7 +10,9 @@ pub(crate) mod kind {
     pub(crate) const CONNECT: u8 = 1;
     pub(crate) const PUBLISH: u8 = 3;
     pub(crate) const PUBACK: u8 = 4;
+    pub(crate) const PUBREC: u8 = 5;
     pub(crate) const PUBREL: u8 = 6;
+    pub(crate) const PUBCOMP: u8 = 7;
     pub(crate) const SUBSCRIBE: u8 = 8;
     pub(crate) const UNSUBSCRIBE: u8 = 10;
     pub(crate) const PINGREQ: u8 = 12;

@@ -200,6 +200,8 @@ impl<N: Fn(Event)> Worker<N> {
             Command::Accepted { dial, connack } => {
                 if let Some(session) = self.current.as_mut().filter(|s| s.dial == dial) {
                     session.accept(connack);
+                    let generation = session.generation;
+                    self.wake(generation);
                 }
             }
             Command::Dialled {
@@ -305,11 +307,8 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     fn accepted(&mut self, generation: u64) {
-        let Some(session) = &self.current else {
-            return;
-        };
-        let Some(connack) = session.connack() else {
-            // The bridge reports it before the library can know.
+        let session = self.current.as_ref();
+        let Some((session, connack)) = session.and_then(|s| Some((s, s.connack()?))) else {
             return;
         };
         let port = session.way.port;

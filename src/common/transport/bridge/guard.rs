@@ -161,6 +161,47 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Looks at the first byte of a packet: whether a broker may send such a one, and now.
+    pub(super) fn admit(&self, first: u8) -> Result<PacketType, End> {
+        let Some(packet) = PacketType::of(first) else {
+            let violation = Violation::malformed("the type 0 is reserved");
+            return Err(self.violation(violation.of("packet of type 0")));
+        };
+        self.check_first(packet, first)
+            .map(|()| packet)
+            .map_err(|violation| self.violation(violation.of(packet.name())))
+    }
+
+    fn check_first(&self, packet: PacketType, first: u8) -> Result<(), Violation> {
+        let v5 = self.agreement.v5;
+        let is_client_s = match packet {
+            PacketType::Connect
+            | PacketType::Subscribe
+            | PacketType::Unsubscribe
+            | PacketType::Pingreq => true,
+            PacketType::Disconnect => !v5,
+            _ => false,
+        };
+        if is_client_s {
+            return Err(Violation::protocol_error("only a client may send it"));
+        }
+        let flags = first & 0x0f;
+        let wanted = if packet == PacketType::Pubrel { 2 } else { 0 };
+        if packet != PacketType::Publish && flags != wanted {
+            return Err(Violation::malformed(format!("its flags are {flags:#x}")));
+        }
+        match packet {
+            PacketType::Auth if !v5 => Err(Violation::malformed("the type 15 is reserved")),
+            PacketType::Auth => Err(Violation::protocol_error(
+                "no authentication method was agreed",
+            )),
+            PacketType::Connack if self.connected => Err(Violation::protocol_error("a second one")),
+            PacketType::Connack => Ok(()),
+            _ if !self.connected => Err(Violation::protocol_error("it comes before CONNACK")),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks at a packet.
     pub(super) fn take(
         &mut self,
@@ -168,57 +209,22 @@ impl<'a> Guard<'a> {
         body: &[u8],
         effects: &mut Effects,
     ) -> Result<(), End> {
-        let Some(packet) = PacketType::of(first) else {
-            let violation = Violation::malformed("the type 0 is reserved");
-            return Err(self.violation(violation.of("packet of type 0")));
-        };
-        self.take_packet(packet, first, body, effects)
-            .map_err(|failure| match failure {
-                Failure::Violation(violation) => self.violation(violation.of(packet.name())),
-                Failure::End(end) => end,
-            })
-    }
-
-    fn take_packet(
-        &mut self,
-        packet: PacketType,
-        first: u8,
-        body: &[u8],
-        effects: &mut Effects,
-    ) -> Result<(), Failure> {
-        let v5 = self.agreement.v5;
-        let flags = first & 0x0f;
-        let wanted = if packet == PacketType::Pubrel { 2 } else { 0 };
-        if packet != PacketType::Publish && flags != wanted {
-            return Err(Violation::malformed(format!("its flags are {flags:#x}")).into());
-        }
-        if self.connected == (packet == PacketType::Connack) {
-            let cause = if self.connected {
-                "a second one"
-            } else {
-                "it comes before CONNACK"
-            };
-            return Err(Violation::protocol_error(cause).into());
-        }
-        match packet {
+        let packet = self.admit(first)?;
+        let taken = match packet {
             PacketType::Connack => self.take_connack(body, effects),
             PacketType::Publish => self.take_publish(first, body, effects),
             PacketType::Pubrel => self.take_pubrel(body, effects),
-            PacketType::Puback
-            | PacketType::Pubrec
-            | PacketType::Pubcomp
-            | PacketType::Suback
-            | PacketType::Unsuback => self.take_answer(packet, body, effects),
             PacketType::Pingresp if body.is_empty() => Ok(()),
             PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
-            PacketType::Disconnect if v5 => {
-                Err(Failure::End(End::Disconnected(disconnect::decode(body)?)))
-            }
-            PacketType::Auth if v5 => {
-                Err(Violation::protocol_error("no authentication method was agreed").into())
-            }
-            _ => Err(Violation::protocol_error("only a client may send it").into()),
-        }
+            PacketType::Disconnect => disconnect::decode(body)
+                .map_err(Failure::Violation)
+                .and_then(|diagnosis| Err(Failure::End(End::Disconnected(diagnosis)))),
+            _ => self.take_answer(packet, body, effects),
+        };
+        taken.map_err(|failure| match failure {
+            Failure::Violation(violation) => self.violation(violation.of(packet.name())),
+            Failure::End(end) => end,
+        })
     }
 
     fn take_connack(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
@@ -361,5 +367,131 @@ enum Failure {
 impl From<Violation> for Failure {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::acks::Backlog;
+    use std::sync::Mutex;
+
+    const V5: Agreement = Agreement {
+        v5: true,
+        clean: true,
+        max_packet: 1 << 20,
+    };
+
+    /// A receiver that keeps payloads, and the tickets of those that it has not settled.
+    type Kept = Arc<Mutex<Vec<(Vec<u8>, Ticket)>>>;
+
+    fn receiver(kept: &Kept, skipped: &Arc<Mutex<u32>>) -> Receiver {
+        let (kept, skipped) = (Arc::clone(kept), Arc::clone(skipped));
+        Receiver {
+            on_message: Arc::new(move |message, ticket| {
+                if message.payload == b"large" {
+                    return Err(OutOfMemory);
+                }
+                kept.lock()
+                    .unwrap()
+                    .push((message.payload.to_vec(), ticket));
+                Ok(())
+            }),
+            on_skipped: Arc::new(move |_| *skipped.lock().unwrap() += 1),
+            acks: Arc::new(Backlog::default()).connection().unwrap(),
+        }
+    }
+
+    fn connected(receiver: Option<&Receiver>) -> (Guard<'_>, Effects) {
+        let mut guard = Guard::new(V5, receiver);
+        let mut effects = Effects::default();
+        guard.take(0x20, &[0, 0, 0], &mut effects).unwrap();
+        assert!(effects.accepted.take().is_some());
+        effects.to_library.clear();
+        (guard, effects)
+    }
+
+    fn due(receiver: &Receiver) -> Vec<u8> {
+        let mut out = Vec::new();
+        receiver.acks.take_due(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_message_is_handed_over_once_and_acknowledged_when_it_is_settled() {
+        let (kept, skipped) = (Arc::default(), Arc::default());
+        let receiver = receiver(&kept, &skipped);
+        let (mut guard, mut effects) = connected(Some(&receiver));
+        for _ in 0..2 {
+            guard
+                .take(0x32, b"\0\x01t\0\x07\0job", &mut effects)
+                .unwrap();
+        }
+        let (payload, ticket) = kept.lock().unwrap().remove(0);
+        assert_eq!(payload, b"job");
+        assert!(kept.lock().unwrap().is_empty(), "the second is the same");
+        assert_eq!(due(&receiver), b"");
+        ticket.settle();
+        assert_eq!(due(&receiver), [0x40, 2, 0, 7]);
+        assert_eq!((effects.to_library, effects.to_broker), (vec![], vec![]));
+    }
+
+    #[test]
+    fn without_memory_a_message_stays_unacknowledged_and_ends_the_connection() {
+        let (kept, skipped) = (Arc::default(), Arc::default());
+        let receiver = receiver(&kept, &skipped);
+        let (mut guard, mut effects) = connected(Some(&receiver));
+        let end = guard.take(0x32, b"\0\x01t\0\x07\0large", &mut effects);
+        assert!(matches!(end, Err(End::NoMemory(_))), "{end:?}");
+        assert_eq!(due(&receiver), b"");
+    }
+
+    #[test]
+    fn what_is_no_text_is_acknowledged_and_skipped() {
+        let (kept, skipped) = (Arc::default(), Arc::default());
+        let receiver = receiver(&kept, &skipped);
+        let (mut guard, mut effects) = connected(Some(&receiver));
+        guard
+            .take(0x32, b"\0\x01\0\0\x07\0x", &mut effects)
+            .unwrap();
+        guard
+            .take(0x34, b"\0\x01\xff\0\x08\0x", &mut effects)
+            .unwrap();
+        assert_eq!(
+            (kept.lock().unwrap().len(), *skipped.lock().unwrap()),
+            (0, 2)
+        );
+        assert_eq!(due(&receiver), [0x40, 2, 0, 7, 0x50, 2, 0, 8]);
+        guard.take(0x62, &[0, 8], &mut effects).unwrap();
+        assert_eq!(effects.to_broker, [0x70, 2, 0, 8]);
+    }
+
+    #[test]
+    fn the_library_gets_the_answers_that_it_waits_for_and_no_others() {
+        let (mut guard, mut effects) = connected(None);
+        guard.sent(Sent { first: 0x32, id: 1 });
+        let wrong = guard.take(0x70, &[0, 1], &mut effects);
+        assert!(matches!(wrong, Err(End::Violation(_))), "{wrong:?}");
+        assert_eq!(effects.to_library, b"");
+        let property = [0, 1, 0x87, 4, 0x1f, 0, 1, 0];
+        guard.take(0x40, &property, &mut effects).unwrap();
+        assert_eq!(effects.to_library, [0x40, 4, 0, 1, 0x87, 0]);
+    }
+
+    #[test]
+    fn a_publisher_drops_what_it_has_not_asked_for() {
+        let (mut guard, mut effects) = connected(None);
+        guard.take(0x34, b"\0\x01t\0\x07\0x", &mut effects).unwrap();
+        assert_eq!(effects.to_broker, [0x50, 2, 0, 7]);
+        assert_eq!(effects.to_library, b"");
+    }
+
+    #[test]
+    fn a_packet_that_only_a_client_sends_is_known_by_its_first_byte() {
+        let (guard, _) = connected(None);
+        for first in [0x10, 0x82, 0xa2, 0xc0, 0xf0, 0x00, 0x20, 0x41, 0x60] {
+            assert!(guard.admit(first).is_err(), "{first:#x}");
+        }
+        assert!(guard.admit(0x3f).is_ok(), "its contents tell");
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::wire::PIECE;
-use crate::common::mqtt::framing::{self, Header};
+use crate::common::mqtt::framing;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::violation::Violation;
 
@@ -15,6 +15,17 @@ pub(super) struct Incoming {
     done: usize,
     /// Bytes that are missing from the packet that has begun; 0 if that is not known.
     missing: usize,
+}
+
+/// What is next in what the broker has sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<'a> {
+    /// A whole packet: its first byte, and its contents.
+    Packet(u8, &'a [u8]),
+    /// A packet has begun, with this byte.
+    Begun(u8),
+    /// Nothing.
+    Nothing,
 }
 
 /// There is no memory for a packet.
@@ -54,18 +65,15 @@ impl Incoming {
         receive(&mut self.bytes, most)
     }
 
-    /// The next packet, if it is complete: its header, and its contents. No packet may have more than
-    /// `most` bytes.
-    pub(super) fn next(
-        &mut self,
-        v5: bool,
-        most: usize,
-    ) -> Result<Option<(Header, &[u8])>, Unreadable> {
+    /// The next packet. None may have more than `most` bytes.
+    pub(super) fn next(&mut self, v5: bool, most: usize) -> Result<Next<'_>, Unreadable> {
         let rest = self.bytes.get(self.done..).unwrap_or_default();
         let header = framing::header(rest, v5).map_err(Unreadable::Violation)?;
         let Some(header) = header else {
             self.missing = 0;
-            return Ok(None);
+            return Ok(rest
+                .first()
+                .map_or(Next::Nothing, |first| Next::Begun(*first)));
         };
         let total = header.total();
         if total > most {
@@ -78,13 +86,13 @@ impl Incoming {
             if self.bytes.capacity() - self.bytes.len() < self.missing {
                 self.make_room(total)?;
             }
-            return Ok(None);
+            return Ok(Next::Begun(header.first));
         }
         self.missing = 0;
         let begin = self.done + header.length;
         self.done += total;
         let body = self.bytes.get(begin..self.done).unwrap_or_default();
-        Ok(Some((header, body)))
+        Ok(Next::Packet(header.first, body))
     }
 
     /// The size in bytes of the packet that has begun, as far as it is known.
@@ -120,13 +128,15 @@ mod tests {
     fn packets_come_out_whole_and_in_order() {
         let mut incoming = Incoming::default();
         add(&mut incoming, &[0xd0, 0, 0x30, 3, 0]);
-        let (header, body) = incoming.next(true, 100).unwrap().unwrap();
-        assert_eq!((header.first, body.len()), (0xd0, 0));
-        assert!(incoming.next(true, 100).unwrap().is_none());
+        assert_eq!(incoming.next(true, 100).unwrap(), Next::Packet(0xd0, &[]));
+        assert_eq!(incoming.next(true, 100).unwrap(), Next::Begun(0x30));
         add(&mut incoming, &[1, b't', 0xd0]);
-        let (header, body) = incoming.next(true, 100).unwrap().unwrap();
-        assert_eq!((header.first, body), (0x30, &[0, 1, b't'][..]));
-        assert!(incoming.next(true, 100).unwrap().is_none());
+        let packet = Next::Packet(0x30, &[0, 1, b't']);
+        assert_eq!(incoming.next(true, 100).unwrap(), packet);
+        assert_eq!(incoming.next(true, 100).unwrap(), Next::Begun(0xd0));
+        add(&mut incoming, &[0]);
+        assert_eq!(incoming.next(true, 100).unwrap(), Next::Packet(0xd0, &[]));
+        assert_eq!(incoming.next(true, 100).unwrap(), Next::Nothing);
     }
 
     #[test]
@@ -139,7 +149,8 @@ mod tests {
         packet.resize(total, 0);
         let mut rest = &packet[..];
         while !rest.is_empty() {
-            assert!(incoming.next(true, total).unwrap().is_none());
+            let next = incoming.next(true, total).unwrap();
+            assert!(matches!(next, Next::Begun(_) | Next::Nothing));
             incoming
                 .fill(|buffer, most| {
                     let (now, later) = rest.split_at(most.min(rest.len()));
@@ -150,8 +161,11 @@ mod tests {
                 .unwrap();
         }
         assert!(incoming.bytes.capacity() <= total + PIECE);
-        assert_eq!(incoming.next(true, total).unwrap().unwrap().1.len(), size);
-        assert!(incoming.next(true, total).unwrap().is_none());
+        match incoming.next(true, total).unwrap() {
+            Next::Packet(_, body) => assert_eq!(body.len(), size),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(incoming.next(true, total).unwrap(), Next::Nothing);
         add(&mut incoming, &[0xd0]);
         assert!(incoming.bytes.capacity() <= 4 * PIECE);
     }

@@ -11,6 +11,8 @@
 
 mod guard;
 mod incoming;
+#[cfg(test)]
+mod packets;
 mod wire;
 
 use std::io::{self, Read, Write};
@@ -31,11 +33,11 @@ use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::disconnect::Diagnosis;
 use crate::common::mqtt::framing::Follower;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code::QUOTA_EXCEEDED;
+use crate::common::mqtt::reason_code;
 use crate::common::mqtt::violation::Violation;
 pub use guard::{Agreement, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
 use guard::{Effects, Guard};
-use incoming::Incoming;
+use incoming::{Incoming, Next};
 use wire::{PIECE, Piece, is_patient, linger};
 
 /// While messages pour in, faster than one in `POURING`, the broker is read from so often and no
@@ -74,9 +76,14 @@ pub enum End {
 impl End {
     /// The reason code of the DISCONNECT that tells the broker why (MQTT 5.0 section 3.14.2.1).
     fn code(&self) -> Option<u8> {
+        let foreign = |packet, code| {
+            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
+        };
         match self {
+            Self::Refused(diagnosis) => foreign(PacketType::Connack, diagnosis.code),
+            Self::Disconnected(diagnosis) => foreign(PacketType::Disconnect, diagnosis.code),
             Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
-            Self::NoMemory(_) => Some(QUOTA_EXCEEDED),
+            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
             _ => None,
         }
     }
@@ -298,8 +305,12 @@ impl Bridge<'_> {
         self.guard.answer_pings(&mut self.effects.to_library);
         while self.end.is_none() {
             let taken = match self.incoming.next(v5, most) {
-                Ok(Some((header, body))) => self.guard.take(header.first, body, &mut self.effects),
-                Ok(None) => break,
+                Ok(Next::Packet(first, body)) => self.guard.take(first, body, &mut self.effects),
+                Ok(Next::Begun(first)) => {
+                    self.end = self.guard.admit(first).err();
+                    break;
+                }
+                Ok(Next::Nothing) => break,
                 Err(unreadable) => Err(self.guard.unreadable(unreadable)),
             };
             if let Some(connack) = self.effects.accepted.take() {
