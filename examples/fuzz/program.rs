@@ -53,6 +53,8 @@ struct Log {
     last: VecDeque<String>,
     /// From the first line that is one.
     alarm: Vec<String>,
+    /// No more is to come.
+    complete: bool,
 }
 
 impl Program {
@@ -76,7 +78,7 @@ impl Program {
             .env_remove("RUST_LOG");
         command.env(
             "ASAN_OPTIONS",
-            "abort_on_error=1:detect_leaks=0:quarantine_size_mb=16:detect_stack_use_after_return=1",
+            "abort_on_error=1:detect_leaks=1:quarantine_size_mb=16:detect_stack_use_after_return=1",
         );
         command.stdin(match input {
             Some(_) => Stdio::piped(),
@@ -96,6 +98,8 @@ impl Program {
                 let mut log = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 log.push(line);
             });
+            let mut log = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            log.complete = true;
         });
         let (fed, enough) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         if let (Some(input), Some(stdin)) = (input, child.stdin.take()) {
@@ -146,12 +150,18 @@ impl Program {
 
     /// What is wrong with how it has ended, or with its log.
     pub(crate) fn alarm(&mut self) -> Option<String> {
-        let signal = self.ended().and_then(|status| status.signal());
-        if signal.is_some() {
+        let ended = self.ended();
+        let signal = ended.and_then(|status| status.signal());
+        let until = Instant::now() + Duration::from_secs(2);
+        let log = loop {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            if ended.is_none() || log.complete || Instant::now() > until {
+                break log;
+            }
+            drop(log);
             // What it had to say is on its way.
-            thread::park_timeout(Duration::from_millis(200));
-        }
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            thread::park_timeout(Duration::from_millis(5));
+        };
         let shown = log.alarm.join("\n");
         match signal {
             Some(signal) => Some(format!("ended by signal {signal}\n{shown}")),
