@@ -1,5 +1,5 @@
 //! `examples/fuzz`, in short: conversations that go wrong, drawn from one seed, and all that ever
-//! failed. `scripts/fuzz` goes on for as long as one likes, with AddressSanitizer.
+//! failed. `scripts/fuzz` goes on for as long as one likes, with a sanitizer.
 
 use std::{path::Path, process::Command};
 
