@@ -98,7 +98,7 @@ fn only_a_connection_that_lasted_the_stable_time_resets_the_delay() {
     for (connection, stable) in (1..).zip([false, false, false, true, false, false]) {
         broker.wait(SOON, |events| count(events, subscribed) == connection);
         if stable {
-            broker.wait(SOON, |events| matches!(events.last(), Some(Event::Ping)));
+            broker.wait(SOON, |events| matches!(events.last(), Some(Event::Ping(_))));
         }
         cuts.push(Instant::now());
         proxy.cut();

@@ -9,6 +9,7 @@
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
+//! | `client_library` | the client library by itself, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
@@ -43,6 +44,7 @@
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
@@ -56,6 +58,7 @@ mod batch;
 mod bench;
 mod blocked;
 mod certs_dir;
+mod client_library;
 mod configuration;
 mod connect;
 mod draining;
@@ -90,5 +93,6 @@ mod simulated_disk;
 mod subscribe;
 mod through;
 mod tls;
+mod unruly;
 mod ways;
 mod window;

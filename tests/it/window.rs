@@ -169,7 +169,7 @@ fn a_repeat_never_comes_on_the_same_connection_however_slow_the_broker() {
     let publisher = lines(&broker, 5).args(["--operation-timeout", "60"]);
     let _running = publisher.args(["--keep-alive", "1"]).start();
     let pings = |events: &[Event]| {
-        let ping = |event: &&Event| matches!(event, Event::Ping);
+        let ping = |event: &&Event| matches!(event, Event::Ping(_));
         events.iter().filter(ping).count() >= 4
     };
     broker.wait(Duration::from_secs(20), pings);

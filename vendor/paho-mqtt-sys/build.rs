@@ -264,6 +264,45 @@ mod build {
         })
     }
 
+    // Whether the Rust code is built with AddressSanitizer. Only a nightly compiler says so in
+    // CARGO_CFG_SANITIZE.
+    fn with_address_sanitizer() -> bool {
+        let named = |variable: &str, separator: char, wanted: fn(&str) -> bool| {
+            println!("cargo:rerun-if-env-changed={}", variable);
+            env::var(variable).is_ok_and(|value| value.split(separator).any(wanted))
+        };
+        named("CARGO_CFG_SANITIZE", ',', |name| name == "address")
+            || named("CARGO_ENCODED_RUSTFLAGS", '\x1f', |flag| {
+                flag.trim_start_matches("-Z") == "sanitizer=address"
+            })
+    }
+
+    // Compile the C library so that a fault in it ends the process rather than running on, with
+    // whatever the compiler knows of that; or with AddressSanitizer, which finds more and does not
+    // go with fortification.
+    fn protect(cmk_cfg: &mut cmake::Config) {
+        let mut flags = vec!["-fstack-protector-strong", "-fstack-clash-protection"];
+        let mut sanitizer = Vec::new();
+        if with_address_sanitizer() {
+            sanitizer = vec!["-fsanitize=address", "-fno-omit-frame-pointer"];
+        }
+        else if env::var("OPT_LEVEL").is_ok_and(|level| level != "0") {
+            // Without optimization the C library has nothing but a warning for it.
+            flags.extend(["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]);
+        }
+        for flag in flags.into_iter().filter(|flag| compiles_with(flag)) {
+            cmk_cfg.cflag(flag);
+        }
+        for flag in sanitizer {
+            cmk_cfg.cflag(flag);
+        }
+    }
+
+    // Whether the C compiler that CMake will be given takes this flag.
+    fn compiles_with(flag: &str) -> bool {
+        cc::Build::new().is_flag_supported(flag).unwrap_or(false)
+    }
+
     pub fn main() {
         println!("debug:Running the bundled build for Paho C");
         if is_windows() {
@@ -304,6 +343,8 @@ mod build {
         if is_msvc() {
             cmk_cfg.cflag("/DWIN32");
         }
+
+        protect(&mut cmk_cfg);
 
         if let Some(ssl_dir) = openssl_root_dir() {
             cmk_cfg.define("OPENSSL_ROOT_DIR", ssl_dir);

@@ -32,6 +32,8 @@ pub(crate) struct Connect {
     pub(crate) level: u8,
     pub(crate) keep_alive: u16,
     pub(crate) client_id: String,
+    /// MQTT 5's Maximum Packet Size.
+    pub(crate) maximum_packet_size: Option<u32>,
     pub(crate) at: Instant,
 }
 
@@ -105,12 +107,14 @@ impl Packet {
         let level = fields.byte();
         fields.byte();
         let keep_alive = fields.number();
-        if level == 5 {
-            fields.properties();
-        }
+        let maximum_packet_size = match level {
+            5 => fields.maximum_packet_size(),
+            _ => None,
+        };
         Connect {
             level,
             keep_alive,
+            maximum_packet_size,
             client_id: fields.text(),
             at: Instant::now(),
         }
@@ -170,6 +174,17 @@ impl<'a> Fields<'a> {
     fn text(&mut self) -> String {
         let length = self.number();
         String::from_utf8(self.take(length.into()).to_vec()).expect("UTF-8 in a text field")
+    }
+
+    /// The Maximum Packet Size among the properties of a CONNECT.
+    fn maximum_packet_size(&mut self) -> Option<u32> {
+        let before = self.0;
+        self.properties();
+        let length = before.len() - self.0.len();
+        // No other property that our CONNECT has holds this byte.
+        let at = before[1..length].iter().position(|byte| *byte == 0x27)?;
+        let value = before[1..length].get(at + 1..at + 5)?;
+        Some(u32::from_be_bytes(value.try_into().unwrap()))
     }
 
     /// The user properties; the others are skipped.

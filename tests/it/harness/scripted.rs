@@ -7,7 +7,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -32,6 +32,7 @@ pub(crate) enum Reply {
 pub(crate) struct Script {
     connack_properties: Vec<u8>,
     refuse_version_5: Option<Vec<u8>>,
+    session_present: bool,
     on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
@@ -48,7 +49,7 @@ pub(crate) enum Event {
     Subscribe(Vec<(String, u8)>),
     /// With the packet identifier.
     Puback(u16),
-    Ping,
+    Ping(Instant),
     /// With its reason code; 0 also for MQTT 3.1.1.
     Disconnect(u8),
     /// The connection ended, in whatever way.
@@ -74,6 +75,7 @@ impl ScriptedBroker {
         Script {
             connack_properties: Vec::new(),
             refuse_version_5: None,
+            session_present: false,
             on_subscribe: Box::new(|_, qos| Some(qos)),
             messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
@@ -91,6 +93,16 @@ impl ScriptedBroker {
     /// Every PUBLISH so far.
     pub(crate) fn publishes(&self) -> Vec<Publish> {
         publishes(&self.record.events.lock().unwrap())
+    }
+
+    /// When each PINGREQ came.
+    pub(crate) fn ping_times(&self) -> Vec<Instant> {
+        let events = self.events();
+        let pings = events.iter().filter_map(|event| match event {
+            Event::Ping(at) => Some(*at),
+            _ => None,
+        });
+        pings.collect()
     }
 
     /// The events, once `enough` says so.
@@ -133,6 +145,12 @@ impl Script {
     /// Answers a CONNECT of MQTT 5 with these bytes and hangs up, like a broker of old.
     pub(crate) fn refuse_version_5(mut self, connack: &[u8]) -> Self {
         self.refuse_version_5 = Some(connack.to_vec());
+        self
+    }
+
+    /// Says that it has a session, whatever is asked for.
+    pub(crate) fn session_present(mut self) -> Self {
+        self.session_present = true;
         self
     }
 
@@ -233,7 +251,7 @@ impl Script {
                     }
                 }
                 kind::PINGREQ => {
-                    record.add(Event::Ping);
+                    record.add(Event::Ping(Instant::now()));
                     stream.write_all(&[0xd0, 0])?;
                 }
                 kind::DISCONNECT => {
@@ -249,10 +267,10 @@ impl Script {
 
     fn connack(&self, level: u8) -> Vec<u8> {
         if level < 5 {
-            return vec![0x20, 2, 0, 0];
+            return vec![0x20, 2, u8::from(self.session_present), 0];
         }
         let length = u8::try_from(self.connack_properties.len()).unwrap();
-        let mut connack = vec![0x20, 3 + length, 0, 0, length];
+        let mut connack = vec![0x20, 3 + length, u8::from(self.session_present), 0, length];
         connack.extend(&self.connack_properties);
         connack
     }

@@ -424,7 +424,9 @@ int MQTTAsync_createWithOptions(MQTTAsync* handle, const char* serverURI, const 
 		goto exit;
 	}
 	m->responses = ListInitialize();
+	MQTTAsync_lock_mutex(socket_mutex); /* writeContinue looks through the list under that one */
 	ListAppend(MQTTAsync_handles, m, sizeof(MQTTAsyncs));
+	MQTTAsync_unlock_mutex(socket_mutex);
 
 	if ((m->c = malloc(sizeof(Clients))) == NULL)
 	{
@@ -476,7 +478,9 @@ int MQTTAsync_createWithOptions(MQTTAsync* handle, const char* serverURI, const 
 		}
 	}
 #endif
+	MQTTAsync_lock_mutex(socket_mutex); /* writeAvailable looks through the list under that one */
 	ListAppend(bstate->clients, m->c, sizeof(Clients) + 3*sizeof(List));
+	MQTTAsync_unlock_mutex(socket_mutex);
 
 exit:
 	MQTTAsync_unlock_mutex(mqttasync_mutex);
@@ -511,6 +515,9 @@ void MQTTAsync_destroy(MQTTAsync* handle)
 	MQTTAsync_freeResponses(m);
 	MQTTAsync_freeCommands(m);
 	ListFree(m->responses);
+	MQTTAsync_lock_mutex(socket_mutex);
+	ListDetach(MQTTAsync_handles, m);
+	MQTTAsync_unlock_mutex(socket_mutex);
 
 	if (m->c)
 	{
@@ -520,11 +527,12 @@ void MQTTAsync_destroy(MQTTAsync* handle)
 		MQTTPersistence_close(m->c);
 #endif
 		MQTTAsync_emptyMessageQueue(m->c);
+		MQTTAsync_lock_mutex(socket_mutex);
+		ListDetach(bstate->clients, m->c);
+		MQTTAsync_unlock_mutex(socket_mutex);
 		MQTTProtocol_freeClient(m->c);
-		if (!ListRemove(bstate->clients, m->c))
-			Log(LOG_ERROR, 0, NULL);
-		else
-			Log(TRACE_MIN, 1, NULL, saved_clientid, saved_socket);
+		free(m->c);
+		Log(TRACE_MIN, 1, NULL, saved_clientid, saved_socket);
 		free(saved_clientid);
 	}
 
@@ -545,8 +553,8 @@ void MQTTAsync_destroy(MQTTAsync* handle)
 		free(m->willProps);
 		m->willProps = NULL;
 	}
-	if (!ListRemove(MQTTAsync_handles, m))
-		Log(LOG_ERROR, -1, "free error");
+	MQTTProperties_free(&m->disconnect.properties);
+	free(m);
 	*handle = NULL;
 	if (bstate->clients->count == 0)
 		MQTTAsync_terminate();
@@ -664,14 +672,8 @@ int MQTTAsync_connect(MQTTAsync handle, const MQTTAsync_connectOptions* options)
 		}
 	}
 
-	m->connect.onSuccess = options->onSuccess;
-	m->connect.onFailure = options->onFailure;
-	if (options->struct_version >= 6)
-	{
-		m->connect.onSuccess5 = options->onSuccess5;
-		m->connect.onFailure5 = options->onFailure5;
-	}
-	m->connect.context = options->context;
+	/* m->connect is left as it is until the command is processed: with the new callbacks in it, the
+	end of an earlier attempt would call them before this one has begun */
 	m->connectTimeout = options->connectTimeout;
 
 	/* don't lock async mutex if we are being called from a callback */
@@ -949,8 +951,11 @@ int MQTTAsync_connect(MQTTAsync handle, const MQTTAsync_connectOptions* options)
 	{
 		conn->command.onSuccess = options->onSuccess;
 		conn->command.onFailure = options->onFailure;
-		conn->command.onSuccess5 = options->onSuccess5;
-		conn->command.onFailure5 = options->onFailure5;
+		if (options->struct_version >= 6)
+		{
+			conn->command.onSuccess5 = options->onSuccess5;
+			conn->command.onFailure5 = options->onFailure5;
+		}
 		conn->command.context = options->context;
 	}
 	conn->command.type = CONNECT;
@@ -1350,6 +1355,7 @@ int MQTTAsync_send(MQTTAsync handle, const char* destinationName, int payloadlen
 	}
 	if ((pub->command.details.pub.destinationName = MQTTStrdup(destinationName)) == NULL)
 	{
+		MQTTProperties_free(&pub->command.properties);
 		free(pub);
 		rc = PAHO_MEMORY_ERROR;
 		goto exit;
@@ -1358,6 +1364,7 @@ int MQTTAsync_send(MQTTAsync handle, const char* destinationName, int payloadlen
 	if ((pub->command.details.pub.payload = malloc(payloadlen)) == NULL)
 	{
 		free(pub->command.details.pub.destinationName);
+		MQTTProperties_free(&pub->command.properties);
 		free(pub);
 		rc = PAHO_MEMORY_ERROR;
 		goto exit;

@@ -66,6 +66,7 @@ static int MQTTAsync_disconnect_internal(MQTTAsync handle, int timeout);
 static int cmdMessageIDCompare(void* a, void* b);
 static void MQTTAsync_retry(void);
 static MQTTPacket* MQTTAsync_cycle(SOCKET* sock, unsigned long timeout, int* rc);
+static MQTTAsync_queuedCommand* MQTTAsync_takeResponse(MQTTAsyncs* m, int type, int msgid);
 static int MQTTAsync_connecting(MQTTAsyncs* m);
 
 extern MQTTProtocol state; /* defined in MQTTAsync.c */
@@ -918,7 +919,7 @@ int MQTTAsync_addCommand(MQTTAsync_queuedCommand* command, int command_size)
 						(*(first_publish->command.onFailure))(first_publish->command.context, &data);
 					} else if (first_publish->command.onFailure5)
 					{
-						MQTTAsync_failureData5 data;
+						MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
 
 						data.token = first_publish->command.token;
 						data.code = MQTTASYNC_MAX_BUFFERED_MESSAGES;
@@ -1055,6 +1056,8 @@ static void MQTTAsync_freeCommand1(MQTTAsync_queuedCommand *command)
 		command->command.details.sub.topics = NULL;
 		free(command->command.details.sub.qoss);
 		command->command.details.sub.qoss = NULL;
+		free(command->command.details.sub.optlist);
+		command->command.details.sub.optlist = NULL;
 	}
 	else if (command->command.type == UNSUBSCRIBE)
 	{
@@ -1091,13 +1094,15 @@ static void MQTTAsync_freeCommand(MQTTAsync_queuedCommand *command)
 
 void MQTTAsync_writeContinue(SOCKET socket)
 {
-	ListElement* found = NULL;
+	ListElement* current = NULL;
 
-	if ((found = ListFindItem(MQTTAsync_handles, &socket, clientSockCompare)) != NULL)
+	/* only socket_mutex is held here: see MQTTProtocol_writeAvailable */
+	while (ListNextElement(MQTTAsync_handles, &current))
 	{
-		MQTTAsyncs* m = (MQTTAsyncs*)(found->content);
+		MQTTAsyncs* m = (MQTTAsyncs*)(current->content);
 
-		m->c->net.lastSent = MQTTTime_now();
+		if (m->c && m->c->net.socket == socket)
+			m->c->net.lastSent = MQTTTime_now();
 	}
 }
 
@@ -1182,7 +1187,7 @@ void MQTTAsync_writeComplete(SOCKET socket, int rc)
 						}
 						else if (command->onFailure5)
 						{
-							MQTTAsync_failureData5 data;
+							MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
 
 							data.token = command->token;
 							data.code = rc;
@@ -1427,8 +1432,6 @@ static int MQTTAsync_processCommand(void)
 		rc = MQTTProtocol_subscribe(command->client->c, topics, qoss, command->command.token, subopts, props);
 		ListFreeNoContent(topics);
 		ListFreeNoContent(qoss);
-		if (command->client->c->MQTTVersion >= MQTTVERSION_5 && command->command.details.sub.count > 1)
-			free(command->command.details.sub.optlist);
 	}
 	else if (command->command.type == UNSUBSCRIBE)
 	{
@@ -1454,11 +1457,9 @@ static int MQTTAsync_processCommand(void)
 		if ((p = malloc(sizeof(Publish))) == NULL)
 		{
 			rc = PAHO_MEMORY_ERROR;
-			goto exit;
+			goto finish;
 		}
-
-		/* Initialize the mask */
-		memset(p->mask, 0, sizeof(p->mask));
+		memset(p, 0, sizeof(Publish));
 
 		p->payload = command->command.details.pub.payload;
 		p->payloadlen = command->command.details.pub.payloadlen;
@@ -1503,13 +1504,10 @@ static int MQTTAsync_processCommand(void)
 					(*(command->command.onSuccess5))(command->command.context, &data);
 				}
 			}
-			else
+			else if (rc == TCPSOCKET_INTERRUPTED)
 			{
-				if (rc != SOCKET_ERROR)
-				{
-					command->command.details.pub.payload = NULL; /* this will be freed by the protocol code */
-					command->command.details.pub.destinationName = NULL; /* this will be freed by the protocol code */
-				}
+				command->command.details.pub.payload = NULL; /* this will be freed by the protocol code */
+				command->command.details.pub.destinationName = NULL; /* this will be freed by the protocol code */
 				command->client->pending_write = &command->command;
 			}
 		}
@@ -1543,7 +1541,7 @@ static int MQTTAsync_processCommand(void)
 				}
 				else if (command->client->connect.onFailure5)
 				{
-					MQTTAsync_failureData5 data;
+					MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
 
 					data.token = 0;
 					data.code = MQTTASYNC_OPERATION_INCOMPLETE;
@@ -1560,6 +1558,7 @@ static int MQTTAsync_processCommand(void)
 		}
 	}
 
+finish:
 	if (command->command.type == CONNECT && rc != SOCKET_ERROR && rc != MQTTASYNC_PERSISTENCE_ERROR)
 	{
 		command->client->connect = command->command;
@@ -1567,26 +1566,29 @@ static int MQTTAsync_processCommand(void)
 	}
 	else if (command->command.type == DISCONNECT)
 	{
+		/* the properties go with it: it may be some time before the DISCONNECT is sent */
+		MQTTProperties_free(&command->client->disconnect.properties);
 		command->client->disconnect = command->command;
+		memset(&command->command.properties, '\0', sizeof(MQTTProperties));
 		MQTTAsync_freeCommand(command);
 	}
 	else if (command->command.type == PUBLISH && command->command.details.pub.qos == 0 &&
-			rc != SOCKET_ERROR && rc != MQTTASYNC_PERSISTENCE_ERROR)
+			rc != SOCKET_ERROR && rc != MQTTASYNC_PERSISTENCE_ERROR && rc != PAHO_MEMORY_ERROR)
 	{
 		if (rc == TCPSOCKET_INTERRUPTED)
 			ListAppend(command->client->responses, command, sizeof(command));
 		else
 			MQTTAsync_freeCommand(command);
 	}
-	else if (rc == SOCKET_ERROR || rc == MQTTASYNC_PERSISTENCE_ERROR)
+	else if (rc == SOCKET_ERROR || rc == MQTTASYNC_PERSISTENCE_ERROR || rc == PAHO_MEMORY_ERROR)
 	{
 		if (command->command.type == CONNECT)
 		{
-			MQTTAsync_disconnectOptions opts = MQTTAsync_disconnectOptions_initializer;
-			MQTTAsync_disconnect(command->client, &opts); /* not "internal" because we don't want to call connection lost */
-			command->client->shouldBeConnected = 1; /* as above call is not "internal" we need to reset this */
+			/* Not left to the receive thread: this socket is of no further use, and the next attempt would
+			forget it.  There is no connection yet that could be lost. */
+			MQTTAsync_closeOnly(command->client->c, MQTTREASONCODE_SUCCESS, NULL);
 		}
-		else
+		else if (rc != PAHO_MEMORY_ERROR) /* without memory a message fails, not the connection */
 			MQTTAsync_disconnect_internal(command->client, 0);
 
 		if (command->command.type == CONNECT
@@ -1630,6 +1632,11 @@ static int MQTTAsync_processCommand(void)
 			if (command->command.type == CONNECT)
 			{
 				command->client->connect = command->command;
+				/* Null out callback pointers so they aren't accidentally called again */
+				command->client->connect.onFailure = NULL;
+				command->client->connect.onSuccess = NULL;
+				command->client->connect.onFailure5 = NULL;
+				command->client->connect.onSuccess5 = NULL;
 				MQTTAsync_startConnectRetry(command->client);
 			}
 			MQTTAsync_freeCommand(command);  /* free up the command if necessary */
@@ -1900,6 +1907,7 @@ void MQTTAsync_emptyMessageQueue(Clients* client)
 		{
 			qEntry* qe = (qEntry*)(current->content);
 			free(qe->topicName);
+			MQTTProperties_free(&qe->msg->properties);
 			free(qe->msg->payload);
 			free(qe->msg);
 		}
@@ -1951,6 +1959,7 @@ void MQTTAsync_freeResponses(MQTTAsyncs* m)
 			count++;
 		}
 		ListEmpty(m->responses);
+		m->pending_write = NULL; /* it was one of these */
 	}
 	Log(TRACE_MINIMUM, -1, "%d responses removed for client %s", count, m->c->clientID);
 	FUNC_EXIT;
@@ -2075,10 +2084,194 @@ static int MQTTAsync_completeConnection(MQTTAsyncs* m, Connack* connack)
 }
 
 
+/*
+ * Frees a packet that MQTTAsync_cycle has returned.  What it does not return is freed where it is
+ * handled; PINGRESP is not allocated.
+ */
+static void MQTTAsync_freePacket(MQTTPacket* pack)
+{
+	FUNC_ENTRY;
+	if (pack == NULL)
+		;
+	else if (pack->header.bits.type == CONNACK)
+		MQTTPacket_freeConnack((Connack*)pack);
+	else if (pack->header.bits.type == SUBACK)
+		MQTTPacket_freeSuback((Suback*)pack);
+	else if (pack->header.bits.type == UNSUBACK)
+		MQTTPacket_freeUnsuback((Unsuback*)pack);
+	else if (pack->header.bits.type == DISCONNECT)
+		MQTTPacket_freeAck((Ack*)pack);
+	FUNC_EXIT;
+}
+
+
+/*
+ * Takes the command that an acknowledgement answers off the list of those waiting for one.
+ * @param m the client
+ * @param type the type of the command: PUBLISH, SUBSCRIBE or UNSUBSCRIBE
+ * @param msgid the message id of both
+ * @return the command, or NULL if none of that type waits with that id
+ */
+static MQTTAsync_queuedCommand* MQTTAsync_takeResponse(MQTTAsyncs* m, int type, int msgid)
+{
+	MQTTAsync_queuedCommand* found = NULL;
+	ListElement* current = NULL;
+
+	FUNC_ENTRY;
+	while (found == NULL && ListNextElement(m->responses, &current))
+	{
+		MQTTAsync_queuedCommand* command = (MQTTAsync_queuedCommand*)(current->content);
+
+		if (command->command.type == type && command->command.token == msgid)
+			found = command;
+	}
+	if (found && !ListDetach(m->responses, found))
+		Log(LOG_ERROR, -1, "%s command not removed from command list", MQTTPacket_name(type));
+	FUNC_EXIT;
+	return found;
+}
+
+
+/*
+ * Calls back whoever waits for the result of a SUBSCRIBE.
+ * @param m the client
+ * @param command the command, of as many topics as there are codes in
+ * @param sub the packet
+ */
+static void MQTTAsync_subscribed(MQTTAsyncs* m, MQTTAsync_command* command, Suback* sub)
+{
+	ListElement* current = NULL;
+	int first = *(int*)(sub->qoss->first->content);
+
+	FUNC_ENTRY;
+	/* Call the failure callback if there is one subscribe in the MQTT packet and the return code is
+	 * 0x80 (failure).  If the MQTT packet contains >1 subscription request, then we call onSuccess
+	 * with the list of returned QoSs, which inelegantly, could include some failures, or worse, the
+	 * whole list could have failed.
+	 */
+	if (m->c->MQTTVersion >= MQTTVERSION_5)
+	{
+		if (sub->qoss->count == 1 && first >= MQTTREASONCODE_UNSPECIFIED_ERROR)
+		{
+			if (command->onFailure5)
+			{
+				MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
+
+				data.token = command->token;
+				data.reasonCode = first;
+				data.message = NULL;
+				data.properties = sub->properties;
+				Log(TRACE_MIN, -1, "Calling subscribe failure for client %s", m->c->clientID);
+				(*(command->onFailure5))(command->context, &data);
+			}
+		}
+		else if (command->onSuccess5)
+		{
+			MQTTAsync_successData5 data = MQTTAsync_successData5_initializer;
+			enum MQTTReasonCodes* array = NULL;
+
+			data.reasonCode = first;
+			data.alt.sub.reasonCodeCount = sub->qoss->count;
+			if (sub->qoss->count > 1)
+			{
+				enum MQTTReasonCodes* element = array = data.alt.sub.reasonCodes =
+					malloc(sub->qoss->count * sizeof(enum MQTTReasonCodes));
+
+				while (array && ListNextElement(sub->qoss, &current))
+					*element++ = *(int*)(current->content);
+			}
+			data.token = command->token;
+			data.properties = sub->properties;
+			Log(TRACE_MIN, -1, "Calling subscribe success for client %s", m->c->clientID);
+			(*(command->onSuccess5))(command->context, &data);
+			free(array);
+		}
+	}
+	else if (sub->qoss->count == 1 && first == MQTT_BAD_SUBSCRIBE)
+	{
+		if (command->onFailure)
+		{
+			MQTTAsync_failureData data;
+
+			data.token = command->token;
+			data.code = first;
+			data.message = NULL;
+			Log(TRACE_MIN, -1, "Calling subscribe failure for client %s", m->c->clientID);
+			(*(command->onFailure))(command->context, &data);
+		}
+	}
+	else if (command->onSuccess)
+	{
+		MQTTAsync_successData data;
+		int* array = NULL;
+
+		memset(&data, '\0', sizeof(data));
+		if (sub->qoss->count == 1)
+			data.alt.qos = first;
+		else
+		{
+			int* element = array = data.alt.qosList = malloc(sub->qoss->count * sizeof(int));
+
+			while (array && ListNextElement(sub->qoss, &current))
+				*element++ = *(int*)(current->content);
+		}
+		data.token = command->token;
+		Log(TRACE_MIN, -1, "Calling subscribe success for client %s", m->c->clientID);
+		(*(command->onSuccess))(command->context, &data);
+		free(array);
+	}
+	FUNC_EXIT;
+}
+
+
+/*
+ * Calls back whoever waits for the result of an UNSUBSCRIBE.
+ * @param m the client
+ * @param command the command, of as many topics as there are codes in
+ * @param unsub the packet
+ */
+static void MQTTAsync_unsubscribed(MQTTAsyncs* m, MQTTAsync_command* command, Unsuback* unsub)
+{
+	FUNC_ENTRY;
+	if (command->onSuccess)
+	{
+		MQTTAsync_successData data;
+
+		memset(&data, '\0', sizeof(data));
+		data.token = command->token;
+		Log(TRACE_MIN, -1, "Calling unsubscribe success for client %s", m->c->clientID);
+		(*(command->onSuccess))(command->context, &data);
+	}
+	else if (command->onSuccess5 && unsub->reasonCodes)
+	{
+		MQTTAsync_successData5 data = MQTTAsync_successData5_initializer;
+		enum MQTTReasonCodes* array = NULL;
+
+		data.reasonCode = *(enum MQTTReasonCodes*)(unsub->reasonCodes->first->content);
+		data.alt.unsub.reasonCodeCount = unsub->reasonCodes->count;
+		if (unsub->reasonCodes->count > 1)
+		{
+			ListElement* current = NULL;
+			enum MQTTReasonCodes* element = array = data.alt.unsub.reasonCodes =
+				malloc(unsub->reasonCodes->count * sizeof(enum MQTTReasonCodes));
+
+			while (array && ListNextElement(unsub->reasonCodes, &current))
+				*element++ = *(enum MQTTReasonCodes*)(current->content);
+		}
+		data.token = command->token;
+		data.properties = unsub->properties;
+		Log(TRACE_MIN, -1, "Calling unsubscribe success for client %s", m->c->clientID);
+		(*(command->onSuccess5))(command->context, &data);
+		free(array);
+	}
+	FUNC_EXIT;
+}
+
+
 /* This is the thread function that handles the calling of callback functions if set */
 thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 {
-	long timeout = 10L; /* first time in we have a small timeout.  Gets things started more quickly */
+	int longest = 10; /* first time in we have a small timeout.  Gets things started more quickly */
 
 	FUNC_ENTRY;
 	Thread_set_name("MQTTAsync_rcv");
@@ -2091,6 +2284,8 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 		SOCKET sock = -1;
 		MQTTAsyncs* m = NULL;
 		MQTTPacket* pack = NULL;
+		/* in time for the next ping, whatever keep alive the server asked for */
+		unsigned long timeout = MQTTProtocol_keepaliveWait(MQTTTime_now(), longest);
 
 		MQTTAsync_unlock_mutex(mqttasync_mutex);
 		Log(TRACE_MINIMUM, -1, "MQTTAsync_cycle call timeout %lu", timeout);
@@ -2098,17 +2293,21 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 		Log(TRACE_MINIMUM, -1, "MQTTAsync_cycle returns pack %p, sock %d, timeout %lu, rc %d", pack, sock, timeout, rc);
 		MQTTAsync_lock_mutex(mqttasync_mutex);
 		if (MQTTAsync_tostop)
+		{
+			MQTTAsync_freePacket(pack);
 			break;
+		}
 
 		if (sock == 0)
 			continue;
-		timeout = 1000L;
+		longest = 1000;
 
 		/* find client corresponding to socket */
 		if (ListFindItem(MQTTAsync_handles, &sock, clientSockCompare) == NULL)
 		{
 			Log(TRACE_MINIMUM, -1, "Could not find client corresponding to socket %d", sock);
 			/* Socket_close(sock); - removing socket in this case is not necessary (Bug 442400) */
+			MQTTAsync_freePacket(pack); /* its connection has been closed meanwhile */
 			continue;
 		}
 		m = (MQTTAsyncs*)(MQTTAsync_handles->current->content);
@@ -2116,11 +2315,13 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 		{
 			Log(LOG_ERROR, -1, "Client structure was NULL for socket %d - removing socket", sock);
 			Socket_close(sock);
+			MQTTAsync_freePacket(pack);
 			continue;
 		}
 		if (rc == SOCKET_ERROR)
 		{
 			Log(TRACE_MINIMUM, -1, "Error from MQTTAsync_cycle() - removing socket %d", sock);
+			MQTTAsync_freePacket(pack);
 			nextOrClose(m, rc, "socket error");
 		}
 		else
@@ -2222,154 +2423,48 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 				}
 				else if (pack->header.bits.type == SUBACK)
 				{
-					ListElement* current = NULL;
-
+					Suback* sub = (Suback*)pack;
+					int bad = 0;
 					/* use the msgid to find the callback to be called */
-					while (ListNextElement(m->responses, &current))
+					MQTTAsync_queuedCommand* command = MQTTAsync_takeResponse(m, SUBSCRIBE, sub->msgId);
+
+					if (command && sub->qoss->count != command->command.details.sub.count)
 					{
-						MQTTAsync_queuedCommand* command = (MQTTAsync_queuedCommand*)(current->content);
-						if (command->command.token == ((Suback*)pack)->msgId)
-						{
-							Suback* sub = (Suback*)pack;
-							if (!ListDetach(m->responses, command)) /* remove the response from the list */
-								Log(LOG_ERROR, -1, "Subscribe command not removed from command list");
-
-							/* Call the failure callback if there is one subscribe in the MQTT packet and
-							 * the return code is 0x80 (failure).  If the MQTT packet contains >1 subscription
-							 * request, then we call onSuccess with the list of returned QoSs, which inelegantly,
-							 * could include some failures, or worse, the whole list could have failed.
-							 */
-							if (m->c->MQTTVersion >= MQTTVERSION_5)
-							{
-								if (sub->qoss->count == 1 && *(int*)(sub->qoss->first->content) >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-								{
-									if (command->command.onFailure5)
-									{
-										MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
-
-										data.token = command->command.token;
-										data.reasonCode = *(int*)(sub->qoss->first->content);
-										data.message = NULL;
-										data.properties = sub->properties;
-										Log(TRACE_MIN, -1, "Calling subscribe failure for client %s", m->c->clientID);
-										(*(command->command.onFailure5))(command->command.context, &data);
-									}
-								}
-								else if (command->command.onSuccess5)
-								{
-									MQTTAsync_successData5 data;
-									enum MQTTReasonCodes* array = NULL;
-
-									data.reasonCode = *(int*)(sub->qoss->first->content);
-									data.alt.sub.reasonCodeCount = sub->qoss->count;
-									if (sub->qoss->count > 1)
-									{
-										ListElement* cur_qos = NULL;
-										enum MQTTReasonCodes* element = array = data.alt.sub.reasonCodes = malloc(sub->qoss->count * sizeof(enum MQTTReasonCodes));
-										if (array)
-											while (ListNextElement(sub->qoss, &cur_qos))
-												*element++ = *(int*)(cur_qos->content);
-									}
-									data.token = command->command.token;
-									data.properties = sub->properties;
-									Log(TRACE_MIN, -1, "Calling subscribe success for client %s", m->c->clientID);
-									(*(command->command.onSuccess5))(command->command.context, &data);
-									if (array)
-										free(array);
-								}
-							}
-							else if (sub->qoss->count == 1 && *(int*)(sub->qoss->first->content) == MQTT_BAD_SUBSCRIBE)
-							{
-								if (command->command.onFailure)
-								{
-									MQTTAsync_failureData data;
-
-									data.token = command->command.token;
-									data.code = *(int*)(sub->qoss->first->content);
-									data.message = NULL;
-									Log(TRACE_MIN, -1, "Calling subscribe failure for client %s", m->c->clientID);
-									(*(command->command.onFailure))(command->command.context, &data);
-								}
-							}
-							else if (command->command.onSuccess)
-							{
-								MQTTAsync_successData data;
-								int* array = NULL;
-
-								if (sub->qoss->count == 1)
-									data.alt.qos = *(int*)(sub->qoss->first->content);
-								else if (sub->qoss->count > 1)
-								{
-									ListElement* cur_qos = NULL;
-									int* element = array = data.alt.qosList = malloc(sub->qoss->count * sizeof(int));
-									if (array)
-										while (ListNextElement(sub->qoss, &cur_qos))
-											*element++ = *(int*)(cur_qos->content);
-								}
-								data.token = command->command.token;
-								Log(TRACE_MIN, -1, "Calling subscribe success for client %s", m->c->clientID);
-								(*(command->command.onSuccess))(command->command.context, &data);
-								if (array)
-									free(array);
-							}
-							MQTTAsync_freeCommand(command);
-							break;
-						}
+						/* whoever waits for the result looks at as many codes as there were topics; for them
+						the command fails with the connection */
+						ListAppend(m->responses, command, sizeof(command));
+						bad = 1;
+					}
+					else if (command)
+					{
+						MQTTAsync_subscribed(m, &command->command, sub);
+						MQTTAsync_freeCommand(command);
 					}
 					rc = MQTTProtocol_handleSubacks(pack, m->c->net.socket);
+					if (bad)
+						nextOrClose(m, SOCKET_ERROR, "SUBACK with a wrong number of codes");
 				}
 				else if (pack->header.bits.type == UNSUBACK)
 				{
-					ListElement* current = NULL;
 					Unsuback* unsub = (Unsuback*)pack;
-
+					int bad = 0;
 					/* use the msgid to find the callback to be called */
-					while (ListNextElement(m->responses, &current))
+					MQTTAsync_queuedCommand* command = MQTTAsync_takeResponse(m, UNSUBSCRIBE, unsub->msgId);
+
+					if (command && unsub->reasonCodes &&
+							unsub->reasonCodes->count != command->command.details.unsub.count)
 					{
-						MQTTAsync_queuedCommand* command = (MQTTAsync_queuedCommand*)(current->content);
-						if (command->command.token == ((Unsuback*)pack)->msgId)
-						{
-							if (!ListDetach(m->responses, command)) /* remove the response from the list */
-								Log(LOG_ERROR, -1, "Unsubscribe command not removed from command list");
-							if (command->command.onSuccess || command->command.onSuccess5)
-							{
-								Log(TRACE_MIN, -1, "Calling unsubscribe success for client %s", m->c->clientID);
-								if (command->command.onSuccess)
-								{
-									MQTTAsync_successData data;
-
-									memset(&data, '\0', sizeof(data));
-									data.token = command->command.token;
-									(*(command->command.onSuccess))(command->command.context, &data);
-								}
-								else
-								{
-									MQTTAsync_successData5 data = MQTTAsync_successData5_initializer;
-									enum MQTTReasonCodes* array = NULL;
-
-									data.reasonCode = *(enum MQTTReasonCodes*)(unsub->reasonCodes->first->content);
-									data.alt.unsub.reasonCodeCount = unsub->reasonCodes->count;
-									if (unsub->reasonCodes->count > 1)
-									{
-										ListElement* cur_rc = NULL;
-										enum MQTTReasonCodes* element = array = data.alt.unsub.reasonCodes = malloc(unsub->reasonCodes->count * sizeof(enum MQTTReasonCodes));
-										if (array)
-											while (ListNextElement(unsub->reasonCodes, &cur_rc))
-												*element++ = *(enum MQTTReasonCodes*)(cur_rc->content);
-									}
-									data.token = command->command.token;
-									data.properties = unsub->properties;
-									Log(TRACE_MIN, -1, "Calling unsubscribe success for client %s", m->c->clientID);
-									(*(command->command.onSuccess5))(command->command.context, &data);
-									if (array)
-										free(array);
-								}
-							}
-							MQTTAsync_freeCommand(command);
-							break;
-						}
+						ListAppend(m->responses, command, sizeof(command)); /* as with SUBACK */
+						bad = 1;
+					}
+					else if (command)
+					{
+						MQTTAsync_unsubscribed(m, &command->command, unsub);
+						MQTTAsync_freeCommand(command);
 					}
 					rc = MQTTProtocol_handleUnsubacks(pack, m->c->net.socket);
+					if (bad)
+						nextOrClose(m, SOCKET_ERROR, "UNSUBACK with a wrong number of codes");
 				}
 				else if (pack->header.bits.type == DISCONNECT)
 				{
@@ -2389,6 +2484,7 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 				else
 				{
 					Log(LOG_ERROR, -1, "An unexpected packet type %u has been received", pack->header.bits.type);
+					MQTTAsync_freePacket(pack);
 				}
 			}
 		}
@@ -2480,11 +2576,13 @@ static void MQTTAsync_closeOnly(Clients* client, enum MQTTReasonCodes reasonCode
 #endif
 		MQTTAsync_unlock_mutex(socket_mutex);
 		Socket_close(client->net.socket); /* Socket_close locks socket mutex itself */
+		MQTTProtocol_checkPendingWrites(); /* those of this socket are over */
 		client->net.socket = 0;
 #if defined(OPENSSL)
 		client->net.ssl = NULL;
 #endif
 	}
+	ListEmpty(client->outboundQueue); /* acknowledgements belong to their connection */
 	client->connected = 0;
 	client->connect_state = NOT_IN_PROGRESS;
 	FUNC_EXIT;
@@ -2632,11 +2730,19 @@ static int MQTTAsync_deliverMessage(MQTTAsyncs* m, char* topicName, size_t topic
 }
 
 
-void Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload)
+/*
+ * Hands a message over, or queues it if that is not possible yet.
+ * @param publish the message; its topic has been taken over if the result is 0
+ * @param client the client that it is for
+ * @param allocatePayload boolean - must the payload be copied?
+ * @return 0, or PAHO_MEMORY_ERROR if there was no memory for it
+ */
+int Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload)
 {
 	MQTTAsync_message* mm = NULL;
 	MQTTAsync_message initialized = MQTTAsync_message_initializer;
-	int rc = 0;
+	int delivered = 0;
+	int rc = PAHO_MEMORY_ERROR;
 
 	FUNC_ENTRY;
 	if ((mm = malloc(sizeof(MQTTAsync_message))) == NULL)
@@ -2676,31 +2782,40 @@ void Protocol_processPublication(Publish* publish, Clients* client, int allocate
 			MQTTAsyncs* m = (MQTTAsyncs*)(found->content);
 
 			if (m->ma)
-				rc = MQTTAsync_deliverMessage(m, publish->topic, publish->topiclen, mm);
+				delivered = MQTTAsync_deliverMessage(m, publish->topic, publish->topiclen, mm);
 			else
 				Log(LOG_ERROR, -1, "Message arrived for client %s but can't deliver it. No messageArrived callback",
 						m->c->clientID);
 		}
 	}
 
-	if (rc == 0) /* if message was not delivered, queue it up */
+	if (delivered == 0) /* if message was not delivered, queue it up */
 	{
 		qEntry* qe = malloc(sizeof(qEntry));
 
-		if (!qe)
+		if (!qe || ListAppend(client->messageQueue, qe, sizeof(qEntry) + sizeof(MQTTAsync_message) +
+				mm->payloadlen + publish->topiclen + 1) == NULL)
+		{
+			free(qe);
+			MQTTProperties_free(&mm->properties);
+			if (allocatePayload)
+				free(mm->payload);
+			free(mm);
 			goto exit;
+		}
 		qe->msg = mm;
 		qe->topicName = publish->topic;
 		qe->topicLen = publish->topiclen;
-		ListAppend(client->messageQueue, qe, sizeof(qe) + sizeof(mm) + mm->payloadlen + strlen(qe->topicName)+1);
 #if !defined(NO_PERSISTENCE)
 		if (client->persistence)
 			MQTTPersistence_persistQueueEntry(client, (MQTTPersistence_qEntry*)qe);
 #endif
 	}
-exit:
 	publish->topic = NULL;
-	FUNC_EXIT;
+	rc = 0;
+exit:
+	FUNC_EXIT_RC(rc);
+	return rc;
 }
 
 
@@ -2836,10 +2951,10 @@ static void MQTTAsync_retry(void)
 
 	FUNC_ENTRY;
 	now = MQTTTime_now();
+	MQTTProtocol_keepalive(now);
 	if (MQTTTime_difftime(now, last) >= (DIFF_TIME_TYPE)(retryLoopIntervalms))
 	{
 		last = MQTTTime_now();
-		MQTTProtocol_keepalive(now);
 		MQTTProtocol_retry(now, 1, 0);
 	}
 	else
@@ -3159,9 +3274,10 @@ static MQTTPacket* MQTTAsync_cycle(SOCKET* sock, unsigned long timeout, int* rc)
 				}
 				if (!m)
 					Log(LOG_ERROR, -1, "PUBCOMP, PUBACK or PUBREC received for no client, msgid %d", msgid);
-				if (m && *rc == 0 && (msgtype != PUBREC || ackrc >= MQTTREASONCODE_UNSPECIFIED_ERROR))
+				/* only if a message of just this kind was waiting for it: the id alone may belong to another */
+				if (m && pubToRemove != NULL)
 				{
-					ListElement* current = NULL;
+					MQTTAsync_queuedCommand* command = NULL;
 
 					if (m->dc)
 					{
@@ -3169,70 +3285,58 @@ static MQTTPacket* MQTTAsync_cycle(SOCKET* sock, unsigned long timeout, int* rc)
 						(*(m->dc))(m->dcContext, msgid);
 					}
 					/* use the msgid to find the callback to be called */
-					while (ListNextElement(m->responses, &current))
+					if ((command = MQTTAsync_takeResponse(m, PUBLISH, msgid)) != NULL)
 					{
-						MQTTAsync_queuedCommand* command = (MQTTAsync_queuedCommand*)(current->content);
-						if (command->command.token == msgid)
+						if (command->command.onSuccess)
 						{
-							if (!ListDetach(m->responses, command)) /* then remove the response from the list */
-								Log(LOG_ERROR, -1, "Publish command not removed from command list");
-							if (command->command.onSuccess)
-							{
-								MQTTAsync_successData data;
+							MQTTAsync_successData data;
 
-								data.token = command->command.token;
-								data.alt.pub.destinationName = command->command.details.pub.destinationName;
-								data.alt.pub.message.payload = command->command.details.pub.payload;
-								data.alt.pub.message.payloadlen = command->command.details.pub.payloadlen;
-								data.alt.pub.message.qos = command->command.details.pub.qos;
-								data.alt.pub.message.retained = command->command.details.pub.retained;
-								Log(TRACE_MIN, -1, "Calling publish success for client %s", m->c->clientID);
-								(*(command->command.onSuccess))(command->command.context, &data);
-							}
-							else if (command->command.onSuccess5 && ackrc < MQTTREASONCODE_UNSPECIFIED_ERROR)
-							{
-								MQTTAsync_successData5 data = MQTTAsync_successData5_initializer;
-
-								data.token = command->command.token;
-								data.alt.pub.destinationName = command->command.details.pub.destinationName;
-								data.alt.pub.message.payload = command->command.details.pub.payload;
-								data.alt.pub.message.payloadlen = command->command.details.pub.payloadlen;
-								data.alt.pub.message.qos = command->command.details.pub.qos;
-								data.alt.pub.message.retained = command->command.details.pub.retained;
-								data.properties = command->command.properties;
-								Log(TRACE_MIN, -1, "Calling publish success for client %s", m->c->clientID);
-								(*(command->command.onSuccess5))(command->command.context, &data);
-							}
-							else if (command->command.onFailure5 && ackrc >= MQTTREASONCODE_UNSPECIFIED_ERROR)
-							{
-								MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
-
-								data.token = command->command.token;
-								data.reasonCode = ackrc;
-								data.properties = msgprops;
-								data.packet_type = msgtype;
-								Log(TRACE_MIN, -1, "Calling publish failure for client %s", m->c->clientID);
-								(*(command->command.onFailure5))(command->command.context, &data);
-							}
-							if (pubToRemove != NULL)
-							{
-								MQTTProtocol_removePublication(pubToRemove);
-								pubToRemove = NULL;
-								/* removePublication has freed the topic and payload memory, so here we indicate that
-								 * so freeCommand doesn't try to free them again.
-								 */
-								command->command.details.pub.destinationName = NULL;
-								command->command.details.pub.payload = NULL;
-							}
-							MQTTAsync_freeCommand(command);
-							break;
+							data.token = command->command.token;
+							data.alt.pub.destinationName = command->command.details.pub.destinationName;
+							data.alt.pub.message.payload = command->command.details.pub.payload;
+							data.alt.pub.message.payloadlen = command->command.details.pub.payloadlen;
+							data.alt.pub.message.qos = command->command.details.pub.qos;
+							data.alt.pub.message.retained = command->command.details.pub.retained;
+							Log(TRACE_MIN, -1, "Calling publish success for client %s", m->c->clientID);
+							(*(command->command.onSuccess))(command->command.context, &data);
 						}
+						else if (command->command.onSuccess5 && ackrc < MQTTREASONCODE_UNSPECIFIED_ERROR)
+						{
+							MQTTAsync_successData5 data = MQTTAsync_successData5_initializer;
+
+							data.token = command->command.token;
+							data.alt.pub.destinationName = command->command.details.pub.destinationName;
+							data.alt.pub.message.payload = command->command.details.pub.payload;
+							data.alt.pub.message.payloadlen = command->command.details.pub.payloadlen;
+							data.alt.pub.message.qos = command->command.details.pub.qos;
+							data.alt.pub.message.retained = command->command.details.pub.retained;
+							data.properties = command->command.properties;
+							Log(TRACE_MIN, -1, "Calling publish success for client %s", m->c->clientID);
+							(*(command->command.onSuccess5))(command->command.context, &data);
+						}
+						else if (command->command.onFailure5 && ackrc >= MQTTREASONCODE_UNSPECIFIED_ERROR)
+						{
+							MQTTAsync_failureData5 data = MQTTAsync_failureData5_initializer;
+
+							data.token = command->command.token;
+							data.reasonCode = ackrc;
+							data.properties = msgprops;
+							data.packet_type = msgtype;
+							Log(TRACE_MIN, -1, "Calling publish failure for client %s", m->c->clientID);
+							(*(command->command.onFailure5))(command->command.context, &data);
+						}
+						/* removePublication frees the topic and payload memory, so here we indicate that
+						 * so freeCommand doesn't try to free them again.
+						 */
+						command->command.details.pub.destinationName = NULL;
+						command->command.details.pub.payload = NULL;
+						MQTTAsync_freeCommand(command);
 					}
-					if (mqttversion >= MQTTVERSION_5)
-						MQTTProperties_free(&msgprops);
 				}
 				if (pubToRemove != NULL)
 					MQTTProtocol_removePublication(pubToRemove);
+				if (mqttversion >= MQTTVERSION_5)
+					MQTTProperties_free(&msgprops);
 			}
 			else if (pack->header.bits.type == PUBREL)
 				*rc = MQTTProtocol_handlePubrels(pack, *sock);

@@ -1166,7 +1166,7 @@ static int MQTTClient_cleanSession(Clients* client)
 }
 
 
-void Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload)
+int Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload)
 {
 	qEntry* qe = NULL;
 	MQTTClient_message* mm = NULL;
@@ -1220,6 +1220,7 @@ void Protocol_processPublication(Publish* publish, Clients* client, int allocate
 #endif
 exit:
 	FUNC_EXIT;
+	return 0;
 }
 
 

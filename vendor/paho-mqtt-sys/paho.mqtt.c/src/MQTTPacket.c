@@ -86,10 +86,10 @@ pf new_packets[] =
 	MQTTPacket_suback, /**< SUBACK */
 	NULL, /**< MQTTPacket_unsubscribe*/
 	MQTTPacket_unsuback, /**< UNSUBACK */
-	MQTTPacket_header_only, /**< PINGREQ */
+	NULL, /**< PINGREQ, which a server never sends */
 	MQTTPacket_header_only, /**< PINGRESP */
 	MQTTPacket_ack,  /**< DISCONNECT */
-	MQTTPacket_ack   /**< AUTH */
+	NULL  /**< AUTH: no authentication method is ever announced */
 };
 
 
@@ -144,7 +144,11 @@ void* MQTTPacket_Factory(int MQTTVersion, networkHandles* net, int* error)
 		if (ptype < CONNECT || (MQTTVersion < MQTTVERSION_5 && ptype >= DISCONNECT) ||
 				(MQTTVersion >= MQTTVERSION_5 && ptype > AUTH) ||
 				new_packets[ptype] == NULL)
+		{
+			/* a server never sends this to us, so the connection is of no further use */
+			*error = SOCKET_ERROR;
 			Log(TRACE_MIN, 2, NULL, ptype);
+		}
 		else
 		{
 			if ((pack = (*new_packets[ptype])(MQTTVersion, header.byte, data, remaining_length)) == NULL)
@@ -390,7 +394,7 @@ static char* readUTFlen(char** pptr, char* enddata, int* len)
 	if (enddata - (*pptr) > 1) /* enough length to read the integer? */
 	{
 		*len = readInt(pptr);
-		if (&(*pptr)[*len] <= enddata)
+		if (*len <= enddata - (*pptr))
 		{
 			if ((string = malloc(*len+1)) == NULL)
 				goto exit;
@@ -573,31 +577,21 @@ void* MQTTPacket_publish(int MQTTVersion, unsigned char aHeader, char* data, siz
 		pack = NULL;
 		goto exit;
 	}
-	if (pack->header.bits.qos > 0)  /* Msgid only exists for QoS 1 or 2 */
+	if ((pack->header.bits.qos == 3) ||
+		(pack->header.bits.qos > 0 && enddata - curdata < 2)) /* Msgid only exists for QoS 1 or 2 */
 	{
-		if (enddata - curdata < 2)  /* Is there enough data for the msgid? */
-		{
-			free(pack);
-			pack = NULL;
-			goto exit;
-		}
-		pack->msgId = readInt(&curdata);
+		MQTTPacket_freePublish(pack);
+		pack = NULL;
+		goto exit;
 	}
-	else
-		pack->msgId = 0;
-	if (MQTTVersion >= MQTTVERSION_5)
+	if (pack->header.bits.qos > 0)
+		pack->msgId = readInt(&curdata);
+	if (MQTTVersion >= MQTTVERSION_5 &&
+		MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
 	{
-		MQTTProperties props = MQTTProperties_initializer;
-		pack->properties = props;
-		if (MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
-		{
-			if (pack->properties.array)
-				free(pack->properties.array);
-			if (pack)
-				free(pack);
-			pack = NULL; /* signal protocol error */
-			goto exit;
-		}
+		MQTTPacket_freePublish(pack);
+		pack = NULL; /* signal protocol error */
+		goto exit;
 	}
 	pack->payload = curdata;
 	pack->payloadlen = (int)(datalen-(curdata-data));
@@ -802,6 +796,7 @@ void* MQTTPacket_ack(int MQTTVersion, unsigned char aHeader, char* data, size_t 
 	FUNC_ENTRY;
 	if ((pack = malloc(sizeof(Ack))) == NULL)
 		goto exit;
+	memset(pack, '\0', sizeof(Ack));
 	pack->MQTTVersion = MQTTVersion;
 	pack->header.byte = aHeader;
 	if (pack->header.bits.type != DISCONNECT)
@@ -816,10 +811,7 @@ void* MQTTPacket_ack(int MQTTVersion, unsigned char aHeader, char* data, size_t 
 	}
 	if (MQTTVersion >= MQTTVERSION_5)
 	{
-		MQTTProperties props = MQTTProperties_initializer;
-
 		pack->rc = MQTTREASONCODE_SUCCESS;
-		pack->properties = props;
 
 		/* disconnect has no msgid */
 		if (datalen > 2 || (pack->header.bits.type == DISCONNECT && datalen > 0))
@@ -829,10 +821,7 @@ void* MQTTPacket_ack(int MQTTVersion, unsigned char aHeader, char* data, size_t 
 		{
 			if (MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
 			{
-				if (pack->properties.array)
-					free(pack->properties.array);
-				if (pack)
-					free(pack);
+				free(pack);
 				pack = NULL; /* signal protocol error */
 				goto exit;
 			}
@@ -1036,7 +1025,7 @@ int MQTTLenStringRead(MQTTLenString* lenstring, char** pptr, char* enddata)
 	if (enddata - (*pptr) > 1) /* enough length to read the integer? */
 	{
 		lenstring->len = readInt(pptr); /* increments pptr to point past length */
-		if (&(*pptr)[lenstring->len] <= enddata)
+		if (lenstring->len <= enddata - (*pptr))
 		{
 			lenstring->data = (char*)*pptr;
 			*pptr += lenstring->len;
@@ -1073,54 +1062,26 @@ int MQTTPacket_VBIlen(int rem_len)
 
 
 /**
- * Decodes the message length according to the MQTT algorithm
- * @param getcharfn pointer to function to read the next character from the data source
- * @param value the decoded length returned
- * @return the number of bytes read from the socket
+ * Decodes a variable byte integer
+ * @param buf where it starts
+ * @param enddata the end of the buffer, not to be read beyond
+ * @param value the decoded number returned
+ * @return the number of bytes read, or MQTTPACKET_READ_ERROR if the buffer or the four bytes
+ * that are allowed end before the number does
  */
-int MQTTPacket_VBIdecode(int (*getcharfn)(char*, int), unsigned int* value)
+int MQTTPacket_decodeBuf(char* buf, char* enddata, unsigned int* value)
 {
-	char c;
-	int multiplier = 1;
 	int len = 0;
-#define MAX_NO_OF_REMAINING_LENGTH_BYTES 4
 
 	*value = 0;
-	do
+	while (len < MAX_NO_OF_REMAINING_LENGTH_BYTES && buf + len < enddata)
 	{
-		int rc = MQTTPACKET_READ_ERROR;
+		unsigned char c = (unsigned char)buf[len];
 
-		if (++len > MAX_NO_OF_REMAINING_LENGTH_BYTES)
-		{
-			rc = MQTTPACKET_READ_ERROR;	/* bad data */
-			goto exit;
-		}
-		rc = (*getcharfn)(&c, 1);
-		if (rc != 1)
-			goto exit;
-		*value += (c & 127) * multiplier;
-		multiplier *= 128;
-	} while ((c & 128) != 0);
-exit:
-	return len;
+		*value |= (unsigned int)(c & 127) << (7 * len);
+		++len;
+		if ((c & 128) == 0)
+			return len;
+	}
+	return MQTTPACKET_READ_ERROR;
 }
-
-
-static char* bufptr;
-
-int bufchar(char* c, int count)
-{
-	int i;
-
-	for (i = 0; i < count; ++i)
-		*c = *bufptr++;
-	return count;
-}
-
-
-int MQTTPacket_decodeBuf(char* buf, unsigned int* value)
-{
-	bufptr = buf;
-	return MQTTPacket_VBIdecode(bufchar, value);
-}
-

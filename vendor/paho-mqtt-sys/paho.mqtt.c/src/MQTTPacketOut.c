@@ -148,6 +148,7 @@ void* MQTTPacket_connack(int MQTTVersion, unsigned char aHeader, char* data, siz
 	FUNC_ENTRY;
 	if ((pack = malloc(sizeof(Connack))) == NULL)
 		goto exit;
+	memset(pack, '\0', sizeof(Connack));
 	pack->MQTTVersion = MQTTVersion;
 	pack->header.byte = aHeader;
 	if (datalen < 2) /* enough data for connect flags and reason code? */
@@ -158,22 +159,12 @@ void* MQTTPacket_connack(int MQTTVersion, unsigned char aHeader, char* data, siz
 	}
 	pack->flags.all = readChar(&curdata); /* connect flags */
 	pack->rc = readChar(&curdata); /* reason code */
-	if (MQTTVersion >= MQTTVERSION_5)
+	if (MQTTVersion >= MQTTVERSION_5 && datalen > 2 &&
+		MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
 	{
-		MQTTProperties props = MQTTProperties_initializer;
-		pack->properties = props;
-		if (datalen > 2)
-		{
-			if (MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
-			{
-				if (pack->properties.array)
-					free(pack->properties.array);
-				if (pack)
-					free(pack);
-				pack = NULL; /* signal protocol error */
-				goto exit;
-			}
-		}
+		free(pack);
+		pack = NULL; /* signal protocol error */
+		goto exit;
 	}
 exit:
 	FUNC_EXIT;
@@ -283,6 +274,40 @@ exit:
 
 
 /**
+ * Reads the codes at the end of a SUBACK or UNSUBACK.
+ * @param pptr pointer to the input buffer - incremented by the number of bytes used & returned
+ * @param enddata pointer to the end of the buffer not to be read beyond
+ * @return a list of integers, NULL if there are none or no memory is left
+ */
+static List* MQTTPacket_readCodes(char** pptr, char* enddata)
+{
+	List* codes = ListInitialize();
+
+	FUNC_ENTRY;
+	while (codes && *pptr < enddata)
+	{
+		unsigned int* code = malloc(sizeof(unsigned int));
+
+		if (code == NULL || ListAppend(codes, code, sizeof(unsigned int)) == NULL)
+		{
+			free(code);
+			ListFree(codes);
+			codes = NULL;
+		}
+		else
+			*code = (unsigned int)readChar(pptr);
+	}
+	if (codes && codes->count == 0)
+	{
+		ListFree(codes);
+		codes = NULL;
+	}
+	FUNC_EXIT;
+	return codes;
+}
+
+
+/**
  * Function used in the new packets table to create suback packets.
  * @param MQTTVersion the version of MQTT
  * @param aHeader the MQTT header byte
@@ -299,6 +324,7 @@ void* MQTTPacket_suback(int MQTTVersion, unsigned char aHeader, char* data, size
 	FUNC_ENTRY;
 	if ((pack = malloc(sizeof(Suback))) == NULL)
 		goto exit;
+	memset(pack, '\0', sizeof(Suback)); /* with MQTT 3 the properties stay empty */
 	pack->MQTTVersion = MQTTVersion;
 	pack->header.byte = aHeader;
 	if (enddata - curdata < 2)  /* Is there enough data to read the msgid? */
@@ -308,44 +334,18 @@ void* MQTTPacket_suback(int MQTTVersion, unsigned char aHeader, char* data, size
 		goto exit;
 	}
 	pack->msgId = readInt(&curdata);
-	if (MQTTVersion >= MQTTVERSION_5)
+	if (MQTTVersion >= MQTTVERSION_5 &&
+		MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
 	{
-		MQTTProperties props = MQTTProperties_initializer;
-		pack->properties = props;
-		if (MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
-		{
-			if (pack->properties.array)
-				free(pack->properties.array);
-			if (pack)
-				free(pack);
-			pack = NULL; /* signal protocol error */
-			goto exit;
-		}
-	}
-	pack->qoss = ListInitialize();
-	while ((size_t)(curdata - data) < datalen)
-	{
-		unsigned int* newint;
-		newint = malloc(sizeof(unsigned int));
-		if (newint == NULL)
-		{
-			if (pack->properties.array)
-				free(pack->properties.array);
-			if (pack)
-				free(pack);
-			pack = NULL; /* signal protocol error */
-			goto exit;
-		}
-		*newint = (unsigned int)readChar(&curdata);
-		ListAppend(pack->qoss, newint, sizeof(unsigned int));
-	}
-	if (pack->qoss->count == 0)
-	{
-		if (pack->properties.array)
-			free(pack->properties.array);
-		ListFree(pack->qoss);
 		free(pack);
-		pack = NULL;
+		pack = NULL; /* signal protocol error */
+		goto exit;
+	}
+	pack->qoss = MQTTPacket_readCodes(&curdata, enddata);
+	if (pack->qoss == NULL)
+	{
+		MQTTPacket_freeSuback(pack);
+		pack = NULL; /* signal protocol error */
 	}
 exit:
 	FUNC_EXIT;
@@ -420,6 +420,7 @@ void* MQTTPacket_unsuback(int MQTTVersion, unsigned char aHeader, char* data, si
 	FUNC_ENTRY;
 	if ((pack = malloc(sizeof(Unsuback))) == NULL)
 		goto exit;
+	memset(pack, '\0', sizeof(Unsuback));
 	pack->MQTTVersion = MQTTVersion;
 	pack->header.byte = aHeader;
 	if (enddata - curdata < 2)  /* Is there enough data? */
@@ -429,45 +430,19 @@ void* MQTTPacket_unsuback(int MQTTVersion, unsigned char aHeader, char* data, si
 		goto exit;
 	}
 	pack->msgId = readInt(&curdata);
-	pack->reasonCodes = NULL;
 	if (MQTTVersion >= MQTTVERSION_5)
 	{
-		MQTTProperties props = MQTTProperties_initializer;
-		pack->properties = props;
 		if (MQTTProperties_read(&pack->properties, &curdata, enddata) != 1)
 		{
-			if (pack->properties.array)
-				free(pack->properties.array);
-			if (pack)
-				free(pack);
+			free(pack);
 			pack = NULL; /* signal protocol error */
 			goto exit;
 		}
-		pack->reasonCodes = ListInitialize();
-		while ((size_t)(curdata - data) < datalen)
+		pack->reasonCodes = MQTTPacket_readCodes(&curdata, enddata);
+		if (pack->reasonCodes == NULL)
 		{
-			enum MQTTReasonCodes* newrc;
-			newrc = malloc(sizeof(enum MQTTReasonCodes));
-			if (newrc == NULL)
-			{
-				if (pack->properties.array)
-					free(pack->properties.array);
-				if (pack)
-					free(pack);
-				pack = NULL; /* signal protocol error */
-				goto exit;
-			}
-			*newrc = (enum MQTTReasonCodes)readChar(&curdata);
-			ListAppend(pack->reasonCodes, newrc, sizeof(enum MQTTReasonCodes));
-		}
-		if (pack->reasonCodes->count == 0)
-		{
-			ListFree(pack->reasonCodes);
-			if (pack->properties.array)
-				free(pack->properties.array);
-			if (pack)
-				free(pack);
-			pack = NULL;
+			MQTTPacket_freeUnsuback(pack);
+			pack = NULL; /* signal protocol error */
 		}
 	}
 exit:

@@ -249,6 +249,12 @@ int MQTTPersistence_restorePackets(Clients *c)
 						Messages* msg = NULL;
 						publish->MQTTVersion = c->MQTTVersion;
 						msg = MQTTProtocol_createMessage(publish, &msg, publish->header.bits.qos, publish->header.bits.retain, 1);
+						if (msg == NULL)
+						{
+							MQTTPacket_freePublish(publish);
+							rc = PAHO_MEMORY_ERROR;
+							goto exit;
+						}
 						msg->nextMessageType = PUBREL;
 						/* order does not matter for persisted received messages */
 						ListAppend(c->inboundMsgs, msg, msg->len);
@@ -289,6 +295,13 @@ int MQTTPersistence_restorePackets(Clients *c)
 						else
 						{
 							msg = MQTTProtocol_createMessage(publish, &msg, publish->header.bits.qos, publish->header.bits.retain, 1);
+							if (msg == NULL)
+							{
+								MQTTPacket_freePublish(publish);
+								free(key);
+								rc = PAHO_MEMORY_ERROR;
+								goto exit;
+							}
 							if (c->persistence->pcontainskey(c->phandle, key) == 0)
 								/* PUBLISH Qo2 and PUBREL sent */
 								msg->nextMessageType = PUBCOMP;

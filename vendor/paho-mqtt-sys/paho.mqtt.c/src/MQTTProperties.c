@@ -63,7 +63,7 @@ static struct nameToType
 
 static char* datadup(const MQTTLenString* str)
 {
-	char* temp = malloc(str->len);
+	char* temp = malloc(str->len > 0 ? str->len : 1);
 	if (temp)
 		memcpy(temp, str->data, str->len);
 	return temp;
@@ -94,6 +94,30 @@ int MQTTProperties_len(const MQTTProperties* props)
 
 
 /**
+ * Makes room for one more property
+ * @param props the property list
+ * @return boolean - is there room? Without memory the list stays as it was.
+ */
+static int MQTTProperties_hasRoom(MQTTProperties* props)
+{
+  int max_count = (props->max_count == 0) ? 10 : props->max_count * 2;
+  void* array = NULL;
+
+  if (props->count < props->max_count)
+    return 1;
+  if (props->array == NULL)
+    array = malloc(sizeof(MQTTProperty) * max_count);
+  else
+    array = realloc(props->array, sizeof(MQTTProperty) * max_count);
+  if (array == NULL)
+    return 0;
+  props->array = array;
+  props->max_count = max_count;
+  return 1;
+}
+
+
+/**
  * Add a new property to a property list
  * @param props the property list
  * @param prop the new property
@@ -114,27 +138,9 @@ int MQTTProperties_add(MQTTProperties* props, const MQTTProperty* prop)
     rc = MQTT_INVALID_PROPERTY_ID;
     goto exit;
   }
-  else if (props->array == NULL)
-  {
-    props->max_count = 10;
-    props->array = malloc(sizeof(MQTTProperty) * props->max_count);
-  }
-  else if (props->count == props->max_count)
-  {
-    props->max_count += 10;
-    void* newPtr = realloc(props->array, sizeof(MQTTProperty) * props->max_count);
-    if (newPtr == NULL)
-    {
-      free(props->array);
-      props->array = NULL;
-    }
-    else
-    {
-      props->array = newPtr;
-    }
-  }
-
-  if (props->array)
+  if (!MQTTProperties_hasRoom(props))
+    rc = PAHO_MEMORY_ERROR;
+  else
   {
     int len = 0;
 
@@ -158,18 +164,24 @@ int MQTTProperties_add(MQTTProperties* props, const MQTTProperty* prop)
       case MQTTPROPERTY_TYPE_UTF_8_ENCODED_STRING:
       case MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR:
         len = 2 + prop->value.data.len;
-        props->array[props->count-1].value.data.data = datadup(&prop->value.data);
-        if (type == MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR)
+        if ((props->array[props->count-1].value.data.data = datadup(&prop->value.data)) == NULL)
+          rc = PAHO_MEMORY_ERROR;
+        else if (type == MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR)
         {
           len += 2 + prop->value.value.len;
-          props->array[props->count-1].value.value.data = datadup(&prop->value.value);
+          if ((props->array[props->count-1].value.value.data = datadup(&prop->value.value)) == NULL)
+          {
+            free(props->array[props->count-1].value.data.data);
+            rc = PAHO_MEMORY_ERROR;
+          }
         }
         break;
     }
-    props->length += len + 1; /* add identifier byte */
+    if (rc == 0)
+      props->length += len + 1; /* add identifier byte */
+    else
+      props->count--; /* without memory for its strings it is not in the list */
   }
-  else
-	  rc = PAHO_MEMORY_ERROR;
 
 exit:
   return rc;
@@ -249,122 +261,96 @@ int MQTTProperties_write(char** pptr, const MQTTProperties* properties)
 }
 
 
+/**
+ * Reads one property
+ * @param prop the property, with memory of its own for strings
+ * @param pptr pointer to the input buffer - incremented by the number of bytes used & returned
+ * @param enddata the end of the property list, not to be read beyond
+ * @return the number of bytes read, or -1 if it is unknown, does not end within the list or needs
+ * more memory than there is; then there is nothing to be freed
+ */
 int MQTTProperty_read(MQTTProperty* prop, char** pptr, char* enddata)
 {
-  int type = -1,
-    len = -1;
+  char* start = *pptr;
+  int ok = 0;
 
   memset(prop, 0, sizeof(MQTTProperty));
+  if (enddata - start < 1)
+    return -1;
   prop->identifier = readChar(pptr);
-  type = MQTTProperty_getType(prop->identifier);
-  if (type >= MQTTPROPERTY_TYPE_BYTE && type <= MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR)
+  switch (MQTTProperty_getType(prop->identifier))
   {
-    switch (type)
-    {
-      case MQTTPROPERTY_TYPE_BYTE:
+    case MQTTPROPERTY_TYPE_BYTE:
+      if ((ok = (enddata - *pptr >= 1)))
         prop->value.byte = readChar(pptr);
-        len = 1;
-        break;
-      case MQTTPROPERTY_TYPE_TWO_BYTE_INTEGER:
+      break;
+    case MQTTPROPERTY_TYPE_TWO_BYTE_INTEGER:
+      if ((ok = (enddata - *pptr >= 2)))
         prop->value.integer2 = readInt(pptr);
-        len = 2;
-        break;
-      case MQTTPROPERTY_TYPE_FOUR_BYTE_INTEGER:
+      break;
+    case MQTTPROPERTY_TYPE_FOUR_BYTE_INTEGER:
+      if ((ok = (enddata - *pptr >= 4)))
         prop->value.integer4 = readInt4(pptr);
-        len = 4;
-        break;
-      case MQTTPROPERTY_TYPE_VARIABLE_BYTE_INTEGER:
-        len = MQTTPacket_decodeBuf(*pptr, &prop->value.integer4);
-        *pptr += len;
-        break;
-      case MQTTPROPERTY_TYPE_BINARY_DATA:
-      case MQTTPROPERTY_TYPE_UTF_8_ENCODED_STRING:
-      case MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR:
-        if ((len = MQTTLenStringRead(&prop->value.data, pptr, enddata)) == -1)
-          break; /* error */
-        if ((prop->value.data.data = datadup(&prop->value.data)) == NULL)
-        {
-          len = -1;
-          break; /* error */
-        }
-        if (type == MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR)
-        {
-          int proplen = MQTTLenStringRead(&prop->value.value, pptr, enddata);
+      break;
+    case MQTTPROPERTY_TYPE_VARIABLE_BYTE_INTEGER:
+    {
+      int len = MQTTPacket_decodeBuf(*pptr, enddata, &prop->value.integer4);
 
-          if (proplen == -1)
-          {
-            len = -1;
-            free(prop->value.data.data);
-            break;
-          }
-          len += proplen;
-          if ((prop->value.value.data = datadup(&prop->value.value)) == NULL)
-          {
-            len = -1;
-            free(prop->value.data.data);
-            break;
-          }
-        }
-        break;
+      if ((ok = (len > 0)))
+        *pptr += len;
+      break;
     }
+    case MQTTPROPERTY_TYPE_BINARY_DATA:
+    case MQTTPROPERTY_TYPE_UTF_8_ENCODED_STRING:
+      ok = MQTTLenStringRead(&prop->value.data, pptr, enddata) != -1 &&
+        (prop->value.data.data = datadup(&prop->value.data)) != NULL;
+      break;
+    case MQTTPROPERTY_TYPE_UTF_8_STRING_PAIR:
+      if (MQTTLenStringRead(&prop->value.data, pptr, enddata) == -1 ||
+        MQTTLenStringRead(&prop->value.value, pptr, enddata) == -1 ||
+        (prop->value.data.data = datadup(&prop->value.data)) == NULL)
+        break; /* error */
+      if (!(ok = ((prop->value.value.data = datadup(&prop->value.value)) != NULL)))
+        free(prop->value.data.data);
+      break;
   }
-  return (len == -1) ? -1 : len + 1; /* 1 byte for identifier */
+  return ok ? (int)(*pptr - start) : -1;
 }
 
 
+/**
+ * Reads a property list: its length, then properties of just that length
+ * @param properties an initialized properties structure, which is empty again after an error
+ * @param pptr pointer to the input buffer - incremented by the number of bytes used & returned
+ * @param enddata the end of the packet, not to be read beyond
+ * @return 1 if the list has been read
+ */
 int MQTTProperties_read(MQTTProperties* properties, char** pptr, char* enddata)
 {
   int rc = 0;
-  unsigned int remlength = 0;
+  unsigned int length = 0;
+  int len = MQTTPacket_decodeBuf(*pptr, enddata, &length);
 
   FUNC_ENTRY;
-  /* we assume an initialized properties structure */
-  if (enddata - (*pptr) > 0) /* enough length to read the VBI? */
+  if (len > 0 && (size_t)length <= (size_t)(enddata - *pptr - len))
   {
-    int proplen = 0;
+    char* endlist = *pptr + len + length;
 
-    *pptr += MQTTPacket_decodeBuf(*pptr, &remlength);
-    properties->length = remlength;
-    while (remlength > 0)
+    *pptr += len;
+    properties->length = length;
+    rc = 1;
+    while (rc == 1 && *pptr < endlist)
     {
-      if (properties->count == properties->max_count)
-      {
-    	properties->max_count += 10;
-    	if (properties->max_count == 10)
-    	  properties->array = malloc(sizeof(MQTTProperty) * properties->max_count);
-    	else
-      {
-        void* newPtr = realloc(properties->array, sizeof(MQTTProperty) * properties->max_count);
-        if (newPtr == NULL)
-        {
-          free(properties->array);
-        	properties->array = NULL;
-        }
-        else
-        {
-          properties->array = newPtr;
-        }
-      }
-      }
-      if (properties->array == NULL)
-      {
-    	rc = PAHO_MEMORY_ERROR;
-        goto exit;
-      }
-      if ((proplen = MQTTProperty_read(&properties->array[properties->count], pptr, enddata)) > 0)
-          remlength -= proplen;
+      if (!MQTTProperties_hasRoom(properties))
+        rc = PAHO_MEMORY_ERROR;
+      else if (MQTTProperty_read(&properties->array[properties->count], pptr, endlist) == -1)
+        rc = 0;
       else
-          break;
-      properties->count++;
+        properties->count++;
     }
-    if (remlength == 0)
-        rc = 1; /* data read successfully */
-  }
-
-  if (rc != 1 && properties->array != NULL)
+    if (rc != 1)
       MQTTProperties_free(properties);
-
-exit:
+  }
   FUNC_EXIT_RC(rc);
   return rc;
 }
@@ -427,7 +413,7 @@ void MQTTProperties_free(MQTTProperties* props)
   FUNC_ENTRY;
   if (props == NULL)
     goto exit;
-  for (i = 0; i < props->count; ++i)
+  for (i = 0; props->array && i < props->count; ++i)
   {
     int id = props->array[i].identifier;
     int type = MQTTProperty_getType(id);

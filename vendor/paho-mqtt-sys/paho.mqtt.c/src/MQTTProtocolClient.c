@@ -139,6 +139,35 @@ exit:
 
 
 /**
+ * Keeps a stored publication until the socket has taken all of its packet, which may be after the
+ * message has been acknowledged and removed.
+ * @param client the client that is sending it
+ * @param p the stored publication, the topic and payload of which the socket buffer points at
+ * @return 0, or SOCKET_ERROR if it cannot be kept
+ */
+static int MQTTProtocol_keepPublication(Clients* client, Publications* p)
+{
+	int rc = 0;
+	pending_write* pw = malloc(sizeof(pending_write));
+
+	FUNC_ENTRY;
+	if (pw == NULL || !ListAppend(&(state.pending_writes), pw, sizeof(pending_write)))
+	{
+		free(pw);
+		rc = SOCKET_ERROR;
+	}
+	else
+	{
+		pw->p = p;
+		pw->socket = client->net.socket;
+		++(p->refcount);
+	}
+	FUNC_EXIT_RC(rc);
+	return rc;
+}
+
+
+/**
  * Utility function to start a new publish exchange.
  * @param pubclient the client to send the publication to
  * @param publish the publication data
@@ -176,8 +205,23 @@ int MQTTProtocol_startPublish(Clients* pubclient, Publish* publish, int qos, int
 	FUNC_ENTRY;
 	if (qos > 0)
 	{
-		*mm = MQTTProtocol_createMessage(publish, mm, qos, retained, 0);
-		ListAppend(pubclient->outboundMsgs, *mm, (*mm)->len);
+		if (MQTTProtocol_createMessage(publish, mm, qos, retained, 0) == NULL)
+		{
+			rc = PAHO_MEMORY_ERROR;
+			goto exit;
+		}
+		if (ListAppend(pubclient->outboundMsgs, *mm, (*mm)->len) == NULL)
+		{
+			/* topic and payload still belong to the caller */
+			(*mm)->publish->topic = (*mm)->publish->payload = NULL;
+			MQTTProtocol_removePublication((*mm)->publish);
+			if ((*mm)->MQTTVersion >= MQTTVERSION_5)
+				MQTTProperties_free(&(*mm)->properties);
+			free(*mm);
+			*mm = NULL;
+			rc = PAHO_MEMORY_ERROR;
+			goto exit;
+		}
 		/* we change these pointers to the saved message location just in case the packet could not be written
 		entirely; the socket buffer will use these locations to finish writing the packet */
 		qos12pub.payload = (*mm)->publish->payload;
@@ -188,7 +232,12 @@ int MQTTProtocol_startPublish(Clients* pubclient, Publish* publish, int qos, int
 	}
 	rc = MQTTProtocol_startPublishCommon(pubclient, publish, qos, retained);
 	if (qos > 0)
+	{
 		memcpy((*mm)->publish->mask, publish->mask, sizeof((*mm)->publish->mask));
+		if (rc == TCPSOCKET_INTERRUPTED && MQTTProtocol_keepPublication(pubclient, (*mm)->publish) != 0)
+			rc = SOCKET_ERROR;
+	}
+exit:
 	FUNC_EXIT_RC(rc);
 	return rc;
 }
@@ -201,7 +250,7 @@ int MQTTProtocol_startPublish(Clients* pubclient, Publish* publish, int qos, int
  * @param qos the MQTT QoS to use
  * @param retained boolean - whether to set the MQTT retained flag
  * @param allocatePayload boolean - whether or not to malloc payload
- * @return pointer to the message data stored
+ * @return pointer to the message data stored, or NULL
  */
 Messages* MQTTProtocol_createMessage(Publish* publish, Messages **mm, int qos, int retained, int allocatePayload)
 {
@@ -210,16 +259,18 @@ Messages* MQTTProtocol_createMessage(Publish* publish, Messages **mm, int qos, i
 	FUNC_ENTRY;
 	if (!m)
 		goto exit;
+	memset(m, '\0', sizeof(Messages));
 	m->len = sizeof(Messages);
 	if (*mm == NULL || (*mm)->publish == NULL)
 	{
 		int len1;
-		*mm = m;
 		if ((m->publish = MQTTProtocol_storePublication(publish, &len1)) == NULL)
 		{
 			free(m);
+			m = NULL;
 			goto exit;
 		}
+		*mm = m;
 		m->len += len1;
 		if (allocatePayload)
 		{
@@ -227,7 +278,9 @@ Messages* MQTTProtocol_createMessage(Publish* publish, Messages **mm, int qos, i
 
 			if ((m->publish->payload = malloc(m->publish->payloadlen)) == NULL)
 			{
+				MQTTProtocol_removePublication(m->publish);
 				free(m);
+				*mm = m = NULL;
 				goto exit;
 			}
 			memcpy(m->publish->payload, temp, m->publish->payloadlen);
@@ -353,82 +406,50 @@ int MQTTProtocol_handlePublishes(void* pack, SOCKET sock)
 
 	if (publish->header.bits.qos == 1)
 	{
-		Protocol_processPublication(publish, client, 1);
-  
-		if (socketHasPendingWrites)
+		/* a message that could not be handed over is not acknowledged: the server keeps it */
+		if (Protocol_processPublication(publish, client, 1) != 0)
+			rc = SOCKET_ERROR;
+		else if (socketHasPendingWrites)
 			rc = MQTTProtocol_queueAck(client, PUBACK, publish->msgId);
 		else
 			rc = MQTTPacket_send_puback(publish->MQTTVersion, publish->msgId, &client->net, client->clientID);
 	}
 	else if (publish->header.bits.qos == 2)
 	{
-		/* store publication in inbound list */
-		int len;
-		int already_received = 0;
-		ListElement* listElem = NULL;
-		Messages* m = malloc(sizeof(Messages));
-		Publications* p = NULL;
-		if (!m)
+		/* The message itself is handed over now; what is kept until PUBREL is only that it has been
+		received.  Received again before that, it is acknowledged again and nothing else. */
+		if (ListFindItem(client->inboundMsgs, &(publish->msgId), messageIDCompare) == NULL)
 		{
-			rc = PAHO_MEMORY_ERROR;
-			goto exit;
-		}
-		p = MQTTProtocol_storePublication(publish, &len);
+			Messages* m = malloc(sizeof(Messages));
 
-		m->publish = p;
-		m->msgid = publish->msgId;
-		m->qos = publish->header.bits.qos;
-		m->retain = publish->header.bits.retain;
-		m->MQTTVersion = publish->MQTTVersion;
-		if (m->MQTTVersion >= MQTTVERSION_5)
-			m->properties = MQTTProperties_copy(&publish->properties);
-		m->nextMessageType = PUBREL;
-		if ((listElem = ListFindItem(client->inboundMsgs, &(m->msgid), messageIDCompare)) != NULL)
-		{   /* discard queued publication with same msgID that the current incoming message */
-			Messages* msg = (Messages*)(listElem->content);
-			MQTTProtocol_removePublication(msg->publish);
-			if (msg->MQTTVersion >= MQTTVERSION_5)
-				MQTTProperties_free(&msg->properties);
-			ListInsert(client->inboundMsgs, m, sizeof(Messages) + len, listElem);
-			ListRemove(client->inboundMsgs, msg);
-			already_received = 1;
-		} else
-			ListAppend(client->inboundMsgs, m, sizeof(Messages) + len);
-
-		if (already_received == 0)
-		{
-			Publish publish1;
-
-			publish1.header.bits.qos = m->qos;
-			publish1.header.bits.retain = m->retain;
-			publish1.msgId = m->msgid;
-			publish1.topic = m->publish->topic;
-			publish1.topiclen = m->publish->topiclen;
-			publish1.payload = m->publish->payload;
-			publish1.payloadlen = m->publish->payloadlen;
-			publish1.MQTTVersion = m->MQTTVersion;
-			publish1.properties = m->properties;
-
-			Protocol_processPublication(&publish1, client, 1);
-			ListRemove(&(state.publications), m->publish);
-			m->publish = NULL;
-		} else
-		{	/* allocate and copy payload data as it's needed for pubrel.
-		       For other cases, it's done in Protocol_processPublication */
-			char *temp = m->publish->payload;
-
-			if ((m->publish->payload = malloc(m->publish->payloadlen)) == NULL)
+			if (!m)
 			{
-				rc = PAHO_MEMORY_ERROR;
+				rc = SOCKET_ERROR;
 				goto exit;
 			}
-			memcpy(m->publish->payload, temp, m->publish->payloadlen);
+			memset(m, '\0', sizeof(Messages));
+			m->msgid = publish->msgId;
+			m->qos = publish->header.bits.qos;
+			m->retain = publish->header.bits.retain;
+			m->MQTTVersion = publish->MQTTVersion;
+			m->nextMessageType = PUBREL;
+			if (ListAppend(client->inboundMsgs, m, sizeof(Messages)) == NULL)
+			{
+				free(m);
+				rc = SOCKET_ERROR;
+				goto exit;
+			}
+			if (Protocol_processPublication(publish, client, 1) != 0)
+			{
+				ListRemove(client->inboundMsgs, m);
+				rc = SOCKET_ERROR;
+				goto exit;
+			}
 		}
 		if (socketHasPendingWrites)
 			rc = MQTTProtocol_queueAck(client, PUBREC, publish->msgId);
 		else
 			rc = MQTTPacket_send_pubrec(publish->MQTTVersion, publish->msgId, &client->net, client->clientID);
-		publish->topic = NULL;
 	}
 exit:
 	MQTTPacket_freePublish(publish);
@@ -599,23 +620,6 @@ int MQTTProtocol_handlePubrels(void* pack, SOCKET sock)
 			Log(TRACE_MIN, 5, NULL, "PUBREL", client->clientID, pubrel->msgId);
 		else
 		{
-			Publish publish;
-
-			memset(&publish, '\0', sizeof(publish));
-
-			publish.header.bits.qos = m->qos;
-			publish.header.bits.retain = m->retain;
-			publish.msgId = m->msgid;
-			if (m->publish)
-			{
-				publish.topic = m->publish->topic;
-				publish.topiclen = m->publish->topiclen;
-				publish.payload = m->publish->payload;
-				publish.payloadlen = m->publish->payloadlen;
-			}
-			publish.MQTTVersion = m->MQTTVersion;
-			if (publish.MQTTVersion >= MQTTVERSION_5)
-				publish.properties = m->properties;
 			#if !defined(NO_PERSISTENCE)
 			rc += MQTTPersistence_remove(client,
 					(m->MQTTVersion >= MQTTVERSION_5) ? PERSISTENCE_V5_PUBLISH_RECEIVED : PERSISTENCE_PUBLISH_RECEIVED,
@@ -623,8 +627,7 @@ int MQTTProtocol_handlePubrels(void* pack, SOCKET sock)
 			#endif
 			if (m->MQTTVersion >= MQTTVERSION_5)
 				MQTTProperties_free(&m->properties);
-			if (m->publish)
-				ListRemove(&(state.publications), m->publish);
+			MQTTProtocol_removePublication(m->publish);
 			ListRemove(client->inboundMsgs, m);
 			++(state.msgs_received);
 		}
@@ -704,6 +707,49 @@ int MQTTProtocol_handlePubcomps(void* pack, SOCKET sock, Publications** pubToRem
 
 
 /**
+ * When a PINGREQ is due, in milliseconds after the last packet: a little before the keep alive
+ * interval ends, so that it arrives within it.
+ */
+static DIFF_TIME_TYPE MQTTProtocol_pingInterval(Clients* client)
+{
+	return (DIFF_TIME_TYPE)client->keepAliveInterval * 1000 - 50;
+}
+
+
+/**
+ * How long it is until MQTTProtocol_keepalive has something to do.
+ * @param now current time
+ * @param most the longest wait wanted, in milliseconds
+ * @return that time in milliseconds, from 1 to `most`
+ */
+int MQTTProtocol_keepaliveWait(START_TIME_TYPE now, int most)
+{
+	ListElement* current = NULL;
+	int wait = most;
+
+	FUNC_ENTRY;
+	while (ListNextElement(bstate->clients, &current))
+	{
+		Clients* client = (Clients*)(current->content);
+		DIFF_TIME_TYPE left = 0, received = 0;
+
+		/* with a ping under way, or waiting for room in the socket, a look every `most` will do */
+		if (client->connected == 0 || client->keepAliveInterval == 0 ||
+				client->ping_outstanding == 1 || client->ping_due == 1)
+			continue;
+		left = MQTTProtocol_pingInterval(client) - MQTTTime_difftime(now, client->net.lastSent);
+		received = MQTTProtocol_pingInterval(client) - MQTTTime_difftime(now, client->net.lastReceived);
+		if (received < left)
+			left = received;
+		if (left > 0 && left < wait)
+			wait = (int)left;
+	}
+	FUNC_EXIT_RC(wait);
+	return wait;
+}
+
+
+/**
  * MQTT protocol keepAlive processing.  Sends PINGREQ packets as required.
  * @param now current time
  */
@@ -743,7 +789,7 @@ void MQTTProtocol_keepalive(START_TIME_TYPE now)
 				MQTTProtocol_closeSession(client, 1);
 			}
 		}
-		else if (MQTTTime_difftime(now, client->net.lastSent) >= (DIFF_TIME_TYPE)(client->keepAliveInterval * 1000))
+		else if (MQTTTime_difftime(now, client->net.lastSent) >= MQTTProtocol_pingInterval(client))
 		/* the time since we last sent a packet, or part of a packet has exceeded the keep alive, so we need to send a ping */
 		{
 			if (Socket_noPendingWrites(client->net.socket))
@@ -768,7 +814,7 @@ void MQTTProtocol_keepalive(START_TIME_TYPE now)
 				client->ping_due_time = now;
 			}
 		}
-		else if (MQTTTime_difftime(now, client->net.lastReceived) >= (DIFF_TIME_TYPE)(client->keepAliveInterval * 1000))
+		else if (MQTTTime_difftime(now, client->net.lastReceived) >= MQTTProtocol_pingInterval(client))
 		/* the time since we last received any data has exceeded the keep alive, so we can send a ping to see if the server is alive */
 		{
 			/* Check that no writes are pending for the socket. If there are, forget about it, as this PING use is optional */
@@ -837,6 +883,8 @@ static void MQTTProtocol_retries(START_TIME_TYPE now, Clients* client, int regar
 				memcpy(publish.mask, m->publish->mask, sizeof(publish.mask));
 				rc = MQTTPacket_send_publish(&publish, 1, m->qos, m->retain, &client->net, client->clientID);
 				memcpy(m->publish->mask, publish.mask, sizeof(m->publish->mask)); /* store websocket mask used in send */
+				if (rc == TCPSOCKET_INTERRUPTED && MQTTProtocol_keepPublication(client, m->publish) != 0)
+					rc = SOCKET_ERROR;
 				if (rc == SOCKET_ERROR)
 				{
 					client->good = 0;
@@ -846,11 +894,7 @@ static void MQTTProtocol_retries(START_TIME_TYPE now, Clients* client, int regar
 					client = NULL;
 				}
 				else
-				{
-					if (m->qos == 0 && rc == TCPSOCKET_INTERRUPTED)
-						MQTTProtocol_storeQoS0(client, &publish);
 					m->lastTouch = MQTTTime_now();
-				}
 			}
 			else if (m->qos && m->nextMessageType == PUBCOMP)
 			{
@@ -888,13 +932,15 @@ int MQTTProtocol_queueAck(Clients* client, int ackType, int msgId)
 
 	FUNC_ENTRY;
 	ackReq = malloc(sizeof(AckRequest));
-	if (!ackReq)
-		rc = PAHO_MEMORY_ERROR;
+	if (!ackReq || ListAppend(client->outboundQueue, ackReq, sizeof(AckRequest)) == NULL)
+	{
+		free(ackReq);
+		rc = SOCKET_ERROR; /* a connection on which an acknowledgement is missing is of no use */
+	}
 	else
 	{
 		ackReq->messageId = msgId;
 		ackReq->ackType = ackType;
-		ListAppend(client->outboundQueue, ackReq, sizeof(AckRequest));
 	}
 
 	FUNC_EXIT_RC(rc);
@@ -1043,11 +1089,19 @@ void MQTTProtocol_freeMessageList(List* msgList)
 void MQTTProtocol_writeAvailable(SOCKET socket)
 {
 	Clients* client = NULL;
+	ListElement* current = NULL;
 	int rc = 0;
 
 	FUNC_ENTRY;
 
-	client = (Clients*)(ListFindItem(bstate->clients, &socket, clientSocketCompare)->content);
+	/* Only socket_mutex is held here, so the list's own idea of a current element, which others
+	change under mqttasync_mutex, is of no use. */
+	while (ListNextElement(bstate->clients, &current) &&
+			!clientSocketCompare(current->content, &socket))
+		;
+	if (current == NULL)
+		goto exit;
+	client = (Clients*)(current->content);
 
 	/* iot-pubsub: when the socket is full again, those behind wait for the next time */
 	while (client->outboundQueue->first && rc == 0)
@@ -1075,6 +1129,7 @@ void MQTTProtocol_writeAvailable(SOCKET socket)
 		ListRemove(client->outboundQueue, ackReq);
 	}
 
+exit:
 	FUNC_EXIT_RC(rc);
 }
 

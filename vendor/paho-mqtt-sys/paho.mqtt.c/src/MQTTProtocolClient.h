@@ -37,7 +37,7 @@ Publications* MQTTProtocol_storePublication(Publish* publish, int* len);
 int messageIDCompare(void* a, void* b);
 int MQTTProtocol_assignMsgId(Clients* client);
 void MQTTProtocol_removePublication(Publications* p);
-void Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload);
+int Protocol_processPublication(Publish* publish, Clients* client, int allocatePayload);
 
 int MQTTProtocol_handlePublishes(void* pack, SOCKET sock);
 int MQTTProtocol_handlePubacks(void* pack, SOCKET sock, Publications** pubToRemove);
@@ -47,6 +47,7 @@ int MQTTProtocol_handlePubcomps(void* pack, SOCKET sock, Publications** pubToRem
 
 void MQTTProtocol_closeSession(Clients* c, int sendwill);
 void MQTTProtocol_keepalive(START_TIME_TYPE);
+int MQTTProtocol_keepaliveWait(START_TIME_TYPE now, int most);
 void MQTTProtocol_retry(START_TIME_TYPE, int, int);
 void MQTTProtocol_freeClient(Clients* client);
 void MQTTProtocol_emptyMessageList(List* msgList);

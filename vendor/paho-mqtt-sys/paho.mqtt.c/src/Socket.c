@@ -359,15 +359,26 @@ error:
 
 #endif /* _WIN32 */
 
-static SOCKET sockfd[2];
+/* programs that this one starts have no use for our sockets */
+#if !defined(SOCK_CLOEXEC)
+#define SOCK_CLOEXEC 0
+#endif
+
+static SOCKET sockfd[2] = {-1, -1};
 
 int Socket_pair()
 {
 	int rc = 0;
 
 	FUNC_ENTRY;
-	if ((rc = socketpair(AF_LOCAL, SOCK_STREAM, 0, sockfd)) == 0) /* 0 if successful */
-		rc = Socket_addSocket(sockfd[0]);
+	if ((rc = socketpair(AF_LOCAL, SOCK_STREAM | SOCK_CLOEXEC, 0, sockfd)) == 0) /* 0 if successful */
+	{
+		/* nobody must wait in Socket_interrupt because nobody has read what it sends for long */
+		if ((rc = Socket_addSocket(sockfd[0])) != 0 || (rc = Socket_setnonblocking(sockfd[1])) != 0)
+			Log(LOG_ERROR, -1, "addSocket or setnonblocking for the interrupting sockets");
+	}
+	else
+		sockfd[0] = sockfd[1] = -1; /* without it, what happens meanwhile is noticed at the end of each poll */
 	FUNC_EXIT_RC(rc);
 	return rc;
 }
@@ -443,6 +454,13 @@ void Socket_outTerminate(void)
 		free(mod_s.saved.fds_read);
 #endif
 	SocketBuffer_terminate();
+#if !defined(_WIN32)
+	if (sockfd[0] != -1)
+		close(sockfd[0]);
+	if (sockfd[1] != -1)
+		close(sockfd[1]);
+	sockfd[0] = sockfd[1] = -1;
+#endif
 #if defined(_WIN32)
 	WSACleanup();
 #endif
@@ -517,6 +535,45 @@ static int cmpsockfds(const void *p1, const void *p2)
 
 
 /**
+ * Makes room in an array of sockets to poll
+ * @param fds the array, which stays as it was if there is no memory
+ * @param count how many it must hold
+ * @return boolean - is there room?
+ */
+static int Socket_growFds(struct pollfd** fds, unsigned int count)
+{
+	struct pollfd* grown = NULL;
+
+	if (*fds == NULL)
+		grown = malloc(count * sizeof(struct pollfd));
+	else
+		grown = realloc(*fds, count * sizeof(struct pollfd));
+	if (grown == NULL)
+		return 0;
+	*fds = grown;
+	return 1;
+}
+
+
+/**
+ * Takes a socket out of an array of sockets to poll, which keeps the memory for it
+ * @param fds the array
+ * @param count how many are in it
+ * @param socket the one to be removed
+ * @return boolean - was it there?
+ */
+static int Socket_removeFd(struct pollfd* fds, unsigned int count, SOCKET socket)
+{
+	struct pollfd* fd = NULL;
+
+	if (fds == NULL || (fd = bsearch(&socket, fds, (size_t)count, sizeof(fds[0]), cmpsockfds)) == NULL)
+		return 0;
+	memmove(fd, fd + 1, (count - 1 - (fd - fds)) * sizeof(fds[0]));
+	return 1;
+}
+
+
+/**
  * Add a socket to the list of socket to check with select
  * @param newSd the new socket to add
  * @return 0 if successful
@@ -527,47 +584,13 @@ int Socket_addSocket(SOCKET newSd)
 
 	FUNC_ENTRY;
 	Paho_thread_lock_mutex(socket_mutex);
+	/* the count goes up only when both arrays have grown, and without memory they stay as they were */
+	if (!Socket_growFds(&mod_s.fds_read, mod_s.nfds + 1) || !Socket_growFds(&mod_s.fds_write, mod_s.nfds + 1))
+	{
+		rc = PAHO_MEMORY_ERROR;
+		goto exit;
+	}
 	mod_s.nfds++;
-	if (mod_s.fds_read)
-	{
-		void* newPtr = realloc(mod_s.fds_read, mod_s.nfds * sizeof(mod_s.fds_read[0]));
-		if (newPtr == NULL)
-		{
-			free(mod_s.fds_read);
-			mod_s.fds_read = NULL;
-		}
-		else
-		{
-			mod_s.fds_read = newPtr;
-		}
-	}
-	else
-		mod_s.fds_read = malloc(mod_s.nfds * sizeof(mod_s.fds_read[0]));
-	if (!mod_s.fds_read)
-	{
-		rc = PAHO_MEMORY_ERROR;
-		goto exit;
-	}
-	if (mod_s.fds_write)
-	{
-		void* newPtr = realloc(mod_s.fds_write, mod_s.nfds * sizeof(mod_s.fds_write[0]));
-		if (newPtr == NULL)
-		{
-			free(mod_s.fds_write);
-			mod_s.fds_write = NULL;
-		}
-		else
-		{
-			mod_s.fds_write = newPtr;
-		}
-	}
-	else
-		mod_s.fds_write = malloc(mod_s.nfds * sizeof(mod_s.fds_write[0]));
-	if (!mod_s.fds_write)
-	{
-		rc = PAHO_MEMORY_ERROR;
-		goto exit;
-	}
 
 	mod_s.fds_read[mod_s.nfds - 1].fd = newSd;
 	mod_s.fds_write[mod_s.nfds - 1].fd = newSd;
@@ -827,65 +850,22 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 	{
 		int rc1 = 0;
 
-		if (mod_s.nfds != mod_s.saved.nfds)
+		if (mod_s.nfds != mod_s.saved.nfds && mod_s.nfds > 0 && (!Socket_growFds(&mod_s.saved.fds_read, mod_s.nfds) ||
+				!Socket_growFds(&mod_s.saved.fds_write, mod_s.nfds)))
 		{
-			mod_s.saved.nfds = mod_s.nfds;
-			if (mod_s.nfds == 0)
-			{
-				if (mod_s.saved.fds_read)
-				{
-					free(mod_s.saved.fds_read);
-					mod_s.saved.fds_read = NULL;
-				}
-			}
-			else if (mod_s.saved.fds_read)
-			{
-				void* newPtr = realloc(mod_s.saved.fds_read, mod_s.nfds * sizeof(struct pollfd));
-				if (newPtr == NULL)
-				{
-					free(mod_s.saved.fds_read);
-					mod_s.saved.fds_read = NULL;
-				}
-				else
-				{
-					mod_s.saved.fds_read = newPtr;
-				}
-			}
-			else
-				mod_s.saved.fds_read = malloc(mod_s.nfds * sizeof(struct pollfd));
-
-			if (mod_s.nfds == 0)
-			{
-				if (mod_s.saved.fds_write)
-				{
-					free(mod_s.saved.fds_write);
-					mod_s.saved.fds_write = NULL;
-				}
-			}
-			else if (mod_s.saved.fds_write)
-			{
-				void* newPtr = realloc(mod_s.saved.fds_write, mod_s.nfds * sizeof(struct pollfd));
-				if (newPtr == NULL)
-				{
-					free(mod_s.saved.fds_write);
-					mod_s.saved.fds_write = NULL;
-				}
-				else
-				{
-					mod_s.saved.fds_write = newPtr;
-				}
-			}
-			else
-				mod_s.saved.fds_write = malloc(mod_s.nfds * sizeof(struct pollfd));
+			/* no memory: later, perhaps */
+			mod_s.saved.nfds = 0;
+			Paho_thread_unlock_mutex(mutex);
+			poll(NULL, 0, timeout_ms);
+			Paho_thread_lock_mutex(mutex);
+			goto exit;
 		}
-		if (mod_s.fds_read == NULL)
-			mod_s.saved.fds_read = NULL;
-		else
+		mod_s.saved.nfds = mod_s.nfds;
+		if (mod_s.nfds > 0)
+		{
 			memcpy(mod_s.saved.fds_read, mod_s.fds_read, mod_s.nfds * sizeof(struct pollfd));
-		if (mod_s.fds_write == NULL)
-			mod_s.saved.fds_write = NULL;
-		else
 			memcpy(mod_s.saved.fds_write, mod_s.fds_write, mod_s.nfds * sizeof(struct pollfd));
+		}
 
 		if (mod_s.saved.nfds == 0)
 		{
@@ -929,8 +909,9 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 		}
 		/* clear interrupt socket - make sure it is unset */
 		{
-			static char dbuf[1];
-			/*int irc = */recv(sockfd[0], dbuf, 1, 0);
+			char dbuf[64];
+			while (recv(sockfd[0], dbuf, sizeof(dbuf), 0) > 0)
+				;
 		}
 		/* Prevent performance issue by unlocking the socket_mutex while waiting for a ready socket. */
 		Paho_thread_unlock_mutex(mutex);
@@ -945,8 +926,8 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 
 		/* check interrupt socket to see if we were interrupted */
 		{
-			static char dbuf[1];
-			int irc = recv(sockfd[0], dbuf, 1, 0);
+			char dbuf[64];
+			int irc = (int)recv(sockfd[0], dbuf, sizeof(dbuf), 0);
 			if (irc > 0)
 			{
 				*interrupted = 1;
@@ -1040,7 +1021,11 @@ char *Socket_getdata(SOCKET socket, size_t bytes, size_t* actual_len, int *rc)
 		goto exit;
 	}
 
-	buf = SocketBuffer_getQueuedData(socket, bytes, actual_len);
+	if ((buf = SocketBuffer_getQueuedData(socket, bytes, actual_len)) == NULL)
+	{
+		*rc = PAHO_MEMORY_ERROR;
+		goto exit;
+	}
 
 	if ((*rc = Socket_recv(socket, buf + (*actual_len), bytes - (*actual_len))) == SOCKET_ERROR)
 	{
@@ -1201,23 +1186,25 @@ int Socket_putdatas(SOCKET socket, char* buf0, size_t buf0len, PacketBuffers buf
 		{
 			SOCKET* sockmem = (SOCKET*)malloc(sizeof(SOCKET));
 
+			/* without memory for the rest of it, the connection cannot go on after half a packet */
 			if (!sockmem)
 			{
-				rc = PAHO_MEMORY_ERROR;
+				rc = SOCKET_ERROR;
 				goto exit;
 			}
 			Log(TRACE_MIN, -1, "Partial write: %lu bytes of %lu actually written on socket %d",
 					bytes, total, socket);
 #if defined(OPENSSL)
-			SocketBuffer_pendingWrite(socket, NULL, bufs.count+1, iovecs, frees1, total, bytes);
+			rc = SocketBuffer_pendingWrite(socket, NULL, bufs.count+1, iovecs, frees1, total, bytes);
 #else
-			SocketBuffer_pendingWrite(socket, bufs.count+1, iovecs, frees1, total, bytes);
+			rc = SocketBuffer_pendingWrite(socket, bufs.count+1, iovecs, frees1, total, bytes);
 #endif
 			*sockmem = socket;
-			if (!ListAppend(mod_s.write_pending, sockmem, sizeof(int)))
+			if (rc != 0 || !ListAppend(mod_s.write_pending, sockmem, sizeof(int)))
 			{
+				SocketBuffer_writeComplete(socket);
 				free(sockmem);
-				rc = PAHO_MEMORY_ERROR;
+				rc = SOCKET_ERROR;
 				goto exit;
 			}
 #if defined(USE_SELECT)
@@ -1341,7 +1328,6 @@ exit:
  */
 int Socket_close(SOCKET socket)
 {
-	struct pollfd* fd;
 	int rc = 0;
 
 	FUNC_ENTRY;
@@ -1353,81 +1339,14 @@ int Socket_close(SOCKET socket)
 	ListRemoveItem(mod_s.connect_pending, &socket, intcompare);
 	ListRemoveItem(mod_s.write_pending, &socket, intcompare);
 
-	if (mod_s.nfds == 0)
-		goto exit;
-
-	fd = bsearch(&socket, mod_s.fds_read, (size_t)mod_s.nfds, sizeof(mod_s.fds_read[0]), cmpsockfds);
-	if (fd)
+	if (Socket_removeFd(mod_s.fds_read, mod_s.nfds, socket) &&
+			Socket_removeFd(mod_s.fds_write, mod_s.nfds, socket))
 	{
-		struct pollfd* last_fd = &mod_s.fds_read[mod_s.nfds - 1];
-
-		if (--mod_s.nfds == 0)
-		{
-			free(mod_s.fds_read);
-			mod_s.fds_read = NULL;
-		}
-		else
-		{
-			if (fd != last_fd)
-			{
-				/* shift array to remove the socket in question */
-				memmove(fd, fd + 1, (mod_s.nfds - (fd - mod_s.fds_read)) * sizeof(mod_s.fds_read[0]));
-			}
-	    void* newPtr = realloc(mod_s.fds_read, sizeof(mod_s.fds_read[0]) * mod_s.nfds);
-		  if (newPtr == NULL)
-		  {
-		    free(mod_s.fds_read);
-		  	mod_s.fds_read = NULL;
-
-				rc = PAHO_MEMORY_ERROR;
-				goto exit;
-		  }
-		  else
-		  {
-		    mod_s.fds_read = newPtr;
-		  }
-		}
+		--mod_s.nfds;
 		Log(TRACE_MIN, -1, "Removed socket %d", socket);
 	}
 	else
 		Log(LOG_ERROR, -1, "Failed to remove socket %d", socket);
-
-	fd = bsearch(&socket, mod_s.fds_write, (size_t)(mod_s.nfds+1), sizeof(mod_s.fds_write[0]), cmpsockfds);
-	if (fd)
-	{
-		struct pollfd* last_fd = &mod_s.fds_write[mod_s.nfds];
-
-		if (mod_s.nfds == 0)
-		{
-			free(mod_s.fds_write);
-			mod_s.fds_write = NULL;
-		}
-		else
-		{
-			if (fd != last_fd)
-			{
-				/* shift array to remove the socket in question */
-				memmove(fd, fd + 1, (mod_s.nfds - (fd - mod_s.fds_write)) * sizeof(mod_s.fds_write[0]));
-			}
-			void* newPtr = realloc(mod_s.fds_write, sizeof(mod_s.fds_write[0]) * mod_s.nfds);
-			if (newPtr == NULL)
-			{
-				free(mod_s.fds_write);
-				mod_s.fds_write = NULL;
-
-				rc = PAHO_MEMORY_ERROR;
-				goto exit;
-			}
-			else
-			{
-				mod_s.fds_write = newPtr;
-			}
-		}
-		Log(TRACE_MIN, -1, "Removed socket %d", socket);
-	}
-	else
-		Log(LOG_ERROR, -1, "Failed to remove socket %d", socket);
-exit:
 	Paho_thread_unlock_mutex(socket_mutex);
 	FUNC_EXIT_RC(rc);
 	return rc;
@@ -1450,7 +1369,7 @@ int Socket_new(const char* addr, size_t addr_len, int port, SOCKET* sock, long t
 int Socket_new(const char* addr, size_t addr_len, int port, SOCKET* sock)
 #endif
 {
-	int type = SOCK_STREAM;
+	int type = SOCK_STREAM | SOCK_CLOEXEC;
 	char *addr_mem;
 	struct sockaddr_in address;
 #if defined(AF_INET6)
@@ -1591,9 +1510,9 @@ int Socket_new(const char* addr, size_t addr_len, int port, SOCKET* sock)
 			}
 #endif
 			Log(TRACE_MIN, -1, "New socket %d for %s, port %d",	*sock, addr, port);
-			if (Socket_addSocket(*sock) == SOCKET_ERROR)
+			if ((rc = Socket_addSocket(*sock)) == SOCKET_ERROR)
 				rc = Socket_error("addSocket", *sock);
-			else
+			else if (rc == 0)
 			{
 				/* this could complete immediately, even though we are non-blocking */
 				if (family == AF_INET)
@@ -1668,7 +1587,7 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 		rc = Socket_addSocket(*sock);
 		if (rc == SOCKET_ERROR)
 			rc = Socket_error("addSocket", *sock);
-		else
+		else if (rc == 0)
 		{
 			Socket_startReadAhead(*sock);
 			Socket_interrupt(); /* the poll under way does not know it yet */
@@ -1682,7 +1601,7 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 		memcpy(&address.sun_path, addr, addr_len);
 		address.sun_path[addr_len] = '\0';
 
-		*sock =	socket(AF_UNIX, SOCK_STREAM, 0);
+		*sock =	socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (*sock == INVALID_SOCKET)
 			rc = Socket_error("socket", *sock);
 		else
@@ -1693,9 +1612,9 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 				Log(LOG_ERROR, -1, "Could not set SO_NOSIGPIPE for socket %d", *sock);
 #endif
 			Log(TRACE_MIN, -1, "New UNIX socket %d for %s",	*sock, addr);
-			if (Socket_addSocket(*sock) == SOCKET_ERROR)
+			if ((rc = Socket_addSocket(*sock)) == SOCKET_ERROR)
 				rc = Socket_error("addSocket", *sock);
-			else
+			else if (rc == 0)
 			{
 				/* this will complete immediately, even though we are non-blocking */
 				rc = connect(*sock, (struct sockaddr*)&address, sizeof(address));
@@ -1747,7 +1666,11 @@ int Socket_continueWrite(SOCKET socket)
 	iobuf iovecs1[5];
 
 	FUNC_ENTRY;
-	pw = SocketBuffer_getWrite(socket);
+	if ((pw = SocketBuffer_getWrite(socket)) == NULL)
+	{
+		rc = SOCKET_ERROR;
+		goto exit;
+	}
 
 #if defined(OPENSSL)
 	if (pw->ssl)
@@ -1808,9 +1731,7 @@ int Socket_continueWrite(SOCKET socket)
             }
 		}
 	}
-#if defined(OPENSSL)
 exit:
-#endif
 	FUNC_EXIT_RC(rc);
 	return rc;
 }
@@ -1888,7 +1809,7 @@ int Socket_continueWrites(SOCKET* sock, mutex_type mutex)
 		/* find the socket in the fds structure */
 		fd = bsearch(&socket, mod_s.saved.fds_write, (size_t)mod_s.saved.nfds, sizeof(mod_s.saved.fds_write[0]), cmpsockfds);
 
-		if ((fd->revents & POLLOUT) && ((rc = Socket_continueWrite(socket)) != 0))
+		if (fd && (fd->revents & POLLOUT) && ((rc = Socket_continueWrite(socket)) != 0))
 #endif
 		{
 			if (!SocketBuffer_writeComplete(socket))
@@ -1911,6 +1832,8 @@ int Socket_continueWrites(SOCKET* sock, mutex_type mutex)
 				Paho_thread_unlock_mutex(mutex);
 				(*writecomplete)(socket, rc);
 				Paho_thread_lock_mutex(mutex);
+				/* others may have been closed meanwhile, and taken off the list */
+				curpending = mod_s.write_pending->first;
 			}
 		}
 		else

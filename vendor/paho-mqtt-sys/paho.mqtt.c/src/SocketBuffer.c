@@ -83,14 +83,9 @@ int SocketBuffer_newDefQ(void)
 	def_queue = malloc(sizeof(socket_queue));
 	if (def_queue)
 	{
-		def_queue->buflen = 1000;
-		def_queue->buf = malloc(def_queue->buflen);
-		if (def_queue->buf)
-		{
-			def_queue->socket = def_queue->index = 0;
-			def_queue->buflen = def_queue->datalen = def_queue->headerlen = 0;
-			rc = 0;
-		}
+		/* the buffer comes when there is something for it */
+		memset(def_queue, '\0', sizeof(socket_queue));
+		rc = 0;
 	}
 	return rc;
 }
@@ -171,7 +166,7 @@ void SocketBuffer_cleanup(SOCKET socket)
  * @param socket the socket to get queued data for
  * @param bytes the number of bytes of data to retrieve
  * @param actual_len the actual length returned
- * @return the actual data
+ * @return the actual data, or NULL if there is no memory for that much
  */
 char* SocketBuffer_getQueuedData(SOCKET socket, size_t bytes, size_t* actual_len)
 {
@@ -203,6 +198,7 @@ char* SocketBuffer_getQueuedData(SOCKET socket, size_t bytes, size_t* actual_len
 			{
 				free(queue->buf);
 				queue->buf = NULL;
+				queue->buflen = queue->datalen = 0;
 				goto exit;
 			}
 		}
@@ -217,6 +213,7 @@ char* SocketBuffer_getQueuedData(SOCKET socket, size_t bytes, size_t* actual_len
 			{
 				free(queue->buf);
 				queue->buf = NULL;
+				queue->buflen = 0;
 				goto exit;
 			}
 		}
@@ -282,8 +279,13 @@ void SocketBuffer_interrupted(SOCKET socket, size_t actual_len)
 		  If actual_len == 0 then we may not need to do anything - I'll leave that
 		  optimization for another time. */
 		queue->socket = socket;
-		ListAppend(queues, def_queue, sizeof(socket_queue)+def_queue->buflen);
-		SocketBuffer_newDefQ();
+		if (ListAppend(queues, def_queue, sizeof(socket_queue)+def_queue->buflen) == NULL ||
+				SocketBuffer_newDefQ() != 0)
+		{
+			/* without memory for a new one this stays the default, and the packet is lost with its connection */
+			ListDetach(queues, queue);
+			def_queue = queue;
+		}
 	}
 	queue->index = 0;
 	queue->datalen = actual_len;
@@ -390,7 +392,11 @@ int SocketBuffer_pendingWrite(SOCKET socket, int count, iobuf* iovecs, int* free
 		pw->iovecs[i] = iovecs[i];
 		pw->frees[i] = frees[i];
 	}
-	ListAppend(&writes, pw, sizeof(pw) + total);
+	if (ListAppend(&writes, pw, sizeof(pw) + total) == NULL)
+	{
+		free(pw);
+		rc = PAHO_MEMORY_ERROR;
+	}
 exit:
 	FUNC_EXIT_RC(rc);
 	return rc;
