@@ -1,4 +1,4 @@
-//! What the programs send, read by a codec that neither they nor this one share.
+//! Checks the packets that the programs send with an independent codec.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A conversation: what a server writes, and after what it has read. Drawn at random, or read from a file.
+//! A conversation: what a server writes, and which packet it waits for before each write. Generated from a
+//! seed, or read from a file.
 
 use std::fmt::{self, Write as _};
 
@@ -6,12 +7,12 @@ use anyhow::{Context as _, bail};
 use data_encoding::HEXLOWER;
 use fastrand::Rng;
 
-use crate::mutation::confuse;
+use crate::mutation::mutate_sequence;
 use crate::packets::Packets;
 use crate::server::Outcome;
 use crate::wire::{NAMES, Version, kind};
 
-/// Which program takes part.
+/// The program under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Publisher,
@@ -32,29 +33,29 @@ impl Role {
 pub(crate) enum After {
     /// Nothing.
     Now,
-    /// A moment, so that what was written before is read by itself.
+    /// One millisecond, so that the program reads the previous write separately.
     Moment,
-    /// So many packets of this kind from the program.
+    /// This number of packets of this type from the program.
     Packet(u8, usize),
 }
 
-/// Something that the server writes.
+/// One write of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) after: After,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What the server does when it has written everything.
+/// What the server does after the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It waits a little for an answer, and closes.
+    /// Waits briefly for an answer, then closes.
     Close,
-    /// It closes at once.
+    /// Closes at once.
     Cut,
-    /// It resets the connection at once.
+    /// Resets the connection at once.
     Reset,
-    /// It answers what comes as it should, for a while, and closes.
+    /// Answers some packets correctly, then closes.
     Proper,
 }
 
@@ -65,47 +66,47 @@ const ENDS: [(&str, End); 4] = [
     ("proper", End::Proper),
 ];
 
-/// What the program has to do about it, where that is known.
+/// The reaction that is required of the program, where it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// It ends the connection; with MQTT 5, with this reason code.
     Ends(Option<u8>),
-    /// It goes on.
+    /// It keeps the connection and handles the message at the end.
     GoesOn,
 }
 
 impl Expect {
     pub(crate) fn is_met(self, outcome: &Outcome) -> bool {
         match self {
-            Self::Ends(code) => outcome.hung_up && (code.is_none() || code == outcome.code),
-            Self::GoesOn => !outcome.hung_up && outcome.complete,
+            Self::Ends(code) => outcome.closed && (code.is_none() || code == outcome.code),
+            Self::GoesOn => !outcome.closed && outcome.complete,
         }
     }
 }
 
-/// What a server says to a program.
+/// What a server sends to a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conversation {
     pub(crate) role: Role,
     pub(crate) version: Version,
-    /// Of the messages that a publisher has.
+    /// QoS of the publisher's messages.
     pub(crate) qos: u8,
     pub(crate) steps: Vec<Step>,
     pub(crate) end: End,
-    /// Nothing in it is wrong, so all of it has to arrive.
+    /// It was not mutated, so every message must arrive.
     pub(crate) valid: bool,
-    /// What is expected beyond what always is.
+    /// A requirement in addition to those for every conversation.
     pub(crate) expect: Option<Expect>,
 }
 
-/// The packet identifier of the message with which a conversation with a subscriber ends: its
-/// acknowledgement shows that all before it has been dealt with.
+/// Packet identifier of the last message of a conversation with a subscriber. Its acknowledgement shows that
+/// everything before it has been handled.
 pub(crate) const LAST_ID: u16 = 0xfffe;
 
-/// How many filters a subscriber asks for.
+/// The topic filters of a subscriber.
 pub(crate) const FILTERS: [&str; 2] = ["f/#", "g"];
 
-/// A payload that no other is like.
+/// A unique payload with a checksum.
 pub(crate) fn payload(rng: &mut Rng, name: &str) -> Vec<u8> {
     let noise: String = (0..rng.usize(..20)).map(|_| rng.alphanumeric()).collect();
     let mut text = format!("{name}:{noise}");
@@ -118,7 +119,7 @@ pub(crate) fn payload(rng: &mut Rng, name: &str) -> Vec<u8> {
 }
 
 impl Conversation {
-    /// The conversation of this number.
+    /// Generates the conversation with this number.
     pub(crate) fn draw(role: Role, version: Version, qos: u8, seed: u64, number: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let valid = number.is_multiple_of(16);
@@ -134,21 +135,21 @@ impl Conversation {
         let mut packets = Packets {
             rng: &mut rng,
             version,
-            wild: !valid,
+            hostile: !valid,
         };
         match role {
             Role::Subscriber => drawn.draw_for_subscriber(&mut packets, number),
             Role::Publisher => drawn.draw_for_publisher(&mut packets),
         }
         if !valid {
-            drawn.spoil(&mut rng, number);
+            drawn.mutate(&mut rng, number);
         }
         if role == Role::Subscriber && drawn.end == End::Close {
             let name = payload(&mut rng, &format!("{number}.last"));
             let mut plain = Packets {
                 rng: &mut rng,
                 version: Version::V311,
-                wild: false,
+                hostile: false,
             };
             let mut last = plain.publish(1, LAST_ID, "g", &name);
             if version == Version::V5 {
@@ -178,20 +179,20 @@ impl Conversation {
             let name = payload(packets.rng, &format!("{number}.{message}"));
             let publish = packets.publish(qos, message, topic.unwrap_or("g"), &name);
             self.add(After::Now, publish.clone());
-            if qos > 0 && packets.wild && packets.rng.u32(..10) == 0 {
+            if qos > 0 && packets.hostile && packets.rng.u32(..10) == 0 {
                 self.add(After::Now, publish);
             }
             if qos == 2 {
                 received += 1;
                 let after = After::Packet(kind::PUBREC, received);
-                let now = packets.wild && packets.rng.u32(..4) == 0;
+                let now = packets.hostile && packets.rng.u32(..4) == 0;
                 let after = if now { After::Now } else { after };
-                if !packets.wild || packets.rng.u32(..8) > 0 {
+                if !packets.hostile || packets.rng.u32(..8) > 0 {
                     self.add(after, packets.ack(kind::PUBREL, message));
                 }
             }
         }
-        if packets.wild && packets.rng.u32(..12) == 0 {
+        if packets.hostile && packets.rng.u32(..12) == 0 {
             self.add(After::Now, packets.disconnect());
         }
     }
@@ -199,7 +200,7 @@ impl Conversation {
     fn draw_for_publisher(&mut self, packets: &mut Packets<'_>) {
         self.add(After::Packet(kind::CONNECT, 1), packets.connack());
         let count = packets.rng.usize(1..6);
-        // Acknowledged one by one, or all at once.
+        // Acknowledge the messages one by one, or all together.
         let together = packets.rng.u32(..3) == 0;
         for number in 1..=count {
             let id = u16::try_from(number).unwrap_or_default();
@@ -213,28 +214,28 @@ impl Conversation {
                 self.add(after, packets.ack(kind::PUBCOMP, id));
             }
         }
-        if packets.wild && packets.rng.u32(..12) == 0 {
+        if packets.hostile && packets.rng.u32(..12) == 0 {
             self.add(After::Now, packets.disconnect());
         }
         self.end = End::Proper;
     }
 
-    /// Makes it go wrong.
-    fn spoil(&mut self, rng: &mut Rng, number: u64) {
+    /// Mutates the packets, their order, and the end.
+    fn mutate(&mut self, rng: &mut Rng, number: u64) {
         let steps = std::mem::take(&mut self.steps);
         let (mut when, mut packets): (Vec<_>, Vec<_>) = steps
             .into_iter()
             .map(|step| (step.after, step.bytes))
             .unzip();
         for time in 0..=rng.u32(..6) / 4 {
-            let name = payload(rng, &format!("{number}.stray{time}"));
-            let mut strays = Packets {
+            let name = payload(rng, &format!("{number}.unexpected{time}"));
+            let mut generator = Packets {
                 rng,
                 version: self.version,
-                wild: true,
+                hostile: true,
             };
-            let stray = strays.stray(&name);
-            confuse(rng, &mut packets, stray);
+            let unexpected = generator.unexpected(&name);
+            mutate_sequence(rng, &mut packets, unexpected);
         }
         if rng.u32(..8) == 0 && !when.is_empty() {
             let at = rng.usize(..when.len());
@@ -242,7 +243,7 @@ impl Conversation {
         }
         for (at, bytes) in packets.into_iter().enumerate() {
             let after = when.get(at).copied().unwrap_or(After::Now);
-            // In two pieces, at any byte.
+            // Split the packet at any byte.
             if rng.u32(..12) == 0 && bytes.len() > 1 {
                 let cut = rng.usize(1..bytes.len());
                 self.add(after, bytes[..cut].to_vec());
@@ -252,7 +253,7 @@ impl Conversation {
             }
         }
         if rng.u32(..5) == 0 {
-            // The end comes early, at any byte.
+            // End the conversation early, at any byte.
             let at = rng.usize(..self.steps.len().max(1));
             self.steps.truncate(at + 1);
             if let Some(step) = self.steps.last_mut()
@@ -265,7 +266,7 @@ impl Conversation {
         }
     }
 
-    /// Reads conversations as they are displayed, one after the other.
+    /// Parses conversations in the format of `Display`, one after another.
     pub(crate) fn read_all(text: &str) -> anyhow::Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {

@@ -1,4 +1,4 @@
-//! Input that is not as it should be: lines for `publisher --input json`, and what has to become of each.
+//! Invalid and unusual input lines for `publisher --input json`, and the expected result of each.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::codec;
 use crate::conversation::payload;
 use crate::program::Lines;
-use crate::server::Judge;
+use crate::server::Oracle;
 use crate::wire::{Item, Packet, Version, kind, read_publish};
 
-/// What has to become of a line.
-pub(crate) enum Fate {
-    /// It is published so.
+/// The expected result of a line.
+pub(crate) enum Expected {
+    /// It is published as this message.
     Published(Given),
     Rejected,
 }
 
-/// A message as it was given.
+/// The message that a line describes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Given {
     topic: String,
@@ -29,10 +29,10 @@ pub(crate) struct Given {
     retain: bool,
 }
 
-/// Topics that no message may have.
+/// Invalid topic names.
 const NO_TOPICS: [&str; 8] = ["", "+", "a/+/b", "#", "a/#", "a\0b", "\0", "a+"];
 
-/// Lines that are no messages.
+/// Invalid lines.
 const NO_LINES: [&[u8]; 14] = [
     b"",
     b" ",
@@ -50,12 +50,12 @@ const NO_LINES: [&[u8]; 14] = [
     b"{\"topic\":\"p/a\",\"payload_base64\":\"?\"}",
 ];
 
-/// The line of this number, and its fate.
-pub(crate) fn line(seed: u64, number: u64) -> (Vec<u8>, Fate) {
+/// The line with this number, and its expected result.
+pub(crate) fn line(seed: u64, number: u64) -> (Vec<u8>, Expected) {
     let mut rng = Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if rng.u32(..8) == 0 {
         let line = rng.choice(NO_LINES).unwrap_or_default();
-        return (line.to_vec(), Fate::Rejected);
+        return (line.to_vec(), Expected::Rejected);
     }
     let name = payload(&mut rng, &number.to_string());
     let text = String::from_utf8_lossy(&name).into_owned();
@@ -67,7 +67,7 @@ pub(crate) fn line(seed: u64, number: u64) -> (Vec<u8>, Fate) {
             _ => rng.choice(NO_TOPICS).unwrap_or_default().to_owned(),
         };
         let line = json!({"topic": topic, "payload": text, "qos": qos});
-        return (line.to_string().into_bytes(), Fate::Rejected);
+        return (line.to_string().into_bytes(), Expected::Rejected);
     }
     let topic = match rng.u32(..12) {
         0 => "/".to_owned(),
@@ -108,7 +108,7 @@ pub(crate) fn line(seed: u64, number: u64) -> (Vec<u8>, Fate) {
         qos,
         retain,
     };
-    (line.to_string().into_bytes(), Fate::Published(given))
+    (line.to_string().into_bytes(), Expected::Published(given))
 }
 
 /// All lines.
@@ -116,13 +116,13 @@ pub(crate) fn lines(seed: u64) -> Lines {
     Arc::new(move |number| line(seed, number).0)
 }
 
-/// Judges what becomes of them.
+/// Checks the result of each line.
 pub(crate) struct Inputs {
     version: Version,
     seed: u64,
-    /// Lines that have been drawn.
+    /// Lines generated so far.
     drawn: u64,
-    /// What is to be published.
+    /// Messages to be published, with their line numbers.
     open: HashMap<Given, u64>,
     published: BTreeSet<u64>,
     rejected: BTreeSet<u64>,
@@ -144,36 +144,38 @@ impl Inputs {
         }
     }
 
-    /// Draws the lines up to this one.
+    /// Generates the lines up to this one.
     fn draw_to(&mut self, number: u64) {
         while self.drawn < number {
             self.drawn += 1;
-            if let (_, Fate::Published(given)) = line(self.seed, self.drawn) {
+            if let (_, Expected::Published(given)) = line(self.seed, self.drawn) {
                 self.open.insert(given, self.drawn);
             }
         }
     }
 
-    /// A line of its output.
+    /// Checks a line of the program's output.
     pub(crate) fn line(&mut self, text: &[u8]) -> Result<(), String> {
         let text = String::from_utf8_lossy(text).into_owned();
         let mut words = text.splitn(3, ' ');
         let (what, number) = (words.next().unwrap_or_default(), words.next());
         let number: u64 = number
             .and_then(|number| number.parse().ok())
-            .ok_or_else(|| format!("prints what is no receipt: {text}"))?;
+            .ok_or_else(|| format!("prints a line that is not a receipt: {text}"))?;
         match what {
             "accepted" => self.accepted += 1,
             "delivered" => self.delivered += 1,
             "rejected" => {
-                let (line, fate) = line(self.seed, number);
-                if let Fate::Published(_) = fate {
+                let (line, expected) = line(self.seed, number);
+                if let Expected::Published(_) = expected {
                     let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-                    return Err(format!("says {text}, and nothing is wrong with it: {line}"));
+                    return Err(format!(
+                        "prints the receipt {text:?} for a valid line: {line}"
+                    ));
                 }
                 self.rejected.insert(number);
             }
-            _ => return Err(format!("says {text}, and there is no reason to")),
+            _ => return Err(format!("prints the receipt {text:?} without a reason")),
         }
         Ok(())
     }
@@ -182,13 +184,13 @@ impl Inputs {
         !self.rejected.is_empty()
     }
 
-    /// Each line has met its fate.
+    /// Checks that each line had its expected result.
     pub(crate) fn check_all(&self, fed: u64) -> Result<(), String> {
         for number in 1..=fed {
-            let (line, fate) = line(self.seed, number);
-            let (set, what) = match fate {
-                Fate::Published(_) => (&self.published, "published"),
-                Fate::Rejected => (&self.rejected, "rejected"),
+            let (line, expected) = line(self.seed, number);
+            let (set, what) = match expected {
+                Expected::Published(_) => (&self.published, "published"),
+                Expected::Rejected => (&self.rejected, "rejected"),
             };
             if !set.contains(&number) {
                 let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
@@ -206,7 +208,7 @@ impl Inputs {
     }
 }
 
-impl Judge for Inputs {
+impl Oracle for Inputs {
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         codec::check(packet, self.version)?;
         if packet.kind() != kind::PUBLISH {
@@ -219,7 +221,7 @@ impl Judge for Inputs {
             qos: publish.qos,
             retain: publish.retain,
         };
-        // It is a little ahead of what was published last.
+        // The message cannot be far ahead of the last one.
         let ahead = self.published.last().copied().unwrap_or(0) + 200;
         self.draw_to(ahead);
         match self.open.get(&given) {
@@ -227,7 +229,9 @@ impl Judge for Inputs {
                 self.published.insert(*number);
                 Ok(())
             }
-            None => Err(format!("publishes what it was not given: {given:?}")),
+            None => Err(format!(
+                "publishes a message that is not in the input: {given:?}"
+            )),
         }
     }
 

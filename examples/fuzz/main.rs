@@ -1,10 +1,9 @@
-//! Conversations that go wrong, with both programs: a server that says what no server should, a line
-//! that changes what the programs say, input that is not as it should be. Looked for are aborts, reports of
-//! a sanitizer, hangs, memory that grows, and wrong data. Each conversation that fails is written to a file, which
-//! can be played again; those that ever failed are in `tests/data/conversations`. `scripts/fuzz` builds
-//! what it needs.
+//! A fuzzer for both programs: a server that sends mutated packets, a relay that mutates what the programs send to
+//! a real broker, and invalid input lines. It detects crashes, sanitizer reports, hangs, memory growth and wrong
+//! data. Each failing conversation is written to a file that can be replayed; the files in
+//! `tests/data/conversations` are replayed by every test run. `scripts/fuzz` builds what it needs.
 
-// It measures how long the programs take.
+// Deadlines need the clock.
 #![allow(clippy::disallowed_methods)]
 
 mod codec;
@@ -39,37 +38,37 @@ use work::{Bounds, Plan};
     about = "Looks for conversations that the programs do not survive"
 )]
 struct Args {
-    /// How long
+    /// Duration in seconds
     #[arg(default_value_t = 60)]
     seconds: u64,
-    /// What the conversations are drawn from: the same seed, the same conversations
+    /// Seed of the random generator: the same seed generates the same conversations
     #[arg(default_value_t = 1)]
     seed: u64,
-    /// Conversations of each kind at most
+    /// Maximum number of conversations for each target
     #[arg(long, value_name = "N")]
     conversations: Option<u64>,
-    /// Only kinds of conversation whose name contains this
+    /// Only run targets whose name contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Kinds at a time
+    /// Number of targets that run at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
-    /// Failures after which it ends
+    /// Stop after this number of failures
     #[arg(long, value_name = "N", default_value_t = 10)]
     failures: usize,
-    /// Where publisher and subscriber are [default: beside this program]
+    /// Directory of publisher and subscriber [default: the parent of this program's directory]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
     /// Run the programs under valgrind
     #[arg(long)]
     valgrind: bool,
-    /// The programs are so many times as slow as usual, and their memory is not looked at
+    /// Multiply all timeouts by this factor; above 1, memory growth is not checked
     #[arg(long, value_name = "N", default_value_t = 1)]
     slowness: u32,
-    /// Where a conversation that fails is written to [default: beside the programs]
+    /// Directory for failing conversations [default: `fuzz` in the programs' directory]
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Play these files, and those in these directories, and nothing else
+    /// Replay these files, and the files in these directories, instead of fuzzing
     #[arg(long, value_name = "PATH", num_args = 1..)]
     replay: Vec<PathBuf>,
 }
@@ -85,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many failures there were.
+/// Returns the number of failures.
 fn run(args: &Args) -> anyhow::Result<usize> {
     let own = std::env::current_exe()?;
     let beside = own
@@ -116,7 +115,7 @@ fn run(args: &Args) -> anyhow::Result<usize> {
     work::run(&setup, &plans, &bounds)
 }
 
-/// The files themselves, and those in directories, in order.
+/// The files, and the files in the directories, sorted.
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {

@@ -1,11 +1,10 @@
-//! Packets of a server, drawn at random: valid ones, and if wanted some that a careless or hostile
-//! server would send, still in one piece.
+//! Generates packets of a server: valid ones, or with invalid contents now and then.
 
 use fastrand::Rng;
 
 use crate::wire::{Form, PROPERTIES, Version, kind};
 
-/// Strings that a program has to refuse or to bear, as bytes.
+/// Invalid and unusual strings.
 const HOSTILE: [&[u8]; 14] = [
     b"",
     b"\0",
@@ -27,15 +26,15 @@ const CONNACK_CODES: [u8; 8] = [0x80, 0x84, 0x87, 0x88, 0x89, 0x8a, 0x9d, 0x01];
 const PUBACK_CODES: [u8; 9] = [0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99, 0x01];
 const DISCONNECT_CODES: [u8; 8] = [0x00, 0x80, 0x81, 0x8b, 0x8e, 0x97, 0x98, 0x04];
 
-/// Draws packets.
+/// Generates packets.
 pub(crate) struct Packets<'a> {
     pub(crate) rng: &'a mut Rng,
     pub(crate) version: Version,
-    /// Some are not as they should be.
-    pub(crate) wild: bool,
+    /// Some packets have invalid contents.
+    pub(crate) hostile: bool,
 }
 
-/// The length in front of what follows, as MQTT writes it.
+/// Appends a variable byte integer.
 pub(crate) fn put_length(out: &mut Vec<u8>, mut length: usize) {
     loop {
         let part = u8::try_from(length & 0x7f).unwrap_or_default();
@@ -53,7 +52,7 @@ pub(crate) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(&bytes[..usize::from(length)]);
 }
 
-/// A packet of this first byte.
+/// Encodes a packet.
 pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     put_length(&mut out, body.len());
@@ -62,17 +61,17 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 impl Packets<'_> {
-    /// One time in `n`, if wild.
-    fn rarely(&mut self, n: u32) -> bool {
-        self.wild && self.rng.u32(..n) == 0
+    /// Whether to generate invalid contents, one time in `n`.
+    fn hostile_once_in(&mut self, n: u32) -> bool {
+        self.hostile && self.rng.u32(..n) == 0
     }
 
     fn text(&mut self) -> Vec<u8> {
-        if self.rarely(60) {
+        if self.hostile_once_in(60) {
             return self.rng.choice(HOSTILE).unwrap_or_default().to_vec();
         }
         let length = match self.rng.u32(..40) {
-            0 if self.wild => self.rng.usize(..65_536),
+            0 if self.hostile => self.rng.usize(..65_536),
             1..5 => self.rng.usize(..300),
             _ => self.rng.usize(1..12),
         };
@@ -88,9 +87,13 @@ impl Packets<'_> {
     fn property(&mut self, out: &mut Vec<u8>, id: u8, form: Form) {
         out.push(id);
         match form {
-            Form::Byte => out.push(if self.rarely(40) { self.rng.u8(..) } else { 1 }),
+            Form::Byte => out.push(if self.hostile_once_in(40) {
+                self.rng.u8(..)
+            } else {
+                1
+            }),
             Form::Two => {
-                let number = if self.rarely(40) {
+                let number = if self.hostile_once_in(40) {
                     0
                 } else {
                     self.rng.u16(20..)
@@ -98,7 +101,7 @@ impl Packets<'_> {
                 out.extend(number.to_be_bytes());
             }
             Form::Four => {
-                let number = if self.rarely(40) {
+                let number = if self.hostile_once_in(40) {
                     self.rng.u32(..1000)
                 } else {
                     self.rng.u32(1 << 20..)
@@ -131,7 +134,7 @@ impl Packets<'_> {
         }
     }
 
-    /// Properties of a packet of this kind, with their length; nothing with 3.1.1.
+    /// Appends the properties of a packet of this type, with their length; nothing for MQTT 3.1.1.
     fn properties(&mut self, out: &mut Vec<u8>, kind: u8) {
         if self.version == Version::V311 {
             return;
@@ -139,7 +142,7 @@ impl Packets<'_> {
         let mut inner = Vec::new();
         for (id, form, packets) in PROPERTIES {
             let allowed = packets.contains(&kind);
-            // These are not for this client, or not now.
+            // Not valid for this client.
             let unasked = matches!(
                 (id, kind),
                 (0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x24, kind::CONNACK)
@@ -148,20 +151,20 @@ impl Packets<'_> {
             );
             let (chance, of) = match (allowed, unasked) {
                 (true, false) => (1, 5),
-                _ if self.wild => (1, 800),
+                _ if self.hostile => (1, 800),
                 _ => (0, 1),
             };
             if self.rng.u32(..of) < chance {
                 self.property(&mut inner, id, form);
-                if id == 0x26 || self.rarely(200) {
+                if id == 0x26 || self.hostile_once_in(200) {
                     self.property(&mut inner, id, form);
                 }
             }
         }
-        if self.rarely(150) {
+        if self.hostile_once_in(150) {
             inner.push(self.rng.u8(..));
         }
-        let wrong = if self.rarely(150) {
+        let wrong = if self.hostile_once_in(150) {
             self.rng.usize(..5)
         } else {
             0
@@ -171,12 +174,12 @@ impl Packets<'_> {
     }
 
     pub(crate) fn connack(&mut self) -> Vec<u8> {
-        let code = if self.rarely(30) {
+        let code = if self.hostile_once_in(30) {
             self.code(&CONNACK_CODES)
         } else {
             0
         };
-        let mut body = vec![u8::from(self.rarely(25)), code];
+        let mut body = vec![u8::from(self.hostile_once_in(25)), code];
         self.properties(&mut body, kind::CONNACK);
         packet(0x20, &body)
     }
@@ -191,8 +194,12 @@ impl Packets<'_> {
     pub(crate) fn suback(&mut self, id: u16) -> Vec<u8> {
         let mut body = id.to_be_bytes().to_vec();
         self.properties(&mut body, kind::SUBACK);
-        body.push(if self.rarely(15) { self.rng.u8(..) } else { 2 });
-        if self.rarely(30) {
+        body.push(if self.hostile_once_in(15) {
+            self.rng.u8(..)
+        } else {
+            2
+        });
+        if self.hostile_once_in(30) {
             body.push(0);
         }
         packet(0x90, &body)
@@ -209,10 +216,10 @@ impl Packets<'_> {
 
     pub(crate) fn publish(&mut self, qos: u8, id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
         let mut topic = topic.as_bytes().to_vec();
-        if self.rarely(15) {
+        if self.hostile_once_in(15) {
             topic.extend(*self.rng.choice(HOSTILE.iter()).unwrap_or(&HOSTILE[0]));
         }
-        if self.rarely(60) {
+        if self.hostile_once_in(60) {
             topic = self.text();
         }
         let mut body = Vec::new();
@@ -232,7 +239,7 @@ impl Packets<'_> {
         let mut body = id.to_be_bytes().to_vec();
         if self.version == Version::V5 && self.rng.u32(..2) == 0 {
             let refuses = matches!(kind, kind::PUBACK | kind::PUBREC);
-            body.push(if self.rarely(16) {
+            body.push(if self.hostile_once_in(16) {
                 self.code(&PUBACK_CODES)
             } else if refuses && self.rng.u32(..4) == 0 {
                 0x10
@@ -270,8 +277,8 @@ impl Packets<'_> {
         packet(0xd0, &[])
     }
 
-    /// What does not belong here.
-    pub(crate) fn stray(&mut self, payload: &[u8]) -> Vec<u8> {
+    /// A packet that may not be expected at this point.
+    pub(crate) fn unexpected(&mut self, payload: &[u8]) -> Vec<u8> {
         let id = self.rng.u16(..12);
         match self.rng.u32(..12) {
             0 => self.connack(),
@@ -279,7 +286,7 @@ impl Packets<'_> {
             2 => self.unsuback(id),
             3 => {
                 let qos = self.rng.u8(..3);
-                self.publish(qos, id, "f/stray", payload)
+                self.publish(qos, id, "f/unexpected", payload)
             }
             4 => self.ack(kind::PUBACK, id),
             5 => self.ack(kind::PUBREC, id),

@@ -1,4 +1,4 @@
-//! A program that takes part: started, fed, watched, stopped.
+//! A process of the program under test: input, output, log, memory, exit.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -16,10 +16,10 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Lines of its log that are kept.
+/// Number of log lines to keep.
 const KEPT: usize = 60;
 
-/// What stands in the log of a program whose memory is damaged, or that has met a bug.
+/// Texts in the log that report damaged memory or a panic.
 const ALARMS: [&str; 12] = [
     "Sanitizer",
     "runtime error:",
@@ -35,37 +35,37 @@ const ALARMS: [&str; 12] = [
     "== Process terminating",
 ];
 
-/// A line of input, by its number; without the newline.
+/// Returns the input line with a given number, without the newline.
 pub(crate) type Lines = Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
-/// A program at work; killed when dropped.
+/// A running process; killed when dropped.
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<Vec<u8>>,
     log: Arc<Mutex<Log>>,
     status: Option<ExitStatus>,
     fed: Arc<AtomicU64>,
-    enough: Arc<AtomicBool>,
+    stop_feeding: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Log {
     last: VecDeque<String>,
-    /// From the first line that is one.
+    /// The first line that reports an error, and the lines after it.
     alarm: Vec<String>,
-    /// No more is to come.
+    /// The log has ended.
     complete: bool,
 }
 
 impl Program {
-    /// Starts it, and if there is input gives it lines for as long as it takes them.
+    /// Starts the process. A thread writes the input lines until the end of the input is requested.
     pub(crate) fn start(
         path: &Path,
         valgrind: bool,
         args: &[String],
         input: Option<Lines>,
     ) -> anyhow::Result<Self> {
-        // The kernel ends it with this program.
+        // The kernel kills it when this process ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         if valgrind {
@@ -101,10 +101,10 @@ impl Program {
             let mut log = kept.lock().unwrap_or_else(PoisonError::into_inner);
             log.complete = true;
         });
-        let (fed, enough) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (fed, stop_feeding) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         if let (Some(input), Some(stdin)) = (input, child.stdin.take()) {
-            let (fed, enough) = (Arc::clone(&fed), Arc::clone(&enough));
-            thread::spawn(move || feed(stdin, &input, &fed, &enough));
+            let (fed, stop_feeding) = (Arc::clone(&fed), Arc::clone(&stop_feeding));
+            thread::spawn(move || feed(stdin, &input, &fed, &stop_feeding));
         }
         Ok(Self {
             child,
@@ -112,26 +112,26 @@ impl Program {
             log,
             status: None,
             fed,
-            enough,
+            stop_feeding,
         })
     }
 
-    /// Lines that it has been given.
+    /// Number of input lines written.
     pub(crate) fn fed(&self) -> u64 {
         self.fed.load(Ordering::Acquire)
     }
 
-    /// Its input comes to its end.
-    pub(crate) fn feed_no_more(&self) {
-        self.enough.store(true, Ordering::Release);
+    /// Closes the input after the current line.
+    pub(crate) fn end_input(&self) {
+        self.stop_feeding.store(true, Ordering::Release);
     }
 
-    /// A line of its output that has come by then.
+    /// The next line of output, or none after this time.
     pub(crate) fn line(&self, within: Duration) -> Option<Vec<u8>> {
         self.lines.recv_timeout(within).ok()
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
@@ -139,7 +139,7 @@ impl Program {
         self.status
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub(crate) fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + within;
         while self.ended().is_none() && Instant::now() < until {
@@ -148,7 +148,7 @@ impl Program {
         self.status
     }
 
-    /// What is wrong with how it has ended, or with its log.
+    /// An end by a signal, or an error report in the log.
     pub(crate) fn alarm(&mut self) -> Option<String> {
         let ended = self.ended();
         let signal = ended.and_then(|status| status.signal());
@@ -159,18 +159,18 @@ impl Program {
                 break log;
             }
             drop(log);
-            // What it had to say is on its way.
+            // Wait for the rest of the log.
             thread::park_timeout(Duration::from_millis(5));
         };
         let shown = log.alarm.join("\n");
         match signal {
             Some(signal) => Some(format!("ended by signal {signal}\n{shown}")),
-            None if !log.alarm.is_empty() => Some(format!("says in its log:\n{shown}")),
+            None if !log.alarm.is_empty() => Some(format!("reports an error in its log:\n{shown}")),
             None => None,
         }
     }
 
-    /// The end of its log.
+    /// The last lines of the log.
     pub(crate) fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let lines: Vec<_> = log.last.iter().map(String::as_str).collect();
@@ -184,7 +184,7 @@ impl Program {
         Ok(())
     }
 
-    /// Its resident memory, in bytes.
+    /// The resident memory, in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
         let file = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&file).context(file)?;
@@ -194,7 +194,7 @@ impl Program {
         Ok(kib * 1024)
     }
 
-    /// Makes sure that this is no stranger: the path leads to a program.
+    /// Checks that the program exists.
     pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
         if !path.is_file() {
             bail!("{}: not there; build it first", path.display());
@@ -205,8 +205,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.feed_no_more();
-        // It may have ended by itself.
+        self.end_input();
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -241,12 +241,12 @@ fn each_line(source: impl Read, mut tell: impl FnMut(Vec<u8>)) {
     }
 }
 
-fn feed(mut stdin: ChildStdin, lines: &Lines, fed: &AtomicU64, enough: &AtomicBool) {
-    while !enough.load(Ordering::Acquire) {
+fn feed(mut stdin: ChildStdin, lines: &Lines, fed: &AtomicU64, stop_feeding: &AtomicBool) {
+    while !stop_feeding.load(Ordering::Acquire) {
         let number = fed.load(Ordering::Acquire) + 1;
         let mut line = lines(number);
         line.push(b'\n');
-        // Before: it may be published at once.
+        // Before the write, because the message may be published at once.
         fed.store(number, Ordering::Release);
         if stdin.write_all(&line).is_err() {
             return;

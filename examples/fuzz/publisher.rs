@@ -1,4 +1,4 @@
-//! What a publisher may send, and say of it.
+//! Checks what a publisher sends, and its receipts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,28 +8,28 @@ use fastrand::Rng;
 use crate::codec;
 use crate::conversation::payload;
 use crate::program::Lines;
-use crate::server::{Judge, Outcome};
+use crate::server::{Oracle, Outcome};
 use crate::wire::{Fields, Item, Packet, Version, kind, read_publish};
 
-/// Conversations for which the word of a server counts that was given before its time.
-const REMEMBERED: u64 = 4;
+/// Number of conversations for which an acknowledgement without a known message is remembered.
+const HISTORY: u64 = 4;
 
-/// A broker that takes less than that may not take a message.
+/// With a smaller Maximum Packet Size a message may be rejected.
 const LARGEST: u32 = 2000;
 
-/// The message on a line of input.
+/// The message of an input line.
 pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) qos: u8,
 }
 
-/// The message on the line of this number.
+/// The message of the line with this number.
 pub(crate) fn message(seed: u64, qos: u8, number: u64) -> Message {
     let mut rng = Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let topic = rng.choice(["p/a", "p/b/c", "p/é"]).unwrap_or_default();
     let payload = payload(&mut rng, &number.to_string());
-    // Three is for one of both.
+    // 3 selects QoS 1 or 2 for each message.
     let qos = if qos == 3 { rng.u8(1..3) } else { qos };
     Message {
         topic: topic.to_owned(),
@@ -38,7 +38,7 @@ pub(crate) fn message(seed: u64, qos: u8, number: u64) -> Message {
     }
 }
 
-/// The lines themselves.
+/// The input lines.
 pub(crate) fn lines(seed: u64, qos: u8) -> Lines {
     Arc::new(move |number| {
         let message = message(seed, qos, number);
@@ -50,7 +50,7 @@ pub(crate) fn lines(seed: u64, qos: u8) -> Lines {
     })
 }
 
-/// What the server has said of a message by its identifier.
+/// The acknowledgements for a packet identifier.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said {
     received: bool,
@@ -58,28 +58,28 @@ struct Said {
     refused: bool,
 }
 
-/// Judges a publisher with `--receipts`.
+/// Checks a publisher that runs with `--receipts`.
 pub(crate) struct Publisher {
     version: Version,
     seed: u64,
     qos: u8,
     conversation: u64,
-    /// By identifier: number and QoS of the message under way.
-    under_way: HashMap<u16, (u64, u8)>,
-    /// By identifier: what was said, for a message that may not have been read yet.
+    /// Number and QoS of the message in flight, by packet identifier.
+    in_flight: HashMap<u16, (u64, u8)>,
+    /// Acknowledgements by packet identifier; the PUBLISH may not have been read yet.
     said: BTreeMap<u16, Said>,
-    /// What may be called delivered.
+    /// Messages for which the receipt `delivered` is right.
     good: BTreeSet<u64>,
-    /// What may be called dead.
+    /// Messages for which the receipt `dead` is right.
     bad: BTreeSet<u64>,
-    /// Words for messages that were never read: conversation, deliveries, refusals.
+    /// Acknowledgements for messages that were never read: conversation, deliveries, refusals.
     early: Vec<(u64, usize, usize)>,
-    /// When a broker last took less than a message may have.
+    /// The last conversation with a small Maximum Packet Size.
     limited: Option<u64>,
-    /// Messages that have come to their end.
+    /// Messages with a final receipt.
     done: BTreeSet<u64>,
-    /// Those among them that were not delivered.
-    pub(crate) gone: u64,
+    /// Number of messages with a final receipt other than `delivered`.
+    pub(crate) undelivered: u64,
     pub(crate) delivered: u64,
 }
 
@@ -90,31 +90,30 @@ impl Publisher {
             seed,
             qos,
             conversation: 0,
-            under_way: HashMap::new(),
+            in_flight: HashMap::new(),
             said: BTreeMap::new(),
             good: BTreeSet::new(),
             bad: BTreeSet::new(),
             early: Vec::new(),
             limited: None,
             done: BTreeSet::new(),
-            gone: 0,
+            undelivered: 0,
             delivered: 0,
         }
     }
 
-    /// A conversation begins.
+    /// Starts a conversation.
     pub(crate) fn begin(&mut self) {
         self.conversation += 1;
-        self.under_way.clear();
+        self.in_flight.clear();
         self.said.clear();
         let conversation = self.conversation;
-        self.early
-            .retain(|(at, _, _)| at + REMEMBERED > conversation);
+        self.early.retain(|(at, _, _)| at + HISTORY > conversation);
     }
 
-    /// A conversation is over.
+    /// Ends a conversation.
     pub(crate) fn end(&mut self, outcome: &Outcome, valid: bool) -> Result<(), String> {
-        let of_none = |said: &(&u16, &Said)| !self.under_way.contains_key(said.0);
+        let of_none = |said: &(&u16, &Said)| !self.in_flight.contains_key(said.0);
         let early: Vec<_> = self.said.iter().filter(of_none).collect();
         let delivered = early.iter().filter(|said| said.1.delivered).count();
         let refused = early.iter().filter(|said| said.1.refused).count();
@@ -124,24 +123,26 @@ impl Publisher {
         if valid && outcome.late == 0 {
             if let Some(fault) = outcome.fault {
                 return Err(format!(
-                    "the fuzzer itself errs: a valid conversation has {fault}"
+                    "error of the fuzzer: a valid conversation has {fault}"
                 ));
             }
-            if outcome.hung_up {
-                return Err(format!("hangs up in a valid conversation: {outcome:?}"));
+            if outcome.closed {
+                return Err(format!(
+                    "closes the connection in a valid conversation: {outcome:?}"
+                ));
             }
         }
         Ok(())
     }
 
-    /// A line of its output.
+    /// Checks a line of the program's output.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), String> {
         let line = String::from_utf8_lossy(line).into_owned();
         let mut words = line.splitn(3, ' ');
         let (what, number) = (words.next().unwrap_or_default(), words.next());
         let number: u64 = number
             .and_then(|number| number.parse().ok())
-            .ok_or_else(|| format!("prints what is no receipt: {line}"))?;
+            .ok_or_else(|| format!("prints a line that is not a receipt: {line}"))?;
         match what {
             "accepted" => return Ok(()),
             "delivered" => {
@@ -150,10 +151,10 @@ impl Publisher {
                         .early
                         .iter_mut()
                         .rev()
-                        .any(|(_, delivered, _)| spend(delivered));
+                        .any(|(_, delivered, _)| take_one(delivered));
                 if !right {
                     return Err(format!(
-                        "says {line}, which no server has acknowledged rightly"
+                        "prints the receipt {line:?}, which no server has acknowledged correctly"
                     ));
                 }
                 self.delivered += 1;
@@ -165,18 +166,20 @@ impl Publisher {
                         .early
                         .iter_mut()
                         .rev()
-                        .any(|(_, _, refused)| spend(refused));
+                        .any(|(_, _, refused)| take_one(refused));
                 if !right {
-                    return Err(format!("says {line}, which no server has refused"));
+                    return Err(format!(
+                        "prints the receipt {line:?}, which no server has refused"
+                    ));
                 }
-                self.gone += 1;
+                self.undelivered += 1;
             }
-            "rejected" if self.is_limited() => self.gone += 1,
-            _ => return Err(format!("says {line}, and there is no reason to")),
+            "rejected" if self.is_limited() => self.undelivered += 1,
+            _ => return Err(format!("prints the receipt {line:?} without a reason")),
         }
         if !self.done.insert(number) {
             return Err(format!(
-                "says {line}, and has said what became of it before"
+                "prints the receipt {line:?} after another final receipt"
             ));
         }
         self.good.remove(&number);
@@ -186,10 +189,10 @@ impl Publisher {
 
     fn is_limited(&self) -> bool {
         let since = self.limited.map(|at| self.conversation - at);
-        since.is_some_and(|since| since < REMEMBERED)
+        since.is_some_and(|since| since < HISTORY)
     }
 
-    /// All that it was given has come to its end.
+    /// Checks that every message has a final receipt.
     pub(crate) fn check_all(&self, fed: u64) -> Result<(), String> {
         let missing: Vec<_> = (1..=fed)
             .filter(|number| !self.done.contains(number))
@@ -198,15 +201,15 @@ impl Publisher {
             return Ok(());
         }
         Err(format!(
-            "has not said what became of {} of {fed} messages: {:?}",
+            "printed no final receipt for {} of {fed} messages: {:?}",
             missing.len(),
             &missing[..missing.len().min(9)]
         ))
     }
 
-    /// Applies what was said of an identifier to the message that has it.
+    /// Applies the acknowledgements for an identifier to the message that has it.
     fn settle(&mut self, id: u16) {
-        let (Some((number, _)), Some(said)) = (self.under_way.get(&id), self.said.get(&id)) else {
+        let (Some((number, _)), Some(said)) = (self.in_flight.get(&id), self.said.get(&id)) else {
             return;
         };
         if said.delivered {
@@ -217,7 +220,7 @@ impl Publisher {
         }
     }
 
-    /// A PUBLISH of the program: it has to be a line of the input.
+    /// Checks a PUBLISH against the input line.
     fn published(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         let publish = read_publish(packet, self.version)?;
         let text = String::from_utf8_lossy(publish.payload);
@@ -225,8 +228,8 @@ impl Publisher {
             .split(':')
             .next()
             .and_then(|number| number.parse().ok());
-        let number: u64 =
-            number.ok_or_else(|| format!("publishes what it was not given: {text}"))?;
+        let number: u64 = number
+            .ok_or_else(|| format!("publishes a message that is not in the input: {text}"))?;
         let given = message(self.seed, self.qos, number);
         if publish.topic != Some(&given.topic)
             || publish.payload != given.payload
@@ -234,7 +237,7 @@ impl Publisher {
             || publish.retain
         {
             return Err(format!(
-                "publishes {number} otherwise than it was given: {packet:02x?}"
+                "publishes message {number} with other contents than the input line: {packet:02x?}"
             ));
         }
         if self.version == Version::V5 {
@@ -249,22 +252,22 @@ impl Publisher {
             });
             let seq = String::from_utf8_lossy(seq.unwrap_or_default());
             if seq.split('/').nth(1) != Some(&number.to_string()) {
-                return Err(format!("publishes {number} with the seq {seq}"));
+                return Err(format!("publishes message {number} with the seq {seq}"));
             }
         }
-        self.under_way.insert(publish.id, (number, publish.qos));
+        self.in_flight.insert(publish.id, (number, publish.qos));
         self.settle(publish.id);
         Ok(())
     }
 }
 
-fn spend(credits: &mut usize) -> bool {
+fn take_one(credits: &mut usize) -> bool {
     let some = *credits > 0;
     *credits = credits.saturating_sub(1);
     some
 }
 
-impl Judge for Publisher {
+impl Oracle for Publisher {
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         codec::check(packet, self.version)?;
         if packet.kind() == kind::PUBLISH {
@@ -282,7 +285,7 @@ impl Judge for Publisher {
                 }
             }
             Item::Ack { kind, id, code } => {
-                let qos = self.under_way.get(&id).map(|(_, qos)| *qos);
+                let qos = self.in_flight.get(&id).map(|(_, qos)| *qos);
                 let said = self.said.entry(id).or_default();
                 match kind {
                     kind::PUBACK if qos != Some(2) => {
@@ -294,7 +297,7 @@ impl Judge for Publisher {
                         said.refused |= code >= 0x80;
                     }
                     kind::PUBCOMP if qos != Some(1) => {
-                        // The message was taken, and the handshake is not as it should be.
+                        // PUBREC accepted the message, so both receipts are right.
                         said.delivered |= said.received && matches!(code, 0 | 0x92);
                         said.refused |= code >= 0x80;
                     }

@@ -1,5 +1,4 @@
-//! The other direction: what a program says is changed on its way to a real Mosquitto, which answers as it
-//! does.
+//! The other direction: packets of the program are mutated on the way to a real Mosquitto.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,16 +13,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
 use crate::conversation::{After, Conversation, End, Role, Step, payload};
-use crate::mutation::confuse;
+use crate::mutation::mutate_sequence;
 use crate::packets::{Packets, packet};
-use crate::server::{Judge, Outcome, QUIET};
+use crate::server::{Oracle, Outcome, QUIET};
 use crate::wire::{Item, ServerStream, Version, kind, take_packet};
 
-/// How long a conversation lasts at most, and how many packets of the program.
+/// Limits of a conversation: duration, and packets of the program.
 const LONGEST: Duration = Duration::from_millis(300);
 const PACKETS: usize = 30;
 
-/// A Mosquitto of its own, and a client of it that publishes.
+/// A Mosquitto process, and a client that publishes messages to it.
 pub(crate) struct Broker {
     process: Child,
     port: u16,
@@ -111,7 +110,7 @@ impl Broker {
             let mut packets = Packets {
                 rng,
                 version: Version::V5,
-                wild: false,
+                hostile: false,
             };
             let id = u16::from(qos) + 1;
             let publish = packets.publish(qos, id, topic, &name);
@@ -131,17 +130,17 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A conversation of a program with Mosquitto. What Mosquitto says to it is written down in `script`, from which
-/// it can be played again.
-pub(crate) struct Relay<'a, J: Judge> {
+/// A conversation between a program and Mosquitto. The packets of Mosquitto are recorded in `script`, which can be
+/// replayed.
+pub(crate) struct Relay<'a, J: Oracle> {
     broker: &'a mut Broker,
-    judge: &'a mut J,
+    oracle: &'a mut J,
     rng: Rng,
     number: u64,
     script: &'a mut Conversation,
@@ -151,29 +150,29 @@ pub(crate) struct Relay<'a, J: Judge> {
     down: Vec<u8>,
     said: ServerStream,
     counts: [usize; 16],
-    /// The kind of packet that the program has sent last.
+    /// Type of the program's last packet.
     last: u8,
     subscribed: usize,
     outcome: Outcome,
 }
 
-impl<'a, J: Judge> Relay<'a, J> {
+impl<'a, J: Oracle> Relay<'a, J> {
     pub(crate) fn new(
         program: TcpStream,
         broker: &'a mut Broker,
-        judge: &'a mut J,
+        oracle: &'a mut J,
         number: u64,
         script: &'a mut Conversation,
         seed: u64,
     ) -> anyhow::Result<Self> {
-        let mosquitto =
-            TcpStream::connect((Ipv4Addr::LOCALHOST, broker.port)).context("mosquitto is gone")?;
+        let mosquitto = TcpStream::connect((Ipv4Addr::LOCALHOST, broker.port))
+            .context("mosquitto is undelivered")?;
         mosquitto.set_nodelay(true)?;
         mosquitto.set_write_timeout(Some(Duration::from_secs(5)))?;
         script.end = End::Cut;
         Ok(Self {
             broker,
-            judge,
+            oracle,
             rng: Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             number,
             said: ServerStream::new(script.version, script.role == Role::Subscriber),
@@ -189,7 +188,7 @@ impl<'a, J: Judge> Relay<'a, J> {
         })
     }
 
-    /// Carries it to its end.
+    /// Relays until either side closes, or a limit is reached.
     pub(crate) fn carry(mut self, slowness: u32) -> Result<Outcome, String> {
         let until = Instant::now() + LONGEST * slowness;
         let mut packets = 0;
@@ -206,7 +205,7 @@ impl<'a, J: Judge> Relay<'a, J> {
             if program {
                 match read(&mut self.program, &mut self.up) {
                     0 => {
-                        self.outcome.hung_up = true;
+                        self.outcome.closed = true;
                         break;
                     }
                     _ => packets += self.step_up()?,
@@ -220,13 +219,13 @@ impl<'a, J: Judge> Relay<'a, J> {
         Ok(self.outcome)
     }
 
-    /// From the program to Mosquitto; how many packets.
+    /// From the program to Mosquitto. Returns the number of packets.
     fn step_up(&mut self) -> Result<usize, String> {
         let up = std::mem::take(&mut self.up);
         let mut rest = &up[..];
         let mut packets = Vec::new();
         while let Some(one) = take_packet(&mut rest)? {
-            self.judge.packet(&one)?;
+            self.oracle.packet(&one)?;
             self.counts[usize::from(one.kind())] += 1;
             self.last = one.kind();
             if one.kind() == kind::DISCONNECT {
@@ -236,24 +235,24 @@ impl<'a, J: Judge> Relay<'a, J> {
         }
         self.up = rest.to_vec();
         let count = packets.len();
-        // One in eight goes wrong, the first ones less often: there is more to come.
+        // Mutate the CONNECT less often, so that most conversations get past it.
         let of = if self.last == kind::CONNECT { 24 } else { 8 };
         if self.rng.u32(..of) == 0 {
             let version = self.script.version;
-            let mut strays = Packets {
+            let mut generator = Packets {
                 rng: &mut self.rng,
                 version,
-                wild: true,
+                hostile: true,
             };
-            let stray = strays.stray(b"stray");
-            confuse(&mut self.rng, &mut packets, stray);
+            let unexpected = generator.unexpected(b"unexpected");
+            mutate_sequence(&mut self.rng, &mut packets, unexpected);
         }
-        // It may have closed, which is read next.
+        // An error shows at the next read.
         let _ = self.mosquitto.write_all(&packets.concat());
         Ok(count)
     }
 
-    /// From Mosquitto to the program; whether to go on.
+    /// From Mosquitto to the program. Returns whether to continue.
     fn step_down(&mut self) -> Result<bool, String> {
         let down = std::mem::take(&mut self.down);
         if self.script.role == Role::Publisher
@@ -262,22 +261,22 @@ impl<'a, J: Judge> Relay<'a, J> {
             && down[0] == 0x20
             && down[3] != 0
         {
-            // A refusal ends the run of a publisher.
+            // A refusal would end the publisher's run.
             return Ok(false);
         }
         let mut subscribed = 0;
-        let judge = &mut *self.judge;
+        let oracle = &mut *self.oracle;
         self.said.follow(&down, |item| {
             if let Item::Other = item {
                 subscribed += 1;
             }
-            judge.item(item);
+            oracle.item(item);
         });
         self.script.steps.push(Step {
             after: After::Packet(self.last, self.counts[usize::from(self.last)]),
             bytes: down.clone(),
         });
-        // It may have closed, which is read next.
+        // An error shows at the next read.
         let _ = self.program.write_all(&down);
         self.subscribed += subscribed;
         if subscribed > 0 && self.subscribed == 2 && self.script.role == Role::Subscriber {

@@ -1,4 +1,4 @@
-//! One program that goes through many conversations, and who judges it.
+//! One process that goes through many conversations, and its oracle.
 
 use std::fmt;
 use std::net::TcpStream;
@@ -12,51 +12,51 @@ use crate::inputs::{self, Inputs};
 use crate::program::Program;
 use crate::publisher::{self, Publisher};
 use crate::relay::{Broker, Relay};
-use crate::server::{Door, Judge, Outcome, Session};
+use crate::server::{Listener, Oracle, Outcome, Session};
 use crate::subscriber::Subscriber;
 use crate::wire::{Item, Packet, Version};
 
-/// What a program that is stopped has left.
+/// How long a program may take to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(6);
 
-/// What is the same for all.
+/// Settings of all targets.
 pub(crate) struct Setup {
     pub(crate) publisher: PathBuf,
     pub(crate) subscriber: PathBuf,
-    /// They run under it.
+    /// Run the programs under valgrind.
     pub(crate) valgrind: bool,
-    /// How many times as long everything may take.
+    /// Factor for all timeouts.
     pub(crate) slowness: u32,
 }
 
-/// What goes wrong.
+/// What is mutated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// What a server says.
+pub(crate) enum Mode {
+    /// The packets of a server.
     Scripted,
-    /// What the program says, on its way to a real broker.
+    /// The packets of the program, on the way to a real broker.
     Relayed,
-    /// What the program is given to publish.
+    /// The input lines.
     Input,
 }
 
-/// Which program, and how it is run.
+/// A program with its flags, and what is mutated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    pub(crate) way: Way,
+    pub(crate) mode: Mode,
     pub(crate) role: Role,
     pub(crate) version: Version,
-    /// Of a publisher's messages; 3 for 1 and 2.
+    /// QoS of a publisher's messages; 3 for 1 and 2.
     pub(crate) qos: u8,
     pub(crate) seed: u64,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.way {
-            Way::Scripted => {}
-            Way::Relayed => f.write_str("relayed-")?,
-            Way::Input => f.write_str("input-")?,
+        match self.mode {
+            Mode::Scripted => {}
+            Mode::Relayed => f.write_str("relayed-")?,
+            Mode::Input => f.write_str("input-")?,
         }
         write!(f, "{}-{}", self.role.name(), self.version.flag())?;
         match (self.role, self.qos) {
@@ -66,14 +66,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Who judges it.
-pub(crate) enum Referee {
+/// The oracle of the target.
+pub(crate) enum ProgramOracle {
     Publisher(Publisher),
     Subscriber(Subscriber),
     Inputs(Inputs),
 }
 
-impl Judge for Referee {
+impl Oracle for ProgramOracle {
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         match self {
             Self::Publisher(publisher) => publisher.packet(packet),
@@ -91,7 +91,7 @@ impl Judge for Referee {
     }
 }
 
-impl Referee {
+impl ProgramOracle {
     fn begin(&mut self) {
         match self {
             Self::Publisher(publisher) => publisher.begin(),
@@ -124,19 +124,19 @@ impl Referee {
     }
 }
 
-/// A program at work, and its judge.
+/// A running program and its oracle.
 pub(crate) struct Runner<'a> {
     setup: &'a Setup,
     kind: Kind,
-    door: Door,
+    listener: Listener,
     pub(crate) program: Program,
-    pub(crate) referee: Referee,
+    pub(crate) oracle: ProgramOracle,
 }
 
 impl<'a> Runner<'a> {
     pub(crate) fn start(setup: &'a Setup, kind: Kind) -> anyhow::Result<Self> {
-        let door = Door::open()?;
-        let endpoint = format!("mqtt://127.0.0.1:{}", door.port()?);
+        let listener = Listener::open()?;
+        let endpoint = format!("mqtt://127.0.0.1:{}", listener.port()?);
         let mut args: Vec<String> = [
             "--endpoint",
             &endpoint,
@@ -156,17 +156,17 @@ impl<'a> Runner<'a> {
         .map(str::to_owned)
         .to_vec();
         let mut add = |flags: &[&str]| args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let (path, input, referee) = match kind.role {
+        let (path, input, oracle) = match kind.role {
             Role::Subscriber => {
                 add(&["--json", "--qos", "2"]);
                 for filter in FILTERS {
                     add(&["--topic", filter]);
                 }
-                let referee = Referee::Subscriber(Subscriber::new(kind.version));
-                (&setup.subscriber, None, referee)
+                let oracle = ProgramOracle::Subscriber(Subscriber::new(kind.version));
+                (&setup.subscriber, None, oracle)
             }
             Role::Publisher => {
-                // The server here is never to blame a message for a lost connection.
+                // Lost connections must not move messages to the dead letters.
                 add(&[
                     "--stdin-line",
                     "--input",
@@ -175,32 +175,32 @@ impl<'a> Runner<'a> {
                     "--max-attempts",
                 ]);
                 add(&["4000000000", "--flush-timeout", "60", "--max-inflight", "6"]);
-                let (input, referee) = if kind.way == Way::Input {
+                let (input, oracle) = if kind.mode == Mode::Input {
                     let inputs = Inputs::new(kind.version, kind.seed);
-                    (inputs::lines(kind.seed), Referee::Inputs(inputs))
+                    (inputs::lines(kind.seed), ProgramOracle::Inputs(inputs))
                 } else {
                     let publisher = Publisher::new(kind.version, kind.seed, kind.qos);
                     let input = publisher::lines(kind.seed, kind.qos);
-                    (input, Referee::Publisher(publisher))
+                    (input, ProgramOracle::Publisher(publisher))
                 };
-                (&setup.publisher, Some(input), referee)
+                (&setup.publisher, Some(input), oracle)
             }
         };
         Ok(Self {
             setup,
             kind,
-            door,
+            listener,
             program: Program::start(path, setup.valgrind, &args, input)?,
-            referee,
+            oracle,
         })
     }
 
-    /// The next connection of the program, which has to come.
+    /// Waits for the next connection of the program. A missing one is a failure.
     pub(crate) fn accept(&mut self) -> Result<TcpStream, String> {
         let until = Instant::now() + Duration::from_secs(12) * self.setup.slowness;
         loop {
-            self.check_alive()?;
-            let stream = self.door.accept(Duration::from_millis(100));
+            self.check_running()?;
+            let stream = self.listener.accept(Duration::from_millis(100));
             if let Some(stream) = stream.map_err(|error| error.to_string())? {
                 return Ok(stream);
             }
@@ -210,7 +210,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn check_alive(&mut self) -> Result<(), String> {
+    fn check_running(&mut self) -> Result<(), String> {
         if let Some(alarm) = self.program.alarm() {
             return Err(alarm);
         }
@@ -220,23 +220,23 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Plays the server's part in a conversation, and judges the program's.
-    pub(crate) fn converse(&mut self, conversation: &Conversation) -> Result<Outcome, String> {
+    /// Plays a conversation as the server, and checks the program.
+    pub(crate) fn play(&mut self, conversation: &Conversation) -> Result<Outcome, String> {
         let stream = self.accept()?;
-        self.referee.begin();
+        self.oracle.begin();
         let subscriber = self.kind.role == Role::Subscriber;
         let session = Session::new(
             stream,
             self.kind.version,
             subscriber,
             self.setup.slowness,
-            &mut self.referee,
+            &mut self.oracle,
         );
         let played = session.play(conversation);
         self.conclude(played, conversation.valid)
     }
 
-    /// Carries a conversation with a broker, on which it is changed. What the broker says is written down.
+    /// Relays a conversation with a broker, and records the broker's packets.
     pub(crate) fn relay(
         &mut self,
         broker: &mut Broker,
@@ -244,11 +244,11 @@ impl<'a> Runner<'a> {
         script: &mut Conversation,
     ) -> Result<Outcome, String> {
         let stream = self.accept()?;
-        self.referee.begin();
+        self.oracle.begin();
         let relay = Relay::new(
             stream,
             broker,
-            &mut self.referee,
+            &mut self.oracle,
             number,
             script,
             self.kind.seed,
@@ -259,22 +259,22 @@ impl<'a> Runner<'a> {
         self.conclude(relayed, false)
     }
 
-    /// Serves a connection as it should be, for so long, and closes it.
+    /// Serves a connection correctly for this time, then closes it.
     pub(crate) fn serve(&mut self, within: Duration) -> Result<Outcome, String> {
         let stream = self.accept()?;
-        self.referee.begin();
+        self.oracle.begin();
         let session = Session::new(
             stream,
             self.kind.version,
             false,
             self.setup.slowness,
-            &mut self.referee,
+            &mut self.oracle,
         );
         let served = session.serve(within);
         self.conclude(served, false)
     }
 
-    /// An empty conversation of this kind.
+    /// An empty conversation for this target.
     pub(crate) fn blank(&self) -> Conversation {
         Conversation {
             role: self.kind.role,
@@ -287,69 +287,69 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// What is to be looked at after each conversation.
+    /// The checks after each conversation.
     fn conclude(
         &mut self,
         played: Result<Outcome, String>,
         valid: bool,
     ) -> Result<Outcome, String> {
-        self.hear(valid && played.as_ref().is_ok_and(|outcome| outcome.complete))?;
+        self.read_output(valid && played.as_ref().is_ok_and(|outcome| outcome.complete))?;
         let outcome = played?;
         let log = |why| format!("{why}\n{}", self.program.log());
-        self.referee.end(&outcome, valid).map_err(log)?;
+        self.oracle.end(&outcome, valid).map_err(log)?;
         match self.program.alarm() {
             Some(alarm) => Err(alarm),
             None => Ok(outcome),
         }
     }
 
-    /// Reads what it has printed, for a while if something is missing.
-    fn hear(&mut self, valid: bool) -> Result<(), String> {
+    /// Reads the output; waits for a while if expected lines are missing.
+    fn read_output(&mut self, valid: bool) -> Result<(), String> {
         let until = Instant::now() + Duration::from_secs(2) * self.setup.slowness;
         loop {
             while let Some(line) = self.program.line(Duration::ZERO) {
-                self.referee.line(&line)?;
+                self.oracle.line(&line)?;
             }
-            if !self.referee.is_short(valid) || Instant::now() > until {
+            if !self.oracle.is_short(valid) || Instant::now() > until {
                 return Ok(());
             }
             if let Some(line) = self.program.line(Duration::from_millis(20)) {
-                self.referee.line(&line)?;
+                self.oracle.line(&line)?;
             }
         }
     }
 
-    /// A server that is as it should be: everything is delivered, and the program ends as told.
+    /// Serves correctly until the end: everything must be delivered, and the program must exit.
     pub(crate) fn finish(mut self) -> Result<Self, String> {
         if self.kind.role == Role::Subscriber {
             let stream = self.accept()?;
-            self.referee.begin();
-            // It reads nothing more, and has to stop all the same.
+            self.oracle.begin();
+            // The program must stop even while it waits for CONNACK.
             let stopped = self.stop();
             drop(stream);
             stopped?;
             return Ok(self);
         }
-        self.program.feed_no_more();
+        self.program.end_input();
         let until = Instant::now() + Duration::from_secs(60) * self.setup.slowness;
         while self.program.ended().is_none() {
             if Instant::now() > until {
                 return Err("hangs: its input is at its end, and it does not end".into());
             }
-            let stream = self.door.accept(Duration::from_millis(100));
+            let stream = self.listener.accept(Duration::from_millis(100));
             let Some(stream) = stream.map_err(|error| error.to_string())? else {
                 continue;
             };
-            self.referee.begin();
+            self.oracle.begin();
             let session = Session::new(
                 stream,
                 self.kind.version,
                 false,
                 self.setup.slowness,
-                &mut self.referee,
+                &mut self.oracle,
             );
             let served = session.serve(Duration::from_secs(60) * self.setup.slowness);
-            self.hear(false)?;
+            self.read_output(false)?;
             served?;
             self.program.wait(Duration::from_millis(200));
         }
@@ -357,24 +357,24 @@ impl<'a> Runner<'a> {
             return Err(alarm);
         }
         while let Some(line) = self.program.line(Duration::from_millis(50)) {
-            self.referee.line(&line)?;
+            self.oracle.line(&line)?;
         }
         let status = self.program.ended();
         let code = status.and_then(|status| status.code());
         let fed = self.program.fed();
-        let some_gone = match &self.referee {
-            Referee::Publisher(publisher) => {
+        let some_undelivered = match &self.oracle {
+            ProgramOracle::Publisher(publisher) => {
                 publisher.check_all(fed)?;
-                publisher.gone > 0
+                publisher.undelivered > 0
             }
-            Referee::Inputs(inputs) => {
+            ProgramOracle::Inputs(inputs) => {
                 inputs.check_all(fed)?;
                 inputs.has_rejected()
             }
-            Referee::Subscriber(_) => false,
+            ProgramOracle::Subscriber(_) => false,
         };
-        // The second if the broker has refused a message for want of a right.
-        let wanted: &[i32] = if some_gone { &[65, 77] } else { &[0] };
+        // 77 if a server refused a message as not authorized.
+        let wanted: &[i32] = if some_undelivered { &[65, 77] } else { &[0] };
         if code.is_none_or(|code| !wanted.contains(&code)) {
             let log = self.program.log();
             return Err(format!(
@@ -384,7 +384,7 @@ impl<'a> Runner<'a> {
         Ok(self)
     }
 
-    /// Stops it, and looks at how long that takes.
+    /// Sends SIGTERM, and checks that the program ends in time.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
         let failed = |error: anyhow::Error| error.to_string();
         self.program.signal(Signal::SIGTERM).map_err(failed)?;

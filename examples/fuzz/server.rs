@@ -1,4 +1,4 @@
-//! Plays the server's part of a conversation.
+//! Plays the server of a conversation.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,59 +9,59 @@ use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::conversation::{After, Conversation, End, LAST_ID, Role};
+use crate::conversation::{After, Conversation, End, Expect, LAST_ID, Role};
 use crate::packets::packet;
 use crate::wire::{
     Fault, Fields, Item, Packet, ServerStream, Version, kind, read_publish, take_packet,
 };
 
-/// How long the server waits for what it wants to answer. Then it speaks all the same.
+/// How long the server waits for a packet before it continues with the step.
 const TRIGGER: Duration = Duration::from_millis(20);
 
-/// How long it waits for a CONNECT.
+/// How long it waits for CONNECT.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Silence after which nothing more is expected.
+/// A pause after which no further packet is expected.
 pub(crate) const QUIET: Duration = Duration::from_millis(10);
 
-/// How long it behaves well in the end, at most, and for how many messages.
+/// Limits of `End::Proper`: duration and messages.
 const PROPER: Duration = Duration::from_millis(300);
 const MESSAGES: usize = 3;
 
-/// How long a program may take to hang up when it has to.
-const HANG_UP: Duration = Duration::from_secs(2);
+/// How long a program may take to close a connection after an invalid packet.
+const CLOSE: Duration = Duration::from_secs(2);
 
-/// Who looks at what is said.
-pub(crate) trait Judge {
-    /// A packet of the program.
+/// Checks the packets of a conversation.
+pub(crate) trait Oracle {
+    /// The program has sent this packet.
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String>;
-    /// A packet that the program has been sent, as far as it has to read.
+    /// The server has sent this packet, and everything before it was valid.
     fn item(&mut self, item: Item<'_>);
 }
 
-/// How a conversation went.
+/// The result of a conversation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outcome {
     /// The program closed the connection.
-    pub(crate) hung_up: bool,
-    /// The reason code of its DISCONNECT.
+    pub(crate) closed: bool,
+    /// Reason code of the program's DISCONNECT.
     pub(crate) code: Option<u8>,
-    /// Times that something was waited for in vain.
+    /// Number of expected packets that did not come in time.
     pub(crate) late: u32,
-    /// For what, the last time.
+    /// The last of them.
     pub(crate) waited: Option<After>,
-    /// The message with which it ends was acknowledged, or messages came in the end.
+    /// The last message was acknowledged, or the publisher continued to publish.
     pub(crate) complete: bool,
-    /// Why the program had to hang up, if it had to.
+    /// Why the program had to close the connection.
     pub(crate) fault: Option<Fault>,
 }
 
-/// Where a program connects.
-pub(crate) struct Door {
+/// The listening socket.
+pub(crate) struct Listener {
     listener: TcpListener,
 }
 
-impl Door {
+impl Listener {
     pub(crate) fn open() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -72,7 +72,7 @@ impl Door {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// The next connection, if there is one by then.
+    /// The next connection, or none after this time.
     pub(crate) fn accept(&self, within: Duration) -> anyhow::Result<Option<TcpStream>> {
         let until = Instant::now() + within;
         loop {
@@ -98,35 +98,35 @@ impl Door {
 }
 
 /// A connection with a program.
-pub(crate) struct Session<'a, J: Judge> {
+pub(crate) struct Session<'a, J: Oracle> {
     stream: TcpStream,
     version: Version,
-    judge: &'a mut J,
+    oracle: &'a mut J,
     sent: ServerStream,
     incoming: Vec<u8>,
-    /// How many packets of each kind have come.
+    /// Number of received packets of each type.
     counts: [usize; 16],
-    /// What has come and is to be answered: kind and identifier.
+    /// Received packets that are not answered yet: type and identifier.
     owed: Vec<(u8, u16)>,
-    /// How many times as long it waits.
+    /// Factor for all timeouts.
     patience: u32,
     ended: bool,
     last_acknowledged: bool,
     outcome: Outcome,
 }
 
-impl<'a, J: Judge> Session<'a, J> {
+impl<'a, J: Oracle> Session<'a, J> {
     pub(crate) fn new(
         stream: TcpStream,
         version: Version,
         subscriber: bool,
         slowness: u32,
-        judge: &'a mut J,
+        oracle: &'a mut J,
     ) -> Self {
         Self {
             stream,
             version,
-            judge,
+            oracle,
             sent: ServerStream::new(version, subscriber),
             incoming: Vec::new(),
             counts: [0; 16],
@@ -138,10 +138,10 @@ impl<'a, J: Judge> Session<'a, J> {
         }
     }
 
-    /// Plays it from its beginning to its end.
+    /// Plays all steps and the end.
     pub(crate) fn play(mut self, conversation: &Conversation) -> Result<Outcome, String> {
         if conversation.valid && conversation.role == Role::Subscriber {
-            // All of it has to happen, however busy the machine is.
+            // Every packet must come, even on a busy machine.
             self.patience *= 200;
         }
         for step in &conversation.steps {
@@ -179,41 +179,45 @@ impl<'a, J: Judge> Session<'a, J> {
                     l_onoff: 1,
                     l_linger: 0,
                 };
-                // It may be closed already.
+                // The connection may be closed already.
                 let _ = setsockopt(&self.stream, sockopt::Linger, &linger);
             }
-            End::Proper => self.behave(MESSAGES, PROPER)?,
+            End::Proper => self.answer_correctly(MESSAGES, PROPER)?,
         }
+        let must_end = match conversation.expect {
+            Some(Expect::Ends(_)) => Some("what has to end the connection"),
+            _ => self.sent.fault(),
+        };
         let waits = matches!(conversation.end, End::Close | End::Proper);
-        if let Some(why) = self.sent.fault().filter(|_| waits && !self.ended) {
+        if let Some(why) = must_end.filter(|_| waits && !self.ended) {
             self.expect_end(why)?;
         }
-        self.outcome.hung_up = self.ended;
+        self.outcome.closed = self.ended;
         self.outcome.fault = self.sent.fault();
         Ok(self.outcome)
     }
 
-    /// The program has been sent what ends a connection.
+    /// The server has sent an invalid packet: the program must close the connection.
     fn expect_end(&mut self, why: Fault) -> Result<(), String> {
-        let until = Instant::now() + HANG_UP * self.patience;
+        let until = Instant::now() + CLOSE * self.patience;
         while !self.ended {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("goes on, after {why}"));
+                return Err(format!("keeps the connection after {why}"));
             }
             self.read(left)?;
         }
         Ok(())
     }
 
-    /// Behaves as a server should until the program hangs up.
+    /// Serves correctly until the program closes the connection.
     pub(crate) fn serve(mut self, within: Duration) -> Result<Outcome, String> {
-        self.behave(usize::MAX, within)?;
-        self.outcome.hung_up = self.ended;
+        self.answer_correctly(usize::MAX, within)?;
+        self.outcome.closed = self.ended;
         Ok(self.outcome)
     }
 
-    /// Waits until the last message has been acknowledged, or nothing comes any more.
+    /// Waits for the acknowledgement of the last message, or for a pause.
     fn listen(&mut self) -> Result<(), String> {
         let mut quiet = false;
         while !self.ended && !self.last_acknowledged && !quiet {
@@ -225,8 +229,8 @@ impl<'a, J: Judge> Session<'a, J> {
         Ok(())
     }
 
-    /// Answers what comes.
-    fn behave(&mut self, messages: usize, within: Duration) -> Result<(), String> {
+    /// Answers the program's packets.
+    fn answer_correctly(&mut self, messages: usize, within: Duration) -> Result<(), String> {
         let until = Instant::now() + within;
         let publish = usize::from(kind::PUBLISH);
         let start = self.counts[publish];
@@ -270,7 +274,7 @@ impl<'a, J: Judge> Session<'a, J> {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        let (judge, owed) = (&mut *self.judge, &mut self.owed);
+        let (oracle, owed) = (&mut *self.oracle, &mut self.owed);
         self.sent.follow(bytes, |item| {
             if let Item::Accepted(_) = item {
                 owed.retain(|owed| owed.0 != kind::CONNECT);
@@ -284,13 +288,13 @@ impl<'a, J: Judge> Session<'a, J> {
                 };
                 owed.retain(|owed| *owed != (answered, id));
             }
-            judge.item(item);
+            oracle.item(item);
         });
-        // If the program has hung up, it will be read next.
+        // An error shows at the next read.
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Reads what comes, once.
+    /// Reads once, and handles the complete packets.
     fn read(&mut self, within: Duration) -> Result<(), String> {
         let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(within + Duration::from_micros(900));
@@ -320,7 +324,7 @@ impl<'a, J: Judge> Session<'a, J> {
     fn take(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         let kind = packet.kind();
         self.counts[usize::from(kind)] += 1;
-        self.judge.packet(packet)?;
+        self.oracle.packet(packet)?;
         let id = || Fields(packet.body).two().unwrap_or_default();
         match kind {
             kind::CONNECT => self.owed.push((kind, 0)),
@@ -342,5 +346,5 @@ impl<'a, J: Judge> Session<'a, J> {
     }
 }
 
-/// In the list of what is to be answered: a PUBLISH of QoS 2.
+/// Stands for a PUBLISH of QoS 2 in the list of unanswered packets.
 const QOS_2: u8 = 0;

@@ -1,4 +1,4 @@
-//! What a subscriber may print and acknowledge.
+//! Checks what a subscriber prints and acknowledges.
 
 use std::collections::VecDeque;
 
@@ -6,11 +6,11 @@ use data_encoding::BASE64;
 use serde::Deserialize;
 
 use crate::codec;
-use crate::server::{Judge, Outcome};
+use crate::server::{Oracle, Outcome};
 use crate::wire::{Item, Packet, Publish, Version, kind, read_ack};
 
-/// Conversations of which messages may still be printed.
-const REMEMBERED: usize = 4;
+/// Number of conversations whose messages may still be printed.
+const HISTORY: usize = 4;
 
 /// A message that was sent.
 struct Sent {
@@ -21,9 +21,9 @@ struct Sent {
     skipped: bool,
     readings: Vec<Vec<u8>>,
     printed: Vec<bool>,
-    /// Its PUBREL was sent.
+    /// PUBREL was sent after it.
     released: bool,
-    /// How many of them before it, which belong to nothing.
+    /// Number of PUBRELs with its identifier that were sent before it.
     released_before: usize,
 }
 
@@ -33,7 +33,7 @@ impl Sent {
     }
 }
 
-/// What was said in one conversation.
+/// Packets of one conversation.
 #[derive(Default)]
 struct Record {
     sent: Vec<Sent>,
@@ -50,11 +50,11 @@ impl Record {
     }
 }
 
-/// Judges a subscriber that prints JSON.
+/// Checks a subscriber that prints JSON.
 pub(crate) struct Subscriber {
     version: Version,
     records: VecDeque<Record>,
-    /// Messages printed so far.
+    /// Number of printed messages.
     pub(crate) printed: u64,
 }
 
@@ -76,26 +76,30 @@ impl Subscriber {
         }
     }
 
-    /// A conversation begins.
+    /// Starts a conversation.
     pub(crate) fn begin(&mut self) {
         self.records.push_back(Record::default());
-        if self.records.len() > REMEMBERED {
+        if self.records.len() > HISTORY {
             self.records.pop_front();
         }
     }
 
-    /// It has printed a line.
+    /// Checks a line of the program's output.
     pub(crate) fn line(&mut self, line: &[u8]) -> Result<(), String> {
         self.printed += 1;
         let shown = || String::from_utf8_lossy(line).into_owned();
-        let read: Line = serde_json::from_slice(line)
-            .map_err(|error| format!("prints what is not its JSON ({error}): {}", shown()))?;
+        let read: Line = serde_json::from_slice(line).map_err(|error| {
+            format!(
+                "prints a line that is not its JSON format ({error}): {}",
+                shown()
+            )
+        })?;
         let payload = match (&read.payload, &read.payload_base64) {
             (Some(text), None) => text.clone().into_bytes(),
             (None, Some(text)) => BASE64.decode(text.as_bytes()).unwrap_or_default(),
             _ => Vec::new(),
         };
-        // The newest first: a retained message may have been sent before and cut short.
+        // Newest first: a retained message may have been sent in an earlier conversation that was cut.
         let records = self.records.iter_mut().rev();
         for sent in records.flat_map(|record| &mut record.sent) {
             let same = sent.topic.as_deref() == Some(&read.topic)
@@ -109,19 +113,19 @@ impl Subscriber {
             }
         }
         Err(format!(
-            "prints what it was not sent, or not so often: {}",
+            "prints a message that was not sent, or too often: {}",
             shown()
         ))
     }
 
-    /// Something that was acknowledged, or has to arrive, has not been seen in the output.
+    /// Whether expected lines of output are missing.
     pub(crate) fn is_short(&self, valid: bool) -> bool {
         let sent = self.records.back().map(|record| &record.sent);
         let all = sent.is_none_or(|sent| sent.iter().all(Sent::is_done));
         valid && !all || self.check_printed().is_err()
     }
 
-    /// What is acknowledged has been printed.
+    /// Checks that acknowledged messages were printed.
     pub(crate) fn check_printed(&self) -> Result<(), String> {
         let Some(record) = self.records.back() else {
             return Ok(());
@@ -140,7 +144,7 @@ impl Subscriber {
                 }
                 kind::PUBCOMP if *code == 0 => {
                     let printed = done(2, *id);
-                    // Some may answer a PUBREL that came without a message, or before it.
+                    // A PUBCOMP may answer a PUBREL that was sent before the message.
                     let mut sent = record.sent.iter();
                     let first = sent.find(|sent| sent.qos == 2 && sent.id == *id);
                     let due = first.is_some_and(|s| s.released && acks > s.released_before);
@@ -157,7 +161,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// A conversation is over.
+    /// Ends a conversation.
     pub(crate) fn end(&self, outcome: &Outcome, valid: bool) -> Result<(), String> {
         let Some(record) = self.records.back() else {
             return Ok(());
@@ -189,12 +193,12 @@ impl Subscriber {
         if valid {
             if let Some(fault) = outcome.fault {
                 return Err(format!(
-                    "the fuzzer itself errs: a valid conversation has {fault}"
+                    "error of the fuzzer: a valid conversation has {fault}"
                 ));
             }
-            if outcome.hung_up || !outcome.complete || outcome.late > 0 {
+            if outcome.closed || !outcome.complete || outcome.late > 0 {
                 return Err(format!(
-                    "hangs up, or stalls, in a valid conversation: {outcome:?}"
+                    "closes the connection, or stalls, in a valid conversation: {outcome:?}"
                 ));
             }
             if let Some(sent) = record.sent.iter().find(|sent| !sent.is_done()) {
@@ -208,7 +212,7 @@ impl Subscriber {
     }
 }
 
-impl Judge for Subscriber {
+impl Oracle for Subscriber {
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), String> {
         codec::check(packet, self.version)?;
         if matches!(packet.kind(), kind::PUBACK | kind::PUBREC | kind::PUBCOMP)

@@ -1,9 +1,9 @@
-//! MQTT packets as they are on the wire, read strictly and without the library under test.
+//! A strict parser of MQTT packets, independent of the code under test.
 
 use std::ops::ControlFlow;
 use std::str;
 
-/// The version that a connection speaks.
+/// The protocol version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     V311,
@@ -19,7 +19,7 @@ impl Version {
     }
 }
 
-/// The kinds of control packets: the upper half of the first byte.
+/// Types of control packets: the upper half of the first byte.
 pub(crate) mod kind {
     pub(crate) const CONNECT: u8 = 1;
     pub(crate) const CONNACK: u8 = 2;
@@ -37,7 +37,7 @@ pub(crate) mod kind {
     pub(crate) const AUTH: u8 = 15;
 }
 
-/// Their names, by number.
+/// Names of the packet types.
 pub(crate) const NAMES: [&str; 16] = [
     "reserved",
     "connect",
@@ -57,7 +57,7 @@ pub(crate) const NAMES: [&str; 16] = [
     "auth",
 ];
 
-/// How the value of a property is written.
+/// Encoding of a property's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Byte,
@@ -69,7 +69,7 @@ pub(crate) enum Form {
     Pair,
 }
 
-/// Identifier, form, and the packets that may have it (MQTT 5, table 2-4).
+/// Identifier, encoding, and packet types of each property (MQTT 5, table 2-4).
 pub(crate) const PROPERTIES: [(u8, Form, &[u8]); 27] = [
     (0x01, Form::Byte, &[3]),
     (0x02, Form::Four, &[3]),
@@ -104,19 +104,19 @@ pub(crate) const PROPERTIES: [(u8, Form, &[u8]); 27] = [
     (0x2a, Form::Byte, &[2]),
 ];
 
-/// A property as it was read.
+/// A parsed property.
 #[derive(Clone, Debug)]
 pub(crate) struct Property<'a> {
     pub(crate) id: u8,
-    /// Of the forms that are numbers.
+    /// The value of a number.
     pub(crate) number: u32,
-    /// Of the others; of a pair both strings with their lengths.
+    /// The encoded value.
     pub(crate) bytes: &'a [u8],
     /// A string in it has U+0000.
     pub(crate) has_nul: bool,
 }
 
-/// A whole packet.
+/// A complete packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet<'a> {
     pub(crate) first: u8,
@@ -132,7 +132,7 @@ impl Packet<'_> {
 /// What is wrong with a packet.
 pub(crate) type Fault = &'static str;
 
-/// Takes the first packet off; none if it is not complete.
+/// Takes the first packet; none if it is not complete.
 pub(crate) fn take_packet<'a>(bytes: &mut &'a [u8]) -> Result<Option<Packet<'a>>, Fault> {
     let mut fields = Fields(bytes);
     let Some(first) = fields.byte().ok() else {
@@ -158,7 +158,7 @@ pub(crate) fn take_packet<'a>(bytes: &mut &'a [u8]) -> Result<Option<Packet<'a>>
     Ok(Some(Packet { first, body }))
 }
 
-/// What is left of a packet to read.
+/// The unread rest of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
@@ -250,7 +250,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// All properties, of a packet of this kind.
+    /// Parses all properties of a packet of this type.
     pub(crate) fn properties(&mut self, kind: u8) -> Result<Vec<Property<'a>>, Fault> {
         let length = self.length()? as usize;
         let mut inner = Fields(self.take(length)?);
@@ -289,13 +289,13 @@ pub(crate) struct Publish<'a> {
 }
 
 impl Publish<'_> {
-    /// A receiver acknowledges it, and nothing else: it has U+0000 in a string, or the topic is not UTF-8.
+    /// Whether a subscriber acknowledges it without printing it.
     pub(crate) fn is_skipped(&self) -> bool {
         self.topic.is_none_or(|topic| topic.contains('\0'))
             || self.properties.iter().any(|property| property.has_nul)
     }
 
-    /// What a subscriber makes of it: the payload, or the lines of a batch.
+    /// The readings that a subscriber prints: the payload, or the lines of a batch.
     pub(crate) fn readings(&self) -> Vec<&[u8]> {
         let content = self.properties.iter().find(|property| property.id == 0x03);
         let content = content.and_then(|property| str::from_utf8(&property.bytes[2..]).ok());
@@ -329,7 +329,8 @@ pub(crate) fn read_publish<'a>(
         Version::V5 => fields.properties(kind::PUBLISH)?,
         Version::V311 => Vec::new(),
     };
-    if topic.is_some_and(|topic| topic.contains(['+', '#'])) {
+    // A message with U+0000 in its topic is skipped, with or without wildcards.
+    if topic.is_some_and(|topic| topic.contains(['+', '#']) && !topic.contains('\0')) {
         return Err("a topic with wildcards");
     }
     if topic == Some("") {
@@ -345,7 +346,7 @@ pub(crate) fn read_publish<'a>(
     })
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP: packet identifier and reason code.
+/// Parses PUBACK, PUBREC, PUBREL or PUBCOMP: packet identifier and reason code.
 pub(crate) fn read_ack(packet: &Packet<'_>, version: Version) -> Result<(u16, u8), Fault> {
     let mut fields = Fields(packet.body);
     let wanted = if packet.kind() == kind::PUBREL { 2 } else { 0 };
@@ -367,7 +368,7 @@ pub(crate) fn read_ack(packet: &Packet<'_>, version: Version) -> Result<(u16, u8
     Ok((id, code))
 }
 
-/// A CONNACK: its code and properties.
+/// Parses CONNACK: code and properties.
 pub(crate) fn read_connack<'a>(
     packet: &Packet<'a>,
     version: Version,
@@ -388,10 +389,10 @@ pub(crate) fn read_connack<'a>(
     Ok((code, properties))
 }
 
-/// A packet of a server that a client has to take, or not to mind.
+/// A valid packet of a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Item<'a> {
-    /// Accepted, with these properties.
+    /// CONNACK with success.
     Accepted(Vec<Property<'a>>),
     Publish(Publish<'a>),
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -403,11 +404,11 @@ pub(crate) enum Item<'a> {
     Other,
 }
 
-/// Reads what a server sends, until a packet that ends the connection. It errs on the mild side: what
-/// only a client with its knowledge of what is outstanding can refuse is passed on.
+/// Parses the packets of a server, up to the first one that ends the connection. It does not check whether an
+/// acknowledgement belongs to something outstanding: only the client knows that.
 pub(crate) struct ServerStream {
     version: Version,
-    /// The program is a subscriber: it publishes nothing that could be acknowledged.
+    /// The client is a subscriber, so it expects no PUBACK, PUBREC or PUBCOMP.
     subscriber: bool,
     accepted: bool,
     fault: Option<Fault>,
@@ -427,12 +428,12 @@ impl ServerStream {
         }
     }
 
-    /// Why the connection had to end.
+    /// Why the connection has to end.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// Takes what was sent, and tells of each whole packet.
+    /// Parses further bytes, and reports each complete packet.
     pub(crate) fn follow(&mut self, bytes: &[u8], mut tell: impl FnMut(Item<'_>)) {
         self.bytes.extend_from_slice(bytes);
         let all = std::mem::take(&mut self.bytes);

@@ -1,5 +1,4 @@
-//! The whole of it: which kinds of conversation there are, how long each goes on, and what is done about a
-//! failure.
+//! The list of targets, how long each runs, and how a failure is reduced and reported.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,26 +12,26 @@ use anyhow::Context as _;
 
 use crate::conversation::{Conversation, Role};
 use crate::relay::Broker;
-use crate::runner::{Kind, Referee, Runner, Setup, Way};
+use crate::runner::{Kind, Mode, ProgramOracle, Runner, Setup};
 use crate::server::Outcome;
 use crate::wire::{Fields, Version, kind, read_connack, take_packet};
 
-/// Conversations before a failure that may have to do with it.
-const REMEMBERED: usize = 16;
+/// Number of conversations before a failure that may have caused it.
+const HISTORY: usize = 16;
 
-/// How much more memory a program may have in the end than after its first conversations.
+/// Allowed growth of the resident memory between the first fifth and the end.
 const GROWTH: u64 = 4 << 20;
 
-/// Exit codes of a program that a broker has refused.
+/// Exit codes after a refusal by the broker.
 const REFUSED: [i32; 4] = [69, 76, 77, 78];
 
-/// One kind of conversation, with one program.
+/// One target of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     kind: Kind,
 }
 
-/// How long, how many, and where failures go.
+/// Limits of a run, and where failures are saved.
 pub(crate) struct Bounds {
     pub(crate) time: Duration,
     pub(crate) conversations: Option<u64>,
@@ -46,24 +45,24 @@ impl Plan {
         use Role::{Publisher, Subscriber};
         use Version::{V5, V311};
         let kinds = [
-            (Way::Scripted, Subscriber, V5, 0),
-            (Way::Scripted, Subscriber, V311, 0),
-            (Way::Scripted, Publisher, V5, 1),
-            (Way::Scripted, Publisher, V5, 2),
-            (Way::Scripted, Publisher, V311, 1),
-            (Way::Scripted, Publisher, V311, 2),
-            (Way::Relayed, Subscriber, V5, 0),
-            (Way::Relayed, Subscriber, V311, 0),
-            (Way::Relayed, Publisher, V5, 3),
-            (Way::Relayed, Publisher, V311, 3),
-            (Way::Input, Publisher, V5, 0),
-            (Way::Input, Publisher, V311, 0),
+            (Mode::Scripted, Subscriber, V5, 0),
+            (Mode::Scripted, Subscriber, V311, 0),
+            (Mode::Scripted, Publisher, V5, 1),
+            (Mode::Scripted, Publisher, V5, 2),
+            (Mode::Scripted, Publisher, V311, 1),
+            (Mode::Scripted, Publisher, V311, 2),
+            (Mode::Relayed, Subscriber, V5, 0),
+            (Mode::Relayed, Subscriber, V311, 0),
+            (Mode::Relayed, Publisher, V5, 3),
+            (Mode::Relayed, Publisher, V311, 3),
+            (Mode::Input, Publisher, V5, 0),
+            (Mode::Input, Publisher, V311, 0),
         ];
         let plans = (1..)
             .zip(kinds)
-            .map(|(number, (way, role, version, qos))| Self {
+            .map(|(number, (mode, role, version, qos))| Self {
                 kind: Kind {
-                    way,
+                    mode,
                     role,
                     version,
                     qos,
@@ -91,28 +90,28 @@ impl Plan {
     }
 }
 
-/// What came of a kind.
+/// Results of a target.
 #[derive(Default)]
-struct Tally {
+struct Statistics {
     conversations: u64,
     late: u64,
     complete: u64,
-    hung_up: u64,
+    closed: u64,
     refused: u64,
-    /// Reason codes of the program's DISCONNECTs.
+    /// Reason codes of the program's DISCONNECT packets.
     codes: BTreeMap<u8, u64>,
     memory: Option<(u64, u64)>,
-    /// Lines of input that the program was given.
+    /// Number of input lines.
     lines: u64,
     failures: usize,
 }
 
-impl Tally {
+impl Statistics {
     fn count(&mut self, outcome: &Outcome) {
         self.conversations += 1;
         self.late += u64::from(outcome.late > 0);
         self.complete += u64::from(outcome.complete);
-        self.hung_up += u64::from(outcome.hung_up);
+        self.closed += u64::from(outcome.closed);
         if let Some(code) = outcome.code {
             *self.codes.entry(code).or_default() += 1;
         }
@@ -122,7 +121,7 @@ impl Tally {
         let rate = u128::from(self.conversations) * 1000 / time.as_millis().max(1);
         let mut line = format!(
             "{name}: {} conversations, {rate}/s; {} complete, {} late, {} ended by the program",
-            self.conversations, self.complete, self.late, self.hung_up
+            self.conversations, self.complete, self.late, self.closed
         );
         for (code, count) in &self.codes {
             let _ = write!(line, ", {count} with 0x{code:02x}");
@@ -144,7 +143,7 @@ impl Tally {
     }
 }
 
-/// Runs all of it; how many failures there were.
+/// Runs all targets. Returns the number of failures.
 pub(crate) fn run(setup: &Setup, plans: &[Plan], bounds: &Bounds) -> anyhow::Result<usize> {
     let next = AtomicUsize::new(0);
     let failures = AtomicUsize::new(0);
@@ -160,7 +159,7 @@ pub(crate) fn run(setup: &Setup, plans: &[Plan], bounds: &Bounds) -> anyhow::Res
                             plan: *plan,
                             bounds,
                             failures: &failures,
-                            tally: Tally::default(),
+                            statistics: Statistics::default(),
                         }
                         .run(share)?;
                     }
@@ -177,13 +176,13 @@ pub(crate) fn run(setup: &Setup, plans: &[Plan], bounds: &Bounds) -> anyhow::Res
     Ok(failures.into_inner())
 }
 
-/// One kind at work.
+/// A running target.
 struct Job<'a> {
     setup: &'a Setup,
     plan: Plan,
     bounds: &'a Bounds,
     failures: &'a AtomicUsize,
-    tally: Tally,
+    statistics: Statistics,
 }
 
 impl Job<'_> {
@@ -194,11 +193,14 @@ impl Job<'_> {
     fn run(mut self, share: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut number = 0;
-        // A failure ends a program; then the next one goes on.
+        // After a failure a new process continues.
         while !self.is_over(began, share, number) {
             self.one_program(began, share, &mut number)?;
         }
-        println!("{}", self.tally.line(&self.plan.name(), began.elapsed()));
+        println!(
+            "{}",
+            self.statistics.line(&self.plan.name(), began.elapsed())
+        );
         Ok(())
     }
 
@@ -219,33 +221,33 @@ impl Job<'_> {
         let first = *number;
         let mut before = None;
         let mut history = VecDeque::new();
-        let mut broker = match kind.way {
-            Way::Relayed => Some(Broker::start()?),
-            Way::Scripted | Way::Input => None,
+        let mut broker = match kind.mode {
+            Mode::Relayed => Some(Broker::start()?),
+            Mode::Scripted | Mode::Input => None,
         };
         while !self.is_over(began, share, *number) {
             *number += 1;
-            let mut conversation = match kind.way {
-                Way::Scripted => self.plan.conversation(*number - 1),
-                Way::Relayed | Way::Input => runner.blank(),
+            let mut conversation = match kind.mode {
+                Mode::Scripted => self.plan.conversation(*number - 1),
+                Mode::Relayed | Mode::Input => runner.blank(),
             };
             if kind.role == Role::Publisher && ends_a_run(&conversation) {
                 self.refuse(&conversation, *number)?;
                 continue;
             }
-            let done = match (kind.way, &mut broker) {
-                (Way::Relayed, Some(broker)) => runner.relay(broker, *number, &mut conversation),
-                (Way::Input, _) => runner.serve(Duration::from_millis(1 + *number * 7 % 40)),
-                _ => runner.converse(&conversation),
+            let done = match (kind.mode, &mut broker) {
+                (Mode::Relayed, Some(broker)) => runner.relay(broker, *number, &mut conversation),
+                (Mode::Input, _) => runner.serve(Duration::from_millis(1 + *number * 7 % 40)),
+                _ => runner.play(&conversation),
             };
-            if kind.way != Way::Input {
+            if kind.mode != Mode::Input {
                 history.push_back(conversation);
             }
-            if history.len() > REMEMBERED {
+            if history.len() > HISTORY {
                 history.pop_front();
             }
             match done {
-                Ok(outcome) => self.tally.count(&outcome),
+                Ok(outcome) => self.statistics.count(&outcome),
                 Err(why) => {
                     drop(runner);
                     return self.failed(&why, &history, *number - 1);
@@ -258,24 +260,24 @@ impl Job<'_> {
         }
         let after = runner.program.resident();
         if let (Some(before), Ok(after)) = (before, after) {
-            self.tally.memory = Some((before, after));
+            self.statistics.memory = Some((before, after));
             if self.setup.slowness == 1 && after > before + GROWTH {
                 let why = format!("its memory grows from {before} to {after} bytes");
                 self.failed(&why, &VecDeque::new(), *number)?;
             }
         }
-        self.tally.lines += runner.program.fed();
+        self.statistics.lines += runner.program.fed();
         if let Err(why) = runner.finish() {
             return self.failed(&format!("in the end: {why}"), &history, *number);
         }
-        if kind.way != Way::Scripted {
+        if kind.mode != Mode::Scripted {
             return Ok(());
         }
         let mut runner = Runner::start(setup, kind)?;
         let conversations = (*number..*number + 5).map(|number| self.plan.conversation(number));
         let stopped = conversations
             .filter(|conversation| !ends_a_run(conversation))
-            .try_for_each(|conversation| runner.converse(&conversation).map(drop))
+            .try_for_each(|conversation| runner.play(&conversation).map(drop))
             .and_then(|()| runner.stop());
         if let Err(why) = stopped {
             self.failed(&format!("stopped: {why}"), &history, *number)?;
@@ -283,20 +285,20 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// A broker that refuses a publisher for good ends its run: so another one is asked.
+    /// A refusal ends a publisher's run, so it is played to a separate process.
     fn refuse(&mut self, conversation: &Conversation, number: u64) -> anyhow::Result<()> {
         if !number.is_multiple_of(8) {
             return Ok(());
         }
         let mut runner = self.start()?;
         let result = runner
-            .converse(conversation)
+            .play(conversation)
             .and_then(|_| runner.accept().map(drop));
         let refused = runner.program.ended().and_then(|status| status.code());
         let alarm = runner.program.alarm();
         drop(runner);
-        self.tally.conversations += 1;
-        self.tally.refused += 1;
+        self.statistics.conversations += 1;
+        self.statistics.refused += 1;
         match (result, alarm) {
             (Err(why), None) if refused.is_none_or(|code| !REFUSED.contains(&code)) => {
                 self.failed(&why, &VecDeque::from([conversation.clone()]), number)
@@ -308,14 +310,14 @@ impl Job<'_> {
         }
     }
 
-    /// Finds out how much of what was said is needed for it, and writes that down.
+    /// Reports a failure: finds the shortest history that reproduces it, and saves that.
     fn failed(
         &mut self,
         why: &str,
         history: &VecDeque<Conversation>,
         number: u64,
     ) -> anyhow::Result<()> {
-        self.tally.failures += 1;
+        self.statistics.failures += 1;
         let count = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let name = self.plan.name();
         println!("{name}: conversation {number}: {why}");
@@ -323,7 +325,7 @@ impl Job<'_> {
             return Ok(());
         }
         let mut found = None;
-        for length in [1, 2, 4, 8, REMEMBERED] {
+        for length in [1, 2, 4, 8, HISTORY] {
             let from = history.len().saturating_sub(length);
             let part: Vec<_> = history.iter().skip(from).cloned().collect();
             if let Err(again) = play(self.setup, self.plan.kind, &part)
@@ -355,7 +357,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Leaves out what it fails without.
+    /// Removes conversations and steps that are not needed for the failure.
     fn smaller(&self, mut part: Vec<Conversation>, why: &str) -> Vec<Conversation> {
         let until = Instant::now() + Duration::from_secs(20);
         let fails = |part: &[Conversation]| {
@@ -387,7 +389,7 @@ impl Job<'_> {
     }
 }
 
-/// The beginning of what is wrong, which is the same if it is the same.
+/// The part of a failure's description that does not depend on numbers.
 fn class(why: &str) -> &str {
     let why = why.strip_prefix("in the end: ").unwrap_or(why);
     why.split(|c: char| c.is_ascii_digit() || c == ':')
@@ -395,7 +397,7 @@ fn class(why: &str) -> &str {
         .unwrap_or(why)
 }
 
-/// Whether the beginning of a conversation is a refusal that ends a publisher's run.
+/// Whether a conversation begins with a refusal that ends a publisher's run.
 fn ends_a_run(conversation: &Conversation) -> bool {
     let all: Vec<u8> = conversation
         .steps
@@ -403,7 +405,7 @@ fn ends_a_run(conversation: &Conversation) -> bool {
         .flat_map(|step| &step.bytes)
         .copied()
         .collect();
-    // What does not begin as a CONNACK does may be another protocol.
+    // Anything but CONNACK may be taken for another protocol.
     if all.first().is_some_and(|first| first >> 4 != kind::CONNACK) {
         return true;
     }
@@ -417,13 +419,13 @@ fn ends_a_run(conversation: &Conversation) -> bool {
     refused || limited
 }
 
-/// Plays conversations with a new program, and then one that nothing is wrong with.
+/// Plays conversations to a new process, and a valid one after them.
 fn play(setup: &Setup, kind: Kind, conversations: &[Conversation]) -> Result<(), String> {
     let mut runner = Runner::start(setup, kind).map_err(|error| error.to_string())?;
     let may_end = kind.role == Role::Publisher && conversations.iter().any(ends_a_run);
     let last = Conversation::draw(kind.role, kind.version, kind.qos, kind.seed, 0);
     for conversation in conversations.iter().chain([&last]) {
-        let conversed = runner.converse(conversation).and_then(|outcome| {
+        let played = runner.play(conversation).and_then(|outcome| {
             let expect = conversation.expect;
             if expect.is_none_or(|expect| expect.is_met(&outcome)) {
                 Ok(())
@@ -431,7 +433,7 @@ fn play(setup: &Setup, kind: Kind, conversations: &[Conversation]) -> Result<(),
                 Err(format!("{expect:?} is not met: {outcome:?}"))
             }
         });
-        if let Err(why) = conversed {
+        if let Err(why) = played {
             let code = runner.program.ended().and_then(|status| status.code());
             if may_end && code.is_some_and(|code| REFUSED.contains(&code)) {
                 return Ok(());
@@ -439,13 +441,13 @@ fn play(setup: &Setup, kind: Kind, conversations: &[Conversation]) -> Result<(),
             return Err(why);
         }
     }
-    if let Referee::Publisher(_) = runner.referee {
+    if let ProgramOracle::Publisher(_) = runner.oracle {
         return runner.finish().map(drop);
     }
     runner.stop()
 }
 
-/// Plays files; how many failed.
+/// Replays files. Returns the number of failures.
 pub(crate) fn replay(setup: &Setup, files: &[PathBuf]) -> anyhow::Result<usize> {
     let mut failures = 0;
     for file in files {
@@ -454,7 +456,7 @@ pub(crate) fn replay(setup: &Setup, files: &[PathBuf]) -> anyhow::Result<usize> 
         let all = Conversation::read_all(&text).with_context(|| shown.to_string())?;
         let first = all.first().with_context(|| format!("{shown}: empty"))?;
         let kind = Kind {
-            way: Way::Scripted,
+            mode: Mode::Scripted,
             role: first.role,
             version: first.version,
             qos: first.qos,

@@ -1,11 +1,11 @@
-//! `examples/fuzz`, in short: conversations that go wrong, drawn from one seed, and all that ever
-//! failed. `scripts/fuzz` goes on for as long as one likes, with a sanitizer.
+//! `examples/fuzz` in its short form: mutated conversations from a fixed seed, and the saved conversations.
+//! `scripts/fuzz` runs it for any time, and with a sanitizer.
 
 use std::{path::Path, process::Command};
 
 use crate::harness::temp_dir;
 
-/// Runs it; it has to find nothing.
+/// Runs the fuzzer, which must find no failure.
 fn expect_no_failure(fuzz: &mut Command) {
     let output = fuzz.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -19,13 +19,13 @@ fn fuzz() -> Command {
 }
 
 #[test]
-fn conversations_that_go_wrong_do_no_harm() {
+fn mutated_conversations_cause_no_failure() {
     let dir = temp_dir();
     expect_no_failure(fuzz().args(["30", "1", "--save"]).arg(dir.path()));
 }
 
 #[test]
-fn no_conversation_fails_that_ever_did() {
+fn saved_conversations_cause_no_failure() {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/conversations");
     expect_no_failure(fuzz().arg("--replay").arg(all));
 }
