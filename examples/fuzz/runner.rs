@@ -305,7 +305,7 @@ impl<'a> Runner<'a> {
 
     /// Reads the output; waits for a while if expected lines are missing.
     fn read_output(&mut self, valid: bool) -> Result<(), String> {
-        let until = Instant::now() + Duration::from_secs(2) * self.setup.slowness;
+        let until = Instant::now() + Duration::from_secs(5) * self.setup.slowness;
         loop {
             while let Some(line) = self.program.line(Duration::ZERO) {
                 self.oracle.line(&line)?;

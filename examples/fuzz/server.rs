@@ -29,7 +29,7 @@ const PROPER: Duration = Duration::from_millis(300);
 const MESSAGES: usize = 3;
 
 /// How long a program may take to close a connection after an invalid packet.
-const CLOSE: Duration = Duration::from_secs(2);
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Checks the packets of a conversation.
 pub(crate) trait Oracle {
@@ -142,7 +142,7 @@ impl<'a, J: Oracle> Session<'a, J> {
     pub(crate) fn play(mut self, conversation: &Conversation) -> Result<Outcome, String> {
         if conversation.valid && conversation.role == Role::Subscriber {
             // Every packet must come, even on a busy machine.
-            self.patience *= 200;
+            self.patience *= 500;
         }
         for step in &conversation.steps {
             match step.after {
