@@ -72,6 +72,27 @@ impl<'a> JsonLine<'a> {
         }
     }
 
+    /// Appends the line, without a newline.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Strings and numbers have no way to fail, nor has memory that was asked for before.
+        let _ = serde_json::to_writer(out, self);
+    }
+
+    /// Bytes that the payload takes in the line, and while it is written: exact for text.
+    #[must_use]
+    pub fn payload_bytes(payload: &[u8]) -> usize {
+        if std::str::from_utf8(payload).is_err() {
+            // In base64, first by itself and then in the line.
+            return BASE64.encode_len(payload.len()).saturating_mul(2);
+        }
+        let escapes = payload.iter().map(|byte| match byte {
+            b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 1,
+            0..=0x1f => 5,
+            _ => 0,
+        });
+        payload.len() + escapes.sum::<usize>()
+    }
+
     /// The line, without a newline.
     #[must_use]
     pub fn text(&self) -> String {

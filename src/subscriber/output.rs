@@ -44,6 +44,7 @@ impl Style {
             Format::Payload | Format::Verbose if !self.escape => payload,
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => payload.saturating_mul(4),
+            Format::Json if !self.escape => JsonLine::payload_bytes(message.payload),
             // And up to six in JSON, beside which it stands as text and as the finished line.
             Format::Json | Format::Custom(_) => payload.saturating_mul(8),
         };
@@ -76,10 +77,17 @@ pub fn render(
     style: &Style,
     now: Duration,
 ) -> Option<Remark> {
+    if style.format == Format::Json && !style.escape {
+        json(message, now).write(out);
+        if style.newline {
+            out.push(b'\n');
+        }
+        return None;
+    }
     let mut page = Page::new(out, style.escape);
     let mut remark = None;
     match &style.format {
-        Format::Json => page.json(json(message, now).as_bytes()),
+        Format::Json => page.json(json(message, now).text().as_bytes()),
         Format::Payload => page.payload(message.payload),
         Format::Verbose => {
             page.name(message.topic.as_bytes());
@@ -94,7 +102,7 @@ pub fn render(
     remark
 }
 
-fn json(message: &Received<'_>, now: Duration) -> String {
+fn json<'a>(message: &'a Received<'_>, now: Duration) -> JsonLine<'a> {
     let parts = Parts {
         topic: message.topic,
         payload: message.payload,
@@ -102,7 +110,7 @@ fn json(message: &Received<'_>, now: Duration) -> String {
         retain: message.retained,
         seq: message.seq.as_ref(),
     };
-    JsonLine::new(parts, now, true).text()
+    JsonLine::new(parts, now, true)
 }
 
 #[cfg(test)]
@@ -133,6 +141,7 @@ mod tests {
             escape,
         };
         assert_eq!(render(&mut out, &message, &style, NOW), None);
+        assert!(out.len() <= style.most_bytes(&message), "{style:?}");
         String::from_utf8_lossy(&out).into_owned()
     }
 
