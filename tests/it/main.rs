@@ -20,6 +20,7 @@
 //! | `flags`         | the flags that both programs share                           |
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
 //! | `fleet`         | many devices that come back at once, in simulated time       |
+//! | `fuzz`          | mutated conversations: the short form of `scripts/fuzz`          |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
@@ -70,6 +71,7 @@ mod exit_codes;
 mod flags;
 mod fleet;
 mod formats;
+mod fuzz;
 mod harness;
 mod harness_works;
 mod identity;

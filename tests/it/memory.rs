@@ -75,7 +75,10 @@ fn nothing_is_lost_under(limits: &[usize]) {
         subscriber.wait_subscribed();
         subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
     }
-    let small = |name: &str| (0..SMALL).map(|n| format!("{name} {n}\n")).collect();
+    let small = |name: &str| {
+        let lines: Vec<_> = (0..SMALL).map(|n| format!("{name} {n}")).collect();
+        lines.join("\n")
+    };
     publish(&broker, &["-l"], small("before"));
     publish(&broker, &["-f", large.to_str().unwrap()], String::new());
     publish(&broker, &["-l"], small("after"));

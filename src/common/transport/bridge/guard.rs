@@ -335,7 +335,12 @@ impl<'a> Guard<'a> {
         effects: &mut Effects,
     ) -> Result<(), Failure> {
         let v5 = self.agreement.v5;
-        let answer = Acknowledgement::decode(packet, body, v5)?;
+        let mut answer = Acknowledgement::decode(packet, body, v5)?;
+        if packet == PacketType::Pubcomp {
+            // PUBREC has said that the broker has the message; that it has forgotten the identifier since
+            // is no error (MQTT 5.0 section 2.4, reason code 0x92).
+            answer.code = 0;
+        }
         match self.exchanges.answered(&answer)? {
             Fit::Expected => {
                 let refused = packet == PacketType::Suback && answer.code >= FIRST_ERROR;
@@ -476,6 +481,16 @@ mod tests {
         let property = [0, 1, 0x87, 4, 0x1f, 0, 1, 0];
         guard.take(0x40, &property, &mut effects).unwrap();
         assert_eq!(effects.to_library, [0x40, 4, 0, 1, 0x87, 0]);
+    }
+
+    #[test]
+    fn a_message_that_the_broker_has_is_delivered_whatever_pubcomp_says() {
+        let (mut guard, mut effects) = connected(None);
+        guard.sent(Sent { first: 0x34, id: 1 });
+        guard.take(0x50, &[0, 1], &mut effects).unwrap();
+        guard.sent(Sent { first: 0x62, id: 1 });
+        guard.take(0x70, &[0, 1, 0x92], &mut effects).unwrap();
+        assert_eq!(effects.to_library, [0x50, 2, 0, 1, 0x70, 2, 0, 1]);
     }
 
     #[test]
