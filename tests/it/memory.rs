@@ -4,16 +4,24 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::Cursor,
+    io::{Cursor, Write as _},
+    net::TcpStream,
     path::Path,
     process::Stdio,
+    sync::mpsc::{self, Receiver},
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::{
-    harness::{Broker, Program, SOON, peer, running::Running, temp_dir, times, wait_until},
+    harness::{
+        Broker, Program, SOON, Server,
+        packet::{kind, read_packet},
+        peer,
+        running::Running,
+        temp_dir, times, wait_until,
+    },
     plot::screen,
 };
 
@@ -49,7 +57,15 @@ fn printed(file: &Path) -> BTreeSet<String> {
 fn keeping(broker: &Broker, id: &str, file: &Path) -> Program {
     Program::subscriber()
         .to(broker)
-        .args(["-t", "t", "-d", "--persistent", "--client-id", id])
+        .args([
+            "-t",
+            "t",
+            "-d",
+            "--persistent",
+            "--client-id",
+            id,
+            "--dedup",
+        ])
         .args(["--max-packet", "32MiB", "--base-backoff", "0.2"])
         .stdout(File::create(file).unwrap())
 }
@@ -265,4 +281,117 @@ fn a_message_of_60_mb_takes_twice_its_size() {
         most: megabytes(140),
     }
     .takes_little();
+}
+
+/// A broker of MQTT 5 that accepts what it is asked for, and then sends `flood` again and again and reads nothing, until
+/// the program takes no more of it, or has taken `most` bytes. What it has taken is sent then.
+fn flooding(flood: Vec<u8>, most: usize) -> (Server, Receiver<usize>) {
+    let (send, taken) = mpsc::channel();
+    let server = Server::listen(0, move |mut stream: TcpStream| {
+        stream
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let mut accepted = false;
+        while let Ok(packet) = read_packet(&mut stream) {
+            let answer: &[u8] = match packet.kind() {
+                kind::CONNECT => &[0x20, 3, 0, 0, 0],
+                kind::SUBSCRIBE => &[0x90, 4, 0, 1, 0, 1],
+                _ => &[],
+            };
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+            accepted |= matches!(packet.kind(), kind::SUBSCRIBE | kind::PUBLISH);
+            if accepted {
+                break;
+            }
+        }
+        let mut count = 0;
+        while count < most && stream.write_all(&flood).is_ok() {
+            count += flood.len();
+        }
+        let _ = send.send(count);
+        // What has been written stays to be read.
+        while let Ok(1..) = stream.peek(&mut [0]) {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    });
+    (server, taken)
+}
+
+#[test]
+fn answers_that_a_broker_does_not_read_are_bounded() {
+    const MOST: usize = 100_000_000;
+    let pubrels: Vec<u8> = (1..=8_000u16)
+        .flat_map(|id| [[0x62, 2], id.to_be_bytes()].concat())
+        .collect();
+    let unasked: Vec<u8> = (1..=8_000u16)
+        .flat_map(|id| [&b"\x32\x06\0\x01t"[..], &id.to_be_bytes(), b"\0"].concat())
+        .collect();
+    let publisher = Program::publisher().args(["-l", "--operation-timeout", "60"]);
+    let subscriber = Program::subscriber();
+    for (program, flood) in [(subscriber, pubrels), (publisher, unasked)] {
+        let (server, taken) = flooding(flood, MOST);
+        let program = program.at_plain_port(server.port()).args(["-t", "t"]);
+        let program = program.args(["--keep-alive", "600"]);
+        let mut running = program.stdin_pipe().start();
+        // A subscriber does not read it.
+        let _ = running.try_send("x\n");
+        let taken = taken.recv_timeout(LONG).expect("a flood");
+        assert!(taken < MOST, "{running}");
+        expect_peak("answers", &running, megabytes(40));
+        running.finish_by(Signal::SIGKILL, SOON);
+    }
+}
+
+/// A PUBLISH of MQTT 5 at QoS 0 with these properties.
+fn publish_with(topic: &[u8], properties: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
+    body.extend(topic);
+    push_length(&mut body, properties.len());
+    body.extend(properties);
+    body.extend(payload);
+    let mut packet = vec![0x30];
+    push_length(&mut packet, body.len());
+    packet.extend(body);
+    packet
+}
+
+fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        bytes.push(u8::try_from(length % 0x80).unwrap() | 0x80);
+        length /= 0x80;
+    }
+    bytes.push(u8::try_from(length).unwrap());
+}
+
+#[test]
+fn what_a_message_says_beside_its_payload_is_bounded() {
+    let ndjson = [&b"\x03\0\x14"[..], b"application/x-ndjson"].concat();
+    let newlines = vec![b'\n'; READINGS];
+    for (what, flags, large) in [
+        (
+            "user properties",
+            "-J",
+            publish_with(b"t", &[0x26, 0, 0, 0, 0].repeat(3_000_000), b"x"),
+        ),
+        (
+            "a topic for each reading",
+            "-v",
+            publish_with(&vec![b't'; 60_000], &ndjson, &newlines),
+        ),
+        (
+            "a line of JSON for each reading",
+            "-J",
+            publish_with(b"t", &ndjson, &newlines),
+        ),
+    ] {
+        let later = publish_with(b"t", b"", b"later");
+        let (server, _taken) = flooding([large, later].concat(), 1);
+        let program = Program::subscriber().at_plain_port(server.port());
+        let running = program.args(["-t", "t", flags]).start();
+        running.stdout_line(LONG, |line| line.contains("later"));
+        expect_peak(what, &running, megabytes(64));
+        running.finish_by(Signal::SIGKILL, SOON);
+    }
 }
