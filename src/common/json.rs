@@ -22,7 +22,7 @@ pub struct JsonLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base64: Option<String>,
+    payload_base64: Option<Base64<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,6 +32,16 @@ pub struct JsonLine<'a> {
     /// Negative where the clocks disagree.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<i128>,
+}
+
+/// Bytes that are written in base64, without a copy in between.
+#[derive(Debug)]
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&BASE64.encode_display(self.0))
+    }
 }
 
 /// What a [`JsonLine`] is made of.
@@ -62,7 +72,7 @@ impl<'a> JsonLine<'a> {
             retain: u8::from(parts.retain),
             payloadlen: parts.payload.len(),
             payload: text,
-            payload_base64: text.is_none().then(|| BASE64.encode(parts.payload)),
+            payload_base64: text.is_none().then_some(Base64(parts.payload)),
             stream: seq.map(|seq| seq.stream.as_str()),
             seq: seq.map(|seq| seq.seq),
             taken: seq.map(|seq| rfc3339(Duration::from_millis(seq.accepted_ms))),
@@ -78,12 +88,11 @@ impl<'a> JsonLine<'a> {
         let _ = serde_json::to_writer(out, self);
     }
 
-    /// Bytes that the payload takes in the line, and while it is written: exact for text.
+    /// Bytes that the payload takes in the line.
     #[must_use]
     pub fn payload_bytes(payload: &[u8]) -> usize {
         if std::str::from_utf8(payload).is_err() {
-            // In base64, first by itself and then in the line.
-            return BASE64.encode_len(payload.len()).saturating_mul(2);
+            return BASE64.encode_len(payload.len());
         }
         let escapes = payload.iter().map(|byte| match byte {
             b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 1,

@@ -26,11 +26,11 @@ pub enum Change {
 }
 
 impl Down {
-    /// Whether we ended it because the broker broke the protocol: that says nothing of the messages that
-    /// were in flight.
+    /// Whether we ended it, because the broker broke the protocol or memory was short: that says nothing of
+    /// the messages that were in flight.
     #[must_use]
-    pub fn is_protocol_error(&self) -> bool {
-        self.code.is_none() && self.exit == Exit::Protocol
+    pub fn is_ours(&self) -> bool {
+        self.code.is_none() && matches!(self.exit, Exit::Protocol | Exit::Io)
     }
 }
 

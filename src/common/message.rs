@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::mqtt::properties::Repeated;
+
 /// MQTT's quality of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -147,9 +149,9 @@ impl SeqProperty {
 
     /// The property among those of a message that has come, if it has one that we wrote.
     #[must_use]
-    pub fn find(properties: &PublishProperties) -> Option<Self> {
-        let mut user = properties.user.iter();
-        let (_, value) = user.find(|(name, _)| name == Self::NAME)?;
+    pub fn find(properties: &PublishProperties<'_>) -> Option<Self> {
+        let mut user = properties.repeated.user();
+        let (_, value) = user.find(|(name, _)| *name == Self::NAME)?;
         value.parse().ok()
     }
 
@@ -199,12 +201,12 @@ pub struct Received<'a> {
     /// Its number, if it carries one that we wrote.
     pub seq: Option<SeqProperty>,
     /// What else MQTT 5 sent along; `None` with MQTT 3.1.1.
-    pub properties: Option<PublishProperties>,
+    pub properties: Option<PublishProperties<'a>>,
 }
 
-/// The properties of a PUBLISH (MQTT 5, section 3.3.2.3).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PublishProperties {
+/// The properties of a PUBLISH (MQTT 5, section 3.3.2.3). They stay in the packet: there may be millions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishProperties<'a> {
     /// 1 if the sender says that the payload is UTF-8.
     pub payload_format: Option<u8>,
     /// Seconds that are left until it expires.
@@ -212,15 +214,13 @@ pub struct PublishProperties {
     /// The topic alias.
     pub topic_alias: Option<u16>,
     /// Where an answer is to go.
-    pub response_topic: Option<String>,
+    pub response_topic: Option<&'a str>,
     /// What the answer is to carry.
-    pub correlation_data: Option<Vec<u8>>,
-    /// The user properties, `seq` included.
-    pub user: Vec<(String, String)>,
-    /// The identifiers of the subscriptions that it matched.
-    pub subscriptions: Vec<u32>,
+    pub correlation_data: Option<&'a [u8]>,
     /// What the payload is.
-    pub content_type: Option<String>,
+    pub content_type: Option<&'a str>,
+    /// What may stand more than once.
+    pub repeated: Repeated<'a>,
 }
 
 #[cfg(test)]

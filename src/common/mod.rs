@@ -1,6 +1,7 @@
 //! What both programs are made of. See `docs/architecture.md` for who may import whom.
 
 pub mod acks;
+pub mod address_space;
 pub mod aws_host;
 pub mod backoff;
 pub mod check;

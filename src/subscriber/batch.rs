@@ -7,7 +7,7 @@ use crate::common::message::{Draft, Received};
 /// Whether a message is a batch. What follows a semicolon are parameters (RFC 9110, section 8.3.1).
 fn is_batch(message: &Received<'_>) -> bool {
     let properties = message.properties.as_ref();
-    let content = properties.and_then(|properties| properties.content_type.as_deref());
+    let content = properties.and_then(|properties| properties.content_type);
     content.is_some_and(|content| {
         let kind = content.split(';').next().unwrap_or_default();
         kind.trim().eq_ignore_ascii_case(Draft::BATCH_TYPE)
@@ -15,8 +15,7 @@ fn is_batch(message: &Received<'_>) -> bool {
 }
 
 /// The readings of a message: its payload, or the lines of a batch. The last line may end in a
-/// newline or not. More lines than a publisher puts into one message are no batch: each of them would
-/// cost as much as a message.
+/// newline or not. More lines than `most` are no batch: each of them costs as much as a message.
 #[derive(Clone, Debug)]
 pub struct Readings<'a> {
     rest: Option<&'a [u8]>,
@@ -25,9 +24,9 @@ pub struct Readings<'a> {
 }
 
 impl<'a> Readings<'a> {
-    /// The readings of this message.
+    /// The readings of this message, if they are not more than `most`.
     #[must_use]
-    pub fn of(message: &Received<'a>) -> Self {
+    pub fn of(message: &Received<'a>, most: usize) -> Self {
         let payload = message.payload;
         let whole = Self {
             rest: Some(payload),
@@ -38,7 +37,6 @@ impl<'a> Readings<'a> {
             return whole;
         }
         let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-        let most = Draft::MAX_READINGS as usize;
         let count = 1 + memchr_iter(b'\n', lines).take(most).count();
         if count > most {
             return whole;
@@ -48,6 +46,12 @@ impl<'a> Readings<'a> {
             is_batch: true,
             count,
         }
+    }
+
+    /// The message that they are in may be taken apart.
+    #[must_use]
+    pub fn may_be_several(message: &Received<'_>) -> bool {
+        is_batch(message)
     }
 
     /// Whether they end with newlines.
@@ -82,19 +86,22 @@ mod tests {
     use super::*;
     use crate::common::message::{PublishProperties, Qos};
 
-    fn taken_apart<'a>(payload: &'a [u8], content: Option<&str>) -> Vec<&'a [u8]> {
-        let readings = Readings::of(&Received {
-            topic: "t",
-            payload,
-            qos: Qos::AtMostOnce,
-            retained: false,
-            mid: 0,
-            seq: None,
-            properties: Some(PublishProperties {
-                content_type: content.map(Into::into),
-                ..PublishProperties::default()
-            }),
-        });
+    fn taken_apart<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
+        let readings = Readings::of(
+            &Received {
+                topic: "t",
+                payload,
+                qos: Qos::AtMostOnce,
+                retained: false,
+                mid: 0,
+                seq: None,
+                properties: Some(PublishProperties {
+                    content_type: content,
+                    ..PublishProperties::default()
+                }),
+            },
+            Draft::MAX_READINGS as usize,
+        );
         let count = readings.total();
         let readings: Vec<_> = readings.collect();
         assert_eq!(readings.len(), count);

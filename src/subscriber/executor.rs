@@ -10,13 +10,10 @@ use log::warn;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::batch::Readings;
 use super::command::{Command, Envelope, Job, Outcome};
 use super::sink::{Done, Finish};
 use crate::common::acks::Backlog;
 use crate::common::event_loop::clock;
-use crate::common::message::Received;
-use crate::common::transport::bridge::OutOfMemory;
 
 /// Bytes that a waiting job takes beside its payload and topic, about.
 const OVERHEAD: u64 = 256;
@@ -134,21 +131,11 @@ impl Executor {
         Ok(Self(shared))
     }
 
-    /// The first `wanted` readings of a message.
-    ///
-    /// # Errors
-    ///
-    /// There is no memory for it.
-    pub fn put(
-        &self,
-        message: &Received<'_>,
-        readings: &Readings<'_>,
-        wanted: usize,
-    ) -> Result<(), OutOfMemory> {
+    /// The first `wanted` readings of a message; in a batch they end with newlines.
+    pub fn put(&self, envelope: Envelope, is_batch: bool, wanted: usize) {
         if wanted == 0 {
-            return Ok(());
+            return;
         }
-        let envelope = Envelope::of(message)?;
         let counted = envelope.bytes() + OVERHEAD;
         self.0.backlog.add(counted);
         let mut state = self.0.lock();
@@ -160,14 +147,13 @@ impl Executor {
         state.jobs.push_back(Waiting {
             number,
             envelope: Arc::new(envelope),
-            is_batch: readings.is_batch(),
+            is_batch,
             begin: 0,
             left: wanted,
         });
         drop(state);
         // One that waits to try again would not pass it on.
         self.0.work.notify_all();
-        Ok(())
     }
 
     /// The message that the last readings belong to is complete.

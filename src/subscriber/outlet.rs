@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::batch::Readings;
+use super::command::Envelope;
 use super::executor::Executor;
 use super::output::{Style, render};
 use super::plot::model::{Chart, Reading};
@@ -14,7 +15,7 @@ use super::sink::{Done, Finish};
 use super::writer::Writer;
 use crate::common::escape::quoted;
 use crate::common::event_loop::clock;
-use crate::common::message::Received;
+use crate::common::message::{Draft, Received};
 use crate::common::transport::bridge::OutOfMemory;
 
 /// Who deals with readings.
@@ -26,6 +27,19 @@ pub enum Outlet {
     Executor(Executor),
     /// They are drawn.
     Chart(Plotter),
+}
+
+/// What the readings of one message may come to when they are written, in bytes, beside their payloads. A message that
+/// would come to more is one reading.
+const MAX_RENDERED: usize = 16 << 20;
+
+/// A message that there is memory for.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// Its readings.
+    pub readings: Readings<'a>,
+    /// What a command is given of it.
+    envelope: Option<Envelope>,
 }
 
 /// Puts readings into a chart, which somebody else draws.
@@ -76,21 +90,45 @@ fn each<'a>(
 }
 
 impl Outlet {
-    /// The first `wanted` readings of a message. `now` is the Unix time of its arrival.
+    /// Takes a message apart, and sees to it that there is memory for its readings.
     ///
     /// # Errors
     ///
-    /// There is no memory for them.
+    /// There is none.
+    pub fn prepare<'a>(&self, message: &Received<'a>) -> Result<Prepared<'a>, OutOfMemory> {
+        let mut most = Draft::MAX_READINGS as usize;
+        let mut envelope = None;
+        match self {
+            Self::Writer(writer, style) => {
+                let mut overhead = 0;
+                if Readings::may_be_several(message) {
+                    overhead = style.overhead(message);
+                    most = most.min(MAX_RENDERED / overhead.max(1));
+                }
+                let readings = Readings::of(message, most);
+                let overhead = overhead.saturating_mul(readings.total());
+                let (written, meanwhile) = style.most_bytes(message);
+                writer.make_room(written.saturating_add(overhead), meanwhile)?;
+                return Ok(Prepared { readings, envelope });
+            }
+            Self::Executor(_) => envelope = Some(Envelope::of(message)?),
+            Self::Chart(_) => {}
+        }
+        let readings = Readings::of(message, most);
+        Ok(Prepared { readings, envelope })
+    }
+
+    /// The first `wanted` readings of a message that was prepared. `now` is the Unix time of its arrival.
     pub fn put(
         &self,
         message: &Received<'_>,
-        readings: Readings<'_>,
+        prepared: Prepared<'_>,
         wanted: usize,
         now: Duration,
-    ) -> Result<(), OutOfMemory> {
+    ) {
+        let Prepared { readings, envelope } = prepared;
         match self {
             Self::Writer(writer, style) => {
-                writer.make_room(style.most_bytes(message))?;
                 let mut remark = None;
                 each(message, readings.take(wanted), |reading| {
                     let said = writer.write(|out| render(out, reading, style, now));
@@ -99,14 +137,16 @@ impl Outlet {
                 if let Some(remark) = remark {
                     warn!("{}: {remark}", quoted(message.topic));
                 }
-                Ok(())
             }
-            Self::Executor(executor) => executor.put(message, &readings, wanted),
+            Self::Executor(executor) => {
+                if let Some(envelope) = envelope {
+                    executor.put(envelope, readings.is_batch(), wanted);
+                }
+            }
             Self::Chart(plotter) => {
                 each(message, readings.take(wanted), |reading| {
                     plotter.put(reading, now);
                 });
-                Ok(())
             }
         }
     }

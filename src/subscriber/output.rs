@@ -34,21 +34,39 @@ pub struct Style {
 }
 
 impl Style {
-    /// A bound for the bytes that a message needs while it is rendered: what is written of it, and what of it
-    /// is written to memory first. Names and numbers count little.
+    /// Bytes that each reading of a message takes beside its payload.
     #[must_use]
-    pub fn most_bytes(&self, message: &Received<'_>) -> usize {
+    pub fn overhead(&self, message: &Received<'_>) -> usize {
+        let mut out = Vec::new();
+        let empty = Received {
+            payload: &[],
+            ..message.clone()
+        };
+        // What there is to say of it is said of the readings.
+        let _ = render(&mut out, &empty, self, Duration::ZERO);
+        out.len()
+    }
+
+    /// Bounds for the bytes of a message that are written, and for those that are needed meanwhile. Names and
+    /// numbers count little.
+    #[must_use]
+    pub fn most_bytes(&self, message: &Received<'_>) -> (usize, usize) {
         const LITTLE: usize = 256;
         let payload = message.payload.len();
-        let payload = match &self.format {
-            Format::Payload | Format::Verbose if !self.escape => payload,
+        let times = |times: usize| payload.saturating_mul(times);
+        let (written, meanwhile) = match &self.format {
+            Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
-            Format::Payload | Format::Verbose => payload.saturating_mul(4),
-            Format::Json if !self.escape => JsonLine::payload_bytes(message.payload),
-            // And up to six in JSON, beside which it stands as text and as the finished line.
-            Format::Json | Format::Custom(_) => payload.saturating_mul(8),
+            Format::Payload | Format::Verbose => (times(4), times(8)),
+            Format::Json if !self.escape => (JsonLine::payload_bytes(message.payload), 0),
+            // And up to six in JSON.
+            Format::Json => (times(6), times(24)),
+            Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
-        payload + message.topic.len() + LITTLE
+        (
+            written.saturating_add(message.topic.len() + LITTLE),
+            meanwhile,
+        )
     }
 }
 
@@ -141,7 +159,7 @@ mod tests {
             escape,
         };
         assert_eq!(render(&mut out, &message, &style, NOW), None);
-        assert!(out.len() <= style.most_bytes(&message), "{style:?}");
+        assert!(out.len() <= style.most_bytes(&message).0, "{style:?}");
         String::from_utf8_lossy(&out).into_owned()
     }
 

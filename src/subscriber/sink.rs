@@ -11,15 +11,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use log::{info, warn};
 
-use super::batch::Readings;
 use super::inbox::{Arrival, Inbox};
-use super::outlet::Outlet;
+use super::outlet::{Outlet, Prepared};
 use super::retained::Verdict;
 use super::state::State;
 use super::streams::Told;
 use crate::common::acks::{Ticket, Tickets};
 use crate::common::event_loop::wall_clock;
 use crate::common::message::{Received, SeqProperty};
+use crate::common::mqtt::disconnect::shortened;
 use crate::common::transport::bridge::{OutOfMemory, Skipped};
 
 /// What the sink tells the event loop.
@@ -201,21 +201,10 @@ impl Sink {
             whole = false;
             done.last = true;
             front.closed = true;
-        } else if verdict == Verdict::Print
-            && let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref())
-        {
-            if !matches!(told, Told::Next) {
-                self.tell(&told, message);
-                self.outlet.missing(front.inbox.gaps());
-            }
-            let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let readings = Readings::of(message);
-            let count = readings.total();
-            let wanted = front.inbox.take(count);
-            whole = wanted == count;
-            done.readings = wanted as u64;
-            self.outlet.put(message, readings, wanted, now)?;
-            done.last = front.inbox.is_full();
+        } else if verdict == Verdict::Print {
+            // Before it counts as received: without memory it comes again.
+            let prepared = self.outlet.prepare(message)?;
+            whole = self.take(&mut front, message, prepared, &mut done);
             front.closed |= done.last;
         }
         // What was not taken whole comes again.
@@ -229,6 +218,30 @@ impl Sink {
         Ok(())
     }
 
+    /// Takes the readings that are wanted of a message; whether these are all.
+    fn take(
+        &self,
+        front: &mut Front,
+        message: &Received<'_>,
+        prepared: Prepared<'_>,
+        done: &mut Done,
+    ) -> bool {
+        let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref()) else {
+            return true;
+        };
+        if !matches!(told, Told::Next) {
+            self.tell(&told, message);
+            self.outlet.missing(front.inbox.gaps());
+        }
+        let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let count = prepared.readings.total();
+        let wanted = front.inbox.take(count);
+        done.readings = wanted as u64;
+        self.outlet.put(message, prepared, wanted, now);
+        done.last = front.inbox.is_full();
+        wanted == count
+    }
+
     /// A message that cannot be handed over.
     pub fn skip(&self, skipped: Skipped<'_>) {
         let mut front = self.front();
@@ -236,7 +249,7 @@ impl Sink {
         if front.warned.len() >= MAX_WARNED || !front.warned.insert(skipped.topic.to_owned()) {
             return;
         }
-        let topic = skipped.topic.escape_ascii();
+        let topic = shortened(&skipped.topic.escape_ascii().to_string());
         let defect = skipped.defect.describe();
         warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
         if front.warned.len() == MAX_WARNED {

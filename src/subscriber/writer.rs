@@ -115,13 +115,18 @@ impl Writer {
         Ok(Self { shared, backlog })
     }
 
-    /// Sees to it that there is memory for so many bytes more. A large message gets what it needs and no
-    /// more, so that it costs its own size once.
+    /// Sees to it that there is memory for this number of bytes more, and for others while they are rendered.
+    /// A large message gets what it needs and no more, so that it costs its own size once.
     ///
     /// # Errors
     ///
     /// There is none.
-    pub fn make_room(&self, bytes: usize) -> Result<(), OutOfMemory> {
+    pub fn make_room(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
+        if meanwhile > LARGE {
+            // It is asked for in a way that cannot fail, so it is looked for before.
+            let tried = Vec::<u8>::new().try_reserve_exact(meanwhile + bytes);
+            tried.map_err(|_| OutOfMemory)?;
+        }
         let mut pending = self.shared.lock();
         let reserved = if pending.bytes.len() + bytes > LARGE {
             pending.bytes.try_reserve_exact(bytes)

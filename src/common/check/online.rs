@@ -181,7 +181,8 @@ impl<'a> Online<'a> {
         let id = self.config.connection.client_id.clone();
         match self.hear(STAY, None, |_| None::<()>) {
             Err((_, fault)) if !self.connected => {
-                let fault = if fault.message.contains("--client-id") {
+                let fault = if fault.message.contains("--client-id") || fault.exit == Exit::Protocol
+                {
                     let why = format!("{fault} (a service of yours? stop it for the check)");
                     Fault::passing(fault.exit, why)
                 } else {
@@ -242,7 +243,7 @@ impl<'a> Online<'a> {
             Ok(Delivery::Refused(refusal)) => {
                 report.failed("publish", &refused(&refusal.reason, refusal.exit()));
             }
-            Err((_, fault)) if !self.connected => {
+            Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
                 report.failed("publish", &refused(&fault.message, Exit::Refused));
             }
             Err((_, fault)) => report.failed("publish", &fault),
@@ -274,7 +275,7 @@ impl<'a> Online<'a> {
             Ok(Err(refusal)) => {
                 report.failed("subscribe", &refused(&refusal.reason, refusal.exit()));
             }
-            Err((_, fault)) if !self.connected => {
+            Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
                 report.failed("subscribe", &refused(&fault.message, Exit::Refused));
             }
             Err((_, fault)) => report.failed("subscribe", &fault),

@@ -19,7 +19,7 @@ use clap::Parser;
 
 use super::escape::one_line;
 use super::fault::{Exit, Fault};
-use super::{client, signals, transport};
+use super::{address_space, client, signals, transport};
 
 /// How durations and sizes are written, for the end of the help.
 pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
@@ -31,6 +31,7 @@ pub fn main<T: Parser>(
     program: &str,
     run: impl FnOnce(T) -> anyhow::Result<Exit>,
 ) -> std::process::ExitCode {
+    address_space::use_sparingly();
     transport::init();
     signals::survive_file_size_limit();
     let exit = match parse(std::env::args_os()) {

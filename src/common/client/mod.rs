@@ -188,7 +188,7 @@ pub enum Event {
 pub struct Listener {
     /// Is handed each.
     pub on_message: OnMessage,
-    /// Is told of each that is skipped.
+    /// Is called for each that is skipped.
     pub on_skipped: OnSkipped,
     /// What waits to be dealt with.
     pub backlog: Arc<Backlog>,

@@ -7,7 +7,7 @@ use paho_mqtt::{Properties, PropertyCode, ReasonCode};
 
 use super::Refusal;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::disconnect::Diagnosis;
+use crate::common::mqtt::disconnect::{Diagnosis, shortened};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::{self, FIRST_ERROR, PROTOCOL_ERROR};
 
@@ -47,7 +47,8 @@ pub(super) fn refusal(code: u8, properties: &Properties) -> Refusal {
         code,
         reason_string: properties
             .get_string(PropertyCode::ReasonString)
-            .filter(|text| !text.is_empty()),
+            .filter(|text| !text.is_empty())
+            .map(|text| shortened(&text)),
         server_reference: None,
     };
     Refusal {

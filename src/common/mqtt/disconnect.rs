@@ -38,8 +38,18 @@ impl Diagnosis {
             && !text.is_empty()
             && !value.has_nul()
         {
-            *into = Some(text.to_owned());
+            *into = Some(shortened(text));
         }
+    }
+}
+
+/// As much of a text as a line of the log should have.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    const SHOWN: usize = 200;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
+        None => text.to_owned(),
     }
 }
 

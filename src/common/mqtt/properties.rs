@@ -251,6 +251,70 @@ const CLIENT_RULES: [(u8, &str); 3] = [
     (0x19, "Request Response Information"),
 ];
 
+/// The properties of a PUBLISH that may stand more than once, where they stand in the packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeated<'a>(&'a [u8]);
+
+impl<'a> Repeated<'a> {
+    /// The properties that follow their length, all of them checked.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Properties with their length in front, as a PUBLISH has them.
+    ///
+    /// # Errors
+    ///
+    /// What [`read`] has.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Violation> {
+        read(&mut Reader::new(bytes), PacketType::Publish, |_, _| Ok(()))?;
+        let mut reader = Reader::new(bytes);
+        reader.variable()?;
+        Ok(Self(reader.rest()))
+    }
+
+    fn all(self) -> impl Iterator<Item = (Property, Value<'a>)> {
+        let mut reader = Reader::new(self.0);
+        // They have been read before, without an error.
+        std::iter::from_fn(move || next(&mut reader, PacketType::Publish).ok())
+    }
+
+    /// The user properties, name and value, in the order of the packet.
+    pub fn user(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.all().filter_map(|(_, value)| match value {
+            Value::Pair(name, value) => Some((name, value)),
+            _ => None,
+        })
+    }
+
+    /// The identifiers of the subscriptions that the message matched.
+    pub fn subscriptions(self) -> impl Iterator<Item = u32> {
+        self.all().filter_map(|property| match property {
+            (Property::SubscriptionIdentifier, Value::Number(id)) => Some(id),
+            _ => None,
+        })
+    }
+}
+
+/// The next property.
+fn next<'a>(
+    reader: &mut Reader<'a>,
+    packet: PacketType,
+) -> Result<(Property, Value<'a>), Violation> {
+    let id = reader.variable()?;
+    let rule = find(id, packet)?;
+    let value = match rule.value {
+        Type::Byte => Value::Number(reader.byte()?.into()),
+        Type::Short => Value::Number(reader.short()?.into()),
+        Type::Long => Value::Number(reader.long()?),
+        Type::Variable => Value::Number(reader.variable()?),
+        Type::Binary => Value::Binary(reader.binary()?),
+        Type::Text => Value::Text(reader.string()?),
+        Type::Pair => Value::Pair(reader.string()?, reader.string()?),
+    };
+    Ok((rule.property, value))
+}
+
 /// Reads the properties of a packet of this type, from their length to their end, and hands each
 /// to `each`.
 ///
@@ -268,28 +332,23 @@ pub fn read<'a>(
     let mut reader = Reader::new(reader.take(usize::try_from(length).unwrap_or(usize::MAX))?);
     let mut seen = 0u64;
     while !reader.is_empty() {
-        let id = reader.variable()?;
-        let rule = find(id, packet)?;
-        let bit = 1u64 << rule.id;
-        if seen & bit != 0 && !may_repeat(rule.property) {
+        let (property, value) = next(&mut reader, packet)?;
+        let bit = 1u64 << property as u8;
+        if seen & bit != 0 && !may_repeat(property) {
             return Err(Violation::protocol_error(format!(
                 "{} stands twice",
-                rule.name
+                name(property)
             )));
         }
         seen |= bit;
-        let value = match rule.value {
-            Type::Byte => Value::Number(reader.byte()?.into()),
-            Type::Short => Value::Number(reader.short()?.into()),
-            Type::Long => Value::Number(reader.long()?),
-            Type::Variable => Value::Number(reader.variable()?),
-            Type::Binary => Value::Binary(reader.binary()?),
-            Type::Text => Value::Text(reader.string()?),
-            Type::Pair => Value::Pair(reader.string()?, reader.string()?),
-        };
-        each(rule.property, value)?;
+        each(property, value)?;
     }
     Ok(())
+}
+
+fn name(property: Property) -> &'static str {
+    let rule = RULES.iter().find(|rule| rule.property == property);
+    rule.map_or("a property", |rule| rule.name)
 }
 
 fn find(id: u32, packet: PacketType) -> Result<&'static Rule, Violation> {

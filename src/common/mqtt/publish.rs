@@ -1,7 +1,7 @@
 //! PUBLISH as a broker sends it (MQTT 5.0 section 3.3, MQTT 3.1.1 section 3.3). PURE.
 
 use super::packet_type::PacketType;
-use super::properties::{self, Property, Value};
+use super::properties::{self, Property, Repeated, Value};
 use super::reader::Reader;
 use super::violation::Violation;
 use crate::common::message::{PublishProperties, Qos};
@@ -20,7 +20,7 @@ pub struct Publish<'a> {
     /// What of it a receiver cannot be given, if there is such a thing.
     pub defect: Option<Defect>,
     /// Its properties; none with MQTT 3.1.1.
-    pub properties: Option<PublishProperties>,
+    pub properties: Option<PublishProperties<'a>>,
     /// The payload.
     pub payload: &'a [u8],
 }
@@ -90,12 +90,17 @@ impl<'a> Publish<'a> {
         };
         if v5 {
             let mut collected = PublishProperties::default();
+            let begin = reader;
             properties::read(&mut reader, PacketType::Publish, |property, value| {
                 if value.has_nul() {
                     publish.defect = publish.defect.or(Some(Defect::PropertyNul));
                 }
                 collect(&mut collected, property, value)
             })?;
+            let length = begin.rest().len() - reader.rest().len();
+            let mut properties = Reader::new(begin.rest().get(..length).unwrap_or_default());
+            properties.variable()?;
+            collected.repeated = Repeated::of(properties.rest());
             publish.properties = Some(collected);
         }
         if topic.is_empty() {
@@ -116,10 +121,10 @@ impl<'a> Publish<'a> {
     }
 }
 
-fn collect(
-    collected: &mut PublishProperties,
+fn collect<'a>(
+    collected: &mut PublishProperties<'a>,
     property: Property,
-    value: Value<'_>,
+    value: Value<'a>,
 ) -> Result<(), Violation> {
     match (property, value) {
         (Property::PayloadFormatIndicator, Value::Number(number)) => {
@@ -141,24 +146,18 @@ fn collect(
         (Property::SubscriptionIdentifier, Value::Number(0)) => {
             return Err(Violation::protocol_error("Subscription Identifier is 0"));
         }
-        (Property::SubscriptionIdentifier, Value::Number(number)) => {
-            collected.subscriptions.push(number);
-        }
         (Property::ResponseTopic, Value::Text(text)) => {
             if text.contains(['+', '#']) {
                 let cause = "Response Topic has a wildcard";
                 return Err(Violation::protocol_error(cause));
             }
-            collected.response_topic = Some(text.to_owned());
+            collected.response_topic = Some(text);
         }
         (Property::ContentType, Value::Text(text)) => {
-            collected.content_type = Some(text.to_owned());
+            collected.content_type = Some(text);
         }
         (Property::CorrelationData, Value::Binary(bytes)) => {
-            collected.correlation_data = Some(bytes.to_owned());
-        }
-        (Property::UserProperty, Value::Pair(name, value)) => {
-            collected.user.push((name.to_owned(), value.to_owned()));
+            collected.correlation_data = Some(bytes);
         }
         _ => {}
     }

@@ -45,6 +45,13 @@ impl WebSocket {
         let max_message = usize::try_from(max_packet)
             .unwrap_or(usize::MAX)
             .saturating_add(ALLOWANCE);
+        // The library asks for the memory of a frame in a way that cannot fail.
+        if Vec::<u8>::new().try_reserve_exact(max_message).is_err() {
+            let message = format!(
+                "{way}: no memory for a WebSocket message of {max_message} bytes; raise the memory limit, or lower --max-packet"
+            );
+            return Err(Fault::passing(Exit::Io, message));
+        }
         let config = WebSocketConfig::default()
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));

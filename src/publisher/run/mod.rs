@@ -280,8 +280,7 @@ impl<'a> Publisher<'a> {
             },
             Some(Change::Down(down)) => {
                 self.dropped(&down);
-                self.outbox
-                    .disconnected(!down.is_protocol_error(), self.now);
+                self.outbox.disconnected(!down.is_ours(), self.now);
                 self.intake.begin(self.now);
             }
             Some(Change::GaveUp(fault)) => {

@@ -40,10 +40,10 @@ pub(super) fn object(message: &Received<'_>, moment: &Moment, payload: Payload) 
     Some(object.end())
 }
 
-fn properties(properties: &PublishProperties) -> Object {
+fn properties(properties: &PublishProperties<'_>) -> Object {
     let mut object = Object::new();
-    for id in &properties.subscriptions {
-        object.number("subscription-identifier", id);
+    for id in properties.repeated.subscriptions() {
+        object.number("subscription-identifier", &id);
     }
     if let Some(alias) = properties.topic_alias {
         object.number("topic-alias", &alias);
@@ -60,9 +60,9 @@ fn properties(properties: &PublishProperties) -> Object {
     if let Some(data) = &properties.correlation_data {
         object.text("correlation-data", data);
     }
-    if !properties.user.is_empty() {
+    if properties.repeated.user().next().is_some() {
         let mut user = Object::new();
-        for (name, value) in &properties.user {
+        for (name, value) in properties.repeated.user() {
             user.text(name, value.as_bytes());
         }
         object.value("user-properties", &user.end());

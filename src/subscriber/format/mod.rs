@@ -69,6 +69,19 @@ enum Item {
 }
 
 impl Template {
+    /// The most bytes that it writes for each byte of a payload.
+    #[must_use]
+    pub fn payload_factor(&self) -> usize {
+        let factors = self.pieces.iter().map(|piece| match piece {
+            // On a terminal a byte can become four, in JSON six.
+            Piece::Field(_, Item::Payload) => 4,
+            Piece::Field(_, Item::Hex | Item::UpperHex) => 2,
+            Piece::Field(_, Item::JsonText | Item::JsonValue) => 6,
+            _ => 0,
+        });
+        factors.sum()
+    }
+
     /// Reads a format; times are in UTC unless [`in_zone`](Self::in_zone) says otherwise.
     ///
     /// # Errors
@@ -151,7 +164,7 @@ fn show<'m>(
         // It takes these two for signed numbers.
         Item::Expiry => field.integer(page, properties.message_expiry.map(signed)),
         Item::SubscriptionId => {
-            field.integer(page, properties.subscriptions.first().copied().map(signed));
+            field.integer(page, properties.repeated.subscriptions().next().map(signed));
         }
         Item::ContentType => match &properties.content_type {
             Some(content_type) => field.name(page, content_type.as_bytes()),
@@ -163,14 +176,15 @@ fn show<'m>(
             }
         }
         Item::CorrelationData => {
-            page.name(properties.correlation_data.as_deref().unwrap_or_default());
+            page.name(properties.correlation_data.unwrap_or_default());
         }
         Item::UserProperties => {
-            let pairs = properties
-                .user
-                .iter()
-                .map(|(name, value)| format!("{name}:{value}"));
-            page.name(pairs.collect::<Vec<_>>().join(" ").as_bytes());
+            for (number, (name, value)) in properties.repeated.user().enumerate() {
+                page.own(if number > 0 { b" " } else { b"" });
+                page.name(name.as_bytes());
+                page.own(b":");
+                page.name(value.as_bytes());
+            }
         }
         Item::JsonText | Item::JsonValue => {
             let payload = if item == Item::JsonText {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::common::message::Qos;
+use crate::common::mqtt::properties::Repeated;
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::new(1_795_550_621, 4_187_478);
@@ -88,20 +89,20 @@ fn times_are_as_recorded() {
 }
 
 fn with_properties(payload: &[u8]) -> Received<'_> {
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    /// Three user properties and a subscription identifier, as they stand in a packet.
+    const REPEATED: &[u8] = b"\x30\
+        \x26\0\x03seq\0\x15b1c2/42/1769846400123\
+        \x26\0\x01k\0\x05v \"q\"\
+        \x0b\x07\
+        \x26\0\x01k\0\0";
     let properties = PublishProperties {
         payload_format: Some(1),
         message_expiry: Some(4_000_000_000),
         topic_alias: None,
-        response_topic: Some("re/ply".into()),
-        correlation_data: Some(b"co\x1brr".to_vec()),
-        user: vec![
-            pair("seq", "b1c2/42/1769846400123"),
-            pair("k", "v \"q\""),
-            pair("k", ""),
-        ],
-        subscriptions: vec![7],
-        content_type: Some("text/plain; \u{e9}".into()),
+        response_topic: Some("re/ply"),
+        correlation_data: Some(b"co\x1brr"),
+        content_type: Some("text/plain; \u{e9}"),
+        repeated: Repeated::parse(REPEATED).unwrap(),
     };
     Received {
         properties: Some(properties),

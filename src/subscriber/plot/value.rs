@@ -59,6 +59,9 @@ impl Picker {
     /// true and false as 1 and 0.
     #[must_use]
     pub fn pick(&self, payload: &[u8]) -> Option<f64> {
+        if payload.len() > LARGEST_PAYLOAD {
+            return None;
+        }
         if self.pointer.is_none()
             && let Some(number) = std::str::from_utf8(payload).ok().and_then(plain)
         {
@@ -71,6 +74,9 @@ impl Picker {
         }
     }
 }
+
+/// The largest payload that is looked at, in bytes: as JSON it takes some 16 times its size in memory.
+const LARGEST_PAYLOAD: usize = 256 << 10;
 
 /// Whether a number can be drawn.
 #[must_use]

@@ -17,7 +17,7 @@ use crate::common::acks::{Acks, Ticket};
 use crate::common::message::{Received, SeqProperty};
 use crate::common::mqtt::acknowledgement::Acknowledgement;
 use crate::common::mqtt::connack::{self, Answer, Connack};
-use crate::common::mqtt::disconnect;
+use crate::common::mqtt::disconnect::{self, shortened};
 use crate::common::mqtt::exchanges::{Exchanges, Fit};
 use crate::common::mqtt::framing::{PINGRESP, Sent};
 use crate::common::mqtt::packet_type::PacketType;
@@ -50,7 +50,7 @@ pub type OnSkipped = Arc<dyn Fn(Skipped<'_>) + Send + Sync>;
 pub struct Receiver {
     /// Is handed each.
     pub on_message: OnMessage,
-    /// Is told of each that is skipped.
+    /// Is called for each that is skipped.
     pub on_skipped: OnSkipped,
     /// What waits to be dealt with.
     pub acks: Arc<Acks>,
@@ -182,13 +182,16 @@ impl<'a> Guard<'a> {
             PacketType::Disconnect => !v5,
             _ => false,
         };
-        if is_client_s {
-            return Err(Violation::protocol_error("only a client may send it"));
-        }
         let flags = first & 0x0f;
-        let wanted = if packet == PacketType::Pubrel { 2 } else { 0 };
+        let wanted = match packet {
+            PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 2,
+            _ => 0,
+        };
         if packet != PacketType::Publish && flags != wanted {
             return Err(Violation::malformed(format!("its flags are {flags:#x}")));
+        }
+        if is_client_s {
+            return Err(Violation::protocol_error("only a client may send it"));
         }
         match packet {
             PacketType::Auth if !v5 => Err(Violation::malformed("the type 15 is reserved")),
@@ -290,7 +293,7 @@ impl<'a> Guard<'a> {
     fn drop_unasked(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
         use crate::common::message::Qos;
         if !std::mem::replace(&mut self.warned, true) {
-            let topic = String::from_utf8_lossy(publish.topic);
+            let topic = shortened(&String::from_utf8_lossy(publish.topic));
             warn!(
                 "the broker sends messages that were not asked for (topic {topic:?}); they are dropped"
             );

@@ -57,10 +57,11 @@ impl Incoming {
             // One large message is no reason to hold so much for ever.
             self.bytes.shrink_to(4 * PIECE);
         }
-        let most = if self.missing > PIECE {
+        let is_large = self.bytes.len() + self.missing > 4 * PIECE;
+        let most = if self.missing > 0 && is_large {
             self.missing.min(4 * PIECE)
         } else {
-            PIECE.max(self.missing)
+            PIECE
         };
         receive(&mut self.bytes, most)
     }

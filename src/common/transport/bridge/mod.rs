@@ -40,17 +40,20 @@ use guard::{Effects, Guard};
 use incoming::{Incoming, Next};
 use wire::{PIECE, Piece, is_patient, linger};
 
-/// While messages pour in, faster than one in `POURING`, the broker is read from so often and no
-/// more: what has come by then costs each of the threads it passes hardly more than a single message would.
+/// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
+/// come by then costs each of the threads it passes hardly more than a single message would.
 const PAUSE: Duration = Duration::from_micros(500);
-const POURING: Duration = Duration::from_millis(1);
+const BURST: Duration = Duration::from_millis(1);
 
 /// More than that at once is a stream, or one large message, and so is 16 times that in the end:
 /// encrypting it is work for another core.
 const MUCH: usize = 4 << 10;
 
-/// How long our last words to a broker that breaks the protocol may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Bytes of answers that a broker may leave unread before nothing more is read from it.
+const MAX_UNANSWERED: usize = 64 << 10;
+
+/// How long our DISCONNECT to a broker that breaks the protocol may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +106,9 @@ pub struct Severed {
 /// What is reported of a connection.
 #[derive(Debug)]
 pub enum Report {
-    /// The broker has accepted it. The client library hears of it afterwards.
+    /// The broker has accepted it. The client library gets its CONNACK afterwards.
     Accepted(Connack),
-    /// It has ended. The client library sees it afterwards.
+    /// It has ended. The client library sees that afterwards.
     Severed(Severed),
 }
 
@@ -137,10 +140,13 @@ pub fn carry(
         hung_up: false,
         ready: Ready::default(),
         heard_at: None,
-        pours: false,
+        in_burst: false,
         together: true,
         carried: 0,
         sending: Follower::default(),
+        begun: false,
+        finished: false,
+        blocked: false,
         up: Piece::default(),
         down: Piece::default(),
         report,
@@ -157,7 +163,7 @@ pub fn carry(
     let by_us = severed.end == End::ByUs;
     let code = severed.end.code();
     if let Some(code) = code.filter(|_| agreement.v5) {
-        bridge.send_last(code);
+        bridge.send_disconnect(code);
     }
     bridge.wire.close();
     if by_us && receiver.is_some() {
@@ -203,8 +209,8 @@ struct Bridge<'a> {
     ready: Ready,
     /// When messages came last.
     heard_at: Option<Instant>,
-    /// They come one upon the other.
-    pours: bool,
+    /// They come in a burst.
+    in_burst: bool,
     /// Its thread has not left the core of those who write to it.
     together: bool,
     /// Bytes that the client library has sent.
@@ -219,6 +225,12 @@ struct Bridge<'a> {
     broken: Option<io::Error>,
     /// Where the client library's packets end.
     sending: Follower,
+    /// The client library has sent its CONNECT, which comes before anything else (MQTT-3.1.0-1).
+    begun: bool,
+    /// The client library has sent its DISCONNECT, after which nothing may be sent (MQTT-3.14.4-1).
+    finished: bool,
+    /// The last write has not taken all: what it was given must be given again.
+    blocked: bool,
     /// To the broker.
     up: Piece,
     /// To the client library, whole packets.
@@ -275,8 +287,8 @@ impl Bridge<'_> {
                 Ok(_) => {
                     let now = clock();
                     let before = self.heard_at.replace(now);
-                    let pours = before.is_some_and(|at| now < at + POURING);
-                    self.pours = pours && self.guard.acks().is_some();
+                    let in_burst = before.is_some_and(|at| now < at + BURST);
+                    self.in_burst = in_burst && self.guard.acks().is_some();
                     self.take_packets();
                     moved = true;
                 }
@@ -328,7 +340,10 @@ impl Bridge<'_> {
 
     /// Whether the broker is read from.
     fn reads(&mut self) -> bool {
-        self.end.is_none() && (!self.look() || self.handle.is_cancelled())
+        // A broker that takes no answers gets no more chances to ask for them.
+        let unanswered = self.effects.to_broker.len() + self.up.rest().len();
+        let waits = self.look() || unanswered > MAX_UNANSWERED;
+        self.end.is_none() && (!waits || self.handle.is_cancelled())
     }
 
     /// Looks whether too many messages wait. To be accepted comes before that.
@@ -367,7 +382,7 @@ impl Bridge<'_> {
             return false;
         }
         let mut moved = false;
-        if self.up.is_empty() && self.sending.unfinished() == 0 {
+        if self.may_answer() {
             self.answer();
         }
         if self.up.is_empty() && self.local_open && self.ready.local_read {
@@ -394,10 +409,13 @@ impl Bridge<'_> {
             }
             let (guard, mut disconnects) = (&mut self.guard, false);
             let boundary = self.sending.unfinished() == 0;
+            let begun = &mut self.begun;
             self.sending.follow(&self.up.bytes, |packet| {
                 guard.sent(packet);
+                *begun = true;
                 disconnects |= PacketType::of(packet.first) == Some(PacketType::Disconnect);
             });
+            self.finished |= disconnects;
             if disconnects && boundary {
                 // The broker reads nothing that comes behind it.
                 let theirs = std::mem::take(&mut self.up.bytes);
@@ -408,9 +426,10 @@ impl Bridge<'_> {
         match self.wire.send(self.up.rest()) {
             Ok(count) => {
                 self.up.advance(count);
+                self.blocked = false;
                 moved |= count > 0;
             }
-            Err(e) if is_patient(&e) => {}
+            Err(e) if is_patient(&e) => self.blocked = true,
             // What the broker has sent before it closed is still to be looked at.
             Err(e) => {
                 self.up.clear();
@@ -419,6 +438,11 @@ impl Bridge<'_> {
             }
         }
         moved
+    }
+
+    /// Whether answers of our own may follow what has been sent.
+    fn may_answer(&self) -> bool {
+        self.up.is_empty() && self.sending.unfinished() == 0 && self.begun && !self.finished
     }
 
     /// Adds our own answers. The client library may not be in the middle of a packet.
@@ -431,17 +455,18 @@ impl Bridge<'_> {
 
     /// Tells the broker why the connection ends, behind what is whole of what waits to be sent, unless
     /// a packet has gone out in part.
-    fn send_last(&mut self, code: u8) {
+    fn send_disconnect(&mut self, code: u8) {
         let unfinished = self.sending.unfinished();
         let rest = self.up.rest().len();
-        if unfinished > rest || self.broken.is_some() {
+        let in_part = unfinished > rest || (unfinished > 0 && self.blocked);
+        if in_part || !self.begun || self.finished || self.broken.is_some() {
             return;
         }
         let keep = self.up.bytes.len() - unfinished;
         self.up.bytes.truncate(keep);
         let first = PacketType::Disconnect.first_byte(0);
         self.up.bytes.extend([first, 1, code]);
-        let until = clock() + LAST_WORDS;
+        let until = clock() + DISCONNECT_TIMEOUT;
         while !self.up.is_empty() || self.wire.is_unflushed() {
             match self.wire.send(self.up.rest()) {
                 Ok(count) => self.up.advance(count),
@@ -462,19 +487,20 @@ impl Bridge<'_> {
     /// Sleeps until a step can move something. A side that is not waited for is left out:
     /// that it has hung up would be reported again and again.
     fn wait(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.pours) {
+        if std::mem::take(&mut self.in_burst) {
             std::thread::park_timeout(PAUSE);
             self.ready = Ready::default();
             return Ok(());
         }
         let acks = self.guard.acks();
+        self.look();
         let holds = acks.filter(|acks| self.paused || acks.are_due_later());
         if let Some(acks) = holds {
             // What was settled before we listen wakes nobody.
             acks.listen();
             let paused = self.paused;
             let mut changed = paused != self.look();
-            if self.up.is_empty() && self.sending.unfinished() == 0 {
+            if self.may_answer() {
                 self.answer();
                 changed |= !self.up.is_empty();
             }
