@@ -1960,15 +1960,3 @@ static void MQTTAsync_freeServerURIs(MQTTAsyncs* m)
 		free(m->serverURIs);
 	m->serverURIs = NULL;
 }
-
-
-#if defined(__GLIBC__)
-#include <malloc.h>
-
-/* One arena for all threads of the process, before there is a second one: glibc reserves 64 MiB of address space
-   for each further arena, which a limit on address space (RLIMIT_AS) counts as used. */
-__attribute__((constructor)) static void MQTTAsync_oneArena(void)
-{
-	mallopt(M_ARENA_MAX, 1);
-}
-#endif
