@@ -77,8 +77,8 @@ fn publish(broker: &Broker, flags: &[&str], lines: String) {
     publisher.run(LONG).expect_code(0);
 }
 
-/// Runs with less address space than a message may need, then with enough: every message is printed in one
-/// of the two runs.
+/// Runs with less address space than a message may need, then with enough: the small messages before the
+/// large one are printed, and every message in one of the two runs.
 fn nothing_is_lost_under(limits: &[usize]) {
     let broker = Broker::start();
     let dir = temp_dir();
@@ -110,6 +110,7 @@ fn nothing_is_lost_under(limits: &[usize]) {
         let code = outcome.code.filter(|code| TABLE.contains(code));
         let code = code.unwrap_or_else(|| panic!("{limit} MB: {outcome}"));
         let came = printed(&first);
+        assert!(came.len() >= SMALL, "{limit} MB: {came:?}\n{outcome}");
         let unlimited = keeping(&broker, &id(*limit), &second).start();
         let lost = || {
             let both = &came | &printed(&second);
