@@ -66,7 +66,7 @@ impl Inbox {
         Arrival::New(told)
     }
 
-    /// Takes readings of a message that has so many: how many of them are wanted.
+    /// Takes the readings of a message that has this number of them: how many are wanted.
     pub fn take(&mut self, readings: usize) -> usize {
         let left = self
             .wanted

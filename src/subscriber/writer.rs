@@ -24,7 +24,7 @@ const ENOUGH: usize = 64 << 10;
 /// leaves no trace must not wait without limit either.
 const OVERHEAD: u64 = 64;
 
-/// From so many bytes on, a buffer does not grow ahead of what it needs.
+/// From this size on, in bytes, a buffer does not grow ahead of what it needs.
 const LARGE: usize = 1 << 20;
 
 /// What waits to be written.

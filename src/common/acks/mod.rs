@@ -48,7 +48,7 @@ impl Backlog {
         }
     }
 
-    /// Whether so many bytes may wait that the bridge reads nothing from the broker.
+    /// Whether the bridge may have stopped reading from the broker, because too many bytes wait.
     #[must_use]
     pub fn may_be_full(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
@@ -89,7 +89,7 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// The broker has no session of an earlier connection: nothing of one goes on.
+    /// The broker has no session of an earlier connection: forgets what came on one.
     pub fn begin_session(&self) {
         *lock(&self.pending) = Pending::default();
     }

@@ -68,7 +68,7 @@ pub(super) fn violation(way: &Endpoint, violation: &Violation) -> Fault {
     )
 }
 
-/// There is no memory for a packet of so many bytes.
+/// There is no memory for a packet of this size, in bytes.
 pub(super) fn no_memory(way: &Endpoint, size: usize) -> Fault {
     Fault::passing(
         Exit::Io,

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_library_is_told_reads_back() {
+    fn what_the_library_gets_reads_back() {
         let text = "x".repeat(300);
         for packet in [PacketType::Puback, PacketType::Pubrec, PacketType::Suback] {
             for (code, reason_string) in [(0, None), (0x87, None), (0x87, Some(&*text))] {

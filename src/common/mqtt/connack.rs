@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_library_is_told_reads_back() {
+    fn what_the_library_gets_reads_back() {
         let body = [0, 0, 9, 0x21, 0, 20, 0x13, 0, 7, 0x24, 1, 0x25];
         assert!(decode(&body, true, true).is_err(), "it is cut off");
         let body = [0, 0, 10, 0x21, 0, 20, 0x13, 0, 7, 0x24, 1, 0x25, 0];

@@ -116,9 +116,9 @@ fn whole(bytes: &[u8]) -> Option<(Sent, &[u8])> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
-    /// In the remaining length, so many bytes of it read.
+    /// In the remaining length, of which this number of bytes has been read.
     Length(u8),
-    /// In the length of the topic, in the identifier: so many bytes are to come.
+    /// In the length of the topic, in the identifier: this number of bytes is missing.
     TopicLength(u8),
     Topic(u32),
     Id(u8),
@@ -156,7 +156,7 @@ impl Follower {
         self.taken
     }
 
-    /// Follows the stream through these bytes. `ended` is told of each packet at its end.
+    /// Follows the stream through these bytes. `ended` is called at the end of each packet.
     pub fn follow(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Sent)) {
         while !bytes.is_empty() {
             if self.at == At::Start

@@ -360,7 +360,7 @@ fn find(id: u32, packet: PacketType) -> Result<&'static Rule, Violation> {
     let rule = RULES.iter().find(|rule| u32::from(rule.id) == id);
     match rule {
         Some(rule) if rule.packets.contains(&packet) => Ok(rule),
-        // The specification has a word of its own for this one (section 3.14.2.2.2).
+        // The specification names this one in particular (section 3.14.2.2.2).
         Some(rule) if packet == PacketType::Disconnect && rule.id == 0x11 => Err(
             Violation::protocol_error(format!("{} from a server", rule.name)),
         ),

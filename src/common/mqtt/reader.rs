@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         Err(Violation::malformed("a length has more than four bytes"))
     }
 
-    /// Binary data: a length of two bytes, and so many bytes.
+    /// Binary data: a length of two bytes, and the bytes.
     ///
     /// # Errors
     ///

@@ -72,7 +72,7 @@ pub enum End {
     NoConnack(Violation),
     /// The broker broke the protocol.
     Violation(Violation),
-    /// There is no memory for a packet of so many bytes.
+    /// There is no memory for a packet of this size, in bytes.
     NoMemory(usize),
 }
 

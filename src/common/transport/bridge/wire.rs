@@ -80,7 +80,7 @@ fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Reads on, after the goodbye, until the broker has closed too, but not for ever. If something unread
+/// Reads on, after our side is closed, until the broker has closed too, but not for ever. If something unread
 /// is left the system resets the connection, and a broker that is told so need not read what came before:
 /// Mosquitto does not, and the last acknowledgements are lost.
 pub(super) fn linger(mut tcp: &TcpStream) {
