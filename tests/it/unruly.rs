@@ -380,7 +380,7 @@ fn what_goes_into_packets_is_checked_before_any_is_sent() {
     fs::create_dir(&certs).unwrap();
     std::os::unix::fs::symlink("/dev/zero", certs.join("endpoint")).unwrap();
     let program = Program::publisher()
-        .args(["-m", "x", "--certs"])
+        .args(["-t", "t", "-m", "x", "--certs"])
         .arg(&certs);
     program
         .run(SOON)

@@ -158,7 +158,7 @@ fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault 
                     Exit::Refused,
                     format!(
                         "the server refuses the WebSocket ({status}); check path and credentials (AWS IoT Core takes none \
-                             with a client certificate: use mqtts://"
+                             with a client certificate: use mqtts://)"
                     ),
                 ),
                 500..=599 => Fault::passing(

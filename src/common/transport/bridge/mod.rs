@@ -163,7 +163,8 @@ pub fn carry(
     let by_us = severed.end == End::ByUs;
     let code = severed.end.code();
     if let Some(code) = code.filter(|_| agreement.v5) {
-        bridge.send_disconnect(code);
+        let is_for_memory = matches!(severed.end, End::NoMemory(_));
+        bridge.send_disconnect(code, is_for_memory);
     }
     bridge.wire.close();
     if by_us && receiver.is_some() {
@@ -335,7 +336,11 @@ impl Bridge<'_> {
             let counter = &self.handle.refused_subscriptions;
             counter.fetch_add(refused, Ordering::Release);
         }
-        self.down.bytes.append(&mut self.effects.to_library);
+        if self.down.bytes.is_empty() {
+            std::mem::swap(&mut self.down.bytes, &mut self.effects.to_library);
+        } else {
+            self.down.bytes.append(&mut self.effects.to_library);
+        }
     }
 
     /// Whether the broker is read from.
@@ -455,7 +460,7 @@ impl Bridge<'_> {
 
     /// Tells the broker why the connection ends, behind what is whole of what waits to be sent, unless
     /// a packet has gone out in part.
-    fn send_disconnect(&mut self, code: u8) {
+    fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
         let unfinished = self.sending.unfinished();
         let rest = self.up.rest().len();
         let in_part = unfinished > rest || (unfinished > 0 && self.blocked);
@@ -464,9 +469,14 @@ impl Bridge<'_> {
         }
         let keep = self.up.bytes.len() - unfinished;
         self.up.bytes.truncate(keep);
+        let until = clock() + DISCONNECT_TIMEOUT;
+        if is_for_memory {
+            // What was received before it would come again, each time that it comes.
+            self.await_acks(until);
+        }
+        self.answer();
         let first = PacketType::Disconnect.first_byte(0);
         self.up.bytes.extend([first, 1, code]);
-        let until = clock() + DISCONNECT_TIMEOUT;
         while !self.up.is_empty() || self.wire.is_unflushed() {
             match self.wire.send(self.up.rest()) {
                 Ok(count) => self.up.advance(count),
@@ -479,6 +489,21 @@ impl Bridge<'_> {
                 Err(_) => return,
             }
             if clock() >= until {
+                return;
+            }
+        }
+    }
+
+    /// Waits for messages that have been handed over to be dealt with.
+    fn await_acks(&mut self, until: Instant) {
+        let Some(acks) = self.guard.acks() else {
+            return;
+        };
+        while acks.are_due_later() && clock() < until {
+            acks.listen();
+            acks.take_due(&mut self.up.bytes);
+            let mut wanted = [PollFd::new(acks.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut wanted, timeout(until)).is_err() {
                 return;
             }
         }
