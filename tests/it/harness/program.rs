@@ -4,8 +4,9 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     thread,
     time::Duration,
 };
@@ -31,6 +32,19 @@ pub(crate) struct Program {
     broker_log: Option<Lines>,
 }
 
+/// The program as cargo has built it, or another build of it in the directory that `IOT_TEST_PROGRAMS` names
+/// (`scripts/sanitizer-test`).
+fn executable(name: &str, built: &'static str) -> &'static str {
+    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| std::env::var_os("IOT_TEST_PROGRAMS").map(Into::into));
+    let Some(directory) = directory else {
+        return built;
+    };
+    let path = directory.join(name);
+    // A handful in the whole run.
+    path.into_os_string().into_string().unwrap().leak()
+}
+
 enum Stdin {
     Null,
     Pipe,
@@ -40,11 +54,11 @@ enum Stdin {
 
 impl Program {
     pub(crate) fn publisher() -> Self {
-        Self::new(env!("CARGO_BIN_EXE_publisher"))
+        Self::new(executable("publisher", env!("CARGO_BIN_EXE_publisher")))
     }
 
     pub(crate) fn subscriber() -> Self {
-        Self::new(env!("CARGO_BIN_EXE_subscriber"))
+        Self::new(executable("subscriber", env!("CARGO_BIN_EXE_subscriber")))
     }
 
     /// A publisher with one message for the topic `t`.
