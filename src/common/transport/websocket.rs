@@ -18,6 +18,9 @@ use crate::common::fault::{Exit, Fault};
 /// Bytes by which a message may be larger than the largest packet: it may hold several packets.
 const ALLOWANCE: usize = 64 << 10;
 
+/// Pings, pongs and empty messages that are read one after the other.
+const MAX_EMPTY: usize = 64;
+
 /// An open WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
@@ -77,9 +80,10 @@ impl WebSocket {
         self.unflushed
     }
 
-    /// Appends what has come; 0 at the end.
+    /// Appends what has come; 0 at the end. `Interrupted` after a number of frames that carry nothing: there may
+    /// be an endless number of them, and there is other work.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
+        for _ in 0..MAX_EMPTY {
             match self.socket.read() {
                 Ok(Message::Binary(bytes)) if !bytes.is_empty() => {
                     into.try_reserve_exact(bytes.len())
@@ -102,6 +106,7 @@ impl WebSocket {
                 Err(error) => return Err(into_io(error)),
             }
         }
+        Err(io::ErrorKind::Interrupted.into())
     }
 
     /// Hands bytes over; all of them, or none yet.

@@ -293,6 +293,7 @@ impl Bridge<'_> {
                     self.take_packets();
                     moved = true;
                 }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => moved = true,
                 Err(e) if is_patient(&e) => self.ready.wire_read = false,
                 Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
                     self.end = Some(End::NoMemory(self.incoming.expected()));
