@@ -42,7 +42,7 @@ use wire::{PIECE, Piece, is_patient, linger};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
 /// come by then costs each of the threads it passes hardly more than a single message would.
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_micros(200);
 const BURST: Duration = Duration::from_millis(1);
 
 /// More than that at once is a stream, or one large message, and so is 16 times that in the end:
