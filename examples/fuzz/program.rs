@@ -80,6 +80,14 @@ impl Program {
             "ASAN_OPTIONS",
             "abort_on_error=1:detect_leaks=1:quarantine_size_mb=16:detect_stack_use_after_return=1",
         );
+        command.env(
+            "LSAN_OPTIONS",
+            concat!(
+                "print_suppressions=0:suppressions=",
+                env!("CARGO_MANIFEST_DIR"),
+                "/examples/fuzz/lsan-suppressions.txt"
+            ),
+        );
         command.stdin(match input {
             Some(_) => Stdio::piped(),
             None => Stdio::null(),
