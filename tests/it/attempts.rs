@@ -103,7 +103,7 @@ impl Held {
     }
 }
 
-/// Whether other builds of the programs are tested: with AddressSanitizer, which keeps freed memory aside for a while.
+/// Whether other builds of the programs are tested: with `AddressSanitizer`, which keeps freed memory aside for a while.
 fn other_programs() -> bool {
     std::env::var_os("IOT_TEST_PROGRAMS").is_some()
 }
