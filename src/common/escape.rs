@@ -52,6 +52,16 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
+/// As much of a text as a line of the log should have.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    const SHOWN: usize = 200;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
+        None => text.to_owned(),
+    }
+}
+
 /// A value from the command line as an error quotes it: not all of a long one.
 #[must_use]
 pub fn quoted(text: &str) -> String {

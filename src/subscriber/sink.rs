@@ -17,9 +17,9 @@ use super::retained::Verdict;
 use super::state::State;
 use super::streams::Told;
 use crate::common::acks::{Ticket, Tickets};
+use crate::common::escape::shortened;
 use crate::common::event_loop::wall_clock;
 use crate::common::message::{Received, SeqProperty};
-use crate::common::mqtt::disconnect::shortened;
 use crate::common::transport::bridge::{OutOfMemory, Skipped};
 
 /// What the sink tells the event loop.

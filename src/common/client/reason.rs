@@ -6,8 +6,9 @@
 use paho_mqtt::{Properties, PropertyCode, ReasonCode};
 
 use super::Refusal;
+use crate::common::escape::shortened;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::disconnect::{Diagnosis, shortened};
+use crate::common::mqtt::disconnect::Diagnosis;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::{self, FIRST_ERROR, PROTOCOL_ERROR};
 

@@ -4,6 +4,7 @@ use super::packet_type::PacketType;
 use super::properties::{self, Property, Value};
 use super::reader::Reader;
 use super::violation::Violation;
+use crate::common::escape::shortened;
 
 /// Why a broker refuses or ends a connection, as it said it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,16 +41,6 @@ impl Diagnosis {
         {
             *into = Some(shortened(text));
         }
-    }
-}
-
-/// As much of a text as a line of the log should have.
-#[must_use]
-pub fn shortened(text: &str) -> String {
-    const SHOWN: usize = 200;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
-        None => text.to_owned(),
     }
 }
 

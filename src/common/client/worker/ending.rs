@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::common::client::cause::{self, Unanswered};
 use crate::common::client::{Event, Version, reason};
+use crate::common::endpoint::Endpoint;
 use crate::common::fault::Fault;
 use crate::common::transport::bridge::{End, Severed};
 
@@ -72,10 +73,7 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     /// Why an accepted connection has ended, and the reason code of the broker's DISCONNECT.
-    fn why_lost(
-        way: &crate::common::endpoint::Endpoint,
-        severed: Option<Severed>,
-    ) -> (Option<u8>, Fault) {
+    fn why_lost(way: &Endpoint, severed: Option<Severed>) -> (Option<u8>, Fault) {
         let Some(severed) = severed else {
             return (None, cause::lost(way, true, None));
         };

@@ -14,10 +14,11 @@ use super::End;
 use super::incoming::{NoMemory, Unreadable};
 use crate::common::acks::pending::{Arrival, Release};
 use crate::common::acks::{Acks, Ticket};
-use crate::common::message::{Received, SeqProperty};
+use crate::common::escape::shortened;
+use crate::common::message::{Qos, Received, SeqProperty};
 use crate::common::mqtt::acknowledgement::Acknowledgement;
 use crate::common::mqtt::connack::{self, Answer, Connack};
-use crate::common::mqtt::disconnect::{self, shortened};
+use crate::common::mqtt::disconnect;
 use crate::common::mqtt::exchanges::{Exchanges, Fit};
 use crate::common::mqtt::framing::{PINGRESP, Sent};
 use crate::common::mqtt::packet_type::PacketType;
@@ -291,7 +292,6 @@ impl<'a> Guard<'a> {
 
     /// A publisher subscribes to nothing.
     fn drop_unasked(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
-        use crate::common::message::Qos;
         if !std::mem::replace(&mut self.warned, true) {
             let topic = shortened(&String::from_utf8_lossy(publish.topic));
             warn!(

@@ -129,7 +129,7 @@ pub fn carry(
         wire: connected.wire,
         local,
         local_open: true,
-        library_gone: false,
+        takes_nothing: false,
         end: None,
         broken: None,
         handle,
@@ -219,7 +219,7 @@ struct Bridge<'a> {
     /// The client library has not closed its end.
     local_open: bool,
     /// The client library takes nothing more.
-    library_gone: bool,
+    takes_nothing: bool,
     /// How the broker's side has ended.
     end: Option<End>,
     /// Nothing can be sent any more.
@@ -301,7 +301,7 @@ impl Bridge<'_> {
                 Err(e) => return Err(e),
             }
         }
-        if self.library_gone {
+        if self.takes_nothing {
             self.down.clear();
         }
         let count = self.hand_over();
@@ -376,7 +376,7 @@ impl Bridge<'_> {
             // It has closed, and nobody wants the rest; but it may have sent something before.
             Err(_) => {
                 self.down.clear();
-                self.library_gone = true;
+                self.takes_nothing = true;
                 0
             }
         }
@@ -553,7 +553,7 @@ impl Bridge<'_> {
         let reads = reads && self.down.is_empty();
         want(self.wire.as_fd(), reads, unsent, watched);
         let polls_wire = reads || unsent || watched;
-        let hands = !self.down.is_empty() && !self.library_gone;
+        let hands = !self.down.is_empty() && !self.takes_nothing;
         want(self.local.as_fd(), takes, hands, false);
         let polls_local = takes || hands;
         if let Some(acks) = holds {
