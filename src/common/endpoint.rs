@@ -209,7 +209,7 @@ mod tests {
                 let path = e.websocket.as_deref().unwrap_or("");
                 format!("{e}{path} {}", if e.tls { "tls" } else { "plain" })
             })
-            .map_err(|fault| fault.message)
+            .map_err(|fault| fault.to_string())
     }
 
     #[test]

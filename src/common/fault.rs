@@ -78,35 +78,63 @@ impl Exit {
     }
 }
 
-/// One cause of failure. The message is one line: the file, flag or host first, then the
-/// cause, then what to do.
+/// What a fault is about, for code that acts on it. The text is for people only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing in the program depends on which fault it is.
+    #[default]
+    Other,
+    /// A stored file is damaged.
+    Damaged,
+}
+
+/// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// What it is about.
+    pub kind: Kind,
     /// The exit code if the run ends because of it.
     pub exit: Exit,
     /// No retry can cure it: somebody has to change something first.
     pub permanent: bool,
-    /// The line to show, without a full stop.
+    /// The file, flag or host, a colon, and the cause.
     pub message: String,
+    /// What to do about it.
+    pub remedy: Option<Box<str>>,
 }
 
 impl Fault {
     /// A fault that ends a finite run at once.
     pub fn permanent(exit: Exit, message: impl Into<String>) -> Self {
         Self {
+            kind: Kind::Other,
             exit,
             permanent: true,
             message: message.into(),
+            remedy: None,
         }
     }
 
     /// A fault that may be gone at the next attempt.
     pub fn passing(exit: Exit, message: impl Into<String>) -> Self {
         Self {
-            exit,
             permanent: false,
-            message: message.into(),
+            ..Self::permanent(exit, message)
         }
+    }
+
+    /// The same fault with what to do about it.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into().into());
+        self
+    }
+
+    /// The same fault of this kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// A bad flag, value or topic.
@@ -117,7 +145,11 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -216,7 +216,7 @@ impl Link {
                 Action::Abandon { generation } => self.client.abandon(generation),
                 Action::Disconnect { generation } => self.client.disconnect(generation),
                 Action::Retry { fault, delay } => {
-                    let (why, exit) = (fault.message, fault.exit);
+                    let (why, exit) = (fault.to_string(), fault.exit);
                     let told = self.told.as_ref() == Some(&why);
                     let shown = if told { brief(&why) } else { &why };
                     warn!("{shown}; trying again in {:.1} s", delay.as_secs_f64());

@@ -244,7 +244,7 @@ impl<'a> Online<'a> {
                 report.failed("publish", &refused(&refusal.reason, refusal.exit()));
             }
             Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
-                report.failed("publish", &refused(&fault.message, Exit::Refused));
+                report.failed("publish", &refused(&fault.to_string(), Exit::Refused));
             }
             Err((_, fault)) => report.failed("publish", &fault),
         }
@@ -276,7 +276,7 @@ impl<'a> Online<'a> {
                 report.failed("subscribe", &refused(&refusal.reason, refusal.exit()));
             }
             Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
-                report.failed("subscribe", &refused(&fault.message, Exit::Refused));
+                report.failed("subscribe", &refused(&fault.to_string(), Exit::Refused));
             }
             Err((_, fault)) => report.failed("subscribe", &fault),
         }

@@ -73,7 +73,7 @@ impl Report {
         self.ok = false;
         self.exit = self.worst.code();
         let exit = Some(fault.exit.code());
-        self.add(step, Status::Failed, fault.message.clone(), exit);
+        self.add(step, Status::Failed, fault.to_string(), exit);
     }
 
     pub(super) fn skipped(&mut self, step: &'static str, why: &str) {

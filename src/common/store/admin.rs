@@ -13,7 +13,7 @@ use super::rows::{self, int, uint};
 use super::schema;
 use super::sqlite;
 use crate::common::event_loop::unix_ms;
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::message::Message;
 use crate::common::queue::order::RowId;
 
@@ -104,7 +104,7 @@ impl Admin {
     pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
         let path = &file::resolve(path)?;
         match Self::open(path) {
-            Err(fault) if file::is_damage(path, &fault) => {
+            Err(fault) if fault.kind == Kind::Damaged => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let connection =
                     Connection::open_with_flags(path, flags).map_err(|_| fault.clone())?;

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::log;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{Checkpoint, at_most, checkpoint, is_full, patiently};
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, Kind};
 
 /// How long SQLite itself waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(1);
@@ -264,16 +264,12 @@ fn inspect_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
 }
 
 fn damaged(queue: &Path, how: &str) -> Fault {
-    cannot(queue, &format!("{DAMAGED}: {how}; {}", remedy(queue)))
+    cannot(queue, &format!("{DAMAGED}: {how}"))
+        .with_remedy(remedy(queue))
+        .of_kind(Kind::Damaged)
 }
 
 const DAMAGED: &str = "is damaged";
-
-/// Whether a file could not be opened because it is damaged.
-pub(super) fn is_damage(queue: &Path, fault: &Fault) -> bool {
-    let damaged = cannot(queue, DAMAGED);
-    fault.message.starts_with(&damaged.message)
-}
 
 /// The queue under its one name: whoever comes by a link has to find the same lock and log.
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {

@@ -258,6 +258,8 @@ impl Failed {
             exit: first.exit.or_worse(then.exit),
             permanent: then.permanent,
             message: format!("{first}; nor does the other way work: {then}"),
+            remedy: None,
+            kind: then.kind,
         };
         Self { fault, ..self }
     }

@@ -55,7 +55,7 @@ impl Link {
             State::Waiting { until } => Now::Waiting {
                 why: connection
                     .why_offline()
-                    .map(|fault| one_line(&fault.message))
+                    .map(|fault| one_line(&fault.to_string()))
                     .unwrap_or_default(),
                 until,
             },
