@@ -72,6 +72,42 @@ fn the_other_names_of_flags_work() {
 }
 
 #[test]
+fn names_with_control_characters_are_refused_before_the_broker_closes_for_them() {
+    let nobody = free_port();
+    for c in [
+        '\u{1}',
+        '\t',
+        '\n',
+        '\u{1b}',
+        '\u{7f}',
+        '\u{85}',
+        '\u{fdd0}',
+        '\u{ffff}',
+        '\u{1fffe}',
+    ] {
+        let name = format!("a/{c}/b");
+        let code = format!("U+{:04X}", u32::from(c));
+        for program in [Program::publisher, Program::subscriber] {
+            let program = || program().at_plain_port(nobody);
+            let topic = program().args(["-t", &name]);
+            topic.run(SOON).expect_fault(64, &["--topic", &code]);
+            for flag in ["--client-id", "--username"] {
+                let program = program().args(["-t", "t", flag, &name]);
+                program.run(SOON).expect_fault(64, &[flag, &code]);
+            }
+        }
+    }
+    // What is odd, and allowed.
+    let broker = Broker::builder().plain().start();
+    for name in ["a b", "//", "\u{e9}\u{202e}\u{feff}", "$other/x"] {
+        let program = Program::publisher()
+            .to(&broker)
+            .args(["-m", "x", "-t", name]);
+        program.run(SOON).expect_code(0);
+    }
+}
+
+#[test]
 fn addresses_of_version_6_work() {
     let port = free_port();
     let second = format!("listener {port} ::1");

@@ -240,3 +240,57 @@ fn odd_json_is_rejected_by_its_line_or_borne_and_never_ends_the_run() {
     let payloads: Vec<_> = broker.publishes().iter().map(Publish::text).collect();
     assert!(payloads == [&*deep, "x"], "{} payloads", payloads.len());
 }
+
+#[test]
+fn a_topic_with_a_control_character_is_rejected_and_costs_the_other_lines_nothing() {
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "#", "%t %p");
+    let bad = [
+        "\u{1}",
+        "a\tb",
+        "a\nb",
+        "\u{1b}[2J",
+        "\u{7f}",
+        "\u{80}",
+        "\u{9f}",
+        "\u{fdd0}",
+        "\u{fffe}",
+        "\u{ffff}",
+        "a\0b",
+    ];
+    let mut text = String::new();
+    for (number, topic) in bad.iter().enumerate() {
+        for topic in [&format!("good/{number}"), *topic] {
+            text += &serde_json::json!({"topic": topic, "payload": number}).to_string();
+            text += "\n";
+        }
+    }
+    let outcome = Program::publisher()
+        .to(&broker)
+        .args(["-l", "--input", "json", "--receipts", "--summary"])
+        .stdin(lines(&text))
+        .run(SOON)
+        .expect_code(65);
+    let receipts = outcome.stdout.text();
+    for line in (2..=2 * bad.len()).step_by(2) {
+        assert!(
+            receipts.contains(&format!("rejected {line} its topic ")),
+            "{line}: {outcome}"
+        );
+    }
+    assert!(
+        receipts.contains("rejected 8 its topic contains the control character U+001B"),
+        "{outcome}"
+    );
+    let summary: serde_json::Value =
+        serde_json::from_str(receipts.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&summary["delivered"], &summary["reconnects"]),
+        (&bad.len().into(), &0.into())
+    );
+    let seen = witness.messages(bad.len(), SOON);
+    assert_eq!(
+        seen[bad.len() - 1].text,
+        format!("good/{0} {0}", bad.len() - 1)
+    );
+}
