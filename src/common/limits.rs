@@ -14,7 +14,10 @@ use thiserror::Error;
 pub const MAX_STRING: usize = 65_535;
 
 /// The largest remaining length of a packet, in bytes.
-pub const MAX_REMAINING_LENGTH: usize = 268_435_455;
+const MAX_REMAINING_LENGTH: usize = 268_435_455;
+
+/// The largest packet, in bytes.
+pub const MAX_PACKET: usize = 1 + varint_size(MAX_REMAINING_LENGTH) + MAX_REMAINING_LENGTH;
 
 /// Why a name, a filter or an identifier is not allowed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -124,43 +127,72 @@ pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// The size in bytes of an MQTT 5 PUBLISH at QoS 1 or 2 with so many bytes of properties
-/// (MQTT 5.0 section 3.3).
-#[must_use]
-pub fn publish_size(topic: usize, payload: usize, properties: usize) -> usize {
-    let remaining = 2 + topic + 2 + varint_size(properties) + properties + payload;
-    1 + varint_size(remaining) + remaining
+/// What the size of a PUBLISH depends on, in bytes (MQTT 5.0 and 3.1.1, section 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishParts {
+    /// The topic name.
+    pub topic: usize,
+    /// Whether it has a packet identifier: at QoS 1 and 2.
+    pub identifier: bool,
+    /// The properties, without their length; none with MQTT 3.1.1.
+    pub properties: Option<usize>,
+    /// The payload.
+    pub payload: usize,
+}
+
+impl PublishParts {
+    /// The size of the packet in bytes.
+    #[must_use]
+    pub fn packet(self) -> usize {
+        let identifier = if self.identifier { 2 } else { 0 };
+        let properties = self.properties.map_or(0, |size| varint_size(size) + size);
+        let remaining = 2 + self.topic + identifier + properties + self.payload;
+        1 + varint_size(remaining) + remaining
+    }
+
+    /// The largest payload with which it fits into a packet of so many bytes; none if it does not
+    /// fit even without.
+    #[must_use]
+    pub fn payload_within(self, packet: usize) -> Option<usize> {
+        let with = |payload| Self { payload, ..self }.packet();
+        // Without a payload the remaining length takes up to three bytes less than with one.
+        let rest = packet.checked_sub(with(0))?;
+        (rest.saturating_sub(3)..=rest)
+            .rev()
+            .find(|payload| with(*payload) <= packet)
+    }
 }
 
 /// The size in bytes of a user property with so many bytes of name and value.
 #[must_use]
-pub fn user_property(bytes: usize) -> usize {
+pub const fn user_property(bytes: usize) -> usize {
     1 + 2 + 2 + bytes
 }
 
 /// The size in bytes of a property whose value is a string of so many bytes.
 #[must_use]
-pub fn string_property(bytes: usize) -> usize {
+pub const fn string_property(bytes: usize) -> usize {
     1 + 2 + bytes
 }
+
+/// The size in bytes of a property whose value is a four byte integer.
+pub const INTEGER_PROPERTY: usize = 1 + 4;
 
 /// The largest payload in bytes that a PUBLISH to a topic of `topic` bytes can carry, with
 /// 128 bytes left for properties.
 #[must_use]
 pub fn max_payload(topic: usize) -> usize {
-    payload_within(MAX_REMAINING_LENGTH, topic)
-}
-
-/// The largest payload in bytes of a PUBLISH of `packet` bytes, with 128 bytes left for
-/// properties; 0 if there is no room for any.
-#[must_use]
-pub fn payload_within(packet: usize, topic: usize) -> usize {
-    // The length of the rest takes up to three bytes more than without a payload.
-    packet.saturating_sub(publish_size(topic, 0, user_property(128)))
+    let parts = PublishParts {
+        topic,
+        identifier: true,
+        properties: Some(128),
+        payload: 0,
+    };
+    parts.payload_within(MAX_PACKET).unwrap_or_default()
 }
 
 /// The bytes of a variable byte integer (MQTT 5.0 section 1.5.5).
-fn varint_size(value: usize) -> usize {
+const fn varint_size(value: usize) -> usize {
     match value {
         0..=127 => 1,
         128..=16_383 => 2,
@@ -262,7 +294,35 @@ mod tests {
         }
     }
 
+    /// Sizes around those at which a length takes a byte more.
+    fn around_a_boundary() -> impl Strategy<Value = usize> {
+        let last = MAX_PACKET - 300..=MAX_PACKET;
+        prop_oneof![
+            0..400usize,
+            16_200..16_700usize,
+            2_097_000..2_097_500usize,
+            last
+        ]
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_largest_payload_fits_and_one_byte_more_does_not(
+            topic in 1usize..200,
+            identifier: bool,
+            properties in proptest::option::of(0usize..300),
+            packet in around_a_boundary(),
+        ) {
+            let parts = PublishParts { topic, identifier, properties, payload: 0 };
+            let with = |payload| PublishParts { payload, ..parts }.packet();
+            match parts.payload_within(packet) {
+                Some(payload) => prop_assert!(with(payload) <= packet && with(payload + 1) > packet),
+                None => prop_assert!(with(0) > packet),
+            }
+        }
+
         #[test]
         fn a_checked_name_is_always_a_valid_filter(name in "\\PC{0,40}") {
             if check_topic_name(&name).is_ok() && !name.starts_with("$share/") {

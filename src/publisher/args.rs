@@ -18,8 +18,9 @@ use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
+use crate::common::limits::{INTEGER_PROPERTY, string_property, user_property};
 use crate::common::logging::Verbosity;
-use crate::common::message::{Draft, Qos};
+use crate::common::message::{Draft, Qos, SeqProperty};
 use crate::common::pacing::DrainRate;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
@@ -318,6 +319,7 @@ impl PublisherArgs {
                 wait: self.batch_wait,
                 payload: BATCH_BYTES.min(max_payload),
                 size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+                properties: batch_properties(!self.no_sequence, self.expiry.is_some()),
             },
             count: (self.count > 0).then_some(self.count),
             max_payload,
@@ -351,6 +353,18 @@ impl PublisherArgs {
             source,
         })
     }
+}
+
+/// Bytes of a batch's properties, at most.
+fn batch_properties(sequence: bool, expiry: bool) -> usize {
+    let content_type = string_property(Draft::BATCH_TYPE.len());
+    let seq = if sequence {
+        user_property(SeqProperty::MOST)
+    } else {
+        0
+    };
+    let expiry = if expiry { INTEGER_PROPERTY } else { 0 };
+    content_type + seq + expiry
 }
 
 /// Whether this source can be batched, and receivers told.

@@ -18,7 +18,6 @@
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
-//! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
 //! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `fuzz`          | mutated conversations: the short form of `scripts/fuzz`          |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
@@ -28,6 +27,7 @@
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
@@ -80,6 +80,7 @@ mod memory;
 mod misconfigured;
 mod offline;
 mod output;
+mod packet_sizes;
 mod packets;
 mod persistent;
 mod pipe_bridge;
