@@ -18,6 +18,7 @@
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
+//! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
 //! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `fuzz`          | mutated conversations: the short form of `scripts/fuzz`          |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
@@ -44,6 +45,7 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
@@ -96,6 +98,7 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod subscribe;
+mod terminals;
 mod through;
 mod tls;
 mod unruly;
