@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use log::warn;
 
 use super::batch::Rule;
 use super::config::{Config, SourceKind};
@@ -30,7 +33,8 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 const BATCH_BYTES: usize = 128 << 10;
 
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
-/// says that it was not. Without a source it publishes a simulated temperature.
+/// says that it was not. Without a source it publishes a simulated temperature, unless standard
+/// input is a pipe or a file.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "publisher",
@@ -247,16 +251,35 @@ impl PublisherArgs {
         self.log.verbosity()
     }
 
+    /// Whether a flag says what to publish.
+    fn has_source(&self) -> bool {
+        let one = self.message.is_some() || self.file.is_some() || self.null_message;
+        one || self.stdin_file || self.stdin_line || !self.exec.is_empty()
+    }
+
+    /// Checks what says where messages come from.
+    fn check_source(&self) -> Result<(), Fault> {
+        if self.input.is_some() && !self.stdin_line {
+            let message = "--input is about lines of standard input: give --stdin-line as well";
+            return Err(Fault::usage(message));
+        }
+        if !self.has_source() && stdin_brings_data() {
+            let message =
+                "standard input: is a pipe or a file, and no flag says what to do with it";
+            return Err(Fault::usage(message).with_remedy(
+                "give --stdin-line or --stdin-file (or </dev/null, to publish a simulated temperature)",
+            ));
+        }
+        Ok(())
+    }
+
     /// Checks everything that can be known before a connection, and reads `--file`.
     ///
     /// # Errors
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
-        if self.input.is_some() && !self.stdin_line {
-            let message = "--input is about lines of standard input: give --stdin-line as well";
-            return Err(Fault::usage(message));
-        }
+        self.check_source()?;
         let json = self.input == Some(InputChoice::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
@@ -307,6 +330,9 @@ impl PublisherArgs {
         if self.batch > 1 {
             check_batches(&source, &connection)?;
         }
+        if source == SourceKind::Simulated {
+            warn_of_simulation(self.interval);
+        }
         Ok(Config {
             connection,
             topic,
@@ -353,6 +379,21 @@ impl PublisherArgs {
             source,
         })
     }
+}
+
+fn warn_of_simulation(interval: Duration) {
+    warn!(
+        "no source is given: publishing a simulated temperature every {interval:?}; --exec, --stdin-line, \
+         --message and --file are sources"
+    );
+}
+
+/// Whether somebody hands data over on standard input: a pipe, a socket, a file. A terminal, `/dev/null` and
+/// a descriptor that is closed hand over nothing.
+fn stdin_brings_data() -> bool {
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let found = stdin.and_then(|stdin| File::from(stdin).metadata());
+    found.is_ok_and(|found| !found.file_type().is_char_device())
 }
 
 /// Bytes of a batch's properties, at most.

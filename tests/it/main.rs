@@ -27,6 +27,7 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `no_source`     | a publisher that is told of no source: what standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
@@ -80,6 +81,7 @@ mod identity;
 mod json_input;
 mod memory;
 mod misconfigured;
+mod no_source;
 mod offline;
 mod output;
 mod packet_sizes;
