@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod escape;
 pub mod event_loop;
 pub mod fault;
+pub mod harmless;
 pub mod json;
 pub mod limits;
 pub mod link;

@@ -30,5 +30,6 @@ pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Faul
             .maximum_packet_size
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(protocol.maximum_packet_size),
+        properties: accepted.mqtt_version == 5,
     })
 }

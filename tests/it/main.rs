@@ -27,7 +27,9 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `no_source`     | a publisher that is told of no source: what standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
@@ -44,6 +46,7 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
@@ -78,8 +81,10 @@ mod identity;
 mod json_input;
 mod memory;
 mod misconfigured;
+mod no_source;
 mod offline;
 mod output;
+mod packet_sizes;
 mod packets;
 mod persistent;
 mod pipe_bridge;
@@ -95,6 +100,7 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod subscribe;
+mod terminals;
 mod through;
 mod tls;
 mod unruly;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
+use crate::common::harmless::Harmless;
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -107,7 +108,8 @@ impl Report {
     pub(super) fn finish(mut self) -> Exit {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default();
-            self.print(&line);
+            let written = writeln!(Harmless::stdout(io::stdout()), "{line}");
+            self.written(written);
         } else {
             let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
             let line = match (failed.count(), self.steps.len()) {
@@ -132,6 +134,10 @@ impl Report {
 
     fn print(&mut self, line: &str) {
         let written = writeln!(io::stdout(), "{line}");
+        self.written(written);
+    }
+
+    fn written(&mut self, written: io::Result<()>) {
         self.mute |= written.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe);
     }
 }

@@ -28,7 +28,7 @@ mod terms;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use terms::{Offered, Outcome, Rules, SessionLimits};
+pub use terms::{Offered, Outcome, Rules, SessionLimits, TooLarge};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
@@ -225,6 +225,12 @@ impl Outbox {
             attempts: 0,
             draft,
         });
+        // A batch may have been gathered before the limit was known: it goes to the dead letters whole.
+        if let Some(too_large) = self.too_large(&message)
+            && !message.draft.is_batch()
+        {
+            return Offered::TooLarge(too_large);
+        }
         if self.straight_room() > 0 {
             let due = now + self.ack_time.patience();
             self.queue.pass(&message, due);

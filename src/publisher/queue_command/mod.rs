@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::common::escape::one_line;
 use crate::common::event_loop::unix_ms;
 use crate::common::fault::{Exit, Fault};
+use crate::common::harmless::Harmless;
 use crate::common::json::{JsonLine, Parts, rfc3339};
 use crate::common::message::SeqProperty;
 use crate::common::store::admin::{Admin, Item, Status, Which, move_aside};
@@ -23,7 +24,7 @@ use args::{Action, QueueArgs};
 ///
 /// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Harmless::stdout(BufWriter::new(io::stdout().lock()));
     let done = carry_out(args.action, &mut out).and_then(|exit| {
         out.flush().map_err(Stop::Output)?;
         Ok(exit)

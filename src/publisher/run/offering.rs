@@ -86,6 +86,9 @@ impl Publisher<'_> {
             Offered::Refused => lines
                 .iter()
                 .for_each(|line| self.report.refused_offline(line)),
+            Offered::TooLarge(why) => lines
+                .iter()
+                .for_each(|line| self.report.rejected(line, &why.to_string())),
             Offered::Taken { .. } | Offered::Dropped { .. } => {}
         }
         self.intake.count(readings);
