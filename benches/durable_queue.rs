@@ -119,7 +119,7 @@ impl Stub {
     fn carry(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
         let mut safe = 0;
         while let Some(order) = queue.order(now) {
-            let news = queue.handle(self.answer(order), now, WALL_MS);
+            let news = queue.handle(self.answer(order), now);
             let is_safe = |news: &&News| matches!(news, News::Safe { .. });
             safe += news.iter().filter(is_safe).count() as u64;
         }
