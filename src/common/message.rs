@@ -4,8 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::age::{BootTime, Timestamp};
 use super::limits::{INTEGER_PROPERTY, PublishParts, string_property, user_property};
 use super::mqtt::properties::Repeated;
 
@@ -112,9 +113,13 @@ pub struct Message {
     pub seq: u64,
     /// Unix time of acceptance in milliseconds.
     pub accepted_ms: u64,
-    /// Unix time in milliseconds after which it is not to be sent any more.
+    /// The time since boot of the same moment, which nobody sets; none if it is not known.
+    pub accepted_boot: Option<BootTime>,
+    /// Unix time in milliseconds after which it is not to be sent any more, had nobody set the
+    /// clock since: how much later than `accepted_ms` it is, counts.
     pub expires_ms: Option<u64>,
-    /// The same on the clock that never goes back.
+    /// When that will be on the clock that nobody sets. None as long as it is not known: the
+    /// machine has restarted since.
     pub expires_at: Option<Instant>,
     /// Connections lost with it at the head, in runs before this one.
     pub attempts: u32,
@@ -139,6 +144,29 @@ impl Message {
             payload: draft.payload.len(),
         };
         parts.packet()
+    }
+
+    /// When it was accepted.
+    #[must_use]
+    pub fn accepted(&self) -> Timestamp {
+        Timestamp {
+            wall_ms: self.accepted_ms,
+            boot: self.accepted_boot,
+        }
+    }
+
+    /// How long it may wait for its sending, from its acceptance.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        let ms = self.expires_ms?.saturating_sub(self.accepted_ms);
+        Some(Duration::from_millis(ms))
+    }
+
+    /// When it expires, as far as that is known `now`, at the time `at`; none if it never does.
+    #[must_use]
+    pub fn expiry(&self, now: Instant, at: &Timestamp) -> Option<Instant> {
+        let age = at.since(&self.accepted());
+        now.checked_add(self.lifetime()?.saturating_sub(age))
     }
 }
 
@@ -296,6 +324,7 @@ mod tests {
             stream: "b1c2".into(),
             seq: number,
             accepted_ms: number,
+            accepted_boot: None,
             expires_ms: None,
             expires_at: None,
             attempts: 0,

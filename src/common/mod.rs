@@ -2,6 +2,7 @@
 
 pub mod acks;
 pub mod address_space;
+pub mod age;
 pub mod aws_host;
 pub mod backoff;
 pub mod check;

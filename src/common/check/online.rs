@@ -316,6 +316,7 @@ fn message(topic: &str) -> Message {
         stream: "check".into(),
         seq: 0,
         accepted_ms: unix_ms(),
+        accepted_boot: None,
         expires_ms: None,
         expires_at: None,
         attempts: 0,

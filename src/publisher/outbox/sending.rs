@@ -37,9 +37,14 @@ impl Outbox {
         }
         self.held_until = None;
         while self.free() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
-            let Some(placed) = self.next_waiting(now) else {
+            let Some(mut placed) = self.next_waiting(now) else {
                 break;
             };
+            if placed.message.expires_at.is_none()
+                && let Some(expiry) = placed.message.expiry(now, &self.time)
+            {
+                Arc::make_mut(&mut placed.message).expires_at = Some(expiry);
+            }
             let message = &placed.message;
             if message.expires_at.is_some_and(|at| at <= now) {
                 let (key, seq) = (message.key, message.seq);
@@ -112,7 +117,7 @@ impl Outbox {
         self.queue.settle(message, End::Dead(reason.clone()), now);
         let topic = Some(Arc::clone(&message.draft.topic));
         let receipt = Receipt::Dead { seq, topic, reason };
-        if self.queue.unwritten().is_some() {
+        if self.queue.unwritten().is_some() && self.queue.gone().is_none() {
             // Told once it is among the dead letters on disk.
             self.ledger.hold(key, receipt);
         } else {

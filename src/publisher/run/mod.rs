@@ -285,7 +285,11 @@ impl<'a> Publisher<'a> {
             }
             Some(Change::GaveUp(fault)) => {
                 self.outbox.disconnected(false, self.now);
-                self.fault = Some(fault);
+                if self.fault.is_some() {
+                    // The queue is gone, and now nothing can be sent either.
+                    self.store_done = true;
+                }
+                self.fault.get_or_insert(fault);
                 if self.keeper.is_durable() {
                     // What can be read in this time is kept for a later run.
                     self.intake.begin(self.now);
