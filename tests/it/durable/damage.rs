@@ -286,7 +286,10 @@ fn what_is_no_queue_is_not_touched() {
     let text = "no database at all\n".repeat(100);
     let cases: [(&[u8], &str); 3] = [
         (b"", "the queue is damaged: the file is empty"),
-        (text.as_bytes(), "the file is not a queue; name another file"),
+        (
+            text.as_bytes(),
+            "the file is not a queue; name another file",
+        ),
         (b"SQLite", "the file is not a queue; name another file"),
     ];
     for (content, cause) in cases {

@@ -131,7 +131,11 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
         .unwrap();
     newer.close().unwrap();
     let before = fs::read(queue.path()).unwrap();
-    let refused = ["queue.db", &format!("schema {}", SCHEMA + 1), "use the newer program"];
+    let refused = [
+        "queue.db",
+        &format!("schema {}", SCHEMA + 1),
+        "use the newer program",
+    ];
     queue
         .publisher()
         .at_port(1)
