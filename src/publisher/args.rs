@@ -82,7 +82,8 @@ pub struct PublisherArgs {
     stdin_line: bool,
 
     /// What a line of --stdin-line is: the message itself, or JSON that names topic, payload,
-    /// qos and retain, as subscriber --json writes it
+    /// qos and retain, as subscriber --json writes it; a payload that is no string is published
+    /// byte for byte
     #[arg(long, value_name = "FORM")]
     input: Option<InputChoice>,
 

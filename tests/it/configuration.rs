@@ -238,10 +238,8 @@ fn every_flag_of_the_other_program_may_stand_in_its_table() {
             _ => Program::subscriber().args(["-t", "t"]),
         };
         // Everything in it is passed over; only the port is wrong.
-        let outcome = start
-            .args(["-e", "localhost", "--port", "x", "--config"])
-            .arg(&path)
-            .run(SOON);
+        let start = start.arg("--config").arg(&path);
+        let outcome = start.args(["-e", "localhost", "--port", "x"]).run(SOON);
         outcome.expect_fault(64, &["--port", "'x'"]);
     }
 }
