@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ::log::info;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
+use super::home::Home;
 use super::rows::{self, uint};
 use super::space::Space;
 use super::sqlite::{self, Checkpoint, patiently};
@@ -88,11 +90,17 @@ impl Worker {
 
     fn begin(&mut self) -> rusqlite::Result<Opened> {
         let (connection, stream) = (&mut self.connection, &self.stream);
-        if self.drains {
-            patiently(|| transaction::begin(connection, stream))
-        } else {
-            patiently(|| transaction::look(connection))
+        if !self.drains {
+            return patiently(|| transaction::look(connection));
         }
+        let home = Home::of(&self.path, self.lock.token(), &self.owner);
+        let (opened, moved) = patiently(|| transaction::begin(connection, stream, &home))?;
+        self.lock.set_token(&self.owner);
+        if moved {
+            let queue = self.path.display();
+            info!("{queue}: the file was copied, moved or put back: a new stream begins");
+        }
+        Ok(opened)
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>, notify: &impl Fn(Report)) {
