@@ -6,6 +6,7 @@ pub mod command;
 pub mod config;
 pub mod destination;
 pub mod executor;
+pub mod fingerprint;
 pub mod format;
 pub mod inbox;
 pub mod outlet;
