@@ -18,6 +18,7 @@ pub mod run;
 pub mod session;
 pub mod sink;
 pub mod state;
+pub mod steps;
 pub mod streams;
 pub mod subscriptions;
 pub mod writer;

@@ -278,6 +278,12 @@ impl Sink {
                     }
                 }
             }
+            Told::InPart(width) => warn!(
+                "stream {stream}: numbers are missing evenly, all but one of {width}, and none comes late: the \
+                 others seem to be sent to topics that no --topic matches ({topic} is matched), and are \
+                 not counted as missing; for --gaps subscribe to all topics of a publisher, or have \
+                 a publisher for each topic. If all are matched, messages are lost all the time"
+            ),
             Told::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
             Told::Next | Told::Known => {}
         }

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use hashlink::LruCache;
 
 use super::fingerprint::Fingerprint;
+use super::steps::{Step, Steps};
 use crate::common::message::SeqProperty;
 
 /// Streams remembered; the one that was silent longest is forgotten first.
@@ -40,6 +41,9 @@ pub enum Told {
     Gap(Vec<(u64, u64)>),
     /// It had been missing.
     Late,
+    /// Only each number of this distance comes: the others are sent where no filter sees them. What
+    /// was told of them before was no gap.
+    InPart(u64),
     /// It has been received before, with this message or, where two publishers use one stream,
     /// with another.
     Known,
@@ -189,8 +193,43 @@ struct Followed {
     numbers: Stream,
     /// Up to here what is missing was missing in an earlier run.
     before: u64,
+    /// How its numbers follow each other.
+    steps: Steps,
+    /// What is missing of it in this run, as long as it may yet prove to be seen in part.
+    missing: u64,
     /// The fingerprints of its latest messages, in the order in which they came first.
     latest: VecDeque<Fingerprint>,
+}
+
+impl Followed {
+    /// Takes a number; what it says, and how many more and how many fewer numbers are missing now.
+    fn take(&mut self, seq: u64, retained: bool) -> (Told, u64, u64) {
+        let last = self.numbers.last;
+        let told = self.numbers.take(seq, retained);
+        if told == Told::Late {
+            let counted = !self.steps.late() && seq > self.before;
+            return (told, 0, u64::from(counted));
+        }
+        if self.numbers.last == last {
+            return (told, 0, 0);
+        }
+        let gaps: &[(u64, u64)] = match &told {
+            Told::Gap(gaps) => gaps,
+            _ => &[],
+        };
+        let count = gaps.iter().fold(0, |sum: u64, (from, until)| {
+            sum.saturating_add((until - from).saturating_add(1))
+        });
+        match self.steps.take(seq) {
+            Step::Uneven => {
+                self.missing = self.missing.saturating_add(count);
+                (told, count, 0)
+            }
+            Step::Established(width) => (Told::InPart(width), 0, self.missing),
+            Step::Even(0) => (Told::Next, 0, 0),
+            Step::Even(missing) => (told, missing, 0),
+        }
+    }
 }
 
 /// All streams.
@@ -242,18 +281,8 @@ impl Streams {
         let Some(followed) = self.follow(&seq.stream) else {
             return Told::Next;
         };
-        let told = followed.numbers.take(seq.seq, retained);
-        let of_this_run = seq.seq > followed.before;
-        match &told {
-            Told::Gap(gaps) => {
-                for (from, until) in gaps {
-                    let count = (until - from).saturating_add(1);
-                    self.missing = self.missing.saturating_add(count);
-                }
-            }
-            Told::Late if of_this_run => self.missing = self.missing.saturating_sub(1),
-            Told::Late | Told::Next | Told::Known => {}
-        }
+        let (told, more, fewer) = followed.take(seq.seq, retained);
+        self.missing = self.missing.saturating_add(more).saturating_sub(fewer);
         told
     }
 
@@ -426,6 +455,23 @@ mod tests {
         // One that had been missing has been received.
         assert_eq!(told(streams, &[(10, true)]), [Told::Late]);
         assert_eq!(streams.missing(), 3);
+    }
+
+    #[test]
+    fn numbers_that_are_sent_where_no_filter_sees_them_are_not_missing() {
+        let mut streams = Streams::default();
+        streams.take(&property("other", 1), false);
+        streams.take(&property("other", 3), false);
+        let mut take = |seq| streams.take(&property("s", seq), false);
+        for seq in [1, 3, 5, 7, 9] {
+            take(seq);
+        }
+        assert_eq!(take(11), Told::InPart(2));
+        assert_eq!(take(13), Told::Next);
+        assert_eq!(take(17), Told::Gap(vec![(14, 16)]));
+        assert_eq!(take(19), Told::Next);
+        assert_eq!(take(6), Told::Late);
+        assert_eq!(streams.missing(), 2, "one of each");
     }
 
     #[test]

@@ -287,6 +287,35 @@ fn a_retained_message_after_a_reconnect_is_itself_not_missing() {
 }
 
 #[test]
+fn a_filter_that_sees_a_part_of_a_publisher_s_topics_is_found_out() {
+    let broker = Broker::start();
+    let lines = (0..30).map(|n| {
+        let topic = ["s/a", "s/b", "c"][n % 3];
+        format!("{{\"topic\":\"{topic}\",\"payload\":\"{n}\"}}\n")
+    });
+    let lines: String = lines.collect();
+    for (filter, count) in [("s/a", 10), ("#", 30)] {
+        let program = Program::subscriber().to(&broker).args(["-d", "-t", filter]);
+        let running = start(program.args(["--gaps", "--summary"]));
+        Program::publisher()
+            .to(&broker)
+            .args(["-l", "--input", "json"])
+            .stdin(Cursor::new(lines.clone()))
+            .run(SOON)
+            .expect_code(0);
+        running.stdout_lines(count, SOON);
+        let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+        assert_eq!(summary(&outcome)["gaps"], 0, "{outcome}");
+        let said = complaints(&outcome);
+        let why = said
+            .iter()
+            .filter(|line| line.contains("missing evenly, all but one of 3"));
+        assert_eq!(why.count(), usize::from(filter != "#"), "{outcome}");
+        assert!(filter != "#" || said.is_empty(), "{outcome}");
+    }
+}
+
+#[test]
 fn what_another_client_forges_suppresses_nothing() {
     let broker = Broker::start();
     let running = start(subscriber(&broker, &["--dedup"]));
