@@ -11,6 +11,7 @@ use super::connection::{Action, Connection, State};
 use super::event_loop::{clock, wait};
 use super::fault::{Exit, Fault};
 use super::pattern::Dropped;
+use super::random;
 
 /// What changed for whoever uses the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Link {
         Self {
             connection,
             client,
-            random: fastrand::Rng::new(),
+            random: random::generator(),
             told: None,
         }
     }

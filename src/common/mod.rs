@@ -25,6 +25,7 @@ pub mod pacing;
 pub mod pattern;
 pub mod profile;
 pub mod queue;
+pub mod random;
 pub mod signals;
 pub mod small_file;
 pub mod store;

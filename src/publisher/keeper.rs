@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::outbox::Outbox;
-use crate::common::cli::args::random_hex;
 use crate::common::fault::Fault;
 use crate::common::queue::Queue;
 use crate::common::queue::durable::DurableQueue;
 use crate::common::queue::memory::MemoryQueue;
 use crate::common::queue::order::Report;
+use crate::common::random;
 use crate::common::store::{File, Store};
 
 /// The store, if there is one.
@@ -34,13 +34,13 @@ impl Opening {
     /// A fault that names the file, the cause and the remedy.
     pub fn new(config: &Config) -> Result<Self, Fault> {
         let Some(path) = &config.queue else {
-            let queue = MemoryQueue::new(config.limits, random_hex().into());
+            let queue = MemoryQueue::new(config.limits, random::identifier()?.into());
             return Ok(Self {
                 file: None,
                 queue: Box::new(queue),
             });
         };
-        let file = File::open(path, &random_hex(), &random_hex())?;
+        let file = File::open(path, &random::identifier()?, &random::identifier()?)?;
         let queue = DurableQueue::new(config.limits, file.opened.clone());
         Ok(Self {
             file: Some(file),

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::common::random;
+
 /// A walk around room temperature.
 #[derive(Debug)]
 pub struct Thermometer {
@@ -27,7 +29,7 @@ impl Default for Thermometer {
         Self {
             celsius: ROOM,
             sequence: 0,
-            random: fastrand::Rng::new(),
+            random: random::generator(),
         }
     }
 }

@@ -166,15 +166,17 @@ pub struct SubscriberArgs {
     #[arg(help_heading = "Nothing missed, nothing twice", value_parser = parse_positive_duration)]
     session_expiry: Duration,
 
-    /// Drop what stream and number (`seq`) show to be a repeat
+    /// Drop repeats: messages with the stream, number, time (`seq`) and topic of one that came before.
+    /// It trusts whoever may publish to that topic
     #[arg(long, help_heading = "Nothing missed, nothing twice")]
     dedup: bool,
 
-    /// Report numbers that are missing, and exit 65 if any are in the end
+    /// Report numbers that are missing, and exit 65 if any are in the end. Numbers run over all topics that a
+    /// publisher (or a queue file) sends to: subscribe to all of them, or have one for each topic
     #[arg(long, help_heading = "Nothing missed, nothing twice")]
     gaps: bool,
 
-    /// Remember numbers, and the session, from run to run
+    /// Remember numbers, repeats and the session from run to run; a file for this subscriber alone
     #[arg(
         long,
         value_name = "FILE",

@@ -1,9 +1,10 @@
 //! What has been received: how many, which are repeats, what is missing, what is wanted, when to
 //! stop. PURE.
 
+use super::fingerprint::{Fingerprint, Key};
 use super::retained::{Retained, Verdict};
 use super::streams::{Streams, Told};
-use crate::common::message::SeqProperty;
+use crate::common::message::{Received, SeqProperty};
 
 /// Which messages are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,30 +19,58 @@ pub struct Wanted {
 
 /// What a message is to its receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// Wanted.
-    New(Told),
-    /// A repeat that is not wanted.
-    Unwanted,
+pub struct Arrival {
+    /// What its number says.
+    pub told: Told,
+    /// Whether it is to be handed over: it is no repeat, or repeats are wanted.
+    pub wanted: bool,
+    /// Its fingerprint; none if it has no number, or is a repeat, whose fingerprint is known.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// What is remembered of a message once it has been dealt with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its number.
+    pub seq: SeqProperty,
+    /// Whether it is a retained message.
+    pub retained: bool,
+    /// Its fingerprint, if that is new.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Noted {
+    /// What is remembered of this message; nothing if it has no number.
+    #[must_use]
+    pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
+        Some(Self {
+            seq: message.seq.clone()?,
+            retained: message.retained,
+            fingerprint,
+        })
+    }
 }
 
 /// The counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     wanted: Wanted,
     taken: u64,
     duplicates: u64,
     streams: Streams,
+    key: Key,
 }
 
 impl Inbox {
-    /// Nothing received; `streams` is what earlier runs have.
+    /// Nothing received; `streams` is what earlier runs have, with fingerprints made with `key`.
     #[must_use]
-    pub fn new(wanted: Wanted, streams: Streams) -> Self {
+    pub fn new(wanted: Wanted, streams: Streams, key: Key) -> Self {
         Self {
             wanted,
+            taken: 0,
+            duplicates: 0,
             streams,
-            ..Self::default()
+            key,
         }
     }
 
@@ -51,19 +80,32 @@ impl Inbox {
         self.wanted.retained.judge(retained)
     }
 
-    /// A message has come.
-    pub fn arrive(&mut self, seq: Option<&SeqProperty>) -> Arrival {
-        let Some(property) = seq else {
-            return Arrival::New(Told::Next);
+    /// A message has come. A repeat is only what has stream, number, time of acceptance and topic of
+    /// one that came before: without the last two, messages of two publishers that use one stream,
+    /// because a queue file was copied, would be taken for repeats of each other.
+    pub fn arrive(&mut self, message: &Received<'_>) -> Arrival {
+        let Some(seq) = &message.seq else {
+            return Arrival {
+                told: Told::Next,
+                wanted: true,
+                fingerprint: None,
+            };
         };
-        let told = self.streams.take(property);
-        if told == Told::Repeat {
-            self.duplicates += 1;
-            if self.wanted.dedup {
-                return Arrival::Unwanted;
-            }
+        let fingerprint = self.key.fingerprint(seq, message.topic);
+        let repeat = self.streams.meet(&seq.stream, fingerprint);
+        self.duplicates += u64::from(repeat);
+        Arrival {
+            told: self.streams.take(seq, message.retained),
+            wanted: !(repeat && self.wanted.dedup),
+            fingerprint: (!repeat).then_some(fingerprint),
         }
-        Arrival::New(told)
+    }
+
+    /// A message has come that nobody wants to see. Its number is not missing, all the same.
+    pub fn pass_over(&mut self, message: &Received<'_>) {
+        if let Some(seq) = &message.seq {
+            self.streams.take(seq, message.retained);
+        }
     }
 
     /// Takes the readings of a message that has this number of them: how many are wanted.
@@ -102,22 +144,32 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::message::Qos;
 
-    fn property(seq: u64) -> SeqProperty {
-        SeqProperty {
-            stream: "s".into(),
-            seq,
-            accepted_ms: 0,
+    const KEY: Key = Key([1, 2]);
+
+    fn message<'a>(topic: &'a str, seq: &str) -> Received<'a> {
+        Received {
+            topic,
+            payload: b"x",
+            qos: Qos::AtLeastOnce,
+            retained: false,
+            mid: 1,
+            seq: seq.parse().ok(),
+            properties: None,
         }
+    }
+
+    fn inbox(wanted: Wanted) -> Inbox {
+        Inbox::new(wanted, Streams::default(), KEY)
     }
 
     #[test]
     fn it_is_full_at_its_limit_and_not_before() {
-        let wanted = Wanted {
+        let mut inbox = inbox(Wanted {
             limit: Some(2),
             ..Wanted::default()
-        };
-        let mut inbox = Inbox::new(wanted, Streams::default());
+        });
         assert!(inbox.take(1) == 1 && !inbox.is_full());
         assert!(inbox.take(7) == 1 && inbox.is_full());
         assert_eq!(inbox.take(1), 0);
@@ -126,20 +178,57 @@ mod tests {
     #[test]
     fn repeats_are_counted_and_dropped_only_if_asked_for() {
         for dedup in [false, true] {
-            let wanted = Wanted {
+            let mut inbox = inbox(Wanted {
                 dedup,
                 ..Wanted::default()
-            };
-            let mut inbox = Inbox::new(wanted, Streams::default());
+            });
             for seq in [1, 2, 2, 4] {
-                let arrival = inbox.arrive(Some(&property(seq)));
-                assert_eq!(
-                    arrival == Arrival::Unwanted,
-                    dedup && inbox.duplicates() == 1 && seq == 2
-                );
+                let arrival = inbox.arrive(&message("t", &format!("s/{seq}/0")));
+                let repeat = inbox.duplicates() == 1 && seq == 2;
+                assert_eq!(arrival.wanted, !(dedup && repeat));
+                assert_eq!(arrival.fingerprint.is_none(), repeat);
             }
-            assert_eq!(inbox.arrive(None), Arrival::New(Told::Next));
+            let unnumbered = inbox.arrive(&message("t", ""));
+            assert!(unnumbered.wanted && unnumbered.fingerprint.is_none());
             assert_eq!((inbox.duplicates(), inbox.gaps()), (1, 1));
         }
+    }
+
+    #[test]
+    fn another_time_or_another_topic_is_no_repeat() {
+        let mut inbox = inbox(Wanted {
+            dedup: true,
+            ..Wanted::default()
+        });
+        for (topic, seq, wanted) in [
+            ("a", "s/1/1000", true),
+            ("b", "s/1/1000", true),
+            ("a", "s/1/1001", true),
+            ("a", "s/1/1000", false),
+            ("b", "s/1/1000", false),
+            ("a", "s/1/1001", false),
+        ] {
+            assert_eq!(
+                inbox.arrive(&message(topic, seq)).wanted,
+                wanted,
+                "{topic} {seq}"
+            );
+        }
+        assert_eq!((inbox.duplicates(), inbox.gaps()), (3, 0));
+    }
+
+    #[test]
+    fn what_is_passed_over_is_not_missing_and_no_repeat_later() {
+        let mut inbox = inbox(Wanted {
+            dedup: true,
+            ..Wanted::default()
+        });
+        inbox.arrive(&message("t", "s/1/0"));
+        let mut retained = message("t", "s/2/0");
+        retained.retained = true;
+        inbox.pass_over(&retained);
+        assert_eq!(inbox.arrive(&message("t", "s/3/0")).told, Told::Next);
+        assert!(inbox.arrive(&message("t", "s/2/0")).wanted);
+        assert_eq!(inbox.gaps(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use log::{info, warn};
 
-use super::inbox::{Arrival, Inbox};
+use super::inbox::{Arrival, Inbox, Noted};
 use super::outlet::{Outlet, Prepared};
 use super::retained::Verdict;
 use super::state::State;
@@ -19,7 +19,7 @@ use super::streams::Told;
 use crate::common::acks::{Ticket, Tickets};
 use crate::common::escape::shortened;
 use crate::common::event_loop::wall_clock;
-use crate::common::message::{Received, SeqProperty};
+use crate::common::message::Received;
 use crate::common::transport::bridge::{OutOfMemory, Skipped};
 
 /// What the sink tells the event loop.
@@ -47,8 +47,8 @@ pub enum Broken {
 pub struct Done {
     /// The messages, to be acknowledged.
     pub tickets: Tickets,
-    /// Their numbers.
-    pub numbers: Vec<SeqProperty>,
+    /// What is to be remembered of them.
+    pub noted: Vec<Noted>,
     /// Their readings.
     pub readings: u64,
     /// No further ones are wanted.
@@ -59,13 +59,13 @@ impl Done {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tickets.is_empty() && self.numbers.is_empty() && self.readings == 0 && !self.last
+        self.tickets.is_empty() && self.noted.is_empty() && self.readings == 0 && !self.last
     }
 
     /// Adds what comes behind it.
     pub fn append(&mut self, mut other: Self) {
         self.tickets.append(other.tickets);
-        self.numbers.append(&mut other.numbers);
+        self.noted.append(&mut other.noted);
         self.readings += other.readings;
         self.last |= other.last;
     }
@@ -76,7 +76,7 @@ impl Done {
 pub struct Counts {
     /// Readings that were dealt with.
     pub received: u64,
-    /// Messages whose number had been received before.
+    /// Messages that had been received before.
     pub duplicates: u64,
     /// Numbers that are missing.
     pub gaps: u64,
@@ -117,7 +117,7 @@ impl Finish {
     pub fn finish(&mut self, done: Done) -> bool {
         if let Some(state) = &self.state {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(cause) = state.record(&done.numbers) {
+            if let Err(cause) = state.record(&done.noted) {
                 (self.notify)(Notice::Broken(Broken::State(cause)));
                 return false;
             }
@@ -196,6 +196,7 @@ impl Sink {
         }
         let mut done = Done::default();
         let mut whole = true;
+        let mut fingerprint = None;
         let verdict = front.inbox.judge(message.retained);
         if verdict == Verdict::Stop {
             whole = false;
@@ -204,14 +205,18 @@ impl Sink {
         } else if verdict == Verdict::Print {
             // Before it counts as received: without memory it comes again.
             let prepared = self.outlet.prepare(message)?;
-            whole = self.take(&mut front, message, prepared, &mut done);
+            let arrival = front.inbox.arrive(message);
+            whole = self.take(&mut front, message, prepared, &arrival, &mut done);
+            fingerprint = arrival.fingerprint;
             front.closed |= done.last;
+        } else {
+            front.inbox.pass_over(message);
         }
         // What was not taken whole comes again.
         if whole {
             done.tickets.push(ticket);
             if self.ways.remembers {
-                done.numbers.extend(message.seq.clone());
+                done.noted.extend(Noted::of(message, fingerprint));
             }
         }
         self.outlet.end(done);
@@ -224,14 +229,15 @@ impl Sink {
         front: &mut Front,
         message: &Received<'_>,
         prepared: Prepared<'_>,
+        arrival: &Arrival,
         done: &mut Done,
     ) -> bool {
-        let Arrival::New(told) = front.inbox.arrive(message.seq.as_ref()) else {
-            return true;
-        };
-        if !matches!(told, Told::Next) {
-            self.tell(&told, message);
+        if !matches!(arrival.told, Told::Next) {
+            self.tell(&arrival.told, message);
             self.outlet.missing(front.inbox.gaps());
+        }
+        if !arrival.wanted {
+            return true;
         }
         let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = prepared.readings.total();
@@ -263,14 +269,23 @@ impl Sink {
         };
         let (stream, topic) = (&seq.stream, message.topic);
         match told {
-            Told::Gap(from, until) if from == until => {
-                warn!("gap: {from} of stream {stream} is missing ({topic})");
+            Told::Gap(gaps) => {
+                for (from, until) in gaps {
+                    if from == until {
+                        warn!("gap: {from} of stream {stream} is missing ({topic})");
+                    } else {
+                        warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
+                    }
+                }
             }
-            Told::Gap(from, until) => {
-                warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
-            }
+            Told::InPart(width) => warn!(
+                "stream {stream}: numbers are missing evenly, all but one of {width}, and none comes late: the \
+                 others seem to be sent to topics that no --topic matches ({topic} is matched), and are \
+                 not counted as missing; for --gaps subscribe to all topics of a publisher, or have \
+                 a publisher for each topic. If all are matched, messages are lost all the time"
+            ),
             Told::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
-            Told::Next | Told::Repeat => {}
+            Told::Next | Told::Known => {}
         }
     }
 

@@ -152,6 +152,17 @@ fn only_the_queue_s_store_and_the_subscriber_s_state_name_sqlite_s_library() {
 }
 
 #[test]
+fn identifiers_and_seeds_come_from_the_operating_system() {
+    let words = [
+        "getrandom",
+        "fastrand::Rng::new",
+        "Rng::new()",
+        "fastrand::u64",
+    ];
+    expect_nowhere(|s| s.path != "common/random.rs", &words);
+}
+
+#[test]
 fn only_the_chart_names_the_terminal_s_libraries() {
     let is_chart = |s: &Source| s.is_below("subscriber/plot/");
     assert!(sources().iter().any(is_chart));
@@ -204,6 +215,8 @@ fn pure_files_touch_no_clock_thread_channel_file_socket_log_or_paho() {
         "error!",
         "event_loop",
         "fastrand",
+        "getrandom",
+        "random::",
         "paho_mqtt",
         "openssl",
     ];

@@ -2,8 +2,9 @@
 //! what `--state` remembers from run to run; and batches, taken apart.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::Cursor,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker,
+    Broker, Program, Proxy, SOON, ScriptedBroker,
     namespace::{MountNamespace, skipped},
     peer::publish_numbered,
     running::{Outcome, Running},
@@ -230,6 +231,147 @@ fn what_comes_late_is_not_missing() {
     assert_eq!(late, 2, "{outcome}");
 }
 
+/// Publishes this number of the stream `s` to `s/NUMBER` as a retained message.
+fn retain(broker: &Broker, number: u64) {
+    let mut client = crate::harness::peer::client("mosquitto_pub", broker);
+    client.args(["-V", "mqttv5", "-q", "1", "-r", "-m", "x", "-t"]);
+    client.arg(format!("s/{number}"));
+    let seq = format!("s/{number}/0");
+    client.args(["-D", "publish", "user-property", "seq", &seq]);
+    assert!(client.status().expect("mosquitto_pub").success());
+}
+
+#[test]
+fn a_retained_message_is_old_so_nothing_is_missing_after_it() {
+    let broker = Broker::start();
+    retain(&broker, 3);
+    retain(&broker, 5);
+    let flags = ["--gaps", "--summary"];
+    let outcome = run(&broker, &flags, &[8, 9]).expect_code(0);
+    let lines = outcome.stdout.texts();
+    assert_eq!(lines[..4], ["s/3", "s/5", "s/8", "s/9"], "{outcome}");
+    assert_eq!(summary(&outcome)["gaps"], 0, "{outcome}");
+    assert!(complaints(&outcome).is_empty(), "{outcome}");
+}
+
+#[test]
+fn a_retained_message_after_a_reconnect_is_itself_not_missing() {
+    let broker = Broker::start();
+    let proxy = Proxy::start(broker.port(), Duration::ZERO);
+    let program = Program::subscriber().at_port(proxy.port()).args(["-d"]);
+    let program = program.args(["-t", "s/#", "-F", "%t", "--gaps", "--summary"]);
+    let running = start(program.args(["--base-backoff", "0.1", "--max-backoff", "0.2"]));
+    send(&broker, &running, 1, 1);
+    proxy.stall();
+    proxy.cut();
+    for number in [2, 3] {
+        send(&broker, &running, number, None);
+    }
+    retain(&broker, 4);
+    send(&broker, &running, 5, None);
+    let again = broker.log().count();
+    proxy.resume();
+    let subscribed = |line: &str| line.ends_with(" 1 s/#");
+    assert!(broker.log().wait_from(again, SOON, subscribed).is_some());
+    running.stdout_line(SOON, |line| line == "s/4");
+    send(&broker, &running, 6, 3);
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(65);
+    let gaps = complaints(&outcome);
+    let gaps: Vec<_> = gaps.iter().filter(|line| line.starts_with("gap")).collect();
+    let expected = [
+        "gap: 2 to 3 of stream s are missing (s/6)",
+        "gap: 5 of stream s is missing (s/6)",
+    ];
+    assert_eq!(gaps, expected.iter().collect::<Vec<_>>(), "{outcome}");
+    assert_eq!(summary(&outcome)["gaps"], 3, "{outcome}");
+}
+
+#[test]
+fn a_filter_that_sees_a_part_of_a_publisher_s_topics_is_found_out() {
+    let broker = Broker::start();
+    let lines = (0..30).map(|n| {
+        let topic = ["s/a", "s/b", "c"][n % 3];
+        format!("{{\"topic\":\"{topic}\",\"payload\":\"{n}\"}}\n")
+    });
+    let lines: String = lines.collect();
+    for (filter, count) in [("s/a", 10), ("#", 30)] {
+        let program = Program::subscriber().to(&broker).args(["-d", "-t", filter]);
+        let running = start(program.args(["--gaps", "--summary"]));
+        Program::publisher()
+            .to(&broker)
+            .args(["-l", "--input", "json"])
+            .stdin(Cursor::new(lines.clone()))
+            .run(SOON)
+            .expect_code(0);
+        running.stdout_lines(count, SOON);
+        let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+        assert_eq!(summary(&outcome)["gaps"], 0, "{outcome}");
+        let said = complaints(&outcome);
+        let why = said
+            .iter()
+            .filter(|line| line.contains("missing evenly, all but one of 3"));
+        assert_eq!(why.count(), usize::from(filter != "#"), "{outcome}");
+        assert!(filter != "#" || said.is_empty(), "{outcome}");
+    }
+}
+
+#[test]
+fn what_another_client_forges_suppresses_nothing() {
+    let broker = Broker::start();
+    let running = start(subscriber(&broker, &["--dedup"]));
+    // The numbers that are next, on another topic, or not at the time at which they are taken.
+    publish_numbered(&broker, "s/forged", "s/2/0");
+    publish_numbered(&broker, "s/3", "s/3/1");
+    for (number, line) in [(1, 3), (2, 4), (3, 5)] {
+        send(&broker, &running, number, line);
+    }
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+}
+
+#[test]
+fn a_state_file_of_version_1_is_brought_to_the_present_one() {
+    let broker = Broker::start();
+    let state = StateFile::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-1.db");
+    fs::copy(data, state.path()).unwrap();
+    let flags = ["--dedup", "--gaps", "--state", state.text()];
+    // It has no fingerprints: what came before comes once more, and no number is missing.
+    let outcome = run(&broker, &flags, &[7, 8, 2, 8]).expect_code(0);
+    outcome.expect_stdout("s/7\ns/8\ns/2\n");
+    let outcome = run(&broker, &flags, &[2, 7, 9]).expect_code(0);
+    outcome.expect_stdout("s/9\n");
+}
+
+#[test]
+fn a_state_file_is_its_owner_s_alone_whatever_the_umask() {
+    let broker = Broker::start();
+    for umask in ["000", "022", "277", "777"] {
+        let state = StateFile::new();
+        let program = subscriber(&broker, &["--state", state.text()]);
+        let shell = format!("umask {umask}; exec \"$@\"");
+        let running = start(program.under(["sh", "-c", &shell, "sh"]));
+        send(&broker, &running, 1, 1);
+        let modes = |ending: &str| {
+            let file = format!("{}{ending}", state.text());
+            fs::metadata(file).unwrap().permissions().mode() & 0o7777
+        };
+        assert_eq!((modes(""), modes("-wal")), (0o600, 0o600), "{umask}");
+        running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    }
+}
+
+#[test]
+fn a_state_file_that_others_may_read_is_closed_to_them() {
+    let broker = Broker::start();
+    let state = StateFile::used(&broker);
+    fs::set_permissions(state.path(), Permissions::from_mode(0o644)).unwrap();
+    let outcome = run(&broker, &["--state", state.text()], &[9]).expect_code(0);
+    let told = complaints(&outcome);
+    assert!(told.len() == 1 && told[0].contains("0644"), "{outcome}");
+    let mode = fs::metadata(state.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+}
+
 #[test]
 fn what_makes_no_sense_is_a_usage_error() {
     for (flags, part) in [
@@ -274,7 +416,7 @@ fn a_state_file_of_a_newer_version_is_refused() {
     let broker = Broker::start();
     let state = StateFile::used(&broker);
     let newer = Connection::open(state.path()).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     state.expect_refused(&["newer version", "another file"]);
 }

@@ -16,6 +16,7 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::limits::{check_name, check_text};
 use crate::common::logging::Verbosity;
 use crate::common::profile::Profile;
+use crate::common::random;
 use crate::common::small_file;
 use crate::common::transport;
 use crate::common::transport::files::{Pair, TlsFiles};
@@ -181,7 +182,10 @@ impl ConnectionArgs {
         )
         .map_err(|e| Fault::usage(e.to_string()))?;
         let client_id_given = self.client_id.is_some();
-        let client_id = self.client_id.unwrap_or_else(|| random_id(program));
+        let client_id = match self.client_id {
+            Some(id) => id,
+            None => format!("{program}-{}", random::identifier()?),
+        };
         profile
             .check_client_id(&client_id)
             .map_err(|e| Fault::usage(format!("--client-id {client_id:?} {e}")))?;
@@ -382,15 +386,4 @@ fn parse_max_packet(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|size| (MIN_PACKET..=MAX_PACKET).contains(size))
         .ok_or_else(|| format!("must be from {MIN_PACKET} to {MAX_PACKET} bytes"))
-}
-
-/// A client identifier that no other run has.
-fn random_id(program: &str) -> String {
-    format!("{program}-{}", random_hex())
-}
-
-/// 64 random bits as 16 hexadecimal digits.
-#[must_use]
-pub fn random_hex() -> String {
-    format!("{:016x}", fastrand::u64(..))
 }

@@ -5,10 +5,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::log::debug;
 use nix::fcntl::OFlag;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -26,7 +27,11 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 /// How often to try to open it while another process keeps it to itself.
 const OPEN_TRIES: u32 = 30;
 
-/// The lock beside the queue: whoever holds it drains.
+/// Bytes of a token.
+const TOKEN: usize = 16;
+
+/// The lock beside the queue: whoever holds it drains. It also has a token in it, so that a queue
+/// file that is put back from a copy is found out: see `home`.
 pub(super) struct DrainLock(File);
 
 impl DrainLock {
@@ -57,6 +62,21 @@ impl DrainLock {
     /// Leaves it to somebody else.
     pub(super) fn give_back(&self) -> io::Result<()> {
         self.0.unlock()
+    }
+
+    /// What the process that drained last has written into it: none if it is new.
+    pub(super) fn token(&self) -> Option<String> {
+        let mut token = [0; TOKEN];
+        self.0.read_exact_at(&mut token, 0).ok()?;
+        Some(String::from_utf8_lossy(&token).into_owned())
+    }
+
+    /// Writes the token of this process, of 16 characters. It is not synced, and may fail: without it
+    /// the next run takes the file for a copy, and all that comes of it is a new stream.
+    pub(super) fn set_token(&self, token: &str) {
+        if let Err(cause) = self.0.write_all_at(token.as_bytes(), 0) {
+            debug!("the lock beside the queue cannot be written: {cause}");
+        }
     }
 
     /// Takes the lock, if nobody has it.

@@ -6,7 +6,7 @@
 //! orders. What to write and when is decided in `common::queue`.
 //!
 //! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
-//! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log;
+//! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log; `home` says where it lives;
 //! * `sqlite` knows its errors and empties its log; `transaction` carries out a batch; `space` says whether the disk has room for it;
 //! * `kind` says whether a file is a queue at all; `presence` whether it is still at its name;
 //! * `worker` is the thread;
@@ -16,6 +16,7 @@
 pub mod admin;
 mod books;
 mod file;
+mod home;
 mod kind;
 mod log;
 pub mod look;

@@ -15,10 +15,11 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// Each brings a file to the version that is its place in the list, from 1.
-pub(super) const MIGRATIONS: [Migration; 4] = [
+pub(super) const MIGRATIONS: [Migration; 5] = [
     |connection| connection.execute_batch(VERSION_1),
     checksum_books,
     |connection| connection.execute_batch(VERSION_3),
+    |connection| connection.execute_batch(VERSION_4),
     |connection| connection.execute_batch(TIME_SINCE_BOOT),
 ];
 
@@ -95,6 +96,15 @@ const VERSION_3: &str = "
     -- Readings in the payload: with more than one each of them ends with a newline.
     ALTER TABLE queue ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE dead ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
+";
+
+const VERSION_4: &str = "
+    -- Where the file was when a process last began to drain it: no row, or one. See home.rs.
+    CREATE TABLE home (
+        one   INTEGER PRIMARY KEY CHECK (one = 1),
+        place TEXT NOT NULL, -- machine, file system, file
+        token TEXT NOT NULL  -- what that process has written into FILE-lock
+    ) STRICT;
 ";
 
 const TIME_SINCE_BOOT: &str = "

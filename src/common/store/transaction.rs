@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::books::Books;
+use super::home::Home;
 use super::rows::{self, int, uint};
 use super::sqlite;
 use crate::common::event_loop::{boot_ms, unix_ms};
@@ -246,19 +247,27 @@ pub(super) fn bury_damaged(
     Ok(books.counts())
 }
 
-/// A process begins to drain. If the one before did not end in order, it may have given
-/// numbers away that are written nowhere: a new stream begins.
-pub(super) fn begin(connection: &mut Connection, stream: &str) -> rusqlite::Result<Opened> {
+/// A process begins to drain, in a file that lives at `home`. If the one before did not end in order,
+/// it may have given numbers away that are written nowhere; if the file is not where it was, or was
+/// put back from a copy, another process may give the same numbers: a new stream begins. Says
+/// whether it is for the second reason.
+pub(super) fn begin(
+    connection: &mut Connection,
+    stream: &str,
+    home: &Home,
+) -> rusqlite::Result<(Opened, bool)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut books = Books::read(&transaction)?;
-    if std::mem::replace(&mut books.running, true) {
+    let moved = !home.was_here(&transaction)?;
+    if std::mem::replace(&mut books.running, true) || moved {
         stream.clone_into(&mut books.stream);
         books.next_seq = 1;
     }
     books.write(&transaction)?;
+    home.write(&transaction)?;
     forget_fates(&transaction)?;
     transaction.commit()?;
-    Ok(opened(books, true))
+    Ok((opened(books, true), moved))
 }
 
 /// Forgets how rows have ended whose owners have not asked for so long that they are gone.

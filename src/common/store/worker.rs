@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ::log::info;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
+use super::home::Home;
 use super::presence::{Gone, Presence};
 use super::rows::{self, uint};
 use super::space::Space;
@@ -83,9 +85,13 @@ impl Worker {
         stream: &str,
     ) -> Result<(Self, Opened), Fault> {
         let now = clock();
-        let (mut connection, drains) = (open.connection, open.drains);
-        let opened =
-            begin(&mut connection, drains, stream).map_err(|e| file::begin_error(path, &e));
+        let (mut connection, lock, drains) = (open.connection, open.lock, open.drains);
+        let opened = if drains {
+            begin(path, &mut connection, &lock, owner, stream)
+        } else {
+            patiently(|| transaction::look(&mut connection))
+        };
+        let opened = opened.map_err(|e| file::begin_error(path, &e));
         // From here on its log is there.
         let found = opened.and_then(|opened| {
             let presence = Presence::of(path, given, open.identity);
@@ -104,7 +110,7 @@ impl Worker {
         let worker = Self {
             path: path.to_owned(),
             connection,
-            lock: open.lock,
+            lock,
             drains,
             owner: owner.to_owned(),
             stream: stream.to_owned(),
@@ -371,7 +377,8 @@ impl Worker {
             // Whoever drained has gone. What it has done to our rows is known for good now.
             let answer = patiently(|| self.ask(0))?;
             self.drains = true;
-            match begin(&mut self.connection, true, &self.stream) {
+            let (owner, stream) = (&self.owner, &self.stream);
+            match begin(&self.path, &mut self.connection, &self.lock, owner, stream) {
                 Ok(opened) => {
                     self.taken_over = Some(opened.next_seq);
                     notify(answer);
@@ -437,12 +444,24 @@ impl Worker {
     }
 }
 
-fn begin(connection: &mut Connection, drains: bool, stream: &str) -> rusqlite::Result<Opened> {
-    if drains {
-        patiently(|| transaction::begin(connection, stream))
-    } else {
-        patiently(|| transaction::look(connection))
+/// Begins to drain the queue.
+fn begin(
+    path: &Path,
+    connection: &mut Connection,
+    lock: &DrainLock,
+    owner: &str,
+    stream: &str,
+) -> rusqlite::Result<Opened> {
+    let home = Home::of(path, lock.token(), owner);
+    let (opened, moved) = patiently(|| transaction::begin(connection, stream, &home))?;
+    lock.set_token(owner);
+    if moved {
+        info!(
+            "{}: the file was copied, moved or put back: a new stream begins",
+            path.display()
+        );
     }
+    Ok(opened)
 }
 
 /// Leaves the file as it is. Closing the connection would sync it again, and after a failed sync a

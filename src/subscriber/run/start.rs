@@ -11,9 +11,11 @@ use super::{Event, lock};
 use crate::common::acks::Backlog;
 use crate::common::event_loop::send;
 use crate::common::fault::{Exit, Fault};
+use crate::common::random;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::destination::{Destination, OutputFile};
 use crate::subscriber::executor::Executor;
+use crate::subscriber::fingerprint::Key;
 use crate::subscriber::inbox::Inbox;
 use crate::subscriber::outlet::{Outlet, Plotter};
 use crate::subscriber::plot::model::Chart;
@@ -30,9 +32,12 @@ pub(super) fn start(
     events: &Sender<Event>,
     chart: &Arc<Mutex<Chart>>,
 ) -> anyhow::Result<Sink> {
-    let streams = match &state {
-        Some(state) => lock(state).streams()?,
-        None => Streams::default(),
+    let (streams, key) = match &state {
+        Some(state) => {
+            let state = lock(state);
+            (state.streams()?, state.key())
+        }
+        None => (Streams::default(), Key([random::bits()?, random::bits()?])),
     };
     let remembers = state.is_some();
     let to_loop = events.clone();
@@ -65,7 +70,11 @@ pub(super) fn start(
             Outlet::Executor(executor.context("threads cannot be started")?)
         }
     };
-    Ok(Sink::new(Inbox::new(config.wanted, streams), outlet, ways))
+    Ok(Sink::new(
+        Inbox::new(config.wanted, streams, key),
+        outlet,
+        ways,
+    ))
 }
 
 /// The output cannot be opened, at first or anew.
