@@ -235,6 +235,24 @@ impl Profile {
         }
     }
 
+    /// Where it is written who may do what, as the users of such a broker call it.
+    #[must_use]
+    pub fn access_rules(self) -> &'static str {
+        match self {
+            Profile::Generic => "the broker's access rules (ACL)",
+            Profile::Aws => "the policy of this certificate",
+        }
+    }
+
+    /// The name of an action in a policy of AWS IoT Core, in brackets behind what it is elsewhere.
+    #[must_use]
+    pub fn action(self, name: &str) -> String {
+        match self {
+            Profile::Generic => String::new(),
+            Profile::Aws => format!(" ({name})"),
+        }
+    }
+
     /// The longest message expiry interval that the broker is told.
     #[must_use]
     pub fn max_expiry(self) -> Duration {

@@ -182,6 +182,40 @@ fn only_the_signal_guard_and_the_bins_end_the_process() {
     expect_nowhere(|s| !may(s), &words);
 }
 
+/// What code needs to know of a fault is in its `kind`, `exit` and `permanent`, or in the error that it was
+/// made of; texts are for people, and change.
+#[test]
+fn nothing_is_decided_by_searching_the_text_of_a_fault() {
+    let texts = [
+        "message",
+        "remedy",
+        "reason",
+        "reasons",
+        "why",
+        "cause",
+        "detail",
+        "described",
+        "to_string()",
+    ];
+    let searches = [
+        ".contains(\"",
+        ".starts_with(\"",
+        ".ends_with(\"",
+        ".find(\"",
+        ".split(\"",
+        ".split_once(\"",
+        ".matches(\"",
+        " == \"",
+        " != \"",
+    ];
+    let words = texts
+        .iter()
+        .flat_map(|text| searches.map(|s| format!("{text}{s}")));
+    let words: Vec<String> = words.collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    expect_nowhere(|_| true, &words);
+}
+
 #[test]
 fn pure_files_touch_no_clock_thread_channel_file_socket_log_or_paho() {
     let words = [

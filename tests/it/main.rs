@@ -9,6 +9,7 @@
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
 //! | `blocked`       | a reader that does not read, or leaves                        |
+//! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `client_library` | the client library by itself, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
@@ -51,6 +52,7 @@
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
+//! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
@@ -64,6 +66,7 @@ mod backoff;
 mod batch;
 mod bench;
 mod blocked;
+mod causes;
 mod certs_dir;
 mod client_library;
 mod configuration;
@@ -106,5 +109,6 @@ mod terminals;
 mod through;
 mod tls;
 mod unruly;
+mod versions;
 mod ways;
 mod window;

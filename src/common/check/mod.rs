@@ -68,8 +68,9 @@ fn check_clock(now: SystemTime, report: &mut Report) {
     if unix_ms() >= EARLIEST_MS {
         report.ok("clock", shown.to_string());
     } else {
-        let message = format!("the clock says {shown}, which is over; set it, or start ntp");
-        report.failed("clock", &Fault::permanent(Exit::Config, message));
+        let message = format!("the clock says {shown}, which is over");
+        let fault = Fault::permanent(Exit::Config, message).with_remedy("set it, or start ntp");
+        report.failed("clock", &fault);
     }
 }
 

@@ -79,7 +79,7 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 
-    /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that
+    /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that, or (not at AWS) does not answer it
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     mqtt_version: Option<Version>,
 

@@ -360,8 +360,9 @@ impl Outbox {
             if self.suspect.is_guilty(attempts) {
                 self.in_flight.remove(place);
                 let reason = format!(
-                    "{attempts} connections were lost with it at the head; does the broker's policy \
-                     allow this client to publish to {:?}, and is it within the limits?",
+                    "{attempts} connections were lost with it at the head; does {} let this client \
+                     publish to {:?}, and is it within the limits?",
+                    self.rules.profile.access_rules(),
                     head.draft.topic
                 );
                 self.dead(&head, reason, now);

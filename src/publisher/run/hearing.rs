@@ -6,6 +6,7 @@ use super::Publisher;
 use crate::common::client::Delivery;
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::Down;
+use crate::common::pattern::During;
 use crate::common::queue::News;
 use crate::common::queue::order;
 use crate::publisher::outbox::Outcome;
@@ -37,7 +38,6 @@ impl Publisher<'_> {
 
     /// The broker has ended the connection: what that says of the messages in flight.
     pub(super) fn dropped(&mut self, down: &Down) {
-        let head = self.outbox.head_in_flight();
         let blames = down.code.filter(|code| ABOUT_A_MESSAGE.contains(code));
         if let Some(code) = blames
             && self.outbox.condemn(&down.why, self.now)
@@ -45,11 +45,18 @@ impl Publisher<'_> {
         {
             self.refused = self.refused.or_worse(Exit::Refused);
         }
-        if let Some(dropped) = down.dropped {
-            let head = head.as_ref().map(|(topic, bytes)| (&**topic, *bytes));
-            if let Some(hint) = self.patterns.dropped(dropped, head) {
-                warn!("{hint}");
-            }
+    }
+
+    /// Says what a series of such ends points to. Before [`dropped`](Self::dropped), which may take the message away.
+    pub(super) fn hint(&mut self, down: &Down) {
+        let head = self.outbox.head_in_flight();
+        let delivered = self.report.counters.delivered > self.delivered_before;
+        let during = match &head {
+            Some((topic, bytes)) if !delivered => During::Message(topic, *bytes),
+            _ => During::Nothing,
+        };
+        if let Some(hint) = self.patterns.ended(down.dropped, during) {
+            warn!("{hint}");
         }
     }
 

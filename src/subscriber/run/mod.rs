@@ -16,12 +16,12 @@ use anyhow::Context as _;
 use log::{debug, error, info, warn};
 
 use crate::common::acks::Backlog;
-use crate::common::client::{self, Client, Listener, Refusal};
+use crate::common::client::{self, Client, Listener, Refusal, Request};
 use crate::common::connection::Run;
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
 use crate::common::link::{Change, GOODBYE, Heard, Link};
-use crate::common::pattern::Patterns;
+use crate::common::pattern::{During, Patterns};
 use crate::common::signals;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::plot::model::Chart;
@@ -265,11 +265,12 @@ impl<'a> Subscriber<'a> {
                 self.resume(resumption);
             }
             Some(Change::Down(down)) => {
-                self.subscriptions.disconnected();
-                let hint = down.dropped.and_then(|d| self.patterns.dropped(d, None));
-                if let Some(hint) = hint {
+                let unanswered = self.subscriptions.unanswered();
+                let during = unanswered.map_or(During::Nothing, During::Subscribe);
+                if let Some(hint) = self.patterns.ended(down.dropped, during) {
                     warn!("{hint}");
                 }
+                self.subscriptions.disconnected();
             }
             Some(Change::GaveUp(fault)) => {
                 error!("{fault}");
@@ -331,12 +332,12 @@ impl<'a> Subscriber<'a> {
     /// A finite run ends; an endless one asks again, on the same connection.
     fn refused(&mut self, filter: usize, refusal: &Refusal, now: Instant) {
         let delay = self.subscriptions.refused(filter, now);
+        let endpoint = &self.config.connection.endpoint;
         let what = format!(
-            "{}: the broker refused the subscription to {:?}: {}; check what its policy allows this \
-             client",
-            self.config.connection.endpoint,
+            "{endpoint}: the broker refused the subscription to {:?}: {}; {}",
             self.subscriptions.filter(filter),
-            refusal.reason
+            refusal.reason,
+            refusal.remedy(endpoint.profile, Request::Subscribe)
         );
         if self.config.run() == Run::Finite {
             error!("{what}");

@@ -166,11 +166,11 @@ impl<'a> Guard<'a> {
     pub(super) fn admit(&self, first: u8) -> Result<PacketType, End> {
         let Some(packet) = PacketType::of(first) else {
             let violation = Violation::malformed("the type 0 is reserved");
-            return Err(self.violation(violation.of("packet of type 0")));
+            return Err(self.violation(violation));
         };
         self.check_first(packet, first)
             .map(|()| packet)
-            .map_err(|violation| self.violation(violation.of(packet.name())))
+            .map_err(|violation| self.violation(violation.of(Some(packet))))
     }
 
     fn check_first(&self, packet: PacketType, first: u8) -> Result<(), Violation> {
@@ -226,7 +226,7 @@ impl<'a> Guard<'a> {
             _ => self.take_answer(packet, body, effects),
         };
         taken.map_err(|failure| match failure {
-            Failure::Violation(violation) => self.violation(violation.of(packet.name())),
+            Failure::Violation(violation) => self.violation(violation.of(Some(packet))),
             Failure::End(end) => end,
         })
     }
@@ -236,7 +236,9 @@ impl<'a> Guard<'a> {
         let connack = match connack::decode(body, v5, clean)? {
             Answer::Accepted(connack) => connack,
             Answer::Refused(diagnosis) => return Err(Failure::End(End::Refused(diagnosis))),
-            Answer::OlderVersion => return Err(Failure::End(End::OlderVersion)),
+            Answer::OlderVersion(diagnosis) => {
+                return Err(Failure::End(End::OlderVersion(diagnosis)));
+            }
         };
         self.connected = true;
         if let Some(acks) = self.acks()

@@ -7,8 +7,9 @@
 //! connection.
 //!
 //! * `guard` decides what becomes of a packet, `incoming` finds the packets;
-//! * `wire` is the broker's side of the bridge.
+//! * `wire` is the broker's side of the bridge, `end` how it ended.
 
+mod end;
 mod guard;
 mod incoming;
 #[cfg(test)]
@@ -25,16 +26,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Connected, Handle, Wire, tls};
+use super::{Connected, Handle, Wire, alert};
 use crate::common::cores;
 use crate::common::event_loop::clock;
-use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::disconnect::Diagnosis;
 use crate::common::mqtt::framing::Follower;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code;
-use crate::common::mqtt::violation::Violation;
+pub use end::{End, Severed};
 pub use guard::{Agreement, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
 use guard::{Effects, Guard};
 use incoming::{Incoming, Next};
@@ -54,54 +52,6 @@ const MAX_UNANSWERED: usize = 64 << 10;
 
 /// How long our DISCONNECT to a broker that breaks the protocol may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client library closed it, and all that it had sent has gone out.
-    ByUs,
-    /// The broker closed it, or the network broke.
-    Lost,
-    /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
-    Refused(Diagnosis),
-    /// The broker does not speak MQTT 5.
-    OlderVersion,
-    /// The broker ended it with a DISCONNECT.
-    Disconnected(Diagnosis),
-    /// The broker broke the protocol before it accepted the connection.
-    NoConnack(Violation),
-    /// The broker broke the protocol.
-    Violation(Violation),
-    /// There is no memory for a packet of this size, in bytes.
-    NoMemory(usize),
-}
-
-impl End {
-    /// The reason code of the DISCONNECT that tells the broker why (MQTT 5.0 section 3.14.2.1).
-    fn code(&self) -> Option<u8> {
-        let foreign = |packet, code| {
-            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
-        };
-        match self {
-            Self::Refused(diagnosis) => foreign(PacketType::Connack, diagnosis.code),
-            Self::Disconnected(diagnosis) => foreign(PacketType::Disconnect, diagnosis.code),
-            Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
-            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
-            _ => None,
-        }
-    }
-}
-
-/// How a connection ended, and what the layers below said of it.
-#[derive(Clone, Debug)]
-pub struct Severed {
-    /// How.
-    pub end: End,
-    /// What the broker said in TLS at the end, if it said anything.
-    pub fault: Option<Fault>,
-    /// What the operating system says of the end; none for a close in order.
-    pub cause: Option<String>,
-}
 
 /// What is reported of a connection.
 #[derive(Debug)]
@@ -138,6 +88,7 @@ pub fn carry(
         incoming: Incoming::default(),
         paused: false,
         hung_up: false,
+        closed: false,
         ready: Ready::default(),
         heard_at: None,
         in_burst: false,
@@ -156,9 +107,11 @@ pub fn carry(
         fault: ended
             .as_ref()
             .err()
-            .and_then(|error| tls::last_words(&way, certified, error)),
+            .and_then(|error| alert::last_words(&way, certified, error)),
         cause: ended.as_ref().err().map(ToString::to_string),
         end: ended.unwrap_or(End::Lost),
+        in_order: bridge.closed && bridge.incoming.expected() == 0,
+        in_packet: bridge.incoming.expected() > 0,
     };
     let by_us = severed.end == End::ByUs;
     let code = severed.end.code();
@@ -207,6 +160,8 @@ struct Bridge<'a> {
     paused: bool,
     /// The connection was seen to break while nothing was read from it.
     hung_up: bool,
+    /// The broker has closed its side in order.
+    closed: bool,
     ready: Ready,
     /// When messages came last.
     heard_at: Option<Instant>,
@@ -284,7 +239,10 @@ impl Bridge<'_> {
         if self.down.is_empty() && self.ready.wire_read && self.reads() {
             let wire = &mut self.wire;
             match self.incoming.fill(|into, most| wire.receive(into, most)) {
-                Ok(0) => self.end = Some(End::Lost),
+                Ok(0) => {
+                    self.closed = true;
+                    self.end = Some(End::Lost);
+                }
                 Ok(_) => {
                     let now = clock();
                     let before = self.heard_at.replace(now);

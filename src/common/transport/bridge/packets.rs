@@ -142,7 +142,7 @@ fn play(row: &Row<'_>) -> String {
                 End::Refused(_) | End::Disconnected(_) if end.code().is_some() && row.v5 => {
                     format!("{:02X}", end.code().unwrap_or_default())
                 }
-                End::Refused(_) | End::OlderVersion => "refused".into(),
+                End::Refused(_) | End::OlderVersion(_) => "refused".into(),
                 End::Disconnected(_) => "ended".into(),
                 other => format!("{other:?}"),
             };
