@@ -1,8 +1,10 @@
-//! What is remembered from run to run, with `--state FILE`: the numbers that were dealt with, and
-//! whether a session was left with the broker. A SQLite database.
+//! What is remembered from run to run, with `--state FILE`: the numbers that were dealt with, whether a
+//! session was left with the broker, and what of its QoS 2 messages is not completed. A SQLite database.
 //!
 //! It is written after the messages have been dealt with and before they are acknowledged. So
 //! it never knows more than was written: a crash may cost a repeat, never a message.
+
+mod exchanges;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use log::debug;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
+use self::exchanges::Exchanges;
 use super::streams::{MAX_STREAMS, Stream, Streams};
+use crate::common::acks::pending::Exchange;
 use crate::common::fault::{Exit, Fault};
 use crate::common::message::SeqProperty;
 
@@ -42,6 +46,7 @@ pub struct State {
     connection: Connection,
     streams: Streams,
     touched: i64,
+    exchanges: Exchanges,
 }
 
 impl State {
@@ -68,13 +73,13 @@ impl State {
         load(&self.connection).map_err(io::Error::other)
     }
 
-    /// These have been dealt with.
+    /// These have been dealt with: their numbers, and the QoS 2 messages among them whose PUBREC may go out now.
     ///
     /// # Errors
     ///
     /// SQLite's, if that cannot be written.
-    pub fn record(&mut self, numbers: &[SeqProperty]) -> io::Result<()> {
-        if numbers.is_empty() {
+    pub fn record(&mut self, numbers: &[SeqProperty], exchanges: &[Exchange]) -> io::Result<()> {
+        if numbers.is_empty() && exchanges.is_empty() {
             return Ok(());
         }
         let mut names = BTreeSet::new();
@@ -82,11 +87,12 @@ impl State {
             self.streams.take(number);
             names.insert(&number.stream);
         }
-        self.save(&names).map_err(io::Error::other)
+        self.save(&names, exchanges).map_err(io::Error::other)
     }
 
-    fn save(&mut self, names: &BTreeSet<&String>) -> rusqlite::Result<()> {
+    fn save(&mut self, names: &BTreeSet<&String>, exchanges: &[Exchange]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
+        self.exchanges.add(&transaction, exchanges)?;
         {
             let mut save =
                 transaction.prepare_cached("INSERT OR REPLACE INTO streams VALUES (?1, ?2, ?3)")?;
@@ -99,6 +105,37 @@ impl State {
             }
         }
         transaction.commit()
+    }
+
+    /// The QoS 2 messages that earlier runs have dealt with in this session and whose PUBREL is due. What is recorded
+    /// from now on belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn exchanges(&mut self, client: &str) -> io::Result<Vec<Exchange>> {
+        let loaded = self.exchanges.load(&self.connection, client);
+        loaded.map_err(io::Error::other)
+    }
+
+    /// PUBREL has come for these packet identifiers of the session.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's, if that cannot be written.
+    pub fn end_exchanges(&mut self, ids: &[u16]) -> io::Result<()> {
+        let removed = self.exchanges.remove(&mut self.connection, ids);
+        removed.map_err(io::Error::other)
+    }
+
+    /// The broker has lost the session.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's, if that cannot be written.
+    pub fn forget_exchanges(&mut self) -> io::Result<()> {
+        let cleared = self.exchanges.clear(&self.connection);
+        cleared.map_err(io::Error::other)
     }
 
     /// Brings all that was written into the file itself: the run is ending. What cannot be stays in
@@ -167,6 +204,7 @@ fn open(path: &Path) -> Result<State, String> {
     if new {
         create(&connection).map_err(|e| remedy(&e))?;
     }
+    Exchanges::prepare(&connection).map_err(|e| remedy(&e))?;
     // Only so many are remembered in memory either.
     let sql = "DELETE FROM streams WHERE touched <= (
         SELECT touched FROM streams ORDER BY touched DESC LIMIT 1 OFFSET ?1)";
@@ -183,6 +221,7 @@ fn open(path: &Path) -> Result<State, String> {
         connection,
         streams,
         touched,
+        exchanges: Exchanges::default(),
     })
 }
 

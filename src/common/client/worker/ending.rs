@@ -1,5 +1,7 @@
 //! How an attempt or a connection ends, and what the cause is.
 
+use std::sync::Arc;
+
 use super::Worker;
 use crate::common::client::cause::{self, Unanswered};
 use crate::common::client::{Event, Version, reason};
@@ -90,6 +92,26 @@ impl<N: Fn(Event)> Worker<N> {
                 let by_us = end == End::ByUs;
                 let lost = || cause::lost(way, by_us, severed.cause.as_deref());
                 (None, severed.fault.unwrap_or_else(lost))
+            }
+        }
+    }
+
+    /// Ends a connection in order; an attempt, at once.
+    pub(super) fn disconnect(&mut self, generation: u64) {
+        let backlog = self.listener.as_ref().map(|to| Arc::clone(&to.backlog));
+        match (self.current(generation), backlog) {
+            (Some(session), Some(backlog)) => {
+                session.disconnects_below();
+                backlog.end_connection();
+                self.wake(generation);
+            }
+            (Some(session), None) => {
+                session.disconnect();
+                self.wake(generation);
+            }
+            (None, _) => {
+                self.abandon(generation);
+                (self.notify)(Event::Disconnected { generation });
             }
         }
     }
