@@ -202,7 +202,15 @@ impl Link {
         patience: Duration,
         hear: impl Fn(E) -> Heard,
     ) -> bool {
-        let actions = self.connection.stop();
+        let mut actions = self.connection.stop();
+        if self.client.receives() {
+            // Messages may have come on a connection whose CONNACK has not been told of yet.
+            for action in &mut actions {
+                if let Action::Abandon { generation } = *action {
+                    *action = Action::Disconnect { generation };
+                }
+            }
+        }
         let says_goodbye = actions
             .iter()
             .any(|action| matches!(action, Action::Disconnect { .. }));

@@ -17,6 +17,7 @@
 //! | `copies`        | copies of a queue file: nothing is taken for what it is not      |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
+//! | `exactly_once`  | what a broker sends again, `-C` and `--state` in a session that is kept |
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
@@ -74,6 +75,7 @@ mod connect;
 mod copies;
 mod draining;
 mod durable;
+mod exactly_once;
 mod exec;
 mod exit_codes;
 mod flags;

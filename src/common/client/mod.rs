@@ -31,7 +31,7 @@ use super::acks::Backlog;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos};
 use super::profile::Profile;
-use super::transport::bridge::{OnMessage, OnSkipped};
+use super::transport::bridge::{OnEnded, OnMessage, OnSkipped};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
 
@@ -223,6 +223,8 @@ pub struct Listener {
     pub on_message: OnMessage,
     /// Is called for each that is skipped.
     pub on_skipped: OnSkipped,
+    /// Is called for what the broker has ended.
+    pub on_ended: OnEnded,
     /// What waits to be dealt with.
     pub backlog: Arc<Backlog>,
 }
@@ -231,6 +233,7 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: Sender<worker::Command>,
+    receives: bool,
 }
 
 impl Client {
@@ -245,11 +248,18 @@ impl Client {
         notify: impl Fn(Event) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
+        let receives = listener.is_some();
         let worker = worker::Worker::new(config, listener, commands.clone(), notify);
         std::thread::Builder::new()
             .name("mqtt-client".into())
             .spawn(move || worker.run(&inbox))?;
-        Ok(Self { commands })
+        Ok(Self { commands, receives })
+    }
+
+    /// Whether somebody receives messages.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        self.receives
     }
 
     /// Starts an attempt. It answers with `Connected` or `Ended`, at some time.
@@ -293,7 +303,8 @@ impl Client {
         self.send(worker::Command::Abandon { generation });
     }
 
-    /// Sends DISCONNECT and closes; answers with `Disconnected`.
+    /// Sends DISCONNECT and closes; answers with `Disconnected`. If somebody receives messages, what has been dealt
+    /// with is acknowledged before.
     pub fn disconnect(&self, generation: u64) {
         self.send(worker::Command::Disconnect { generation });
     }

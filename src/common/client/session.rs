@@ -297,6 +297,11 @@ impl Session {
         self.disconnecting = true;
     }
 
+    /// The bridge sends DISCONNECT, not the client library: it knows what is still to be acknowledged.
+    pub(super) fn disconnects_below(&mut self) {
+        self.disconnecting = true;
+    }
+
     /// Whether DISCONNECT has gone out to the broker, and all before it, or could not. Paho's
     /// own token would tell a second later.
     pub(super) fn disconnected(&self) -> bool {

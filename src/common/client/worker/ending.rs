@@ -1,5 +1,6 @@
 //! How an attempt or a connection ends, and what the cause is.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Worker;
@@ -133,6 +134,26 @@ impl<N: Fn(Event)> Worker<N> {
             _ => {
                 let told = severed.and_then(|severed| severed.fault.clone());
                 (None, told.unwrap_or_else(|| cause::lost(way, severed)))
+            }
+        }
+    }
+
+    /// Ends a connection in order; an attempt, at once.
+    pub(super) fn disconnect(&mut self, generation: u64) {
+        let backlog = self.listener.as_ref().map(|to| Arc::clone(&to.backlog));
+        match (self.current(generation), backlog) {
+            (Some(session), Some(backlog)) => {
+                session.disconnects_below();
+                backlog.end_connection();
+                self.wake(generation);
+            }
+            (Some(session), None) => {
+                session.disconnect();
+                self.wake(generation);
+            }
+            (None, _) => {
+                self.abandon(generation);
+                (self.notify)(Event::Disconnected { generation });
             }
         }
     }

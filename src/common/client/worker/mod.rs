@@ -199,13 +199,7 @@ impl<N: Fn(Event)> Worker<N> {
                 }
             }
             Command::Abandon { generation } => self.abandon(generation),
-            Command::Disconnect { generation } => match self.current(generation) {
-                Some(session) => {
-                    session.disconnect();
-                    self.wake(generation);
-                }
-                None => (self.notify)(Event::Disconnected { generation }),
-            },
+            Command::Disconnect { generation } => self.disconnect(generation),
             Command::Wake { generation } => self.wake(generation),
             Command::Lost { generation } => self.lost(generation),
             Command::Accepted { dial, connack } => {
@@ -296,6 +290,13 @@ impl<N: Fn(Event)> Worker<N> {
         let Some(session) = self.current(generation) else {
             return;
         };
+        if session.disconnected() {
+            let settled = session.take_deliveries();
+            self.settle(generation, settled);
+            self.retire();
+            (self.notify)(Event::Disconnected { generation });
+            return;
+        }
         match session.connect_result() {
             Some(Ok(())) => return self.accepted(generation),
             Some(Err(_)) => return self.failed(generation),
@@ -303,7 +304,6 @@ impl<N: Fn(Event)> Worker<N> {
         }
         let settled = session.take_deliveries();
         let subscribed = session.take_subscribed();
-        let disconnected = session.disconnected();
         self.settle(generation, settled);
         for (filter, answer) in subscribed {
             (self.notify)(Event::Subscribed {
@@ -311,10 +311,6 @@ impl<N: Fn(Event)> Worker<N> {
                 filter,
                 answer,
             });
-        }
-        if disconnected {
-            self.retire();
-            (self.notify)(Event::Disconnected { generation });
         }
     }
 

@@ -1,6 +1,7 @@
-//! How a connection ended, and what the layers below said of it.
+//! How a connection ends, and what is reported of it.
 
 use crate::common::fault::Fault;
+use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::disconnect::Diagnosis;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code;
@@ -56,4 +57,13 @@ pub struct Severed {
     pub in_order: bool,
     /// It ended inside a packet of the broker's.
     pub in_packet: bool,
+}
+
+/// What is reported of a connection.
+#[derive(Debug)]
+pub enum Report {
+    /// The broker has accepted it. The client library gets its CONNACK afterwards.
+    Accepted(Connack),
+    /// It has ended. The client library sees that afterwards.
+    Severed(Severed),
 }
