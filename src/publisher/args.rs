@@ -21,7 +21,9 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::logging::Verbosity;
 use crate::common::message::{Draft, Qos};
 use crate::common::pacing::DrainRate;
+use crate::common::process;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
+use crate::common::stdio;
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
 
 /// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
@@ -85,6 +87,10 @@ pub struct PublisherArgs {
     /// be the last flag
     #[arg(long, value_name = "COMMAND [ARG]", num_args = 1.., group = "source", allow_hyphen_values = true)]
     exec: Vec<OsString>,
+
+    /// End a command of --exec that takes longer
+    #[arg(long, value_name = "D", default_value = "1m", requires = "exec", value_parser = parse_positive_duration)]
+    exec_timeout: Duration,
 
     /// Time between simulated readings or runs of --exec
     #[arg(long, value_name = "D", default_value = "1", value_parser = parse_positive_duration)]
@@ -252,10 +258,7 @@ impl PublisherArgs {
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
-        if self.input.is_some() && !self.stdin_line {
-            let message = "--input is about lines of standard input: give --stdin-line as well";
-            return Err(Fault::usage(message));
-        }
+        self.check_streams()?;
         let json = self.input == Some(InputChoice::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
@@ -299,7 +302,9 @@ impl PublisherArgs {
             _ if self.null_message => SourceKind::Message(Vec::new()),
             _ if self.stdin_file => SourceKind::Stdin,
             _ if self.stdin_line => SourceKind::Lines,
-            _ if !self.exec.is_empty() => SourceKind::Command(self.exec),
+            _ if !self.exec.is_empty() => {
+                SourceKind::Command(process::Command::new(self.exec, self.exec_timeout)?)
+            }
             _ => SourceKind::Simulated,
         };
         let timed = source.is_timed();
@@ -350,6 +355,34 @@ impl PublisherArgs {
             sequence: !self.no_sequence,
             source,
         })
+    }
+}
+
+impl PublisherArgs {
+    /// Whether standard input and output are there for what is read from one and printed to the other.
+    fn check_streams(&self) -> Result<(), Fault> {
+        if self.input.is_some() && !self.stdin_line {
+            let message = "--input is about lines of standard input: give --stdin-line as well";
+            return Err(Fault::usage(message));
+        }
+        for (given, flag) in [
+            (self.stdin_line, "--stdin-line"),
+            (self.stdin_file, "--stdin-file"),
+        ] {
+            if given {
+                stdio::check_stdin(flag)?;
+            }
+        }
+        for (given, flag) in [
+            (self.receipts, "--receipts"),
+            (self.verbose, "--verbose"),
+            (self.summary, "--summary"),
+        ] {
+            if given {
+                stdio::check_stdout(&format!("{flag} prints there"))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::common::stdio::{self, Blocking};
 
 /// When a file is full, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +21,16 @@ pub struct Rotation {
 #[derive(Debug)]
 pub enum Destination {
     /// Standard output, without the standard library's line buffer.
-    Stdout(File),
+    Stdout(Blocking<Stdout>),
     /// A file.
     File(OutputFile),
 }
 
 impl Destination {
     /// Standard output.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there is no descriptor to be had.
-    pub fn stdout() -> io::Result<Self> {
-        let out = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::Stdout(out.into()))
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self::Stdout(stdio::stdout())
     }
 
     /// Opens the file anew: somebody has moved it.
@@ -73,21 +68,14 @@ impl fmt::Display for Destination {
     }
 }
 
-/// As `write_all`, but patient with a descriptor that somebody has made non-blocking. Counts in
-/// `written` what was written, if it ends with an error too.
-fn write_all(out: &mut File, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+/// As `Write::write_all`, but counts in `written` what was written, if it ends with an error too.
+fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Result<()> {
     while let Some(rest) = bytes.get(*written..)
         && !rest.is_empty()
     {
-        match out.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => *written += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let mut room = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut room, PollTimeout::NONE)?;
-            }
-            Err(e) => return Err(e),
+        match out.write(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => *written += count,
         }
     }
     Ok(())
@@ -161,7 +149,7 @@ impl OutputFile {
     /// Appends all or, as far as that can be had, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut written = 0;
-        let done = write_all(&mut self.file, bytes, &mut written);
+        let done = write_all(Blocking(&self.file), bytes, &mut written);
         let grown = self.size + written as u64;
         if done.is_err() && self.regular {
             // Half a message helps nobody; that it could not be written is told anyhow. What

@@ -13,6 +13,7 @@
 //! | `client_library` | the client library by itself, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
+//! | `descriptors`   | standard input, output, error: closed, non-blocking, left; what commands inherit |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
@@ -64,6 +65,7 @@ mod certs_dir;
 mod client_library;
 mod configuration;
 mod connect;
+mod descriptors;
 mod draining;
 mod durable;
 mod exec;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
+use crate::common::stdio;
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -131,7 +132,7 @@ impl Report {
     }
 
     fn print(&mut self, line: &str) {
-        let written = writeln!(io::stdout(), "{line}");
+        let written = stdio::stdout().write_all(format!("{line}\n").as_bytes());
         self.mute |= written.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe);
     }
 }

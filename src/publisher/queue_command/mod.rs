@@ -14,6 +14,7 @@ use crate::common::event_loop::unix_ms;
 use crate::common::fault::{Exit, Fault};
 use crate::common::json::{JsonLine, Parts, rfc3339};
 use crate::common::message::SeqProperty;
+use crate::common::stdio;
 use crate::common::store::admin::{Admin, Item, Status, Which, move_aside};
 use args::{Action, QueueArgs};
 
@@ -23,7 +24,8 @@ use args::{Action, QueueArgs};
 ///
 /// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    stdio::check_stdout("the result is printed there")?;
+    let mut out = BufWriter::new(stdio::stdout());
     let done = carry_out(args.action, &mut out).and_then(|exit| {
         out.flush().map_err(Stop::Output)?;
         Ok(exit)
