@@ -118,7 +118,7 @@ pub struct SubscriberArgs {
     #[arg(long, help_heading = "Output")]
     summary: bool,
 
-    /// Append to FILE; SIGHUP opens it anew
+    /// Append to FILE; SIGHUP opens it anew, and so does the next write if FILE was removed or renamed
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 

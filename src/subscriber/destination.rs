@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use log::info;
 
 use crate::common::stdio::{self, Blocking};
 
@@ -126,8 +129,13 @@ impl OutputFile {
 
     fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         if self.regular {
-            // Others may append to it too, or empty it.
-            self.size = self.file.metadata()?.len();
+            let open = self.file.metadata()?;
+            if self.is_named(&open) {
+                // Others may append to it too, or empty it.
+                self.size = open.len();
+            } else {
+                self.replace()?;
+            }
         }
         let Some(rotation) = self.rotation.filter(|_| self.regular) else {
             return self.append(bytes);
@@ -144,6 +152,31 @@ impl OutputFile {
             until = end;
         }
         self.append(bytes.get(from..).unwrap_or_default())
+    }
+
+    /// Whether the file that is open is still the one of this name.
+    fn is_named(&self, open: &Metadata) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            // What cannot be looked at may be there.
+            Err(e) => !matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
+    /// Somebody has removed or renamed the file, or its directory: goes on in a new one.
+    fn replace(&mut self) -> io::Result<()> {
+        self.reopen().map_err(|e| {
+            let why = format!("it was removed or renamed, and a new one cannot be made: {e}");
+            io::Error::new(e.kind(), why)
+        })?;
+        info!(
+            "{}: it was removed or renamed; a new one is written",
+            self.path.display()
+        );
+        Ok(())
     }
 
     /// Appends all or, as far as that can be had, nothing.
@@ -250,6 +283,40 @@ mod tests {
         assert_eq!(read(&file.numbered(1)), b"three\n");
         assert_eq!(read(&file.numbered(2)), b"two\n");
         assert_eq!(read(&file.numbered(3)), b"");
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_renamed_or_whose_directory_was_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (room, elsewhere) = (dir.path().join("room"), dir.path().join("elsewhere"));
+        fs::create_dir(&room).unwrap();
+        let path = room.join("out");
+        let mut file = OutputFile::open(&path, None, true).unwrap();
+        let mut write = |text: &str| file.write(text.as_bytes(), &[text.len()]);
+        write("1\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        write("2\n").unwrap();
+        write("3\n").unwrap();
+        assert_eq!(read(&path), b"2\n3\n");
+        fs::rename(&path, room.join("out.1")).unwrap();
+        write("4\n").unwrap();
+        assert_eq!(read(&path), b"4\n");
+        fs::rename(&room, &elsewhere).unwrap();
+        let error = write("5\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&room).unwrap();
+        write("6\n").unwrap();
+        assert_eq!(read(&path), b"6\n");
+        assert_eq!(read(&elsewhere.join("out")), b"4\n");
+        // As logrotate's copytruncate does.
+        fs::write(&path, "").unwrap();
+        write("7\n").unwrap();
+        assert_eq!(read(&path), b"7\n");
+        // Another file in its place is gone on with.
+        fs::write(room.join("new"), "begun\n").unwrap();
+        fs::rename(room.join("new"), &path).unwrap();
+        write("8\n").unwrap();
+        assert_eq!(read(&path), b"begun\n8\n");
     }
 
     #[test]
