@@ -539,7 +539,7 @@ fn a_child_left_in_the_background_holds_nothing_up() {
     let large = vec![b'x'; 1 << 20];
     let program = subscriber_to(&broker, &["-C", "2", "--summary"]);
     // It holds standard input open, and reads nothing of it.
-    let leave = r#"sleep 600 <&0 >/dev/null 2>&1 & echo $! >>"$0""#;
+    let leave = r#"exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $! >>"$0""#;
     let left = dir.path().join("left");
     let running = start(script(program, leave, &left), &broker);
     for _ in 0..2 {

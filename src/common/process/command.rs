@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(run(script, LONG, b"", 100), printed("here"));
         assert!(clock() - begun < Duration::from_secs(10));
         let input = vec![b'x'; 1 << 20];
-        let failed = run("sleep 20 <&0 & exit 3", LONG, &input, 100);
+        let failed = run("exec 3<&0; sleep 20 <&3 & exit 3", LONG, &input, 100);
         assert_eq!(failed, Outcome::Failed("failed: exit status: 3".into()));
     }
 
