@@ -10,6 +10,7 @@ use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::escape::one_line;
+use super::stdio;
 
 /// How much to say, as the flags ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +156,7 @@ pub fn init(verbosity: Verbosity) {
         Verbosity::Debug => "debug",
     };
     let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
-        .target(Target::Stderr)
+        .target(Target::Pipe(Box::new(stdio::stderr())))
         .write_style(if coloured() {
             WriteStyle::Always
         } else {

@@ -45,16 +45,21 @@ pub fn before_exit(act: fn()) {
 fn leave(code: i32) -> ! {
     let act = *BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(act) = act {
-        let (done, wait) = mpsc::channel();
-        let thread = std::thread::Builder::new().spawn(move || {
-            act();
-            let _ = done.send(());
-        });
-        if thread.is_ok() {
-            let _ = wait.recv_timeout(BEFORE_EXIT_TIMEOUT);
-        }
+        try_to(act);
     }
     std::process::exit(code);
+}
+
+/// Does something that may be stuck, and does not wait for it then.
+fn try_to(act: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let thread = std::thread::Builder::new().spawn(move || {
+        act();
+        let _ = done.send(());
+    });
+    if thread.is_ok() {
+        let _ = wait.recv_timeout(BEFORE_EXIT_TIMEOUT);
+    }
 }
 
 /// Ends the process after so long, if the loop has not: it may be stuck in a write.
@@ -170,13 +175,18 @@ impl Stopping {
                 } else {
                     "the stop timeout"
                 };
-                if code == Exit::Deferred.code() {
-                    error!("ended at once by {why}: what was not delivered waits in the queue");
-                } else if code != Exit::Success.code() {
-                    error!("ended at once by {why}: what was not delivered is lost");
-                }
                 if let Some(last) = last {
                     last();
+                }
+                // Nobody may be reading standard error.
+                if code == Exit::Deferred.code() {
+                    try_to(move || {
+                        error!("ended at once by {why}: what was not delivered waits in the queue");
+                    });
+                } else if code != Exit::Success.code() {
+                    try_to(move || {
+                        error!("ended at once by {why}: what was not delivered is lost");
+                    });
                 }
                 leave(i32::from(code));
             });

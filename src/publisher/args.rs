@@ -25,7 +25,9 @@ use crate::common::limits::{INTEGER_PROPERTY, string_property, user_property};
 use crate::common::logging::Verbosity;
 use crate::common::message::{Draft, Qos, SeqProperty};
 use crate::common::pacing::DrainRate;
+use crate::common::process;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
+use crate::common::stdio;
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
 
 /// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
@@ -91,6 +93,10 @@ pub struct PublisherArgs {
     /// be the last flag
     #[arg(long, value_name = "COMMAND [ARG]", num_args = 1.., group = "source", allow_hyphen_values = true)]
     exec: Vec<OsString>,
+
+    /// End a command of --exec that takes longer
+    #[arg(long, value_name = "D", default_value = "1m", requires = "exec", value_parser = parse_positive_duration)]
+    exec_timeout: Duration,
 
     /// Time between simulated readings or runs of --exec
     #[arg(long, value_name = "D", default_value = "1", value_parser = parse_positive_duration)]
@@ -281,6 +287,7 @@ impl PublisherArgs {
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
         self.check_source()?;
+        self.check_streams()?;
         let json = self.input == Some(InputChoice::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
@@ -324,7 +331,9 @@ impl PublisherArgs {
             _ if self.null_message => SourceKind::Message(Vec::new()),
             _ if self.stdin_file => SourceKind::Stdin,
             _ if self.stdin_line => SourceKind::Lines,
-            _ if !self.exec.is_empty() => SourceKind::Command(self.exec),
+            _ if !self.exec.is_empty() => {
+                SourceKind::Command(process::Command::new(self.exec, self.exec_timeout)?)
+            }
             _ => SourceKind::Simulated,
         };
         let timed = source.is_timed();
@@ -407,6 +416,30 @@ fn batch_properties(sequence: bool, expiry: bool) -> usize {
     };
     let expiry = if expiry { INTEGER_PROPERTY } else { 0 };
     content_type + seq + expiry
+}
+
+impl PublisherArgs {
+    /// Whether standard input and output are there for what is read from one and printed to the other.
+    fn check_streams(&self) -> Result<(), Fault> {
+        for (given, flag) in [
+            (self.stdin_line, "--stdin-line"),
+            (self.stdin_file, "--stdin-file"),
+        ] {
+            if given {
+                stdio::check_stdin(flag)?;
+            }
+        }
+        for (given, flag) in [
+            (self.receipts, "--receipts"),
+            (self.verbose, "--verbose"),
+            (self.summary, "--summary"),
+        ] {
+            if given {
+                stdio::check_stdout(&format!("{flag} prints there"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether this source can be batched, and receivers told.

@@ -1,6 +1,5 @@
 //! What the publisher is to do, checked: what the flags came to.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::message::Qos;
 use crate::common::pacing::DrainRate;
+use crate::common::process::Command;
 use crate::common::queue::Limits;
 
 /// Where messages come from.
@@ -18,7 +18,7 @@ pub enum SourceKind {
     /// A made-up temperature at every interval.
     Simulated,
     /// What a command prints, at every interval.
-    Command(Vec<OsString>),
+    Command(Command),
     /// Each line of standard input.
     Lines,
     /// All of standard input.

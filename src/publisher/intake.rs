@@ -79,7 +79,9 @@ impl Intake {
         let max = config.max_payload;
         let origin = match &config.source {
             SourceKind::Simulated => Origin::Thermometer(Thermometer::default()),
-            SourceKind::Command(argv) => Origin::Feed(Feed::command(argv.clone(), max, emit)?),
+            SourceKind::Command(command) => {
+                Origin::Feed(Feed::command(command.clone(), max, emit)?)
+            }
             SourceKind::Lines => {
                 // Base64 takes a third more than the bytes, text seldom twice as much.
                 let longest = if config.json {

@@ -1,12 +1,13 @@
 //! How far a backlog has drained: a bar on a terminal, in a log a line every ten seconds.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use log::{Level, info, log_enabled};
 
-use crate::common::logging;
+use crate::common::{logging, stdio};
 
 /// A backlog of fewer messages is not worth a word.
 const WORTH_IT: usize = 200;
@@ -89,7 +90,10 @@ impl Progress {
 }
 
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+    // It asks the second for its size, and writes to it.
+    let terminal = Term::read_write_pair(io::stdin(), stdio::stderr());
+    let target = ProgressDrawTarget::term(terminal, 10);
+    let bar = ProgressBar::with_draw_target(Some(0), target);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(
             style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {

@@ -2,7 +2,7 @@
 //! standard output, warnings about messages in the log; and the counters behind them.
 
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
@@ -11,6 +11,8 @@ use super::verdict::Counters;
 use crate::common::escape::{escape, one_line};
 use crate::common::message::Message;
 use crate::common::pacing::Growing;
+use crate::common::process::tally::Tally;
+use crate::common::stdio::{self, Blocking};
 
 /// Which lines to print.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,8 @@ pub struct Lines {
     pub summary: bool,
     /// How many readings were accepted: in receipts and in the summary.
     pub readings: bool,
+    /// How many commands failed: in the summary.
+    pub commands: bool,
 }
 
 /// Counts, and prints what was asked for.
@@ -35,8 +39,10 @@ pub struct Report {
     lines: Lines,
     /// A word about this outage has been said.
     warned: bool,
+    /// Commands that failed.
+    failures: Tally,
     terminal: bool,
-    out: Stdout,
+    out: Blocking<Stdout>,
     /// Written at once by `flush`, the only call that can block.
     buffer: Vec<u8>,
     error: Option<io::Error>,
@@ -46,17 +52,18 @@ impl Report {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(lines: Lines) -> Self {
-        let stdout = io::stdout();
         Self {
             counters: Counters {
                 readings: lines.readings.then_some(0),
+                failed: lines.commands.then_some(0),
                 ..Counters::default()
             },
             first_reason: None,
             lines,
             warned: false,
-            terminal: stdout.is_terminal(),
-            out: stdout,
+            failures: Tally::default(),
+            terminal: io::stdout().is_terminal(),
+            out: stdio::stdout(),
             buffer: Vec::new(),
             error: None,
         }
@@ -117,6 +124,14 @@ impl Report {
         self.counters.dropped += 1;
         self.receipt(format_args!("dropped {seq} {reason}"));
         self.warn_once("readings are being dropped: the queue is full; see --queue-size");
+    }
+
+    /// A command of the source has failed: there is no reading this time.
+    pub fn command_failed(&mut self, why: &str, now: Instant) {
+        *self.counters.failed.get_or_insert_default() += 1;
+        if let Some(line) = self.failures.note(why, now) {
+            warn!("{line}");
+        }
     }
 
     /// A message can neither go out now nor wait.
@@ -180,8 +195,7 @@ impl Report {
     /// Writes what there is to say. Blocks for as long as the reader does.
     pub fn flush(&mut self) {
         if self.error.is_none() && !self.buffer.is_empty() {
-            let written = self.out.write_all(&self.buffer);
-            self.error = written.and_then(|()| self.out.flush()).err();
+            self.error = self.out.write_all(&self.buffer).err();
             if let Some(cause) = &self.error {
                 error!("standard output cannot be written: {cause}; nothing more is printed");
             }

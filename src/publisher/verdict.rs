@@ -32,6 +32,9 @@ pub struct Counters {
     /// Readings in the messages accepted; none where each message is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readings: Option<u64>,
+    /// Commands that failed; none where there is no command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<u64>,
 }
 
 /// What the exit code depends on.

@@ -12,7 +12,6 @@ use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
 
-use super::command;
 use super::config::{Config, File, Outlet};
 use super::destination::Rotation;
 use super::format::Template;
@@ -27,6 +26,8 @@ use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::logging::Verbosity;
 use crate::common::message::Qos;
+use crate::common::process;
+use crate::common::stdio;
 use crate::common::units::{parse_positive_duration, parse_size};
 
 /// Subscribes over MQTT and writes what arrives to standard output; each message is
@@ -120,7 +121,7 @@ pub struct SubscriberArgs {
     #[arg(long, help_heading = "Output")]
     summary: bool,
 
-    /// Append to FILE; SIGHUP opens it anew
+    /// Append to FILE; SIGHUP opens it anew, and so does the next write if FILE was removed or renamed
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
 
@@ -285,6 +286,11 @@ impl SubscriberArgs {
         if self.rotate_size.is_some() && self.output.is_none() {
             return Err(Fault::usage("--rotate-size needs --output"));
         }
+        if self.output.is_none() && self.exec.is_empty() {
+            stdio::check_stdout("messages are written there unless --output names a file")?;
+        } else if self.summary {
+            stdio::check_stdout("--summary prints there")?;
+        }
         let terminal = match &self.output {
             None => std::io::stdout().is_terminal(),
             Some(path) => is_terminal(path),
@@ -304,10 +310,7 @@ impl SubscriberArgs {
                 Outlet::Chart(Picker::new(self.value))
             }
             (false, _) => Outlet::Command {
-                command: command::Command {
-                    argv: self.exec,
-                    timeout: Some(self.exec_timeout),
-                },
+                command: process::Command::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
             (true, Some(path)) => Outlet::File(File { path, rotation }, style),

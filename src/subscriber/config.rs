@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::command::Command;
 use super::destination::Rotation;
 use super::inbox::Wanted;
 use super::output::Style;
@@ -12,6 +11,7 @@ use super::retained::Retained;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::Run;
 use crate::common::message::Qos;
+use crate::common::process::Command;
 
 /// A file to write to.
 #[derive(Clone, Debug)]

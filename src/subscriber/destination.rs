@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::AsFd as _;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use log::info;
+
+use crate::common::stdio::{self, Blocking};
 
 /// When a file is full, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +24,16 @@ pub struct Rotation {
 #[derive(Debug)]
 pub enum Destination {
     /// Standard output, without the standard library's line buffer.
-    Stdout(File),
+    Stdout(Blocking<Stdout>),
     /// A file.
     File(OutputFile),
 }
 
 impl Destination {
     /// Standard output.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there is no descriptor to be had.
-    pub fn stdout() -> io::Result<Self> {
-        let out = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::Stdout(out.into()))
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self::Stdout(stdio::stdout())
     }
 
     /// Opens the file anew: somebody has moved it.
@@ -73,21 +71,14 @@ impl fmt::Display for Destination {
     }
 }
 
-/// As `write_all`, but patient with a descriptor that somebody has made non-blocking. Counts in
-/// `written` what was written, if it ends with an error too.
-fn write_all(out: &mut File, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+/// As `Write::write_all`, but counts in `written` what was written, if it ends with an error too.
+fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Result<()> {
     while let Some(rest) = bytes.get(*written..)
         && !rest.is_empty()
     {
-        match out.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => *written += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let mut room = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut room, PollTimeout::NONE)?;
-            }
-            Err(e) => return Err(e),
+        match out.write(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => *written += count,
         }
     }
     Ok(())
@@ -138,8 +129,13 @@ impl OutputFile {
 
     fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         if self.regular {
-            // Others may append to it too, or empty it.
-            self.size = self.file.metadata()?.len();
+            let open = self.file.metadata()?;
+            if self.is_named(&open) {
+                // Others may append to it too, or empty it.
+                self.size = open.len();
+            } else {
+                self.replace()?;
+            }
         }
         let Some(rotation) = self.rotation.filter(|_| self.regular) else {
             return self.append(bytes);
@@ -158,10 +154,35 @@ impl OutputFile {
         self.append(bytes.get(from..).unwrap_or_default())
     }
 
+    /// Whether the file that is open is still the one of this name.
+    fn is_named(&self, open: &Metadata) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            // What cannot be looked at may be there.
+            Err(e) => !matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
+    /// Somebody has removed or renamed the file, or its directory: goes on in a new one.
+    fn replace(&mut self) -> io::Result<()> {
+        self.reopen().map_err(|e| {
+            let why = format!("it was removed or renamed, and a new one cannot be made: {e}");
+            io::Error::new(e.kind(), why)
+        })?;
+        info!(
+            "{}: it was removed or renamed; a new one is written",
+            self.path.display()
+        );
+        Ok(())
+    }
+
     /// Appends all or, as far as that can be had, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut written = 0;
-        let done = write_all(&mut self.file, bytes, &mut written);
+        let done = write_all(Blocking(&self.file), bytes, &mut written);
         let grown = self.size + written as u64;
         if done.is_err() && self.regular {
             // Half a message helps nobody; that it could not be written is told anyhow. What
@@ -262,6 +283,40 @@ mod tests {
         assert_eq!(read(&file.numbered(1)), b"three\n");
         assert_eq!(read(&file.numbered(2)), b"two\n");
         assert_eq!(read(&file.numbered(3)), b"");
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_renamed_or_whose_directory_was_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (room, elsewhere) = (dir.path().join("room"), dir.path().join("elsewhere"));
+        fs::create_dir(&room).unwrap();
+        let path = room.join("out");
+        let mut file = OutputFile::open(&path, None, true).unwrap();
+        let mut write = |text: &str| file.write(text.as_bytes(), &[text.len()]);
+        write("1\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        write("2\n").unwrap();
+        write("3\n").unwrap();
+        assert_eq!(read(&path), b"2\n3\n");
+        fs::rename(&path, room.join("out.1")).unwrap();
+        write("4\n").unwrap();
+        assert_eq!(read(&path), b"4\n");
+        fs::rename(&room, &elsewhere).unwrap();
+        let error = write("5\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&room).unwrap();
+        write("6\n").unwrap();
+        assert_eq!(read(&path), b"6\n");
+        assert_eq!(read(&elsewhere.join("out")), b"4\n");
+        // As logrotate's copytruncate does.
+        fs::write(&path, "").unwrap();
+        write("7\n").unwrap();
+        assert_eq!(read(&path), b"7\n");
+        // Another file in its place is gone on with.
+        fs::write(room.join("new"), "begun\n").unwrap();
+        fs::rename(room.join("new"), &path).unwrap();
+        write("8\n").unwrap();
+        assert_eq!(read(&path), b"begun\n8\n");
     }
 
     #[test]

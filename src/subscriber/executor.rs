@@ -1,19 +1,19 @@
 //! `--exec`: gives each reading to a command, so many at a time. A message may be acknowledged
 //! once the commands of its readings, and of all messages before it, have ended.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
-use super::command::{Command, Envelope, Job, Outcome};
+use super::command::{Envelope, Job};
 use super::sink::{Done, Finish};
 use crate::common::acks::Backlog;
 use crate::common::event_loop::clock;
+use crate::common::process::tally::Tally;
+use crate::common::process::{Command, Group, NotRun, Outcome};
 
 /// Bytes that a waiting job takes beside its payload and topic, about.
 const OVERHEAD: u64 = 256;
@@ -46,30 +46,19 @@ struct Entry {
     done: Option<Done>,
 }
 
-/// A command that runs.
-#[derive(Debug)]
-struct Running {
-    group: Pid,
-    until: Option<Instant>,
-    killed: bool,
-}
-
-/// How long to wait, in the end, for somebody who looks at the books.
-const GLANCES: u32 = 50;
-const GLANCE: Duration = Duration::from_millis(1);
-
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Waiting>,
     entries: VecDeque<Entry>,
     /// The number of the first of them.
     first: u64,
-    running: BTreeMap<usize, Running>,
     /// Jobs that have left the queue and are not in the books yet.
     in_hand: usize,
     /// Jobs that were taken and not started, because the run ends.
     given_back: usize,
     failed: u64,
+    /// The command could not be started.
+    not_started: Tally,
     /// No further job is started.
     closed: bool,
     /// None once that has failed.
@@ -80,9 +69,10 @@ struct Shared {
     state: Mutex<State>,
     /// There is a job, or none is to come.
     work: Condvar,
-    /// A command has been started or has ended, or none is to be started any more.
+    /// A command has ended, or none is to be started any more.
     change: Condvar,
     command: Command,
+    group: Group,
     backlog: Arc<Backlog>,
 }
 
@@ -116,18 +106,15 @@ impl Executor {
             work: Condvar::new(),
             change: Condvar::new(),
             command,
+            group: Group::new()?,
             backlog,
         });
         for slot in 0..jobs {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name(format!("exec-{slot}"))
-                .spawn(move || shared.work(slot))?;
+                .spawn(move || shared.work())?;
         }
-        let timekeeper = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("exec-timeout".into())
-            .spawn(move || timekeeper.keep_time())?;
         Ok(Self(shared))
     }
 
@@ -174,17 +161,18 @@ impl Executor {
 
     /// Starts no further command, and waits for those that run; after `patience` they are ended.
     pub fn close(&self, patience: Duration) {
+        self.0.group.close();
         let mut state = self.0.lock();
         state.closed = true;
         self.0.work.notify_all();
         self.0.change.notify_all();
         // Until the last is in the books: what has ended is to be acknowledged.
-        let (mut state, _) = self
+        let (state, _) = self
             .0
             .change
             .wait_timeout_while(state, patience, |state| state.in_hand > 0)
             .unwrap_or_else(PoisonError::into_inner);
-        state.kill_all();
+        self.0.group.stop();
         let left = state.jobs.iter().map(|waiting| waiting.left).sum::<usize>() + state.given_back;
         if left > 0 {
             warn!("--exec: {left} messages were not given to the command");
@@ -193,14 +181,7 @@ impl Executor {
 
     /// Ends the commands that run, because the process ends now. Waits for nobody who is stuck.
     pub fn abandon(&self) {
-        for _ in 0..GLANCES {
-            if let Ok(mut state) = self.0.state.try_lock() {
-                state.closed = true;
-                state.kill_all();
-                return;
-            }
-            std::thread::park_timeout(GLANCE);
-        }
+        self.0.group.abandon();
     }
 }
 
@@ -212,12 +193,6 @@ impl State {
         }
         if let Some(entry) = self.entries.back_mut() {
             act(entry);
-        }
-    }
-
-    fn kill_all(&mut self) {
-        for running in self.running.values_mut() {
-            running.kill();
         }
     }
 
@@ -255,36 +230,29 @@ impl State {
     }
 }
 
-impl Running {
-    /// Ends the command and what it has started: it leads a process group, and has not been
-    /// waited for.
-    fn kill(&mut self) {
-        self.killed = true;
-        // It may have ended by itself.
-        let _ = killpg(self.group, Signal::SIGKILL);
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One thread: runs one command after the other.
-    fn work(&self, slot: usize) {
+    fn work(&self) {
         while let Some((number, job)) = self.next() {
-            let outcome = self.run(slot, &job);
+            let outcome = self.run(&job);
             let mut state = self.lock();
             state.in_hand -= 1;
-            // Without an end of its own it stays unacknowledged: the run is ending.
-            let Some(outcome) = outcome else {
-                drop(state);
-                self.change.notify_all();
-                return;
-            };
-            if let Outcome::Failed(why) = outcome {
-                state.failed += 1;
-                warn!("{}", self.command.failure(&job, &why));
+            match outcome {
+                Some(Outcome::Succeeded(_)) => {}
+                Some(Outcome::Failed(why)) => {
+                    state.failed += 1;
+                    warn!("--exec {}: {}: {why}", self.command.name(), job.name());
+                }
+                // Without an end of its own it stays unacknowledged: the run is ending.
+                Some(Outcome::Stopped) | None => {
+                    drop(state);
+                    self.change.notify_all();
+                    return;
+                }
             }
             let index = usize::try_from(number.saturating_sub(state.first)).unwrap_or(usize::MAX);
             let mut counted = 0;
@@ -324,85 +292,30 @@ impl Shared {
     }
 
     /// Runs the command on a reading, in the end; none if the run ends before.
-    fn run(&self, slot: usize, job: &Job) -> Option<Outcome> {
-        let mut warned = false;
-        let mut child = loop {
+    fn run(&self, job: &Job) -> Option<Outcome> {
+        loop {
+            // Not under the lock: this takes as long as the command does.
+            let why = match self.command.run(&job.task(), &self.group) {
+                Ok(outcome) => return Some(outcome),
+                Err(NotRun::Stopping) => None,
+                Err(NotRun::CannotStart(why)) => Some(why),
+            };
             let mut state = self.lock();
-            if state.closed {
+            if state.closed || why.is_none() {
                 state.given_back += 1;
                 return None;
             }
-            match self.command.spawn(job) {
-                Ok(child) => {
-                    let until = self.command.timeout.map(|timeout| clock() + timeout);
-                    let running = Running {
-                        group: child.group(),
-                        until,
-                        killed: false,
-                    };
-                    state.running.insert(slot, running);
-                    self.change.notify_all();
-                    break child;
-                }
-                Err(why) if !std::mem::replace(&mut warned, true) => {
-                    warn!(
-                        "{}; trying again every second",
-                        self.command.failure(job, &why)
-                    );
-                }
-                Err(_) => {}
+            let why = why.unwrap_or_default();
+            let name = self.command.name();
+            let line = format!("--exec {name}: cannot be run: {why}; trying again every second");
+            if let Some(line) = state.not_started.note(&line, clock()) {
+                warn!("{line}");
             }
             // It has not been dealt with: nothing is acknowledged before it has.
             let _ = self
                 .change
                 .wait_timeout_while(state, AGAIN, |state| !state.closed)
                 .unwrap_or_else(PoisonError::into_inner);
-        };
-        child.feed(job);
-        child.await_end();
-        // From here on nobody may send it a signal: its number can be another's.
-        let mut state = self.lock();
-        let running = state.running.remove(&slot);
-        let stopped = state.closed;
-        drop(state);
-        self.change.notify_all();
-        let outcome = child.reap();
-        match running {
-            Some(Running { killed: true, .. }) if stopped => None,
-            Some(Running {
-                killed: true,
-                until: Some(_),
-                ..
-            }) => Some(Outcome::Failed(self.command.took_too_long())),
-            _ => Some(outcome),
-        }
-    }
-
-    /// Ends commands that take too long.
-    fn keep_time(&self) {
-        let mut state = self.lock();
-        loop {
-            let now = clock();
-            let due = state.running.values().filter(|running| !running.killed);
-            let next = due.filter_map(|running| running.until).min();
-            state = match next {
-                Some(until) if until > now => {
-                    let waited = self.change.wait_timeout(state, until - now);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                Some(_) => {
-                    for running in state.running.values_mut() {
-                        if !running.killed && running.until.is_some_and(|until| until <= now) {
-                            running.kill();
-                        }
-                    }
-                    state
-                }
-                None => self
-                    .change
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The subscriber's `--exec`: what a command is given, when its message is acknowledged, and
+//! `--exec`, of the subscriber unless it is said otherwise: what a command is given, when its message is acknowledged, and
 //! what becomes of commands that fail, hang, do not exist, or run when the end comes.
 
 use std::{
@@ -6,7 +6,7 @@ use std::{
     io::Cursor,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,10 @@ use nix::{
 use serde_json::Value;
 
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, peer,
+    Broker, Program, SOON, ScriptedBroker,
+    namespace::skipped,
+    packet::Publish,
+    peer,
     running::{Outcome, Running},
     scripted::Event,
     seen::acknowledged,
@@ -304,35 +307,92 @@ fn a_count_is_reached_when_so_many_commands_have_ended() {
     }
 }
 
-#[test]
-fn a_command_that_does_not_exist_is_tried_again_until_it_does() {
-    let broker = ScriptedBroker::script()
-        .after_subscribe("#", "t", b"x")
-        .tls();
-    let dir = temp_dir();
-    let command = dir.path().join("command");
-    let program = subscriber(&["-C", "1"]).at_port(broker.port());
-    let running = program.arg("--exec").arg(&command).start();
-    let again = |line: &str| line.contains("trying again") && line.contains("No such file");
-    running.stderr_line(SOON, again);
-    assert!(acknowledged(&broker.events()).is_empty());
-    let draft = dir.path().join("draft");
+/// Makes a script of this name, in one step.
+fn make(command: &Path) {
+    let draft = command.with_extension("draft");
     fs::write(&draft, "#!/bin/sh\necho here\n").unwrap();
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(draft, command).unwrap();
-    let outcome = running.finish(SOON).expect_code(0);
-    assert_eq!(complaints(&outcome).len(), 1, "said once\n{outcome}");
-    outcome.expect_stdout("here\n");
-    broker.wait(SOON, |events| acknowledged(events) == [1]);
 }
 
 #[test]
-fn a_signal_ends_a_run_whose_command_does_not_exist() {
+fn a_command_that_cannot_be_run_is_an_error_at_the_start() {
+    let dir = temp_dir();
+    let plain = dir.path().join("plain");
+    fs::write(&plain, "#!/bin/sh\n").unwrap();
+    let alien = dir.path().join("alien");
+    fs::write(&alien, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&alien, fs::Permissions::from_mode(0o755)).unwrap();
+    let shown = |path: &Path| path.to_str().unwrap().to_owned();
     let broker = ScriptedBroker::script()
         .after_subscribe("#", "t", b"x")
-        .tls();
-    let program = subscriber(&[]).at_port(broker.port());
-    let running = program.args(["--exec", "/no/such/command"]).start();
+        .plain();
+    for (name, cause) in [
+        ("no-such-program".to_owned(), "no such program in PATH"),
+        (shown(&dir.path().join("missing")), "no such file"),
+        (shown(dir.path()), "not a file"),
+        (shown(&plain), "Permission denied"),
+        (shown(&alien), "/no/such/interpreter"),
+        ("echo hello".to_owned(), "there is no shell"),
+        (String::new(), "empty"),
+    ] {
+        for program in [
+            subscriber(&[]),
+            Program::publisher()
+                .args(["-t", "t", "--queue"])
+                .arg(&plain),
+        ] {
+            let program = program.at_plain_port(broker.port());
+            let outcome = program.args(["--exec", &name, "argument"]).run(SOON);
+            outcome.expect_fault(66, &[&format!("--exec {name}: "), cause]);
+        }
+    }
+    assert!(broker.events().is_empty());
+}
+
+#[test]
+fn a_command_that_vanishes_is_tried_again_until_it_is_back() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let command = dir.path().join("command");
+    make(&command);
+    let flags = ["-C", "1", "--persistent", "--client-id", "worker"];
+    let program = || subscriber_to(&broker, &flags).arg("--exec").arg(&command);
+    let running = start(program(), &broker);
+    fs::remove_file(&command).unwrap();
+    publish(&broker, "x\n");
+    let again = |line: &str| line.contains("trying again") && line.contains("No such file");
+    running.stderr_line(SOON, again);
+    // It has not been acknowledged.
+    running.signal(Signal::SIGKILL);
+    running.finish(SOON);
+    make(&command);
+    let running = program().start();
+    running.finish(SOON).expect_code(0).expect_stdout("here\n");
+
+    let running = program().start();
+    running.wait_subscribed();
+    fs::remove_file(&command).unwrap();
+    publish(&broker, "x\n");
+    running.stderr_line(SOON, again);
+    make(&command);
+    let outcome = running.finish(SOON).expect_code(0);
+    assert_eq!(complaints(&outcome).len(), 1, "said once\n{outcome}");
+    outcome.expect_stdout("here\n");
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_command_has_vanished() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let command = dir.path().join("command");
+    make(&command);
+    let running = start(
+        subscriber_to(&broker, &[]).arg("--exec").arg(&command),
+        &broker,
+    );
+    fs::remove_file(&command).unwrap();
+    publish(&broker, "x\n");
     running.stderr_line(SOON, |line| line.contains("trying again"));
     let stopped = Instant::now();
     let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
@@ -342,8 +402,6 @@ fn a_signal_ends_a_run_whose_command_does_not_exist() {
         .iter()
         .any(|l| l.contains("1 message") && l.contains("not given"));
     assert!(left, "{outcome}");
-    broker.wait(SOON, |events| matches!(events.last(), Some(Event::End)));
-    assert!(acknowledged(&broker.events()).is_empty(), "{outcome}");
 }
 
 #[test]
@@ -472,4 +530,149 @@ fn a_message_whose_command_was_cut_short_comes_again() {
         .finish(SOON)
         .expect_code(0)
         .expect_stdout("second\nthird\n");
+}
+
+#[test]
+fn a_child_left_in_the_background_holds_nothing_up() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let large = vec![b'x'; 1 << 20];
+    let program = subscriber_to(&broker, &["-C", "2", "--summary"]);
+    // It holds standard input open, and reads nothing of it.
+    let leave = r#"exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $! >>"$0""#;
+    let left = dir.path().join("left");
+    let running = start(script(program, leave, &left), &broker);
+    for _ in 0..2 {
+        publish_bytes(&broker, &large, dir.path());
+    }
+    let outcome = running.finish(SOON).expect_code(0);
+    assert_eq!(summary(&outcome)["received"], 2, "{outcome}");
+    // They go on, as nobody has ended them.
+    for number in fs::read_to_string(&left).unwrap().lines() {
+        kill(Pid::from_raw(number.parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+}
+
+#[test]
+fn a_time_limit_holds_for_a_command_of_the_publisher_and_its_children() {
+    let dir = temp_dir();
+    let child = dir.path().join("child");
+    let rest = [
+        r#"sleep 600 & echo $! >"$0"; wait"#,
+        r#"exec >&-; sleep 600 & echo $! >"$0"; wait"#,
+        r#"sleep 600 & echo $! >"$0"; yes | head -c 100000; wait"#,
+    ];
+    for hang in rest {
+        let broker = ScriptedBroker::script().plain();
+        let program = Program::publisher().at_plain_port(broker.port());
+        let program = program.args(["-t", "t", "-C", "1", "--interval", "0.2", "--summary"]);
+        let program = program.args(["--exec-timeout", "1s"]);
+        let once = format!(r#"[ -e "$0" ] && {{ echo good; exit; }}; {hang}"#);
+        let outcome = script(program, &once, &child).run(SOON).expect_code(0);
+        assert!(ends(&child), "{outcome}");
+        let lines = complaints(&outcome);
+        let why = "--exec sh: ended: it took longer than --exec-timeout 1s; skipped";
+        assert!(lines.iter().any(|line| line.contains(why)), "{outcome}");
+        assert_eq!(summary(&outcome)["failed"], 1, "{outcome}");
+        assert_eq!(broker.publishes()[0].text(), "good");
+        fs::remove_file(&child).unwrap();
+    }
+}
+
+#[test]
+fn a_reading_is_taken_though_the_command_leaves_a_child_behind() {
+    let broker = ScriptedBroker::script().plain();
+    let dir = temp_dir();
+    let left = dir.path().join("left");
+    let program = Program::publisher().at_plain_port(broker.port());
+    let program = program.args(["-t", "t", "-C", "3", "--interval", "0.1"]);
+    let leave = r#"echo reading; setsid sleep 600 & echo $! >>"$0""#;
+    let running = script(program, leave, &left).start();
+    // Only our own pipes stay open: the children have standard error.
+    broker.wait_publishes(3, SOON);
+    let texts: Vec<_> = broker.publishes().iter().map(Publish::text).collect();
+    assert_eq!(texts, ["reading"; 3]);
+    for number in fs::read_to_string(&left).unwrap().lines() {
+        // `setsid` has gone on in another process, if it led a group.
+        let _ = kill(Pid::from_raw(number.parse().unwrap()), Signal::SIGKILL);
+    }
+    running.finish(SOON).expect_code(0);
+}
+
+#[test]
+fn output_without_an_end_costs_no_memory_without_an_end() {
+    let broker = ScriptedBroker::script().plain();
+    let program = Program::publisher().at_plain_port(broker.port());
+    let program = program.args(["-t", "t", "--interval", "0.1", "--queue-bytes", "1MiB"]);
+    let running = program.args(["--exec", "yes"]).start();
+    running.stderr_line(SOON, |line| line.contains("prints more than 1048576 bytes"));
+    let most = running.status("VmHWM:").unwrap();
+    assert!(most < 40 << 10, "{most} KiB\n{running}");
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+}
+
+#[test]
+fn a_failure_that_repeats_itself_is_said_once() {
+    let broker = ScriptedBroker::script().plain();
+    let dir = temp_dir();
+    let command = dir.path().join("command");
+    make(&command);
+    let program = Program::publisher().at_plain_port(broker.port());
+    let program = program.args(["-t", "t", "--interval", "0.05", "-C", "2", "--summary"]);
+    let running = program.arg("--exec").arg(&command).start();
+    broker.wait_publishes(1, SOON);
+    fs::remove_file(&command).unwrap();
+    running.stderr_line(SOON, |line| line.contains("cannot be run: No such file"));
+    assert!(
+        !wait_until(SECOND, || running.stderr.count() > 1),
+        "{running}"
+    );
+    make(&command);
+    let outcome = running.finish(SOON).expect_code(0);
+    let failed = summary(&outcome)["failed"].as_u64().unwrap();
+    assert!(failed > 3, "{outcome}");
+}
+
+/// Processes whose parent is this one, and that nobody has waited for.
+fn zombies(parent: u32) -> usize {
+    let stats = fs::read_dir("/proc").unwrap().flatten();
+    let stats = stats.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let is_one = |stat: &String| {
+        let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
+        rest.starts_with(&format!("Z {parent} "))
+    };
+    stats.filter(is_one).count()
+}
+
+#[test]
+fn as_process_1_it_waits_for_orphans_and_takes_no_command_s_exit_status() {
+    let alone = ["unshare", "--pid", "--fork", "--kill-child", "--"];
+    let may = Command::new(alone[0])
+        .args(&alone[1..])
+        .arg("true")
+        .output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        return skipped("as_process_1", "this user may not make PID namespaces");
+    }
+    let broker = Broker::start();
+    // Each leaves ten orphans, which end soon, and has an exit status of its own.
+    let orphans = "n=$(cat); for i in 0 1 2 3 4 5 6 7 8 9; do (sleep 0.0$i >/dev/null 2>&1 &) ; done; exit $n";
+    let program = subscriber_to(&broker, &["--exec-jobs", "4", "--summary"]).under(alone);
+    let running = start(script(program, orphans, Path::new("x")), &broker);
+    let codes: Vec<String> = (0..40).map(|n| format!("{}\n", n % 2)).collect();
+    publish(&broker, &codes.concat());
+    let failed = |count: usize| {
+        let fails = |line: &str| line.contains("failed: exit status: 1");
+        running.stderr.count_of(fails) == count
+    };
+    assert!(wait_until(SOON, || failed(20)), "{running}");
+    let children = format!("/proc/{0}/task/{0}/children", running.id());
+    let child = || fs::read_to_string(&children).unwrap();
+    let init: u32 = child().trim().parse().expect("one child");
+    assert!(wait_until(SOON, || zombies(init) == 0), "{}", zombies(init));
+    // It gets the signal itself: whoever is process 1 is not ended by others' defaults.
+    kill(Pid::from_raw(init.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let outcome = running.finish(SOON).expect_code(65);
+    assert_eq!(summary(&outcome)["failed"], 20, "{outcome}");
+    assert_eq!(summary(&outcome)["received"], 40, "{outcome}");
 }

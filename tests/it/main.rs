@@ -15,6 +15,7 @@
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `copies`        | copies of a queue file: nothing is taken for what it is not      |
+//! | `descriptors`   | standard input, output, error: closed, non-blocking, left; what commands inherit |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
 //! | `exactly_once`  | what a broker sends again, `-C` and `--state` in a session that is kept |
@@ -73,6 +74,7 @@ mod client_library;
 mod configuration;
 mod connect;
 mod copies;
+mod descriptors;
 mod draining;
 mod durable;
 mod exactly_once;

@@ -181,6 +181,89 @@ fn a_file_moved_away_goes_on_in_a_new_one_after_hang_up_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_file_that_is_removed_or_moved_away_is_made_anew_without_a_hang_up() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let (room, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    fs::create_dir(&room).unwrap();
+    let file = room.join("out");
+    let running = to_file(&file).to(&broker).start();
+    running.wait_subscribed();
+    let lines = numbers(500);
+    let part = |n: usize| &lines[n * 100..(n + 1) * 100];
+    let expect = |n: usize| {
+        publish(&broker, part(n));
+        wait_line(&running, &file, part(n).last().unwrap());
+        assert!(lines_of([file.clone()]) == part(n), "part {n}");
+    };
+    expect(0);
+    fs::remove_file(&file).unwrap();
+    expect(1);
+    fs::rename(&file, room.join("out.1")).unwrap();
+    expect(2);
+    fs::rename(&room, &aside).unwrap();
+    fs::create_dir(&room).unwrap();
+    expect(3);
+    // logrotate's copytruncate.
+    fs::write(&file, "").unwrap();
+    expect(4);
+    assert!(lines_of([aside.join("out.1")]) == part(1));
+    assert!(lines_of([aside.join("out")]) == part(2));
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+}
+
+#[test]
+fn nothing_that_comes_after_a_removal_is_lost_however_fast_it_comes() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    let running = to_file(&file).to(&broker).args(["-C", "6000"]).start();
+    running.wait_subscribed();
+    let lines = numbers(6_000);
+    let mut sender = publisher(&broker).stdin_pipe().start();
+    for part in lines.chunks(500) {
+        let removed = fs::remove_file(&file);
+        sender.send(part.join("\n") + "\n");
+        assert!(removed.is_ok(), "{removed:?}\n{running}");
+        // All that was sent since is there.
+        wait_line(&running, &file, part.last().unwrap());
+        assert!(lines_of([file.clone()]) == part);
+    }
+    sender.close_stdin();
+    sender.finish(SOON).expect_code(0);
+    running.finish(SOON).expect_code(0);
+}
+
+#[test]
+fn a_file_that_cannot_be_made_anew_ends_the_run_and_nothing_is_acknowledged() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let (room, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    fs::create_dir(&room).unwrap();
+    let file = room.join("out");
+    let running = session_to_file(&file).to(&broker).start();
+    running.wait_subscribed();
+    publish(&broker, &["before".to_owned()]);
+    wait_line(&running, &file, "before");
+    fs::rename(&room, &aside).unwrap();
+    publish(&broker, &["after".to_owned()]);
+    let outcome = running.finish(SOON).expect_code(74);
+    let name = file.display().to_string();
+    let parts = [
+        &*name,
+        "removed or renamed",
+        "No such file",
+        "not acknowledged",
+    ];
+    expect_one_line(&outcome, &parts);
+    fs::create_dir(&room).unwrap();
+    let program = session_to_file(&file).to(&broker).args(["-C", "1"]);
+    program.run(SOON).expect_code(0);
+    assert_eq!(read(&file), "after\n");
+    assert_eq!(read(&aside.join("out")), "before\n");
+}
+
+#[test]
 fn many_hang_ups_at_once_do_no_harm() {
     let broker = Broker::start();
     let dir = temp_dir();

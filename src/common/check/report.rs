@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
 use crate::common::harmless::Harmless;
+use crate::common::stdio;
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,7 +116,8 @@ impl Report {
     pub(super) fn finish(mut self) -> Exit {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default();
-            let written = writeln!(Harmless::stdout(io::stdout()), "{line}");
+            let written =
+                Harmless::stdout(stdio::stdout()).write_all(format!("{line}\n").as_bytes());
             self.written(written);
         } else {
             let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
@@ -140,7 +142,7 @@ impl Report {
     }
 
     fn print(&mut self, line: &str) {
-        let written = writeln!(io::stdout(), "{line}");
+        let written = stdio::stdout().write_all(format!("{line}\n").as_bytes());
         self.written(written);
     }
 

@@ -17,11 +17,12 @@ mod pages;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 
+use anyhow::Context as _;
 use clap::Parser;
 
 use super::escape::one_line;
 use super::fault::{Exit, Fault};
-use super::{address_space, client, signals, transport};
+use super::{address_space, client, process, signals, stdio, transport};
 
 /// How durations and sizes are written, for the end of the help.
 pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
@@ -34,24 +35,24 @@ pub fn main<T: Parser>(
     run: impl FnOnce(T) -> anyhow::Result<Exit>,
 ) -> std::process::ExitCode {
     address_space::use_sparingly();
+    process::keep_descriptors();
     transport::init();
     signals::survive_file_size_limit();
     let exit = match parse(std::env::args_os()) {
-        Ok(Parsed::Run(args)) => run(args),
-        Ok(Parsed::Show(text)) => {
+        Ok(Parsed::Run(args)) => process::adopt_orphans()
+            .context("threads cannot be started")
+            .and_then(|()| run(args)),
+        Ok(Parsed::Show(text)) => match stdio::stdout().write_all(&text) {
             // A reader that has seen enough is no failure.
-            let _ = io::stdout().write_all(&text);
-            Ok(Exit::Success)
-        }
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(e).context("standard output cannot be written")
+            }
+            _ => Ok(Exit::Success),
+        },
         Err(fault) => Err(fault.into()),
     };
     let exit = exit.unwrap_or_else(|error| {
-        // Without standard error there is only the exit code.
-        let _ = writeln!(
-            io::stderr(),
-            "{program}: {}",
-            one_line(&format!("{error:#}"))
-        );
+        stdio::error_line(&format!("{program}: {}", one_line(&format!("{error:#}"))));
         // What has no code of its own comes from the operating system.
         error
             .downcast_ref::<Fault>()
@@ -81,8 +82,7 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
     let typed: Vec<OsString> = args.into_iter().collect();
     let layered = layers::apply(&command, typed.clone(), std::env::vars_os())?;
     for note in layered.notes {
-        // Without standard error nobody reads it.
-        let _ = writeln!(io::stderr(), "{}: {}", command.get_name(), one_line(&note));
+        stdio::error_line(&format!("{}: {}", command.get_name(), one_line(&note)));
     }
     let parsed = command
         .try_get_matches_from_mut(layered.args)

@@ -16,6 +16,7 @@ use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::harmless::Harmless;
 use crate::common::json::{JsonLine, Parts, rfc3339};
 use crate::common::message::{Message, SeqProperty};
+use crate::common::stdio;
 use crate::common::store::admin::{Admin, Retried, move_aside};
 use crate::common::store::look::Look;
 use crate::common::store::pages::{Item, Which};
@@ -28,7 +29,8 @@ use args::{Action, QueueArgs};
 ///
 /// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
-    let mut out = Harmless::stdout(BufWriter::new(io::stdout().lock()));
+    stdio::check_stdout("the result is printed there")?;
+    let mut out = Harmless::stdout(BufWriter::new(stdio::stdout()));
     let done = carry_out(args.action, &mut out).and_then(|exit| {
         out.flush().map_err(Stop::Output)?;
         Ok(exit)

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use log::{error, info, warn};
+use log::{error, info};
 
 use crate::common::client::{self, Client};
 use crate::common::connection::State;
@@ -25,7 +25,7 @@ use crate::common::pattern::Patterns;
 use crate::common::queue::order;
 use crate::common::signals::{self, ExitNow};
 use crate::publisher::broker;
-use crate::publisher::config::Config;
+use crate::publisher::config::{Config, SourceKind};
 use crate::publisher::draft;
 use crate::publisher::intake::{Intake, Trouble};
 use crate::publisher::keeper::{Keeper, Opening};
@@ -161,6 +161,7 @@ impl<'a> Publisher<'a> {
                 verbose: config.verbose,
                 summary: config.summary,
                 readings: config.batches(),
+                commands: matches!(config.source, SourceKind::Command(_)),
             }),
             progress: Progress::new(
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
@@ -310,7 +311,7 @@ impl<'a> Publisher<'a> {
             Some(Trouble::TooLong { line }) => {
                 self.report.rejected(line, &draft::too_long(self.config));
             }
-            Some(Trouble::Failed(why)) => warn!("{why}"),
+            Some(Trouble::Failed(why)) => self.report.command_failed(&why, self.now),
             Some(Trouble::Broken(cause)) => {
                 error!("standard input cannot be read: {cause}");
                 self.refused = self.refused.or_worse(Exit::Io);

@@ -8,15 +8,12 @@
 
 mod lines;
 
-use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use crate::common::process::{Command, Group, NotRun, Outcome, Task};
+use crate::common::stdio;
 
 /// One message, or several that travel together.
 #[derive(Debug)]
@@ -105,15 +102,8 @@ struct Demand {
 pub struct Feed {
     demand: Sender<Demand>,
     outstanding: Demand,
-    command: Arc<Mutex<Running>>,
-}
-
-/// The command as both threads see it.
-#[derive(Debug, Default)]
-struct Running {
-    child: Option<Child>,
-    /// No further one is to be started.
-    stopped: bool,
+    /// The command that may be running.
+    commands: Option<Arc<Group>>,
 }
 
 /// Gives inputs to the event loop; `false` once nobody listens any more.
@@ -128,7 +118,9 @@ impl Feed {
     ///
     /// The operating system's, if there are no more threads to be had.
     pub fn lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
-        Self::spawn(move |demand, _| lines::read(io::stdin().lock(), max, together, demand, emit))
+        Self::spawn(None, move |demand| {
+            lines::read(stdio::stdin(), max, together, demand, emit);
+        })
     }
 
     /// All of standard input as one message; at most `max` bytes.
@@ -137,9 +129,9 @@ impl Feed {
     ///
     /// The operating system's, if there are no more threads to be had.
     pub fn whole(max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        Self::spawn(move |demand, _| {
+        Self::spawn(None, move |demand| {
             if demand.recv().is_ok() {
-                emit(vec![read_whole(io::stdin().lock(), max), Input::End]);
+                emit(vec![read_whole(stdio::stdin(), max), Input::End]);
             }
         })
     }
@@ -149,20 +141,16 @@ impl Feed {
     /// # Errors
     ///
     /// The operating system's, if there are no more threads to be had.
-    pub fn command(argv: Vec<OsString>, max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        Self::spawn(move |demand, running| {
+    pub fn command(command: Command, max: usize, mut emit: impl Emit) -> io::Result<Self> {
+        let group = Arc::new(Group::new()?);
+        let commands = Some(Arc::clone(&group));
+        Self::spawn(commands, move |demand| {
             let mut line = 0;
             while demand.recv().is_ok() {
                 line += 1;
-                let input = match run_command(&argv, max, running) {
+                let input = match run_command(&command, max, &group) {
                     Ok(payload) => Input::Piece(Piece::Message { line, payload }),
-                    Err(why) => {
-                        let name = argv
-                            .first()
-                            .map(|c| c.to_string_lossy())
-                            .unwrap_or_default();
-                        Input::Failed(format!("--exec {name}: {why}; skipped"))
-                    }
+                    Err(why) => Input::Failed(format!("--exec {}: {why}; skipped", command.name())),
                 };
                 if !emit(vec![input]) {
                     return;
@@ -172,21 +160,20 @@ impl Feed {
     }
 
     fn spawn(
-        work: impl FnOnce(&Receiver<Demand>, &Mutex<Running>) + Send + 'static,
+        commands: Option<Arc<Group>>,
+        work: impl FnOnce(&Receiver<Demand>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, wanted) = mpsc::channel();
-        let command = Arc::new(Mutex::new(Running::default()));
-        let running = Arc::clone(&command);
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || {
                 crate::common::cores::spread();
-                work(&wanted, &running);
+                work(&wanted);
             })?;
         Ok(Self {
             demand,
             outstanding: Demand::default(),
-            command,
+            commands,
         })
     }
 
@@ -217,23 +204,9 @@ impl Feed {
 
     /// Ends a running command; no other is started.
     pub fn stop(&mut self) {
-        let mut running = lock(&self.command);
-        running.stopped = true;
-        if let Some(child) = &running.child {
-            end(child);
+        if let Some(commands) = &self.commands {
+            commands.stop();
         }
-    }
-}
-
-fn lock(command: &Mutex<Running>) -> MutexGuard<'_, Running> {
-    command.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends a command and what it has started: it leads a process group. It may have ended by
-/// itself.
-fn end(child: &Child) {
-    if let Ok(group) = i32::try_from(child.id()) {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
 }
 
@@ -263,44 +236,16 @@ fn read_whole(input: impl Read, max: usize) -> Input {
 }
 
 /// Runs a command to its end; its output, without one final newline, is the message.
-fn run_command(
-    command_line: &[OsString],
-    max: usize,
-    running: &Mutex<Running>,
-) -> Result<Vec<u8>, String> {
-    let (program, args) = command_line.split_first().ok_or("names no command")?;
-    let stdout = {
-        // Started under the lock, so that none starts after the last one was ended.
-        let mut running = lock(running);
-        if running.stopped {
-            return Err("the run is ending".into());
-        }
-        let child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|e| {
-                format!("cannot be run: {e} (there is no shell: one word, one argument)")
-            })?;
-        running.child.insert(child).stdout.take()
+fn run_command(command: &Command, max: usize, group: &Group) -> Result<Vec<u8>, String> {
+    let task = Task {
+        env: Vec::new(),
+        input: None,
+        output: Some(max),
     };
-    let mut payload = Vec::new();
-    let read = stdout.map(|out| out.take(max as u64 + 2).read_to_end(&mut payload));
-    if payload.last() == Some(&b'\n') {
-        payload.pop();
-    }
-    // Out of the slot before waiting: whoever wants to end it must not wait for that.
-    let mut child = lock(running).child.take().ok_or("has gone")?;
-    if payload.len() > max {
-        end(&child);
-    }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    match read {
-        Some(Err(e)) => Err(format!("its output cannot be read: {e}")),
-        _ if payload.len() > max => Err(format!("prints more than {max} bytes")),
-        _ if !status.success() => Err(format!("failed: {status}")),
-        _ => Ok(payload),
+    match command.run(&task, group) {
+        Ok(Outcome::Succeeded(payload)) => Ok(payload),
+        Ok(Outcome::Failed(why)) => Err(why),
+        Ok(Outcome::Stopped) | Err(NotRun::Stopping) => Err("the run is ending".into()),
+        Err(NotRun::CannotStart(why)) => Err(format!("cannot be run: {why}")),
     }
 }

@@ -30,6 +30,7 @@ use super::still::still;
 use super::view::{Gravity, Note, View};
 use crate::common::event_loop::wall_clock;
 use crate::common::fault::{Exit, Fault};
+use crate::common::stdio::{self, Blocking};
 use crate::common::{logging, signals};
 
 /// Between two frames, at least.
@@ -40,7 +41,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// Standard output without the standard library's lock: whoever gives the terminal back must
 /// not wait for a write that is stuck.
-type Out = BufWriter<File>;
+type Out = BufWriter<Blocking<File>>;
 
 /// What has to be given back.
 struct Up {
@@ -77,7 +78,8 @@ impl Screen {
             Fault::permanent(Exit::Io, message)
         };
         let out = io::stdout().as_fd().try_clone_to_owned();
-        let backend = CrosstermBackend::new(BufWriter::new(out.map_err(unusable)?.into()));
+        let out = Blocking(File::from(out.map_err(unusable)?));
+        let backend = CrosstermBackend::new(BufWriter::new(out));
         let options = TerminalOptions {
             viewport: Viewport::Fixed(Rect::ZERO),
         };
@@ -217,7 +219,7 @@ fn give_back(up: &mut Up) -> io::Result<()> {
     let (earlier, errors) = logging::release();
     let out = up.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
-    io::stderr().write_all(earlier.as_bytes())?;
+    stdio::stderr().write_all(earlier.as_bytes())?;
     if let Some(view) = &mut up.view {
         view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
         // The prompt takes the last row.
@@ -226,7 +228,7 @@ fn give_back(up: &mut Up) -> io::Result<()> {
         out.write_all(still.as_bytes())?;
         out.flush()?;
     }
-    io::stderr().write_all(errors.as_bytes())
+    stdio::stderr().write_all(errors.as_bytes())
 }
 
 /// The size of the terminal. A serial line does not know its own.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::start::unopened;
 use crate::common::event_loop::clock;
 use crate::common::fault::Exit;
+use crate::common::stdio;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::sink::{Broken, Counts};
 
@@ -55,7 +56,7 @@ pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Ex
         elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
     };
     let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
-    match io::stdout().write_all(line.as_bytes()) {
+    match stdio::stdout().write_all(line.as_bytes()) {
         Ok(()) => Exit::Success,
         Err(cause) => broken(None, &cause),
     }

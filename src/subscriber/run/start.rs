@@ -12,6 +12,7 @@ use crate::common::acks::Backlog;
 use crate::common::event_loop::send;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
+use crate::common::stdio;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::destination::{Destination, OutputFile};
 use crate::subscriber::executor::Executor;
@@ -19,7 +20,7 @@ use crate::subscriber::fingerprint::Key;
 use crate::subscriber::inbox::Inbox;
 use crate::subscriber::outlet::{Outlet, Plotter};
 use crate::subscriber::plot::model::Chart;
-use crate::subscriber::sink::{Finish, Sink, Ways};
+use crate::subscriber::sink::{Broken, Finish, Notice, Sink, Ways};
 use crate::subscriber::state::State;
 use crate::subscriber::streams::Streams;
 use crate::subscriber::writer::Writer;
@@ -49,12 +50,13 @@ pub(super) fn start(
         tells_gaps: config.gaps,
         readings: finish.readings(),
     };
+    let to_loop = events.clone();
     let write =
         |destination, finish| Writer::start(destination, Arc::clone(backlog), finish, notify);
     let outlet = match &config.outlet {
         Wish::Stdout(style) => {
-            let out = Destination::stdout().context("standard output cannot be used")?;
-            Outlet::Writer(write(out, finish)?, style.clone())
+            watch_reader(to_loop).context("threads cannot be started")?;
+            Outlet::Writer(write(Destination::stdout(), finish)?, style.clone())
         }
         Wish::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline)
@@ -76,6 +78,19 @@ pub(super) fn start(
         outlet,
         ways,
     ))
+}
+
+/// Tells the event loop when nobody reads standard output any more, also while there is nothing to write.
+fn watch_reader(events: Sender<Event>) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("reader".into())
+        .spawn(move || {
+            if stdio::reader_has_left() {
+                let left = Broken::Output(io::ErrorKind::BrokenPipe.into());
+                send(&events, Event::Sink(Notice::Broken(left)));
+            }
+        })
+        .map(drop)
 }
 
 /// The output cannot be opened, at first or anew.

@@ -29,6 +29,7 @@ pub(crate) struct Program {
     env: Vec<(OsString, OsString)>,
     stdin: Stdin,
     stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
     broker_log: Option<Lines>,
 }
 
@@ -75,6 +76,7 @@ impl Program {
             env: Vec::new(),
             stdin: Stdin::Null,
             stdout: None,
+            stderr: None,
             broker_log: None,
         }
     }
@@ -152,6 +154,12 @@ impl Program {
         self
     }
 
+    /// Standard error goes there instead of to the test.
+    pub(crate) fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     /// Started by another program: a tracer, or one that goes somewhere else first.
     pub(crate) fn under<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         let words = words.into_iter().map(|word| word.as_ref().to_owned());
@@ -167,14 +175,16 @@ impl Program {
             Stdin::Given(given) => std::mem::replace(given, Stdio::null()),
         });
         command.stdout(self.stdout.take().unwrap_or_else(Stdio::piped));
-        command.stderr(Stdio::piped());
+        command.stderr(self.stderr.take().unwrap_or_else(Stdio::piped));
         let mut running = self.spawn(command);
         let child = running.process.child();
         let pipes = (child.stdout.take(), child.stderr.take(), child.stdin.take());
         if let Some(stdout) = pipes.0 {
             running.stdout.collect(stdout);
         }
-        running.stderr.collect(pipes.1.unwrap());
+        if let Some(stderr) = pipes.1 {
+            running.stderr.collect(stderr);
+        }
         match (self.stdin, pipes.2) {
             (Stdin::From(mut source), Some(mut stdin)) => {
                 // A program may rightly end without reading all of it.
@@ -197,6 +207,12 @@ impl Program {
         let running = self.spawn(command);
         running.stdout.collect(File::from(terminal.master));
         running
+    }
+
+    /// Started by a shell that does this to its descriptors first.
+    pub(crate) fn with_descriptors(self, redirections: &str) -> Self {
+        let script = format!("exec \"$0\" \"$@\" {redirections}");
+        self.under(["sh", "-c", &script])
     }
 
     /// Starts it and expects it to end in time.

@@ -1,0 +1,168 @@
+//! Looks for a command's program as the system will, before anything is run.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::common::fault::{Exit, Fault};
+
+/// Where programs are looked for if `PATH` is not set (`confstr(_CS_PATH)` of the GNU C library).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The most of a first line that the kernel looks at (`BINPRM_BUF_SIZE` of linux/binfmts.h).
+const HEAD: u64 = 256;
+
+/// Why a file cannot be executed.
+enum Reason {
+    /// There is no such file.
+    Missing,
+    /// Another one, and what to do about it.
+    Unusable(String, &'static str),
+}
+
+/// Whether there is a program of this name that can be executed.
+///
+/// # Errors
+///
+/// A fault that names it, and says why not.
+pub(super) fn check(name: &OsStr) -> Result<(), Fault> {
+    let shown = name.to_string_lossy();
+    let fault = |cause: &str, remedy: &str| {
+        let message = format!("--exec {shown}: {cause}");
+        Fault::permanent(Exit::NoInput, message).with_remedy(remedy)
+    };
+    let is_sentence = name.as_bytes().iter().any(u8::is_ascii_whitespace);
+    let missing = |cause: &str| {
+        fault(
+            cause,
+            if is_sentence {
+                "there is no shell: give every argument as a word of its own"
+            } else {
+                "install it, or give the path of the program"
+            },
+        )
+    };
+    if name.is_empty() {
+        return Err(fault("the name of the program is empty", "name one"));
+    }
+    if name.as_bytes().contains(&b'/') {
+        return match look_at(Path::new(name)) {
+            Ok(()) => Ok(()),
+            Err(Reason::Missing) => Err(missing("there is no such file")),
+            Err(Reason::Unusable(cause, remedy)) => Err(fault(&cause, remedy)),
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let mut first = None;
+    for directory in std::env::split_paths(&path) {
+        let file: PathBuf = directory.join(name);
+        match look_at(&file) {
+            Ok(()) => return Ok(()),
+            Err(Reason::Missing) => {}
+            Err(Reason::Unusable(cause, remedy)) => {
+                first.get_or_insert((format!("{}: {cause}", file.display()), remedy));
+            }
+        }
+    }
+    match first {
+        Some((cause, remedy)) => Err(fault(&cause, remedy)),
+        None => Err(missing("there is no such program in PATH")),
+    }
+}
+
+/// Whether this file can be executed.
+fn look_at(file: &Path) -> Result<(), Reason> {
+    let unusable = |cause: &str, remedy| Err(Reason::Unusable(cause.to_owned(), remedy));
+    let is_file = match fs::metadata(file) {
+        Ok(data) => data.is_file(),
+        Err(e) if is_missing(&e) => return Err(Reason::Missing),
+        Err(e) => return unusable(&e.to_string(), "look at the modes of its directories"),
+    };
+    if !is_file {
+        return unusable("it is not a file", "give the path of a program");
+    }
+    if let Err(e) = eaccess(file, AccessFlags::X_OK) {
+        let cause = format!("it cannot be executed: {}", io::Error::from(e));
+        return unusable(&cause, "make it executable with chmod +x");
+    }
+    let mut head = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(HEAD).read_to_end(&mut head));
+    // One that may be executed need not be readable.
+    if read.is_err() {
+        return Ok(());
+    }
+    let Some(line) = head.strip_prefix(b"#!") else {
+        return Ok(());
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(u8::is_ascii_whitespace);
+    let interpreter = words.find(|word| !word.is_empty()).unwrap_or_default();
+    let interpreter = Path::new(OsStr::from_bytes(interpreter));
+    if fs::metadata(interpreter).is_ok_and(|data| data.is_file()) {
+        return Ok(());
+    }
+    let cause = format!(
+        "its first line names the interpreter {}, which does not exist",
+        interpreter.display()
+    );
+    unusable(&cause, "correct the line, or install the interpreter")
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn fault(name: impl AsRef<OsStr>) -> String {
+        let fault = check(name.as_ref()).unwrap_err();
+        assert_eq!(fault.exit, Exit::NoInput);
+        fault.to_string()
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_named_with_cause_and_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        check(OsStr::new("sh")).unwrap();
+        check(file("good", "#!/bin/sh\n", 0o755).as_os_str()).unwrap();
+        check(file("arguments", "#! /usr/bin/env sh\n", 0o755).as_os_str()).unwrap();
+        for (name, parts) in [
+            ("".into(), ["--exec", "empty"]),
+            ("no-such-program-here".into(), ["in PATH", "install it"]),
+            ("echo one two".into(), ["echo one two", "no shell"]),
+            (dir.path().join("missing"), ["no such file", "install it"]),
+            (
+                dir.path().join("good/below"),
+                ["no such file", "install it"],
+            ),
+            (dir.path().to_owned(), ["not a file", "path of a program"]),
+            (file("plain", "", 0o644), ["Permission denied", "chmod +x"]),
+            (
+                file("alien", "#!/no/such/sh -e\n", 0o755),
+                ["/no/such/sh", "interpreter"],
+            ),
+        ] {
+            let text = fault(name);
+            for part in parts {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+}
