@@ -86,6 +86,8 @@ pub enum Kind {
     Other,
     /// A stored file is damaged.
     Damaged,
+    /// A certificate is not valid yet, or the clock is behind.
+    NotYetValid,
 }
 
 /// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.

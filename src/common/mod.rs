@@ -23,6 +23,8 @@ pub mod pacing;
 pub mod pattern;
 pub mod profile;
 pub mod queue;
+pub mod redact;
+pub mod secret_file;
 pub mod signals;
 pub mod small_file;
 pub mod store;

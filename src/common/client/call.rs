@@ -106,7 +106,6 @@ impl Call {
         };
         bridge::carry(
             connected,
-            certified,
             &ours,
             &self.handle,
             agreement,
