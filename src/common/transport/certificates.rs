@@ -12,6 +12,9 @@ use super::pem::{self, Block, Flaw};
 use crate::common::fault::Fault;
 use crate::common::small_file::{read_for, wrong};
 
+/// The signatures of so many roots are verified, at each connect; those of a system's store would take 20 ms.
+const FEW: usize = 8;
+
 /// Reads the certificates of a file, one at least.
 ///
 /// # Errors
@@ -29,9 +32,17 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
     }
     let is_certificate =
         |block: &&Block| matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE");
+    let is_short = blocks.iter().filter(is_certificate).count() <= FEW;
     let mut certificates = Vec::new();
     for (number, block) in (1..).zip(blocks.iter().filter(is_certificate)) {
-        certificates.push(certificate(flag, path, number, block)?);
+        let certificate = certificate(flag, path, number, block)?;
+        if is_short
+            && is_self_signed(&certificate)
+            && is_signed_by_another(&certificate, &certificate)
+        {
+            return Err(damaged(flag, path, block, "its signature does not fit"));
+        }
+        certificates.push(certificate);
     }
     if certificates.is_empty() {
         return Err(none(flag, path, &bytes, &blocks));
@@ -41,17 +52,15 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
 
 /// Decodes one block, the certificate of this number in the file.
 fn certificate(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509, Fault> {
-    let damaged = |why: &str| {
-        let cause = format!("{} is damaged: {why}", block.place());
-        wrong(flag, path, &cause).with_remedy("copy the file again")
-    };
     match &block.content {
         Ok(content) => {
             let decoded = X509::from_der(content).map_err(|e| {
-                damaged(&format!(
-                    "what it holds is no X.509 certificate ({})",
-                    reason(&e)
-                ))
+                damaged(
+                    flag,
+                    path,
+                    block,
+                    &format!("what it holds is no X.509 certificate ({})", reason(&e)),
+                )
             })?;
             if decoded.public_key().is_err() {
                 let cause = format!(
@@ -62,9 +71,6 @@ fn certificate(flag: &str, path: &Path, number: usize, block: &Block) -> Result<
                     wrong(flag, path, &cause).with_remedy("get a certificate for an RSA or EC key")
                 );
             }
-            if is_self_signed(&decoded) && is_signed_by_another(&decoded, &decoded) {
-                return Err(damaged("its signature does not fit"));
-            }
             Ok(decoded)
         }
         Err(Flaw::NotAlone) => {
@@ -73,8 +79,13 @@ fn certificate(flag: &str, path: &Path, number: usize, block: &Block) -> Result<
                 format!("certificate {number} (line {line}) does not begin on a line of its own");
             Err(wrong(flag, path, &cause).with_remedy("put a line end in front of its -----BEGIN"))
         }
-        Err(other) => Err(damaged(&other.to_string())),
+        Err(other) => Err(damaged(flag, path, block, &other.to_string())),
     }
+}
+
+fn damaged(flag: &str, path: &Path, block: &Block, why: &str) -> Fault {
+    let cause = format!("{} is damaged: {why}", block.place());
+    wrong(flag, path, &cause).with_remedy("copy the file again")
 }
 
 /// What to say of a file without a certificate.

@@ -1,8 +1,5 @@
 //! The client certificate that the server was shown, and what it may have against it.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use openssl::error::ErrorStack;
 
 use super::files::Loaded;
@@ -16,35 +13,28 @@ const CERTIFICATE_REQUIRED: i32 = 1116;
 /// For the alert `decrypt_error`: a signature that does not fit.
 const DECRYPT_ERROR: i32 = 1051;
 
-/// The client certificate, if there is one.
+/// The files that were used for a connection, and with them the client certificate, if there is one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Presented(Option<Certificate>);
-
-#[derive(Clone, Debug)]
-struct Certificate {
-    file: Arc<Path>,
-    doubt: Option<Arc<str>>,
-}
+pub(crate) struct Presented(Loaded);
 
 impl Presented {
     pub(super) fn of(loaded: &Loaded) -> Self {
-        Self(loaded.pair.as_ref().map(|pair| Certificate {
-            file: pair.cert.as_path().into(),
-            doubt: loaded.doubt(wall_clock()).map(Into::into),
-        }))
+        Self(loaded.clone())
     }
 
     /// Whether there is one.
     pub(super) fn is_some(&self) -> bool {
-        self.0.is_some()
+        self.0.has_certificate()
     }
 
     /// The fault of a server that has said this, with what is known of the certificate.
     pub(super) fn explain(&self, way: &Endpoint, fault: Fault, said: Option<&ErrorStack>) -> Fault {
-        let Some(Certificate { file, doubt }) = &self.0 else {
+        let Some(pair) = &self.0.pair else {
             return fault;
         };
-        let file = file.display();
+        let file = pair.cert.display();
+        // To find out takes as long as a part of the handshake: only if there is something to explain.
+        let doubt = self.0.doubt(wall_clock());
         let has_said = |wanted: i32| {
             let mut codes = said.into_iter().flat_map(|stack| {
                 stack
@@ -68,7 +58,7 @@ impl Presented {
         }
         match doubt {
             Some(doubt) if has_said(DECRYPT_ERROR) => {
-                refused("the server cannot verify a client certificate,", doubt)
+                refused("the server cannot verify a client certificate,", &doubt)
             }
             Some(doubt) if fault.exit == Exit::Refused => {
                 let remedy = fault

@@ -250,3 +250,36 @@ fn a_pair_that_is_being_replaced_does_not_end_a_run() {
     Program::one_message().to(&broker).run(SOON).expect_code(0);
     subscriber.finish(SOON).expect_code(0);
 }
+
+/// A provider that the user's OpenSSL configuration activates is used: here that of old ciphers, as another for the
+/// keys of a TPM or a token.
+#[test]
+fn a_key_may_need_a_provider_that_the_configuration_activates() {
+    let dir = temp_dir();
+    let broker = Broker::start();
+    let conf =
+        "openssl_conf = a\n[a]\nproviders = b\n[b]\ndefault = c\nlegacy = c\n[c]\nactivate = 1\n";
+    let conf = file(dir.path(), "openssl.cnf", conf);
+    let key = text(&certs().device.key);
+    let old = [
+        "pkcs8",
+        "-topk8",
+        "-v1",
+        "PBE-MD5-DES",
+        "-passout",
+        "pass:x",
+    ];
+    let providers = ["-provider", "legacy", "-provider", "default"];
+    let key = openssl(&[&old[..], &providers].concat(), &key);
+    let pair = Pair {
+        cert: certs().device.cert.clone(),
+        key: file(dir.path(), "key.pem", key),
+    };
+    let program = Program::one_message().endpoint(broker.port());
+    let program = program.ca(&certs().ca).identity(&pair);
+    let program = program
+        .arg("--key-passphrase-file")
+        .arg(file(dir.path(), "x", "x"));
+    let program = program.env("OPENSSL_CONF", conf.to_str().unwrap());
+    program.run(SOON).expect_code(0);
+}
