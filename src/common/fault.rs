@@ -92,6 +92,8 @@ pub enum Kind {
     Closed,
     /// The broker has ended the connection because another client has the same client identifier.
     TakenOver,
+    /// A certificate is not valid yet, or the clock is behind.
+    NotYetValid,
 }
 
 /// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.

@@ -26,13 +26,18 @@ pub enum Verbosity {
 /// The Paho crate prints passwords at debug level, and at warn what the link says better.
 const PAHO: &str = "paho_mqtt";
 
-/// `env_logger`, with a lid on what the Paho crate may say whatever `RUST_LOG` asks for.
+/// Prints what goes through a WebSocket at trace level, the CONNECT with its password too.
+const WEBSOCKETS: &str = "tungstenite";
+
+/// `env_logger`, with a lid on what these crates may say whatever `RUST_LOG` asks for.
 struct Capped(Logger);
 
 impl Log for Capped {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        (!metadata.target().starts_with(PAHO) || metadata.level() <= LevelFilter::Info)
-            && self.0.enabled(metadata)
+        let tells_secrets = [PAHO, WEBSOCKETS]
+            .iter()
+            .any(|name| metadata.target().starts_with(name));
+        (!tells_secrets || metadata.level() <= LevelFilter::Info) && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {

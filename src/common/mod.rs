@@ -27,6 +27,8 @@ pub mod process;
 pub mod profile;
 pub mod queue;
 pub mod random;
+pub mod redact;
+pub mod secret_file;
 pub mod signals;
 pub mod small_file;
 pub mod stdio;

@@ -1,11 +1,9 @@
 //! The flags that both programs share: names, aliases, addresses, user and password.
 
-use std::fs;
-
 use crate::harness::{
     Broker, Program, SOON, certs,
     certs::{Pair, Validity},
-    free_port,
+    free_port, odd_certs,
     scripted::{Event, ScriptedBroker},
     temp_dir,
 };
@@ -218,11 +216,7 @@ fn an_address_of_version_6_is_verified_like_any_other() {
 #[test]
 fn user_and_password_are_checked_by_the_broker() {
     let dir = temp_dir();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    };
+    let file = |name: &str, text: &str| odd_certs::file(dir.path(), name, text);
     let right = file("right", &format!("{SECRET}\n"));
     let wrong = file("wrong", "open sesame");
     let broker = Broker::builder().plain().user("ann", SECRET).start();
@@ -252,8 +246,7 @@ fn user_and_password_are_checked_by_the_broker() {
 #[test]
 fn no_log_level_shows_a_password() {
     let dir = temp_dir();
-    let file = dir.path().join("password");
-    fs::write(&file, SECRET).unwrap();
+    let file = odd_certs::file(dir.path(), "password", SECRET);
     let broker = Broker::builder().user("ann", SECRET).start();
     for version in ["5", "3.1.1"] {
         for level in ["trace", "paho_mqtt=trace,paho_mqtt_c=trace,trace"] {

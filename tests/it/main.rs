@@ -44,6 +44,7 @@
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
+//! | `secrets`       | no secret in any error, files with secrets, files without an end |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `sharing`       | several subscribers of which each gets a part                 |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
@@ -57,6 +58,7 @@
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
+//! | `wrong_files`   | files and certificates that are wrong, and how each is named |
 
 // Tests measure real processes, so they read the real clock. They still never sleep.
 #![allow(clippy::disallowed_methods)]
@@ -104,6 +106,7 @@ mod queue_command;
 mod received;
 mod repeats;
 mod sdk;
+mod secrets;
 mod sharing;
 mod signals;
 mod simulated_days;
@@ -116,3 +119,4 @@ mod unruly;
 mod versions;
 mod ways;
 mod window;
+mod wrong_files;

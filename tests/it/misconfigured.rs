@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{
     AwsLike, Broker, Program, SOON, Server, certs,
     certs::{Authority, Pair, Validity, encrypted_key, key_with_mode, stray_key},
-    free_port, server, temp_dir,
+    free_port, odd_certs, server, temp_dir,
 };
 
 /// Attempts in quick succession, for a short time.
@@ -445,8 +445,7 @@ fn what_cannot_be_tried_is_named_all_the_same() {
 fn an_encrypted_key_with_its_passphrase_passes() {
     let dir = temp_dir();
     let key = encrypted_key(dir.path(), "open sesame");
-    let passphrase = dir.path().join("passphrase");
-    fs::write(&passphrase, "open sesame\n").unwrap();
+    let passphrase = odd_certs::file(dir.path(), "passphrase", "open sesame\n");
     let broker = Broker::start();
     let check = Program::publisher().arg("check").endpoint(broker.port());
     let check = check

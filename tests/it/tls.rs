@@ -58,13 +58,11 @@ fn a_certificate_for_another_host_is_named_with_both_names() {
 #[test]
 fn a_server_certificate_out_of_date_is_named() {
     let dir = temp_dir();
-    for (validity, part) in [
-        (Validity::Expired, "expired on"),
-        (Validity::NotYet, "not valid yet"),
-    ] {
-        let server = certs().authority.server(dir.path(), "localhost", validity);
-        expect_untrusted(&server, &certs().ca, &["the server's certificate", part]);
-    }
+    let server = certs()
+        .authority
+        .server(dir.path(), "localhost", Validity::Expired);
+    let parts = ["the server's certificate", "expired on"];
+    expect_untrusted(&server, &certs().ca, &parts);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::harness::{
-    Program, SOON, ScriptedBroker, Server,
+    Program, SOON, ScriptedBroker, Server, odd_certs,
     packet::{self, Packet, kind, read_packet},
     running::Outcome,
     scripted::Event,
@@ -363,8 +363,7 @@ fn what_goes_into_packets_is_checked_before_any_is_sent() {
         username
             .expect_code(64)
             .expect_stderr("--username is 65536 bytes long");
-        let password = dir.path().join("password");
-        fs::write(&password, &long).unwrap();
+        let password = odd_certs::file(dir.path(), "password", &long);
         let outcome = finite(program(nobody.port())).args(["-u", "u", "--password-file"]);
         let outcome = outcome.arg(&password).run(SOON);
         outcome

@@ -74,19 +74,29 @@ fn check_clock(now: SystemTime, report: &mut Report) {
     }
 }
 
-/// Whether certificate, key and CA are as they should be.
+/// Whether certificate, key, CA and password file are as they should be.
 fn check_files(connection: &ConnectionConfig, now: SystemTime, report: &mut Report) -> bool {
-    if !connection.endpoint.tls {
+    let mut good = true;
+    if connection.endpoint.tls {
+        let (findings, loaded) = connection.files.examine(now);
+        good = loaded.is_some();
+        for finding in findings {
+            match finding.result {
+                Ok(detail) => report.ok(finding.what, detail),
+                Err(fault) => {
+                    report.failed(finding.what, &fault);
+                    good = false;
+                }
+            }
+        }
+    } else {
         report.ok("files", "none are needed without TLS");
-        return true;
     }
-    let (findings, loaded) = connection.files.examine(now);
-    let mut good = loaded.is_some();
-    for finding in findings {
-        match finding.result {
-            Ok(detail) => report.ok(finding.what, detail),
+    if let Some(file) = &connection.password {
+        match file.read() {
+            Ok(_) => report.ok("password file", file.path().display().to_string()),
             Err(fault) => {
-                report.failed(finding.what, &fault);
+                report.failed("password file", &fault);
                 good = false;
             }
         }

@@ -1,6 +1,5 @@
 //! The flags that both programs share, as they are typed, and how they are checked.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,20 +7,20 @@ use clap::{Args, ValueEnum};
 use log::warn;
 
 use super::config::ConnectionConfig;
+use super::proxy;
 use crate::common::aws_host;
 use crate::common::backoff::Policy;
 use crate::common::client::Version;
 use crate::common::endpoint::Endpoint;
-use crate::common::fault::{Exit, Fault};
-use crate::common::limits::{check_name, check_text};
+use crate::common::fault::Fault;
+use crate::common::limits::check_name;
 use crate::common::logging::Verbosity;
 use crate::common::profile::Profile;
 use crate::common::random;
+use crate::common::secret_file::SecretFile;
 use crate::common::small_file;
 use crate::common::transport;
 use crate::common::transport::files::{Pair, TlsFiles};
-use crate::common::transport::pem;
-use crate::common::transport::proxy::{self, Proxy};
 use crate::common::units::{parse_duration, parse_positive_duration, parse_size};
 
 /// The bounds of `--max-packet`, in bytes.
@@ -59,11 +58,12 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
-    /// Accept a key file that others can read
+    /// Accept a key, passphrase or password file that others can read
     #[arg(long)]
     allow_readable_key: bool,
 
-    /// The file that holds the passphrase of an encrypted key
+    /// The file that holds the passphrase of an encrypted key; like the key, only its owner may
+    /// read it
     #[arg(long, value_name = "FILE")]
     key_passphrase_file: Option<PathBuf>,
 
@@ -75,7 +75,7 @@ pub struct ConnectionArgs {
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
 
-    /// The file that holds the MQTT password
+    /// The file that holds the MQTT password, read at each connect; only its owner may read it
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 
@@ -207,16 +207,26 @@ impl ConnectionArgs {
             }
         }
         if self.certs.is_none() && self.key.is_none() {
-            for (flag, given) in [
-                ("--allow-readable-key", self.allow_readable_key),
-                ("--key-passphrase-file", self.key_passphrase_file.is_some()),
-            ] {
-                if given {
-                    return Err(Fault::usage(format!("{flag} needs --key, or --certs")));
-                }
+            if self.key_passphrase_file.is_some() {
+                let message = "--key-passphrase-file needs --key, or --certs";
+                return Err(Fault::usage(message));
+            }
+            if self.allow_readable_key && self.password_file.is_none() {
+                let message = "--allow-readable-key needs --key, --certs or --password-file";
+                return Err(Fault::usage(message));
             }
         }
-        let proxy = find_proxy(self.proxy.as_deref(), &endpoint.host)?;
+        let proxy = proxy::find(self.proxy.as_deref(), &endpoint.host)?;
+        let secret = |path: Option<PathBuf>, flag| {
+            let Some(path) = path else { return Ok(None) };
+            let mut file = SecretFile::new(path, flag, self.allow_readable_key);
+            match file.open() {
+                Err(fault) if !go_on => Err(fault),
+                _ => Ok(Some(file)),
+            }
+        };
+        let passphrase = secret(self.key_passphrase_file, "--key-passphrase-file")?;
+        let password = secret(self.password_file, "--password-file")?;
         let files = TlsFiles {
             certs: self.certs,
             cafile: self.cafile,
@@ -224,7 +234,7 @@ impl ConnectionArgs {
                 .cert
                 .zip(self.key)
                 .map(|(cert, key)| Pair { cert, key }),
-            passphrase_file: self.key_passphrase_file,
+            passphrase,
             allow_readable_key: self.allow_readable_key,
         };
         let loaded = match files.load() {
@@ -234,17 +244,6 @@ impl ConnectionArgs {
         if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
             transport::prepare(loaded);
         }
-        let password = match &self.password_file {
-            Some(file) => {
-                let password = pem::read_secret(file, "--password-file")?;
-                check_text(&password).map_err(|e| {
-                    let message = format!("{}: --password-file: its line {e}", file.display());
-                    Fault::permanent(Exit::Config, message)
-                })?;
-                Some(password)
-            }
-            None => None,
-        };
         Ok(ConnectionConfig {
             endpoint,
             profile,
@@ -272,14 +271,12 @@ impl ConnectionArgs {
                 return Ok(None);
             };
             let file = certs.join("endpoint");
-            match small_file::read_text(&file) {
-                Ok(text) => Ok(Some((text.trim().to_owned(), Some(file)))),
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(Fault::permanent(
-                    Exit::NoInput,
-                    format!("{}: cannot be read: {e}; give --endpoint", file.display()),
-                )),
+            if !file.try_exists().unwrap_or(true) {
+                return Ok(None);
             }
+            let text = small_file::read_text("", &file)
+                .map_err(|fault| fault.with_remedy("give --endpoint"))?;
+            Ok(Some((text.trim().to_owned(), Some(file))))
         };
         let found = match self.endpoint.clone() {
             Some(typed) => Some((typed, None)),
@@ -319,31 +316,6 @@ fn names_port(text: &str) -> bool {
     let host = after.split('/').next().unwrap_or(after);
     host.rsplit_once(':')
         .is_some_and(|(before, _)| !before.contains(':') || before.ends_with(']'))
-}
-
-/// The proxy of the flag, or of the environment, unless the environment exempts the host.
-fn find_proxy(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
-    let variable = |names: [&str; 2]| {
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        names.into_iter().find_map(set)
-    };
-    let (text, origin) = match flag {
-        Some("") => return Ok(None),
-        Some(text) => (text.to_owned(), "--proxy"),
-        None => {
-            let exempt = variable(["NO_PROXY", "no_proxy"]);
-            if exempt.is_some_and(|list| proxy::is_exempt(&list, host)) {
-                return Ok(None);
-            }
-            match variable(["HTTPS_PROXY", "https_proxy"]) {
-                Some(text) => (text, "HTTPS_PROXY"),
-                None => return Ok(None),
-            }
-        }
-    };
-    Proxy::parse(&text, origin)
-        .map(Some)
-        .map_err(|why| Fault::usage(format!("{origin} {why}")))
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use crate::common::connection::{Connection, Run, Terms};
 use crate::common::endpoint::Endpoint;
 use crate::common::pattern::Patterns;
 use crate::common::profile::Profile;
+use crate::common::secret_file::SecretFile;
 use crate::common::transport::Route;
 use crate::common::transport::files::{Loaded, TlsFiles};
 use crate::common::transport::proxy::Proxy;
@@ -35,7 +36,8 @@ pub struct ConnectionConfig {
     pub policy: Policy,
     pub(super) loaded: Option<Loaded>,
     pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
+    /// The file that holds the MQTT password.
+    pub password: Option<SecretFile>,
     pub(super) version: Version,
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,

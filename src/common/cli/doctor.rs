@@ -52,7 +52,7 @@ impl CheckArgs {
     ///
     /// # Errors
     ///
-    /// A usage fault that names the flag, or a password file that cannot be read.
+    /// A usage fault that names the flag.
     pub fn check(self, program: &str) -> Result<CheckConfig, Fault> {
         let connection = self.connection.check(program, true)?;
         for topic in &self.topic {

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use super::args::{ConnectionArgs, LogArgs};
 use crate::common::fault::{Exit, Fault};
+use crate::common::redact::without_password;
 use crate::common::small_file;
 
 /// A command line with everything on it.
@@ -175,6 +176,11 @@ fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<V
             .iter()
             .find(|(n, v)| n == name.as_str() && !v.is_empty());
         let Some((_, value)) = value else { continue };
+        let kind = arg.get_value_parser().type_id();
+        let takes_any = kind == TypeId::of::<PathBuf>() || kind == TypeId::of::<OsString>();
+        if value.to_str().is_none() && !takes_any {
+            return Err(Fault::usage(format!("{name} is not UTF-8 text")));
+        }
         let values = if takes_value(arg) {
             Some(vec![value.clone()])
         } else {
@@ -182,9 +188,10 @@ fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<V
                 Some("1" | "true" | "yes" | "on") => Some(Vec::new()),
                 Some("0" | "false" | "no" | "off") => None,
                 _ => {
+                    let value = value.to_string_lossy();
+                    let value = without_password(&value);
                     return Err(Fault::usage(format!(
-                        "{name}={}: must be true or false",
-                        value.display()
+                        "{name}={value}: must be true or false"
                     )));
                 }
             }
@@ -222,16 +229,14 @@ fn from_file(
 
 fn read(path: &Path, root: &Command, target: &Command) -> Result<FromFile, Fault> {
     let shown = path.display();
-    let text = small_file::read_text(path).map_err(|e| {
-        let message = format!("{shown}: --config cannot be read: {e}; check the path");
-        Fault::permanent(Exit::NoInput, message)
-    })?;
+    let text = small_file::read_text("--config", path)?;
     let wrong = |why: String| Fault::permanent(Exit::Config, format!("{shown}: {why}"));
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
-        wrong(format!(
-            "--config is not TOML: {}",
-            e.to_string().replace('\n', " ").trim()
-        ))
+        // The line itself may hold a password.
+        let place = e
+            .span()
+            .map_or_else(String::new, |span| place(&text, span.start));
+        wrong(format!("--config is not TOML: {place}{}", e.message()))
     })?;
     let program = root.get_name().to_owned();
     let mut known: BTreeSet<&str> = flags(root)
@@ -280,6 +285,21 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<FromFile, Fault
         shown: shown.to_string(),
         elsewhere,
     })
+}
+
+/// Where in a text a byte stands, as editors count.
+fn place(text: &str, at: usize) -> String {
+    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+    let before = String::from_utf8_lossy(before);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    format!("line {line}, column {column}: ")
 }
 
 /// The programs that may share a file.

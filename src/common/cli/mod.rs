@@ -3,6 +3,7 @@
 //!
 //! * `args` are the flags that both share, and how they are checked;
 //! * `config` is what they came to;
+//! * `proxy` is the proxy of flag and environment;
 //! * `doctor` are the flags of `check`;
 //! * `foreign` are those that other clients have;
 //! * `layers` brings in the environment and the file.
@@ -13,16 +14,18 @@ pub mod doctor;
 mod foreign;
 mod layers;
 mod pages;
+mod proxy;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use clap::Parser;
+use clap::error::ContextValue;
 
 use super::escape::one_line;
 use super::fault::{Exit, Fault};
-use super::{address_space, client, process, signals, stdio, transport};
+use super::{address_space, client, process, redact, signals, stdio, transport};
 
 /// How durations and sizes are written, for the end of the help.
 pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
@@ -113,7 +116,7 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
             if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
                 return Ok(Parsed::Show(e.render().to_string().into_bytes()));
             }
-            let mut why = flatten(&e.render().to_string());
+            let mut why = flatten(&without_passwords(&e));
             for (flag, origin) in layered.origins {
                 if why.contains(&format!("{flag} ")) || why.contains(&format!("{flag}'")) {
                     why = format!("{why} ({flag} comes from {origin})");
@@ -122,6 +125,16 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
             Err(Fault::usage(why))
         }
     }
+}
+
+/// An error of clap, without the passwords in what it quotes.
+fn without_passwords(error: &clap::Error) -> String {
+    let quoted = error.context().flat_map(|(_, value)| match value {
+        ContextValue::String(text) => vec![text.as_str()],
+        ContextValue::Strings(texts) => texts.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    });
+    redact::without_passwords(&error.render().to_string(), quoted)
 }
 
 /// `error: A\n\n  tip: B\n\nUsage: …` as `A; tip: B; see --help`.

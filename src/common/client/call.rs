@@ -107,7 +107,6 @@ impl Call {
         };
         bridge::carry(
             connected,
-            certified,
             &ours,
             &self.handle,
             agreement,

@@ -31,6 +31,7 @@ use super::acks::Backlog;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos};
 use super::profile::Profile;
+use super::secret_file::SecretFile;
 use super::transport::bridge::{OnEnded, OnMessage, OnSkipped};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
@@ -63,8 +64,8 @@ pub struct Config {
     pub client_id: String,
     /// The MQTT user name.
     pub username: Option<String>,
-    /// The MQTT password. Never logged.
-    pub password: Option<String>,
+    /// The file with the MQTT password, which is read for every connection.
+    pub password: Option<SecretFile>,
     /// Which MQTT to speak.
     pub version: Version,
     /// Time between pings on an idle connection, whole seconds.

@@ -31,7 +31,7 @@ pub(super) fn create(config: &Config, socket: OwnedFd) -> CreateOptions {
 }
 
 /// How to connect, once.
-pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
+pub(super) fn connect(config: &Config, password: Option<&str>, v5: bool) -> ConnectOptions {
     let clean = config.session_expiry.is_none();
     let mut options = if v5 {
         let mut options = ConnectOptionsBuilder::new_v5();
@@ -50,8 +50,8 @@ pub(super) fn connect(config: &Config, v5: bool) -> ConnectOptions {
     if let Some(username) = &config.username {
         options.user_name(username);
     }
-    if let Some(password) = &config.password {
-        options.password(password.as_str());
+    if let Some(password) = password {
+        options.password(password);
     }
     options.finalize()
 }

@@ -126,13 +126,14 @@ impl Session {
         generation: u64,
         dialled: Dialled,
         config: &Config,
+        password: Option<&str>,
         commands: &Sender<Command>,
     ) -> Result<Self, Error> {
         let v5 = dialled.v5;
         let client = AsyncClient::new(options::create(config, dialled.socket))?;
         let lost = commands.clone();
         client.set_connection_lost_callback(move |_| send(&lost, Command::Lost { generation }));
-        let connect = client.connect(options::connect(config, v5));
+        let connect = client.connect(options::connect(config, password, v5));
         let waker = Waker::from(Arc::new(Notify {
             generation,
             commands: Mutex::new(commands.clone()),

@@ -6,6 +6,7 @@ use std::io;
 
 use openssl::error::ErrorStack;
 
+use super::presented::Presented;
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
 use crate::common::profile::Profile;
@@ -107,9 +108,14 @@ pub(super) fn closed(way: &Endpoint) -> Fault {
     Fault::passing(Exit::Unavailable, message).with_remedy("is this the broker's TLS port?")
 }
 
-/// What the server, or our own TLS, reported in the handshake or right after it. `certified` is
-/// whether we had a certificate to show.
-pub(super) fn failed(way: &Endpoint, certified: bool, stack: &ErrorStack) -> Fault {
+/// What the server, or our own TLS, reported in the handshake or right after it, with what is known of
+/// the certificate that it was shown.
+pub(super) fn failed(way: &Endpoint, presented: &Presented, stack: &ErrorStack) -> Fault {
+    presented.explain(way, reported(way, presented.is_some(), stack), stack)
+}
+
+/// The same. `certified` is whether we had a certificate to show.
+fn reported(way: &Endpoint, certified: bool, stack: &ErrorStack) -> Fault {
     let (exit, what, remedy) = match Cause::of(stack) {
         Cause::Eof => return closed(way),
         Cause::NoTls => (
@@ -189,10 +195,14 @@ pub(super) fn failed(way: &Endpoint, certified: bool, stack: &ErrorStack) -> Fau
 }
 
 /// What the server said in TLS about the end of a connection, if that is what this error is.
-pub(super) fn last_words(way: &Endpoint, certified: bool, error: &io::Error) -> Option<Fault> {
+pub(super) fn last_words(
+    way: &Endpoint,
+    presented: &Presented,
+    error: &io::Error,
+) -> Option<Fault> {
     let error = error.get_ref()?.downcast_ref::<openssl::ssl::Error>()?;
     let stack = error.ssl_error()?;
-    (Cause::of(stack) != Cause::Eof).then(|| failed(way, certified, stack))
+    (Cause::of(stack) != Cause::Eof).then(|| failed(way, presented, stack))
 }
 
 #[cfg(test)]

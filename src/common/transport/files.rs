@@ -11,21 +11,23 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-use openssl::asn1::Asn1Time;
-use openssl::nid::Nid;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslContext;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
-use super::found;
-use super::pem::{certificates, config, contains, is_credential, read, read_secret, unreadable};
-use crate::common::fault::Fault;
+use super::certificates::{self, is_ca, is_self_signed, issuer, subject};
+use super::tls::{self, Unfit};
+use super::{found, key};
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::secret_file::SecretFile;
+use crate::common::small_file::wrong;
 
 /// From so many days before its end a certificate is worth a warning.
 const SOON: i32 = 30;
 
 /// The files that TLS needs, as the user named them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
     /// A directory that has what is not named one by one.
     pub certs: Option<PathBuf>,
@@ -34,7 +36,7 @@ pub struct TlsFiles {
     /// The client's certificate and key.
     pub pair: Option<Pair>,
     /// What opens the key, if it is encrypted.
-    pub passphrase_file: Option<PathBuf>,
+    pub passphrase: Option<SecretFile>,
     /// Whether others may read the key.
     pub allow_readable_key: bool,
 }
@@ -62,8 +64,10 @@ pub struct Finding {
 pub struct Loaded {
     /// Trusted CAs; none for the system's store.
     pub(super) authorities: Option<Vec<X509>>,
-    /// Where the certificate was read from.
-    cert: PathBuf,
+    /// Where they were read from.
+    pub(super) cafile: PathBuf,
+    /// Where certificate and key were read from.
+    pub(super) pair: Option<Pair>,
     pub(super) certificate: Option<(Vec<X509>, PKey<Private>)>,
     /// What TLS makes of them, once it has been asked.
     pub(super) context: OnceLock<SslContext>,
@@ -85,25 +89,17 @@ impl TlsFiles {
     /// A permanent fault that names the file, the cause and the remedy.
     pub fn load(&self) -> Result<Loaded, Fault> {
         let (cafile, pair) = self.named()?;
-        let authorities = match &cafile {
-            Some(cafile) => Some(certificates(cafile, "--cafile")?),
-            None => None,
-        };
-        let Some(pair) = pair else {
-            return Ok(Loaded {
-                authorities,
-                ..Loaded::default()
-            });
-        };
-        let certs = certificates(&pair.cert, "--cert")?;
-        let key = self.private_key(&pair.key)?;
-        pair.check_match(&certs, &key)?;
-        Ok(Loaded {
-            authorities,
-            cert: pair.cert,
-            certificate: Some((certs, key)),
-            context: OnceLock::new(),
-        })
+        let mut loaded = Loaded::default();
+        if let Some(cafile) = cafile {
+            loaded.authorities = Some(authorities(&cafile)?);
+            loaded.cafile = cafile;
+        }
+        if let Some(pair) = pair {
+            let certs = certificates::read("--cert", &pair.cert)?;
+            let key = self.private_key(&pair.key)?;
+            loaded.join(pair, certs, key)?;
+        }
+        Ok(loaded)
     }
 
     /// The files, those of the directory included.
@@ -130,29 +126,34 @@ impl TlsFiles {
             }
         };
         let mut loaded = Loaded::default();
-        let trusted = match &cafile {
-            Some(path) => certificates(path, "--cafile").map(|certs| {
-                let count = certs.len();
+        let trusted = match cafile {
+            Some(path) => authorities(&path).map(|certs| {
+                let what = match certs.len() {
+                    1 => said(&path, "1 CA"),
+                    n => said(&path, &format!("{n} CAs")),
+                };
                 loaded.authorities = Some(certs);
-                match count {
-                    1 => said(path, "1 CA"),
-                    n => said(path, &format!("{n} CAs")),
-                }
+                loaded.cafile = path;
+                what
             }),
             None => Ok("the system's store".into()),
         };
         let ca_is_good = trusted.is_ok();
         find("CA file", trusted);
         let Some(pair) = pair else {
+            // Of a certificate there are no dates to tell.
+            if let Err(fault) = loaded.check_dates(now) {
+                find("dates", Err(fault));
+            }
             return (findings, ca_is_good.then_some(loaded));
         };
-        let certs = certificates(&pair.cert, "--cert");
+        let certs = certificates::read("--cert", &pair.cert);
         let key = self.private_key(&pair.key);
-        let subject = certs.as_ref().map(|certs| {
-            let name = certs.first().map_or_else(String::new, common_name);
-            said(&pair.cert, &name)
+        let named = certs.as_ref().map(|certs| {
+            let name = certs.first().map_or_else(String::new, |c| subject(c));
+            said(&pair.cert, &format!("certificate of {name}"))
         });
-        find("certificate file", subject.map_err(Clone::clone));
+        find("certificate file", named.map_err(Clone::clone));
         let mode = key.as_ref().map(|_| {
             let mode = fs::metadata(&pair.key).map_or(0, |m| m.permissions().mode() & 0o7777);
             said(&pair.key, &format!("mode {mode:04o}"))
@@ -161,77 +162,46 @@ impl TlsFiles {
         let (Ok(certs), Ok(key)) = (certs, key) else {
             return (findings, None);
         };
-        let matches = pair.check_match(&certs, &key);
-        let belongs = matches.is_ok();
-        find(
-            "key and certificate",
-            matches.map(|()| "belong together".into()),
-        );
-        loaded.cert = pair.cert;
-        loaded.certificate = Some((certs, key));
+        let joined = loaded.join(pair, certs, key);
+        let belongs = joined.is_ok();
+        let told = joined.map(|()| match loaded.doubt(now) {
+            Some(doubt) => format!("belong together, but {doubt}: the broker may refuse it"),
+            None => "belong together".into(),
+        });
+        find("key and certificate", told);
         let dates = loaded.check_dates(now).map(|()| loaded.dates(now));
         find("dates", dates);
         (findings, (ca_is_good && belongs).then_some(loaded))
     }
 
     fn private_key(&self, path: &Path) -> Result<PKey<Private>, Fault> {
-        let passphrase = match &self.passphrase_file {
-            Some(file) => Some(read_secret(file, "--key-passphrase-file")?),
-            None => None,
-        };
-        let fault = |why: &str| config("--key", path, format_args!("{why}"));
-        let pem = read(path, "--key")?;
-        if !contains(&pem, "PRIVATE KEY-----") {
-            return Err(fault(if contains(&pem, "BEGIN CERTIFICATE-----") {
-                "is a certificate, not a private key; are --cert and --key swapped?"
-            } else {
-                "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
-            }));
-        }
-        let mode = fs::metadata(path)
-            .map_err(|e| unreadable(path, "--key", &e))?
-            .permissions()
-            .mode();
-        let others = if is_credential(path) { 0o007 } else { 0o077 };
-        if mode & others != 0 && !self.allow_readable_key {
-            return Err(fault(&format!(
-                "can be read by others (mode {:04o}); chmod 600 it, or give --allow-readable-key",
-                mode & 0o7777
-            )));
-        }
-        let encrypted = contains(&pem, "ENCRYPTED");
-        match passphrase.as_deref() {
-            None if encrypted => Err(fault(
-                "is encrypted; give --key-passphrase-file, or decrypt it with openssl pkey",
-            )),
-            Some(passphrase) if encrypted => {
-                PKey::private_key_from_pem_passphrase(&pem, passphrase.as_bytes())
-                    .map_err(|_| fault("does not open with what --key-passphrase-file holds"))
-            }
-            _ => PKey::private_key_from_pem_callback(&pem, |_| Ok(0))
-                .map_err(|_| fault("is damaged: its PEM block cannot be decoded")),
-        }
+        key::read(path, self.passphrase.as_ref(), self.allow_readable_key)
     }
 }
 
-impl Pair {
-    fn check_match(&self, certs: &[X509], key: &PKey<Private>) -> Result<(), Fault> {
-        let matches = certs
-            .first()
-            .and_then(|leaf| leaf.public_key().ok())
-            .is_some_and(|public| public.public_eq(key));
-        if matches {
-            return Ok(());
-        }
-        Err(config(
-            "--key",
-            &self.key,
-            format_args!(
-                "is not the key of the certificate {}; take the pair that was created together",
-                self.cert.display()
-            ),
-        ))
+/// The trusted CAs of a file. One at least must be a root: without one nothing is trusted.
+fn authorities(path: &Path) -> Result<Vec<X509>, Fault> {
+    const FLAG: &str = "--cafile";
+    let certs = certificates::read(FLAG, path)?;
+    if certs.iter().any(|cert| is_self_signed(cert)) {
+        return Ok(certs);
     }
+    let Some(first) = certs.first() else {
+        return Ok(certs);
+    };
+    let (name, signer) = (subject(first), issuer(first));
+    let (cause, remedy) = if is_ca(first) {
+        (
+            format!("holds no root CA: {name} was signed by {signer}, which is not in it"),
+            format!("add the certificate of {signer}"),
+        )
+    } else {
+        (
+            format!("holds no CA: the certificate of {name} is one of a server or a device"),
+            format!("give the file of {signer}, which has signed it"),
+        )
+    };
+    Err(wrong(FLAG, path, &cause).with_remedy(remedy))
 }
 
 impl Loaded {
@@ -241,33 +211,128 @@ impl Loaded {
         self.certificate.is_some()
     }
 
-    /// Checks that the client certificate is in date.
+    /// Takes certificate and key, which have to belong together and be fit for TLS.
+    fn join(&mut self, pair: Pair, certs: Vec<X509>, key: PKey<Private>) -> Result<(), Fault> {
+        let belongs = |cert: &X509| cert.public_key().is_ok_and(|public| public.public_eq(&key));
+        if !certs.first().is_some_and(belongs) {
+            if let Some(at) = certs.iter().position(belongs) {
+                let cause = format!(
+                    "has the certificate of the key only as its certificate {}",
+                    at + 1
+                );
+                return Err(wrong("--cert", &pair.cert, &cause)
+                    .with_remedy("the device's own certificate must come first"));
+            }
+            let whose = match certs.first() {
+                Some(first) if is_ca(first) => {
+                    format!(", which is that of the CA {}", subject(first))
+                }
+                _ => String::new(),
+            };
+            let cause = format!(
+                "is not the key of the certificate {}{whose}",
+                pair.cert.display()
+            );
+            return Err(wrong("--key", &pair.key, &cause)
+                .with_remedy("take the pair that was created together"));
+        }
+        self.pair = Some(pair);
+        self.certificate = Some((certs, key));
+        match tls::context(self) {
+            Err(Unfit::Own(fault)) => Err(fault),
+            // What TLS lacks otherwise is met again, and told, when a connection is made.
+            Ok(_) | Err(Unfit::Tls(_)) => Ok(()),
+        }
+    }
+
+    /// Checks that the client certificate is in date, and one of the trusted CAs.
     ///
     /// # Errors
     ///
-    /// A permanent fault that names the file, the cause and the remedy.
+    /// A fault that names the file, the cause and the remedy: a passing one for a date that is still to come, because
+    /// a device may start with a clock that is behind.
     pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
-        let (Some(leaf), Some(now)) = (self.leaf(), asn1_time(now)) else {
+        let Some(now) = asn1_time(now) else {
+            return Ok(());
+        };
+        if let Some(authorities) = &self.authorities
+            && let Some(first) = authorities.first()
+            && !authorities.iter().any(|ca| is_current(ca, &now))
+        {
+            let name = subject(first);
+            let cause = |what: String| {
+                let cause = format!("the CA {name:?} in --cafile {what}");
+                format!("{}: {cause}", self.cafile.display())
+            };
+            let (from, to) = (first.not_before(), first.not_after());
+            return Err(if *to < now {
+                Fault::permanent(Exit::Config, cause(format!("expired on {to}")))
+                    .with_remedy("get the CA file that the broker's operator uses now")
+            } else {
+                not_yet(cause(format!("is not valid before {from}")))
+            });
+        }
+        let (Some(leaf), Some(pair)) = (self.leaf(), &self.pair) else {
             return Ok(());
         };
         let (from, to) = (leaf.not_before(), leaf.not_after());
         if *to < now {
-            return Err(config(
-                "--cert",
-                &self.cert,
-                format_args!(
-                    "expired on {to}; get a new certificate, or set the clock if it is wrong"
-                ),
-            ));
+            return Err(wrong("--cert", &pair.cert, &format!("expired on {to}"))
+                .with_remedy("get a new certificate, or set the clock if it is wrong"));
         }
         if *from > now {
-            return Err(config(
-                "--cert",
-                &self.cert,
-                format_args!("is not valid before {from}; set the clock, which is behind"),
-            ));
+            let path = pair.cert.display();
+            return Err(not_yet(format!(
+                "{path}: --cert is not valid before {from}"
+            )));
         }
         Ok(())
+    }
+
+    /// What a broker may have against the client certificate.
+    pub(super) fn doubt(&self, now: SystemTime) -> Option<String> {
+        let (certs, key) = self.certificate.as_ref()?;
+        let leaf = certs.first()?;
+        let authorities = self.authorities.iter().flatten();
+        let issuers: Vec<&X509> = certs.iter().skip(1).chain(authorities).collect();
+        let is_damaged = |cert: &X509| {
+            let bad = |issuer: &&X509| certificates::has_bad_signature(cert, issuer);
+            issuers.iter().any(bad)
+        };
+        if certs.iter().any(is_damaged) {
+            return Some("it is damaged: its signature does not fit; copy the file again".into());
+        }
+        let has = |usage: X509ExtendedKeyUsage| {
+            leaf.extended_key_usage()
+                .is_none_or(|all| all.intersects(usage))
+        };
+        if !has(X509ExtendedKeyUsage::SSL_CLIENT | X509ExtendedKeyUsage::ANYEKU) {
+            return Some(
+                "it is not made for clients (its extended key usage lacks clientAuth); get one that is".into(),
+            );
+        }
+        // As OpenSSL judges a client: the old handshakes agreed on keys.
+        let signs = X509KeyUsage::DIGITAL_SIGNATURE | X509KeyUsage::KEY_AGREEMENT;
+        if leaf.key_usage().is_some_and(|all| !all.intersects(signs)) {
+            return Some("its key usage does not allow signatures; get one that does".into());
+        }
+        if let Some(why) = key::unfit_for_tls_1_3(key) {
+            return Some(format!(
+                "{why}, which TLS 1.3 does not have; take an RSA key or one on P-256"
+            ));
+        }
+        let now = asn1_time(now)?;
+        let (at, late) = certs
+            .iter()
+            .enumerate()
+            .skip(1)
+            .find(|(_, cert)| *cert.not_after() < now)?;
+        Some(format!(
+            "certificate {} of its file, of {}, expired on {}; get the chain anew",
+            at + 1,
+            subject(late),
+            late.not_after()
+        ))
     }
 
     /// What to say of a client certificate that ends soon.
@@ -282,7 +347,9 @@ impl Loaded {
         (days < SOON).then(|| {
             format!(
                 "{}: --cert expires in {left}; get a new certificate in time",
-                self.cert.display()
+                self.pair
+                    .as_ref()
+                    .map_or_else(String::new, |pair| pair.cert.display().to_string())
             )
         })
     }
@@ -314,15 +381,15 @@ fn said(path: &Path, what: &str) -> String {
     format!("{}: {what}", path.display())
 }
 
-fn common_name(certificate: &X509) -> String {
-    let names = certificate.subject_name();
-    let entry = names
-        .entries_by_nid(Nid::COMMONNAME)
-        .find_map(|entry| entry.data().to_string().ok());
-    entry.map_or_else(
-        || "a certificate".into(),
-        |name| format!("certificate of {name}"),
-    )
+/// A certificate that is not valid yet: the clock of a device without a battery is behind until it is set.
+pub(super) fn not_yet(message: String) -> Fault {
+    Fault::passing(Exit::Config, message)
+        .of_kind(Kind::NotYetValid)
+        .with_remedy("set the clock, if it is behind; until then it is tried again")
+}
+
+fn is_current(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
+    *certificate.not_before() <= *now && *certificate.not_after() >= *now
 }
 
 /// None for a time that no certificate knows.

@@ -8,18 +8,26 @@
 //!
 //! * `tcp` looks the name up and connects;
 //! * `proxy` goes through an HTTP proxy, `websocket` through a web server;
-//! * `tls` shakes hands, `alert` turns its failures into faults; `files` loads certificate, key and CA;
-//! * `found` finds these files in a directory, `pem` reads one;
+//! * `tls` shakes hands, `alert` turns its failures into faults; `trust` says why a server's certificate does not pass,
+//!   `presented` what it may have against ours;
+//! * `files` loads certificate, key and CA: `found` finds them in a directory, `certificates` and `key` read one,
+//!   by means of `pem` and `der`, and `alien` says what a file is that is neither;
 //! * `bridge` carries bytes between the broker and the client library.
 
 mod alert;
+mod alien;
 pub mod bridge;
+mod certificates;
+mod der;
 pub mod files;
 mod found;
-pub mod pem;
+mod key;
+mod pem;
+mod presented;
 pub mod proxy;
 mod tcp;
 mod tls;
+mod trust;
 mod websocket;
 
 use std::io::{self, Read, Write};
@@ -33,8 +41,9 @@ use openssl::ssl::SslStream;
 
 use super::endpoint::Endpoint;
 use super::event_loop::clock;
-use super::fault::{Exit, Fault};
+use super::fault::{Exit, Fault, Kind};
 use files::Loaded;
+use presented::Presented;
 use proxy::Proxy;
 pub use tls::Facts;
 use websocket::WebSocket;
@@ -131,6 +140,7 @@ pub struct Connected {
     /// By which way.
     pub way: Endpoint,
     pub(crate) wire: Wire,
+    presented: Presented,
 }
 
 /// A hold on a dial, or on the connection that came of it, from another thread.
@@ -223,10 +233,18 @@ pub fn dial(
             handle,
         };
         match dial.go(report) {
-            Ok(wire) => return Ok(Connected { way, wire }),
+            Ok(wire) => {
+                return Ok(Connected {
+                    way,
+                    wire,
+                    presented: Presented::of(loaded),
+                });
+            }
             Err((step, fault)) => {
                 let is_last = index + 1 == count;
-                let goes_on = step != Step::Dns && !fault.permanent && !handle.is_cancelled();
+                // The date is the same on every way.
+                let is_of_this_way = step != Step::Dns && fault.kind != Kind::NotYetValid;
+                let goes_on = is_of_this_way && !fault.permanent && !handle.is_cancelled();
                 failed = Some(match failed.take() {
                     None => Failed {
                         step,
@@ -315,8 +333,8 @@ impl Dial<'_> {
             None => Wire::Bytes(stream),
             Some(path) => {
                 self.limit(stream.tcp());
-                let certified = self.loaded.has_certificate();
-                let socket = WebSocket::open(way, certified, path, self.route.max_packet, stream)
+                let presented = Presented::of(self.loaded);
+                let socket = WebSocket::open(way, &presented, path, self.route.max_packet, stream)
                     .map_err(at(Step::WebSocket))?;
                 report(Passed::Upgraded);
                 Wire::WebSocket(Box::new(socket))

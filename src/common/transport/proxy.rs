@@ -16,6 +16,9 @@ use crate::common::fault::{Exit, Fault};
 /// The port of a proxy whose URL names none, as curl has it.
 const DEFAULT_PORT: u16 = 1080;
 
+/// Schemes that people try.
+const OTHERS: [&str; 6] = ["https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
+
 /// No proxy has more to say before the tunnel begins.
 const MAX_ANSWER: usize = 16 << 10;
 
@@ -60,7 +63,8 @@ impl Proxy {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
+            // Anything else may be a part of a password.
+            Some((scheme, _)) if OTHERS.contains(&scheme.to_ascii_lowercase().as_str()) => {
                 return Err(format!(
                     "the scheme {scheme} is not supported; give http://HOST:PORT"
                 ));
@@ -73,7 +77,7 @@ impl Proxy {
             None => (None, rest),
         };
         let (host, port) = split_port(address)?;
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/?#[]".contains(c)) {
+        if host.is_empty() || host.contains(|c: char| !c.is_alphanumeric() && !"-._:".contains(c)) {
             return Err("names no host; give http://HOST:PORT".into());
         }
         let credentials = credentials.map(|pair| {
@@ -81,56 +85,85 @@ impl Proxy {
             let mut plain: Vec<u8> = percent_decode_str(user).collect();
             plain.push(b':');
             plain.extend(percent_decode_str(password));
-            BASE64.encode(&plain)
+            plain
         });
+        // RFC 7617, section 2.
+        let has_control = |plain: &Vec<u8>| plain.iter().any(u8::is_ascii_control);
+        if credentials.as_ref().is_some_and(has_control) {
+            return Err("has a control character in user name or password".into());
+        }
         Ok(Self {
             host: host.to_owned(),
             port: port.unwrap_or(DEFAULT_PORT),
             origin,
-            credentials,
+            credentials: credentials.map(|plain| BASE64.encode(&plain)),
         })
     }
 }
 
 /// Whether `NO_PROXY` names this host: by itself, by a domain above it, or by `*`.
-#[must_use]
-pub fn is_exempt(no_proxy: &str, host: &str) -> bool {
+///
+/// # Errors
+///
+/// The entry that begins as a network does and is none.
+pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    no_proxy
+    let address: Option<IpAddr> = host.parse().ok();
+    let entries = no_proxy
         .split([',', ' '])
         .map(|entry| entry.trim().trim_end_matches('.').to_ascii_lowercase())
-        .filter(|entry| !entry.is_empty())
-        .any(|entry| match entry.as_str() {
-            "*" => true,
-            entry if host.parse::<IpAddr>().is_ok() => in_network(entry, &host),
-            entry => {
+        .filter(|entry| !entry.is_empty());
+    let mut exempt = false;
+    for entry in entries {
+        let network = Network::parse(&entry)?;
+        exempt |= match (entry.as_str(), address) {
+            ("*", _) => true,
+            (_, Some(address)) => network.is_some_and(|network| network.has(address)),
+            (entry, None) => {
                 let domain = entry.trim_start_matches("*.").trim_start_matches('.');
                 host == domain
                     || host
                         .strip_suffix(domain)
                         .is_some_and(|above| above.ends_with('.'))
             }
-        })
+        };
+    }
+    Ok(exempt)
 }
 
-/// Whether an address is this one, or lies in this network (`10.0.0.0/8`).
-fn in_network(entry: &str, address: &str) -> bool {
-    let bits = |text: &str| -> Option<(u128, u32)> {
-        match text.trim_matches(['[', ']']).parse().ok()? {
-            IpAddr::V4(ip) => Some((u128::from(ip.to_bits()) << 96, 32)),
-            IpAddr::V6(ip) => Some((ip.to_bits(), 128)),
-        }
-    };
-    let (network, length) = entry.split_once('/').unwrap_or((entry, ""));
-    let (Some((network, width)), Some((address, other))) = (bits(network), bits(address)) else {
-        return false;
-    };
-    let length = match length {
-        "" => width,
-        text => text.parse().unwrap_or(width).min(width),
-    };
-    let differ = (network ^ address).checked_shr(128 - length).unwrap_or(0);
-    width == other && differ == 0
+/// Addresses that begin alike: `10.0.0.0/8`, or a single one.
+struct Network {
+    address: IpAddr,
+    /// Bits that are the same.
+    length: u32,
+}
+
+impl Network {
+    /// Reads an entry that begins with an address; none for another.
+    fn parse(entry: &str) -> Result<Option<Self>, String> {
+        let (address, length) = entry.split_once('/').unwrap_or((entry, ""));
+        let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() else {
+            return Ok(None);
+        };
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let length = match (entry.contains('/'), length.parse()) {
+            (false, _) => width,
+            (true, Ok(length)) if length <= width => length,
+            (true, _) => return Err(entry.to_owned()),
+        };
+        Ok(Some(Self { address, length }))
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        // The bits of the address, at the upper end.
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let differ = bits(self.address) ^ bits(address);
+        let differ = differ.checked_shr(128 - self.length).unwrap_or(0);
+        self.address.is_ipv4() == address.is_ipv4() && differ == 0
+    }
 }
 
 /// Asks the proxy for a tunnel to the broker.
@@ -259,6 +292,12 @@ mod tests {
             "http://me:secret@",
             "p:x",
             "a b",
+            "http://me:secret",
+            "secret://p",
+            "http://me:secret@p:1/x",
+            "http://me%3asecret%40p",
+            "//me:secret@p@",
+            "http://me:secret%00@p",
         ] {
             let why = parse(bad).unwrap_err();
             assert!(!why.contains("secret"), "{why}");
@@ -280,7 +319,7 @@ mod tests {
             ("192.0.2.1", "192.0.2.1"),
             ("0.0.0.0/0", "192.0.2.1"),
         ] {
-            assert!(is_exempt(list, host), "{list} {host}");
+            assert!(is_exempt(list, host).unwrap(), "{list} {host}");
         }
         for (list, host) in [
             ("", "a.example"),
@@ -290,8 +329,16 @@ mod tests {
             ("::/0", "11.0.0.1"),
             ("10.0.0.1", "10.0.0.10"),
         ] {
-            assert!(!is_exempt(list, host), "{list} {host}");
+            assert!(!is_exempt(list, host).unwrap(), "{list} {host}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_nearly_a_network_is_an_error() {
+        for list in ["a,10.0.0.0/33", "::/129", "10.0.0.0/x", "10.0.0.0/"] {
+            assert!(is_exempt(list, "a").is_err(), "{list}");
+        }
+        assert_eq!(is_exempt("10.*,a/b,http://c/", "a"), Ok(false));
     }
 
     #[test]

@@ -5,22 +5,39 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openssl::error::ErrorStack;
-use openssl::nid::Nid;
 use openssl::ssl::{
     HandshakeError, Ssl, SslCipherRef, SslContext, SslMethod, SslMode, SslStream, SslVerifyMode,
     SslVersion,
 };
 use openssl::x509::verify::X509CheckFlags;
-use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
+use openssl::x509::{X509, X509VerifyResult};
 
 use super::alert;
-use super::files::Loaded;
-use crate::common::aws_host;
+use super::certificates::{self, common_name, reason};
+use super::files::{Loaded, Pair};
+use super::presented::Presented;
+use super::trust::{Rejection, names, untrusted};
 use crate::common::endpoint::Endpoint;
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::Fault;
+use crate::common::small_file::wrong;
 
-/// The certificate that did not pass.
-type Rejected = Arc<Mutex<Option<X509>>>;
+/// Why the server's certificate did not pass.
+type Rejected = Arc<Mutex<Option<Rejection>>>;
+
+/// Why TLS cannot begin.
+#[derive(Clone, Debug)]
+pub(super) enum Unfit {
+    /// Certificate or key are not fit for it.
+    Own(Fault),
+    /// The library refuses.
+    Tls(ErrorStack),
+}
+
+impl From<ErrorStack> for Unfit {
+    fn from(stack: ErrorStack) -> Self {
+        Unfit::Tls(stack)
+    }
+}
 
 /// What a handshake has agreed on.
 #[derive(Clone, Debug)]
@@ -46,10 +63,13 @@ pub(super) fn handshake(
     stream: TcpStream,
 ) -> Result<(SslStream<TcpStream>, Facts), Fault> {
     let rejected = Rejected::default();
-    let certified = loaded.has_certificate();
+    let presented = Presented::of(loaded);
     let ssl = context(loaded)
-        .and_then(|context| prepare(way, &context, Arc::clone(&rejected)))
-        .map_err(|e| alert::setup_fault(way, &e))?;
+        .and_then(|context| Ok(prepare(way, &context, Arc::clone(&rejected))?))
+        .map_err(|unfit| match unfit {
+            Unfit::Own(fault) => fault,
+            Unfit::Tls(stack) => alert::setup_fault(way, &stack),
+        })?;
     match ssl.connect(stream) {
         Ok(tls) => {
             let facts = facts(&tls);
@@ -60,12 +80,21 @@ pub(super) fn handshake(
         Err(HandshakeError::Failure(failed)) => {
             let verified = failed.ssl().verify_result();
             if verified != X509VerifyResult::OK {
-                let certificate = rejected.lock().unwrap_or_else(PoisonError::into_inner);
-                return Err(untrusted(way, certificate.as_ref(), verified));
+                let rejection = rejected
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                let rejection = rejection.unwrap_or(Rejection {
+                    result: verified,
+                    depth: 0,
+                    certificate: None,
+                });
+                return Err(untrusted(way, loaded, &rejection));
             }
-            Err(match failed.error().ssl_error() {
-                Some(stack) => alert::failed(way, certified, stack),
-                None => match failed.error().io_error().map(io::Error::kind) {
+            let error = failed.error();
+            Err(match error.ssl_error() {
+                Some(stack) => alert::failed(way, &presented, stack),
+                None => match error.io_error().map(io::Error::kind) {
                     Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => alert::silent(way),
                     _ => alert::closed(way),
                 },
@@ -76,7 +105,7 @@ pub(super) fn handshake(
 
 /// What is the same for every connection with these files. To make it takes as long as the handshake,
 /// and longer while other threads run.
-pub(super) fn context(loaded: &Loaded) -> Result<SslContext, ErrorStack> {
+pub(super) fn context(loaded: &Loaded) -> Result<SslContext, Unfit> {
     if let Some(context) = loaded.context.get() {
         return Ok(context.clone());
     }
@@ -97,16 +126,63 @@ pub(super) fn context(loaded: &Loaded) -> Result<SslContext, ErrorStack> {
         }
         None => builder.set_default_verify_paths()?,
     }
-    if let Some((certs, key)) = &loaded.certificate {
+    if let (Some((certs, key)), Some(pair)) = (&loaded.certificate, &loaded.pair) {
         let (leaf, chain) = certs.split_first().ok_or_else(ErrorStack::get)?;
-        builder.set_certificate(leaf)?;
+        builder
+            .set_certificate(leaf)
+            .map_err(|stack| unfit(pair, leaf, &stack))?;
         for cert in chain {
-            builder.add_extra_chain_cert(cert.clone())?;
+            builder
+                .add_extra_chain_cert(cert.clone())
+                .map_err(|stack| unfit(pair, cert, &stack))?;
         }
-        builder.set_private_key(key)?;
+        builder.set_private_key(key).map_err(|stack| {
+            let cause = format!("cannot be used for TLS ({})", reason(&stack));
+            Unfit::Own(
+                wrong("--key", &pair.key, &cause).with_remedy("make an RSA key or one on P-256"),
+            )
+        })?;
     }
     let context = builder.build();
     Ok(loaded.context.get_or_init(|| context).clone())
+}
+
+/// OpenSSL's reasons for refusing a certificate (`openssl/sslerr.h`).
+const KEY_TOO_SMALL: [i32; 2] = [399, 397];
+const DIGEST_TOO_WEAK: i32 = 398;
+
+/// A certificate of ours that TLS does not take.
+fn unfit(pair: &Pair, certificate: &X509, stack: &ErrorStack) -> Unfit {
+    let is = |codes: &[i32]| {
+        stack
+            .errors()
+            .iter()
+            .any(|e| codes.contains(&e.reason_code()))
+    };
+    let whose = certificates::subject(certificate);
+    let (cause, remedy) = if is(&KEY_TOO_SMALL) {
+        let strength = certificate.public_key().map_or(0, |key| key.bits());
+        (
+            format!(
+                "({whose}) has a key of {strength} bits, too weak for the security level of this OpenSSL"
+            ),
+            "make an RSA key of 2048 bits or one on P-256",
+        )
+    } else if is(&[DIGEST_TOO_WEAK]) {
+        (
+            format!(
+                "({whose}) is signed with {}, too weak for the security level of this OpenSSL",
+                certificates::signature(certificate)
+            ),
+            "get a certificate that is signed with SHA-256",
+        )
+    } else {
+        (
+            format!("({whose}) cannot be used for TLS ({})", reason(stack)),
+            "get a certificate for an RSA key or one on P-256",
+        )
+    };
+    Unfit::Own(wrong("--cert", &pair.cert, &cause).with_remedy(remedy))
 }
 
 fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<Ssl, ErrorStack> {
@@ -116,7 +192,11 @@ fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<S
         if !passes {
             let mut rejected = rejected.lock().unwrap_or_else(PoisonError::into_inner);
             if rejected.is_none() {
-                *rejected = store.current_cert().map(ToOwned::to_owned);
+                *rejected = Some(Rejection {
+                    result: store.error(),
+                    depth: store.error_depth(),
+                    certificate: store.current_cert().map(ToOwned::to_owned),
+                });
             }
         }
         passes
@@ -165,73 +245,4 @@ fn facts(tls: &SslStream<TcpStream>) -> Facts {
         }),
         ends: certificate.map_or_else(String::new, |c| c.not_after().to_string()),
     }
-}
-
-/// The server's certificate does not pass.
-fn untrusted(way: &Endpoint, certificate: Option<&X509>, result: X509VerifyResult) -> Fault {
-    let code = result.as_raw();
-    let why = match code {
-        // X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        62 | 64 => format!(
-            "the server's certificate is for {}, not for {}; use that name as --endpoint, or the \
-             server needs another certificate",
-            names(certificate.map(|c| &**c)),
-            way.host
-        ),
-        // X509_V_ERR_CERT_HAS_EXPIRED
-        10 => format!(
-            "the server's certificate expired{}; its operator must renew it (or set this clock)",
-            certificate.map_or_else(String::new, |c| format!(" on {}", c.not_after()))
-        ),
-        // X509_V_ERR_CERT_NOT_YET_VALID
-        9 => format!(
-            "the server's certificate is not valid yet{}; is this machine's clock right?",
-            certificate.map_or_else(String::new, |c| format!(" (from {})", c.not_before()))
-        ),
-        _ => {
-            let issuer = certificate.map_or_else(String::new, |c| {
-                format!(" (it was signed by {})", common_name(c.issuer_name()))
-            });
-            let hint =
-                aws_host::hint(&way.host).map_or_else(String::new, |hint| format!("; {hint}"));
-            format!(
-                "the server's certificate is not trusted: {}{issuer}; --cafile must hold the CA \
-                 that signed it{hint}",
-                result.error_string()
-            )
-        }
-    };
-    Fault::permanent(Exit::Config, format!("{way}: {why}"))
-}
-
-/// The names a certificate is for, as far as a reader needs them.
-fn names(certificate: Option<&X509Ref>) -> String {
-    let Some(certificate) = certificate else {
-        return "another name".into();
-    };
-    let mut names: Vec<String> = Vec::new();
-    for name in certificate.subject_alt_names().into_iter().flatten() {
-        if let Some(dns) = name.dnsname() {
-            names.push(dns.to_owned());
-        } else if let Some(ip) = name.ipaddress() {
-            let four = <[u8; 4]>::try_from(ip).map(IpAddr::from);
-            let address = four.or_else(|_| <[u8; 16]>::try_from(ip).map(IpAddr::from));
-            names.extend(address.ok().map(|ip| ip.to_string()));
-        }
-    }
-    names.truncate(4);
-    if names.is_empty() {
-        "another name".into()
-    } else {
-        names.join(", ")
-    }
-}
-
-/// A certificate's common name, or whatever else it calls itself.
-fn common_name(name: &X509NameRef) -> String {
-    let entry = name
-        .entries_by_nid(Nid::COMMONNAME)
-        .chain(name.entries())
-        .find_map(|entry| entry.data().to_string().ok());
-    entry.map_or_else(|| "no name".into(), |text| String::from(&*text))
 }

@@ -11,6 +11,7 @@ use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
+use super::presented::Presented;
 use super::{Stream, alert};
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
@@ -34,7 +35,7 @@ impl WebSocket {
     /// Asks the web server for a WebSocket that carries MQTT.
     pub(super) fn open(
         way: &Endpoint,
-        certified: bool,
+        presented: &Presented,
         path: &str,
         max_packet: u32,
         stream: Stream,
@@ -68,7 +69,7 @@ impl WebSocket {
                 Exit::Unavailable,
                 format!("{way}: the server has not answered the WebSocket handshake in time"),
             )),
-            Err(HandshakeError::Failure(error)) => Err(refused(way, certified, path, &error)),
+            Err(HandshakeError::Failure(error)) => Err(refused(way, presented, path, &error)),
         }
     }
 
@@ -152,7 +153,7 @@ fn into_io(error: Error) -> io::Error {
 }
 
 /// Why there is no WebSocket.
-fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault {
+fn refused(way: &Endpoint, presented: &Presented, path: &str, error: &Error) -> Fault {
     // What follows may be a signature.
     let path = path.split('?').next().unwrap_or(path);
     let permanent = |exit, why: String| Fault::permanent(exit, format!("{way}: {why}"));
@@ -183,7 +184,7 @@ fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault 
             }
         }
         Error::Io(error) => {
-            if let Some(fault) = alert::last_words(way, certified, error) {
+            if let Some(fault) = alert::last_words(way, presented, error) {
                 return fault;
             }
             let unavailable =

@@ -68,6 +68,12 @@ impl Broker {
         &self.log
     }
 
+    /// Gives a user another password, as from the next start.
+    pub(crate) fn set_password(&mut self, name: &str, password: &str) {
+        self.setup.users = vec![(name.to_owned(), password.to_owned())];
+        self.setup.write_access_files(self.dir.path());
+    }
+
     /// Stops it in order, as a service manager does.
     pub(crate) fn stop(&mut self) {
         self.end(Signal::SIGTERM);

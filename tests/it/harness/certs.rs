@@ -22,7 +22,7 @@ use openssl::{
     },
 };
 
-use super::process_dir;
+use super::{odd_certs::Issued, process_dir};
 
 /// A certificate and its private key, both PEM files.
 #[derive(Clone, Debug)]
@@ -95,6 +95,14 @@ impl Authority {
         (Self { cert, key }, path)
     }
 
+    /// Its certificate and key, to sign by hand with.
+    pub(crate) fn issued(&self) -> Issued {
+        Issued {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+
     fn load(cert: &Path, key: &Path) -> Self {
         Self {
             cert: X509::from_pem(&fs::read(cert).unwrap()).unwrap(),
@@ -160,12 +168,12 @@ pub(crate) fn key_with_mode(dir: &Path, mode: u32) -> PathBuf {
     path
 }
 
-fn write_key(path: &Path, pem: &[u8], mode: u32) {
+pub(super) fn write_key(path: &Path, pem: &[u8], mode: u32) {
     fs::write(path, pem).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn new_key() -> PKey<Private> {
+pub(crate) fn new_key() -> PKey<Private> {
     let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap()
 }
@@ -197,7 +205,7 @@ fn builder(name: &str, key: &PKey<Private>, validity: Validity) -> X509Builder {
     cert
 }
 
-fn common_name(name: &str) -> X509Name {
+pub(super) fn common_name(name: &str) -> X509Name {
     let mut subject = X509NameBuilder::new().unwrap();
     subject.append_entry_by_text("CN", name).unwrap();
     subject.build()

@@ -7,6 +7,7 @@ pub(crate) mod certs;
 pub(crate) mod clock;
 pub(crate) mod lines;
 pub(crate) mod namespace;
+pub(crate) mod odd_certs;
 pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod process;

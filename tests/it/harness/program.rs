@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::Read,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -127,6 +128,13 @@ impl Program {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// As [`env`](Self::env), with a value that need not be text.
+    pub(crate) fn env_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        let value = OsStr::from_bytes(value).to_owned();
+        self.env.push((name.into(), value));
         self
     }
 

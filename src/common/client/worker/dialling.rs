@@ -92,7 +92,9 @@ impl<N: Fn(Event)> Worker<N> {
             return;
         }
         let way = dialled.way.clone();
-        let session = Session::start(generation, dialled, &self.config, &self.commands);
+        let password = self.password.take();
+        let password = password.as_deref();
+        let session = Session::start(generation, dialled, &self.config, password, &self.commands);
         match session {
             Ok(session) => {
                 self.retire();
@@ -154,11 +156,14 @@ impl<N: Fn(Event)> Worker<N> {
         }
     }
 
-    pub(super) fn load(&mut self) -> Result<Loaded, Fault> {
-        let loaded = match self.fresh.take() {
-            Some(loaded) => loaded,
-            None => self.config.files.load()?,
-        };
+    /// Files and password for one attempt.
+    fn load(&mut self) -> Result<Loaded, Fault> {
+        let loaded = self.read_files().map_err(|fault| Fault {
+            // Somebody may be replacing them, one after the other.
+            permanent: fault.permanent && !self.were_good,
+            ..fault
+        })?;
+        self.were_good = true;
         let now = wall_clock();
         loaded.check_dates(now)?;
         let warning = loaded.ends_soon(now);
@@ -168,6 +173,18 @@ impl<N: Fn(Event)> Worker<N> {
             }
             self.warned = warning;
         }
+        Ok(loaded)
+    }
+
+    fn read_files(&mut self) -> Result<Loaded, Fault> {
+        let loaded = match self.fresh.take() {
+            Some(loaded) => loaded,
+            None => self.config.files.load()?,
+        };
+        self.password = match &self.config.password {
+            Some(file) => Some(file.read()?),
+            None => None,
+        };
         Ok(loaded)
     }
 }

@@ -113,6 +113,10 @@ pub(super) struct Worker<N> {
     deadline: Option<Instant>,
     /// Files read a moment ago.
     fresh: Option<Loaded>,
+    /// Files were as they should be at an earlier attempt.
+    were_good: bool,
+    /// The MQTT password, for the attempt under way.
+    password: Option<String>,
     /// What was said of a certificate that ends soon.
     warned: Option<String>,
     versions: Versions,
@@ -147,6 +151,8 @@ impl<N: Fn(Event)> Worker<N> {
             current: None,
             aside: Vec::new(),
             deadline: None,
+            were_good: false,
+            password: None,
             warned: None,
         }
     }

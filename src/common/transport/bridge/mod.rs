@@ -69,20 +69,21 @@ const VIOLATION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub const END_TIMEOUT: Duration = PUBREL_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
 
 /// Carries packets until either side has ended the connection.
-///
-/// `certified` is whether a client certificate was shown.
 pub fn carry(
     connected: Connected,
-    certified: bool,
     local: &UnixStream,
     handle: &Handle,
     agreement: Agreement,
     receiver: Option<&Receiver>,
     report: &mut dyn FnMut(Report),
 ) {
-    let way = connected.way;
+    let Connected {
+        way,
+        wire,
+        presented,
+    } = connected;
     let mut bridge = Bridge {
-        wire: connected.wire,
+        wire,
         local,
         local_open: true,
         takes_nothing: false,
@@ -114,7 +115,7 @@ pub fn carry(
         fault: ended
             .as_ref()
             .err()
-            .and_then(|error| alert::last_words(&way, certified, error)),
+            .and_then(|error| alert::last_words(&way, &presented, error)),
         cause: ended.as_ref().err().map(ToString::to_string),
         end: ended.unwrap_or(End::Lost),
         in_order: bridge.closed && bridge.incoming.expected() == 0,

@@ -1,0 +1,56 @@
+//! Which proxy to go through: that of the flag, or of the environment, which exempts hosts.
+
+use std::env;
+
+use crate::common::fault::Fault;
+use crate::common::transport::proxy::{self, Proxy};
+
+/// The variables, in the order in which they count.
+const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// The proxy of the flag, or of the environment, unless the environment exempts the host.
+///
+/// # Errors
+///
+/// A usage fault that names the flag or the variable, without its value.
+pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
+    match flag {
+        Some("") => Ok(None),
+        Some(text) => read(text, "--proxy").map(Some),
+        None => {
+            let Some((name, text)) = variable(PROXY)? else {
+                return Ok(None);
+            };
+            if let Some((name, list)) = variable(EXEMPT)? {
+                let wrong = |entry: &str| {
+                    let message = format!(
+                        "{name}: {entry:?} is not an address and the length of its network"
+                    );
+                    Fault::usage(message).with_remedy("write it as 10.0.0.0/8")
+                };
+                if proxy::is_exempt(&list, host).map_err(|entry| wrong(&entry))? {
+                    return Ok(None);
+                }
+            }
+            read(&text, name).map(Some)
+        }
+    }
+}
+
+fn read(text: &str, origin: &'static str) -> Result<Proxy, Fault> {
+    Proxy::parse(text, origin).map_err(|why| Fault::usage(format!("{origin} {why}")))
+}
+
+/// The first of these variables that is set, and not empty.
+fn variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Fault> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let Some((name, value)) = names.into_iter().find_map(|name| Some((name, set(name)?))) else {
+        return Ok(None);
+    };
+    match value.into_string() {
+        Ok(value) => Ok(Some((name, value))),
+        Err(_) => Err(Fault::usage(format!("{name} is not UTF-8 text"))
+            .with_remedy("set it anew, unset it, or give --proxy")),
+    }
+}
