@@ -14,7 +14,8 @@ use crate::wire::{Fields, Item, Packet, Version, kind, read_publish};
 /// Number of conversations for which an acknowledgement without a known message is remembered.
 const HISTORY: u64 = 4;
 
-/// With a smaller Maximum Packet Size a message may be rejected.
+/// With a smaller Maximum Packet Size a message may be rejected. A line that is rejected takes no number of the
+/// stream: from there on the numbers of messages are smaller than those of their lines.
 const LARGEST: u32 = 2000;
 
 /// The message of an input line.
@@ -64,7 +65,7 @@ pub(crate) struct Publisher {
     seed: u64,
     qos: u8,
     conversation: u64,
-    /// Number and QoS of the message in flight, by packet identifier.
+    /// Number in the stream and QoS of the message in flight, by packet identifier.
     in_flight: HashMap<u16, (u64, u8)>,
     /// Acknowledgements by packet identifier; the PUBLISH may not have been read yet.
     said: BTreeMap<u16, Said>,
@@ -78,6 +79,10 @@ pub(crate) struct Publisher {
     limited: Option<u64>,
     /// Messages with a final receipt.
     done: BTreeSet<u64>,
+    /// Lines that were rejected.
+    rejected: BTreeSet<u64>,
+    /// Lines rejected before a line, as the numbers of its message and of itself tell; where that changes.
+    shifts: BTreeMap<u64, u64>,
     /// Number of messages with a final receipt other than `delivered`.
     pub(crate) undelivered: u64,
     pub(crate) delivered: u64,
@@ -97,6 +102,8 @@ impl Publisher {
             early: Vec::new(),
             limited: None,
             done: BTreeSet::new(),
+            rejected: BTreeSet::new(),
+            shifts: BTreeMap::new(),
             undelivered: 0,
             delivered: 0,
         }
@@ -174,7 +181,10 @@ impl Publisher {
                 }
                 self.undelivered += 1;
             }
-            "rejected" if self.is_limited() => self.undelivered += 1,
+            "rejected" if self.is_limited() && self.rejected.insert(number) => {
+                self.undelivered += 1;
+                return Ok(());
+            }
             _ => return Err(format!("prints the receipt {line:?} without a reason")),
         }
         if !self.done.insert(number) {
@@ -194,7 +204,8 @@ impl Publisher {
 
     /// Checks that every message has a final receipt.
     pub(crate) fn check_all(&self, fed: u64) -> Result<(), String> {
-        let missing: Vec<_> = (1..=fed)
+        let numbered = fed.saturating_sub(self.rejected.len() as u64);
+        let missing: Vec<_> = (1..=numbered)
             .filter(|number| !self.done.contains(number))
             .collect();
         if missing.is_empty() {
@@ -205,6 +216,21 @@ impl Publisher {
             missing.len(),
             &missing[..missing.len().min(9)]
         ))
+    }
+
+    /// Whether the message of a line may have this number in the stream. Both go up together, but for lines that were
+    /// rejected.
+    fn fits(&mut self, line: u64, seq: u64) -> bool {
+        let Some(shift) = line.checked_sub(seq) else {
+            return false;
+        };
+        let before = self.shifts.range(..=line).next_back();
+        let before = before.map_or(0, |(_, shift)| *shift);
+        let behind = self.shifts.range(line..).next().map(|(_, shift)| *shift);
+        if shift > before {
+            self.shifts.insert(line, shift);
+        }
+        before <= shift && behind.is_none_or(|behind| shift <= behind)
     }
 
     /// Applies the acknowledgements for an identifier to the message that has it.
@@ -240,6 +266,7 @@ impl Publisher {
                 "publishes message {number} with other contents than the input line: {packet:02x?}"
             ));
         }
+        let mut in_stream = number;
         if self.version == Version::V5 {
             let seq = publish
                 .properties
@@ -250,12 +277,13 @@ impl Publisher {
                 fields.binary().ok()?;
                 fields.binary().ok()
             });
-            let seq = String::from_utf8_lossy(seq.unwrap_or_default());
-            if seq.split('/').nth(1) != Some(&number.to_string()) {
-                return Err(format!("publishes message {number} with the seq {seq}"));
-            }
+            let text = String::from_utf8_lossy(seq.unwrap_or_default());
+            let seq = text.split('/').nth(1).and_then(|seq| seq.parse().ok());
+            in_stream = seq
+                .filter(|seq| self.fits(number, *seq))
+                .ok_or_else(|| format!("publishes message {number} with the seq {text}"))?;
         }
-        self.in_flight.insert(publish.id, (number, publish.qos));
+        self.in_flight.insert(publish.id, (in_stream, publish.qos));
         self.settle(publish.id);
         Ok(())
     }

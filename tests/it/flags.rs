@@ -141,17 +141,7 @@ fn letters_of_mosquitto_that_mean_something_else_or_nothing_are_answered_with_th
 #[test]
 fn names_with_control_characters_are_refused_before_the_broker_closes_for_them() {
     let nobody = free_port();
-    for c in [
-        '\u{1}',
-        '\t',
-        '\n',
-        '\u{1b}',
-        '\u{7f}',
-        '\u{85}',
-        '\u{fdd0}',
-        '\u{ffff}',
-        '\u{1fffe}',
-    ] {
+    for c in ['\u{1}', '\t', '\n', '\u{1b}', '\u{7f}', '\u{85}', '\u{9f}'] {
         let name = format!("a/{c}/b");
         let code = format!("U+{:04X}", u32::from(c));
         for program in [Program::publisher, Program::subscriber] {
