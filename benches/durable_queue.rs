@@ -21,7 +21,7 @@ use iot_pubsub::common::message::Message;
 use iot_pubsub::common::queue::durable::DurableQueue;
 use iot_pubsub::common::queue::order::{Counts, End, Opened, Order, Report, Row, RowId};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
-use shared::{STREAM, WALL_MS};
+use shared::STREAM;
 
 /// Messages in a round.
 const MESSAGES: u64 = 10_000;
@@ -119,7 +119,7 @@ impl Stub {
     fn carry(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
         let mut safe = 0;
         while let Some(order) = queue.order(now) {
-            let news = queue.handle(self.answer(order), now, WALL_MS);
+            let news = queue.handle(self.answer(order), now);
             let is_safe = |news: &&News| matches!(news, News::Safe { .. });
             safe += news.iter().filter(is_safe).count() as u64;
         }

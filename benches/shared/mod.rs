@@ -31,6 +31,7 @@ pub(crate) fn messages(count: u64) -> impl Iterator<Item = Message> {
         stream: Arc::clone(&stream),
         seq,
         accepted_ms: WALL_MS,
+        accepted_boot: None,
         expires_ms: None,
         expires_at: None,
         attempts: 0,

@@ -30,7 +30,20 @@ pub(crate) struct Given {
 }
 
 /// Invalid topic names.
-const NO_TOPICS: [&str; 8] = ["", "+", "a/+/b", "#", "a/#", "a\0b", "\0", "a+"];
+const NO_TOPICS: [&str; 12] = [
+    "",
+    "+",
+    "a/+/b",
+    "#",
+    "a/#",
+    "a\0b",
+    "\0",
+    "a+",
+    "p/\u{1}\u{1b}[2J\u{7f}\u{85}",
+    "p/\r\n\t",
+    "p/\u{ffff}",
+    "p/\u{fdd0}\u{10ffff}",
+];
 
 /// Invalid lines.
 const NO_LINES: [&[u8]; 14] = [
@@ -73,10 +86,10 @@ pub(crate) fn line(seed: u64, number: u64) -> (Vec<u8>, Expected) {
         0 => "/".to_owned(),
         1 => "//p//".to_owned(),
         2 => "a".repeat(rng.usize(1..=65_535)),
-        3 => "p/\u{feff}\u{ffff}\u{fdd0}\u{10ffff}".to_owned(),
-        4 => "p/\u{1}\u{1b}[2J\u{7f}\u{85}\u{202e}".to_owned(),
+        3 => "p/\u{feff}\u{fffd}\u{fdcf}\u{10fffd}".to_owned(),
+        4 => "p/\u{a0}\u{202e}\u{2028}".to_owned(),
         5 => "$SYS/p %s%n".to_owned(),
-        6 => "p/ \u{1f4a7}é\r\n\t".to_owned(),
+        6 => "p/ \u{1f4a7}é".to_owned(),
         _ => "p/a".to_owned(),
     };
     let (field, value, bytes): (_, Value, Vec<u8>) = match rng.u32(..6) {

@@ -239,14 +239,11 @@ impl Connection {
     pub fn tick(&mut self, now: Instant, random: f64) -> Vec<Action> {
         match self.state {
             State::Connecting { deadline } if now >= deadline => {
-                let fault = Fault::passing(
-                    Exit::Unavailable,
-                    format!(
-                        "{}: no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS \
-                         included)",
-                        self.terms.host, self.terms.connect_timeout
-                    ),
+                let message = format!(
+                    "{}: no CONNACK within --connect-timeout {:?} (name look-up, TCP and TLS included)",
+                    self.terms.host, self.terms.connect_timeout
                 );
+                let fault = Fault::passing(Exit::Unavailable, message);
                 self.condemn(fault, now, random)
             }
             State::Waiting { until } if now >= until => vec![self.attempt(now)],

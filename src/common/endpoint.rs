@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::fault::Fault;
+use super::profile::Profile;
 
 /// A checked broker address: one host, one port, one manner of speaking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Endpoint {
     pub alpn: Option<&'static str>,
     /// The port to go on to, with [`ALPN_AWS`], if this one does not answer.
     pub fallback: Option<u16>,
+    /// Whose broker is there: faults use the words of its users.
+    pub profile: Profile,
 }
 
 /// The port of MQTT over TLS.
@@ -116,6 +119,7 @@ impl Endpoint {
             websocket,
             alpn: None,
             fallback: None,
+            profile: Profile::Generic,
         })
     }
 
@@ -123,6 +127,7 @@ impl Endpoint {
     /// networks that block 8883 let 443 through. `auto` is whether no port was named.
     #[must_use]
     pub fn at_aws(mut self, auto: bool) -> Self {
+        self.profile = Profile::Aws;
         if self.tls && self.websocket.is_none() {
             if self.port == HTTPS_PORT {
                 self.alpn = Some(ALPN_AWS);

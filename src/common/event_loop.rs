@@ -1,14 +1,57 @@
 //! The clock, and how an event loop waits: the only place that reads the time (the log
 //! stamps its own lines). Pure code never calls this; it is given the time.
 
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-/// Now, on the clock that never goes back.
-#[allow(clippy::disallowed_methods, reason = "for the event loops")]
+use rustix::time::{ClockId, clock_gettime};
+
+use super::age::{BootId, BootTime, Timestamp};
+
+/// The kernel's name for this boot (random(4)), if it says.
+static BOOT_ID: LazyLock<Option<BootId>> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.ok()?.parse().ok()
+});
+
+/// An instant, and the time since boot at it.
+#[allow(clippy::disallowed_methods, reason = "an origin for the event loops")]
+static ORIGIN: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), since_boot()));
+
+/// `CLOCK_BOOTTIME`, from the kernel itself: the C library's functions may be replaced by others
+/// that pretend (libfaketime).
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    // Neither is negative.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Now, on a clock that never goes back and that nobody sets. Unlike [`Instant::now`] it
+/// goes on while the machine is suspended.
 #[must_use]
 pub fn clock() -> Instant {
-    Instant::now()
+    let (instant, boot) = *ORIGIN;
+    instant + since_boot().saturating_sub(boot)
+}
+
+/// Now, as the time since boot in milliseconds.
+#[must_use]
+pub fn boot_ms() -> u64 {
+    u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Now, by both clocks.
+#[must_use]
+pub fn timestamp() -> Timestamp {
+    Timestamp {
+        wall_ms: unix_ms(),
+        boot: BOOT_ID.map(|boot| BootTime {
+            boot,
+            ms: boot_ms(),
+        }),
+    }
 }
 
 /// Now, as people reckon.

@@ -86,6 +86,12 @@ pub enum Kind {
     Other,
     /// A stored file is damaged.
     Damaged,
+    /// CONNECT was sent and not answered: the other end closed the connection, or kept silent.
+    Unanswered,
+    /// The other end closed an accepted connection in order, and gave no reason.
+    Closed,
+    /// The broker has ended the connection because another client has the same client identifier.
+    TakenOver,
 }
 
 /// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.

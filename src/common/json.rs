@@ -3,11 +3,12 @@
 //!
 //! The fields are those of `mosquitto_sub -F %j` in their order, and ours behind.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::message::SeqProperty;
 
@@ -110,25 +111,29 @@ impl<'a> JsonLine<'a> {
     }
 }
 
-/// A line as it is read: fields that are not ours are passed over.
+/// A line as it is read: fields that are not ours are passed over, one of ours that comes twice is an error.
 #[derive(Debug, Deserialize)]
-pub struct JsonInput {
+pub struct JsonInput<'a> {
     /// The topic name.
-    pub topic: Option<String>,
-    payload: Option<Value>,
-    payload_base64: Option<String>,
+    #[serde(borrow)]
+    pub topic: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload_base64: Option<Cow<'a, str>>,
     /// The quality of service.
     pub qos: Option<u8>,
-    retain: Option<Value>,
+    #[serde(borrow)]
+    retain: Option<&'a RawValue>,
 }
 
-impl JsonInput {
+impl<'a> JsonInput<'a> {
     /// Reads a line.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
+    pub fn parse(line: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|e| format!("not a JSON object as expected: {e}"))
     }
 
@@ -138,30 +143,32 @@ impl JsonInput {
     ///
     /// What is wrong with it.
     pub fn retain(&self) -> Result<Option<bool>, String> {
-        match &self.retain {
+        match self.retain.map(RawValue::get) {
             None => Ok(None),
-            Some(Value::Bool(retain)) => Ok(Some(*retain)),
-            Some(value) if value.as_u64() == Some(0) => Ok(Some(false)),
-            Some(value) if value.as_u64() == Some(1) => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some("true" | "1") => Ok(Some(true)),
             Some(_) => Err("\"retain\" must be 0 or 1".into()),
         }
     }
 
-    /// The payload's bytes: of a string its text, of any other value its JSON; empty if there
-    /// is none.
+    /// The payload's bytes: of a string its text; of any other value its JSON, byte for byte as it stands on the
+    /// line; empty for `null` and if there is none.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with it. A string with an unpaired surrogate (`\ud800`) is no text in any encoding; in the
+    /// JSON of another value it is passed on like the rest.
     pub fn into_payload(self) -> Result<Vec<u8>, String> {
-        match (self.payload, self.payload_base64) {
+        match (self.payload.map(RawValue::get), self.payload_base64) {
             (Some(_), Some(_)) => Err("has both \"payload\" and \"payload_base64\"".into()),
             (_, Some(text)) => BASE64
                 .decode(text.as_bytes())
                 .map_err(|e| format!("\"payload_base64\": {e}")),
-            (None | Some(Value::Null), None) => Ok(Vec::new()),
-            (Some(Value::String(text)), None) => Ok(text.into_bytes()),
-            (Some(value), None) => Ok(value.to_string().into_bytes()),
+            (None, None) => Ok(Vec::new()),
+            (Some(json), None) if json.starts_with('"') => serde_json::from_str(json)
+                .map(String::into_bytes)
+                .map_err(|e| format!("\"payload\" is not text: {e}")),
+            (Some(json), None) => Ok(json.as_bytes().to_vec()),
         }
     }
 }
@@ -179,6 +186,7 @@ pub fn rfc3339(since_epoch: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(line: &str) -> Result<Vec<u8>, String> {
         JsonInput::parse(line.as_bytes())?.into_payload()
@@ -217,11 +225,77 @@ mod tests {
             "[1]",
             r#"{"payload_base64":"?"}"#,
             r#"{"topic":7}"#,
+            r#"{"topic":"a","topic":"a"}"#,
+            r#"{"payload":1,"payload":1}"#,
+            r#"{"payload":1,"pay\u006coad":1}"#,
+            r#"{"payload":"\ud800"}"#,
+            r#"{"payload":"\udc00\ud800"}"#,
+            r#"{"payload":01}"#,
+            r#"{"payload":NaN}"#,
+            r#"{"payload":[1,]}"#,
+            r#"{"payload":1} {}"#,
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(read(r#"{"payload":"a","payload_base64":""}"#).is_err());
-        let odd = JsonInput::parse(br#"{"retain":"yes"}"#).unwrap();
-        assert!(odd.retain().is_err());
+        for odd in [
+            r#"{"retain":"yes"}"#,
+            r#"{"retain":1.0}"#,
+            r#"{"retain":{}}"#,
+        ] {
+            let odd = JsonInput::parse(odd.as_bytes()).unwrap();
+            assert!(odd.retain().is_err());
+        }
+    }
+
+    #[test]
+    fn json_is_passed_on_byte_for_byte() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        for json in [
+            r#"{"b":1,"a":2.10}"#,
+            "12345678901234567890123",
+            "-0",
+            "-0.0e-00",
+            "1E400",
+            "1e-999999999999",
+            "{ \"a\" :\t[ 1 , 2.50\r]  }",
+            r#"{"a":1,"a":2}"#,
+            r#"["\ud800\u00e9\/",true , null]"#,
+            "[\"\u{e9}\u{1f600}\u{202e}\"]",
+            "true",
+            "[]",
+            &deep,
+        ] {
+            for space in ["", " ", "\t "] {
+                let line =
+                    format!("{{\"topic\":\"t\",\"payload\":{space}{json}{space},\"qos\":0}}");
+                assert_eq!(read(&line).unwrap(), json.as_bytes());
+            }
+        }
+        // What is not ours may be as deep.
+        assert_eq!(
+            read(&format!("{{\"more\":{deep},\"payload\":\"x\"}}")).unwrap(),
+            b"x"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_borne(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = JsonInput::parse(&line).and_then(JsonInput::into_payload);
+        }
+
+        #[test]
+        fn any_json_in_any_form_comes_out_as_it_went_in(
+            digits in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,9})?",
+            name in "[a-c\u{e9}]{0,3}",
+            space in "[ \t\r]{0,3}",
+        ) {
+            let json = format!("{{{space}\"{name}\"{space}:{space}[{digits}{space},{digits}],\"{name}\":{digits}}}");
+            for json in [&json, &digits] {
+                let line = format!("{{\"payload\":{space}{json}{space}}}");
+                prop_assert_eq!(&read(&line).unwrap(), json.as_bytes());
+            }
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! (topics), 4.8.2 (shared subscriptions); MQTT 3.1.1 sections 1.5.3 and 4.7. Checked
 //! before anything is accepted, because a broker answers a breach by closing the
 //! connection, every time the message is sent again.
+//!
+//! Control characters and non-characters are refused in names although the specification only advises
+//! against them: it lets a receiver close the connection for one, and Mosquitto does (`utf8_mosq.c`).
 
 use thiserror::Error;
 
@@ -11,7 +14,10 @@ use thiserror::Error;
 pub const MAX_STRING: usize = 65_535;
 
 /// The largest remaining length of a packet, in bytes.
-pub const MAX_REMAINING_LENGTH: usize = 268_435_455;
+const MAX_REMAINING_LENGTH: usize = 268_435_455;
+
+/// The largest packet, in bytes.
+pub const MAX_PACKET: usize = 1 + varint_size(MAX_REMAINING_LENGTH) + MAX_REMAINING_LENGTH;
 
 /// Why a name, a filter or an identifier is not allowed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -25,6 +31,9 @@ pub enum LimitError {
     /// The character U+0000.
     #[error("contains a NUL character")]
     Nul,
+    /// A C0 or C1 control character, DEL, or a code point that is no character.
+    #[error("contains the control character U+{0:04X}, for which brokers close the connection")]
+    Control(u32),
     /// A name to publish to cannot be a pattern.
     #[error("contains the wildcard '{0}', which only a subscriber's filter may")]
     Wildcard(char),
@@ -56,13 +65,31 @@ pub fn check_text(text: &str) -> Result<(), LimitError> {
     }
 }
 
+/// Checks any name that a packet carries: a text without control characters.
+///
+/// # Errors
+///
+/// [`LimitError`] for what [`check_text`] refuses, for control characters (U+0001 to U+001F, U+007F to U+009F)
+/// and for non-characters (U+FDD0 to U+FDEF, and the last two code points of each plane).
+pub fn check_name(name: &str) -> Result<(), LimitError> {
+    check_text(name)?;
+    let refused = |c: &char| {
+        let code = u32::from(*c);
+        c.is_control() || (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
+    };
+    match name.chars().find(refused) {
+        Some(c) => Err(LimitError::Control(c.into())),
+        None => Ok(()),
+    }
+}
+
 /// Checks a topic name, as PUBLISH carries it.
 ///
 /// # Errors
 ///
-/// [`LimitError`] for an empty, over-long or NUL-carrying name, or one with wildcards.
+/// [`LimitError`] for what [`check_name`] refuses, and for wildcards.
 pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
-    check_text(name)?;
+    check_name(name)?;
     match name.chars().find(|c| matches!(c, '+' | '#')) {
         Some(wildcard) => Err(LimitError::Wildcard(wildcard)),
         None => Ok(()),
@@ -76,7 +103,7 @@ pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
 /// [`LimitError`] for what [`check_topic_name`] refuses, but for wildcards in their
 /// places, and for a malformed `$share/…`.
 pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
-    check_text(filter)?;
+    check_name(filter)?;
     let levels = match filter.strip_prefix("$share/") {
         None => filter,
         Some(shared) => match shared.split_once('/') {
@@ -100,52 +127,72 @@ pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Checks a client identifier.
-///
-/// # Errors
-///
-/// [`LimitError`] for an empty, over-long or NUL-carrying one.
-pub fn check_client_id(id: &str) -> Result<(), LimitError> {
-    check_text(id)
+/// What the size of a PUBLISH depends on, in bytes (MQTT 5.0 and 3.1.1, section 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishParts {
+    /// The topic name.
+    pub topic: usize,
+    /// Whether it has a packet identifier: at QoS 1 and 2.
+    pub identifier: bool,
+    /// The properties, without their length; none with MQTT 3.1.1.
+    pub properties: Option<usize>,
+    /// The payload.
+    pub payload: usize,
 }
 
-/// The size in bytes of an MQTT 5 PUBLISH at QoS 1 or 2 with so many bytes of properties
-/// (MQTT 5.0 section 3.3).
-#[must_use]
-pub fn publish_size(topic: usize, payload: usize, properties: usize) -> usize {
-    let remaining = 2 + topic + 2 + varint_size(properties) + properties + payload;
-    1 + varint_size(remaining) + remaining
+impl PublishParts {
+    /// The size of the packet in bytes.
+    #[must_use]
+    pub fn packet(self) -> usize {
+        let identifier = if self.identifier { 2 } else { 0 };
+        let properties = self.properties.map_or(0, |size| varint_size(size) + size);
+        let remaining = 2 + self.topic + identifier + properties + self.payload;
+        1 + varint_size(remaining) + remaining
+    }
+
+    /// The largest payload with which it fits into a packet of so many bytes; none if it does not
+    /// fit even without.
+    #[must_use]
+    pub fn payload_within(self, packet: usize) -> Option<usize> {
+        let with = |payload| Self { payload, ..self }.packet();
+        // Without a payload the remaining length takes up to three bytes less than with one.
+        let rest = packet.checked_sub(with(0))?;
+        (rest.saturating_sub(3)..=rest)
+            .rev()
+            .find(|payload| with(*payload) <= packet)
+    }
 }
 
 /// The size in bytes of a user property with so many bytes of name and value.
 #[must_use]
-pub fn user_property(bytes: usize) -> usize {
+pub const fn user_property(bytes: usize) -> usize {
     1 + 2 + 2 + bytes
 }
 
 /// The size in bytes of a property whose value is a string of so many bytes.
 #[must_use]
-pub fn string_property(bytes: usize) -> usize {
+pub const fn string_property(bytes: usize) -> usize {
     1 + 2 + bytes
 }
+
+/// The size in bytes of a property whose value is a four byte integer.
+pub const INTEGER_PROPERTY: usize = 1 + 4;
 
 /// The largest payload in bytes that a PUBLISH to a topic of `topic` bytes can carry, with
 /// 128 bytes left for properties.
 #[must_use]
 pub fn max_payload(topic: usize) -> usize {
-    payload_within(MAX_REMAINING_LENGTH, topic)
-}
-
-/// The largest payload in bytes of a PUBLISH of `packet` bytes, with 128 bytes left for
-/// properties; 0 if there is no room for any.
-#[must_use]
-pub fn payload_within(packet: usize, topic: usize) -> usize {
-    // The length of the rest takes up to three bytes more than without a payload.
-    packet.saturating_sub(publish_size(topic, 0, user_property(128)))
+    let parts = PublishParts {
+        topic,
+        identifier: true,
+        properties: Some(128),
+        payload: 0,
+    };
+    parts.payload_within(MAX_PACKET).unwrap_or_default()
 }
 
 /// The bytes of a variable byte integer (MQTT 5.0 section 1.5.5).
-fn varint_size(value: usize) -> usize {
+const fn varint_size(value: usize) -> usize {
     match value {
         0..=127 => 1,
         128..=16_383 => 2,
@@ -170,6 +217,52 @@ mod tests {
         let long = "x".repeat(MAX_STRING + 1);
         assert_eq!(check_topic_name(&long), Err(LimitError::TooLong(65_536)));
         assert_eq!(check_topic_name(&long[1..]), Ok(()));
+    }
+
+    #[test]
+    fn characters_for_which_mosquitto_closes_the_connection_are_refused_by_name() {
+        let refused = [
+            '\u{1}',
+            '\t',
+            '\n',
+            '\r',
+            '\u{1b}',
+            '\u{1f}',
+            '\u{7f}',
+            '\u{80}',
+            '\u{9f}',
+            '\u{fdd0}',
+            '\u{fdef}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{1fffe}',
+            '\u{10ffff}',
+        ];
+        for c in refused {
+            let name = format!("a/{c}");
+            assert_eq!(check_topic_name(&name), Err(LimitError::Control(c.into())));
+            assert_eq!(
+                check_topic_filter(&format!("{name}/#")),
+                Err(LimitError::Control(c.into()))
+            );
+            assert_eq!(check_name(&name), Err(LimitError::Control(c.into())));
+        }
+        for c in [
+            ' ',
+            '~',
+            '\u{a0}',
+            '\u{fdcf}',
+            '\u{fdf0}',
+            '\u{feff}',
+            '\u{fffd}',
+            '\u{202e}',
+            '\u{1fffd}',
+            '$',
+        ] {
+            assert_eq!(check_topic_name(&format!("a/{c}")), Ok(()));
+        }
+        let why = check_topic_name("a\u{1b}[2J").unwrap_err().to_string();
+        assert!(why.contains("U+001B") && !why.contains('\u{1b}'), "{why}");
     }
 
     #[test]
@@ -201,7 +294,35 @@ mod tests {
         }
     }
 
+    /// Sizes around those at which a length takes a byte more.
+    fn around_a_boundary() -> impl Strategy<Value = usize> {
+        let last = MAX_PACKET - 300..=MAX_PACKET;
+        prop_oneof![
+            0..400usize,
+            16_200..16_700usize,
+            2_097_000..2_097_500usize,
+            last
+        ]
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_largest_payload_fits_and_one_byte_more_does_not(
+            topic in 1usize..200,
+            identifier: bool,
+            properties in proptest::option::of(0usize..300),
+            packet in around_a_boundary(),
+        ) {
+            let parts = PublishParts { topic, identifier, properties, payload: 0 };
+            let with = |payload| PublishParts { payload, ..parts }.packet();
+            match parts.payload_within(packet) {
+                Some(payload) => prop_assert!(with(payload) <= packet && with(payload + 1) > packet),
+                None => prop_assert!(with(0) > packet),
+            }
+        }
+
         #[test]
         fn a_checked_name_is_always_a_valid_filter(name in "\\PC{0,40}") {
             if check_topic_name(&name).is_ok() && !name.starts_with("$share/") {

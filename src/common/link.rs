@@ -9,7 +9,7 @@ use log::{info, warn};
 use super::client::{Accepted, Client, Event};
 use super::connection::{Action, Connection, State};
 use super::event_loop::{clock, wait};
-use super::fault::{Exit, Fault};
+use super::fault::{Exit, Fault, Kind};
 use super::pattern::Dropped;
 use super::random;
 
@@ -44,7 +44,7 @@ pub struct Down {
     pub exit: Exit,
     /// The reason code of the broker's DISCONNECT, if it sent one.
     pub code: Option<u8>,
-    /// It had been accepted, and nobody said why it ended.
+    /// It had been accepted, and was closed in order without a reason.
     pub dropped: Option<Dropped>,
 }
 
@@ -60,6 +60,10 @@ pub enum Heard {
 /// How long DISCONNECT may take where nothing depends on it.
 pub const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What is told of a broker that does not answer MQTT 5.
+pub const OLDER: &str = "the broker does not answer MQTT 5; MQTT 3.1.1 is used, which has no reason codes, \
+                         message expiry and seq, and does not mark batches";
+
 /// The connection with its client.
 #[derive(Debug)]
 pub struct Link {
@@ -67,7 +71,9 @@ pub struct Link {
     client: Client,
     random: fastrand::Rng,
     /// The last cause that was told in full.
-    told: Option<String>,
+    told: Option<Fault>,
+    /// That MQTT 5 is not answered has been told.
+    told_version: bool,
 }
 
 impl Link {
@@ -79,6 +85,7 @@ impl Link {
             client,
             random: random::generator(),
             told: None,
+            told_version: false,
         }
     }
 
@@ -127,6 +134,12 @@ impl Link {
                     }
                 );
                 self.told = None;
+                if accepted.by_fallback && !std::mem::replace(&mut self.told_version, true) {
+                    warn!(
+                        "{}: {OLDER}; give --mqtt-version 3.1.1 to connect at once",
+                        self.connection.host()
+                    );
+                }
                 Some(Change::Up(*accepted))
             }
             Event::Ended {
@@ -152,7 +165,7 @@ impl Link {
                     Change::Down(down) => Change::Down(Down {
                         code: *code,
                         dropped: online
-                            .filter(|_| code.is_none() && fault.exit == Exit::Unavailable)
+                            .filter(|_| fault.kind == Kind::Closed)
                             .map(|lasted| Dropped { lasted }),
                         ..down
                     }),
@@ -189,7 +202,15 @@ impl Link {
         patience: Duration,
         hear: impl Fn(E) -> Heard,
     ) -> bool {
-        let actions = self.connection.stop();
+        let mut actions = self.connection.stop();
+        if self.client.receives() {
+            // Messages may have come on a connection whose CONNACK has not been told of yet.
+            for action in &mut actions {
+                if let Action::Abandon { generation } = *action {
+                    *action = Action::Disconnect { generation };
+                }
+            }
+        }
         let says_goodbye = actions
             .iter()
             .any(|action| matches!(action, Action::Disconnect { .. }));
@@ -217,26 +238,24 @@ impl Link {
                 Action::Abandon { generation } => self.client.abandon(generation),
                 Action::Disconnect { generation } => self.client.disconnect(generation),
                 Action::Retry { fault, delay } => {
-                    let (why, exit) = (fault.to_string(), fault.exit);
-                    let told = self.told.as_ref() == Some(&why);
-                    let shown = if told { brief(&why) } else { &why };
-                    warn!("{shown}; trying again in {:.1} s", delay.as_secs_f64());
-                    self.told = Some(why.clone());
+                    let delay = delay.as_secs_f64();
+                    if self.told.as_ref() == Some(&fault) {
+                        // What to do about it has been told.
+                        warn!("{}; trying again in {delay:.1} s", fault.message);
+                    } else {
+                        warn!("{fault}; trying again in {delay:.1} s");
+                    }
                     change = Some(Change::Down(Down {
-                        why,
-                        exit,
+                        why: fault.to_string(),
+                        exit: fault.exit,
                         code: None,
                         dropped: None,
                     }));
+                    self.told = Some(fault);
                 }
                 Action::GiveUp { fault } => change = Some(Change::GaveUp(fault)),
             }
         }
         change
     }
-}
-
-/// A cause without its remedy, which has been told before.
-fn brief(why: &str) -> &str {
-    why.split("; ").next().unwrap_or(why)
 }

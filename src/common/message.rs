@@ -4,8 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::age::{BootTime, Timestamp};
+use super::limits::{INTEGER_PROPERTY, PublishParts, string_property, user_property};
 use super::mqtt::properties::Repeated;
 
 /// MQTT's quality of service.
@@ -111,14 +113,61 @@ pub struct Message {
     pub seq: u64,
     /// Unix time of acceptance in milliseconds.
     pub accepted_ms: u64,
-    /// Unix time in milliseconds after which it is not to be sent any more.
+    /// The time since boot of the same moment, which nobody sets; none if it is not known.
+    pub accepted_boot: Option<BootTime>,
+    /// Unix time in milliseconds after which it is not to be sent any more, had nobody set the
+    /// clock since: how much later than `accepted_ms` it is, counts.
     pub expires_ms: Option<u64>,
-    /// The same on the clock that never goes back.
+    /// When that will be on the clock that nobody sets. None as long as it is not known: the
+    /// machine has restarted since.
     pub expires_at: Option<Instant>,
     /// Connections lost with it at the head, in runs before this one.
     pub attempts: u32,
     /// What was asked for.
     pub draft: Draft,
+}
+
+impl Message {
+    /// The size of its PUBLISH in bytes, exactly: with MQTT 5 or 3.1.1, with the `seq` property or without.
+    #[must_use]
+    pub fn packet_size(&self, v5: bool, sequence: bool) -> usize {
+        let draft = &self.draft;
+        let property = |there: bool, size: usize| if there { size } else { 0 };
+        let seq = SeqProperty::NAME.len() + SeqProperty::size_of(self);
+        let properties = property(sequence, user_property(seq))
+            + property(draft.is_batch(), string_property(Draft::BATCH_TYPE.len()))
+            + property(self.expires_at.is_some(), INTEGER_PROPERTY);
+        let parts = PublishParts {
+            topic: draft.topic.len(),
+            identifier: draft.qos != Qos::AtMostOnce,
+            properties: v5.then_some(properties),
+            payload: draft.payload.len(),
+        };
+        parts.packet()
+    }
+
+    /// When it was accepted.
+    #[must_use]
+    pub fn accepted(&self) -> Timestamp {
+        Timestamp {
+            wall_ms: self.accepted_ms,
+            boot: self.accepted_boot,
+        }
+    }
+
+    /// How long it may wait for its sending, from its acceptance.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        let ms = self.expires_ms?.saturating_sub(self.accepted_ms);
+        Some(Duration::from_millis(ms))
+    }
+
+    /// When it expires, as far as that is known `now`, at the time `at`; none if it never does.
+    #[must_use]
+    pub fn expiry(&self, now: Instant, at: &Timestamp) -> Option<Instant> {
+        let age = at.since(&self.accepted());
+        now.checked_add(self.lifetime()?.saturating_sub(age))
+    }
 }
 
 /// The value of the `seq` user property: `STREAM/SEQ/MS`. A message sent again keeps it,
@@ -154,6 +203,9 @@ impl SeqProperty {
         let (_, value) = user.find(|(name, _)| *name == Self::NAME)?;
         value.parse().ok()
     }
+
+    /// Bytes of the longest property, name included, of a stream whose name has at most 64 bytes.
+    pub const MOST: usize = Self::NAME.len() + 64 + 2 * ("/".len() + 20);
 
     /// Bytes of the property of a message, without writing it.
     #[must_use]
@@ -225,6 +277,9 @@ pub struct PublishProperties<'a> {
 
 #[cfg(test)]
 mod tests {
+    use mqtt_protocol_core::mqtt::packet::{self, v3_1_1, v5_0};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -263,28 +318,106 @@ mod tests {
         }
     }
 
+    fn message(draft: Draft, number: u64) -> Message {
+        Message {
+            key: 1,
+            stream: "b1c2".into(),
+            seq: number,
+            accepted_ms: number,
+            accepted_boot: None,
+            expires_ms: None,
+            expires_at: None,
+            attempts: 0,
+            draft,
+        }
+    }
+
+    fn draft(topic: usize, payload: usize, qos: Qos, readings: u32) -> Draft {
+        Draft {
+            topic: "t".repeat(topic).into(),
+            payload: vec![b'\n'; payload],
+            qos,
+            retain: false,
+            readings,
+        }
+    }
+
     #[test]
     fn the_size_of_a_property_is_that_of_its_text() {
-        let draft = Draft {
-            topic: "t".into(),
-            payload: Vec::new(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            readings: 1,
-        };
         for number in [0, 1, 9, 10, 99, 100, u64::MAX] {
-            let message = Message {
-                key: 1,
-                stream: "b1c2".into(),
-                seq: number,
-                accepted_ms: number,
-                expires_ms: None,
-                expires_at: None,
-                attempts: 0,
-                draft: draft.clone(),
-            };
+            let mut message = message(draft(1, 0, Qos::AtLeastOnce, 1), number);
             let text = SeqProperty::of(&message).to_string();
             assert_eq!(SeqProperty::size_of(&message), text.len());
+            message.stream = "s".repeat(64).into();
+            let most = SeqProperty::NAME.len() + SeqProperty::size_of(&message);
+            assert!(most <= SeqProperty::MOST);
+            assert_eq!(most == SeqProperty::MOST, number == u64::MAX);
+        }
+    }
+
+    /// The bytes of its PUBLISH as an encoder makes them that has nothing in common with ours.
+    fn encoded(message: &Message, v5: bool, sequence: bool) -> usize {
+        let draft = &message.draft;
+        let qos = packet::Qos::try_from(draft.qos.level()).unwrap();
+        let identified = draft.qos != Qos::AtMostOnce;
+        if !v5 {
+            let publish = v3_1_1::Publish::builder()
+                .topic_name(&*draft.topic)
+                .unwrap();
+            let publish = publish.qos(qos).payload(draft.payload.clone());
+            let publish = if identified {
+                publish.packet_id(1u16)
+            } else {
+                publish
+            };
+            return publish.build().unwrap().to_continuous_buffer().len();
+        }
+        let mut properties = packet::Properties::new();
+        if sequence {
+            let seq = SeqProperty::of(message).to_string();
+            let property = packet::UserProperty::new(SeqProperty::NAME, &seq).unwrap();
+            properties.push(property.into());
+        }
+        if draft.is_batch() {
+            properties.push(packet::ContentType::new(Draft::BATCH_TYPE).unwrap().into());
+        }
+        if message.expires_at.is_some() {
+            properties.push(packet::MessageExpiryInterval::new(60).unwrap().into());
+        }
+        let publish = v5_0::Publish::builder().topic_name(&*draft.topic).unwrap();
+        let publish = publish
+            .qos(qos)
+            .payload(draft.payload.clone())
+            .props(properties);
+        let publish = if identified {
+            publish.packet_id(1u16)
+        } else {
+            publish
+        };
+        publish.build().unwrap().to_continuous_buffer().len()
+    }
+
+    /// Around the sizes at which a length takes one byte more.
+    fn around_a_boundary() -> impl Strategy<Value = usize> {
+        prop_oneof![8 => 0..300usize, 8 => 16_150..16_500usize, 1 => 2_096_950..2_097_200usize]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+        fn the_size_of_a_packet_is_that_which_an_encoder_gives_it(
+            (topic, payload) in (1usize..200, around_a_boundary()),
+            (level, readings) in (0u8..3, 1u32..3),
+            (v5, sequence, expires) in any::<(bool, bool, bool)>(),
+            (stream, number) in (prop_oneof![1..100usize, 16_250..16_400usize], any::<u64>()),
+        ) {
+            let draft = draft(topic, payload, Qos::from_level(level).unwrap(), readings);
+            let mut message = message(draft, number);
+            message.stream = "s".repeat(stream).into();
+            message.expires_at = expires.then(Instant::now);
+            prop_assert_eq!(message.packet_size(v5, sequence), encoded(&message, v5, sequence));
         }
     }
 }

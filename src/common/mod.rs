@@ -2,6 +2,7 @@
 
 pub mod acks;
 pub mod address_space;
+pub mod age;
 pub mod aws_host;
 pub mod backoff;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod endpoint;
 pub mod escape;
 pub mod event_loop;
 pub mod fault;
+pub mod harmless;
 pub mod json;
 pub mod limits;
 pub mod link;

@@ -123,7 +123,7 @@ impl Profile {
     ///
     /// What is wrong with it, to follow the identifier.
     pub fn check_client_id(self, id: &str) -> Result<(), String> {
-        limits::check_client_id(id).map_err(|e| e.to_string())?;
+        limits::check_name(id).map_err(|e| e.to_string())?;
         match self {
             Profile::Aws if id.len() > AWS_CLIENT_ID => Err(format!(
                 "is {} bytes long, {AWS} allows {AWS_CLIENT_ID}",
@@ -172,11 +172,11 @@ impl Profile {
         if bytes > most {
             return Err(format!("{bytes} bytes of payload, {whose} allows {most}"));
         }
+        self.check_topic_name(&draft.topic)
+            .map_err(|why| format!("its topic {why}"))?;
         if self == Profile::Generic {
             return Ok(());
         }
-        self.check_topic_name(&draft.topic)
-            .map_err(|why| format!("its topic {why}"))?;
         self.check_qos(draft.qos)
             .map_err(|why| format!("QoS {why}"))?;
         if draft.retain {
@@ -232,6 +232,24 @@ impl Profile {
         match self {
             Profile::Generic => Duration::ZERO,
             Profile::Aws => Duration::from_secs(1),
+        }
+    }
+
+    /// Where it is written who may do what, as the users of such a broker call it.
+    #[must_use]
+    pub fn access_rules(self) -> &'static str {
+        match self {
+            Profile::Generic => "the broker's access rules (ACL)",
+            Profile::Aws => "the policy of this certificate",
+        }
+    }
+
+    /// The name of an action in a policy of AWS IoT Core, in brackets behind what it is elsewhere.
+    #[must_use]
+    pub fn action(self, name: &str) -> String {
+        match self {
+            Profile::Generic => String::new(),
+            Profile::Aws => format!(" ({name})"),
         }
     }
 
@@ -292,6 +310,24 @@ mod tests {
             "192.0.2.1",
         ] {
             assert_eq!(Profile::of(host), Profile::Generic, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_run_for_which_a_broker_would_close_is_not_sent() {
+        let message = |topic: &str| Draft {
+            topic: topic.into(),
+            payload: Vec::new(),
+            qos: Qos::ExactlyOnce,
+            retain: true,
+            readings: 1,
+        };
+        assert_eq!(Profile::Generic.check_message(&message("$a/b")), Ok(()));
+        for topic in ["a/\u{1b}", "a/\u{9f}", "a/\u{ffff}", "a/+"] {
+            for profile in [Profile::Generic, Profile::Aws] {
+                let why = profile.check_message(&message(topic)).unwrap_err();
+                assert!(why.starts_with("its topic contains"), "{why}");
+            }
         }
     }
 

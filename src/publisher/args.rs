@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use log::warn;
 
 use super::batch::Rule;
 use super::config::{Config, SourceKind};
@@ -18,8 +21,9 @@ use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::doctor::CheckArgs;
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
+use crate::common::limits::{INTEGER_PROPERTY, string_property, user_property};
 use crate::common::logging::Verbosity;
-use crate::common::message::{Draft, Qos};
+use crate::common::message::{Draft, Qos, SeqProperty};
 use crate::common::pacing::DrainRate;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
@@ -29,7 +33,8 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 const BATCH_BYTES: usize = 128 << 10;
 
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
-/// says that it was not. Without a source it publishes a simulated temperature.
+/// says that it was not. Without a source it publishes a simulated temperature, unless standard
+/// input is a pipe or a file.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "publisher",
@@ -77,7 +82,8 @@ pub struct PublisherArgs {
     stdin_line: bool,
 
     /// What a line of --stdin-line is: the message itself, or JSON that names topic, payload,
-    /// qos and retain, as subscriber --json writes it
+    /// qos and retain, as subscriber --json writes it; a payload that is no string is published
+    /// byte for byte
     #[arg(long, value_name = "FORM")]
     input: Option<InputChoice>,
 
@@ -246,16 +252,35 @@ impl PublisherArgs {
         self.log.verbosity()
     }
 
+    /// Whether a flag says what to publish.
+    fn has_source(&self) -> bool {
+        let one = self.message.is_some() || self.file.is_some() || self.null_message;
+        one || self.stdin_file || self.stdin_line || !self.exec.is_empty()
+    }
+
+    /// Checks what says where messages come from.
+    fn check_source(&self) -> Result<(), Fault> {
+        if self.input.is_some() && !self.stdin_line {
+            let message = "--input is about lines of standard input: give --stdin-line as well";
+            return Err(Fault::usage(message));
+        }
+        if !self.has_source() && stdin_brings_data() {
+            let message =
+                "standard input: is a pipe or a file, and no flag says what to do with it";
+            return Err(Fault::usage(message).with_remedy(
+                "give --stdin-line or --stdin-file (or </dev/null, to publish a simulated temperature)",
+            ));
+        }
+        Ok(())
+    }
+
     /// Checks everything that can be known before a connection, and reads `--file`.
     ///
     /// # Errors
     ///
     /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
-        if self.input.is_some() && !self.stdin_line {
-            let message = "--input is about lines of standard input: give --stdin-line as well";
-            return Err(Fault::usage(message));
-        }
+        self.check_source()?;
         let json = self.input == Some(InputChoice::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
@@ -306,6 +331,9 @@ impl PublisherArgs {
         if self.batch > 1 {
             check_batches(&source, &connection)?;
         }
+        if source == SourceKind::Simulated {
+            warn_of_simulation(self.interval);
+        }
         Ok(Config {
             connection,
             topic,
@@ -318,6 +346,7 @@ impl PublisherArgs {
                 wait: self.batch_wait,
                 payload: BATCH_BYTES.min(max_payload),
                 size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+                properties: batch_properties(!self.no_sequence, self.expiry.is_some()),
             },
             count: (self.count > 0).then_some(self.count),
             max_payload,
@@ -351,6 +380,33 @@ impl PublisherArgs {
             source,
         })
     }
+}
+
+fn warn_of_simulation(interval: Duration) {
+    warn!(
+        "no source is given: publishing a simulated temperature every {interval:?}; --exec, --stdin-line, \
+         --message and --file are sources"
+    );
+}
+
+/// Whether somebody hands data over on standard input: a pipe, a socket, a file. A terminal, `/dev/null` and
+/// a descriptor that is closed hand over nothing.
+fn stdin_brings_data() -> bool {
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let found = stdin.and_then(|stdin| File::from(stdin).metadata());
+    found.is_ok_and(|found| !found.file_type().is_char_device())
+}
+
+/// Bytes of a batch's properties, at most.
+fn batch_properties(sequence: bool, expiry: bool) -> usize {
+    let content_type = string_property(Draft::BATCH_TYPE.len());
+    let seq = if sequence {
+        user_property(SeqProperty::MOST)
+    } else {
+        0
+    };
+    let expiry = if expiry { INTEGER_PROPERTY } else { 0 };
+    content_type + seq + expiry
 }
 
 /// Whether this source can be batched, and receivers told.

@@ -12,14 +12,18 @@ use crate::common::fault::{Exit, Fault};
 /// A permanent fault if this broker can never take what is to be published.
 pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Fault> {
     let host = &config.connection.endpoint;
-    let unsuitable = |why: String| Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")));
+    let unsuitable = |why: String, remedy: String| {
+        Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")).with_remedy(remedy))
+    };
     if let Some(max) = accepted.maximum_qos
         && config.qos.level() > max
     {
-        return unsuitable(format!("the broker takes QoS 0 to {max}; give --qos {max}"));
+        let why = format!("the broker takes QoS 0 to {max}");
+        return unsuitable(why, format!("give --qos {max}"));
     }
     if config.retain && !accepted.retain_available {
-        return unsuitable("the broker keeps no retained messages; leave --retain out".into());
+        let why = "the broker keeps no retained messages".into();
+        return unsuitable(why, "leave --retain out".into());
     }
     let protocol = SessionLimits::PROTOCOL;
     Ok(SessionLimits {
@@ -30,5 +34,6 @@ pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Faul
             .maximum_packet_size
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(protocol.maximum_packet_size),
+        properties: accepted.mqtt_version == 5,
     })
 }

@@ -50,7 +50,7 @@ fn from_json(config: &Config, line: &[u8]) -> Result<Reading<'static>, String> {
                 .map_err(|e| format!("its topic {e}"))?;
             match given {
                 Some(given) if **given == **topic => Arc::clone(given),
-                _ => topic.as_str().into(),
+                _ => Arc::from(&**topic),
             }
         }
         (None, Some(given)) => Arc::clone(given),

@@ -72,6 +72,12 @@ impl Keeper {
         }
     }
 
+    /// Whether the queue, if there is one, is still at its name.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.store.as_ref().is_none_or(Store::is_in_place)
+    }
+
     /// Whether messages outlive the process.
     #[must_use]
     pub fn is_durable(&self) -> bool {

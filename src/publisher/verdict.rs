@@ -15,6 +15,8 @@ pub struct Counters {
     pub delivered: u64,
     /// Accepted and neither delivered nor given up when the run ended.
     pub queued: u64,
+    /// Of what was read, saved nowhere and not delivered when the run ended.
+    pub lost: u64,
     /// Lost to a full queue.
     pub dropped: u64,
     /// Never accepted.
@@ -43,6 +45,8 @@ pub struct Verdict<'a> {
     pub kept: usize,
     /// The queue file, if there is one.
     pub queue: Option<&'a Path>,
+    /// It is not where it was.
+    pub gone: bool,
     /// Why there is no connection, if there is none.
     pub offline: Option<Fault>,
     /// What ended the run before its work was done.
@@ -90,12 +94,17 @@ impl Verdict<'_> {
         let offline = self.offline.as_ref().filter(|_| self.lost + self.kept > 0);
         let mut words: Vec<String> = Vec::new();
         words.extend(self.ended_by.or(offline).map(ToString::to_string));
+        let lost = if self.gone {
+            "lost: saved nowhere"
+        } else {
+            "lost: in memory only"
+        };
         let dead = match self.queue {
-            Some(_) => "among the dead letters",
-            None => "refused by the broker",
+            Some(_) if !self.gone => "among the dead letters",
+            _ => "refused by the broker",
         };
         for (count, fate) in [
-            (self.lost as u64, "lost: in memory only"),
+            (self.lost as u64, lost),
             (counters.dropped, "dropped from a full queue"),
             (counters.rejected, "rejected"),
             (counters.expired, "expired"),
@@ -109,6 +118,10 @@ impl Verdict<'_> {
         }
         if let (1.., Some(queue)) = (self.kept, self.queue) {
             let queue = queue.display();
+            let queue = match self.gone {
+                true => format!("what was {queue}"),
+                false => queue.to_string(),
+            };
             words.push(match self.kept {
                 1 => format!("1 message waits in {queue} for a later run"),
                 n => format!("{n} messages wait in {queue} for a later run"),
@@ -136,6 +149,7 @@ mod tests {
                 lost: undelivered,
                 kept: 0,
                 queue: None,
+                gone: false,
                 offline: offline.cloned(),
                 ended_by,
                 refused: Exit::Success,

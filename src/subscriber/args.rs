@@ -1,13 +1,16 @@
 //! The subscriber's command line: flags as typed, and what they mean once checked.
 
 use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use jiff::tz::TimeZone;
 use log::warn;
+use nix::fcntl::OFlag;
 
 use super::command;
 use super::config::{Config, File, Outlet};
@@ -282,7 +285,10 @@ impl SubscriberArgs {
         if self.rotate_size.is_some() && self.output.is_none() {
             return Err(Fault::usage("--rotate-size needs --output"));
         }
-        let terminal = self.output.is_none() && std::io::stdout().is_terminal();
+        let terminal = match &self.output {
+            None => std::io::stdout().is_terminal(),
+            Some(path) => is_terminal(path),
+        };
         let style = Style {
             format,
             newline: !self.no_newline,
@@ -329,6 +335,19 @@ impl SubscriberArgs {
             summary: self.summary,
         })
     }
+}
+
+/// Whether a file to write to is a terminal, as `/dev/tty` is, and often `/dev/stdout`.
+fn is_terminal(path: &Path) -> bool {
+    let is_device = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
+    let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(flags.bits())
+            .open(path)
+    };
+    is_device && open().is_ok_and(|file| file.is_terminal())
 }
 
 /// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.

@@ -161,6 +161,8 @@ impl Executor {
         let mut state = self.0.lock();
         state.with_last(|entry| entry.done = Some(done));
         // What it waits for may have ended already.
+        let last = state.entries.len() - 1;
+        state.remember(last);
         state.settle();
     }
 
@@ -219,6 +221,21 @@ impl State {
         }
     }
 
+    /// A command has ended. If all of its message have, that is remembered, though others may have to be
+    /// acknowledged before it: the next run shall not run them again.
+    fn remember(&mut self, index: usize) {
+        // The first one's turn has come.
+        if index > 0
+            && let Some(entry) = self.entries.get_mut(index)
+            && entry.left == 0
+            && let Some(done) = &mut entry.done
+            && let Some(finish) = &mut self.finish
+            && !finish.remember(done)
+        {
+            self.finish = None;
+        }
+    }
+
     /// Finishes the messages whose turn it is.
     fn settle(&mut self) {
         while let Some(entry) = self.entries.front_mut()
@@ -269,17 +286,15 @@ impl Shared {
                 state.failed += 1;
                 warn!("{}", self.command.failure(&job, &why));
             }
-            let index = number.saturating_sub(state.first);
-            let entry = usize::try_from(index)
-                .ok()
-                .and_then(|i| state.entries.get_mut(i));
+            let index = usize::try_from(number.saturating_sub(state.first)).unwrap_or(usize::MAX);
             let mut counted = 0;
-            if let Some(entry) = entry {
+            if let Some(entry) = state.entries.get_mut(index) {
                 entry.left = entry.left.saturating_sub(1);
                 if entry.left == 0 {
                     counted = std::mem::take(&mut entry.counted);
                 }
             }
+            state.remember(index);
             state.settle();
             drop(state);
             self.backlog.remove(counted);

@@ -16,6 +16,7 @@ use super::outlet::{Outlet, Prepared};
 use super::retained::Verdict;
 use super::state::State;
 use super::streams::Told;
+use crate::common::acks::pending::Exchange;
 use crate::common::acks::{Ticket, Tickets};
 use crate::common::escape::shortened;
 use crate::common::event_loop::wall_clock;
@@ -49,6 +50,8 @@ pub struct Done {
     pub tickets: Tickets,
     /// What is to be remembered of them.
     pub noted: Vec<Noted>,
+    /// Those at QoS 2, to be known until PUBREL.
+    pub exchanges: Vec<Exchange>,
     /// Their readings.
     pub readings: u64,
     /// No further ones are wanted.
@@ -66,6 +69,7 @@ impl Done {
     pub fn append(&mut self, mut other: Self) {
         self.tickets.append(other.tickets);
         self.noted.append(&mut other.noted);
+        self.exchanges.append(&mut other.exchanges);
         self.readings += other.readings;
         self.last |= other.last;
     }
@@ -112,15 +116,25 @@ impl Finish {
         Arc::clone(&self.readings)
     }
 
-    /// These are dealt with.
-    /// `false` if that cannot be remembered: then they are not acknowledged, and no others either.
-    pub fn finish(&mut self, done: Done) -> bool {
+    /// These have been dealt with, but it is not their turn to be acknowledged. `false` if that cannot be remembered.
+    pub fn remember(&mut self, done: &mut Done) -> bool {
         if let Some(state) = &self.state {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(cause) = state.record(&done.noted) {
+            if let Err(cause) = state.record(&done.noted, &done.exchanges) {
                 (self.notify)(Notice::Broken(Broken::State(cause)));
                 return false;
             }
+            done.noted.clear();
+            done.exchanges.clear();
+        }
+        true
+    }
+
+    /// These are dealt with.
+    /// `false` if that cannot be remembered: then they are not acknowledged, and no others either.
+    pub fn finish(&mut self, mut done: Done) -> bool {
+        if !self.remember(&mut done) {
+            return false;
         }
         self.readings.fetch_add(done.readings, Ordering::Relaxed);
         done.tickets.settle();
@@ -149,6 +163,8 @@ pub struct Sink {
 pub struct Ways {
     /// Numbers are remembered beyond the run.
     pub remembers: bool,
+    /// So is the session.
+    pub keeps_session: bool,
     /// Gaps are told as they are found.
     pub tells_gaps: bool,
     /// How many readings have been dealt with.
@@ -214,6 +230,9 @@ impl Sink {
         }
         // What was not taken whole comes again.
         if whole {
+            if self.ways.remembers && self.ways.keeps_session {
+                done.exchanges.extend(ticket.exchange());
+            }
             done.tickets.push(ticket);
             if self.ways.remembers {
                 done.noted.extend(Noted::of(message, fingerprint));

@@ -1,10 +1,12 @@
 //! What is remembered from run to run, with `--state FILE`: the numbers and fingerprints of messages that
-//! were dealt with, and whether a session was left with the broker. A SQLite database, which only its
-//! owner may read.
+//! were dealt with, whether a session was left with the broker, and what of its QoS 2 messages is not
+//! completed. A SQLite database, which only its owner may read.
 //!
 //! It is written after the messages have been dealt with and before they are acknowledged. So
 //! it never knows more than was written: a crash may cost a repeat, never a message. It holds
 //! as much as is remembered in memory, and is cut back to that while the run lasts.
+
+mod exchanges;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions, Permissions};
@@ -16,9 +18,11 @@ use std::time::Duration;
 use log::{debug, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
+use self::exchanges::Exchanges;
 use super::fingerprint::{Fingerprint, Key};
 use super::inbox::Noted;
 use super::streams::{MAX_KNOWN, MAX_STREAMS, SHARED, Stream, Streams, fair_share};
+use crate::common::acks::pending::Exchange;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
 
@@ -89,6 +93,7 @@ pub struct State {
     added: usize,
     /// Fingerprints in the file.
     fingerprints: usize,
+    exchanges: Exchanges,
 }
 
 impl State {
@@ -126,13 +131,13 @@ impl State {
         load().map_err(|e: rusqlite::Error| io::Error::other(e))
     }
 
-    /// These have been dealt with.
+    /// These have been dealt with: their numbers, and the QoS 2 messages among them whose PUBREC may go out now.
     ///
     /// # Errors
     ///
     /// SQLite's, if that cannot be written.
-    pub fn record(&mut self, noted: &[Noted]) -> io::Result<()> {
-        if noted.is_empty() {
+    pub fn record(&mut self, noted: &[Noted], exchanges: &[Exchange]) -> io::Result<()> {
+        if noted.is_empty() && exchanges.is_empty() {
             return Ok(());
         }
         let mut changed: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
@@ -149,11 +154,16 @@ impl State {
                 new.extend(fingerprint.to_le_bytes());
             }
         }
-        self.save(&changed).map_err(io::Error::other)
+        self.save(&changed, exchanges).map_err(io::Error::other)
     }
 
-    fn save(&mut self, changed: &BTreeMap<&str, Vec<u8>>) -> rusqlite::Result<()> {
+    fn save(
+        &mut self,
+        changed: &BTreeMap<&str, Vec<u8>>,
+        exchanges: &[Exchange],
+    ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
+        self.exchanges.add(&transaction, exchanges)?;
         for (name, new) in changed {
             // One with too long a name is not followed.
             let Some(stream) = self.streams.get(name) else {
@@ -185,6 +195,37 @@ impl State {
             self.fingerprints = forget_oldest_fingerprints(&transaction)?;
         }
         transaction.commit()
+    }
+
+    /// The QoS 2 messages that earlier runs have dealt with in this session and whose PUBREL is due. What is recorded
+    /// from now on belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn exchanges(&mut self, client: &str) -> io::Result<Vec<Exchange>> {
+        let loaded = self.exchanges.load(&self.connection, client);
+        loaded.map_err(io::Error::other)
+    }
+
+    /// PUBREL has come for these packet identifiers of the session.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's, if that cannot be written.
+    pub fn end_exchanges(&mut self, ids: &[u16]) -> io::Result<()> {
+        let removed = self.exchanges.remove(&mut self.connection, ids);
+        removed.map_err(io::Error::other)
+    }
+
+    /// The broker has lost the session.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's, if that cannot be written.
+    pub fn forget_exchanges(&mut self) -> io::Result<()> {
+        let cleared = self.exchanges.clear(&self.connection);
+        cleared.map_err(io::Error::other)
     }
 
     /// Brings all that was written into the file itself: the run is ending. What cannot be stays in
@@ -344,6 +385,7 @@ fn migrate(connection: &mut Connection, version: usize, key: Key) -> rusqlite::R
 
 /// Reads what there is, after it was cut back to what is remembered.
 fn read(mut connection: Connection) -> rusqlite::Result<State> {
+    Exchanges::prepare(&connection)?;
     let transaction = connection.transaction()?;
     forget_silent_streams(&transaction)?;
     let fingerprints = forget_oldest_fingerprints(&transaction)?;
@@ -360,6 +402,7 @@ fn read(mut connection: Connection) -> rusqlite::Result<State> {
         touched,
         added: 0,
         fingerprints,
+        exchanges: Exchanges::default(),
         connection,
     })
 }

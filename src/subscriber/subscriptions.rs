@@ -81,6 +81,15 @@ impl Subscriptions {
         self.wanted.get(number).map_or("", |wanted| &wanted.filter)
     }
 
+    /// A filter that was asked for on the present connection and not answered.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<&str> {
+        let mut wanted = self.wanted.iter().filter(|_| self.online);
+        wanted
+            .find(|wanted| matches!(wanted.state, State::Asked(_)))
+            .map(|wanted| wanted.filter.as_str())
+    }
+
     /// Whether the broker has granted every filter on the present connection.
     #[must_use]
     pub fn all_granted(&self) -> bool {
@@ -190,7 +199,9 @@ mod tests {
             assert_eq!(subscriptions.due(now, false), Due::Ask(vec![0, 1]));
             subscriptions.granted(0, 1);
             assert!(!subscriptions.all_granted());
+            assert_eq!(subscriptions.unanswered(), Some("b"));
             subscriptions.granted(1, 0);
+            assert_eq!(subscriptions.unanswered(), None);
             assert!(subscriptions.all_granted());
             assert_eq!(subscriptions.wake_at(), None);
             subscriptions.disconnected();

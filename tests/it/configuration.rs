@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use clap::CommandFactory as _;
+use iot_pubsub::{publisher, subscriber};
 use tempfile::TempDir;
 
 use crate::harness::{Broker, Program, SOON, certs, temp_dir};
@@ -141,6 +143,105 @@ fn a_mistake_in_the_file_is_named_with_the_file_and_the_remedy() {
         .args(["--config", "/nosuch.toml"])
         .run(SOON);
     outcome.expect_fault(66, &["/nosuch.toml: --config cannot be read"]);
+}
+
+#[test]
+fn what_stands_under_the_other_program_s_name_is_an_error_if_it_was_meant_for_this_one() {
+    let refused = |program: Program, text: &str, parts: &[&str]| {
+        let (_dir, path) = file(&("endpoint = \"localhost\"\ntopic = \"t\"\n".to_owned() + text));
+        let outcome = program.arg("--config").arg(&path).run(SOON);
+        let outcome = outcome.expect_fault(78, &[&["iot.toml"], parts].concat());
+        assert_eq!(outcome.stderr.count(), 1, "{outcome}");
+    };
+    // Without it the publisher would send what it made up.
+    let exec = "[subscriber]\nexec = [\"cat\"]\n";
+    let parts = [
+        "exec stands under [subscriber]",
+        "move it under [publisher]",
+    ];
+    refused(Program::publisher(), exec, &parts);
+    refused(
+        Program::publisher(),
+        &format!("{exec}[publisher]\nqos = 1\n"),
+        &parts,
+    );
+    for key in [
+        "stdin-line = true",
+        "queue = \"q\"",
+        "interval = 9",
+        "message = \"x\"",
+    ] {
+        let text = format!("[publisher]\nnull-message = true\n[subscriber]\n{key}\n");
+        let name = key.split(' ').next().unwrap();
+        let parts = [
+            name,
+            "stands under [subscriber]",
+            "move it under [publisher]",
+        ];
+        refused(Program::publisher(), &text, &parts);
+        refused(Program::publisher().arg("check"), &text, &parts);
+    }
+    for key in ["json = true", "output = \"o\"", "persistent = true"] {
+        let text = format!("[publisher]\n{key}\n");
+        let name = key.split(' ').next().unwrap();
+        let parts = [
+            name,
+            "stands under [publisher]",
+            "move it under [subscriber]",
+        ];
+        refused(Program::subscriber(), &text, &parts);
+    }
+}
+
+#[test]
+fn a_file_for_both_programs_may_give_each_its_own_command() {
+    let broker = Broker::start();
+    let text = broker_lines(&broker)
+        + "topic = \"t\"\nqos = 1\n\
+           [publisher]\nexec = [\"echo\", \"measured\"]\ncount = 1\nclient-id = \"one\"\n\
+           [subscriber]\nexec = [\"cat\"]\ncount = 2\nclient-id = \"two\"\ndebug = true\n";
+    let (_dir, path) = file(&text);
+    let with = |program: Program| program.arg("--config").arg(&path);
+    let subscriber = with(Program::subscriber()).start();
+    subscriber.wait_subscribed();
+    with(Program::publisher()).run(SOON).expect_code(0);
+    // Another source takes the place of the command, in both tables.
+    let message = with(Program::publisher()).args(["-m", "typed"]);
+    message.run(SOON).expect_code(0);
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    outcome.expect_stdout("measuredtyped");
+    let source = "message = \"m\"\n[subscriber]\nexec = [\"cat\"]\n";
+    let (_dir, path) = file(&(broker_lines(&broker) + "topic = \"t\"\n" + source));
+    let program = Program::publisher().arg("--config").arg(&path);
+    program.run(SOON).expect_code(0);
+}
+
+/// Whatever flags the two come to share: in the other's table they are the other's.
+#[test]
+fn every_flag_of_the_other_program_may_stand_in_its_table() {
+    let commands = [
+        publisher::args::Command::command(),
+        subscriber::args::Command::command(),
+    ];
+    let [publisher, subscriber] = &commands;
+    for (program, other) in [(publisher, subscriber), (subscriber, publisher)] {
+        let keys = other.get_arguments().filter_map(|arg| arg.get_long());
+        let keys: Vec<_> = keys
+            .filter(|long| *long != "config")
+            .map(|long| format!("{long} = 1\n"))
+            .collect();
+        assert!(keys.len() > 40, "{keys:?}");
+        let text = format!("[{}]\n{}", other.get_name(), keys.concat());
+        let (_dir, path) = file(&text);
+        let start = match program.get_name() {
+            "publisher" => Program::one_message(),
+            _ => Program::subscriber().args(["-t", "t"]),
+        };
+        // Everything in it is passed over; only the port is wrong.
+        let start = start.arg("--config").arg(&path);
+        let outcome = start.args(["-e", "localhost", "--port", "x"]).run(SOON);
+        outcome.expect_fault(64, &["--port", "'x'"]);
+    }
 }
 
 #[test]

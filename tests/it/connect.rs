@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{
     Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, packet::read_packet,
-    running::Outcome, scripted::Event, server,
+    running::Outcome, server,
 };
 
 const QUICKLY: [&str; 4] = ["--base-backoff", "0.1", "--max-backoff", "0.2"];
@@ -89,15 +89,7 @@ fn a_broker_that_refuses_version_5_is_spoken_to_in_3_1_1() {
         let broker = old();
         let program = Program::one_message().at_port(broker.port());
         program.run(SOON).expect_code(0).expect_stdout("");
-        let levels: Vec<_> = broker
-            .events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Connect(connect) => Some(connect.level),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(levels, [5, 4]);
+        assert_eq!(broker.levels(), [5, 4]);
         assert_eq!(broker.publishes()[0].payload, b"hello");
 
         let broker = old();

@@ -72,6 +72,111 @@ fn the_other_names_of_flags_work() {
 }
 
 #[test]
+fn letters_of_mosquitto_that_mean_something_else_or_nothing_are_answered_with_the_right_flag() {
+    let broker = Broker::builder().plain().start();
+    let port = broker.port().to_string();
+    for program in [Program::publisher, Program::subscriber] {
+        for (words, part) in [
+            (
+                &["-h", "localhost", "-p", &port, "-t", "t"][..],
+                "-h is help; the broker goes to --endpoint",
+            ),
+            (
+                &["-t", "t", "-p", &port, "-h", "localhost"],
+                "-h is help; the broker goes to --endpoint",
+            ),
+            (
+                &["-V", "mqttv5", "-e", "localhost", "-t", "t"],
+                "use --mqtt-version 5",
+            ),
+            (
+                &["-e", "localhost", "-t", "t", "-V", "mqttv311"],
+                "--mqtt-version 3.1.1",
+            ),
+            (
+                &["-e", "localhost", "-t", "t", "-k", "60"],
+                "-k: use --keep-alive",
+            ),
+            (
+                &["-e", "localhost", "-t", "t", "-u", "me", "-P", "s3cret"],
+                "-P: everybody",
+            ),
+            (
+                &["-e", "localhost", "-t", "t", "--pw=s3cret"],
+                "use --password-file",
+            ),
+            (
+                &["-e", "localhost", "-t", "t", "--insecure"],
+                "--insecure: does not exist",
+            ),
+            (
+                &["-L", "mqtt://me:s3cret@localhost/t"],
+                "--endpoint mqtts://HOST:PORT",
+            ),
+            (
+                &["check", "-h", "localhost"],
+                "-h is help; the broker goes to --endpoint",
+            ),
+        ] {
+            let outcome = program().args(words).run(SOON).expect_fault(64, &[part]);
+            assert_eq!(outcome.stderr.count(), 1, "{outcome}");
+            assert_eq!(outcome.stdout.text(), "", "{outcome}");
+            assert!(!outcome.stderr.text().contains("s3cret"), "{outcome}");
+        }
+        for alone in [&["-h"][..], &["check", "-h"], &["-t", "t", "--help"]] {
+            let help = program().args(alone).run(SOON).expect_code(0);
+            assert!(help.stdout.text().contains("--endpoint"), "{help}");
+        }
+        let version = program().arg("-V").run(SOON).expect_code(0);
+        assert!(version.stdout.text().contains("OpenSSL 3."), "{version}");
+    }
+    let values = Program::publisher()
+        .to(&broker)
+        .args(["-t", "t", "-m", "-h"]);
+    values.run(SOON).expect_code(0);
+    let nobodys = Program::publisher().args(["-e", "localhost", "-t", "t", "--zzz"]);
+    nobodys
+        .run(SOON)
+        .expect_fault(64, &["'--zzz'", "see --help"]);
+}
+
+#[test]
+fn names_with_control_characters_are_refused_before_the_broker_closes_for_them() {
+    let nobody = free_port();
+    for c in [
+        '\u{1}',
+        '\t',
+        '\n',
+        '\u{1b}',
+        '\u{7f}',
+        '\u{85}',
+        '\u{fdd0}',
+        '\u{ffff}',
+        '\u{1fffe}',
+    ] {
+        let name = format!("a/{c}/b");
+        let code = format!("U+{:04X}", u32::from(c));
+        for program in [Program::publisher, Program::subscriber] {
+            let program = || program().at_plain_port(nobody);
+            let topic = program().args(["-t", &name]);
+            topic.run(SOON).expect_fault(64, &["--topic", &code]);
+            for flag in ["--client-id", "--username"] {
+                let program = program().args(["-t", "t", flag, &name]);
+                program.run(SOON).expect_fault(64, &[flag, &code]);
+            }
+        }
+    }
+    // What is odd, and allowed.
+    let broker = Broker::builder().plain().start();
+    for name in ["a b", "//", "\u{e9}\u{202e}\u{feff}", "$other/x"] {
+        let program = Program::publisher()
+            .to(&broker)
+            .args(["-m", "x", "-t", name]);
+        program.run(SOON).expect_code(0);
+    }
+}
+
+#[test]
 fn addresses_of_version_6_work() {
     let port = free_port();
     let second = format!("listener {port} ::1");

@@ -49,6 +49,8 @@ enum Masked {
     Nothing,
     /// The digits of the field `tst` of JSON.
     Tst,
+    /// These, and how numbers are written: ours keep the digits that they came with.
+    Numbers,
     Digits,
 }
 
@@ -62,6 +64,7 @@ impl Masked {
         match self {
             Masked::Nothing => {}
             Masked::Digits => mask(&mut output),
+            Masked::Numbers => output = as_doubles(&Masked::Tst.apply(output)),
             Masked::Tst => {
                 let (name, length) = (b"{\"tst\":\"", 32);
                 let mut at = 0;
@@ -75,6 +78,21 @@ impl Masked {
         }
         output
     }
+}
+
+/// The same with each number as the shortest that is the same double.
+fn as_doubles(output: &[u8]) -> Vec<u8> {
+    let in_number = |byte: u8| byte.is_ascii_digit() || b".+-eE".contains(&byte);
+    let mut plain = Vec::new();
+    for part in output.chunk_by(|a, b| in_number(*a) == in_number(*b)) {
+        let text = std::str::from_utf8(part).ok();
+        let number = text.filter(|text| text.bytes().any(|b| b.is_ascii_digit()));
+        match number.and_then(|text| text.parse::<f64>().ok()) {
+            Some(number) => plain.extend(number.to_string().into_bytes()),
+            None => plain.extend(part),
+        }
+    }
+    plain
 }
 
 /// One format in both programs, at work.
@@ -242,8 +260,8 @@ fn every_escape_is_printed_as_mosquitto_sub_prints_it() {
 fn json_is_printed_as_mosquitto_sub_prints_it() {
     let cases = [
         ("%j", Masked::Tst),
-        ("%J", Masked::Tst),
-        ("a%J|%20j", Masked::Tst),
+        ("%J", Masked::Numbers),
+        ("a%J|%20j", Masked::Numbers),
     ];
     compare("2", &[], &cases);
 }
@@ -257,7 +275,7 @@ fn properties_are_printed_as_mosquitto_sub_prints_them() {
             Masked::Digits,
         ),
         ("%j", Masked::Tst),
-        ("%J", Masked::Tst),
+        ("%J", Masked::Numbers),
     ];
     let broker = Broker::start();
     let start = |case| Case::start(&broker, ("1", 2), (&[], &["-V", "mqttv5"]), case);

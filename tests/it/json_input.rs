@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use crate::harness::{Broker, Program, SOON, peer::Witness};
+use crate::harness::{
+    Broker, Program, QueueFile, SOON, ScriptedBroker, free_port, packet::Publish, peer::Witness,
+};
 
 fn lines(text: &str) -> Cursor<String> {
     Cursor::new(text.to_owned())
@@ -99,4 +101,196 @@ fn json_needs_lines_and_lines_need_a_topic() {
         .arg("-l")
         .run(SOON)
         .expect_fault(64, &["--topic"]);
+}
+
+/// Payloads that are JSON and no string, as they stand on a line.
+const JSON: [&str; 12] = [
+    "12345678901234567890123",
+    r#"{"b":1,"a":2.10}"#,
+    "2.50",
+    "-0",
+    "1E400",
+    "{ \"a\" : [ 1 ,2.0,\t3e0 ] , \"a\":null }",
+    r#"["\u00e9\/\ud800","\u001b"]"#,
+    "true",
+    "[]",
+    "\"text \\u00e9\"",
+    "[\"\u{e9}\u{1f600}\"]",
+    r#"{"payload":{"payload":1.0}}"#,
+];
+
+/// The bytes that are published: of a string its text.
+fn published() -> Vec<String> {
+    JSON.iter()
+        .map(|json| {
+            json.trim_matches('"')
+                .replace(r"text \u00e9", "text \u{e9}")
+        })
+        .collect()
+}
+
+fn json_lines() -> String {
+    let line =
+        |json: &&str| format!("{{\"topic\":\"t\", \"payload\": {json} ,\"more\":[{json}]}}\n");
+    JSON.iter().map(line).collect()
+}
+
+#[test]
+fn a_payload_that_is_no_string_is_published_byte_for_byte() {
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "t", "%x");
+    let hex = |text: &str| data_encoding::HEXLOWER.encode(text.as_bytes());
+    let expected: Vec<_> = published().iter().map(|text| hex(text)).collect();
+    let publisher = || {
+        Program::publisher()
+            .to(&broker)
+            .args(["-l", "--input", "json"])
+    };
+    publisher()
+        .stdin(lines(&json_lines()))
+        .run(SOON)
+        .expect_code(0);
+    let seen = witness.messages(JSON.len(), SOON);
+    let seen: Vec<_> = seen.into_iter().map(|line| line.text).collect();
+    assert_eq!(seen, expected);
+
+    let batch = ["--batch", "100", "--batch-wait", "1h"];
+    publisher()
+        .args(batch)
+        .stdin(lines(&json_lines()))
+        .run(SOON)
+        .expect_code(0);
+    let batch = witness.messages(JSON.len() + 1, SOON).pop().unwrap().text;
+    assert_eq!(batch, hex(&(published().join("\n") + "\n")));
+}
+
+#[test]
+fn json_comes_through_queue_export_and_subscriber_as_it_was() {
+    let queue = QueueFile::new();
+    let flags = ["-l", "--input", "json", "--flush-timeout", "0.1"];
+    let publisher = queue.publisher().at_port(free_port()).args(flags);
+    publisher
+        .stdin(lines(&json_lines()))
+        .run(SOON)
+        .expect_code(75);
+    let export = queue.command(&["export"]).expect_code(0).stdout.text();
+    let (first, second) = (Broker::start(), Broker::start());
+    let subscriber = Program::subscriber()
+        .to(&first)
+        .args(["-t", "#", "-J", "-d", "-C"]);
+    let subscriber = subscriber.arg(JSON.len().to_string()).start();
+    subscriber.wait_subscribed();
+    let publish = |broker: &Broker, text: &str| {
+        let publisher = Program::publisher()
+            .to(broker)
+            .args(["-l", "--input", "json"]);
+        publisher.stdin(lines(text)).run(SOON).expect_code(0);
+    };
+    publish(&first, &export);
+    let json = subscriber.finish(SOON).expect_code(0).stdout.text();
+    let subscriber = Program::subscriber()
+        .to(&second)
+        .args(["-t", "#", "-d", "-C"]);
+    let subscriber = subscriber.arg(JSON.len().to_string()).start();
+    subscriber.wait_subscribed();
+    publish(&second, &json);
+    subscriber
+        .finish(SOON)
+        .expect_code(0)
+        .expect_stdout(&(published().join("\n") + "\n"));
+}
+
+#[test]
+fn odd_json_is_rejected_by_its_line_or_borne_and_never_ends_the_run() {
+    let deep = "[".repeat(400_000) + &"]".repeat(400_000);
+    let good = [
+        format!("{{\"payload\":{deep}}}"),
+        format!("{{\"payload\":\"x\",\"more\":{deep}}}"),
+    ];
+    let bad = [
+        r#"{"payload":"\ud800"}"#,
+        r#"{"payload":1,"payload":2}"#,
+        r#"{"topic":"a","topic":"b","payload":1}"#,
+        r#"{"payload":NaN}"#,
+        r#"{"payload":01}"#,
+        r#"{"payload":1"#,
+        r#"{"qos":1e400,"payload":1}"#,
+        r#"{"payload":[1,2}"#,
+    ];
+    let text = good
+        .iter()
+        .map(String::as_str)
+        .chain(bad)
+        .collect::<Vec<_>>()
+        .join("\n");
+    let broker = ScriptedBroker::script().plain();
+    let publisher = Program::publisher().at_plain_port(broker.port());
+    let publisher = publisher.args(["-l", "--input", "json", "-t", "t", "--receipts"]);
+    let outcome = publisher.stdin(lines(&text)).run(SOON).expect_code(65);
+    let receipts = outcome.stdout.texts();
+    for line in 3..3 + bad.len() {
+        let rejected = format!("rejected {line} ");
+        assert!(
+            receipts
+                .iter()
+                .any(|receipt| receipt.starts_with(&rejected)),
+            "{line}: {outcome}"
+        );
+    }
+    let payloads: Vec<_> = broker.publishes().iter().map(Publish::text).collect();
+    assert!(payloads == [&*deep, "x"], "{} payloads", payloads.len());
+}
+
+#[test]
+fn a_topic_with_a_control_character_is_rejected_and_costs_the_other_lines_nothing() {
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "#", "%t %p");
+    let bad = [
+        "\u{1}",
+        "a\tb",
+        "a\nb",
+        "\u{1b}[2J",
+        "\u{7f}",
+        "\u{80}",
+        "\u{9f}",
+        "\u{fdd0}",
+        "\u{fffe}",
+        "\u{ffff}",
+        "a\0b",
+    ];
+    let mut text = String::new();
+    for (number, topic) in bad.iter().enumerate() {
+        for topic in [&format!("good/{number}"), *topic] {
+            text += &serde_json::json!({"topic": topic, "payload": number}).to_string();
+            text += "\n";
+        }
+    }
+    let outcome = Program::publisher()
+        .to(&broker)
+        .args(["-l", "--input", "json", "--receipts", "--summary"])
+        .stdin(lines(&text))
+        .run(SOON)
+        .expect_code(65);
+    let receipts = outcome.stdout.text();
+    for line in (2..=2 * bad.len()).step_by(2) {
+        assert!(
+            receipts.contains(&format!("rejected {line} its topic ")),
+            "{line}: {outcome}"
+        );
+    }
+    assert!(
+        receipts.contains("rejected 8 its topic contains the control character U+001B"),
+        "{outcome}"
+    );
+    let summary: serde_json::Value =
+        serde_json::from_str(receipts.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&summary["delivered"], &summary["reconnects"]),
+        (&bad.len().into(), &0.into())
+    );
+    let seen = witness.messages(bad.len(), SOON);
+    assert_eq!(
+        seen[bad.len() - 1].text,
+        format!("good/{0} {0}", bad.len() - 1)
+    );
 }

@@ -9,6 +9,7 @@
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
 //! | `blocked`       | a reader that does not read, or leaves                        |
+//! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `client_library` | the client library by itself, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
@@ -16,6 +17,7 @@
 //! | `copies`        | copies of a queue file: nothing is taken for what it is not      |
 //! | `draining`      | how fast the offline queue drains, and when faster           |
 //! | `durable`       | the queue that outlives process and power                    |
+//! | `exactly_once`  | what a broker sends again, `-C` and `--state` in a session that is kept |
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
@@ -28,7 +30,9 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `no_source`     | a publisher that is told of no source: what standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
+//! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
@@ -45,9 +49,11 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
+//! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `ways`          | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 
@@ -61,6 +67,7 @@ mod backoff;
 mod batch;
 mod bench;
 mod blocked;
+mod causes;
 mod certs_dir;
 mod client_library;
 mod configuration;
@@ -68,6 +75,7 @@ mod connect;
 mod copies;
 mod draining;
 mod durable;
+mod exactly_once;
 mod exec;
 mod exit_codes;
 mod flags;
@@ -80,8 +88,10 @@ mod identity;
 mod json_input;
 mod memory;
 mod misconfigured;
+mod no_source;
 mod offline;
 mod output;
+mod packet_sizes;
 mod packets;
 mod persistent;
 mod pipe_bridge;
@@ -97,8 +107,10 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod subscribe;
+mod terminals;
 mod through;
 mod tls;
 mod unruly;
+mod versions;
 mod ways;
 mod window;

@@ -265,10 +265,14 @@ fn client_id_that_is_not_allowed() {
         .allow_client_ids(|id| id == "thing")
         .start();
     let at = |p: Program| p.at_port(broker.port()).args(["-i", "other"]);
+    let at_aws = |p| at(p).args(["--profile", "aws"]);
     let parts = ["not authorized (0x87)", "policy", "client id"];
-    expect(77, &parts, at);
+    expect(77, &parts, at_aws);
+    expect(77, &["not authorized (0x87)", "(ACL)", "client id"], at);
     // Without reason codes only a hang-up is to be seen.
     let parts = ["before CONNACK", "iot:Connect for the client id \"other\""];
+    expect_check(69, &parts, |p| at_aws(p).args(["--mqtt-version", "3.1.1"]));
+    let parts = ["before CONNACK", "the client id \"other\"", "see its log"];
     expect(69, &parts, |p| at(p).args(["--mqtt-version", "3.1.1"]));
     Program::one_message()
         .at_port(broker.port())
@@ -283,11 +287,13 @@ fn publish_that_is_denied() {
         .allow_publish(|topic| topic == "allowed")
         .start();
     let at = |p: Program| p.at_port(broker.port());
+    let at_aws = |p| at(p).args(["--profile", "aws"]);
     expect(77, &["not authorized (0x87)"], at);
-    expect_check(77, &["publish", "\"t\"", "iot:Publish"], at);
+    expect_check(77, &["publish", "\"t\"", "(ACL)"], at);
+    expect_check(77, &["publish", "\"t\"", "iot:Publish"], at_aws);
     // Without reason codes only a hang-up is to be seen.
     let mute = |p| at(p).args(["--mqtt-version", "3.1.1"]);
-    expect_check(77, &["publish", "\"t\"", "iot:Publish"], mute);
+    expect_check(77, &["publish", "\"t\"", "(ACL)"], mute);
     let run = Program::one_message().args(QUICKLY);
     let run = mute(run).run(SOON).expect_code(65);
     let hints: Vec<_> = run
@@ -297,13 +303,13 @@ fn publish_that_is_denied() {
         .filter(|line| {
             has(
                 &line.text,
-                &["right after a message for \"t\" (5 bytes)", "iot:Publish"],
+                &["right after a message for \"t\" (5 bytes)", "(ACL)"],
             )
         })
         .collect();
     assert_eq!(hints.len(), 1, "once\n{run}");
     run.expect_stderr("5 connections were lost with it at the head")
-        .expect_stderr("policy");
+        .expect_stderr("(ACL)");
 }
 
 #[test]
@@ -312,7 +318,10 @@ fn subscribe_that_is_denied() {
         .allow_subscribe(|filter| filter == "allowed")
         .start();
     for version in ["5", "3.1.1"] {
-        let at = |p: Program| p.at_port(broker.port()).args(["--mqtt-version", version]);
+        let at = |p: Program| {
+            let p = p.at_port(broker.port()).args(["--profile", "aws"]);
+            p.args(["--mqtt-version", version])
+        };
         expect_check(77, &["subscribe", "\"t\"", "iot:Subscribe"], at);
         let subscriber = Program::subscriber().args(["-t", "t", "-C", "1"]);
         let outcome = at(subscriber).run(SOON).expect_code(77);

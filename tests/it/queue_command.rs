@@ -1,10 +1,24 @@
 //! `publisher queue`: what is in a queue file, and mending it.
 
-use std::{fs, io::Cursor};
+use std::{
+    fs,
+    io::Cursor,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::SystemTime,
+};
 
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use serde_json::Value;
 
-use crate::harness::{Broker, Program, QueueFile, SOON, peer::Witness};
+use crate::harness::{
+    Broker, Program, QueueFile, Reply, SOON, ScriptedBroker, free_port, peer::Witness,
+};
 
 /// A queue with one dead letter, `bad`, in it, and a broker that now would take it.
 fn with_a_dead_letter() -> (QueueFile, Broker) {
@@ -223,4 +237,270 @@ fn a_queue_that_is_not_there_is_not_made() {
         .arg("queue")
         .run(SOON)
         .expect_fault(64, &["status"]);
+}
+
+/// What there is in a directory: names, contents, and when they were written.
+fn directory(queue: &QueueFile) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let entries = fs::read_dir(queue.path().parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = paths
+        .map(|path| {
+            let written = fs::metadata(&path).unwrap().modified().unwrap();
+            (path.clone(), fs::read(&path).unwrap(), written)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+const LOOKS: [&[&str]; 7] = [
+    &["status"],
+    &["status", "--json"],
+    &["list"],
+    &["list", "--dead"],
+    &["list", "--json", "--limit", "1"],
+    &["export"],
+    &["export", "--dead"],
+];
+
+#[test]
+fn looking_changes_no_byte_of_the_file_and_leaves_nothing_beside_it() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let golden = fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let golden = golden.filter(|path| path.extension().is_some_and(|e| e == "db"));
+    let mut files: Vec<_> = golden
+        .map(|path| {
+            let queue = QueueFile::new();
+            fs::copy(path, queue.path()).unwrap();
+            queue
+        })
+        .collect();
+    assert!(files.len() > 3);
+    files.push(QueueFile::with("one\ntwo\n"));
+    // Damaged, and as a crash leaves it: with a log, with and without its index.
+    let damaged = QueueFile::with("one\ntwo\n");
+    let bytes = fs::read(damaged.path()).unwrap();
+    fs::write(damaged.path(), &bytes[..bytes.len() / 2]).unwrap();
+    files.push(damaged);
+    for index in [true, false] {
+        let crashed = QueueFile::new();
+        let publisher = crashed.publisher().at_port(free_port());
+        let mut running = publisher.arg("-l").stdin_pipe().start();
+        running.send("one\ntwo\n");
+        running.stdout_line(SOON, |line| line == "accepted 2");
+        running.finish_by(Signal::SIGKILL, SOON);
+        if !index {
+            fs::remove_file(crashed.beside("-shm")).unwrap();
+        }
+        let export = crashed.command(&["export"]).expect_code(0);
+        assert_eq!(
+            export.stdout.count(),
+            2,
+            "what is in the log counts\n{export}"
+        );
+        files.push(crashed);
+    }
+    for queue in files {
+        let before = directory(&queue);
+        for look in LOOKS {
+            let outcome = queue.command(look);
+            assert!(directory(&queue) == before, "{look:?}\n{outcome}");
+        }
+    }
+}
+
+#[test]
+fn a_file_is_looked_at_while_publishers_come_and_go() {
+    let queue = QueueFile::with(&"a line\n".repeat(2_000));
+    let more = || {
+        let publisher = queue.publisher().at_port(free_port());
+        let publisher = publisher.args(["-m", "more", "--flush-timeout", "0"]);
+        publisher.run(SOON).expect_code(75)
+    };
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut looks = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let export = queue.command(&["export"]).expect_code(0).expect_stderr("");
+                assert!(export.stdout.count() >= 2_000, "{export}");
+                queue.command(&["status"]).expect_code(0);
+                looks += 1;
+            }
+            looks
+        });
+        for _ in 0..20 {
+            more();
+        }
+        stop.store(true, Ordering::SeqCst);
+        assert!(looks.join().unwrap() > 1);
+    });
+    assert_eq!(queue.status()["waiting"], 2_020);
+    let left = directory(&queue).len();
+    assert_eq!(left, 2, "the queue and its lock");
+}
+
+#[test]
+fn the_way_to_an_older_program_is_a_form_that_both_know() {
+    let queue = QueueFile::new();
+    Program::publisher()
+        .at_port(free_port())
+        .args(["-l", "--input", "json", "--flush-timeout", "0.1", "--queue"])
+        .arg(queue.path())
+        .args(["--batch", "2", "--expiry", "1h"])
+        .stdin(Cursor::new(
+            r#"{"topic":"a/b","payload":"one","qos":2,"retain":1}
+{"topic":"c","payload":"two","qos":0}
+{"topic":"c","payload":"three","qos":0}
+{"topic":"c","payload_base64":"/wA="}
+"#,
+        ))
+        .run(SOON)
+        .expect_code(75);
+    let export = queue.command(&["export"]).expect_code(0).stdout.text();
+    // What the first program with `--input json` reads.
+    let known = [
+        "tst",
+        "topic",
+        "qos",
+        "retain",
+        "payloadlen",
+        "payload",
+        "payload_base64",
+        "stream",
+        "seq",
+        "taken",
+        "latency_ms",
+    ];
+    for line in export.lines() {
+        let line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        let other = line.keys().find(|name| !known.contains(&name.as_str()));
+        assert_eq!(other, None, "{line:?}");
+    }
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "#", "%t %x %r");
+    let publisher = Program::publisher().to(&broker);
+    let publisher = publisher
+        .args(["-l", "--input", "json"])
+        .stdin(Cursor::new(export));
+    publisher.run(SOON).expect_code(0);
+    let mut seen: Vec<_> = witness
+        .messages(4, SOON)
+        .into_iter()
+        .map(|l| l.text)
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        ["a/b 6f6e65 0", "c 7468726565 0", "c 74776f 0", "c ff00 0"]
+    );
+}
+
+#[test]
+fn only_what_is_or_was_a_queue_is_purged() {
+    let text = "no database at all\n".repeat(100);
+    let other = |queue: &QueueFile| {
+        let other = rusqlite::Connection::open(queue.path()).unwrap();
+        other.execute_batch("CREATE TABLE queue (x)").unwrap();
+        other.close().unwrap();
+    };
+    let make: [(&str, &dyn Fn(&QueueFile)); 5] = [
+        ("not a queue", &|queue| {
+            fs::write(queue.path(), &text).unwrap()
+        }),
+        ("something else", &other),
+        ("a FIFO", &|queue| {
+            mkfifo(&queue.path(), Mode::S_IRWXU).unwrap()
+        }),
+        ("a socket", &|queue| {
+            drop(UnixListener::bind(queue.path()).unwrap())
+        }),
+        ("is a directory", &|queue| {
+            fs::create_dir(queue.path()).unwrap()
+        }),
+    ];
+    for (what, make) in make {
+        let queue = QueueFile::new();
+        make(&queue);
+        let kind = fs::symlink_metadata(queue.path()).unwrap().file_type();
+        let before = kind.is_file().then(|| fs::read(queue.path()).unwrap());
+        for action in ["purge", "retry", "status", "list", "export"] {
+            let outcome = queue
+                .command(&[action])
+                .expect_fault(73, &["queue.db", what]);
+            assert!(!outcome.stderr.text().contains("queue purge"), "{outcome}");
+        }
+        let outcome = queue.publisher().at_port(free_port()).args(["-m", "x"]);
+        let outcome = outcome.run(SOON).expect_fault(73, &["queue.db", what]);
+        assert!(!outcome.stderr.text().contains("queue purge"), "{outcome}");
+        let names = fs::read_dir(queue.path().parent().unwrap())
+            .unwrap()
+            .count();
+        assert_eq!(names, 1, "{what}: nothing beside it");
+        let after = kind.is_file().then(|| fs::read(queue.path()).unwrap());
+        assert!(before == after, "{what}");
+    }
+    for device in ["/dev/null", "/dev/zero"] {
+        for command in [
+            &["-t", "t", "-m", "x", "--endpoint", "h"][..],
+            &["queue", "purge"],
+        ] {
+            let outcome = Program::publisher().args(command).args(["--queue", device]);
+            let outcome = outcome
+                .run(SOON)
+                .expect_fault(73, &[device, "it is a device"]);
+            assert!(!outcome.stderr.text().contains("purge"), "{outcome}");
+        }
+    }
+    // What was one, and has lost its beginning.
+    let queue = QueueFile::with("one\n");
+    let mut bytes = fs::read(queue.path()).unwrap();
+    bytes[..4_096].fill(0);
+    fs::write(queue.path(), bytes).unwrap();
+    let purged = queue.command(&["purge"]).expect_code(0).stdout.text();
+    assert!(purged.contains("queue.db.damaged-20"), "{purged}");
+}
+
+#[test]
+fn many_dead_letters_are_put_back_page_by_page() {
+    const COUNT: usize = 3_000;
+    let queue = QueueFile::new();
+    let broker = ScriptedBroker::script()
+        .on_publish(|_| Reply::Refuse(0x80))
+        .plain();
+    let lines: String = (1..=COUNT).map(|n| format!("{n}\n")).collect();
+    queue
+        .publisher()
+        .at_plain_port(broker.port())
+        .arg("-l")
+        .stdin(Cursor::new(lines))
+        .run(SOON * 3)
+        .expect_code(65);
+    assert_eq!(queue.status()["dead"], COUNT);
+    let some = ["retry", "7", "2999", "9999"];
+    queue
+        .command(&some)
+        .expect_code(65)
+        .expect_stdout("2 back in the queue\n")
+        .expect_stderr("has the number 9999");
+    let rest = format!("{} back in the queue\n", COUNT - 2);
+    queue
+        .command(&["retry"])
+        .expect_code(0)
+        .expect_stdout(&rest);
+    let status = queue.status();
+    assert_eq!(
+        (&status["waiting"], &status["dead"], &status["dead_bytes"]),
+        (&COUNT.into(), &0.into(), &0.into())
+    );
+    let list = queue.command(&["list"]).expect_code(0).stdout.texts();
+    let numbers: Vec<usize> = list
+        .iter()
+        .map(|l| l.split(' ').nth(1).unwrap().parse().unwrap())
+        .collect();
+    let named = [7, 2_999];
+    let rest = (1..=COUNT).filter(|n| !named.contains(n));
+    assert_eq!(numbers, named.into_iter().chain(rest).collect::<Vec<_>>());
 }

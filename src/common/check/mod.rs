@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
+use super::age::EARLIEST_MS;
 use super::aws_host;
 use super::cli::config::ConnectionConfig;
 use super::cli::doctor::CheckConfig;
@@ -23,9 +24,6 @@ use super::transport::files::Loaded;
 use super::transport::{self, Handle, Passed, Step};
 use online::Online;
 use report::Report;
-
-/// When this program was made, about: a clock that shows an earlier time is wrong.
-const MADE: u64 = 1_767_225_600;
 
 /// Checks, and says what was found.
 ///
@@ -67,11 +65,12 @@ fn name(connection: &ConnectionConfig, report: &mut Report) {
 
 fn check_clock(now: SystemTime, report: &mut Report) {
     let shown = humantime::format_rfc3339_seconds(now);
-    if unix_ms() / 1_000 >= MADE {
+    if unix_ms() >= EARLIEST_MS {
         report.ok("clock", shown.to_string());
     } else {
-        let message = format!("the clock says {shown}, which is over; set it, or start ntp");
-        report.failed("clock", &Fault::permanent(Exit::Config, message));
+        let message = format!("the clock says {shown}, which is over");
+        let fault = Fault::permanent(Exit::Config, message).with_remedy("set it, or start ntp");
+        report.failed("clock", &fault);
     }
 }
 

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 use super::report::Report;
 use super::{step_name, steps_after_tcp, tell};
 use crate::common::cli::doctor::CheckConfig;
-use crate::common::client::{Accepted, Client, Delivery, Event, Refusal};
+use crate::common::client::{Accepted, Client, Delivery, Event, Refusal, Request};
 use crate::common::event_loop::{clock, send, unix_ms, wait};
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::limits;
+use crate::common::link::OLDER;
 use crate::common::message::{Draft, Message, Qos};
+use crate::common::mqtt::reason_code::FIRST_ERROR;
 use crate::common::transport::{Passed, Step};
 
 /// So long a connection must last: another client with the same identifier, once thrown out,
 /// comes back after a second.
 const STAY: Duration = Duration::from_millis(2_500);
+
+/// Before another attempt.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is published.
 const MESSAGE: &str = "{\"check\":\"iot-pubsub\"}";
@@ -29,12 +34,38 @@ pub(super) struct Online<'a> {
     generation: u64,
     connected: bool,
     attempted: Option<Instant>,
-    /// What comes next on the way to a connection: the step that is to blame for silence.
-    next: &'static str,
+    /// What comes next on the way to a connection: the stage that is to blame for silence.
+    next: Stage,
+}
+
+/// A stage of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A step of the dial.
+    Dial(Step),
+    /// CONNECT and its answer.
+    Connect,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dial(step) => step_name(step),
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// Why a step has no answer.
 type End = (Option<Step>, Fault);
+
+/// Why a step has failed on the second connection too.
+enum Failure {
+    /// Both were closed in order, right after what was asked: the broker does not want it.
+    Refused(Fault),
+    /// Anything else.
+    Fault(Fault),
+}
 
 impl<'a> Online<'a> {
     pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
@@ -49,22 +80,30 @@ impl<'a> Online<'a> {
             generation: 0,
             connected: false,
             attempted: None,
-            next: "DNS",
+            next: Stage::Dial(Step::Dns),
         })
     }
 
     pub(super) fn examine(&mut self, report: &mut Report) {
         let later = &steps_after_tcp(self.config)[1..];
-        match self.connect(Some(&mut *report)) {
+        let mut answer = self.connect(Some(&mut *report));
+        if answer
+            .as_ref()
+            .is_err_and(|(_, fault)| fault.kind == Kind::Unanswered)
+        {
+            // It may be that the broker restarts, or that it speaks only MQTT 3.1.1.
+            answer = self.connect_again();
+        }
+        match answer {
             Ok(accepted) => report.ok("CONNECT", describe(&accepted)),
             Err((step, fault)) => {
-                let failed = step.map_or(self.next, step_name);
-                report.failed(failed, &fault);
-                let before_tls = ["DNS", "TCP", "proxy"].contains(&failed);
-                if before_tls && self.config.connection.endpoint.tls {
+                let failed = step.map_or(self.next, Stage::Dial);
+                report.failed(failed.name(), &fault);
+                let before_tls = [Step::Dns, Step::Tcp, Step::Proxy].map(Stage::Dial);
+                if before_tls.contains(&failed) && self.config.connection.endpoint.tls {
                     report.skipped("TLS", "needs a connection");
                 }
-                for step in later.iter().filter(|step| **step != failed) {
+                for step in later.iter().filter(|step| **step != failed.name()) {
                     report.skipped(step, "needs a connection");
                 }
                 return;
@@ -98,7 +137,7 @@ impl<'a> Online<'a> {
             let until = at + connection.profile.connect_interval();
             while wait(&self.inbox, Some(until)).is_some() {}
         }
-        self.next = "DNS";
+        self.next = Stage::Dial(Step::Dns);
         self.generation += 1;
         self.attempted = Some(clock());
         let deadline = clock() + connection.connect_timeout;
@@ -113,6 +152,48 @@ impl<'a> Online<'a> {
             self.client.abandon(self.generation);
         }
         answer
+    }
+
+    /// Connects after a connection has ended. A broker that restarts is given the connect timeout for it.
+    fn connect_again(&mut self) -> Result<Accepted, End> {
+        let until = clock() + self.config.connection.connect_timeout;
+        loop {
+            let pause = clock() + PAUSE;
+            while wait(&self.inbox, Some(pause)).is_some() {}
+            let answer = self.connect(None);
+            let waits =
+                |fault: &Fault| fault.exit == Exit::Unavailable && fault.kind != Kind::Unanswered;
+            match answer {
+                Err((_, fault)) if waits(&fault) && clock() < until => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Asks for something, and a second time on another connection if the first ends before the answer: that
+    /// may be the network's doing, or a broker that restarts.
+    fn ask<T>(
+        &mut self,
+        request: impl Fn(&Self),
+        answer: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let timeout = self.config.connection.operation_timeout;
+        let mut before: Option<Kind> = None;
+        loop {
+            self.ensure_connected().map_err(Failure::Fault)?;
+            request(self);
+            let fault = match self.hear(timeout, None, &answer) {
+                Ok(answer) => return Ok(answer),
+                Err((_, fault)) => fault,
+            };
+            if before == Some(Kind::Closed) && fault.kind == Kind::Closed {
+                return Err(Failure::Refused(fault));
+            }
+            if before.is_some() || self.connected || fault.exit != Exit::Unavailable {
+                return Err(Failure::Fault(fault));
+            }
+            before = Some(fault.kind);
+        }
     }
 
     /// Waits for an answer.
@@ -149,136 +230,155 @@ impl<'a> Online<'a> {
             }
         }
         let host = &self.config.connection.endpoint;
-        let message =
-            format!("{host}: no answer within {within:?}; is the network up, is the broker well?");
-        Err((None, Fault::passing(Exit::Unavailable, message)))
+        let message = format!("{host}: no answer within {within:?}");
+        let fault = Fault::passing(Exit::Unavailable, message)
+            .with_remedy("is the network up, is the broker well?");
+        let kind = match self.next {
+            Stage::Connect if !self.connected => Kind::Unanswered,
+            _ => Kind::Other,
+        };
+        Err((None, fault.of_kind(kind)))
     }
 
-    /// The step that follows one that went well.
-    fn after(&self, passed: &Passed) -> &'static str {
+    /// The stage that follows a step that went well.
+    fn after(&self, passed: &Passed) -> Stage {
         let connection = &self.config.connection;
         let after_tls = match connection.endpoint.websocket {
-            Some(_) => "WebSocket",
-            None => "CONNECT",
+            Some(_) => Stage::Dial(Step::WebSocket),
+            None => Stage::Connect,
         };
         let after_tcp = if connection.endpoint.tls {
-            "TLS"
+            Stage::Dial(Step::Tls)
         } else {
             after_tls
         };
         match passed {
-            Passed::Resolved(_) => "TCP",
-            Passed::Connected(_) if connection.proxy.is_some() => "proxy",
+            Passed::Resolved(_) => Stage::Dial(Step::Tcp),
+            Passed::Connected(_) if connection.proxy.is_some() => Stage::Dial(Step::Proxy),
             Passed::Connected(_) | Passed::Tunnelled => after_tcp,
             Passed::Secured(_) => after_tls,
-            Passed::Upgraded => "CONNECT",
-            Passed::WentOn(_) => "DNS",
+            Passed::Upgraded => Stage::Connect,
+            Passed::WentOn(_) => Stage::Dial(Step::Dns),
         }
     }
 
-    /// Whether the connection lasts: another client with the same identifier would end it.
+    /// Whether the connection lasts: another client with the same identifier would end it. If it does not, nor does
+    /// the next: once is what a broker that restarts does.
     fn stays(&mut self, report: &mut Report) -> bool {
-        let id = self.config.connection.client_id.clone();
-        match self.hear(STAY, None, |_| None::<()>) {
-            Err((_, fault)) if !self.connected => {
-                let fault = if fault.message.contains("--client-id") || fault.exit == Exit::Protocol
-                {
-                    let why = format!("{fault} (a service of yours? stop it for the check)");
-                    Fault::passing(fault.exit, why)
-                } else {
-                    Fault::passing(
-                        Exit::Refused,
-                        format!(
-                            "{fault}; is another client connected with the client id {id:?}? give \
-                             each its own --client-id (a service of yours? stop it for the check)"
-                        ),
-                    )
-                };
+        let mut closed_before = false;
+        for (stay, is_last) in [(STAY, false), (STAY * 2, true)] {
+            if let Err(fault) = self.ensure_connected() {
                 report.failed("client id", &fault);
-                false
+                return false;
             }
-            _ => {
-                report.ok("client id", format!("{id}: nobody else has it"));
-                true
+            let fault = match self.hear(stay, None, |_| None::<()>) {
+                Err((_, fault)) if !self.connected => fault,
+                _ => break,
+            };
+            let closed = fault.kind == Kind::Closed;
+            if is_last || fault.exit != Exit::Unavailable {
+                let fault = self.left(fault, closed && closed_before);
+                report.failed("client id", &fault);
+                return false;
             }
+            closed_before = closed;
+        }
+        let id = &self.config.connection.client_id;
+        report.ok("client id", format!("{id}: nobody else has it"));
+        true
+    }
+
+    /// What it means that the connection did not last.
+    fn left(&self, fault: Fault, closed_twice: bool) -> Fault {
+        let id = &self.config.connection.client_id;
+        match fault.kind {
+            Kind::TakenOver => fault.with_remedy(
+                "another client is connected with this --client-id; give each its own (a service of yours? stop \
+                 it for the check)",
+            ),
+            _ if closed_twice => Fault::passing(
+                Exit::Refused,
+                format!("{}, twice within seconds after CONNACK", fault.message),
+            )
+            .with_remedy(format!(
+                "is another client connected with the client id {id:?}? give each its own --client-id (a service \
+                 of yours? stop it for the check)"
+            )),
+            _ => fault,
         }
     }
 
-    fn reconnected(&mut self, step: &'static str, report: &mut Report) -> bool {
+    fn ensure_connected(&mut self) -> Result<(), Fault> {
         if self.connected {
-            return true;
+            return Ok(());
         }
-        match self.connect(None) {
-            Ok(_) => true,
-            Err((_, fault)) => {
-                report.failed(step, &fault);
-                false
-            }
-        }
+        self.connect_again().map(|_| ()).map_err(|(_, fault)| fault)
     }
 
     fn publish(&mut self, topic: &str, report: &mut Report) {
-        if !self.reconnected("publish", report) {
-            return;
-        }
         let message = Arc::new(message(topic));
-        self.client.publish(self.generation, vec![(1, message)]);
-        let timeout = self.config.connection.operation_timeout;
-        let answer = self.hear(timeout, None, |event| match event {
+        let request = |online: &Self| {
+            let message = Arc::clone(&message);
+            online.client.publish(online.generation, vec![(1, message)]);
+        };
+        let answer = self.ask(request, |event| match event {
             Event::Deliveries { settled, .. } => settled.first().map(|(_, end)| end.clone()),
             _ => None,
         });
-        let refused = |why: &str, exit| {
-            let message = format!(
-                "the broker refuses a message for {topic:?}: {why}; check what its policy allows \
-                 this client to publish (iot:Publish)"
-            );
-            Fault::permanent(exit, message)
-        };
-        match answer {
-            Ok(Delivery::Done) => report.ok("publish", format!("{topic}: acknowledged")),
+        let what = format!("a message for {topic:?}");
+        let fault = match answer {
+            Ok(Delivery::Done) => return report.ok("publish", format!("{topic}: acknowledged")),
             Ok(Delivery::NotNow) => {
-                report.failed("publish", &refused("not now", Exit::Unavailable));
+                let message = format!("the broker refuses {what} now");
+                Fault::passing(Exit::Unavailable, message).with_remedy("it may accept later")
             }
-            Ok(Delivery::Refused(refusal)) => {
-                report.failed("publish", &refused(&refusal.reason, refusal.exit()));
-            }
-            Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
-                report.failed("publish", &refused(&fault.to_string(), Exit::Refused));
-            }
-            Err((_, fault)) => report.failed("publish", &fault),
-        }
+            Ok(Delivery::Refused(refusal)) => self.refused(&what, &refusal, Request::Publish),
+            Err(failure) => self.failed(&what, failure, Request::Publish),
+        };
+        report.failed("publish", &fault);
     }
 
     fn subscribe(&mut self, filter: &str, report: &mut Report) {
-        if !self.reconnected("subscribe", report) {
-            return;
-        }
-        let generation = self.generation;
-        self.client
-            .subscribe(generation, 0, filter.to_owned(), Qos::AtLeastOnce);
-        let timeout = self.config.connection.operation_timeout;
-        let answer: Result<Result<u8, Refusal>, End> =
-            self.hear(timeout, None, |event| match event {
-                Event::Subscribed { answer, .. } => Some(answer.clone()),
-                _ => None,
-            });
-        let refused = |why: &str, exit| {
-            let message = format!(
-                "the broker refuses the subscription to {filter:?}: {why}; check what its policy \
-                 allows this client to subscribe to (iot:Subscribe)"
-            );
-            Fault::permanent(exit, message)
+        let request = |online: &Self| {
+            let (generation, filter) = (online.generation, filter.to_owned());
+            online
+                .client
+                .subscribe(generation, 0, filter, Qos::AtLeastOnce);
         };
-        match answer {
-            Ok(Ok(qos)) => report.ok("subscribe", format!("{filter}: granted with QoS {qos}")),
-            Ok(Err(refusal)) => {
-                report.failed("subscribe", &refused(&refusal.reason, refusal.exit()));
+        let answer = self.ask(request, |event| match event {
+            Event::Subscribed { answer, .. } => Some(answer.clone()),
+            _ => None,
+        });
+        let what = format!("the subscription to {filter:?}");
+        let fault = match answer {
+            Ok(Ok(qos)) => {
+                return report.ok("subscribe", format!("{filter}: granted with QoS {qos}"));
             }
-            Err((_, fault)) if !self.connected && fault.exit == Exit::Unavailable => {
-                report.failed("subscribe", &refused(&fault.to_string(), Exit::Refused));
+            Ok(Err(refusal)) => self.refused(&what, &refusal, Request::Subscribe),
+            Err(failure) => self.failed(&what, failure, Request::Subscribe),
+        };
+        report.failed("subscribe", &fault);
+    }
+
+    /// The broker has refused it with a reason code.
+    fn refused(&self, what: &str, refusal: &Refusal, request: Request) -> Fault {
+        let message = format!("the broker refuses {what}: {}", refusal.reason);
+        let remedy = refusal.remedy(self.config.connection.endpoint.profile, request);
+        Fault::permanent(refusal.exit(), message).with_remedy(remedy)
+    }
+
+    /// It has not been answered on either connection.
+    fn failed(&self, what: &str, failure: Failure, request: Request) -> Fault {
+        match failure {
+            Failure::Fault(fault) => fault,
+            Failure::Refused(fault) => {
+                // A refusal of MQTT 3.1.1 has no reason code either.
+                let refusal = Refusal {
+                    code: FIRST_ERROR,
+                    reason: format!("{}, right after it, twice", fault.message),
+                };
+                self.refused(what, &refusal, request)
             }
-            Err((_, fault)) => report.failed("subscribe", &fault),
         }
     }
 }
@@ -307,6 +407,9 @@ fn describe(accepted: &Accepted) -> String {
     if let Some(max) = accepted.maximum_packet_size {
         told = format!("{told}, packets of {max} bytes at most");
     }
+    if accepted.by_fallback {
+        told = format!("{told}; {OLDER}; --mqtt-version 3.1.1 connects at once");
+    }
     told
 }
 
@@ -316,6 +419,7 @@ fn message(topic: &str) -> Message {
         stream: "check".into(),
         seq: 0,
         accepted_ms: unix_ms(),
+        accepted_boot: None,
         expires_ms: None,
         expires_at: None,
         attempts: 0,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
+use crate::common::harmless::Harmless;
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +27,9 @@ struct Line {
     status: Status,
     /// What was found; of a failure the cause and what to do.
     detail: String,
+    /// What to do about a failure, again by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
     /// The exit code that a failure stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<u8>,
@@ -65,22 +69,25 @@ impl Report {
     }
 
     pub(super) fn ok(&mut self, step: &'static str, detail: impl Into<String>) {
-        self.add(step, Status::Ok, detail.into(), None);
+        self.add(step, Status::Ok, detail.into());
     }
 
     pub(super) fn failed(&mut self, step: &'static str, fault: &Fault) {
         self.worst = self.worst.or_worse(fault.exit);
         self.ok = false;
         self.exit = self.worst.code();
-        let exit = Some(fault.exit.code());
-        self.add(step, Status::Failed, fault.to_string(), exit);
+        self.add(step, Status::Failed, fault.to_string());
+        if let Some(line) = self.steps.last_mut() {
+            line.exit = Some(fault.exit.code());
+            line.remedy = fault.remedy.as_deref().map(str::to_owned);
+        }
     }
 
     pub(super) fn skipped(&mut self, step: &'static str, why: &str) {
-        self.add(step, Status::Skipped, why.to_owned(), None);
+        self.add(step, Status::Skipped, why.to_owned());
     }
 
-    fn add(&mut self, step: &'static str, status: Status, detail: String, exit: Option<u8>) {
+    fn add(&mut self, step: &'static str, status: Status, detail: String) {
         let (word, style) = match status {
             Status::Ok => ("ok", "32"),
             Status::Failed => ("FAILED", "1;31"),
@@ -99,7 +106,8 @@ impl Report {
             step,
             status,
             detail,
-            exit,
+            remedy: None,
+            exit: None,
         });
     }
 
@@ -107,7 +115,8 @@ impl Report {
     pub(super) fn finish(mut self) -> Exit {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default();
-            self.print(&line);
+            let written = writeln!(Harmless::stdout(io::stdout()), "{line}");
+            self.written(written);
         } else {
             let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
             let line = match (failed.count(), self.steps.len()) {
@@ -132,6 +141,10 @@ impl Report {
 
     fn print(&mut self, line: &str) {
         let written = writeln!(io::stdout(), "{line}");
+        self.written(written);
+    }
+
+    fn written(&mut self, written: io::Result<()>) {
         self.mute |= written.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe);
     }
 }

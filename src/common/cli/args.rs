@@ -13,7 +13,7 @@ use crate::common::backoff::Policy;
 use crate::common::client::Version;
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
-use crate::common::limits::check_text;
+use crate::common::limits::{check_name, check_text};
 use crate::common::logging::Verbosity;
 use crate::common::profile::Profile;
 use crate::common::random;
@@ -79,7 +79,7 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 
-    /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that
+    /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that, or (not at AWS) does not answer it
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     mqtt_version: Option<Version>,
 
@@ -190,7 +190,7 @@ impl ConnectionArgs {
             .check_client_id(&client_id)
             .map_err(|e| Fault::usage(format!("--client-id {client_id:?} {e}")))?;
         if let Some(username) = &self.username {
-            check_text(username).map_err(|e| Fault::usage(format!("--username {e}")))?;
+            check_name(username).map_err(|e| Fault::usage(format!("--username {e}")))?;
         }
         profile
             .check_keep_alive(self.keep_alive)

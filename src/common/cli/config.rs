@@ -84,7 +84,8 @@ impl ConnectionConfig {
     /// What the ends of connections have said so far: nothing.
     #[must_use]
     pub fn patterns(&self) -> Patterns {
-        Patterns::new(self.endpoint.to_string(), self.client_id.clone())
+        let given = self.client_id_given.then(|| self.client_id.clone());
+        Patterns::new(self.endpoint.to_string(), self.endpoint.profile, given)
     }
 
     /// The way to the broker.

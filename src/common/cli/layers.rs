@@ -11,9 +11,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args as _, Command};
 use toml::{Table, Value};
 
+use super::args::{ConnectionArgs, LogArgs};
 use crate::common::fault::{Exit, Fault};
 use crate::common::small_file;
 
@@ -34,6 +35,16 @@ struct Found {
     /// Its values; none for a flag that is off.
     values: Option<Vec<OsString>>,
     origin: String,
+}
+
+/// What a configuration file says.
+#[derive(Default)]
+struct FromFile {
+    found: Vec<Found>,
+    /// Its path.
+    shown: String,
+    /// The keys in the table of the other program, and the name of that.
+    elsewhere: Vec<(&'static str, String)>,
 }
 
 /// Adds to `args`, the program's name included, what the environment and the file say.
@@ -67,8 +78,15 @@ pub(super) fn apply(
     for found in from_environment(target, &env)? {
         merge(target, &mut given, &mut below, found);
     }
-    for found in from_file(&lenient, target, matches, &env)? {
+    let file = from_file(&lenient, target, matches, &env)?;
+    for found in file.found {
         merge(target, &mut given, &mut below, found);
+    }
+    for (table, key) in file.elsewhere {
+        if let Some(why) = misplaced(&lenient, target, &given, table, &key) {
+            let message = format!("{}: {why}", file.shown);
+            return Err(Fault::permanent(Exit::Config, message));
+        }
     }
     let mut layered = insert(args, depth, below);
     layered.notes = misspelt(&lenient, &env);
@@ -185,7 +203,7 @@ fn from_file(
     target: &Command,
     matches: &ArgMatches,
     env: &[(OsString, OsString)],
-) -> Result<Vec<Found>, Fault> {
+) -> Result<FromFile, Fault> {
     let has_file = target.get_arguments().any(|arg| arg.get_id() == "config");
     let typed = has_file
         .then(|| matches.get_raw("config").and_then(|mut raw| raw.next()))
@@ -198,11 +216,11 @@ fn from_file(
         .map(|(_, value)| value.as_os_str()));
     match named {
         Some(path) => read(Path::new(path), root, target),
-        None => Ok(Vec::new()),
+        None => Ok(FromFile::default()),
     }
 }
 
-fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fault> {
+fn read(path: &Path, root: &Command, target: &Command) -> Result<FromFile, Fault> {
     let shown = path.display();
     let text = small_file::read_text(path).map_err(|e| {
         let message = format!("{shown}: --config cannot be read: {e}; check the path");
@@ -226,8 +244,14 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fau
         Some(Value::Table(own)) => own,
         Some(_) => return Err(wrong(format!("{program} must be a table: [{program}]"))),
     };
-    // The other program's own table is the other program's business.
-    table.retain(|key, value| !(OTHERS.contains(&key) && value.is_table()));
+    // The other program's own table is the other program's business, but for what only this one knows.
+    let mut elsewhere = Vec::new();
+    for other in OTHERS {
+        if let Some(Value::Table(others)) = table.get(other) {
+            elsewhere.extend(others.keys().map(|key| (other, key.clone())));
+            table.remove(other);
+        }
+    }
     let mut found = Vec::new();
     for (key, value) in own.into_iter().chain(table) {
         if !known.contains(key.as_str()) {
@@ -251,11 +275,64 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<Vec<Found>, Fau
             origin: shown.to_string(),
         });
     }
-    Ok(found)
+    Ok(FromFile {
+        found,
+        shown: shown.to_string(),
+        elsewhere,
+    })
 }
 
 /// The programs that may share a file.
 const OTHERS: [&str; 2] = ["publisher", "subscriber"];
+
+/// The flags that both have beside those of the connection and the log.
+const OF_BOTH: [&str; 7] = [
+    "topic",
+    "qos",
+    "count",
+    "verbose",
+    "summary",
+    "exec",
+    "exec-timeout",
+];
+
+/// Why a key in the other program's table, `table`, is a mistake: it is for this program only; or it would
+/// say what this program is to publish, and nothing else does.
+fn misplaced(
+    root: &Command,
+    target: &Command,
+    given: &BTreeSet<String>,
+    table: &str,
+    key: &str,
+) -> Option<String> {
+    let program = root.get_name();
+    let arg = flags(root).find(|arg| arg.get_long() == Some(key))?;
+    let shared = LogArgs::augment_args(ConnectionArgs::augment_args(Command::new("shared")));
+    if !OF_BOTH.contains(&key) && !flags(&shared).any(|arg| arg.get_long() == Some(key)) {
+        return Some(format!(
+            "{key} stands under [{table}], and is a flag of {program} only; move it under [{program}]"
+        ));
+    }
+    let mut groups = root.get_groups().filter(|group| is_choice(group, arg));
+    let chosen = |group: &ArgGroup| {
+        group
+            .get_args()
+            .any(|member| given.contains(member.as_str()))
+    };
+    let missing = target.get_name() == program && groups.any(|group| !chosen(group));
+    missing.then(|| {
+        format!(
+            "{key} stands under [{table}], and nothing says what {program} is to do in its place; move it under \
+             [{program}], or give {program} another source"
+        )
+    })
+}
+
+/// Whether a flag is one of several of which there may be one.
+fn is_choice(group: &ArgGroup, arg: &Arg) -> bool {
+    // The derive macro makes a group of each struct, in which all go together.
+    !group.clone().is_multiple() && group.get_args().any(|member| member == arg.get_id())
+}
 
 /// What to say of a key that nobody knows.
 fn unknown(key: &str, known: &BTreeSet<&str>) -> String {
@@ -317,9 +394,7 @@ fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>
     let id = arg.get_id();
     let rivals = command
         .get_groups()
-        // The derive macro makes a group of each struct, in which all go together.
-        .filter(|group| !(*group).clone().is_multiple())
-        .filter(|group| group.get_args().any(|member| member == id))
+        .filter(|group| is_choice(group, arg))
         .flat_map(|group| group.get_args().map(ToString::to_string));
     // A conflict is declared on one side, and holds on both.
     let at_odds = |one: &Arg, other: &Arg| {

@@ -4,11 +4,13 @@
 //! * `args` are the flags that both share, and how they are checked;
 //! * `config` is what they came to;
 //! * `doctor` are the flags of `check`;
+//! * `foreign` are those that other clients have;
 //! * `layers` brings in the environment and the file.
 
 pub mod args;
 pub mod config;
 pub mod doctor;
+mod foreign;
 mod layers;
 mod pages;
 
@@ -76,7 +78,8 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
         transport::library_version()
     );
     let mut command = pages::added_to(T::command().version(version));
-    let layered = layers::apply(&command, args.into_iter().collect(), std::env::vars_os())?;
+    let typed: Vec<OsString> = args.into_iter().collect();
+    let layered = layers::apply(&command, typed.clone(), std::env::vars_os())?;
     for note in layered.notes {
         // Without standard error nobody reads it.
         let _ = writeln!(io::stderr(), "{}: {}", command.get_name(), one_line(&note));
@@ -89,12 +92,27 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
             }
             T::from_arg_matches_mut(&mut matches).map(Parsed::Run)
         });
+    let unknown = |e: &clap::Error| {
+        let kinds = [
+            ErrorKind::UnknownArgument,
+            ErrorKind::InvalidSubcommand,
+            ErrorKind::DisplayHelp,
+            ErrorKind::DisplayVersion,
+        ];
+        kinds
+            .contains(&e.kind())
+            .then(|| foreign::answer(&command, &typed))
+            .flatten()
+    };
     match parsed {
         Ok(parsed) => Ok(parsed),
-        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            Ok(Parsed::Show(e.render().to_string().into_bytes()))
-        }
         Err(e) => {
+            if let Some(answer) = unknown(&e) {
+                return Err(Fault::usage(answer));
+            }
+            if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+                return Ok(Parsed::Show(e.render().to_string().into_bytes()));
+            }
             let mut why = flatten(&e.render().to_string());
             for (flag, origin) in layered.origins {
                 if why.contains(&format!("{flag} ")) || why.contains(&format!("{flag}'")) {

@@ -95,6 +95,7 @@ impl Call {
         let receiver = self.receiver.as_ref().map(|(listener, acks)| Receiver {
             on_message: Arc::clone(&listener.on_message),
             on_skipped: Arc::clone(&listener.on_skipped),
+            on_ended: Arc::clone(&listener.on_ended),
             acks: Arc::clone(acks),
         });
         let report = &mut |report| {

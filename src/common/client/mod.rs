@@ -11,7 +11,8 @@
 //! * `session` is one Paho client: its options, its connect, its messages in flight;
 //! * `options` is what Paho is told about a connection;
 //! * `answers` puts Paho's answers into our words;
-//! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing.
+//! * `reason` turns MQTT's codes into faults, `cause` what is left when MQTT says nothing;
+//! * `versions` decides between MQTT 5 and 3.1.1.
 
 mod answers;
 mod call;
@@ -19,6 +20,7 @@ mod cause;
 mod options;
 mod reason;
 mod session;
+mod versions;
 mod worker;
 
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use std::time::{Duration, Instant};
 use super::acks::Backlog;
 use super::fault::{Exit, Fault};
 use super::message::{Message, Qos};
-use super::transport::bridge::{OnMessage, OnSkipped};
+use super::profile::Profile;
+use super::transport::bridge::{OnEnded, OnMessage, OnSkipped};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
 
@@ -38,7 +41,7 @@ const PAHO_C_VERSION: &str = "1.3.16";
 /// Which MQTT to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// MQTT 5, and 3.1.1 where the broker refuses that.
+    /// MQTT 5, and 3.1.1 where the broker refuses that, or does not answer it.
     Any,
     /// MQTT 5 only.
     V5,
@@ -86,6 +89,8 @@ pub struct Config {
 pub struct Accepted {
     /// The version that both speak: 5, or 4 for MQTT 3.1.1.
     pub mqtt_version: u8,
+    /// The broker does not answer MQTT 5: so 3.1.1 was tried.
+    pub by_fallback: bool,
     /// The port by which it was reached.
     pub port: u16,
     /// Whether the broker still has the session of an earlier connection.
@@ -109,13 +114,41 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// What was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A message.
+    Publish,
+    /// A subscription.
+    Subscribe,
+}
+
 impl Refusal {
+    /// What to do about it at such a broker.
+    #[must_use]
+    pub fn remedy(&self, profile: Profile, request: Request) -> String {
+        let (what, action) = match request {
+            Request::Publish => ("publish", "iot:Publish"),
+            Request::Subscribe => ("subscribe to", "iot:Subscribe"),
+        };
+        match self.code {
+            0x80 | 0x83 | 0x87 => format!(
+                "check what {} lets this client {what}{}",
+                profile.access_rules(),
+                profile.action(action)
+            ),
+            0x97 => "it may accept later; see its quotas".into(),
+            _ => "see the broker's log".into(),
+        }
+    }
+
     /// The exit code that a refusal stands for: not authorised, or a breach of what the
     /// broker supports.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self.code {
             0x80 | 0x83 | 0x87 => Exit::Refused,
+            0x97 => Exit::Unavailable,
             _ => Exit::Protocol,
         }
     }
@@ -190,6 +223,8 @@ pub struct Listener {
     pub on_message: OnMessage,
     /// Is called for each that is skipped.
     pub on_skipped: OnSkipped,
+    /// Is called for what the broker has ended.
+    pub on_ended: OnEnded,
     /// What waits to be dealt with.
     pub backlog: Arc<Backlog>,
 }
@@ -198,6 +233,7 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: Sender<worker::Command>,
+    receives: bool,
 }
 
 impl Client {
@@ -212,11 +248,18 @@ impl Client {
         notify: impl Fn(Event) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
+        let receives = listener.is_some();
         let worker = worker::Worker::new(config, listener, commands.clone(), notify);
         std::thread::Builder::new()
             .name("mqtt-client".into())
             .spawn(move || worker.run(&inbox))?;
-        Ok(Self { commands })
+        Ok(Self { commands, receives })
+    }
+
+    /// Whether somebody receives messages.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        self.receives
     }
 
     /// Starts an attempt. It answers with `Connected` or `Ended`, at some time.
@@ -260,7 +303,8 @@ impl Client {
         self.send(worker::Command::Abandon { generation });
     }
 
-    /// Sends DISCONNECT and closes; answers with `Disconnected`.
+    /// Sends DISCONNECT and closes; answers with `Disconnected`. If somebody receives messages, what has been dealt
+    /// with is acknowledged before.
     pub fn disconnect(&self, generation: u64) {
         self.send(worker::Command::Disconnect { generation });
     }

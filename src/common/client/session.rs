@@ -92,6 +92,8 @@ pub(super) struct Session {
     retain_as_published: bool,
     max_expiry: Duration,
     v5: bool,
+    /// When CONNECT was sent.
+    pub(super) started: Instant,
     /// So many deliveries ahead is the one that wakes the worker.
     stride: usize,
 }
@@ -156,6 +158,7 @@ impl Session {
             retain_as_published: config.retain_as_published,
             max_expiry: config.max_expiry,
             v5,
+            started: clock(),
             stride: (config.max_in_flight / 4).min(STRIDE),
         })
     }
@@ -291,6 +294,11 @@ impl Session {
     pub(super) fn disconnect(&mut self) {
         // The end of the connection tells that it has gone out.
         drop(self.client.disconnect(None));
+        self.disconnecting = true;
+    }
+
+    /// The bridge sends DISCONNECT, not the client library: it knows what is still to be acknowledged.
+    pub(super) fn disconnects_below(&mut self) {
         self.disconnecting = true;
     }
 

@@ -34,8 +34,8 @@ pub enum Answer {
     /// It is refused by a broker that speaks the version that was asked for. With MQTT 3.1.1 the
     /// code is a return code, 1 to 5.
     Refused(Diagnosis),
-    /// A broker that knows no MQTT 5 answers so.
-    OlderVersion,
+    /// A broker that knows no MQTT 5 answers so; the code is the one of MQTT 5.
+    OlderVersion(Diagnosis),
 }
 
 /// Decodes a CONNACK. `clean` is whether CONNECT asked for a new session.
@@ -49,7 +49,8 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<Answer, Violation> {
     let code = reader.byte()?;
     if v5 && reader.is_empty() && code != 0 {
         // In the form of MQTT 3.1.1: a broker of today adds the length of its properties.
-        return Ok(Answer::OlderVersion);
+        let diagnosis = Diagnosis::of(UNSUPPORTED_PROTOCOL_VERSION);
+        return Ok(Answer::OlderVersion(diagnosis));
     }
     if flags > 1 {
         return Err(Violation::malformed("a reserved flag is set"));
@@ -87,7 +88,7 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<Answer, Violation> {
     };
     match code {
         0 => Ok(Answer::Accepted(connack)),
-        UNSUPPORTED_PROTOCOL_VERSION if v5 => Ok(Answer::OlderVersion),
+        UNSUPPORTED_PROTOCOL_VERSION if v5 => Ok(Answer::OlderVersion(diagnosis)),
         _ if is_refusal => Ok(Answer::Refused(diagnosis)),
         _ => Err(Violation::protocol_error(format!(
             "a code that it cannot have (0x{code:02X})"
@@ -218,7 +219,8 @@ mod tests {
         assert_eq!(decode(&body, true, true), Ok(Answer::Refused(diagnosis)));
         let refused = Answer::Refused(Diagnosis::of(5));
         assert_eq!(decode(&[0, 5], false, true), Ok(refused));
-        assert_eq!(decode(&[0, 1], true, true), Ok(Answer::OlderVersion));
-        assert_eq!(decode(&[0, 0x84, 0], true, true), Ok(Answer::OlderVersion));
+        let older = Ok(Answer::OlderVersion(Diagnosis::of(0x84)));
+        assert_eq!(decode(&[0, 1], true, true), older);
+        assert_eq!(decode(&[0, 0x84, 0], true, true), older);
     }
 }

@@ -99,6 +99,10 @@ impl Exchanges {
             (Expected::OurPubrel, PacketType::Pubcomp) => Err(Violation::protocol_error(format!(
                 "PUBREL with the packet identifier {id} has not been sent"
             ))),
+            (Expected::Pubrec, PacketType::Puback) => Err(Violation::protocol_error(format!(
+                "PUBREC is due for the packet identifier {id}"
+            ))
+            .with_remedy("the broker takes QoS 2 for QoS 1: give --qos 1")),
             (due, _) if due.packet() != Some(packet) => Err(Violation::protocol_error(format!(
                 "{} is due for the packet identifier {id}",
                 due.packet().map_or("nothing", PacketType::name)

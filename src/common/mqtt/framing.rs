@@ -38,14 +38,14 @@ pub fn header(bytes: &[u8], v5: bool) -> Result<Option<Header>, Violation> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
-    let name = || PacketType::of(first).map_or("packet of type 0", PacketType::name);
+    let packet = PacketType::of(first);
     let mut remaining = 0;
     for (index, &byte) in rest.iter().take(4).enumerate() {
         remaining |= usize::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             if v5 && byte == 0 && index > 0 {
                 let cause = "its length has more bytes than it needs";
-                return Err(Violation::malformed(cause).of(name()));
+                return Err(Violation::malformed(cause).of(packet));
             }
             return Ok(Some(Header {
                 first,
@@ -55,7 +55,7 @@ pub fn header(bytes: &[u8], v5: bool) -> Result<Option<Header>, Violation> {
         }
     }
     if rest.len() >= 4 {
-        return Err(Violation::malformed("its length has more than four bytes").of(name()));
+        return Err(Violation::malformed("its length has more than four bytes").of(packet));
     }
     Ok(None)
 }

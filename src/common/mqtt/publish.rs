@@ -13,6 +13,8 @@ pub struct Publish<'a> {
     pub qos: Qos,
     /// Whether it is a retained message.
     pub retain: bool,
+    /// Whether the broker says that it has sent it before.
+    pub dup: bool,
     /// The packet identifier; 0 at QoS 0.
     pub id: u16,
     /// The topic as it came.
@@ -82,6 +84,7 @@ impl<'a> Publish<'a> {
         let mut publish = Self {
             qos,
             retain: first & 1 != 0,
+            dup: first & 8 != 0,
             id,
             topic,
             defect,

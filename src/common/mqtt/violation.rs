@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::packet_type::PacketType;
 use super::reason_code::{
     self, MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID,
     TOPIC_NAME_INVALID,
@@ -13,10 +14,12 @@ use super::reason_code::{
 pub struct Violation {
     /// The reason code of the DISCONNECT that answers it in MQTT 5.
     pub code: u8,
-    /// The packet's name, or what stands in its place.
-    pub packet: &'static str,
+    /// The type of the packet; none if there is no such type.
+    pub packet: Option<PacketType>,
     /// What is wrong with it.
     pub cause: Cow<'static, str>,
+    /// What to do about it, where that is known.
+    pub remedy: Option<&'static str>,
 }
 
 impl Violation {
@@ -48,14 +51,24 @@ impl Violation {
     fn new(code: u8, cause: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
-            packet: "packet",
+            packet: None,
             cause: cause.into(),
+            remedy: None,
         }
     }
 
-    /// The same, in a packet of this name.
+    /// The same, with what to do about it.
     #[must_use]
-    pub fn of(self, packet: &'static str) -> Self {
+    pub fn with_remedy(self, remedy: &'static str) -> Self {
+        Self {
+            remedy: Some(remedy),
+            ..self
+        }
+    }
+
+    /// The same, in a packet of this type.
+    #[must_use]
+    pub fn of(self, packet: Option<PacketType>) -> Self {
         Self { packet, ..self }
     }
 }
@@ -66,7 +79,9 @@ impl fmt::Display for Violation {
             code,
             packet,
             cause,
+            ..
         } = self;
+        let packet = packet.map_or("packet", PacketType::name);
         write!(f, "{packet}: {cause}: {}", reason_code::describe(*code))
     }
 }

@@ -368,6 +368,7 @@ mod tests {
             stream: "s".into(),
             seq: key,
             accepted_ms: 0,
+            accepted_boot: None,
             expires_ms: None,
             expires_at: None,
             attempts: 0,

@@ -200,10 +200,22 @@ pub enum News {
     DiskRecovered,
     /// It is this process that drains from now on.
     Ours,
+    /// The file is not at its name any more: nothing more can be stored. What is at hand, or can still
+    /// be read, can be sent.
+    Gone(super::fault::Fault),
     /// Nothing can be stored any more, ever.
     Broken(super::fault::Fault),
     /// The queue is closed, and nothing is left to do.
     Closed,
+}
+
+/// What has become of a queue whose file is not at its name any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Nothing of it will be found by a later run.
+    Lost,
+    /// What was stored before still exists somewhere.
+    Elsewhere,
 }
 
 /// What the outbox asks of a queue. The second half is for queues that outlive the process;
@@ -253,6 +265,11 @@ pub trait Queue: fmt::Debug {
 
     /// Messages that are not on disk yet; none if it never writes any.
     fn unwritten(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether its file is gone, and nothing is stored any more.
+    fn gone(&self) -> Option<Gone> {
         None
     }
 
@@ -307,8 +324,8 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    /// Takes a report of the store. `wall_ms` is the Unix time in milliseconds.
-    fn handle(&mut self, _report: Report, _now: Instant, _wall_ms: u64) -> Vec<News> {
+    /// Takes a report of the store.
+    fn handle(&mut self, _report: Report, _now: Instant) -> Vec<News> {
         Vec::new()
     }
 }

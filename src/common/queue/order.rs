@@ -157,6 +157,13 @@ pub enum Report {
     },
     /// The process that drained has gone: this one drains now.
     Ours(Opened),
+    /// The file is not at its name any more: nothing more is written, what is in it can still be read.
+    Gone {
+        /// What has happened to it.
+        fault: Fault,
+        /// It still exists somewhere, with all that was committed.
+        exists: bool,
+    },
     /// The file must not be written any more.
     Broken(Fault),
     /// The last order is carried out.

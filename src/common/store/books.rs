@@ -45,20 +45,29 @@ impl Books {
 
     /// Reads them, and believes them only if the checksum fits.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let (books, crc) = Self::unchecked(connection)?;
-        if i64::from(books.crc()) == crc {
+        Self::read_as(connection, true)
+    }
+
+    /// The same; those of the first version have no checksum.
+    pub(super) fn read_as(connection: &Connection, has_crc: bool) -> rusqlite::Result<Self> {
+        let (books, crc) = Self::select(connection, if has_crc { "crc" } else { "NULL" })?;
+        if crc.is_none_or(|crc| i64::from(books.crc()) == crc) {
             Ok(books)
         } else {
             Err(corrupt("its books are not what was written".into()))
         }
     }
 
-    /// Reads them, and the checksum that stands beside them.
-    pub(super) fn unchecked(connection: &Connection) -> rusqlite::Result<(Self, i64)> {
-        let mut statement = connection.prepare_cached(
+    /// Reads them, whatever the checksum.
+    pub(super) fn unchecked(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self::select(connection, "NULL")?.0)
+    }
+
+    fn select(connection: &Connection, crc: &str) -> rusqlite::Result<(Self, Option<i64>)> {
+        let mut statement = connection.prepare_cached(&format!(
             "SELECT stream, next_seq, running, waiting, bytes, dead, dead_bytes, dropped, expired,
-             died, crc FROM books",
-        )?;
+             died, {crc} FROM books"
+        ))?;
         statement.query_row([], |row| {
             let number = |index| row.get(index).map(uint);
             let books = Self {

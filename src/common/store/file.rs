@@ -10,16 +10,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::log::debug;
+use nix::fcntl::OFlag;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::kind;
 use super::log;
+use super::presence::Identity;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{Checkpoint, at_most, checkpoint, is_full, patiently};
 use crate::common::fault::{Exit, Fault, Kind};
 
 /// How long SQLite itself waits for another process's transaction.
-const BUSY: Duration = Duration::from_secs(1);
+pub(super) const BUSY: Duration = Duration::from_secs(1);
 
 /// How often to try to open it while another process keeps it to itself.
 const OPEN_TRIES: u32 = 30;
@@ -105,10 +108,15 @@ pub(super) struct Open {
     pub(super) connection: Connection,
     pub(super) lock: DrainLock,
     pub(super) drains: bool,
+    pub(super) identity: Identity,
 }
 
 /// Opens the queue for a publisher; makes the file if there is none.
 pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
+    if queue.try_exists().unwrap_or(false) {
+        // Beside something else no lock is made.
+        kind::examine(queue)?;
+    }
     let lock = DrainLock::open(queue)?;
     let take = || {
         lock.try_take().map_err(|e| {
@@ -137,13 +145,14 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
         drains = take()?;
     }
     // Where another process drains, that one has looked at the log.
-    let connection = open_existing(queue, drains)?;
+    let (connection, identity) = open_existing(queue, drains)?;
     // The log is there, by name too: SQLite passes over an error at this.
     sync_directory(queue).map_err(|e| cannot(queue, &format!("cannot be opened: {e}")))?;
     Ok(Open {
         connection,
         lock,
         drains,
+        identity,
     })
 }
 
@@ -193,18 +202,21 @@ pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
 
 /// Opens a file that exists, after a look at whether it is what it should be; at the log
 /// as well if `alone`: nobody else writes to it. One that is damaged is left as it is.
-pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fault> {
+/// Gives which file it is that was opened.
+pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // The system's own words, which SQLite keeps to itself. Before SQLite has it open: closing
     // a file gives up the process's locks on it.
     let look = || {
         OpenOptions::new()
             .read(true)
             .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(queue)?
             .metadata()
     };
-    let length = look().map_err(|e| cannot(queue, &open_remedy(&e)))?.len();
-    if length == 0 {
+    let found = look().map_err(|e| cannot(queue, &open_remedy(&e)))?;
+    let identity = Identity::of(&found);
+    if found.len() == 0 {
         return Err(damaged(queue, "the file is empty"));
     }
     let opened = || -> rusqlite::Result<(Connection, schema::Found)> {
@@ -229,14 +241,7 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fau
         ));
     }
     if found.version > MIGRATIONS.len() {
-        return Err(cannot(
-            queue,
-            &format!(
-                "cannot be opened: it has schema {} and this program knows {}; use the newer program",
-                found.version,
-                MIGRATIONS.len()
-            ),
-        ));
+        return Err(too_new(queue, found.version));
     }
     schema::switch_log_on(&connection).map_err(|e| open_error(queue, &e))?;
     if alone {
@@ -247,11 +252,21 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<Connection, Fau
     }
     // It is sound: the log may be taken apart when the last process closes the file.
     leave_log_alone(&connection, false).map_err(|e| open_error(queue, &e))?;
-    Ok(connection)
+    Ok((connection, identity))
+}
+
+/// A file of a newer program.
+pub(super) fn too_new(queue: &Path, version: usize) -> Fault {
+    let known = MIGRATIONS.len();
+    cannot(
+        queue,
+        &format!("cannot be opened: it has schema {version} and this program knows {known}"),
+    )
+    .with_remedy("use the newer program")
 }
 
 /// Why a file cannot be opened, and what to do.
-fn open_remedy(error: &io::Error) -> String {
+pub(super) fn open_remedy(error: &io::Error) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "; nothing was ever queued there, or the name is another",
         io::ErrorKind::PermissionDenied => "; run this as the user of the publisher",
@@ -273,17 +288,20 @@ fn inspect_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
     let found = found
         .map_err(|e| open_error(queue, &e))?
         .map_err(|e| cannot(queue, &format!("cannot be opened: its log: {e}")))?;
-    match found {
-        None => Ok(()),
-        Some(log::Damage::Header) => Err(damaged(queue, "its log does not begin as it should")),
-        Some(log::Damage::Commits(lost)) => Err(damaged(
-            queue,
-            &format!("{lost} commits in its log cannot be read"),
-        )),
+    found.map_or(Ok(()), |damage| Err(damaged_log(queue, damage)))
+}
+
+/// A log that cannot be believed.
+pub(super) fn damaged_log(queue: &Path, damage: log::Damage) -> Fault {
+    match damage {
+        log::Damage::Header => damaged(queue, "its log does not begin as it should"),
+        log::Damage::Commits(lost) => {
+            damaged(queue, &format!("{lost} commits in its log cannot be read"))
+        }
     }
 }
 
-fn damaged(queue: &Path, how: &str) -> Fault {
+pub(super) fn damaged(queue: &Path, how: &str) -> Fault {
     cannot(queue, &format!("{DAMAGED}: {how}"))
         .with_remedy(remedy(queue))
         .of_kind(Kind::Damaged)
@@ -334,7 +352,7 @@ pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     })
 }
 
-fn open_error(queue: &Path, error: &rusqlite::Error) -> Fault {
+pub(super) fn open_error(queue: &Path, error: &rusqlite::Error) -> Fault {
     if shows_damage(error) {
         damaged(queue, &error.to_string())
     } else if is_full(error) {

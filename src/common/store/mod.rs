@@ -8,22 +8,30 @@
 //! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
 //! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log; `home` says where it lives;
 //! * `sqlite` knows its errors and empties its log; `transaction` carries out a batch; `space` says whether the disk has room for it;
+//! * `kind` says whether a file is a queue at all; `presence` whether it is still at its name;
 //! * `worker` is the thread;
-//! * [`admin`] is for `publisher queue`: it looks at a file from outside.
+//! * [`look`] and [`admin`] are for `publisher queue`: a file looked at, and mended, from outside; `pages` are
+//!   what they read, [`status`] what they count.
 
 pub mod admin;
 mod books;
 mod file;
 mod home;
+mod kind;
 mod log;
+pub mod look;
+pub mod pages;
+mod presence;
 mod rows;
 mod schema;
 mod space;
 mod sqlite;
+pub mod status;
 mod transaction;
 mod worker;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use super::fault::Fault;
@@ -44,9 +52,10 @@ impl File {
     ///
     /// A fault that names the file, the cause and the remedy.
     pub fn open(path: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
-        let path = file::resolve(path)?;
+        let given = path;
+        let path = file::resolve(given)?;
         let open = file::open(&path, stream)?;
-        let (worker, opened) = worker::Worker::new(&path, open, owner, stream)?;
+        let (worker, opened) = worker::Worker::new(&path, given, open, owner, stream)?;
         Ok(Self { worker, opened })
     }
 
@@ -57,13 +66,14 @@ impl File {
     /// The operating system's, if there are no more threads to be had.
     pub fn start(self, notify: impl Fn(Report) + Send + 'static) -> std::io::Result<Store> {
         let (orders, inbox) = mpsc::channel();
+        let presence = self.worker.presence();
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
                 crate::common::cores::spread();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(Store { orders })
+        Ok(Store { orders, presence })
     }
 }
 
@@ -71,6 +81,7 @@ impl File {
 #[derive(Clone, Debug)]
 pub struct Store {
     orders: Sender<Order>,
+    presence: Arc<presence::Presence>,
 }
 
 impl Store {
@@ -78,5 +89,11 @@ impl Store {
     pub fn order(&self, order: Order) {
         // The worker lives as long as the process; without it there is nobody to tell.
         let _ = self.orders.send(order);
+    }
+
+    /// Whether the file is still at its name. The worker tells sooner, but not once it is closed.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.presence.is_in_place()
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! The checksum is CRC-32 (ISO 3309, as in zlib) over the lengths and bytes of stream, topic
 //! and payload and over the numbers in between, little-endian; the number of readings is taken
-//! in if it is not 1, so that rows of older files stay as they are. SQLite has none of its own:
-//! a flipped bit in a payload would go unnoticed.
+//! in if it is not 1, and boot and time since boot if they are known, so that rows of older files stay
+//! as they are. SQLite has none of its own: a flipped bit in a payload would go unnoticed.
 
 use std::sync::Arc;
 
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Row as SqlRow, Statement};
 
+use crate::common::age::{BootId, BootTime};
 use crate::common::message::{Draft, Message, Qos};
 use crate::common::queue::order::{Row, RowId};
 
 /// The columns that [`read`] expects.
-pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings";
+pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
 
 /// A number as SQLite has it.
 pub(super) fn int(number: u64) -> i64 {
@@ -47,6 +48,10 @@ pub(super) fn crc(message: &Message) -> u32 {
     if draft.readings != 1 {
         hasher.update(&draft.readings.to_le_bytes());
     }
+    if let Some(BootTime { boot, ms }) = &message.accepted_boot {
+        hasher.update(&boot.0);
+        hasher.update(&int(*ms).to_le_bytes());
+    }
     hasher.finalize()
 }
 
@@ -58,7 +63,7 @@ pub(super) fn insert(
 ) -> rusqlite::Result<RowId> {
     let draft = &message.draft;
     let numbered = message.seq > 0;
-    let values: [&dyn ToSql; 12] = [
+    let values: [&dyn ToSql; 14] = [
         &numbered.then_some(&*message.stream),
         &numbered.then_some(int(message.seq)),
         &int(message.accepted_ms),
@@ -71,6 +76,8 @@ pub(super) fn insert(
         &owner,
         &crc(message),
         &draft.readings,
+        &message.accepted_boot.map(|at| at.boot.0),
+        &message.accepted_boot.map(|at| int(at.ms)),
     ];
     statement.insert(values)
 }
@@ -78,8 +85,8 @@ pub(super) fn insert(
 /// The statement for [`insert`].
 pub(super) const INSERT: &str = "INSERT INTO queue
     (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
-     readings)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+     readings, boot_id, boot_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 /// A row; or its number alone if it is not what was written.
 pub(super) fn read(
@@ -108,11 +115,17 @@ fn message(row: &SqlRow<'_>, topics: &mut Arc<str>) -> Option<(Message, i64)> {
         *topics = topic.into();
     }
     let stream: Option<String> = get(row, 1)?;
+    let boot_id: Option<[u8; 16]> = get(row, 12)?;
+    let boot_ms: Option<i64> = get(row, 13)?;
     let message = Message {
         key: 0,
         stream: stream.unwrap_or_default().into(),
         seq: uint(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
         accepted_ms: uint(get(row, 3)?),
+        accepted_boot: boot_id.zip(boot_ms).map(|(boot, ms)| BootTime {
+            boot: BootId(boot),
+            ms: uint(ms),
+        }),
         expires_ms: get::<Option<i64>>(row, 4)?.map(uint),
         expires_at: None,
         attempts: get(row, 10)?,
@@ -137,6 +150,7 @@ mod tests {
             stream: "5b7d025ce9bc0b91".into(),
             seq: 7,
             accepted_ms: 1_769_846_400_123,
+            accepted_boot: None,
             expires_ms: None,
             expires_at: None,
             attempts: 0,

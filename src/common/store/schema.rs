@@ -15,11 +15,12 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// Each brings a file to the version that is its place in the list, from 1.
-pub(super) const MIGRATIONS: [Migration; 4] = [
+pub(super) const MIGRATIONS: [Migration; 5] = [
     |connection| connection.execute_batch(VERSION_1),
     checksum_books,
     |connection| connection.execute_batch(VERSION_3),
     |connection| connection.execute_batch(VERSION_4),
+    |connection| connection.execute_batch(TIME_SINCE_BOOT),
 ];
 
 const VERSION_1: &str = "
@@ -86,7 +87,7 @@ fn checksum_books(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
     // A new file has no books yet.
     match Books::unchecked(connection).optional()? {
-        Some((books, _)) => books.write(connection),
+        Some(books) => books.write(connection),
         None => Ok(()),
     }
 }
@@ -106,10 +107,14 @@ const VERSION_4: &str = "
     ) STRICT;
 ";
 
-/// Whether messages have a number of readings, as they have from version 3 on.
-pub(super) fn has_readings(connection: &Connection) -> bool {
-    connection.prepare("SELECT readings FROM queue").is_ok()
-}
+const TIME_SINCE_BOOT: &str = "
+    -- When it was accepted by the clock that nobody sets: which boot (random/boot_id, 16 bytes), and
+    -- milliseconds since. NULL if that is not known. From now on fate.at_ms is the time since boot as well.
+    ALTER TABLE queue ADD COLUMN boot_id BLOB;
+    ALTER TABLE queue ADD COLUMN boot_ms INTEGER;
+    ALTER TABLE dead ADD COLUMN boot_id BLOB;
+    ALTER TABLE dead ADD COLUMN boot_ms INTEGER;
+";
 
 /// What a file says of itself.
 pub(super) struct Found {

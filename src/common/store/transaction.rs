@@ -6,7 +6,7 @@ use super::books::Books;
 use super::home::Home;
 use super::rows::{self, int, uint};
 use super::sqlite;
-use crate::common::event_loop::unix_ms;
+use crate::common::event_loop::{boot_ms, unix_ms};
 use crate::common::message::Message;
 use crate::common::queue::order::{Batch, Counts, Dead, End, Opened, Report, RowId};
 use crate::common::queue::{Capacity, Limits, size};
@@ -123,7 +123,7 @@ fn remove(
         };
         transaction
             .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![row, owner, seq, kind, reason, int(unix_ms())])?;
+            .execute(params![row, owner, seq, kind, reason, int(boot_ms())])?;
     }
     Ok(())
 }
@@ -180,7 +180,8 @@ fn bury(
     transaction
         .prepare_cached(
             "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
-             died_ms, reason, readings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             died_ms, reason, readings, boot_id, boot_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             &*message.stream,
@@ -193,7 +194,9 @@ fn bury(
             crc,
             int(unix_ms()),
             reason,
-            draft.readings
+            draft.readings,
+            message.accepted_boot.map(|at| at.boot.0),
+            message.accepted_boot.map(|at| int(at.ms))
         ])?;
     books.bury(size(message));
     if let Some(row) = row {
@@ -269,7 +272,8 @@ pub(super) fn begin(
 
 /// Forgets how rows have ended whose owners have not asked for so long that they are gone.
 pub(super) fn forget_fates(connection: &Connection) -> rusqlite::Result<()> {
-    let now = unix_ms();
+    // Owner and drainer run in the same boot.
+    let now = boot_ms();
     connection.execute(
         "DELETE FROM fate WHERE at_ms < CASE kind WHEN 0 THEN ?1 ELSE ?2 END OR at_ms > ?3",
         [

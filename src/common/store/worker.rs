@@ -12,6 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::books::{Books, corrupt};
 use super::file::{self, DrainLock, Open};
 use super::home::Home;
+use super::presence::{Gone, Presence};
 use super::rows::{self, uint};
 use super::space::Space;
 use super::sqlite::{self, Checkpoint, patiently};
@@ -23,6 +24,9 @@ use crate::common::queue::size;
 
 /// How often to look for what other processes have done.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often to look whether the file is still at its name.
+const LOOK_AT_NAMES: Duration = Duration::from_millis(400);
 
 /// How long a full disk is left alone.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -53,21 +57,61 @@ pub(super) struct Worker {
     forget_at: Instant,
     /// The next number at the time when the queue was taken over.
     taken_over: Option<u64>,
+    presence: Arc<Presence>,
+    /// When to look at the names.
+    names_at: Instant,
+    /// The file is not at its name any more: nothing is written to it. It can still be read.
+    gone: bool,
+}
+
+/// Why an order was not carried out.
+enum Stop {
+    Failed(rusqlite::Error),
+    Gone(Gone),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl Worker {
     pub(super) fn new(
         path: &Path,
+        given: &Path,
         open: Open,
         owner: &str,
         stream: &str,
     ) -> Result<(Self, Opened), Fault> {
         let now = clock();
-        let mut worker = Self {
+        let (mut connection, lock, drains) = (open.connection, open.lock, open.drains);
+        let opened = if drains {
+            begin(path, &mut connection, &lock, owner, stream)
+        } else {
+            patiently(|| transaction::look(&mut connection))
+        };
+        let opened = opened.map_err(|e| file::begin_error(path, &e));
+        // From here on its log is there.
+        let found = opened.and_then(|opened| {
+            let presence = Presence::of(path, given, open.identity);
+            let presence = presence.map_err(|e| {
+                file::cannot(path, &format!("cannot be opened: {e}")).with_remedy("try again")
+            })?;
+            Ok((opened, Arc::new(presence)))
+        });
+        let (opened, presence) = match found {
+            Ok(found) => found,
+            Err(fault) => {
+                leave(connection);
+                return Err(fault);
+            }
+        };
+        let worker = Self {
             path: path.to_owned(),
-            connection: open.connection,
-            lock: open.lock,
-            drains: open.drains,
+            connection,
+            lock,
+            drains,
             owner: owner.to_owned(),
             stream: stream.to_owned(),
             data_version: 0,
@@ -77,65 +121,85 @@ impl Worker {
             tidy_at: now,
             forget_at: now + FORGET,
             taken_over: None,
+            presence,
+            names_at: now,
+            gone: false,
         };
-        match worker.begin() {
-            Ok(opened) => Ok((worker, opened)),
-            Err(error) => {
-                let fault = file::begin_error(path, &error);
-                worker.abandon();
-                Err(fault)
-            }
-        }
+        Ok((worker, opened))
     }
 
-    fn begin(&mut self) -> rusqlite::Result<Opened> {
-        let (connection, stream) = (&mut self.connection, &self.stream);
-        if !self.drains {
-            return patiently(|| transaction::look(connection));
-        }
-        let home = Home::of(&self.path, self.lock.token(), &self.owner);
-        let (opened, moved) = patiently(|| transaction::begin(connection, stream, &home))?;
-        self.lock.set_token(&self.owner);
-        if moved {
-            let queue = self.path.display();
-            info!("{queue}: the file was copied, moved or put back: a new stream begins");
-        }
-        Ok(opened)
+    pub(super) fn presence(&self) -> Arc<Presence> {
+        Arc::clone(&self.presence)
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>, notify: &impl Fn(Report)) {
         loop {
             let done = match inbox.recv_timeout(self.due.saturating_duration_since(clock())) {
-                Ok(Order::Close { next_seq }) => {
-                    let end = self.close(next_seq);
-                    return notify(end.map_or_else(Report::Broken, |()| Report::Closed));
-                }
+                Ok(Order::Close { next_seq }) => return self.close(next_seq, notify),
+                Ok(order) if self.gone => self.read_on(order, notify),
                 Ok(order) => self.carry_out(order).map(notify),
-                Err(RecvTimeoutError::Timeout) => self.look(notify),
+                Err(RecvTimeoutError::Timeout) if self.gone => {
+                    self.due += FORGET;
+                    Ok(())
+                }
+                Err(RecvTimeoutError::Timeout) => self.look(notify).map_err(Stop::from),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let done = done.and_then(|()| self.tidy_up());
-            if let Err(error) = done {
-                notify(Report::Broken(file::broken(&self.path, &error)));
-                return self.abandon();
-            }
+            // What fails because of that is not the disk's fault.
+            let error = match done.map_err(|stop| self.cause(stop)) {
+                Ok(()) => continue,
+                Err(Stop::Gone(gone)) => {
+                    self.gone = true;
+                    notify(Report::Gone {
+                        fault: gone.fault,
+                        exists: gone.exists,
+                    });
+                    continue;
+                }
+                Err(Stop::Failed(error)) => error,
+            };
+            notify(Report::Broken(file::broken(&self.path, &error)));
+            return leave(self.connection);
         }
     }
 
-    /// Leaves the file as it is. Closing the connection would sync it again, and after a failed
-    /// sync a second one may claim success for what is lost.
-    fn abandon(self) {
-        std::mem::forget(self.connection);
+    /// An error of a file that is gone is about that.
+    fn cause(&self, stop: Stop) -> Stop {
+        match stop {
+            Stop::Failed(error) if !self.gone => {
+                self.presence.look().map_or(Stop::Failed(error), Stop::Gone)
+            }
+            stop => stop,
+        }
     }
 
-    fn carry_out(&mut self, order: Order) -> rusqlite::Result<Report> {
+    /// Nothing that was done is reported before the file is known to be where it was.
+    fn in_place<T>(&self, done: T) -> Result<T, Stop> {
+        self.presence
+            .look()
+            .map_or(Ok(done), |gone| Err(Stop::Gone(gone)))
+    }
+
+    fn carry_out(&mut self, order: Order) -> Result<Report, Stop> {
         match order {
-            Order::Commit(batch) => self.commit(batch),
-            Order::Load { after, rows, bytes } => patiently(|| self.load(after, rows, bytes)),
-            Order::Ask { numbered } => patiently(|| self.ask(numbered)),
+            Order::Commit(batch) => {
+                let report = self.commit(batch)?;
+                self.in_place(report)
+            }
+            Order::Load { after, rows, bytes } => Ok(patiently(|| self.load(after, rows, bytes))?),
+            Order::Ask { numbered } => Ok(patiently(|| self.ask(numbered))?),
             // Handled before.
             Order::Close { .. } => Ok(Report::Closed),
         }
+    }
+
+    /// What a file is good for that is gone: the rest of what is in it can be sent.
+    fn read_on(&mut self, order: Order, notify: &impl Fn(Report)) -> Result<(), Stop> {
+        if let Order::Load { after, rows, bytes } = order {
+            notify(patiently(|| self.load(after, rows, bytes))?);
+        }
+        Ok(())
     }
 
     fn commit(&mut self, batch: Batch) -> rusqlite::Result<Report> {
@@ -171,8 +235,15 @@ impl Worker {
 
     /// Keeps the log short, and forgets what nobody asks for. After a disk without space for
     /// it, not before a while.
-    fn tidy_up(&mut self) -> rusqlite::Result<()> {
+    fn tidy_up(&mut self) -> Result<(), Stop> {
         let now = clock();
+        if self.gone {
+            return Ok(());
+        }
+        if now >= self.names_at {
+            self.names_at = now + LOOK_AT_NAMES;
+            self.in_place(())?;
+        }
         if now < self.tidy_at {
             return Ok(());
         }
@@ -229,7 +300,7 @@ impl Worker {
         if after == 0 && last.is_none() && counts.rows > 0 {
             return Err(corrupt(format!("{} messages are missing", counts.rows)));
         }
-        if !damaged.is_empty() {
+        if !damaged.is_empty() && !self.gone {
             let (connection, owner) = (&mut self.connection, &self.owner);
             counts = patiently(|| transaction::bury_damaged(connection, &damaged, owner))?;
         }
@@ -306,7 +377,8 @@ impl Worker {
             // Whoever drained has gone. What it has done to our rows is known for good now.
             let answer = patiently(|| self.ask(0))?;
             self.drains = true;
-            match self.begin() {
+            let (owner, stream) = (&self.owner, &self.stream);
+            match begin(&self.path, &mut self.connection, &self.lock, owner, stream) {
                 Ok(opened) => {
                     self.taken_over = Some(opened.next_seq);
                     notify(answer);
@@ -333,7 +405,11 @@ impl Worker {
         Ok(())
     }
 
-    fn close(mut self, next_seq: Option<u64>) -> Result<(), Fault> {
+    fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(Report)) {
+        if self.gone {
+            notify(Report::Closed);
+            return leave(self.connection);
+        }
         let connection = &mut self.connection;
         // One that was taken over at the very end was given back as it was.
         let done = next_seq.or(self.taken_over).map_or(Ok(()), |next_seq| {
@@ -346,15 +422,50 @@ impl Worker {
             }
             sqlite::checkpoint(connection, Checkpoint::Now).map(drop)
         });
-        if let Err(error) = done {
-            let fault = file::broken(&self.path, &error);
-            self.abandon();
-            return Err(fault);
+        let done = done.map_err(Stop::from).and_then(|()| self.in_place(()));
+        match done.map_err(|stop| self.cause(stop)) {
+            Ok(()) => {
+                // With nothing in the log there is nothing left to sync. If others use the file, it
+                // stays theirs.
+                let _ = self.connection.close();
+                // The lock goes last: whoever takes it finds everything written.
+                return notify(Report::Closed);
+            }
+            Err(Stop::Gone(gone)) => {
+                notify(Report::Gone {
+                    fault: gone.fault,
+                    exists: gone.exists,
+                });
+                notify(Report::Closed);
+            }
+            Err(Stop::Failed(error)) => notify(Report::Broken(file::broken(&self.path, &error))),
         }
-        // With nothing in the log there is nothing left to sync. If others use the file, it stays
-        // theirs.
-        let _ = self.connection.close();
-        // The lock goes last: whoever takes it finds everything written.
-        Ok(())
+        leave(self.connection);
     }
+}
+
+/// Begins to drain the queue.
+fn begin(
+    path: &Path,
+    connection: &mut Connection,
+    lock: &DrainLock,
+    owner: &str,
+    stream: &str,
+) -> rusqlite::Result<Opened> {
+    let home = Home::of(path, lock.token(), owner);
+    let (opened, moved) = patiently(|| transaction::begin(connection, stream, &home))?;
+    lock.set_token(owner);
+    if moved {
+        info!(
+            "{}: the file was copied, moved or put back: a new stream begins",
+            path.display()
+        );
+    }
+    Ok(opened)
+}
+
+/// Leaves the file as it is. Closing the connection would sync it again, and after a failed sync a
+/// second one may claim success for what is lost; and it would remove what has the name of its log.
+fn leave(connection: Connection) {
+    std::mem::forget(connection);
 }

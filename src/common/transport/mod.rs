@@ -8,10 +8,11 @@
 //!
 //! * `tcp` looks the name up and connects;
 //! * `proxy` goes through an HTTP proxy, `websocket` through a web server;
-//! * `tls` shakes hands, and turns alerts into faults; `files` loads certificate, key and CA;
+//! * `tls` shakes hands, `alert` turns its failures into faults; `files` loads certificate, key and CA;
 //! * `found` finds these files in a directory, `pem` reads one;
 //! * `bridge` carries bytes between the broker and the client library.
 
+mod alert;
 pub mod bridge;
 pub mod files;
 mod found;
@@ -254,11 +255,15 @@ impl Failed {
     /// mend, whichever way it was met on.
     fn and_then(self, next: &Fault) -> Self {
         let (first, then) = (&self.fault, next);
+        let message = format!(
+            "{}; nor does the other way work: {}",
+            first.message, then.message
+        );
         let fault = Fault {
             exit: first.exit.or_worse(then.exit),
             permanent: then.permanent,
-            message: format!("{first}; nor does the other way work: {then}"),
-            remedy: None,
+            message,
+            remedy: then.remedy.clone().or_else(|| first.remedy.clone()),
             kind: then.kind,
         };
         Self { fault, ..self }

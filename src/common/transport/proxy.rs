@@ -168,11 +168,9 @@ pub(super) fn tunnel(
         }
         Err(e) => Err(Fault::passing(
             Exit::Unavailable,
-            format!(
-                "{proxy}: the proxy closed the connection ({e}); is {} an HTTP proxy?",
-                proxy.origin
-            ),
-        )),
+            format!("{proxy}: the proxy closed the connection ({e})"),
+        )
+        .with_remedy(format!("is {} an HTTP proxy?", proxy.origin))),
     }
 }
 
@@ -201,11 +199,9 @@ fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
     let Some(code) = response.code.filter(|_| parsed) else {
         return Err(Fault::permanent(
             Exit::Protocol,
-            format!(
-                "{proxy}: the proxy does not speak HTTP; is {} an HTTP proxy?",
-                proxy.origin
-            ),
-        ));
+            format!("{proxy}: the proxy does not speak HTTP"),
+        )
+        .with_remedy(format!("is {} an HTTP proxy?", proxy.origin)));
     };
     let said = format!("{code} {}", response.reason.unwrap_or_default());
     let said = said.trim_end();
@@ -215,29 +211,29 @@ fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
         401 | 407 if proxy.credentials.is_some() => Fault::permanent(
             Exit::Refused,
             format!(
-                "{proxy}: the proxy refuses user name and password of {} ({said}); check them",
+                "{proxy}: the proxy refuses user name and password of {} ({said})",
                 proxy.origin
             ),
-        ),
+        )
+        .with_remedy("check them"),
         401 | 407 => Fault::permanent(
             Exit::Refused,
-            format!(
-                "{proxy}: the proxy wants a user name and a password ({said}); give --proxy \
-                 http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"
-            ),
-        ),
+            format!("{proxy}: the proxy wants a user name and a password ({said})"),
+        )
+        .with_remedy(format!(
+            "give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"
+        )),
         // It may allow another port.
         400..=499 => Fault::passing(
             Exit::Refused,
-            format!(
-                "{proxy}: the proxy refuses a tunnel to {target} ({said}); ask its operator to \
-                 allow this host and port"
-            ),
-        ),
+            format!("{proxy}: the proxy refuses a tunnel to {target} ({said})"),
+        )
+        .with_remedy("ask its operator to allow this host and port"),
         _ => Fault::passing(
             Exit::Unavailable,
-            format!("{proxy}: the proxy does not reach {target} ({said}); is the broker running?"),
-        ),
+            format!("{proxy}: the proxy does not reach {target} ({said})"),
+        )
+        .with_remedy("is the broker running?"),
     })
 }
 

@@ -23,8 +23,9 @@ pub(super) fn resolve(
     let fault = |why: &str| {
         Fault::passing(
             Exit::Unavailable,
-            format!("{host}: {what} does not resolve ({why}); check {flag} and the name server"),
+            format!("{host}: {what} does not resolve ({why})"),
         )
+        .with_remedy(format!("check {flag} and the name server"))
     };
     let addresses: Vec<_> = (host, port)
         .to_socket_addrs()
@@ -72,22 +73,24 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
         Some(_) => "the proxy's port",
         None => "the port",
     };
-    let why = match (error.kind(), proxy) {
-        (io::ErrorKind::ConnectionRefused, None) => {
-            "the port is closed (connection refused); is the broker running, and --port right?"
-                .into()
-        }
-        (io::ErrorKind::ConnectionRefused, Some(proxy)) => format!(
-            "the proxy's port is closed (connection refused); is {} right?",
-            proxy.origin
+    let (why, remedy) = match (error.kind(), proxy) {
+        (io::ErrorKind::ConnectionRefused, None) => (
+            "the port is closed (connection refused)".into(),
+            Some("is the broker running, and --port right?".into()),
         ),
-        (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => {
-            format!("no answer; is the network up, does a firewall block {whose}?")
-        }
-        (io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable, _) => {
-            format!("there is no way to this host ({error}); is the network up?")
-        }
-        _ => format!("cannot connect: {error}"),
+        (io::ErrorKind::ConnectionRefused, Some(proxy)) => (
+            "the proxy's port is closed (connection refused)".into(),
+            Some(format!("is {} right?", proxy.origin)),
+        ),
+        (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => (
+            "no answer".into(),
+            Some(format!("is the network up, does a firewall block {whose}?")),
+        ),
+        (io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable, _) => (
+            format!("there is no way to this host ({error})"),
+            Some("is the network up?".into()),
+        ),
+        _ => (format!("cannot connect: {error}"), None),
     };
     let host = if host.contains(':') {
         format!("[{host}]")
@@ -99,5 +102,8 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
         Some(code) if code == nix::libc::EMFILE || code == nix::libc::ENFILE => Exit::Io,
         _ => Exit::Unavailable,
     };
-    Fault::passing(exit, format!("{host}:{port}: {why}"))
+    Fault {
+        remedy: remedy.map(String::into_boxed_str),
+        ..Fault::passing(exit, format!("{host}:{port}: {why}"))
+    }
 }

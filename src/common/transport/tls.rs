@@ -1,4 +1,4 @@
-//! The TLS handshake, and what its failures mean.
+//! The TLS handshake, and which servers are trusted.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -13,6 +13,7 @@ use openssl::ssl::{
 use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
+use super::alert;
 use super::files::Loaded;
 use crate::common::aws_host;
 use crate::common::endpoint::Endpoint;
@@ -48,26 +49,25 @@ pub(super) fn handshake(
     let certified = loaded.has_certificate();
     let ssl = context(loaded)
         .and_then(|context| prepare(way, &context, Arc::clone(&rejected)))
-        .map_err(|e| setup_fault(way, &e))?;
+        .map_err(|e| alert::setup_fault(way, &e))?;
     match ssl.connect(stream) {
         Ok(tls) => {
             let facts = facts(&tls);
             Ok((tls, facts))
         }
-        Err(HandshakeError::SetupFailure(stack)) => Err(setup_fault(way, &stack)),
-        Err(HandshakeError::WouldBlock(_)) => Err(silent(way)),
+        Err(HandshakeError::SetupFailure(stack)) => Err(alert::setup_fault(way, &stack)),
+        Err(HandshakeError::WouldBlock(_)) => Err(alert::silent(way)),
         Err(HandshakeError::Failure(failed)) => {
             let verified = failed.ssl().verify_result();
             if verified != X509VerifyResult::OK {
                 let certificate = rejected.lock().unwrap_or_else(PoisonError::into_inner);
                 return Err(untrusted(way, certificate.as_ref(), verified));
             }
-            Err(match failed.error().ssl_error().map(reasons) {
-                Some(why) if why.contains("unexpected eof") => closed(way),
-                Some(why) => alert(way, certified, &why),
+            Err(match failed.error().ssl_error() {
+                Some(stack) => alert::failed(way, certified, stack),
                 None => match failed.error().io_error().map(io::Error::kind) {
-                    Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => silent(way),
-                    _ => closed(way),
+                    Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => alert::silent(way),
+                    _ => alert::closed(way),
                 },
             })
         }
@@ -167,38 +167,6 @@ fn facts(tls: &SslStream<TcpStream>) -> Facts {
     }
 }
 
-/// TLS could not even begin. What the system refused (no more descriptors) may pass.
-fn setup_fault(way: &Endpoint, stack: &ErrorStack) -> Fault {
-    let why = reasons(stack);
-    let message = format!("{way}: TLS cannot be set up: {why}");
-    if why.contains("system lib") {
-        Fault::passing(Exit::Io, message)
-    } else {
-        Fault::permanent(Exit::Config, message)
-    }
-}
-
-fn silent(way: &Endpoint) -> Fault {
-    Fault::passing(
-        Exit::Unavailable,
-        format!(
-            "{way}: the server accepts connections but does not answer the TLS handshake; is this \
-             the broker's TLS port?"
-        ),
-    )
-}
-
-/// The peer hung up in the handshake.
-fn closed(way: &Endpoint) -> Fault {
-    Fault::passing(
-        Exit::Unavailable,
-        format!(
-            "{way}: the server closed the connection during the TLS handshake; is this the \
-             broker's TLS port?"
-        ),
-    )
-}
-
 /// The server's certificate does not pass.
 fn untrusted(way: &Endpoint, certificate: Option<&X509>, result: X509VerifyResult) -> Fault {
     let code = result.as_raw();
@@ -236,76 +204,6 @@ fn untrusted(way: &Endpoint, certificate: Option<&X509>, result: X509VerifyResul
     Fault::permanent(Exit::Config, format!("{way}: {why}"))
 }
 
-/// What the server, or our own TLS, said in the handshake or right after it. `certified` is
-/// whether we had a certificate to show.
-fn alert(way: &Endpoint, certified: bool, why: &str) -> Fault {
-    let has = |word: &str| why.contains(word);
-    let (exit, what) = if has("wrong version number")
-        || has("http request")
-        || has("packet length too long")
-    {
-        (
-            Exit::Protocol,
-            "the server does not speak TLS on this port; use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS",
-        )
-    } else if has("unsupported protocol") || has("protocol version") {
-        (
-            Exit::Config,
-            "the server offers no TLS 1.2 or 1.3; it must be brought up to date",
-        )
-    } else if has("no application protocol") {
-        (
-            Exit::Protocol,
-            "the server does not know the protocol that it was asked for by name (ALPN); is this \
-             an AWS IoT endpoint?",
-        )
-    } else if has("unrecognized name") {
-        (
-            Exit::Config,
-            "the server knows no host of this name; check --endpoint",
-        )
-    } else if has("certificate required") || (has("handshake failure") && !certified) {
-        (
-            Exit::Refused,
-            "the server wants a client certificate; give --cert and --key",
-        )
-    } else if has("unknown ca") {
-        (
-            Exit::Refused,
-            "the server does not know the CA of --cert; register the certificate with the broker",
-        )
-    } else if has("certificate expired") {
-        (
-            Exit::Refused,
-            "the server takes the certificate of --cert for expired; get a new one, or is its \
-             clock wrong?",
-        )
-    } else if has("certificate revoked") {
-        (
-            Exit::Refused,
-            "the server takes the certificate of --cert for revoked; get a new one",
-        )
-    } else if has("certificate") || has("access denied") {
-        (
-            Exit::Refused,
-            "the server refuses the certificate of --cert; is it active, in date and registered?",
-        )
-    } else {
-        return Fault::passing(
-            Exit::Unavailable,
-            format!("{way}: TLS failed: {why}; see the broker's log"),
-        );
-    };
-    Fault::permanent(exit, format!("{way}: {what} (TLS: {why})"))
-}
-
-/// What the server said in TLS about the end of a connection, if that is what this error is.
-pub(super) fn last_words(way: &Endpoint, certified: bool, error: &io::Error) -> Option<Fault> {
-    let error = error.get_ref()?.downcast_ref::<openssl::ssl::Error>()?;
-    let why = reasons(error.ssl_error()?);
-    (!why.contains("unexpected eof")).then(|| alert(way, certified, &why))
-}
-
 /// The names a certificate is for, as far as a reader needs them.
 fn names(certificate: Option<&X509Ref>) -> String {
     let Some(certificate) = certificate else {
@@ -336,17 +234,4 @@ fn common_name(name: &X509NameRef) -> String {
         .chain(name.entries())
         .find_map(|entry| entry.data().to_string().ok());
     entry.map_or_else(|| "no name".into(), |text| String::from(&*text))
-}
-
-fn reasons(stack: &ErrorStack) -> String {
-    let reasons: Vec<_> = stack
-        .errors()
-        .iter()
-        .filter_map(openssl::error::Error::reason)
-        .collect();
-    if reasons.is_empty() {
-        "no reason given".into()
-    } else {
-        reasons.join(", ")
-    }
 }

@@ -11,9 +11,10 @@ use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
-use super::{Stream, tls};
+use super::{Stream, alert};
 use crate::common::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
+use crate::common::profile::Profile;
 
 /// Bytes by which a message may be larger than the largest packet: it may hold several packets.
 const ALLOWANCE: usize = 64 << 10;
@@ -50,10 +51,10 @@ impl WebSocket {
             .saturating_add(ALLOWANCE);
         // The library asks for the memory of a frame in a way that cannot fail.
         if Vec::<u8>::new().try_reserve_exact(max_message).is_err() {
-            let message = format!(
-                "{way}: no memory for a WebSocket message of {max_message} bytes; raise the memory limit, or lower --max-packet"
-            );
-            return Err(Fault::passing(Exit::Io, message));
+            let message =
+                format!("{way}: no memory for a WebSocket message of {max_message} bytes");
+            return Err(Fault::passing(Exit::Io, message)
+                .with_remedy("raise the memory limit, or lower --max-packet"));
         }
         let config = WebSocketConfig::default()
             .max_message_size(Some(max_message))
@@ -161,42 +162,48 @@ fn refused(way: &Endpoint, certified: bool, path: &str, error: &Error) -> Fault 
             match status.as_u16() {
                 401 | 403 => permanent(
                     Exit::Refused,
-                    format!(
-                        "the server refuses the WebSocket ({status}); check path and credentials (AWS IoT Core takes none \
-                             with a client certificate: use mqtts://)"
-                    ),
-                ),
+                    format!("the server refuses the WebSocket ({status})"),
+                )
+                .with_remedy(match way.profile {
+                    Profile::Aws => {
+                        "check path and credentials (AWS IoT Core takes none with a client certificate: use mqtts://)"
+                    }
+                    Profile::Generic => "check path and credentials",
+                }),
                 500..=599 => Fault::passing(
                     Exit::Unavailable,
-                    format!("{way}: the server has no WebSocket now ({status}); it may later"),
-                ),
+                    format!("{way}: the server has no WebSocket now ({status})"),
+                )
+                .with_remedy("it may later"),
                 _ => permanent(
                     Exit::Protocol,
-                    format!("the server has no WebSocket at {path} ({status}); check the path"),
-                ),
+                    format!("the server has no WebSocket at {path} ({status})"),
+                )
+                .with_remedy("check the path"),
             }
         }
         Error::Io(error) => {
-            if let Some(fault) = tls::last_words(way, certified, error) {
+            if let Some(fault) = alert::last_words(way, certified, error) {
                 return fault;
             }
-            let why = match error.kind() {
+            let unavailable =
+                |why: String| Fault::passing(Exit::Unavailable, format!("{way}: the server {why}"));
+            match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    "has not answered the WebSocket handshake in time".into()
+                    unavailable("has not answered the WebSocket handshake in time".into())
                 }
-                _ => format!(
-                    "closed the connection during the WebSocket handshake ({error}); is this a \
-                     WebSocket port, and does it want TLS (wss://) or none (ws://)?"
+                _ => unavailable(format!(
+                    "closed the connection during the WebSocket handshake ({error})"
+                ))
+                .with_remedy(
+                    "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
                 ),
-            };
-            Fault::passing(Exit::Unavailable, format!("{way}: the server {why}"))
+            }
         }
         other => permanent(
             Exit::Protocol,
-            format!(
-                "the server does not speak WebSocket: {other}; check port and path, \
-                     or is this an MQTT port (mqtts://)?"
-            ),
-        ),
+            format!("the server does not speak WebSocket: {other}"),
+        )
+        .with_remedy("check port and path, or is this an MQTT port (mqtts://)?"),
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use lines::Lines;
 
-use crate::common::limits;
+use crate::common::limits::{self, PublishParts};
 use crate::common::message::{Draft, Qos};
 
 /// When a batch is complete.
@@ -28,6 +28,8 @@ pub struct Rule {
     pub payload: usize,
     /// Bytes of a batch's topic and payload together, at most.
     pub size: usize,
+    /// Bytes of a batch's properties, at most.
+    pub properties: usize,
 }
 
 /// One reading, and how it is to be published.
@@ -80,7 +82,7 @@ impl Batcher {
     pub fn new(rule: Rule) -> Self {
         Self {
             rule,
-            packet: limits::MAX_REMAINING_LENGTH,
+            packet: limits::MAX_PACKET,
             open: None,
             closed: VecDeque::new(),
             readings: 0,
@@ -211,9 +213,15 @@ impl Batcher {
         self.bytes
     }
 
-    /// The largest payload of a batch for this topic, in bytes.
+    /// The largest payload of a batch for this topic, in bytes: at QoS 0 it could be two bytes larger.
     fn most(&self, topic: &str) -> usize {
-        let within = limits::payload_within(self.packet, topic.len());
+        let parts = PublishParts {
+            topic: topic.len(),
+            identifier: true,
+            properties: Some(self.rule.properties),
+            payload: 0,
+        };
+        let within = parts.payload_within(self.packet).unwrap_or_default();
         let size = self.rule.size.saturating_sub(topic.len());
         self.rule.payload.min(size).min(within)
     }
@@ -242,6 +250,8 @@ mod tests {
 
     const WAIT: u64 = 50;
 
+    const PROPERTIES: usize = 130;
+
     /// So many milliseconds after some origin.
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn at(ms: u64) -> Instant {
@@ -255,6 +265,7 @@ mod tests {
             wait: Duration::from_millis(WAIT),
             payload,
             size,
+            properties: PROPERTIES,
         })
     }
 
@@ -320,8 +331,18 @@ mod tests {
         let batch = narrow.next_batch().unwrap();
         assert_eq!(batch.draft.payload, b"1\n1\n");
         let bytes = wide.next_batch().unwrap().draft.payload.len();
-        let packet = limits::publish_size(1, bytes, limits::user_property(128));
-        assert!((990..=1_001).contains(&packet), "{packet}");
+        let parts = PublishParts {
+            topic: 1,
+            identifier: true,
+            properties: Some(PROPERTIES),
+            payload: bytes,
+        };
+        // A reading and its newline more would be too much.
+        assert!(
+            (999..=1_000).contains(&parts.packet()),
+            "{}",
+            parts.packet()
+        );
     }
 
     #[test]

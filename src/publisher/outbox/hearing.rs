@@ -20,6 +20,7 @@ impl Outbox {
                 let receipt = Receipt::Dropped { seq, reason };
                 self.ledger.end(key.unwrap_or_default(), receipt);
             }
+            News::Gone(_) => self.ledger.release(),
             News::Buried { key } => self.ledger.bury(*key),
             News::Evicted(message) => {
                 let (seq, reason) = (message.seq, "oldest on a full disk");

@@ -28,17 +28,18 @@ mod terms;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use terms::{Offered, Outcome, Rules, SessionLimits};
+pub use terms::{Offered, Outcome, Rules, SessionLimits, TooLarge};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
 use shelf::{Placed, Shelf};
 use suspect::Suspect;
 
+use crate::common::age::Timestamp;
 use crate::common::message::{Draft, Message};
 use crate::common::pacing::{Drain, Growing};
 use crate::common::queue::order::End;
-use crate::common::queue::{DropBehavior, Pushed, Queue, Room, size};
+use crate::common::queue::{DropBehavior, Gone, Pushed, Queue, Room, size};
 use crate::common::throttle::Throttle;
 
 /// The outbox.
@@ -65,6 +66,8 @@ pub struct Outbox {
     held_until: Option<Instant>,
     /// Until then the first connection may well come about.
     hopeful_until: Option<Instant>,
+    /// The time by both clocks, for the age of what an earlier run has left.
+    time: Timestamp,
 }
 
 /// A durable queue of so many messages is waited for rather than lengthened.
@@ -98,7 +101,13 @@ impl Outbox {
             progress_at: None,
             held_until: None,
             hopeful_until: None,
+            time: Timestamp::default(),
         }
+    }
+
+    /// The time by both clocks, for what is sent next.
+    pub fn set_time(&mut self, time: Timestamp) {
+        self.time = time;
     }
 
     /// The first attempt to connect begins: what is taken now need not be on disk at once.
@@ -121,8 +130,8 @@ impl Outbox {
     #[must_use]
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) => unwritten,
-            None => self.outstanding(),
+            Some(unwritten) if self.queue.gone() != Some(Gone::Lost) => unwritten,
+            _ => self.outstanding(),
         }
     }
 
@@ -188,7 +197,7 @@ impl Outbox {
     /// Whether messages flow so well that a source that can wait had better wait a moment:
     /// what does not come until there is a place in the window need not go to disk.
     fn flows(&self, now: Instant) -> bool {
-        let durable = self.queue.unwritten().is_some();
+        let durable = self.queue.unwritten().is_some() && self.queue.gone().is_none();
         let waits = self.queue.limits().behavior == DropBehavior::Block;
         let short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
         let stalled = self.flows_until().is_some_and(|until| until <= now);
@@ -206,8 +215,9 @@ impl Outbox {
         Some(since + self.ack_time.patience())
     }
 
-    /// Takes a draft. `wall_ms` is the Unix time in milliseconds.
-    pub fn offer(&mut self, draft: Draft, now: Instant, wall_ms: u64) -> Offered {
+    /// Takes a draft; `at` is `now` by both clocks.
+    pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
+        let at = at.into();
         let ticket = self.queue.next_ticket();
         let (key, seq) = (ticket.key, ticket.seq);
         let readings = draft.readings;
@@ -216,15 +226,22 @@ impl Outbox {
             key,
             stream: ticket.stream,
             seq,
-            accepted_ms: wall_ms,
+            accepted_ms: at.wall_ms,
+            accepted_boot: at.boot,
             expires_ms: expiry.map(|after| {
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                wall_ms.saturating_add(after)
+                at.wall_ms.saturating_add(after)
             }),
             expires_at: expiry.and_then(|after| now.checked_add(after)),
             attempts: 0,
             draft,
         });
+        // A batch may have been gathered before the limit was known: it goes to the dead letters whole.
+        if let Some(too_large) = self.too_large(&message)
+            && !message.draft.is_batch()
+        {
+            return Offered::TooLarge(too_large);
+        }
         if self.straight_room() > 0 {
             let due = now + self.ack_time.patience();
             self.queue.pass(&message, due);
@@ -343,8 +360,9 @@ impl Outbox {
             if self.suspect.is_guilty(attempts) {
                 self.in_flight.remove(place);
                 let reason = format!(
-                    "{attempts} connections were lost with it at the head; does the broker's policy \
-                     allow this client to publish to {:?}, and is it within the limits?",
+                    "{attempts} connections were lost with it at the head; does {} let this client \
+                     publish to {:?}, and is it within the limits?",
+                    self.rules.profile.access_rules(),
                     head.draft.topic
                 );
                 self.dead(&head, reason, now);

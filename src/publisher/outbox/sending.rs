@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use super::Outbox;
 use super::ledger::Receipt;
 use super::shelf::Placed;
-use super::terms::Outcome;
-use crate::common::limits;
-use crate::common::message::{Draft, Message, Qos, SeqProperty};
+use super::terms::{Outcome, TooLarge};
+use crate::common::message::{Message, Qos};
 use crate::common::queue::order::End;
 use crate::common::throttle::Throttle;
 
@@ -38,9 +37,14 @@ impl Outbox {
         }
         self.held_until = None;
         while self.free() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
-            let Some(placed) = self.next_waiting(now) else {
+            let Some(mut placed) = self.next_waiting(now) else {
                 break;
             };
+            if placed.message.expires_at.is_none()
+                && let Some(expiry) = placed.message.expiry(now, &self.time)
+            {
+                Arc::make_mut(&mut placed.message).expires_at = Some(expiry);
+            }
             let message = &placed.message;
             if message.expires_at.is_some_and(|at| at <= now) {
                 let (key, seq) = (message.key, message.seq);
@@ -49,11 +53,8 @@ impl Outbox {
                 self.ledger.end(key, Receipt::Expired { seq });
                 continue;
             }
-            let (packet, max) = (self.packet_size(message), limits.maximum_packet_size);
-            if packet > max {
-                let reason =
-                    format!("{packet} bytes are above the broker's maximum packet size of {max}");
-                self.dead(message, reason, now);
+            if let Some(too_large) = self.too_large(message) {
+                self.dead(message, too_large.to_string(), now);
                 continue;
             }
             if let Err(reason) = self.rules.profile.check_message(&message.draft) {
@@ -64,6 +65,7 @@ impl Outbox {
             self.others_to_blame |= unconfirmed;
             self.unconfirmed |= unconfirmed;
             if let Some(throttle) = &mut self.throttle {
+                let packet = message.packet_size(limits.properties, self.rules.sequence);
                 throttle.take(packet, now);
             }
             if self.in_flight.is_empty() {
@@ -115,7 +117,7 @@ impl Outbox {
         self.queue.settle(message, End::Dead(reason.clone()), now);
         let topic = Some(Arc::clone(&message.draft.topic));
         let receipt = Receipt::Dead { seq, topic, reason };
-        if self.queue.unwritten().is_some() {
+        if self.queue.unwritten().is_some() && self.queue.gone().is_none() {
             // Told once it is among the dead letters on disk.
             self.ledger.hold(key, receipt);
         } else {
@@ -168,18 +170,12 @@ impl Outbox {
         Some(self.progress_at? + self.rules.operation_timeout + time_on_the_line(bytes))
     }
 
-    /// The size of the PUBLISH packet, in bytes.
-    fn packet_size(&self, message: &Message) -> usize {
-        let draft = &message.draft;
-        let mut properties = 0;
-        if self.rules.sequence {
-            let seq = SeqProperty::size_of(message);
-            properties += limits::user_property(SeqProperty::NAME.len() + seq);
-        }
-        if draft.is_batch() {
-            properties += limits::string_property(Draft::BATCH_TYPE.len());
-        }
-        limits::publish_size(draft.topic.len(), draft.payload.len(), properties)
+    /// Whether the broker takes a packet of its size. Without a connection nobody knows.
+    pub(super) fn too_large(&self, message: &Message) -> Option<TooLarge> {
+        let limits = self.online?;
+        let packet = message.packet_size(limits.properties, self.rules.sequence);
+        let most = limits.maximum_packet_size;
+        (packet > most).then_some(TooLarge { packet, most })
     }
 
     /// Places left in the window; none while offline, or while as many bytes are under way

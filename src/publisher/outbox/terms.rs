@@ -1,5 +1,6 @@
 //! The words in which the outbox is spoken to. PURE.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::common::limits;
@@ -13,14 +14,36 @@ pub struct SessionLimits {
     pub receive_maximum: usize,
     /// The largest packet, in bytes.
     pub maximum_packet_size: usize,
+    /// Whether messages carry properties: with MQTT 5.
+    pub properties: bool,
 }
 
 impl SessionLimits {
     /// What the protocol allows where the broker says nothing.
     pub const PROTOCOL: SessionLimits = SessionLimits {
         receive_maximum: 65_535,
-        maximum_packet_size: limits::MAX_REMAINING_LENGTH,
+        maximum_packet_size: limits::MAX_PACKET,
+        properties: true,
     };
+}
+
+/// Why a message cannot be sent on the present connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// The size of its packet, in bytes.
+    pub packet: usize,
+    /// The largest packet that the broker takes, in bytes.
+    pub most: usize,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { packet, most } = self;
+        write!(
+            f,
+            "{packet} bytes are above the broker's maximum packet size of {most}"
+        )
+    }
 }
 
 /// What became of a draft that was offered.
@@ -38,6 +61,8 @@ pub enum Offered {
     },
     /// It cannot go out now, and the queue is off.
     Refused,
+    /// The broker takes no packet of its size.
+    TooLarge(TooLarge),
     /// The source has to wait; the draft comes back.
     Full(Draft),
 }

@@ -9,12 +9,17 @@ use std::time::Duration;
 use log::{error, warn};
 use serde_json::json;
 
+use crate::common::age::Timestamp;
 use crate::common::escape::one_line;
-use crate::common::event_loop::unix_ms;
-use crate::common::fault::{Exit, Fault};
+use crate::common::event_loop::{timestamp, unix_ms};
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::harmless::Harmless;
 use crate::common::json::{JsonLine, Parts, rfc3339};
-use crate::common::message::SeqProperty;
-use crate::common::store::admin::{Admin, Item, Status, Which, move_aside};
+use crate::common::message::{Message, SeqProperty};
+use crate::common::store::admin::{Admin, Retried, move_aside};
+use crate::common::store::look::Look;
+use crate::common::store::pages::{Item, Which};
+use crate::common::store::status::Status;
 use args::{Action, QueueArgs};
 
 /// Carries out one command.
@@ -23,7 +28,7 @@ use args::{Action, QueueArgs};
 ///
 /// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Harmless::stdout(BufWriter::new(io::stdout().lock()));
     let done = carry_out(args.action, &mut out).and_then(|exit| {
         out.flush().map_err(Stop::Output)?;
         Ok(exit)
@@ -57,7 +62,7 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
     let which = |dead| if dead { Which::Dead } else { Which::Waiting };
     match action {
         Action::Status { file, json } => {
-            let status = Admin::open(&file.queue)?.status()?;
+            let status = Look::open(&file.queue)?.status()?;
             let text = if json {
                 status_json(&status)
             } else {
@@ -74,12 +79,12 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
         } => {
             let line = if json { item_json } else { item_text };
             let limit = limit.unwrap_or(usize::MAX);
-            each(&Admin::open(&file.queue)?, which(dead), limit, line, out)
+            each(&mut Look::open(&file.queue)?, which(dead), limit, line, out)
         }
         Action::Export { file, dead } => {
-            let admin = Admin::open_damaged(&file.queue)?;
-            let done = each(&admin, which(dead), usize::MAX, export_lines, out);
-            let exit = match (&done, admin.damaged) {
+            let mut look = Look::open_damaged(&file.queue)?;
+            let done = each(&mut look, which(dead), usize::MAX, export_lines, out);
+            let exit = match (&done, look.damaged) {
                 (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
                 (Err(Stop::Fault(fault)), None) => fault.exit,
                 _ => return done,
@@ -92,9 +97,13 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
             Err(Fault::permanent(exit, saved).into())
         }
         Action::Retry { file, ids } => {
-            let (moved, not, damaged) = Admin::open(&file.queue)?.retry(&ids)?;
+            let Retried {
+                moved,
+                missing,
+                damaged,
+            } = Admin::open(&file.queue)?.retry(&ids)?;
             writeln!(out, "{moved} back in the queue").map_err(Stop::Output)?;
-            for id in &not {
+            for id in &missing {
                 error!(
                     "{}: no whole dead letter has the number {id}",
                     file.queue.display()
@@ -107,7 +116,7 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
                     file.queue.display()
                 );
             }
-            Ok(if not.is_empty() && (damaged == 0 || !ids.is_empty()) {
+            Ok(if missing.is_empty() && (damaged == 0 || !ids.is_empty()) {
                 Exit::Success
             } else {
                 Exit::Data
@@ -118,9 +127,15 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
 }
 
 fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop> {
-    let mut admin = Admin::open_damaged(queue)?;
-    if admin.damaged.is_some() || !admin.is_sound()? {
-        drop(admin);
+    let admin = match Admin::open(queue) {
+        Err(fault) if fault.kind == Kind::Damaged => None,
+        opened => Some(opened?),
+    };
+    let sound = match admin {
+        Some(admin) => admin.is_sound()?.then_some(admin),
+        None => None,
+    };
+    let Some(mut admin) = sound else {
         let stamp: String = time(unix_ms())
             .chars()
             .filter(char::is_ascii_alphanumeric)
@@ -129,7 +144,7 @@ fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop>
         let aside = move_aside(queue, &stamp)?;
         writeln!(out, "{} is now {}", queue.display(), aside.display()).map_err(Stop::Output)?;
         return Ok(Exit::Success);
-    }
+    };
     let removed = admin.purge(which)?;
     writeln!(out, "{removed} removed").map_err(Stop::Output)?;
     Ok(Exit::Success)
@@ -137,7 +152,7 @@ fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop>
 
 /// Writes what `line` makes of each message.
 fn each(
-    admin: &Admin,
+    look: &mut Look,
     which: Which,
     limit: usize,
     line: fn(&Item) -> String,
@@ -145,7 +160,7 @@ fn each(
 ) -> Result<Exit, Stop> {
     let mut left = limit;
     let mut failed = None;
-    let damaged = admin.each(which, |item| {
+    let damaged = look.each(which, |item| {
         if left == 0 {
             return false;
         }
@@ -170,16 +185,28 @@ fn time(ms: u64) -> String {
     rfc3339(Duration::from_millis(ms))
 }
 
-/// How long ago, in whole seconds; 0 if the clocks disagree.
-fn age(ms: u64) -> Duration {
-    Duration::from_secs(unix_ms().saturating_sub(ms) / 1_000)
+/// How long ago, in whole seconds, as far as that is known.
+fn age(taken: &Timestamp) -> Duration {
+    Duration::from_secs(timestamp().since(taken).as_secs())
+}
+
+/// When a message expires, as the clock shows it now; Unix time in milliseconds.
+fn expiry(message: &Message) -> Option<u64> {
+    let now = timestamp();
+    let lifetime = message.lifetime()?;
+    let Some(age) = now.since_in_this_boot(&message.accepted()) else {
+        return message.expires_ms;
+    };
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let taken = now.wall_ms.saturating_sub(ms(age));
+    Some(taken.saturating_add(ms(lifetime)))
 }
 
 fn status_text(queue: &Path, status: &Status) -> String {
     let mut lines = Vec::new();
-    let oldest = status.oldest_ms.map_or(String::new(), |ms| {
-        let age = humantime::format_duration(age(ms));
-        format!(", the oldest since {} ({age})", time(ms))
+    let oldest = status.oldest.map_or(String::new(), |taken| {
+        let age = humantime::format_duration(age(&taken));
+        format!(", the oldest since {} ({age})", time(taken.wall_ms))
     });
     let Status { waiting, bytes, .. } = status;
     lines.push(format!(
@@ -212,8 +239,8 @@ fn status_json(status: &Status) -> String {
     json!({
         "waiting": status.waiting,
         "bytes": status.bytes,
-        "oldest": status.oldest_ms.map(time),
-        "oldest_age_s": status.oldest_ms.map(|ms| age(ms).as_secs()),
+        "oldest": status.oldest.map(|taken| time(taken.wall_ms)),
+        "oldest_age_s": status.oldest.map(|taken| age(&taken).as_secs()),
         "dead": status.dead,
         "dead_bytes": status.dead_bytes,
         "dead_reasons": status.reasons,
@@ -259,7 +286,7 @@ fn item_json(item: &Item) -> String {
         "payloadlen": message.draft.payload.len(),
         "readings": message.draft.readings,
     });
-    if let Some(ms) = message.expires_ms {
+    if let Some(ms) = expiry(message) {
         line["expires"] = time(ms).into();
     }
     if let Some((ms, reason)) = &item.died {

@@ -1,5 +1,6 @@
 //! How a run comes to its end: when, with what on disk, and with which exit code.
 
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ impl Publisher<'_> {
             lost: self.at_risk(),
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
+            gone: self.outbox.queue().gone().is_some(),
             offline: self.link.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             refused: self.refused,
@@ -88,8 +90,17 @@ impl Publisher<'_> {
             );
             exit = exit.or_worse(Exit::Unavailable);
         }
+        if self.verdict().kept > 0 && self.fault.is_none() && !self.keeper.is_in_place() {
+            let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
+            error!(
+                "{}: the queue was removed or moved as the run ended: what waited in it may be lost",
+                queue.display()
+            );
+            exit = exit.or_worse(Exit::Io);
+        }
         let elapsed = clock().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
+        self.report.counters.lost = self.at_risk() as u64;
         if self.report.finish(reconnects, queued, elapsed) {
             exit
         } else {

@@ -1,12 +1,12 @@
 //! What the run hears of its messages, from the broker and from the disk.
 
-use log::{info, warn};
+use log::{error, info, warn};
 
 use super::Publisher;
 use crate::common::client::Delivery;
-use crate::common::event_loop::unix_ms;
-use crate::common::fault::Exit;
+use crate::common::fault::{Exit, Fault};
 use crate::common::link::Down;
+use crate::common::pattern::During;
 use crate::common::queue::News;
 use crate::common::queue::order;
 use crate::publisher::outbox::Outcome;
@@ -38,7 +38,6 @@ impl Publisher<'_> {
 
     /// The broker has ended the connection: what that says of the messages in flight.
     pub(super) fn dropped(&mut self, down: &Down) {
-        let head = self.outbox.head_in_flight();
         let blames = down.code.filter(|code| ABOUT_A_MESSAGE.contains(code));
         if let Some(code) = blames
             && self.outbox.condemn(&down.why, self.now)
@@ -46,18 +45,25 @@ impl Publisher<'_> {
         {
             self.refused = self.refused.or_worse(Exit::Refused);
         }
-        if let Some(dropped) = down.dropped {
-            let head = head.as_ref().map(|(topic, bytes)| (&**topic, *bytes));
-            if let Some(hint) = self.patterns.dropped(dropped, head) {
-                warn!("{hint}");
-            }
+    }
+
+    /// Says what a series of such ends points to. Before [`dropped`](Self::dropped), which may take the message away.
+    pub(super) fn hint(&mut self, down: &Down) {
+        let head = self.outbox.head_in_flight();
+        let delivered = self.report.counters.delivered > self.delivered_before;
+        let during = match &head {
+            Some((topic, bytes)) if !delivered => During::Message(topic, *bytes),
+            _ => During::Nothing,
+        };
+        if let Some(hint) = self.patterns.ended(down.dropped, during) {
+            warn!("{hint}");
         }
     }
 
     /// What the store has done, or cannot do.
     pub(super) fn stored(&mut self, report: order::Report) {
-        let (now, wall_ms) = (self.now, unix_ms());
-        for news in self.outbox.queue_mut().handle(report, now, wall_ms) {
+        let now = self.now;
+        for news in self.outbox.queue_mut().handle(report, now) {
             self.outbox.hear(&news);
             match news {
                 News::Damaged(count) => self.report.damaged(count),
@@ -67,6 +73,7 @@ impl Publisher<'_> {
                     info!("the publisher that drained the queue has gone; this one drains now");
                     self.link.start(now);
                 }
+                News::Gone(fault) => self.queue_gone(fault),
                 News::Broken(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
@@ -76,6 +83,18 @@ impl Publisher<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// The queue is not where it was: what is at hand, or can still be read, is sent if that goes
+    /// soon; nothing more is accepted.
+    fn queue_gone(&mut self, fault: Fault) {
+        error!("{fault}; nothing more is accepted");
+        self.intake.close();
+        // One that only adds sends nothing, nor does one that has given up.
+        let sends = self.fault.is_none() && self.outbox.queue().entrusted().is_none();
+        self.store_done |= !sends;
+        self.fault = Some(fault);
+        self.flush_by(self.now + self.config.flush_timeout);
     }
 
     /// Passes on what has become of messages.

@@ -98,6 +98,8 @@ struct Publisher<'a> {
     progress: Progress,
     exit_now: ExitNow,
     patterns: Patterns,
+    /// Messages delivered before the present connection.
+    delivered_before: u64,
     intake: Intake,
     started: Instant,
     /// When to stop trying; set once no more input comes.
@@ -165,6 +167,7 @@ impl<'a> Publisher<'a> {
             ),
             exit_now,
             patterns: config.connection.patterns(),
+            delivered_before: 0,
             intake,
             started: now,
             flush_until: None,
@@ -268,6 +271,7 @@ impl<'a> Publisher<'a> {
             Some(Change::Up(accepted)) => match broker::limits(self.config, accepted) {
                 Ok(limits) => {
                     self.v5 = accepted.mqtt_version == 5;
+                    self.delivered_before = self.report.counters.delivered;
                     self.intake.fit(limits.maximum_packet_size);
                     self.outbox.connected(limits, self.now);
                     self.intake.begin(self.now);
@@ -279,13 +283,18 @@ impl<'a> Publisher<'a> {
                 }
             },
             Some(Change::Down(down)) => {
+                self.hint(&down);
                 self.dropped(&down);
                 self.outbox.disconnected(!down.is_ours(), self.now);
                 self.intake.begin(self.now);
             }
             Some(Change::GaveUp(fault)) => {
                 self.outbox.disconnected(false, self.now);
-                self.fault = Some(fault);
+                if self.fault.is_some() {
+                    // The queue is gone, and now nothing can be sent either.
+                    self.store_done = true;
+                }
+                self.fault.get_or_insert(fault);
                 if self.keeper.is_durable() {
                     // What can be read in this time is kept for a later run.
                     self.intake.begin(self.now);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use log::warn;
 
 use super::Publisher;
-use crate::common::event_loop::{unix_ms, wall_clock};
+use crate::common::event_loop::{timestamp, wall_clock};
 use crate::common::message;
 use crate::publisher::batch::Batch;
 use crate::publisher::draft;
@@ -81,11 +81,14 @@ impl Publisher<'_> {
     /// Offers one message to the outbox; it comes back if the source has to wait.
     fn offer(&mut self, Batch { draft, lines }: Batch) -> Option<Batch> {
         let readings = draft.readings;
-        match self.outbox.offer(draft, self.now, unix_ms()) {
+        match self.outbox.offer(draft, self.now, timestamp()) {
             Offered::Full(draft) => return Some(Batch { draft, lines }),
             Offered::Refused => lines
                 .iter()
                 .for_each(|line| self.report.refused_offline(line)),
+            Offered::TooLarge(why) => lines
+                .iter()
+                .for_each(|line| self.report.rejected(line, &why.to_string())),
             Offered::Taken { .. } | Offered::Dropped { .. } => {}
         }
         self.intake.count(readings);
@@ -94,6 +97,7 @@ impl Publisher<'_> {
 
     /// Hands to the client what may go; whether there was anything.
     fn dispatch(&mut self) -> bool {
+        self.outbox.set_time(timestamp());
         let messages = self.outbox.dispatch(self.now);
         let moved = !messages.is_empty();
         if moved {

@@ -1,5 +1,5 @@
 //! `--format`: a message in the user's own format, in the language of `mosquitto_sub -F`,
-//! byte for byte as version 2.0.11 writes it. PURE.
+//! byte for byte as version 2.0.11 writes it, but for numbers in `%J`, which keep their digits. PURE.
 //!
 //! `parse.rs` reads the format once, at the start; here it is filled in for each message.
 //! `field.rs` knows widths, `moment.rs` times, `json.rs` and `cjson.rs` JSON.

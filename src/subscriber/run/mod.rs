@@ -8,7 +8,7 @@ mod ending;
 mod start;
 
 use std::io;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,14 @@ use anyhow::Context as _;
 use log::{debug, error, info, warn};
 
 use crate::common::acks::Backlog;
-use crate::common::client::{self, Client, Listener, Refusal};
-use crate::common::connection::Run;
+use crate::common::client::{self, Client, Listener, Refusal, Request};
+use crate::common::connection::{self, Run};
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, GOODBYE, Heard, Link};
-use crate::common::pattern::Patterns;
+use crate::common::link::{Change, Heard, Link};
+use crate::common::pattern::{During, Patterns};
 use crate::common::signals;
+use crate::common::transport::bridge::{END_TIMEOUT, Ended};
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::plot::model::Chart;
 use crate::subscriber::plot::screen::Screen;
@@ -46,6 +47,13 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what has been received may take to be dealt with in the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long what has been dealt with may wait for a connection in the end, and how often to look.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the end of a connection may take to be told of.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Receives until the work is done, and says how it went.
 ///
 /// # Errors
@@ -58,6 +66,12 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         None => None,
     };
     let backlog = Arc::new(Backlog::default());
+    if let Some(state) = &state {
+        let exchanges = lock(state).exchanges(&session_name(config))?;
+        if config.session_expiry.is_some() {
+            backlog.restore(exchanges);
+        }
+    }
     let started = clock();
     let chart = Chart::new(&config.connection.endpoint.to_string(), started);
     let chart = Arc::new(Mutex::new(chart));
@@ -80,7 +94,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         _ => None,
     };
     let (to_sink, to_skip) = (Arc::clone(&sink), Arc::clone(&sink));
-    let to_loop = events;
+    let (to_loop, forgetful) = (events.clone(), state.clone());
     let client = Client::start(
         client::Config {
             session_expiry: config.session_expiry,
@@ -90,6 +104,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         Some(Listener {
             on_message: Arc::new(move |message, ticket| to_sink.receive(message, ticket)),
             on_skipped: Arc::new(move |skipped| to_skip.skip(skipped)),
+            on_ended: Arc::new(move |ended| forget(forgetful.as_deref(), ended, &events)),
             backlog: Arc::clone(&backlog),
         }),
         move |event| send(&to_loop, Event::Client(event)),
@@ -121,6 +136,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     signals::end_at_latest(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let counts = sink.close(PATIENCE);
+    subscriber.acknowledge(&inbox, clock() + ACKNOWLEDGE_TIMEOUT);
     if let Some(state) = kept.as_ref().and_then(|state| state.try_lock().ok()) {
         state.gather();
     }
@@ -130,6 +146,25 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         exit = exit.or_worse(summarise(counts, reconnects, started));
     }
     Ok(exit)
+}
+
+/// What the state calls the session.
+fn session_name(config: &Config) -> String {
+    let connection = &config.connection;
+    format!("{} {}", connection.endpoint, connection.client_id)
+}
+
+/// The broker has ended this: it is not remembered any longer. `false` if that cannot be written.
+fn forget(state: Option<&Mutex<State>>, ended: Ended<'_>, events: &Sender<Event>) -> bool {
+    let Some(state) = state else { return true };
+    let forgotten = match ended {
+        Ended::Session => lock(state).forget_exchanges(),
+        Ended::Exchanges(ids) => lock(state).end_exchanges(ids),
+    };
+    let broken = forgotten.map_err(|cause| Notice::Broken(Broken::State(cause)));
+    broken
+        .map_err(|broken| send(events, Event::Sink(broken)))
+        .is_ok()
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -162,10 +197,7 @@ impl<'a> Subscriber<'a> {
         now: Instant,
     ) -> io::Result<Self> {
         let connection = config.connection.connection(config.run());
-        let name = format!(
-            "{} {}",
-            config.connection.endpoint, config.connection.client_id
-        );
+        let name = session_name(config);
         let left = match &state {
             Some(state) => lock(state).session(&name)?,
             None => None,
@@ -265,11 +297,12 @@ impl<'a> Subscriber<'a> {
                 self.resume(resumption);
             }
             Some(Change::Down(down)) => {
-                self.subscriptions.disconnected();
-                let hint = down.dropped.and_then(|d| self.patterns.dropped(d, None));
-                if let Some(hint) = hint {
+                let unanswered = self.subscriptions.unanswered();
+                let during = unanswered.map_or(During::Nothing, During::Subscribe);
+                if let Some(hint) = self.patterns.ended(down.dropped, during) {
                     warn!("{hint}");
                 }
+                self.subscriptions.disconnected();
             }
             Some(Change::GaveUp(fault)) => {
                 error!("{fault}");
@@ -331,12 +364,12 @@ impl<'a> Subscriber<'a> {
     /// A finite run ends; an endless one asks again, on the same connection.
     fn refused(&mut self, filter: usize, refusal: &Refusal, now: Instant) {
         let delay = self.subscriptions.refused(filter, now);
+        let endpoint = &self.config.connection.endpoint;
         let what = format!(
-            "{}: the broker refused the subscription to {:?}: {}; check what its policy allows this \
-             client",
-            self.config.connection.endpoint,
+            "{endpoint}: the broker refused the subscription to {:?}: {}; {}",
             self.subscriptions.filter(filter),
-            refusal.reason
+            refusal.reason,
+            refusal.remedy(endpoint.profile, Request::Subscribe)
         );
         if self.config.run() == Run::Finite {
             error!("{what}");
@@ -361,10 +394,32 @@ impl<'a> Subscriber<'a> {
         .min()
     }
 
+    /// Waits, until then at most, for a connection on which what has been dealt with can be acknowledged: the last
+    /// one may have ended meanwhile, and a session that is kept has it still.
+    fn acknowledge(&mut self, inbox: &Receiver<Event>, until: Instant) {
+        self.deadline = None;
+        while self.config.session_expiry.is_some() && clock() < until {
+            let (connected, hopeless) = match self.link.connection().state() {
+                connection::State::Online { .. } => (true, false),
+                connection::State::Waiting { until: at } => (false, at >= until),
+                connection::State::Connecting { .. } => (false, false),
+                connection::State::Idle | connection::State::Stopped => (false, true),
+            };
+            if hopeless || !self.backlog.owes_acknowledgement(connected) {
+                return;
+            }
+            self.step(clock());
+            // Nobody says when the bridge has sent it.
+            if let Some(event) = wait(inbox, Some(clock() + ACKNOWLEDGE_PAUSE)) {
+                self.handle(event, clock());
+            }
+        }
+    }
+
     /// Says goodbye, if anybody can.
     fn finish(mut self, inbox: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.link.connection().reconnects();
-        let patience = self.config.connection.connect_timeout.min(GOODBYE);
+        let patience = END_TIMEOUT + GRACE;
         self.link.close(inbox, patience, |event| match event {
             Event::Client(event) => Heard::Client(event),
             Event::Sink(_) | Event::Stop => Heard::Other,

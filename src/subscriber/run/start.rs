@@ -49,6 +49,7 @@ pub(super) fn start(
     let finish = Finish::new(state, notify.clone());
     let ways = Ways {
         remembers,
+        keeps_session: config.session_expiry.is_some(),
         tells_gaps: config.gaps,
         readings: finish.readings(),
     };

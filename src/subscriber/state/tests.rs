@@ -35,7 +35,7 @@ fn what_was_recorded_is_known_again() {
     let mut retained = noted(7, 9);
     retained.retained = true;
     let messages = [noted(7, 1), noted(7, 4), retained, noted(8, 2)];
-    state.record(&messages).unwrap();
+    state.record(&messages, &[]).unwrap();
     let key = state.key();
     drop(state);
     let state = State::open(&dir.path().join("state")).unwrap();
@@ -52,13 +52,13 @@ fn what_was_recorded_is_known_again() {
 #[test]
 fn it_is_bounded_while_it_is_used() {
     let (_dir, mut state) = state();
-    state.record(&[noted(0, 1), noted(0, 2)]).unwrap();
+    state.record(&[noted(0, 1), noted(0, 2)], &[]).unwrap();
     // Ever new streams, and one that never ends.
     let most = (MAX_STREAMS + SURPLUS + 1) as u64;
     for hundred in 0..600 {
         let mut messages: Vec<_> = (1..=100).map(|n| noted(1 + hundred * 100 + n, 1)).collect();
         messages.extend((1..=1_000).map(|n| noted(0, 2 + hundred * 1_000 + n)));
-        state.record(&messages).unwrap();
+        state.record(&messages, &[]).unwrap();
         let streams = count(&state, "SELECT count(*) FROM streams");
         assert!(streams.unsigned_abs() <= most, "{streams} streams");
         let sql = "SELECT coalesce(sum(length(latest)), 0) / 8 FROM fingerprints";

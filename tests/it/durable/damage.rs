@@ -284,9 +284,13 @@ fn books_that_lie_are_damage_that_purge_moves_aside() {
 #[test]
 fn what_is_no_queue_is_not_touched() {
     let text = "no database at all\n".repeat(100);
-    let cases: [(&[u8], &str); 2] = [
-        (b"", "the file is empty"),
-        (text.as_bytes(), "not a database"),
+    let cases: [(&[u8], &str); 3] = [
+        (b"", "the queue is damaged: the file is empty"),
+        (
+            text.as_bytes(),
+            "the file is not a queue; name another file",
+        ),
+        (b"SQLite", "the file is not a queue; name another file"),
     ];
     for (content, cause) in cases {
         let queue = QueueFile::new();
@@ -296,7 +300,7 @@ fn what_is_no_queue_is_not_touched() {
             .at_port(free_port())
             .args(["-m", "x"])
             .run(SOON)
-            .expect_fault(73, &["queue.db: the queue is damaged", cause])
+            .expect_fault(73, &["queue.db: the queue", cause])
             .expect_stdout("");
         assert_eq!(fs::read(queue.path()).unwrap(), content);
     }

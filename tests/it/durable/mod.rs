@@ -6,6 +6,7 @@
 //! | `promise`      | accepted, kept, sent later in order; what is written and when     |
 //! | `limits`       | how much may wait, how long, and what cannot be delivered         |
 //! | `shared`       | several publishers on one file                                   |
+//! | `clock`        | `--expiry`, and a wall clock that is set                            |
 //! | `crash`        | killed at random, over and over                                  |
 //! | `crash_points` | killed before every single write and sync                        |
 //! | `power_cut`    | a file system shut down without flushing                         |
@@ -13,15 +14,18 @@
 //! | `failing_disk` | every sync failing, read-only, a limit on the size of files      |
 //! | `damage`       | cut short, bits flipped, not ours, from the future               |
 //! | `format`       | the file itself: golden data, the schema, an older version       |
+//! | `gone`         | removed, moved or replaced under a running publisher              |
 //! | `backlog`      | many messages: memory                                            |
 
 mod backlog;
+mod clock;
 mod crash;
 mod crash_points;
 mod damage;
 mod failing_disk;
 mod format;
 mod full_disk;
+mod gone;
 mod limits;
 mod power_cut;
 mod promise;

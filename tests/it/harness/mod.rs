@@ -4,6 +4,7 @@
 pub(crate) mod aws;
 pub(crate) mod broker;
 pub(crate) mod certs;
+pub(crate) mod clock;
 pub(crate) mod lines;
 pub(crate) mod namespace;
 pub(crate) mod packet;

@@ -23,6 +23,8 @@ pub(crate) mod kind {
 pub(crate) struct Packet {
     first: u8,
     body: Vec<u8>,
+    /// The bytes of all of it.
+    size: usize,
 }
 
 /// A CONNECT, in so far as the tests look at it.
@@ -49,6 +51,8 @@ pub(crate) struct Publish {
     /// 0 at QoS 0.
     pub(crate) packet_id: u16,
     pub(crate) user_properties: Vec<(String, String)>,
+    /// The bytes of the whole packet.
+    pub(crate) size: usize,
     pub(crate) at: Instant,
 }
 
@@ -60,16 +64,19 @@ pub(crate) fn read_packet(stream: &mut (impl Read + ?Sized)) -> io::Result<Packe
     };
     let first = byte()?;
     let mut length = 0;
+    let mut size = 1;
     for shift in [0, 7, 14, 21] {
         let part = byte()?;
+        size += 1;
         length |= usize::from(part & 0x7f) << shift;
         if part < 0x80 {
             break;
         }
     }
+    size += length;
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Packet { first, body })
+    Ok(Packet { first, body, size })
 }
 
 /// A PUBLISH at QoS 1, to be sent to a subscriber.
@@ -135,6 +142,7 @@ impl Packet {
                 _ => Vec::new(),
             },
             payload: fields.0.to_vec(),
+            size: self.size,
             at: Instant::now(),
         }
     }

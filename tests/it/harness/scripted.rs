@@ -33,11 +33,14 @@ pub(crate) enum Reply {
 pub(crate) struct Script {
     connack_properties: Vec<u8>,
     refuse_version_5: Option<Vec<u8>>,
+    ignore_version_5: bool,
+    cut_connack: (usize, Vec<u8>),
     session_present: bool,
     on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
     closed_after_connack: usize,
+    closed_after_subscribe: usize,
 }
 
 type SubscribeCode = dyn Fn(&str, u8) -> Option<u8> + Send + Sync;
@@ -77,11 +80,14 @@ impl ScriptedBroker {
         Script {
             connack_properties: Vec::new(),
             refuse_version_5: None,
+            ignore_version_5: false,
+            cut_connack: (0, Vec::new()),
             session_present: false,
             on_subscribe: Box::new(|_, qos| Some(qos)),
             messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
             closed_after_connack: 0,
+            closed_after_subscribe: 0,
         }
     }
 
@@ -91,6 +97,16 @@ impl ScriptedBroker {
 
     pub(crate) fn events(&self) -> Vec<Event> {
         self.record.events.lock().unwrap().clone()
+    }
+
+    /// The protocol level of each CONNECT so far.
+    pub(crate) fn levels(&self) -> Vec<u8> {
+        let events = self.events();
+        let connects = events.iter().filter_map(|event| match event {
+            Event::Connect(connect) => Some(connect.level),
+            _ => None,
+        });
+        connects.collect()
     }
 
     /// Every PUBLISH so far.
@@ -148,6 +164,24 @@ impl Script {
     /// Answers a CONNECT of MQTT 5 with these bytes and hangs up, like a broker of old.
     pub(crate) fn refuse_version_5(mut self, connack: &[u8]) -> Self {
         self.refuse_version_5 = Some(connack.to_vec());
+        self
+    }
+
+    /// Does not answer a CONNECT of MQTT 5.
+    pub(crate) fn ignore_version_5(mut self) -> Self {
+        self.ignore_version_5 = true;
+        self
+    }
+
+    /// Answers the first `connections` with these bytes, whatever they speak, and hangs up.
+    pub(crate) fn cut_connack(mut self, connections: usize, bytes: &[u8]) -> Self {
+        self.cut_connack = (connections, bytes.to_vec());
+        self
+    }
+
+    /// Closes the first `connections` when SUBSCRIBE comes.
+    pub(crate) fn close_after_subscribe(mut self, connections: usize) -> Self {
+        self.closed_after_subscribe = connections;
         self
     }
 
@@ -220,6 +254,12 @@ impl Script {
                     if let (5, Some(refusal)) = (level, &self.refuse_version_5) {
                         return stream.write_all(refusal);
                     }
+                    if number < self.cut_connack.0 {
+                        return stream.write_all(&self.cut_connack.1);
+                    }
+                    if level == 5 && self.ignore_version_5 {
+                        continue;
+                    }
                     stream.write_all(&self.connack(level))?;
                     if number < self.closed_after_connack {
                         let later = number * 2_000 / self.closed_after_connack;
@@ -251,6 +291,9 @@ impl Script {
                         .map(|(text, qos)| (self.on_subscribe)(text, *qos));
                     let codes: Option<Vec<u8>> = codes.collect();
                     record.add(Event::Subscribe(filters.clone()));
+                    if number < self.closed_after_subscribe {
+                        return Ok(());
+                    }
                     if let Some(codes) = codes {
                         stream.write_all(&suback(level, id, &codes))?;
                         stream.write_all(&self.publishes(level, &filters))?;

@@ -41,6 +41,7 @@ fn message(seq: u64) -> Arc<Message> {
         stream: "run".into(),
         seq,
         accepted_ms: 0,
+        accepted_boot: None,
         expires_ms: None,
         expires_at: None,
         attempts: 0,

@@ -238,6 +238,7 @@ impl Simulation {
             }
             Offered::Refused => assert_eq!(self.world.capacity, 0),
             Offered::Full(draft) => self.held = Some(draft),
+            Offered::TooLarge(why) => panic!("{why}"),
         }
     }
 

@@ -174,7 +174,7 @@ impl Process {
             return false;
         };
         self.closed |= matches!(report, Report::Closed);
-        for news in self.outbox.queue_mut().handle(report, now, 0) {
+        for news in self.outbox.queue_mut().handle(report, now) {
             self.outbox.hear(&news);
         }
         true

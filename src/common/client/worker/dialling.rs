@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use log::warn;
 
@@ -34,6 +35,7 @@ impl<N: Fn(Event)> Worker<N> {
             )
         };
         let loaded = self.load()?;
+        self.switch_at = None;
         self.give_up_dialling();
         self.dials += 1;
         let handle = Arc::new(Handle::default());
@@ -97,12 +99,47 @@ impl<N: Fn(Event)> Worker<N> {
                 self.current = Some(session);
                 // Only now: dropping the last client would wait for Paho's threads to end.
                 self.aside.retain(Session::is_connecting);
+                self.switch_at = self.switch_time(clock());
                 self.wake(generation);
             }
             Err(e) => {
                 let message = format!("{way}: the MQTT library refuses: {e}");
                 self.ended(generation, Fault::permanent(Exit::Config, message));
             }
+        }
+    }
+
+    /// When a CONNECT that is sent now and not answered is given up for one of MQTT 3.1.1: half of the attempt's time
+    /// is left to that. None if it is to have all the time there is.
+    fn switch_time(&self, now: Instant) -> Option<Instant> {
+        if !self.v5 || !self.versions.would_try_older() {
+            return None;
+        }
+        let share = self.config.connect_timeout / 4;
+        let deadline = self.deadline?;
+        let half = deadline.checked_sub(share * 2)?;
+        let at = half.max(now + share);
+        (at + share <= deadline).then_some(at)
+    }
+
+    /// Gives MQTT 5 up, which was not answered, and tries 3.1.1 in the same attempt.
+    pub(super) fn switch(&mut self) {
+        self.switch_at = None;
+        let Some(session) = self.current.take_if(|session| session.is_connecting()) else {
+            return;
+        };
+        let generation = session.generation;
+        session.cut();
+        self.aside.push(session);
+        self.versions.unanswered(true, clock());
+        self.try_version(generation, false);
+    }
+
+    /// Says CONNECT again in the same attempt, with MQTT 5 or 3.1.1.
+    pub(super) fn try_version(&mut self, generation: u64, five: bool) {
+        self.v5 = five;
+        if let Err(fault) = self.attempt(generation) {
+            self.ended(generation, fault);
         }
     }
 

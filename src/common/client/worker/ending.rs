@@ -1,51 +1,99 @@
 //! How an attempt or a connection ends, and what the cause is.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::Worker;
 use crate::common::client::cause::{self, Unanswered};
-use crate::common::client::{Event, Version, reason};
+use crate::common::client::{Event, reason};
 use crate::common::endpoint::Endpoint;
+use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::MALFORMED_PACKET;
 use crate::common::transport::bridge::{End, Severed};
 
 impl<N: Fn(Event)> Worker<N> {
-    /// The connect failed: finds the cause, or falls back to MQTT 3.1.1.
+    /// The connect failed: finds the cause, or tries the other version of MQTT.
     pub(super) fn failed(&mut self, generation: u64) {
         let Some(session) = self.current.take() else {
             return;
         };
+        self.switch_at = None;
         session.cut();
         let way = session.way.clone();
         let (severed, certified) = (session.severed.clone(), session.certified);
         self.aside.push(session);
-        let end = severed.as_ref().map(|severed| &severed.end);
-        if end == Some(&End::OlderVersion) && self.config.version == Version::Any {
-            self.v5 = false;
-            if let Err(fault) = self.attempt(generation) {
-                self.ended(generation, fault);
+        let (v5, now) = (self.v5, clock());
+        let fault = match severed.as_ref().map(|severed| &severed.end) {
+            Some(End::OlderVersion(diagnosis)) => {
+                if self.versions.refused(true) {
+                    return self.try_version(generation, false);
+                }
+                reason::version_5_refused(&way, diagnosis)
             }
-            return;
-        }
-        let host = way.to_string();
-        let fault = match end {
-            Some(End::Refused(diagnosis)) if self.v5 => reason::connect_refused(&host, diagnosis),
-            Some(End::Refused(diagnosis)) => reason::connect_returned(&host, diagnosis.code),
-            Some(End::OlderVersion) => reason::version_5_refused(&host),
-            Some(End::NoConnack(violation)) => cause::no_connack(&way, violation),
+            Some(End::Refused(diagnosis)) if v5 => {
+                self.versions.interrupted();
+                reason::connect_refused(&way, diagnosis)
+            }
+            Some(End::Refused(diagnosis)) => {
+                if diagnosis.code == reason::RETURNED_VERSION && self.versions.refused(false) {
+                    return self.try_version(generation, true);
+                }
+                self.versions.interrupted();
+                reason::connect_returned(&way, diagnosis.code)
+            }
+            Some(End::NoConnack(violation)) => {
+                // A broker that takes any version for 3.1.1 answers so.
+                let is_older = violation.packet == Some(PacketType::Connack)
+                    && violation.code == MALFORMED_PACKET;
+                if is_older {
+                    self.versions.unanswered(v5, now);
+                    if v5 && self.may_try_older(now) {
+                        return self.try_version(generation, false);
+                    }
+                } else {
+                    self.versions.interrupted();
+                }
+                cause::no_connack(&way, violation)
+            }
             Some(End::Violation(violation)) => cause::violation(&way, violation),
             Some(End::NoMemory(size)) => cause::no_memory(&way, *size),
-            _ => severed
-                .as_ref()
-                .and_then(|severed| severed.fault.clone())
-                .unwrap_or_else(|| {
-                    cause::unanswered(Unanswered {
-                        way: &way,
-                        has_certificate: certified,
-                        client_id: &self.config.client_id,
-                        cause: severed.as_ref().and_then(|s| s.cause.as_deref()),
-                    })
-                }),
+            _ => {
+                let told = severed.as_ref().and_then(|severed| severed.fault.clone());
+                if let Some(fault) = told {
+                    self.versions.interrupted();
+                    return self.ended(generation, fault);
+                }
+                let in_packet = severed.as_ref().is_some_and(|severed| severed.in_packet);
+                let in_a_row = if in_packet {
+                    self.versions.interrupted();
+                    1
+                } else {
+                    self.versions.unanswered(v5, now)
+                };
+                if v5 && self.may_try_older(now) {
+                    return self.try_version(generation, false);
+                }
+                cause::unanswered(Unanswered {
+                    way: &way,
+                    has_certificate: certified,
+                    client_id: &self.config.client_id,
+                    cause: severed.as_ref().and_then(|s| s.cause.as_deref()),
+                    in_packet,
+                    version: self.config.version,
+                    is_older: !v5,
+                    in_a_row,
+                })
+            }
         };
         self.ended(generation, fault);
+    }
+
+    /// Whether it is the turn of MQTT 3.1.1, and there is time for it in this attempt.
+    fn may_try_older(&self, now: Instant) -> bool {
+        let share = self.config.connect_timeout / 4;
+        self.versions.is_olders_turn() && self.deadline.is_some_and(|at| now + share <= at)
     }
 
     /// The connection is gone.
@@ -61,7 +109,7 @@ impl<N: Fn(Event)> Worker<N> {
         let severed = session.severed.take();
         session.cut();
         let way = session.way.clone();
-        let (code, fault) = Self::why_lost(&way, severed);
+        let (code, fault) = Self::why_lost(&way, severed.as_ref());
         self.retire();
         self.settle(generation, settled);
         (self.notify)(Event::Ended {
@@ -73,23 +121,39 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     /// Why an accepted connection has ended, and the reason code of the broker's DISCONNECT.
-    fn why_lost(way: &Endpoint, severed: Option<Severed>) -> (Option<u8>, Fault) {
-        let Some(severed) = severed else {
-            return (None, cause::lost(way, true, None));
-        };
-        match severed.end {
-            End::Disconnected(diagnosis) => {
-                let fault = reason::disconnected(&way.to_string(), &diagnosis);
+    fn why_lost(way: &Endpoint, severed: Option<&Severed>) -> (Option<u8>, Fault) {
+        match severed.map(|severed| &severed.end) {
+            Some(End::Disconnected(diagnosis)) => {
+                let fault = reason::disconnected(way, diagnosis);
                 (Some(diagnosis.code), fault)
             }
-            End::Violation(violation) | End::NoConnack(violation) => {
-                (None, cause::violation(way, &violation))
+            Some(End::Violation(violation) | End::NoConnack(violation)) => {
+                (None, cause::violation(way, violation))
             }
-            End::NoMemory(size) => (None, cause::no_memory(way, size)),
-            end => {
-                let by_us = end == End::ByUs;
-                let lost = || cause::lost(way, by_us, severed.cause.as_deref());
-                (None, severed.fault.unwrap_or_else(lost))
+            Some(End::NoMemory(size)) => (None, cause::no_memory(way, *size)),
+            _ => {
+                let told = severed.and_then(|severed| severed.fault.clone());
+                (None, told.unwrap_or_else(|| cause::lost(way, severed)))
+            }
+        }
+    }
+
+    /// Ends a connection in order; an attempt, at once.
+    pub(super) fn disconnect(&mut self, generation: u64) {
+        let backlog = self.listener.as_ref().map(|to| Arc::clone(&to.backlog));
+        match (self.current(generation), backlog) {
+            (Some(session), Some(backlog)) => {
+                session.disconnects_below();
+                backlog.end_connection();
+                self.wake(generation);
+            }
+            (Some(session), None) => {
+                session.disconnect();
+                self.wake(generation);
+            }
+            (None, _) => {
+                self.abandon(generation);
+                (self.notify)(Event::Disconnected { generation });
             }
         }
     }
@@ -101,10 +165,19 @@ impl<N: Fn(Event)> Worker<N> {
             .is_some_and(|d| d.generation == generation)
         {
             self.give_up_dialling();
+            self.versions.interrupted();
         }
+        self.switch_at = None;
+        let (v5, now) = (self.v5, clock());
+        let share = self.config.connect_timeout / 4;
         if let Some(session) = self.current(generation) {
+            // One that was sent just now had no time to be answered.
+            let is_unanswered = session.is_connecting() && now >= session.started + share;
             let settled = session.take_deliveries();
             session.cut();
+            if is_unanswered {
+                self.versions.unanswered(v5, now);
+            }
             self.retire();
             self.settle(generation, settled);
         }

@@ -13,12 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
 use super::session::{Dialled, SWEEP, Session};
-use super::{Accepted, Config, Delivery, Event, Listener, Version};
+use super::versions::Versions;
+use super::{Accepted, Config, Delivery, Event, Listener};
 use crate::common::cores;
 use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
 use crate::common::mqtt::connack::Connack;
+use crate::common::profile::Profile;
 use crate::common::transport::bridge::Severed;
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{Handle, Passed, Step};
@@ -113,6 +115,9 @@ pub(super) struct Worker<N> {
     fresh: Option<Loaded>,
     /// What was said of a certificate that ends soon.
     warned: Option<String>,
+    versions: Versions,
+    /// When MQTT 5 without an answer is given up for 3.1.1, in the attempt under way.
+    switch_at: Option<Instant>,
     v5: bool,
 }
 
@@ -124,7 +129,12 @@ impl<N: Fn(Event)> Worker<N> {
         notify: N,
     ) -> Self {
         Self {
-            v5: config.version != Version::V311,
+            versions: Versions::new(
+                config.version,
+                config.route.endpoint.profile == Profile::Generic,
+            ),
+            switch_at: None,
+            v5: true,
             fresh: config.loaded.clone(),
             config,
             listener,
@@ -145,14 +155,15 @@ impl<N: Fn(Event)> Worker<N> {
         cores::gather();
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
-            let command = if waiting {
-                inbox.recv_timeout(SWEEP)
-            } else {
-                inbox.recv().map_err(RecvTimeoutError::from)
+            let command = match self.switch_at {
+                _ if waiting => inbox.recv_timeout(SWEEP),
+                Some(at) => inbox.recv_timeout(at.saturating_duration_since(clock())),
+                None => inbox.recv().map_err(RecvTimeoutError::from),
             };
             match command {
                 Ok(command) => self.carry_out(command),
-                Err(RecvTimeoutError::Timeout) => self.collect(),
+                Err(RecvTimeoutError::Timeout) if waiting => self.collect(),
+                Err(RecvTimeoutError::Timeout) => self.switch(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -188,13 +199,7 @@ impl<N: Fn(Event)> Worker<N> {
                 }
             }
             Command::Abandon { generation } => self.abandon(generation),
-            Command::Disconnect { generation } => match self.current(generation) {
-                Some(session) => {
-                    session.disconnect();
-                    self.wake(generation);
-                }
-                None => (self.notify)(Event::Disconnected { generation }),
-            },
+            Command::Disconnect { generation } => self.disconnect(generation),
             Command::Wake { generation } => self.wake(generation),
             Command::Lost { generation } => self.lost(generation),
             Command::Accepted { dial, connack } => {
@@ -215,6 +220,7 @@ impl<N: Fn(Event)> Worker<N> {
                 fault,
             } => {
                 if self.dialling(dial) {
+                    self.versions.interrupted();
                     (self.notify)(Event::Ended {
                         generation,
                         step: Some(step),
@@ -251,7 +257,7 @@ impl<N: Fn(Event)> Worker<N> {
             // It lay behind one that hung; the loop has given it up long ago.
             return;
         }
-        self.v5 = self.config.version != Version::V311;
+        self.v5 = self.versions.begins_with_five(clock());
         if let Err(fault) = self.attempt(generation) {
             self.ended(generation, fault);
         }
@@ -284,6 +290,13 @@ impl<N: Fn(Event)> Worker<N> {
         let Some(session) = self.current(generation) else {
             return;
         };
+        if session.disconnected() {
+            let settled = session.take_deliveries();
+            self.settle(generation, settled);
+            self.retire();
+            (self.notify)(Event::Disconnected { generation });
+            return;
+        }
         match session.connect_result() {
             Some(Ok(())) => return self.accepted(generation),
             Some(Err(_)) => return self.failed(generation),
@@ -291,7 +304,6 @@ impl<N: Fn(Event)> Worker<N> {
         }
         let settled = session.take_deliveries();
         let subscribed = session.take_subscribed();
-        let disconnected = session.disconnected();
         self.settle(generation, settled);
         for (filter, answer) in subscribed {
             (self.notify)(Event::Subscribed {
@@ -299,10 +311,6 @@ impl<N: Fn(Event)> Worker<N> {
                 filter,
                 answer,
             });
-        }
-        if disconnected {
-            self.retire();
-            (self.notify)(Event::Disconnected { generation });
         }
     }
 
@@ -313,10 +321,13 @@ impl<N: Fn(Event)> Worker<N> {
         };
         let port = session.way.port;
         self.proven = Some(port);
+        self.switch_at = None;
+        let by_fallback = self.versions.accepted(self.v5, clock());
         (self.notify)(Event::Connected {
             generation,
             accepted: Accepted {
                 mqtt_version: if self.v5 { 5 } else { 4 },
+                by_fallback,
                 port,
                 session_present: connack.session_present,
                 receive_maximum: connack.receive_maximum,

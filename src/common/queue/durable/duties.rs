@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{DISK_RETRY, DurableQueue, PAGE, PAGE_BYTES, UNWRITTEN_BYTES, UNWRITTEN_MAX};
+use super::{DISK_RETRY, DurableQueue, UNWRITTEN_BYTES, UNWRITTEN_MAX};
 use crate::common::message::Message;
 use crate::common::queue::order::{End, Order, Report};
 use crate::common::queue::{
-    Admission, DropBehavior, Limits, News, Pushed, Queue, Room, Ticket, size,
+    Admission, DropBehavior, Gone, Limits, News, Pushed, Queue, Room, Ticket, size,
 };
 
 impl Queue for DurableQueue {
@@ -100,6 +100,10 @@ impl Queue for DurableQueue {
         Some(self.journal.unwritten())
     }
 
+    fn gone(&self) -> Option<Gone> {
+        self.gone
+    }
+
     fn pass(&mut self, message: &Arc<Message>, due: Instant) {
         self.journal.add(Arc::clone(message), Some(due));
     }
@@ -130,7 +134,7 @@ impl Queue for DurableQueue {
 
     fn unsettled(&self) -> usize {
         // If nothing can be taken off the disk, going on is worth more than few repeats.
-        if self.stuck {
+        if self.stuck || self.gone.is_some() {
             0
         } else {
             self.journal.unsettled()
@@ -155,6 +159,9 @@ impl Queue for DurableQueue {
     }
 
     fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if self.gone.is_some() {
+            return None;
+        }
         let space = self.full_until.filter(|at| *at > now);
         self.journal.wake_at().into_iter().chain(space).min()
     }
@@ -162,6 +169,13 @@ impl Queue for DurableQueue {
     fn order(&mut self, now: Instant) -> Option<Order> {
         if self.closed {
             return None;
+        }
+        if self.gone.is_some() {
+            if self.closing {
+                self.closed = true;
+                return Some(Order::Close { next_seq: None });
+            }
+            return self.load();
         }
         if let Some(batch) = self.journal.take(now, self.closing) {
             self.last_attempt = self.closing;
@@ -172,16 +186,8 @@ impl Queue for DurableQueue {
             let next_seq = self.drains.then_some(self.next_seq);
             return self.closed.then_some(Order::Close { next_seq });
         }
-        let low = self.head.items.len() <= PAGE / 2
-            && self.head.bytes <= PAGE_BYTES / 2
-            && self.arriving.items.is_empty();
-        if self.drains && low && !self.loading && !self.searched && self.on_disk_only() > 0 {
-            self.loading = true;
-            return Some(Order::Load {
-                after: self.cursor,
-                rows: PAGE,
-                bytes: PAGE_BYTES,
-            });
+        if let Some(load) = self.load() {
+            return Some(load);
         }
         let waits = !self.watch.is_empty() || !self.entrusted.is_empty();
         if !self.drains && waits && self.ask && !self.asking {
@@ -194,7 +200,7 @@ impl Queue for DurableQueue {
         None
     }
 
-    fn handle(&mut self, report: Report, now: Instant, wall_ms: u64) -> Vec<News> {
+    fn handle(&mut self, report: Report, now: Instant) -> Vec<News> {
         match report {
             Report::Committed {
                 ids,
@@ -214,7 +220,7 @@ impl Queue for DurableQueue {
                 counts,
             } => {
                 self.counts = counts;
-                self.loaded(rows, last, now, wall_ms);
+                self.loaded(rows, last);
                 if damaged > 0 {
                     vec![News::Damaged(damaged)]
                 } else {
@@ -243,6 +249,12 @@ impl Queue for DurableQueue {
                 // Its own numbered rows are read again like all others.
                 self.entrusted.clear();
                 vec![News::Ours]
+            }
+            Report::Gone { fault, exists } => {
+                self.gone = Some(if exists { Gone::Elsewhere } else { Gone::Lost });
+                let mut news = self.admit_arriving();
+                news.push(News::Gone(fault));
+                news
             }
             Report::Broken(fault) => vec![News::Broken(fault)],
             Report::Closed => vec![News::Closed],
@@ -281,7 +293,7 @@ mod tests {
         queue.close();
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
-        assert!(queue.handle(Report::Ours(opened(true)), now, 0).is_empty());
+        assert!(queue.handle(Report::Ours(opened(true)), now).is_empty());
         assert_eq!(queue.entrusted(), Some(0));
         assert_eq!(queue.order(now), Some(Order::Close { next_seq: None }));
     }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use pile::Pile;
 
 use super::journal::Journal;
-use super::order::{Counts, End, Opened, RowId};
-use super::{Limits, size};
+use super::order::{Counts, End, Opened, Order, RowId};
+use super::{Gone, Limits, size};
 use crate::common::message::Message;
 
 /// So many rows are read at once, and the next ones when half of them are left.
@@ -78,6 +78,8 @@ pub struct DurableQueue {
     /// What is being written since is the last attempt.
     last_attempt: bool,
     closed: bool,
+    /// The file is gone.
+    gone: Option<Gone>,
 }
 
 impl DurableQueue {
@@ -114,6 +116,7 @@ impl DurableQueue {
             closing: false,
             last_attempt: false,
             closed: false,
+            gone: None,
         }
     }
 
@@ -146,6 +149,23 @@ impl DurableQueue {
         self.tail_is_next().then(|| self.tail.pop()).flatten()
     }
 
+    /// Reads on, if few are at hand and more are on disk.
+    fn load(&mut self) -> Option<Order> {
+        let low = self.head.items.len() <= PAGE / 2
+            && self.head.bytes <= PAGE_BYTES / 2
+            && self.arriving.items.is_empty();
+        let wanted = self.drains && low && !self.loading && !self.searched;
+        if !wanted || self.on_disk_only() == 0 {
+            return None;
+        }
+        self.loading = true;
+        Some(Order::Load {
+            after: self.cursor,
+            rows: PAGE,
+            bytes: PAGE_BYTES,
+        })
+    }
+
     fn disk_is_full(&self, now: Instant) -> bool {
         self.full_until.is_some_and(|until| now < until)
     }
@@ -166,6 +186,10 @@ impl DurableQueue {
 
     fn end(&mut self, message: &Arc<Message>, end: End, now: Instant) {
         let row = self.rows.remove(&message.key);
+        if self.gone.is_some() {
+            // Nobody writes that any more.
+            return self.journal.settle(message, None, End::Delivered, now);
+        }
         self.journal.settle(message, row, end, now);
     }
 }

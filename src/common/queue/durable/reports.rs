@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{DurableQueue, PAGE, PAGE_BYTES};
 use crate::common::fault::{Exit, Fault};
@@ -89,7 +89,7 @@ impl DurableQueue {
     }
 
     /// What was read has its numbers on disk, and can be sent.
-    fn admit_arriving(&mut self) -> Vec<News> {
+    pub(super) fn admit_arriving(&mut self) -> Vec<News> {
         let mut news = Vec::new();
         while let Some(message) = self.arriving.pop() {
             let row = self.rows.get(&message.key).copied();
@@ -104,13 +104,7 @@ impl DurableQueue {
         news
     }
 
-    pub(super) fn loaded(
-        &mut self,
-        rows: Vec<Row>,
-        last: Option<RowId>,
-        now: Instant,
-        wall_ms: u64,
-    ) {
+    pub(super) fn loaded(&mut self, rows: Vec<Row>, last: Option<RowId>) {
         self.loading = false;
         // A pass that is over begins anew with the first row.
         self.cursor = last.unwrap_or(0);
@@ -124,9 +118,6 @@ impl DurableQueue {
             self.met_new = true;
             self.last_key += 1;
             message.key = self.last_key;
-            message.expires_at = message
-                .expires_ms
-                .map(|at| now + Duration::from_millis(at.saturating_sub(wall_ms)));
             let unnumbered = message.seq == 0;
             if unnumbered {
                 message.stream = Arc::clone(&self.stream);
@@ -135,10 +126,11 @@ impl DurableQueue {
             }
             let message = Arc::new(message);
             self.know(&message, id);
-            if unnumbered {
+            if unnumbered && self.gone.is_none() {
                 self.journal.number(id, Arc::clone(&message));
             }
-            if unnumbered || !self.arriving.items.is_empty() {
+            let waits = unnumbered && self.gone.is_none();
+            if waits || !self.arriving.items.is_empty() {
                 self.arriving.push(message);
             } else {
                 self.head.push(message);

@@ -6,14 +6,13 @@
 //! no more in it than the library needs. So the library never sees a message, and nothing
 //! malformed.
 
-use std::sync::Arc;
-
 use log::warn;
 
 use super::End;
 use super::incoming::{NoMemory, Unreadable};
-use crate::common::acks::pending::{Arrival, Release};
-use crate::common::acks::{Acks, Ticket};
+use super::receiver::{Ended, OutOfMemory, Receiver, Skipped};
+use crate::common::acks::Acks;
+use crate::common::acks::pending::{self, Arrival, PublishKey, Release};
 use crate::common::escape::shortened;
 use crate::common::message::{Qos, Received, SeqProperty};
 use crate::common::mqtt::acknowledgement::Acknowledgement;
@@ -22,46 +21,9 @@ use crate::common::mqtt::disconnect;
 use crate::common::mqtt::exchanges::{Exchanges, Fit};
 use crate::common::mqtt::framing::{PINGRESP, Sent};
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::publish::{Defect, Publish};
+use crate::common::mqtt::publish::Publish;
 use crate::common::mqtt::reason_code::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
 use crate::common::mqtt::violation::Violation;
-
-/// There is no memory to hold on to a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory;
-
-/// A message that cannot be handed over, because part of it is no text.
-#[derive(Clone, Copy, Debug)]
-pub struct Skipped<'a> {
-    /// Its topic, as it came.
-    pub topic: &'a [u8],
-    /// What is wrong with it.
-    pub defect: Defect,
-}
-
-/// Called for each received message. It must only hand over. The message is acknowledged once
-/// its ticket has been settled.
-pub type OnMessage = Arc<dyn Fn(&Received<'_>, Ticket) -> Result<(), OutOfMemory> + Send + Sync>;
-
-/// Called for each message that is skipped.
-pub type OnSkipped = Arc<dyn Fn(Skipped<'_>) + Send + Sync>;
-
-/// Who receives the messages of one connection.
-#[derive(Clone)]
-pub struct Receiver {
-    /// Is handed each.
-    pub on_message: OnMessage,
-    /// Is called for each that is skipped.
-    pub on_skipped: OnSkipped,
-    /// What waits to be dealt with.
-    pub acks: Arc<Acks>,
-}
-
-impl std::fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
 
 /// What both sides have said in CONNECT.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +60,8 @@ pub(super) struct Effects {
     pub(super) accepted: Option<Connack>,
     /// A SUBSCRIBE of MQTT 3.1.1 was refused.
     pub(super) refused_subscriptions: usize,
+    /// Packet identifiers whose PUBCOMP is due.
+    released: Vec<u16>,
 }
 
 impl<'a> Guard<'a> {
@@ -166,11 +130,11 @@ impl<'a> Guard<'a> {
     pub(super) fn admit(&self, first: u8) -> Result<PacketType, End> {
         let Some(packet) = PacketType::of(first) else {
             let violation = Violation::malformed("the type 0 is reserved");
-            return Err(self.violation(violation.of("packet of type 0")));
+            return Err(self.violation(violation));
         };
         self.check_first(packet, first)
             .map(|()| packet)
-            .map_err(|violation| self.violation(violation.of(packet.name())))
+            .map_err(|violation| self.violation(violation.of(Some(packet))))
     }
 
     fn check_first(&self, packet: PacketType, first: u8) -> Result<(), Violation> {
@@ -226,7 +190,7 @@ impl<'a> Guard<'a> {
             _ => self.take_answer(packet, body, effects),
         };
         taken.map_err(|failure| match failure {
-            Failure::Violation(violation) => self.violation(violation.of(packet.name())),
+            Failure::Violation(violation) => self.violation(violation.of(Some(packet))),
             Failure::End(end) => end,
         })
     }
@@ -236,13 +200,15 @@ impl<'a> Guard<'a> {
         let connack = match connack::decode(body, v5, clean)? {
             Answer::Accepted(connack) => connack,
             Answer::Refused(diagnosis) => return Err(Failure::End(End::Refused(diagnosis))),
-            Answer::OlderVersion => return Err(Failure::End(End::OlderVersion)),
+            Answer::OlderVersion(diagnosis) => {
+                return Err(Failure::End(End::OlderVersion(diagnosis)));
+            }
         };
         self.connected = true;
-        if let Some(acks) = self.acks()
-            && !connack.session_present
-        {
-            acks.begin_session();
+        if let Some(receiver) = self.receiver.filter(|_| !connack.session_present) {
+            receiver.acks.begin_session();
+            // If it cannot be forgotten the run is ending.
+            (receiver.on_ended)(Ended::Session);
         }
         connack.encode(v5, &mut effects.to_library);
         effects.accepted = Some(connack);
@@ -260,10 +226,19 @@ impl<'a> Guard<'a> {
             self.drop_unasked(&publish, effects);
             return Ok(());
         };
-        let ticket = match receiver.acks.arrived(publish.id, publish.qos) {
+        let fingerprint = match publish.qos {
+            Qos::AtMostOnce => 0,
+            _ => pending::fingerprint(publish.topic, publish.payload),
+        };
+        let ticket = match receiver.acks.arrived(PublishKey {
+            id: publish.id,
+            qos: publish.qos,
+            dup: publish.dup,
+            fingerprint,
+        }) {
             Ok(ticket) => ticket,
             Err(Arrival::Acknowledged) => {
-                push_answer(PacketType::Pubrec, publish.id, effects);
+                acknowledge(&publish, effects);
                 return Ok(());
             }
             Err(_) => return Ok(()),
@@ -286,8 +261,10 @@ impl<'a> Guard<'a> {
             seq,
             properties: publish.properties,
         };
-        (receiver.on_message)(&message, ticket)
-            .map_err(|OutOfMemory| Failure::End(End::NoMemory(body.len())))
+        (receiver.on_message)(&message, ticket).map_err(|OutOfMemory| {
+            receiver.acks.withdraw(publish.id);
+            Failure::End(End::NoMemory(body.len()))
+        })
     }
 
     /// A publisher subscribes to nothing.
@@ -298,11 +275,7 @@ impl<'a> Guard<'a> {
                 "the broker sends messages that were not asked for (topic {topic:?}); they are dropped"
             );
         }
-        match publish.qos {
-            Qos::AtMostOnce => {}
-            Qos::AtLeastOnce => push_answer(PacketType::Puback, publish.id, effects),
-            Qos::ExactlyOnce => push_answer(PacketType::Pubrec, publish.id, effects),
-        }
+        acknowledge(publish, effects);
     }
 
     fn take_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
@@ -317,6 +290,11 @@ impl<'a> Guard<'a> {
                 );
                 Err(Violation::protocol_error(cause).into())
             }
+            Some(Release::Known) => {
+                effects.released.push(pubrel.id);
+                Ok(())
+            }
+            Some(Release::Late) => Ok(()),
             Some(Release::Unknown) if v5 => {
                 let [high, low] = pubrel.id.to_be_bytes();
                 let first = PacketType::Pubcomp.first_byte(0);
@@ -328,6 +306,19 @@ impl<'a> Guard<'a> {
                 push_answer(PacketType::Pubcomp, pubrel.id, effects);
                 Ok(())
             }
+        }
+    }
+
+    /// Several packets have been looked at: what of them is to be done at once for all.
+    pub(super) fn complete(&self, effects: &mut Effects) {
+        let released = std::mem::take(&mut effects.released);
+        if released.is_empty() {
+            return;
+        }
+        let ended = Ended::Exchanges(&released);
+        let forgotten = self.receiver.is_none_or(|to| (to.on_ended)(ended));
+        for id in released.iter().filter(|_| forgotten) {
+            push_answer(PacketType::Pubcomp, *id, effects);
         }
     }
 
@@ -361,6 +352,15 @@ impl<'a> Guard<'a> {
     }
 }
 
+/// PUBACK or PUBREC.
+fn acknowledge(publish: &Publish<'_>, effects: &mut Effects) {
+    match publish.qos {
+        Qos::AtMostOnce => {}
+        Qos::AtLeastOnce => push_answer(PacketType::Puback, publish.id, effects),
+        Qos::ExactlyOnce => push_answer(PacketType::Pubrec, publish.id, effects),
+    }
+}
+
 /// An answer of ours without a reason code.
 fn push_answer(packet: PacketType, id: u16, effects: &mut Effects) {
     effects.to_broker.extend([packet.first_byte(0), 2]);
@@ -381,8 +381,8 @@ impl From<Violation> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::acks::Backlog;
-    use std::sync::Mutex;
+    use crate::common::acks::{Backlog, Ticket};
+    use std::sync::{Arc, Mutex};
 
     const V5: Agreement = Agreement {
         v5: true,
@@ -406,6 +406,7 @@ mod tests {
                 Ok(())
             }),
             on_skipped: Arc::new(move |_| *skipped.lock().unwrap() += 1),
+            on_ended: Arc::new(|_| true),
             acks: Arc::new(Backlog::default()).connection().unwrap(),
         }
     }
@@ -449,9 +450,12 @@ mod tests {
         let (kept, skipped) = (Arc::default(), Arc::default());
         let receiver = receiver(&kept, &skipped);
         let (mut guard, mut effects) = connected(Some(&receiver));
-        let end = guard.take(0x32, b"\0\x01t\0\x07\0large", &mut effects);
-        assert!(matches!(end, Err(End::NoMemory(_))), "{end:?}");
-        assert_eq!(due(&receiver), b"");
+        for _ in 0..2 {
+            // It comes again, and is not taken for one that has been handed over.
+            let end = guard.take(0x32, b"\0\x01t\0\x07\0large", &mut effects);
+            assert!(matches!(end, Err(End::NoMemory(_))), "{end:?}");
+            assert_eq!(due(&receiver), b"");
+        }
     }
 
     #[test]
@@ -471,7 +475,44 @@ mod tests {
         );
         assert_eq!(due(&receiver), [0x40, 2, 0, 7, 0x50, 2, 0, 8]);
         guard.take(0x62, &[0, 8], &mut effects).unwrap();
+        guard.complete(&mut effects);
         assert_eq!(effects.to_broker, [0x70, 2, 0, 8]);
+    }
+
+    #[test]
+    fn pubcomp_goes_out_only_once_its_exchange_is_forgotten() {
+        for forgets in [true, false] {
+            let (kept, skipped) = (Arc::default(), Arc::default());
+            let ended = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&ended);
+            let receiver = Receiver {
+                on_ended: Arc::new(move |what| {
+                    let Ended::Exchanges(ids) = what else {
+                        return true;
+                    };
+                    seen.lock().unwrap().push(ids.to_vec());
+                    forgets
+                }),
+                ..receiver(&kept, &skipped)
+            };
+            let (mut guard, mut effects) = connected(Some(&receiver));
+            for id in 1..=2 {
+                let publish = [0, 1, b't', 0, id, 0, id];
+                guard.take(0x34, &publish, &mut effects).unwrap();
+            }
+            for (_, ticket) in kept.lock().unwrap().drain(..) {
+                ticket.settle();
+            }
+            due(&receiver);
+            for id in 1..=2 {
+                guard.take(0x62, &[0, id], &mut effects).unwrap();
+            }
+            guard.complete(&mut effects);
+            guard.complete(&mut effects);
+            assert_eq!(*ended.lock().unwrap(), [[1, 2]]);
+            let pubcomps: &[u8] = &[0x70, 2, 0, 1, 0x70, 2, 0, 2];
+            assert_eq!(effects.to_broker, if forgets { pubcomps } else { b"" });
+        }
     }
 
     #[test]

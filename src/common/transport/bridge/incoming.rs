@@ -78,9 +78,11 @@ impl Incoming {
         };
         let total = header.total();
         if total > most {
-            let name = PacketType::of(header.first).map_or("packet", PacketType::name);
+            let packet = PacketType::of(header.first);
             let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
-            return Err(Unreadable::Violation(Violation::too_large(cause).of(name)));
+            return Err(Unreadable::Violation(
+                Violation::too_large(cause).of(packet),
+            ));
         }
         if rest.len() < total {
             self.missing = total - rest.len();

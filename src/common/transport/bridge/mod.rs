@@ -7,12 +7,15 @@
 //! connection.
 //!
 //! * `guard` decides what becomes of a packet, `incoming` finds the packets;
+//! * `receiver` is who is handed messages, `end` how a connection ends;
 //! * `wire` is the broker's side of the bridge.
 
+mod end;
 mod guard;
 mod incoming;
 #[cfg(test)]
 mod packets;
+mod receiver;
 mod wire;
 
 use std::io::{self, Read, Write};
@@ -25,19 +28,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Connected, Handle, Wire, tls};
+use super::{Connected, Handle, Wire, alert};
+use crate::common::acks::Acks;
 use crate::common::cores;
 use crate::common::event_loop::clock;
-use crate::common::fault::Fault;
-use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::disconnect::Diagnosis;
 use crate::common::mqtt::framing::Follower;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code;
-use crate::common::mqtt::violation::Violation;
-pub use guard::{Agreement, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
+pub use end::{End, Report, Severed};
+pub use guard::Agreement;
 use guard::{Effects, Guard};
 use incoming::{Incoming, Next};
+pub use receiver::{Ended, OnEnded, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
 use wire::{PIECE, Piece, is_patient, linger};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
@@ -55,62 +56,17 @@ const MAX_UNANSWERED: usize = 64 << 10;
 /// How long our DISCONNECT to a broker that breaks the protocol may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client library closed it, and all that it had sent has gone out.
-    ByUs,
-    /// The broker closed it, or the network broke.
-    Lost,
-    /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
-    Refused(Diagnosis),
-    /// The broker does not speak MQTT 5.
-    OlderVersion,
-    /// The broker ended it with a DISCONNECT.
-    Disconnected(Diagnosis),
-    /// The broker broke the protocol before it accepted the connection.
-    NoConnack(Violation),
-    /// The broker broke the protocol.
-    Violation(Violation),
-    /// There is no memory for a packet of this size, in bytes.
-    NoMemory(usize),
-}
+/// How long PUBREL may take, when the connection of a subscriber is to end and its PUBREC has gone out.
+const PUBREL_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl End {
-    /// The reason code of the DISCONNECT that tells the broker why (MQTT 5.0 section 3.14.2.1).
-    fn code(&self) -> Option<u8> {
-        let foreign = |packet, code| {
-            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
-        };
-        match self {
-            Self::Refused(diagnosis) => foreign(PacketType::Connack, diagnosis.code),
-            Self::Disconnected(diagnosis) => foreign(PacketType::Disconnect, diagnosis.code),
-            Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
-            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
-            _ => None,
-        }
-    }
-}
+/// How long a broker that has been sent DISCONNECT may take to close the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a connection ended, and what the layers below said of it.
-#[derive(Clone, Debug)]
-pub struct Severed {
-    /// How.
-    pub end: End,
-    /// What the broker said in TLS at the end, if it said anything.
-    pub fault: Option<Fault>,
-    /// What the operating system says of the end; none for a close in order.
-    pub cause: Option<String>,
-}
+/// The same for one that breaks the protocol.
+const VIOLATION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is reported of a connection.
-#[derive(Debug)]
-pub enum Report {
-    /// The broker has accepted it. The client library gets its CONNACK afterwards.
-    Accepted(Connack),
-    /// It has ended. The client library sees that afterwards.
-    Severed(Severed),
-}
+/// How long the connection of a subscriber takes to end in order, at most.
+pub const END_TIMEOUT: Duration = PUBREL_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
 
 /// Carries packets until either side has ended the connection.
 ///
@@ -138,6 +94,7 @@ pub fn carry(
         incoming: Incoming::default(),
         paused: false,
         hung_up: false,
+        closed: false,
         ready: Ready::default(),
         heard_at: None,
         in_burst: false,
@@ -146,6 +103,7 @@ pub fn carry(
         sending: Follower::default(),
         begun: false,
         finished: false,
+        end_by: None,
         blocked: false,
         up: Piece::default(),
         down: Piece::default(),
@@ -156,9 +114,11 @@ pub fn carry(
         fault: ended
             .as_ref()
             .err()
-            .and_then(|error| tls::last_words(&way, certified, error)),
+            .and_then(|error| alert::last_words(&way, certified, error)),
         cause: ended.as_ref().err().map(ToString::to_string),
         end: ended.unwrap_or(End::Lost),
+        in_order: bridge.closed && bridge.incoming.expected() == 0,
+        in_packet: bridge.incoming.expected() > 0,
     };
     let by_us = severed.end == End::ByUs;
     let code = severed.end.code();
@@ -167,14 +127,14 @@ pub fn carry(
         bridge.send_disconnect(code, is_for_memory);
     }
     bridge.wire.close();
-    if by_us && receiver.is_some() {
-        linger(bridge.wire.stream().tcp());
+    if by_us && receiver.is_some() && bridge.guard.is_connected() {
+        linger(bridge.wire.stream().tcp(), CLOSE_TIMEOUT);
     }
     (bridge.report)(Report::Severed(severed));
     // What it has been sent it still reads.
     let _ = local.shutdown(Shutdown::Both);
     if code.is_some() {
-        linger(bridge.wire.stream().tcp());
+        linger(bridge.wire.stream().tcp(), VIOLATION_CLOSE_TIMEOUT);
     }
 }
 
@@ -207,6 +167,8 @@ struct Bridge<'a> {
     paused: bool,
     /// The connection was seen to break while nothing was read from it.
     hung_up: bool,
+    /// The broker has closed its side in order.
+    closed: bool,
     ready: Ready,
     /// When messages came last.
     heard_at: Option<Instant>,
@@ -230,6 +192,8 @@ struct Bridge<'a> {
     begun: bool,
     /// The client library has sent its DISCONNECT, after which nothing may be sent (MQTT-3.14.4-1).
     finished: bool,
+    /// The connection is to end in order, by then at the latest.
+    end_by: Option<Instant>,
     /// The last write has not taken all: what it was given must be given again.
     blocked: bool,
     /// To the broker.
@@ -257,6 +221,12 @@ impl Bridge<'_> {
 
     fn run(&mut self) -> io::Result<End> {
         loop {
+            if self.end_by.is_none() && self.guard.acks().is_some_and(Acks::is_ending) {
+                if !self.guard.is_connected() {
+                    return Ok(End::ByUs);
+                }
+                self.end_by = Some(clock() + PUBREL_TIMEOUT);
+            }
             let moved = self.step_down()? | self.step_up();
             if let Some(error) = self.broken.take_if(|_| !moved) {
                 return Err(error);
@@ -284,7 +254,10 @@ impl Bridge<'_> {
         if self.down.is_empty() && self.ready.wire_read && self.reads() {
             let wire = &mut self.wire;
             match self.incoming.fill(|into, most| wire.receive(into, most)) {
-                Ok(0) => self.end = Some(End::Lost),
+                Ok(0) => {
+                    self.closed = true;
+                    self.end = Some(End::Lost);
+                }
                 Ok(_) => {
                     let now = clock();
                     let before = self.heard_at.replace(now);
@@ -332,6 +305,7 @@ impl Bridge<'_> {
             }
             self.end = taken.err();
         }
+        self.guard.complete(&mut self.effects);
         let refused = std::mem::take(&mut self.effects.refused_subscriptions);
         if refused > 0 {
             let counter = &self.handle.refused_subscriptions;
@@ -390,8 +364,14 @@ impl Bridge<'_> {
         let mut moved = false;
         if self.may_answer() {
             self.answer();
+            if self.is_time_to_disconnect() {
+                let first = PacketType::Disconnect.first_byte(0);
+                self.up.bytes.extend([first, 0]);
+                self.finished = true;
+                self.local_open = false;
+            }
         }
-        if self.up.is_empty() && self.local_open && self.ready.local_read {
+        if self.takes() && self.ready.local_read {
             self.up.bytes.resize(PIECE, 0);
             let count = match self.local.read(&mut self.up.bytes) {
                 Ok(count) => {
@@ -444,6 +424,19 @@ impl Bridge<'_> {
             }
         }
         moved
+    }
+
+    /// Whether the client library is read from. When the connection is to end, no further packet of it is begun.
+    fn takes(&self) -> bool {
+        let goes_on = self.end_by.is_none() || self.sending.unfinished() > 0;
+        self.up.is_empty() && self.local_open && goes_on
+    }
+
+    /// Whether the connection is to end, and the exchanges of what has been acknowledged have come to their end or
+    /// had their time.
+    fn is_time_to_disconnect(&self) -> bool {
+        let waits = self.guard.acks().is_some_and(Acks::awaits_pubrel);
+        self.end_by.is_some_and(|by| !waits || clock() >= by)
     }
 
     /// Whether answers of our own may follow what has been sent.
@@ -507,6 +500,7 @@ impl Bridge<'_> {
             if poll(&mut wanted, timeout(until)).is_err() {
                 return;
             }
+            acks.heard();
         }
     }
 
@@ -536,7 +530,7 @@ impl Bridge<'_> {
         }
         let reads = self.reads();
         let unsent = !self.up.is_empty() || self.wire.is_unflushed();
-        let takes = self.up.is_empty() && self.local_open;
+        let takes = self.takes();
 
         let mut flags = PollFlags::empty();
         let mut wanted: Vec<PollFd<'_>> = Vec::with_capacity(3);
@@ -556,10 +550,12 @@ impl Bridge<'_> {
         let hands = !self.down.is_empty() && !self.takes_nothing;
         want(self.local.as_fd(), takes, hands, false);
         let polls_local = takes || hands;
-        if let Some(acks) = holds {
+        if let Some(acks) = acks {
             want(acks.as_fd(), true, false, false);
         }
-        match poll(&mut wanted, PollTimeout::NONE) {
+        // Afterwards only what is still to be sent is waited for.
+        let end_by = self.end_by.filter(|by| *by > clock());
+        match poll(&mut wanted, end_by.map_or(PollTimeout::NONE, timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -574,6 +570,11 @@ impl Bridge<'_> {
         if polls_local && let Some(local) = reported.next() {
             self.ready.local_read |= local.intersects(broken | PollFlags::POLLIN);
             self.ready.local_write |= local.intersects(broken | PollFlags::POLLOUT);
+        }
+        if let Some(acks) = acks
+            && reported.next().is_some_and(|wake_up| !wake_up.is_empty())
+        {
+            acks.heard();
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::End;
-use super::guard::{Agreement, Effects, Guard, Receiver};
+use super::guard::{Agreement, Effects, Guard};
 use super::incoming::{Incoming, Next};
+use super::receiver::Receiver;
 use crate::common::acks::Backlog;
 use crate::common::mqtt::framing::Sent;
 
@@ -88,6 +89,7 @@ fn play(row: &Row<'_>) -> String {
         on_skipped: Arc::new(move |_| {
             count.fetch_add(1, Ordering::Relaxed);
         }),
+        on_ended: Arc::new(|_| true),
         acks: Arc::new(Backlog::default()).connection().unwrap(),
     };
     let agreement = Agreement {
@@ -132,6 +134,7 @@ fn play(row: &Row<'_>) -> String {
             Ok(Next::Nothing) => break,
             Err(unreadable) => Err(guard.unreadable(unreadable)),
         };
+        guard.complete(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
         receiver.acks.take_due(&mut effects.to_broker);
         if let Err(end) = taken {
@@ -142,7 +145,7 @@ fn play(row: &Row<'_>) -> String {
                 End::Refused(_) | End::Disconnected(_) if end.code().is_some() && row.v5 => {
                     format!("{:02X}", end.code().unwrap_or_default())
                 }
-                End::Refused(_) | End::OlderVersion => "refused".into(),
+                End::Refused(_) | End::OlderVersion(_) => "refused".into(),
                 End::Disconnected(_) => "ended".into(),
                 other => format!("{other:?}"),
             };

@@ -11,9 +11,6 @@ use crate::common::transport::{Stream, Wire};
 /// The largest piece: a TLS record carries no more, and a WebSocket message need not.
 pub(super) const PIECE: usize = 16 << 10;
 
-/// How long a broker is given to close, once it has been told that we do.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// Bytes on their way.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
@@ -83,8 +80,8 @@ fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
 /// Reads on, after our side is closed, until the broker has closed too, but not for ever. If something unread
 /// is left the system resets the connection, and a broker that is told so need not read what came before:
 /// Mosquitto does not, and the last acknowledgements are lost.
-pub(super) fn linger(mut tcp: &TcpStream) {
-    let until = clock() + LINGER;
+pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
+    let until = clock() + limit;
     let mut unread = [0; 4096];
     while let left = until.saturating_duration_since(clock())
         && !left.is_zero()
@@ -145,6 +142,8 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
 
+    const LIMIT: Duration = Duration::from_millis(500);
+
     /// Two ends of a connection, of which ours has something unread.
     fn connected() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -161,13 +160,13 @@ mod tests {
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
             Stream::Plain(ours.try_clone().unwrap()).close();
-            linger(&ours);
+            linger(&ours, LIMIT);
         });
         let mut said = Vec::new();
         theirs.read_to_end(&mut said).unwrap();
         assert_eq!(said, b"last");
         // A reset would come at once, behind what was said.
-        std::thread::park_timeout(LINGER / 5);
+        std::thread::park_timeout(LIMIT / 5);
         assert_eq!(theirs.take_error().unwrap().map(|e| e.kind()), None);
         drop(theirs);
         thread.join().unwrap();
@@ -178,8 +177,8 @@ mod tests {
         let (ours, _theirs) = connected();
         let since = clock();
         Stream::Plain(ours.try_clone().unwrap()).close();
-        linger(&ours);
+        linger(&ours, LIMIT);
         let took = clock().saturating_duration_since(since);
-        assert!((LINGER..LINGER * 4).contains(&took), "{took:?}");
+        assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");
     }
 }
