@@ -58,13 +58,14 @@ pub struct Inbox {
     taken: u64,
     duplicates: u64,
     streams: Streams,
-    key: Key,
+    key: Option<Key>,
 }
 
 impl Inbox {
-    /// Nothing received; `streams` is what earlier runs have, with fingerprints made with `key`.
+    /// Nothing received; `streams` is what earlier runs have, with fingerprints made with `key`. Without
+    /// one nobody asks for repeats, and none is found.
     #[must_use]
-    pub fn new(wanted: Wanted, streams: Streams, key: Key) -> Self {
+    pub fn new(wanted: Wanted, streams: Streams, key: Option<Key>) -> Self {
         Self {
             wanted,
             taken: 0,
@@ -91,13 +92,15 @@ impl Inbox {
                 fingerprint: None,
             };
         };
-        let fingerprint = self.key.fingerprint(seq, message.topic);
-        let repeat = self.streams.meet(&seq.stream, fingerprint);
+        let fingerprint = self.key.map(|key| key.fingerprint(seq, message.topic));
+        let streams = &mut self.streams;
+        let new = fingerprint.filter(|fingerprint| !streams.meet(&seq.stream, *fingerprint));
+        let repeat = fingerprint.is_some() && new.is_none();
         self.duplicates += u64::from(repeat);
         Arrival {
             told: self.streams.take(seq, message.retained),
             wanted: !(repeat && self.wanted.dedup),
-            fingerprint: (!repeat).then_some(fingerprint),
+            fingerprint: new,
         }
     }
 
@@ -161,7 +164,7 @@ mod tests {
     }
 
     fn inbox(wanted: Wanted) -> Inbox {
-        Inbox::new(wanted, Streams::default(), KEY)
+        Inbox::new(wanted, Streams::default(), Some(KEY))
     }
 
     #[test]

@@ -266,12 +266,12 @@ impl Streams {
         if self.known.contains(&fingerprint) {
             return true;
         }
+        if self.known.len() >= MAX_KNOWN {
+            self.forget_oldest_fingerprints();
+        }
         if let Some(followed) = self.follow(stream) {
             followed.latest.push_back(fingerprint);
             self.known.insert(fingerprint);
-            if self.known.len() > MAX_KNOWN {
-                self.forget_oldest_fingerprints();
-            }
         }
         false
     }
@@ -308,11 +308,12 @@ impl Streams {
     fn forget_oldest_fingerprints(&mut self) {
         let lengths = self.followed.iter().map(|(_, stream)| stream.latest.len());
         let share = fair_share(lengths.collect(), SHARED);
+        // A table from which they were removed one by one would grow all the same.
+        self.known.clear();
         for (_, stream) in &mut self.followed {
             let surplus = stream.latest.len().saturating_sub(share);
-            for fingerprint in stream.latest.drain(..surplus) {
-                self.known.remove(&fingerprint);
-            }
+            stream.latest.drain(..surplus);
+            self.known.extend(&stream.latest);
         }
     }
 
@@ -501,6 +502,7 @@ mod tests {
             assert!(!streams.meet("busy", print(1, number)));
             assert!(streams.known.len() <= MAX_KNOWN);
         }
+        assert!(streams.known.capacity() <= 1 << 18);
         for number in 0..100 {
             assert!(streams.meet("quiet", print(0, number)));
         }

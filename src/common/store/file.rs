@@ -27,10 +27,11 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 /// How often to try to open it while another process keeps it to itself.
 const OPEN_TRIES: u32 = 30;
 
-/// Bytes of a token.
+/// Bytes of a token, and of the number behind it.
 const TOKEN: usize = 16;
+const NUMBER: usize = 20;
 
-/// The lock beside the queue: whoever holds it drains. It also has a token in it, so that a queue
+/// The lock beside the queue: whoever holds it drains. It also has a note in it, so that a queue
 /// file that is put back from a copy is found out: see `home`.
 pub(super) struct DrainLock(File);
 
@@ -64,17 +65,28 @@ impl DrainLock {
         self.0.unlock()
     }
 
-    /// What the process that drained last has written into it: none if it is new.
-    pub(super) fn token(&self) -> Option<String> {
-        let mut token = [0; TOKEN];
-        self.0.read_exact_at(&mut token, 0).ok()?;
-        Some(String::from_utf8_lossy(&token).into_owned())
+    /// What the process that drained last has written into it: a token and, if it ended in order, the
+    /// next number. None if it is new.
+    pub(super) fn note(&self) -> Option<String> {
+        let mut note = [0; TOKEN + NUMBER];
+        self.0.read_exact_at(&mut note, 0).ok()?;
+        Some(String::from_utf8_lossy(&note).into_owned())
     }
 
-    /// Writes the token of this process, of 16 characters. It is not synced, and may fail: without it
-    /// the next run takes the file for a copy, and all that comes of it is a new stream.
-    pub(super) fn set_token(&self, token: &str) {
-        if let Err(cause) = self.0.write_all_at(token.as_bytes(), 0) {
+    /// Writes a token, and that the file is being drained.
+    pub(super) fn begin_note(&self, token: &str) {
+        self.write_note(format!("{token}{:->NUMBER$}", "").as_bytes(), 0);
+    }
+
+    /// Writes the next number behind the token.
+    pub(super) fn end_note(&self, next_seq: u64) {
+        self.write_note(format!("{next_seq:0NUMBER$}").as_bytes(), TOKEN as u64);
+    }
+
+    /// It is not synced, and may fail: without it the next run takes the file for a copy, and all that
+    /// comes of it is a new stream.
+    fn write_note(&self, note: &[u8], offset: u64) {
+        if let Err(cause) = self.0.write_all_at(note, offset) {
             debug!("the lock beside the queue cannot be written: {cause}");
         }
     }

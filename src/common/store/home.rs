@@ -5,8 +5,9 @@
 //! * **its place**: the machine (`/etc/machine-id`, and the serial number of the board where the
 //!   device tree has one), device, inode and time of birth of the file; and the boot, where the root
 //!   file system or the file's own begins from the same image at every boot;
-//! * **a token** that each process that drains draws anew and writes into `FILE-lock` as well: an older copy
-//!   that is written over the file in its place has another one.
+//! * **a token**, drawn with each stream. `FILE-lock` has it too and, behind it, the next number at the end of
+//!   the run: an older copy that is written over the file in its place has another one. (The number stands there
+//!   and not here because a page that is written at each start wears out flash memory.)
 //!
 //! What differs costs a new stream and nothing else. What cannot be told apart in this way (the image of
 //! a card, with machine-id, in two machines) the receiver tells apart by time of acceptance and topic.
@@ -34,41 +35,59 @@ const RESET_AT_BOOT: [u32; 5] = [
 /// Where a file lives now.
 pub(super) struct Home {
     place: String,
-    /// The token that was found in `FILE-lock`.
-    found: Option<String>,
-    /// The one of this process.
-    token: String,
+    /// The note that was found in `FILE-lock`.
+    note: Option<String>,
 }
 
 impl Home {
-    /// The home of a queue file; `found` is the token beside it, `token` the one of this process.
-    pub(super) fn of(queue: &Path, found: Option<String>, token: &str) -> Self {
+    /// The home of a queue file; `note` is what `FILE-lock` says.
+    pub(super) fn of(queue: &Path, note: Option<String>) -> Self {
         Self {
             place: place(queue),
-            found,
-            token: token.to_owned(),
+            note,
         }
     }
 
-    /// Whether the process that drained last did so here. If none ever has, or only one that did
-    /// not note where, the file is taken for what it was.
-    pub(super) fn was_here(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    /// The token of the file, if the process that drained last did so here and went as far as the
+    /// file says.
+    pub(super) fn token(&self, connection: &Connection, next_seq: u64) -> rusqlite::Result<Found> {
         let before: Option<(String, String)> = connection
             .query_row("SELECT place, token FROM home", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        Ok(before.is_none_or(|(place, token)| {
-            place == self.place && self.found.as_ref() == Some(&token)
-        }))
+        Ok(match before {
+            None => Found::New,
+            Some((place, token)) if place == self.place && self.has_noted(&token, next_seq) => {
+                Found::Here(token)
+            }
+            Some(_) => Found::Elsewhere,
+        })
     }
 
-    /// Notes it.
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn has_noted(&self, token: &str, next_seq: u64) -> bool {
+        let note = self.note.as_deref();
+        let number = note.and_then(|note| note.strip_prefix(token));
+        number.and_then(|number| number.parse().ok()) == Some(next_seq)
+    }
+
+    /// Notes it, with a new token.
+    pub(super) fn write(&self, connection: &Connection, token: &str) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO home (one, place, token) VALUES (1, ?1, ?2)";
-        connection.execute(sql, params![self.place, self.token])?;
+        connection.execute(sql, params![self.place, token])?;
         Ok(())
     }
+}
+
+/// What a file says of where it was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nobody has drained it, or only a program that did not note where: it is taken for what it was.
+    New,
+    /// Here, with this token.
+    Here(String),
+    /// It is a copy, or has been moved.
+    Elsewhere,
 }
 
 /// The place in words. What cannot be found out is left empty.
@@ -118,32 +137,34 @@ mod tests {
         connection
     }
 
-    fn home(place: &str, found: Option<&str>, token: &str) -> Home {
+    fn home(place: &str, note: Option<&str>) -> Home {
         Home {
             place: place.into(),
-            found: found.map(Into::into),
-            token: token.into(),
+            note: note.map(Into::into),
         }
     }
 
     #[test]
-    fn a_file_is_at_home_with_its_place_and_its_token() {
+    fn a_file_is_at_home_with_its_place_its_token_and_its_number() {
         let file = file();
-        let first = home("here", None, "a");
-        assert!(first.was_here(&file).unwrap(), "nobody has drained it");
-        first.write(&file).unwrap();
-        assert!(home("here", Some("a"), "b").was_here(&file).unwrap());
-        for (place, found) in [
-            ("there", Some("a")),
-            ("here", Some("0")),
-            ("here", None),
-            ("", Some("a")),
+        let first = home("here", None);
+        assert_eq!(first.token(&file, 1).unwrap(), Found::New);
+        first.write(&file, "token").unwrap();
+        let found = |place, note, next_seq| home(place, note).token(&file, next_seq).unwrap();
+        let note = Some("token00000000000000000007");
+        assert_eq!(found("here", note, 7), Found::Here("token".into()));
+        for (place, note, next_seq) in [
+            ("there", note, 7),
+            ("", note, 7),
+            ("here", note, 6),
+            ("here", None, 7),
+            ("here", Some("other00000000000000000007"), 7),
+            ("here", Some("token--------------------"), 7),
+            ("here", Some("to"), 7),
         ] {
-            let moved = home(place, found, "b");
-            assert!(!moved.was_here(&file).unwrap(), "{place} {found:?}");
+            let found = found(place, note, next_seq);
+            assert_eq!(found, Found::Elsewhere, "{place} {note:?} {next_seq}");
         }
-        home("here", Some("a"), "b").write(&file).unwrap();
-        assert!(!home("here", Some("a"), "c").was_here(&file).unwrap());
     }
 
     #[test]

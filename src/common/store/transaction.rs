@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::books::Books;
-use super::home::Home;
+use super::home::{Found, Home};
 use super::rows::{self, int, uint};
 use super::sqlite;
 use crate::common::event_loop::{boot_ms, unix_ms};
@@ -249,25 +249,34 @@ pub(super) fn bury_damaged(
 
 /// A process begins to drain, in a file that lives at `home`. If the one before did not end in order,
 /// it may have given numbers away that are written nowhere; if the file is not where it was, or was
-/// put back from a copy, another process may give the same numbers: a new stream begins. Says
-/// whether it is for the second reason.
+/// put back from a copy, another process may give the same numbers: a new stream begins. Gives the
+/// file's token, `token` with a new stream, and whether it is one for the second reason.
 pub(super) fn begin(
     connection: &mut Connection,
     stream: &str,
     home: &Home,
-) -> rusqlite::Result<(Opened, bool)> {
+    token: &str,
+) -> rusqlite::Result<(Opened, String, bool)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut books = Books::read(&transaction)?;
-    let moved = !home.was_here(&transaction)?;
-    if std::mem::replace(&mut books.running, true) || moved {
+    let crashed = std::mem::replace(&mut books.running, true);
+    let found = home.token(&transaction, books.next_seq)?;
+    let moved = !crashed && found == Found::Elsewhere;
+    if crashed || moved {
         stream.clone_into(&mut books.stream);
         books.next_seq = 1;
     }
+    let token = match found {
+        Found::Here(token) if !crashed => token,
+        _ => {
+            home.write(&transaction, token)?;
+            token.to_owned()
+        }
+    };
     books.write(&transaction)?;
-    home.write(&transaction)?;
     forget_fates(&transaction)?;
     transaction.commit()?;
-    Ok((opened(books, true), moved))
+    Ok((opened(books, true), token, moved))
 }
 
 /// Forgets how rows have ended whose owners have not asked for so long that they are gone.

@@ -412,7 +412,8 @@ impl Worker {
         }
         let connection = &mut self.connection;
         // One that was taken over at the very end was given back as it was.
-        let done = next_seq.or(self.taken_over).map_or(Ok(()), |next_seq| {
+        let next_seq = next_seq.or(self.taken_over);
+        let done = next_seq.map_or(Ok(()), |next_seq| {
             match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
                 // Giving pages back takes some itself.
                 Err(e) if sqlite::is_full(&e) => {
@@ -428,6 +429,9 @@ impl Worker {
                 // With nothing in the log there is nothing left to sync. If others use the file, it
                 // stays theirs.
                 let _ = self.connection.close();
+                if let Some(next_seq) = next_seq {
+                    self.lock.end_note(next_seq);
+                }
                 // The lock goes last: whoever takes it finds everything written.
                 return notify(Report::Closed);
             }
@@ -452,9 +456,10 @@ fn begin(
     owner: &str,
     stream: &str,
 ) -> rusqlite::Result<Opened> {
-    let home = Home::of(path, lock.token(), owner);
-    let (opened, moved) = patiently(|| transaction::begin(connection, stream, &home))?;
-    lock.set_token(owner);
+    let home = Home::of(path, lock.note());
+    let begin = || transaction::begin(connection, stream, &home, owner);
+    let (opened, token, moved) = patiently(begin)?;
+    lock.begin_note(&token);
     if moved {
         info!(
             "{}: the file was copied, moved or put back: a new stream begins",

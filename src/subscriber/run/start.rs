@@ -36,9 +36,13 @@ pub(super) fn start(
     let (streams, key) = match &state {
         Some(state) => {
             let state = lock(state);
-            (state.streams()?, state.key())
+            (state.streams()?, Some(state.key()))
         }
-        None => (Streams::default(), Key([random::bits()?, random::bits()?])),
+        None if config.wanted.dedup || config.summary => {
+            let key = Key([random::bits()?, random::bits()?]);
+            (Streams::default(), Some(key))
+        }
+        None => (Streams::default(), None),
     };
     let remembers = state.is_some();
     let to_loop = events.clone();
