@@ -37,6 +37,7 @@
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
+//! | `rabbitmq`      | `RabbitMQ` 3.10 with mutual TLS                               |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
@@ -90,6 +91,7 @@ mod plot;
 mod provision;
 mod publish;
 mod queue_command;
+mod rabbitmq;
 mod received;
 mod repeats;
 mod sdk;
