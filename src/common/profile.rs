@@ -239,7 +239,7 @@ impl Profile {
     #[must_use]
     pub fn access_rules(self) -> &'static str {
         match self {
-            Profile::Generic => "the broker's access rules (ACL)",
+            Profile::Generic => "the broker's access control list (ACL)",
             Profile::Aws => "the policy of this certificate",
         }
     }

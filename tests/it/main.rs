@@ -42,6 +42,7 @@
 //! | `provision`     | `scripts/provision-thing`, against moto                       |
 //! | `publish`       | sources, payloads, the `seq` property, receipts, summary     |
 //! | `queue_command` | `publisher queue`: looking at a queue file, and mending it   |
+//! | `rabbitmq`      | `RabbitMQ` 3.10 with mutual TLS                               |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
 //! | `secrets`       | no secret in any error, files with secrets, files without an end |
@@ -103,6 +104,7 @@ mod plot;
 mod provision;
 mod publish;
 mod queue_command;
+mod rabbitmq;
 mod received;
 mod repeats;
 mod sdk;

@@ -33,6 +33,8 @@ pub(super) struct Online<'a> {
     inbox: Receiver<Event>,
     generation: u64,
     connected: bool,
+    /// CONNECTs in a row that were not answered.
+    unanswered: u32,
     attempted: Option<Instant>,
     /// What comes next on the way to a connection: the stage that is to blame for silence.
     next: Stage,
@@ -79,6 +81,7 @@ impl<'a> Online<'a> {
             inbox,
             generation: 0,
             connected: false,
+            unanswered: 0,
             attempted: None,
             next: Stage::Dial(Step::Dns),
         })
@@ -91,7 +94,7 @@ impl<'a> Online<'a> {
             .as_ref()
             .is_err_and(|(_, fault)| fault.kind == Kind::Unanswered)
         {
-            // It may be that the broker restarts, or that it speaks only MQTT 3.1.1.
+            // The broker may restart, or speak only MQTT 3.1.1.
             answer = self.connect_again();
         }
         match answer {
@@ -148,6 +151,10 @@ impl<'a> Online<'a> {
             _ => None,
         });
         self.connected = answer.is_ok();
+        self.unanswered = match &answer {
+            Err((_, fault)) if fault.kind == Kind::Unanswered => self.unanswered + 1,
+            _ => 0,
+        };
         if answer.is_err() {
             self.client.abandon(self.generation);
         }
@@ -157,15 +164,19 @@ impl<'a> Online<'a> {
     /// Connects after a connection has ended. A broker that restarts is given the connect timeout for it.
     fn connect_again(&mut self) -> Result<Accepted, End> {
         let until = clock() + self.config.connection.connect_timeout;
+        // MQTT 3.1.1 is tried third.
+        let tries_older = self.config.connection.tries_older_mqtt();
+        let enough = if tries_older { 3 } else { 2 };
         loop {
             let pause = clock() + PAUSE;
             while wait(&self.inbox, Some(pause)).is_some() {}
             let answer = self.connect(None);
-            let waits =
-                |fault: &Fault| fault.exit == Exit::Unavailable && fault.kind != Kind::Unanswered;
-            match answer {
-                Err((_, fault)) if waits(&fault) && clock() < until => {}
-                answer => return answer,
+            let goes_on = answer.as_ref().is_err_and(|(_, fault)| match fault.kind {
+                Kind::Unanswered => self.unanswered < enough,
+                _ => fault.exit == Exit::Unavailable && clock() < until,
+            });
+            if !goes_on {
+                return answer;
             }
         }
     }

@@ -62,6 +62,12 @@ impl ConnectionConfig {
         self.version == Version::V311
     }
 
+    /// Whether MQTT 3.1.1 is tried where MQTT 5 is not answered.
+    #[must_use]
+    pub fn tries_older_mqtt(&self) -> bool {
+        self.version == Version::Any && self.endpoint.profile == Profile::Generic
+    }
+
     /// What the client needs. `sequence` is whether what is published carries `seq`.
     #[must_use]
     pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {

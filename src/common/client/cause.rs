@@ -28,6 +28,8 @@ pub(super) struct Unanswered<'a> {
     pub(super) is_older: bool,
     /// CONNECTs in a row that were not answered, this one included.
     pub(super) in_a_row: u32,
+    /// The next one speaks MQTT 3.1.1.
+    pub(super) older_is_next: bool,
 }
 
 /// The server took the connection and our CONNECT, and hung up. Once that says nothing: the broker may be starting,
@@ -77,7 +79,12 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
             "does it accept this certificate, the client id {client_id:?} and --username? see its log"
         )
     };
-    fault.with_remedy(remedy)
+    let next = if facts.older_is_next && !facts.is_older {
+        "; MQTT 3.1.1 is tried next"
+    } else {
+        ""
+    };
+    fault.with_remedy(format!("{remedy}{next}"))
 }
 
 /// What answers CONNECT is no CONNACK. A packet of another type, or a CONNACK that breaks the protocol, may be a

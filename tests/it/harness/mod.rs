@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod queue_file;
+pub(crate) mod rabbitmq;
 pub(crate) mod running;
 pub(crate) mod scripted;
 pub(crate) mod seen;

@@ -1,7 +1,6 @@
 //! How an attempt or a connection ends, and what the cause is.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Worker;
 use crate::common::client::cause::{self, Unanswered};
@@ -49,9 +48,6 @@ impl<N: Fn(Event)> Worker<N> {
                     && violation.code == MALFORMED_PACKET;
                 if is_older {
                     self.versions.unanswered(v5, now);
-                    if v5 && self.may_try_older(now) {
-                        return self.try_version(generation, false);
-                    }
                 } else {
                     self.versions.interrupted();
                 }
@@ -72,9 +68,6 @@ impl<N: Fn(Event)> Worker<N> {
                 } else {
                     self.versions.unanswered(v5, now)
                 };
-                if v5 && self.may_try_older(now) {
-                    return self.try_version(generation, false);
-                }
                 cause::unanswered(Unanswered {
                     way: &way,
                     has_certificate: certified,
@@ -84,16 +77,11 @@ impl<N: Fn(Event)> Worker<N> {
                     version: self.config.version,
                     is_older: !v5,
                     in_a_row,
+                    older_is_next: !self.versions.begins_with_five(now),
                 })
             }
         };
         self.ended(generation, fault);
-    }
-
-    /// Whether it is the turn of MQTT 3.1.1, and there is time for it in this attempt.
-    fn may_try_older(&self, now: Instant) -> bool {
-        let share = self.config.connect_timeout / 4;
-        self.versions.is_olders_turn() && self.deadline.is_some_and(|at| now + share <= at)
     }
 
     /// The connection is gone.
