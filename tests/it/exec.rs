@@ -308,9 +308,9 @@ fn a_count_is_reached_when_so_many_commands_have_ended() {
 }
 
 /// Makes a script of this name, in one step.
-fn make(command: &Path) {
+fn make(command: &Path, script: &str) {
     let draft = command.with_extension("draft");
-    fs::write(&draft, "#!/bin/sh\necho here\n").unwrap();
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(draft, command).unwrap();
 }
@@ -355,7 +355,7 @@ fn a_command_that_vanishes_is_tried_again_until_it_is_back() {
     let broker = Broker::start();
     let dir = temp_dir();
     let command = dir.path().join("command");
-    make(&command);
+    make(&command, "echo here");
     let flags = ["-C", "1", "--persistent", "--client-id", "worker"];
     let program = || subscriber_to(&broker, &flags).arg("--exec").arg(&command);
     let running = start(program(), &broker);
@@ -366,7 +366,7 @@ fn a_command_that_vanishes_is_tried_again_until_it_is_back() {
     // It has not been acknowledged.
     running.signal(Signal::SIGKILL);
     running.finish(SOON);
-    make(&command);
+    make(&command, "echo here");
     let running = program().start();
     running.finish(SOON).expect_code(0).expect_stdout("here\n");
 
@@ -375,7 +375,7 @@ fn a_command_that_vanishes_is_tried_again_until_it_is_back() {
     fs::remove_file(&command).unwrap();
     publish(&broker, "x\n");
     running.stderr_line(SOON, again);
-    make(&command);
+    make(&command, "echo here");
     let outcome = running.finish(SOON).expect_code(0);
     assert_eq!(complaints(&outcome).len(), 1, "said once\n{outcome}");
     outcome.expect_stdout("here\n");
@@ -386,7 +386,7 @@ fn a_signal_ends_a_run_whose_command_has_vanished() {
     let broker = Broker::start();
     let dir = temp_dir();
     let command = dir.path().join("command");
-    make(&command);
+    make(&command, "echo here");
     let running = start(
         subscriber_to(&broker, &[]).arg("--exec").arg(&command),
         &broker,
@@ -616,18 +616,15 @@ fn a_failure_that_repeats_itself_is_said_once() {
     let broker = ScriptedBroker::script().plain();
     let dir = temp_dir();
     let command = dir.path().join("command");
-    make(&command);
+    make(&command, "echo here; rm \"$0\"");
     let program = Program::publisher().at_plain_port(broker.port());
     let program = program.args(["-t", "t", "--interval", "0.05", "-C", "2", "--summary"]);
     let running = program.arg("--exec").arg(&command).start();
-    broker.wait_publishes(1, SOON);
-    fs::remove_file(&command).unwrap();
-    running.stderr_line(SOON, |line| line.contains("cannot be run: No such file"));
-    assert!(
-        !wait_until(SECOND, || running.stderr.count() > 1),
-        "{running}"
-    );
-    make(&command);
+    let fails = |line: &str| line.contains("cannot be run: No such file");
+    running.stderr_line(SOON, fails);
+    let again = wait_until(SECOND, || running.stderr.count_of(fails) > 1);
+    assert!(!again, "{running}");
+    make(&command, "echo here");
     let outcome = running.finish(SOON).expect_code(0);
     let failed = summary(&outcome)["failed"].as_u64().unwrap();
     assert!(failed > 3, "{outcome}");
