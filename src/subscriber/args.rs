@@ -171,7 +171,7 @@ pub struct SubscriberArgs {
     #[arg(long, help_heading = "Nothing missed, nothing twice")]
     gaps: bool,
 
-    /// Remember numbers, and the session, from run to run
+    /// Remember numbers, the session, and what of it is not completed (QoS 2), from run to run
     #[arg(
         long,
         value_name = "FILE",
