@@ -177,7 +177,7 @@ pub struct SubscriberArgs {
     #[arg(long, help_heading = "Nothing missed, nothing twice")]
     gaps: bool,
 
-    /// Remember numbers, repeats and the session from run to run; a file for this subscriber alone
+    /// Remember numbers, repeats, the session and its unfinished QoS 2 messages from run to run; one file per subscriber
     #[arg(
         long,
         value_name = "FILE",

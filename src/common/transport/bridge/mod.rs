@@ -56,17 +56,19 @@ const MAX_UNANSWERED: usize = 64 << 10;
 /// How long our DISCONNECT to a broker that breaks the protocol may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long PUBREL may take, when the connection of a subscriber is to end and its PUBREC has gone out.
+/// How long the next PUBREL may take, when the connection of a subscriber is to end and its PUBREC has gone out, and how
+/// long all of them may.
 const PUBREL_TIMEOUT: Duration = Duration::from_secs(1);
+const ALL_PUBRELS_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// How long a broker that has been sent DISCONNECT may take to close the connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The same for one that breaks the protocol.
 const VIOLATION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the connection of a subscriber takes to end in order, at most.
-pub const END_TIMEOUT: Duration = PUBREL_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
+pub const END_TIMEOUT: Duration = ALL_PUBRELS_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
 
 /// Carries packets until either side has ended the connection.
 pub fn carry(
@@ -105,6 +107,7 @@ pub fn carry(
         begun: false,
         finished: false,
         end_by: None,
+        end_at_latest: None,
         blocked: false,
         up: Piece::default(),
         down: Piece::default(),
@@ -195,6 +198,8 @@ struct Bridge<'a> {
     finished: bool,
     /// The connection is to end in order, by then at the latest.
     end_by: Option<Instant>,
+    /// The same, if the broker goes on sending.
+    end_at_latest: Option<Instant>,
     /// The last write has not taken all: what it was given must be given again.
     blocked: bool,
     /// To the broker.
@@ -226,7 +231,9 @@ impl Bridge<'_> {
                 if !self.guard.is_connected() {
                     return Ok(End::ByUs);
                 }
-                self.end_by = Some(clock() + PUBREL_TIMEOUT);
+                let now = clock();
+                self.end_by = Some(now + PUBREL_TIMEOUT);
+                self.end_at_latest = Some(now + ALL_PUBRELS_TIMEOUT);
             }
             let moved = self.step_down()? | self.step_up();
             if let Some(error) = self.broken.take_if(|_| !moved) {
@@ -262,6 +269,9 @@ impl Bridge<'_> {
                 Ok(_) => {
                     let now = clock();
                     let before = self.heard_at.replace(now);
+                    if let Some(latest) = self.end_at_latest {
+                        self.end_by = Some(latest.min(now + PUBREL_TIMEOUT));
+                    }
                     let in_burst = before.is_some_and(|at| now < at + BURST);
                     self.in_burst = in_burst && self.guard.acks().is_some();
                     self.take_packets();
