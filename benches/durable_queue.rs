@@ -21,7 +21,7 @@ use iot_pubsub::common::message::Message;
 use iot_pubsub::common::queue::durable::DurableQueue;
 use iot_pubsub::common::queue::order::{Counts, End, Opened, Order, Report, Row, RowId};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
-use shared::{STREAM, WALL_MS};
+use shared::STREAM;
 
 /// Messages in a round.
 const MESSAGES: u64 = 10_000;

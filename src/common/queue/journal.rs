@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Limits;
 use super::order::{Batch, Dead, End, RowId};
+use super::{Limits, size};
 use crate::common::message::Message;
 
 /// How long rows that have come to their end may lie before they are taken off the disk, if
@@ -20,6 +20,10 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long if others cannot be sent for them: what is left of a burst of acknowledgements is less
 /// than a group.
 const PRESSED: Duration = Duration::from_millis(1);
+
+/// Once a disk was full, no further message is inserted with others after so many bytes, until some
+/// have been: of many at once a part may fit.
+pub(super) const CAREFUL_BYTES: u64 = 8 << 10;
 
 /// The batch that is being written.
 #[derive(Debug, Default)]
@@ -227,9 +231,10 @@ impl Journal {
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last.filter(|_| !tight || batch.is_empty()) {
             batch.within = within;
-            let later = self.pending.split_off(&(last + 1));
+            let end = if tight { self.some_until(last) } else { last };
+            let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
-            self.due_now = None;
+            self.due_now = (end < last).then_some(last);
             batch.inserts = due.into_values().map(|(message, _)| message).collect();
         } else {
             self.next.within = within;
@@ -261,6 +266,18 @@ impl Journal {
         }
         let due = self.due_next.filter(|_| !self.pending.is_empty());
         due.map(|due| due.max(after))
+    }
+
+    /// The last of those that are tried first where there may be too little space for all.
+    fn some_until(&self, last: u64) -> u64 {
+        let mut bytes = 0;
+        let due = self.pending.range(..=last);
+        let some = due.take_while(|(_, (message, _))| {
+            let first = bytes == 0;
+            bytes += size(message);
+            first || bytes <= CAREFUL_BYTES
+        });
+        some.last().map_or(last, |(key, _)| *key)
     }
 
     /// The last message that is due: it takes along what was accepted before it.
@@ -380,6 +397,27 @@ mod tests {
                 readings: 1,
             },
         })
+    }
+
+    #[test]
+    fn after_a_full_disk_a_part_is_tried_before_the_whole() {
+        #[allow(clippy::disallowed_methods, reason = "an origin")]
+        let now = Instant::now();
+        let mut journal = Journal::default();
+        for key in 1..=100 {
+            let mut message = message(key);
+            Arc::make_mut(&mut message).draft.payload = vec![0; 999];
+            journal.add(message, None);
+        }
+        let all = journal.take(now, false).unwrap();
+        assert_eq!(all.inserts.len(), 100);
+        journal.refused(all, now, now);
+        let some = journal.take(now, false).unwrap();
+        assert_eq!(some.inserts.len(), 8, "of 1,000 bytes each");
+        journal.committed(&[1, 2, 3, 4, 5, 6, 7, 8], now);
+        let rest = journal.take(now, false).unwrap();
+        assert_eq!(rest.inserts.len(), 92);
+        assert_eq!(rest.inserts[0].key, 9);
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub struct DurableQueue {
     full_told: bool,
     /// There is not even space to delete.
     stuck: bool,
-    evicted_in_vain: bool,
+    /// The oldest went, so many times, and still there was no space.
+    evicted_in_vain: u32,
     closing: bool,
     /// What is being written since is the last attempt.
     last_attempt: bool,
@@ -112,7 +113,7 @@ impl DurableQueue {
             full_until: None,
             full_told: false,
             stuck: false,
-            evicted_in_vain: false,
+            evicted_in_vain: 0,
             closing: false,
             last_attempt: false,
             closed: false,
