@@ -21,9 +21,9 @@ const GATHER: Duration = Duration::from_millis(50);
 /// than a group.
 const PRESSED: Duration = Duration::from_millis(1);
 
-/// Once a disk was full, no further message is inserted with others after so many bytes, until some
-/// have been: of many at once a part may fit.
-pub(super) const CAREFUL_BYTES: u64 = 8 << 10;
+/// Of messages for which there is no space half is tried next, and so on: a part may fit. If so many
+/// bytes do not, the disk is full.
+pub(super) const LEAST_BYTES: u64 = 8 << 10;
 
 /// The batch that is being written.
 #[derive(Debug, Default)]
@@ -67,6 +67,8 @@ pub struct Journal {
     /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
+    /// No further message is inserted with others after so many bytes: there was no space for more.
+    most: Option<u64>,
     /// There was no space for inserts: not before then, and apart from what gives space back.
     inserts_after: Option<Instant>,
     /// There was none for anything else either: nothing before then.
@@ -231,7 +233,7 @@ impl Journal {
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last.filter(|_| !tight || batch.is_empty()) {
             batch.within = within;
-            let end = if tight { self.some_until(last) } else { last };
+            let end = self.most.map_or(last, |most| self.some_until(last, most));
             let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
             self.due_now = (end < last).then_some(last);
@@ -269,13 +271,13 @@ impl Journal {
     }
 
     /// The last of those that are tried first where there may be too little space for all.
-    fn some_until(&self, last: u64) -> u64 {
+    fn some_until(&self, last: u64, most: u64) -> u64 {
         let mut bytes = 0;
         let due = self.pending.range(..=last);
         let some = due.take_while(|(_, (message, _))| {
             let first = bytes == 0;
             bytes += size(message);
-            first || bytes <= CAREFUL_BYTES
+            first || bytes <= most
         });
         some.last().map_or(last, |(key, _)| *key)
     }
@@ -301,6 +303,8 @@ impl Journal {
         };
         if !writing.inserts.is_empty() {
             self.inserts_after = None;
+            let most = self.most.map(|most| most.saturating_mul(2));
+            self.most = most.filter(|_| !self.pending.is_empty());
         }
         let mut written = Written {
             gone: writing.rows,
@@ -326,6 +330,9 @@ impl Journal {
             return;
         };
         self.inserts_after = Some(retry_at);
+        if !batch.inserts.is_empty() {
+            self.most = Some((bytes(&batch) / 2).max(LEAST_BYTES));
+        }
         if batch.inserts.is_empty() {
             self.retry_at = Some(retry_at);
         }
@@ -367,6 +374,11 @@ impl Journal {
     pub fn forget(&mut self, key: u64) -> bool {
         self.pending.remove(&key).is_some()
     }
+}
+
+/// Bytes of the messages that a batch inserts.
+pub(super) fn bytes(batch: &Batch) -> u64 {
+    batch.inserts.iter().map(|message| size(message)).sum()
 }
 
 /// Dead letters of a batch that were never written as messages.
@@ -413,11 +425,14 @@ mod tests {
         assert_eq!(all.inserts.len(), 100);
         journal.refused(all, now, now);
         let some = journal.take(now, false).unwrap();
-        assert_eq!(some.inserts.len(), 8, "of 1,000 bytes each");
-        journal.committed(&[1, 2, 3, 4, 5, 6, 7, 8], now);
-        let rest = journal.take(now, false).unwrap();
-        assert_eq!(rest.inserts.len(), 92);
-        assert_eq!(rest.inserts[0].key, 9);
+        assert_eq!(some.inserts.len(), 50);
+        journal.refused(some, now, now);
+        let some = journal.take(now, false).unwrap();
+        assert_eq!(some.inserts.len(), 25);
+        let ids: Vec<RowId> = (1..=25).collect();
+        journal.committed(&ids, now);
+        let more = journal.take(now, false).unwrap();
+        assert_eq!((more.inserts.len(), more.inserts[0].key), (50, 26));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct DurableQueue {
     asking: bool,
     /// The disk is full: nothing is to be tried before then.
     full_until: Option<Instant>,
+    /// When it was found to be full last.
+    full_since: Option<Instant>,
     /// The user knows.
     full_told: bool,
     /// There is not even space to delete.
@@ -111,6 +113,7 @@ impl DurableQueue {
             ask: false,
             asking: false,
             full_until: None,
+            full_since: None,
             full_told: false,
             stuck: false,
             evicted_in_vain: 0,

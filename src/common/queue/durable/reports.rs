@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{DurableQueue, PAGE, PAGE_BYTES};
+use super::{DISK_RETRY, DurableQueue, PAGE, PAGE_BYTES};
 use crate::common::fault::{Exit, Fault};
-use crate::common::queue::journal::CAREFUL_BYTES;
+use crate::common::queue::journal::LEAST_BYTES;
 use crate::common::queue::order::{Counts, End, Row, RowId};
 use crate::common::queue::{DropBehavior, News, size};
 
 /// So many bytes of the oldest messages go at once, and at least twice as many as the next message
 /// has: only whole pages of the file are free for others. Not many more than are needed: deleting takes
 /// space of its own first.
-const ROOM: u64 = 2 * CAREFUL_BYTES;
+const ROOM: u64 = 2 * LEAST_BYTES;
 
 /// So many times in a row the oldest go before it is clear that this does not help.
 const EVICTIONS: u32 = 4;
@@ -31,7 +31,11 @@ impl DurableQueue {
         if !ids.is_empty() {
             self.full_until = None;
             self.evicted_in_vain = 0;
-            if std::mem::take(&mut self.full_told) {
+            // One that is at the brink is not told of over and over.
+            let over = self
+                .full_since
+                .is_none_or(|since| now >= since + DISK_RETRY);
+            if over && std::mem::take(&mut self.full_told) {
                 news.push(News::DiskRecovered);
             }
         }
