@@ -121,9 +121,10 @@ impl Verdict<'_> {
         }
         if let (1.., Some(queue)) = (self.kept, self.queue) {
             let queue = queue.display();
-            let queue = match self.gone {
-                true => format!("what was {queue}"),
-                false => queue.to_string(),
+            let queue = if self.gone {
+                format!("what was {queue}")
+            } else {
+                queue.to_string()
             };
             words.push(match self.kept {
                 1 => format!("1 message waits in {queue} for a later run"),

@@ -398,6 +398,9 @@ fn the_way_to_an_older_program_is_a_form_that_both_know() {
     );
 }
 
+/// Puts something at the name of a queue.
+type Make<'a> = &'a dyn Fn(&QueueFile);
+
 #[test]
 fn only_what_is_or_was_a_queue_is_purged() {
     let text = "no database at all\n".repeat(100);
@@ -406,19 +409,19 @@ fn only_what_is_or_was_a_queue_is_purged() {
         other.execute_batch("CREATE TABLE queue (x)").unwrap();
         other.close().unwrap();
     };
-    let make: [(&str, &dyn Fn(&QueueFile)); 5] = [
+    let make: [(&str, Make); 5] = [
         ("not a queue", &|queue| {
-            fs::write(queue.path(), &text).unwrap()
+            fs::write(queue.path(), &text).unwrap();
         }),
         ("something else", &other),
         ("a FIFO", &|queue| {
-            mkfifo(&queue.path(), Mode::S_IRWXU).unwrap()
+            mkfifo(&queue.path(), Mode::S_IRWXU).unwrap();
         }),
         ("a socket", &|queue| {
-            drop(UnixListener::bind(queue.path()).unwrap())
+            drop(UnixListener::bind(queue.path()).unwrap());
         }),
         ("is a directory", &|queue| {
-            fs::create_dir(queue.path()).unwrap()
+            fs::create_dir(queue.path()).unwrap();
         }),
     ];
     for (what, make) in make {
@@ -470,12 +473,12 @@ fn many_dead_letters_are_put_back_page_by_page() {
     let broker = ScriptedBroker::script()
         .on_publish(|_| Reply::Refuse(0x80))
         .plain();
-    let lines: String = (1..=COUNT).map(|n| format!("{n}\n")).collect();
+    let lines: Vec<_> = (1..=COUNT).map(|n| n.to_string()).collect();
     queue
         .publisher()
         .at_plain_port(broker.port())
         .arg("-l")
-        .stdin(Cursor::new(lines))
+        .stdin(Cursor::new(lines.join("\n")))
         .run(SOON * 3)
         .expect_code(65);
     assert_eq!(queue.status()["dead"], COUNT);

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Limits;
 use super::order::{Batch, Dead, End, RowId};
+use super::{Limits, size};
 use crate::common::message::Message;
 
 /// How long rows that have come to their end may lie before they are taken off the disk, if
@@ -20,6 +20,10 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long if others cannot be sent for them: what is left of a burst of acknowledgements is less
 /// than a group.
 const PRESSED: Duration = Duration::from_millis(1);
+
+/// Of messages for which there is no space half is tried next, and so on: a part may fit. If so many
+/// bytes do not, the disk is full.
+pub(super) const LEAST_BYTES: u64 = 8 << 10;
 
 /// The batch that is being written.
 #[derive(Debug, Default)]
@@ -63,6 +67,8 @@ pub struct Journal {
     /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
+    /// No further message is inserted with others after so many bytes: there was no space for more.
+    most: Option<u64>,
     /// There was no space for inserts: not before then, and apart from what gives space back.
     inserts_after: Option<Instant>,
     /// There was none for anything else either: nothing before then.
@@ -227,9 +233,10 @@ impl Journal {
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last.filter(|_| !tight || batch.is_empty()) {
             batch.within = within;
-            let later = self.pending.split_off(&(last + 1));
+            let end = self.most.map_or(last, |most| self.some_until(last, most));
+            let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
-            self.due_now = None;
+            self.due_now = (end < last).then_some(last);
             batch.inserts = due.into_values().map(|(message, _)| message).collect();
         } else {
             self.next.within = within;
@@ -263,6 +270,18 @@ impl Journal {
         due.map(|due| due.max(after))
     }
 
+    /// The last of those that are tried first where there may be too little space for all.
+    fn some_until(&self, last: u64, most: u64) -> u64 {
+        let mut bytes = 0;
+        let due = self.pending.range(..=last);
+        let some = due.take_while(|(_, (message, _))| {
+            let first = bytes == 0;
+            bytes += size(message);
+            first || bytes <= most
+        });
+        some.last().map_or(last, |(key, _)| *key)
+    }
+
     /// The last message that is due: it takes along what was accepted before it.
     fn last_due(&mut self, now: Instant) -> Option<u64> {
         if self.due_next.is_some_and(|at| at <= now) {
@@ -284,6 +303,8 @@ impl Journal {
         };
         if !writing.inserts.is_empty() {
             self.inserts_after = None;
+            let most = self.most.map(|most| most.saturating_mul(2));
+            self.most = most.filter(|_| !self.pending.is_empty());
         }
         let mut written = Written {
             gone: writing.rows,
@@ -309,6 +330,9 @@ impl Journal {
             return;
         };
         self.inserts_after = Some(retry_at);
+        if !batch.inserts.is_empty() {
+            self.most = Some((bytes(&batch) / 2).max(LEAST_BYTES));
+        }
         if batch.inserts.is_empty() {
             self.retry_at = Some(retry_at);
         }
@@ -352,6 +376,11 @@ impl Journal {
     }
 }
 
+/// Bytes of the messages that a batch inserts.
+pub(super) fn bytes(batch: &Batch) -> u64 {
+    batch.inserts.iter().map(|message| size(message)).sum()
+}
+
 /// Dead letters of a batch that were never written as messages.
 fn unwritten_dead(batch: &Batch) -> usize {
     batch.dead.iter().filter(|dead| dead.row.is_none()).count()
@@ -380,6 +409,30 @@ mod tests {
                 readings: 1,
             },
         })
+    }
+
+    #[test]
+    fn after_a_full_disk_a_part_is_tried_before_the_whole() {
+        #[allow(clippy::disallowed_methods, reason = "an origin")]
+        let now = Instant::now();
+        let mut journal = Journal::default();
+        for key in 1..=100 {
+            let mut message = message(key);
+            Arc::make_mut(&mut message).draft.payload = vec![0; 999];
+            journal.add(message, None);
+        }
+        let all = journal.take(now, false).unwrap();
+        assert_eq!(all.inserts.len(), 100);
+        journal.refused(all, now, now);
+        let some = journal.take(now, false).unwrap();
+        assert_eq!(some.inserts.len(), 50);
+        journal.refused(some, now, now);
+        let some = journal.take(now, false).unwrap();
+        assert_eq!(some.inserts.len(), 25);
+        let ids: Vec<RowId> = (1..=25).collect();
+        journal.committed(&ids, now);
+        let more = journal.take(now, false).unwrap();
+        assert_eq!((more.inserts.len(), more.inserts[0].key), (50, 26));
     }
 
     #[test]

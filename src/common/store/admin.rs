@@ -125,7 +125,8 @@ impl Admin {
             Err(e) => {
                 let mut fault = file::broken(&self.path, &e);
                 if retried.moved > 0 {
-                    fault.message += &format!("; {} are back in the queue", retried.moved);
+                    let moved = retried.moved;
+                    fault.message = format!("{}; {moved} are back in the queue", fault.message);
                 }
                 Err(fault)
             }

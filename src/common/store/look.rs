@@ -22,13 +22,14 @@ use super::books::Books;
 use super::file::{self, DrainLock};
 use super::kind;
 use super::log;
-use super::pages::{self, Item, Layout, Which};
+use super::pages::{self, Item, Layout, Page, Which};
 use super::rows::uint;
 use super::schema::{self, MIGRATIONS};
 use super::sqlite::patiently;
 use super::status::Status;
 use crate::common::age::{BootId, BootTime, Timestamp};
 use crate::common::fault::{Fault, Kind};
+use crate::common::queue::order::RowId;
 
 /// What of a path stands in a URI as it is.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
@@ -38,7 +39,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
 const LOCKS: (libc::off_t, libc::off_t) = (0x4000_0000, 512);
 
 /// So many numbers are tried to get past what cannot be read.
-const PROBES: u32 = 100_000;
+const PROBES: RowId = 100_000;
 
 /// So often it is read again because it has changed meanwhile.
 const TRIES: u32 = 1_000;
@@ -193,25 +194,19 @@ impl Look {
         let mut last = 0;
         let mut damaged = 0;
         let mut unread = None;
-        let mut probes = 0;
         loop {
-            let page = match self
-                .read(|connection, layout| pages::read(connection, layout, which, last))
-            {
-                Ok(page) => page,
-                // The rows behind a bad page are found by their numbers.
-                Err(e) if file::shows_damage(&e) && probes < PROBES => {
-                    unread.get_or_insert(e);
-                    last += 1;
-                    probes += 1;
-                    continue;
+            let found =
+                self.read(|connection, layout| past_damage(connection, layout, which, last));
+            let page = match found {
+                Ok((page, error)) => {
+                    unread = unread.or(error);
+                    page
                 }
                 Err(e) => return Err(file::broken(&self.path, &unread.unwrap_or(e))),
             };
             let Some(end) = page.last() else {
                 return unread.map_or(Ok(damaged), |e| Err(file::broken(&self.path, &e)));
             };
-            probes = 0;
             last = pages::id(end);
             for item in &page {
                 match item {
@@ -224,9 +219,30 @@ impl Look {
     }
 }
 
+/// The next page that can be read, and why one before it could not: the rows behind a bad page are
+/// found by their numbers.
+fn past_damage(
+    connection: &Connection,
+    layout: Layout,
+    which: Which,
+    after: RowId,
+) -> rusqlite::Result<(Page, Option<rusqlite::Error>)> {
+    let mut unread = None;
+    for probe in 0..PROBES {
+        match pages::read(connection, layout, which, after + probe) {
+            Ok(page) => return Ok((page, unread)),
+            Err(e) if file::shows_damage(&e) => unread = unread.or(Some(e)),
+            Err(e) => return Err(e),
+        }
+    }
+    // The first of them says what is wrong.
+    Err(unread.unwrap_or(rusqlite::Error::InvalidQuery))
+}
+
 /// Whether another process has the file open as a database: each of its connections holds a lock on it
 /// for as long as it lives.
 fn is_open(descriptor: &File) -> bool {
+    #[allow(clippy::cast_possible_truncation, reason = "as the structure has them")]
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

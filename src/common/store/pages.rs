@@ -35,6 +35,9 @@ pub struct Item {
     pub died: Option<(u64, String)>,
 }
 
+/// Messages in order; or of those that are not what was written, the row.
+pub(super) type Page = Vec<Result<Item, RowId>>;
+
 /// What the tables of a file have: older ones lack some columns. What is only looked at is read as it
 /// is, not brought to the newest version.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +68,13 @@ impl Layout {
     }
 }
 
-/// The messages behind `after`, in order; or of those that are not what was written, the row.
+/// The messages behind `after`.
 pub(super) fn read(
     connection: &Connection,
     layout: Layout,
     which: Which,
     after: RowId,
-) -> rusqlite::Result<Vec<Result<Item, RowId>>> {
+) -> rusqlite::Result<Page> {
     let mut columns = match which {
         Which::Waiting => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
         Which::Dead => {

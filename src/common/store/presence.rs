@@ -108,16 +108,16 @@ impl Presence {
 
     /// What has happened to it; none if everything is where it was.
     pub(super) fn look(&self) -> Option<Gone> {
-        let found = self.look_at(&self.queue, "", self.file.identity);
-        let by_given = || self.look_at(&self.given, "", self.file.identity);
-        let log = || self.look_at(&self.queue, "-wal", self.log.identity);
+        let found = look_at(&self.queue, "", self.file.identity);
+        let by_given = || look_at(&self.given, "", self.file.identity);
+        let log = || look_at(&self.queue, "-wal", self.log.identity);
         let mut others = self.others.iter();
         let file = found.or_else(by_given).map(|found| (&self.file, "", found));
         let file = file.or_else(|| log().map(|found| (&self.log, "-wal", found)));
         let (what, found) = match file {
             Some((held, suffix, found)) => (self.describe(held, suffix), found),
             None => others.find_map(|(suffix, identity)| {
-                let found = self.look_at(&self.queue, suffix, *identity)?;
+                let found = look_at(&self.queue, suffix, *identity)?;
                 let name = beside(&self.queue, suffix);
                 Some((format!("{} was removed", name.display()), found))
             })?,
@@ -138,17 +138,7 @@ impl Presence {
 
     /// Whether the file is at its name, whatever is beside it.
     pub(super) fn is_in_place(&self) -> bool {
-        self.look_at(&self.queue, "", self.file.identity).is_none()
-    }
-
-    /// What stands at a name in the place of what should.
-    fn look_at(&self, queue: &Path, suffix: &str, identity: Identity) -> Option<String> {
-        match std::fs::metadata(beside(queue, suffix)) {
-            Ok(found) if Identity::of(&found) == identity => None,
-            Ok(_) => Some(", and another file has its name".into()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Some(String::new()),
-            Err(e) => Some(format!(" ({e})")),
-        }
+        look_at(&self.queue, "", self.file.identity).is_none()
     }
 
     fn describe(&self, held: &Held, suffix: &str) -> String {
@@ -167,5 +157,15 @@ impl Presence {
             }
             _ => format!("{what} is not to be found at its name"),
         }
+    }
+}
+
+/// What stands at a name in the place of what should.
+fn look_at(queue: &Path, suffix: &str, identity: Identity) -> Option<String> {
+    match std::fs::metadata(beside(queue, suffix)) {
+        Ok(found) if Identity::of(&found) == identity => None,
+        Ok(_) => Some(", and another file has its name".into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Some(String::new()),
+        Err(e) => Some(format!(" ({e})")),
     }
 }

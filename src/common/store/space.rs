@@ -12,6 +12,12 @@ use nix::sys::statvfs::statvfs;
 const LEAST: u64 = 256 << 10;
 const MOST: u64 = 16 << 20;
 
+/// What a message takes in the file, in bytes, at most: a row has some 100 bytes beside topic and
+/// payload, and rows fill a page by half at least.
+pub(super) fn on_disk(message: u64) -> u64 {
+    message.saturating_add(128).saturating_mul(2)
+}
+
 /// The disk of a queue, as it is now; in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Space {
@@ -30,7 +36,7 @@ impl Space {
         })
     }
 
-    /// Why there is none for so many bytes of messages; none if there is. They are written
+    /// Why there is none for messages that take so many bytes; none if there is. They are written
     /// twice, into the log and into the file, which has so many bytes `free` in itself. If that
     /// is enough, it does not grow, and half the reserve will do.
     pub(super) fn too_little_for(self, bytes: u64, free: u64) -> Option<String> {

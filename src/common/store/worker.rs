@@ -14,7 +14,7 @@ use super::file::{self, DrainLock, Open};
 use super::home::Home;
 use super::presence::{Gone, Presence};
 use super::rows::{self, uint};
-use super::space::Space;
+use super::space::{self, Space};
 use super::sqlite::{self, Checkpoint, patiently};
 use super::transaction;
 use crate::common::event_loop::clock;
@@ -136,7 +136,7 @@ impl Worker {
         loop {
             let done = match inbox.recv_timeout(self.due.saturating_duration_since(clock())) {
                 Ok(Order::Close { next_seq }) => return self.close(next_seq, notify),
-                Ok(order) if self.gone => self.read_on(order, notify),
+                Ok(order) if self.gone => self.read_on(&order, notify),
                 Ok(order) => self.carry_out(order).map(notify),
                 Err(RecvTimeoutError::Timeout) if self.gone => {
                     self.due += FORGET;
@@ -195,8 +195,8 @@ impl Worker {
     }
 
     /// What a file is good for that is gone: the rest of what is in it can be sent.
-    fn read_on(&mut self, order: Order, notify: &impl Fn(Report)) -> Result<(), Stop> {
-        if let Order::Load { after, rows, bytes } = order {
+    fn read_on(&mut self, order: &Order, notify: &impl Fn(Report)) -> Result<(), Stop> {
+        if let Order::Load { after, rows, bytes } = *order {
             notify(patiently(|| self.load(after, rows, bytes))?);
         }
         Ok(())
@@ -215,7 +215,8 @@ impl Worker {
 
     /// Why there is no space for the inserts of a batch, if there is none.
     fn too_little_space(&mut self, batch: &Batch) -> rusqlite::Result<Option<String>> {
-        let bytes = batch.inserts.iter().map(|message| size(message)).sum();
+        let sizes = batch.inserts.iter().map(|message| size(message));
+        let bytes = sizes.map(space::on_disk).sum();
         let short = |space: Option<Space>, free| space.and_then(|s| s.too_little_for(bytes, free));
         if batch.inserts.is_empty() || short(self.space, 0).is_none() {
             return Ok(None);

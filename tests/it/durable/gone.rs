@@ -137,17 +137,17 @@ fn a_queue_that_is_gone_is_noticed_within_a_second_and_what_is_lost_is_counted()
         let lines = outcome.stdout.texts();
         assert_eq!(accepted(&lines), 2, "{harm:?}\n{outcome}");
         let lost = summary(&lines)["lost"].as_u64().unwrap();
-        let last = outcome.stderr.texts().pop().unwrap();
+        let end = outcome.stderr.texts().pop().unwrap();
         if harm.loses() {
             assert!(lost >= 2, "{harm:?}\n{outcome}");
             assert!(
-                last.contains(&format!("{lost} messages lost")),
-                "{harm:?}: {last}"
+                end.contains(&format!("{lost} messages lost")),
+                "{harm:?}: {end}"
             );
         } else {
             assert!(
-                lost <= 1 && last.contains("2 messages wait"),
-                "{harm:?}: {last}"
+                lost <= 1 && end.contains("2 messages wait"),
+                "{harm:?}: {end}"
             );
         }
     }
@@ -168,7 +168,7 @@ fn what_was_moved_away_is_all_there_once_it_is_back() {
     let sent: Vec<_> = broker
         .publishes()
         .iter()
-        .map(|p| p.text().to_owned())
+        .map(crate::harness::packet::Publish::text)
         .collect();
     assert_eq!(sent, ["1", "2", "3"], "{drained}");
 }
@@ -178,11 +178,11 @@ fn what_can_be_sent_is_sent_before_the_run_ends() {
     // More than are in memory at a time, and a broker that comes when the file has gone.
     let place = Place::new();
     let port = free_port();
-    let lines: String = (1..=2_000).map(|n| format!("{n}\n")).collect();
+    let lines: Vec<_> = (1..=2_000).map(|n: u32| n.to_string()).collect();
     let publisher = publisher_on(&place.queue()).at_plain_port(port);
     let publisher = publisher.args(["-l", "--base-backoff", "0.1", "--max-backoff", "0.1"]);
     let mut running = publisher.arg("--summary").stdin_pipe().start();
-    running.send(&lines);
+    running.send(lines.join("\n") + "\n");
     running.stdout_line(SOON * 3, |line| line == "accepted 2000");
     place.harm(Harm::RemoveAll);
     running.stderr_line(SOON, |line| line.contains("nothing more is accepted"));

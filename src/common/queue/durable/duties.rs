@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{DISK_RETRY, DurableQueue, UNWRITTEN_BYTES, UNWRITTEN_MAX};
 use crate::common::message::Message;
+use crate::common::queue::journal::{self, LEAST_BYTES};
 use crate::common::queue::order::{End, Order, Report};
 use crate::common::queue::{
     Admission, DropBehavior, Gone, Limits, News, Pushed, Queue, Room, Ticket, size,
@@ -208,7 +209,13 @@ impl Queue for DurableQueue {
                 counts,
             } => self.committed(&ids, &evicted, counts, now),
             Report::Full { batch, why } => {
+                if journal::bytes(&batch) > LEAST_BYTES && batch.inserts.len() > 1 {
+                    // Not all of it; perhaps a part.
+                    self.journal.refused(batch, now, now);
+                    return Vec::new();
+                }
                 self.stuck = batch.inserts.is_empty();
+                self.full_since = Some(now);
                 self.full_until = Some(now + DISK_RETRY);
                 self.journal.refused(batch, now, now + DISK_RETRY);
                 self.full(why, now)

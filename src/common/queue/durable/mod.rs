@@ -69,11 +69,14 @@ pub struct DurableQueue {
     asking: bool,
     /// The disk is full: nothing is to be tried before then.
     full_until: Option<Instant>,
+    /// When it was found to be full last.
+    full_since: Option<Instant>,
     /// The user knows.
     full_told: bool,
     /// There is not even space to delete.
     stuck: bool,
-    evicted_in_vain: bool,
+    /// The oldest went, so many times, and still there was no space.
+    evicted_in_vain: u32,
     closing: bool,
     /// What is being written since is the last attempt.
     last_attempt: bool,
@@ -110,9 +113,10 @@ impl DurableQueue {
             ask: false,
             asking: false,
             full_until: None,
+            full_since: None,
             full_told: false,
             stuck: false,
-            evicted_in_vain: false,
+            evicted_in_vain: 0,
             closing: false,
             last_attempt: false,
             closed: false,

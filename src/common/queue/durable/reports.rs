@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{DurableQueue, PAGE, PAGE_BYTES};
+use super::{DISK_RETRY, DurableQueue, PAGE, PAGE_BYTES};
 use crate::common::fault::{Exit, Fault};
+use crate::common::queue::journal::LEAST_BYTES;
 use crate::common::queue::order::{Counts, End, Row, RowId};
 use crate::common::queue::{DropBehavior, News, size};
 
-/// So many bytes of the oldest messages go at once: only whole pages of the file are free for
-/// others.
-const ROOM: u64 = 16 << 10;
+/// So many bytes of the oldest messages go at once, and at least twice as many as the next message
+/// has: only whole pages of the file are free for others. Not many more than are needed: deleting takes
+/// space of its own first.
+const ROOM: u64 = 2 * LEAST_BYTES;
+
+/// So many times in a row the oldest go before it is clear that this does not help.
+const EVICTIONS: u32 = 4;
 
 impl DurableQueue {
     pub(super) fn committed(
@@ -25,8 +30,12 @@ impl DurableQueue {
         self.stuck = false;
         if !ids.is_empty() {
             self.full_until = None;
-            self.evicted_in_vain = false;
-            if std::mem::take(&mut self.full_told) {
+            self.evicted_in_vain = 0;
+            // One that is at the brink is not told of over and over.
+            let over = self
+                .full_since
+                .is_none_or(|since| now >= since + DISK_RETRY);
+            if over && std::mem::take(&mut self.full_told) {
                 news.push(News::DiskRecovered);
             }
         }
@@ -209,8 +218,10 @@ impl DurableQueue {
         }
         match self.limits.behavior {
             DropBehavior::Block => return news,
-            DropBehavior::Oldest if !std::mem::replace(&mut self.evicted_in_vain, true) => {
-                let mut wanted = self.tail.bytes.max(ROOM);
+            DropBehavior::Oldest if self.evicted_in_vain < EVICTIONS && !self.stuck => {
+                self.evicted_in_vain += 1;
+                let next = self.tail.items.front().map_or(0, |message| size(message));
+                let mut wanted = next.saturating_mul(2).max(ROOM);
                 while wanted > 0
                     && let Some(message) = self.head.pop()
                 {
