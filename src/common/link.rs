@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::client::{Accepted, Client, Event};
+use super::client::{Accepted, Client, Event, Reached};
 use super::connection::{Action, Connection, State};
 use super::event_loop::{clock, wait};
 use super::fault::{Exit, Fault};
@@ -25,15 +25,6 @@ pub enum Change {
     Closed,
 }
 
-impl Down {
-    /// Whether we ended it, because the broker broke the protocol or memory was short: that says nothing of
-    /// the messages that were in flight.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.code.is_none() && matches!(self.exit, Exit::Protocol | Exit::Io)
-    }
-}
-
 /// How a connection, or an attempt, has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Down {
@@ -45,6 +36,8 @@ pub struct Down {
     pub code: Option<u8>,
     /// It had been accepted, and nobody said why it ended.
     pub dropped: Option<Dropped>,
+    /// How much of what was published the broker had received, if it ended the connection in order.
+    pub reached: Option<Reached>,
 }
 
 /// What an event of the loop means while the connection is being closed.
@@ -132,6 +125,7 @@ impl Link {
                 generation,
                 code,
                 fault,
+                reached,
                 ..
             } => {
                 let stopped = self.connection.state() == State::Stopped;
@@ -150,6 +144,7 @@ impl Link {
                 Some(match change? {
                     Change::Down(down) => Change::Down(Down {
                         code: *code,
+                        reached: *reached,
                         dropped: online
                             .filter(|_| code.is_none() && fault.exit == Exit::Unavailable)
                             .map(|lasted| Dropped { lasted }),
@@ -161,7 +156,10 @@ impl Link {
             Event::Disconnected { generation } => {
                 (*generation == self.generation()).then_some(Change::Closed)
             }
-            Event::Passed { .. } | Event::Deliveries { .. } | Event::Subscribed { .. } => None,
+            Event::Passed { .. }
+            | Event::Progress { .. }
+            | Event::Deliveries { .. }
+            | Event::Subscribed { .. } => None,
         }
     }
 
@@ -226,6 +224,7 @@ impl Link {
                         exit,
                         code: None,
                         dropped: None,
+                        reached: None,
                     }));
                 }
                 Action::GiveUp { fault } => change = Some(Change::GaveUp(fault)),

@@ -28,6 +28,9 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 /// take less.
 const BATCH_BYTES: usize = 128 << 10;
 
+/// Unacknowledged messages at most, unless something else is asked for.
+const WINDOW: u16 = 100;
+
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
 /// says that it was not. Without a source it publishes a simulated temperature.
 #[derive(Clone, Debug, Parser)]
@@ -136,13 +139,15 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = "Offline queue")]
     expiry: Option<Duration>,
 
-    /// Connections lost with the same message at the head before it goes to the dead letters
+    /// Connections that the broker closed, without a reason, right after the same message, before
+    /// it goes to the dead letters
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Offline queue")]
     max_attempts: u32,
 
-    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
-    max_inflight: u16,
+    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins; default: 100,
+    /// of QoS 2 with MQTT 3.1.1 20, what Mosquitto bears with its defaults
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    max_inflight: Option<u16>,
 
     /// How long to keep trying after the end of input (one message: from when it was read)
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_duration)]
@@ -152,7 +157,8 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
     deadline: Option<Duration>,
 
-    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal ends at once
+    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal, half a second later or
+    /// more, ends at once
     #[arg(long, value_name = "D", default_value = "5", value_parser = parse_duration)]
     stop_timeout: Duration,
 
@@ -264,7 +270,7 @@ impl PublisherArgs {
             .check_qos(self.qos)
             .map_err(|e| Fault::usage(format!("--qos {e}")))?;
         profile
-            .check_in_flight(self.max_inflight)
+            .check_in_flight(self.max_inflight.unwrap_or(WINDOW))
             .map_err(|e| Fault::usage(format!("--max-inflight {e}")))?;
         let topic: Option<Arc<str>> = self.topic.map(Into::into);
         if let Some(topic) = &topic {
@@ -340,7 +346,8 @@ impl PublisherArgs {
                 DrainRate::Max
             }),
             drain_by_hand: self.drain_rate.is_some(),
-            max_in_flight: usize::from(self.max_inflight),
+            max_in_flight: usize::from(self.max_inflight.unwrap_or(WINDOW)),
+            window_by_hand: self.max_inflight.is_some(),
             flush_timeout: self.flush_timeout,
             deadline: self.deadline,
             stop_timeout: self.stop_timeout,

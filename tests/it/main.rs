@@ -8,6 +8,7 @@
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
+//! | `blame`         | for which ends of connections a message is given up          |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `client_library` | the client library by itself, against servers that break the rules |
@@ -43,6 +44,7 @@
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
+//! | `slow_line`     | lines that take long for one message                         |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
@@ -59,6 +61,7 @@ mod aws;
 mod backoff;
 mod batch;
 mod bench;
+mod blame;
 mod blocked;
 mod certs_dir;
 mod client_library;
@@ -94,6 +97,7 @@ mod sharing;
 mod signals;
 mod simulated_days;
 mod simulated_disk;
+mod slow_line;
 mod subscribe;
 mod through;
 mod tls;

@@ -10,13 +10,16 @@
 //! * `proxy` goes through an HTTP proxy, `websocket` through a web server;
 //! * `tls` shakes hands, and turns alerts into faults; `files` loads certificate, key and CA;
 //! * `found` finds these files in a directory, `pem` reads one;
-//! * `bridge` carries bytes between the broker and the client library.
+//! * `bridge` carries bytes between the broker and the client library;
+//! * `counted` is a TCP connection that counts them, `send_queue` how many have not arrived.
 
 pub mod bridge;
+mod counted;
 pub mod files;
 mod found;
 pub mod pem;
 pub mod proxy;
+mod send_queue;
 mod tcp;
 mod tls;
 mod websocket;
@@ -33,6 +36,7 @@ use openssl::ssl::SslStream;
 use super::endpoint::Endpoint;
 use super::event_loop::clock;
 use super::fault::{Exit, Fault};
+use counted::Counted;
 use files::Loaded;
 use proxy::Proxy;
 pub use tls::Facts;
@@ -113,8 +117,8 @@ pub struct Failed {
 /// The byte stream below a WebSocket, or below MQTT itself.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
+    Plain(Counted),
+    Tls(Box<SslStream<Counted>>),
 }
 
 /// A stream of bytes to the broker.
@@ -304,7 +308,7 @@ impl Dial<'_> {
             report(Passed::Secured(Box::new(facts)));
             Stream::Tls(Box::new(tls))
         } else {
-            Stream::Plain(stream)
+            Stream::Plain(stream.into())
         };
         let wire = match &way.websocket {
             None => Wire::Bytes(stream),
@@ -336,11 +340,15 @@ fn at(step: Step) -> impl Fn(Fault) -> (Step, Fault) {
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn counted(&self) -> &Counted {
         match self {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.get_ref(),
         }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self.counted().tcp()
     }
 
     /// Says goodbye, as far as that is possible at once.

@@ -13,6 +13,7 @@ use openssl::ssl::{
 use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
+use super::counted::Counted;
 use super::files::Loaded;
 use crate::common::aws_host;
 use crate::common::endpoint::Endpoint;
@@ -43,13 +44,13 @@ pub(super) fn handshake(
     way: &Endpoint,
     loaded: &Loaded,
     stream: TcpStream,
-) -> Result<(SslStream<TcpStream>, Facts), Fault> {
+) -> Result<(SslStream<Counted>, Facts), Fault> {
     let rejected = Rejected::default();
     let certified = loaded.has_certificate();
     let ssl = context(loaded)
         .and_then(|context| prepare(way, &context, Arc::clone(&rejected)))
         .map_err(|e| setup_fault(way, &e))?;
-    match ssl.connect(stream) {
+    match ssl.connect(Counted::from(stream)) {
         Ok(tls) => {
             let facts = facts(&tls);
             Ok((tls, facts))
@@ -143,7 +144,7 @@ fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<S
     Ok(ssl)
 }
 
-fn facts(tls: &SslStream<TcpStream>) -> Facts {
+fn facts(tls: &SslStream<Counted>) -> Facts {
     let ssl = tls.ssl();
     let certificate = ssl.peer_certificate();
     let cipher = ssl.current_cipher();
@@ -297,6 +298,21 @@ fn alert(way: &Endpoint, certified: bool, why: &str) -> Fault {
         );
     };
     Fault::permanent(exit, format!("{way}: {what} (TLS: {why})"))
+}
+
+/// Whether the other end has closed the connection without TLS's `close_notify`. MQTT says itself where a packet ends,
+/// so this is a close like any other.
+pub(super) fn is_close(error: &io::Error) -> bool {
+    /// `SSL_R_UNEXPECTED_EOF_WHILE_READING` of OpenSSL 3; older versions report no error.
+    const UNEXPECTED_EOF: i32 = 294;
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    let stack = error.and_then(openssl::ssl::Error::ssl_error);
+    stack.is_some_and(|stack| {
+        stack
+            .errors()
+            .iter()
+            .any(|e| e.reason_code() == UNEXPECTED_EOF)
+    })
 }
 
 /// What the server said in TLS about the end of a connection, if that is what this error is.

@@ -94,6 +94,9 @@ impl Publisher<'_> {
 
     /// Hands to the client what may go; whether there was anything.
     fn dispatch(&mut self) -> bool {
+        if self.flushing_last.is_some() {
+            return false;
+        }
         let messages = self.outbox.dispatch(self.now);
         let moved = !messages.is_empty();
         if moved {

@@ -19,7 +19,7 @@ use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
 use crate::common::mqtt::connack::Connack;
-use crate::common::transport::bridge::Severed;
+use crate::common::transport::bridge::{Direction, Severed};
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{Handle, Passed, Step};
 
@@ -78,6 +78,11 @@ pub(super) enum Command {
     Accepted {
         dial: u64,
         connack: Connack,
+    },
+    /// The line of this dial makes progress.
+    Progress {
+        dial: u64,
+        direction: Direction,
     },
     /// One has ended, for whichever reason.
     Severed {
@@ -220,6 +225,16 @@ impl<N: Fn(Event)> Worker<N> {
                         step: Some(step),
                         code: None,
                         fault,
+                        reached: None,
+                    });
+                }
+            }
+            Command::Progress { dial, direction } => {
+                if let Some(session) = self.current.as_ref().filter(|s| s.dial == dial) {
+                    let generation = session.generation;
+                    (self.notify)(Event::Progress {
+                        generation,
+                        direction,
                     });
                 }
             }
@@ -242,6 +257,7 @@ impl<N: Fn(Event)> Worker<N> {
             step: None,
             code: None,
             fault,
+            reached: None,
         });
     }
 

@@ -7,12 +7,16 @@
 //! connection.
 //!
 //! * `guard` decides what becomes of a packet, `incoming` finds the packets;
-//! * `wire` is the broker's side of the bridge.
+//! * `report` is what a bridge says of its connection;
+//! * `wire` is the broker's side of it, `line` whether what is sent gets through.
 
 mod guard;
 mod incoming;
+mod line;
 #[cfg(test)]
 mod packets;
+mod ready;
+mod report;
 mod wire;
 
 use std::io::{self, Read, Write};
@@ -25,20 +29,18 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Connected, Handle, Wire, tls};
+use super::{Connected, Handle, Wire, send_queue, tls};
 use crate::common::cores;
 use crate::common::event_loop::clock;
-use crate::common::fault::Fault;
-use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::disconnect::Diagnosis;
-use crate::common::mqtt::framing::Follower;
+use crate::common::mqtt::framing::{Follower, PINGRESP};
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code;
-use crate::common::mqtt::violation::Violation;
 pub use guard::{Agreement, OnMessage, OnSkipped, OutOfMemory, Receiver, Skipped};
 use guard::{Effects, Guard};
 use incoming::{Incoming, Next};
-use wire::{PIECE, Piece, is_patient, linger};
+use line::Line;
+use ready::Ready;
+pub use report::{Direction, End, Reached, Report, Severed};
+use wire::{PIECE, Piece, is_patient, linger, timeout};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
 /// come by then costs each of the threads it passes hardly more than a single message would.
@@ -54,63 +56,6 @@ const MAX_UNANSWERED: usize = 64 << 10;
 
 /// How long our DISCONNECT to a broker that breaks the protocol may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client library closed it, and all that it had sent has gone out.
-    ByUs,
-    /// The broker closed it, or the network broke.
-    Lost,
-    /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
-    Refused(Diagnosis),
-    /// The broker does not speak MQTT 5.
-    OlderVersion,
-    /// The broker ended it with a DISCONNECT.
-    Disconnected(Diagnosis),
-    /// The broker broke the protocol before it accepted the connection.
-    NoConnack(Violation),
-    /// The broker broke the protocol.
-    Violation(Violation),
-    /// There is no memory for a packet of this size, in bytes.
-    NoMemory(usize),
-}
-
-impl End {
-    /// The reason code of the DISCONNECT that tells the broker why (MQTT 5.0 section 3.14.2.1).
-    fn code(&self) -> Option<u8> {
-        let foreign = |packet, code| {
-            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
-        };
-        match self {
-            Self::Refused(diagnosis) => foreign(PacketType::Connack, diagnosis.code),
-            Self::Disconnected(diagnosis) => foreign(PacketType::Disconnect, diagnosis.code),
-            Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
-            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
-            _ => None,
-        }
-    }
-}
-
-/// How a connection ended, and what the layers below said of it.
-#[derive(Clone, Debug)]
-pub struct Severed {
-    /// How.
-    pub end: End,
-    /// What the broker said in TLS at the end, if it said anything.
-    pub fault: Option<Fault>,
-    /// What the operating system says of the end; none for a close in order.
-    pub cause: Option<String>,
-}
-
-/// What is reported of a connection.
-#[derive(Debug)]
-pub enum Report {
-    /// The broker has accepted it. The client library gets its CONNACK afterwards.
-    Accepted(Connack),
-    /// It has ended. The client library sees that afterwards.
-    Severed(Severed),
-}
 
 /// Carries packets until either side has ended the connection.
 ///
@@ -144,6 +89,9 @@ pub fn carry(
         together: true,
         carried: 0,
         sending: Follower::default(),
+        published: 0,
+        line: Line::default(),
+        is_answered: false,
         begun: false,
         finished: false,
         blocked: false,
@@ -152,7 +100,9 @@ pub fn carry(
         report,
     };
     let ended = bridge.set_up().and_then(|()| bridge.run());
+    let in_order = matches!(&ended, Ok(End::Lost | End::Disconnected(_)));
     let severed = Severed {
+        reached: in_order.then(|| bridge.reached()),
         fault: ended
             .as_ref()
             .err()
@@ -175,23 +125,6 @@ pub fn carry(
     let _ = local.shutdown(Shutdown::Both);
     if code.is_some() {
         linger(bridge.wire.stream().tcp());
-    }
-}
-
-/// What is worth trying: what was not possible is not until it is reported to be.
-struct Ready {
-    wire_read: bool,
-    local_read: bool,
-    local_write: bool,
-}
-
-impl Default for Ready {
-    fn default() -> Self {
-        Self {
-            wire_read: true,
-            local_read: true,
-            local_write: true,
-        }
     }
 }
 
@@ -226,6 +159,11 @@ struct Bridge<'a> {
     broken: Option<io::Error>,
     /// Where the client library's packets end.
     sending: Follower,
+    /// PUBLISH packets that the client library has sent.
+    published: u64,
+    line: Line,
+    /// What is in `up` has to be answered, pings aside.
+    is_answered: bool,
     /// The client library has sent its CONNECT, which comes before anything else (MQTT-3.1.0-1).
     begun: bool,
     /// The client library has sent its DISCONNECT, after which nothing may be sent (MQTT-3.14.4-1).
@@ -295,6 +233,7 @@ impl Bridge<'_> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => moved = true,
                 Err(e) if is_patient(&e) => self.ready.wire_read = false,
+                Err(e) if tls::is_close(&e) => self.end = Some(End::Lost),
                 Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
                     self.end = Some(End::NoMemory(self.incoming.expected()));
                 }
@@ -319,7 +258,11 @@ impl Bridge<'_> {
         self.guard.answer_pings(&mut self.effects.to_library);
         while self.end.is_none() {
             let taken = match self.incoming.next(v5, most) {
-                Ok(Next::Packet(first, body)) => self.guard.take(first, body, &mut self.effects),
+                Ok(Next::Packet(first, body)) => {
+                    self.line
+                        .heard(PacketType::of(first) == Some(PacketType::Publish));
+                    self.guard.take(first, body, &mut self.effects)
+                }
                 Ok(Next::Begun(first)) => {
                     self.end = self.guard.admit(first).err();
                     break;
@@ -415,12 +358,17 @@ impl Bridge<'_> {
             }
             let (guard, mut disconnects) = (&mut self.guard, false);
             let boundary = self.sending.unfinished() == 0;
-            let begun = &mut self.begun;
+            let (begun, published) = (&mut self.begun, &mut self.published);
+            let mut is_answered = false;
             self.sending.follow(&self.up.bytes, |packet| {
                 guard.sent(packet);
                 *begun = true;
-                disconnects |= PacketType::of(packet.first) == Some(PacketType::Disconnect);
+                let packet = PacketType::of(packet.first);
+                *published += u64::from(packet == Some(PacketType::Publish));
+                is_answered |= packet != Some(PacketType::Pingreq);
+                disconnects |= packet == Some(PacketType::Disconnect);
             });
+            self.is_answered = is_answered || self.sending.begun().is_some();
             self.finished |= disconnects;
             if disconnects && boundary {
                 // The broker reads nothing that comes behind it.
@@ -429,9 +377,15 @@ impl Bridge<'_> {
                 self.up.bytes.extend(theirs);
             }
         }
-        match self.wire.send(self.up.rest()) {
+        let before = self.written();
+        let sent = self.wire.send(self.up.rest());
+        if self.is_answered {
+            self.line.wrote(before, self.written());
+        }
+        match sent {
             Ok(count) => {
                 self.up.advance(count);
+                self.is_answered &= !self.up.is_empty();
                 self.blocked = false;
                 moved |= count > 0;
             }
@@ -444,6 +398,60 @@ impl Bridge<'_> {
             }
         }
         moved
+    }
+
+    /// Bytes written to the broker, as TCP counts.
+    fn written(&self) -> u64 {
+        self.wire.stream().counted().written_bytes()
+    }
+
+    /// What the broker had received of what was published, now that it has ended the connection.
+    fn reached(&self) -> Reached {
+        let begun = self.sending.begun().and_then(PacketType::of);
+        let is_begun = begun == Some(PacketType::Publish);
+        // Where the system does not say, what was written counts as arrived.
+        let queued = send_queue::unacknowledged(self.wire.stream().tcp());
+        Reached {
+            begun: self.published + u64::from(is_begun),
+            complete: begun.is_none()
+                && !self.is_unsent()
+                && matches!(queued, Ok(Some(0)) | Err(_)),
+        }
+    }
+
+    fn is_unsent(&self) -> bool {
+        !self.up.is_empty() || self.wire.is_unflushed()
+    }
+
+    /// Looks whether the line makes progress while an answer is due, and answers the client library's pings if it
+    /// does: they may stand behind a large message.
+    fn look_at_line(&mut self) {
+        let queued = send_queue::unacknowledged(self.wire.stream().tcp());
+        let acknowledged = queued
+            .ok()
+            .flatten()
+            .map(|queued| self.written().saturating_sub(queued));
+        let received = self.wire.stream().counted().read_bytes();
+        let unwritten = self.is_unsent() || self.sending.unfinished() > 0;
+        let progress = self.line.look(acknowledged, received, unwritten, clock());
+        if !self.guard.is_connected() {
+            return;
+        }
+        let told = [
+            (progress.sent, Direction::Sent),
+            (progress.arrived, Direction::Arrived),
+            (progress.received, Direction::Received),
+        ];
+        for (_, direction) in told.into_iter().filter(|(moved, _)| *moved) {
+            (self.report)(Report::Progress(direction));
+        }
+        if progress.sent || progress.arrived {
+            // The client library may have pinged without our having read it.
+            self.down.bytes.extend(PINGRESP);
+        }
+        if progress.alive {
+            self.guard.answer_pings(&mut self.down.bytes);
+        }
     }
 
     /// Whether answers of our own may follow what has been sent.
@@ -535,7 +543,7 @@ impl Bridge<'_> {
             }
         }
         let reads = self.reads();
-        let unsent = !self.up.is_empty() || self.wire.is_unflushed();
+        let unsent = self.is_unsent();
         let takes = self.up.is_empty() && self.local_open;
 
         let mut flags = PollFlags::empty();
@@ -559,7 +567,15 @@ impl Bridge<'_> {
         if let Some(acks) = holds {
             want(acks.as_fd(), true, false, false);
         }
-        match poll(&mut wanted, PollTimeout::NONE) {
+        let look_at = if unsent || self.guard.is_waiting() {
+            let received = self.wire.stream().counted().read_bytes();
+            Some(self.line.look_at(clock(), received))
+        } else {
+            self.line.rest();
+            None
+        };
+        let limit = look_at.map_or(PollTimeout::NONE, timeout);
+        match poll(&mut wanted, limit) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -575,11 +591,9 @@ impl Bridge<'_> {
             self.ready.local_read |= local.intersects(broken | PollFlags::POLLIN);
             self.ready.local_write |= local.intersects(broken | PollFlags::POLLOUT);
         }
+        if look_at.is_some_and(|at| clock() >= at) {
+            self.look_at_line();
+        }
         Ok(())
     }
-}
-
-/// How long to wait until then.
-fn timeout(until: Instant) -> PollTimeout {
-    PollTimeout::try_from(until.saturating_duration_since(clock())).unwrap_or(PollTimeout::MAX)
 }

@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollTimeout;
 
 use crate::common::event_loop::clock;
 use crate::common::transport::{Stream, Wire};
@@ -94,6 +96,12 @@ pub(super) fn linger(mut tcp: &TcpStream) {
     {}
 }
 
+/// How long to wait until then; not less, though `poll(2)` counts whole milliseconds.
+pub(super) fn timeout(until: Instant) -> PollTimeout {
+    let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}
+
 impl Wire {
     pub(in crate::common::transport) fn stream(&self) -> &Stream {
         match self {
@@ -160,7 +168,7 @@ mod tests {
         let (mut ours, mut theirs) = connected();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            Stream::Plain(ours.try_clone().unwrap()).close();
+            Stream::Plain(ours.try_clone().unwrap().into()).close();
             linger(&ours);
         });
         let mut said = Vec::new();
@@ -177,7 +185,7 @@ mod tests {
     fn a_broker_that_does_not_close_is_not_waited_for() {
         let (ours, _theirs) = connected();
         let since = clock();
-        Stream::Plain(ours.try_clone().unwrap()).close();
+        Stream::Plain(ours.try_clone().unwrap().into()).close();
         linger(&ours);
         let took = clock().saturating_duration_since(since);
         assert!((LINGER..LINGER * 4).contains(&took), "{took:?}");
