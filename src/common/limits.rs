@@ -19,6 +19,11 @@ const MAX_REMAINING_LENGTH: usize = 268_435_455;
 /// The largest packet, in bytes.
 pub const MAX_PACKET: usize = 1 + varint_size(MAX_REMAINING_LENGTH) + MAX_REMAINING_LENGTH;
 
+/// `QoS` 2 messages in flight at most where a broker of MQTT 3.1.1 is not known to take more. Only MQTT 5 lets
+/// a broker say how many it takes (Receive Maximum); Mosquitto takes `max_inflight_messages`, 20 by default,
+/// and with MQTT 3.1.1 acknowledges and drops what is above.
+pub const EXACTLY_ONCE_WINDOW: usize = 20;
+
 /// Why a name, a filter or an identifier is not allowed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LimitError {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::client::{Accepted, Client, Event};
+use super::client::{Accepted, Client, Event, Reached};
 use super::connection::{Action, Connection, State};
 use super::event_loop::{clock, wait};
 use super::fault::{Exit, Fault, Kind};
@@ -26,15 +26,6 @@ pub enum Change {
     Closed,
 }
 
-impl Down {
-    /// Whether we ended it, because the broker broke the protocol or memory was short: that says nothing of
-    /// the messages that were in flight.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.code.is_none() && matches!(self.exit, Exit::Protocol | Exit::Io)
-    }
-}
-
 /// How a connection, or an attempt, has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Down {
@@ -46,6 +37,8 @@ pub struct Down {
     pub code: Option<u8>,
     /// It had been accepted, and was closed in order without a reason.
     pub dropped: Option<Dropped>,
+    /// How much of what was published the broker had received, if it ended the connection in order.
+    pub reached: Option<Reached>,
 }
 
 /// What an event of the loop means while the connection is being closed.
@@ -146,6 +139,7 @@ impl Link {
                 generation,
                 code,
                 fault,
+                reached,
                 ..
             } => {
                 let stopped = self.connection.state() == State::Stopped;
@@ -164,6 +158,7 @@ impl Link {
                 Some(match change? {
                     Change::Down(down) => Change::Down(Down {
                         code: *code,
+                        reached: *reached,
                         dropped: online
                             .filter(|_| fault.kind == Kind::Closed)
                             .map(|lasted| Dropped { lasted }),
@@ -175,7 +170,10 @@ impl Link {
             Event::Disconnected { generation } => {
                 (*generation == self.generation()).then_some(Change::Closed)
             }
-            Event::Passed { .. } | Event::Deliveries { .. } | Event::Subscribed { .. } => None,
+            Event::Passed { .. }
+            | Event::Progress { .. }
+            | Event::Deliveries { .. }
+            | Event::Subscribed { .. } => None,
         }
     }
 
@@ -250,6 +248,7 @@ impl Link {
                         exit: fault.exit,
                         code: None,
                         dropped: None,
+                        reached: None,
                     }));
                     self.told = Some(fault);
                 }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::error;
 use nix::sys::signal::{SigSet, Signal};
@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::cores;
+use super::event_loop::clock;
 use super::fault::Exit;
 
 /// The exit code that would be right if the process ended now.
@@ -91,7 +92,11 @@ pub fn survive_file_size_limit() {
 /// What is to be done when something happens.
 pub type Call = Box<dyn Fn() + Send>;
 
-/// Calls `stop` at the first signal; at a second one, or `patience` after the first, calls
+/// What comes this soon after the first signal is the same wish: `timeout` signals its child and then the group to
+/// which that belongs, and so do a shell and a terminal together.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
+/// Calls `stop` at the first signal; at a second one that comes later than [`SAME_WISH`], or `patience` after the first, calls
 /// `last` and ends the process. With `hang_up`, SIGHUP calls that and ends nothing.
 ///
 /// # Errors
@@ -145,8 +150,8 @@ fn ignores_hang_up() -> bool {
 struct Stopping {
     patience: Duration,
     code: ExitNow,
-    /// Who waits for a second signal, once there was a first.
-    again: Mutex<Option<mpsc::Sender<()>>>,
+    /// When the first signal came, and who waits for a second one.
+    again: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
     stop: Mutex<Call>,
     last: Mutex<Option<Call>>,
 }
@@ -154,12 +159,14 @@ struct Stopping {
 impl Stopping {
     fn signal(&self) {
         let mut second = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(again) = second.as_ref() {
-            let _ = again.send(());
+        if let Some((first, again)) = second.as_ref() {
+            if clock() >= *first + SAME_WISH {
+                let _ = again.send(());
+            }
             return;
         }
         let (again, wait) = mpsc::channel();
-        *second = Some(again);
+        *second = Some((clock(), again));
         let code = self.code.clone();
         let patience = self.patience;
         let last = self.last.lock();

@@ -26,6 +26,7 @@ use crate::common::logging::Verbosity;
 use crate::common::message::{Draft, Qos, SeqProperty};
 use crate::common::pacing::DrainRate;
 use crate::common::process;
+use crate::common::profile::Profile;
 use crate::common::queue::{Capacity, DropBehavior, Limits};
 use crate::common::stdio;
 use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
@@ -33,6 +34,9 @@ use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_dura
 /// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
 /// take less.
 const BATCH_BYTES: usize = 128 << 10;
+
+/// Unacknowledged messages at most, unless something else is asked for.
+const WINDOW: u16 = 100;
 
 /// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
 /// says that it was not. Without a source it publishes a simulated temperature, unless standard
@@ -148,13 +152,15 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = "Offline queue")]
     expiry: Option<Duration>,
 
-    /// Connections lost with the same message at the head before it goes to the dead letters
+    /// Connections that the broker closed, without a reason, right after the same message, before
+    /// it goes to the dead letters
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Offline queue")]
     max_attempts: u32,
 
-    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
-    max_inflight: u16,
+    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins; default: 100,
+    /// of QoS 2 with MQTT 3.1.1 20, what Mosquitto bears with its defaults
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    max_inflight: Option<u16>,
 
     /// How long to keep trying after the end of input (one message: from when it was read)
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_duration)]
@@ -164,7 +170,8 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
     deadline: Option<Duration>,
 
-    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal ends at once
+    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal, half a second later or
+    /// more, ends at once
     #[arg(long, value_name = "D", default_value = "5", value_parser = parse_duration)]
     stop_timeout: Duration,
 
@@ -296,23 +303,9 @@ impl PublisherArgs {
             .check_qos(self.qos)
             .map_err(|e| Fault::usage(format!("--qos {e}")))?;
         profile
-            .check_in_flight(self.max_inflight)
+            .check_in_flight(self.max_inflight.unwrap_or(WINDOW))
             .map_err(|e| Fault::usage(format!("--max-inflight {e}")))?;
-        let topic: Option<Arc<str>> = self.topic.map(Into::into);
-        if let Some(topic) = &topic {
-            profile
-                .check_topic_name(topic)
-                .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(topic))))?;
-        } else if !json {
-            return Err(Fault::usage(
-                "--topic is missing: where are the lines to go?",
-            ));
-        }
-        if let (true, Some(topic)) = (self.retain, &topic) {
-            profile
-                .check_retain(topic)
-                .map_err(|e| Fault::usage(format!("--retain {e}")))?;
-        }
+        let topic = check_topic(self.topic, json, self.retain, profile)?;
         let (size, bytes) = if durable {
             (-1, 1 << 30)
         } else {
@@ -378,7 +371,8 @@ impl PublisherArgs {
                 DrainRate::Max
             }),
             drain_by_hand: self.drain_rate.is_some(),
-            max_in_flight: usize::from(self.max_inflight),
+            max_in_flight: usize::from(self.max_inflight.unwrap_or(WINDOW)),
+            window_by_hand: self.max_inflight.is_some(),
             flush_timeout: self.flush_timeout,
             deadline: self.deadline,
             stop_timeout: self.stop_timeout,
@@ -389,6 +383,32 @@ impl PublisherArgs {
             source,
         })
     }
+}
+
+/// Checks the topic name; none if each line is to name its own.
+fn check_topic(
+    topic: Option<String>,
+    json: bool,
+    retain: bool,
+    profile: Profile,
+) -> Result<Option<Arc<str>>, Fault> {
+    let Some(topic) = topic else {
+        let missing = "--topic is missing: where are the lines to go?";
+        return if json {
+            Ok(None)
+        } else {
+            Err(Fault::usage(missing))
+        };
+    };
+    profile
+        .check_topic_name(&topic)
+        .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&topic))))?;
+    if retain {
+        profile
+            .check_retain(&topic)
+            .map_err(|e| Fault::usage(format!("--retain {e}")))?;
+    }
+    Ok(Some(topic.into()))
 }
 
 fn warn_of_simulation(interval: Duration) {

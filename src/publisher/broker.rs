@@ -4,6 +4,7 @@ use super::config::Config;
 use super::outbox::SessionLimits;
 use crate::common::client::Accepted;
 use crate::common::fault::{Exit, Fault};
+use crate::common::limits::EXACTLY_ONCE_WINDOW;
 
 /// The limits of the connection.
 ///
@@ -35,5 +36,10 @@ pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Faul
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(protocol.maximum_packet_size),
         properties: accepted.mqtt_version == 5,
+        exactly_once: if accepted.mqtt_version == 5 || config.window_by_hand {
+            protocol.exactly_once
+        } else {
+            EXACTLY_ONCE_WINDOW
+        },
     })
 }

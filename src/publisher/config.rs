@@ -66,6 +66,8 @@ pub struct Config {
     pub drain_by_hand: bool,
     /// Messages in flight, at most.
     pub max_in_flight: usize,
+    /// Whether that was set by hand: then it holds for every kind of message.
+    pub window_by_hand: bool,
     /// How long to go on after the end of input.
     pub flush_timeout: Duration,
     /// How long to go on at all.
@@ -84,7 +86,7 @@ pub struct Config {
     pub queue: Option<PathBuf>,
     /// How long a message may wait.
     pub expiry: Option<Duration>,
-    /// Connections lost with one message at the head before it is given up.
+    /// Connections that the broker closed right after one message before it is given up.
     pub max_attempts: u32,
 }
 

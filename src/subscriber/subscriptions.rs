@@ -115,6 +115,15 @@ impl Subscriptions {
         self.online = false;
     }
 
+    /// Something comes from the broker, behind which answers may stand: they have more time.
+    pub fn extend(&mut self, now: Instant) {
+        for wanted in &mut self.wanted {
+            if matches!(wanted.state, State::Asked(_)) {
+                wanted.state = State::Asked(now + self.operation_timeout);
+            }
+        }
+    }
+
     /// The broker granted a QoS. A late answer to an earlier request counts as well.
     pub fn granted(&mut self, filter: usize, qos: u8) {
         if let Some(wanted) = self.wanted.get_mut(filter) {

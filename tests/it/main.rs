@@ -8,6 +8,7 @@
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
+//! | `blame`         | for which ends of connections a message is given up          |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
@@ -51,6 +52,7 @@
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
+//! | `slow_line`     | lines that take long for one message                         |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
@@ -70,6 +72,7 @@ mod aws;
 mod backoff;
 mod batch;
 mod bench;
+mod blame;
 mod blocked;
 mod causes;
 mod certs_dir;
@@ -113,6 +116,7 @@ mod sharing;
 mod signals;
 mod simulated_days;
 mod simulated_disk;
+mod slow_line;
 mod subscribe;
 mod terminals;
 mod through;

@@ -139,6 +139,53 @@ fn a_second_signal_ends_it_at_once() {
     stop(running, Signal::SIGINT, SECOND / 2, 69);
 }
 
+#[test]
+fn signals_that_come_together_are_one_wish() {
+    let broker = ScriptedBroker::script()
+        .on_publish(|_| {
+            assert!(!crate::harness::wait_until(SECOND, || false));
+            Reply::Ack
+        })
+        .plain();
+    let running = Program::publisher()
+        .at_plain_port(broker.port())
+        .args(["--topic", "t", "-l", "--summary"])
+        .stdin_pipe();
+    let mut running = running.start();
+    running.send("x\n");
+    broker.wait_publishes(1, SOON);
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
+        running.signal(signal);
+    }
+    let outcome = running.finish(SOON).expect_code(0);
+    let summary = outcome.stdout.texts().pop().unwrap();
+    assert!(summary.contains("\"delivered\":1"), "{outcome}");
+}
+
+#[test]
+fn what_timeout_ends_is_whole() {
+    let broker = Broker::start();
+    for _ in 0..crate::harness::times("IOT_TEST_TIMEOUTS", 5) {
+        let outcome = Program::publisher()
+            .to(&broker)
+            .under(["timeout", "--preserve-status", "0.4"])
+            .args(["--topic", "t", "-l", "--receipts", "--summary"])
+            .stdin(std::io::repeat(b'\n'))
+            .run(SOON)
+            .expect_code(0);
+        let lines = outcome.stdout.texts();
+        let count = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+        assert!(lines.last().unwrap().starts_with('{'), "no summary");
+        assert_eq!(count("accepted "), count("delivered "));
+        assert!(count("delivered ") > 0);
+    }
+}
+
 /// The publisher with a stdout that nobody reads, full from the start or soon: it is stuck
 /// in a write. The file has to stay open.
 fn with_blocked_stdout(port: u16, fifo: &Path, full: bool, more: &[&str]) -> (Running, File) {

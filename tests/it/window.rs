@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, io::Cursor, time::Duration};
 
 use crate::harness::{
-    Broker, Program, Reply, SOON, ScriptedBroker,
+    Broker, Program, QueueFile, Reply, SOON, ScriptedBroker,
     packet::Publish,
     peer::Witness,
+    running::Running,
     scripted::{Event, Script},
     wait_until,
 };
@@ -71,6 +72,98 @@ fn the_window_is_100_by_default_and_for_qos_2_too() {
         broker.wait_publishes(100, SOON);
         expect_window(&broker, 100, 100);
     }
+}
+
+#[test]
+fn qos_2_with_mqtt_3_1_1_has_a_window_of_20_unless_it_is_set_by_hand() {
+    for (qos, flags, window) in [
+        ("2", &[][..], 20),
+        ("1", &[], 100),
+        ("2", &["--max-inflight", "40"], 40),
+    ] {
+        let script = ScriptedBroker::script().on_publish(|_| Reply::Silence);
+        let broker = script.plain();
+        let publisher = lines(&broker, 300).args(["--qos", qos, "--mqtt-version", "3.1.1"]);
+        let publisher = publisher.args(["--operation-timeout", "60"]).args(flags);
+        let _running = publisher.start();
+        broker.wait_publishes(window, SOON);
+        expect_window(&broker, window, window);
+    }
+}
+
+/// Nothing that matters here is set but what Mosquitto has by default.
+fn with_defaults() -> Broker {
+    Broker::builder()
+        .line("max_inflight_messages 20")
+        .line("max_queued_messages 1000")
+        .line("set_tcp_nodelay false")
+        .start()
+}
+
+/// A subscriber until so many lines have come, and what it is to print.
+fn listener(broker: &Broker, version: &str, count: usize) -> Running {
+    let subscriber = Program::subscriber().to(broker).arg("-d");
+    let subscriber = subscriber.args(["-t", "t", "-q", "2", "--mqtt-version", version]);
+    let running = subscriber
+        .args(["-C", &count.to_string(), "-W", "30"])
+        .start();
+    running.wait_subscribed();
+    running
+}
+
+#[test]
+fn all_lines_arrive_through_mosquitto_with_its_defaults() {
+    const COUNT: usize = 2_000;
+    let broker = with_defaults();
+    let input: String = (1..=COUNT).map(|n| n.to_string() + "\n").collect();
+    for version in ["5", "3.1.1"] {
+        for qos in ["1", "2"] {
+            let heard = listener(&broker, version, COUNT);
+            let publisher = Program::publisher().to(&broker).args(["-t", "t", "-l"]);
+            let publisher = publisher.args(["-q", qos, "--mqtt-version", version]);
+            let publisher = publisher.stdin(Cursor::new(input.clone()));
+            publisher.run(SOON * 2).expect_code(0);
+            heard.finish(SOON).expect_code(0).expect_stdout(&input);
+        }
+    }
+}
+
+#[test]
+fn mixed_lines_and_a_kept_queue_arrive_through_mosquitto_with_its_defaults() {
+    const COUNT: usize = 500;
+    let broker = with_defaults();
+    let queue = QueueFile::new();
+    let line = |n| {
+        format!(
+            "{{\"topic\":\"t\",\"payload\":\"{n}\",\"qos\":{}}}\n",
+            1 + n % 2
+        )
+    };
+    let input: String = (1..=COUNT).map(line).collect();
+    let offline = queue.publisher().at_port(crate::harness::free_port());
+    offline
+        .args(["-l", "--input", "json", "--flush-timeout", "0.1"])
+        .stdin(Cursor::new(input.clone()))
+        .run(SOON)
+        .expect_code(75);
+    let heard = listener(&broker, "3.1.1", 2 * COUNT);
+    queue
+        .publisher()
+        .to(&broker)
+        .args(["-l", "--input", "json", "--mqtt-version", "3.1.1"])
+        .stdin(Cursor::new(input))
+        .run(SOON)
+        .expect_code(0);
+    let outcome = heard.finish(SOON).expect_code(0);
+    let mut numbers: Vec<usize> = outcome
+        .stdout
+        .texts()
+        .iter()
+        .map(|l| l.parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    let twice: Vec<_> = (1..=COUNT).flat_map(|n| [n, n]).collect();
+    assert_eq!(numbers, twice, "{outcome}");
 }
 
 #[test]

@@ -400,6 +400,7 @@ fn generation(event: &Event) -> u64 {
         Event::Connected { generation, .. }
         | Event::Ended { generation, .. }
         | Event::Passed { generation, .. }
+        | Event::Progress { generation, .. }
         | Event::Deliveries { generation, .. }
         | Event::Subscribed { generation, .. }
         | Event::Disconnected { generation } => *generation,

@@ -112,7 +112,7 @@ pub struct ConnectionArgs {
     stable_time: Duration,
 
     /// Each delay t is drawn from (1-F)*t to t
-    #[arg(long, value_name = "F", default_value_t = 0.2)]
+    #[arg(long, value_name = "F", default_value_t = 0.5)]
     jitter: f64,
 
     /// The HTTP proxy to go through: http://USER:PASSWORD@HOST:PORT; default: `HTTPS_PROXY`,

@@ -102,6 +102,7 @@ impl Call {
             let dial = self.number;
             self.tell(match report {
                 Report::Accepted(connack) => Command::Accepted { dial, connack },
+                Report::Progress(direction) => Command::Progress { dial, direction },
                 Report::Severed(severed) => Command::Severed { dial, severed },
             });
         };

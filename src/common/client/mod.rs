@@ -32,6 +32,7 @@ use super::fault::{Exit, Fault};
 use super::message::{Message, Qos};
 use super::profile::Profile;
 use super::secret_file::SecretFile;
+pub use super::transport::bridge::{Direction, Reached};
 use super::transport::bridge::{OnEnded, OnMessage, OnSkipped};
 use super::transport::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
@@ -186,6 +187,15 @@ pub enum Event {
         code: Option<u8>,
         /// Why.
         fault: Fault,
+        /// How much of what was published the broker had received, if it ended the connection in order.
+        reached: Option<Reached>,
+    },
+    /// An answer is due, and meanwhile the line makes progress.
+    Progress {
+        /// On which connection.
+        generation: u64,
+        /// Which way.
+        direction: Direction,
     },
     /// A step of the dial went well.
     Passed {

@@ -22,6 +22,7 @@ use super::worker::Command;
 use super::{Config, Delivery, Refusal, options};
 use crate::common::endpoint::Endpoint;
 use crate::common::event_loop::clock;
+use crate::common::limits::EXACTLY_ONCE_WINDOW;
 use crate::common::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::mqtt::connack::Connack;
 use crate::common::transport::Handle;
@@ -218,6 +219,9 @@ impl Session {
     /// Hands a message to Paho; an immediate refusal comes back.
     pub(super) fn publish(&mut self, name: u64, message: &Message) -> Option<Delivery> {
         let draft = &message.draft;
+        if !self.v5 && draft.qos == Qos::ExactlyOnce {
+            self.stride = self.stride.min(EXACTLY_ONCE_WINDOW / 4);
+        }
         let mut builder = MessageBuilder::new()
             .topic(&*draft.topic)
             .payload(draft.payload.as_slice())

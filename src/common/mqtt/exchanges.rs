@@ -53,9 +53,17 @@ pub struct Exchanges {
     /// By packet identifier, up to the highest that was used: a byte each, which is found faster than in
     /// any map.
     open: Vec<Expected>,
+    /// How many of them wait for something.
+    waiting: usize,
 }
 
 impl Exchanges {
+    /// Whether an answer is due.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// A packet of ours has gone out.
     pub fn sent(&mut self, packet: Sent) {
         let expected = match PacketType::of(packet.first) {
@@ -71,6 +79,7 @@ impl Exchanges {
             self.open.resize(index + 1, Expected::Nothing);
         }
         if let Some(open) = self.open.get_mut(index) {
+            self.waiting += usize::from(*open == Expected::Nothing);
             *open = expected;
         }
     }
@@ -113,6 +122,7 @@ impl Exchanges {
             }
             _ => {
                 *expected = Expected::Nothing;
+                self.waiting = self.waiting.saturating_sub(1);
                 Ok(Fit::Expected)
             }
         }
@@ -157,7 +167,9 @@ mod tests {
         assert_eq!(exchanges.answered(&puback), Ok(Fit::Expected));
         assert!(exchanges.answered(&puback).is_err(), "a second one");
         let suback = answer(PacketType::Suback, 2, 0x80);
+        assert!(exchanges.is_waiting());
         assert_eq!(exchanges.answered(&suback), Ok(Fit::Expected));
+        assert!(!exchanges.is_waiting());
     }
 
     #[test]
@@ -172,7 +184,9 @@ mod tests {
         assert_eq!(exchanges.answered(&pubrec), Ok(Fit::Answered));
         exchanges.sent(sent(0x62, 7));
         assert_eq!(exchanges.answered(&pubrec), Ok(Fit::Repeated));
+        assert!(exchanges.is_waiting());
         assert_eq!(exchanges.answered(&pubcomp), Ok(Fit::Expected));
+        assert!(!exchanges.is_waiting());
         assert!(exchanges.answered(&pubcomp).is_err());
         exchanges.sent(sent(0x34, 8));
         let refusal = answer(PacketType::Pubrec, 8, 0x87);

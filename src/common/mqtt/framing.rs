@@ -156,6 +156,12 @@ impl Follower {
         self.taken
     }
 
+    /// The first byte of an unfinished packet; none between two packets.
+    #[must_use]
+    pub fn begun(&self) -> Option<u8> {
+        (self.taken > 0).then_some(self.packet.first)
+    }
+
     /// Follows the stream through these bytes. `ended` is called at the end of each packet.
     pub fn follow(&mut self, mut bytes: &[u8], mut ended: impl FnMut(Sent)) {
         while !bytes.is_empty() {

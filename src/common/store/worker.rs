@@ -89,7 +89,7 @@ impl Worker {
         let opened = if drains {
             begin(path, &mut connection, &lock, owner, stream)
         } else {
-            patiently(|| transaction::look(&mut connection))
+            patiently(|| transaction::look(&connection))
         };
         let opened = opened.map_err(|e| file::begin_error(path, &e));
         // From here on its log is there.

@@ -194,6 +194,14 @@ fn reported(way: &Endpoint, certified: bool, stack: &ErrorStack) -> Fault {
     Fault::permanent(exit, message).with_remedy(remedy)
 }
 
+/// Whether the other end has closed the connection without TLS's `close_notify`. MQTT says itself where a packet
+/// ends, so this is a close like any other.
+pub(super) fn is_close(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    let stack = error.and_then(openssl::ssl::Error::ssl_error);
+    stack.is_some_and(|stack| Cause::of(stack) == Cause::Eof)
+}
+
 /// What the server said in TLS about the end of a connection, if that is what this error is.
 pub(super) fn last_words(
     way: &Endpoint,

@@ -12,12 +12,14 @@
 //!   `presented` what it may have against ours;
 //! * `files` loads certificate, key and CA: `found` finds them in a directory, `certificates` and `key` read one,
 //!   by means of `pem` and `der`, and `alien` says what a file is that is neither;
-//! * `bridge` carries bytes between the broker and the client library.
+//! * `bridge` carries bytes between the broker and the client library;
+//! * `counted` is a TCP connection that counts them, `send_queue` how many have not arrived.
 
 mod alert;
 mod alien;
 pub mod bridge;
 mod certificates;
+mod counted;
 mod der;
 pub mod files;
 mod found;
@@ -25,6 +27,7 @@ mod key;
 mod pem;
 mod presented;
 pub mod proxy;
+mod send_queue;
 mod tcp;
 mod tls;
 mod trust;
@@ -42,6 +45,7 @@ use openssl::ssl::SslStream;
 use super::endpoint::Endpoint;
 use super::event_loop::clock;
 use super::fault::{Exit, Fault, Kind};
+use counted::Counted;
 use files::Loaded;
 use presented::Presented;
 use proxy::Proxy;
@@ -123,8 +127,8 @@ pub struct Failed {
 /// The byte stream below a WebSocket, or below MQTT itself.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
+    Plain(Counted),
+    Tls(Box<SslStream<Counted>>),
 }
 
 /// A stream of bytes to the broker.
@@ -327,7 +331,7 @@ impl Dial<'_> {
             report(Passed::Secured(Box::new(facts)));
             Stream::Tls(Box::new(tls))
         } else {
-            Stream::Plain(stream)
+            Stream::Plain(stream.into())
         };
         let wire = match &way.websocket {
             None => Wire::Bytes(stream),
@@ -359,11 +363,15 @@ fn at(step: Step) -> impl Fn(Fault) -> (Step, Fault) {
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn counted(&self) -> &Counted {
         match self {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.get_ref(),
         }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self.counted().tcp()
     }
 
     /// Says goodbye, as far as that is possible at once.

@@ -14,6 +14,7 @@ use openssl::x509::{X509, X509VerifyResult};
 
 use super::alert;
 use super::certificates::{self, common_name, reason};
+use super::counted::Counted;
 use super::files::{Loaded, Pair};
 use super::presented::Presented;
 use super::trust::{Rejection, names, untrusted};
@@ -61,7 +62,7 @@ pub(super) fn handshake(
     way: &Endpoint,
     loaded: &Loaded,
     stream: TcpStream,
-) -> Result<(SslStream<TcpStream>, Facts), Fault> {
+) -> Result<(SslStream<Counted>, Facts), Fault> {
     let rejected = Rejected::default();
     let presented = Presented::of(loaded);
     let ssl = context(loaded)
@@ -70,7 +71,7 @@ pub(super) fn handshake(
             Unfit::Own(fault) => fault,
             Unfit::Tls(stack) => alert::setup_fault(way, &stack),
         })?;
-    match ssl.connect(stream) {
+    match ssl.connect(Counted::from(stream)) {
         Ok(tls) => {
             let facts = facts(&tls);
             Ok((tls, facts))
@@ -223,7 +224,7 @@ fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<S
     Ok(ssl)
 }
 
-fn facts(tls: &SslStream<TcpStream>) -> Facts {
+fn facts(tls: &SslStream<Counted>) -> Facts {
     let ssl = tls.ssl();
     let certificate = ssl.peer_certificate();
     let cipher = ssl.current_cipher();

@@ -14,7 +14,7 @@
 //!
 //! * `terms` are the words in which it is spoken to, `ledger` those in which it answers;
 //! * `hearing` is what the store has come to; `sending` is the way to the broker; `shelf` holds messages in order;
-//! * `suspect` finds the message that ends connections, `ack_time` how long
+//! * `suspect` finds the message that the broker closes connections for, `ack_time` how long
 //!   acknowledgements take.
 
 pub mod ack_time;
@@ -26,9 +26,9 @@ pub mod suspect;
 mod terms;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-pub use terms::{Offered, Outcome, Rules, SessionLimits, TooLarge};
+pub use terms::{Loss, Offered, Outcome, Rules, SessionLimits, TooLarge};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
@@ -62,7 +62,13 @@ pub struct Outbox {
     others_to_blame: bool,
     /// Messages of QoS 0 have gone out on this connection.
     unconfirmed: bool,
+    /// Messages handed to the client on this connection.
+    sent: u64,
     progress_at: Option<Instant>,
+    /// When the line last made progress with what is in flight.
+    line_moved_at: Option<Instant>,
+    /// For how long a slow line had carried what is in flight when the last of it had arrived.
+    carried_for: Duration,
     held_until: Option<Instant>,
     /// Until then the first connection may well come about.
     hopeful_until: Option<Instant>,
@@ -88,6 +94,7 @@ impl Outbox {
             suspect: Suspect::new(rules.max_attempts),
             others_to_blame: false,
             unconfirmed: false,
+            sent: 0,
             throttle: rules.profile.pace().map(Throttle::new),
             rules,
             queue,
@@ -99,6 +106,8 @@ impl Outbox {
             ledger: Ledger::default(),
             ack_time: AckTime::default(),
             progress_at: None,
+            line_moved_at: None,
+            carried_for: Duration::ZERO,
             held_until: None,
             hopeful_until: None,
             time: Timestamp::default(),
@@ -206,7 +215,7 @@ impl Outbox {
 
     /// Nothing more will be sent: what is still offered has to wait in the queue.
     pub fn stop_sending(&mut self, now: Instant) {
-        self.disconnected(false, now);
+        self.disconnected(Loss::Unrelated, now);
     }
 
     /// Acknowledgements come; if none has come by then, they do not. None if none is due.
@@ -313,6 +322,7 @@ impl Outbox {
         self.online = Some(limits);
         self.others_to_blame = false;
         self.unconfirmed = false;
+        self.sent = 0;
         self.hopeful_until = None;
         self.held_until = None;
         self.drain.begin(now, self.queue.len());
@@ -327,50 +337,59 @@ impl Outbox {
         Some((Arc::clone(&draft.topic), draft.payload.len()))
     }
 
-    /// The broker ends the connection for what was published. If only one message can be meant,
-    /// that one is given up.
-    pub fn condemn(&mut self, reason: &str, now: Instant) -> bool {
-        match self.in_flight.first() {
-            Some(Placed { place, message })
-                if self.in_flight.len() == 1 && !self.others_to_blame =>
-            {
-                self.in_flight.remove(place);
-                self.dead(&message, reason.to_owned(), now);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The connection is gone; what was in flight is sent again on the next one. If the other
-    /// end has closed it, that may be for what was at the head.
-    pub fn disconnected(&mut self, by_peer: bool, now: Instant) {
+    /// The connection is gone; what was in flight is sent again on the next one. Whether a message was given up,
+    /// because the end was for it.
+    pub fn disconnected(&mut self, loss: Loss, now: Instant) -> bool {
+        let dead = self
+            .in_flight
+            .first()
+            .is_some_and(|head| self.blame(&head, loss, now));
         self.online = None;
         self.hopeful_until = None;
         self.drain.stop();
         self.progress_at = None;
+        self.line_moved_at = None;
+        self.carried_for = Duration::ZERO;
         self.ack_time.stop();
-        if by_peer
-            && let Some(Placed {
-                place,
-                message: head,
-            }) = self.in_flight.first()
-        {
-            let attempts = self.suspect.lost_with(head.key, head.attempts);
-            if self.suspect.is_guilty(attempts) {
-                self.in_flight.remove(place);
-                let reason = format!(
+        self.ready.append(&mut self.in_flight);
+        dead
+    }
+
+    /// Looks whether the connection has ended for the first message in flight: only if it was the only one that the
+    /// broker had to answer, and had reached it. If there were others, it is sent alone next. Whether it was given up.
+    fn blame(&mut self, head: &Placed, loss: Loss, now: Instant) -> bool {
+        let Placed { place, message } = head;
+        let reached = match &loss {
+            Loss::Unrelated => return false,
+            Loss::Closed { reached } | Loss::Refused { reached, .. } => *reached,
+        };
+        self.suspect.suspect(message.key, message.attempts);
+        let Some(reached) = reached.filter(|reached| reached.begun == self.sent) else {
+            return false;
+        };
+        if self.in_flight.len() != 1 || self.others_to_blame {
+            return false;
+        }
+        let reason = match loss {
+            Loss::Refused { reason, .. } => reason,
+            _ if !reached.complete || !self.was_just_sent(now) => return false,
+            _ => {
+                let attempts = self.suspect.closed();
+                if !self.suspect.is_enough(attempts) {
+                    self.queue.attempted(message, attempts);
+                    return false;
+                }
+                format!(
                     "{attempts} connections were lost with it at the head; does {} let this client \
                      publish to {:?}, and is it within the limits?",
                     self.rules.profile.access_rules(),
-                    head.draft.topic
-                );
-                self.dead(&head, reason, now);
-            } else {
-                self.queue.attempted(&head, attempts);
+                    message.draft.topic
+                )
             }
-        }
-        self.ready.append(&mut self.in_flight);
+        };
+        self.in_flight.remove(*place);
+        self.dead(message, reason, now);
+        true
     }
 
     /// No more drafts will come, and what is left has to go by `deadline`.

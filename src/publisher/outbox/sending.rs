@@ -22,6 +22,9 @@ fn time_on_the_line(bytes: u64) -> Duration {
     Duration::from_millis(bytes.saturating_mul(1_000) / SLOW_LINE)
 }
 
+/// A broker closes a connection for a message this soon after it has received it.
+const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long to wait after the broker said "not now" (quota exceeded, for one).
 const HOLD: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,12 @@ impl Outbox {
             }
             if self.in_flight.is_empty() {
                 self.progress_at = Some(now);
+                if message.attempts > 0 {
+                    // Suspected in an earlier run.
+                    self.suspect.suspect(message.key, message.attempts);
+                }
             }
+            self.sent += 1;
             self.ack_time.sent(placed.place, now);
             self.in_flight.insert(placed.clone());
             send.push(placed);
@@ -92,6 +100,7 @@ impl Outbox {
         let key = message.key;
         if oldest {
             self.progress_at = Some(now);
+            self.carried_for = Duration::ZERO;
         }
         match outcome {
             Outcome::Delivered => {
@@ -125,10 +134,36 @@ impl Outbox {
         }
     }
 
+    /// The other end's system has acknowledged bytes of what is in flight: the line is slow, not dead. If that was the
+    /// last of them, they may still stand in a buffer on the way, so the answer has as long again.
+    pub fn line_moved(&mut self, arrived: bool, now: Instant) {
+        let Some(since) = self.progress_at.filter(|_| !self.in_flight.is_empty()) else {
+            return;
+        };
+        self.line_moved_at = Some(now);
+        self.carried_for = if arrived {
+            now.saturating_duration_since(since)
+        } else {
+            Duration::ZERO
+        };
+    }
+
+    /// Until when an acknowledgement is waited for on a line that was seen to be slow.
+    #[must_use]
+    pub fn moves_until(&self) -> Option<Instant> {
+        self.line_moved_at.and_then(|_| self.acknowledgement_due())
+    }
+
+    /// The place of the first message in flight.
+    #[must_use]
+    pub fn first_in_flight(&self) -> Option<u64> {
+        self.in_flight.first_place()
+    }
+
     /// Whether the oldest message in flight has waited for its acknowledgement longer than
-    /// the operation timeout and the time that a slow line takes for what is under way. The
-    /// clock starts anew with each in-order acknowledgement: a slow link with a full window
-    /// is not a dead one.
+    /// the operation timeout and the time that a slow line takes for what is under way. The time
+    /// starts again with each in-order acknowledgement, and whenever the line makes progress: a slow
+    /// link with a full window, or with one large message, is not a dead one.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> bool {
         self.acknowledgement_due().is_some_and(|due| now >= due)
@@ -165,9 +200,23 @@ impl Outbox {
     }
 
     fn acknowledgement_due(&self) -> Option<Instant> {
-        self.in_flight.first_place()?;
+        let since = self.moved_at()?;
         let bytes = self.in_flight.bytes();
-        Some(self.progress_at? + self.rules.operation_timeout + time_on_the_line(bytes))
+        let patience = time_on_the_line(bytes).max(self.carried_for);
+        Some(since + self.rules.operation_timeout + patience)
+    }
+
+    /// When something in flight was last sent, acknowledged in order, or seen to make progress.
+    fn moved_at(&self) -> Option<Instant> {
+        self.in_flight.first_place()?;
+        self.progress_at.max(self.line_moved_at)
+    }
+
+    /// Whether what is in flight has been sent so recently that a close may be the answer to it.
+    pub(super) fn was_just_sent(&self, now: Instant) -> bool {
+        let bytes = self.in_flight.bytes();
+        self.moved_at()
+            .is_some_and(|at| now < at + CLOSES_WITHIN + time_on_the_line(bytes))
     }
 
     /// Whether the broker takes a packet of its size. Without a connection nobody knows.
@@ -188,6 +237,10 @@ impl Outbox {
         });
         let max_bytes = self.queue.limits().max_bytes.min(MAX_UNDER_WAY);
         if self.in_flight.bytes() >= max_bytes && !self.in_flight.is_empty() {
+            return 0;
+        }
+        let exactly_once = self.online.map_or(0, |limits| limits.exactly_once);
+        if self.in_flight.exactly_once() >= exactly_once {
             return 0;
         }
         window.saturating_sub(self.in_flight.len() + self.queue.unsettled())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::message::Message;
+use crate::common::message::{Message, Qos};
 use crate::common::queue::size;
 
 /// A message with its place in the order of sending, which it keeps when it is sent again.
@@ -21,6 +21,7 @@ pub struct Placed {
 pub struct Shelf {
     messages: BTreeMap<u64, Arc<Message>>,
     bytes: u64,
+    exactly_once: usize,
 }
 
 impl Shelf {
@@ -42,6 +43,12 @@ impl Shelf {
         self.bytes
     }
 
+    /// Messages of `QoS` 2 on it.
+    #[must_use]
+    pub fn exactly_once(&self) -> usize {
+        self.exactly_once
+    }
+
     /// The first place on it that is taken.
     #[must_use]
     pub fn first_place(&self) -> Option<u64> {
@@ -61,6 +68,7 @@ impl Shelf {
     /// Puts a message in its place.
     pub fn insert(&mut self, Placed { place, message }: Placed) {
         self.bytes += size(&message);
+        self.exactly_once += usize::from(message.draft.qos == Qos::ExactlyOnce);
         self.messages.insert(place, message);
     }
 
@@ -68,6 +76,7 @@ impl Shelf {
     pub fn remove(&mut self, place: u64) -> Option<Placed> {
         let message = self.messages.remove(&place)?;
         self.bytes -= size(&message);
+        self.exactly_once -= usize::from(message.draft.qos == Qos::ExactlyOnce);
         Some(Placed { place, message })
     }
 
@@ -80,5 +89,6 @@ impl Shelf {
     pub fn append(&mut self, other: &mut Shelf) {
         self.messages.append(&mut other.messages);
         self.bytes += std::mem::take(&mut other.bytes);
+        self.exactly_once += std::mem::take(&mut other.exactly_once);
     }
 }

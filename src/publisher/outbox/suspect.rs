@@ -1,19 +1,20 @@
-//! Which message keeps ending the connection. PURE.
+//! Which message the broker closes connections for. PURE.
 //!
-//! Some brokers close the connection on a message that they do not want, and say nothing.
-//! The one at the head of what is in flight is suspected. From the second loss on it is sent
-//! alone, so that no other is blamed for it; after so many in a row it is found guilty.
+//! Some brokers close the connection on a message that they do not want, and give no reason. When a
+//! connection ends in a way that may be for a message, the first one in flight is suspected: it is sent alone
+//! on the next connection. Only a close that follows while it is alone counts against it. Ends that have
+//! nothing to do with a message neither count nor clear it.
 
-/// The suspicion.
+/// The message that is suspected.
 #[derive(Debug)]
 pub struct Suspect {
     max_attempts: u32,
-    /// The message and the connections lost with it at the head.
+    /// Its key, and the connections that were closed while it was alone.
     head: Option<(u64, u32)>,
 }
 
 impl Suspect {
-    /// Nobody is suspected. `max_attempts` connections lost in a row are proof.
+    /// No message is suspected. After `max_attempts` closes one is given up.
     #[must_use]
     pub fn new(max_attempts: u32) -> Self {
         Self {
@@ -22,32 +23,36 @@ impl Suspect {
         }
     }
 
-    /// The other end has closed a connection with this message at the head; `before` are the
-    /// connections that earlier runs lost with it. Gives the number of all of them.
-    pub fn lost_with(&mut self, key: u64, before: u32) -> u32 {
-        let so_far = match self.head {
-            Some((same, attempts)) if same == key => attempts,
-            _ => before,
-        };
-        let attempts = so_far.saturating_add(1);
-        self.head = Some((key, attempts));
-        attempts
+    /// The end of a connection may have been for this message. `before` are the closes that earlier runs
+    /// counted.
+    pub fn suspect(&mut self, key: u64, before: u32) {
+        if self.head.is_none_or(|(suspected, _)| suspected != key) {
+            self.head = Some((key, before));
+        }
     }
 
-    /// Whether so many are enough.
+    /// A connection was closed while the suspected message was alone; how many that makes.
+    pub fn closed(&mut self) -> u32 {
+        self.head.as_mut().map_or(0, |(_, attempts)| {
+            *attempts = attempts.saturating_add(1);
+            *attempts
+        })
+    }
+
+    /// Whether so many closes are enough to give a message up.
     #[must_use]
-    pub fn is_guilty(&self, attempts: u32) -> bool {
+    pub fn is_enough(&self, attempts: u32) -> bool {
         attempts >= self.max_attempts
     }
 
-    /// A message has come to its end: if it was the one, nobody is suspected any more.
+    /// A message is done with: if it was the suspected one, none is any more.
     pub fn settled(&mut self, key: u64) {
         self.head = self.head.filter(|(suspected, _)| *suspected != key);
     }
 
-    /// Whether the head has to go alone.
+    /// Whether a message is suspected: it is sent alone.
     #[must_use]
     pub fn goes_alone(&self) -> bool {
-        self.head.is_some_and(|(_, attempts)| attempts >= 2)
+        self.head.is_some()
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::common::client::Reached;
 use crate::common::limits;
 use crate::common::message::Draft;
 use crate::common::profile::Profile;
@@ -12,6 +13,8 @@ use crate::common::profile::Profile;
 pub struct SessionLimits {
     /// Unacknowledged QoS 1 and 2 messages.
     pub receive_maximum: usize,
+    /// Unacknowledged QoS 2 messages.
+    pub exactly_once: usize,
     /// The largest packet, in bytes.
     pub maximum_packet_size: usize,
     /// Whether messages carry properties: with MQTT 5.
@@ -22,6 +25,7 @@ impl SessionLimits {
     /// What the protocol allows where the broker says nothing.
     pub const PROTOCOL: SessionLimits = SessionLimits {
         receive_maximum: 65_535,
+        exactly_once: 65_535,
         maximum_packet_size: limits::MAX_PACKET,
         properties: true,
     };
@@ -44,6 +48,26 @@ impl fmt::Display for TooLarge {
             "{packet} bytes are above the broker's maximum packet size of {most}"
         )
     }
+}
+
+/// What the end of a connection says about the messages that were in flight on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing: the network broke, or the broker or we ended it for another reason.
+    Unrelated,
+    /// It may have been for one of them: the broker closed it without a reason, or for a packet that it does not
+    /// name.
+    Closed {
+        /// What the broker had received by then; none if the connection broke, which is nobody's fault.
+        reached: Option<Reached>,
+    },
+    /// The broker ended it for a reason that is about a message.
+    Refused {
+        /// What it said.
+        reason: String,
+        /// What it had received by then.
+        reached: Option<Reached>,
+    },
 }
 
 /// What became of a draft that was offered.
@@ -87,7 +111,7 @@ pub struct Rules {
     pub operation_timeout: Duration,
     /// How long a message may wait for its sending.
     pub expiry: Option<Duration>,
-    /// Connections lost with one message at the head before it is given up.
+    /// Connections that the broker closed right after one message before it is given up.
     pub max_attempts: u32,
     /// Whether each message carries the `seq` property.
     pub sequence: bool,

@@ -27,6 +27,20 @@ impl Publisher<'_> {
         self.outbox.finish_by(until);
     }
 
+    /// The time is up. The message that is on the line is still let through, as long as the line makes progress: a
+    /// slow line may need longer for it. No other follows it.
+    pub(super) fn extend_flush(&mut self) {
+        let head = self.outbox.first_in_flight();
+        let is_up = self.flush_until.is_some_and(|at| self.now >= at);
+        if !is_up || self.stopping || self.flushing_last.is_some_and(|last| Some(last) != head) {
+            return;
+        }
+        if let Some(until) = self.outbox.moves_until().filter(|at| *at > self.now) {
+            self.flushing_last = head;
+            self.flush_until = Some(until);
+        }
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         let done = self.flush_until.is_some() && !self.intake.is_open() && self.undelivered() == 0;
         let late = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);

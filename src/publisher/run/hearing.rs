@@ -9,14 +9,32 @@ use crate::common::link::Down;
 use crate::common::pattern::During;
 use crate::common::queue::News;
 use crate::common::queue::order;
-use crate::publisher::outbox::Outcome;
+use crate::publisher::outbox::{Loss, Outcome};
 
 /// MQTT 5's reason code.
 const NOT_AUTHORIZED: u8 = 0x87;
 
-/// The reason codes with which a broker ends a connection for a message: not authorized, topic
-/// name invalid, packet too large, payload format invalid, retain or `QoS` not supported.
+/// The reason codes of MQTT 5.0 section 3.14.2.1 with which a broker ends a connection for a message: not authorized,
+/// topic name invalid, packet too large, payload format invalid, retain or `QoS` not supported.
 const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
+
+/// Those that are about a packet, which may be a message: malformed packet, protocol error. Mosquitto gives the
+/// first for a topic with control characters, the second for one with wildcards.
+const ABOUT_A_PACKET: [u8; 2] = [0x81, 0x82];
+
+/// What the end of a connection says about the messages in flight.
+fn loss(down: &Down) -> Loss {
+    let reached = down.reached;
+    match down.code {
+        Some(code) if ABOUT_A_MESSAGE.contains(&code) => Loss::Refused {
+            reason: down.why.clone(),
+            reached,
+        },
+        Some(code) if !ABOUT_A_PACKET.contains(&code) => Loss::Unrelated,
+        None if down.dropped.is_none() => Loss::Unrelated,
+        _ => Loss::Closed { reached },
+    }
+}
 
 impl Publisher<'_> {
     pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
@@ -36,13 +54,10 @@ impl Publisher<'_> {
         }
     }
 
-    /// The broker has ended the connection: what that says of the messages in flight.
+    /// The connection has ended: what that says of the messages in flight.
     pub(super) fn dropped(&mut self, down: &Down) {
-        let blames = down.code.filter(|code| ABOUT_A_MESSAGE.contains(code));
-        if let Some(code) = blames
-            && self.outbox.condemn(&down.why, self.now)
-            && code == NOT_AUTHORIZED
-        {
+        let given_up = self.outbox.disconnected(loss(down), self.now);
+        if given_up && down.code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::{error, info};
 
-use crate::common::client::{self, Client};
+use crate::common::client::{self, Client, Direction};
 use crate::common::connection::State;
 use crate::common::cores;
 use crate::common::event_loop::{clock, send, wait};
@@ -29,7 +29,7 @@ use crate::publisher::config::{Config, SourceKind};
 use crate::publisher::draft;
 use crate::publisher::intake::{Intake, Trouble};
 use crate::publisher::keeper::{Keeper, Opening};
-use crate::publisher::outbox::{Outbox, Rules};
+use crate::publisher::outbox::{Loss, Outbox, Rules};
 use crate::publisher::progress::Progress;
 use crate::publisher::report::{Lines, Report};
 use crate::publisher::source::Input;
@@ -104,6 +104,10 @@ struct Publisher<'a> {
     started: Instant,
     /// When to stop trying; set once no more input comes.
     flush_until: Option<Instant>,
+    /// That time has passed, and this message is still let through.
+    flushing_last: Option<u64>,
+    /// A signal has come.
+    stopping: bool,
     deadline: Option<Instant>,
     now: Instant,
     /// What ends the run before its work is done.
@@ -172,6 +176,8 @@ impl<'a> Publisher<'a> {
             intake,
             started: now,
             flush_until: None,
+            flushing_last: None,
+            stopping: false,
             deadline: config.deadline.map(|after| now + after),
             now,
             fault: None,
@@ -202,7 +208,7 @@ impl<'a> Publisher<'a> {
         self.apply(change);
         if self.outbox.overdue(now) {
             // Silence is the network's: no message is to blame for it.
-            self.outbox.disconnected(false, now);
+            self.outbox.disconnected(Loss::Unrelated, now);
             let fault = Fault::passing(
                 Exit::Unavailable,
                 format!(
@@ -213,6 +219,7 @@ impl<'a> Publisher<'a> {
             let change = self.link.condemn(fault, now);
             self.apply(change);
         }
+        self.extend_flush();
         self.pump();
         self.keeper.carry(&mut self.outbox, now);
         if let Some(growing) = self.outbox.review(now) {
@@ -243,9 +250,18 @@ impl<'a> Publisher<'a> {
             Event::Client(event) => {
                 let change = self.link.handle(&event, now);
                 self.apply(change);
-                // Of whichever connection: what has been acknowledged has been acknowledged.
-                if let client::Event::Deliveries { settled, .. } = event {
-                    self.settle(settled);
+                match event {
+                    // Of whichever connection: what has been acknowledged has been acknowledged.
+                    client::Event::Deliveries { settled, .. } => self.settle(settled),
+                    client::Event::Progress {
+                        generation,
+                        direction,
+                    } if generation == self.link.generation() => match direction {
+                        Direction::Sent => self.outbox.line_moved(false, now),
+                        Direction::Arrived => self.outbox.line_moved(true, now),
+                        Direction::Received => {}
+                    },
+                    _ => {}
                 }
             }
             Event::Input(inputs) => {
@@ -255,6 +271,7 @@ impl<'a> Publisher<'a> {
             }
             Event::Store(report) => self.stored(report),
             Event::Stop => {
+                self.stopping = true;
                 let patience = self.config.stop_timeout;
                 self.intake.close();
                 self.offer_gathered();
@@ -286,11 +303,10 @@ impl<'a> Publisher<'a> {
             Some(Change::Down(down)) => {
                 self.hint(&down);
                 self.dropped(&down);
-                self.outbox.disconnected(!down.is_ours(), self.now);
                 self.intake.begin(self.now);
             }
             Some(Change::GaveUp(fault)) => {
-                self.outbox.disconnected(false, self.now);
+                self.outbox.disconnected(Loss::Unrelated, self.now);
                 if self.fault.is_some() {
                     // The queue is gone, and now nothing can be sent either.
                     self.store_done = true;

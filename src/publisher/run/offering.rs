@@ -97,6 +97,9 @@ impl Publisher<'_> {
 
     /// Hands to the client what may go; whether there was anything.
     fn dispatch(&mut self) -> bool {
+        if self.flushing_last.is_some() {
+            return false;
+        }
         self.outbox.set_time(timestamp());
         let messages = self.outbox.dispatch(self.now);
         let moved = !messages.is_empty();

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use log::{debug, error, info, warn};
 
 use crate::common::acks::Backlog;
-use crate::common::client::{self, Client, Listener, Refusal, Request};
+use crate::common::client::{self, Client, Direction, Listener, Refusal, Request};
 use crate::common::connection::{self, Run};
 use crate::common::event_loop::{clock, send, wait};
 use crate::common::fault::{Exit, Fault};
@@ -278,6 +278,14 @@ impl<'a> Subscriber<'a> {
                         Ok(qos) => self.granted(filter, qos),
                         Err(refusal) => self.refused(filter, &refusal, now),
                     }
+                }
+            }
+            Event::Client(client::Event::Progress {
+                generation,
+                direction: Direction::Received,
+            }) => {
+                if generation == self.link.generation() {
+                    self.subscriptions.extend(now);
                 }
             }
             Event::Client(event) => {

@@ -20,6 +20,7 @@ pub(crate) mod scripted;
 pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod strace;
+pub(crate) mod throttle;
 
 use std::{
     net::{Ipv4Addr, TcpListener},

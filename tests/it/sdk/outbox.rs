@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use iot_pubsub::common::client::Reached;
+use iot_pubsub::common::message::Qos;
 use iot_pubsub::common::pacing::{Drain, DrainRate};
 use iot_pubsub::common::profile::Profile;
 use iot_pubsub::common::queue::{Capacity, DropBehavior};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 
@@ -133,7 +135,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     assert_eq!(outbox.dispatch(now).len(), 20);
     assert_eq!(outbox.in_flight(), 20);
     outbox.settle(3, Outcome::Delivered, now);
-    outbox.disconnected(false, now);
+    outbox.disconnected(Loss::Unrelated, now);
     outbox.connected(
         SessionLimits {
             receive_maximum: 5,
@@ -163,7 +165,7 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     offer(&mut outbox, 4);
     outbox.connected(SessionLimits::PROTOCOL, now);
     assert_eq!(outbox.dispatch(now).len(), 1);
-    outbox.disconnected(false, now);
+    outbox.disconnected(Loss::Unrelated, now);
     assert_eq!(outbox.wake_at(now), None);
     assert!(outbox.dispatch(now + secs(1)).is_empty());
     outbox.connected(SessionLimits::PROTOCOL, now + secs(9));
@@ -212,7 +214,7 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     outbox.settle(1, Outcome::Delivered, now + secs(4));
     assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
     assert!(outbox.overdue(now + secs(9) + SECOND / 10));
-    outbox.disconnected(false, now);
+    outbox.disconnected(Loss::Unrelated, now);
     assert!(!outbox.overdue(now + secs(99)));
 }
 
@@ -244,6 +246,101 @@ fn better_a_large_message_has_the_time_that_a_slow_line_takes() {
     outbox.dispatch(now);
     assert!(!outbox.overdue(now + secs(5 + 99)), "64 kbit/s");
     assert!(outbox.overdue(now + secs(5 + 102)));
+}
+
+#[test]
+fn better_bytes_that_get_through_are_a_sign_of_life() {
+    let mut now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
+    outbox.connected(SessionLimits::PROTOCOL, now);
+    offer(&mut outbox, 1);
+    outbox.dispatch(now);
+    for _ in 0..100 {
+        now += secs(4);
+        assert!(!outbox.overdue(now));
+        outbox.line_moved(false, now);
+    }
+    assert!(outbox.overdue(now + secs(6)), "no more bytes get through");
+    // The last of them have arrived; they may stand in a buffer on the way.
+    outbox.line_moved(true, now);
+    assert!(!outbox.overdue(now + secs(300)));
+    assert!(outbox.overdue(now + secs(406)));
+}
+
+#[test]
+fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
+    let now = origin();
+    let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
+    let closed = |begun, complete| Loss::Closed {
+        reached: Some(Reached { begun, complete }),
+    };
+    let connect = |outbox: &mut Outbox| {
+        outbox.connected(SessionLimits::PROTOCOL, now);
+        outbox.dispatch(now).len() as u64
+    };
+    offer(&mut outbox, 3);
+    assert_eq!(connect(&mut outbox), 3);
+    assert!(!outbox.disconnected(closed(3, true), now));
+    // Nothing of this counts, and nothing of it clears the suspicion.
+    for loss in [
+        Loss::Unrelated,
+        Loss::Closed { reached: None },
+        closed(0, true),
+        closed(1, false),
+    ] {
+        for _ in 0..50 {
+            assert_eq!(connect(&mut outbox), 1, "alone");
+            assert!(!outbox.disconnected(loss.clone(), now));
+        }
+    }
+    assert_eq!(connect(&mut outbox), 1);
+    assert!(!outbox.disconnected(closed(1, true), now + secs(6)), "late");
+    for attempt in 1..=5 {
+        assert_eq!(connect(&mut outbox), 1);
+        assert_eq!(outbox.disconnected(closed(1, true), now), attempt == 5);
+    }
+    assert!(matches!(
+        ends(&mut outbox)[..],
+        [Receipt::Dead { seq: 1, .. }]
+    ));
+    // The others are sent together; one reason that is about a message is enough once there is only one.
+    assert_eq!(connect(&mut outbox), 2);
+    let refused = |begun| Loss::Refused {
+        reason: "no".into(),
+        reached: Some(Reached {
+            begun,
+            complete: false,
+        }),
+    };
+    assert!(!outbox.disconnected(refused(2), now));
+    assert_eq!(connect(&mut outbox), 1);
+    assert!(outbox.disconnected(refused(1), now));
+    assert_eq!(outbox.outstanding(), 1);
+}
+
+#[test]
+fn better_qos_2_has_a_window_of_its_own() {
+    let now = origin();
+    let mut outbox = outbox(0, DropBehavior::Block, 100, DrainRate::Max);
+    let limits = SessionLimits {
+        exactly_once: 20,
+        ..SessionLimits::PROTOCOL
+    };
+    outbox.connected(limits, now);
+    for n in 0..100 {
+        let mut draft = draft(&n.to_string());
+        draft.qos = if n % 2 == 0 {
+            Qos::ExactlyOnce
+        } else {
+            Qos::AtLeastOnce
+        };
+        outbox.offer(draft, now, 0);
+    }
+    assert_eq!(outbox.dispatch(now).len(), 39, "20 of them of QoS 2");
+    outbox.settle(2, Outcome::Delivered, now);
+    assert_eq!(outbox.dispatch(now).len(), 0);
+    outbox.settle(1, Outcome::Delivered, now);
+    assert_eq!(outbox.dispatch(now).len(), 2);
 }
 
 #[test]

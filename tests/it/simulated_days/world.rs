@@ -14,7 +14,7 @@ use iot_pubsub::common::queue::memory::MemoryQueue;
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -136,7 +136,8 @@ impl Simulation {
                 }
                 Action::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
-                    self.outbox.disconnected(true, self.now);
+                    self.outbox
+                        .disconnected(Loss::Closed { reached: None }, self.now);
                     self.sent.clear();
                 }
                 Action::Abandon { .. } => {}

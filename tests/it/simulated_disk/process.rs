@@ -12,7 +12,7 @@ use iot_pubsub::common::queue::order::{Order, Report};
 use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
 
 use super::disk::{Disk, Owner};
 
@@ -92,7 +92,7 @@ impl Process {
     pub(super) fn disconnect(&mut self, now: Instant) {
         if std::mem::take(&mut self.online) {
             self.wire.clear();
-            self.outbox.disconnected(false, now);
+            self.outbox.disconnected(Loss::Unrelated, now);
         }
     }
 

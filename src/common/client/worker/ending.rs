@@ -97,6 +97,7 @@ impl<N: Fn(Event)> Worker<N> {
         let severed = session.severed.take();
         session.cut();
         let way = session.way.clone();
+        let reached = severed.as_ref().and_then(|severed| severed.reached);
         let (code, fault) = Self::why_lost(&way, severed.as_ref());
         self.retire();
         self.settle(generation, settled);
@@ -105,6 +106,7 @@ impl<N: Fn(Event)> Worker<N> {
             step: None,
             code,
             fault,
+            reached,
         });
     }
 

@@ -21,7 +21,7 @@ use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
 use crate::common::mqtt::connack::Connack;
 use crate::common::profile::Profile;
-use crate::common::transport::bridge::Severed;
+use crate::common::transport::bridge::{Direction, Severed};
 use crate::common::transport::files::Loaded;
 use crate::common::transport::{Handle, Passed, Step};
 
@@ -80,6 +80,11 @@ pub(super) enum Command {
     Accepted {
         dial: u64,
         connack: Connack,
+    },
+    /// The line of this dial makes progress.
+    Progress {
+        dial: u64,
+        direction: Direction,
     },
     /// One has ended, for whichever reason.
     Severed {
@@ -232,6 +237,16 @@ impl<N: Fn(Event)> Worker<N> {
                         step: Some(step),
                         code: None,
                         fault,
+                        reached: None,
+                    });
+                }
+            }
+            Command::Progress { dial, direction } => {
+                if let Some(session) = self.current.as_ref().filter(|s| s.dial == dial) {
+                    let generation = session.generation;
+                    (self.notify)(Event::Progress {
+                        generation,
+                        direction,
                     });
                 }
             }
@@ -254,6 +269,7 @@ impl<N: Fn(Event)> Worker<N> {
             step: None,
             code: None,
             fault,
+            reached: None,
         });
     }
 

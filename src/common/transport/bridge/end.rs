@@ -57,6 +57,28 @@ pub struct Severed {
     pub in_order: bool,
     /// It ended inside a packet of the broker's.
     pub in_packet: bool,
+    /// How much of what was published the broker had received, if it ended the connection.
+    pub reached: Option<Reached>,
+}
+
+/// How much of what was published a broker had received when it ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// PUBLISH packets that had been sent, or of which a part had.
+    pub begun: u64,
+    /// All of that had arrived, as far as the operating system can tell.
+    pub complete: bool,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the broker: bytes of what it has to answer have reached it, and not all of them.
+    Sent,
+    /// To the broker: the last of them have.
+    Arrived,
+    /// From the broker.
+    Received,
 }
 
 /// What is reported of a connection.
@@ -64,6 +86,8 @@ pub struct Severed {
 pub enum Report {
     /// The broker has accepted it. The client library gets its CONNACK afterwards.
     Accepted(Connack),
+    /// An answer is due, and meanwhile the line makes progress this way.
+    Progress(Direction),
     /// It has ended. The client library sees that afterwards.
     Severed(Severed),
 }

@@ -97,6 +97,11 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Whether the broker has to answer something.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pings > 0 || self.exchanges.is_waiting()
+    }
+
     /// Whether the client library waits for a PINGRESP.
     pub(super) fn owes_pingresp(&self) -> bool {
         self.pings > 0

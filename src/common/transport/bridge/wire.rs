@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollTimeout;
 
 use crate::common::event_loop::clock;
 use crate::common::transport::{Stream, Wire};
@@ -91,6 +93,12 @@ pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
     {}
 }
 
+/// How long to wait until then; not less, though `poll(2)` counts whole milliseconds.
+pub(super) fn timeout(until: Instant) -> PollTimeout {
+    let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}
+
 impl Wire {
     pub(in crate::common::transport) fn stream(&self) -> &Stream {
         match self {
@@ -159,7 +167,7 @@ mod tests {
         let (mut ours, mut theirs) = connected();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            Stream::Plain(ours.try_clone().unwrap()).close();
+            Stream::Plain(ours.try_clone().unwrap().into()).close();
             linger(&ours, LIMIT);
         });
         let mut said = Vec::new();
@@ -176,7 +184,7 @@ mod tests {
     fn a_broker_that_does_not_close_is_not_waited_for() {
         let (ours, _theirs) = connected();
         let since = clock();
-        Stream::Plain(ours.try_clone().unwrap()).close();
+        Stream::Plain(ours.try_clone().unwrap().into()).close();
         linger(&ours, LIMIT);
         let took = clock().saturating_duration_since(since);
         assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");
