@@ -38,7 +38,7 @@ fn expect_arrived(witness: &Witness, lines: &[String], setting: (&str, &str)) {
 
 #[test]
 fn a_clock_that_is_set_between_runs_makes_nothing_older_or_younger() {
-    let fresh = lines("fresh", times("IOT_TEST_CLOCK_READINGS", 200));
+    let fresh = lines("fresh", times("IOT_TEST_CLOCK_READINGS", 800));
     for setting in SETTINGS {
         let queue = QueueFile::new();
         let clock = Clock::at(setting.0);
@@ -76,7 +76,7 @@ fn a_clock_that_is_set_between_runs_makes_nothing_older_or_younger() {
 
 #[test]
 fn a_clock_that_is_set_in_mid_run_makes_nothing_older_or_younger() {
-    let fresh = lines("fresh", times("IOT_TEST_CLOCK_READINGS", 200));
+    let fresh = lines("fresh", times("IOT_TEST_CLOCK_READINGS", 800));
     for setting in SETTINGS {
         for durable in [true, false] {
             let clock = Clock::at(setting.0);
