@@ -17,6 +17,8 @@ struct Sent {
     topic: Option<String>,
     qos: u8,
     retain: bool,
+    /// It is marked as sent before.
+    dup: bool,
     id: u16,
     skipped: bool,
     readings: Vec<Vec<u8>>,
@@ -43,6 +45,22 @@ struct Record {
 }
 
 impl Record {
+    /// Whether a message has been dealt with: printed, or known as one that was. Of several with the same content
+    /// the program prints the first.
+    fn is_done(&self, index: usize) -> bool {
+        let (before, from) = self.sent.split_at(index);
+        let Some(sent) = from.first() else {
+            return false;
+        };
+        let same = |earlier: &Sent| {
+            (earlier.qos, earlier.id) == (sent.qos, sent.id)
+                && earlier.topic == sent.topic
+                && earlier.readings == sent.readings
+        };
+        let known = |earlier: &Sent| same(earlier) && earlier.is_done();
+        sent.is_done() || (sent.dup && sent.qos == 1 && before.iter().any(known))
+    }
+
     fn acks(&self, kind: u8, id: u16) -> usize {
         let acks = self.acks.iter();
         acks.filter(|ack| (ack.0, ack.1) == (kind, id) && ack.2 < 0x80)
@@ -131,8 +149,8 @@ impl Subscriber {
             return Ok(());
         };
         let done = |qos: u8, id: u16| {
-            let sent = record.sent.iter();
-            sent.filter(move |sent| sent.qos == qos && sent.id == id && sent.is_done())
+            let sent = record.sent.iter().enumerate();
+            sent.filter(|(index, sent)| sent.qos == qos && sent.id == id && record.is_done(*index))
                 .count()
         };
         for (ack, id, code) in &record.acks {
@@ -258,6 +276,7 @@ fn sent(publish: &Publish<'_>, released_before: usize) -> Sent {
             .map(str::to_owned),
         qos: publish.qos,
         retain: publish.retain,
+        dup: publish.dup,
         id: publish.id,
         skipped: publish.is_skipped(),
         printed: vec![false; readings.len()],

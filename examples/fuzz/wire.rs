@@ -283,6 +283,7 @@ pub(crate) struct Publish<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) qos: u8,
     pub(crate) retain: bool,
+    pub(crate) dup: bool,
     /// 0 at QoS 0.
     pub(crate) id: u16,
     pub(crate) properties: Vec<Property<'a>>,
@@ -341,6 +342,7 @@ pub(crate) fn read_publish<'a>(
         payload: fields.0,
         qos,
         retain: packet.first & 1 != 0,
+        dup: packet.first & 8 != 0,
         id,
         properties,
     })

@@ -272,7 +272,7 @@ fn the_summary_is_the_last_line_and_has_every_figure() {
     let elapsed = elapsed.expect("a number of seconds");
     assert!((0.0..10.0).contains(&elapsed), "{elapsed}");
     let expected = serde_json::json!({
-        "accepted": 2, "delivered": 2, "queued": 0, "dropped": 0, "rejected": 1,
+        "accepted": 2, "delivered": 2, "queued": 0, "lost": 0, "dropped": 0, "rejected": 1,
         "expired": 0, "dead": 0, "reconnects": 0,
     });
     assert_eq!(Value::Object(summary), expected);

@@ -183,7 +183,8 @@ fn a_password_from_a_pipe_is_kept() {
         .to(&broker)
         .args(["-t", "t", "-u", "ann", "--interval", "0.1", "--receipts"])
         .args(["--base-backoff", "0.1", "--max-backoff", "0.2"])
-        .args(["--password-file", "/dev/stdin"]);
+        .args(["--password-file", "/dev/stdin"])
+        .args(["--exec", "echo", "21"]);
     let mut publisher = program.stdin_pipe().start();
     publisher.send("first\n");
     publisher.close_stdin();

@@ -265,7 +265,14 @@ fn an_endless_run_names_the_cause_at_every_attempt_until_it_is_stopped() {
         .ca(&foreign)
         .identity(&certs().device)
         .args(["-t", "t", "--interval", "5", "--stop-timeout", "0.2"])
-        .args(["--base-backoff", "0.2", "--max-backoff", "0.2"])
+        .args([
+            "--base-backoff",
+            "0.2",
+            "--max-backoff",
+            "0.2",
+            "--jitter",
+            "0",
+        ])
         .start();
     // The first line says that it simulates.
     assert!(publisher.stderr.wait_count(5, SOON), "{publisher}");

@@ -31,7 +31,8 @@ fn loss(down: &Down) -> Loss {
             reached,
         },
         Some(code) if !ABOUT_A_PACKET.contains(&code) => Loss::Unrelated,
-        None if down.dropped.is_none() => Loss::Unrelated,
+        // The broker broke the protocol, or there was no memory.
+        None if down.exit != Exit::Unavailable => Loss::Unrelated,
         _ => Loss::Closed { reached },
     }
 }
