@@ -18,9 +18,9 @@ use crate::common::mqtt::reason_code::{
 /// MQTT 3.1.1's return code for a version that the broker does not speak.
 pub(super) const RETURNED_VERSION: u8 = 1;
 
-/// Quota exceeded, message rate too high, server busy, connection rate exceeded: the
+/// Quota exceeded, message rate too high, server busy, connection rate exceeded, packet identifier in use: the
 /// message is good, the moment is not.
-const NOT_NOW: [u8; 4] = [0x97, 0x96, 0x89, 0x9F];
+const NOT_NOW: [u8; 5] = [0x97, 0x96, 0x89, 0x9F, 0x91];
 
 /// Whether a refused message may be accepted a little later.
 pub(super) fn is_transient(code: u8) -> bool {

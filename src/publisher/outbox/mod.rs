@@ -203,6 +203,13 @@ impl Outbox {
         }
     }
 
+    /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the broker asked for a
+    /// pause. [`dispatch`](Self::dispatch) finds out when that is over.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.held_until.is_some() || self.drain.is_active()
+    }
+
     /// Whether messages flow so well that a source that can wait had better wait a moment:
     /// what does not come until there is a place in the window need not go to disk.
     fn flows(&self, now: Instant) -> bool {
@@ -404,7 +411,7 @@ impl Outbox {
 
     /// How many new drafts may go out at once, past the queue, without overtaking anything.
     fn straight_room(&self) -> usize {
-        if self.held_until.is_none() && !self.drain.is_active() && self.queue.is_empty() {
+        if !self.holds_back() && self.queue.is_empty() {
             self.free().saturating_sub(self.ready.len())
         } else {
             0

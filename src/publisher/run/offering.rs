@@ -19,7 +19,11 @@ impl Publisher<'_> {
             let room = self.outbox.room(self.now);
             self.intake.fill(self.now, wall_clock, room);
             self.offer_held();
-            if !self.dispatch() {
+            let held_back = self.outbox.holds_back();
+            let moved = self.dispatch();
+            // What was refused before is let in now, and no event may follow that says so.
+            let lets_in = held_back && !self.outbox.holds_back();
+            if !moved && !lets_in {
                 break;
             }
         }

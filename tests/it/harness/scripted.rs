@@ -36,6 +36,7 @@ pub(crate) struct Script {
     ignore_version_5: bool,
     cut_connack: (usize, Vec<u8>),
     session_present: bool,
+    connack_after: Duration,
     on_subscribe: Box<SubscribeCode>,
     messages: Vec<(String, String, Vec<u8>)>,
     on_publish: Box<dyn Fn(&Publish) -> Reply + Send + Sync>,
@@ -83,6 +84,7 @@ impl ScriptedBroker {
             ignore_version_5: false,
             cut_connack: (0, Vec::new()),
             session_present: false,
+            connack_after: Duration::ZERO,
             on_subscribe: Box::new(|_, qos| Some(qos)),
             messages: Vec::new(),
             on_publish: Box::new(|_| Reply::Ack),
@@ -188,6 +190,12 @@ impl Script {
     /// Closes the first `connections` after CONNACK: the first of them at once, the last 2 ms later.
     pub(crate) fn close_after_connack(mut self, connections: usize) -> Self {
         self.closed_after_connack = connections;
+        self
+    }
+
+    /// Takes this long to answer a CONNECT.
+    pub(crate) fn connack_after(mut self, delay: Duration) -> Self {
+        self.connack_after = delay;
         self
     }
 
@@ -323,6 +331,7 @@ impl Script {
     }
 
     fn connack(&self, level: u8) -> Vec<u8> {
+        std::thread::park_timeout(self.connack_after);
         if level < 5 {
             return vec![0x20, 2, u8::from(self.session_present), 0];
         }
