@@ -84,6 +84,16 @@ pub fn check_name(name: &str) -> Result<(), LimitError> {
     }
 }
 
+/// Whether a name has Unicode non-characters (U+FDD0 to U+FDEF, and the last two of each plane), which a receiver
+/// may refuse (MQTT 5.0 section 1.5.4). Some brokers pass them on, so they are not refused here.
+#[must_use]
+pub fn has_noncharacters(name: &str) -> bool {
+    name.chars().any(|c| {
+        let code = u32::from(c);
+        code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
+    })
+}
+
 /// Checks a topic name, as PUBLISH carries it.
 ///
 /// # Errors

@@ -69,6 +69,25 @@ fn a_malformed_packet_is_the_message_if_that_is_alone() {
 }
 
 #[test]
+fn a_malformed_packet_is_at_once_the_message_if_its_topic_has_a_noncharacter() {
+    let broker = Broker::builder().plain().start();
+    let lines =
+        "{\"topic\":\"a\\uffff\",\"payload\":\"bad\"}\n{\"topic\":\"a\",\"payload\":\"good\"}\n";
+    let outcome = Program::publisher()
+        .to(&broker)
+        .args(["-l", "--input", "json", "--receipts", "--summary"])
+        .args(["--base-backoff", "0.01", "--max-backoff", "0.01"])
+        .stdin(std::io::Cursor::new(lines))
+        .run(SOON)
+        .expect_code(65);
+    let lines = outcome.stdout.texts();
+    assert!(lines.iter().any(|line| line == "delivered 2"), "{outcome}");
+    let summary = lines.last().unwrap();
+    // The second time it is alone.
+    assert!(summary.contains("\"reconnects\":2,"), "{outcome}");
+}
+
+#[test]
 fn a_close_without_a_reason_costs_the_message_that_it_answers() {
     for version in ["5", "3.1.1"] {
         let broker = ends_first(ends(), Reply::HangUp);

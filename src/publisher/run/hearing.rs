@@ -5,6 +5,7 @@ use log::{error, info, warn};
 use super::Publisher;
 use crate::common::client::Delivery;
 use crate::common::fault::{Exit, Fault};
+use crate::common::limits;
 use crate::common::link::Down;
 use crate::common::pattern::During;
 use crate::common::queue::News;
@@ -22,11 +23,14 @@ const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
 /// first for a topic with control characters, the second for one with wildcards.
 const ABOUT_A_PACKET: [u8; 2] = [0x81, 0x82];
 
-/// What the end of a connection says about the messages in flight.
-fn loss(down: &Down) -> Loss {
+/// What the end of a connection says about the messages in flight, the first of which has this topic.
+fn loss(down: &Down, topic: Option<&str>) -> Loss {
     let reached = down.reached;
+    // A receiver may take a name with non-characters for a malformed packet (MQTT 5.0 section 1.5.4).
+    let is_name =
+        |code| ABOUT_A_PACKET.contains(&code) && topic.is_some_and(limits::has_noncharacters);
     match down.code {
-        Some(code) if ABOUT_A_MESSAGE.contains(&code) => Loss::Refused {
+        Some(code) if ABOUT_A_MESSAGE.contains(&code) || is_name(code) => Loss::Refused {
             reason: down.why.clone(),
             reached,
         },
@@ -57,7 +61,9 @@ impl Publisher<'_> {
 
     /// The connection has ended: what that says of the messages in flight.
     pub(super) fn dropped(&mut self, down: &Down) {
-        let given_up = self.outbox.disconnected(loss(down), self.now);
+        let head = self.outbox.head_in_flight();
+        let topic = head.as_ref().map(|(topic, _)| &**topic);
+        let given_up = self.outbox.disconnected(loss(down, topic), self.now);
         if given_up && down.code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
         }

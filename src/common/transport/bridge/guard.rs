@@ -93,6 +93,8 @@ impl<'a> Guard<'a> {
         if PacketType::of(packet.first) == Some(PacketType::Pingreq) {
             self.pings += 1;
         } else {
+            // Whoever subscribes asks for messages, though nobody may look at them: a check.
+            self.warned |= PacketType::of(packet.first) == Some(PacketType::Subscribe);
             self.exchanges.sent(packet);
         }
     }
@@ -272,7 +274,7 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// A publisher subscribes to nothing.
+    /// There is no receiver: a publisher, which subscribes to nothing, or a check.
     fn drop_unasked(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
         if !std::mem::replace(&mut self.warned, true) {
             let topic = shortened(&String::from_utf8_lossy(publish.topic));
