@@ -66,9 +66,10 @@ impl Endpoint {
             "wss" => (true, true),
             "ws" => (false, true),
             other => {
-                return Err(wrong(&format!(
-                    "the scheme {other} is not supported; use mqtts:// or wss://, or without TLS \
-                     mqtt:// or ws://"
+                // What follows may be a user name and a password.
+                return Err(Fault::usage(format!(
+                    "--endpoint {other}://…: the scheme {other} is not supported; use mqtts:// or wss://, or \
+                     without TLS mqtt:// or ws://"
                 )));
             }
         };

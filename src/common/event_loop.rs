@@ -2,8 +2,10 @@
 //! stamps its own lines). Pure code never calls this; it is given the time.
 
 use std::sync::LazyLock;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollTimeout, poll};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -70,13 +72,53 @@ pub fn unix_ms() -> u64 {
     })
 }
 
+/// Whether the C library's monotonic clock is the kernel's. The standard library reads a time from the former and has
+/// the kernel wait until then, which under libfaketime may be decades away.
+static CLOCKS_AGREE: LazyLock<bool> = LazyLock::new(|| {
+    let kernel = clock_gettime(ClockId::Monotonic).tv_sec;
+    let library = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    library.is_ok_and(|library| library.tv_sec().abs_diff(kernel) <= 1)
+});
+
+/// How often to look for an event where the two clocks do not agree.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Sleeps for about so long.
+pub fn pause(duration: Duration) {
+    if *CLOCKS_AGREE {
+        std::thread::park_timeout(duration);
+    } else {
+        let timeout = PollTimeout::try_from(duration.max(Duration::from_millis(1)));
+        // It can only be interrupted.
+        let _ = poll(&mut [], timeout.unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// The next event, if there is one within this time.
+///
+/// # Errors
+///
+/// There is none, or there will be none any more.
+pub fn receive_within<E>(inbox: &Receiver<E>, within: Duration) -> Result<E, RecvTimeoutError> {
+    if *CLOCKS_AGREE {
+        return inbox.recv_timeout(within);
+    }
+    let until = clock() + within;
+    loop {
+        match inbox.try_recv() {
+            Ok(event) => return Ok(event),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) if clock() >= until => return Err(RecvTimeoutError::Timeout),
+            Err(TryRecvError::Empty) => pause(LOOK),
+        }
+    }
+}
+
 /// The next event, or none when it is time to look at the clock.
 #[must_use]
 pub fn wait<E>(inbox: &Receiver<E>, until: Option<Instant>) -> Option<E> {
     match until {
-        Some(until) => inbox
-            .recv_timeout(until.saturating_duration_since(clock()))
-            .ok(),
+        Some(until) => receive_within(inbox, until.saturating_duration_since(clock())).ok(),
         None => inbox.recv().ok(),
     }
 }

@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::cores;
-use super::event_loop::clock;
+use super::event_loop::{clock, receive_within};
 use super::fault::Exit;
 
 /// The exit code that would be right if the process ended now.
@@ -59,7 +59,7 @@ fn try_to(act: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
     });
     if thread.is_ok() {
-        let _ = wait.recv_timeout(BEFORE_EXIT_TIMEOUT);
+        let _ = receive_within(&wait, BEFORE_EXIT_TIMEOUT);
     }
 }
 
@@ -74,7 +74,7 @@ pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
         .spawn(move || {
             cores::spread();
             let (_never, wait) = mpsc::channel::<()>();
-            let _ = wait.recv_timeout(after);
+            let _ = receive_within(&wait, after);
             leave(i32::from(exit.0.load(Ordering::Relaxed)));
         })
         .map(drop)
@@ -175,7 +175,7 @@ impl Stopping {
             .name("stop-timeout".into())
             .spawn(move || {
                 cores::spread();
-                let again = wait.recv_timeout(patience).is_ok();
+                let again = receive_within(&wait, patience).is_ok();
                 let code = code.0.load(Ordering::Relaxed);
                 let why = if again {
                     "a second signal"

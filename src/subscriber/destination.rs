@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use log::info;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::common::stdio::{self, Blocking};
 
@@ -97,6 +99,21 @@ pub struct OutputFile {
     regular: bool,
 }
 
+/// Opens a file to append to. One that has to be waited for, a pipe that nobody reads, is an error.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    options.custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(code) if code == Errno::ENXIO as i32 => io::Error::other("nobody reads this pipe"),
+        _ => e,
+    })?;
+    // From here on writes wait.
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
+}
+
 impl OutputFile {
     /// Opens the file, or makes it. A last line that an earlier run could not finish is ended, so
     /// that it spoils none of ours.
@@ -105,7 +122,7 @@ impl OutputFile {
     ///
     /// The operating system's.
     pub fn open(path: &Path, rotation: Option<Rotation>, lines: bool) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        let mut file = open_file(path)?;
         let regular = file.metadata()?.is_file();
         let mut size = if regular { file.metadata()?.len() } else { 0 };
         if lines && size > 0 && !ends_in_newline(path)? {

@@ -11,7 +11,7 @@ use log::debug;
 use super::destination::Destination;
 use super::sink::{Broken, Done, Finish, Notice};
 use crate::common::acks::Backlog;
-use crate::common::event_loop::clock;
+use crate::common::event_loop::{clock, pause};
 use crate::common::transport::bridge::OutOfMemory;
 
 /// While messages pour in, how long to wait for one more before writing, and for how long in all,
@@ -232,7 +232,7 @@ impl Work {
             }
             seen = pending.bytes.len();
             drop(pending);
-            std::thread::park_timeout(GATHER_PAUSE);
+            pause(GATHER_PAUSE);
             pending = self.shared.lock();
         }
         pending.busy = true;

@@ -366,6 +366,7 @@ fn unknown(key: &str, known: &BTreeSet<&str>) -> String {
         Some((_, name)) => format!("did you mean {name}?"),
         None => "its keys are the long names of flags, see --help".into(),
     };
+    let key = without_password(key);
     format!(
         "unknown key {key}; {tip} (what only one program knows belongs under [publisher] or \
          [subscriber])"

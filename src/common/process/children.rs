@@ -20,6 +20,7 @@ use signal_hook::iterator::Signals;
 
 use super::command::NotRun;
 use crate::common::cores;
+use crate::common::event_loop::pause;
 
 /// How often, and how long each time, somebody who must not wait tries to look at the table.
 const TRIES: u32 = 50;
@@ -187,7 +188,7 @@ impl Group {
                 self.stop_in(&mut table);
                 return;
             }
-            std::thread::park_timeout(PAUSE);
+            pause(PAUSE);
         }
     }
 

@@ -19,6 +19,7 @@ use super::log;
 use super::presence::Identity;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{Checkpoint, at_most, checkpoint, is_full, patiently};
+use crate::common::event_loop::pause;
 use crate::common::fault::{Exit, Fault, Kind};
 
 /// How long SQLite itself waits for another process's transaction.
@@ -153,7 +154,7 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
                 "is not made by the process that holds its lock",
             ));
         }
-        std::thread::park_timeout(Duration::from_millis(10));
+        pause(Duration::from_millis(10));
         drains = take()?;
     }
     // Where another process drains, that one has looked at the log.

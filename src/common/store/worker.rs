@@ -17,7 +17,7 @@ use super::rows::{self, uint};
 use super::space::{self, Space};
 use super::sqlite::{self, Checkpoint, patiently};
 use super::transaction;
-use crate::common::event_loop::clock;
+use crate::common::event_loop::{clock, receive_within};
 use crate::common::fault::Fault;
 use crate::common::queue::order::{Batch, End, Opened, Order, Report, RowId};
 use crate::common::queue::size;
@@ -134,7 +134,7 @@ impl Worker {
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>, notify: &impl Fn(Report)) {
         loop {
-            let done = match inbox.recv_timeout(self.due.saturating_duration_since(clock())) {
+            let done = match receive_within(inbox, self.due.saturating_duration_since(clock())) {
                 Ok(Order::Close { next_seq }) => return self.close(next_seq, notify),
                 Ok(order) if self.gone => self.read_on(&order, notify),
                 Ok(order) => self.carry_out(order).map(notify),

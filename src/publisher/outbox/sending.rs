@@ -9,6 +9,7 @@ use super::shelf::Placed;
 use super::terms::{Outcome, TooLarge};
 use crate::common::message::{Message, Qos};
 use crate::common::queue::order::End;
+use crate::common::queue::size;
 use crate::common::throttle::Throttle;
 
 /// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
@@ -21,6 +22,11 @@ const MAX_UNDER_WAY: u64 = 64 << 20;
 fn time_on_the_line(bytes: u64) -> Duration {
     Duration::from_millis(bytes.saturating_mul(1_000) / SLOW_LINE)
 }
+
+/// The slowest line that one large message gets through, in bytes per second, and the longest that it may stand in
+/// buffers on the way.
+const SLOWEST_LINE: u64 = 1 << 10;
+const LONGEST_IN_BUFFERS: Duration = Duration::from_secs(60);
 
 /// A broker closes a connection for a message this soon after it has received it.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
@@ -135,20 +141,23 @@ impl Outbox {
     }
 
     /// The other end's system has acknowledged bytes of what is in flight: the line is slow, not dead. If that was the
-    /// last of them, they may still stand in a buffer on the way, so the answer has as long again.
+    /// last of them, they may still stand in a buffer on the way, so the answer has as long again, or as long as the
+    /// slowest line takes for the first message.
     pub fn line_moved(&mut self, arrived: bool, now: Instant) {
-        let Some(since) = self.progress_at.filter(|_| !self.in_flight.is_empty()) else {
+        let Some((since, first)) = self.progress_at.zip(self.in_flight.first()) else {
             return;
         };
         self.line_moved_at = Some(now);
         self.carried_for = if arrived {
-            now.saturating_duration_since(since)
+            let buffered = size(&first.message).saturating_mul(1_000) / SLOWEST_LINE;
+            let buffered = Duration::from_millis(buffered).min(LONGEST_IN_BUFFERS);
+            now.saturating_duration_since(since).max(buffered)
         } else {
             Duration::ZERO
         };
     }
 
-    /// Until when an acknowledgement is waited for on a line that was seen to be slow.
+    /// Until when an acknowledgement is waited for on a line that was seen to be slow, or to have taken a large message.
     #[must_use]
     pub fn moves_until(&self) -> Option<Instant> {
         self.line_moved_at.and_then(|_| self.acknowledgement_due())

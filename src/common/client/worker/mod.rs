@@ -16,7 +16,7 @@ use super::session::{Dialled, SWEEP, Session};
 use super::versions::Versions;
 use super::{Accepted, Config, Delivery, Event, Listener};
 use crate::common::cores;
-use crate::common::event_loop::clock;
+use crate::common::event_loop::{clock, receive_within};
 use crate::common::fault::Fault;
 use crate::common::message::{Message, Qos};
 use crate::common::mqtt::connack::Connack;
@@ -167,8 +167,8 @@ impl<N: Fn(Event)> Worker<N> {
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = match self.switch_at {
-                _ if waiting => inbox.recv_timeout(SWEEP),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(clock())),
+                _ if waiting => receive_within(inbox, SWEEP),
+                Some(at) => receive_within(inbox, at.saturating_duration_since(clock())),
                 None => inbox.recv().map_err(RecvTimeoutError::from),
             };
             match command {

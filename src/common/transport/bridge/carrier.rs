@@ -18,7 +18,7 @@ use super::wire::{PIECE, Piece, is_patient, timeout};
 use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
 use crate::common::acks::Acks;
 use crate::common::cores;
-use crate::common::event_loop::clock;
+use crate::common::event_loop::{clock, pause};
 use crate::common::mqtt::framing::{Follower, PINGRESP};
 use crate::common::mqtt::packet_type::PacketType;
 
@@ -515,7 +515,7 @@ impl<'a> Carrier<'a> {
     /// that it has hung up would be reported again and again.
     fn wait(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.in_burst) {
-            std::thread::park_timeout(PAUSE);
+            pause(PAUSE);
             self.ready = Ready::default();
             return Ok(());
         }

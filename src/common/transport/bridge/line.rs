@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Between two looks, while an answer is due.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// More bytes than this may stand in a buffer for a while although they have been acknowledged.
+const MUCH: u64 = 8 << 10;
+
 /// What is known of a line. Bytes are counted as TCP carries them, from the beginning of the connection.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -19,6 +22,8 @@ pub(super) struct Line {
     end: u64,
     /// Bytes that the broker's system had acknowledged of that at the last look.
     acknowledged: u64,
+    /// Where the first packet begins that has not been answered.
+    begin: u64,
     /// It took more than one look for what is under way.
     slow: bool,
     /// Bytes that had been received at the last look.
@@ -34,6 +39,7 @@ impl Line {
     pub(super) fn wrote(&mut self, from: u64, to: u64) {
         if !std::mem::replace(&mut self.waits, true) {
             self.acknowledged = from;
+            self.begin = from;
         }
         self.end = to;
     }
@@ -74,7 +80,7 @@ impl Line {
         let is_sent = !unwritten && reached == self.end;
         let progress = Progress {
             sent: moved && !is_sent,
-            arrived: moved && is_sent && self.slow,
+            arrived: moved && is_sent && (self.slow || reached - self.begin > MUCH),
             alive: received > self.received,
             // A ping's answer alone says nothing of what else is due.
             received: received > self.received && (self.messages || !self.answers),
@@ -92,7 +98,7 @@ impl Line {
 pub(super) struct Progress {
     /// Bytes of what has to be answered have been acknowledged, and not all of them.
     pub(super) sent: bool,
-    /// The last of them have been acknowledged, on a line that was seen to be slow.
+    /// The last of them have been acknowledged, on a line that was seen to be slow, or they were many.
     pub(super) arrived: bool,
     /// Bytes have been received.
     pub(super) alive: bool,
