@@ -124,3 +124,20 @@ fn a_clock_that_is_set_in_mid_run_makes_nothing_older_or_younger() {
         }
     }
 }
+
+#[test]
+fn waits_end_though_the_clocks_of_the_c_library_are_replaced() {
+    for by in ["-3h", "+3h"] {
+        let queue = QueueFile::new();
+        let publisher = queue.publisher().at_plain_port(free_port());
+        let publisher = publisher.args(["-m", "one", "--expiry", "1h", "--flush-timeout", "0.2"]);
+        Clock::all_shifted(publisher, by).run(SOON).expect_code(75);
+        let broker = Broker::start();
+        let publisher = queue.publisher().to(&broker);
+        let publisher = publisher.args(["-m", "two", "--expiry", "1h", "--receipts"]);
+        let outcome = publisher.run(SOON).expect_code(0);
+        let delivered = outcome.stdout.texts();
+        let delivered = delivered.iter().filter(|l| l.starts_with("delivered"));
+        assert_eq!(delivered.count(), 2, "{by}: {outcome}");
+    }
+}

@@ -44,6 +44,11 @@ impl Clock {
         fs::rename(new, self.file()).unwrap();
     }
 
+    /// A program all of whose clocks in the C library are so much before or after the right time.
+    pub(crate) fn all_shifted(program: Program, by: &str) -> Program {
+        program.env("LD_PRELOAD", library()).env("FAKETIME", by)
+    }
+
     /// The program that sees it.
     pub(crate) fn seen_by(&self, program: Program) -> Program {
         program

@@ -126,6 +126,18 @@ mod tests {
     }
 
     #[test]
+    fn many_bytes_that_are_taken_at_once_have_arrived_and_few_are_no_progress() {
+        for (bytes, arrived) in [(MUCH, false), (MUCH + 1, true)] {
+            let now = Instant::now();
+            let mut line = Line::default();
+            line.wrote(100, 100 + bytes);
+            line.look_at(now, 0);
+            let mut look = || line.look(Some(100 + bytes), 0, false, now + INTERVAL);
+            assert_eq!((look().arrived, look().arrived), (arrived, false));
+        }
+    }
+
+    #[test]
     fn bytes_that_are_acknowledged_are_progress_but_for_the_last() {
         assert_eq!(looks(&[100, 100], false), [false, false], "a dead line");
         assert_eq!(
