@@ -23,6 +23,9 @@ const STAY: Duration = Duration::from_millis(2_500);
 /// Before another attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// So long a connection on which nothing is asked must last to show that the broker keeps connections.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// What is published.
 const MESSAGE: &str = "{\"check\":\"iot-pubsub\"}";
 
@@ -63,7 +66,8 @@ type End = (Option<Step>, Fault);
 
 /// Why a step has failed on the second connection too.
 enum Failure {
-    /// Both were closed in order, right after what was asked: the broker does not want it.
+    /// Both were closed in order, right after what was asked, and one without it was not: the broker does not want
+    /// it.
     Refused(Fault),
     /// Anything else.
     Fault(Fault),
@@ -197,10 +201,7 @@ impl<'a> Online<'a> {
                 Ok(answer) => return Ok(answer),
                 Err((_, fault)) => fault,
             };
-            if before == Some(Kind::Closed) && fault.kind == Kind::Closed {
-                return Err(Failure::Refused(fault));
-            }
-            if before.is_some() || self.connected || fault.exit != Exit::Unavailable {
+            if self.connected || fault.exit != Exit::Unavailable {
                 return Err(Failure::Fault(fault));
             }
             before = Some(fault.kind);
@@ -216,10 +217,36 @@ impl<'a> Online<'a> {
     ) -> Result<T, End> {
         let until = clock() + within;
         while let Some(event) = wait(&self.inbox, Some(until)) {
+            if let Some(before) = before {
+                return Err(self.ended_twice(before, fault));
+            }
             if let Event::Passed { passed, .. } = &event {
                 self.next = self.after(passed);
                 if let Some(report) = &mut report {
                     tell(passed, report);
+    /// Why two connections have ended before an answer: what was asked is to blame only if one on which nothing is
+    /// asked lasts.
+    fn ended_twice(&mut self, before: Kind, fault: Fault) -> Failure {
+        if let Err(fault) = self.ensure_connected() {
+            return Failure::Fault(fault);
+        }
+        match self.hear(IDLE, None, |_| None::<()>) {
+            Err((_, idle)) if !self.connected && idle.kind == Kind::Closed => {
+                let host = &self.config.connection.endpoint;
+                let message = format!(
+                    "{host}: the broker closes every connection right after CONNACK, whatever is asked"
+                );
+                Failure::Fault(Fault::passing(Exit::Unavailable, message).with_remedy(
+                    "see the log of the broker, or of the proxy or load balancer in front of it",
+                ))
+            }
+            _ if self.connected && before == Kind::Closed && fault.kind == Kind::Closed => {
+                Failure::Refused(fault)
+            }
+            _ => Failure::Fault(fault),
+        }
+    }
+
                 }
             }
             if generation(&event) != self.generation {
