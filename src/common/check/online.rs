@@ -39,6 +39,8 @@ pub(super) struct Online<'a> {
     /// CONNECTs in a row that were not answered.
     unanswered: u32,
     attempted: Option<Instant>,
+    /// A port that was refused, or a CONNECT that was not answered, since this was last cleared.
+    was_down: bool,
     /// What comes next on the way to a connection: the stage that is to blame for silence.
     next: Stage,
 }
@@ -87,6 +89,7 @@ impl<'a> Online<'a> {
             connected: false,
             unanswered: 0,
             attempted: None,
+            was_down: false,
             next: Stage::Dial(Step::Dns),
         })
     }
@@ -167,14 +170,24 @@ impl<'a> Online<'a> {
 
     /// Connects after a connection has ended. A broker that restarts is given the connect timeout for it.
     fn connect_again(&mut self) -> Result<Accepted, End> {
+        self.connect_again_after(PAUSE)
+    }
+
+    /// As [`Self::connect_again`], with this pause before the first attempt.
+    fn connect_again_after(&mut self, mut pause: Duration) -> Result<Accepted, End> {
         let until = clock() + self.config.connection.connect_timeout;
         // MQTT 3.1.1 is tried third.
         let tries_older = self.config.connection.tries_older_mqtt();
         let enough = if tries_older { 3 } else { 2 };
         loop {
-            let pause = clock() + PAUSE;
-            while wait(&self.inbox, Some(pause)).is_some() {}
+            let pause_until = clock() + pause;
+            while wait(&self.inbox, Some(pause_until)).is_some() {}
+            pause = PAUSE;
             let answer = self.connect(None);
+            self.was_down |= answer.as_ref().is_err_and(|(step, fault)| {
+                fault.kind == Kind::Unanswered
+                    || *step == Some(Step::Tcp) && fault.exit == Exit::Unavailable
+            });
             let goes_on = answer.as_ref().is_err_and(|(_, fault)| match fault.kind {
                 Kind::Unanswered => self.unanswered < enough,
                 _ => fault.exit == Exit::Unavailable && clock() < until,
@@ -204,26 +217,13 @@ impl<'a> Online<'a> {
             if self.connected || fault.exit != Exit::Unavailable {
                 return Err(Failure::Fault(fault));
             }
+            if let Some(before) = before {
+                return Err(self.ended_twice(before, fault));
+            }
             before = Some(fault.kind);
         }
     }
 
-    /// Waits for an answer.
-    fn hear<T>(
-        &mut self,
-        within: Duration,
-        mut report: Option<&mut Report>,
-        answer: impl Fn(&Event) -> Option<T>,
-    ) -> Result<T, End> {
-        let until = clock() + within;
-        while let Some(event) = wait(&self.inbox, Some(until)) {
-            if let Some(before) = before {
-                return Err(self.ended_twice(before, fault));
-            }
-            if let Event::Passed { passed, .. } = &event {
-                self.next = self.after(passed);
-                if let Some(report) = &mut report {
-                    tell(passed, report);
     /// Why two connections have ended before an answer: what was asked is to blame only if one on which nothing is
     /// asked lasts.
     fn ended_twice(&mut self, before: Kind, fault: Fault) -> Failure {
@@ -247,6 +247,19 @@ impl<'a> Online<'a> {
         }
     }
 
+    /// Waits for an answer.
+    fn hear<T>(
+        &mut self,
+        within: Duration,
+        mut report: Option<&mut Report>,
+        answer: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, End> {
+        let until = clock() + within;
+        while let Some(event) = wait(&self.inbox, Some(until)) {
+            if let Event::Passed { passed, .. } = &event {
+                self.next = self.after(passed);
+                if let Some(report) = &mut report {
+                    tell(passed, report);
                 }
             }
             if generation(&event) != self.generation {
@@ -304,8 +317,12 @@ impl<'a> Online<'a> {
     /// the next: once is what a broker that restarts does.
     fn stays(&mut self, report: &mut Report) -> bool {
         let mut closed_before = false;
+        self.was_down = false;
         for (stay, is_last) in [(STAY, false), (STAY * 2, true)] {
-            if let Err(fault) = self.ensure_connected() {
+            // At once: a broker that restarts may be down for some milliseconds only.
+            if !self.connected
+                && let Err((_, fault)) = self.connect_again_after(Duration::ZERO)
+            {
                 report.failed("client id", &fault);
                 return false;
             }
@@ -315,7 +332,8 @@ impl<'a> Online<'a> {
             };
             let closed = fault.kind == Kind::Closed;
             if is_last || fault.exit != Exit::Unavailable {
-                let fault = self.left(fault, closed && closed_before);
+                // Another client does not close the broker's port.
+                let fault = self.left(fault, closed && closed_before && !self.was_down);
                 report.failed("client id", &fault);
                 return false;
             }
