@@ -1,5 +1,12 @@
 //! Who is blamed when a connection ends: the network, a broker that restarts, or what was not allowed.
 
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
+
 use nix::{
     libc::linger,
     sys::{
@@ -12,7 +19,7 @@ use crate::harness::{
     Program, Reply, SOON, ScriptedBroker, Server,
     packet::{kind, read_packet},
     running::Outcome,
-    server,
+    server, wait_until,
 };
 
 const QUICKLY: [&str; 4] = ["--base-backoff", "0.1", "--max-backoff", "0.2"];
@@ -74,6 +81,68 @@ fn what_breaks_twice_is_refused_in_the_words_of_the_broker() {
     let twin = ScriptedBroker::script().close_after_connack(ALWAYS).tls();
     let outcome = check(&twin, &["-i", "me"]).expect_code(77);
     names(&outcome, &["another client connected", "\"me\""], &aws);
+}
+
+#[test]
+fn a_broker_that_closes_every_connection_is_not_said_to_refuse_what_was_asked() {
+    let broker = ScriptedBroker::script().close_after_connack(ALWAYS).tls();
+    let whatever = "right after CONNACK, whatever is asked";
+    let not = ["ACL", "refuses", "policy"];
+    let outcome = check(&broker, &[]).expect_code(69);
+    names(
+        &outcome,
+        &["FAILED  publish", "FAILED  subscribe", whatever],
+        &not,
+    );
+    // With a filter nothing is published.
+    let outcome = check(&broker, &["-t", "t/#"]).expect_code(69);
+    names(&outcome, &["FAILED  subscribe", whatever], &not);
+    // A broker that closes for one request only is still said to refuse that one.
+    let publish = ScriptedBroker::script().on_publish(|_| Reply::HangUp).tls();
+    let outcome = check(&publish, &[]).expect_code(77);
+    names(
+        &outcome,
+        &["FAILED  publish", "ok      subscribe"],
+        &[whatever],
+    );
+}
+
+/// Reads CONNECT, answers it, and hangs up.
+fn answers_connect(mut stream: impl server::Stream) {
+    if read_packet(&mut stream).is_ok() {
+        let _ = stream.write_all(&[0x20, 3, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn a_broker_that_restarts_twice_is_no_twin() {
+    let not = ["another client", "--client-id"];
+    // A CONNECT that is not answered while it starts.
+    let number = AtomicUsize::new(0);
+    let server = Server::plain(move |stream| match number.fetch_add(1, Ordering::SeqCst) {
+        1 => drop(read_packet(stream)),
+        _ => answers_connect(stream),
+    });
+    let check = || Program::subscriber().arg("check").args(["-i", "me"]);
+    let outcome = check().at_plain_port(server.port()).run(SOON);
+    names(&outcome.expect_code(69), &["FAILED  client id"], &not);
+    // A port that is refused meanwhile.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let checking = check().at_plain_port(port).start();
+    let mut accepted = None;
+    assert!(wait_until(SOON, || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    }));
+    drop(listener);
+    answers_connect(accepted.unwrap().0);
+    // The first attempt after the close is over by then.
+    thread::park_timeout(Duration::from_millis(250));
+    let _again = Server::listen(port, answers_connect);
+    let outcome = checking.finish(SOON).expect_code(69);
+    names(&outcome, &["FAILED  client id"], &not);
 }
 
 /// Accepts connections and resets them at the packet of this kind.

@@ -20,8 +20,8 @@ use nix::{
 };
 
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, lines::Lines, packet::Publish, running::Running,
-    seen::acknowledged, temp_dir, wait_until,
+    Broker, Program, SOON, ScriptedBroker, free_port, lines::Lines, packet::Publish,
+    running::Running, seen::acknowledged, temp_dir, wait_until,
 };
 
 /// The size of a small pipe, in bytes.
@@ -240,6 +240,12 @@ fn a_standard_output_that_is_closed_is_an_error_before_anything_is_done() {
         publisher(&broker).args(["-m", "x", "--verbose"]),
         publisher(&broker).args(["-m", "x", "--summary"]),
         publisher(&broker).args(["-l", "--receipts"]),
+        Program::subscriber()
+            .arg("check")
+            .at_plain_port(broker.port()),
+        Program::publisher()
+            .args(["check", "--json"])
+            .at_plain_port(broker.port()),
     ];
     for program in programs {
         let outcome = program.with_descriptors(">&-").run(SOON);
@@ -344,6 +350,18 @@ fn devices_are_written_to_as_they_are() {
         .arg("man")
         .stdout(open("/dev/full", false));
     program.run(SOON).expect_code(74).expect_stderr("No space");
+    let broker = ScriptedBroker::script().plain();
+    for words in [&["check"][..], &["check", "--json"]] {
+        let program = Program::subscriber().args(words);
+        let program = program.at_plain_port(broker.port());
+        let outcome = program.stdout(open("/dev/full", false)).run(SOON);
+        outcome.expect_fault(74, &["standard output", "No space", "; redirect it"]);
+        // The step that failed is what scripts ask for.
+        let program = Program::subscriber().args(words).at_plain_port(free_port());
+        let program = program.args(["--connect-timeout", "1"]);
+        let outcome = program.stdout(open("/dev/full", false)).run(SOON);
+        outcome.expect_fault(69, &["standard output", "No space", "; redirect it"]);
+    }
 }
 
 /// Ends a subscriber to a topic that nothing comes to, by the end of its reader.

@@ -20,6 +20,7 @@ use super::cli::doctor::CheckConfig;
 use super::event_loop::{clock, unix_ms, wall_clock};
 use super::fault::{Exit, Fault};
 use super::profile::Profile;
+use super::stdio;
 use super::transport::files::Loaded;
 use super::transport::{self, Handle, Passed, Step};
 use online::Online;
@@ -29,8 +30,9 @@ use report::Report;
 ///
 /// # Errors
 ///
-/// What kept it from starting.
+/// What kept it from starting, and a standard output that cannot be written.
 pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
+    stdio::check_stdout("the result is printed there")?;
     let connection = &config.connection;
     let mut report = Report::new(connection.endpoint.to_string(), config.json);
     name(connection, &mut report);
@@ -42,11 +44,11 @@ pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
         for step in steps_after_tcp(config) {
             report.skipped(step, "needs the files");
         }
-        return Ok(report.finish());
+        return Ok(report.finish()?);
     }
     let mut online = Online::start(config).context("threads cannot be started")?;
     online.examine(&mut report);
-    Ok(report.finish())
+    Ok(report.finish()?)
 }
 
 /// The broker, as the flags have it.

@@ -23,6 +23,9 @@ const STAY: Duration = Duration::from_millis(2_500);
 /// Before another attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// So long a connection on which nothing is asked must last to show that the broker keeps connections.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// What is published.
 const MESSAGE: &str = "{\"check\":\"iot-pubsub\"}";
 
@@ -36,6 +39,8 @@ pub(super) struct Online<'a> {
     /// CONNECTs in a row that were not answered.
     unanswered: u32,
     attempted: Option<Instant>,
+    /// A port that was refused, or a CONNECT that was not answered, since this was last cleared.
+    was_down: bool,
     /// What comes next on the way to a connection: the stage that is to blame for silence.
     next: Stage,
 }
@@ -63,7 +68,8 @@ type End = (Option<Step>, Fault);
 
 /// Why a step has failed on the second connection too.
 enum Failure {
-    /// Both were closed in order, right after what was asked: the broker does not want it.
+    /// Both were closed in order, right after what was asked, and one without it was not: the broker does not want
+    /// it.
     Refused(Fault),
     /// Anything else.
     Fault(Fault),
@@ -83,6 +89,7 @@ impl<'a> Online<'a> {
             connected: false,
             unanswered: 0,
             attempted: None,
+            was_down: false,
             next: Stage::Dial(Step::Dns),
         })
     }
@@ -163,14 +170,24 @@ impl<'a> Online<'a> {
 
     /// Connects after a connection has ended. A broker that restarts is given the connect timeout for it.
     fn connect_again(&mut self) -> Result<Accepted, End> {
+        self.connect_again_after(PAUSE)
+    }
+
+    /// As [`Self::connect_again`], with this pause before the first attempt.
+    fn connect_again_after(&mut self, mut pause: Duration) -> Result<Accepted, End> {
         let until = clock() + self.config.connection.connect_timeout;
         // MQTT 3.1.1 is tried third.
         let tries_older = self.config.connection.tries_older_mqtt();
         let enough = if tries_older { 3 } else { 2 };
         loop {
-            let pause = clock() + PAUSE;
-            while wait(&self.inbox, Some(pause)).is_some() {}
+            let pause_until = clock() + pause;
+            while wait(&self.inbox, Some(pause_until)).is_some() {}
+            pause = PAUSE;
             let answer = self.connect(None);
+            self.was_down |= answer.as_ref().is_err_and(|(step, fault)| {
+                fault.kind == Kind::Unanswered
+                    || *step == Some(Step::Tcp) && fault.exit == Exit::Unavailable
+            });
             let goes_on = answer.as_ref().is_err_and(|(_, fault)| match fault.kind {
                 Kind::Unanswered => self.unanswered < enough,
                 _ => fault.exit == Exit::Unavailable && clock() < until,
@@ -197,13 +214,36 @@ impl<'a> Online<'a> {
                 Ok(answer) => return Ok(answer),
                 Err((_, fault)) => fault,
             };
-            if before == Some(Kind::Closed) && fault.kind == Kind::Closed {
-                return Err(Failure::Refused(fault));
-            }
-            if before.is_some() || self.connected || fault.exit != Exit::Unavailable {
+            if self.connected || fault.exit != Exit::Unavailable {
                 return Err(Failure::Fault(fault));
             }
+            if let Some(before) = before {
+                return Err(self.ended_twice(before, fault));
+            }
             before = Some(fault.kind);
+        }
+    }
+
+    /// Why two connections have ended before an answer: what was asked is to blame only if one on which nothing is
+    /// asked lasts.
+    fn ended_twice(&mut self, before: Kind, fault: Fault) -> Failure {
+        if let Err(fault) = self.ensure_connected() {
+            return Failure::Fault(fault);
+        }
+        match self.hear(IDLE, None, |_| None::<()>) {
+            Err((_, idle)) if !self.connected && idle.kind == Kind::Closed => {
+                let host = &self.config.connection.endpoint;
+                let message = format!(
+                    "{host}: the broker closes every connection right after CONNACK, whatever is asked"
+                );
+                Failure::Fault(Fault::passing(Exit::Unavailable, message).with_remedy(
+                    "see the log of the broker, or of the proxy or load balancer in front of it",
+                ))
+            }
+            _ if self.connected && before == Kind::Closed && fault.kind == Kind::Closed => {
+                Failure::Refused(fault)
+            }
+            _ => Failure::Fault(fault),
         }
     }
 
@@ -277,8 +317,12 @@ impl<'a> Online<'a> {
     /// the next: once is what a broker that restarts does.
     fn stays(&mut self, report: &mut Report) -> bool {
         let mut closed_before = false;
+        self.was_down = false;
         for (stay, is_last) in [(STAY, false), (STAY * 2, true)] {
-            if let Err(fault) = self.ensure_connected() {
+            // At once: a broker that restarts may be down for some milliseconds only.
+            if !self.connected
+                && let Err((_, fault)) = self.connect_again_after(Duration::ZERO)
+            {
                 report.failed("client id", &fault);
                 return false;
             }
@@ -288,7 +332,8 @@ impl<'a> Online<'a> {
             };
             let closed = fault.kind == Kind::Closed;
             if is_last || fault.exit != Exit::Unavailable {
-                let fault = self.left(fault, closed && closed_before);
+                // Another client does not close the broker's port.
+                let fault = self.left(fault, closed && closed_before && !self.was_down);
                 report.failed("client id", &fault);
                 return false;
             }

@@ -49,9 +49,9 @@ pub(super) struct Report {
     json: bool,
     #[serde(skip)]
     colour: bool,
-    /// Standard output is gone; nobody is left to tell.
+    /// The first error of standard output.
     #[serde(skip)]
-    mute: bool,
+    broken: Option<io::Error>,
 }
 
 impl Report {
@@ -65,7 +65,7 @@ impl Report {
             worst: Exit::Success,
             json,
             colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            mute: false,
+            broken: None,
         }
     }
 
@@ -112,8 +112,12 @@ impl Report {
         });
     }
 
-    /// The last line, and the exit code: a failure wins over a standard output that is gone.
-    pub(super) fn finish(mut self) -> Exit {
+    /// The last line, and the exit code.
+    ///
+    /// # Errors
+    ///
+    /// A standard output that could not be written; the exit code of a step that failed wins over its own.
+    pub(super) fn finish(mut self) -> Result<Exit, Fault> {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default();
             let written =
@@ -135,10 +139,13 @@ impl Report {
             };
             self.print(&line);
         }
-        if self.mute && self.ok {
-            return Exit::Io;
-        }
-        self.worst
+        let Some(cause) = self.broken else {
+            return Ok(self.worst);
+        };
+        let exit = if self.ok { Exit::Io } else { self.worst };
+        let message = format!("standard output cannot be written: {cause}");
+        Err(Fault::permanent(exit, message)
+            .with_remedy("redirect it to where there is space, or to /dev/null"))
     }
 
     fn print(&mut self, line: &str) {
@@ -147,6 +154,10 @@ impl Report {
     }
 
     fn written(&mut self, written: io::Result<()>) {
-        self.mute |= written.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe);
+        if let Err(cause) = written
+            && cause.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.broken.get_or_insert(cause);
+        }
     }
 }

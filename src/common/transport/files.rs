@@ -97,7 +97,7 @@ impl TlsFiles {
         if let Some(pair) = pair {
             let certs = certificates::read("--cert", &pair.cert)?;
             let key = self.private_key(&pair.key)?;
-            loaded.join(pair, certs, key)?;
+            loaded.join(self, pair, certs, key)?;
         }
         Ok(loaded)
     }
@@ -162,7 +162,7 @@ impl TlsFiles {
         let (Ok(certs), Ok(key)) = (certs, key) else {
             return (findings, None);
         };
-        let joined = loaded.join(pair, certs, key);
+        let joined = loaded.join(self, pair, certs, key);
         let belongs = joined.is_ok();
         let told = joined.map(|()| match loaded.doubt(now) {
             Some(doubt) => format!("belong together, but {doubt}: the broker may refuse it"),
@@ -212,9 +212,23 @@ impl Loaded {
     }
 
     /// Takes certificate and key, which have to belong together and be fit for TLS.
-    fn join(&mut self, pair: Pair, certs: Vec<X509>, key: PKey<Private>) -> Result<(), Fault> {
+    fn join(
+        &mut self,
+        files: &TlsFiles,
+        pair: Pair,
+        certs: Vec<X509>,
+        key: PKey<Private>,
+    ) -> Result<(), Fault> {
         let belongs = |cert: &X509| cert.public_key().is_ok_and(|public| public.public_eq(&key));
         if !certs.first().is_some_and(belongs) {
+            let passphrase = files.passphrase.as_ref();
+            let number = |cert: &X509| key::number_of(&pair.key, passphrase, cert);
+            if let Some(number) = certs.first().and_then(number) {
+                let file = pair.cert.display();
+                let cause = format!("begins with a key that is not that of the certificate {file}");
+                return Err(wrong("--key", &pair.key, &cause)
+                    .with_remedy(format!("its key {number} is the one; it must come first")));
+            }
             if let Some(at) = certs.iter().position(belongs) {
                 let cause = format!(
                     "has the certificate of the key only as its certificate {}",

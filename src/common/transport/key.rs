@@ -6,6 +6,7 @@ use openssl::asn1::Asn1Object;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
+use openssl::x509::X509Ref;
 
 use super::certificates::{reason, told};
 use super::der;
@@ -39,8 +40,7 @@ pub(super) fn read(
 ) -> Result<PKey<Private>, Fault> {
     let content = read_for(FLAG, path)?;
     let blocks = pem::blocks(&content.bytes);
-    let is_key = |block: &&Block| block.label.ends_with("PRIVATE KEY") || block.label == TOKEN_KEY;
-    let Some(block) = blocks.iter().find(is_key) else {
+    let Some(block) = blocks.iter().find(|block| is_key(block)) else {
         if blocks.iter().any(|block| block.label == "CERTIFICATE") {
             let why = "is a certificate, not a private key";
             return Err(wrong(FLAG, path, why).with_remedy("are --cert and --key swapped?"));
@@ -65,13 +65,47 @@ pub(super) fn read(
         }
         None => None,
     };
+    open(block, content, passphrase.as_ref())
+        .map_err(|stack| unopened(path, block, content, &stack))
+}
+
+/// Which key of the file, from 1, is that of the certificate. One that does not open is passed over.
+pub(super) fn number_of(
+    path: &Path,
+    passphrase: Option<&SecretFile>,
+    certificate: &X509Ref,
+) -> Option<usize> {
+    let public = certificate.public_key().ok()?;
+    let content = read_for(FLAG, path).ok()?;
+    let passphrase = passphrase.and_then(|file| file.read().ok());
+    let blocks = pem::blocks(&content.bytes);
+    let at = blocks
+        .iter()
+        .filter(|block| is_key(block))
+        .position(|block| {
+            let content = block.content.as_ref().ok();
+            let key = content.and_then(|content| open(block, content, passphrase.as_ref()).ok());
+            key.is_some_and(|key| public.public_eq(&key))
+        });
+    at.map(|at| at + 1)
+}
+
+/// Whether it is a private key, or says where one is.
+fn is_key(block: &Block) -> bool {
+    block.label.ends_with("PRIVATE KEY") || block.label == TOKEN_KEY
+}
+
+fn open(
+    block: &Block,
+    content: &[u8],
+    passphrase: Option<&String>,
+) -> Result<PKey<Private>, ErrorStack> {
     let pem = block.to_pem(content);
-    let opened = match &passphrase {
+    match passphrase {
         Some(text) => PKey::private_key_from_pem_passphrase(pem.as_bytes(), text.as_bytes()),
         // An empty passphrase is better than a question on the terminal.
         None => PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Ok(0)),
-    };
-    opened.map_err(|stack| unopened(path, block, content, &stack))
+    }
 }
 
 /// Why a whole block does not become a key.

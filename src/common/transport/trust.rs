@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use openssl::nid::Nid;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
 use super::certificates::{is_ca, is_same, is_self_signed, issuer, signature, subject};
@@ -250,9 +251,26 @@ fn other_name(way: &Endpoint, certificate: &X509) -> Fault {
     let cause = format!("{way}: the server's certificate is for {names}, not for {host}");
     let fault = |remedy: &str| Fault::permanent(Exit::Config, cause.clone()).with_remedy(remedy);
     let all = dns_names(certificate);
-    let is_address = host.parse::<IpAddr>().is_ok();
-    if is_address && all.iter().any(|name| name == host) {
-        return fault("it has the address as a DNS name; it must be an IP entry");
+    let common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    let common: Vec<String> = common
+        .filter_map(|entry| entry.data().to_string().ok())
+        .map(|name| String::from(&*name))
+        .collect();
+    if let Ok(address) = host.parse::<IpAddr>() {
+        let is_it = |name: &String| name.parse() == Ok(address);
+        let place = if all.iter().any(is_it) {
+            Some("a DNS name")
+        } else if common.iter().any(is_it) {
+            Some("its common name only")
+        } else {
+            None
+        };
+        if let Some(place) = place {
+            let cause = format!("{way}: the server's certificate is not for the address {host}");
+            return Fault::permanent(Exit::Config, cause).with_remedy(format!(
+                "it has the address as {place}; it must be an IP entry (subjectAltName)"
+            ));
+        }
     }
     let below = |name: &String| {
         name.strip_prefix('*')
@@ -261,6 +279,13 @@ fn other_name(way: &Endpoint, certificate: &X509) -> Fault {
     if all.iter().any(below) {
         return fault(
             "a wildcard stands for one level of the name; the server needs another certificate",
+        );
+    }
+    // The common name does not count beside DNS entries.
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    if common.iter().any(|name| name.eq_ignore_ascii_case(bare)) {
+        return fault(
+            "it has the name as its common name only; it must be a DNS entry (subjectAltName)",
         );
     }
     fault("use that name as --endpoint, or the server needs another certificate")

@@ -254,6 +254,7 @@ fn key_files() {
         ]
     };
     let encrypted = || fs::read(encrypted_key(dir.path(), "x")).unwrap();
+    let stray = text(&stray_key(dir.path()));
     let cases: Vec<KeyCase> = vec![
         (
             "OpenSSH",
@@ -361,6 +362,24 @@ fn key_files() {
         (
             "stray",
             fs::read(stray_key(dir.path())).unwrap(),
+            vec![],
+            &["is not the key of"],
+        ),
+        (
+            "stray before the right one",
+            format!("{stray}{key}").into(),
+            vec![],
+            &["its key 2 is the one; it must come first"],
+        ),
+        (
+            "two strays before the right one, which is encrypted",
+            [stray.as_bytes(), stray.as_bytes(), &encrypted()].concat(),
+            with(&passphrase),
+            &["its key 3 is the one; it must come first"],
+        ),
+        (
+            "two strays",
+            stray.repeat(2).into(),
             vec![],
             &["is not the key of"],
         ),

@@ -175,18 +175,41 @@ fn servers() {
             files.given(p.endpoint(port))
         });
     }
-    let pair = server().dns(&["127.0.0.1"]).by(&own).write(dir.path(), &[]);
-    let server = Server::tls_by(lax(&pair), server::stay_silent);
+}
+
+#[test]
+fn a_name_or_address_of_the_server_in_the_wrong_place_of_its_certificate() {
+    let dir = temp_dir();
+    let own = Recipe::new("own root", Purpose::Ca).root();
     let ca = file(dir.path(), "ca.pem", own.pem());
     let files = Files {
         ca,
         ..Files::usual()
     };
-    let endpoint = format!("127.0.0.1:{}", server.port());
-    let parts = ["the address as a DNS name", "must be an IP entry"];
-    expect("address", 78, &parts, |p| {
-        files.given(p.args(["--endpoint", &endpoint]))
-    });
+    let address = "is not for the address 127.0.0.1; it has the address as";
+    let dns = format!("{address} a DNS name; it must be an IP entry");
+    let common = format!("{address} its common name only; it must be an IP entry");
+    let name = "is for elsewhere.example, not for localhost; it has the name as its common name only; it must be a DNS entry";
+    for (subject, names, host, part) in [
+        ("localhost", &["127.0.0.1"][..], "127.0.0.1", &*dns),
+        ("127.0.0.1", &[], "127.0.0.1", &common),
+        ("127.0.0.1", &["localhost"], "127.0.0.1", &common),
+        ("localhost", &["elsewhere.example"], "localhost", name),
+        (
+            "elsewhere.example",
+            &[],
+            "127.0.0.1",
+            "is for elsewhere.example, not for 127.0.0.1",
+        ),
+    ] {
+        let recipe = Recipe::new(subject, Purpose::Server).dns(names);
+        let pair = recipe.by(&own).write(dir.path(), &[]);
+        let server = Server::tls_by(lax(&pair), server::stay_silent);
+        let endpoint = format!("{host}:{}", server.port());
+        expect(subject, 78, &[part], |p| {
+            files.given(p.args(["--endpoint", &endpoint]))
+        });
+    }
 }
 
 #[test]
