@@ -134,7 +134,7 @@ fn waits_end_though_the_clocks_of_the_c_library_are_replaced() {
         Clock::all_shifted(publisher, by).run(SOON).expect_code(75);
         let broker = Broker::start();
         let publisher = queue.publisher().to(&broker);
-        let publisher = publisher.args(["-m", "two", "--expiry", "1h", "--receipts"]);
+        let publisher = publisher.args(["-m", "two", "--expiry", "1h"]);
         let outcome = publisher.run(SOON).expect_code(0);
         let delivered = outcome.stdout.texts();
         let delivered = delivered.iter().filter(|l| l.starts_with("delivered"));
