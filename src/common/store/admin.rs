@@ -196,7 +196,9 @@ fn revive(connection: &mut Connection, items: &[&Item]) -> rusqlite::Result<u64>
     books.write(&transaction)?;
     transaction.commit()?;
     // The log stays short, however many pages follow.
-    sqlite::checkpoint(connection, sqlite::Checkpoint::IfLong(u64::MAX))?;
+    if sqlite::is_long(connection, u64::MAX)? {
+        sqlite::checkpoint(connection, sqlite::Checkpoint::Now)?;
+    }
     Ok(moved)
 }
 

@@ -8,13 +8,15 @@
 //! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
 //! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log; `home` says where it lives;
 //! * `sqlite` knows its errors and empties its log; `transaction` carries out a batch; `space` says whether the disk has room for it;
-//! * `kind` says whether a file is a queue at all; `presence` whether it is still at its name;
+//! * `kind` says whether a file is a queue at all; `presence` whether it is still at its name, `content` whether it
+//!   still holds what was written;
 //! * `worker` is the thread;
 //! * [`look`] and [`admin`] are for `publisher queue`: a file looked at, and mended, from outside; `pages` are
 //!   what they read, [`status`] what they count.
 
 pub mod admin;
 mod books;
+mod content;
 mod file;
 mod home;
 mod kind;

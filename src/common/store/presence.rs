@@ -23,7 +23,21 @@ impl Identity {
     }
 }
 
-/// A queue that is not at its name any more.
+/// What a file looks like from outside: length, and when it was last written (seconds, nanoseconds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(u64, i64, i64);
+
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self(file.len(), file.mtime(), file.mtime_nsec())
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A queue that is not at its name any more, or not what was written.
 #[derive(Clone, Debug)]
 pub(super) struct Gone {
     pub(super) fault: Fault,
@@ -134,6 +148,24 @@ impl Presence {
             fault: Fault::permanent(Exit::Io, message).with_remedy(remedy),
             exists,
         })
+    }
+
+    /// What the file looks like now.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        let file = self.file.descriptor.metadata().ok()?;
+        Some(Stamp::of(&file))
+    }
+
+    /// It is at its name, but something else was written into it.
+    pub(super) fn overwritten(&self) -> Gone {
+        let queue = self.queue.display();
+        let message =
+            format!("{queue}: the queue is gone while it is in use: the file was overwritten");
+        let remedy = "stop the publisher before you put a copy back or change the file";
+        Gone {
+            fault: Fault::permanent(Exit::Io, message).with_remedy(remedy),
+            exists: false,
+        }
     }
 
     /// Whether the file is at its name, whatever is beside it.

@@ -48,35 +48,34 @@ const PAGE_SIZE: u64 = 4_096;
 /// When the log is copied into the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checkpoint {
-    /// If it has grown long; at the latest at so many bytes.
-    IfLong(u64),
     /// Whatever there is in it.
     Now,
     /// And then it is cut off, so that what it took is free.
     Shrink,
 }
 
+/// Whether the log has grown long; at the latest it has at so many bytes.
+pub(super) fn is_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
+    let pages = run(connection, "NOOP")?;
+    Ok(pages >= LOG_PAGES || uint(pages).saturating_mul(PAGE_SIZE) >= bytes)
+}
+
+/// Gives how many pages the log has.
+fn run(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([], |row| row.get(1))
+}
+
 /// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite does so by
 /// itself, but passes over a sync that fails, and syncs again the next time: the system may
 /// then claim success for what it has thrown away.
 pub(super) fn checkpoint(connection: &Connection, when: Checkpoint) -> rusqlite::Result<bool> {
-    let run = |mode| {
-        let sql = format!("PRAGMA wal_checkpoint({mode})");
-        let mut statement = connection.prepare_cached(&sql)?;
-        statement.query_row([], |row| row.get::<_, i64>(1))
-    };
     let mode = match when {
-        Checkpoint::IfLong(bytes) => {
-            let pages = run("NOOP")?;
-            if pages < LOG_PAGES && uint(pages).saturating_mul(PAGE_SIZE) < bytes {
-                return Ok(true);
-            }
-            "PASSIVE"
-        }
         Checkpoint::Shrink => "TRUNCATE",
         Checkpoint::Now => "PASSIVE",
     };
-    match run(mode) {
+    match run(connection, mode) {
         // Another time; what is in the log is safe.
         Err(e) if is_full(&e) || is_busy(&e) => Ok(false),
         done => done.map(|_| true),

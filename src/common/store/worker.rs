@@ -10,9 +10,10 @@ use ::log::info;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::books::{Books, corrupt};
+use super::content::Content;
 use super::file::{self, DrainLock, Open};
 use super::home::Home;
-use super::presence::{Gone, Presence};
+use super::presence::{Gone, Presence, Stamp};
 use super::rows::{self, uint};
 use super::space::{self, Space};
 use super::sqlite::{self, Checkpoint, patiently};
@@ -58,9 +59,10 @@ pub(super) struct Worker {
     /// The next number at the time when the queue was taken over.
     taken_over: Option<u64>,
     presence: Arc<Presence>,
+    content: Content,
     /// When to look at the names.
     names_at: Instant,
-    /// The file is not at its name any more: nothing is written to it. It can still be read.
+    /// The file is not at its name any more, or not what was written: nothing is written to it. It can still be read.
     gone: bool,
 }
 
@@ -86,6 +88,7 @@ impl Worker {
     ) -> Result<(Self, Opened), Fault> {
         let now = clock();
         let (mut connection, lock, drains) = (open.connection, open.lock, open.drains);
+        let stamp = std::fs::metadata(path).ok().map(|file| Stamp::of(&file));
         let opened = if drains {
             begin(path, &mut connection, &lock, owner, stream)
         } else {
@@ -98,9 +101,11 @@ impl Worker {
             let presence = presence.map_err(|e| {
                 file::cannot(path, &format!("cannot be opened: {e}")).with_remedy("try again")
             })?;
-            Ok((opened, Arc::new(presence)))
+            let content = patiently(|| Content::of(&connection, stamp, now));
+            let content = content.map_err(|e| file::begin_error(path, &e))?;
+            Ok((opened, Arc::new(presence), content))
         });
-        let (opened, presence) = match found {
+        let (opened, presence, content) = match found {
             Ok(found) => found,
             Err(fault) => {
                 leave(connection);
@@ -122,6 +127,7 @@ impl Worker {
             forget_at: now + FORGET,
             taken_over: None,
             presence,
+            content,
             names_at: now,
             gone: false,
         };
@@ -165,20 +171,61 @@ impl Worker {
     }
 
     /// An error of a file that is gone is about that.
-    fn cause(&self, stop: Stop) -> Stop {
+    fn cause(&mut self, stop: Stop) -> Stop {
         match stop {
-            Stop::Failed(error) if !self.gone => {
-                self.presence.look().map_or(Stop::Failed(error), Stop::Gone)
-            }
+            Stop::Failed(error) if !self.gone => match self.in_place_at_last(()) {
+                Err(Stop::Gone(gone)) => Stop::Gone(gone),
+                _ => Stop::Failed(error),
+            },
             stop => stop,
         }
     }
 
     /// Nothing that was done is reported before the file is known to be where it was.
-    fn in_place<T>(&self, done: T) -> Result<T, Stop> {
-        self.presence
-            .look()
-            .map_or(Ok(done), |gone| Err(Stop::Gone(gone)))
+    fn in_place<T>(&mut self, done: T) -> Result<T, Stop> {
+        if let Some(gone) = self.presence.look() {
+            return Err(Stop::Gone(gone));
+        }
+        // With a long queue what others do to the file is looked at now and then only.
+        if self.content.is_due(clock()) {
+            self.as_written()?;
+        }
+        Ok(done)
+    }
+
+    /// The same, when there is no later.
+    fn in_place_at_last<T>(&mut self, done: T) -> Result<T, Stop> {
+        if let Some(gone) = self.presence.look() {
+            return Err(Stop::Gone(gone));
+        }
+        self.as_written()?;
+        Ok(done)
+    }
+
+    /// Reads the file if somebody else has written into it.
+    fn as_written(&mut self) -> Result<(), Stop> {
+        let stamp = self.presence.stamp();
+        if self.content.is_untouched(stamp) {
+            return Ok(());
+        }
+        let connection = &mut self.connection;
+        if self.content.examine(&self.path, connection, stamp, clock)? {
+            Ok(())
+        } else {
+            Err(Stop::Gone(self.presence.overwritten()))
+        }
+    }
+
+    /// Copies the log into a file that is where it was; `false` if there is no space.
+    fn checkpoint(&mut self, when: Checkpoint) -> Result<bool, Stop> {
+        self.in_place(())?;
+        let untouched = self.content.is_untouched(self.presence.stamp());
+        let done = sqlite::checkpoint(&self.connection, when);
+        // What others have done before is still to be looked at.
+        if untouched {
+            self.content.has_written(self.presence.stamp());
+        }
+        Ok(done?)
     }
 
     fn carry_out(&mut self, order: Order) -> Result<Report, Stop> {
@@ -202,19 +249,27 @@ impl Worker {
         Ok(())
     }
 
-    fn commit(&mut self, batch: Batch) -> rusqlite::Result<Report> {
+    fn commit(&mut self, batch: Batch) -> Result<Report, Stop> {
         if let Some(why) = self.too_little_space(&batch)? {
             return self.full(batch, &why);
         }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
         match patiently(|| transaction::commit(connection, &batch, owner, drains)) {
             Err(error) if sqlite::is_full(&error) => self.full(batch, &error.to_string()),
-            done => done,
+            done => {
+                let report = done?;
+                if let Report::Committed { ids, .. } = &report
+                    && let Some(row) = ids.last()
+                {
+                    self.content.has_added(*row);
+                }
+                Ok(report)
+            }
         }
     }
 
     /// Why there is no space for the inserts of a batch, if there is none.
-    fn too_little_space(&mut self, batch: &Batch) -> rusqlite::Result<Option<String>> {
+    fn too_little_space(&mut self, batch: &Batch) -> Result<Option<String>, Stop> {
         let sizes = batch.inserts.iter().map(|message| size(message));
         let bytes = sizes.map(space::on_disk).sum();
         let short = |space: Option<Space>, free| space.and_then(|s| s.too_little_for(bytes, free));
@@ -222,14 +277,14 @@ impl Worker {
             return Ok(None);
         }
         // With what the log takes, and what is free in the file itself?
-        sqlite::checkpoint(&self.connection, Checkpoint::Shrink)?;
+        self.checkpoint(Checkpoint::Shrink)?;
         self.space = Space::of(&self.path);
         Ok(short(self.space, sqlite::free(&self.connection)?))
     }
 
-    fn full(&mut self, batch: Batch, why: &str) -> rusqlite::Result<Report> {
+    fn full(&mut self, batch: Batch, why: &str) -> Result<Report, Stop> {
         // Gives back what the log takes, so that deleting rows has somewhere to write.
-        sqlite::checkpoint(&self.connection, Checkpoint::Shrink)?;
+        self.checkpoint(Checkpoint::Shrink)?;
         let why = format!("{}: {why}", self.path.display());
         Ok(Report::Full { batch, why })
     }
@@ -250,7 +305,7 @@ impl Worker {
         }
         self.space = Space::of(&self.path);
         let longest = self.space.map_or(u64::MAX, Space::log_size);
-        if !sqlite::checkpoint(&self.connection, Checkpoint::IfLong(longest))? {
+        if sqlite::is_long(&self.connection, longest)? && !self.checkpoint(Checkpoint::Now)? {
             self.tidy_at = now + DISK_RETRY;
         }
         if self.drains && now >= self.forget_at {
@@ -406,15 +461,11 @@ impl Worker {
         Ok(())
     }
 
-    fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(Report)) {
-        if self.gone {
-            notify(Report::Closed);
-            return leave(self.connection);
-        }
-        let connection = &mut self.connection;
-        // One that was taken over at the very end was given back as it was.
-        let next_seq = next_seq.or(self.taken_over);
-        let done = next_seq.map_or(Ok(()), |next_seq| {
+    /// Writes the end of a run in order, if this one drains.
+    fn end(&mut self, next_seq: Option<u64>) -> Result<(), Stop> {
+        if let Some(next_seq) = next_seq {
+            self.in_place_at_last(())?;
+            let connection = &mut self.connection;
             match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
                 // Giving pages back takes some itself.
                 Err(e) if sqlite::is_full(&e) => {
@@ -422,9 +473,19 @@ impl Worker {
                 }
                 done => done?,
             }
-            sqlite::checkpoint(connection, Checkpoint::Now).map(drop)
-        });
-        let done = done.map_err(Stop::from).and_then(|()| self.in_place(()));
+            self.checkpoint(Checkpoint::Now)?;
+        }
+        self.in_place_at_last(())
+    }
+
+    fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(Report)) {
+        if self.gone {
+            notify(Report::Closed);
+            return leave(self.connection);
+        }
+        // One that was taken over at the very end was given back as it was.
+        let next_seq = next_seq.or(self.taken_over);
+        let done = self.end(next_seq);
         match done.map_err(|stop| self.cause(stop)) {
             Ok(()) => {
                 // With nothing in the log there is nothing left to sync. If others use the file, it

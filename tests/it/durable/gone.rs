@@ -1,8 +1,10 @@
-//! A queue that is removed, moved or replaced under a running publisher.
+//! A queue that is removed, moved, replaced or overwritten under a running publisher.
 
 use std::{
     collections::BTreeSet,
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,11 +30,14 @@ enum Harm {
     MoveLog,
     MoveDirectory,
     MoveParent,
+    Empty,
+    CutOff,
+    Overwrite,
     Replace,
     ReplaceByAnotherQueue,
 }
 
-const HARMS: [Harm; 11] = [
+const HARMS: [Harm; 14] = [
     Harm::RemoveAll,
     Harm::RemoveFile,
     Harm::RemoveLog,
@@ -42,6 +47,9 @@ const HARMS: [Harm; 11] = [
     Harm::MoveLog,
     Harm::MoveDirectory,
     Harm::MoveParent,
+    Harm::Empty,
+    Harm::CutOff,
+    Harm::Overwrite,
     Harm::Replace,
     Harm::ReplaceByAnotherQueue,
 ];
@@ -96,12 +104,23 @@ impl Place {
             Harm::MoveLog => fs::rename(log, at("a/b/other-wal")).unwrap(),
             Harm::MoveDirectory => fs::rename(at("a/b"), at("a/c")).unwrap(),
             Harm::MoveParent => fs::rename(at("a"), at("c")).unwrap(),
+            Harm::Empty => overwrite(&queue, |_| Vec::new()),
+            Harm::CutOff => overwrite(&queue, |before| before[..4096].to_vec()),
+            Harm::Overwrite => overwrite(&queue, |before| {
+                before.iter().map(|_| fastrand::u8(..)).collect()
+            }),
             Harm::Replace => {
                 fs::write(at("new"), "something else").unwrap();
                 fs::rename(at("new"), queue).unwrap();
             }
         }
     }
+}
+
+/// Writes something else into the same file.
+fn overwrite(file: &Path, change: impl Fn(&[u8]) -> Vec<u8>) {
+    let before = fs::read(file).unwrap();
+    fs::write(file, change(&before)).unwrap();
 }
 
 fn fed(place: &Place, port: u16) -> Running {
@@ -198,7 +217,7 @@ fn what_can_be_sent_is_sent_before_the_run_ends() {
 
 #[test]
 fn one_that_only_adds_notices_as_well() {
-    for harm in [Harm::RemoveAll, Harm::MoveDirectory] {
+    for harm in [Harm::RemoveAll, Harm::MoveDirectory, Harm::Empty] {
         let place = Place::new();
         let port = free_port();
         let mut drainer = fed(&place, port);
@@ -213,6 +232,80 @@ fn one_that_only_adds_notices_as_well() {
             outcome.expect_stderr("nothing more is accepted");
         }
     }
+}
+
+/// Adds so many messages to what waits.
+fn add(place: &Place, count: usize) {
+    let lines = "reading\n".repeat(count);
+    let publisher = publisher_on(&place.queue()).at_port(free_port());
+    let publisher = publisher.args(["-l", "--flush-timeout", "0"]);
+    publisher
+        .stdin(std::io::Cursor::new(lines))
+        .run(SOON * 3)
+        .expect_code(75);
+}
+
+#[test]
+fn an_earlier_copy_put_back_over_the_file_is_noticed() {
+    for (first, then) in [(300, 300), (900, 100)] {
+        let place = Place::new();
+        add(&place, first);
+        let copy = fs::read(place.queue()).unwrap();
+        add(&place, then);
+        let mut running = fed(&place, free_port());
+        running.send("1\n2\n");
+        let accepted = format!("accepted {}", first + then + 2);
+        running.stdout_line(SOON, |line| line == accepted);
+        overwrite(&place.queue(), |_| copy.clone());
+        running.stderr_line(SOON, |line| line.contains("nothing more is accepted"));
+        let outcome = running.finish(SOON).expect_code(74);
+        let lost = summary(&outcome.stdout.texts())["lost"].as_u64().unwrap();
+        assert!(lost >= 2, "{first}, {then}: {outcome}");
+    }
+}
+
+#[test]
+fn an_earlier_copy_put_back_just_before_the_end_is_noticed() {
+    let place = Place::new();
+    add(&place, 300);
+    let copy = fs::read(place.queue()).unwrap();
+    add(&place, 300);
+    let mut running = fed(&place, free_port());
+    running.send("1\n2\n");
+    running.stdout_line(SOON, |line| line == "accepted 602");
+    running.signal(Signal::SIGSTOP);
+    overwrite(&place.queue(), |_| copy.clone());
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGCONT);
+    running.finish(SOON).expect_code(74);
+}
+
+#[test]
+fn what_publishers_write_into_the_file_of_another_is_no_alarm() {
+    let place = Place::new();
+    let port = free_port();
+    let touch = || {
+        let file = fs::File::options().write(true).open(place.queue());
+        let now = std::time::SystemTime::now();
+        file.unwrap().set_modified(now).unwrap();
+    };
+    // So much that the log is copied into the file.
+    let lines = ("x".repeat(60_000) + "\n").repeat(80);
+    let mut drainer = fed(&place, port);
+    drainer.send(lines.clone());
+    drainer.stdout_line(SOON * 3, |line| line == "accepted 80");
+    let mut adder = fed(&place, port);
+    touch();
+    adder.send(lines);
+    adder.close_stdin();
+    adder.finish(SOON * 3).expect_code(75);
+    touch();
+    drainer.send("1\n");
+    drainer.close_stdin();
+    drainer.finish(SOON * 3).expect_code(75);
+    let export = Program::publisher().args(["queue", "export", "--queue"]);
+    let export = export.arg(place.queue()).run(SOON * 3).expect_code(0);
+    assert_eq!(export.stdout.count(), 161);
 }
 
 /// `scripts/crash-test gone` does it more often.
@@ -274,6 +367,8 @@ fn at_a_random_moment_no_exit_code_hides_that_a_reading_is_missing() {
                 let lost = summary(&lines)["lost"].as_u64().unwrap();
                 assert!(!harm.loses() || lost >= kept as u64, "{what}\n{outcome}");
             }
+            // While it was being opened.
+            Some(73) => assert!(harmed && accepted(&lines) == 0, "{what}\n{outcome}"),
             _ => panic!("{what}\n{outcome}"),
         }
         *codes.entry(outcome.code).or_insert(0) += 1;
