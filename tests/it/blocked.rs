@@ -250,8 +250,9 @@ fn burst(count: u16, heard: &Arc<Mutex<Vec<u16>>>, meeting: &Arc<Barrier>) -> Se
     })
 }
 
-/// Gives the thread of the connection the processor only when all others of the subscriber sleep.
-fn starve_connection(subscriber: &Running) {
+/// Gives the thread of the connection the processor only when nothing else wants it, under the policy
+/// `--idle`; under `--other` it gets its share again.
+fn schedule_connection(subscriber: &Running, policy: &str) {
     let tasks = format!("/proc/{}/task", subscriber.id());
     let run = |words: &[&str]| {
         let mut command = command(words[0]);
@@ -263,7 +264,7 @@ fn starve_connection(subscriber: &Running) {
         let id = task.file_name().into_string().unwrap();
         run(&["taskset", "-cp", "0", &id]);
         if name.trim() == "connection" {
-            run(&["chrt", "--idle", "-p", "0", &id]);
+            run(&["chrt", policy, "-p", "0", &id]);
         }
     }
 }
@@ -277,9 +278,14 @@ fn no_acknowledgement_is_lost_however_late_they_can_be_taken() {
     let subscriber = program.args(["-t", "t"]).start();
     let all: Vec<u16> = (1..=20_000).collect();
     meeting.wait();
-    starve_connection(&subscriber);
+    schedule_connection(&subscriber, "--idle");
     meeting.wait();
-    let complete = wait_until(SOON, || heard.lock().unwrap().len() == all.len());
+    let is_complete = || heard.lock().unwrap().len() == all.len();
+    if !wait_until(Duration::from_secs(2), is_complete) {
+        // On a busy machine it may get nothing. What is lost stays lost.
+        schedule_connection(&subscriber, "--other");
+    }
+    let complete = wait_until(SOON, is_complete);
     let heard = heard.lock().unwrap();
     assert!(complete, "{} of {}\n{subscriber}", heard.len(), all.len());
     assert!(*heard == all, "in another order");

@@ -474,9 +474,66 @@ fn a_broker_that_does_not_release_is_not_waited_for_long() {
     );
     let program = broker.subscriber(&KEPT).args(["-C", "1"]);
     let outcome = program.run(SOON).expect_code(0);
-    assert!(outcome.elapsed < Duration::from_secs(3), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_millis(4_500), "{outcome}");
     assert!(
         broker.seen().contains(&(0, kind::DISCONNECT, 0)),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_connection_that_ends_before_pubrel_is_followed_by_one_that_completes_the_exchange() {
+    let once = |dup| publish(2, dup, 7, "once");
+    let short = Pause(Duration::from_millis(50));
+    // The broker has not read PUBREC, or has; then it sends the message again, or PUBREL.
+    for (first, at_pubrec, next) in [
+        (vec![once(FIRST), short, Close], vec![], once(AGAIN)),
+        (vec![once(FIRST)], vec![Close], once(AGAIN)),
+        (vec![once(FIRST)], vec![Close], pubrel(7)),
+    ] {
+        let broker = Scripted::start(
+            |connection| connection > 0,
+            move |connection, kind, id| match (connection, kind) {
+                (0, kind::SUBSCRIBE) => first.clone(),
+                (0, kind::PUBREC) => at_pubrec.clone(),
+                (1, kind::SUBSCRIBE) => vec![next.clone()],
+                (1, kind::PUBREC) => vec![pubrel(id)],
+                _ => vec![],
+            },
+        );
+        let program = broker.subscriber(&KEPT).args(["-C", "1"]);
+        let outcome = program.run(SOON).expect_code(0).expect_stdout("once\n");
+        let ended = wait_until(SOON, || broker.seen().contains(&(1, kind::DISCONNECT, 0)));
+        assert!(ended, "{:?}\n{outcome}", broker.seen());
+        let last = broker.acknowledgements().pop();
+        assert_eq!(last, Some((1, kind::PUBCOMP, 7)), "{outcome}");
+    }
+}
+
+#[test]
+fn a_message_that_is_sent_again_after_pubcomp_on_the_same_connection_is_shown_once() {
+    let completed = AtomicUsize::new(0);
+    let broker = Scripted::start(
+        |_| false,
+        move |_, kind, id| match (kind, id) {
+            (kind::SUBSCRIBE, _) => vec![publish(2, FIRST, 7, "once")],
+            (kind::PUBREC, _) => vec![pubrel(id)],
+            (kind::PUBCOMP, 7) => match completed.fetch_add(1, Ordering::SeqCst) {
+                0 => vec![publish(2, AGAIN, 7, "once")],
+                // It is another one.
+                1 => vec![publish(2, FIRST, 7, "once"), publish(2, FIRST, 8, "end")],
+                _ => vec![],
+            },
+            _ => vec![],
+        },
+    );
+    let outcome = broker.subscriber(&["-C", "3"]).run(SOON).expect_code(0);
+    let outcome = outcome.expect_stdout("once\nonce\nend\n");
+    let acknowledged = broker.acknowledgements();
+    let exchange = [(0, kind::PUBREC, 7), (0, kind::PUBCOMP, 7)];
+    assert_eq!(
+        acknowledged[..4],
+        [exchange, exchange].concat(),
         "{outcome}"
     );
 }

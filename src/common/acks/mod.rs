@@ -97,6 +97,12 @@ impl Backlog {
         self.lock().pending.has_settled(connected)
     }
 
+    /// Whether a QoS 2 message that has been dealt with in this run waits for its PUBREC to go out, or for its PUBREL.
+    #[must_use]
+    pub fn is_uncompleted(&self) -> bool {
+        self.lock().pending.is_uncompleted()
+    }
+
     /// The connection that there is now is to end in order: everything that has been dealt with is acknowledged,
     /// and DISCONNECT follows.
     pub fn end_connection(&self) {

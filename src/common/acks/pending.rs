@@ -17,8 +17,8 @@ use std::ops::RangeInclusive;
 use crate::common::message::Qos;
 use crate::common::mqtt::packet_type::PacketType;
 
-/// QoS 1 messages remembered after their PUBACK, for a broker that sends one again because the two have crossed.
-const MAX_ACKNOWLEDGED: usize = 1_024;
+/// Messages remembered after their PUBACK or PUBREL, for a broker that sends one again because the two have crossed.
+const MAX_COMPLETED: usize = 1_024;
 
 /// What tells one PUBLISH above QoS 0 from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ enum Stage {
         fingerprint: u64,
         /// PUBREC has gone out on the current connection.
         here: bool,
+        /// An earlier run has left it.
+        restored: bool,
     },
 }
 
@@ -114,14 +116,14 @@ pub struct Pending {
     stages: HashMap<u16, Stage>,
     /// PUBRELs that are due on the current connection.
     unreleased: usize,
-    /// Identifier and fingerprint of the last QoS 1 messages that were acknowledged on it.
-    acknowledged: VecDeque<(u16, u64)>,
+    /// Identifier, QoS and fingerprint of the last messages that were completed on it.
+    completed: VecDeque<(u16, Qos, u64)>,
 }
 
 impl Pending {
     /// A PUBLISH above QoS 0 has come.
     pub fn arrived(&mut self, key: PublishKey) -> Arrival {
-        let was_acknowledged = self.was_acknowledged(key);
+        let was_completed = self.was_completed(key);
         match self.stages.get_mut(&key.id) {
             Some(Stage::Unacknowledged(number)) => {
                 let number = *number;
@@ -137,16 +139,21 @@ impl Pending {
                 // Its acknowledgement would be one for the new message.
                 self.waiting.remove(&number);
             }
-            Some(Stage::Received { fingerprint, here })
-                if key.qos == Qos::ExactlyOnce && *fingerprint == key.fingerprint =>
-            {
+            Some(Stage::Received {
+                fingerprint, here, ..
+            }) if key.qos == Qos::ExactlyOnce && *fingerprint == key.fingerprint => {
                 self.unreleased += usize::from(!std::mem::replace(here, true));
                 return Arrival::Acknowledged;
             }
             // The identifier of a QoS 2 message is free only after PUBREL; another message with it
             // shows that the broker has forgotten the first.
             Some(Stage::Received { here, .. }) => self.unreleased -= usize::from(*here),
-            None if was_acknowledged => return Arrival::Acknowledged,
+            None if was_completed => {
+                if key.qos == Qos::ExactlyOnce {
+                    self.await_release(key);
+                }
+                return Arrival::Acknowledged;
+            }
             None => {}
         }
         self.last += 1;
@@ -162,15 +169,23 @@ impl Pending {
         Arrival::New(number)
     }
 
-    /// Whether a QoS 1 message is one that has been acknowledged on this connection. On one connection nothing
+    /// Whether a message is one that has been completed on this connection. On one connection nothing
     /// is lost in between, so a message that is marked as sent before is the last one with its identifier.
-    fn was_acknowledged(&self, key: PublishKey) -> bool {
-        let mut latest = self.acknowledged.iter().rev();
+    fn was_completed(&self, key: PublishKey) -> bool {
+        let mut latest = self.completed.iter().rev();
         key.dup
-            && key.qos == Qos::AtLeastOnce
             && latest
-                .find(|(id, _)| *id == key.id)
-                .is_some_and(|(_, fingerprint)| *fingerprint == key.fingerprint)
+                .find(|(id, ..)| *id == key.id)
+                .is_some_and(|(_, qos, fingerprint)| {
+                    (*qos, *fingerprint) == (key.qos, key.fingerprint)
+                })
+    }
+
+    fn complete(&mut self, id: u16, qos: Qos, fingerprint: u64) {
+        if self.completed.len() >= MAX_COMPLETED {
+            self.completed.pop_front();
+        }
+        self.completed.push_back((id, qos, fingerprint));
     }
 
     /// A message could not be handed over: it is to come again.
@@ -185,9 +200,12 @@ impl Pending {
     pub fn released(&mut self, id: u16) -> Release {
         match self.stages.get(&id) {
             Some(Stage::Unacknowledged(_)) => Release::Early,
-            Some(Stage::Received { here, .. }) => {
-                self.unreleased -= usize::from(*here);
+            Some(&Stage::Received {
+                fingerprint, here, ..
+            }) => {
+                self.unreleased -= usize::from(here);
                 self.stages.remove(&id);
+                self.complete(id, Qos::ExactlyOnce, fingerprint);
                 Release::Known
             }
             None => Release::Unknown,
@@ -213,6 +231,25 @@ impl Pending {
     pub fn has_settled(&self, elsewhere: bool) -> bool {
         let mut waiting = self.waiting.values();
         waiting.any(|waiting| waiting.settled && !(elsewhere && waiting.here))
+    }
+
+    /// Whether a QoS 2 message that has been dealt with in this run is not completed: its PUBREC can go out now, or has
+    /// gone out on this connection or an earlier one.
+    #[must_use]
+    pub fn is_uncompleted(&self) -> bool {
+        let mut stages = self.stages.values();
+        let is_open = |stage: &Stage| {
+            matches!(
+                stage,
+                Stage::Received {
+                    restored: false,
+                    ..
+                }
+            )
+        };
+        let next = self.order.iter().filter_map(|n| self.waiting.get(n));
+        let mut due = next.take_while(|waiting| waiting.settled);
+        stages.any(is_open) || due.any(|waiting| waiting.key.qos == Qos::ExactlyOnce)
     }
 
     /// Whether PUBRELs are due on this connection.
@@ -244,24 +281,29 @@ impl Pending {
             id, fingerprint, ..
         } = key;
         if key.qos == Qos::ExactlyOnce {
-            let here = true;
-            self.stages
-                .insert(id, Stage::Received { fingerprint, here });
-            self.unreleased += 1;
+            self.await_release(key);
             return PacketType::Pubrec;
         }
         self.stages.remove(&id);
-        if self.acknowledged.len() >= MAX_ACKNOWLEDGED {
-            self.acknowledged.pop_front();
-        }
-        self.acknowledged.push_back((id, fingerprint));
+        self.complete(id, key.qos, fingerprint);
         PacketType::Puback
+    }
+
+    /// PUBREC goes out.
+    fn await_release(&mut self, key: PublishKey) {
+        let stage = Stage::Received {
+            fingerprint: key.fingerprint,
+            here: true,
+            restored: false,
+        };
+        self.stages.insert(key.id, stage);
+        self.unreleased += 1;
     }
 
     /// Another connection begins: what is to be acknowledged on it has to come on it.
     pub fn begin_connection(&mut self) {
         self.order.clear();
-        self.acknowledged.clear();
+        self.completed.clear();
         self.unreleased = 0;
         for waiting in self.waiting.values_mut() {
             waiting.here = false;
@@ -284,262 +326,15 @@ impl Pending {
     /// The session goes on from an earlier run, which has left these.
     pub fn restore(&mut self, exchanges: impl IntoIterator<Item = Exchange>) {
         for Exchange { id, fingerprint } in exchanges {
-            let here = false;
-            self.stages
-                .insert(id, Stage::Received { fingerprint, here });
+            let stage = Stage::Received {
+                fingerprint,
+                here: false,
+                restored: true,
+            };
+            self.stages.insert(id, stage);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use Qos::{AtLeastOnce, ExactlyOnce};
-    use proptest::prelude::*;
-
-    fn key(id: u16, qos: Qos, text: &str) -> PublishKey {
-        PublishKey {
-            id,
-            qos,
-            dup: false,
-            fingerprint: fingerprint(b"t", text.as_bytes()),
-        }
-    }
-
-    fn again(id: u16, qos: Qos, text: &str) -> PublishKey {
-        PublishKey {
-            dup: true,
-            ..key(id, qos, text)
-        }
-    }
-
-    fn due(pending: &mut Pending) -> Vec<(u8, u16)> {
-        let mut out = Vec::new();
-        pending.take_due(&mut out);
-        let packets = out.chunks(4);
-        let packets = packets.map(|p| (p[0], u16::from_be_bytes([p[2], p[3]])));
-        packets.collect()
-    }
-
-    #[test]
-    fn topic_payload_and_where_one_ends_make_a_fingerprint() {
-        let all = [
-            fingerprint(b"t", b""),
-            fingerprint(b"", b"t"),
-            fingerprint(b"ab", b"c"),
-            fingerprint(b"a", b"bc"),
-            fingerprint(b"a", b"bd"),
-        ];
-        for (at, one) in all.iter().enumerate() {
-            assert!(!all[..at].contains(one), "{at}");
-        }
-        // It is stored.
-        assert_eq!(fingerprint(b"site/1", b"20.5"), 0xc1df_136a_0000_000a);
-    }
-
-    #[test]
-    fn acknowledgements_wait_for_their_turn_and_carry_their_own_identifier() {
-        let mut pending = Pending::default();
-        for (number, id) in (1..).zip([9, 300, 8]) {
-            let arrival = pending.arrived(key(id, AtLeastOnce, "x"));
-            assert_eq!(arrival, Arrival::New(number));
-        }
-        pending.settle(2..=3);
-        assert_eq!(due(&mut pending), []);
-        pending.settle(1..=1);
-        assert_eq!(due(&mut pending), [(0x40, 9), (0x40, 300), (0x40, 8)]);
-        assert!(!pending.are_due_later() && !pending.has_settled(false));
-        pending.settle(1..=9);
-        assert_eq!(due(&mut pending), []);
-    }
-
-    #[test]
-    fn a_repeat_before_the_acknowledgement_is_the_same_message() {
-        let mut pending = Pending::default();
-        for qos in [AtLeastOnce, ExactlyOnce] {
-            let Arrival::New(number) = pending.arrived(key(7, qos, "x")) else {
-                panic!("it is free");
-            };
-            // Some brokers do not mark it.
-            assert_eq!(pending.arrived(key(7, qos, "x")), Arrival::Repeat);
-            assert_eq!(pending.arrived(again(7, qos, "x")), Arrival::Repeat);
-            pending.settle(number..=number);
-            assert_eq!(due(&mut pending).len(), 1);
-        }
-        let arrival = pending.arrived(key(7, ExactlyOnce, "x"));
-        assert_eq!(arrival, Arrival::Acknowledged);
-    }
-
-    #[test]
-    fn a_repeat_that_has_crossed_its_puback_is_the_same_message_if_it_is_marked() {
-        let mut pending = Pending::default();
-        pending.arrived(key(7, AtLeastOnce, "x"));
-        pending.settle(1..=1);
-        assert_eq!(due(&mut pending), [(0x40, 7)]);
-        let arrival = pending.arrived(again(7, AtLeastOnce, "x"));
-        assert_eq!(arrival, Arrival::Acknowledged);
-        assert_eq!(pending.arrived(again(7, AtLeastOnce, "y")), Arrival::New(2));
-        pending.settle(2..=2);
-        assert_eq!(due(&mut pending), [(0x40, 7)]);
-        assert_eq!(
-            pending.arrived(again(7, AtLeastOnce, "x")),
-            Arrival::New(3),
-            "that was another one in between"
-        );
-        pending.settle(3..=3);
-        due(&mut pending);
-        // On the next connection it may be one whose first sending was lost.
-        pending.begin_connection();
-        assert_eq!(pending.arrived(again(7, AtLeastOnce, "x")), Arrival::New(4));
-    }
-
-    #[test]
-    fn an_identifier_used_for_another_message_acknowledges_that_one_only() {
-        for qos in [AtLeastOnce, ExactlyOnce] {
-            let mut pending = Pending::default();
-            assert_eq!(pending.arrived(key(7, qos, "old")), Arrival::New(1));
-            assert_eq!(pending.arrived(key(7, qos, "new")), Arrival::New(2));
-            pending.settle(1..=1);
-            assert_eq!(due(&mut pending), [], "the new one is not done");
-            pending.settle(2..=2);
-            assert_eq!(due(&mut pending).len(), 1);
-        }
-        let mut pending = Pending::default();
-        pending.arrived(key(7, ExactlyOnce, "old"));
-        pending.settle(1..=1);
-        due(&mut pending);
-        // PUBREL is due, and never comes.
-        assert!(pending.awaits_pubrel());
-        let arrival = pending.arrived(key(7, ExactlyOnce, "new"));
-        assert_eq!(arrival, Arrival::New(2));
-        assert!(!pending.awaits_pubrel());
-        assert_eq!(pending.released(7), Release::Early);
-        // Nor is one of another QoS the same.
-        let arrival = pending.arrived(key(7, AtLeastOnce, "new"));
-        assert_eq!(arrival, Arrival::New(3));
-    }
-
-    #[test]
-    fn pubrel_ends_an_exchange_that_is_acknowledged_and_no_other() {
-        let mut pending = Pending::default();
-        assert_eq!(pending.released(5), Release::Unknown);
-        pending.arrived(key(5, ExactlyOnce, "x"));
-        assert_eq!(pending.released(5), Release::Early);
-        pending.settle(1..=1);
-        assert!(!pending.awaits_pubrel());
-        assert_eq!(due(&mut pending), [(0x50, 5)]);
-        assert!(pending.awaits_pubrel());
-        pending.begin_connection();
-        assert!(!pending.awaits_pubrel(), "the broker may have it still");
-        let arrival = pending.arrived(again(5, ExactlyOnce, "x"));
-        assert_eq!(arrival, Arrival::Acknowledged);
-        assert!(pending.awaits_pubrel());
-        assert_eq!(pending.released(5), Release::Known);
-        assert!(!pending.awaits_pubrel());
-        let arrival = pending.arrived(key(5, ExactlyOnce, "x"));
-        assert_eq!(arrival, Arrival::New(2));
-    }
-
-    #[test]
-    fn what_is_not_settled_when_a_connection_ends_is_known_on_the_next_one() {
-        for (qos, packet) in [(AtLeastOnce, 0x40), (ExactlyOnce, 0x50)] {
-            let mut pending = Pending::default();
-            for (id, text) in [(1, "a"), (2, "b"), (3, "c")] {
-                pending.arrived(key(id, qos, text));
-            }
-            pending.begin_connection();
-            // One is settled in between, another when it has come again.
-            pending.settle(1..=1);
-            assert_eq!(due(&mut pending), [], "the broker has not sent it here");
-            assert!(pending.has_settled(true));
-            for (id, text) in [(1, "a"), (2, "b")] {
-                assert_eq!(pending.arrived(again(id, qos, text)), Arrival::Repeat);
-            }
-            assert_eq!(due(&mut pending), [(packet, 1)]);
-            pending.settle(2..=3);
-            assert_eq!(due(&mut pending), [(packet, 2)]);
-            // The third identifier is used for something else.
-            assert_eq!(pending.arrived(key(3, qos, "new")), Arrival::New(4));
-            assert_eq!(due(&mut pending), []);
-        }
-    }
-
-    #[test]
-    fn a_session_that_is_lost_takes_everything_with_it() {
-        let mut pending = Pending::default();
-        pending.arrived(key(1, ExactlyOnce, "a"));
-        pending.arrived(key(2, ExactlyOnce, "b"));
-        pending.settle(1..=1);
-        due(&mut pending);
-        pending.begin_connection();
-        pending.begin_session();
-        for (number, (id, text)) in (3..).zip([(1, "a"), (2, "b")]) {
-            let arrival = pending.arrived(key(id, ExactlyOnce, text));
-            assert_eq!(arrival, Arrival::New(number));
-        }
-        // Those are settled by the tickets of the session before.
-        pending.settle(1..=2);
-        assert_eq!(due(&mut pending), []);
-    }
-
-    #[test]
-    fn what_an_earlier_run_has_left_is_known_until_it_is_released() {
-        let mut pending = Pending::default();
-        let left = [("a", 1), ("b", 2)].map(|(text, id)| Exchange {
-            id,
-            fingerprint: fingerprint(b"t", text.as_bytes()),
-        });
-        pending.restore(left);
-        pending.begin_connection();
-        let arrival = pending.arrived(again(1, ExactlyOnce, "a"));
-        assert_eq!(arrival, Arrival::Acknowledged);
-        let arrival = pending.arrived(key(2, ExactlyOnce, "other"));
-        assert_eq!(arrival, Arrival::New(1));
-        assert_eq!(pending.released(1), Release::Known);
-        assert_eq!(pending.released(1), Release::Unknown);
-    }
-
-    #[test]
-    fn what_could_not_be_handed_over_comes_again_as_new() {
-        let mut pending = Pending::default();
-        assert_eq!(pending.arrived(key(7, ExactlyOnce, "x")), Arrival::New(1));
-        pending.withdraw(7);
-        assert_eq!(due(&mut pending), []);
-        assert!(!pending.are_due_later());
-        pending.begin_connection();
-        assert_eq!(pending.arrived(again(7, ExactlyOnce, "x")), Arrival::New(2));
-    }
-
-    #[test]
-    fn what_is_remembered_after_puback_is_bounded() {
-        let mut pending = Pending::default();
-        for id in 1..=u16::MAX {
-            let Arrival::New(number) = pending.arrived(key(id, AtLeastOnce, "x")) else {
-                panic!("it is free");
-            };
-            pending.settle(number..=number);
-            due(&mut pending);
-        }
-        assert_eq!(pending.acknowledged.len(), MAX_ACKNOWLEDGED);
-        assert!(pending.stages.is_empty() && pending.waiting.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn none_is_due_before_all_before_it_are_done(order in Just((1u64..=40).collect::<Vec<_>>()).prop_shuffle()) {
-            let mut pending = Pending::default();
-            for id in 1..=40u16 {
-                pending.arrived(key(id, AtLeastOnce, "x"));
-            }
-            let mut done = std::collections::BTreeSet::new();
-            let mut acknowledged = Vec::new();
-            for number in order {
-                pending.settle(number..=number);
-                done.insert(number);
-                acknowledged.extend(due(&mut pending).iter().map(|(_, id)| u64::from(*id)));
-                let expected: Vec<u64> = (1..=40).take_while(|n| done.contains(n)).collect();
-                prop_assert_eq!(&acknowledged, &expected);
-            }
-        }
-    }
-}
+mod tests;

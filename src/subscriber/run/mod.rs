@@ -47,7 +47,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what has been received may take to be dealt with in the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long what has been dealt with may wait for a connection in the end, and how often to look.
+/// How long what has been dealt with may wait in the end for a connection, or at QoS 2 for PUBREL, and how often to
+/// look.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -135,8 +136,10 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     exit_now.set(subscriber.exit.unwrap_or(Exit::Success));
     signals::end_at_latest(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
+    let all_by = clock() + PATIENCE;
     let counts = sink.close(PATIENCE);
-    subscriber.acknowledge(&inbox, clock() + ACKNOWLEDGE_TIMEOUT);
+    let until = clock() + ACKNOWLEDGE_TIMEOUT;
+    subscriber.acknowledge(&inbox, until, all_by);
     if let Some(state) = kept.as_ref().and_then(|state| state.try_lock().ok()) {
         state.gather();
     }
@@ -403,8 +406,10 @@ impl<'a> Subscriber<'a> {
     }
 
     /// Waits, until then at most, for a connection on which what has been dealt with can be acknowledged: the last
-    /// one may have ended meanwhile, and a session that is kept has it still.
-    fn acknowledge(&mut self, inbox: &Receiver<Event>, until: Instant) {
+    /// one may have ended meanwhile, and a session that is kept has it still. Until `completed_by` it also waits for
+    /// PUBREL, while there is a connection too: if that ends before, the exchange is completed on the next one,
+    /// and the next run does not get the message again.
+    fn acknowledge(&mut self, inbox: &Receiver<Event>, until: Instant, completed_by: Instant) {
         self.deadline = None;
         while self.config.session_expiry.is_some() && clock() < until {
             let (connected, hopeless) = match self.link.connection().state() {
@@ -413,7 +418,9 @@ impl<'a> Subscriber<'a> {
                 connection::State::Connecting { .. } => (false, false),
                 connection::State::Idle | connection::State::Stopped => (false, true),
             };
-            if hopeless || !self.backlog.owes_acknowledgement(connected) {
+            let owes = self.backlog.owes_acknowledgement(connected)
+                || (clock() < completed_by && self.backlog.is_uncompleted());
+            if hopeless || !owes {
                 return;
             }
             self.step(clock());
