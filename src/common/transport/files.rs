@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{PKey, Private};
@@ -266,7 +266,8 @@ impl Loaded {
     /// A fault that names the file, the cause and the remedy: a passing one for a date that is still to come, because
     /// a device may start with a clock that is behind.
     pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
-        let Some(now) = asn1_time(now) else {
+        let earlier = now.checked_sub(OTHER_CLOCKS);
+        let (Some(now), Some(earlier)) = (asn1_time(now), earlier.and_then(asn1_time)) else {
             return Ok(());
         };
         if let Some(authorities) = &self.authorities
@@ -294,7 +295,7 @@ impl Loaded {
             return Err(wrong("--cert", &pair.cert, &format!("expired on {to}"))
                 .with_remedy("get a new certificate, or set the clock if it is wrong"));
         }
-        if *from > now {
+        if *from > earlier {
             let path = pair.cert.display();
             return Err(not_yet(format!(
                 "{path}: --cert is not valid before {from}"
@@ -394,6 +395,9 @@ impl Loaded {
 fn said(path: &Path, what: &str) -> String {
     format!("{}: {what}", path.display())
 }
+
+/// How long a certificate is not used after its first moment: the broker's clock may be a little behind this one.
+const OTHER_CLOCKS: Duration = Duration::from_secs(1);
 
 /// A certificate that is not valid yet: the clock of a device without a battery is behind until it is set.
 pub(super) fn not_yet(message: String) -> Fault {
