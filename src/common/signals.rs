@@ -96,7 +96,7 @@ pub type Call = Box<dyn Fn() + Send>;
 /// which that belongs, and so do a shell and a terminal together.
 const SAME_WISH: Duration = Duration::from_millis(500);
 
-/// Calls `stop` at the first signal; at a second one that comes later than [`SAME_WISH`], or `patience` after the first, calls
+/// Calls `stop` at the first signal; at a second one that comes more than half a second later, or `patience` after the first, calls
 /// `last` and ends the process. With `hang_up`, SIGHUP calls that and ends nothing.
 ///
 /// # Errors
