@@ -1,7 +1,7 @@
 //! How old a message is. PURE.
 //!
 //! Two clocks tell: the wall clock, which people and NTP set, and the time since boot, which nobody
-//! sets and which begins anew with each boot (`CLOCK_BOOTTIME`; it counts while the machine is
+//! sets and which starts from zero at each boot (`CLOCK_BOOTTIME`; it counts while the machine is
 //! suspended). As long as the machine has not restarted the second one decides. Across a restart the
 //! wall clock does, if both of its times are plausible; otherwise the message is at least as old as
 //! this boot.

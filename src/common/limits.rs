@@ -161,7 +161,7 @@ impl PublishParts {
         1 + varint_size(remaining) + remaining
     }
 
-    /// The largest payload with which it fits into a packet of so many bytes; none if it does not
+    /// The largest payload with which it fits into a packet of this many bytes; none if it does not
     /// fit even without.
     #[must_use]
     pub fn payload_within(self, packet: usize) -> Option<usize> {

@@ -30,7 +30,7 @@ pub enum During<'a> {
 /// So soon after a connect an end is suspicious.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// So many suspicious ends in a row are a pattern; with something under way fewer are enough.
+/// This number of suspicious ends in a row is a pattern; with something under way fewer are enough.
 const OFTEN: u32 = 3;
 const OFTEN_DURING: u32 = 2;
 

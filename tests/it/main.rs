@@ -30,6 +30,7 @@
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
 //! | `json_input`    | `--input json`                                               |
+//! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `no_source`     | a publisher that is told of no source: what standard input decides |
@@ -94,6 +95,7 @@ mod harness;
 mod harness_works;
 mod identity;
 mod json_input;
+mod kept_session;
 mod memory;
 mod misconfigured;
 mod no_source;

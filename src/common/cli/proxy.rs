@@ -51,6 +51,6 @@ fn variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, 
     match value.into_string() {
         Ok(value) => Ok(Some((name, value))),
         Err(_) => Err(Fault::usage(format!("{name} is not UTF-8 text"))
-            .with_remedy("set it anew, unset it, or give --proxy")),
+            .with_remedy("set it again, unset it, or give --proxy")),
     }
 }

@@ -75,7 +75,7 @@ pub struct DurableQueue {
     full_told: bool,
     /// There is not even space to delete.
     stuck: bool,
-    /// The oldest went, so many times, and still there was no space.
+    /// How often the oldest were dropped while still there was no space.
     evicted_in_vain: u32,
     closing: bool,
     /// What is being written since is the last attempt.

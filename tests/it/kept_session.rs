@@ -1,0 +1,294 @@
+//! Messages in a session that Mosquitto keeps: taken one by one, and while broker or subscriber are ended.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Cursor,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Broker, Program, SOON, running::Running, temp_dir, times, wait_until};
+
+const KEPT: [&str; 3] = ["--persistent", "--client-id", "stays"];
+
+/// Publishes these numbers, a message each.
+fn send(broker: &Broker, numbers: std::ops::RangeInclusive<usize>, qos: &str) {
+    let lines: Vec<String> = numbers.map(|n| n.to_string()).collect();
+    let program = Program::publisher().to(broker);
+    let program = program.args(["-t", "t", "-l", "-q", qos]);
+    let program = program.stdin(Cursor::new(lines.join("\n")));
+    program.run(SOON).expect_code(0);
+}
+
+fn subscriber(broker: &Broker, qos: &str) -> Program {
+    let program = Program::subscriber()
+        .to(broker)
+        .args(["-t", "t", "-q", qos]);
+    program.args(KEPT)
+}
+
+/// Makes a session, to which these numbers come.
+fn fill(broker: &Broker, count: usize, qos: &str) {
+    let running = subscriber(broker, qos).arg("-d").start();
+    running.wait_subscribed();
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    send(broker, 1..=count, qos);
+}
+
+/// Takes messages from a session, each with a run of its own: sixty with MQTT 5, fewer with 3.1.1.
+fn one_by_one(broker: &Broker, flags: impl Fn(usize) -> Vec<&'static str>) {
+    for (version, qos, count) in [
+        ("5", "1", 60),
+        ("5", "2", 60),
+        ("3.1.1", "1", 20),
+        ("3.1.1", "2", 20),
+    ] {
+        fill(broker, count, qos);
+        let started = Instant::now();
+        for number in 1..=count {
+            let program = subscriber(broker, qos).args(["--mqtt-version", version]);
+            let outcome = program.args(["-C", "1"]).args(flags(number)).run(SOON);
+            let outcome = outcome.expect_code(0);
+            let expected = format!("{number}\n");
+            assert_eq!(
+                outcome.stdout.text(),
+                expected,
+                "{version} {qos}\n{outcome}"
+            );
+        }
+        println!(
+            "MQTT {version}, QoS {qos}: {count} of {count} once, {:?}",
+            started.elapsed()
+        );
+        let rest = subscriber(broker, qos).args(["-W", "0.3"]).run(SOON);
+        rest.expect_code(27).expect_stdout("");
+    }
+}
+
+#[test]
+fn sixty_messages_taken_one_by_one_come_once_each() {
+    one_by_one(&Broker::start(), |_| vec![]);
+}
+
+#[test]
+fn sixty_messages_taken_one_by_one_without_tls_come_once_each() {
+    one_by_one(&Broker::builder().plain().start(), |_| vec![]);
+}
+
+#[test]
+fn sixty_messages_taken_one_by_one_by_a_command_come_once_each() {
+    // The next one comes only when the first is completed. A limit of time changes nothing.
+    let broker = Broker::builder().plain();
+    let broker = broker.line("max_inflight_messages 1").start();
+    let command = ["--exec", "sh", "-c", "cat; echo"];
+    one_by_one(&broker, |number| match number % 2 {
+        0 => command.to_vec(),
+        _ => [&["-W", "20"][..], &command].concat(),
+    });
+}
+
+#[test]
+fn a_signal_leaves_nothing_unacknowledged_that_was_written() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    for (qos, signal) in [("1", Signal::SIGTERM), ("2", Signal::SIGINT)] {
+        let _ = fs::remove_file(&file);
+        fill(&broker, 2_000, qos);
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..10 {
+            let before = lines(&file).len();
+            if before == 2_000 {
+                break;
+            }
+            let running = subscriber(&broker, qos).arg("--output").arg(&file).start();
+            let moves = wait_until(SOON, || lines(&file).len() > before);
+            assert!(moves, "{running}");
+            thread::park_timeout(Duration::from_micros(random.u64(0..5_000)));
+            running.finish_by(signal, SOON).expect_code(0);
+        }
+        let program = subscriber(&broker, qos).arg("-d");
+        let running = program.arg("--output").arg(&file).start();
+        running.wait_subscribed();
+        let all = wait_until(SOON, || lines(&file).contains(&2_000));
+        assert!(all, "{running}");
+        running.finish_by(signal, SOON).expect_code(0);
+        assert_eq!(lines(&file), (1..=2_000).collect::<Vec<_>>(), "QoS {qos}");
+    }
+}
+
+/// The numbers in a file. A command whose subscriber is killed may have been given nothing.
+fn lines(file: &Path) -> Vec<usize> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines.map(|line| line.parse().unwrap()).collect()
+}
+
+/// How often each number from 1 on came, beyond once; that none is missing is expected.
+fn repeats(file: &Path, count: usize) -> usize {
+    let mut times = HashMap::new();
+    for number in lines(file) {
+        *times.entry(number).or_insert(0_usize) += 1;
+    }
+    let missing: Vec<_> = (1..=count).filter(|n| !times.contains_key(n)).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+    times.values().map(|times| times - 1).sum()
+}
+
+/// Several commands at a time, each of which notes its number first.
+fn several(broker: &Broker, script: &str, dir: &Path) -> Running {
+    let flags = [
+        "--base-backoff",
+        "0.05",
+        "--max-backoff",
+        "0.1",
+        "--exec-jobs",
+        "4",
+        "-d",
+    ];
+    let program = subscriber(broker, "2").args(flags);
+    let script = format!(r#"n=$(cat); echo "$n" >>"$0/out"; {script}"#);
+    program
+        .args(["--exec", "sh", "-c", &script])
+        .arg(dir)
+        .start()
+}
+
+#[test]
+fn a_broker_that_is_restarted_while_commands_run_costs_no_repeat() {
+    const COUNT: usize = 40;
+    let mut broker = Broker::builder().persistent().start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    fill(&broker, COUNT, "2");
+    let running = several(&broker, "sleep 0.05", dir.path());
+    for number in 1..=4 {
+        let some = wait_until(SOON, || lines(&file).len() >= number * 8);
+        assert!(some, "{running}");
+        // In order: it keeps all that it knew.
+        broker.restart();
+    }
+    let all = wait_until(SOON, || lines(&file).len() >= COUNT);
+    assert!(all, "{running}");
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    assert_eq!(repeats(&file, COUNT), 0, "{outcome}");
+}
+
+#[test]
+fn a_broker_that_is_killed_while_commands_run_costs_no_repeat() {
+    const COUNT: usize = 30;
+    let broker = Broker::builder().persistent();
+    // It is saved at each change.
+    let broker = broker.line("autosave_on_changes true");
+    let mut broker = broker.line("autosave_interval 1").start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    fill(&broker, COUNT, "2");
+    let wait = r#"until [ -e "$0/go" ]; do sleep 0.01; done"#;
+    let running = several(&broker, wait, dir.path());
+    assert!(wait_until(SOON, || lines(&file).len() == 4), "{running}");
+    for _ in 0..3 {
+        let seen = running.stderr.count();
+        broker.kill();
+        broker.start_again();
+        let again = |line: &str| line.contains(": subscribed with QoS 2");
+        assert!(
+            running.stderr.wait_from(seen, SOON, again).is_some(),
+            "{running}"
+        );
+    }
+    fs::write(dir.path().join("go"), "").unwrap();
+    let all = wait_until(SOON, || lines(&file).len() >= COUNT);
+    assert!(all, "{running}");
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    assert_eq!(repeats(&file, COUNT), 0, "{outcome}");
+}
+
+/// Kills a subscriber at random moments while messages come; how many came twice, and of how many kills.
+fn kill_at_random(program: impl Fn(&Broker, &Path) -> Program) -> (usize, usize) {
+    const EACH: usize = 100;
+    let kills = times("IOT_TEST_EXACTLY_ONCE_KILLS", 8);
+    let broker = Broker::builder().line("max_inflight_messages 20").start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    fill(&broker, EACH, "2");
+    let mut random = fastrand::Rng::with_seed(11);
+    for kill in 1..=kills {
+        let before = lines(&file).len();
+        let running = program(&broker, dir.path()).start();
+        let moves = wait_until(SOON, || lines(&file).len() > before);
+        assert!(moves, "{running}");
+        thread::park_timeout(Duration::from_micros(random.u64(0..6_000)));
+        running.finish_by(Signal::SIGKILL, SOON);
+        send(&broker, kill * EACH + 1..=(kill + 1) * EACH, "2");
+    }
+    let count = (kills + 1) * EACH;
+    let running = program(&broker, dir.path()).start();
+    let all = wait_until(SOON * 6, || lines(&file).contains(&count));
+    assert!(all, "{running}");
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    let repeats = repeats(&file, count);
+    println!("{kills} kills, {count} messages, {repeats} repeats");
+    (repeats, kills)
+}
+
+#[test]
+fn killed_at_random_it_shows_again_only_what_it_could_not_note() {
+    let (repeats, kills) = kill_at_random(|broker, dir| {
+        let program = subscriber(broker, "2")
+            .arg("--state")
+            .arg(dir.join("state"));
+        program.arg("--output").arg(dir.join("out"))
+    });
+    // What one write has written, a window at most.
+    assert!(repeats <= kills * 20, "{repeats} of {kills} kills");
+}
+
+#[test]
+fn killed_at_random_it_runs_again_only_the_command_that_ran() {
+    let (repeats, kills) = kill_at_random(|broker, dir| {
+        let program = subscriber(broker, "2")
+            .arg("--state")
+            .arg(dir.join("state"));
+        let program = program.args(["--exec", "sh", "-c", r#"n=$(cat); echo "$n" >>"$0""#]);
+        program.arg(dir.join("out"))
+    });
+    assert!(repeats <= kills, "{repeats} of {kills} kills");
+}
+
+#[test]
+fn a_command_that_has_ended_behind_one_that_runs_is_not_run_by_the_next_run() {
+    const COUNT: usize = 10;
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("out");
+    fill(&broker, COUNT, "2");
+    let start = || {
+        let program = subscriber(&broker, "2").args(["--exec-jobs", "2", "--state"]);
+        let program = program.arg(dir.path().join("state"));
+        let script = r#"n=$(cat); echo "$n" >>"$0/out"
+            [ "$n" != 1 ] || until [ -e "$0/go" ]; do sleep 0.01; done"#;
+        let program = program.args(["--exec", "sh", "-c", script]);
+        program.arg(dir.path()).start()
+    };
+    let running = start();
+    let all = wait_until(SOON, || lines(&file).len() == COUNT);
+    assert!(all, "{running}");
+    running.finish_by(Signal::SIGKILL, SOON);
+    fs::write(dir.path().join("go"), "").unwrap();
+    let running = start();
+    let again = wait_until(SOON, || lines(&file)[COUNT..].contains(&1));
+    assert!(again, "{running}");
+    send(&broker, 11..=11, "2");
+    assert!(wait_until(SOON, || lines(&file).contains(&11)), "{running}");
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    // The last one may not have been noted.
+    let mut again = lines(&file).split_off(COUNT);
+    again.retain(|number| *number != COUNT);
+    again.sort_unstable();
+    assert_eq!(again, [1, 11], "{outcome}");
+}
