@@ -495,6 +495,7 @@ impl Worker {
                     self.lock.end_note(next_seq);
                 }
                 // The lock goes last: whoever takes it finds everything written.
+                drop(self.lock);
                 return notify(Report::Closed);
             }
             Err(Stop::Gone(gone)) => {
