@@ -67,7 +67,7 @@ pub struct Journal {
     /// So many ended messages are taken off the disk at once.
     group: usize,
     writing: Option<Writing>,
-    /// No further message is inserted with others after so many bytes: there was no space for more.
+    /// No further message is inserted with others after this many bytes: there was no space for more.
     most: Option<u64>,
     /// There was no space for inserts: not before then, and apart from what gives space back.
     inserts_after: Option<Instant>,

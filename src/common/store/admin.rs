@@ -19,11 +19,11 @@ use crate::common::queue::order::RowId;
 /// What putting dead letters back has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
-    /// So many are back in the queue.
+    /// Messages that are back in the queue.
     pub moved: u64,
     /// Those that were asked for and are not there, or damaged.
     pub missing: Vec<RowId>,
-    /// So many are damaged, and stay.
+    /// Messages that are damaged, and stay.
     pub damaged: u64,
 }
 

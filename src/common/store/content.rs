@@ -17,7 +17,7 @@ use super::rows::uint;
 use super::sqlite::patiently;
 use crate::common::queue::order::RowId;
 
-/// A reading may take one part in so many of the time, until the run ends.
+/// A reading may take one part in this many of the time, until the run ends.
 const SHARE: u32 = 20;
 
 /// What the file is known to hold.

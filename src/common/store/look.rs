@@ -38,7 +38,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
 /// (<https://www.sqlite.org/src/file/src/os.h>, `PENDING_BYTE`).
 const LOCKS: (libc::off_t, libc::off_t) = (0x4000_0000, 512);
 
-/// So many numbers are tried to get past what cannot be read.
+/// How many numbers are tried to get past what cannot be read.
 const PROBES: RowId = 100_000;
 
 /// So often it is read again because it has changed meanwhile.

@@ -10,12 +10,12 @@ use crate::common::queue::journal::LEAST_BYTES;
 use crate::common::queue::order::{Counts, End, Row, RowId};
 use crate::common::queue::{DropBehavior, News, size};
 
-/// So many bytes of the oldest messages go at once, and at least twice as many as the next message
+/// This many bytes of the oldest messages go at once, and at least twice as many as the next message
 /// has: only whole pages of the file are free for others. Not many more than are needed: deleting takes
 /// space of its own first.
 const ROOM: u64 = 2 * LEAST_BYTES;
 
-/// So many times in a row the oldest go before it is clear that this does not help.
+/// The oldest go this many times in a row before it is clear that this does not help.
 const EVICTIONS: u32 = 4;
 
 impl DurableQueue {
