@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use std::vec;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use iot_pubsub::common::event_loop::clock;
-use iot_pubsub::common::message::Message;
-use iot_pubsub::common::queue::durable::DurableQueue;
-use iot_pubsub::common::queue::order::{Counts, End, Opened, Order, Report, Row, RowId};
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::publisher::queue::durable::DurableQueue;
+use iot_pubsub::publisher::queue::requests::{Counts, End, Opened, Order, Report, Row, RowId};
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
 use shared::STREAM;
 
 /// Messages in a round.

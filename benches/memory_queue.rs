@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use iot_pubsub::common::event_loop::clock;
-use iot_pubsub::common::message::Message;
-use iot_pubsub::common::queue::memory::MemoryQueue;
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits, Pushed, Queue};
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits, Pushed, Queue};
 use shared::STREAM;
 
 /// Messages in a round.

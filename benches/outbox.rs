@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use iot_pubsub::common::event_loop::clock;
-use iot_pubsub::common::message::Draft;
-use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::profile::Profile;
-use iot_pubsub::common::queue::memory::MemoryQueue;
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::common::broker::profile::Profile;
+use iot_pubsub::common::mqtt::message::Draft;
+use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 use shared::{STREAM, WALL_MS};
 
 /// Readings in a round.

@@ -21,9 +21,9 @@ use std::thread;
 use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use iot_pubsub::common::message::Message;
-use iot_pubsub::common::queue::order::{Batch, Counts, End, Order, Report, Row, RowId};
-use iot_pubsub::common::store::{self, Store};
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::publisher::queue::requests::{Batch, Counts, End, Order, Report, Row, RowId};
+use iot_pubsub::publisher::store::{self, Store};
 use shared::STREAM;
 use tempfile::TempDir;
 

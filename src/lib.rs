@@ -1,17 +1,14 @@
 //! Device telemetry over MQTT with X.509 mutual TLS, for AWS IoT Core or any broker.
 //!
-//! This library is what the `publisher` and `subscriber` commands are made of. A reading
-//! travels one way: source → [`publisher::outbox`] → [`common::link`] → PUBACK; and on the
-//! other side broker → [`subscriber::sink`] → acknowledgement.
+//! The library behind the commands `publisher` and `subscriber`. A reading passes from
+//! [`publisher::input`] through [`publisher::outbox`] and [`common::client`] to the broker, whose
+//! PUBACK returns to the outbox. A message passes from [`common::transport`] through
+//! [`subscriber::inbox`] to [`subscriber::output`], and is then acknowledged.
 //!
-//! What decides is pure (no clock, thread, file or socket; time is a parameter):
-//! [`common::backoff`], [`common::connection`], [`common::queue`], [`common::pacing`],
-//! [`common::limits`], [`publisher::outbox`], [`subscriber::subscriptions`],
-//! [`subscriber::inbox`]. What acts is at the edge: the event loops in [`publisher::run`]
-//! and [`subscriber::run`], and the Paho worker behind [`common::client`].
+//! Modules that decide are pure: no clock, thread, file or socket, and the time is a parameter. The
+//! event loops in [`publisher::run`] and [`subscriber::run`] read the clock and act.
 //!
-//! Imports point down: binaries → `publisher`, `subscriber` → `common`. The map, the
-//! import rules and the decisions are in `docs/architecture.md`.
+//! `docs/architecture.md` has the data flow, the import rules and the reasons.
 
 pub mod common;
 pub mod publisher;

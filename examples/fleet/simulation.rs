@@ -7,11 +7,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use iot_pubsub::common::backoff::{Backoff, Policy, PolicyError};
-use iot_pubsub::common::connection::{Action, Connection, Run, Terms};
+use iot_pubsub::common::broker::profile::{Pace, Profile};
+use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
+use iot_pubsub::common::connection::state::{Action, Connection, Run, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
-use iot_pubsub::common::profile::{Pace, Profile};
-use iot_pubsub::common::throttle::Throttle;
+use iot_pubsub::publisher::outbox::throttle::Throttle;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// `--connect-timeout`.

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use iot_pubsub::common::{check, cli, logging};
+use iot_pubsub::common::runtime::logging;
+use iot_pubsub::common::{check, cli};
 use iot_pubsub::publisher::args::Command;
 use iot_pubsub::publisher::{queue_command, run};
 

@@ -37,7 +37,6 @@ fn is_format(c: char) -> bool {
 /// Bytes as they may be shown: UTF-8 as it is, `\xNN` for bytes that are not UTF-8 and for
 /// ASCII controls, `\u{NNNN}` for the other unsafe characters, `\\` for a backslash so
 /// that nothing is ambiguous. `keep` names controls to leave alone.
-#[must_use]
 pub fn escape(bytes: &[u8], keep: &[char]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -61,7 +60,6 @@ pub fn escape(bytes: &[u8], keep: &[char]) -> String {
 
 /// JSON as it may be shown: what serialisers leave raw (DEL, C1, format characters) becomes
 /// `\uNNNN`, so that it is still the same JSON. A newline can only stand between values, and stays.
-#[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -77,7 +75,6 @@ pub fn escape_json(json: &str) -> String {
 }
 
 /// As much of a text as a line of the log should have.
-#[must_use]
 pub fn shortened(text: &str) -> String {
     const SHOWN: usize = 200;
     match text.char_indices().nth(SHOWN) {
@@ -87,7 +84,6 @@ pub fn shortened(text: &str) -> String {
 }
 
 /// A value from the command line as an error quotes it: not all of a long one.
-#[must_use]
 pub fn quoted(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {
@@ -97,7 +93,6 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// A log line or an error that may quote the network: one line, whatever it quotes.
-#[must_use]
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

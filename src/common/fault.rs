@@ -51,14 +51,12 @@ impl Exit {
     ];
 
     /// The number the shell sees.
-    #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
     }
 
     /// Of two codes that both apply, the one to report. Usage errors come before anything
     /// has run, so they win; success loses to everything.
-    #[must_use]
     pub fn or_worse(self, other: Exit) -> Exit {
         let rank = |exit: Exit| match exit {
             Exit::Usage => 0,
@@ -132,14 +130,12 @@ impl Fault {
     }
 
     /// The same fault with what to do about it.
-    #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into().into());
         self
     }
 
     /// The same fault of this kind.
-    #[must_use]
     pub fn of_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self

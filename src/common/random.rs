@@ -28,7 +28,6 @@ pub fn identifier() -> Result<String, Fault> {
 
 /// A generator for jitter and simulated readings, with a seed from the operating system. Where it
 /// has none to give, jitter from another seed is better than no run.
-#[must_use]
 pub fn generator() -> fastrand::Rng {
     getrandom::u64().map_or_else(|_| fastrand::Rng::new(), fastrand::Rng::with_seed)
 }

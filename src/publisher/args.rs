@@ -12,24 +12,24 @@ use std::time::Duration;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use log::warn;
 
-use super::batch::Rule;
 use super::config::{Config, SourceKind};
+use super::input::batch::Rule;
 use super::queue_command::args::QueueArgs;
-
+use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::cli::doctor::CheckArgs;
+use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
-use crate::common::limits::{INTEGER_PROPERTY, string_property, user_property};
-use crate::common::logging::Verbosity;
-use crate::common::message::{Draft, Qos, SeqProperty};
-use crate::common::pacing::DrainRate;
-use crate::common::process;
-use crate::common::profile::Profile;
-use crate::common::queue::{Capacity, DropBehavior, Limits};
-use crate::common::stdio;
-use crate::common::units::{parse_drain_rate, parse_duration, parse_positive_duration, parse_size};
+use crate::common::mqtt::limits::{INTEGER_PROPERTY, string_property, user_property};
+use crate::common::mqtt::message::{Draft, Qos, SeqProperty};
+use crate::common::runtime::logging::Verbosity;
+use crate::common::runtime::process;
+use crate::common::runtime::stdio;
+use crate::publisher::outbox::pacing::DrainRate;
+use crate::publisher::outbox::pacing::parse_drain_rate;
+use crate::publisher::queue::{Capacity, DropBehavior, Limits};
 
 /// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
 /// take less.
@@ -260,7 +260,6 @@ enum InputChoice {
 
 impl PublisherArgs {
     /// How much to log.
-    #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }

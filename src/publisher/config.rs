@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::Rule;
+use super::input::batch::Rule;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::connection::Run;
-use crate::common::message::Qos;
-use crate::common::pacing::DrainRate;
-use crate::common::process::Command;
-use crate::common::queue::Limits;
+use crate::common::connection::state::Run;
+use crate::common::mqtt::message::Qos;
+use crate::common::runtime::process::Command;
+use crate::publisher::outbox::pacing::DrainRate;
+use crate::publisher::queue::Limits;
 
 /// Where messages come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,6 @@ pub enum SourceKind {
 
 impl SourceKind {
     /// Whether messages come by the clock, and cannot wait.
-    #[must_use]
     pub fn is_timed(&self) -> bool {
         matches!(self, SourceKind::Simulated | SourceKind::Command(_))
     }
@@ -60,7 +59,6 @@ pub struct Config {
     pub max_payload: usize,
     /// How much may wait, and what a full queue does.
     pub limits: Limits,
-    /// The draining rate.
     pub drain_rate: DrainRate,
     /// Whether the rate was set by hand: then it is never raised.
     pub drain_by_hand: bool,
@@ -92,13 +90,11 @@ pub struct Config {
 
 impl Config {
     /// Whether a message may hold several readings.
-    #[must_use]
     pub fn batches(&self) -> bool {
         self.batch.readings > 1
     }
 
     /// Whether the run has an end of its own.
-    #[must_use]
     pub fn run(&self) -> Run {
         if self.source.is_timed() && self.count.is_none() {
             Run::Endless

@@ -13,22 +13,22 @@ use log::warn;
 use nix::fcntl::OFlag;
 
 use super::config::{Config, File, Outlet};
-use super::destination::Rotation;
-use super::format::Template;
 use super::inbox::Wanted;
-use super::output::{Format, Style};
+use super::inbox::retained::Retained;
+use super::output::destination::Rotation;
 use super::plot::screen;
 use super::plot::value::{Picker, Pointer};
-use super::retained::Retained;
+use super::render::format::Template;
+use super::render::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
-use crate::common::cli::doctor::CheckArgs;
+use crate::common::cli::check_args::CheckArgs;
+use crate::common::cli::units::{parse_positive_duration, parse_size};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
-use crate::common::logging::Verbosity;
-use crate::common::message::Qos;
-use crate::common::process;
-use crate::common::stdio;
-use crate::common::units::{parse_positive_duration, parse_size};
+use crate::common::mqtt::message::Qos;
+use crate::common::runtime::logging::Verbosity;
+use crate::common::runtime::process;
+use crate::common::runtime::stdio;
 
 /// Subscribes over MQTT and writes what arrives to standard output; each message is
 /// acknowledged to the broker only after it has been written.
@@ -237,7 +237,6 @@ impl Parser for Command {}
 
 impl SubscriberArgs {
     /// How much to log.
-    #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }

@@ -3,20 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::destination::Rotation;
 use super::inbox::Wanted;
-use super::output::Style;
+use super::inbox::retained::Retained;
+use super::output::destination::Rotation;
 use super::plot::value::Picker;
-use super::retained::Retained;
+use super::render::Style;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::connection::Run;
-use crate::common::message::Qos;
-use crate::common::process::Command;
+use crate::common::connection::state::Run;
+use crate::common::mqtt::message::Qos;
+use crate::common::runtime::process::Command;
 
 /// A file to write to.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Where it is.
     pub path: PathBuf,
     /// When it is full.
     pub rotation: Option<Rotation>,
@@ -31,9 +30,7 @@ pub enum Outlet {
     File(File, Style),
     /// They are drawn.
     Chart(Picker),
-    /// Each is given to a command.
     Command {
-        /// Which.
         command: Command,
         /// How many at a time.
         jobs: usize,
@@ -69,7 +66,6 @@ pub struct Config {
 
 impl Config {
     /// Whether the run has an end of its own.
-    #[must_use]
     pub fn run(&self) -> Run {
         let ends_by_itself = self.wanted.limit.is_some() || self.wanted.retained == Retained::Only;
         if ends_by_itself || self.timeout.is_some() {

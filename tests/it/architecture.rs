@@ -113,11 +113,11 @@ fn common_imports_neither_program() {
 fn only_the_client_names_paho() {
     expect_nowhere(
         // It knows the name under which Paho logs, to keep it quiet.
-        |s| !s.is_below("common/client/") && s.path != "common/logging.rs",
+        |s| !s.is_below("common/client/") && s.path != "common/runtime/logging.rs",
         &["paho_mqtt", "paho_mqtt_sys"],
     );
     let words = ["paho_mqtt::", "use paho_mqtt"];
-    expect_nowhere(|s| s.path == "common/logging.rs", &words);
+    expect_nowhere(|s| s.path == "common/runtime/logging.rs", &words);
 }
 
 #[test]
@@ -126,12 +126,12 @@ fn only_the_transport_names_openssl_and_websockets() {
     assert!(sources().iter().any(is_transport));
     expect_nowhere(
         // It knows the name under which it logs, to keep it quiet.
-        |s| !is_transport(s) && s.path != "common/logging.rs",
+        |s| !is_transport(s) && s.path != "common/runtime/logging.rs",
         &["openssl", "tungstenite", "httparse", "TcpStream"],
     );
     let words = ["openssl", "tungstenite::", "use tungstenite"];
-    expect_nowhere(|s| s.path == "common/logging.rs", &words);
-    let rooms = ["common::client", "common::queue", "common::store"];
+    expect_nowhere(|s| s.path == "common/runtime/logging.rs", &words);
+    let rooms = ["common::client", "publisher::queue", "publisher::store"];
     expect_nowhere(is_transport, &rooms);
 }
 
@@ -141,17 +141,18 @@ fn client_and_queue_know_nothing_of_each_other() {
         |s| s.is_below("common/client/"),
         &["queue", "store::", "::store"],
     );
-    let is_queue = |s: &Source| s.is_below("common/queue/");
+    let is_queue = |s: &Source| s.is_below("publisher/queue/");
     assert!(sources().iter().any(is_queue));
     expect_nowhere(is_queue, &["client", "store::", "::store"]);
-    expect_nowhere(|s| s.is_below("common/store/"), &["client"]);
+    expect_nowhere(|s| s.is_below("publisher/store/"), &["client"]);
 }
 
 #[test]
 fn only_the_queue_s_store_and_the_subscriber_s_state_name_sqlite_s_library() {
     let is_store = |s: &Source| {
-        let is_state = s.path == "subscriber/state.rs" || s.is_below("subscriber/state/");
-        is_state || s.is_below("common/store/")
+        let is_state = s.path == "subscriber/session/state_file.rs"
+            || s.is_below("subscriber/session/state_file/");
+        is_state || s.is_below("publisher/store/")
     };
     assert!(sources().iter().any(is_store));
     expect_nowhere(|s| !is_store(s), &["rusqlite"]);
@@ -183,7 +184,7 @@ fn only_the_command_line_names_clap() {
 
 #[test]
 fn only_the_signal_guard_and_the_bins_end_the_process() {
-    let may = |s: &Source| s.path == "common/signals.rs" || s.is_below("bin/");
+    let may = |s: &Source| s.path == "common/runtime/signals.rs" || s.is_below("bin/");
     let words = ["process::exit", "process::abort", "process::{exit"];
     expect_nowhere(|s| !may(s), &words);
 }

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Broker, Program, Proxy, SOON, ScriptedBroker, Server, free_port, packet::read_packet,
-    scripted::Event, server,
-};
+use crate::harness::packet::read_packet;
+use crate::harness::scripted::Event;
+use crate::harness::{Broker, Program, Proxy, SOON, ScriptedBroker, Server, free_port, server};
 
 /// What a busy machine may add to a delay.
 const SLACK: Duration = Duration::from_millis(240);

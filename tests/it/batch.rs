@@ -10,9 +10,8 @@ use data_encoding::HEXLOWER;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{
-    Broker, Program, QueueFile, SOON, ScriptedBroker, free_port, peer::Witness, temp_dir,
-};
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, Program, QueueFile, SOON, ScriptedBroker, free_port, temp_dir};
 
 const TYPE: &str = "application/x-ndjson";
 

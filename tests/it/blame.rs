@@ -9,9 +9,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    AwsLike, Broker, Program, Reply, SOON, ScriptedBroker, Server, packet::read_packet, times,
-};
+use crate::harness::packet::read_packet;
+use crate::harness::{AwsLike, Broker, Program, Reply, SOON, ScriptedBroker, Server, times};
 
 /// Ends of connections after which a message must still be there.
 fn ends() -> usize {

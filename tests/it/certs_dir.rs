@@ -5,9 +5,8 @@ use std::{fs, path::Path};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{
-    Broker, Program, SOON, certs, certs::Validity, free_port, temp_dir, wait_until,
-};
+use crate::harness::certs::Validity;
+use crate::harness::{Broker, Program, SOON, certs, free_port, temp_dir, wait_until};
 
 /// Copies the usual files into a directory, under these names.
 fn directory(names: [&str; 3]) -> TempDir {

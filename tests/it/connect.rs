@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, packet::read_packet,
-    running::Outcome, server,
-};
+use crate::harness::packet::read_packet;
+use crate::harness::running::Outcome;
+use crate::harness::{Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, server};
 
 const QUICKLY: [&str; 4] = ["--base-backoff", "0.1", "--max-backoff", "0.2"];
 

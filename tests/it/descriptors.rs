@@ -19,10 +19,11 @@ use nix::{
     unistd::mkfifo,
 };
 
-use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, free_port, lines::Lines, packet::Publish,
-    running::Running, seen::acknowledged, temp_dir, wait_until,
-};
+use crate::harness::lines::Lines;
+use crate::harness::packet::Publish;
+use crate::harness::running::Running;
+use crate::harness::seen::acknowledged;
+use crate::harness::{Broker, Program, SOON, ScriptedBroker, free_port, temp_dir, wait_until};
 
 /// The size of a small pipe, in bytes.
 const SMALL: usize = 4096;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::{
-    Program, Proxy, SOON, ScriptedBroker, free_port, packet::Publish, wait_until,
-};
+use crate::harness::packet::Publish;
+use crate::harness::{Program, Proxy, SOON, ScriptedBroker, free_port, wait_until};
 
 #[test]
 fn a_broker_that_is_there_gets_every_reading_however_fast_they_come() {

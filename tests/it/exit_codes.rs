@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use crate::harness::packet::Publish;
 use crate::harness::{
-    Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, packet::Publish, server,
-    temp_dir,
+    Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, server, temp_dir,
 };
 
 /// To the topic `t` of a port without TLS, one message.

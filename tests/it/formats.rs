@@ -9,9 +9,10 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::harness::process::Process;
+use crate::harness::running::Running;
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, free_port, peer, process::Process, running::Running,
-    temp_dir, wait_until,
+    Broker, Program, SOON, ScriptedBroker, free_port, peer, temp_dir, wait_until,
 };
 
 /// Messages that are awkward to print, in ascending QoS: of one QoS they keep their order.

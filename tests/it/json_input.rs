@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use crate::harness::{
-    Broker, Program, QueueFile, SOON, ScriptedBroker, free_port, packet::Publish, peer::Witness,
-};
+use crate::harness::packet::Publish;
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, Program, QueueFile, SOON, ScriptedBroker, free_port};
 
 fn lines(text: &str) -> Cursor<String> {
     Cursor::new(text.to_owned())

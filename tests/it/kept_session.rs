@@ -11,7 +11,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, running::Running, temp_dir, times, wait_until};
+use crate::harness::running::Running;
+use crate::harness::{Broker, Program, SOON, temp_dir, times, wait_until};
 
 const KEPT: [&str; 3] = ["--persistent", "--client-id", "stays"];
 

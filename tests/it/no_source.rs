@@ -6,7 +6,8 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
-use crate::harness::{Program, SOON, ScriptedBroker, running::Outcome, temp_dir};
+use crate::harness::running::Outcome;
+use crate::harness::{Program, SOON, ScriptedBroker, temp_dir};
 
 /// One reading, of whatever source.
 fn publisher(broker: &ScriptedBroker) -> Program {

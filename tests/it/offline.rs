@@ -13,9 +13,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Broker, Program, Proxy, SOON, ScriptedBroker, free_port, lines::Line, peer::Witness, wait_until,
-};
+use crate::harness::lines::Line;
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, Program, Proxy, SOON, ScriptedBroker, free_port, wait_until};
 
 /// Lines 1 to `count`.
 fn numbers(count: usize) -> Cursor<String> {

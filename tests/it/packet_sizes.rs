@@ -3,7 +3,9 @@
 
 use std::io::Cursor;
 
-use crate::harness::{Program, QueueFile, SOON, ScriptedBroker, packet::Publish, running::Outcome};
+use crate::harness::packet::Publish;
+use crate::harness::running::Outcome;
+use crate::harness::{Program, QueueFile, SOON, ScriptedBroker};
 
 /// A broker that takes packets of so many bytes.
 fn broker(most: u32) -> ScriptedBroker {

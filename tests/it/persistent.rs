@@ -10,7 +10,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, running::Running, temp_dir, wait_until};
+use crate::harness::running::Running;
+use crate::harness::{Broker, Program, SOON, temp_dir, wait_until};
 
 /// Patience for thousands of messages and many starts.
 const LONG: Duration = Duration::from_secs(300);

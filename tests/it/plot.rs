@@ -6,7 +6,8 @@ use std::num::NonZeroU16;
 use nix::sys::signal::Signal;
 use vt100::Parser;
 
-use crate::harness::{Broker, Program, SOON, lines::Lines, peer, wait_until};
+use crate::harness::lines::Lines;
+use crate::harness::{Broker, Program, SOON, peer, wait_until};
 
 fn plot(args: &[&str]) -> Program {
     Program::subscriber()

@@ -16,9 +16,8 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::harness::{
-    Broker, Program, QueueFile, Reply, SOON, ScriptedBroker, free_port, peer::Witness,
-};
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, Program, QueueFile, Reply, SOON, ScriptedBroker, free_port};
 
 /// A queue with one dead letter, `bad`, in it, and a broker that now would take it.
 fn with_a_dead_letter() -> (QueueFile, Broker) {

@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use crate::harness::{Program, SOON, rabbitmq::RabbitMq};
+use crate::harness::rabbitmq::RabbitMq;
+use crate::harness::{Program, SOON};
 
 /// All in one test, because a node takes as long to start as everything else together.
 #[test]

@@ -5,10 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
 use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
 
-use crate::harness::{
-    Broker, Program, SOON, certs, certs::encrypted_key, free_port, odd_certs::file, temp_dir,
-    wait_until,
-};
+use crate::harness::certs::encrypted_key;
+use crate::harness::odd_certs::file;
+use crate::harness::{Broker, Program, SOON, certs, free_port, temp_dir, wait_until};
 
 const SECRET: &str = "s3cret";
 

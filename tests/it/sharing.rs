@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fs, io::Cursor, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, running::Running, temp_dir, wait_until};
+use crate::harness::running::Running;
+use crate::harness::{Broker, Program, SOON, temp_dir, wait_until};
 
 const MESSAGES: usize = 3_000;
 

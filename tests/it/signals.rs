@@ -17,9 +17,9 @@ use nix::{
     unistd::mkfifo,
 };
 
+use crate::harness::running::Running;
 use crate::harness::{
-    Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, running::Running, server,
-    temp_dir,
+    Broker, Program, Reply, SOON, ScriptedBroker, Server, free_port, server, temp_dir,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

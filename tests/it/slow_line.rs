@@ -4,7 +4,8 @@ use std::{io::Cursor, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, throttle::Throttle};
+use crate::harness::throttle::Throttle;
+use crate::harness::{Broker, Program, SOON};
 
 /// Longer than any of these messages takes.
 const LONG: Duration = Duration::from_secs(40);

@@ -4,9 +4,9 @@ use std::{fs, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, peer, running::Running, scripted::Event, temp_dir,
-};
+use crate::harness::running::Running;
+use crate::harness::scripted::Event;
+use crate::harness::{Broker, Program, SOON, ScriptedBroker, peer, temp_dir};
 
 /// A subscriber to these filters that logs what the broker grants.
 fn subscriber(filters: &[&str]) -> Program {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::message::Qos;
+use super::mqtt::message::Qos;
 use pending::{Arrival, Exchange, Pending, PublishKey, Release};
 
 /// Bytes that may wait before no more are taken from the broker.
@@ -58,7 +58,6 @@ impl Backlog {
     }
 
     /// Whether the bridge may have stopped reading from the broker, because too many bytes wait.
-    #[must_use]
     pub fn may_be_full(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
@@ -92,13 +91,11 @@ impl Backlog {
 
     /// Whether a message has been dealt with that can only be acknowledged on a later connection, or once the broker has
     /// sent it again. `connected` is whether there is a connection.
-    #[must_use]
     pub fn owes_acknowledgement(&self, connected: bool) -> bool {
         self.lock().pending.has_settled(connected)
     }
 
     /// Whether a QoS 2 message that has been dealt with in this run waits for its PUBREC to go out, or for its PUBREL.
-    #[must_use]
     pub fn is_uncompleted(&self) -> bool {
         self.lock().pending.is_uncompleted()
     }
@@ -260,13 +257,11 @@ pub struct Ticket {
 
 impl Ticket {
     /// The packet identifier; 0 at QoS 0.
-    #[must_use]
     pub fn id(&self) -> u16 {
         self.key.id
     }
 
     /// What is to be remembered of it until PUBREL; none below QoS 2.
-    #[must_use]
     pub fn exchange(&self) -> Option<Exchange> {
         let PublishKey {
             id,
@@ -300,7 +295,6 @@ impl Tickets {
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

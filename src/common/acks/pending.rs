@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use crate::common::message::Qos;
+use crate::common::mqtt::message::Qos;
 use crate::common::mqtt::packet_type::PacketType;
 
 /// Messages remembered after their PUBACK or PUBREL, for a broker that sends one again because the two have crossed.
@@ -25,7 +25,6 @@ const MAX_COMPLETED: usize = 1_024;
 pub struct PublishKey {
     /// The packet identifier.
     pub id: u16,
-    /// 1 or 2.
     pub qos: Qos,
     /// The broker says that it has sent the message before.
     pub dup: bool,
@@ -44,7 +43,6 @@ pub struct Exchange {
 
 /// CRC-32 (IEEE 802.3) of topic and payload, and below it their length modulo 2³². It is stored, so it has to stay
 /// the same.
-#[must_use]
 pub fn fingerprint(topic: &[u8], payload: &[u8]) -> u64 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(topic);
@@ -220,14 +218,12 @@ impl Pending {
     }
 
     /// Whether messages of this connection wait to be acknowledged.
-    #[must_use]
     pub fn are_due_later(&self) -> bool {
         !self.order.is_empty()
     }
 
     /// Whether a message has been dealt with and not been acknowledged. `elsewhere` leaves out what has come on
     /// the current connection.
-    #[must_use]
     pub fn has_settled(&self, elsewhere: bool) -> bool {
         let mut waiting = self.waiting.values();
         waiting.any(|waiting| waiting.settled && !(elsewhere && waiting.here))
@@ -235,7 +231,6 @@ impl Pending {
 
     /// Whether a QoS 2 message that has been dealt with in this run is not completed: its PUBREC can go out now, or has
     /// gone out on this connection or an earlier one.
-    #[must_use]
     pub fn is_uncompleted(&self) -> bool {
         let mut stages = self.stages.values();
         let is_open = |stage: &Stage| {
@@ -253,7 +248,6 @@ impl Pending {
     }
 
     /// Whether PUBRELs are due on this connection.
-    #[must_use]
     pub fn awaits_pubrel(&self) -> bool {
         self.unreleased > 0
     }

@@ -13,15 +13,15 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
-use super::age::EARLIEST_MS;
-use super::aws_host;
+use super::broker::aws_host;
+use super::broker::profile::Profile;
+use super::cli::check_args::CheckConfig;
 use super::cli::config::ConnectionConfig;
-use super::cli::doctor::CheckConfig;
-use super::event_loop::{clock, unix_ms, wall_clock};
 use super::fault::{Exit, Fault};
-use super::profile::Profile;
-use super::stdio;
-use super::transport::files::Loaded;
+use super::mqtt::age::EARLIEST_MS;
+use super::runtime::clock::{clock, unix_ms, wall_clock};
+use super::runtime::stdio;
+use super::transport::credentials::files::Loaded;
 use super::transport::{self, Handle, Passed, Step};
 use online::Online;
 use report::Report;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::report::Report;
 use super::{step_name, steps_after_tcp, tell};
-use crate::common::cli::doctor::CheckConfig;
+use crate::common::cli::check_args::CheckConfig;
 use crate::common::client::{Accepted, Client, Delivery, Event, Refusal, Request};
-use crate::common::event_loop::{clock, send, unix_ms, wait};
+use crate::common::connection::driver::OLDER;
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::limits;
-use crate::common::link::OLDER;
-use crate::common::message::{Draft, Message, Qos};
+use crate::common::mqtt::limits;
+use crate::common::mqtt::message::{Draft, Message, Qos};
 use crate::common::mqtt::reason_code::FIRST_ERROR;
+use crate::common::runtime::clock::{clock, send, unix_ms, wait};
 use crate::common::transport::{Passed, Step};
 
 /// So long a connection must last: another client with the same identifier, once thrown out,
@@ -48,7 +48,6 @@ pub(super) struct Online<'a> {
 /// A stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// A step of the dial.
     Dial(Step),
     /// CONNECT and its answer.
     Connect,

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
-use crate::common::harmless::Harmless;
-use crate::common::stdio;
+use crate::common::runtime::stdio;
+use crate::common::runtime::terminal::Harmless;
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +36,6 @@ struct Line {
     exit: Option<u8>,
 }
 
-/// All of them.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     ok: bool,

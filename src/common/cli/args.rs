@@ -8,20 +8,20 @@ use log::warn;
 
 use super::config::ConnectionConfig;
 use super::proxy;
-use crate::common::aws_host;
-use crate::common::backoff::Policy;
+use crate::common::broker::aws_host;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
+use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
 use crate::common::client::Version;
-use crate::common::endpoint::Endpoint;
+use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
-use crate::common::limits::check_name;
-use crate::common::logging::Verbosity;
-use crate::common::profile::Profile;
+use crate::common::mqtt::limits::check_name;
 use crate::common::random;
-use crate::common::secret_file::SecretFile;
-use crate::common::small_file;
+use crate::common::runtime::logging::Verbosity;
+use crate::common::runtime::secret_file::SecretFile;
+use crate::common::runtime::small_file;
 use crate::common::transport;
-use crate::common::transport::files::{Pair, TlsFiles};
-use crate::common::units::{parse_duration, parse_positive_duration, parse_size};
+use crate::common::transport::credentials::files::{Pair, TlsFiles};
 
 /// The bounds of `--max-packet`, in bytes.
 const MIN_PACKET: u32 = 256;
@@ -150,7 +150,6 @@ pub struct LogArgs {
 
 impl LogArgs {
     /// What the log is to show.
-    #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         match (self.debug, self.quiet) {
             (true, _) => Verbosity::Debug,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::common::backoff::{Backoff, Policy};
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
 use crate::common::client::{self, Version};
-use crate::common::connection::{Connection, Run, Terms};
-use crate::common::endpoint::Endpoint;
-use crate::common::pattern::Patterns;
-use crate::common::profile::Profile;
-use crate::common::secret_file::SecretFile;
+use crate::common::connection::backoff::{Backoff, Policy};
+use crate::common::connection::diagnosis::Patterns;
+use crate::common::connection::state::{Connection, Run, Terms};
+use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
-use crate::common::transport::files::{Loaded, TlsFiles};
+use crate::common::transport::credentials::files::{Loaded, TlsFiles};
 use crate::common::transport::proxy::Proxy;
 
 /// How to reach the broker, checked.
@@ -45,7 +45,6 @@ pub struct ConnectionConfig {
 
 impl ConnectionConfig {
     /// A connection that has not been started.
-    #[must_use]
     pub fn connection(&self, run: Run) -> Connection {
         let terms = Terms {
             host: self.endpoint.to_string(),
@@ -57,19 +56,16 @@ impl ConnectionConfig {
     }
 
     /// Whether MQTT 3.1.1 was asked for.
-    #[must_use]
     pub fn is_older_mqtt(&self) -> bool {
         self.version == Version::V311
     }
 
     /// Whether MQTT 3.1.1 is tried where MQTT 5 is not answered.
-    #[must_use]
     pub fn tries_older_mqtt(&self) -> bool {
         self.version == Version::Any && self.endpoint.profile == Profile::Generic
     }
 
     /// What the client needs. `sequence` is whether what is published carries `seq`.
-    #[must_use]
     pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {
         client::Config {
             route: self.route(),
@@ -90,14 +86,12 @@ impl ConnectionConfig {
     }
 
     /// What the ends of connections have said so far: nothing.
-    #[must_use]
     pub fn patterns(&self) -> Patterns {
         let given = self.client_id_given.then(|| self.client_id.clone());
         Patterns::new(self.endpoint.to_string(), self.endpoint.profile, given)
     }
 
     /// The way to the broker.
-    #[must_use]
     pub fn route(&self) -> Route {
         Route {
             endpoint: self.endpoint.clone(),

@@ -9,12 +9,14 @@
 //! * `layers` brings in the environment and the file.
 
 pub mod args;
+pub mod check_args;
+mod completions;
 pub mod config;
-pub mod doctor;
-mod foreign;
-mod layers;
-mod pages;
 mod proxy;
+pub mod redact;
+mod sources;
+mod suggestions;
+pub mod units;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -25,7 +27,8 @@ use clap::error::ContextValue;
 
 use super::escape::one_line;
 use super::fault::{Exit, Fault};
-use super::{address_space, client, process, redact, signals, stdio, transport};
+use crate::common::runtime::{address_space, process, signals, stdio};
+use crate::common::{client, transport};
 
 /// How durations and sizes are written, for the end of the help.
 pub const UNITS: &str = "D is a duration: a bare number is seconds; 500ms, 5m, 2h work too. SIZE is bytes, or 64KiB, \
@@ -81,16 +84,16 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
         client::library_version(),
         transport::library_version()
     );
-    let mut command = pages::added_to(T::command().version(version));
+    let mut command = completions::added_to(T::command().version(version));
     let typed: Vec<OsString> = args.into_iter().collect();
-    let layered = layers::apply(&command, typed.clone(), std::env::vars_os())?;
+    let layered = sources::apply(&command, typed.clone(), std::env::vars_os())?;
     for note in layered.notes {
         stdio::error_line(&format!("{}: {}", command.get_name(), one_line(&note)));
     }
     let parsed = command
         .try_get_matches_from_mut(layered.args)
         .and_then(|mut matches| {
-            if let Some(text) = pages::asked_for(&command, &matches)? {
+            if let Some(text) = completions::asked_for(&command, &matches)? {
                 return Ok(Parsed::Show(text));
             }
             T::from_arg_matches_mut(&mut matches).map(Parsed::Run)
@@ -104,7 +107,7 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
         ];
         kinds
             .contains(&e.kind())
-            .then(|| foreign::answer(&command, &typed))
+            .then(|| suggestions::answer(&command, &typed))
             .flatten()
     };
     match parsed {

@@ -13,7 +13,7 @@ use super::{Config, Listener};
 use crate::common::acks::Acks;
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
-use crate::common::transport::files::Loaded;
+use crate::common::transport::credentials::files::Loaded;
 use crate::common::transport::{self, Handle, Step};
 
 /// A dial ends so long before the attempt is given up, so that its cause is heard in time.

@@ -1,12 +1,12 @@
 //! Why there is no connection, from what MQTT, TLS and the operating system have said. PURE.
 
 use super::Version;
-use crate::common::endpoint::Endpoint;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::MALFORMED_PACKET;
 use crate::common::mqtt::violation::Violation;
-use crate::common::profile::Profile;
 use crate::common::transport::bridge::{End, Severed};
 
 /// What is known about a CONNECT that was not answered.

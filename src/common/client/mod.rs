@@ -28,13 +28,13 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use super::acks::Backlog;
+use super::broker::profile::Profile;
 use super::fault::{Exit, Fault};
-use super::message::{Message, Qos};
-use super::profile::Profile;
-use super::secret_file::SecretFile;
+use super::mqtt::message::{Message, Qos};
+use super::runtime::secret_file::SecretFile;
 pub use super::transport::bridge::{Direction, Reached};
 use super::transport::bridge::{OnEnded, OnMessage, OnSkipped};
-use super::transport::files::{Loaded, TlsFiles};
+use super::transport::credentials::files::{Loaded, TlsFiles};
 use super::transport::{Passed, Route, Step};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
@@ -127,7 +127,6 @@ pub enum Request {
 
 impl Refusal {
     /// What to do about it at such a broker.
-    #[must_use]
     pub fn remedy(&self, profile: Profile, request: Request) -> String {
         let (what, action) = match request {
             Request::Publish => ("publish", "iot:Publish"),
@@ -146,7 +145,6 @@ impl Refusal {
 
     /// The exit code that a refusal stands for: not authorised, or a breach of what the
     /// broker supports.
-    #[must_use]
     pub fn exit(&self) -> Exit {
         match self.code {
             0x80 | 0x83 | 0x87 => Exit::Refused,
@@ -179,7 +177,6 @@ pub enum Event {
     },
     /// The attempt failed, or the connection ended.
     Ended {
-        /// Which one.
         generation: u64,
         /// The step of the dial that failed, if one did.
         step: Option<Step>,
@@ -268,7 +265,6 @@ impl Client {
     }
 
     /// Whether somebody receives messages.
-    #[must_use]
     pub fn receives(&self) -> bool {
         self.receives
     }
@@ -327,7 +323,6 @@ impl Client {
 }
 
 /// The library in use, as `--version` names it.
-#[must_use]
 pub fn library_version() -> String {
     format!("Paho C {PAHO_C_VERSION}")
 }

@@ -6,7 +6,7 @@
 use paho_mqtt::{Properties, PropertyCode, ReasonCode};
 
 use super::Refusal;
-use crate::common::endpoint::Endpoint;
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::escape::shortened;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::mqtt::disconnect::Diagnosis;

@@ -20,11 +20,11 @@ use paho_mqtt::{
 use super::answers::{delivery, subscription};
 use super::worker::Command;
 use super::{Config, Delivery, Refusal, options};
-use crate::common::endpoint::Endpoint;
-use crate::common::event_loop::clock;
-use crate::common::limits::EXACTLY_ONCE_WINDOW;
-use crate::common::message::{Draft, Message, Qos, SeqProperty};
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::mqtt::connack::Connack;
+use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
+use crate::common::mqtt::message::{Draft, Message, Qos, SeqProperty};
+use crate::common::runtime::clock::clock;
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
 
@@ -53,7 +53,6 @@ enum Connect {
 pub(super) struct Dialled {
     /// The number of the dial.
     pub(super) number: u64,
-    /// By which way.
     pub(super) way: Endpoint,
     /// Whether a client certificate was shown.
     pub(super) certified: bool,

@@ -11,15 +11,12 @@ use crate::common::escape::shortened;
 pub struct Diagnosis {
     /// The reason code, whether the specification has it or not.
     pub code: u8,
-    /// The Reason String.
     pub reason_string: Option<String>,
-    /// The Server Reference.
     pub server_reference: Option<String>,
 }
 
 impl Diagnosis {
     /// A code without further words.
-    #[must_use]
     pub fn of(code: u8) -> Self {
         Self {
             code,

@@ -59,7 +59,6 @@ pub struct Exchanges {
 
 impl Exchanges {
     /// Whether an answer is due.
-    #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.waiting > 0
     }

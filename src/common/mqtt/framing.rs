@@ -22,7 +22,6 @@ pub struct Header {
 
 impl Header {
     /// Bytes of the whole packet.
-    #[must_use]
     pub fn total(&self) -> usize {
         self.length + self.remaining
     }
@@ -85,7 +84,6 @@ pub struct Sent {
 
 impl Sent {
     /// The QoS of a PUBLISH.
-    #[must_use]
     pub fn qos(&self) -> u8 {
         self.first >> 1 & 3
     }
@@ -151,13 +149,11 @@ impl Default for Follower {
 
 impl Follower {
     /// How many bytes of an unfinished packet have come; 0 between two packets.
-    #[must_use]
     pub fn unfinished(&self) -> usize {
         self.taken
     }
 
     /// The first byte of an unfinished packet; none between two packets.
-    #[must_use]
     pub fn begun(&self) -> Option<u8> {
         (self.taken > 0).then_some(self.packet.first)
     }

@@ -11,10 +11,14 @@
 //! * `violation` is what a packet that does not fit comes to.
 
 pub mod acknowledgement;
+pub mod age;
 pub mod connack;
 pub mod disconnect;
 pub mod exchanges;
 pub mod framing;
+pub mod json;
+pub mod limits;
+pub mod message;
 pub mod packet_type;
 pub mod properties;
 pub mod publish;

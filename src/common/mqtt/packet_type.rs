@@ -58,27 +58,22 @@ impl PacketType {
     ];
 
     /// The type that a packet's first byte names; none for the reserved type 0.
-    #[must_use]
     pub fn of(first: u8) -> Option<Self> {
         let index = usize::from(first >> 4).checked_sub(1)?;
         Self::ALL.get(index).map(|(kind, _)| *kind)
     }
 
     /// The name that the specification has for it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         let index = usize::from(self.number()) - 1;
         Self::ALL.get(index).map_or("packet", |(_, name)| *name)
     }
 
     /// The number of the specification, 1 to 15.
-    #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The first byte of a packet of this type, with these flags.
-    #[must_use]
     pub const fn first_byte(self, flags: u8) -> u8 {
         self.number() << 4 | flags
     }

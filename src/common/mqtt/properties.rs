@@ -35,7 +35,6 @@ pub enum Property {
     SharedSubscriptionAvailable,
 }
 
-/// The value of a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A byte, or a two byte, four byte or variable byte integer.
@@ -50,7 +49,6 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// Whether one of its strings has a U+0000 (MQTT-1.5.4-2).
-    #[must_use]
     pub fn has_nul(&self) -> bool {
         match self {
             Self::Text(text) => text.contains('\0'),

@@ -4,7 +4,7 @@ use super::packet_type::PacketType;
 use super::properties::{self, Property, Repeated, Value};
 use super::reader::Reader;
 use super::violation::Violation;
-use crate::common::message::{PublishProperties, Qos};
+use crate::common::mqtt::message::{PublishProperties, Qos};
 
 /// A message that has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,6 @@ pub struct Publish<'a> {
     pub defect: Option<Defect>,
     /// Its properties; none with MQTT 3.1.1.
     pub properties: Option<PublishProperties<'a>>,
-    /// The payload.
     pub payload: &'a [u8],
 }
 
@@ -41,7 +40,6 @@ pub enum Defect {
 
 impl Defect {
     /// The defect in words.
-    #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
             Self::TopicNotUtf8 => "its topic is not valid UTF-8",
@@ -118,7 +116,6 @@ impl<'a> Publish<'a> {
     }
 
     /// The topic as text; empty if it is none.
-    #[must_use]
     pub fn topic_text(&self) -> &'a str {
         std::str::from_utf8(self.topic).unwrap_or_default()
     }

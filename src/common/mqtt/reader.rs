@@ -8,19 +8,16 @@ pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// Reads these bytes from their beginning.
-    #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// The bytes that have not been read.
-    #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.0
     }
 
     /// Whether all has been read.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

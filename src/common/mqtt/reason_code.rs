@@ -73,7 +73,6 @@ const NAMES: [(u8, &str); 43] = [
 ];
 
 /// A code with its name, such as "not authorized (0x87)".
-#[must_use]
 pub fn describe(code: u8) -> String {
     let name = NAMES.iter().find(|(number, _)| *number == code);
     let name = name.map_or("unknown reason code", |(_, name)| *name);
@@ -81,7 +80,6 @@ pub fn describe(code: u8) -> String {
 }
 
 /// A code of a DISCONNECT with its name there (MQTT 5.0 section 3.14.2.1).
-#[must_use]
 pub fn describe_disconnect(code: u8) -> String {
     match code {
         0x00 => "normal disconnection (0x00)".into(),
@@ -90,7 +88,6 @@ pub fn describe_disconnect(code: u8) -> String {
 }
 
 /// Whether a broker may send this code in a packet of this type, which has one.
-#[must_use]
 pub fn is_allowed(packet: PacketType, v5: bool, code: u8) -> bool {
     match packet {
         PacketType::Suback if !v5 => matches!(code, 0..=2 | 0x80),

@@ -58,7 +58,6 @@ impl Violation {
     }
 
     /// The same, with what to do about it.
-    #[must_use]
     pub fn with_remedy(self, remedy: &'static str) -> Self {
         Self {
             remedy: Some(remedy),
@@ -67,7 +66,6 @@ impl Violation {
     }
 
     /// The same, in a packet of this type.
-    #[must_use]
     pub fn of(self, packet: Option<PacketType>) -> Self {
         Self { packet, ..self }
     }

@@ -6,10 +6,10 @@ use std::io;
 
 use openssl::error::ErrorStack;
 
-use super::presented::Presented;
-use crate::common::endpoint::Endpoint;
+use super::credentials::presented::Presented;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
-use crate::common::profile::Profile;
 
 /// The operating system's errors (`ERR_LIB_SYS`).
 const LIBRARY_SYSTEM: i32 = 2;

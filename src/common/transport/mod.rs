@@ -16,21 +16,13 @@
 //! * `counted` is a TCP connection that counts them, `send_queue` how many have not arrived.
 
 mod alert;
-mod alien;
 pub mod bridge;
-mod certificates;
 mod counted;
-mod der;
-pub mod files;
-mod found;
-mod key;
-mod pem;
-mod presented;
+pub mod credentials;
 pub mod proxy;
 mod send_queue;
 mod tcp;
 mod tls;
-mod trust;
 mod websocket;
 
 use std::io::{self, Read, Write};
@@ -42,12 +34,12 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::SslStream;
 
-use super::endpoint::Endpoint;
-use super::event_loop::clock;
+use super::broker::endpoint::Endpoint;
 use super::fault::{Exit, Fault, Kind};
+use super::runtime::clock::clock;
 use counted::Counted;
-use files::Loaded;
-use presented::Presented;
+use credentials::files::Loaded;
+use credentials::presented::Presented;
 use proxy::Proxy;
 pub use tls::Facts;
 use websocket::WebSocket;
@@ -65,7 +57,6 @@ pub fn prepare(loaded: &Loaded) {
 }
 
 /// The TLS library in use, as `--version` names it.
-#[must_use]
 pub fn library_version() -> &'static str {
     openssl::version::version()
 }
@@ -73,7 +64,6 @@ pub fn library_version() -> &'static str {
 /// What is needed to get to the broker.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Where it is.
     pub endpoint: Endpoint,
     /// The proxy to go through.
     pub proxy: Option<Proxy>,
@@ -116,9 +106,7 @@ pub enum Passed {
 /// A step that went wrong.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// Which one.
     pub step: Step,
-    /// On which way.
     pub way: Endpoint,
     /// Why.
     pub fault: Fault,
@@ -141,7 +129,6 @@ pub(crate) enum Wire {
 /// A connection to something that should be an MQTT broker.
 #[derive(Debug)]
 pub struct Connected {
-    /// By which way.
     pub way: Endpoint,
     pub(crate) wire: Wire,
     presented: Presented,
@@ -172,15 +159,12 @@ impl Handle {
         }
     }
 
-    /// Whether it was cancelled.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.held().cancelled
     }
 
     /// Whether a SUBSCRIBE was refused that has not been asked about before. The client library reports
     /// a refusal of MQTT 3.1.1 and a SUBSCRIBE that could not be sent alike.
-    #[must_use]
     pub fn take_refused_subscription(&self) -> bool {
         self.refused_subscriptions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |refused| {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use crate::common::endpoint::{Endpoint, split_port};
+use crate::common::broker::endpoint::{Endpoint, split_port};
 use crate::common::fault::{Exit, Fault};
 
 /// The port of a proxy whose URL names none, as curl has it.
@@ -27,7 +27,6 @@ const MAX_ANSWER: usize = 16 << 10;
 pub struct Proxy {
     /// Its host name or address.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// Where it was named: a flag or a variable.
     pub origin: &'static str,

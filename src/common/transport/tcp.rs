@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Instant;
 
 use super::proxy::Proxy;
-use crate::common::event_loop::clock;
 use crate::common::fault::{Exit, Fault};
+use crate::common::runtime::clock::clock;
 
 /// The host's addresses. Blocks for as long as the resolver does.
 pub(super) fn resolve(

@@ -13,14 +13,14 @@ use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509VerifyResult};
 
 use super::alert;
-use super::certificates::{self, common_name, reason};
 use super::counted::Counted;
-use super::files::{Loaded, Pair};
-use super::presented::Presented;
-use super::trust::{Rejection, names, untrusted};
-use crate::common::endpoint::Endpoint;
+use super::credentials::certificates::{self, common_name, reason};
+use super::credentials::files::{Loaded, Pair};
+use super::credentials::presented::Presented;
+use super::credentials::trust::{Rejection, names, untrusted};
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
-use crate::common::small_file::wrong;
+use crate::common::runtime::small_file::wrong;
 
 /// Why the server's certificate did not pass.
 type Rejected = Arc<Mutex<Option<Rejection>>>;

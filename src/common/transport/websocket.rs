@@ -11,11 +11,11 @@ use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
-use super::presented::Presented;
+use super::credentials::presented::Presented;
 use super::{Stream, alert};
-use crate::common::endpoint::Endpoint;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
-use crate::common::profile::Profile;
 
 /// Bytes by which a message may be larger than the largest packet: it may hold several packets.
 const ALLOWANCE: usize = 64 << 10;

@@ -47,7 +47,6 @@ impl AckTime {
     }
 
     /// How long an acknowledgement may well take.
-    #[must_use]
     pub fn patience(&self) -> Duration {
         let Some((time, deviation)) = self.estimate else {
             return INITIAL;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::common::message::Message;
+use crate::common::mqtt::message::Message;
 
 /// One line of news about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,6 @@ pub enum Receipt {
     Accepted {
         /// Its number.
         seq: u64,
-        /// The readings in it.
         readings: u32,
     },
     /// It arrived.

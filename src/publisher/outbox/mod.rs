@@ -18,31 +18,33 @@
 //!   acknowledgements take.
 
 pub mod ack_time;
-mod hearing;
+pub mod broker_limits;
 pub mod ledger;
+pub mod pacing;
+pub mod poison;
 mod sending;
 pub mod shelf;
-pub mod suspect;
-mod terms;
+mod store_events;
+pub mod throttle;
+mod types;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use terms::{Loss, Offered, Outcome, Rules, SessionLimits, TooLarge};
+pub use types::{Loss, Offered, Outcome, Rules, SessionLimits, TooLarge};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
+use poison::Suspect;
 use shelf::{Placed, Shelf};
-use suspect::Suspect;
 
-use crate::common::age::Timestamp;
-use crate::common::message::{Draft, Message};
-use crate::common::pacing::{Drain, Growing};
-use crate::common::queue::order::End;
-use crate::common::queue::{DropBehavior, Gone, Pushed, Queue, Room, size};
-use crate::common::throttle::Throttle;
+use crate::common::mqtt::age::Timestamp;
+use crate::common::mqtt::message::{Draft, Message};
+use crate::publisher::outbox::pacing::{Drain, Growing};
+use crate::publisher::outbox::throttle::Throttle;
+use crate::publisher::queue::requests::End;
+use crate::publisher::queue::{DropBehavior, Gone, Pushed, Queue, Room, size};
 
-/// The outbox.
 #[derive(Debug)]
 pub struct Outbox {
     rules: Rules,
@@ -88,7 +90,6 @@ fn into_draft(message: Arc<Message>) -> Draft {
 
 impl Outbox {
     /// An empty outbox, offline.
-    #[must_use]
     pub fn new(rules: Rules, queue: Box<dyn Queue>, drain: Drain) -> Self {
         Self {
             suspect: Suspect::new(rules.max_attempts),
@@ -126,7 +127,6 @@ impl Outbox {
 
     /// Messages that still have to come to their end: what waits, what is in flight, and
     /// what is to be taken off the disk.
-    #[must_use]
     pub fn outstanding(&self) -> usize {
         let waiting = match self.queue.entrusted() {
             Some(entrusted) => entrusted,
@@ -136,7 +136,6 @@ impl Outbox {
     }
 
     /// Messages that would be lost if the process ended now.
-    #[must_use]
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
             Some(unwritten) if self.queue.gone() != Some(Gone::Lost) => unwritten,
@@ -145,25 +144,21 @@ impl Outbox {
     }
 
     /// Messages that wait to be sent.
-    #[must_use]
     pub fn backlog(&self) -> usize {
         self.ready.len() + self.queue.len()
     }
 
     /// Messages in flight on the present connection.
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
     /// Whether messages have gone out on the present connection that nobody will acknowledge.
-    #[must_use]
     pub fn sends_unconfirmed(&self) -> bool {
         self.online.is_some() && self.unconfirmed
     }
 
     /// The queue, to look at.
-    #[must_use]
     pub fn queue(&self) -> &dyn Queue {
         &*self.queue
     }
@@ -180,7 +175,6 @@ impl Outbox {
 
     /// How much a source that can wait should read now. Offline, a queue that drops takes
     /// all there is; on a connection even its sources wait.
-    #[must_use]
     pub fn room(&self, now: Instant) -> Room {
         let limits = self.queue.limits();
         let drops = limits.behavior != DropBehavior::Block && self.online.is_none();
@@ -205,7 +199,6 @@ impl Outbox {
 
     /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the broker asked for a
     /// pause. [`dispatch`](Self::dispatch) finds out when that is over.
-    #[must_use]
     pub fn holds_back(&self) -> bool {
         self.held_until.is_some() || self.drain.is_active()
     }
@@ -338,7 +331,6 @@ impl Outbox {
     }
 
     /// The message that is the first in flight: its topic and the bytes of its payload.
-    #[must_use]
     pub fn head_in_flight(&self) -> Option<(Arc<str>, usize)> {
         let draft = &self.in_flight.first()?.message.draft;
         Some((Arc::clone(&draft.topic), draft.payload.len()))

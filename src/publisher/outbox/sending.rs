@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::Outbox;
 use super::ledger::Receipt;
 use super::shelf::Placed;
-use super::terms::{Outcome, TooLarge};
-use crate::common::message::{Message, Qos};
-use crate::common::queue::order::End;
-use crate::common::queue::size;
-use crate::common::throttle::Throttle;
+use super::types::{Outcome, TooLarge};
+use crate::common::mqtt::message::{Message, Qos};
+use crate::publisher::outbox::throttle::Throttle;
+use crate::publisher::queue::requests::End;
+use crate::publisher::queue::size;
 
 /// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
 const SLOW_LINE: u64 = 8 << 10;
@@ -158,13 +158,11 @@ impl Outbox {
     }
 
     /// Until when an acknowledgement is waited for on a line that was seen to be slow, or to have taken a large message.
-    #[must_use]
     pub fn moves_until(&self) -> Option<Instant> {
         self.line_moved_at.and_then(|_| self.acknowledgement_due())
     }
 
     /// The place of the first message in flight.
-    #[must_use]
     pub fn first_in_flight(&self) -> Option<u64> {
         self.in_flight.first_place()
     }
@@ -173,13 +171,11 @@ impl Outbox {
     /// the operation timeout and the time that a slow line takes for what is under way. The time
     /// starts again with each in-order acknowledgement, and whenever the line makes progress: a slow
     /// link with a full window, or with one large message, is not a dead one.
-    #[must_use]
     pub fn overdue(&self, now: Instant) -> bool {
         self.acknowledgement_due().is_some_and(|due| now >= due)
     }
 
     /// When something here changes by time alone.
-    #[must_use]
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let write = self.queue.wake_at(now);
         if self.online.is_none() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::message::{Message, Qos};
-use crate::common::queue::size;
+use crate::common::mqtt::message::{Message, Qos};
+use crate::publisher::queue::size;
 
 /// A message with its place in the order of sending, which it keeps when it is sent again.
 /// Its key says nothing of that: what another run has left is read late and goes first.
@@ -12,7 +12,6 @@ use crate::common::queue::size;
 pub struct Placed {
     /// From 1; no other message of this run has it.
     pub place: u64,
-    /// The message.
     pub message: Arc<Message>,
 }
 
@@ -26,37 +25,30 @@ pub struct Shelf {
 
 impl Shelf {
     /// Messages on it.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Whether it is empty.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// Bytes of topics and payloads on it.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Messages of `QoS` 2 on it.
-    #[must_use]
     pub fn exactly_once(&self) -> usize {
         self.exactly_once
     }
 
     /// The first place on it that is taken.
-    #[must_use]
     pub fn first_place(&self) -> Option<u64> {
         self.messages.keys().next().copied()
     }
 
     /// The message in the first place.
-    #[must_use]
     pub fn first(&self) -> Option<Placed> {
         let (place, message) = self.messages.iter().next()?;
         Some(Placed {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::common::cli::args::LogArgs;
-use crate::common::logging::Verbosity;
+use crate::common::runtime::logging::Verbosity;
 
 /// Looks at a queue file, and mends it. No broker is needed, and a running publisher is not
 /// held up.
@@ -21,7 +21,6 @@ pub struct QueueArgs {
 
 impl QueueArgs {
     /// How much to log.
-    #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }

@@ -9,18 +9,18 @@ use std::time::Duration;
 use log::{error, warn};
 use serde_json::json;
 
-use crate::common::age::Timestamp;
 use crate::common::escape::one_line;
-use crate::common::event_loop::{timestamp, unix_ms};
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::harmless::Harmless;
-use crate::common::json::{JsonLine, Parts, rfc3339};
-use crate::common::message::{Message, SeqProperty};
-use crate::common::stdio;
-use crate::common::store::admin::{Admin, Retried, move_aside};
-use crate::common::store::look::Look;
-use crate::common::store::pages::{Item, Which};
-use crate::common::store::status::Status;
+use crate::common::mqtt::age::Timestamp;
+use crate::common::mqtt::json::{JsonLine, Parts, rfc3339};
+use crate::common::mqtt::message::{Message, SeqProperty};
+use crate::common::runtime::clock::{timestamp, unix_ms};
+use crate::common::runtime::stdio;
+use crate::common::runtime::terminal::Harmless;
+use crate::publisher::store::admin::{Admin, Retried, move_aside};
+use crate::publisher::store::look::Look;
+use crate::publisher::store::pages::{Item, Which};
+use crate::publisher::store::status::Status;
 use args::{Action, QueueArgs};
 
 /// Carries out one command.

@@ -8,10 +8,10 @@ use log::error;
 
 use super::{Event, Publisher};
 use crate::common::client;
-use crate::common::event_loop::{clock, wait};
+use crate::common::connection::driver::{GOODBYE, Heard};
 use crate::common::fault::Exit;
-use crate::common::link::{GOODBYE, Heard};
-use crate::publisher::verdict::Verdict;
+use crate::common::runtime::clock::{clock, wait};
+use crate::publisher::report::exit_status::Verdict;
 
 /// How long the disk may take for what is left at the end of the run. A signal's guard may
 /// cut it shorter.

@@ -4,8 +4,9 @@
 //! outbox and the connection; this carries it out.
 
 mod ending;
-mod hearing;
+mod events;
 mod offering;
+pub mod queue_handle;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{self, Sender};
@@ -15,31 +16,31 @@ use anyhow::Context as _;
 use log::{error, info};
 
 use crate::common::client::{self, Client, Direction};
-use crate::common::connection::State;
-use crate::common::cores;
-use crate::common::event_loop::{clock, send, wait};
+use crate::common::connection::diagnosis::Patterns;
+use crate::common::connection::driver::{Change, Link};
+use crate::common::connection::state::State;
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Link};
-use crate::common::pacing::Drain;
-use crate::common::pattern::Patterns;
-use crate::common::queue::order;
-use crate::common::signals::{self, ExitNow};
-use crate::publisher::broker;
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{clock, send, wait};
+use crate::common::runtime::signals::{self, ExitNow};
 use crate::publisher::config::{Config, SourceKind};
-use crate::publisher::draft;
-use crate::publisher::intake::{Intake, Trouble};
-use crate::publisher::keeper::{Keeper, Opening};
+use crate::publisher::input::draft;
+use crate::publisher::input::intake::{Intake, Trouble};
+use crate::publisher::input::source::Input;
+use crate::publisher::outbox::broker_limits;
+use crate::publisher::outbox::pacing::Drain;
 use crate::publisher::outbox::{Loss, Outbox, Rules};
-use crate::publisher::progress::Progress;
+use crate::publisher::queue::requests;
+use crate::publisher::report::progress::Progress;
 use crate::publisher::report::{Lines, Report};
-use crate::publisher::source::Input;
+use crate::publisher::run::queue_handle::{Keeper, Opening};
 
 /// Everything the loop hears.
 #[derive(Debug)]
 enum Event {
     Client(client::Event),
     Input(Vec<Input>),
-    Store(order::Report),
+    Store(requests::Report),
     Stop,
 }
 
@@ -58,7 +59,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// What kept it from starting. What goes wrong later is logged, and in the code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
-    cores::gather();
+    affinity::gather();
     let opening = Opening::new(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
@@ -240,7 +241,7 @@ impl<'a> Publisher<'a> {
         let streams = self.report.counters.delivered >= self.config.max_in_flight as u64;
         if self.together && (streams || now > self.started + BRIEF) {
             self.together = false;
-            cores::spread();
+            affinity::spread();
         }
     }
 
@@ -286,7 +287,7 @@ impl<'a> Publisher<'a> {
 
     fn apply(&mut self, change: Option<Change>) {
         match change {
-            Some(Change::Up(accepted)) => match broker::limits(self.config, accepted) {
+            Some(Change::Up(accepted)) => match broker_limits::limits(self.config, accepted) {
                 Ok(limits) => {
                     self.v5 = accepted.mqtt_version == 5;
                     self.delivered_before = self.report.counters.delivered;

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use log::warn;
 
 use super::Publisher;
-use crate::common::event_loop::{timestamp, wall_clock};
-use crate::common::message;
-use crate::publisher::batch::Batch;
-use crate::publisher::draft;
+use crate::common::mqtt::message;
+use crate::common::runtime::clock::{timestamp, wall_clock};
+use crate::publisher::input::batch::Batch;
+use crate::publisher::input::draft;
+use crate::publisher::input::source::Piece;
 use crate::publisher::outbox::Offered;
-use crate::publisher::source::Piece;
 
 impl Publisher<'_> {
     /// From the source into the outbox and out of it, until one of them is satisfied.

@@ -40,7 +40,6 @@ fn rows_below(view: &View) -> usize {
     view.lines.len() + usize::from(more)
 }
 
-/// Draws it.
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
     let height = usize::from(area.height);
     let heading = usize::from(height > 3 || height > rows_below(view));

@@ -65,7 +65,6 @@ pub(super) fn mark(number: usize) -> char {
     MARKS.get(number % MARKS.len()).copied().unwrap_or('*')
 }
 
-/// What is there if one looks for it.
 pub(super) fn quiet() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }

@@ -4,11 +4,11 @@
 //! the connection, [`view`] is what of it a frame shows, [`draw`] draws that, and
 //! [`screen`] has the terminal. Only the last is at the edge.
 
+mod connection;
 pub mod draw;
 mod graph;
 mod header;
 mod legend;
-mod link;
 pub mod look;
 pub mod model;
 mod scale;

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use super::connection::Link;
 use super::series::Series;
 use super::timing::{Ms, Rate, Skew};
 use super::value::is_reading;
 use super::view::{self, View};
 pub use super::window::Zoom;
 use super::window::{LONGEST, Window};
-use crate::common::connection::Connection;
+use crate::common::connection::state::Connection;
 use crate::common::escape::{escape, one_line};
 
 /// Lines drawn; more could not be told apart.
@@ -41,7 +41,6 @@ struct Line {
     series: Series,
 }
 
-/// The chart.
 #[derive(Debug)]
 pub struct Chart {
     broker: String,
@@ -59,7 +58,6 @@ pub struct Chart {
 
 impl Chart {
     /// An empty chart of what comes from this broker.
-    #[must_use]
     pub fn new(broker: &str, now: Instant) -> Self {
         Self {
             broker: one_line(broker),
@@ -77,7 +75,6 @@ impl Chart {
     }
 
     /// A number that grows whenever there is something new to draw.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -148,7 +145,6 @@ impl Chart {
     }
 
     /// What there is to be seen now.
-    #[must_use]
     pub fn view(&self, now: Instant) -> View {
         let elapsed = now.saturating_duration_since(self.began);
         let link = self.link.view(now);

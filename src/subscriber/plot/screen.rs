@@ -28,10 +28,10 @@ use super::look::Look;
 use super::model::{Chart, Zoom};
 use super::still::still;
 use super::view::{Gravity, Note, View};
-use crate::common::event_loop::wall_clock;
 use crate::common::fault::{Exit, Fault};
-use crate::common::stdio::{self, Blocking};
-use crate::common::{logging, signals};
+use crate::common::runtime::clock::wall_clock;
+use crate::common::runtime::stdio::{self, Blocking};
+use crate::common::runtime::{logging, signals};
 
 /// Between two frames, at least.
 const FRAME: Duration = Duration::from_millis(100);
@@ -113,7 +113,6 @@ impl Screen {
     }
 
     /// When [`tick`](Self::tick) has something to do.
-    #[must_use]
     pub fn wake_at(&self) -> Instant {
         self.next
     }

@@ -34,11 +34,9 @@ pub type Point = (f64, f64);
 pub struct Stats {
     /// The least.
     pub min: f64,
-    /// The mean.
     pub mean: f64,
     /// The greatest.
     pub max: f64,
-    /// How many they are.
     pub count: u64,
 }
 

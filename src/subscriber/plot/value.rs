@@ -50,14 +50,12 @@ pub struct Picker {
 impl Picker {
     /// Looks where `pointer` points; without one at the payload itself, else at
     /// `/temperature`.
-    #[must_use]
     pub fn new(pointer: Option<Pointer>) -> Self {
         Self { pointer }
     }
 
     /// The number in a payload: a JSON number, a number in a string or in plain text, or
     /// true and false as 1 and 0.
-    #[must_use]
     pub fn pick(&self, payload: &[u8]) -> Option<f64> {
         if payload.len() > LARGEST_PAYLOAD {
             return None;
@@ -79,7 +77,6 @@ impl Picker {
 const LARGEST_PAYLOAD: usize = 256 << 10;
 
 /// Whether a number can be drawn.
-#[must_use]
 pub fn is_reading(number: f64) -> bool {
     number.is_finite() && number.abs() <= LARGEST
 }

@@ -32,9 +32,7 @@ pub enum Link {
 /// How grave a line of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gravity {
-    /// An error.
     Error,
-    /// A warning.
     Warning,
     /// Anything else.
     Note,
@@ -80,7 +78,6 @@ pub struct Rate {
 /// A frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// The broker.
     pub broker: String,
     /// How the connection to it is.
     pub link: Link,

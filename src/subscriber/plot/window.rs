@@ -38,7 +38,6 @@ pub enum Zoom {
     Auto,
 }
 
-/// The window.
 #[derive(Debug)]
 pub(super) struct Window {
     step: usize,

@@ -8,11 +8,11 @@ use log::{debug, error, warn};
 use serde::Serialize;
 
 use super::start::unopened;
-use crate::common::event_loop::clock;
 use crate::common::fault::Exit;
-use crate::common::stdio;
+use crate::common::runtime::clock::clock;
+use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, Outlet as Wish};
-use crate::subscriber::sink::{Broken, Counts};
+use crate::subscriber::inbox::sink::{Broken, Counts};
 
 /// What `--summary` prints.
 #[derive(Serialize)]

@@ -17,20 +17,20 @@ use log::{debug, error, info, warn};
 
 use crate::common::acks::Backlog;
 use crate::common::client::{self, Client, Direction, Listener, Refusal, Request};
-use crate::common::connection::{self, Run};
-use crate::common::event_loop::{clock, send, wait};
+use crate::common::connection::diagnosis::{During, Patterns};
+use crate::common::connection::driver::{Change, Heard, Link};
+use crate::common::connection::state::{self, Run};
 use crate::common::fault::{Exit, Fault};
-use crate::common::link::{Change, Heard, Link};
-use crate::common::pattern::{During, Patterns};
-use crate::common::signals;
+use crate::common::runtime::clock::{clock, send, wait};
+use crate::common::runtime::signals;
 use crate::common::transport::bridge::{END_TIMEOUT, Ended};
 use crate::subscriber::config::{Config, Outlet as Wish};
+use crate::subscriber::inbox::sink::{Broken, Notice, Sink};
 use crate::subscriber::plot::model::Chart;
 use crate::subscriber::plot::screen::Screen;
+use crate::subscriber::session::state_file::State;
+use crate::subscriber::session::subscriptions::{Due, Subscriptions};
 use crate::subscriber::session::{Resumption, Session};
-use crate::subscriber::sink::{Broken, Notice, Sink};
-use crate::subscriber::state::State;
-use crate::subscriber::subscriptions::{Due, Subscriptions};
 use ending::{broken, exit_of, summarise, told};
 
 /// Everything the loop hears.
@@ -187,7 +187,6 @@ struct Subscriber<'a> {
     session: Session,
     backlog: Arc<Backlog>,
     state: Option<Arc<Mutex<State>>>,
-    /// The name of the session in it.
     session_name: String,
 }
 
@@ -413,10 +412,10 @@ impl<'a> Subscriber<'a> {
         self.deadline = None;
         while self.config.session_expiry.is_some() && clock() < until {
             let (connected, hopeless) = match self.link.connection().state() {
-                connection::State::Online { .. } => (true, false),
-                connection::State::Waiting { until: at } => (false, at >= until),
-                connection::State::Connecting { .. } => (false, false),
-                connection::State::Idle | connection::State::Stopped => (false, true),
+                state::State::Online { .. } => (true, false),
+                state::State::Waiting { until: at } => (false, at >= until),
+                state::State::Connecting { .. } => (false, false),
+                state::State::Idle | state::State::Stopped => (false, true),
             };
             let owes = self.backlog.owes_acknowledgement(connected)
                 || (clock() < completed_by && self.backlog.is_uncompleted());

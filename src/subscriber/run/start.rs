@@ -9,21 +9,21 @@ use anyhow::Context as _;
 
 use super::{Event, lock};
 use crate::common::acks::Backlog;
-use crate::common::event_loop::send;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::common::stdio;
+use crate::common::runtime::clock::send;
+use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, Outlet as Wish};
-use crate::subscriber::destination::{Destination, OutputFile};
-use crate::subscriber::executor::Executor;
-use crate::subscriber::fingerprint::Key;
 use crate::subscriber::inbox::Inbox;
-use crate::subscriber::outlet::{Outlet, Plotter};
+use crate::subscriber::inbox::sink::{Broken, Finish, Notice, Sink, Ways};
+use crate::subscriber::output::consumer::{Outlet, Plotter};
+use crate::subscriber::output::destination::{Destination, OutputFile};
+use crate::subscriber::output::executor::Executor;
+use crate::subscriber::output::writer::Writer;
 use crate::subscriber::plot::model::Chart;
-use crate::subscriber::sink::{Broken, Finish, Notice, Sink, Ways};
-use crate::subscriber::state::State;
-use crate::subscriber::streams::Streams;
-use crate::subscriber::writer::Writer;
+use crate::subscriber::sequence::fingerprint::Key;
+use crate::subscriber::sequence::streams::Streams;
+use crate::subscriber::session::state_file::State;
 
 /// Opens what messages go to.
 pub(super) fn start(

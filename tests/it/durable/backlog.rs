@@ -3,7 +3,8 @@
 
 use std::io::Cursor;
 
-use crate::harness::{Broker, QueueFile, SOON, running::Running, wait_until};
+use crate::harness::running::Running;
+use crate::harness::{Broker, QueueFile, SOON, wait_until};
 
 /// The most memory a process has had resident so far, in KiB.
 fn peak(running: &Running) -> Option<u64> {

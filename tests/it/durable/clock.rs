@@ -3,9 +3,9 @@
 
 use std::{io::Cursor, thread, time::Duration};
 
-use crate::harness::{
-    Broker, QueueFile, SOON, clock::Clock, free_port, peer::Witness, times, wait_until,
-};
+use crate::harness::clock::Clock;
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, QueueFile, SOON, free_port, times, wait_until};
 
 /// What the clock says first, and then.
 const SETTINGS: [(&str, &str); 5] = [

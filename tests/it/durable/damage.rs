@@ -9,10 +9,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Broker, QueueFile, SOON, ScriptedBroker, free_port, queue_file::publisher_on, running::Outcome,
-    temp_dir, times,
-};
+use crate::harness::queue_file::publisher_on;
+use crate::harness::running::Outcome;
+use crate::harness::{Broker, QueueFile, SOON, ScriptedBroker, free_port, temp_dir, times};
 
 /// Messages in the files that are to be damaged.
 const COUNT: usize = 40;

@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::harness::{Broker, Program, QueueFile, SOON, peer::Witness};
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, Program, QueueFile, SOON};
 
 const SCHEMA: i32 = 5;
 

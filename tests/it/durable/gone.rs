@@ -13,10 +13,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{accepted, receipts};
-use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker, free_port, queue_file::publisher_on, running::Running,
-    temp_dir, times,
-};
+use crate::harness::queue_file::publisher_on;
+use crate::harness::running::Running;
+use crate::harness::{Broker, Program, SOON, ScriptedBroker, free_port, temp_dir, times};
 
 /// What is done to it.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,8 @@ use std::{io::Cursor, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{Listener, accepted, receipts};
-use crate::harness::{
-    Broker, Program, Proxy, QueueFile, Reply, SOON, ScriptedBroker, free_port, packet::Publish,
-};
+use crate::harness::packet::Publish;
+use crate::harness::{Broker, Program, Proxy, QueueFile, Reply, SOON, ScriptedBroker, free_port};
 
 /// Lines `first` to `last`, each of four bytes.
 fn lines(first: usize, last: usize) -> Vec<String> {

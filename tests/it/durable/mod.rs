@@ -34,7 +34,8 @@ mod shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::harness::{Broker, SOON, peer::Witness, wait_until};
+use crate::harness::peer::Witness;
+use crate::harness::{Broker, SOON, wait_until};
 
 /// The numbers of the receipts that begin with `what`.
 fn receipts(lines: &[String], what: &str) -> Vec<u64> {

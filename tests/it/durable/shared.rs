@@ -5,10 +5,9 @@ use std::{io::Cursor, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{Listener, accepted, receipts};
-use crate::harness::{
-    Broker, Proxy, QueueFile, SOON, free_port, queue_file::publisher_on, running::Running,
-    wait_until,
-};
+use crate::harness::queue_file::publisher_on;
+use crate::harness::running::Running;
+use crate::harness::{Broker, Proxy, QueueFile, SOON, free_port, wait_until};
 
 /// A publisher on the queue that is fed by hand, and has begun.
 fn fed(queue: &QueueFile, broker: &Broker) -> Running {

@@ -1,6 +1,6 @@
 //! The delays between attempts.
 
-use iot_pubsub::common::backoff::{Backoff, Policy, PolicyError};
+use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
 
 use super::{SECOND, secs};
 

@@ -1,8 +1,8 @@
 //! What is refused before it is accepted.
 
-use iot_pubsub::common::limits::{LimitError, check_topic_filter, check_topic_name};
-use iot_pubsub::common::message::Qos;
-use iot_pubsub::common::units::parse_drain_rate;
+use iot_pubsub::common::mqtt::limits::{LimitError, check_topic_filter, check_topic_name};
+use iot_pubsub::common::mqtt::message::Qos;
+use iot_pubsub::publisher::outbox::pacing::parse_drain_rate;
 
 #[test]
 fn keep_topics_with_wildcards_or_without_a_character_are_refused() {

@@ -10,9 +10,9 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use iot_pubsub::common::message::{Draft, Message, Qos};
-use iot_pubsub::common::queue::memory::MemoryQueue;
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
 

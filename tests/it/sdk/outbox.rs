@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Reached;
-use iot_pubsub::common::message::Qos;
-use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::profile::Profile;
-use iot_pubsub::common::queue::{Capacity, DropBehavior};
+use iot_pubsub::common::mqtt::message::Qos;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior};
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 

@@ -1,6 +1,6 @@
 //! The offline queue: what it holds, what it drops.
 
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Pushed, Queue};
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Pushed, Queue};
 
 use super::{memory_queue, message, origin};
 

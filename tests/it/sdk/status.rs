@@ -1,7 +1,7 @@
 //! The connection's life and what may change it.
 
-use iot_pubsub::common::backoff::{Backoff, Policy};
-use iot_pubsub::common::connection::{Action, Connection, Run, State, Terms};
+use iot_pubsub::common::connection::backoff::{Backoff, Policy};
+use iot_pubsub::common::connection::state::{Action, Connection, Run, State, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
 
 use super::{SECOND, origin, secs};

@@ -6,8 +6,8 @@ mod world;
 
 use std::time::Duration;
 
-use iot_pubsub::common::pacing::DrainRate;
-use iot_pubsub::common::queue::DropBehavior;
+use iot_pubsub::publisher::outbox::pacing::DrainRate;
+use iot_pubsub::publisher::queue::DropBehavior;
 use proptest::prelude::*;
 
 use world::{DAY, Simulation, World};

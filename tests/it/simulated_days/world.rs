@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use iot_pubsub::common::backoff::{Backoff, Policy};
-use iot_pubsub::common::connection::{Action, Connection, Run, State, Terms};
+use iot_pubsub::common::broker::profile::Profile;
+use iot_pubsub::common::connection::backoff::{Backoff, Policy};
+use iot_pubsub::common::connection::state::{Action, Connection, Run, State, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
-use iot_pubsub::common::message::{Draft, Qos};
-use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::profile::Profile;
-use iot_pubsub::common::queue::memory::MemoryQueue;
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::common::mqtt::message::{Draft, Qos};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iot_pubsub::common::message::Message;
-use iot_pubsub::common::queue::order::{Batch, Counts, End, Opened, Report, Row, RowId};
-use iot_pubsub::common::queue::size;
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::publisher::queue::requests::{Batch, Counts, End, Opened, Report, Row, RowId};
+use iot_pubsub::publisher::queue::size;
 
 /// The name of a process.
 pub(super) type Owner = u32;

@@ -4,15 +4,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use iot_pubsub::common::message::{Draft, Qos};
-use iot_pubsub::common::pacing::{Drain, DrainRate};
-use iot_pubsub::common::profile::Profile;
-use iot_pubsub::common::queue::durable::DurableQueue;
-use iot_pubsub::common::queue::order::{Order, Report};
-use iot_pubsub::common::queue::{Capacity, DropBehavior, Limits};
+use iot_pubsub::common::broker::profile::Profile;
+use iot_pubsub::common::mqtt::message::{Draft, Qos};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
+use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::queue::durable::DurableQueue;
+use iot_pubsub::publisher::queue::requests::{Order, Report};
+use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 use super::disk::{Disk, Owner};
 

@@ -6,10 +6,9 @@ use openssl::nid::Nid;
 use openssl::pkey::PKey;
 
 use super::{Files, on_curve, openssl, rsa, shortened, text};
-use crate::harness::{
-    Broker, Program, SOON, certs, certs::Pair, odd_certs::Purpose, odd_certs::Recipe,
-    odd_certs::file, temp_dir, wait_until,
-};
+use crate::harness::certs::Pair;
+use crate::harness::odd_certs::{Purpose, Recipe, file};
+use crate::harness::{Broker, Program, SOON, certs, temp_dir, wait_until};
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]

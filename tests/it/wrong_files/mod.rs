@@ -21,7 +21,9 @@ use openssl::pkey::PKey;
 use openssl::pkey::Private;
 use openssl::rsa::Rsa;
 
-use crate::harness::{Program, SOON, certs, certs::Pair, free_port, process::command, temp_dir};
+use crate::harness::certs::Pair;
+use crate::harness::process::command;
+use crate::harness::{Program, SOON, certs, free_port, temp_dir};
 
 /// Attempts in quick succession, for a short time.
 const QUICKLY: [&str; 8] = [

@@ -11,10 +11,9 @@ use openssl::pkey::PKey;
 use openssl::x509::X509Req;
 
 use super::{Files, block, expect_files, on_curve, openssl, rsa, shortened, text, utf16};
-use crate::harness::{
-    certs, certs::encrypted_key, certs::key_with_mode, certs::stray_key, odd_certs::Purpose,
-    odd_certs::Recipe, odd_certs::file, temp_dir,
-};
+use crate::harness::certs::{encrypted_key, key_with_mode, stray_key};
+use crate::harness::odd_certs::{Purpose, Recipe, file};
+use crate::harness::{certs, temp_dir};
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]

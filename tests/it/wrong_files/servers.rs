@@ -10,10 +10,9 @@ use openssl::ssl::SslFiletype;
 use openssl::ssl::SslMethod;
 
 use super::{Files, block, expect, on_curve, rsa};
-use crate::harness::{
-    Broker, Server, certs, certs::Pair, odd_certs::Issued, odd_certs::Purpose, odd_certs::Recipe,
-    odd_certs::file, server, temp_dir,
-};
+use crate::harness::certs::Pair;
+use crate::harness::odd_certs::{Issued, Purpose, Recipe, file};
+use crate::harness::{Broker, Server, certs, server, temp_dir};
 
 /// The server side of TLS with these certificates, whatever OpenSSL thinks of them.
 fn lax(pair: &Pair) -> SslAcceptorBuilder {

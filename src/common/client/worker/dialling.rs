@@ -10,11 +10,11 @@ use super::{Dialling, Worker};
 use crate::common::client::Event;
 use crate::common::client::call::Call;
 use crate::common::client::session::{Dialled, Session};
-use crate::common::event_loop::{clock, wall_clock};
 use crate::common::fault::{Exit, Fault};
+use crate::common::runtime::clock::{clock, wall_clock};
 use crate::common::transport::Handle;
 use crate::common::transport::bridge::Severed;
-use crate::common::transport::files::Loaded;
+use crate::common::transport::credentials::files::Loaded;
 
 /// Connections given up that have not come to their end yet, at most: a name look-up cannot be
 /// cut short.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::Worker;
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::client::cause::{self, Unanswered};
 use crate::common::client::{Event, reason};
-use crate::common::endpoint::Endpoint;
-use crate::common::event_loop::clock;
 use crate::common::fault::Fault;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::MALFORMED_PACKET;
+use crate::common::runtime::clock::clock;
 use crate::common::transport::bridge::{End, Severed};
 
 impl<N: Fn(Event)> Worker<N> {

@@ -15,14 +15,14 @@ use std::time::Instant;
 use super::session::{Dialled, SWEEP, Session};
 use super::versions::Versions;
 use super::{Accepted, Config, Delivery, Event, Listener};
-use crate::common::cores;
-use crate::common::event_loop::{clock, receive_within};
+use crate::common::broker::profile::Profile;
 use crate::common::fault::Fault;
-use crate::common::message::{Message, Qos};
 use crate::common::mqtt::connack::Connack;
-use crate::common::profile::Profile;
+use crate::common::mqtt::message::{Message, Qos};
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{clock, receive_within};
 use crate::common::transport::bridge::{Direction, Severed};
-use crate::common::transport::files::Loaded;
+use crate::common::transport::credentials::files::Loaded;
 use crate::common::transport::{Handle, Passed, Step};
 
 /// What the worker is told, by the event loop, by Paho's threads and by the connections'.
@@ -163,7 +163,7 @@ impl<N: Fn(Event)> Worker<N> {
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
-        cores::gather();
+        affinity::gather();
         loop {
             let waiting = self.current.as_ref().is_some_and(Session::has_deliveries);
             let command = match self.switch_at {

@@ -17,10 +17,10 @@ use super::ready::Ready;
 use super::wire::{PIECE, Piece, is_patient, timeout};
 use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
 use crate::common::acks::Acks;
-use crate::common::cores;
-use crate::common::event_loop::{clock, pause};
 use crate::common::mqtt::framing::{Follower, PINGRESP};
 use crate::common::mqtt::packet_type::PacketType;
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{clock, pause};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
 /// come by then costs each of the threads it passes hardly more than a single message would.
@@ -147,7 +147,7 @@ impl<'a> Carrier<'a> {
     /// There is work for another core.
     fn leave(&mut self) {
         if std::mem::take(&mut self.together) {
-            cores::spread();
+            affinity::spread();
         }
     }
 

@@ -47,7 +47,6 @@ impl End {
 /// How a connection ended, and what the layers below said of it.
 #[derive(Clone, Debug)]
 pub struct Severed {
-    /// How.
     pub end: End,
     /// What the broker said in TLS at the end, if it said anything.
     pub fault: Option<Fault>,

@@ -24,7 +24,6 @@ pub(super) enum Next<'a> {
     Packet(u8, &'a [u8]),
     /// A packet has begun, with this byte.
     Begun(u8),
-    /// Nothing.
     Nothing,
 }
 

@@ -30,7 +30,6 @@ pub(super) struct Line {
     received: u64,
     /// Messages have come since then.
     messages: bool,
-    /// Answers have.
     answers: bool,
 }
 

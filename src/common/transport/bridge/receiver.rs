@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::acks::{Acks, Ticket};
-use crate::common::message::Received;
+use crate::common::mqtt::message::Received;
 use crate::common::mqtt::publish::Defect;
 
 /// There is no memory to hold on to a message.

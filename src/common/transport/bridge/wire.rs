@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 
-use crate::common::event_loop::clock;
+use crate::common::runtime::clock::clock;
 use crate::common::transport::{Stream, Wire};
 
 /// The largest piece: a TLS record carries no more, and a WebSocket message need not.

@@ -1,0 +1,80 @@
+//! The names of AWS hosts: which of them is the one for devices. PURE.
+//!
+//! Source: AWS IoT Developer Guide, "AWS IoT Core endpoints".
+
+/// Whether a host is one of AWS, by its name.
+pub fn is_aws(host: &str) -> bool {
+    labels(host).is_some()
+}
+
+/// The labels of an AWS host name before `amazonaws.com` or `amazonaws.com.cn`.
+fn labels(host: &str) -> Option<Vec<String>> {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let before = host
+        .strip_suffix(".amazonaws.com.cn")
+        .or_else(|| host.strip_suffix(".amazonaws.com"))?;
+    Some(before.split('.').map(ToOwned::to_owned).collect())
+}
+
+/// What to say of the name of an AWS host that is not the one for devices.
+pub fn hint(host: &str) -> Option<String> {
+    const ASK: &str = "aws iot describe-endpoint --endpoint-type iot:Data-ATS prints the right one";
+    let labels = labels(host)?;
+    let Some(at) = labels.iter().position(|label| label == "iot") else {
+        return Some(format!("{host} is not an AWS IoT endpoint: {ASK}"));
+    };
+    match &labels[..at] {
+        [] => Some(format!(
+            "{host} is for managing things, not for devices: {ASK}"
+        )),
+        [prefix] if prefix.ends_with("-ats") => None,
+        [_, ats] if ats == "ats" => None,
+        [prefix] if prefix != "data" => {
+            let rest = &host[prefix.len().min(host.len())..];
+            Some(format!(
+                "{host} is the old kind of endpoint, whose certificate today's CA files do not \
+                 cover: use {prefix}-ats{rest}"
+            ))
+        }
+        _ => Some(format!("{host} is not the endpoint for messages: {ASK}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_endpoint_names_are_told_from_right_ones() {
+        for right in [
+            "a-ats.iot.eu-west-1.amazonaws.com",
+            "a.ats.iot.cn-north-1.amazonaws.com.cn",
+            "broker.example",
+        ] {
+            assert_eq!(hint(right), None, "{right}");
+        }
+        let old = hint("a1b2.iot.eu-west-1.amazonaws.com").unwrap();
+        assert!(
+            old.contains("use a1b2-ats.iot.eu-west-1.amazonaws.com"),
+            "{old}"
+        );
+        for (wrong, part) in [
+            ("iot.eu-west-1.amazonaws.com", "managing things"),
+            (
+                "a.credentials.iot.eu-west-1.amazonaws.com",
+                "not the endpoint for messages",
+            ),
+            (
+                "data.iot.eu-west-1.amazonaws.com",
+                "not the endpoint for messages",
+            ),
+            ("s3.amazonaws.com", "not an AWS IoT endpoint"),
+        ] {
+            let hint = hint(wrong).unwrap();
+            assert!(
+                hint.contains(part) && hint.contains("describe-endpoint"),
+                "{hint}"
+            );
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Where the broker is, and by which ways it can be reached. PURE.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::profile::Profile;
+use crate::common::fault::Fault;
+
+/// A checked broker address: one host, one port, one manner of speaking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or IP address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Whether the connection is encrypted and the server verified.
+    pub tls: bool,
+    /// The path of the WebSocket, if MQTT goes through one.
+    pub websocket: Option<String>,
+    /// The application protocol to ask for in the TLS handshake (ALPN).
+    pub alpn: Option<&'static str>,
+    /// The port to go on to, with [`ALPN_AWS`], if this one does not answer.
+    pub fallback: Option<u16>,
+    /// Whose broker is there: faults use the words of its users.
+    pub profile: Profile,
+}
+
+/// The port of MQTT over TLS.
+const TLS_PORT: u16 = 8883;
+/// The port of MQTT without TLS.
+const PLAIN_PORT: u16 = 1883;
+/// The port of HTTPS, where most networks let everybody through.
+const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
+
+/// What AWS IoT Core wants to hear on port 443 for MQTT with a client certificate (AWS IoT
+/// Developer Guide, "Protocols, port mappings, and authentication").
+pub const ALPN_AWS: &str = "x-amzn-mqtt-ca";
+
+/// Where brokers expect MQTT over WebSocket; AWS IoT Core answers nowhere else.
+const WEBSOCKET_PATH: &str = "/mqtt";
+
+impl Endpoint {
+    /// Reads what `--endpoint` takes: a host name, or a URL `mqtts://HOST[:PORT]`,
+    /// `mqtt://HOST[:PORT]` (no TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is
+    /// `--port`, `None` for `auto`.
+    ///
+    /// # Errors
+    ///
+    /// A usage fault that names the flag.
+    pub fn parse(text: &str, port: Option<u16>) -> Result<Self, Fault> {
+        let shown = match text.rsplit_once('@') {
+            // It may have a password in front of it.
+            Some((_, host)) => format!("…@{host}"),
+            None => text.to_owned(),
+        };
+        let wrong = |why: &str| Fault::usage(format!("--endpoint {shown:?}: {why}"));
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme, rest),
+            None => ("mqtts", text),
+        };
+        let (tls, websocket) = match scheme {
+            "mqtts" | "ssl" | "tls" => (true, false),
+            "mqtt" | "tcp" => (false, false),
+            "wss" => (true, true),
+            "ws" => (false, true),
+            other => {
+                // What follows may be a user name and a password.
+                return Err(Fault::usage(format!(
+                    "--endpoint {other}://…: the scheme {other} is not supported; use mqtts:// or wss://, or \
+                     without TLS mqtt:// or ws://"
+                )));
+            }
+        };
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let websocket = match (websocket, path) {
+            (true, "" | "/") => Some(WEBSOCKET_PATH.to_owned()),
+            (true, path) if path.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+                return Err(wrong("the path has white space in it"));
+            }
+            (true, path) => Some(path.to_owned()),
+            (false, "" | "/") => None,
+            (false, _) => {
+                return Err(wrong(
+                    "is not a host name; give the bare name or mqtts://HOST:PORT",
+                ));
+            }
+        };
+        let (host, url_port) = split_port(authority).map_err(|why| wrong(&why))?;
+        if host.is_empty() {
+            return Err(wrong("names no host"));
+        }
+        if host.contains(|c: char| c.is_whitespace() || c.is_control() || "@?#[]".contains(c)) {
+            return Err(wrong(
+                "is not a host name; give the bare name or mqtts://HOST:PORT",
+            ));
+        }
+        let port = match (url_port, port) {
+            (Some(url), Some(flag)) if url != flag => {
+                return Err(wrong(&format!(
+                    "names port {url}, --port says {flag}; keep one"
+                )));
+            }
+            (Some(port), _) | (None, Some(port)) => port,
+            (None, None) => match (tls, &websocket) {
+                (true, None) => TLS_PORT,
+                (false, None) => PLAIN_PORT,
+                (true, Some(_)) => HTTPS_PORT,
+                (false, Some(_)) => HTTP_PORT,
+            },
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            tls,
+            websocket,
+            alpn: None,
+            fallback: None,
+            profile: Profile::Generic,
+        })
+    }
+
+    /// The same at AWS IoT Core, where port 443 takes MQTT if it is asked for by name, and
+    /// networks that block 8883 let 443 through. `auto` is whether no port was named.
+    pub fn at_aws(mut self, auto: bool) -> Self {
+        self.profile = Profile::Aws;
+        if self.tls && self.websocket.is_none() {
+            if self.port == HTTPS_PORT {
+                self.alpn = Some(ALPN_AWS);
+            } else if auto && self.port == TLS_PORT {
+                self.fallback = Some(HTTPS_PORT);
+            }
+        }
+        self
+    }
+
+    /// The ways to the broker, the preferred one first.
+    pub fn ways(&self) -> Vec<Endpoint> {
+        let first = Endpoint {
+            fallback: None,
+            ..self.clone()
+        };
+        let second = self.fallback.map(|port| Endpoint {
+            port,
+            alpn: Some(ALPN_AWS),
+            ..first.clone()
+        });
+        [first].into_iter().chain(second).collect()
+    }
+
+    /// Host and port as HTTP writes them; an IPv6 address has brackets.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+/// Splits `HOST[:PORT]`, `[V6][:PORT]` or a bare IPv6 address.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok((text, None));
+    }
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, after) = rest
+            .split_once(']')
+            .ok_or("an opening bracket is not closed")?;
+        host.parse::<Ipv6Addr>()
+            .map_err(|_| "what is in brackets is not an IPv6 address")?;
+        (
+            host,
+            after
+                .strip_prefix(':')
+                .or((!after.is_empty()).then_some(after)),
+        )
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    match port.map(str::parse::<u16>) {
+        None => Ok((host, None)),
+        Some(Ok(port)) if port > 0 => Ok((host, Some(port))),
+        Some(_) => Err("the port is not a number from 1 to 65535".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str, port: Option<u16>) -> Result<String, String> {
+        Endpoint::parse(text, port)
+            .map(|e| {
+                let path = e.websocket.as_deref().unwrap_or("");
+                format!("{e}{path} {}", if e.tls { "tls" } else { "plain" })
+            })
+            .map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn host_names_and_urls_lead_to_host_port_and_tls() {
+        for (text, port, expected) in [
+            ("a.example", None, "a.example:8883 tls"),
+            ("a.example", Some(443), "a.example:443 tls"),
+            ("a.example:8884", None, "a.example:8884 tls"),
+            ("mqtt://a.example", None, "a.example:1883 plain"),
+            ("mqtts://a.example:99/", None, "a.example:99 tls"),
+            ("mqtts://[::1]:5", None, "[::1]:5 tls"),
+            ("::1", None, "[::1]:8883 tls"),
+            ("mqtt://[::1]:1884", None, "[::1]:1884 plain"),
+            ("mqtt://::1", Some(5), "[::1]:5 plain"),
+            ("wss://a.example", None, "a.example:443/mqtt tls"),
+            ("wss://a.example:9/", None, "a.example:9/mqtt tls"),
+            ("ws://a.example/x/y?z=1", None, "a.example:80/x/y?z=1 plain"),
+        ] {
+            assert_eq!(parsed(text, port).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_flag_named() {
+        for text in [
+            "",
+            "mqtt://",
+            "a b",
+            "a:0",
+            "a:70000",
+            "a:x",
+            "ftp://a",
+            "wss://",
+            "[::1",
+            "u@a",
+            "a/b",
+            "ws://a/b c",
+        ] {
+            let why = parsed(text, None).unwrap_err();
+            assert!(why.starts_with("--endpoint"), "{text}: {why}");
+        }
+        assert!(
+            parsed("mqtt://a:1", Some(2))
+                .unwrap_err()
+                .contains("keep one")
+        );
+    }
+
+    #[test]
+    fn aws_is_reached_at_8883_and_else_at_443_by_name() {
+        let ways = |text: &str, port: Option<u16>| -> Vec<(u16, Option<&str>)> {
+            let endpoint = Endpoint::parse(text, port).unwrap().at_aws(port.is_none());
+            endpoint.ways().iter().map(|w| (w.port, w.alpn)).collect()
+        };
+        let named = Some(ALPN_AWS);
+        assert_eq!(ways("a", None), [(8883, None), (443, named)]);
+        assert_eq!(ways("a", Some(8883)), [(8883, None)]);
+        assert_eq!(ways("a", Some(443)), [(443, named)]);
+        assert_eq!(ways("a:443", None), [(443, named)]);
+        assert_eq!(ways("wss://a", None), [(443, None)]);
+        assert_eq!(ways("mqtt://a", None), [(1883, None)]);
+    }
+}

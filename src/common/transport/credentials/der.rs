@@ -1,0 +1,141 @@
+//! As much of DER (ITU-T X.690) as it takes to say what is wrong with a file: where an element ends, whether a
+//! certificate is a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018). PURE.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Element<'a> {
+    tag: u8,
+    content: &'a [u8],
+}
+
+const SEQUENCE: u8 = 0x30;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
+/// `extensions [3]` of a certificate.
+const EXTENSIONS: u8 = 0xa3;
+
+/// `id-ce-basicConstraints`, 2.5.29.19.
+const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
+/// `id-PBES2`, 1.2.840.113549.1.5.13.
+const PBES2: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
+
+/// The bytes before the content and of the content of the first element.
+fn sizes(bytes: &[u8]) -> Option<(usize, usize)> {
+    match *bytes.get(1)? {
+        short @ 0..=0x7f => Some((2, usize::from(short))),
+        long => {
+            let count = usize::from(long & 0x7f);
+            if count == 0 || count > 4 {
+                return None;
+            }
+            let length = bytes.get(2..2 + count)?;
+            let length = length
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+            Some((2 + count, length))
+        }
+    }
+}
+
+/// The size in bytes of the SEQUENCE that this begins with; none if it begins with something else.
+pub(crate) fn sequence_size(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() != Some(&SEQUENCE) {
+        return None;
+    }
+    sizes(bytes).map(|(header, content)| header + content)
+}
+
+/// The elements that follow one another, up to the first that is not whole.
+fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    std::iter::from_fn(move || {
+        let (header, length) = sizes(bytes)?;
+        let tag = *bytes.first()?;
+        let content = bytes.get(header..header + length)?;
+        bytes = &bytes[header + length..];
+        Some(Element { tag, content })
+    })
+}
+
+/// What is in the first SEQUENCE of these bytes.
+fn in_sequence(bytes: &[u8]) -> Option<&[u8]> {
+    let first = elements(bytes).next()?;
+    (first.tag == SEQUENCE).then_some(first.content)
+}
+
+/// Whether a certificate says that it is a CA's.
+pub(crate) fn is_ca(certificate: &[u8]) -> bool {
+    let constraints = || {
+        let to_be_signed = in_sequence(in_sequence(certificate)?)?;
+        let extensions = elements(to_be_signed).find(|e| e.tag == EXTENSIONS)?;
+        elements(in_sequence(extensions.content)?).find_map(|extension| {
+            let mut parts = elements(extension.content);
+            let id = parts.next()?;
+            if (id.tag, id.content) != (OBJECT_IDENTIFIER, &BASIC_CONSTRAINTS[..]) {
+                return None;
+            }
+            let value = parts.find(|part| part.tag == OCTET_STRING)?;
+            elements(in_sequence(value.content)?).next()
+        })
+    };
+    constraints().is_some_and(|first| first.tag == BOOLEAN && first.content != [0])
+}
+
+/// The object identifier, in dotted form, of what an `EncryptedPrivateKeyInfo` is encrypted with.
+pub(crate) fn encryption(key: &[u8]) -> Option<String> {
+    let mut algorithm = elements(in_sequence(in_sequence(key)?)?);
+    let id = algorithm.next()?;
+    if id.content != PBES2 {
+        return dotted(id.content);
+    }
+    // Key derivation, then encryption.
+    let cipher = elements(algorithm.next()?.content).nth(1)?;
+    dotted(elements(cipher.content).next()?.content)
+}
+
+/// An object identifier as text (X.690, section 8.19).
+fn dotted(id: &[u8]) -> Option<String> {
+    let mut arcs: Vec<u64> = Vec::new();
+    let mut arc: u64 = 0;
+    for byte in id {
+        arc = arc.checked_mul(128)? + u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            arcs.push(arc);
+            arc = 0;
+        }
+    }
+    let (first, rest) = arcs.split_first()?;
+    let root = (first / 40).min(2);
+    let mut text = format!("{root}.{}", first - root * 40);
+    for arc in rest {
+        text = format!("{text}.{arc}");
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_those_of_the_header() {
+        assert_eq!(sequence_size(&[0x30, 3, 1, 1, 0]), Some(5));
+        assert_eq!(sequence_size(&[0x30, 0x82, 1, 2]), Some(4 + 258));
+        assert_eq!(sequence_size(&[0x30, 0x80]), None);
+        assert_eq!(sequence_size(&[0x31, 3]), None);
+        assert_eq!(sequence_size(&[]), None);
+    }
+
+    #[test]
+    fn object_identifiers_are_read() {
+        assert_eq!(dotted(&BASIC_CONSTRAINTS).unwrap(), "2.5.29.19");
+        assert_eq!(dotted(&PBES2).unwrap(), "1.2.840.113549.1.5.13");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = (is_ca(&bytes), encryption(&bytes), sequence_size(&bytes));
+        }
+    }
+}

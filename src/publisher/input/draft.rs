@@ -1,0 +1,79 @@
+//! From the bytes that a source gave to a reading that can be published.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::batch::Reading;
+use crate::common::mqtt::json::JsonInput;
+use crate::common::mqtt::message::Qos;
+use crate::publisher::config::Config;
+
+/// Makes a reading of what came in.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn make<'a>(config: &Config, bytes: Cow<'a, [u8]>) -> Result<Reading<'a>, String> {
+    if config.json {
+        return from_json(config, &bytes);
+    }
+    let topic = config.topic.as_ref().ok_or("no topic: give --topic")?;
+    if bytes.len() > config.max_payload {
+        return Err(too_long(config));
+    }
+    Ok(Reading {
+        topic: Arc::clone(topic),
+        payload: bytes,
+        qos: config.qos,
+        retain: config.retain,
+    })
+}
+
+/// Why a message that is too long is rejected.
+pub fn too_long(config: &Config) -> String {
+    let (limit, whose) = config.connection.profile.max_payload(0);
+    if limit <= config.max_payload {
+        format!("longer than {limit} bytes, which is {whose}'s limit")
+    } else {
+        format!("longer than {} bytes", config.max_payload)
+    }
+}
+
+fn from_json(config: &Config, line: &[u8]) -> Result<Reading<'static>, String> {
+    let profile = config.connection.profile;
+    let input = JsonInput::parse(line)?;
+    let topic: Arc<str> = match (&input.topic, &config.topic) {
+        (Some(topic), given) => {
+            profile
+                .check_topic_name(topic)
+                .map_err(|e| format!("its topic {e}"))?;
+            match given {
+                Some(given) if **given == **topic => Arc::clone(given),
+                _ => Arc::from(&**topic),
+            }
+        }
+        (None, Some(given)) => Arc::clone(given),
+        (None, None) => return Err("names no topic, and --topic is not given".into()),
+    };
+    let qos = match input.qos {
+        None => config.qos,
+        Some(level) => Qos::from_level(level).ok_or("\"qos\" must be 0, 1 or 2")?,
+    };
+    profile.check_qos(qos).map_err(|e| format!("\"qos\" {e}"))?;
+    let retain = input.retain()?.unwrap_or(config.retain);
+    if retain {
+        profile
+            .check_retain(&topic)
+            .map_err(|e| format!("\"retain\" {e}"))?;
+    }
+    let payload = input.into_payload()?;
+    if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
+        return Err(too_long(config));
+    }
+    Ok(Reading {
+        topic,
+        payload: payload.into(),
+        qos,
+        retain,
+    })
+}

@@ -1,0 +1,251 @@
+//! How fast a backlog drains. PURE.
+//!
+//! What queued up while offline is sent at the draining rate, so that a fleet coming back
+//! does not flood its broker. Two things may raise a rate that was not set by hand: a
+//! backlog that does not shrink because readings arrive as fast as they drain, and the end
+//! of the run, when what is left has to go in the time that is left.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Messages per second out of the backlog.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DrainRate {
+    /// As fast as the window allows.
+    Max,
+    /// So many a second; positive.
+    PerSecond(f64),
+}
+
+/// How late a message may be before the schedule forgets what it missed, so that a stopped
+/// process does not burst when it goes on.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// How many arrivals lie between two looks at whether the backlog shrinks: few, so that a
+/// short queue is not full before the answer.
+const WATCH_ARRIVALS: u64 = 4;
+
+/// A raised rate is this many times what would just do: the arrivals' rate, or what is left
+/// over the time that is left.
+const HEADROOM: f64 = 2.0;
+
+/// What the backlog looked like at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    since: Instant,
+    backlog: usize,
+    arrivals: u64,
+}
+
+/// A backlog that grows although it drains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growing {
+    /// Readings arriving per second.
+    pub arrivals_per_s: f64,
+    /// The draining rate from here on, per second.
+    pub drains_per_s: f64,
+    /// Whether the rate was raised; one set by hand never is.
+    pub raised: bool,
+}
+
+impl fmt::Display for Growing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = if self.raised {
+            "from now on"
+        } else {
+            "as --drain-rate says"
+        };
+        write!(
+            f,
+            "the queue grows while it drains: {:.1} readings a second arrive; draining {:.1} a \
+             second {then}",
+            self.arrivals_per_s, self.drains_per_s
+        )
+    }
+}
+
+/// The schedule of one draining.
+#[derive(Debug)]
+pub struct Drain {
+    configured: DrainRate,
+    by_hand: bool,
+    rate: DrainRate,
+    next_at: Option<Instant>,
+    watch: Option<Watch>,
+    finish_by: Option<Instant>,
+}
+
+impl Drain {
+    /// Not draining. A rate set `by_hand` is never raised.
+    pub fn new(configured: DrainRate, by_hand: bool) -> Self {
+        Self {
+            configured,
+            by_hand,
+            rate: configured,
+            next_at: None,
+            watch: None,
+            finish_by: None,
+        }
+    }
+
+    /// A connection is up with `backlog` messages in the queue.
+    pub fn begin(&mut self, now: Instant, backlog: usize) {
+        self.rate = self.configured;
+        let draining = backlog > 0;
+        self.next_at = draining.then_some(now);
+        self.watch = draining.then_some(Watch {
+            since: now,
+            backlog,
+            arrivals: 0,
+        });
+    }
+
+    /// The connection is gone.
+    pub fn stop(&mut self) {
+        self.next_at = None;
+        self.watch = None;
+    }
+
+    /// No more readings will come, and all has to be sent by `deadline`.
+    pub fn finish_by(&mut self, deadline: Instant) {
+        self.finish_by = Some(deadline);
+    }
+
+    /// Whether new readings have to go behind the backlog: it drains, or its last message
+    /// was sent less than an interval ago.
+    pub fn is_active(&self) -> bool {
+        self.next_at.is_some()
+    }
+
+    /// Whether the rate was set by hand, and is not ours to change.
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand
+    }
+
+    /// A reading went to the tail, or would have if there had been room.
+    pub fn arrived(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.arrivals += 1;
+        }
+    }
+
+    /// Whether the message at the head may go now; when draining is over, says so by
+    /// becoming inactive. `backlog` is the queue's length.
+    pub fn permits(&mut self, now: Instant, backlog: usize) -> bool {
+        if self.next_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        if backlog == 0 {
+            self.stop();
+        }
+        true
+    }
+
+    /// One message has left the queue, `backlog` are still there.
+    pub fn sent(&mut self, now: Instant, backlog: usize) {
+        if let Some(at) = self.next_at {
+            let interval = self.interval(now, backlog);
+            let due = at + interval;
+            let late = now.saturating_duration_since(due);
+            self.next_at = Some(if late > CATCH_UP.max(interval) {
+                now + interval
+            } else {
+                due
+            });
+        }
+    }
+
+    /// When [`permits`](Self::permits) changes its mind.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// Looks whether the backlog shrinks; says so, once per look, if it does not.
+    pub fn review(&mut self, now: Instant, backlog: usize) -> Option<Growing> {
+        let DrainRate::PerSecond(rate) = self.rate else {
+            return None;
+        };
+        let watch = self.watch?;
+        if watch.arrivals < WATCH_ARRIVALS {
+            return None;
+        }
+        let elapsed = now.saturating_duration_since(watch.since);
+        self.watch = Some(Watch {
+            since: now,
+            backlog,
+            arrivals: 0,
+        });
+        if backlog < watch.backlog || elapsed.is_zero() {
+            return None;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
+        let arrivals_per_s = watch.arrivals as f64 / elapsed.as_secs_f64();
+        let wanted = HEADROOM * arrivals_per_s;
+        if wanted <= rate {
+            // It is not the rate that holds them up.
+            return None;
+        }
+        if !self.by_hand {
+            self.rate = DrainRate::PerSecond(wanted);
+            self.next_at = self.next_at.map(|at| at.min(now));
+        }
+        Some(Growing {
+            arrivals_per_s,
+            drains_per_s: match self.rate {
+                DrainRate::PerSecond(rate) => rate,
+                DrainRate::Max => f64::INFINITY,
+            },
+            raised: !self.by_hand,
+        })
+    }
+
+    fn interval(&self, now: Instant, backlog: usize) -> Duration {
+        let DrainRate::PerSecond(rate) = self.rate else {
+            return Duration::ZERO;
+        };
+        let configured = interval_of(rate);
+        match self.finish_by {
+            Some(deadline) if !self.by_hand && backlog > 0 => {
+                let share = deadline.saturating_duration_since(now).div_f64(HEADROOM);
+                configured.min(share / u32::try_from(backlog).unwrap_or(u32::MAX))
+            }
+            _ => configured,
+        }
+    }
+}
+
+fn interval_of(rate: f64) -> Duration {
+    Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX)
+}
+
+/// Reads a draining rate: messages per second, or `max`.
+///
+/// # Errors
+///
+/// A line that says what is wrong; zero would never drain.
+pub fn parse_drain_rate(text: &str) -> Result<DrainRate, String> {
+    if text == "max" {
+        return Ok(DrainRate::Max);
+    }
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1e6).contains(&rate) => Ok(DrainRate::PerSecond(rate)),
+        Ok(0.0) => Err("would never drain the queue; give messages per second, or max".into()),
+        Ok(_) => Err("is outside 0.001 to 1000000 messages per second".into()),
+        Err(_) => Err("is neither a number of messages per second nor max".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_of_zero_is_refused_with_the_reason() {
+        assert_eq!(parse_drain_rate("2"), Ok(DrainRate::PerSecond(2.0)));
+        assert_eq!(parse_drain_rate("max"), Ok(DrainRate::Max));
+        assert!(parse_drain_rate("0").unwrap_err().contains("never drain"));
+        for bad in ["-1", "NaN", "inf", "fast", "1e9"] {
+            assert!(parse_drain_rate(bad).is_err(), "{bad}");
+        }
+    }
+}

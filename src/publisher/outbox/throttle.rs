@@ -1,0 +1,116 @@
+//! Keeps a connection below its broker's quota: messages per second, bytes per second. PURE.
+//!
+//! The generic cell rate algorithm (ITU-T I.371, annex A) for each: a theoretical time runs
+//! ahead of the clock by what has been used, and may be ahead by a burst at most.
+
+use std::time::{Duration, Instant};
+
+use crate::common::broker::profile::Pace;
+
+/// How much has been used.
+#[derive(Debug)]
+pub struct Throttle {
+    messages: Meter,
+    bytes: Meter,
+}
+
+#[derive(Debug)]
+struct Meter {
+    /// The time that one unit takes, in seconds.
+    unit: f64,
+    /// How far the theoretical time may be ahead.
+    ahead: Duration,
+    /// The theoretical time.
+    until: Option<Instant>,
+}
+
+impl Meter {
+    fn new(per_second: f64, burst: f64) -> Self {
+        let unit = 1.0 / per_second;
+        Self {
+            unit,
+            ahead: Duration::from_secs_f64(unit * (burst - 1.0)),
+            until: None,
+        }
+    }
+
+    fn ready_at(&self) -> Option<Instant> {
+        self.until.and_then(|until| until.checked_sub(self.ahead))
+    }
+
+    fn take(&mut self, count: f64, now: Instant) {
+        let from = self.until.map_or(now, |until| until.max(now));
+        self.until = from.checked_add(Duration::from_secs_f64(self.unit * count));
+    }
+}
+
+impl Throttle {
+    /// Nothing has been used yet.
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            messages: Meter::new(pace.messages, pace.burst),
+            bytes: Meter::new(pace.bytes, pace.burst_bytes),
+        }
+    }
+
+    /// Whether a message may go now.
+    pub fn permits(&self, now: Instant) -> bool {
+        self.ready_at().is_none_or(|at| at <= now)
+    }
+
+    /// When the next message may go; none if at once.
+    pub fn ready_at(&self) -> Option<Instant> {
+        self.messages.ready_at().max(self.bytes.ready_at())
+    }
+
+    /// A packet of so many bytes goes.
+    pub fn take(&mut self, bytes: usize, now: Instant) {
+        self.messages.take(1.0, now);
+        #[allow(clippy::cast_precision_loss, reason = "a packet has 28 bits of size")]
+        self.bytes.take(bytes as f64, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::broker::profile::Profile;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes, and whenever it is looked at: no second has more than the quota.
+        #[test]
+        fn no_second_has_more_than_the_quota(
+            steps in prop::collection::vec((0u64..40_000, 1usize..3_000), 1..1_500)
+        ) {
+            #[allow(clippy::disallowed_methods, reason = "an origin; moved by hand")]
+            let start = Instant::now();
+            let mut throttle = Throttle::new(Profile::Aws.pace().unwrap());
+            let mut now = start;
+            let mut sent: Vec<(Instant, usize)> = Vec::new();
+            for (micros, bytes) in steps {
+                now += Duration::from_micros(micros);
+                while throttle.permits(now) && sent.len() < 20_000 {
+                    throttle.take(bytes, now);
+                    sent.push((now, bytes));
+                }
+            }
+            for (index, (at, _)) in sent.iter().enumerate() {
+                let second = sent[index..].iter().take_while(|(t, _)| *t < *at + Duration::from_secs(1));
+                let (count, bytes) = second.fold((0, 0), |(n, b), (_, more)| (n + 1, b + more));
+                prop_assert!(count <= 100, "{count} messages");
+                prop_assert!(bytes <= 512 << 10, "{bytes} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_paid_for_afterwards() {
+        #[allow(clippy::disallowed_methods, reason = "an origin; moved by hand")]
+        let now = Instant::now();
+        let mut throttle = Throttle::new(Profile::Aws.pace().unwrap());
+        throttle.take(131_072, now);
+        let ready = throttle.ready_at().unwrap() - now;
+        assert!(ready > Duration::from_millis(150) && ready < Duration::from_millis(300));
+    }
+}

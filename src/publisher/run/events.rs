@@ -1,0 +1,128 @@
+//! What the run hears of its messages, from the broker and from the disk.
+
+use log::{error, info, warn};
+
+use super::Publisher;
+use crate::common::client::Delivery;
+use crate::common::connection::diagnosis::During;
+use crate::common::connection::driver::Down;
+use crate::common::fault::{Exit, Fault};
+use crate::common::mqtt::limits;
+use crate::publisher::outbox::{Loss, Outcome};
+use crate::publisher::queue::News;
+use crate::publisher::queue::requests;
+
+/// MQTT 5's reason code.
+const NOT_AUTHORIZED: u8 = 0x87;
+
+/// The reason codes of MQTT 5.0 section 3.14.2.1 with which a broker ends a connection for a message: not authorized,
+/// topic name invalid, packet too large, payload format invalid, retain or `QoS` not supported.
+const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
+
+/// Those that are about a packet, which may be a message: malformed packet, protocol error. Mosquitto gives the
+/// first for a topic with control characters, the second for one with wildcards.
+const ABOUT_A_PACKET: [u8; 2] = [0x81, 0x82];
+
+/// What the end of a connection says about the messages in flight, the first of which has this topic.
+fn loss(down: &Down, topic: Option<&str>) -> Loss {
+    let reached = down.reached;
+    // A receiver may take a name with non-characters for a malformed packet (MQTT 5.0 section 1.5.4).
+    let is_name =
+        |code| ABOUT_A_PACKET.contains(&code) && topic.is_some_and(limits::has_noncharacters);
+    match down.code {
+        Some(code) if ABOUT_A_MESSAGE.contains(&code) || is_name(code) => Loss::Refused {
+            reason: down.why.clone(),
+            reached,
+        },
+        Some(code) if !ABOUT_A_PACKET.contains(&code) => Loss::Unrelated,
+        // The broker broke the protocol, or there was no memory.
+        None if down.exit != Exit::Unavailable => Loss::Unrelated,
+        _ => Loss::Closed { reached },
+    }
+}
+
+impl Publisher<'_> {
+    pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
+        for (place, delivery) in settled {
+            let outcome = match delivery {
+                Delivery::Done => Outcome::Delivered,
+                Delivery::NotNow => Outcome::NotNow,
+                Delivery::Refused(refusal) => {
+                    // Anything but "not authorised" is about the message.
+                    if refusal.code == NOT_AUTHORIZED {
+                        self.refused = self.refused.or_worse(Exit::Refused);
+                    }
+                    Outcome::Refused(refusal.reason)
+                }
+            };
+            self.outbox.settle(place, outcome, self.now);
+        }
+    }
+
+    /// The connection has ended: what that says of the messages in flight.
+    pub(super) fn dropped(&mut self, down: &Down) {
+        let head = self.outbox.head_in_flight();
+        let topic = head.as_ref().map(|(topic, _)| &**topic);
+        let given_up = self.outbox.disconnected(loss(down, topic), self.now);
+        if given_up && down.code == Some(NOT_AUTHORIZED) {
+            self.refused = self.refused.or_worse(Exit::Refused);
+        }
+    }
+
+    /// Says what a series of such ends points to. Before [`dropped`](Self::dropped), which may take the message away.
+    pub(super) fn hint(&mut self, down: &Down) {
+        let head = self.outbox.head_in_flight();
+        let delivered = self.report.counters.delivered > self.delivered_before;
+        let during = match &head {
+            Some((topic, bytes)) if !delivered => During::Message(topic, *bytes),
+            _ => During::Nothing,
+        };
+        if let Some(hint) = self.patterns.ended(down.dropped, during) {
+            warn!("{hint}");
+        }
+    }
+
+    /// What the store has done, or cannot do.
+    pub(super) fn stored(&mut self, report: requests::Report) {
+        let now = self.now;
+        for news in self.outbox.queue_mut().handle(report, now) {
+            self.outbox.hear(&news);
+            match news {
+                News::Damaged(count) => self.report.damaged(count),
+                News::DiskFull(why) => warn!("{why}; nothing can be kept until there is space"),
+                News::DiskRecovered => warn!("there is space on the disk again"),
+                News::Ours => {
+                    info!("the publisher that drained the queue has gone; this one drains now");
+                    self.link.start(now);
+                }
+                News::Gone(fault) => self.queue_gone(fault),
+                News::Broken(fault) => {
+                    self.fault = Some(fault);
+                    self.store_done = true;
+                    self.intake.close();
+                }
+                News::Closed => self.store_done = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// The queue is not where it was: what is at hand, or can still be read, is sent if that goes
+    /// soon; nothing more is accepted.
+    fn queue_gone(&mut self, fault: Fault) {
+        error!("{fault}; nothing more is accepted");
+        self.intake.close();
+        // One that only adds sends nothing, nor does one that has given up.
+        let sends = self.fault.is_none() && self.outbox.queue().entrusted().is_none();
+        self.store_done |= !sends;
+        self.fault = Some(fault);
+        self.flush_by(self.now + self.config.flush_timeout);
+    }
+
+    /// Passes on what has become of messages.
+    pub(super) fn tell(&mut self) {
+        for receipt in self.outbox.take_receipts() {
+            self.report.record(&receipt);
+        }
+    }
+}

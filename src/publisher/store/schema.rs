@@ -1,0 +1,178 @@
+//! The schema of a queue file, and the way to it from every earlier one.
+//!
+//! `user_version` counts the migrations that a file has been through; `application_id` says
+//! that it is a queue at all. A published migration is never changed: a new one follows it.
+
+use rusqlite::ffi::{self, SQLITE_IOERR};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+
+use super::counters::Books;
+
+/// `IoTq`: what tells a queue from any other SQLite database.
+pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
+
+/// What brings a file from one version to the next.
+type Migration = fn(&Connection) -> rusqlite::Result<()>;
+
+/// Each brings a file to the version that is its place in the list, from 1.
+pub(super) const MIGRATIONS: [Migration; 5] = [
+    |connection| connection.execute_batch(VERSION_1),
+    checksum_books,
+    |connection| connection.execute_batch(VERSION_3),
+    |connection| connection.execute_batch(VERSION_4),
+    |connection| connection.execute_batch(TIME_SINCE_BOOT),
+];
+
+const VERSION_1: &str = "
+    -- Messages that wait or are in flight, in the order in which they go out.
+    CREATE TABLE queue (
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream      TEXT,             -- with seq: NULL until the draining process gives them
+        seq         INTEGER,
+        accepted_ms INTEGER NOT NULL, -- Unix time
+        expires_ms  INTEGER,          -- Unix time; NULL is never
+        topic       TEXT    NOT NULL,
+        payload     BLOB    NOT NULL,
+        qos         INTEGER NOT NULL,
+        retain      INTEGER NOT NULL,
+        attempts    INTEGER NOT NULL, -- connections lost with it at the head
+        owner       TEXT,             -- the process that waits for its end and does not drain
+        crc         INTEGER NOT NULL  -- CRC-32 of the message; see rows.rs
+    ) STRICT;
+    CREATE INDEX owned ON queue (owner, id) WHERE owner IS NOT NULL;
+
+    -- Messages that nobody could deliver.
+    CREATE TABLE dead (
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream      TEXT,
+        seq         INTEGER,
+        accepted_ms INTEGER NOT NULL,
+        topic       TEXT    NOT NULL,
+        payload     BLOB    NOT NULL,
+        qos         INTEGER NOT NULL,
+        retain      INTEGER NOT NULL,
+        crc         INTEGER NOT NULL,
+        died_ms     INTEGER NOT NULL,
+        reason      TEXT    NOT NULL
+    ) STRICT;
+
+    -- How rows with an owner have ended, until the owner has read it.
+    CREATE TABLE fate (
+        id     INTEGER PRIMARY KEY,
+        owner  TEXT    NOT NULL,
+        seq    INTEGER NOT NULL,
+        kind   INTEGER NOT NULL, -- 0 delivered, 1 dropped, 2 expired, 3 dead
+        reason TEXT,
+        at_ms  INTEGER NOT NULL
+    ) STRICT;
+
+    -- One row.
+    CREATE TABLE books (
+        one        INTEGER PRIMARY KEY CHECK (one = 1),
+        stream     TEXT    NOT NULL,
+        next_seq   INTEGER NOT NULL,
+        running    INTEGER NOT NULL, -- 1 while a process drains, or after one that crashed
+        waiting    INTEGER NOT NULL, -- rows of queue
+        bytes      INTEGER NOT NULL, -- their topics and payloads
+        dead       INTEGER NOT NULL, -- rows of dead
+        dead_bytes INTEGER NOT NULL,
+        dropped    INTEGER NOT NULL, -- ever, as are these
+        expired    INTEGER NOT NULL,
+        died       INTEGER NOT NULL
+    ) STRICT;
+";
+
+/// Version 2: the books get a checksum. See books.rs.
+fn checksum_books(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
+    // A new file has no books yet.
+    match Books::unchecked(connection).optional()? {
+        Some(books) => books.write(connection),
+        None => Ok(()),
+    }
+}
+
+const VERSION_3: &str = "
+    -- Readings in the payload: with more than one each of them ends with a newline.
+    ALTER TABLE queue ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE dead ADD COLUMN readings INTEGER NOT NULL DEFAULT 1;
+";
+
+const VERSION_4: &str = "
+    -- Where the file was when a process last began to drain it: no row, or one. See home.rs.
+    CREATE TABLE home (
+        one   INTEGER PRIMARY KEY CHECK (one = 1),
+        place TEXT NOT NULL, -- machine, file system, file
+        token TEXT NOT NULL  -- what that process has written into FILE-lock
+    ) STRICT;
+";
+
+const TIME_SINCE_BOOT: &str = "
+    -- When it was accepted by the clock that nobody sets: which boot (random/boot_id, 16 bytes), and
+    -- milliseconds since. NULL if that is not known. From now on fate.at_ms is the time since boot as well.
+    ALTER TABLE queue ADD COLUMN boot_id BLOB;
+    ALTER TABLE queue ADD COLUMN boot_ms INTEGER;
+    ALTER TABLE dead ADD COLUMN boot_id BLOB;
+    ALTER TABLE dead ADD COLUMN boot_ms INTEGER;
+";
+
+/// What a file says of itself.
+pub(super) struct Found {
+    pub(super) application_id: i32,
+    pub(super) version: usize,
+}
+
+/// Reads it.
+pub(super) fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    Ok(Found {
+        application_id: pragma("application_id")?,
+        version: usize::try_from(pragma("user_version")?).unwrap_or(usize::MAX),
+    })
+}
+
+/// Brings a file to the newest version, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it since the last look.
+    let version = inspect(&transaction)?.version;
+    for migration in MIGRATIONS.iter().skip(version) {
+        migration(&transaction)?;
+    }
+    transaction.pragma_update(
+        None,
+        "user_version",
+        i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX),
+    )?;
+    transaction.commit()
+}
+
+/// Switches the write-ahead log on, where it is not. SQLite may go on without one: it gives
+/// its answer first, and then the error.
+pub(super) fn switch_log_on(connection: &Connection) -> rusqlite::Result<()> {
+    let mode =
+        || connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    if mode()? == "wal" {
+        return Ok(());
+    }
+    let mut switch = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut answer = switch.query([])?;
+    while answer.next()?.is_some() {}
+    if mode()? == "wal" {
+        Ok(())
+    } else {
+        let failed = ffi::Error::new(SQLITE_IOERR);
+        let why = "the write-ahead log cannot be switched on".to_owned();
+        Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
+    }
+}
+
+/// Fills a new file.
+pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    switch_log_on(connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    migrate(connection)?;
+    Books::new(stream).write(connection)
+}

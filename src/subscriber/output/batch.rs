@@ -1,0 +1,127 @@
+//! A batch: readings that travel in one message, a line each. PURE.
+
+use memchr::{memchr, memchr_iter};
+
+use crate::common::mqtt::message::{Draft, Received};
+
+/// Whether a message is a batch. What follows a semicolon are parameters (RFC 9110, section 8.3.1).
+fn is_batch(message: &Received<'_>) -> bool {
+    let properties = message.properties.as_ref();
+    let content = properties.and_then(|properties| properties.content_type);
+    content.is_some_and(|content| {
+        let kind = content.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case(Draft::BATCH_TYPE)
+    })
+}
+
+/// The readings of a message: its payload, or the lines of a batch. The last line may end in a
+/// newline or not. More lines than `most` are no batch: each of them costs as much as a message.
+#[derive(Clone, Debug)]
+pub struct Readings<'a> {
+    rest: Option<&'a [u8]>,
+    is_batch: bool,
+    count: usize,
+}
+
+impl<'a> Readings<'a> {
+    /// The readings of this message, if they are not more than `most`.
+    pub fn of(message: &Received<'a>, most: usize) -> Self {
+        let payload = message.payload;
+        let whole = Self {
+            rest: Some(payload),
+            is_batch: false,
+            count: 1,
+        };
+        if !is_batch(message) {
+            return whole;
+        }
+        let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
+        let count = 1 + memchr_iter(b'\n', lines).take(most).count();
+        if count > most {
+            return whole;
+        }
+        Self {
+            rest: Some(lines),
+            is_batch: true,
+            count,
+        }
+    }
+
+    /// The message that they are in may be taken apart.
+    pub fn may_be_several(message: &Received<'_>) -> bool {
+        is_batch(message)
+    }
+
+    /// Whether they end with newlines.
+    pub fn is_batch(&self) -> bool {
+        self.is_batch
+    }
+
+    pub fn total(&self) -> usize {
+        self.count
+    }
+}
+
+impl<'a> Iterator for Readings<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest.take()?;
+        let end = memchr(b'\n', rest).filter(|_| self.is_batch);
+        let Some((reading, after)) = end.and_then(|end| rest.split_at_checked(end)) else {
+            return Some(rest);
+        };
+        self.rest = after.get(1..);
+        Some(reading)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::mqtt::message::{PublishProperties, Qos};
+
+    fn taken_apart<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
+        let readings = Readings::of(
+            &Received {
+                topic: "t",
+                payload,
+                qos: Qos::AtMostOnce,
+                retained: false,
+                mid: 0,
+                seq: None,
+                properties: Some(PublishProperties {
+                    content_type: content,
+                    ..PublishProperties::default()
+                }),
+            },
+            Draft::MAX_READINGS as usize,
+        );
+        let count = readings.total();
+        let readings: Vec<_> = readings.collect();
+        assert_eq!(readings.len(), count);
+        readings
+    }
+
+    #[test]
+    fn a_batch_is_its_lines_and_anything_else_itself() {
+        let batch = Some(Draft::BATCH_TYPE);
+        assert_eq!(taken_apart(b"1\n2\n", batch), [b"1", b"2"]);
+        assert_eq!(taken_apart(b"1\n2", batch), [b"1", b"2"]);
+        assert_eq!(taken_apart(b"1\n\n", batch), [&b"1"[..], b""]);
+        assert_eq!(taken_apart(b"", batch), [b""]);
+        assert_eq!(taken_apart(b"1\n2", None), [b"1\n2"]);
+        assert_eq!(taken_apart(b"1\n2", Some("text/plain")), [b"1\n2"]);
+        let foreign = Some("Application/X-NDJSON; charset=utf-8");
+        assert_eq!(taken_apart(b"1\n2", foreign), [b"1", b"2"]);
+    }
+
+    #[test]
+    fn more_lines_than_a_publisher_sends_are_one_reading() {
+        let batch = Some(Draft::BATCH_TYPE);
+        let most = vec![b'\n'; Draft::MAX_READINGS as usize];
+        assert_eq!(taken_apart(&most, batch).len(), most.len());
+        let more = vec![b'\n'; Draft::MAX_READINGS as usize + 1];
+        assert_eq!(taken_apart(&more, batch), [&more[..]]);
+    }
+}

@@ -1,0 +1,350 @@
+//! Where messages are written: standard output, or a file that is rotated and opened anew.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use log::info;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::common::runtime::stdio::{self, Blocking};
+
+/// When a file is full, and what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Bytes that it may hold; a message that is longer has a file of its own.
+    pub size: u64,
+    /// Full ones that are kept: `FILE.1`, the youngest, to `FILE.N`.
+    pub keep: u32,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+pub enum Destination {
+    /// Standard output, without the standard library's line buffer.
+    Stdout(Blocking<Stdout>),
+    File(OutputFile),
+}
+
+impl Destination {
+    /// Standard output.
+    pub fn stdout() -> Self {
+        Self::Stdout(stdio::stdout())
+    }
+
+    /// Opens the file anew: somebody has moved it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File(file) => file.reopen(),
+        }
+    }
+
+    /// Writes messages, which end at `ends`: all of them, or up to the one that could not be
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
+        match self {
+            Self::Stdout(out) => write_all(out, bytes, &mut 0),
+            Self::File(file) => file.write(bytes, ends),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout(_) => f.write_str("standard output"),
+            Self::File(file) => write!(f, "{}", file.path.display()),
+        }
+    }
+}
+
+/// As `Write::write_all`, but counts in `written` what was written, if it ends with an error too.
+fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+    while let Some(rest) = bytes.get(*written..)
+        && !rest.is_empty()
+    {
+        match out.write(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => *written += count,
+        }
+    }
+    Ok(())
+}
+
+/// A file that messages are appended to.
+#[derive(Debug)]
+pub struct OutputFile {
+    path: PathBuf,
+    rotation: Option<Rotation>,
+    /// Whether each message ends in a newline.
+    lines: bool,
+    file: File,
+    /// What it holds, in bytes, as far as we know; without a meaning for what is no regular file.
+    size: u64,
+    regular: bool,
+}
+
+/// Opens a file to append to. One that has to be waited for, a pipe that nobody reads, is an error.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    options.custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(code) if code == Errno::ENXIO as i32 => io::Error::other("nobody reads this pipe"),
+        _ => e,
+    })?;
+    // From here on writes wait.
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
+}
+
+impl OutputFile {
+    /// Opens the file, or makes it. A last line that an earlier run could not finish is ended, so
+    /// that it spoils none of ours.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn open(path: &Path, rotation: Option<Rotation>, lines: bool) -> io::Result<Self> {
+        let mut file = open_file(path)?;
+        let regular = file.metadata()?.is_file();
+        let mut size = if regular { file.metadata()?.len() } else { 0 };
+        if lines && size > 0 && !ends_in_newline(path)? {
+            file.write_all(b"\n")?;
+            size += 1;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            rotation,
+            lines,
+            file,
+            size,
+            regular,
+        })
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        *self = Self::open(&self.path, self.rotation, self.lines)?;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
+        if self.regular {
+            let open = self.file.metadata()?;
+            if self.is_named(&open) {
+                // Others may append to it too, or empty it.
+                self.size = open.len();
+            } else {
+                self.replace()?;
+            }
+        }
+        let Some(rotation) = self.rotation.filter(|_| self.regular) else {
+            return self.append(bytes);
+        };
+        let mut from = 0;
+        let mut until = 0;
+        for &end in ends {
+            let grown = self.size.saturating_add((end - from) as u64);
+            if grown > rotation.size && (until > from || self.size > 0) {
+                self.append(bytes.get(from..until).unwrap_or_default())?;
+                self.rotate(rotation)?;
+                from = until;
+            }
+            until = end;
+        }
+        self.append(bytes.get(from..).unwrap_or_default())
+    }
+
+    /// Whether the file that is open is still the one of this name.
+    fn is_named(&self, open: &Metadata) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            // What cannot be looked at may be there.
+            Err(e) => !matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
+    /// Somebody has removed or renamed the file, or its directory: goes on in a new one.
+    fn replace(&mut self) -> io::Result<()> {
+        self.reopen().map_err(|e| {
+            let why = format!("it was removed or renamed, and a new one cannot be made: {e}");
+            io::Error::new(e.kind(), why)
+        })?;
+        info!(
+            "{}: it was removed or renamed; a new one is written",
+            self.path.display()
+        );
+        Ok(())
+    }
+
+    /// Appends all or, as far as that can be had, nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        let done = write_all(Blocking(&self.file), bytes, &mut written);
+        let grown = self.size + written as u64;
+        if done.is_err() && self.regular {
+            // Half a message helps nobody; that it could not be written is told anyhow. What
+            // somebody else has written meanwhile is not ours to cut off.
+            let ours = self.file.metadata().is_ok_and(|data| data.len() == grown);
+            if ours {
+                let _ = self.file.set_len(self.size);
+            }
+        } else {
+            self.size = grown;
+        }
+        done
+    }
+
+    /// `FILE` becomes `FILE.1`, that `FILE.2`, and so on; the oldest goes.
+    fn rotate(&mut self, rotation: Rotation) -> io::Result<()> {
+        if self.size == 0 {
+            return Ok(());
+        }
+        for number in (1..rotation.keep).rev() {
+            match fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        match fs::rename(&self.path, self.numbered(1)) {
+            // Somebody else has moved it.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => self.reopen(),
+        }
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        let mut name = OsString::from(&self.path);
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+fn ends_in_newline(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(path: &Path) -> Vec<u8> {
+        fs::read(path).unwrap_or_default()
+    }
+
+    fn message(number: usize, size: usize) -> Vec<u8> {
+        format!("{number:0size$}\n").into_bytes()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn rotation_loses_nothing_and_cuts_no_message(
+            sizes in proptest::collection::vec(1usize..80, 1..60),
+            cut in 1usize..10,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out");
+            let rotation = Rotation { size: 100, keep: 100 };
+            let mut file = OutputFile::open(&path, Some(rotation), true).unwrap();
+            let messages: Vec<_> = sizes.iter().enumerate().map(|(n, size)| message(n, *size)).collect();
+            for batch in messages.chunks(cut) {
+                let ends = batch.iter().scan(0, |end, m| { *end += m.len(); Some(*end) });
+                file.write(&batch.concat(), &ends.collect::<Vec<_>>()).unwrap();
+            }
+            let mut all = Vec::new();
+            for number in (0..100).rev() {
+                let path = if number == 0 { path.clone() } else { file.numbered(number) };
+                let held = read(&path);
+                prop_assert!(held.len() <= 100);
+                prop_assert!(held.is_empty() || held.ends_with(b"\n"));
+                all.extend(held);
+            }
+            prop_assert_eq!(all, messages.concat());
+        }
+    }
+
+    #[test]
+    fn only_so_many_are_kept_and_none_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let mut file = OutputFile::open(&path, Some(Rotation { size: 4, keep: 2 }), true).unwrap();
+        for text in [&b"one\n"[..], b"two\n", b"three\n", b"4\n"] {
+            file.write(text, &[text.len()]).unwrap();
+        }
+        assert_eq!(read(&path), b"4\n");
+        assert_eq!(read(&file.numbered(1)), b"three\n");
+        assert_eq!(read(&file.numbered(2)), b"two\n");
+        assert_eq!(read(&file.numbered(3)), b"");
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_renamed_or_whose_directory_was_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (room, elsewhere) = (dir.path().join("room"), dir.path().join("elsewhere"));
+        fs::create_dir(&room).unwrap();
+        let path = room.join("out");
+        let mut file = OutputFile::open(&path, None, true).unwrap();
+        let mut write = |text: &str| file.write(text.as_bytes(), &[text.len()]);
+        write("1\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        write("2\n").unwrap();
+        write("3\n").unwrap();
+        assert_eq!(read(&path), b"2\n3\n");
+        fs::rename(&path, room.join("out.1")).unwrap();
+        write("4\n").unwrap();
+        assert_eq!(read(&path), b"4\n");
+        fs::rename(&room, &elsewhere).unwrap();
+        let error = write("5\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&room).unwrap();
+        write("6\n").unwrap();
+        assert_eq!(read(&path), b"6\n");
+        assert_eq!(read(&elsewhere.join("out")), b"4\n");
+        // As logrotate's copytruncate does.
+        fs::write(&path, "").unwrap();
+        write("7\n").unwrap();
+        assert_eq!(read(&path), b"7\n");
+        // Another file in its place is gone on with.
+        fs::write(room.join("new"), "begun\n").unwrap();
+        fs::rename(room.join("new"), &path).unwrap();
+        write("8\n").unwrap();
+        assert_eq!(read(&path), b"begun\n8\n");
+    }
+
+    #[test]
+    fn a_torn_last_line_spoils_none_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        fs::write(&path, "torn").unwrap();
+        let mut file = OutputFile::open(&path, None, true).unwrap();
+        file.write(b"whole\n", &[6]).unwrap();
+        assert_eq!(read(&path), b"torn\nwhole\n");
+        fs::write(&path, "as it is").unwrap();
+        let mut file = OutputFile::open(&path, None, false).unwrap();
+        file.write(b"!", &[1]).unwrap();
+        assert_eq!(read(&path), b"as it is!");
+    }
+}
