@@ -12,8 +12,9 @@ use std::time::Duration;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use log::warn;
 
-use super::config::{Config, SourceKind};
-use super::input::batch::Rule;
+use super::config::Config;
+use super::input::batch::BatchLimits;
+use super::input::config::{InputConfig, SourceKind};
 use super::queue_command::args::QueueArgs;
 use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
@@ -337,20 +338,23 @@ impl PublisherArgs {
         }
         Ok(Config {
             connection,
-            topic,
-            json,
-            qos: self.qos,
-            retain: self.retain,
-            interval: self.interval,
-            batch: Rule {
-                readings: self.batch,
-                wait: self.batch_wait,
-                payload: BATCH_BYTES.min(max_payload),
-                size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-                properties: batch_properties(!self.no_sequence, self.expiry.is_some()),
+            input: InputConfig {
+                source,
+                interval: self.interval,
+                count: (self.count > 0).then_some(self.count),
+                json,
+                topic,
+                qos: self.qos,
+                retain: self.retain,
+                max_payload,
+                batch: BatchLimits {
+                    readings: self.batch,
+                    wait: self.batch_wait,
+                    payload: BATCH_BYTES.min(max_payload),
+                    size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+                    properties: batch_properties(!self.no_sequence, self.expiry.is_some()),
+                },
             },
-            count: (self.count > 0).then_some(self.count),
-            max_payload,
             limits: Limits {
                 capacity,
                 max_bytes,
@@ -379,7 +383,6 @@ impl PublisherArgs {
             summary: self.summary,
             verbose: self.verbose,
             sequence: !self.no_sequence,
-            source,
         })
     }
 }

@@ -1,25 +1,26 @@
-//! From the bytes that a source gave to a reading that can be published.
+//! Parses and checks the bytes that a source gave: topic, QoS, retain and size of each reading.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::batch::Reading;
+use super::config::InputConfig;
+use crate::common::broker::profile::Profile;
 use crate::common::mqtt::json::JsonInput;
 use crate::common::mqtt::message::Qos;
-use crate::publisher::config::Config;
 
-/// Makes a reading of what came in.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn make<'a>(config: &Config, bytes: Cow<'a, [u8]>) -> Result<Reading<'a>, String> {
+/// Parses one reading; the error says why it is rejected.
+pub fn parse<'a>(
+    config: &InputConfig,
+    profile: Profile,
+    bytes: Cow<'a, [u8]>,
+) -> Result<Reading<'a>, String> {
     if config.json {
-        return from_json(config, &bytes);
+        return parse_json(config, profile, &bytes);
     }
     let topic = config.topic.as_ref().ok_or("no topic: give --topic")?;
     if bytes.len() > config.max_payload {
-        return Err(too_long(config));
+        return Err(too_long(config, profile));
     }
     Ok(Reading {
         topic: Arc::clone(topic),
@@ -30,8 +31,8 @@ pub fn make<'a>(config: &Config, bytes: Cow<'a, [u8]>) -> Result<Reading<'a>, St
 }
 
 /// Why a message that is too long is rejected.
-pub fn too_long(config: &Config) -> String {
-    let (limit, whose) = config.connection.profile.max_payload(0);
+pub fn too_long(config: &InputConfig, profile: Profile) -> String {
+    let (limit, whose) = profile.max_payload(0);
     if limit <= config.max_payload {
         format!("longer than {limit} bytes, which is {whose}'s limit")
     } else {
@@ -39,10 +40,13 @@ pub fn too_long(config: &Config) -> String {
     }
 }
 
-fn from_json(config: &Config, line: &[u8]) -> Result<Reading<'static>, String> {
-    let profile = config.connection.profile;
+fn parse_json(
+    config: &InputConfig,
+    profile: Profile,
+    line: &[u8],
+) -> Result<Reading<'static>, String> {
     let input = JsonInput::parse(line)?;
-    let topic: Arc<str> = match (&input.topic, &config.topic) {
+    let topic = match (&input.topic, &config.topic) {
         (Some(topic), given) => {
             profile
                 .check_topic_name(topic)
@@ -68,7 +72,7 @@ fn from_json(config: &Config, line: &[u8]) -> Result<Reading<'static>, String> {
     }
     let payload = input.into_payload()?;
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
-        return Err(too_long(config));
+        return Err(too_long(config, profile));
     }
     Ok(Reading {
         topic,

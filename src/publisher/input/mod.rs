@@ -1,7 +1,9 @@
-//! Where readings come from, up to the message that is offered to the outbox.
+//! Reads from the source and makes the messages that are offered to the outbox: `source` reads on a
+//! thread, `buffer` holds what was read, `draft` checks it, `batch` joins readings to messages.
 
 pub mod batch;
+pub mod buffer;
+pub mod config;
 pub mod draft;
-pub mod intake;
-pub mod simulated;
+mod simulated;
 pub mod source;

@@ -1,4 +1,4 @@
-//! The simulated temperature: what the publisher sends when it has no other source.
+//! A simulated temperature sensor: the source when no other is given.
 
 use std::time::SystemTime;
 
@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use crate::common::random;
 
-/// A walk around room temperature.
+/// Gives a random walk around room temperature.
 #[derive(Debug)]
-pub struct Thermometer {
+pub(super) struct SimulatedSensor {
     celsius: f64,
-    sequence: u64,
+    /// The number of the last reading, from 1.
+    pub(super) sequence: u64,
     random: fastrand::Rng,
 }
 
@@ -21,32 +22,31 @@ struct Reading {
     timestamp: String,
 }
 
-/// Where the walk is drawn back to, in °C.
-const ROOM: f64 = 21.5;
+/// The walk is drawn back to this temperature.
+const MEAN_CELSIUS: f64 = 21.5;
 
-impl Default for Thermometer {
+impl Default for SimulatedSensor {
     fn default() -> Self {
         Self {
-            celsius: ROOM,
+            celsius: MEAN_CELSIUS,
             sequence: 0,
             random: random::generator(),
         }
     }
 }
 
-impl Thermometer {
-    /// The next reading as JSON: its number from 1, degrees Celsius with two decimals, and
-    /// the time in UTC.
-    pub fn read(&mut self, time: SystemTime) -> Vec<u8> {
+impl SimulatedSensor {
+    /// The next reading as JSON: its number, degrees Celsius with two decimals, and the time in UTC.
+    pub(super) fn read(&mut self, time: SystemTime) -> Vec<u8> {
         self.sequence += 1;
         let step = self.random.f64() - 0.5;
-        self.celsius += 0.3 * step + 0.05 * (ROOM - self.celsius);
+        self.celsius += 0.3 * step + 0.05 * (MEAN_CELSIUS - self.celsius);
         let reading = Reading {
             sequence: self.sequence,
             temperature: (self.celsius * 100.0).round() / 100.0,
             timestamp: humantime::format_rfc3339_millis(time).to_string(),
         };
-        // A struct of two numbers and a string has no way to fail.
+        // Cannot fail for two numbers and a string.
         serde_json::to_vec(&reading).unwrap_or_default()
     }
 }
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn a_reading_is_json_with_number_temperature_and_time() {
-        let mut thermometer = Thermometer::default();
+        let mut sensor = SimulatedSensor::default();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_846_400);
         for sequence in 1..=1_000u64 {
-            let json: serde_json::Value = serde_json::from_slice(&thermometer.read(time)).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&sensor.read(time)).unwrap();
             assert_eq!(json["sequence"], sequence);
             assert_eq!(json["timestamp"], "2026-01-31T08:00:00.000Z");
             let celsius = json["temperature"].as_f64().unwrap();

@@ -17,12 +17,12 @@ pub fn limits(config: &Config, accepted: Accepted) -> Result<SessionLimits, Faul
         Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")).with_remedy(remedy))
     };
     if let Some(max) = accepted.maximum_qos
-        && config.qos.level() > max
+        && config.input.qos.level() > max
     {
         let why = format!("the broker takes QoS 0 to {max}");
         return unsuitable(why, format!("give --qos {max}"));
     }
-    if config.retain && !accepted.retain_available {
+    if config.input.retain && !accepted.retain_available {
         let why = "the broker keeps no retained messages".into();
         return unsuitable(why, "leave --retain out".into());
     }

@@ -42,19 +42,19 @@ impl Publisher<'_> {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        let done = self.flush_until.is_some() && !self.intake.is_open() && self.undelivered() == 0;
+        let done = self.flush_until.is_some() && !self.input.is_open() && self.undelivered() == 0;
         let late = |at: Option<Instant>| at.is_some_and(|at| self.now >= at);
         let given_up = self.fault.is_some()
-            && (self.store_done || !self.intake.is_open() && self.at_risk() == 0);
+            && (self.store_done || !self.input.is_open() && self.at_risk() == 0);
         given_up || done || late(self.flush_until) || late(self.deadline)
     }
 
     pub(super) fn undelivered(&self) -> usize {
-        self.outbox.outstanding() + self.intake.held()
+        self.outbox.outstanding() + self.input.pending_messages()
     }
 
     pub(super) fn at_risk(&self) -> usize {
-        self.outbox.at_risk() + self.intake.held()
+        self.outbox.at_risk() + self.input.pending_messages()
     }
 
     /// How the run went, as things stand.
@@ -75,7 +75,7 @@ impl Publisher<'_> {
     /// Says goodbye, says what is lost, and sums up.
     pub(super) fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
         let unconfirmed = self.outbox.sends_unconfirmed();
-        self.intake.close();
+        self.input.stop();
         self.progress.stop();
         self.keep_held();
         self.close_queue(inbox);

@@ -99,7 +99,7 @@ impl Publisher<'_> {
                 News::Broken(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
-                    self.intake.close();
+                    self.input.stop();
                 }
                 News::Closed => self.store_done = true,
                 _ => {}
@@ -111,7 +111,7 @@ impl Publisher<'_> {
     /// soon; nothing more is accepted.
     fn queue_gone(&mut self, fault: Fault) {
         error!("{fault}; nothing more is accepted");
-        self.intake.close();
+        self.input.stop();
         // One that only adds sends nothing, nor does one that has given up.
         let sends = self.fault.is_none() && self.outbox.queue().entrusted().is_none();
         self.store_done |= !sends;

@@ -23,10 +23,11 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{clock, send, wait};
 use crate::common::runtime::signals::{self, ExitNow};
-use crate::publisher::config::{Config, SourceKind};
+use crate::publisher::config::Config;
+use crate::publisher::input::buffer::{InputBuffer, InputError};
+use crate::publisher::input::config::SourceKind;
 use crate::publisher::input::draft;
-use crate::publisher::input::intake::{Intake, Trouble};
-use crate::publisher::input::source::Input;
+use crate::publisher::input::source::SourceEvent;
 use crate::publisher::outbox::broker_limits;
 use crate::publisher::outbox::pacing::Drain;
 use crate::publisher::outbox::{Loss, Outbox, Rules};
@@ -39,7 +40,7 @@ use crate::publisher::run::queue_handle::{Keeper, Opening};
 #[derive(Debug)]
 enum Event {
     Client(client::Event),
-    Input(Vec<Input>),
+    Input(Vec<SourceEvent>),
     Store(requests::Report),
     Stop,
 }
@@ -101,7 +102,7 @@ struct Publisher<'a> {
     patterns: Patterns,
     /// Messages delivered before the present connection.
     delivered_before: u64,
-    intake: Intake,
+    input: InputBuffer,
     started: Instant,
     /// When to stop trying; set once no more input comes.
     flush_until: Option<Instant>,
@@ -143,7 +144,7 @@ impl<'a> Publisher<'a> {
         )?;
         let to_loop = events.clone();
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
-        let intake = Intake::start(config, emit, now)?;
+        let input = InputBuffer::start(&config.input, config.queue.is_some(), emit, now)?;
         let connection = config.connection.connection(config.run());
         let to_loop = events.clone();
         let (keeper, queue) = opening.start(move |report| send(&to_loop, Event::Store(report)))?;
@@ -165,8 +166,8 @@ impl<'a> Publisher<'a> {
                 receipts: config.receipts,
                 verbose: config.verbose,
                 summary: config.summary,
-                readings: config.batches(),
-                commands: matches!(config.source, SourceKind::Command(_)),
+                readings: config.input.has_batches(),
+                commands: matches!(config.input.source, SourceKind::Command(_)),
             }),
             progress: Progress::new(
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
@@ -174,7 +175,7 @@ impl<'a> Publisher<'a> {
             exit_now,
             patterns: config.connection.patterns(),
             delivered_before: 0,
-            intake,
+            input,
             started: now,
             flush_until: None,
             flushing_last: None,
@@ -196,7 +197,7 @@ impl<'a> Publisher<'a> {
             publisher.link.start(now);
         } else {
             info!("another publisher drains the queue; this one adds to it and waits");
-            publisher.intake.begin(now);
+            publisher.input.handle_first_attempt(now);
         }
         Ok(publisher)
     }
@@ -266,17 +267,17 @@ impl<'a> Publisher<'a> {
                 }
             }
             Event::Input(inputs) => {
-                for input in inputs {
-                    self.receive(input);
+                for event in inputs {
+                    self.receive(event);
                 }
             }
             Event::Store(report) => self.stored(report),
             Event::Stop => {
                 self.stopping = true;
                 let patience = self.config.stop_timeout;
-                self.intake.close();
+                self.input.stop();
                 self.offer_gathered();
-                self.intake.forget_held();
+                self.input.discard();
                 self.outbox.queue_mut().keep_all();
                 // What is left of it is for saying goodbye, and for the disk.
                 let share = if self.keeper.is_durable() { 0.8 } else { 0.95 };
@@ -291,9 +292,9 @@ impl<'a> Publisher<'a> {
                 Ok(limits) => {
                     self.v5 = accepted.mqtt_version == 5;
                     self.delivered_before = self.report.counters.delivered;
-                    self.intake.fit(limits.maximum_packet_size);
+                    self.input.set_max_packet(limits.maximum_packet_size);
                     self.outbox.connected(limits, self.now);
-                    self.intake.begin(self.now);
+                    self.input.handle_first_attempt(self.now);
                     self.report.outage_over();
                 }
                 Err(fault) => {
@@ -304,7 +305,7 @@ impl<'a> Publisher<'a> {
             Some(Change::Down(down)) => {
                 self.hint(&down);
                 self.dropped(&down);
-                self.intake.begin(self.now);
+                self.input.handle_first_attempt(self.now);
             }
             Some(Change::GaveUp(fault)) => {
                 self.outbox.disconnected(Loss::Unrelated, self.now);
@@ -315,7 +316,7 @@ impl<'a> Publisher<'a> {
                 self.fault.get_or_insert(fault);
                 if self.keeper.is_durable() {
                     // What can be read in this time is kept for a later run.
-                    self.intake.begin(self.now);
+                    self.input.handle_first_attempt(self.now);
                     self.flush_by(self.now + self.config.flush_timeout);
                 }
             }
@@ -323,17 +324,19 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn receive(&mut self, input: Input) {
-        match self.intake.receive(input) {
-            Some(Trouble::TooLong { line }) => {
-                self.report.rejected(line, &draft::too_long(self.config));
+    fn receive(&mut self, event: SourceEvent) {
+        match self.input.handle_event(event) {
+            Err(InputError::LineTooLong { line }) => {
+                let profile = self.config.connection.profile;
+                let why = draft::too_long(&self.config.input, profile);
+                self.report.rejected(line, &why);
             }
-            Some(Trouble::Failed(why)) => self.report.command_failed(&why, self.now),
-            Some(Trouble::Broken(cause)) => {
+            Err(InputError::CommandFailed(why)) => self.report.command_failed(&why, self.now),
+            Err(InputError::ReadFailed(cause)) => {
                 error!("standard input cannot be read: {cause}");
                 self.refused = self.refused.or_worse(Exit::Io);
             }
-            None => {}
+            Ok(()) => {}
         }
     }
 
@@ -343,7 +346,7 @@ impl<'a> Publisher<'a> {
             self.link.connection().wake_at(),
             self.outbox.wake_at(self.now),
             self.progress.wake_at(),
-            self.intake.wake_at(),
+            self.input.wake_at(),
             self.flush_until,
             self.deadline,
         ]

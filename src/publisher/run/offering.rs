@@ -9,7 +9,7 @@ use crate::common::mqtt::message;
 use crate::common::runtime::clock::{timestamp, wall_clock};
 use crate::publisher::input::batch::Batch;
 use crate::publisher::input::draft;
-use crate::publisher::input::source::Piece;
+use crate::publisher::input::source::Chunk;
 use crate::publisher::outbox::Offered;
 
 impl Publisher<'_> {
@@ -17,7 +17,7 @@ impl Publisher<'_> {
     pub(super) fn pump(&mut self) {
         loop {
             let room = self.outbox.room(self.now);
-            self.intake.fill(self.now, wall_clock, room);
+            self.input.fill(self.now, wall_clock, room);
             self.offer_held();
             let held_back = self.outbox.holds_back();
             let moved = self.dispatch();
@@ -27,7 +27,7 @@ impl Publisher<'_> {
                 break;
             }
         }
-        if !self.intake.is_open() && self.flush_until.is_none() {
+        if !self.input.is_open() && self.flush_until.is_none() {
             self.flush_by(self.now + self.config.flush_timeout);
         }
     }
@@ -40,16 +40,16 @@ impl Publisher<'_> {
     /// Offers what has been gathered, however little it is, and nothing more.
     pub(super) fn offer_gathered(&mut self) {
         if self.offer_closed() {
-            self.intake.settle(self.now);
+            self.input.close_due_batch(self.now);
             self.offer_closed();
         }
     }
 
     /// Offers the messages that are complete; whether the outbox has taken them all.
     fn offer_closed(&mut self) -> bool {
-        while let Some(batch) = self.intake.next_batch() {
+        while let Some(batch) = self.input.next_batch() {
             if let Some(back) = self.offer(batch) {
-                self.intake.put_back(back);
+                self.input.put_back(back);
                 return false;
             }
         }
@@ -58,26 +58,26 @@ impl Publisher<'_> {
 
     /// Makes messages of what the source gave; whether there is one to offer now.
     fn gather(&mut self) -> bool {
-        while let Some(piece) = self.intake.next_piece() {
-            match piece {
-                Piece::Message { line, payload } => self.take(line, payload.into()),
-                Piece::Lines { first, bytes, .. } => {
+        while let Some(chunk) = self.input.next_chunk() {
+            match chunk {
+                Chunk::Message { line, payload } => self.take(line, payload.into()),
+                Chunk::Lines { first, bytes, .. } => {
                     for (line, bytes) in (first..).zip(message::lines(&bytes)) {
                         self.take(line, bytes.into());
                     }
                 }
             }
-            if self.intake.has_batch() {
+            if self.input.has_batch() {
                 return true;
             }
         }
-        self.intake.settle(self.now);
-        self.intake.has_batch()
+        self.input.close_due_batch(self.now);
+        self.input.has_batch()
     }
 
     fn take(&mut self, line: u64, bytes: Cow<'_, [u8]>) {
-        match draft::make(self.config, bytes) {
-            Ok(reading) => self.intake.gather(reading, line, self.now),
+        match draft::parse(&self.config.input, self.config.connection.profile, bytes) {
+            Ok(reading) => self.input.push_reading(reading, line, self.now),
             Err(why) => self.report.rejected(line, &why),
         }
     }
@@ -95,7 +95,7 @@ impl Publisher<'_> {
                 .for_each(|line| self.report.rejected(line, &why.to_string())),
             Offered::Taken { .. } | Offered::Dropped { .. } => {}
         }
-        self.intake.count(readings);
+        self.input.count_offered(readings);
         None
     }
 

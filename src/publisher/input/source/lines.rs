@@ -1,15 +1,15 @@
-//! Lines of standard input, as far as they are asked for.
+//! Reads lines of standard input on request.
 
 use std::io::{BufRead, BufReader, Read};
 use std::mem;
 use std::sync::mpsc::Receiver;
 
-use super::{Demand, Emit, Input, Piece};
+use super::{Chunk, Demand, Emit, SourceEvent};
 
-/// How much of standard input is read at once.
+/// How much of standard input is read at once, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Lines that travel in one piece.
+/// Lines that are passed on as one chunk.
 #[derive(Default)]
 struct Together {
     count: usize,
@@ -17,11 +17,11 @@ struct Together {
 }
 
 impl Together {
-    /// The piece, if there is any line in it; `last` is the number of the last one.
-    fn take(&mut self, last: u64) -> Option<Input> {
+    /// The chunk, if there is a line in it; `last` is the number of its last line.
+    fn take(&mut self, last: u64) -> Option<SourceEvent> {
         let Together { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
-        (count > 0).then_some(Input::Piece(Piece::Lines {
+        (count > 0).then_some(SourceEvent::Chunk(Chunk::Lines {
             first,
             count,
             bytes,
@@ -29,7 +29,7 @@ impl Together {
     }
 }
 
-/// Reads to the end, or until nobody listens any more.
+/// Reads to the end of `input`, or until the receiver of `demand` or `emit` is gone.
 pub(super) fn read(
     input: impl Read,
     max: usize,
@@ -50,7 +50,7 @@ pub(super) fn read(
         while let Ok(more) = demand.try_recv() {
             credit.add(more);
         }
-        let mut inputs = Vec::new();
+        let mut events = Vec::new();
         let mut lines = Together::default();
         loop {
             line += 1;
@@ -63,58 +63,58 @@ pub(super) fn read(
                     lines.bytes.reserve(reader.buffer().len());
                 }
             }
-            credit.take(Demand {
-                messages: 1,
+            credit.subtract(Demand {
+                readings: 1,
                 bytes: (lines.bytes.len() - before) as u64,
             });
-            let last = matches!(other, Some(Input::End | Input::Broken(_)));
+            let last = matches!(other, Some(SourceEvent::End | SourceEvent::ReadFailed(_)));
             if let Some(other) = other {
-                inputs.extend(lines.take(line - 1));
-                inputs.push(other);
+                events.extend(lines.take(line - 1));
+                events.push(other);
             } else if !together {
                 let payload = mem::take(&mut lines.bytes);
-                inputs.push(Input::Piece(Piece::Message { line, payload }));
+                events.push(SourceEvent::Chunk(Chunk::Message { line, payload }));
             }
             if last {
-                emit(inputs);
+                emit(events);
                 return;
             }
-            // What is complete goes along; what would have to be waited for does not.
+            // Complete lines in the buffer are passed on together; no read waits for more of them.
             if credit.is_spent() || !reader.buffer().contains(&b'\n') {
                 break;
             }
         }
-        inputs.extend(lines.take(line));
-        if !emit(inputs) {
+        events.extend(lines.take(line));
+        if !emit(events) {
             return;
         }
     }
 }
 
-/// Puts the next line behind `bytes`, without its newline; what comes in its place, if
-/// there is none or it is too long.
+/// Appends the next line to `bytes`, without its newline. If there is no line or it is too long,
+/// `bytes` is unchanged and the event says which.
 fn read_line(
     reader: &mut impl BufRead,
     max: usize,
     line: u64,
     bytes: &mut Vec<u8>,
-) -> Option<Input> {
+) -> Option<SourceEvent> {
     let before = bytes.len();
     let limit = max as u64 + 1;
     let read = reader.by_ref().take(limit).read_until(b'\n', bytes);
     let ended = bytes.len() > before && bytes.last() == Some(&b'\n');
     let other = match read {
-        Ok(0) => Input::End,
+        Ok(0) => SourceEvent::End,
         Ok(_) if ended => {
             bytes.pop();
             return None;
         }
         Ok(read) if read > max => match reader.skip_until(b'\n') {
-            Ok(_) => Input::TooLong { line },
-            Err(error) => Input::Broken(error),
+            Ok(_) => SourceEvent::TooLong { line },
+            Err(error) => SourceEvent::ReadFailed(error),
         },
         Ok(_) => return None,
-        Err(error) => Input::Broken(error),
+        Err(error) => SourceEvent::ReadFailed(error),
     };
     bytes.truncate(before);
     Some(other)
@@ -126,44 +126,45 @@ mod tests {
 
     use super::*;
 
-    /// What comes of `input` if so many lines at once are asked for, to the end.
-    fn inputs(input: &'static [u8], max: usize, together: bool, at_once: usize) -> Vec<String> {
+    /// All events of `input` when `at_once` lines are requested at a time.
+    fn events(input: &'static [u8], max: usize, together: bool, at_once: usize) -> Vec<String> {
         let (ask, demand) = mpsc::channel();
         let want = move || {
             ask.send(Demand {
-                messages: at_once,
+                readings: at_once,
                 bytes: u64::MAX,
             })
         };
         want().unwrap();
-        let (told, seen) = mpsc::channel();
-        read(input, max, together, &demand, move |inputs| {
-            for input in inputs {
-                told.send(match input {
-                    Input::Piece(Piece::Message { line, payload }) => {
-                        format!("{line} {}", payload.escape_ascii())
-                    }
-                    Input::Piece(Piece::Lines {
-                        first,
-                        count,
-                        bytes,
-                    }) => format!("{first}+{count} {}", bytes.escape_ascii()),
-                    Input::TooLong { line } => format!("{line} too long"),
-                    Input::End => "end".into(),
-                    other => panic!("{other:?}"),
-                })
-                .unwrap();
+        let (sender, received) = mpsc::channel();
+        read(input, max, together, &demand, move |events| {
+            for event in events {
+                sender
+                    .send(match event {
+                        SourceEvent::Chunk(Chunk::Message { line, payload }) => {
+                            format!("{line} {}", payload.escape_ascii())
+                        }
+                        SourceEvent::Chunk(Chunk::Lines {
+                            first,
+                            count,
+                            bytes,
+                        }) => format!("{first}+{count} {}", bytes.escape_ascii()),
+                        SourceEvent::TooLong { line } => format!("{line} too long"),
+                        SourceEvent::End => "end".into(),
+                        other => panic!("{other:?}"),
+                    })
+                    .unwrap();
             }
             want().is_ok()
         });
-        seen.iter().collect()
+        received.iter().collect()
     }
 
     #[test]
-    fn lines_travel_together_as_far_as_they_are_at_hand_and_asked_for() {
+    fn lines_come_in_one_chunk_as_far_as_they_are_available_and_requested() {
         let input = b"a\n\n\0\xff\r\nfour!\nb\nc";
         assert_eq!(
-            inputs(input, 4, true, 100),
+            events(input, 4, true, 100),
             [
                 r"1+3 a\n\n\x00\xff\r\n",
                 "4 too long",
@@ -173,13 +174,13 @@ mod tests {
             ]
         );
         assert_eq!(
-            inputs(b"a\nb\nc\nd\n", 4, true, 3),
+            events(b"a\nb\nc\nd\n", 4, true, 3),
             [r"1+3 a\nb\nc\n", r"4+1 d\n", "end"]
         );
         assert_eq!(
-            inputs(input, 4, false, 100)[..4],
+            events(input, 4, false, 100)[..4],
             ["1 a", "2 ", r"3 \x00\xff\r", "4 too long"]
         );
-        assert_eq!(inputs(b"", 4, true, 1), ["end"]);
+        assert_eq!(events(b"", 4, true, 1), ["end"]);
     }
 }

@@ -1,10 +1,8 @@
-//! Where messages come from: standard input, a command, a thermometer, or one that is at
-//! hand.
+//! Sources that can block: standard input and commands, each on a thread.
 //!
-//! What can block (reading, running a command) does so on a thread of its own, and only on
-//! demand: the event loop asks for as many messages as the outbox has room for, so nothing
-//! is read ahead of that but one buffer of standard input. What to do with a message is
-//! not decided here.
+//! The thread reads only on request: the event loop requests as many readings as the outbox has
+//! room for, so that no more than one buffer of standard input is read ahead. Payloads are not
+//! looked at here.
 
 mod lines;
 
@@ -15,126 +13,109 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use crate::common::runtime::process::{Command, Group, NotRun, Outcome, Task};
 use crate::common::runtime::stdio;
 
-/// One message, or several that travel together.
+/// What a source gives at once.
 #[derive(Debug)]
-pub enum Piece {
+pub enum Chunk {
     Message {
         /// The line of standard input, or the run of the command, from 1.
         line: u64,
-        /// Its bytes.
         payload: Vec<u8>,
     },
-    /// Lines of standard input.
+    /// Consecutive lines of standard input.
     Lines {
-        /// The first of them, from 1; no line is missing between them.
+        /// The number of the first one, from 1.
         first: u64,
         count: usize,
-        /// Their bytes, each with a newline at its end, the last one too.
+        /// Each line ends with a newline, the last one too.
         bytes: Vec<u8>,
     },
 }
 
-impl Piece {
-    pub fn messages(&self) -> usize {
+impl Chunk {
+    pub fn readings(&self) -> usize {
         match self {
-            Piece::Message { .. } => 1,
-            Piece::Lines { count, .. } => *count,
+            Chunk::Message { .. } => 1,
+            Chunk::Lines { count, .. } => *count,
         }
     }
 
     pub fn bytes(&self) -> u64 {
         match self {
-            Piece::Message { payload, .. } => payload.len() as u64,
-            Piece::Lines { bytes, .. } => bytes.len() as u64,
+            Chunk::Message { payload, .. } => payload.len() as u64,
+            Chunk::Lines { bytes, .. } => bytes.len() as u64,
         }
     }
 }
 
-/// Something from a source.
 #[derive(Debug)]
-pub enum Input {
-    /// What was asked for.
-    Piece(Piece),
-    /// A message longer than allowed; it was skipped over.
+pub enum SourceEvent {
+    Chunk(Chunk),
+    /// This line of standard input was longer than allowed and was skipped.
     TooLong {
-        /// The line of standard input.
         line: u64,
     },
-    /// The command failed; there is no message this time.
-    Failed(String),
-    /// There is nothing more.
+    /// This run of the command gave no message.
+    CommandFailed(String),
     End,
-    /// There may be more, but it cannot be read.
-    Broken(io::Error),
+    /// Nothing more can be read.
+    ReadFailed(io::Error),
 }
 
-impl Input {
-    /// What was asked for by it.
-    fn demanded(&self) -> Demand {
-        match self {
-            Input::Piece(piece) => Demand {
-                messages: piece.messages(),
-                bytes: piece.bytes(),
-            },
-            _ => Demand {
-                messages: 1,
-                bytes: 0,
-            },
-        }
-    }
-}
-
-/// What may be read: so many messages, and none that begins after so many bytes.
+/// What a source may read: this many readings, and none that begins after this many bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Demand {
-    messages: usize,
+    readings: usize,
     bytes: u64,
 }
 
-/// A source on a thread of its own. Dropping it asks for nothing more.
+impl Demand {
+    fn add(&mut self, more: Demand) {
+        self.readings = self.readings.saturating_add(more.readings);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    fn subtract(&mut self, less: Demand) {
+        self.readings = self.readings.saturating_sub(less.readings);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.readings == 0 || self.bytes == 0
+    }
+}
+
+/// A handle to the thread. Dropping it requests nothing more.
 #[derive(Debug)]
-pub struct Feed {
+pub struct SourceThread {
     demand: Sender<Demand>,
     outstanding: Demand,
     /// The command that may be running.
     commands: Option<Arc<Group>>,
 }
 
-/// Gives inputs to the event loop; `false` once nobody listens any more.
-pub trait Emit: FnMut(Vec<Input>) -> bool + Send + 'static {}
-impl<F: FnMut(Vec<Input>) -> bool + Send + 'static> Emit for F {}
+/// Passes events to the event loop; `false` once that has ended.
+pub trait Emit: FnMut(Vec<SourceEvent>) -> bool + Send + 'static {}
+impl<F: FnMut(Vec<SourceEvent>) -> bool + Send + 'static> Emit for F {}
 
-impl Feed {
-    /// Each line of standard input; at most `max` bytes. `together` lets those travel in one
-    /// piece that are at hand at the same time.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+impl SourceThread {
+    /// Reads lines of standard input of at most `max` bytes. With `together`, lines that are
+    /// available at the same time come as one chunk.
     pub fn lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             lines::read(stdio::stdin(), max, together, demand, emit);
         })
     }
 
-    /// All of standard input as one message; at most `max` bytes.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
-    pub fn whole(max: usize, mut emit: impl Emit) -> io::Result<Self> {
+    /// Reads all of standard input as one message of at most `max` bytes.
+    pub fn stdin(max: usize, mut emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             if demand.recv().is_ok() {
-                emit(vec![read_whole(stdio::stdin(), max), Input::End]);
+                emit(vec![read_whole(stdio::stdin(), max), SourceEvent::End]);
             }
         })
     }
 
-    /// What a command prints, one run a demand; at most `max` bytes.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+    /// Runs a command once per request; its output is a message of at most `max` bytes.
     pub fn command(command: Command, max: usize, mut emit: impl Emit) -> io::Result<Self> {
         let group = Arc::new(Group::new()?);
         let commands = Some(Arc::clone(&group));
@@ -142,11 +123,14 @@ impl Feed {
             let mut line = 0;
             while demand.recv().is_ok() {
                 line += 1;
-                let input = match run_command(&command, max, &group) {
-                    Ok(payload) => Input::Piece(Piece::Message { line, payload }),
-                    Err(why) => Input::Failed(format!("--exec {}: {why}; skipped", command.name())),
+                let event = match run_command(&command, max, &group) {
+                    Ok(payload) => SourceEvent::Chunk(Chunk::Message { line, payload }),
+                    Err(why) => SourceEvent::CommandFailed(format!(
+                        "--exec {}: {why}; skipped",
+                        command.name()
+                    )),
                 };
-                if !emit(vec![input]) {
+                if !emit(vec![event]) {
                     return;
                 }
             }
@@ -157,12 +141,12 @@ impl Feed {
         commands: Option<Arc<Group>>,
         work: impl FnOnce(&Receiver<Demand>) + Send + 'static,
     ) -> io::Result<Self> {
-        let (demand, wanted) = mpsc::channel();
+        let (demand, requests) = mpsc::channel();
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || {
                 crate::common::runtime::affinity::spread();
-                work(&wanted);
+                work(&requests);
             })?;
         Ok(Self {
             demand,
@@ -171,28 +155,30 @@ impl Feed {
         })
     }
 
-    /// Asks until so many messages and bytes are on their way.
-    pub fn want(&mut self, messages: usize, bytes: u64) {
+    /// Raises what is outstanding to this many readings and bytes.
+    pub fn request(&mut self, readings: usize, bytes: u64) {
         let more = Demand {
-            messages: messages.saturating_sub(self.outstanding.messages),
+            readings: readings.saturating_sub(self.outstanding.readings),
             bytes: bytes.saturating_sub(self.outstanding.bytes),
         };
-        // Bytes alone matter only to one that has messages left to read.
-        let useful = more.messages > 0 || (self.is_busy() && more.bytes > 0);
+        // More bytes are of use only while there are readings left to read.
+        let useful = more.readings > 0 || (self.is_busy() && more.bytes > 0);
         if useful && self.demand.send(more).is_ok() {
-            self.outstanding.messages += more.messages;
-            self.outstanding.bytes += more.bytes;
+            self.outstanding.add(more);
         }
     }
 
-    /// Whether something asked for has not come yet.
+    /// Whether something requested has not arrived yet.
     pub fn is_busy(&self) -> bool {
-        self.outstanding.messages > 0
+        self.outstanding.readings > 0
     }
 
-    /// Some of what was asked for has come.
-    pub fn received(&mut self, input: &Input) {
-        self.outstanding.take(input.demanded());
+    pub fn handle_received(&mut self, event: &SourceEvent) {
+        let (readings, bytes) = match event {
+            SourceEvent::Chunk(chunk) => (chunk.readings(), chunk.bytes()),
+            _ => (1, 0),
+        };
+        self.outstanding.subtract(Demand { readings, bytes });
     }
 
     /// Ends a running command; no other is started.
@@ -203,28 +189,12 @@ impl Feed {
     }
 }
 
-impl Demand {
-    fn take(&mut self, less: Demand) {
-        self.messages = self.messages.saturating_sub(less.messages);
-        self.bytes = self.bytes.saturating_sub(less.bytes);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.messages == 0 || self.bytes == 0
-    }
-
-    fn add(&mut self, more: Demand) {
-        self.messages = self.messages.saturating_add(more.messages);
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
-}
-
-fn read_whole(input: impl Read, max: usize) -> Input {
+fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     let mut payload = Vec::new();
     match input.take(max as u64 + 1).read_to_end(&mut payload) {
-        Ok(_) if payload.len() > max => Input::TooLong { line: 1 },
-        Ok(_) => Input::Piece(Piece::Message { line: 1, payload }),
-        Err(error) => Input::Broken(error),
+        Ok(_) if payload.len() > max => SourceEvent::TooLong { line: 1 },
+        Ok(_) => SourceEvent::Chunk(Chunk::Message { line: 1, payload }),
+        Err(error) => SourceEvent::ReadFailed(error),
     }
 }
 

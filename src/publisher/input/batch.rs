@@ -1,87 +1,108 @@
-//! Readings gathered into messages of several. PURE: readings and the time in, messages out.
+//! Joins readings to messages. PURE: readings and the time in, messages out.
 //!
-//! A message of several readings is a *batch*: each of them ends with a newline, the last one
-//! too, so that a receiver takes it apart at the newlines and loses no empty reading. One that
-//! has a newline in it goes alone, and so does one that is too large or has no company: as the
-//! plain message that it would be without batches. Order is kept.
-
-mod lines;
+//! A message of several readings is a *batch*. Each reading in it ends with a newline, the last one
+//! too, so that a receiver can split it at the newlines and loses no empty reading. A reading that
+//! contains a newline, is too large or is the only one becomes a plain message. Order is kept.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use lines::Lines;
-
-use crate::common::mqtt::limits::{self, PublishParts};
+use crate::common::mqtt::limits::{MAX_PACKET, PublishParts};
 use crate::common::mqtt::message::{Draft, Qos};
 
 /// When a batch is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Readings in a message, at most; with 1 there are no batches.
+pub struct BatchLimits {
+    /// The most readings in a message; with 1 there are no batches.
     pub readings: u32,
     /// How long the first reading of a batch waits for others.
     pub wait: Duration,
-    /// Bytes of a batch's payload, at most.
+    /// The most bytes of payload.
     pub payload: usize,
-    /// Bytes of a batch's topic and payload together, at most.
+    /// The most bytes of topic and payload together.
     pub size: usize,
-    /// Bytes of a batch's properties, at most.
+    /// The most bytes of properties.
     pub properties: usize,
 }
 
-/// One reading, and how it is to be published.
+/// One reading and how to publish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading<'a> {
     /// A checked topic name.
     pub topic: Arc<str>,
-    /// Any bytes.
     pub payload: Cow<'a, [u8]>,
-    /// How it is to be delivered.
     pub qos: Qos,
-    /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
 }
 
-/// A message to be offered.
+/// A message to be offered: several readings, or one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The message: a batch, or one reading alone.
     pub draft: Draft,
-    /// Where it came from.
-    pub lines: Lines,
+    pub lines: LineNumbers,
+}
+
+/// The lines that the readings of a message came on, in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineNumbers {
+    first: RangeInclusive<u64>,
+    /// The ranges behind gaps.
+    more: Vec<RangeInclusive<u64>>,
+}
+
+impl LineNumbers {
+    fn new(line: u64) -> Self {
+        Self {
+            first: line..=line,
+            more: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, line: u64) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.end().checked_add(1) == Some(line) {
+            *last = *last.start()..=line;
+        } else {
+            self.more.push(line..=line);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        let ranges = std::iter::once(&self.first).chain(&self.more);
+        ranges.flat_map(RangeInclusive::clone)
+    }
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenBatch {
+    /// Its payload ends with a newline, also with one reading.
     batch: Batch,
     /// When it is closed at the latest.
     due: Instant,
 }
 
-/// What has been read and not yet accepted, in messages.
+/// Readings that were read and not yet accepted, in messages.
 #[derive(Debug)]
 pub struct Batcher {
-    rule: Rule,
-    /// Bytes of a packet that the broker takes.
-    packet: usize,
-    /// Its readings end with newlines, however few they are.
-    open: Option<Open>,
+    limits: BatchLimits,
+    /// The largest packet that the broker takes, in bytes.
+    max_packet: usize,
+    open: Option<OpenBatch>,
     closed: VecDeque<Batch>,
     readings: u64,
     bytes: u64,
-    /// The bytes of the last batch, which the next one is likely to have as well.
+    /// Bytes of the last batch; the next one is likely to be as large.
     last: usize,
 }
 
 impl Batcher {
-    /// Nothing has been read.
-    pub fn new(rule: Rule) -> Self {
+    pub fn new(limits: BatchLimits) -> Self {
         Self {
-            rule,
-            packet: limits::MAX_PACKET,
+            limits,
+            max_packet: MAX_PACKET,
             open: None,
             closed: VecDeque::new(),
             readings: 0,
@@ -90,20 +111,19 @@ impl Batcher {
         }
     }
 
-    /// The broker takes packets of so many bytes: no batch is made that is larger.
-    pub fn fit(&mut self, packet: usize) {
-        self.packet = packet;
+    /// No batch is made that needs a larger packet, in bytes.
+    pub fn set_max_packet(&mut self, bytes: usize) {
+        self.max_packet = bytes;
     }
 
-    /// Takes a reading that came on this line.
     pub fn push(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
         self.readings += 1;
-        let most = self.most(&reading.topic);
+        let most = self.max_payload(&reading.topic);
         let bytes = reading.payload.len();
-        if self.rule.readings <= 1 || bytes >= most || reading.payload.contains(&b'\n') {
+        if self.limits.readings <= 1 || bytes >= most || reading.payload.contains(&b'\n') {
             self.close();
             self.bytes += bytes as u64;
-            self.closed.push_back(alone(reading, line));
+            self.closed.push_back(single(reading, line));
             return;
         }
         if self.open.as_ref().is_some_and(|open| {
@@ -115,47 +135,46 @@ impl Batcher {
             self.close();
         }
         self.bytes += bytes as u64 + 1;
-        if let Some(Open { batch, .. }) = &mut self.open {
+        if let Some(OpenBatch { batch, .. }) = &mut self.open {
             batch.draft.payload.extend_from_slice(&reading.payload);
             batch.draft.payload.push(b'\n');
             batch.draft.readings += 1;
-            batch.lines.add(line);
-            if batch.draft.readings >= self.rule.readings {
+            batch.lines.push(line);
+            if batch.draft.readings >= self.limits.readings {
                 self.close();
             }
         } else {
-            let mut batch = alone(reading, line);
+            let mut batch = single(reading, line);
             let payload = &mut batch.draft.payload;
             payload.reserve(self.last.saturating_sub(bytes) + 1);
             payload.push(b'\n');
-            let due = now + self.rule.wait;
-            self.open = Some(Open { batch, due });
+            let due = now + self.limits.wait;
+            self.open = Some(OpenBatch { batch, due });
         }
     }
 
-    /// Closes the batch that is due, unless an earlier one still waits for its place: until
-    /// that has gone, there may be more to come.
-    pub fn tick(&mut self, now: Instant) {
+    /// Closes the open batch if it is due. While an earlier one waits for room in the outbox, the
+    /// open one can still grow.
+    pub fn handle_time(&mut self, now: Instant) {
         if self.wake_at().is_some_and(|due| due <= now) {
             self.close();
         }
     }
 
-    /// When the next batch is due.
+    /// When the open batch is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let open = self.open.as_ref().filter(|_| self.closed.is_empty());
         open.map(|open| open.due)
     }
 
-    /// Closes the batch that is open.
     pub fn close(&mut self) {
-        let Some(Open { mut batch, .. }) = self.open.take() else {
+        let Some(OpenBatch { mut batch, .. }) = self.open.take() else {
             return;
         };
         let payload = &mut batch.draft.payload;
         self.last = payload.len();
         if batch.draft.readings == 1 {
-            // No batch, and so without what would end it there.
+            // A plain message has no newline at its end.
             payload.pop();
             self.bytes -= 1;
         }
@@ -173,14 +192,13 @@ impl Batcher {
         Some(batch)
     }
 
-    /// There was no room for it: it comes first again.
+    /// There was no room for this one: it is the next again.
     pub fn put_back(&mut self, batch: Batch) {
         self.readings += u64::from(batch.draft.readings);
         self.bytes += batch.draft.payload.len() as u64;
         self.closed.push_front(batch);
     }
 
-    /// Forgets everything.
     pub fn clear(&mut self) {
         self.open = None;
         self.closed.clear();
@@ -192,7 +210,7 @@ impl Batcher {
         !self.closed.is_empty()
     }
 
-    /// Messages here, the open one included.
+    /// The open batch counts too.
     pub fn messages(&self) -> usize {
         self.closed.len() + usize::from(self.open.is_some())
     }
@@ -206,22 +224,21 @@ impl Batcher {
         self.bytes
     }
 
-    /// The largest payload of a batch for this topic, in bytes: at QoS 0 it could be two bytes larger.
-    fn most(&self, topic: &str) -> usize {
+    /// The largest payload of a batch for this topic, in bytes. At QoS 0 it could be two larger.
+    fn max_payload(&self, topic: &str) -> usize {
         let parts = PublishParts {
             topic: topic.len(),
             identifier: true,
-            properties: Some(self.rule.properties),
+            properties: Some(self.limits.properties),
             payload: 0,
         };
-        let within = parts.payload_within(self.packet).unwrap_or_default();
-        let size = self.rule.size.saturating_sub(topic.len());
-        self.rule.payload.min(size).min(within)
+        let within = parts.payload_within(self.max_packet).unwrap_or_default();
+        let size = self.limits.size.saturating_sub(topic.len());
+        self.limits.payload.min(size).min(within)
     }
 }
 
-/// A message of this reading only.
-fn alone(reading: Reading<'_>, line: u64) -> Batch {
+fn single(reading: Reading<'_>, line: u64) -> Batch {
     let draft = Draft {
         topic: reading.topic,
         payload: reading.payload.into_owned(),
@@ -229,7 +246,7 @@ fn alone(reading: Reading<'_>, line: u64) -> Batch {
         retain: reading.retain,
         readings: 1,
     };
-    let lines = Lines::new(line);
+    let lines = LineNumbers::new(line);
     Batch { draft, lines }
 }
 
@@ -245,7 +262,7 @@ mod tests {
 
     const PROPERTIES: usize = 130;
 
-    /// So many milliseconds after some origin.
+    /// `ms` milliseconds after some origin.
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn at(ms: u64) -> Instant {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -253,7 +270,7 @@ mod tests {
     }
 
     fn batcher(readings: u32, payload: usize, size: usize) -> Batcher {
-        Batcher::new(Rule {
+        Batcher::new(BatchLimits {
             readings,
             wait: Duration::from_millis(WAIT),
             payload,
@@ -271,11 +288,21 @@ mod tests {
         }
     }
 
-    /// What comes out, with bars between.
+    /// The payloads of all closed messages, with bars between.
     fn drained(batcher: &mut Batcher) -> String {
         let messages = std::iter::from_fn(|| batcher.next_batch());
         let payloads: Vec<_> = messages.map(|batch| batch.draft.payload).collect();
         payloads.join(&b'|').escape_ascii().to_string()
+    }
+
+    #[test]
+    fn line_numbers_keep_their_gaps() {
+        let mut lines = LineNumbers::new(1);
+        for line in [2, 5, 7, 8] {
+            lines.push(line);
+        }
+        assert_eq!(lines.iter().collect::<Vec<_>>(), [1, 2, 5, 7, 8]);
+        assert_eq!(lines.more.len(), 2);
     }
 
     #[test]
@@ -286,16 +313,16 @@ mod tests {
         }
         assert_eq!(drained(&mut batcher), r"a\n\nb\n");
         assert_eq!(batcher.wake_at(), Some(at(4 + WAIT)));
-        batcher.tick(at(3 + WAIT));
+        batcher.handle_time(at(3 + WAIT));
         assert!(!batcher.has_batch() && batcher.messages() == 1);
-        batcher.tick(at(4 + WAIT));
+        batcher.handle_time(at(4 + WAIT));
         let last = batcher.next_batch().unwrap();
         assert_eq!((&*last.draft.payload, last.draft.readings), (&b"c"[..], 1));
         assert_eq!((batcher.readings(), batcher.bytes()), (0, 0));
     }
 
     #[test]
-    fn another_topic_a_newline_and_what_is_too_large_end_a_batch() {
+    fn another_topic_a_newline_and_a_large_reading_end_a_batch() {
         let mut batcher = batcher(10, 8, 100);
         let inputs = "t1 t2 u3 t4\n t5 t12345678 t1234567 t t123456 t6";
         for (n, input) in (1..).zip(inputs.split(' ')) {
@@ -313,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn the_topic_counts_and_so_does_the_broker_s_packet() {
+    fn the_topic_and_the_broker_s_packet_size_limit_a_batch() {
         let mut narrow = batcher(10, 100, 10);
         let mut wide = batcher(1_000, 100_000, 100_000);
-        wide.fit(1_000);
+        wide.set_max_packet(1_000);
         for n in 1..=1_000 {
             narrow.push(reading("topic", b"1"), n, at(0));
             wide.push(reading("t", b"1"), n, at(0));
@@ -339,14 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_for_its_place_gives_the_next_one_time() {
+    fn a_batch_stays_open_while_an_earlier_one_waits_for_room() {
         let mut batcher = batcher(2, 100, 100);
         for n in 1..=3 {
             batcher.push(reading("t", b"x"), n, at(0));
         }
         let first = batcher.next_batch().unwrap();
         batcher.put_back(first);
-        batcher.tick(at(1_000));
+        batcher.handle_time(at(1_000));
         assert_eq!((batcher.wake_at(), batcher.messages()), (None, 2));
         batcher.push(reading("t", b"y"), 4, at(1_000));
         assert_eq!(drained(&mut batcher), r"x\nx\n|x\ny\n");
@@ -384,7 +411,7 @@ mod tests {
             for (line, (pause, topic, payload)) in (1..).zip(steps) {
                 let next = now + pause;
                 if let Some(due) = (now..=next).find(|ms| Some(at(*ms)) == batcher.wake_at()) {
-                    batcher.tick(at(due));
+                    batcher.handle_time(at(due));
                     drain(&mut batcher, &pushed, due);
                 }
                 now = next;

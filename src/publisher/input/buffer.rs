@@ -1,0 +1,303 @@
+//! The input as the event loop sees it: starts the source, requests as much from it as the outbox
+//! has room for, holds what was read and not yet accepted, and knows when the next timed reading
+//! is due.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use log::warn;
+
+use super::batch::{Batch, Batcher, Reading};
+use super::config::{InputConfig, SourceKind};
+use super::simulated::SimulatedSensor;
+use super::source::{Chunk, Emit, SourceEvent, SourceThread};
+use crate::publisher::queue::Room;
+
+/// Bytes of a line of JSON beside its payload: topic and the other fields.
+const JSON_OVERHEAD: usize = 1 << 20;
+
+/// The most messages requested at once from a source that can wait. With batches it is
+/// `MAX_REQUEST_BATCHED` readings more than fit into one message.
+const MAX_REQUEST: usize = 1_024;
+const MAX_REQUEST_BATCHED: usize = 16 * MAX_REQUEST;
+
+#[derive(Debug)]
+pub enum InputError {
+    /// A line was longer than allowed and was skipped.
+    LineTooLong { line: u64 },
+    /// One run of the command failed; the next one is tried.
+    CommandFailed(String),
+    /// Nothing more can be read.
+    ReadFailed(io::Error),
+}
+
+#[derive(Debug)]
+enum Source {
+    Thread(SourceThread),
+    Simulated(SimulatedSensor),
+    /// One message, until it is taken.
+    Single(Option<Vec<u8>>),
+}
+
+#[derive(Debug)]
+pub struct InputBuffer {
+    source: Source,
+    /// Read and not yet parsed, because the outbox had no room.
+    unparsed: VecDeque<Chunk>,
+    unparsed_readings: usize,
+    unparsed_bytes: u64,
+    /// Parsed and not yet accepted.
+    batches: Batcher,
+    readings_per_message: usize,
+    /// Lines wait for the first connection as well: the broker says how large a batch may be, and
+    /// without a queue file one that is too large is lost.
+    waits_for_limits: bool,
+    /// Readings that may still come.
+    left: Option<u64>,
+    interval: Duration,
+    /// When the next timed reading is due.
+    next_reading_at: Option<Instant>,
+    started: bool,
+    warned_busy: bool,
+    open: bool,
+}
+
+impl InputBuffer {
+    /// Starts the source. `emit` passes its events to the event loop.
+    pub fn start(
+        config: &InputConfig,
+        durable: bool,
+        emit: impl Emit,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let max = config.max_payload;
+        let source = match &config.source {
+            SourceKind::Simulated => Source::Simulated(SimulatedSensor::default()),
+            SourceKind::Command(command) => {
+                Source::Thread(SourceThread::command(command.clone(), max, emit)?)
+            }
+            SourceKind::Lines => {
+                // Base64 takes a third more than the bytes, text seldom twice as much.
+                let longest = if config.json {
+                    max.saturating_mul(2) + JSON_OVERHEAD
+                } else {
+                    max
+                };
+                Source::Thread(SourceThread::lines(longest, config.has_batches(), emit)?)
+            }
+            SourceKind::Stdin => Source::Thread(SourceThread::stdin(max, emit)?),
+            SourceKind::Message(payload) => Source::Single(Some(payload.clone())),
+        };
+        Ok(Self {
+            source,
+            unparsed: VecDeque::new(),
+            unparsed_readings: 0,
+            unparsed_bytes: 0,
+            batches: Batcher::new(config.batch),
+            readings_per_message: usize::try_from(config.batch.readings).unwrap_or(usize::MAX),
+            waits_for_limits: config.has_batches() && !durable,
+            left: config.count,
+            interval: config.interval,
+            // The first reading waits for the first connection, so that it need not be queued;
+            // but not longer than one interval.
+            next_reading_at: config.source.is_timed().then_some(now + config.interval),
+            started: false,
+            warned_busy: false,
+            open: true,
+        })
+    }
+
+    /// Whether more may come than is held.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Messages read and not yet accepted. What has not been parsed counts as full batches.
+    pub fn pending_messages(&self) -> usize {
+        self.batches.messages() + self.unparsed_readings.div_ceil(self.readings_per_message)
+    }
+
+    /// When the next timed reading or the open batch is due.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let reading = self.next_reading_at.filter(|_| self.open);
+        reading.into_iter().chain(self.batches.wake_at()).min()
+    }
+
+    /// The largest packet that the broker takes, in bytes.
+    pub fn set_max_packet(&mut self, bytes: usize) {
+        self.batches.set_max_packet(bytes);
+    }
+
+    /// The first attempt to connect has succeeded or failed: the first timed reading is due now, and
+    /// lines that waited for the broker's limits are read.
+    pub fn handle_first_attempt(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.next_reading_at = self.next_reading_at.map(|at| at.min(now));
+        }
+    }
+
+    /// Takes a timed reading that is due, or requests as much from the source as the outbox has
+    /// room for.
+    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: Room) {
+        if !self.open {
+            return;
+        }
+        if self.next_reading_at.is_some() {
+            return self.take_timed_reading(now, time);
+        }
+        match &mut self.source {
+            Source::Thread(thread) if self.started || !self.waits_for_limits => {
+                let per_message = self.readings_per_message;
+                let most = if per_message > 1 {
+                    per_message.saturating_add(MAX_REQUEST_BATCHED)
+                } else {
+                    MAX_REQUEST
+                };
+                let left = self.left.and_then(|n| usize::try_from(n).ok());
+                let wanted = room.messages.saturating_mul(per_message);
+                let wanted = wanted.min(left.unwrap_or(most)).min(most);
+                let parsed = usize::try_from(self.batches.readings()).unwrap_or(usize::MAX);
+                let bytes = self.unparsed_bytes + self.batches.bytes();
+                thread.request(
+                    wanted.saturating_sub(self.unparsed_readings.saturating_add(parsed)),
+                    room.bytes.saturating_sub(bytes),
+                );
+            }
+            Source::Single(message) => {
+                if let Some(payload) = message.take() {
+                    self.hold(Chunk::Message { line: 1, payload });
+                }
+                self.open = false;
+            }
+            Source::Thread(_) | Source::Simulated(_) => {}
+        }
+    }
+
+    /// The next chunk to parse.
+    pub fn next_chunk(&mut self) -> Option<Chunk> {
+        let chunk = self.unparsed.pop_front()?;
+        self.unparsed_readings -= chunk.readings();
+        self.unparsed_bytes -= chunk.bytes();
+        Some(chunk)
+    }
+
+    /// Takes one reading that was parsed from a chunk.
+    pub fn push_reading(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
+        self.batches.push(reading, line, now);
+        if self
+            .left
+            .is_some_and(|left| self.batches.readings() >= left)
+        {
+            self.batches.close();
+        }
+    }
+
+    /// Closes the open batch if it is due or if nothing more can come. Call it when all chunks have
+    /// been parsed.
+    pub fn close_due_batch(&mut self, now: Instant) {
+        if self.open {
+            self.batches.handle_time(now);
+        } else {
+            self.batches.close();
+        }
+    }
+
+    /// Whether a message can be offered.
+    pub fn has_batch(&self) -> bool {
+        self.batches.has_batch()
+    }
+
+    /// The next message to offer.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        self.batches.next_batch()
+    }
+
+    /// The outbox had no room for this one: it is the next again.
+    pub fn put_back(&mut self, batch: Batch) {
+        self.batches.put_back(batch);
+    }
+
+    /// The outbox has taken or refused this many readings; they count towards `--count`.
+    pub fn count_offered(&mut self, readings: u32) {
+        self.left = self.left.map(|n| n.saturating_sub(readings.into()));
+        if self.left == Some(0) {
+            self.stop();
+        }
+    }
+
+    pub fn handle_event(&mut self, event: SourceEvent) -> Result<(), InputError> {
+        if let Source::Thread(thread) = &mut self.source {
+            thread.handle_received(&event);
+        }
+        if !self.open {
+            return Ok(());
+        }
+        match event {
+            SourceEvent::Chunk(chunk) => self.hold(chunk),
+            SourceEvent::TooLong { line } => return Err(InputError::LineTooLong { line }),
+            SourceEvent::CommandFailed(why) => return Err(InputError::CommandFailed(why)),
+            SourceEvent::End => self.open = false,
+            SourceEvent::ReadFailed(cause) => {
+                self.open = false;
+                return Err(InputError::ReadFailed(cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads nothing more and ends a running command. What is held stays.
+    pub fn stop(&mut self) {
+        self.open = false;
+        if let Source::Thread(thread) = &mut self.source {
+            thread.stop();
+        }
+    }
+
+    /// Drops what was read and never accepted.
+    pub fn discard(&mut self) {
+        self.unparsed.clear();
+        (self.unparsed_readings, self.unparsed_bytes) = (0, 0);
+        self.batches.clear();
+    }
+
+    /// Takes a timed reading if it is due. Readings that were missed (the machine was suspended, or
+    /// the command is still running) are left out.
+    fn take_timed_reading(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
+        let Some(due) = self.next_reading_at.filter(|at| *at <= now) else {
+            return;
+        };
+        self.started = true;
+        let next = due + self.interval;
+        self.next_reading_at = Some(if next > now {
+            next
+        } else {
+            now + self.interval
+        });
+        // One that waits for room in the outbox is enough.
+        if !self.unparsed.is_empty() || self.has_batch() {
+            return;
+        }
+        match &mut self.source {
+            Source::Simulated(sensor) => {
+                let payload = sensor.read(time());
+                let line = sensor.sequence;
+                self.hold(Chunk::Message { line, payload });
+            }
+            Source::Thread(thread) if !thread.is_busy() => {
+                self.warned_busy = false;
+                thread.request(1, u64::MAX);
+            }
+            Source::Thread(_) if !std::mem::replace(&mut self.warned_busy, true) => {
+                warn!("--exec: the command runs longer than --interval; waiting for it to end");
+            }
+            Source::Thread(_) | Source::Single(_) => {}
+        }
+    }
+
+    fn hold(&mut self, chunk: Chunk) {
+        self.unparsed_readings += chunk.readings();
+        self.unparsed_bytes += chunk.bytes();
+        self.unparsed.push_back(chunk);
+    }
+}

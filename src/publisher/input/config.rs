@@ -1,0 +1,55 @@
+//! What the input needs to know, checked: the source and how its readings become messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::BatchLimits;
+use crate::common::mqtt::message::Qos;
+use crate::common::runtime::process::Command;
+
+/// Where readings come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A simulated temperature at every interval.
+    Simulated,
+    /// The output of a command, at every interval.
+    Command(Command),
+    /// Each line of standard input.
+    Lines,
+    /// All of standard input as one message.
+    Stdin,
+    /// One message from the command line or a file.
+    Message(Vec<u8>),
+}
+
+impl SourceKind {
+    /// Whether readings are due at fixed times, so that the source cannot wait.
+    pub fn is_timed(&self) -> bool {
+        matches!(self, SourceKind::Simulated | SourceKind::Command(_))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct InputConfig {
+    pub source: SourceKind,
+    /// Between timed readings.
+    pub interval: Duration,
+    /// Readings until the source is treated as ended.
+    pub count: Option<u64>,
+    /// Whether a line of standard input is JSON.
+    pub json: bool,
+    /// None if each line names its own.
+    pub topic: Option<Arc<str>>,
+    pub qos: Qos,
+    pub retain: bool,
+    /// In bytes.
+    pub max_payload: usize,
+    pub batch: BatchLimits,
+}
+
+impl InputConfig {
+    /// Whether a message may hold several readings.
+    pub fn has_batches(&self) -> bool {
+        self.batch.readings > 1
+    }
+}
