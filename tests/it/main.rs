@@ -81,6 +81,7 @@ mod client_library;
 mod configuration;
 mod connect;
 mod copies;
+mod debug_log;
 mod descriptors;
 mod draining;
 mod durable;

@@ -13,6 +13,7 @@
 pub mod acknowledgement;
 pub mod age;
 pub mod connack;
+pub mod describe;
 pub mod disconnect;
 pub mod exchanges;
 pub mod framing;

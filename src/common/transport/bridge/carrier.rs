@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use log::debug;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -14,9 +15,10 @@ use super::guard::{Agreement, Effects, Guard};
 use super::incoming::{Incoming, Next};
 use super::line::Line;
 use super::ready::Ready;
-use super::wire::{PIECE, Piece, is_patient, timeout};
+use super::wire::{PIECE, Piece, is_patient, send, timeout};
 use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
 use crate::common::acks::Acks;
+use crate::common::mqtt::describe::{Describer, describe};
 use crate::common::mqtt::framing::{Follower, PINGRESP};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::affinity;
@@ -59,19 +61,15 @@ pub(super) struct Carrier<'a> {
     in_burst: bool,
     /// Its thread has not left the core of those who write to it.
     together: bool,
-    /// Bytes that the client library has sent.
     carried: usize,
-    /// The client library has not closed its end.
     local_open: bool,
-    /// The client library takes nothing more.
     takes_nothing: bool,
-    /// How the broker's side has ended.
     end: Option<End>,
     /// Nothing can be sent any more.
     broken: Option<io::Error>,
     /// Where the client library's packets end.
     sending: Follower,
-    /// PUBLISH packets that the client library has sent.
+    describer: Describer,
     published: u64,
     line: Line,
     /// What is in `up` has to be answered, pings aside.
@@ -94,7 +92,6 @@ pub(super) struct Carrier<'a> {
 }
 
 impl<'a> Carrier<'a> {
-    /// Nothing carried yet.
     pub(super) fn new(
         wire: Wire,
         local: &'a UnixStream,
@@ -122,6 +119,7 @@ impl<'a> Carrier<'a> {
             together: true,
             carried: 0,
             sending: Follower::default(),
+            describer: Describer::default(),
             published: 0,
             line: Line::default(),
             is_answered: false,
@@ -223,7 +221,6 @@ impl<'a> Carrier<'a> {
         Ok(moved)
     }
 
-    /// Looks at the packets that are complete.
     fn take_packets(&mut self) {
         let Agreement { v5, max_packet, .. } = self.guard.agreement();
         let most = usize::try_from(max_packet).unwrap_or(usize::MAX);
@@ -231,6 +228,7 @@ impl<'a> Carrier<'a> {
         while self.end.is_none() {
             let taken = match self.incoming.next(v5, most) {
                 Ok(Next::Packet(first, body)) => {
+                    debug!("received {}", describe(first, body, body.len(), v5));
                     self.line
                         .heard(PacketType::of(first) == Some(PacketType::Publish));
                     self.guard.take(first, body, &mut self.effects)
@@ -357,7 +355,7 @@ impl<'a> Carrier<'a> {
             }
         }
         let before = self.written();
-        let sent = self.wire.send(self.up.rest());
+        let sent = self.send();
         if self.is_answered {
             self.line.wrote(before, self.written());
         }
@@ -379,6 +377,11 @@ impl<'a> Carrier<'a> {
         moved
     }
 
+    fn send(&mut self) -> io::Result<usize> {
+        let v5 = self.guard.agreement().v5;
+        send(&mut self.wire, &self.up, &mut self.describer, v5)
+    }
+
     /// Whether the client library is read from. When the connection is to end, no further packet of it is begun.
     fn takes(&self) -> bool {
         let goes_on = self.end_by.is_none() || self.sending.unfinished() > 0;
@@ -392,7 +395,6 @@ impl<'a> Carrier<'a> {
         self.end_by.is_some_and(|by| !waits || clock() >= by)
     }
 
-    /// Bytes written to the broker, as TCP counts.
     fn written(&self) -> u64 {
         self.wire.stream().counted().written_bytes()
     }
@@ -451,7 +453,6 @@ impl<'a> Carrier<'a> {
         self.up.is_empty() && self.sending.unfinished() == 0 && self.begun && !self.finished
     }
 
-    /// Adds our own answers. The client library may not be in the middle of a packet.
     fn answer(&mut self) {
         self.up.bytes.append(&mut self.effects.to_broker);
         if let Some(acks) = self.guard.acks() {
@@ -479,7 +480,7 @@ impl<'a> Carrier<'a> {
         let first = PacketType::Disconnect.first_byte(0);
         self.up.bytes.extend([first, 1, code]);
         while !self.up.is_empty() || self.wire.is_unflushed() {
-            match self.wire.send(self.up.rest()) {
+            match self.send() {
                 Ok(count) => self.up.advance(count),
                 Err(e) if is_patient(&e) => {
                     let mut wanted = [PollFd::new(self.wire.as_fd(), PollFlags::POLLOUT)];
@@ -495,7 +496,6 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// Waits for messages that have been handed over to be dealt with.
     fn await_acks(&mut self, until: Instant) {
         let Some(acks) = self.guard.acks() else {
             return;

@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use log::{Level, debug, log_enabled};
 use nix::poll::PollTimeout;
 
+use crate::common::mqtt::describe::Describer;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::{Stream, Wire};
 
@@ -99,6 +101,21 @@ pub(super) fn timeout(until: Instant) -> PollTimeout {
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }
 
+/// Writes as much as the broker takes; how many bytes. Each packet is a line of the debug log.
+pub(super) fn send(
+    wire: &mut Wire,
+    piece: &Piece,
+    describer: &mut Describer,
+    v5: bool,
+) -> io::Result<usize> {
+    let count = wire.send(piece.rest())?;
+    if log_enabled!(Level::Debug) {
+        let written = piece.rest().get(..count).unwrap_or_default();
+        describer.follow(written, v5, |packet| debug!("sent {packet}"));
+    }
+    Ok(count)
+}
+
 impl Wire {
     pub(in crate::common::transport) fn stream(&self) -> &Stream {
         match self {
@@ -115,7 +132,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Bytes(_) if bytes.is_empty() => Ok(0),
             Wire::Bytes(stream) => stream.write(bytes),
