@@ -60,7 +60,7 @@
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
-//! | `ways`          | port 443, where 8883 is blocked                              |
+//! | `routes`        | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 //! | `wrong_files`   | files and certificates that are wrong, and how each is named |
 
@@ -113,6 +113,7 @@ mod queue_command;
 mod rabbitmq;
 mod received;
 mod repeats;
+mod routes;
 mod sdk;
 mod secrets;
 mod sharing;
@@ -126,6 +127,5 @@ mod through;
 mod tls;
 mod unruly;
 mod versions;
-mod ways;
 mod window;
 mod wrong_files;
