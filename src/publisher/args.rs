@@ -23,8 +23,10 @@ use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::limits::{INTEGER_PROPERTY, string_property, user_property};
 use crate::common::mqtt::message::{Draft, Qos, SeqProperty};
+use crate::common::mqtt::publish_size::{
+    INTEGER_PROPERTY_SIZE, string_property_size, user_property_size,
+};
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::process;
 use crate::common::runtime::stdio;
@@ -430,13 +432,13 @@ fn stdin_brings_data() -> bool {
 
 /// Bytes of a batch's properties, at most.
 fn batch_properties(sequence: bool, expiry: bool) -> usize {
-    let content_type = string_property(Draft::BATCH_TYPE.len());
+    let content_type = string_property_size(Draft::BATCH_TYPE.len());
     let seq = if sequence {
-        user_property(SeqProperty::MOST)
+        user_property_size(SeqProperty::MAX_SIZE)
     } else {
         0
     };
-    let expiry = if expiry { INTEGER_PROPERTY } else { 0 };
+    let expiry = if expiry { INTEGER_PROPERTY_SIZE } else { 0 };
     content_type + seq + expiry
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::aws_host;
 use crate::common::mqtt::limits;
 use crate::common::mqtt::message::{Draft, Qos};
+use crate::common::mqtt::publish_size;
 
 /// Whose limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +214,7 @@ impl Profile {
     /// The largest payload in bytes on a topic of so many bytes, and who says so.
     pub fn max_payload(self, topic: usize) -> (usize, &'static str) {
         match self {
-            Profile::Generic => (limits::max_payload(topic), "MQTT"),
+            Profile::Generic => (publish_size::max_payload(topic), "MQTT"),
             Profile::Aws => (AWS_PAYLOAD, AWS),
         }
     }

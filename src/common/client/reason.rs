@@ -9,7 +9,7 @@ use super::Refusal;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::escape::shortened;
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::mqtt::disconnect::Diagnosis;
+use crate::common::mqtt::disconnect::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::{
     self, FIRST_ERROR, PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION,
@@ -28,7 +28,7 @@ pub(super) fn is_transient(code: u8) -> bool {
 }
 
 /// The code's name with its number, and the broker's own words if it sent any.
-fn describe(named: String, diagnosis: &Diagnosis) -> String {
+fn describe(named: String, diagnosis: &BrokerReason) -> String {
     let mut described = named;
     if let Some(text) = &diagnosis.reason_string {
         described = format!("{described}: {text}");
@@ -50,7 +50,7 @@ fn foreign(packet: PacketType, code: u8) -> String {
 
 /// The broker's no to one message or filter.
 pub(super) fn refusal(code: u8, properties: &Properties) -> Refusal {
-    let diagnosis = Diagnosis {
+    let diagnosis = BrokerReason {
         code,
         reason_string: properties
             .get_string(PropertyCode::ReasonString)
@@ -70,7 +70,7 @@ pub(super) fn number(code: ReasonCode) -> u8 {
 }
 
 /// A CONNACK of MQTT 5 that refuses.
-pub(super) fn connect_refused(way: &Endpoint, diagnosis: &Diagnosis) -> Fault {
+pub(super) fn connect_refused(way: &Endpoint, diagnosis: &BrokerReason) -> Fault {
     let code = diagnosis.code;
     if code == UNSUPPORTED_PROTOCOL_VERSION {
         return version_5_refused(way, diagnosis);
@@ -107,7 +107,7 @@ fn not_authorized(way: &Endpoint) -> String {
 }
 
 /// The broker does not speak MQTT 5, and nothing else is allowed.
-pub(super) fn version_5_refused(way: &Endpoint, diagnosis: &Diagnosis) -> Fault {
+pub(super) fn version_5_refused(way: &Endpoint, diagnosis: &BrokerReason) -> Fault {
     let what = describe(reason_code::describe(diagnosis.code), diagnosis);
     let message = format!("{way}: the broker refuses MQTT 5: {what}");
     Fault::permanent(Exit::Protocol, message).with_remedy("give --mqtt-version 3.1.1")
@@ -132,7 +132,7 @@ pub(super) fn connect_returned(way: &Endpoint, code: u8) -> Fault {
 
 /// A DISCONNECT from the broker on a live connection. The next attempt says whether it
 /// means it.
-pub(super) fn disconnected(way: &Endpoint, diagnosis: &Diagnosis) -> Fault {
+pub(super) fn disconnected(way: &Endpoint, diagnosis: &BrokerReason) -> Fault {
     let code = diagnosis.code;
     let what = describe(reason_code::describe_disconnect(code), diagnosis);
     let what = what + &foreign(PacketType::Disconnect, code);
@@ -190,11 +190,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_reason_and_a_remedy() {
-        let fault = connect_refused(&way(), &Diagnosis::of(0x87));
+        let fault = connect_refused(&way(), &BrokerReason::of(0x87));
         assert_eq!(fault.exit, Exit::Refused);
         assert!(fault.permanent);
         assert!(fault.message.contains("not authorized (0x87)"), "{fault}");
-        assert!(!connect_refused(&way(), &Diagnosis::of(0x89)).permanent);
+        assert!(!connect_refused(&way(), &BrokerReason::of(0x89)).permanent);
         let gone = connect_returned(&way(), 3);
         assert!(
             !gone.permanent && gone.message.contains("server unavailable (3)"),
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_the_broker_adds_is_said_whatever_the_code() {
-        let diagnosis = Diagnosis {
+        let diagnosis = BrokerReason {
             code: 0xA5,
             reason_string: Some("come later".into()),
             server_reference: Some("b.example".into()),
@@ -215,7 +215,7 @@ mod tests {
         assert!(refused.message.contains(words), "{refused}");
         let ended = disconnected(&way(), &diagnosis);
         assert!(ended.message.contains(words), "{ended}");
-        let ended = disconnected(&way(), &Diagnosis::of(0));
+        let ended = disconnected(&way(), &BrokerReason::of(0));
         assert!(
             ended.message.contains("normal disconnection (0x00)"),
             "{ended}"

@@ -245,7 +245,7 @@ impl Session {
     fn properties(&self, message: &Message) -> Properties {
         let mut properties = Properties::new();
         if self.sequence {
-            let seq = SeqProperty::of(message).to_string();
+            let seq = message.seq_property().to_string();
             let _ =
                 properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
         }

@@ -1,56 +1,38 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP (MQTT 5.0 sections 3.4 to 3.7), SUBACK and UNSUBACK
 //! (sections 3.9 and 3.11). PURE.
 
+use super::field_reader::FieldReader;
 use super::framing;
 use super::packet_type::PacketType;
 use super::properties::{self, Property, Value};
-use super::reader::Reader;
 use super::reason_code::{self, FIRST_ERROR};
 use super::violation::Violation;
 
-/// The answer to one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledgement<'a> {
-    /// The type of the answer.
     pub packet: PacketType,
-    /// The packet identifier of what it answers.
-    pub id: u16,
-    /// Its reason code: 0 in MQTT 3.1.1, except in a SUBACK.
+    pub packet_id: u16,
+    /// The reason code: 0 in MQTT 3.1.1, except in a SUBACK.
     pub code: u8,
-    /// What the broker says of it, without U+0000.
+    /// Without U+0000.
     pub reason_string: Option<&'a str>,
 }
 
 impl<'a> Acknowledgement<'a> {
     /// Decodes an answer. Each SUBSCRIBE and UNSUBSCRIBE of ours has one filter, so its answer has
     /// one code.
-    ///
-    /// # Errors
-    ///
-    /// A malformed packet or a protocol error.
     pub fn decode(packet: PacketType, body: &'a [u8], v5: bool) -> Result<Self, Violation> {
-        if let (PacketType::Puback, &[high, low]) = (packet, body)
-            && (high, low) != (0, 0)
-        {
-            // What comes for every message.
-            return Ok(Self {
-                packet,
-                id: u16::from_be_bytes([high, low]),
-                code: 0,
-                reason_string: None,
-            });
-        }
-        let mut reader = Reader::new(body);
+        let mut reader = FieldReader::new(body);
         let mut acknowledgement = Self {
             packet,
-            id: reader.short()?,
+            packet_id: reader.u16()?,
             code: 0,
             reason_string: None,
         };
-        if acknowledgement.id == 0 {
+        if acknowledgement.packet_id == 0 {
             return Err(Violation::protocol_error("the packet identifier is 0"));
         }
-        let has_payload = matches!(packet, PacketType::Suback | PacketType::Unsuback);
+        let has_payload = acknowledgement.has_payload();
         if has_payload {
             if v5 {
                 acknowledgement.read_properties(&mut reader)?;
@@ -68,7 +50,8 @@ impl<'a> Acknowledgement<'a> {
             return Err(Violation::malformed("something follows its last field"));
         }
         let code = acknowledgement.code;
-        if (v5 || has_payload) && !Self::may_have(packet, v5, code) {
+        let has_code = v5 || packet == PacketType::Suback;
+        if has_code && !reason_code::is_allowed(packet, v5, code) {
             return Err(Violation::protocol_error(format!(
                 "a reason code that it cannot have (0x{code:02X})"
             )));
@@ -76,11 +59,11 @@ impl<'a> Acknowledgement<'a> {
         Ok(acknowledgement)
     }
 
-    fn may_have(packet: PacketType, v5: bool, code: u8) -> bool {
-        (packet == PacketType::Unsuback && !v5) || reason_code::is_allowed(packet, v5, code)
+    fn has_payload(&self) -> bool {
+        matches!(self.packet, PacketType::Suback | PacketType::Unsuback)
     }
 
-    fn read_properties(&mut self, reader: &mut Reader<'a>) -> Result<(), Violation> {
+    fn read_properties(&mut self, reader: &mut FieldReader<'a>) -> Result<(), Violation> {
         properties::read(reader, self.packet, |property, value| {
             match (property, value) {
                 (Property::ReasonString, Value::Text(text)) => {
@@ -93,31 +76,28 @@ impl<'a> Acknowledgement<'a> {
         })
     }
 
-    fn read_one_code(&mut self, reader: &mut Reader<'_>) -> Result<(), Violation> {
-        let [code] = reader.rest() else {
-            return Err(Violation::protocol_error(format!(
-                "{} codes, where one filter was sent",
-                reader.rest().len()
-            )));
-        };
-        self.code = *code;
-        reader.take(1).map(|_| ())
+    fn read_one_code(&mut self, reader: &mut FieldReader<'_>) -> Result<(), Violation> {
+        let count = reader.rest().len();
+        if count != 1 {
+            let cause = format!("{count} codes, where one filter was sent");
+            return Err(Violation::protocol_error(cause));
+        }
+        self.code = reader.byte()?;
+        Ok(())
     }
 
-    /// Appends the same, without what the client library need not know: a reason string only
-    /// with a code that says no.
+    /// Appends the same without what the client library does not need: a reason string is kept only
+    /// with a refusal.
     pub fn encode(&self, v5: bool, out: &mut Vec<u8>) {
-        let id = self.id.to_be_bytes();
-        let has_payload = matches!(self.packet, PacketType::Suback | PacketType::Unsuback);
+        let has_payload = self.has_payload();
         if !has_payload && (self.code == 0 || !v5) {
-            let [high, low] = id;
-            out.extend_from_slice(&[self.packet.first_byte(0), 2, high, low]);
+            out.extend(encode_short(self.packet, self.packet_id));
             return;
         }
-        let mut body = id.to_vec();
+        let mut body = self.packet_id.to_be_bytes().to_vec();
         let mut properties = Vec::new();
         if let Some(text) = self.reason_string.filter(|_| self.code >= FIRST_ERROR) {
-            properties.push(0x1F);
+            properties.push(Property::ReasonString as u8);
             // It came with a length of two bytes.
             properties.extend(u16::try_from(text.len()).unwrap_or_default().to_be_bytes());
             properties.extend(text.as_bytes());
@@ -126,16 +106,23 @@ impl<'a> Acknowledgement<'a> {
             body.push(self.code);
         }
         if v5 {
-            framing::push_variable(&mut body, properties.len());
+            framing::push_variable_int(&mut body, properties.len());
             body.extend(properties);
         }
         if self.packet == PacketType::Suback || (has_payload && v5) {
             body.push(self.code);
         }
         out.push(self.packet.first_byte(0));
-        framing::push_variable(out, body.len());
+        framing::push_variable_int(out, body.len());
         out.extend(body);
     }
+}
+
+/// A PUBACK, PUBREC, PUBREL or PUBCOMP without a reason code.
+pub fn encode_short(packet: PacketType, packet_id: u16) -> [u8; 4] {
+    let flags = if packet == PacketType::Pubrel { 2 } else { 0 };
+    let [high, low] = packet_id.to_be_bytes();
+    [packet.first_byte(flags), 2, high, low]
 }
 
 #[cfg(test)]
@@ -143,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_library_gets_reads_back() {
+    fn what_is_encoded_for_the_client_library_decodes_to_the_same() {
         let text = "x".repeat(300);
         for packet in [PacketType::Puback, PacketType::Pubrec, PacketType::Suback] {
             for (code, reason_string) in [(0, None), (0x87, None), (0x87, Some(&*text))] {
                 let acknowledgement = Acknowledgement {
                     packet,
-                    id: 258,
+                    packet_id: 258,
                     code,
                     reason_string,
                 };
@@ -166,7 +153,7 @@ mod tests {
         let (packet, code) = (PacketType::Suback, 0x80);
         let refusal = Acknowledgement {
             packet,
-            id: 1,
+            packet_id: 1,
             code,
             reason_string: None,
         };
@@ -175,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_string_with_a_nul_is_left_out_and_the_refusal_counts() {
+    fn a_reason_string_with_a_nul_is_left_out_and_the_refusal_remains() {
         let body = [0, 1, 0x87, 4, 0x1f, 0, 1, 0];
         let read = Acknowledgement::decode(PacketType::Puback, &body, true).unwrap();
         assert_eq!((read.code, read.reason_string), (0x87, None));

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::field_reader::FieldReader;
 use super::framing;
 use super::packet_type::PacketType;
-use super::reader::Reader;
 use super::violation::Violation;
 use crate::common::escape::escape;
 
@@ -35,11 +35,11 @@ fn describe_fields(
     length: usize,
     v5: bool,
 ) -> Result<(), Violation> {
-    let mut reader = Reader::new(body);
+    let mut reader = FieldReader::new(body);
     match packet {
         PacketType::Connect => {
             reader.binary()?;
-            let (level, flags, keep_alive) = (reader.byte()?, reader.byte()?, reader.short()?);
+            let (level, flags, keep_alive) = (reader.byte()?, reader.byte()?, reader.u16()?);
             if level >= 5 {
                 skip_properties(&mut reader)?;
             }
@@ -59,7 +59,7 @@ fn describe_fields(
             let topic = quoted(reader.binary()?);
             add(line, &format!("qos {qos}"));
             if qos > 0 {
-                add(line, &format!("id {}", reader.short()?));
+                add(line, &format!("id {}", reader.u16()?));
             }
             for (bit, name) in [(8, "dup"), (1, "retain")] {
                 if first & bit != 0 {
@@ -77,13 +77,13 @@ fn describe_fields(
             }
         }
         PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
-            add(line, &format!("id {}", reader.short()?));
+            add(line, &format!("id {}", reader.u16()?));
             if v5 {
                 add(line, &format!("code {:#04x}", reader.byte().unwrap_or(0)));
             }
         }
         PacketType::Subscribe | PacketType::Unsubscribe => {
-            add(line, &format!("id {}", reader.short()?));
+            add(line, &format!("id {}", reader.u16()?));
             if v5 {
                 skip_properties(&mut reader)?;
             }
@@ -95,7 +95,7 @@ fn describe_fields(
             }
         }
         PacketType::Suback | PacketType::Unsuback => {
-            add(line, &format!("id {}", reader.short()?));
+            add(line, &format!("id {}", reader.u16()?));
             if v5 {
                 skip_properties(&mut reader)?;
             }
@@ -116,8 +116,8 @@ fn add(line: &mut String, text: &str) {
     let _ = write!(line, " {text}");
 }
 
-fn skip_properties(reader: &mut Reader<'_>) -> Result<(), Violation> {
-    let length = reader.variable()?;
+fn skip_properties(reader: &mut FieldReader<'_>) -> Result<(), Violation> {
+    let length = reader.variable_int()?;
     reader
         .take(usize::try_from(length).unwrap_or(usize::MAX))
         .map(drop)

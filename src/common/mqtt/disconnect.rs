@@ -1,22 +1,21 @@
-//! A broker's DISCONNECT (MQTT 5.0 section 3.14), and what a broker says of a refusal. PURE.
+//! A broker's DISCONNECT (MQTT 5.0 section 3.14), and why a broker refuses or ends a connection. PURE.
 
+use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::properties::{self, Property, Value};
-use super::reader::Reader;
 use super::violation::Violation;
 use crate::common::escape::shortened;
 
-/// Why a broker refuses or ends a connection, as it said it.
+/// Why a broker refuses or ends a connection, in its own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diagnosis {
+pub struct BrokerReason {
     /// The reason code, whether the specification has it or not.
     pub code: u8,
     pub reason_string: Option<String>,
     pub server_reference: Option<String>,
 }
 
-impl Diagnosis {
-    /// A code without further words.
+impl BrokerReason {
     pub fn of(code: u8) -> Self {
         Self {
             code,
@@ -24,8 +23,7 @@ impl Diagnosis {
         }
     }
 
-    /// Takes the property if it is one of its own. A text with a U+0000 is left out: it explains
-    /// what matters, and is not that itself.
+    /// Takes the property if it is a text that explains the code. One with a U+0000 is left out.
     pub(super) fn take(&mut self, property: Property, value: Value<'_>) {
         let into = match property {
             Property::ReasonString => &mut self.reason_string,
@@ -41,36 +39,31 @@ impl Diagnosis {
     }
 }
 
-/// Decodes the DISCONNECT of a broker that speaks MQTT 5. A code that it cannot have is left as it is: the
-/// connection ends either way.
-///
-/// # Errors
-///
-/// A malformed packet or a protocol error.
-pub fn decode(body: &[u8]) -> Result<Diagnosis, Violation> {
-    let mut reader = Reader::new(body);
-    let mut diagnosis = Diagnosis::default();
+/// Decodes the DISCONNECT of a broker that speaks MQTT 5. A code that does not belong in a DISCONNECT is no error:
+/// the connection ends either way.
+pub fn decode(body: &[u8]) -> Result<BrokerReason, Violation> {
+    let mut reader = FieldReader::new(body);
+    let mut reason = BrokerReason::default();
     if reader.is_empty() {
-        return Ok(diagnosis);
+        return Ok(reason);
     }
-    diagnosis.code = reader.byte()?;
-    if diagnosis.code == 0x04 {
-        return Err(Violation::protocol_error(
-            "a reason code that only a client may send (0x04)",
-        ));
+    reason.code = reader.byte()?;
+    if reason.code == 0x04 {
+        let cause = "a reason code that only a client may send (0x04)";
+        return Err(Violation::protocol_error(cause));
     }
     if reader.is_empty() {
-        return Ok(diagnosis);
+        return Ok(reason);
     }
     properties::read(&mut reader, PacketType::Disconnect, |property, value| {
-        diagnosis.take(property, value);
+        reason.take(property, value);
         if value.has_nul() && property != Property::ReasonString {
             return Err(Violation::malformed("a string has a U+0000"));
         }
         Ok(())
     })?;
     if reader.is_empty() {
-        Ok(diagnosis)
+        Ok(reason)
     } else {
         Err(Violation::malformed("something follows its properties"))
     }

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 
 use super::message::SeqProperty;
 
-/// A message.
 #[derive(Debug, Serialize)]
 pub struct JsonLine<'a> {
     tst: String,
@@ -48,20 +47,15 @@ impl Serialize for Base64<'_> {
 /// What a [`JsonLine`] is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    /// The topic name.
     pub topic: &'a str,
-    /// Any bytes.
     pub payload: &'a [u8],
-    /// The quality of service, 0 to 2.
     pub qos: u8,
-    /// Whether it is a retained message.
     pub retain: bool,
-    /// Its number, if it has one.
     pub seq: Option<&'a SeqProperty>,
 }
 
 impl<'a> JsonLine<'a> {
-    /// A message at this Unix time. `arrived` adds how long it took since it was taken.
+    /// A message at this Unix time. `arrived` adds how long it was on its way.
     pub fn new(parts: Parts<'a>, now: Duration, arrived: bool) -> Self {
         let text = std::str::from_utf8(parts.payload).ok();
         let seq = parts.seq;
@@ -84,11 +78,11 @@ impl<'a> JsonLine<'a> {
 
     /// Appends the line, without a newline.
     pub fn write(&self, out: &mut Vec<u8>) {
-        // Strings and numbers have no way to fail, nor has memory that was asked for before.
+        // Strings and numbers cannot fail, nor can a vector.
         let _ = serde_json::to_writer(out, self);
     }
 
-    /// Bytes that the payload takes in the line.
+    /// The size of the payload in the line, in bytes.
     pub fn payload_bytes(payload: &[u8]) -> usize {
         if std::str::from_utf8(payload).is_err() {
             return BASE64.encode_len(payload.len());
@@ -103,42 +97,31 @@ impl<'a> JsonLine<'a> {
 
     /// The line, without a newline.
     pub fn text(&self) -> String {
-        // Strings and numbers have no way to fail.
+        // Strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// A line as it is read: fields that are not ours are passed over, one of ours that comes twice is an error.
+/// A line as it is read: fields with other names are ignored, a field that comes twice is an error.
 #[derive(Debug, Deserialize)]
 pub struct JsonInput<'a> {
-    /// The topic name.
     #[serde(borrow)]
     pub topic: Option<Cow<'a, str>>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     payload_base64: Option<Cow<'a, str>>,
-    /// The quality of service.
     pub qos: Option<u8>,
     #[serde(borrow)]
     retain: Option<&'a RawValue>,
 }
 
 impl<'a> JsonInput<'a> {
-    /// Reads a line.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
     pub fn parse(line: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|e| format!("not a JSON object as expected: {e}"))
     }
 
-    /// Whether the broker is to keep it, if the line says so: `true`, `false`, 1 or 0.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
+    /// Whether the broker is to retain it, if the line says so: `true`, `false`, 1 or 0.
     pub fn retain(&self) -> Result<Option<bool>, String> {
         match self.retain.map(RawValue::get) {
             None => Ok(None),
@@ -149,11 +132,7 @@ impl<'a> JsonInput<'a> {
     }
 
     /// The payload's bytes: of a string its text; of any other value its JSON, byte for byte as it stands on the
-    /// line; empty for `null` and if there is none.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it. A string with an unpaired surrogate (`\ud800`) is no text in any encoding; in the
+    /// line; empty for `null` and if there is none. A string with an unpaired surrogate (`\ud800`) is an error; in the
     /// JSON of another value it is passed on like the rest.
     pub fn into_payload(self) -> Result<Vec<u8>, String> {
         match (self.payload.map(RawValue::get), self.payload_base64) {
@@ -189,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_whatever_the_bytes() {
+    fn any_payload_reads_back_as_it_was_written() {
         for payload in [
             &b"21.5"[..],
             b"",
@@ -212,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_taken_as_json_and_nonsense_is_named() {
+    fn other_values_are_taken_as_json_and_invalid_lines_are_refused() {
         assert_eq!(read(r#"{"payload":{"t":21.5}}"#).unwrap(), br#"{"t":21.5}"#);
         assert_eq!(read(r#"{"payload":null,"more":1}"#).unwrap(), b"");
         for bad in [
@@ -234,13 +213,10 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(read(r#"{"payload":"a","payload_base64":""}"#).is_err());
-        for odd in [
-            r#"{"retain":"yes"}"#,
-            r#"{"retain":1.0}"#,
-            r#"{"retain":{}}"#,
-        ] {
-            let odd = JsonInput::parse(odd.as_bytes()).unwrap();
-            assert!(odd.retain().is_err());
+        for retain in [r#""yes""#, "1.0", "{}"] {
+            let line = format!("{{\"retain\":{retain}}}");
+            let input = JsonInput::parse(line.as_bytes()).unwrap();
+            assert!(input.retain().is_err(), "{line}");
         }
     }
 
@@ -268,7 +244,7 @@ mod tests {
                 assert_eq!(read(&line).unwrap(), json.as_bytes());
             }
         }
-        // What is not ours may be as deep.
+        // A field with another name may be as deep.
         assert_eq!(
             read(&format!("{{\"more\":{deep},\"payload\":\"x\"}}")).unwrap(),
             b"x"
@@ -277,12 +253,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_borne(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_line_is_read_without_a_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = JsonInput::parse(&line).and_then(JsonInput::into_payload);
         }
 
         #[test]
-        fn any_json_in_any_form_comes_out_as_it_went_in(
+        fn any_json_in_any_form_is_passed_on_unchanged(
             digits in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,9})?",
             name in "[a-c\u{e9}]{0,3}",
             space in "[ \t\r]{0,3}",

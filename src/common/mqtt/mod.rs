@@ -1,21 +1,16 @@
-//! MQTT's control packets as they stand on the wire, versions 5.0 and 3.1.1: what a broker may
-//! send to a client, and which reason code answers what it may not.
+//! MQTT's control packets, versions 5.0 and 3.1.1: what a broker may send to a client, and which reason code answers
+//! what it may not; messages, their limits, and their JSON form.
 //!
-//! Nothing here copies a payload or keeps a connection's state, except [`exchanges`]: which of
-//! our packets wait for which answer.
-//!
-//! * `packet_type` names the types, `framing` finds packets in a stream;
-//! * `reader` reads fields, `properties` reads MQTT 5's properties and checks where they stand;
-//! * `connack`, `publish`, `acknowledgement`, `disconnect` decode one type each;
-//! * `reason_code` names the codes and says which packet may carry which;
-//! * `violation` is what a packet that does not fit comes to.
+//! Nothing here copies a payload or keeps the state of a connection, except [`awaited_answers`].
 
 pub mod acknowledgement;
 pub mod age;
+pub mod awaited_answers;
 pub mod connack;
 pub mod describe;
 pub mod disconnect;
-pub mod exchanges;
+pub mod draft;
+pub mod field_reader;
 pub mod framing;
 pub mod json;
 pub mod limits;
@@ -23,6 +18,8 @@ pub mod message;
 pub mod packet_type;
 pub mod properties;
 pub mod publish;
-pub mod reader;
+pub mod publish_size;
+pub mod qos;
 pub mod reason_code;
+pub mod seq_property;
 pub mod violation;

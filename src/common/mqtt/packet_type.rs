@@ -1,38 +1,22 @@
 //! The types of MQTT's control packets (MQTT 5.0 section 2.1.2). PURE.
 
-/// The upper half of a packet's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PacketType {
-    /// Asks for a connection.
     Connect = 1,
-    /// Accepts or refuses one.
     Connack,
-    /// A message.
     Publish,
-    /// Acknowledges a message of QoS 1.
     Puback,
-    /// Acknowledges a message of QoS 2.
     Pubrec,
-    /// The sender of a QoS 2 message has discarded it.
     Pubrel,
-    /// Ends the exchange of a QoS 2 message.
     Pubcomp,
-    /// Asks for subscriptions.
     Subscribe,
-    /// Answers SUBSCRIBE.
     Suback,
-    /// Ends subscriptions.
     Unsubscribe,
-    /// Answers UNSUBSCRIBE.
     Unsuback,
-    /// Asks whether the connection is alive.
     Pingreq,
-    /// Answers PINGREQ.
     Pingresp,
-    /// Ends the connection.
     Disconnect,
-    /// Enhanced authentication; MQTT 5 only.
     Auth,
 }
 
@@ -57,13 +41,12 @@ impl PacketType {
         (P::Auth, "AUTH"),
     ];
 
-    /// The type that a packet's first byte names; none for the reserved type 0.
+    /// The type in the upper half of a packet's first byte; none for the reserved type 0.
     pub fn of(first: u8) -> Option<Self> {
         let index = usize::from(first >> 4).checked_sub(1)?;
-        Self::ALL.get(index).map(|(kind, _)| *kind)
+        Self::ALL.get(index).map(|(packet, _)| *packet)
     }
 
-    /// The name that the specification has for it.
     pub fn name(self) -> &'static str {
         let index = usize::from(self.number()) - 1;
         Self::ALL.get(index).map_or("packet", |(_, name)| *name)

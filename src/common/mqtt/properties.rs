@@ -1,49 +1,73 @@
 //! MQTT 5's properties (MQTT 5.0 section 2.2.2): which packets may have which, how often, and of
 //! what type their values are. PURE.
 
+use std::fmt;
+
+use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
-use super::reader::Reader;
 use super::violation::Violation;
 
-/// The properties that a broker may send.
+/// The properties by their identifiers (MQTT 5.0 table 2-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names of table 2-4 of MQTT 5.0")]
+#[repr(u8)]
 pub enum Property {
-    PayloadFormatIndicator,
-    MessageExpiryInterval,
-    ContentType,
-    ResponseTopic,
-    CorrelationData,
-    SubscriptionIdentifier,
-    SessionExpiryInterval,
-    AssignedClientIdentifier,
-    ServerKeepAlive,
-    AuthenticationMethod,
-    AuthenticationData,
-    ResponseInformation,
-    ServerReference,
-    ReasonString,
-    ReceiveMaximum,
-    TopicAliasMaximum,
-    TopicAlias,
-    MaximumQos,
-    RetainAvailable,
-    UserProperty,
-    MaximumPacketSize,
-    WildcardSubscriptionAvailable,
-    SubscriptionIdentifierAvailable,
-    SharedSubscriptionAvailable,
+    PayloadFormatIndicator = 0x01,
+    MessageExpiryInterval = 0x02,
+    ContentType = 0x03,
+    ResponseTopic = 0x08,
+    CorrelationData = 0x09,
+    SubscriptionIdentifier = 0x0B,
+    SessionExpiryInterval = 0x11,
+    AssignedClientIdentifier = 0x12,
+    ServerKeepAlive = 0x13,
+    AuthenticationMethod = 0x15,
+    AuthenticationData = 0x16,
+    RequestProblemInformation = 0x17,
+    WillDelayInterval = 0x18,
+    RequestResponseInformation = 0x19,
+    ResponseInformation = 0x1A,
+    ServerReference = 0x1C,
+    ReasonString = 0x1F,
+    ReceiveMaximum = 0x21,
+    TopicAliasMaximum = 0x22,
+    TopicAlias = 0x23,
+    MaximumQos = 0x24,
+    RetainAvailable = 0x25,
+    UserProperty = 0x26,
+    MaximumPacketSize = 0x27,
+    WildcardSubscriptionAvailable = 0x28,
+    SubscriptionIdentifierAvailable = 0x29,
+    SharedSubscriptionAvailable = 0x2A,
+}
+
+impl Property {
+    /// A message may match several subscriptions (MQTT 5.0 section 3.3.2.3.8).
+    fn may_repeat(self) -> bool {
+        matches!(self, Self::UserProperty | Self::SubscriptionIdentifier)
+    }
+}
+
+/// The name that the specification has for it: the variant's, in words.
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_uppercase() && !words.is_empty() {
+                words.push(' ');
+            }
+            words.push(letter);
+        }
+        f.write_str(&words.replace("Qos", "QoS"))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A byte, or a two byte, four byte or variable byte integer.
     Number(u32),
-    /// Binary data.
     Binary(&'a [u8]),
     /// A UTF-8 string, which may have a U+0000.
     Text(&'a str),
-    /// Two of them.
     Pair(&'a str, &'a str),
 }
 
@@ -59,58 +83,26 @@ impl Value<'_> {
 }
 
 #[derive(Clone, Copy)]
-enum Type {
+enum ValueType {
     Byte,
-    Short,
-    Long,
-    Variable,
+    U16,
+    U32,
+    VariableInt,
     Binary,
     Text,
     Pair,
 }
 
-/// What the specification says of one property.
-struct Rule {
-    id: u8,
-    property: Property,
-    name: &'static str,
-    value: Type,
-    /// The packets from a broker that may have it.
-    packets: &'static [PacketType],
-}
+/// A property, the type of its value, and the packets from a broker that may have it.
+type Rule = (Property, ValueType, &'static [PacketType]);
 
-const fn rule(
-    id: u8,
-    property: Property,
-    name: &'static str,
-    value: Type,
-    packets: &'static [PacketType],
-) -> Rule {
-    Rule {
-        id,
-        property,
-        name,
-        value,
-        packets,
-    }
-}
-
+const CLIENT_ONLY: &[PacketType] = &[];
 const PUBLISH: &[PacketType] = &[PacketType::Publish];
 const CONNACK: &[PacketType] = &[PacketType::Connack];
-const ENDING: &[PacketType] = &[PacketType::Connack, PacketType::Disconnect];
-const ANSWERS: &[PacketType] = &[
-    PacketType::Connack,
-    PacketType::Puback,
-    PacketType::Pubrec,
-    PacketType::Pubrel,
-    PacketType::Pubcomp,
-    PacketType::Suback,
-    PacketType::Unsuback,
-    PacketType::Disconnect,
-];
+const REDIRECTS: &[PacketType] = &[PacketType::Connack, PacketType::Disconnect];
 const ALL: &[PacketType] = &[
-    PacketType::Connack,
     PacketType::Publish,
+    PacketType::Connack,
     PacketType::Puback,
     PacketType::Pubrec,
     PacketType::Pubrel,
@@ -119,137 +111,46 @@ const ALL: &[PacketType] = &[
     PacketType::Unsuback,
     PacketType::Disconnect,
 ];
+const ALL_BUT_PUBLISH: &[PacketType] = match ALL {
+    [PacketType::Publish, others @ ..] => others,
+    _ => ALL,
+};
 
-/// Table 2-4 of MQTT 5.0, without what only a client sends.
-const RULES: [Rule; 24] = {
+const RULES: [Rule; 27] = {
     use Property as P;
-    use Type::{Binary, Byte, Long, Pair, Short, Text, Variable};
+    use ValueType::{Binary, Byte, Pair, Text, U16, U32, VariableInt};
     [
-        rule(
-            0x01,
-            P::PayloadFormatIndicator,
-            "Payload Format Indicator",
-            Byte,
-            PUBLISH,
-        ),
-        rule(
-            0x02,
-            P::MessageExpiryInterval,
-            "Message Expiry Interval",
-            Long,
-            PUBLISH,
-        ),
-        rule(0x03, P::ContentType, "Content Type", Text, PUBLISH),
-        rule(0x08, P::ResponseTopic, "Response Topic", Text, PUBLISH),
-        rule(
-            0x09,
-            P::CorrelationData,
-            "Correlation Data",
-            Binary,
-            PUBLISH,
-        ),
-        rule(
-            0x0B,
-            P::SubscriptionIdentifier,
-            "Subscription Identifier",
-            Variable,
-            PUBLISH,
-        ),
-        rule(
-            0x11,
-            P::SessionExpiryInterval,
-            "Session Expiry Interval",
-            Long,
-            CONNACK,
-        ),
-        rule(
-            0x12,
-            P::AssignedClientIdentifier,
-            "Assigned Client Identifier",
-            Text,
-            CONNACK,
-        ),
-        rule(
-            0x13,
-            P::ServerKeepAlive,
-            "Server Keep Alive",
-            Short,
-            CONNACK,
-        ),
-        rule(
-            0x15,
-            P::AuthenticationMethod,
-            "Authentication Method",
-            Text,
-            CONNACK,
-        ),
-        rule(
-            0x16,
-            P::AuthenticationData,
-            "Authentication Data",
-            Binary,
-            CONNACK,
-        ),
-        rule(
-            0x1A,
-            P::ResponseInformation,
-            "Response Information",
-            Text,
-            CONNACK,
-        ),
-        rule(0x1C, P::ServerReference, "Server Reference", Text, ENDING),
-        rule(0x1F, P::ReasonString, "Reason String", Text, ANSWERS),
-        rule(0x21, P::ReceiveMaximum, "Receive Maximum", Short, CONNACK),
-        rule(
-            0x22,
-            P::TopicAliasMaximum,
-            "Topic Alias Maximum",
-            Short,
-            CONNACK,
-        ),
-        rule(0x23, P::TopicAlias, "Topic Alias", Short, PUBLISH),
-        rule(0x24, P::MaximumQos, "Maximum QoS", Byte, CONNACK),
-        rule(0x25, P::RetainAvailable, "Retain Available", Byte, CONNACK),
-        rule(0x26, P::UserProperty, "User Property", Pair, ALL),
-        rule(
-            0x27,
-            P::MaximumPacketSize,
-            "Maximum Packet Size",
-            Long,
-            CONNACK,
-        ),
-        rule(
-            0x28,
-            P::WildcardSubscriptionAvailable,
-            "Wildcard Subscription Available",
-            Byte,
-            CONNACK,
-        ),
-        rule(
-            0x29,
-            P::SubscriptionIdentifierAvailable,
-            "Subscription Identifier Available",
-            Byte,
-            CONNACK,
-        ),
-        rule(
-            0x2A,
-            P::SharedSubscriptionAvailable,
-            "Shared Subscription Available",
-            Byte,
-            CONNACK,
-        ),
+        (P::PayloadFormatIndicator, Byte, PUBLISH),
+        (P::MessageExpiryInterval, U32, PUBLISH),
+        (P::ContentType, Text, PUBLISH),
+        (P::ResponseTopic, Text, PUBLISH),
+        (P::CorrelationData, Binary, PUBLISH),
+        (P::SubscriptionIdentifier, VariableInt, PUBLISH),
+        (P::SessionExpiryInterval, U32, CONNACK),
+        (P::AssignedClientIdentifier, Text, CONNACK),
+        (P::ServerKeepAlive, U16, CONNACK),
+        (P::AuthenticationMethod, Text, CONNACK),
+        (P::AuthenticationData, Binary, CONNACK),
+        (P::RequestProblemInformation, Byte, CLIENT_ONLY),
+        (P::WillDelayInterval, U32, CLIENT_ONLY),
+        (P::RequestResponseInformation, Byte, CLIENT_ONLY),
+        (P::ResponseInformation, Text, CONNACK),
+        (P::ServerReference, Text, REDIRECTS),
+        (P::ReasonString, Text, ALL_BUT_PUBLISH),
+        (P::ReceiveMaximum, U16, CONNACK),
+        (P::TopicAliasMaximum, U16, CONNACK),
+        (P::TopicAlias, U16, PUBLISH),
+        (P::MaximumQos, Byte, CONNACK),
+        (P::RetainAvailable, Byte, CONNACK),
+        (P::UserProperty, Pair, ALL),
+        (P::MaximumPacketSize, U32, CONNACK),
+        (P::WildcardSubscriptionAvailable, Byte, CONNACK),
+        (P::SubscriptionIdentifierAvailable, Byte, CONNACK),
+        (P::SharedSubscriptionAvailable, Byte, CONNACK),
     ]
 };
 
-/// What only a client sends: known, but in no packet of a broker.
-const CLIENT_RULES: [(u8, &str); 3] = [
-    (0x17, "Request Problem Information"),
-    (0x18, "Will Delay Interval"),
-    (0x19, "Request Response Information"),
-];
-
-/// The properties of a PUBLISH that may stand more than once, where they stand in the packet.
+/// The properties of a PUBLISH, as they stand in the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repeated<'a>(&'a [u8]);
 
@@ -260,19 +161,17 @@ impl<'a> Repeated<'a> {
     }
 
     /// Properties with their length in front, as a PUBLISH has them.
-    ///
-    /// # Errors
-    ///
-    /// What [`read`] has.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Violation> {
-        read(&mut Reader::new(bytes), PacketType::Publish, |_, _| Ok(()))?;
-        let mut reader = Reader::new(bytes);
-        reader.variable()?;
+        read(&mut FieldReader::new(bytes), PacketType::Publish, |_, _| {
+            Ok(())
+        })?;
+        let mut reader = FieldReader::new(bytes);
+        reader.variable_int()?;
         Ok(Self(reader.rest()))
     }
 
     fn all(self) -> impl Iterator<Item = (Property, Value<'a>)> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = FieldReader::new(self.0);
         // They have been read before, without an error.
         std::iter::from_fn(move || next(&mut reader, PacketType::Publish).ok())
     }
@@ -294,49 +193,26 @@ impl<'a> Repeated<'a> {
     }
 }
 
-/// The next property.
-fn next<'a>(
-    reader: &mut Reader<'a>,
-    packet: PacketType,
-) -> Result<(Property, Value<'a>), Violation> {
-    let id = reader.variable()?;
-    let rule = find(id, packet)?;
-    let value = match rule.value {
-        Type::Byte => Value::Number(reader.byte()?.into()),
-        Type::Short => Value::Number(reader.short()?.into()),
-        Type::Long => Value::Number(reader.long()?),
-        Type::Variable => Value::Number(reader.variable()?),
-        Type::Binary => Value::Binary(reader.binary()?),
-        Type::Text => Value::Text(reader.string()?),
-        Type::Pair => Value::Pair(reader.string()?, reader.string()?),
-    };
-    Ok((rule.property, value))
-}
-
 /// Reads the properties of a packet of this type, from their length to their end, and hands each
-/// to `each`.
+/// to `each`, whose error ends the reading.
 ///
-/// # Errors
-///
-/// A malformed packet for a length beyond the packet, a property that is unknown, does not belong in
-/// this packet or is cut off; a protocol error for one that may stand once and stands twice.
-/// What `each` returns ends the reading.
+/// A length beyond the packet, or a property that is unknown, does not belong in this packet or is cut off
+/// makes a malformed packet; one that must not repeat and does, a protocol error.
 pub fn read<'a>(
-    reader: &mut Reader<'a>,
+    reader: &mut FieldReader<'a>,
     packet: PacketType,
     mut each: impl FnMut(Property, Value<'a>) -> Result<(), Violation>,
 ) -> Result<(), Violation> {
-    let length = reader.variable()?;
-    let mut reader = Reader::new(reader.take(usize::try_from(length).unwrap_or(usize::MAX))?);
+    let length = reader.variable_int()?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let mut reader = FieldReader::new(reader.take(length)?);
     let mut seen = 0u64;
     while !reader.is_empty() {
         let (property, value) = next(&mut reader, packet)?;
         let bit = 1u64 << property as u8;
-        if seen & bit != 0 && !may_repeat(property) {
-            return Err(Violation::protocol_error(format!(
-                "{} stands twice",
-                name(property)
-            )));
+        if seen & bit != 0 && !property.may_repeat() {
+            let cause = format!("{property} is there twice");
+            return Err(Violation::protocol_error(cause));
         }
         seen |= bit;
         each(property, value)?;
@@ -344,41 +220,54 @@ pub fn read<'a>(
     Ok(())
 }
 
-fn name(property: Property) -> &'static str {
-    let rule = RULES.iter().find(|rule| rule.property == property);
-    rule.map_or("a property", |rule| rule.name)
-}
-
-fn find(id: u32, packet: PacketType) -> Result<&'static Rule, Violation> {
-    let misplaced = |name: &str| {
-        Err(Violation::malformed(format!(
-            "{name} is no property of this packet"
-        )))
+fn next<'a>(
+    reader: &mut FieldReader<'a>,
+    packet: PacketType,
+) -> Result<(Property, Value<'a>), Violation> {
+    let (property, value_type) = find(reader.variable_int()?, packet)?;
+    let value = match value_type {
+        ValueType::Byte => Value::Number(reader.byte()?.into()),
+        ValueType::U16 => Value::Number(reader.u16()?.into()),
+        ValueType::U32 => Value::Number(reader.u32()?),
+        ValueType::VariableInt => Value::Number(reader.variable_int()?),
+        ValueType::Binary => Value::Binary(reader.binary()?),
+        ValueType::Text => Value::Text(reader.string()?),
+        ValueType::Pair => Value::Pair(reader.string()?, reader.string()?),
     };
-    let rule = RULES.iter().find(|rule| u32::from(rule.id) == id);
-    match rule {
-        Some(rule) if rule.packets.contains(&packet) => Ok(rule),
-        // The specification names this one in particular (section 3.14.2.2.2).
-        Some(rule) if packet == PacketType::Disconnect && rule.id == 0x11 => Err(
-            Violation::protocol_error(format!("{} from a server", rule.name)),
-        ),
-        Some(rule) => misplaced(rule.name),
-        None => match CLIENT_RULES
-            .iter()
-            .find(|(known, _)| u32::from(*known) == id)
-        {
-            Some((_, name)) => misplaced(name),
-            None => Err(Violation::malformed(format!(
-                "a property with the unknown identifier {id:#04x}"
-            ))),
-        },
-    }
+    Ok((property, value))
 }
 
-/// A message may match several subscriptions (MQTT 5.0 section 3.3.2.3.8).
-fn may_repeat(property: Property) -> bool {
-    matches!(
-        property,
-        Property::UserProperty | Property::SubscriptionIdentifier
-    )
+fn find(id: u32, packet: PacketType) -> Result<(Property, ValueType), Violation> {
+    let rule = RULES
+        .iter()
+        .find(|(property, ..)| u32::from(*property as u8) == id);
+    let Some((property, value_type, packets)) = rule else {
+        let cause = format!("a property with the unknown identifier {id:#04x}");
+        return Err(Violation::malformed(cause));
+    };
+    if packets.contains(&packet) {
+        return Ok((*property, *value_type));
+    }
+    // The specification names this one in particular (section 3.14.2.2.2).
+    if packet == PacketType::Disconnect && *property == Property::SessionExpiryInterval {
+        let cause = format!("{property} from a server");
+        return Err(Violation::protocol_error(cause));
+    }
+    let cause = format!("{property} is not a property of this packet");
+    Err(Violation::malformed(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_is_named_as_in_the_specification() {
+        for (property, name) in [
+            (Property::MaximumQos, "Maximum QoS"),
+            (Property::SessionExpiryInterval, "Session Expiry Interval"),
+        ] {
+            assert_eq!(property.to_string(), name);
+        }
+    }
 }

@@ -1,45 +1,38 @@
-//! PUBLISH as a broker sends it (MQTT 5.0 section 3.3, MQTT 3.1.1 section 3.3). PURE.
+//! PUBLISH as a broker sends it (MQTT 5.0 section 3.3, MQTT 3.1.1 section 3.3), and the received message that
+//! comes of it. PURE.
 
+use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::properties::{self, Property, Repeated, Value};
-use super::reader::Reader;
+use super::qos::Qos;
+use super::reason_code::{TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID};
+use super::seq_property::SeqProperty;
 use super::violation::Violation;
-use crate::common::mqtt::message::{PublishProperties, Qos};
 
-/// A message that has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// How it is to be acknowledged.
     pub qos: Qos,
-    /// Whether it is a retained message.
     pub retain: bool,
-    /// Whether the broker says that it has sent it before.
     pub dup: bool,
     /// The packet identifier; 0 at QoS 0.
-    pub id: u16,
-    /// The topic as it came.
+    pub packet_id: u16,
     pub topic: &'a [u8],
-    /// What of it a receiver cannot be given, if there is such a thing.
     pub defect: Option<Defect>,
-    /// Its properties; none with MQTT 3.1.1.
+    /// None with MQTT 3.1.1.
     pub properties: Option<PublishProperties<'a>>,
     pub payload: &'a [u8],
 }
 
-/// What is no text in a message, though brokers pass it on. The message is skipped; to end the
-/// connection would bring it again if it is retained, and end the connection again.
+/// What is not valid text in a message, though brokers pass it on. The message is skipped: if the connection were
+/// closed, a retained message would come again and close the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// The topic is not valid UTF-8.
     TopicNotUtf8,
-    /// The topic has a U+0000.
     TopicNul,
-    /// A property has a U+0000.
     PropertyNul,
 }
 
 impl Defect {
-    /// The defect in words.
     pub fn describe(self) -> &'static str {
         match self {
             Self::TopicNotUtf8 => "its topic is not valid UTF-8",
@@ -49,60 +42,78 @@ impl Defect {
     }
 }
 
+/// The properties of a PUBLISH (MQTT 5, section 3.3.2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishProperties<'a> {
+    /// 1 if the sender says that the payload is UTF-8.
+    pub payload_format: Option<u8>,
+    /// Seconds.
+    pub message_expiry: Option<u32>,
+    pub topic_alias: Option<u16>,
+    pub response_topic: Option<&'a str>,
+    pub correlation_data: Option<&'a [u8]>,
+    pub content_type: Option<&'a str>,
+    /// What may be there more than once. They stay in the packet: there may be millions.
+    pub repeated: Repeated<'a>,
+}
+
+/// A received message, borrowed for as long as the callback runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub qos: Qos,
+    pub retained: bool,
+    /// The packet identifier; 0 at QoS 0.
+    pub packet_id: u16,
+    /// None if no publisher of ours has sent it.
+    pub seq: Option<SeqProperty>,
+    /// None with MQTT 3.1.1.
+    pub properties: Option<PublishProperties<'a>>,
+}
+
 impl<'a> Publish<'a> {
-    /// Decodes a message. `first` is the packet's first byte.
-    ///
-    /// # Errors
-    ///
-    /// A malformed packet or a protocol error.
+    /// `first` is the packet's first byte.
     pub fn decode(first: u8, body: &'a [u8], v5: bool) -> Result<Self, Violation> {
         let qos =
             Qos::from_level(first >> 1 & 3).ok_or_else(|| Violation::malformed("its QoS is 3"))?;
-        if qos == Qos::AtMostOnce && first & 8 != 0 {
+        let dup = first & 8 != 0;
+        if qos == Qos::AtMostOnce && dup {
             return Err(Violation::malformed("DUP is set at QoS 0"));
         }
-        let mut reader = Reader::new(body);
+        let mut reader = FieldReader::new(body);
         let topic = reader.binary()?;
-        let defect = match std::str::from_utf8(topic) {
+        let mut defect = match std::str::from_utf8(topic) {
             Err(_) => Some(Defect::TopicNotUtf8),
             Ok(topic) if topic.contains('\0') => Some(Defect::TopicNul),
             Ok(_) => None,
         };
         if defect.is_none() && topic.iter().any(|byte| matches!(byte, b'+' | b'#')) {
-            return Err(Violation::topic_name("its topic has a wildcard"));
+            let cause = "its topic has a wildcard";
+            return Err(Violation::new(TOPIC_NAME_INVALID, cause));
         }
-        let id = if qos == Qos::AtMostOnce {
-            0
-        } else {
-            reader.short()?
+        let packet_id = match qos {
+            Qos::AtMostOnce => 0,
+            _ => match reader.u16()? {
+                0 => return Err(Violation::protocol_error("the packet identifier is 0")),
+                packet_id => packet_id,
+            },
         };
-        if qos != Qos::AtMostOnce && id == 0 {
-            return Err(Violation::protocol_error("the packet identifier is 0"));
-        }
-        let mut publish = Self {
-            qos,
-            retain: first & 1 != 0,
-            dup: first & 8 != 0,
-            id,
-            topic,
-            defect,
-            properties: None,
-            payload: &[],
-        };
+        let mut properties = None;
         if v5 {
             let mut collected = PublishProperties::default();
             let begin = reader;
             properties::read(&mut reader, PacketType::Publish, |property, value| {
                 if value.has_nul() {
-                    publish.defect = publish.defect.or(Some(Defect::PropertyNul));
+                    defect = defect.or(Some(Defect::PropertyNul));
                 }
-                collect(&mut collected, property, value)
+                collected.take(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
-            let mut properties = Reader::new(begin.rest().get(..length).unwrap_or_default());
-            properties.variable()?;
-            collected.repeated = Repeated::of(properties.rest());
-            publish.properties = Some(collected);
+            let mut all = FieldReader::new(begin.rest().get(..length).unwrap_or_default());
+            all.variable_int()?;
+            collected.repeated = Repeated::of(all.rest());
+            properties = Some(collected);
         }
         if topic.is_empty() {
             return Err(if v5 {
@@ -111,57 +122,68 @@ impl<'a> Publish<'a> {
                 Violation::malformed("its topic is empty")
             });
         }
-        publish.payload = reader.rest();
-        Ok(publish)
+        Ok(Self {
+            qos,
+            retain: first & 1 != 0,
+            dup,
+            packet_id,
+            topic,
+            defect,
+            properties,
+            payload: reader.rest(),
+        })
     }
 
-    /// The topic as text; empty if it is none.
-    pub fn topic_text(&self) -> &'a str {
-        std::str::from_utf8(self.topic).unwrap_or_default()
+    /// The message as a receiver gets it; the topic is empty if it is not valid UTF-8.
+    pub fn received(&self) -> Received<'a> {
+        let properties = self.properties;
+        Received {
+            topic: std::str::from_utf8(self.topic).unwrap_or_default(),
+            payload: self.payload,
+            qos: self.qos,
+            retained: self.retain,
+            packet_id: self.packet_id,
+            seq: properties.and_then(|all| SeqProperty::find(all.repeated)),
+            properties,
+        }
     }
 }
 
-fn collect<'a>(
-    collected: &mut PublishProperties<'a>,
-    property: Property,
-    value: Value<'a>,
-) -> Result<(), Violation> {
-    match (property, value) {
-        (Property::PayloadFormatIndicator, Value::Number(number)) => {
-            if number > 1 {
+impl<'a> PublishProperties<'a> {
+    fn take(&mut self, property: Property, value: Value<'a>) -> Result<(), Violation> {
+        match (property, value) {
+            (Property::PayloadFormatIndicator, Value::Number(2..)) => {
                 let cause = "Payload Format Indicator is neither 0 nor 1";
                 return Err(Violation::protocol_error(cause));
             }
-            collected.payload_format = u8::try_from(number).ok();
-        }
-        (Property::MessageExpiryInterval, Value::Number(number)) => {
-            collected.message_expiry = Some(number);
-        }
-        // Our CONNECT has no Topic Alias Maximum, so there is none (MQTT-3.1.2-27).
-        (Property::TopicAlias, _) => {
-            return Err(Violation::topic_alias(
-                "a topic alias, where none is allowed",
-            ));
-        }
-        (Property::SubscriptionIdentifier, Value::Number(0)) => {
-            return Err(Violation::protocol_error("Subscription Identifier is 0"));
-        }
-        (Property::ResponseTopic, Value::Text(text)) => {
-            if text.contains(['+', '#']) {
-                let cause = "Response Topic has a wildcard";
-                return Err(Violation::protocol_error(cause));
+            (Property::PayloadFormatIndicator, Value::Number(number)) => {
+                self.payload_format = u8::try_from(number).ok();
             }
-            collected.response_topic = Some(text);
+            (Property::MessageExpiryInterval, Value::Number(number)) => {
+                self.message_expiry = Some(number);
+            }
+            // Our CONNECT has no Topic Alias Maximum, so there is none (MQTT-3.1.2-27).
+            (Property::TopicAlias, _) => {
+                let cause = "a topic alias, where none is allowed";
+                return Err(Violation::new(TOPIC_ALIAS_INVALID, cause));
+            }
+            (Property::SubscriptionIdentifier, Value::Number(0)) => {
+                return Err(Violation::protocol_error("Subscription Identifier is 0"));
+            }
+            (Property::ResponseTopic, Value::Text(text)) => {
+                if text.contains(['+', '#']) {
+                    return Err(Violation::protocol_error("Response Topic has a wildcard"));
+                }
+                self.response_topic = Some(text);
+            }
+            (Property::ContentType, Value::Text(text)) => self.content_type = Some(text),
+            (Property::CorrelationData, Value::Binary(bytes)) => {
+                self.correlation_data = Some(bytes);
+            }
+            _ => {}
         }
-        (Property::ContentType, Value::Text(text)) => {
-            collected.content_type = Some(text);
-        }
-        (Property::CorrelationData, Value::Binary(bytes)) => {
-            collected.correlation_data = Some(bytes);
-        }
-        _ => {}
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -169,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_a_defect_and_what_breaks_the_protocol_a_violation() {
+    fn invalid_text_is_a_defect_and_a_broken_rule_is_a_violation() {
         let decode = |first: u8, body: &[u8]| {
             Publish::decode(first, body, true)
                 .map(|publish| publish.defect)

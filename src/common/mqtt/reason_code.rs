@@ -5,24 +5,16 @@
 
 use super::packet_type::PacketType;
 
-/// The packet cannot be parsed.
 pub const MALFORMED_PACKET: u8 = 0x81;
-/// The packet is not allowed, or not now.
 pub const PROTOCOL_ERROR: u8 = 0x82;
-/// A CONNACK says that another version of MQTT is spoken.
 pub const UNSUPPORTED_PROTOCOL_VERSION: u8 = 0x84;
-/// A topic name that no message may have.
 pub const TOPIC_NAME_INVALID: u8 = 0x90;
-/// A PUBREL or PUBCOMP for a message that is not known.
 pub const PACKET_IDENTIFIER_NOT_FOUND: u8 = 0x92;
-/// The topic alias was not agreed.
 pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
-/// The packet is larger than the receiver takes.
 pub const PACKET_TOO_LARGE: u8 = 0x95;
-/// A limit of the receiver is reached.
 pub const QUOTA_EXCEEDED: u8 = 0x97;
 
-/// The lowest code that says no.
+/// The lowest code that is a refusal.
 pub const FIRST_ERROR: u8 = 0x80;
 
 /// The names (MQTT 5.0 table 2-6). That of 0x00 depends on the packet.
@@ -87,40 +79,32 @@ pub fn describe_disconnect(code: u8) -> String {
     }
 }
 
-/// Whether a broker may send this code in a packet of this type, which has one.
+/// Whether a broker may send this code in a packet of this type.
 pub fn is_allowed(packet: PacketType, v5: bool, code: u8) -> bool {
+    use PacketType as P;
     match packet {
-        PacketType::Suback if !v5 => matches!(code, 0..=2 | 0x80),
-        PacketType::Connack => matches!(
-            code,
-            0x00 | 0x80..=0x8A
-                | 0x8C
-                | 0x90
-                | 0x95
-                | 0x97
-                | 0x99..=0x9D
-                | 0x9F
-        ),
-        PacketType::Disconnect => matches!(
+        P::Suback if !v5 => matches!(code, 0..=2 | 0x80),
+        P::Suback => {
+            matches!(
+                code,
+                0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
+            )
+        }
+        P::Unsuback => matches!(code, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
+        P::Connack => {
+            matches!(code, 0x00 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
+        }
+        P::Disconnect => matches!(
             code,
             0x00 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B | 0x8D..=0x90 | 0x93..=0xA2
         ),
-        PacketType::Puback | PacketType::Pubrec => {
+        P::Puback | P::Pubrec => {
             matches!(
                 code,
                 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
             )
         }
-        PacketType::Pubrel | PacketType::Pubcomp => {
-            matches!(code, 0x00 | PACKET_IDENTIFIER_NOT_FOUND)
-        }
-        PacketType::Suback => matches!(
-            code,
-            0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
-        ),
-        PacketType::Unsuback => {
-            matches!(code, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91)
-        }
+        P::Pubrel | P::Pubcomp => matches!(code, 0x00 | PACKET_IDENTIFIER_NOT_FOUND),
         _ => false,
     }
 }
@@ -130,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_of_mqtt_5_that_says_no_has_a_name() {
+    fn every_error_code_of_mqtt_5_has_a_name() {
         for code in FIRST_ERROR..=0xA2 {
             assert!(!describe(code).contains("unknown"), "{code:02X}");
         }

@@ -10,8 +10,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::mqtt::limits::{MAX_PACKET, PublishParts};
+use crate::common::mqtt::limits::MAX_PACKET;
 use crate::common::mqtt::message::{Draft, Qos};
+use crate::common::mqtt::publish_size::PublishSize;
 
 /// When a batch is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,13 +227,13 @@ impl Batcher {
 
     /// The largest payload of a batch for this topic, in bytes. At QoS 0 it could be two larger.
     fn max_payload(&self, topic: &str) -> usize {
-        let parts = PublishParts {
+        let size = PublishSize {
             topic: topic.len(),
-            identifier: true,
+            has_packet_id: true,
             properties: Some(self.limits.properties),
             payload: 0,
         };
-        let within = parts.payload_within(self.max_packet).unwrap_or_default();
+        let within = size.max_payload(self.max_packet).unwrap_or_default();
         let size = self.limits.size.saturating_sub(topic.len());
         self.limits.payload.min(size).min(within)
     }
@@ -351,18 +352,14 @@ mod tests {
         let batch = narrow.next_batch().unwrap();
         assert_eq!(batch.draft.payload, b"1\n1\n");
         let bytes = wide.next_batch().unwrap().draft.payload.len();
-        let parts = PublishParts {
+        let size = PublishSize {
             topic: 1,
-            identifier: true,
+            has_packet_id: true,
             properties: Some(PROPERTIES),
             payload: bytes,
         };
         // A reading and its newline more would be too much.
-        assert!(
-            (999..=1_000).contains(&parts.packet()),
-            "{}",
-            parts.packet()
-        );
+        assert!((999..=1_000).contains(&size.total()), "{}", size.total());
     }
 
     #[test]

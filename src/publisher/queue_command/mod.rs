@@ -13,7 +13,7 @@ use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::mqtt::age::Timestamp;
 use crate::common::mqtt::json::{JsonLine, Parts, rfc3339};
-use crate::common::mqtt::message::{Message, SeqProperty};
+use crate::common::mqtt::message::Message;
 use crate::common::runtime::clock::{timestamp, unix_ms};
 use crate::common::runtime::stdio;
 use crate::common::runtime::terminal::Harmless;
@@ -303,7 +303,7 @@ fn item_json(item: &Item) -> String {
 /// A line for each reading: so a batch can be published again as any other lines can.
 fn export_lines(item: &Item) -> String {
     let message = &item.message;
-    let seq = (message.seq > 0).then(|| SeqProperty::of(message));
+    let seq = (message.seq > 0).then(|| message.seq_property());
     let taken = Duration::from_millis(message.accepted_ms);
     let lines = message.draft.each_reading().map(|payload| {
         let parts = Parts {

@@ -153,7 +153,7 @@ mod tests {
             payload: b"x",
             qos: Qos::AtLeastOnce,
             retained: false,
-            mid: 1,
+            packet_id: 1,
             seq: seq.parse().ok(),
             properties: None,
         }

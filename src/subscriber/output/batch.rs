@@ -88,7 +88,7 @@ mod tests {
                 payload,
                 qos: Qos::AtMostOnce,
                 retained: false,
-                mid: 0,
+                packet_id: 0,
                 seq: None,
                 properties: Some(PublishProperties {
                     content_type: content,

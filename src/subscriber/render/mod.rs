@@ -142,7 +142,7 @@ mod tests {
             payload,
             qos: Qos::AtLeastOnce,
             retained: false,
-            mid: 0,
+            packet_id: 0,
             properties: None,
             seq: seq.map(|accepted_ms| SeqProperty {
                 stream: "s".into(),

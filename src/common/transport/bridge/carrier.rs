@@ -19,7 +19,7 @@ use super::wire::{PIECE, Piece, is_patient, send, timeout};
 use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
 use crate::common::acks::Acks;
 use crate::common::mqtt::describe::{Describer, describe};
-use crate::common::mqtt::framing::{Follower, PINGRESP};
+use crate::common::mqtt::framing::{PINGRESP, PacketTracker};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{clock, pause};
@@ -68,7 +68,7 @@ pub(super) struct Carrier<'a> {
     /// Nothing can be sent any more.
     broken: Option<io::Error>,
     /// Where the client library's packets end.
-    sending: Follower,
+    sending: PacketTracker,
     describer: Describer,
     published: u64,
     line: Line,
@@ -118,7 +118,7 @@ impl<'a> Carrier<'a> {
             in_burst: false,
             together: true,
             carried: 0,
-            sending: Follower::default(),
+            sending: PacketTracker::default(),
             describer: Describer::default(),
             published: 0,
             line: Line::default(),
@@ -334,10 +334,10 @@ impl<'a> Carrier<'a> {
                 self.leave();
             }
             let (guard, mut disconnects) = (&mut self.guard, false);
-            let boundary = self.sending.unfinished() == 0;
+            let boundary = self.sending.unfinished_bytes() == 0;
             let (begun, published) = (&mut self.begun, &mut self.published);
             let mut is_answered = false;
-            self.sending.follow(&self.up.bytes, |packet| {
+            self.sending.track(&self.up.bytes, |packet| {
                 guard.sent(packet);
                 *begun = true;
                 let packet = PacketType::of(packet.first);
@@ -345,7 +345,7 @@ impl<'a> Carrier<'a> {
                 is_answered |= packet != Some(PacketType::Pingreq);
                 disconnects |= packet == Some(PacketType::Disconnect);
             });
-            self.is_answered = is_answered || self.sending.begun().is_some();
+            self.is_answered = is_answered || self.sending.unfinished_type().is_some();
             self.finished |= disconnects;
             if disconnects && boundary {
                 // The broker reads nothing that comes behind it.
@@ -384,7 +384,7 @@ impl<'a> Carrier<'a> {
 
     /// Whether the client library is read from. When the connection is to end, no further packet of it is begun.
     fn takes(&self) -> bool {
-        let goes_on = self.end_by.is_none() || self.sending.unfinished() > 0;
+        let goes_on = self.end_by.is_none() || self.sending.unfinished_bytes() > 0;
         self.up.is_empty() && self.local_open && goes_on
     }
 
@@ -401,7 +401,7 @@ impl<'a> Carrier<'a> {
 
     /// What the broker had received of what was published, now that it has ended the connection.
     pub(super) fn reached(&self) -> Reached {
-        let begun = self.sending.begun().and_then(PacketType::of);
+        let begun = self.sending.unfinished_type();
         let is_begun = begun == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
         let queued = send_queue::unacknowledged(self.wire.stream().tcp());
@@ -426,7 +426,7 @@ impl<'a> Carrier<'a> {
             .flatten()
             .map(|queued| self.written().saturating_sub(queued));
         let received = self.wire.stream().counted().read_bytes();
-        let unwritten = self.is_unsent() || self.sending.unfinished() > 0;
+        let unwritten = self.is_unsent() || self.sending.unfinished_bytes() > 0;
         let progress = self.line.look(acknowledged, received, unwritten, clock());
         if !self.guard.is_connected() {
             return;
@@ -450,7 +450,7 @@ impl<'a> Carrier<'a> {
 
     /// Whether answers of our own may follow what has been sent.
     fn may_answer(&self) -> bool {
-        self.up.is_empty() && self.sending.unfinished() == 0 && self.begun && !self.finished
+        self.up.is_empty() && self.sending.unfinished_bytes() == 0 && self.begun && !self.finished
     }
 
     fn answer(&mut self) {
@@ -463,7 +463,7 @@ impl<'a> Carrier<'a> {
     /// Tells the broker why the connection ends, behind what is whole of what waits to be sent, unless
     /// a packet has gone out in part.
     pub(super) fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
-        let unfinished = self.sending.unfinished();
+        let unfinished = self.sending.unfinished_bytes();
         let rest = self.up.rest().len();
         let in_part = unfinished > rest || (unfinished > 0 && self.blocked);
         if in_part || !self.begun || self.finished || self.broken.is_some() {

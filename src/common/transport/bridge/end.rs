@@ -2,7 +2,7 @@
 
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::disconnect::Diagnosis;
+use crate::common::mqtt::disconnect::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code;
 use crate::common::mqtt::violation::Violation;
@@ -15,11 +15,11 @@ pub enum End {
     /// The broker closed it, or the network broke.
     Lost,
     /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
-    Refused(Diagnosis),
+    Refused(BrokerReason),
     /// The broker does not speak MQTT 5, as it said it.
-    OlderVersion(Diagnosis),
+    OlderVersion(BrokerReason),
     /// The broker ended it with a DISCONNECT.
-    Disconnected(Diagnosis),
+    Disconnected(BrokerReason),
     /// The broker broke the protocol before it accepted the connection.
     NoConnack(Violation),
     /// The broker broke the protocol.
@@ -35,8 +35,8 @@ impl End {
             (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
         };
         match self {
-            Self::Refused(diagnosis) => foreign(PacketType::Connack, diagnosis.code),
-            Self::Disconnected(diagnosis) => foreign(PacketType::Disconnect, diagnosis.code),
+            Self::Refused(reason) => foreign(PacketType::Connack, reason.code),
+            Self::Disconnected(reason) => foreign(PacketType::Disconnect, reason.code),
             Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
             Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
             _ => None,

@@ -15,11 +15,11 @@ use crate::common::acks::Acks;
 use crate::common::acks::pending::{self, Arrival, PublishKey, Release};
 use crate::common::escape::shortened;
 use crate::common::mqtt::acknowledgement::Acknowledgement;
-use crate::common::mqtt::connack::{self, Answer, Connack};
+use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
+use crate::common::mqtt::connack::{self, Connack, ConnectAnswer};
 use crate::common::mqtt::disconnect;
-use crate::common::mqtt::exchanges::{Exchanges, Fit};
-use crate::common::mqtt::framing::{PINGRESP, Sent};
-use crate::common::mqtt::message::{Qos, Received, SeqProperty};
+use crate::common::mqtt::framing::{PINGRESP, SentPacket};
+use crate::common::mqtt::message::Qos;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::publish::Publish;
 use crate::common::mqtt::reason_code::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
@@ -40,7 +40,7 @@ pub struct Agreement {
 pub(super) struct Guard<'a> {
     agreement: Agreement,
     receiver: Option<&'a Receiver>,
-    exchanges: Exchanges,
+    awaited: AwaitedAnswers,
     /// CONNACK has come.
     connected: bool,
     /// PINGREQs of the client library that have not been answered.
@@ -69,7 +69,7 @@ impl<'a> Guard<'a> {
         Self {
             agreement,
             receiver,
-            exchanges: Exchanges::default(),
+            awaited: AwaitedAnswers::default(),
             connected: false,
             pings: 0,
             warned: false,
@@ -89,19 +89,19 @@ impl<'a> Guard<'a> {
     }
 
     /// A packet of the client library's is on its way to the broker.
-    pub(super) fn sent(&mut self, packet: Sent) {
+    pub(super) fn sent(&mut self, packet: SentPacket) {
         if PacketType::of(packet.first) == Some(PacketType::Pingreq) {
             self.pings += 1;
         } else {
             // Whoever subscribes asks for messages, though nobody may look at them: a check.
             self.warned |= PacketType::of(packet.first) == Some(PacketType::Subscribe);
-            self.exchanges.sent(packet);
+            self.awaited.handle_sent(packet);
         }
     }
 
     /// Whether the broker has to answer something.
     pub(super) fn is_waiting(&self) -> bool {
-        self.pings > 0 || self.exchanges.is_waiting()
+        self.pings > 0 || self.awaited.is_any_due()
     }
 
     /// Whether the client library waits for a PINGRESP.
@@ -141,7 +141,7 @@ impl<'a> Guard<'a> {
         };
         self.check_first(packet, first)
             .map(|()| packet)
-            .map_err(|violation| self.violation(violation.of(Some(packet))))
+            .map_err(|violation| self.violation(violation.in_packet(Some(packet))))
     }
 
     fn check_first(&self, packet: PacketType, first: u8) -> Result<(), Violation> {
@@ -197,7 +197,7 @@ impl<'a> Guard<'a> {
             _ => self.take_answer(packet, body, effects),
         };
         taken.map_err(|failure| match failure {
-            Failure::Violation(violation) => self.violation(violation.of(Some(packet))),
+            Failure::Violation(violation) => self.violation(violation.in_packet(Some(packet))),
             Failure::End(end) => end,
         })
     }
@@ -205,9 +205,9 @@ impl<'a> Guard<'a> {
     fn take_connack(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
         let Agreement { v5, clean, .. } = self.agreement;
         let connack = match connack::decode(body, v5, clean)? {
-            Answer::Accepted(connack) => connack,
-            Answer::Refused(diagnosis) => return Err(Failure::End(End::Refused(diagnosis))),
-            Answer::OlderVersion(diagnosis) => {
+            ConnectAnswer::Accepted(connack) => connack,
+            ConnectAnswer::Refused(diagnosis) => return Err(Failure::End(End::Refused(diagnosis))),
+            ConnectAnswer::OlderVersion(diagnosis) => {
                 return Err(Failure::End(End::OlderVersion(diagnosis)));
             }
         };
@@ -238,7 +238,7 @@ impl<'a> Guard<'a> {
             _ => pending::fingerprint(publish.topic, publish.payload),
         };
         let ticket = match receiver.acks.arrived(PublishKey {
-            id: publish.id,
+            id: publish.packet_id,
             qos: publish.qos,
             dup: publish.dup,
             fingerprint,
@@ -258,18 +258,9 @@ impl<'a> Guard<'a> {
             });
             return Ok(());
         }
-        let seq = publish.properties.as_ref().and_then(SeqProperty::find);
-        let message = Received {
-            topic: publish.topic_text(),
-            payload: publish.payload,
-            qos: publish.qos,
-            retained: publish.retain,
-            mid: ticket.id(),
-            seq,
-            properties: publish.properties,
-        };
+        let message = publish.received();
         (receiver.on_message)(&message, ticket).map_err(|OutOfMemory| {
-            receiver.acks.withdraw(publish.id);
+            receiver.acks.withdraw(publish.packet_id);
             Failure::End(End::NoMemory(body.len()))
         })
     }
@@ -288,29 +279,29 @@ impl<'a> Guard<'a> {
     fn take_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
         let v5 = self.agreement.v5;
         let pubrel = Acknowledgement::decode(PacketType::Pubrel, body, v5)?;
-        let release = self.acks().map(|acks| acks.released(pubrel.id));
+        let release = self.acks().map(|acks| acks.released(pubrel.packet_id));
         match release {
             Some(Release::Early) => {
                 let cause = format!(
                     "PUBREC with the packet identifier {} has not been sent",
-                    pubrel.id
+                    pubrel.packet_id
                 );
                 Err(Violation::protocol_error(cause).into())
             }
             Some(Release::Known) => {
-                effects.released.push(pubrel.id);
+                effects.released.push(pubrel.packet_id);
                 Ok(())
             }
             Some(Release::Late) => Ok(()),
             Some(Release::Unknown) if v5 => {
-                let [high, low] = pubrel.id.to_be_bytes();
+                let [high, low] = pubrel.packet_id.to_be_bytes();
                 let first = PacketType::Pubcomp.first_byte(0);
                 let packet = [first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND];
                 effects.to_broker.extend(packet);
                 Ok(())
             }
             _ => {
-                push_answer(PacketType::Pubcomp, pubrel.id, effects);
+                push_answer(PacketType::Pubcomp, pubrel.packet_id, effects);
                 Ok(())
             }
         }
@@ -342,18 +333,18 @@ impl<'a> Guard<'a> {
             // is no error (MQTT 5.0 section 2.4, reason code 0x92).
             answer.code = 0;
         }
-        match self.exchanges.answered(&answer)? {
-            Fit::Expected => {
+        match self.awaited.handle_answer(&answer)? {
+            AnswerAction::Forward => {
                 let refused = packet == PacketType::Suback && answer.code >= FIRST_ERROR;
                 effects.refused_subscriptions += usize::from(refused && !v5);
                 answer.encode(v5, &mut effects.to_library);
             }
-            Fit::Repeated => {
-                let [high, low] = answer.id.to_be_bytes();
+            AnswerAction::ResendPubrel => {
+                let [high, low] = answer.packet_id.to_be_bytes();
                 let first = PacketType::Pubrel.first_byte(2);
                 effects.to_broker.extend([first, 2, high, low]);
             }
-            Fit::Answered => {}
+            AnswerAction::Ignore => {}
         }
         Ok(())
     }
@@ -363,8 +354,8 @@ impl<'a> Guard<'a> {
 fn acknowledge(publish: &Publish<'_>, effects: &mut Effects) {
     match publish.qos {
         Qos::AtMostOnce => {}
-        Qos::AtLeastOnce => push_answer(PacketType::Puback, publish.id, effects),
-        Qos::ExactlyOnce => push_answer(PacketType::Pubrec, publish.id, effects),
+        Qos::AtLeastOnce => push_answer(PacketType::Puback, publish.packet_id, effects),
+        Qos::ExactlyOnce => push_answer(PacketType::Pubrec, publish.packet_id, effects),
     }
 }
 
@@ -525,7 +516,10 @@ mod tests {
     #[test]
     fn the_library_gets_the_answers_that_it_waits_for_and_no_others() {
         let (mut guard, mut effects) = connected(None);
-        guard.sent(Sent { first: 0x32, id: 1 });
+        guard.sent(SentPacket {
+            first: 0x32,
+            packet_id: 1,
+        });
         let wrong = guard.take(0x70, &[0, 1], &mut effects);
         assert!(matches!(wrong, Err(End::Violation(_))), "{wrong:?}");
         assert_eq!(effects.to_library, b"");
@@ -537,9 +531,15 @@ mod tests {
     #[test]
     fn a_message_that_the_broker_has_is_delivered_whatever_pubcomp_says() {
         let (mut guard, mut effects) = connected(None);
-        guard.sent(Sent { first: 0x34, id: 1 });
+        guard.sent(SentPacket {
+            first: 0x34,
+            packet_id: 1,
+        });
         guard.take(0x50, &[0, 1], &mut effects).unwrap();
-        guard.sent(Sent { first: 0x62, id: 1 });
+        guard.sent(SentPacket {
+            first: 0x62,
+            packet_id: 1,
+        });
         guard.take(0x70, &[0, 1, 0x92], &mut effects).unwrap();
         assert_eq!(effects.to_library, [0x50, 2, 0, 1, 0x70, 2, 0, 1]);
     }

@@ -5,6 +5,7 @@ use std::io;
 use super::wire::PIECE;
 use crate::common::mqtt::framing;
 use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::PACKET_TOO_LARGE;
 use crate::common::mqtt::violation::Violation;
 
 /// Bytes from the broker. A packet costs its own size once, however large it is.
@@ -80,7 +81,7 @@ impl Incoming {
             let packet = PacketType::of(header.first);
             let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
             return Err(Unreadable::Violation(
-                Violation::too_large(cause).of(packet),
+                Violation::new(PACKET_TOO_LARGE, cause).in_packet(packet),
             ));
         }
         if rest.len() < total {
@@ -146,7 +147,7 @@ mod tests {
         let mut incoming = Incoming::default();
         let size = 1_000_000;
         let mut packet = vec![0x30];
-        framing::push_variable(&mut packet, size);
+        framing::push_variable_int(&mut packet, size);
         let total = packet.len() + size;
         packet.resize(total, 0);
         let mut rest = &packet[..];

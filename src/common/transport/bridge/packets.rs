@@ -8,7 +8,7 @@ use super::guard::{Agreement, Effects, Guard};
 use super::incoming::{Incoming, Next};
 use super::receiver::Receiver;
 use crate::common::acks::Backlog;
-use crate::common::mqtt::framing::Sent;
+use crate::common::mqtt::framing::SentPacket;
 
 const TABLE: &str = include_str!("../../../../tests/data/packets.tsv");
 
@@ -110,11 +110,17 @@ fn play(row: &Row<'_>) -> String {
         _ => None,
     };
     if let Some(first) = sent {
-        guard.sent(Sent { first, id: 1 });
+        guard.sent(SentPacket {
+            first,
+            packet_id: 1,
+        });
     }
     if row.state == "released" {
         guard.take(0x50, &[0, 1], &mut effects).unwrap();
-        guard.sent(Sent { first: 0x62, id: 1 });
+        guard.sent(SentPacket {
+            first: 0x62,
+            packet_id: 1,
+        });
     }
     let mut incoming = Incoming::default();
     incoming

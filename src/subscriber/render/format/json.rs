@@ -26,7 +26,7 @@ pub(super) fn object(message: &Received<'_>, moment: &Moment, payload: Payload) 
     object.number("retain", &u8::from(message.retained));
     object.number("payloadlen", &message.payload.len());
     if message.qos.level() > 0 {
-        object.number("mid", &message.mid);
+        object.number("mid", &message.packet_id);
     }
     let properties = message.properties.as_ref().map(properties);
     if let Some(properties) = properties.filter(|object| !object.is_empty()) {

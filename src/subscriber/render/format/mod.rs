@@ -157,7 +157,7 @@ fn show<'m>(
         Item::Hex => field.hex(page, message.payload, Base::Lower),
         Item::UpperHex => field.hex(page, message.payload, Base::Upper),
         Item::Length => field.integer(page, i64::try_from(message.payload.len()).ok()),
-        Item::PacketId => field.integer(page, Some(message.mid.into())),
+        Item::PacketId => field.integer(page, Some(message.packet_id.into())),
         Item::TopicAlias => field.integer(page, properties.topic_alias.map(i64::from)),
         Item::PayloadFormat => field.integer(page, properties.payload_format.map(i64::from)),
         // It takes these two for signed numbers.

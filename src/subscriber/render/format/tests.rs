@@ -14,7 +14,7 @@ fn message(payload: &[u8]) -> Received<'_> {
         payload,
         qos: Qos::AtLeastOnce,
         retained: false,
-        mid: 3,
+        packet_id: 3,
         seq: None,
         properties: None,
     }

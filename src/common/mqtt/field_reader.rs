@@ -2,12 +2,11 @@
 
 use super::violation::Violation;
 
-/// What is left of a packet's contents.
+/// What has not been read of a packet's contents. A field that is cut off is a malformed packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a>(&'a [u8]);
+pub struct FieldReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    /// Reads these bytes from their beginning.
+impl<'a> FieldReader<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -17,16 +16,11 @@ impl<'a> Reader<'a> {
         self.0
     }
 
-    /// Whether all has been read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The next `count` bytes.
-    ///
-    /// # Errors
-    ///
-    /// A malformed packet, if there are fewer.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Violation> {
         let (taken, rest) = self
             .0
@@ -42,48 +36,28 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    /// One byte.
-    ///
-    /// # Errors
-    ///
-    /// As [`take`](Self::take), like all that follow.
     pub fn byte(&mut self) -> Result<u8, Violation> {
         self.array().map(|[byte]| byte)
     }
 
-    /// A two byte integer.
-    ///
-    /// # Errors
-    ///
-    /// See [`byte`](Self::byte).
-    pub fn short(&mut self) -> Result<u16, Violation> {
+    pub fn u16(&mut self) -> Result<u16, Violation> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// A four byte integer.
-    ///
-    /// # Errors
-    ///
-    /// See [`byte`](Self::byte).
-    pub fn long(&mut self) -> Result<u32, Violation> {
+    pub fn u32(&mut self) -> Result<u32, Violation> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// A variable byte integer, in as few bytes as hold it (MQTT-1.5.5-1).
-    ///
-    /// # Errors
-    ///
-    /// A malformed packet for one of more than four bytes, or of more than it needs.
-    pub fn variable(&mut self) -> Result<u32, Violation> {
+    pub fn variable_int(&mut self) -> Result<u32, Violation> {
         let mut value = 0;
         for shift in [0, 7, 14, 21] {
             let byte = self.byte()?;
             value |= u32::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 if byte == 0 && shift > 0 {
-                    return Err(Violation::malformed(
-                        "a length has more bytes than it needs",
-                    ));
+                    let cause = "a length has more bytes than it needs";
+                    return Err(Violation::malformed(cause));
                 }
                 return Ok(value);
             }
@@ -92,21 +66,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Binary data: a length of two bytes, and the bytes.
-    ///
-    /// # Errors
-    ///
-    /// See [`byte`](Self::byte).
     pub fn binary(&mut self) -> Result<&'a [u8], Violation> {
-        let length = self.short()?;
+        let length = self.u16()?;
         self.take(length.into())
     }
 
-    /// A UTF-8 encoded string. It may have a U+0000, which the specification forbids but which does
-    /// not make the encoding ill-formed.
-    ///
-    /// # Errors
-    ///
-    /// A malformed packet for ill-formed UTF-8 (MQTT-1.5.4-1).
+    /// A UTF-8 encoded string (MQTT-1.5.4-1). It may have a U+0000, which the specification forbids but which
+    /// does not make the encoding ill-formed.
     pub fn string(&mut self) -> Result<&'a str, Violation> {
         std::str::from_utf8(self.binary()?)
             .map_err(|_| Violation::malformed("a string is not valid UTF-8"))
@@ -119,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_variable_byte_integer_has_one_form() {
-        let read = |bytes: &[u8]| Reader::new(bytes).variable().map_err(|v| v.code);
+        let read = |bytes: &[u8]| FieldReader::new(bytes).variable_int().map_err(|v| v.code);
         for (bytes, value) in [
             (&[0][..], 0),
             (&[0x7f], 127),
@@ -136,7 +102,7 @@ mod tests {
     #[test]
     fn a_string_is_valid_utf_8_and_within_the_packet() {
         let read = |bytes: &[u8]| {
-            Reader::new(bytes)
+            FieldReader::new(bytes)
                 .string()
                 .map(str::len)
                 .map_err(|v| v.code)

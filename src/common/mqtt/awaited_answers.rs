@@ -1,0 +1,193 @@
+//! Which of our packets have not been answered, and with what (MQTT 5.0 sections 2.2.1 and 4.3). PURE.
+//!
+//! The client library matches an answer by its packet identifier alone, so only an answer that is due may
+//! reach it.
+
+use super::acknowledgement::Acknowledgement;
+use super::framing::SentPacket;
+use super::packet_type::PacketType;
+use super::reason_code::FIRST_ERROR;
+use super::violation::Violation;
+
+/// What is due for a packet identifier of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    #[default]
+    Nothing,
+    Puback,
+    Pubrec,
+    /// PUBREC has come, and our PUBREL has not gone out.
+    OurPubrel,
+    Pubcomp,
+    Suback,
+    Unsuback,
+}
+
+impl Due {
+    fn packet(self) -> Option<PacketType> {
+        match self {
+            Self::Nothing => None,
+            Self::Puback => Some(PacketType::Puback),
+            Self::Pubrec => Some(PacketType::Pubrec),
+            Self::OurPubrel | Self::Pubcomp => Some(PacketType::Pubcomp),
+            Self::Suback => Some(PacketType::Suback),
+            Self::Unsuback => Some(PacketType::Unsuback),
+        }
+    }
+}
+
+/// What is to be done with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerAction {
+    /// The client library gets it.
+    Forward,
+    /// It is a repeated PUBREC: our PUBREL goes out again (MQTT-4.3.3-4).
+    ResendPubrel,
+    /// It is a repeated PUBREC, and our PUBREL has yet to go out.
+    Ignore,
+}
+
+/// The answers that are due on one connection.
+#[derive(Debug, Default)]
+pub struct AwaitedAnswers {
+    /// By packet identifier, up to the highest that was used: one byte each, found faster than in
+    /// any map.
+    due: Vec<Due>,
+    /// How many of them are not `Nothing`.
+    count: usize,
+}
+
+impl AwaitedAnswers {
+    pub fn is_any_due(&self) -> bool {
+        self.count > 0
+    }
+
+    pub fn handle_sent(&mut self, packet: SentPacket) {
+        let due = match PacketType::of(packet.first) {
+            Some(PacketType::Publish) if packet.qos() == 1 => Due::Puback,
+            Some(PacketType::Publish) if packet.qos() == 2 => Due::Pubrec,
+            Some(PacketType::Pubrel) => Due::Pubcomp,
+            Some(PacketType::Subscribe) => Due::Suback,
+            Some(PacketType::Unsubscribe) => Due::Unsuback,
+            _ => return,
+        };
+        let index = usize::from(packet.packet_id);
+        if index >= self.due.len() {
+            self.due.resize(index + 1, Due::Nothing);
+        }
+        if let Some(before) = self.due.get_mut(index) {
+            self.count += usize::from(*before == Due::Nothing);
+            *before = due;
+        }
+    }
+
+    /// Fails with a protocol error if the answer is not due.
+    pub fn handle_answer(
+        &mut self,
+        answer: &Acknowledgement<'_>,
+    ) -> Result<AnswerAction, Violation> {
+        let (packet, id) = (answer.packet, answer.packet_id);
+        let mut nothing = Due::Nothing;
+        let due = self.due.get_mut(usize::from(id)).unwrap_or(&mut nothing);
+        let error = match (*due, packet) {
+            (Due::OurPubrel, PacketType::Pubrec) => return Ok(AnswerAction::Ignore),
+            (Due::Pubcomp, PacketType::Pubrec) => return Ok(AnswerAction::ResendPubrel),
+            (Due::Nothing, _) => format!("nothing with the packet identifier {id} waits for it"),
+            (Due::OurPubrel, PacketType::Pubcomp) => {
+                format!("PUBREL with the packet identifier {id} has not been sent")
+            }
+            (_, _) if due.packet() != Some(packet) => {
+                let due = due.packet().map_or("nothing", PacketType::name);
+                format!("{due} is due for the packet identifier {id}")
+            }
+            (Due::Pubrec, _) if answer.code < FIRST_ERROR => {
+                *due = Due::OurPubrel;
+                return Ok(AnswerAction::Forward);
+            }
+            _ => {
+                *due = Due::Nothing;
+                self.count = self.count.saturating_sub(1);
+                return Ok(AnswerAction::Forward);
+            }
+        };
+        let violation = Violation::protocol_error(error);
+        Err(match (*due, packet) {
+            (Due::Pubrec, PacketType::Puback) => {
+                violation.with_remedy("the broker takes QoS 2 for QoS 1: give --qos 1")
+            }
+            _ => violation,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(packet: PacketType, packet_id: u16, code: u8) -> Acknowledgement<'static> {
+        Acknowledgement {
+            packet,
+            packet_id,
+            code,
+            reason_string: None,
+        }
+    }
+
+    fn sent(first: u8, packet_id: u16) -> SentPacket {
+        SentPacket { first, packet_id }
+    }
+
+    #[test]
+    fn an_answer_is_accepted_once_and_only_for_the_packet_that_it_answers() {
+        let mut awaited = AwaitedAnswers::default();
+        awaited.handle_sent(sent(0x32, 1));
+        awaited.handle_sent(sent(0x82, 2));
+        for (packet, id) in [
+            (PacketType::Pubcomp, 1),
+            (PacketType::Pubrec, 1),
+            (PacketType::Suback, 1),
+            (PacketType::Puback, 2),
+            (PacketType::Puback, 3),
+        ] {
+            assert!(
+                awaited.handle_answer(&answer(packet, id, 0)).is_err(),
+                "{packet:?} {id}"
+            );
+        }
+        let puback = answer(PacketType::Puback, 1, 0);
+        assert_eq!(awaited.handle_answer(&puback), Ok(AnswerAction::Forward));
+        assert!(awaited.handle_answer(&puback).is_err(), "a second one");
+        let suback = answer(PacketType::Suback, 2, 0x80);
+        assert!(awaited.is_any_due());
+        assert_eq!(awaited.handle_answer(&suback), Ok(AnswerAction::Forward));
+        assert!(!awaited.is_any_due());
+    }
+
+    #[test]
+    fn a_qos_2_exchange_keeps_its_order_and_allows_a_repeated_pubrec() {
+        let mut awaited = AwaitedAnswers::default();
+        let pubrec = answer(PacketType::Pubrec, 7, 0);
+        let pubcomp = answer(PacketType::Pubcomp, 7, 0);
+        awaited.handle_sent(sent(0x34, 7));
+        assert!(awaited.handle_answer(&pubcomp).is_err());
+        assert_eq!(awaited.handle_answer(&pubrec), Ok(AnswerAction::Forward));
+        assert!(
+            awaited.handle_answer(&pubcomp).is_err(),
+            "before our PUBREL"
+        );
+        assert_eq!(awaited.handle_answer(&pubrec), Ok(AnswerAction::Ignore));
+        awaited.handle_sent(sent(0x62, 7));
+        assert_eq!(
+            awaited.handle_answer(&pubrec),
+            Ok(AnswerAction::ResendPubrel)
+        );
+        assert!(awaited.is_any_due());
+        assert_eq!(awaited.handle_answer(&pubcomp), Ok(AnswerAction::Forward));
+        assert!(!awaited.is_any_due());
+        assert!(awaited.handle_answer(&pubcomp).is_err());
+        awaited.handle_sent(sent(0x34, 8));
+        let refusal = answer(PacketType::Pubrec, 8, 0x87);
+        assert_eq!(awaited.handle_answer(&refusal), Ok(AnswerAction::Forward));
+        assert!(awaited.handle_answer(&refusal).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! A message before it has a number: topic, payload and how it is to be delivered. PURE.
+
+use std::sync::Arc;
+
+use super::qos::Qos;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// A checked topic name.
+    pub topic: Arc<str>,
+    pub payload: Vec<u8>,
+    pub qos: Qos,
+    pub retain: bool,
+    /// Readings in the payload. With 1 it is that reading; with more it is a batch, and each of
+    /// them, the last one too, ends with a newline.
+    pub readings: u32,
+}
+
+impl Draft {
+    /// The content type of a batch (MQTT 5, section 3.3.2.3.9).
+    pub const BATCH_TYPE: &'static str = "application/x-ndjson";
+
+    /// Readings in one message, at most.
+    pub const MAX_READINGS: u32 = 100_000;
+
+    pub fn is_batch(&self) -> bool {
+        self.readings > 1
+    }
+
+    /// Each reading, in order, without the newline that ends it in a batch.
+    pub fn each_reading(&self) -> impl Iterator<Item = &[u8]> {
+        let payload = &*self.payload;
+        let (single, batch) = if self.is_batch() {
+            (None, payload)
+        } else {
+            (Some(payload), &[][..])
+        };
+        single.into_iter().chain(lines(batch))
+    }
+}
+
+/// The lines in these bytes, without their newlines. What follows the last newline is no line.
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut begin = 0;
+    memchr::memchr_iter(b'\n', bytes).map(move |end| {
+        let line = bytes.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        line
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_split_at_its_newlines_and_a_single_reading_is_not() {
+        for (payload, readings, expected) in [
+            (&b"a\n\n\0\xff\n"[..], 3, &[&b"a"[..], b"", b"\0\xff"][..]),
+            (b"\n\n", 2, &[b"", b""]),
+            (b"a\nb\n", 1, &[b"a\nb\n"]),
+            (b"", 1, &[b""]),
+        ] {
+            let draft = Draft {
+                topic: "t".into(),
+                payload: payload.into(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                readings,
+            };
+            assert_eq!(draft.each_reading().collect::<Vec<_>>(), expected);
+        }
+    }
+}
