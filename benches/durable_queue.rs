@@ -19,7 +19,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use iot_pubsub::common::mqtt::message::Message;
 use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::requests::{Counts, End, Opened, Order, Report, Row, RowId};
+use iot_pubsub::publisher::queue::requests::{
+    Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage,
+};
 use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
 use shared::STREAM;
 
@@ -42,15 +44,15 @@ struct Stub {
     /// The size of a message: all are alike.
     each: u64,
     /// What was in it at the beginning, until it is read.
-    rows: vec::IntoIter<Row>,
+    rows: vec::IntoIter<StoredMessage>,
     commits: u64,
     closed: bool,
 }
 
 impl Stub {
     fn with(messages: u64) -> Self {
-        let rows = |(id, message)| Row { id, message };
-        let rows: Vec<Row> = (1..).zip(shared::messages(messages)).map(rows).collect();
+        let rows = |(row, message)| StoredMessage { row, message };
+        let rows: Vec<StoredMessage> = (1..).zip(shared::messages(messages)).map(rows).collect();
         let each = shared::messages(1).map(|message| size(&message)).sum();
         Self {
             counts: Counts {
@@ -58,7 +60,7 @@ impl Stub {
                 bytes: messages * each,
                 dead_bytes: 0,
             },
-            last: rows.last().map_or(0, |row| row.id),
+            last: rows.last().map_or(0, |stored| stored.row),
             each,
             rows: rows.into_iter(),
             commits: 0,
@@ -83,35 +85,35 @@ impl Stub {
         queue
     }
 
-    fn answer(&mut self, order: Order) -> Report {
+    fn answer(&mut self, order: StoreRequest) -> StoreResult {
         match order {
-            Order::Commit(batch) => {
+            StoreRequest::Commit(batch) => {
                 self.commits += 1;
                 let (inserts, ends) = (batch.inserts.len() as u64, batch.ends.len() as u64);
                 self.counts.rows = self.counts.rows + inserts - ends;
                 self.counts.bytes = self.counts.rows * self.each;
                 let ids: Vec<RowId> = (self.last + 1..).take(batch.inserts.len()).collect();
                 self.last = ids.last().copied().unwrap_or(self.last);
-                Report::Committed {
+                StoreResult::Committed {
                     ids,
                     evicted: Vec::new(),
                     counts: self.counts,
                 }
             }
-            Order::Load { rows, .. } => {
-                let rows: Vec<Row> = self.rows.by_ref().take(rows).collect();
-                Report::Loaded {
-                    last: rows.last().map(|row| row.id),
+            StoreRequest::Load { rows, .. } => {
+                let rows: Vec<StoredMessage> = self.rows.by_ref().take(rows).collect();
+                StoreResult::Loaded {
+                    last: rows.last().map(|stored| stored.row),
                     rows,
                     damaged: 0,
                     counts: self.counts,
                 }
             }
-            Order::Close { .. } => {
+            StoreRequest::Close { .. } => {
                 self.closed = true;
-                Report::Closed
+                StoreResult::Closed
             }
-            Order::Ask { .. } => unreachable!("this process drains"),
+            StoreRequest::AskOutcomes { .. } => unreachable!("this process drains"),
         }
     }
 
@@ -147,7 +149,7 @@ fn pass(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mu
         stub.carry(queue, now);
         now += ROUND_TRIP;
         for message in window {
-            queue.settle(message, End::Delivered, now);
+            queue.settle(message, Outcome::Delivered, now);
         }
     }
     assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
@@ -177,7 +179,7 @@ fn drain(stub: &mut Stub, queue: &mut DurableQueue, mut now: Instant) {
         let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 4).collect();
         assert!(!window.is_empty(), "{queue:?}");
         for message in window {
-            queue.settle(&message, End::Delivered, now);
+            queue.settle(&message, Outcome::Delivered, now);
             taken += 1;
         }
     }

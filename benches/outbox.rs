@@ -17,12 +17,14 @@ use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use iot_pubsub::common::broker::profile::Profile;
+use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::mqtt::message::Draft;
 use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Offered, Outbox, Rules, SessionLimits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::requests::Outcome;
 use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 use shared::{STREAM, WALL_MS};
 
@@ -75,10 +77,18 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
         assert!(!under_way.is_empty(), "{outbox:?}");
         now += ROUND_TRIP;
         for place in under_way.drain(..under_way.len().min(window / 4).min(50)) {
-            outbox.settle(place, Outcome::Delivered, now);
+            outbox.settle(place, Delivery::Done, now);
         }
         let receipts = outbox.take_receipts();
-        let is_delivery = |receipt: &&Receipt| matches!(receipt, Receipt::Delivered(_));
+        let is_delivery = |receipt: &&Receipt| {
+            matches!(
+                receipt,
+                Receipt::Ended {
+                    outcome: Outcome::Delivered,
+                    ..
+                }
+            )
+        };
         delivered += receipts.iter().filter(is_delivery).count() as u64;
         if outbox.outstanding() == 0 {
             break;

@@ -22,7 +22,9 @@ use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use iot_pubsub::common::mqtt::message::Message;
-use iot_pubsub::publisher::queue::requests::{Batch, Counts, End, Order, Report, Row, RowId};
+use iot_pubsub::publisher::queue::requests::{
+    Counts, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
+};
 use iot_pubsub::publisher::store::{self, Store};
 use shared::STREAM;
 use tempfile::TempDir;
@@ -37,7 +39,7 @@ const PAGE_BYTES: u64 = 1 << 20;
 /// An open queue.
 struct Queue {
     store: Store,
-    reports: Receiver<Report>,
+    reports: Receiver<StoreResult>,
     /// What it held when it was opened.
     found: Counts,
 }
@@ -57,25 +59,25 @@ impl Queue {
         }
     }
 
-    fn ask(&self, order: Order) -> Report {
-        self.store.order(order);
+    fn ask(&self, order: StoreRequest) -> StoreResult {
+        self.store.request(order);
         let mut reports = self.reports.iter();
         // The first look at a file finds it changed.
-        let report = reports.find(|report| !matches!(report, Report::Changed { .. }));
+        let report = reports.find(|report| !matches!(report, StoreResult::Changed { .. }));
         report.unwrap()
     }
 
-    fn commit(&self, batch: Batch) -> (Vec<RowId>, Counts) {
-        match self.ask(Order::Commit(batch)) {
-            Report::Committed { ids, counts, .. } => (ids, counts),
+    fn commit(&self, batch: WriteBatch) -> (Vec<RowId>, Counts) {
+        match self.ask(StoreRequest::Commit(batch)) {
+            StoreResult::Committed { ids, counts, .. } => (ids, counts),
             other => panic!("{other:?}"),
         }
     }
 
-    fn load(&self, after: RowId) -> Vec<Row> {
+    fn load(&self, after: RowId) -> Vec<StoredMessage> {
         let (rows, bytes) = (PAGE, PAGE_BYTES);
-        match self.ask(Order::Load { after, rows, bytes }) {
-            Report::Loaded { rows, .. } => rows,
+        match self.ask(StoreRequest::Load { after, rows, bytes }) {
+            StoreResult::Loaded { rows, .. } => rows,
             other => panic!("{other:?}"),
         }
     }
@@ -85,8 +87,11 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let next_seq = Some(BACKLOG + 1);
-        self.store.order(Order::Close { next_seq });
-        let closed = self.reports.iter().any(|report| report == Report::Closed);
+        self.store.request(StoreRequest::Close { next_seq });
+        let closed = self
+            .reports
+            .iter()
+            .any(|report| report == StoreResult::Closed);
         assert!(closed || thread::panicking());
     }
 }
@@ -98,10 +103,10 @@ fn directory() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-fn inserts(messages: impl Iterator<Item = Message>) -> Batch {
-    Batch {
+fn inserts(messages: impl Iterator<Item = Message>) -> WriteBatch {
+    WriteBatch {
         inserts: messages.map(Arc::new).collect(),
-        ..Batch::default()
+        ..WriteBatch::default()
     }
 }
 
@@ -155,10 +160,10 @@ fn delete(criterion: &mut Criterion) {
             || {
                 // As many come as go, so that the backlog stays as long as it is.
                 rows.extend(queue.commit(more.clone()).0);
-                let delivered = rows.drain(..COUNT).map(|row| (row, End::Delivered));
-                Batch {
+                let delivered = rows.drain(..COUNT).map(|row| (row, Outcome::Delivered));
+                WriteBatch {
                     ends: delivered.collect(),
-                    ..Batch::default()
+                    ..WriteBatch::default()
                 }
             },
             |batch| assert_eq!(queue.commit(batch).1.rows, BACKLOG),
@@ -166,7 +171,7 @@ fn delete(criterion: &mut Criterion) {
         );
     });
     group.finish();
-    let oldest = queue.load(0).first().map(|row| row.id);
+    let oldest = queue.load(0).first().map(|stored| stored.row);
     assert_eq!(oldest, rows.front().copied());
 }
 
@@ -181,7 +186,7 @@ fn load(criterion: &mut Criterion) {
             || *pages.next().unwrap(),
             |first| {
                 let rows = queue.load(first - 1);
-                assert_eq!((rows.len(), rows[0].id), (PAGE, first));
+                assert_eq!((rows.len(), rows[0].row), (PAGE, first));
                 rows
             },
             BatchSize::PerIteration,

@@ -27,7 +27,7 @@ pub(crate) fn messages(count: u64) -> impl Iterator<Item = Message> {
     let (topic, stream): (Arc<str>, Arc<str>) =
         ("plant/7/line/3/temperature".into(), STREAM.into());
     (1..=count).map(move |seq| Message {
-        key: seq,
+        id: seq,
         stream: Arc::clone(&stream),
         seq,
         accepted_ms: WALL_MS,

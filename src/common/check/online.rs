@@ -471,7 +471,7 @@ fn describe(accepted: &Accepted) -> String {
 
 fn message(topic: &str) -> Message {
     Message {
-        key: 0,
+        id: 0,
         stream: "check".into(),
         seq: 0,
         accepted_ms: unix_ms(),

@@ -16,7 +16,7 @@ pub use super::seq_property::SeqProperty;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// A name that no other message of this run has, in the order in which they came up.
-    pub key: u64,
+    pub id: u64,
     /// The stream that numbers it: this run's, or the queue file's.
     pub stream: Arc<str>,
     /// Its number in the stream, from 1; 0 as long as it has none.
@@ -98,7 +98,7 @@ mod tests {
 
     fn message(draft: Draft, number: u64) -> Message {
         Message {
-            key: 1,
+            id: 1,
             stream: "b1c2".into(),
             seq: number,
             accepted_ms: number,

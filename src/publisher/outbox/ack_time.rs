@@ -22,13 +22,13 @@ pub struct AckTime {
 
 impl AckTime {
     /// A message goes out; it is timed unless another one is.
-    pub fn sent(&mut self, key: u64, now: Instant) {
-        self.timing.get_or_insert((key, now));
+    pub fn sent(&mut self, id: u64, now: Instant) {
+        self.timing.get_or_insert((id, now));
     }
 
     /// It has been acknowledged.
-    pub fn acknowledged(&mut self, key: u64, now: Instant) {
-        let Some((_, since)) = self.timing.take_if(|(timed, _)| *timed == key) else {
+    pub fn acknowledged(&mut self, id: u64, now: Instant) {
+        let Some((_, since)) = self.timing.take_if(|(timed, _)| *timed == id) else {
             return;
         };
         let sample = now.saturating_duration_since(since).as_secs_f64();
@@ -68,11 +68,11 @@ mod tests {
         let mut now = Instant::now();
         assert_eq!(ack_time.patience(), INITIAL);
         let mut after = |milliseconds: u64, rounds: u64| {
-            for key in 0..rounds {
-                ack_time.sent(key, now);
-                ack_time.sent(key + 1_000, now);
+            for id in 0..rounds {
+                ack_time.sent(id, now);
+                ack_time.sent(id + 1_000, now);
                 now += Duration::from_millis(milliseconds);
-                ack_time.acknowledged(key, now);
+                ack_time.acknowledged(id, now);
             }
             ack_time.patience()
         };

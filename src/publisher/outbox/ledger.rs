@@ -9,49 +9,36 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::common::mqtt::message::Message;
+use crate::publisher::queue::requests::Outcome;
 
-/// One line of news about one message.
+/// What the user is told of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// The publisher answers for it.
-    Accepted {
-        /// Its number.
+    Accepted { seq: u64, readings: u32 },
+    /// Nothing more will happen to it.
+    Ended {
         seq: u64,
-        readings: u32,
+        outcome: Outcome,
+        /// The message, if this process has sent it, or has given it up.
+        message: Option<Arc<Message>>,
     },
-    /// It arrived.
-    Delivered(Arc<Message>),
-    /// It arrived; another publisher on the same queue sent it.
-    DeliveredElsewhere {
-        /// Its number.
-        seq: u64,
-    },
-    /// It was lost to a full queue.
-    Dropped {
-        /// Its number.
-        seq: u64,
-        /// In which way.
-        reason: &'static str,
-    },
-    /// It was too old to be sent.
-    Expired {
-        /// Its number.
-        seq: u64,
-    },
-    /// It never will arrive.
-    Dead {
-        /// Its number.
-        seq: u64,
-        /// Its topic, if this process has it at hand.
-        topic: Option<Arc<str>>,
-        /// Why.
-        reason: String,
-    },
+}
+
+impl Receipt {
+    pub fn ended(seq: u64, outcome: Outcome) -> Self {
+        let message = None;
+        Self::Ended {
+            seq,
+            outcome,
+            message,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Entry {
-    key: u64,
+    id: u64,
     seq: u64,
     readings: u32,
     safe: bool,
@@ -69,9 +56,9 @@ pub struct Ledger {
 
 impl Ledger {
     /// A message of so many readings has entered. Keys ascend.
-    pub fn enter(&mut self, key: u64, seq: u64, readings: u32) {
+    pub fn enter(&mut self, id: u64, seq: u64, readings: u32) {
         self.entries.push_back(Entry {
-            key,
+            id,
             seq,
             readings,
             safe: false,
@@ -80,28 +67,30 @@ impl Ledger {
     }
 
     /// The publisher answers for it from here on.
-    pub fn accept(&mut self, key: u64) {
-        if let Some(entry) = self.entry(key) {
+    pub fn accept(&mut self, id: u64) {
+        if let Some(entry) = self.entry(id) {
             entry.safe = true;
             self.tell();
         }
     }
 
     /// It is safe, and this is the number it was given.
-    pub fn number(&mut self, key: u64, seq: u64) {
-        if let Some(entry) = self.entry(key) {
+    pub fn number(&mut self, id: u64, seq: u64) {
+        if let Some(entry) = self.entry(id) {
             entry.seq = seq;
         }
-        self.accept(key);
+        self.accept(id);
     }
 
     /// It has come to its end. What was delivered or is among the dead letters was accepted
     /// as well; what was dropped or expired before that never is.
-    pub fn end(&mut self, key: u64, receipt: Receipt) {
-        match self.entry(key) {
+    pub fn end(&mut self, id: u64, receipt: Receipt) {
+        match self.entry(id) {
             Some(entry) => {
-                let kept = !matches!(receipt, Receipt::Dropped { .. } | Receipt::Expired { .. });
-                entry.safe |= kept;
+                let Receipt::Ended { outcome, .. } = &receipt else {
+                    return;
+                };
+                entry.safe |= matches!(outcome, Outcome::Delivered | Outcome::Dead(_));
                 entry.end = Some(receipt);
                 self.tell();
             }
@@ -110,21 +99,21 @@ impl Ledger {
     }
 
     /// It goes to the dead letters, which is told once it is there: see [`bury`](Self::bury).
-    pub fn hold(&mut self, key: u64, receipt: Receipt) {
-        self.held.insert(key, receipt);
+    pub fn hold(&mut self, id: u64, receipt: Receipt) {
+        self.held.insert(id, receipt);
     }
 
     /// It is among the dead letters.
-    pub fn bury(&mut self, key: u64) {
-        if let Some(receipt) = self.held.remove(&key) {
-            self.end(key, receipt);
+    pub fn bury(&mut self, id: u64) {
+        if let Some(receipt) = self.held.remove(&id) {
+            self.end(id, receipt);
         }
     }
 
     /// None of them will ever get there.
     pub fn release(&mut self) {
-        for (key, receipt) in std::mem::take(&mut self.held) {
-            self.end(key, receipt);
+        for (id, receipt) in std::mem::take(&mut self.held) {
+            self.end(id, receipt);
         }
     }
 
@@ -133,8 +122,8 @@ impl Ledger {
         std::mem::take(&mut self.told)
     }
 
-    fn entry(&mut self, key: u64) -> Option<&mut Entry> {
-        let index = self.entries.binary_search_by_key(&key, |e| e.key).ok()?;
+    fn entry(&mut self, id: u64) -> Option<&mut Entry> {
+        let index = self.entries.binary_search_by_key(&id, |e| e.id).ok()?;
         self.entries.get_mut(index)
     }
 
@@ -159,20 +148,17 @@ mod tests {
     #[test]
     fn acceptance_is_told_in_the_order_of_the_input() {
         let mut ledger = Ledger::default();
-        for key in 1..=4 {
-            ledger.enter(key, key + 10, 1);
+        for id in 1..=4 {
+            ledger.enter(id, id + 10, 1);
         }
-        let delivered = |seq| Receipt::DeliveredElsewhere { seq };
+        let delivered = |seq| Receipt::ended(seq, Outcome::Delivered);
         ledger.end(2, delivered(12));
         ledger.accept(4);
         assert!(ledger.take().is_empty(), "1 comes first");
         ledger.accept(1);
         let accepted = |seq| Receipt::Accepted { seq, readings: 1 };
         assert_eq!(ledger.take(), [accepted(11), accepted(12), delivered(12)]);
-        let dropped = Receipt::Dropped {
-            seq: 13,
-            reason: "full",
-        };
+        let dropped = Receipt::ended(13, Outcome::NEWEST_FOR_QUEUE);
         ledger.end(3, dropped.clone());
         assert_eq!(ledger.take(), [dropped, accepted(14)], "never accepted");
         ledger.end(4, delivered(14));

@@ -31,7 +31,7 @@ mod types;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use types::{Loss, Offered, Outcome, Rules, SessionLimits, TooLarge};
+pub use types::{Loss, Offered, Rules, SessionLimits, TooLarge};
 
 use ack_time::AckTime;
 use ledger::{Ledger, Receipt};
@@ -42,7 +42,7 @@ use crate::common::mqtt::age::Timestamp;
 use crate::common::mqtt::message::{Draft, Message};
 use crate::publisher::outbox::pacing::{Drain, Growing};
 use crate::publisher::outbox::throttle::Throttle;
-use crate::publisher::queue::requests::End;
+use crate::publisher::queue::requests::Outcome;
 use crate::publisher::queue::{DropBehavior, Gone, Pushed, Queue, Room, size};
 
 #[derive(Debug)]
@@ -228,11 +228,11 @@ impl Outbox {
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
         let at = at.into();
         let ticket = self.queue.next_ticket();
-        let (key, seq) = (ticket.key, ticket.seq);
+        let (id, seq) = (ticket.id, ticket.seq);
         let readings = draft.readings;
         let expiry = self.rules.expiry;
         let message = Arc::new(Message {
-            key,
+            id,
             stream: ticket.stream,
             seq,
             accepted_ms: at.wall_ms,
@@ -256,7 +256,7 @@ impl Outbox {
             self.queue.pass(&message, due);
             let placed = self.place(message);
             self.ready.insert(placed);
-            return self.taken(key, seq, readings);
+            return self.taken(id, seq, readings);
         }
         self.make_room(size(&message));
         if self.flows(now) {
@@ -269,14 +269,14 @@ impl Outbox {
                 for old in evicted {
                     self.evicted(&old, now);
                 }
-                self.taken(key, seq, readings)
+                self.taken(id, seq, readings)
             }
             Pushed::Dropped => {
                 self.drain.arrived();
                 self.queue.take_ticket();
-                self.ledger.enter(key, seq, readings);
-                let reason = "newest for a full queue";
-                self.ledger.end(key, Receipt::Dropped { seq, reason });
+                self.ledger.enter(id, seq, readings);
+                self.ledger
+                    .end(id, Receipt::ended(seq, Outcome::NEWEST_FOR_QUEUE));
                 Offered::Dropped { seq }
             }
             Pushed::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
@@ -301,20 +301,19 @@ impl Outbox {
         }
     }
 
-    fn taken(&mut self, key: u64, seq: u64, readings: u32) -> Offered {
+    fn taken(&mut self, id: u64, seq: u64, readings: u32) -> Offered {
         self.queue.take_ticket();
-        self.ledger.enter(key, seq, readings);
+        self.ledger.enter(id, seq, readings);
         if self.queue.unwritten().is_none() {
-            self.ledger.accept(key);
+            self.ledger.accept(id);
         }
         Offered::Taken { seq }
     }
 
     fn evicted(&mut self, message: &Arc<Message>, now: Instant) {
-        self.queue.settle(message, End::Dropped, now);
-        let (key, seq) = (message.key, message.seq);
-        let reason = "oldest in a full queue";
-        self.ledger.end(key, Receipt::Dropped { seq, reason });
+        self.queue.settle(message, Outcome::OLDEST_IN_QUEUE, now);
+        let receipt = Receipt::ended(message.seq, Outcome::OLDEST_IN_QUEUE);
+        self.ledger.end(message.id, receipt);
     }
 
     /// A connection is up: first what is ready, then the queue, then what is new.
@@ -362,7 +361,7 @@ impl Outbox {
             Loss::Unrelated => return false,
             Loss::Closed { reached } | Loss::Refused { reached, .. } => *reached,
         };
-        self.suspect.suspect(message.key, message.attempts);
+        self.suspect.suspect(message.id, message.attempts);
         let Some(reached) = reached.filter(|reached| reached.begun == self.sent) else {
             return false;
         };

@@ -9,7 +9,7 @@
 #[derive(Debug)]
 pub struct Suspect {
     max_attempts: u32,
-    /// Its key, and the connections that were closed while it was alone.
+    /// Its id, and the connections that were closed while it was alone.
     head: Option<(u64, u32)>,
 }
 
@@ -24,9 +24,9 @@ impl Suspect {
 
     /// The end of a connection may have been for this message. `before` are the closes that earlier runs
     /// counted.
-    pub fn suspect(&mut self, key: u64, before: u32) {
-        if self.head.is_none_or(|(suspected, _)| suspected != key) {
-            self.head = Some((key, before));
+    pub fn suspect(&mut self, id: u64, before: u32) {
+        if self.head.is_none_or(|(suspected, _)| suspected != id) {
+            self.head = Some((id, before));
         }
     }
 
@@ -44,8 +44,8 @@ impl Suspect {
     }
 
     /// A message is done with: if it was the suspected one, none is any more.
-    pub fn settled(&mut self, key: u64) {
-        self.head = self.head.filter(|(suspected, _)| *suspected != key);
+    pub fn settled(&mut self, id: u64) {
+        self.head = self.head.filter(|(suspected, _)| *suspected != id);
     }
 
     /// Whether a message is suspected: it is sent alone.

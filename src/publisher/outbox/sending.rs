@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::Outbox;
 use super::ledger::Receipt;
 use super::shelf::Placed;
-use super::types::{Outcome, TooLarge};
+use super::types::TooLarge;
+use crate::common::client::Delivery;
 use crate::common::mqtt::message::{Message, Qos};
 use crate::publisher::outbox::throttle::Throttle;
-use crate::publisher::queue::requests::End;
+use crate::publisher::queue::requests::Outcome;
 use crate::publisher::queue::size;
 
 /// The slowest line that is not taken for a dead one, in bytes per second: 64 kbit/s.
@@ -56,10 +57,10 @@ impl Outbox {
             }
             let message = &placed.message;
             if message.expires_at.is_some_and(|at| at <= now) {
-                let (key, seq) = (message.key, message.seq);
-                self.suspect.settled(key);
-                self.queue.settle(message, End::Expired, now);
-                self.ledger.end(key, Receipt::Expired { seq });
+                let (id, seq) = (message.id, message.seq);
+                self.suspect.settled(id);
+                self.queue.settle(message, Outcome::Expired, now);
+                self.ledger.end(id, Receipt::ended(seq, Outcome::Expired));
                 continue;
             }
             if let Some(too_large) = self.too_large(message) {
@@ -81,7 +82,7 @@ impl Outbox {
                 self.progress_at = Some(now);
                 if message.attempts > 0 {
                     // Suspected in an earlier run.
-                    self.suspect.suspect(message.key, message.attempts);
+                    self.suspect.suspect(message.id, message.attempts);
                 }
             }
             self.sent += 1;
@@ -96,30 +97,35 @@ impl Outbox {
 
     /// The client has heard of the message in this place. An acknowledgement that is heard of after the end
     /// of its connection still counts; one that is heard of again does not.
-    pub fn settle(&mut self, place: u64, outcome: Outcome, now: Instant) {
+    pub fn settle(&mut self, place: u64, delivery: Delivery, now: Instant) {
         let oldest = self.in_flight.first_place() == Some(place);
         let found = self.in_flight.remove(place);
         let Some(placed) = found.or_else(|| self.ready.remove(place)) else {
             return;
         };
         let message = &placed.message;
-        let key = message.key;
+        let id = message.id;
         if oldest {
             self.progress_at = Some(now);
             self.carried_for = Duration::ZERO;
         }
-        match outcome {
-            Outcome::Delivered => {
-                self.suspect.settled(key);
+        match delivery {
+            Delivery::Done => {
+                self.suspect.settled(id);
                 self.ack_time.acknowledged(place, now);
-                self.queue.settle(message, End::Delivered, now);
-                self.ledger.end(key, Receipt::Delivered(placed.message));
+                self.queue.settle(message, Outcome::Delivered, now);
+                let receipt = Receipt::Ended {
+                    seq: message.seq,
+                    outcome: Outcome::Delivered,
+                    message: Some(placed.message),
+                };
+                self.ledger.end(id, receipt);
             }
-            Outcome::Refused(reason) => {
+            Delivery::Refused(refusal) => {
                 self.others_to_blame = true;
-                self.dead(message, reason, now);
+                self.dead(message, refusal.reason, now);
             }
-            Outcome::NotNow => {
+            Delivery::NotNow => {
                 self.held_until = Some(now + HOLD);
                 self.ready.insert(placed);
             }
@@ -127,16 +133,21 @@ impl Outbox {
     }
 
     pub(super) fn dead(&mut self, message: &Arc<Message>, reason: String, now: Instant) {
-        let (key, seq) = (message.key, message.seq);
-        self.suspect.settled(key);
-        self.queue.settle(message, End::Dead(reason.clone()), now);
-        let topic = Some(Arc::clone(&message.draft.topic));
-        let receipt = Receipt::Dead { seq, topic, reason };
+        let (id, seq) = (message.id, message.seq);
+        self.suspect.settled(id);
+        let outcome = Outcome::Dead(reason);
+        self.queue.settle(message, outcome.clone(), now);
+        let message = Some(Arc::clone(message));
+        let receipt = Receipt::Ended {
+            seq,
+            outcome,
+            message,
+        };
         if self.queue.unwritten().is_some() && self.queue.gone().is_none() {
             // Told once it is among the dead letters on disk.
-            self.ledger.hold(key, receipt);
+            self.ledger.hold(id, receipt);
         } else {
-            self.ledger.end(key, receipt);
+            self.ledger.end(id, receipt);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::common::mqtt::message::{Message, Qos};
 use crate::publisher::queue::size;
 
 /// A message with its place in the order of sending, which it keeps when it is sent again.
-/// Its key says nothing of that: what another run has left is read late and goes first.
+/// Its id says nothing of that: what another run has left is read late and goes first.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// From 1; no other message of this run has it.

@@ -3,46 +3,30 @@
 use super::Outbox;
 use super::ledger::Receipt;
 use crate::publisher::queue::News;
-use crate::publisher::queue::requests::End;
+use crate::publisher::queue::requests::Outcome;
 
 impl Outbox {
     /// Takes what the queue's store has come to.
     pub fn hear(&mut self, news: &News) {
         match news {
-            News::Safe { key } => self.ledger.accept(*key),
-            News::Numbered { key, seq } => self.ledger.number(*key, *seq),
-            News::Dropped { key, seq } => {
-                let (seq, reason) = (*seq, "newest for a full disk");
-                self.ledger.end(*key, Receipt::Dropped { seq, reason });
+            News::Safe { id } => self.ledger.accept(*id),
+            News::Numbered { id, seq } => self.ledger.number(*id, *seq),
+            News::Dropped { id, seq } => {
+                let receipt = Receipt::ended(*seq, Outcome::NEWEST_FOR_DISK);
+                self.ledger.end(*id, receipt);
             }
-            News::Displaced { key, seq } => {
-                let (seq, reason) = (*seq, "oldest in a full queue");
-                let receipt = Receipt::Dropped { seq, reason };
-                self.ledger.end(key.unwrap_or_default(), receipt);
+            News::Displaced { id, seq } => {
+                let receipt = Receipt::ended(*seq, Outcome::OLDEST_IN_QUEUE);
+                self.ledger.end(id.unwrap_or_default(), receipt);
             }
             News::Gone(_) => self.ledger.release(),
-            News::Buried { key } => self.ledger.bury(*key),
+            News::Buried { id } => self.ledger.bury(*id),
             News::Evicted(message) => {
-                let (seq, reason) = (message.seq, "oldest on a full disk");
-                self.ledger
-                    .end(message.key, Receipt::Dropped { seq, reason });
+                let receipt = Receipt::ended(message.seq, Outcome::OLDEST_ON_DISK);
+                self.ledger.end(message.id, receipt);
             }
-            News::Ended { key, seq, end } => {
-                let seq = *seq;
-                let receipt = match end {
-                    End::Delivered => Receipt::DeliveredElsewhere { seq },
-                    End::Expired => Receipt::Expired { seq },
-                    End::Dropped => {
-                        let reason = "by another publisher on the queue";
-                        Receipt::Dropped { seq, reason }
-                    }
-                    End::Dead(reason) => Receipt::Dead {
-                        seq,
-                        topic: None,
-                        reason: reason.clone(),
-                    },
-                };
-                self.ledger.end(*key, receipt);
+            News::Ended { id, seq, outcome } => {
+                self.ledger.end(*id, Receipt::ended(*seq, outcome.clone()));
             }
             _ => {}
         }

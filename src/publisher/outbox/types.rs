@@ -91,17 +91,6 @@ pub enum Offered {
     Full(Draft),
 }
 
-/// What the client reports of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Acknowledged; at QoS 0, written to the connection.
-    Delivered,
-    /// Refused by the broker, for good.
-    Refused(String),
-    /// Refused for now: to be sent again a little later.
-    NotNow,
-}
-
 /// How the outbox goes about its work.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::requests::{Batch, Dead, End, RowId};
+use super::requests::{DeadLetter, Outcome, RowId, WriteBatch};
 use super::{Limits, size};
 use crate::common::mqtt::message::Message;
 
@@ -30,7 +30,7 @@ pub(super) const LEAST_BYTES: u64 = 8 << 10;
 struct Writing {
     inserts: Vec<Arc<Message>>,
     /// Inserts whose messages have come to their end meanwhile.
-    ended: BTreeMap<u64, End>,
+    ended: BTreeMap<u64, Outcome>,
     /// Rows that the batch takes off the disk.
     rows: Vec<RowId>,
     /// Messages that go to the dead letters, and how many of them were never written.
@@ -58,7 +58,7 @@ pub struct Journal {
     due_now: Option<u64>,
     /// No other is due before this.
     due_next: Option<Instant>,
-    next: Batch,
+    next: WriteBatch,
     ends_since: Option<Instant>,
     /// The window is full, of rows that are to go as well, and more is to be sent.
     pressed: bool,
@@ -87,36 +87,40 @@ impl Journal {
     /// A message has to be on disk by then, or at once.
     pub fn add(&mut self, message: Arc<Message>, due: Option<Instant>) {
         match due {
-            None => self.due_now = self.due_now.max(Some(message.key)),
+            None => self.due_now = self.due_now.max(Some(message.id)),
             Some(at) => self.due_next = Some(self.due_next.map_or(at, |next| next.min(at))),
         }
-        self.pending.insert(message.key, (message, due));
+        self.pending.insert(message.id, (message, due));
     }
 
     /// Everything is due now.
     pub fn hurry(&mut self) {
-        self.due_now = self.pending.last_key_value().map(|(key, _)| *key);
+        self.due_now = self.pending.last_key_value().map(|(id, _)| *id);
     }
 
     /// A message has come to its end; `row` is where it lies, if that is known.
-    pub fn settle(&mut self, message: &Arc<Message>, row: Option<RowId>, end: End, now: Instant) {
+    pub fn settle(
+        &mut self,
+        message: &Arc<Message>,
+        row: Option<RowId>,
+        end: Outcome,
+        now: Instant,
+    ) {
         let writing = self.writing.as_mut().filter(|writing| {
-            let among = writing
-                .inserts
-                .binary_search_by_key(&message.key, |m| m.key);
+            let among = writing.inserts.binary_search_by_key(&message.id, |m| m.id);
             row.is_none() && among.is_ok()
         });
         if let Some(writing) = writing {
-            writing.ended.insert(message.key, end);
+            writing.ended.insert(message.id, end);
             return;
         }
-        self.pending.remove(&message.key);
+        self.pending.remove(&message.id);
         self.note_end(message, row, end, now);
     }
 
-    fn note_end(&mut self, message: &Arc<Message>, row: Option<RowId>, end: End, now: Instant) {
+    fn note_end(&mut self, message: &Arc<Message>, row: Option<RowId>, end: Outcome, now: Instant) {
         match (end, row) {
-            (End::Dead(reason), row) => self.next.dead.push(Dead {
+            (Outcome::Dead(reason), row) => self.next.dead.push(DeadLetter {
                 row,
                 message: Arc::clone(message),
                 reason,
@@ -125,9 +129,9 @@ impl Journal {
                 self.next.ends.push((row, end));
                 self.ends_since.get_or_insert(now);
             }
-            (End::Dropped, None) => self.next.dropped += 1,
-            (End::Expired, None) => self.next.expired += 1,
-            (End::Delivered, None) => {}
+            (Outcome::Dropped(_), None) => self.next.dropped += 1,
+            (Outcome::Expired, None) => self.next.expired += 1,
+            (Outcome::Delivered, None) => {}
         }
     }
 
@@ -192,7 +196,7 @@ impl Journal {
     }
 
     /// The next batch, if it is time for one. `closing` writes whatever there is.
-    pub fn take(&mut self, now: Instant, closing: bool) -> Option<Batch> {
+    pub fn take(&mut self, now: Instant, closing: bool) -> Option<WriteBatch> {
         if self.writing.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -239,7 +243,7 @@ impl Journal {
             inserts: batch.inserts.clone(),
             ended: BTreeMap::new(),
             rows: batch.ends.iter().map(|(row, _)| *row).chain(dead).collect(),
-            dead: batch.dead.iter().map(|dead| dead.message.key).collect(),
+            dead: batch.dead.iter().map(|dead| dead.message.id).collect(),
             unwritten_dead: unwritten_dead(&batch),
         });
         Some(batch)
@@ -272,7 +276,7 @@ impl Journal {
             bytes += size(message);
             first || bytes <= most
         });
-        some.last().map_or(last, |(key, _)| *key)
+        some.last().map_or(last, |(id, _)| *id)
     }
 
     /// The last message that is due: it takes along what was accepted before it.
@@ -280,13 +284,13 @@ impl Journal {
         if self.due_next.is_some_and(|at| at <= now) {
             let due = |due: Option<Instant>| due.is_some_and(|at| at <= now);
             let late = self.pending.iter().rev().find(|(_, (_, at))| due(*at));
-            self.due_now = self.due_now.max(late.map(|(key, _)| *key));
+            self.due_now = self.due_now.max(late.map(|(id, _)| *id));
             let later = self.pending.values().filter_map(|(_, at)| *at);
             self.due_next = later.filter(|at| *at > now).min();
         }
         // Acknowledged meanwhile, it is not among them any more.
         let last = self.due_now?;
-        self.pending.range(..=last).next_back().map(|(key, _)| *key)
+        self.pending.range(..=last).next_back().map(|(id, _)| *id)
     }
 
     /// The batch is on disk; `ids` are the rows of its inserts.
@@ -305,7 +309,7 @@ impl Journal {
             ..Written::default()
         };
         for (message, row) in writing.inserts.into_iter().zip(ids.iter().copied()) {
-            match writing.ended.remove(&message.key) {
+            match writing.ended.remove(&message.id) {
                 Some(end) => {
                     self.note_end(&message, Some(row), end, now);
                     written.ended.push((message, row));
@@ -318,7 +322,7 @@ impl Journal {
 
     /// Nothing of the batch was written. Its inserts are tried again, not before `retry_at`, and
     /// the rest of it at once without them; if there were none, all of it is left alone.
-    pub fn refused(&mut self, batch: Batch, now: Instant, retry_at: Instant) {
+    pub fn refused(&mut self, batch: WriteBatch, now: Instant, retry_at: Instant) {
         let Some(mut writing) = self.writing.take() else {
             return;
         };
@@ -331,7 +335,7 @@ impl Journal {
         }
         let later = std::mem::take(&mut self.next);
         let inserts = batch.inserts.clone();
-        self.next = Batch {
+        self.next = WriteBatch {
             inserts: Vec::new(),
             ..batch
         };
@@ -346,7 +350,7 @@ impl Journal {
             self.ends_since = Some(now);
         }
         for message in inserts {
-            match writing.ended.remove(&message.key) {
+            match writing.ended.remove(&message.id) {
                 Some(end) => self.note_end(&message, None, end, now),
                 None => self.add(message, None),
             }
@@ -364,18 +368,18 @@ impl Journal {
     }
 
     /// Forgets a message that is not written yet, and says whether there was one.
-    pub fn forget(&mut self, key: u64) -> bool {
-        self.pending.remove(&key).is_some()
+    pub fn forget(&mut self, id: u64) -> bool {
+        self.pending.remove(&id).is_some()
     }
 }
 
 /// Bytes of the messages that a batch inserts.
-pub(super) fn bytes(batch: &Batch) -> u64 {
+pub(super) fn bytes(batch: &WriteBatch) -> u64 {
     batch.inserts.iter().map(|message| size(message)).sum()
 }
 
 /// Dead letters of a batch that were never written as messages.
-fn unwritten_dead(batch: &Batch) -> usize {
+fn unwritten_dead(batch: &WriteBatch) -> usize {
     batch.dead.iter().filter(|dead| dead.row.is_none()).count()
 }
 
@@ -384,11 +388,11 @@ mod tests {
     use super::*;
     use crate::common::mqtt::message::{Draft, Qos};
 
-    fn message(key: u64) -> Arc<Message> {
+    fn message(id: u64) -> Arc<Message> {
         Arc::new(Message {
-            key,
+            id,
             stream: "s".into(),
-            seq: key,
+            seq: id,
             accepted_ms: 0,
             accepted_boot: None,
             expires_ms: None,
@@ -409,8 +413,8 @@ mod tests {
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let mut journal = Journal::default();
-        for key in 1..=100 {
-            let mut message = message(key);
+        for id in 1..=100 {
+            let mut message = message(id);
             Arc::make_mut(&mut message).draft.payload = vec![0; 999];
             journal.add(message, None);
         }
@@ -425,7 +429,7 @@ mod tests {
         let ids: Vec<RowId> = (1..=25).collect();
         journal.committed(&ids, now);
         let more = journal.take(now, false).unwrap();
-        assert_eq!((more.inserts.len(), more.inserts[0].key), (50, 26));
+        assert_eq!((more.inserts.len(), more.inserts[0].id), (50, 26));
     }
 
     #[test]
@@ -434,13 +438,13 @@ mod tests {
         let now = Instant::now();
         let mut journal = Journal::default();
         journal.set_group(2);
-        journal.settle(&message(1), Some(1), End::Delivered, now);
+        journal.settle(&message(1), Some(1), Outcome::Delivered, now);
         journal.press(true);
         assert_eq!(journal.wake_at(), Some(now + PRESSED));
         assert!(journal.take(now + PRESSED, false).is_some());
         journal.committed(&[], now);
-        journal.settle(&message(2), Some(2), End::Delivered, now);
-        journal.settle(&message(3), Some(3), End::Delivered, now);
+        journal.settle(&message(2), Some(2), Outcome::Delivered, now);
+        journal.settle(&message(3), Some(3), Outcome::Delivered, now);
         assert!(journal.take(now, false).is_some(), "a group");
     }
 }

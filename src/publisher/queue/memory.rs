@@ -50,7 +50,7 @@ impl Queue for MemoryQueue {
 
     fn next_ticket(&self) -> Ticket {
         Ticket {
-            key: self.last + 1,
+            id: self.last + 1,
             stream: Arc::clone(&self.stream),
             seq: self.last + 1,
         }

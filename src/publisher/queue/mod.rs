@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::common::mqtt::message::Message;
-use requests::{End, Order, Report};
+use requests::{Outcome, StoreRequest, StoreResult};
 
 /// How many messages may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub struct Room {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// A name for this run; higher than any before.
-    pub key: u64,
+    pub id: u64,
     /// The stream that numbers it.
     pub stream: Arc<str>,
     /// Its number there; 0 if somebody else will give it one.
@@ -145,23 +145,23 @@ pub struct Ticket {
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
     /// This message is on disk.
-    Safe { key: u64 },
+    Safe { id: u64 },
     /// This message, which another publisher sends, is on disk and has its number now.
     Numbered {
-        key: u64,
+        id: u64,
         /// Its number.
         seq: u64,
     },
     /// This message, which another publisher sends, has come to its end.
     Ended {
-        key: u64,
+        id: u64,
         /// Its number.
         seq: u64,
-        end: End,
+        outcome: Outcome,
     },
     /// There is no space on disk for this message, and it may not wait for it.
     Dropped {
-        key: u64,
+        id: u64,
         /// Its number.
         seq: u64,
     },
@@ -169,13 +169,13 @@ pub enum News {
     Evicted(Arc<Message>),
     /// This message had to make room in a queue that another publisher drains.
     Displaced {
-        /// Its key, if it is one of this run's.
-        key: Option<u64>,
+        /// Its id, if it is one of this run's.
+        id: Option<u64>,
         /// Its number; 0 if it had none yet.
         seq: u64,
     },
     /// This message is among the dead letters on disk.
-    Buried { key: u64 },
+    Buried { id: u64 },
     /// So many messages were found damaged, and were put with the dead letters.
     Damaged(usize),
     /// The disk is full, as the system says.
@@ -263,7 +263,7 @@ pub trait Queue: fmt::Debug {
 
     /// A message that has left by [`pop`](Self::pop) or [`pass`](Self::pass) has come to its
     /// end.
-    fn settle(&mut self, _message: &Arc<Message>, _end: End, _now: Instant) {}
+    fn settle(&mut self, _message: &Arc<Message>, _outcome: Outcome, _now: Instant) {}
 
     /// A connection was lost for the nth time with this message at the head.
     fn attempted(&mut self, _message: &Arc<Message>, _attempts: u32) {}
@@ -304,12 +304,12 @@ pub trait Queue: fmt::Debug {
     }
 
     /// The next order for the store.
-    fn order(&mut self, _now: Instant) -> Option<Order> {
+    fn order(&mut self, _now: Instant) -> Option<StoreRequest> {
         None
     }
 
     /// Takes a report of the store.
-    fn handle(&mut self, _report: Report, _now: Instant) -> Vec<News> {
+    fn handle(&mut self, _report: StoreResult, _now: Instant) -> Vec<News> {
         Vec::new()
     }
 }

@@ -1,6 +1,6 @@
 //! What a durable queue and its store say to each other. PURE.
 //!
-//! At most one [`Order::Commit`] is under way at a time, so that what comes in meanwhile
+//! At most one [`StoreRequest::Commit`] is under way at a time, so that what comes in meanwhile
 //! shares the next transaction and its one sync. Reports come in the order of the orders.
 
 use std::sync::Arc;
@@ -12,30 +12,38 @@ use crate::publisher::queue::Limits;
 /// The number of a row in the file; never used twice.
 pub type RowId = i64;
 
-/// How a message came to its end.
+/// What finally became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Acknowledged by the broker.
+pub enum Outcome {
+    /// The broker has acknowledged it; at QoS 0 it has been written to the connection.
     Delivered,
-    /// Dropped from a full queue.
-    Dropped,
-    /// Too old.
+    /// It was dropped, as which message of what.
+    Dropped(&'static str),
+    /// It was too old to be sent.
     Expired,
-    /// It goes to the dead letters, and why.
+    /// Nobody can deliver it, and why: it goes to the dead letters.
     Dead(String),
+}
+
+impl Outcome {
+    pub const OLDEST_IN_QUEUE: Self = Self::Dropped("oldest in a full queue");
+    pub const NEWEST_FOR_QUEUE: Self = Self::Dropped("newest for a full queue");
+    pub const OLDEST_ON_DISK: Self = Self::Dropped("oldest on a full disk");
+    pub const NEWEST_FOR_DISK: Self = Self::Dropped("newest for a full disk");
+    pub const DROPPED_ELSEWHERE: Self = Self::Dropped("by another publisher on the queue");
 }
 
 /// What one transaction writes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
+pub struct WriteBatch {
     /// New rows, in order.
     pub inserts: Vec<Arc<Message>>,
     /// Rows that get their stream and number.
     pub numbers: Vec<(RowId, Arc<Message>)>,
     /// Rows whose messages have come to their end, but for the dead ones.
-    pub ends: Vec<(RowId, End)>,
+    pub ends: Vec<(RowId, Outcome)>,
     /// Messages that go to the dead letters.
-    pub dead: Vec<Dead>,
+    pub dead: Vec<DeadLetter>,
     /// How many connections were lost with this row at the head.
     pub attempts: Vec<(RowId, u32)>,
     /// Messages dropped that were never on disk, to be counted.
@@ -48,7 +56,7 @@ pub struct Batch {
 
 /// A message for the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
+pub struct DeadLetter {
     /// Its row, if it is on disk.
     pub row: Option<RowId>,
     pub message: Arc<Message>,
@@ -56,7 +64,7 @@ pub struct Dead {
     pub reason: String,
 }
 
-impl Batch {
+impl WriteBatch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -76,18 +84,18 @@ pub struct Counts {
 
 /// A row as it was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct StoredMessage {
     /// Its number in the file.
-    pub id: RowId,
-    /// The message; its key is not set yet, and its number is 0 if it has none.
+    pub row: RowId,
+    /// The message; its id is not set yet, and its number is 0 if it has none.
     pub message: Message,
 }
 
 /// What the store is to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Order {
+pub enum StoreRequest {
     /// Write this, and sync it.
-    Commit(Batch),
+    Commit(WriteBatch),
     /// Read rows behind `after`, in order: so many, and no further one after so many bytes.
     Load {
         /// The last row that was read.
@@ -96,7 +104,7 @@ pub enum Order {
         bytes: u64,
     },
     /// Say what has become of this process's rows.
-    Ask {
+    AskOutcomes {
         /// The last one whose number is known.
         numbered: RowId,
     },
@@ -109,7 +117,7 @@ pub enum Order {
 
 /// What the store says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Report {
+pub enum StoreResult {
     /// The batch is on disk and synced.
     Committed {
         /// The rows of its inserts, in order.
@@ -120,16 +128,16 @@ pub enum Report {
         counts: Counts,
     },
     /// There is no space on disk; nothing was written.
-    Full {
+    DiskFull {
         /// What was to be written.
-        batch: Batch,
+        batch: WriteBatch,
         /// What the system says.
         why: String,
     },
     /// Rows in their order.
     Loaded {
         /// What was read.
-        rows: Vec<Row>,
+        rows: Vec<StoredMessage>,
         /// The last row that was looked at.
         last: Option<RowId>,
         /// Rows that were found damaged.
@@ -138,11 +146,11 @@ pub enum Report {
         counts: Counts,
     },
     /// What has become of this process's rows.
-    Answer {
+    Outcomes {
         /// Those that have got a number since the last time.
         numbered: Vec<(RowId, u64)>,
         /// Those that have come to an end, as far as it was noted.
-        ends: Vec<(RowId, u64, End)>,
+        ends: Vec<(RowId, u64, Outcome)>,
         /// The oldest that is still there.
         oldest: Option<RowId>,
     },
@@ -152,16 +160,16 @@ pub enum Report {
         counts: Counts,
     },
     /// The process that drained has gone: this one drains now.
-    Ours(Opened),
+    TookOver(Opened),
     /// The file is not at its name any more: nothing more is written, what is in it can still be read.
-    Gone {
+    FileMissing {
         /// What has happened to it.
         fault: Fault,
         /// It still exists somewhere, with all that was committed.
         exists: bool,
     },
     /// The file must not be written any more.
-    Broken(Fault),
+    Failed(Fault),
     /// The last order is carried out.
     Closed,
 }

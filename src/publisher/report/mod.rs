@@ -16,6 +16,7 @@ use crate::common::mqtt::message::Message;
 use crate::common::runtime::process::tally::Tally;
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::publisher::outbox::pacing::Growing;
+use crate::publisher::queue::requests::Outcome;
 
 /// Which lines to print.
 #[derive(Clone, Copy, Debug)]
@@ -83,25 +84,34 @@ impl Report {
                     self.receipt(format_args!("accepted {seq}"));
                 }
             }
-            Receipt::Delivered(message) => self.delivered(message),
-            Receipt::DeliveredElsewhere { seq } => {
-                self.counters.delivered += 1;
-                self.receipt(format_args!("delivered {seq}"));
-            }
-            Receipt::Dropped { seq, reason } => self.dropped(*seq, reason),
-            Receipt::Expired { seq } => {
+            Receipt::Ended {
+                seq,
+                outcome,
+                message,
+            } => self.ended(*seq, outcome, message.as_deref()),
+        }
+    }
+
+    fn ended(&mut self, seq: u64, outcome: &Outcome, message: Option<&Message>) {
+        match outcome {
+            Outcome::Delivered => self.delivered(seq, message),
+            Outcome::Dropped(reason) => self.dropped(seq, reason),
+            Outcome::Expired => {
                 self.counters.expired += 1;
                 self.receipt(format_args!("expired {seq}"));
                 self.warn_once("readings are too old to be sent: see --expiry");
             }
-            Receipt::Dead { seq, topic, reason } => self.dead(*seq, topic.as_deref(), reason),
+            Outcome::Dead(reason) => {
+                let topic = message.map(|message| &*message.draft.topic);
+                self.dead(seq, topic, reason);
+            }
         }
     }
 
-    fn delivered(&mut self, message: &Message) {
+    fn delivered(&mut self, seq: u64, message: Option<&Message>) {
         self.counters.delivered += 1;
-        self.receipt(format_args!("delivered {}", message.seq));
-        if self.lines.verbose {
+        self.receipt(format_args!("delivered {seq}"));
+        if let Some(message) = message.filter(|_| self.lines.verbose) {
             for reading in message.draft.each_reading() {
                 self.show(&message.draft.topic, reading);
             }

@@ -8,7 +8,7 @@ use crate::common::connection::diagnosis::During;
 use crate::common::connection::driver::Down;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::limits;
-use crate::publisher::outbox::{Loss, Outcome};
+use crate::publisher::outbox::Loss;
 use crate::publisher::queue::News;
 use crate::publisher::queue::requests;
 
@@ -44,18 +44,13 @@ fn loss(down: &Down, topic: Option<&str>) -> Loss {
 impl Publisher<'_> {
     pub(super) fn settle(&mut self, settled: Vec<(u64, Delivery)>) {
         for (place, delivery) in settled {
-            let outcome = match delivery {
-                Delivery::Done => Outcome::Delivered,
-                Delivery::NotNow => Outcome::NotNow,
-                Delivery::Refused(refusal) => {
-                    // Anything but "not authorised" is about the message.
-                    if refusal.code == NOT_AUTHORIZED {
-                        self.refused = self.refused.or_worse(Exit::Refused);
-                    }
-                    Outcome::Refused(refusal.reason)
-                }
-            };
-            self.outbox.settle(place, outcome, self.now);
+            // Anything but "not authorised" is about the message.
+            if let Delivery::Refused(refusal) = &delivery
+                && refusal.code == NOT_AUTHORIZED
+            {
+                self.refused = self.refused.or_worse(Exit::Refused);
+            }
+            self.outbox.settle(place, delivery, self.now);
         }
     }
 
@@ -83,7 +78,7 @@ impl Publisher<'_> {
     }
 
     /// What the store has done, or cannot do.
-    pub(super) fn stored(&mut self, report: requests::Report) {
+    pub(super) fn stored(&mut self, report: requests::StoreResult) {
         let now = self.now;
         for news in self.outbox.queue_mut().handle(report, now) {
             self.outbox.hear(&news);

@@ -41,7 +41,7 @@ use crate::publisher::run::queue_handle::{Keeper, Opening};
 enum Event {
     Client(client::Event),
     Input(Vec<SourceEvent>),
-    Store(requests::Report),
+    Store(requests::StoreResult),
     Stop,
 }
 

@@ -11,7 +11,7 @@ use crate::publisher::outbox::Outbox;
 use crate::publisher::queue::Queue;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
-use crate::publisher::queue::requests::Report;
+use crate::publisher::queue::requests::StoreResult;
 use crate::publisher::store::{File, Store};
 
 /// The store, if there is one.
@@ -55,7 +55,7 @@ impl Opening {
     /// The operating system's, if there are no more threads to be had.
     pub fn start(
         self,
-        notify: impl Fn(Report) + Send + 'static,
+        notify: impl Fn(StoreResult) + Send + 'static,
     ) -> io::Result<(Keeper, Box<dyn Queue>)> {
         let store = self.file.map(|file| file.start(notify)).transpose()?;
         Ok((Keeper { store }, self.queue))
@@ -67,7 +67,7 @@ impl Keeper {
     pub fn carry(&self, outbox: &mut Outbox, now: Instant) {
         if let Some(store) = &self.store {
             while let Some(order) = outbox.queue_mut().order(now) {
-                store.order(order);
+                store.request(order);
             }
         }
     }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::rows::{int, uint};
 use crate::common::mqtt::message::Message;
-use crate::publisher::queue::requests::{Counts, End};
+use crate::publisher::queue::requests::{Counts, Outcome};
 use crate::publisher::queue::size;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,13 +134,13 @@ impl Books {
     }
 
     /// A row of so many bytes is gone.
-    pub(super) fn take(&mut self, bytes: u64, end: &End) {
+    pub(super) fn take(&mut self, bytes: u64, end: &Outcome) {
         self.waiting = self.waiting.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         match end {
-            End::Dropped => self.dropped += 1,
-            End::Expired => self.expired += 1,
-            End::Delivered | End::Dead(_) => {}
+            Outcome::Dropped(_) => self.dropped += 1,
+            Outcome::Expired => self.expired += 1,
+            Outcome::Delivered | Outcome::Dead(_) => {}
         }
     }
 

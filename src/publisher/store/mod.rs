@@ -3,7 +3,7 @@
 //! [`Store`] is a handle to a worker thread that owns the connection to the file, so that a
 //! slow disk stops neither the event loop nor the MQTT connection. Orders go to it through a
 //! channel, reports come back through a function given at the start, in the order of the
-//! orders. What to write and when is decided in `common::queue`.
+//! requests. What to write and when is decided in `common::queue`.
 //!
 //! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
 //! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log; `home` says where it lives;
@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use super::queue::requests::{Opened, Order, Report};
+use super::queue::requests::{Opened, StoreRequest, StoreResult};
 use crate::common::fault::Fault;
 
 /// A queue file that is open, before its worker starts.
@@ -66,8 +66,8 @@ impl File {
     /// # Errors
     ///
     /// The operating system's, if there are no more threads to be had.
-    pub fn start(self, notify: impl Fn(Report) + Send + 'static) -> std::io::Result<Store> {
-        let (orders, inbox) = mpsc::channel();
+    pub fn start(self, notify: impl Fn(StoreResult) + Send + 'static) -> std::io::Result<Store> {
+        let (requests, inbox) = mpsc::channel();
         let presence = self.worker.presence();
         std::thread::Builder::new()
             .name("store".into())
@@ -75,22 +75,22 @@ impl File {
                 crate::common::runtime::affinity::spread();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(Store { orders, presence })
+        Ok(Store { requests, presence })
     }
 }
 
 /// A handle to the worker.
 #[derive(Clone, Debug)]
 pub struct Store {
-    orders: Sender<Order>,
+    requests: Sender<StoreRequest>,
     presence: Arc<presence::Presence>,
 }
 
 impl Store {
     /// Hands an order over.
-    pub fn order(&self, order: Order) {
+    pub fn request(&self, request: StoreRequest) {
         // The worker lives as long as the process; without it there is nobody to tell.
-        let _ = self.orders.send(order);
+        let _ = self.requests.send(request);
     }
 
     /// Whether the file is still at its name. The worker tells sooner, but not once it is closed.

@@ -108,7 +108,7 @@ pub(super) fn read(
         page.push(rows::read(row, &mut topic)?.map(|read| {
             bytes += size(&read.message);
             Item {
-                id: read.id,
+                id: read.row,
                 message: read.message,
                 died: died.map(uint).zip(reason),
             }

@@ -12,7 +12,7 @@ use rusqlite::{Row as SqlRow, Statement};
 
 use crate::common::mqtt::age::{BootId, BootTime};
 use crate::common::mqtt::message::{Draft, Message, Qos};
-use crate::publisher::queue::requests::{Row, RowId};
+use crate::publisher::queue::requests::{RowId, StoredMessage};
 
 /// The columns that [`read`] expects.
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
@@ -92,14 +92,14 @@ pub(super) const INSERT: &str = "INSERT INTO queue
 pub(super) fn read(
     row: &SqlRow<'_>,
     topics: &mut Arc<str>,
-) -> rusqlite::Result<Result<Row, RowId>> {
+) -> rusqlite::Result<Result<StoredMessage, RowId>> {
     let id: RowId = row.get(0)?;
     let Some((message, crc_found)) = message(row, topics) else {
         return Ok(Err(id));
     };
     let whole = crc_found == i64::from(crc(&message));
     Ok(if whole {
-        Ok(Row { id, message })
+        Ok(StoredMessage { row: id, message })
     } else {
         Err(id)
     })
@@ -118,7 +118,7 @@ fn message(row: &SqlRow<'_>, topics: &mut Arc<str>) -> Option<(Message, i64)> {
     let boot_id: Option<[u8; 16]> = get(row, 12)?;
     let boot_ms: Option<i64> = get(row, 13)?;
     let message = Message {
-        key: 0,
+        id: 0,
         stream: stream.unwrap_or_default().into(),
         seq: uint(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
         accepted_ms: uint(get(row, 3)?),
@@ -146,7 +146,7 @@ mod tests {
 
     fn checksum(readings: u32) -> u32 {
         crc(&Message {
-            key: 0,
+            id: 0,
             stream: "5b7d025ce9bc0b91".into(),
             seq: 7,
             accepted_ms: 1_769_846_400_123,

@@ -8,7 +8,9 @@ use super::rows::{self, int, uint};
 use super::sqlite;
 use crate::common::mqtt::message::Message;
 use crate::common::runtime::clock::{boot_ms, unix_ms};
-use crate::publisher::queue::requests::{Batch, Counts, Dead, End, Opened, Report, RowId};
+use crate::publisher::queue::requests::{
+    Counts, DeadLetter, Opened, Outcome, RowId, StoreResult, WriteBatch,
+};
 use crate::publisher::queue::{Capacity, Limits, size};
 
 /// How long it is kept how a row with an owner ended, in milliseconds. A delivery goes
@@ -20,10 +22,10 @@ const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
 /// process that does not drain.
 pub(super) fn commit(
     connection: &mut Connection,
-    batch: &Batch,
+    batch: &WriteBatch,
     me: &str,
     drains: bool,
-) -> rusqlite::Result<Report> {
+) -> rusqlite::Result<StoreResult> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut books = Books::read(&transaction)?;
     books.dropped += batch.dropped;
@@ -56,14 +58,14 @@ pub(super) fn commit(
     };
     books.write(&transaction)?;
     transaction.commit()?;
-    Ok(Report::Committed {
+    Ok(StoreResult::Committed {
         ids,
         evicted,
         counts: books.counts(),
     })
 }
 
-fn number(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+fn number(transaction: &Transaction<'_>, batch: &WriteBatch) -> rusqlite::Result<()> {
     for (row, message) in &batch.numbers {
         transaction
             .prepare_cached("UPDATE queue SET stream = ?2, seq = ?3, crc = ?4 WHERE id = ?1")?
@@ -78,10 +80,10 @@ fn number(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> 
 }
 
 /// Rows that follow one another and have ended alike, as one range.
-fn ranges(ends: &[(RowId, End)]) -> Vec<(&End, (RowId, RowId))> {
+fn ranges(ends: &[(RowId, Outcome)]) -> Vec<(&Outcome, (RowId, RowId))> {
     let mut sorted: Vec<_> = ends.iter().collect();
     sorted.sort_by_key(|(row, _)| *row);
-    let mut ranges: Vec<(&End, (RowId, RowId))> = Vec::new();
+    let mut ranges: Vec<(&Outcome, (RowId, RowId))> = Vec::new();
     for (row, end) in sorted {
         match ranges.last_mut() {
             Some((same, (_, last))) if *same == end && *last + 1 == *row => *last = *row,
@@ -95,7 +97,7 @@ fn ranges(ends: &[(RowId, End)]) -> Vec<(&End, (RowId, RowId))> {
 fn remove(
     transaction: &Transaction<'_>,
     (first, last): (RowId, RowId),
-    end: &End,
+    end: &Outcome,
     me: &str,
     books: &mut Books,
 ) -> rusqlite::Result<()> {
@@ -116,10 +118,10 @@ fn remove(
     }
     for (row, owner, seq) in told {
         let (kind, reason) = match end {
-            End::Delivered => (0, None),
-            End::Dropped => (1, None),
-            End::Expired => (2, None),
-            End::Dead(reason) => (3, Some(reason)),
+            Outcome::Delivered => (0, None),
+            Outcome::Dropped(_) => (1, None),
+            Outcome::Expired => (2, None),
+            Outcome::Dead(reason) => (3, Some(reason)),
         };
         transaction
             .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
@@ -153,7 +155,13 @@ fn evict(
         let Some((row, seq)) = oldest.optional()? else {
             break;
         };
-        remove(transaction, (row, row), &End::Dropped, me, books)?;
+        remove(
+            transaction,
+            (row, row),
+            &Outcome::OLDEST_IN_QUEUE,
+            me,
+            books,
+        )?;
         evicted.push((row, seq));
     }
     Ok(evicted)
@@ -162,11 +170,11 @@ fn evict(
 /// Moves a message to the dead letters.
 fn bury(
     transaction: &Transaction<'_>,
-    dead: &Dead,
+    dead: &DeadLetter,
     me: &str,
     books: &mut Books,
 ) -> rusqlite::Result<()> {
-    let Dead {
+    let DeadLetter {
         row,
         message,
         reason,
@@ -200,7 +208,7 @@ fn bury(
         ])?;
     books.bury(size(message));
     if let Some(row) = row {
-        let end = End::Dead(reason.clone());
+        let end = Outcome::Dead(reason.clone());
         remove(transaction, (*row, *row), &end, me, books)?;
     }
     Ok(())
@@ -237,7 +245,7 @@ pub(super) fn bury_damaged(
         remove(
             &transaction,
             (*row, *row),
-            &End::Dead(reason.into()),
+            &Outcome::Dead(reason.into()),
             me,
             &mut books,
         )?;

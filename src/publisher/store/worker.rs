@@ -20,7 +20,9 @@ use super::sqlite::{self, Checkpoint, patiently};
 use super::transaction;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::{clock, receive_within};
-use crate::publisher::queue::requests::{Batch, End, Opened, Order, Report, RowId};
+use crate::publisher::queue::requests::{
+    Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
+};
 use crate::publisher::queue::size;
 
 /// How often to look for what other processes have done.
@@ -138,10 +140,10 @@ impl Worker {
         Arc::clone(&self.presence)
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<Order>, notify: &impl Fn(Report)) {
+    pub(super) fn run(mut self, inbox: &Receiver<StoreRequest>, notify: &impl Fn(StoreResult)) {
         loop {
             let done = match receive_within(inbox, self.due.saturating_duration_since(clock())) {
-                Ok(Order::Close { next_seq }) => return self.close(next_seq, notify),
+                Ok(StoreRequest::Close { next_seq }) => return self.close(next_seq, notify),
                 Ok(order) if self.gone => self.read_on(&order, notify),
                 Ok(order) => self.carry_out(order).map(notify),
                 Err(RecvTimeoutError::Timeout) if self.gone => {
@@ -157,7 +159,7 @@ impl Worker {
                 Ok(()) => continue,
                 Err(Stop::Gone(gone)) => {
                     self.gone = true;
-                    notify(Report::Gone {
+                    notify(StoreResult::FileMissing {
                         fault: gone.fault,
                         exists: gone.exists,
                     });
@@ -165,7 +167,7 @@ impl Worker {
                 }
                 Err(Stop::Failed(error)) => error,
             };
-            notify(Report::Broken(file::broken(&self.path, &error)));
+            notify(StoreResult::Failed(file::broken(&self.path, &error)));
             return leave(self.connection);
         }
     }
@@ -228,28 +230,30 @@ impl Worker {
         Ok(done?)
     }
 
-    fn carry_out(&mut self, order: Order) -> Result<Report, Stop> {
+    fn carry_out(&mut self, order: StoreRequest) -> Result<StoreResult, Stop> {
         match order {
-            Order::Commit(batch) => {
+            StoreRequest::Commit(batch) => {
                 let report = self.commit(batch)?;
                 self.in_place(report)
             }
-            Order::Load { after, rows, bytes } => Ok(patiently(|| self.load(after, rows, bytes))?),
-            Order::Ask { numbered } => Ok(patiently(|| self.ask(numbered))?),
+            StoreRequest::Load { after, rows, bytes } => {
+                Ok(patiently(|| self.load(after, rows, bytes))?)
+            }
+            StoreRequest::AskOutcomes { numbered } => Ok(patiently(|| self.ask(numbered))?),
             // Handled before.
-            Order::Close { .. } => Ok(Report::Closed),
+            StoreRequest::Close { .. } => Ok(StoreResult::Closed),
         }
     }
 
     /// What a file is good for that is gone: the rest of what is in it can be sent.
-    fn read_on(&mut self, order: &Order, notify: &impl Fn(Report)) -> Result<(), Stop> {
-        if let Order::Load { after, rows, bytes } = *order {
+    fn read_on(&mut self, order: &StoreRequest, notify: &impl Fn(StoreResult)) -> Result<(), Stop> {
+        if let StoreRequest::Load { after, rows, bytes } = *order {
             notify(patiently(|| self.load(after, rows, bytes))?);
         }
         Ok(())
     }
 
-    fn commit(&mut self, batch: Batch) -> Result<Report, Stop> {
+    fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, Stop> {
         if let Some(why) = self.too_little_space(&batch)? {
             return self.full(batch, &why);
         }
@@ -258,7 +262,7 @@ impl Worker {
             Err(error) if sqlite::is_full(&error) => self.full(batch, &error.to_string()),
             done => {
                 let report = done?;
-                if let Report::Committed { ids, .. } = &report
+                if let StoreResult::Committed { ids, .. } = &report
                     && let Some(row) = ids.last()
                 {
                     self.content.has_added(*row);
@@ -269,7 +273,7 @@ impl Worker {
     }
 
     /// Why there is no space for the inserts of a batch, if there is none.
-    fn too_little_space(&mut self, batch: &Batch) -> Result<Option<String>, Stop> {
+    fn too_little_space(&mut self, batch: &WriteBatch) -> Result<Option<String>, Stop> {
         let sizes = batch.inserts.iter().map(|message| size(message));
         let bytes = sizes.map(space::on_disk).sum();
         let short = |space: Option<Space>, free| space.and_then(|s| s.too_little_for(bytes, free));
@@ -282,11 +286,11 @@ impl Worker {
         Ok(short(self.space, sqlite::free(&self.connection)?))
     }
 
-    fn full(&mut self, batch: Batch, why: &str) -> Result<Report, Stop> {
+    fn full(&mut self, batch: WriteBatch, why: &str) -> Result<StoreResult, Stop> {
         // Gives back what the log takes, so that deleting rows has somewhere to write.
         self.checkpoint(Checkpoint::Shrink)?;
         let why = format!("{}: {why}", self.path.display());
-        Ok(Report::Full { batch, why })
+        Ok(StoreResult::DiskFull { batch, why })
     }
 
     /// Keeps the log short, and forgets what nobody asks for. After a disk without space for
@@ -318,7 +322,7 @@ impl Worker {
         Ok(())
     }
 
-    fn load(&mut self, after: RowId, rows: usize, bytes: u64) -> rusqlite::Result<Report> {
+    fn load(&mut self, after: RowId, rows: usize, bytes: u64) -> rusqlite::Result<StoreResult> {
         let mut found = Vec::new();
         let mut damaged = Vec::new();
         let mut last = None;
@@ -337,7 +341,7 @@ impl Worker {
                 && let Some(row) = rows.next()?
             {
                 let read = rows::read(row, &mut topic)?;
-                let id = *read.as_ref().map_or_else(|id| id, |row| &row.id);
+                let id = *read.as_ref().map_or_else(|id| id, |stored| &stored.row);
                 if id <= last.unwrap_or(after) {
                     return Err(corrupt(format!("row {id} is not where it belongs")));
                 }
@@ -360,7 +364,7 @@ impl Worker {
             let (connection, owner) = (&mut self.connection, &self.owner);
             counts = patiently(|| transaction::bury_damaged(connection, &damaged, owner))?;
         }
-        Ok(Report::Loaded {
+        Ok(StoreResult::Loaded {
             rows: found,
             last,
             damaged: damaged.len(),
@@ -368,7 +372,7 @@ impl Worker {
         })
     }
 
-    fn ask(&mut self, numbered: RowId) -> rusqlite::Result<Report> {
+    fn ask(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
         // One moment for all three questions.
         let transaction = self.connection.transaction()?;
         let numbered = transaction
@@ -385,14 +389,14 @@ impl Worker {
             .query_map([&self.owner], |row| {
                 let reason: Option<String> = row.get(3)?;
                 let end = match row.get(2)? {
-                    1 => End::Dropped,
-                    2 => End::Expired,
-                    3 => End::Dead(reason.unwrap_or_default()),
-                    _ => End::Delivered,
+                    1 => Outcome::DROPPED_ELSEWHERE,
+                    2 => Outcome::Expired,
+                    3 => Outcome::Dead(reason.unwrap_or_default()),
+                    _ => Outcome::Delivered,
                 };
                 Ok((row.get(0)?, uint(row.get(1)?), end))
             })?
-            .collect::<Result<Vec<(RowId, u64, End)>, _>>()?;
+            .collect::<Result<Vec<(RowId, u64, Outcome)>, _>>()?;
         let oldest = transaction
             .prepare_cached("SELECT min(id) FROM queue WHERE owner = ?1")?
             .query_row([&self.owner], |row| row.get(0))?;
@@ -404,7 +408,7 @@ impl Worker {
                 done => done?,
             }
         }
-        Ok(Report::Answer {
+        Ok(StoreResult::Outcomes {
             numbered,
             ends,
             oldest,
@@ -413,7 +417,7 @@ impl Worker {
 
     /// Takes fates off the file that have been read, and no others: one that is written at this
     /// moment may be of a row before them.
-    fn forget(&mut self, read: &[(RowId, u64, End)]) -> rusqlite::Result<()> {
+    fn forget(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -426,7 +430,7 @@ impl Worker {
     }
 
     /// Looks for what other processes have done.
-    fn look(&mut self, notify: &impl Fn(Report)) -> rusqlite::Result<()> {
+    fn look(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
         let now = clock();
         self.due = now + LOOK;
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
@@ -438,7 +442,7 @@ impl Worker {
                 Ok(opened) => {
                     self.taken_over = Some(opened.next_seq);
                     notify(answer);
-                    notify(Report::Ours(opened));
+                    notify(StoreResult::TookOver(opened));
                 }
                 Err(e) if sqlite::is_full(&e) => {
                     self.drains = false;
@@ -456,7 +460,7 @@ impl Worker {
             patiently(|| connection.pragma_query_value(None, "data_version", |row| row.get(0)))?;
         if std::mem::replace(&mut self.data_version, version) != version {
             let counts = patiently(|| Books::read(&self.connection))?.counts();
-            notify(Report::Changed { counts });
+            notify(StoreResult::Changed { counts });
         }
         Ok(())
     }
@@ -478,9 +482,9 @@ impl Worker {
         self.in_place_at_last(())
     }
 
-    fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(Report)) {
+    fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(StoreResult)) {
         if self.gone {
-            notify(Report::Closed);
+            notify(StoreResult::Closed);
             return leave(self.connection);
         }
         // One that was taken over at the very end was given back as it was.
@@ -496,16 +500,18 @@ impl Worker {
                 }
                 // The lock goes last: whoever takes it finds everything written.
                 drop(self.lock);
-                return notify(Report::Closed);
+                return notify(StoreResult::Closed);
             }
             Err(Stop::Gone(gone)) => {
-                notify(Report::Gone {
+                notify(StoreResult::FileMissing {
                     fault: gone.fault,
                     exists: gone.exists,
                 });
-                notify(Report::Closed);
+                notify(StoreResult::Closed);
             }
-            Err(Stop::Failed(error)) => notify(Report::Broken(file::broken(&self.path, &error))),
+            Err(Stop::Failed(error)) => {
+                notify(StoreResult::Failed(file::broken(&self.path, &error)));
+            }
         }
         leave(self.connection);
     }

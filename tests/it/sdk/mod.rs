@@ -37,7 +37,7 @@ fn draft(text: &str) -> Draft {
 
 fn message(seq: u64) -> Arc<Message> {
     Arc::new(Message {
-        key: seq,
+        id: seq,
         stream: "run".into(),
         seq,
         accepted_ms: 0,

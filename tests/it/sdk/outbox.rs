@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::client::Reached;
+use iot_pubsub::common::client::{Delivery, Reached, Refusal};
 use iot_pubsub::common::mqtt::message::Qos;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::queue::requests::Outcome;
 use iot_pubsub::publisher::queue::{Capacity, DropBehavior};
 
 use super::{SECOND, draft, memory_queue, origin, secs};
@@ -50,7 +51,7 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
         let messages = outbox.dispatch(now);
         for Placed { place, message } in messages {
             sent.push((message.seq, now - from));
-            outbox.settle(place, Outcome::Delivered, now);
+            outbox.settle(place, Delivery::Done, now);
         }
         match outbox.wake_at(now) {
             Some(at) if at <= until => now = at.max(now),
@@ -84,7 +85,7 @@ fn keep_what_comes_while_draining_goes_to_the_tail() {
     offer(&mut outbox, 3);
     outbox.connected(SessionLimits::PROTOCOL, now);
     assert_eq!(outbox.dispatch(now).len(), 1);
-    outbox.settle(1, Outcome::Delivered, now);
+    outbox.settle(1, Delivery::Done, now);
     offer(&mut outbox, 2);
     assert_eq!(outbox.queue().len(), 4);
     let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
@@ -134,7 +135,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     offer(&mut outbox, 30);
     assert_eq!(outbox.dispatch(now).len(), 20);
     assert_eq!(outbox.in_flight(), 20);
-    outbox.settle(3, Outcome::Delivered, now);
+    outbox.settle(3, Delivery::Done, now);
     outbox.disconnected(Loss::Unrelated, now);
     outbox.connected(
         SessionLimits {
@@ -153,7 +154,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
         "nothing twice on one connection"
     );
     for seq in [1, 2, 4, 5, 6] {
-        outbox.settle(seq, Outcome::Delivered, now);
+        outbox.settle(seq, Delivery::Done, now);
     }
     assert_eq!(outbox.dispatch(now)[0].message.seq, 7);
 }
@@ -183,15 +184,33 @@ fn better_every_message_has_one_final_outcome() {
     outbox.connected(SessionLimits::PROTOCOL, now);
     offer(&mut outbox, 3);
     outbox.dispatch(now);
-    outbox.settle(1, Outcome::Delivered, now);
-    assert!(matches!(&ends(&mut outbox)[..], [Receipt::Delivered(m)] if m.seq == 1));
-    outbox.settle(1, Outcome::Delivered, now);
-    outbox.settle(2, Outcome::NotNow, now);
+    outbox.settle(1, Delivery::Done, now);
+    assert!(matches!(
+        &ends(&mut outbox)[..],
+        [Receipt::Ended {
+            seq: 1,
+            outcome: Outcome::Delivered,
+            ..
+        }]
+    ));
+    outbox.settle(1, Delivery::Done, now);
+    outbox.settle(2, Delivery::NotNow, now);
     assert!(ends(&mut outbox).is_empty());
-    outbox.settle(3, Outcome::Refused("no".into()), now);
+    outbox.settle(
+        3,
+        Delivery::Refused(Refusal {
+            code: 0x97,
+            reason: "no".into(),
+        }),
+        now,
+    );
     assert!(matches!(
         ends(&mut outbox)[..],
-        [Receipt::Dead { seq: 3, .. }]
+        [Receipt::Ended {
+            seq: 3,
+            outcome: Outcome::Dead(_),
+            ..
+        }]
     ));
     assert!(
         outbox.dispatch(now).is_empty(),
@@ -211,7 +230,7 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     let due = outbox.wake_at(now).unwrap() - now;
     assert!((secs(5)..secs(5) + SECOND / 10).contains(&due), "{due:?}");
     assert!(!outbox.overdue(now + secs(4)));
-    outbox.settle(1, Outcome::Delivered, now + secs(4));
+    outbox.settle(1, Delivery::Done, now + secs(4));
     assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
     assert!(outbox.overdue(now + secs(9) + SECOND / 10));
     outbox.disconnected(Loss::Unrelated, now);
@@ -301,7 +320,11 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     }
     assert!(matches!(
         ends(&mut outbox)[..],
-        [Receipt::Dead { seq: 1, .. }]
+        [Receipt::Ended {
+            seq: 1,
+            outcome: Outcome::Dead(_),
+            ..
+        }]
     ));
     // The others are sent together; one reason that is about a message is enough once there is only one.
     assert_eq!(connect(&mut outbox), 2);
@@ -337,9 +360,9 @@ fn better_qos_2_has_a_window_of_its_own() {
         outbox.offer(draft, now, 0);
     }
     assert_eq!(outbox.dispatch(now).len(), 39, "20 of them of QoS 2");
-    outbox.settle(2, Outcome::Delivered, now);
+    outbox.settle(2, Delivery::Done, now);
     assert_eq!(outbox.dispatch(now).len(), 0);
-    outbox.settle(1, Outcome::Delivered, now);
+    outbox.settle(1, Delivery::Done, now);
     assert_eq!(outbox.dispatch(now).len(), 2);
 }
 
@@ -359,6 +382,6 @@ fn better_what_is_under_way_is_bounded_in_bytes() {
     }
     assert_eq!(outbox.room(now).bytes, 0);
     assert_eq!(outbox.in_flight(), 2);
-    outbox.settle(1, Outcome::Delivered, now);
+    outbox.settle(1, Delivery::Done, now);
     assert_eq!(outbox.dispatch(now).len(), 1);
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
+use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{Action, Connection, Run, State, Terms};
 use iot_pubsub::common::fault::{Exit, Fault};
@@ -12,8 +13,9 @@ use iot_pubsub::common::mqtt::message::{Draft, Qos};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Outcome, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
+use iot_pubsub::publisher::queue::requests::Outcome;
 use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -197,10 +199,16 @@ impl Simulation {
             }
             Happening::Ack(generation, place) if generation == self.connection.generation() => {
                 if matches!(self.connection.state(), State::Online { .. }) {
-                    self.outbox.settle(place, Outcome::Delivered, self.now);
+                    self.outbox.settle(place, Delivery::Done, self.now);
                     match &self.outbox.take_receipts()[..] {
-                        [Receipt::Delivered(message)] => {
-                            let seq = message.seq;
+                        [
+                            Receipt::Ended {
+                                seq,
+                                outcome: Outcome::Delivered,
+                                ..
+                            },
+                        ] => {
+                            let seq = *seq;
                             assert!(self.settled.insert(seq), "settled twice");
                             assert!(!self.dropped.contains(&seq), "dropped, then sent");
                         }
@@ -224,12 +232,16 @@ impl Simulation {
                 for receipt in self.outbox.take_receipts() {
                     match receipt {
                         Receipt::Accepted { seq: now, .. } => assert_eq!(now, seq),
-                        Receipt::Dropped { seq: old, .. } => {
+                        Receipt::Ended {
+                            seq: old,
+                            outcome: Outcome::Dropped(_),
+                            ..
+                        } => {
                             assert!(self.accepted.contains(&old));
                             self.drop_one(old);
                             self.dropped_after_accepting += 1;
                         }
-                        other => panic!("{other:?}"),
+                        other @ Receipt::Ended { .. } => panic!("{other:?}"),
                     }
                 }
             }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iot_pubsub::common::mqtt::message::Message;
-use iot_pubsub::publisher::queue::requests::{Batch, Counts, End, Opened, Report, Row, RowId};
+use iot_pubsub::publisher::queue::requests::{
+    Counts, Opened, Outcome, RowId, StoreResult, StoredMessage, WriteBatch,
+};
 use iot_pubsub::publisher::queue::size;
 
 /// The name of a process.
@@ -21,7 +23,7 @@ struct Stored {
 pub(super) struct Disk {
     rows: BTreeMap<RowId, Stored>,
     pub(super) dead: Vec<Message>,
-    fates: Vec<(RowId, Owner, u64, End)>,
+    fates: Vec<(RowId, Owner, u64, Outcome)>,
     last_id: RowId,
     stream: String,
     next_seq: u64,
@@ -81,10 +83,10 @@ impl Disk {
         self.version += 1;
     }
 
-    pub(super) fn commit(&mut self, batch: Batch, me: Owner, drains: bool) -> Report {
+    pub(super) fn commit(&mut self, batch: WriteBatch, me: Owner, drains: bool) -> StoreResult {
         if self.full && !batch.inserts.is_empty() {
             let why = "full".into();
-            return Report::Full { batch, why };
+            return StoreResult::DiskFull { batch, why };
         }
         for (row, numbered) in &batch.numbers {
             if let Some(stored) = self.rows.get_mut(row) {
@@ -98,7 +100,7 @@ impl Disk {
         for dead in &batch.dead {
             self.dead.push(Message::clone(&dead.message));
             if let Some(row) = dead.row {
-                self.remove(row, &End::Dead(dead.reason.clone()), me);
+                self.remove(row, &Outcome::Dead(dead.reason.clone()), me);
             }
         }
         let mut ids = Vec::new();
@@ -112,14 +114,14 @@ impl Disk {
             self.rows.insert(self.last_id, stored);
         }
         self.version += 1;
-        Report::Committed {
+        StoreResult::Committed {
             ids,
             evicted: Vec::new(),
             counts: self.counts(),
         }
     }
 
-    fn remove(&mut self, row: RowId, end: &End, me: Owner) {
+    fn remove(&mut self, row: RowId, end: &Outcome, me: Owner) {
         let Some(stored) = self.rows.remove(&row) else {
             return;
         };
@@ -129,26 +131,26 @@ impl Disk {
         }
     }
 
-    pub(super) fn load(&self, after: RowId, most: usize) -> Report {
+    pub(super) fn load(&self, after: RowId, most: usize) -> StoreResult {
         let found = self.rows.range(after + 1..).take(most);
         let rows: Vec<_> = found
-            .map(|(id, stored)| Row {
-                id: *id,
+            .map(|(id, stored)| StoredMessage {
+                row: *id,
                 message: stored.message.clone(),
             })
             .collect();
-        Report::Loaded {
-            last: rows.last().map(|row| row.id),
+        StoreResult::Loaded {
+            last: rows.last().map(|stored| stored.row),
             rows,
             damaged: 0,
             counts: self.counts(),
         }
     }
 
-    pub(super) fn ask(&mut self, numbered: RowId, me: Owner) -> Report {
+    pub(super) fn ask(&mut self, numbered: RowId, me: Owner) -> StoreResult {
         let mine = || self.rows.iter().filter(|(_, row)| row.owner == Some(me));
         let known = mine().filter(|(id, row)| **id > numbered && row.message.seq > 0);
-        let answer = Report::Answer {
+        let answer = StoreResult::Outcomes {
             numbered: known.map(|(id, row)| (*id, row.message.seq)).collect(),
             ends: {
                 let of_mine = self.fates.iter().filter(|fate| fate.1 == me);

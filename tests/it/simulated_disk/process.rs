@@ -11,7 +11,7 @@ use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
 use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::requests::{Order, Report};
+use iot_pubsub::publisher::queue::requests::{StoreRequest, StoreResult};
 use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 use super::disk::{Disk, Owner};
@@ -25,8 +25,8 @@ pub(super) struct Process {
     pub(super) drains: bool,
     pub(super) online: bool,
     pub(super) closed: bool,
-    orders: VecDeque<Order>,
-    reports: VecDeque<Report>,
+    orders: VecDeque<StoreRequest>,
+    reports: VecDeque<StoreResult>,
     /// Sent on this connection and not answered yet.
     pub(super) wire: VecDeque<Placed>,
     /// Offered and not accepted yet, in order.
@@ -139,14 +139,14 @@ impl Process {
             return false;
         };
         let report = match order {
-            Order::Commit(batch) => disk.commit(batch, self.name, self.drains),
-            Order::Load { after, rows, .. } => disk.load(after, rows),
-            Order::Ask { numbered } => disk.ask(numbered, self.name),
-            Order::Close { next_seq } => {
+            StoreRequest::Commit(batch) => disk.commit(batch, self.name, self.drains),
+            StoreRequest::Load { after, rows, .. } => disk.load(after, rows),
+            StoreRequest::AskOutcomes { numbered } => disk.ask(numbered, self.name),
+            StoreRequest::Close { next_seq } => {
                 if let Some(next_seq) = next_seq.or(self.taken_over) {
                     disk.close(next_seq);
                 }
-                Report::Closed
+                StoreResult::Closed
             }
         };
         self.reports.push_back(report);
@@ -160,10 +160,10 @@ impl Process {
             self.drains = true;
             let opened = disk.open(self.name, &format!("stream-{}", self.name));
             self.taken_over = Some(opened.next_seq);
-            self.reports.push_back(Report::Ours(opened));
+            self.reports.push_back(StoreResult::TookOver(opened));
         } else if self.seen_version != disk.version {
             let counts = disk.counts();
-            self.reports.push_back(Report::Changed { counts });
+            self.reports.push_back(StoreResult::Changed { counts });
         }
         self.seen_version = disk.version;
     }
@@ -173,7 +173,7 @@ impl Process {
         let Some(report) = self.reports.pop_front() else {
             return false;
         };
-        self.closed |= matches!(report, Report::Closed);
+        self.closed |= matches!(report, StoreResult::Closed);
         for news in self.outbox.queue_mut().handle(report, now) {
             self.outbox.hear(&news);
         }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use iot_pubsub::publisher::outbox::Outcome;
+use iot_pubsub::common::client::{Delivery, Refusal};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::shelf::Placed;
+use iot_pubsub::publisher::queue::requests::Outcome;
 
 use super::disk::{Disk, Owner};
 use super::process::{Process, WINDOW};
@@ -129,16 +130,27 @@ impl Simulation {
                     assert!(kept || known, "{number} is accepted and nowhere");
                     assert!(self.accepted.insert(number), "{number} is accepted twice");
                 }
-                Receipt::Dead { .. } => {}
-                Receipt::Delivered(message) => {
+                Receipt::Ended {
+                    outcome: Outcome::Dead(_),
+                    ..
+                } => {}
+                Receipt::Ended {
+                    outcome: Outcome::Delivered,
+                    message: Some(message),
+                    ..
+                } => {
                     let payload: u64 = std::str::from_utf8(&message.draft.payload)
                         .unwrap()
                         .parse()
                         .unwrap();
                     assert!(self.acknowledged.contains(&payload));
                 }
-                Receipt::DeliveredElsewhere { .. } => assert!(!self.acknowledged.is_empty()),
-                other => panic!("{other:?}"),
+                Receipt::Ended {
+                    outcome: Outcome::Delivered,
+                    message: None,
+                    ..
+                } => assert!(!self.acknowledged.is_empty()),
+                other @ Receipt::Ended { .. } => panic!("{other:?}"),
             }
         }
     }
@@ -149,16 +161,19 @@ impl Simulation {
             return false;
         };
         let number = number(&placed);
-        let outcome = if number.is_multiple_of(REFUSED) {
-            Outcome::Refused("no".into())
+        let delivery = if number.is_multiple_of(REFUSED) {
+            Delivery::Refused(Refusal {
+                code: 0x97,
+                reason: "no".into(),
+            })
         } else {
             self.arrive(&placed);
             self.acknowledged.insert(number);
-            Outcome::Delivered
+            Delivery::Done
         };
         self.processes[index]
             .outbox
-            .settle(placed.place, outcome, self.now);
+            .settle(placed.place, delivery, self.now);
         true
     }
 

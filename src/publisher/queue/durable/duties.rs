@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{DISK_RETRY, DurableQueue, UNWRITTEN_BYTES, UNWRITTEN_MAX};
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::journal::{self, LEAST_BYTES};
-use crate::publisher::queue::requests::{End, Order, Report};
+use crate::publisher::queue::requests::{Outcome, StoreRequest, StoreResult};
 use crate::publisher::queue::{
     Admission, DropBehavior, Gone, Limits, News, Pushed, Queue, Room, Ticket, size,
 };
@@ -36,14 +36,14 @@ impl Queue for DurableQueue {
 
     fn next_ticket(&self) -> Ticket {
         Ticket {
-            key: self.last_key + 1,
+            id: self.last_id + 1,
             stream: Arc::clone(&self.stream),
             seq: if self.drains { self.next_seq } else { 0 },
         }
     }
 
     fn take_ticket(&mut self) {
-        self.last_key += 1;
+        self.last_id += 1;
         if self.drains {
             self.next_seq += 1;
         }
@@ -109,12 +109,12 @@ impl Queue for DurableQueue {
         self.journal.add(Arc::clone(message), Some(due));
     }
 
-    fn settle(&mut self, message: &Arc<Message>, end: End, now: Instant) {
-        self.end(message, end, now);
+    fn settle(&mut self, message: &Arc<Message>, outcome: Outcome, now: Instant) {
+        self.end(message, outcome, now);
     }
 
     fn attempted(&mut self, message: &Arc<Message>, attempts: u32) {
-        if let Some(row) = self.rows.get(&message.key) {
+        if let Some(row) = self.rows.get(&message.id) {
             self.journal.attempted(*row, attempts);
         }
     }
@@ -167,25 +167,25 @@ impl Queue for DurableQueue {
         self.journal.wake_at().into_iter().chain(space).min()
     }
 
-    fn order(&mut self, now: Instant) -> Option<Order> {
+    fn order(&mut self, now: Instant) -> Option<StoreRequest> {
         if self.closed {
             return None;
         }
         if self.gone.is_some() {
             if self.closing {
                 self.closed = true;
-                return Some(Order::Close { next_seq: None });
+                return Some(StoreRequest::Close { next_seq: None });
             }
             return self.load();
         }
         if let Some(batch) = self.journal.take(now, self.closing) {
             self.last_attempt = self.closing;
-            return Some(Order::Commit(batch));
+            return Some(StoreRequest::Commit(batch));
         }
         if self.closing {
             self.closed = self.journal.is_idle();
             let next_seq = self.drains.then_some(self.next_seq);
-            return self.closed.then_some(Order::Close { next_seq });
+            return self.closed.then_some(StoreRequest::Close { next_seq });
         }
         if let Some(load) = self.load() {
             return Some(load);
@@ -194,21 +194,21 @@ impl Queue for DurableQueue {
         if !self.drains && waits && self.ask && !self.asking {
             self.ask = false;
             self.asking = true;
-            return Some(Order::Ask {
+            return Some(StoreRequest::AskOutcomes {
                 numbered: self.numbered,
             });
         }
         None
     }
 
-    fn handle(&mut self, report: Report, now: Instant) -> Vec<News> {
+    fn handle(&mut self, report: StoreResult, now: Instant) -> Vec<News> {
         match report {
-            Report::Committed {
+            StoreResult::Committed {
                 ids,
                 evicted,
                 counts,
             } => self.committed(&ids, &evicted, counts, now),
-            Report::Full { batch, why } => {
+            StoreResult::DiskFull { batch, why } => {
                 if journal::bytes(&batch) > LEAST_BYTES && batch.inserts.len() > 1 {
                     // Not all of it; perhaps a part.
                     self.journal.refused(batch, now, now);
@@ -220,7 +220,7 @@ impl Queue for DurableQueue {
                 self.journal.refused(batch, now, now + DISK_RETRY);
                 self.full(why, now)
             }
-            Report::Loaded {
+            StoreResult::Loaded {
                 rows,
                 last,
                 damaged,
@@ -234,12 +234,12 @@ impl Queue for DurableQueue {
                     Vec::new()
                 }
             }
-            Report::Answer {
+            StoreResult::Outcomes {
                 numbered,
                 ends,
                 oldest,
             } => self.answered(numbered, ends, oldest),
-            Report::Changed { counts } => {
+            StoreResult::Changed { counts } => {
                 self.counts = counts;
                 self.searched = false;
                 self.ask = true;
@@ -247,8 +247,8 @@ impl Queue for DurableQueue {
             }
             // What others have left is for whoever comes next: this run is ending, and answers for its
             // own messages alone.
-            Report::Ours(_) if self.closing => Vec::new(),
-            Report::Ours(opened) => {
+            StoreResult::TookOver(_) if self.closing => Vec::new(),
+            StoreResult::TookOver(opened) => {
                 self.drains = true;
                 self.stream = opened.stream;
                 self.next_seq = opened.next_seq;
@@ -257,14 +257,14 @@ impl Queue for DurableQueue {
                 self.entrusted.clear();
                 vec![News::Ours]
             }
-            Report::Gone { fault, exists } => {
+            StoreResult::FileMissing { fault, exists } => {
                 self.gone = Some(if exists { Gone::Elsewhere } else { Gone::Lost });
                 let mut news = self.admit_arriving();
                 news.push(News::Gone(fault));
                 news
             }
-            Report::Broken(fault) => vec![News::Broken(fault)],
-            Report::Closed => vec![News::Closed],
+            StoreResult::Failed(fault) => vec![News::Broken(fault)],
+            StoreResult::Closed => vec![News::Closed],
         }
     }
 }
@@ -300,8 +300,15 @@ mod tests {
         queue.close();
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
-        assert!(queue.handle(Report::Ours(opened(true)), now).is_empty());
+        assert!(
+            queue
+                .handle(StoreResult::TookOver(opened(true)), now)
+                .is_empty()
+        );
         assert_eq!(queue.entrusted(), Some(0));
-        assert_eq!(queue.order(now), Some(Order::Close { next_seq: None }));
+        assert_eq!(
+            queue.order(now),
+            Some(StoreRequest::Close { next_seq: None })
+        );
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use pile::Pile;
 
 use super::journal::Journal;
-use super::requests::{Counts, End, Opened, Order, RowId};
+use super::requests::{Counts, Opened, Outcome, RowId, StoreRequest};
 use super::{Gone, Limits, size};
 use crate::common::mqtt::message::Message;
 
@@ -42,7 +42,7 @@ pub struct DurableQueue {
     drains: bool,
     stream: Arc<str>,
     next_seq: u64,
-    last_key: u64,
+    last_id: u64,
     head: Pile,
     /// Read, but some of them get their numbers first.
     arriving: Pile,
@@ -93,7 +93,7 @@ impl DurableQueue {
             drains: opened.drains,
             stream: opened.stream,
             next_seq: opened.next_seq,
-            last_key: 0,
+            last_id: 0,
             head: Pile::default(),
             arriving: Pile::default(),
             tail: Pile::default(),
@@ -130,7 +130,7 @@ impl DurableQueue {
     }
 
     fn know(&mut self, message: &Message, row: RowId) {
-        self.rows.insert(message.key, row);
+        self.rows.insert(message.id, row);
         self.known.insert(row, size(message));
         self.known_bytes += size(message);
     }
@@ -153,7 +153,7 @@ impl DurableQueue {
     }
 
     /// Reads on, if few are at hand and more are on disk.
-    fn load(&mut self) -> Option<Order> {
+    fn load(&mut self) -> Option<StoreRequest> {
         let low = self.head.items.len() <= PAGE / 2
             && self.head.bytes <= PAGE_BYTES / 2
             && self.arriving.items.is_empty();
@@ -162,7 +162,7 @@ impl DurableQueue {
             return None;
         }
         self.loading = true;
-        Some(Order::Load {
+        Some(StoreRequest::Load {
             after: self.cursor,
             rows: PAGE,
             bytes: PAGE_BYTES,
@@ -187,12 +187,12 @@ impl DurableQueue {
         has_number && self.arriving.items.is_empty() && !self.loading && self.on_disk_only() == 0
     }
 
-    fn end(&mut self, message: &Arc<Message>, end: End, now: Instant) {
-        let row = self.rows.remove(&message.key);
+    fn end(&mut self, message: &Arc<Message>, outcome: Outcome, now: Instant) {
+        let row = self.rows.remove(&message.id);
         if self.gone.is_some() {
             // Nobody writes that any more.
-            return self.journal.settle(message, None, End::Delivered, now);
+            return self.journal.settle(message, None, Outcome::Delivered, now);
         }
-        self.journal.settle(message, row, end, now);
+        self.journal.settle(message, row, outcome, now);
     }
 }

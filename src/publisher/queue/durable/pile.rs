@@ -25,7 +25,7 @@ impl Pile {
         Some(message)
     }
 
-    pub(super) fn starts_with(&self, key: u64) -> bool {
-        self.items.front().is_some_and(|m| m.key == key)
+    pub(super) fn starts_with(&self, id: u64) -> bool {
+        self.items.front().is_some_and(|m| m.id == id)
     }
 }

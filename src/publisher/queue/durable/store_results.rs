@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{DISK_RETRY, DurableQueue, PAGE, PAGE_BYTES};
 use crate::common::fault::{Exit, Fault};
 use crate::publisher::queue::journal::LEAST_BYTES;
-use crate::publisher::queue::requests::{Counts, End, Row, RowId};
+use crate::publisher::queue::requests::{Counts, Outcome, RowId, StoredMessage};
 use crate::publisher::queue::{DropBehavior, News, size};
 
 /// This many bytes of the oldest messages go at once, and at least twice as many as the next message
@@ -49,7 +49,7 @@ impl DurableQueue {
             self.forget_row(row);
         }
         let buried = written.buried.into_iter();
-        news.extend(buried.map(|key| News::Buried { key }));
+        news.extend(buried.map(|id| News::Buried { id }));
         for (message, row) in written.ended {
             // On disk until the next batch; the journal knows its row.
             self.known.insert(row, size(&message));
@@ -60,19 +60,19 @@ impl DurableQueue {
         // Rows that only the disk knows come before those that were just written.
         let mut before = self.on_disk_only().saturating_sub(stored.len());
         for (message, row) in stored {
-            let key = message.key;
+            let id = message.id;
             if message.seq == 0 {
                 // Somebody has to number it first: this process too reads it again for that.
-                self.watch.insert(row, key);
+                self.watch.insert(row, id);
                 self.ask = true;
-                if self.tail.starts_with(key) {
+                if self.tail.starts_with(id) {
                     self.tail.pop();
                 }
                 before += 1;
                 continue;
             }
-            news.push(News::Safe { key });
-            if !self.tail.starts_with(key) {
+            news.push(News::Safe { id });
+            if !self.tail.starts_with(id) {
                 // On its way already.
                 self.know(&message, row);
                 continue;
@@ -88,8 +88,8 @@ impl DurableQueue {
         }
         for (row, seq) in evicted.iter().copied() {
             let waiting = self.watch.remove(&row);
-            let key = waiting.or_else(|| self.entrusted.remove(&row).map(|(key, _)| key));
-            news.push(News::Displaced { key, seq });
+            let id = waiting.or_else(|| self.entrusted.remove(&row).map(|(id, _)| id));
+            news.push(News::Displaced { id, seq });
         }
         if !self.journal.is_numbering() {
             news.extend(self.admit_arriving());
@@ -101,10 +101,10 @@ impl DurableQueue {
     pub(super) fn admit_arriving(&mut self) -> Vec<News> {
         let mut news = Vec::new();
         while let Some(message) = self.arriving.pop() {
-            let row = self.rows.get(&message.key).copied();
-            if let Some(key) = row.and_then(|row| self.watch.remove(&row)) {
+            let row = self.rows.get(&message.id).copied();
+            if let Some(id) = row.and_then(|row| self.watch.remove(&row)) {
                 news.push(News::Numbered {
-                    key,
+                    id,
                     seq: message.seq,
                 });
             }
@@ -113,20 +113,24 @@ impl DurableQueue {
         news
     }
 
-    pub(super) fn loaded(&mut self, rows: Vec<Row>, last: Option<RowId>) {
+    pub(super) fn loaded(&mut self, rows: Vec<StoredMessage>, last: Option<RowId>) {
         self.loading = false;
         // A pass that is over begins anew with the first row.
         self.cursor = last.unwrap_or(0);
         if last.is_none() {
             self.searched = !std::mem::take(&mut self.met_new);
         }
-        for Row { id, mut message } in rows {
+        for StoredMessage {
+            row: id,
+            mut message,
+        } in rows
+        {
             if self.known.contains_key(&id) {
                 continue;
             }
             self.met_new = true;
-            self.last_key += 1;
-            message.key = self.last_key;
+            self.last_id += 1;
+            message.id = self.last_id;
             let unnumbered = message.seq == 0;
             if unnumbered {
                 message.stream = Arc::clone(&self.stream);
@@ -150,22 +154,22 @@ impl DurableQueue {
     pub(super) fn answered(
         &mut self,
         numbered: Vec<(RowId, u64)>,
-        ends: Vec<(RowId, u64, End)>,
+        ends: Vec<(RowId, u64, Outcome)>,
         oldest: Option<RowId>,
     ) -> Vec<News> {
         self.asking = false;
         let mut news = Vec::new();
         let mut number = |watch: &mut BTreeMap<_, _>, entrusted: &mut BTreeMap<_, _>, row, seq| {
-            if let Some(key) = watch.remove(&row) {
-                entrusted.insert(row, (key, seq));
-                news.push(News::Numbered { key, seq });
+            if let Some(id) = watch.remove(&row) {
+                entrusted.insert(row, (id, seq));
+                news.push(News::Numbered { id, seq });
             }
         };
         for (row, seq) in numbered {
             self.numbered = self.numbered.max(row);
             number(&mut self.watch, &mut self.entrusted, row, seq);
         }
-        let mut noted: BTreeMap<RowId, End> = BTreeMap::new();
+        let mut noted: BTreeMap<RowId, Outcome> = BTreeMap::new();
         for (row, seq, end) in ends {
             number(&mut self.watch, &mut self.entrusted, row, seq);
             noted.insert(row, end);
@@ -176,9 +180,9 @@ impl DurableQueue {
             Some(oldest) => self.watch.split_off(&oldest),
             None => BTreeMap::new(),
         };
-        for key in std::mem::replace(&mut self.watch, watched).into_values() {
-            let (seq, end) = (0, End::Delivered);
-            news.push(News::Ended { key, seq, end });
+        for id in std::mem::replace(&mut self.watch, watched).into_values() {
+            let (seq, outcome) = (0, Outcome::Delivered);
+            news.push(News::Ended { id, seq, outcome });
         }
         // Rows go in order: what lies before the oldest has come to its end.
         let later = match oldest {
@@ -189,9 +193,9 @@ impl DurableQueue {
         for row in noted.keys() {
             gone.extend(self.entrusted.remove_entry(row));
         }
-        for (row, (key, seq)) in gone {
-            let end = noted.remove(&row).unwrap_or(End::Delivered);
-            news.push(News::Ended { key, seq, end });
+        for (row, (id, seq)) in gone {
+            let outcome = noted.remove(&row).unwrap_or(Outcome::Delivered);
+            news.push(News::Ended { id, seq, outcome });
         }
         news
     }
@@ -226,17 +230,17 @@ impl DurableQueue {
                     && let Some(message) = self.head.pop()
                 {
                     wanted = wanted.saturating_sub(size(&message));
-                    self.end(&message, End::Dropped, now);
+                    self.end(&message, Outcome::OLDEST_ON_DISK, now);
                     news.push(News::Evicted(message));
                 }
                 self.journal.retry_inserts(now);
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
                 while let Some(message) = self.tail.pop() {
-                    self.journal.forget(message.key);
+                    self.journal.forget(message.id);
                     self.journal.dropped();
-                    let (key, seq) = (message.key, message.seq);
-                    news.push(News::Dropped { key, seq });
+                    let (id, seq) = (message.id, message.seq);
+                    news.push(News::Dropped { id, seq });
                 }
             }
         }
