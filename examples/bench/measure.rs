@@ -145,7 +145,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have ended without a signal.
             let _ = child.kill();
             let _ = child.wait();
         }

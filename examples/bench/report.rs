@@ -210,7 +210,7 @@ impl Report {
         }
     }
 
-    /// A figure of its own kind.
+    /// Another kind of figure.
     pub(crate) fn figure(&mut self, work: &str, who: &str, figures: [String; 3], goals: Vec<Goal>) {
         self.add(work, who, figures, goals);
     }

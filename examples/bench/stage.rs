@@ -1,4 +1,4 @@
-//! Where it happens: a Mosquitto of our own on loopback, with mutual TLS, lines that delay, and the
+//! Where it happens: a Mosquitto on loopback, with mutual TLS, lines that delay, and the
 //! programs' command lines.
 
 use std::cell::Cell;
@@ -75,7 +75,7 @@ impl Stage {
         self.port
     }
 
-    /// The port of the broker so many milliseconds away, there and back.
+    /// The port of the broker this many milliseconds away, there and back.
     pub(crate) fn far(&mut self, round_trip: u64) -> anyhow::Result<u16> {
         if round_trip == 0 {
             return Ok(self.port);
@@ -114,7 +114,7 @@ impl Stage {
         })
     }
 
-    /// A file of so many lines.
+    /// A file of this many lines.
     pub(crate) fn lines(&self, count: u32) -> anyhow::Result<PathBuf> {
         let file = self.file(&format!("lines.{count}"));
         if !file.exists() {

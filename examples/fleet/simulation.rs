@@ -71,7 +71,7 @@ impl Course {
         self.attempts.iter().skip(from).copied().max().unwrap_or(0)
     }
 
-    /// When so many percent of the devices were back; the longest time there is if they never were.
+    /// When this many percent of the devices were back; the longest time there is if they never were.
     pub(crate) fn back_by(&self, percent: usize, devices: u32) -> Duration {
         let needed = (devices as usize * percent).div_ceil(100).max(1);
         self.back.get(needed - 1).copied().unwrap_or(Duration::MAX)

@@ -216,7 +216,10 @@ impl<'a> Runner<'a> {
         }
         match self.program.ended() {
             None => Ok(()),
-            Some(status) => Err(format!("ends by itself: {status}\n{}", self.program.log())),
+            Some(status) => Err(format!(
+                "ends without a signal: {status}\n{}",
+                self.program.log()
+            )),
         }
     }
 

@@ -109,7 +109,7 @@ pub(crate) struct Session<'a, J: Oracle> {
     /// Received packets that are not answered yet: type and identifier.
     owed: Vec<(u8, u16)>,
     /// Factor for all timeouts.
-    patience: u32,
+    slowdown: u32,
     ended: bool,
     last_acknowledged: bool,
     outcome: Outcome,
@@ -131,7 +131,7 @@ impl<'a, J: Oracle> Session<'a, J> {
             incoming: Vec::new(),
             counts: [0; 16],
             owed: Vec::new(),
-            patience: slowness,
+            slowdown: slowness,
             ended: false,
             last_acknowledged: false,
             outcome: Outcome::default(),
@@ -142,7 +142,7 @@ impl<'a, J: Oracle> Session<'a, J> {
     pub(crate) fn play(mut self, conversation: &Conversation) -> Result<Outcome, String> {
         if conversation.valid && conversation.role == Role::Subscriber {
             // Every packet must come, even on a busy machine.
-            self.patience *= 500;
+            self.slowdown *= 500;
         }
         for step in &conversation.steps {
             match step.after {
@@ -152,7 +152,7 @@ impl<'a, J: Oracle> Session<'a, J> {
                     let within = if kind == kind::CONNECT {
                         CONNECT
                     } else {
-                        TRIGGER * self.patience
+                        TRIGGER * self.slowdown
                     };
                     let until = Instant::now() + within;
                     while self.counts[usize::from(kind)] < count && !self.ended {
@@ -199,7 +199,7 @@ impl<'a, J: Oracle> Session<'a, J> {
 
     /// The server has sent an invalid packet: the program must close the connection.
     fn expect_end(&mut self, why: Fault) -> Result<(), String> {
-        let until = Instant::now() + CLOSE * self.patience;
+        let until = Instant::now() + CLOSE * self.slowdown;
         while !self.ended {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -222,7 +222,7 @@ impl<'a, J: Oracle> Session<'a, J> {
         let mut quiet = false;
         while !self.ended && !self.last_acknowledged && !quiet {
             let before = self.counts;
-            self.read(QUIET * self.patience)?;
+            self.read(QUIET * self.slowdown)?;
             quiet = before == self.counts;
         }
         self.outcome.complete = self.last_acknowledged;
@@ -243,12 +243,12 @@ impl<'a, J: Oracle> Session<'a, J> {
                 break;
             }
             let before = self.counts;
-            let patience = if messages == usize::MAX {
+            let slowdown = if messages == usize::MAX {
                 Duration::from_millis(100)
             } else {
-                QUIET * self.patience
+                QUIET * self.slowdown
             };
-            self.read(patience)?;
+            self.read(slowdown)?;
             if before == self.counts && messages < usize::MAX {
                 break;
             }

@@ -19,7 +19,7 @@ use crate::harness::{
     temp_dir, times, wait_until,
 };
 
-/// Patience for thousands of attempts.
+/// Time limit for thousands of attempts.
 const LONG: Duration = Duration::from_secs(600);
 
 /// How long a program is watched to see how little it has between two attempts.
@@ -108,7 +108,7 @@ fn other_programs() -> bool {
     std::env::var_os("IOT_TEST_PROGRAMS").is_some()
 }
 
-/// Runs both programs where `flags` lead and every attempt fails: without an end, until so many attempts
+/// Runs both programs where `flags` lead and every attempt fails: without an end, until this many attempts
 /// have been made, and with one, which has to be ended with this exit code.
 fn every_attempt_fails(counter: &Counter, code: i32, flags: &[&str]) {
     let attempts = times("IOT_TEST_ATTEMPTS", 150);
@@ -260,7 +260,7 @@ fn a_proxy_that_hangs_up() {
     }
 }
 
-/// A broker that closes so many connections after it has accepted them.
+/// A broker that closes this many connections after it has accepted them.
 const BRIEF: usize = 100;
 
 #[test]

@@ -279,8 +279,11 @@ fn a_denied_message_is_the_only_one_that_is_given_up() {
         let program = program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"]);
         let outcome = program.stdin(Cursor::new(lines.clone())).run(SOON);
         let outcome = outcome.expect_code(if version == "5" { 77 } else { 65 });
-        let told = outcome.stdout.all();
-        let dead: Vec<_> = told.iter().filter(|l| l.text.starts_with("dead")).collect();
+        let printed = outcome.stdout.all();
+        let dead: Vec<_> = printed
+            .iter()
+            .filter(|l| l.text.starts_with("dead"))
+            .collect();
         assert_eq!(dead.len(), 1, "{outcome}");
         assert!(dead[0].text.starts_with("dead 2 "), "{outcome}");
         assert!(broker.arrivals().len() >= before + 2, "{outcome}");
@@ -345,8 +348,8 @@ pub(crate) fn alpn_of(hello: &[u8]) -> Vec<String> {
 
 /// What the first record of a connection asks for by ALPN.
 fn asked_for(setup: impl FnOnce(Program) -> Program) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&heard);
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&received);
     let server = Server::plain(move |stream| {
         let mut hello = vec![0; 5];
         if stream.read_exact(&mut hello).is_ok() {
@@ -362,8 +365,8 @@ fn asked_for(setup: impl FnOnce(Program) -> Program) -> Vec<String> {
         .args(["--flush-timeout", "0.2"])
         .run(SOON)
         .expect_code(69);
-    let heard = heard.lock().unwrap();
-    alpn_of(&heard[0])
+    let received = received.lock().unwrap();
+    alpn_of(&received[0])
 }
 
 #[test]

@@ -94,8 +94,8 @@ fn any_bytes_go_in_and_one_reading_alone_is_a_plain_message() {
         let publisher = publisher.stdin(Cursor::new(lines));
         publisher.run(SOON).expect_code(0).stdout.bytes()
     };
-    let told = publish(&PATIENT, b"a\0b\n\n\xff\xfe\r\n\nlast");
-    assert_eq!(told, b"t a\0b\nt \nt \xff\xfe\r\nt \nt last\n");
+    let printed = publish(&PATIENT, b"a\0b\n\n\xff\xfe\r\n\nlast");
+    assert_eq!(printed, b"t a\0b\nt \nt \xff\xfe\r\nt \nt last\n");
     assert_eq!(publish(&PATIENT, b"alone\n"), b"t alone\n");
     publish(&PATIENT, b"\n");
     publish(&[], b"x\ny\n");
@@ -147,7 +147,7 @@ fn only_what_belongs_together_goes_together() {
             format!("a||{}|0", hex(b"8")),
         ]
     );
-    let told = outcome.stdout.text();
+    let printed = outcome.stdout.text();
     for receipt in [
         "accepted 1 2",
         "accepted 2 1",
@@ -155,12 +155,15 @@ fn only_what_belongs_together_goes_together() {
         "accepted 5 1",
     ] {
         assert!(
-            told.lines().any(|line| line == receipt),
-            "{receipt}\n{told}"
+            printed.lines().any(|line| line == receipt),
+            "{receipt}\n{printed}"
         );
     }
-    assert!(told.contains("rejected 6 not a JSON object"), "{told}");
-    let summary = summary(&told);
+    assert!(
+        printed.contains("rejected 6 not a JSON object"),
+        "{printed}"
+    );
+    let summary = summary(&printed);
     let counts = ["accepted", "rejected", "readings"].map(|name| summary[name].as_u64());
     assert_eq!(counts, [Some(5), Some(1), Some(7)]);
 }
@@ -370,7 +373,7 @@ fn batches_that_were_queued_outlive_a_kill_and_stay_batches() {
         "{arrived:?}"
     );
 
-    // What was exported is one message a reading, or as many as are wanted.
+    // What was exported is one message per reading, or as many as are wanted.
     let again = watch(&broker);
     Program::publisher()
         .to(&broker)
@@ -441,10 +444,10 @@ fn a_full_queue_counts_messages_and_a_disabled_one_refuses_each_line() {
         .args(["--queue-size", "0"])
         .run(SOON)
         .expect_code(65);
-    let told = outcome.stdout.texts();
-    assert_eq!(told.len(), 35, "{outcome}");
+    let printed = outcome.stdout.texts();
+    assert_eq!(printed.len(), 35, "{outcome}");
     assert!(
-        told[34].starts_with("rejected 35 cannot be sent now"),
+        printed[34].starts_with("rejected 35 cannot be sent now"),
         "{outcome}"
     );
 }

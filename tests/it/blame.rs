@@ -25,7 +25,7 @@ fn one_message(port: u16) -> Program {
         .args(["--stable-time", "9", "--flush-timeout", "60", "--receipts"])
 }
 
-/// Ends so many connections in this way when a message comes, then acknowledges.
+/// Ends this many connections in this way when a message comes, then acknowledges.
 fn ends_first(count: usize, reply: Reply) -> ScriptedBroker {
     let script = ScriptedBroker::script();
     let script = script.on_publish(move |publish| {
@@ -199,8 +199,8 @@ fn a_denied_message_costs_no_other_in_a_full_window() {
         .stdin(std::io::Cursor::new(lines))
         .run(SOON + Duration::from_secs(5))
         .expect_code(65);
-    let told = outcome.stdout.texts();
-    let count = |word: &str| told.iter().filter(|line| line.starts_with(word)).count();
+    let printed = outcome.stdout.texts();
+    let count = |word: &str| printed.iter().filter(|line| line.starts_with(word)).count();
     assert_eq!((count("dead 77 "), count("dead ")), (1, 1), "{outcome}");
     assert_eq!(count("delivered "), 199, "{outcome}");
 }

@@ -20,7 +20,7 @@ use crate::harness::{
     wait_until,
 };
 
-/// Patience for many messages on a busy machine.
+/// Time limit for many messages on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
 /// The most that a subscriber may have resident, in KiB.
@@ -221,10 +221,10 @@ fn a_broker_that_restarts_meanwhile_is_found_again() {
     }
 }
 
-/// A broker that sends so many small messages at once, after it has met the test at `meeting`
+/// A broker that sends this many small messages at once, after it has met the test at `meeting`
 /// twice, and notes in `heard` what is acknowledged.
-fn burst(count: u16, heard: &Arc<Mutex<Vec<u16>>>, meeting: &Arc<Barrier>) -> Server {
-    let (heard, meeting) = (Arc::clone(heard), Arc::clone(meeting));
+fn burst(count: u16, received: &Arc<Mutex<Vec<u16>>>, meeting: &Arc<Barrier>) -> Server {
+    let (received, meeting) = (Arc::clone(received), Arc::clone(meeting));
     Server::plain(move |stream| {
         let mut play = || -> std::io::Result<()> {
             loop {
@@ -240,7 +240,7 @@ fn burst(count: u16, heard: &Arc<Mutex<Vec<u16>>>, meeting: &Arc<Barrier>) -> Se
                         meeting.wait();
                         stream.write_all(&all)?;
                     }
-                    kind::PUBACK => heard.lock().unwrap().push(said.body().number()),
+                    kind::PUBACK => received.lock().unwrap().push(said.body().number()),
                     _ => (),
                 }
             }
@@ -271,22 +271,27 @@ fn schedule_connection(subscriber: &Running, policy: &str) {
 
 #[test]
 fn no_acknowledgement_is_lost_however_late_they_can_be_taken() {
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::new(Mutex::new(Vec::new()));
     let meeting = Arc::new(Barrier::new(2));
-    let broker = burst(20_000, &heard, &meeting);
+    let broker = burst(20_000, &received, &meeting);
     let program = Program::subscriber().at_plain_port(broker.port());
     let subscriber = program.args(["-t", "t"]).start();
     let all: Vec<u16> = (1..=20_000).collect();
     meeting.wait();
     schedule_connection(&subscriber, "--idle");
     meeting.wait();
-    let is_complete = || heard.lock().unwrap().len() == all.len();
+    let is_complete = || received.lock().unwrap().len() == all.len();
     if !wait_until(Duration::from_secs(2), is_complete) {
         // On a busy machine it may get nothing. What is lost stays lost.
         schedule_connection(&subscriber, "--other");
     }
     let complete = wait_until(SOON, is_complete);
-    let heard = heard.lock().unwrap();
-    assert!(complete, "{} of {}\n{subscriber}", heard.len(), all.len());
-    assert!(*heard == all, "in another order");
+    let received = received.lock().unwrap();
+    assert!(
+        complete,
+        "{} of {}\n{subscriber}",
+        received.len(),
+        all.len()
+    );
+    assert!(*received == all, "in another order");
 }

@@ -1,4 +1,4 @@
-//! The client library by itself, as `vendor/` has it: `examples/paho-client.rs` drives it against
+//! The client library alone, as `vendor/` has it: `examples/paho-client.rs` drives it against
 //! servers that send what no broker should. The programs check what comes in before the library
 //! sees it, so that none of this could be seen through them.
 
@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 const VERSIONS: [u8; 2] = [4, 5];
 
-/// The library in a program of its own, in which memory is filled with junk when it is allocated
+/// The library in its own program, in which memory is filled with junk when it is allocated
 /// and when it is freed, and what is freed twice ends the process.
 fn client(server: &Server, version: u8, steps: &[&str]) -> Program {
     let publisher = Path::new(env!("CARGO_BIN_EXE_publisher"));
@@ -35,7 +35,7 @@ fn client(server: &Server, version: u8, steps: &[&str]) -> Program {
         .env("MALLOC_PERTURB_", "165")
 }
 
-/// Expects it to end by itself after the last of its steps, having printed these lines.
+/// Expects it to end without a signal after the last of its steps, having printed these lines.
 fn expect(running: Running, lines: &[&str]) -> Outcome {
     let outcome = running.finish(LONG).expect_code(0);
     assert_eq!(
@@ -366,7 +366,7 @@ fn acknowledged_early() -> bool {
 fn a_message_for_which_there_is_no_memory_is_not_acknowledged() {
     const SIZE: usize = 100_000_000;
     // For neither the packet nor the message, and for the packet only.
-    for (room, version) in [
+    for (spare, version) in [
         (20_000_000, 4),
         (20_000_000, 5),
         (150_000_000, 4),
@@ -390,7 +390,7 @@ fn a_message_for_which_there_is_no_memory_is_not_acknowledged() {
         let mut running = client(&server, version, &steps).stdin_pipe().start();
         running.stdout_line(SOON, |line| line == "connect: ok");
         let pid = running.id().to_string();
-        let limit = format!("--as={}", address_space(running.id()) + room);
+        let limit = format!("--as={}", address_space(running.id()) + spare);
         let limited = Command::new("prlimit")
             .args(["--pid", &pid, &limit])
             .status();

@@ -322,14 +322,14 @@ fn a_check_takes_every_topic_of_the_file_and_prints_for_people() {
     let (_dir, path) = file(&text);
     let check = Program::subscriber().args(["check", "--config"]).arg(&path);
     let check = check.run(SOON).expect_code(0);
-    let told = check.stdout.text();
+    let printed = check.stdout.text();
     for line in [
         "skipped publish: a/+: a filter is no topic name",
         "ok      subscribe: a/+: granted with QoS 1",
         "ok      publish: b: acknowledged",
         "ok      subscribe: b: granted with QoS 1",
     ] {
-        assert!(told.contains(line), "{line}\n{check}");
+        assert!(printed.contains(line), "{line}\n{check}");
     }
 }
 

@@ -111,7 +111,7 @@ fn copy(from: &QueueFile, to: &QueueFile, endings: &[&str]) {
     assert!(!to.beside("-wal").exists(), "the log was left behind");
 }
 
-/// A machine with an identifier of its own.
+/// A machine with its own identifier.
 fn machine(dir: &Path, number: usize) -> Option<MountNamespace> {
     let id = dir.join(format!("machine-id-{number}"));
     fs::write(&id, format!("{number:032x}\n")).unwrap();

@@ -487,8 +487,8 @@ fn a_command_inherits_the_three_standard_descriptors_and_nothing_else() {
         "ls -l /proc/self/fd | grep -v ' /proc/'",
     ];
     let numbers = |text: &str| -> Vec<String> {
-        let links = text.lines().filter_map(|line| line.split_once(" -> "));
-        let mut numbers: Vec<_> = links
+        let targets = text.lines().filter_map(|line| line.split_once(" -> "));
+        let mut numbers: Vec<_> = targets
             .map(|(left, _)| left.rsplit(' ').next().unwrap_or_default().to_owned())
             .collect();
         numbers.sort();

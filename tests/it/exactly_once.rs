@@ -32,7 +32,7 @@ use Step::{Bytes, Close, Pause};
 /// A packet of the client's: on which connection it came, its type and its packet identifier.
 type Seen = (usize, u8, u16);
 
-/// A broker without TLS that does what a script says. It grants every filter by itself.
+/// A broker without TLS that does what a script says. It grants every filter automatically.
 struct Scripted {
     server: Server,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -96,7 +96,7 @@ impl Scripted {
         self.patient_subscriber("0.1", flags)
     }
 
-    /// One that waits for so many seconds before it connects again.
+    /// One that waits for this many seconds before it connects again.
     fn patient_subscriber(&self, backoff: &str, flags: &[&str]) -> Program {
         let program = Program::subscriber().at_plain_port(self.server.port());
         let program = program.args(["-t", "t", "-q", "2", "--base-backoff", backoff]);

@@ -1,4 +1,4 @@
-//! `--input json`: each line is a message of its own, as `subscriber --json` writes it.
+//! `--input json`: each line is a separate message, as `subscriber --json` writes it.
 
 use std::io::Cursor;
 

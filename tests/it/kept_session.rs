@@ -40,7 +40,7 @@ fn fill(broker: &Broker, count: usize, qos: &str) {
     send(broker, 1..=count, qos);
 }
 
-/// Takes messages from a session, each with a run of its own: sixty with MQTT 5, fewer with 3.1.1.
+/// Takes messages from a session, each with its own run: sixty with MQTT 5, fewer with 3.1.1.
 fn one_by_one(broker: &Broker, flags: impl Fn(usize) -> Vec<&'static str>) {
     for (version, qos, count) in [
         ("5", "1", 60),

@@ -12,7 +12,7 @@
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
-//! | `client_library` | the client library by itself, against servers that break the rules |
+//! | `client_library` | the client library alone, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
 //! | `copies`        | copies of a queue file: nothing is taken for what it is not      |

@@ -25,7 +25,7 @@ use crate::{
     plot::screen,
 };
 
-/// Patience for 60 MB on a busy machine.
+/// Time limit for 60 MB on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The exit codes of the README.
@@ -53,7 +53,7 @@ fn printed(file: &Path) -> BTreeSet<String> {
     whole.map(name).collect()
 }
 
-/// A subscriber with a session of its own, which prints to `file`.
+/// A subscriber with its own session, which prints to `file`.
 fn keeping(broker: &Broker, id: &str, file: &Path) -> Program {
     Program::subscriber()
         .to(broker)
@@ -135,7 +135,7 @@ fn what_a_limit_on_memory_keeps_out_comes_in_the_next_run() {
     nothing_is_lost_under(&limits);
 }
 
-/// So many MB in KiB, as `/proc` counts.
+/// This many MB in KiB, as `/proc` counts.
 const fn megabytes(count: u64) -> u64 {
     count * 1_000_000 / 1_024
 }

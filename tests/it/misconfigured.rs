@@ -33,12 +33,12 @@ fn expect(code: i32, parts: &[&str], setup: impl Fn(Program) -> Program) {
         .args(QUICKLY)
         .args(["--flush-timeout", "1"]);
     let run = setup(run).run(SOON).expect_code(code);
-    let told = run
+    let printed = run
         .stderr
         .all()
         .into_iter()
         .any(|line| has(&line.text, parts));
-    assert!(told, "a plain run must name {parts:?}\n{run}");
+    assert!(printed, "a plain run must name {parts:?}\n{run}");
     expect_check(code, parts, setup);
 }
 
@@ -47,8 +47,8 @@ fn expect_check(code: i32, parts: &[&str], setup: impl Fn(Program) -> Program) {
     for program in [Program::publisher(), Program::subscriber()] {
         let check = program.arg("check").args(QUICKLY).args(["-t", "t"]);
         let check = setup(check).run(SOON).expect_code(code);
-        let told = check.stdout.all().into_iter();
-        let failures: Vec<String> = told
+        let printed = check.stdout.all().into_iter();
+        let failures: Vec<String> = printed
             .map(|line| line.text)
             .filter(|line| line.starts_with("FAILED"))
             .collect();

@@ -167,8 +167,8 @@ fn a_file_moved_away_goes_on_in_a_new_one_after_hang_up_and_nothing_is_lost() {
         sender.send(part.join("\n") + "\n");
         fs::rename(&file, numbered(&file, number + 1)).unwrap();
         running.signal(Signal::SIGHUP);
-        let anew = wait_until(SOON, || file.exists());
-        assert!(anew, "no new file\n{running}");
+        let reopened = wait_until(SOON, || file.exists());
+        assert!(reopened, "no new file\n{running}");
     }
     sender.close_stdin();
     sender.finish(SOON).expect_code(0);
@@ -184,9 +184,9 @@ fn a_file_moved_away_goes_on_in_a_new_one_after_hang_up_and_nothing_is_lost() {
 fn a_file_that_is_removed_or_moved_away_is_made_anew_without_a_hang_up() {
     let broker = Broker::start();
     let dir = temp_dir();
-    let (room, aside) = (dir.path().join("room"), dir.path().join("aside"));
-    fs::create_dir(&room).unwrap();
-    let file = room.join("out");
+    let (directory, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("out");
     let running = to_file(&file).to(&broker).start();
     running.wait_subscribed();
     let lines = numbers(500);
@@ -199,10 +199,10 @@ fn a_file_that_is_removed_or_moved_away_is_made_anew_without_a_hang_up() {
     expect(0);
     fs::remove_file(&file).unwrap();
     expect(1);
-    fs::rename(&file, room.join("out.1")).unwrap();
+    fs::rename(&file, directory.join("out.1")).unwrap();
     expect(2);
-    fs::rename(&room, &aside).unwrap();
-    fs::create_dir(&room).unwrap();
+    fs::rename(&directory, &aside).unwrap();
+    fs::create_dir(&directory).unwrap();
     expect(3);
     // logrotate's copytruncate.
     fs::write(&file, "").unwrap();
@@ -238,14 +238,14 @@ fn nothing_that_comes_after_a_removal_is_lost_however_fast_it_comes() {
 fn a_file_that_cannot_be_made_anew_ends_the_run_and_nothing_is_acknowledged() {
     let broker = Broker::start();
     let dir = temp_dir();
-    let (room, aside) = (dir.path().join("room"), dir.path().join("aside"));
-    fs::create_dir(&room).unwrap();
-    let file = room.join("out");
+    let (directory, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("out");
     let running = session_to_file(&file).to(&broker).start();
     running.wait_subscribed();
     publish(&broker, &["before".to_owned()]);
     wait_line(&running, &file, "before");
-    fs::rename(&room, &aside).unwrap();
+    fs::rename(&directory, &aside).unwrap();
     publish(&broker, &["after".to_owned()]);
     let outcome = running.finish(SOON).expect_code(74);
     let name = file.display().to_string();
@@ -256,7 +256,7 @@ fn a_file_that_cannot_be_made_anew_ends_the_run_and_nothing_is_acknowledged() {
         "not acknowledged",
     ];
     expect_one_line(&outcome, &parts);
-    fs::create_dir(&room).unwrap();
+    fs::create_dir(&directory).unwrap();
     let program = session_to_file(&file).to(&broker).args(["-C", "1"]);
     program.run(SOON).expect_code(0);
     assert_eq!(read(&file), "after\n");

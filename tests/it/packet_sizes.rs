@@ -7,14 +7,14 @@ use crate::harness::packet::Publish;
 use crate::harness::running::Outcome;
 use crate::harness::{Program, QueueFile, SOON, ScriptedBroker};
 
-/// A broker that takes packets of so many bytes.
+/// A broker that takes packets of this many bytes.
 fn broker(most: u32) -> ScriptedBroker {
     let [a, b, c, d] = most.to_be_bytes();
     let script = ScriptedBroker::script().connack_properties(&[0x27, a, b, c, d]);
     script.plain()
 }
 
-/// Publishes one message whose payload has so many bytes.
+/// Publishes one message whose payload has this many bytes.
 fn publish(broker: &ScriptedBroker, payload: usize, flags: &[&str]) -> Outcome {
     let program = Program::publisher().at_plain_port(broker.port());
     let program = program.args(["-t", "t", "-m", &"x".repeat(payload)]);
@@ -29,7 +29,7 @@ fn sizes(broker: &ScriptedBroker) -> Vec<usize> {
         .collect()
 }
 
-/// The payload with which a packet has exactly `most` bytes; `known` is one that has so many already.
+/// The payload with which a packet has exactly `most` bytes; `known` is one that has this many already.
 fn filling(most: usize, known: &Publish) -> usize {
     known.payload.len() + most - known.size
 }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use crate::harness::running::Running;
 use crate::harness::{Broker, Program, SOON, temp_dir, wait_until};
 
-/// Patience for thousands of messages and many starts.
+/// Time limit for thousands of messages and many starts.
 const LONG: Duration = Duration::from_secs(300);
 
 /// A broker with a small window, which tells of each packet. Mosquitto 2.0.11 does not keep to its

@@ -73,8 +73,8 @@ fn the_chart_shows_what_comes_and_its_last_frame_stays() {
         );
     };
     shows("connected for");
-    let told = broker.log().wait(SOON, |line| line.contains("site/#"));
-    assert!(told.is_some());
+    let printed = broker.log().wait(SOON, |line| line.contains("site/#"));
+    assert!(printed.is_some());
     for payload in [r#"{"deep":[20.25]}"#, r#"{"deep":[22.75]}"#, "no number"] {
         assert!(
             peer::publish(&broker, "site/\u{e9}", payload)

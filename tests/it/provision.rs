@@ -18,7 +18,7 @@ use crate::harness::{
     temp_dir,
 };
 
-/// moto's server, on a port of its own.
+/// moto's server, on its own port.
 struct Moto {
     _process: Process,
     port: u16,

@@ -203,7 +203,7 @@ fn the_seq_property_numbers_one_stream_a_run_from_1_without_holes() {
     assert_eq!(numbers, [1, 2, 3, 4, 1, 2, 3, 4]);
     let streams: BTreeSet<_> = all[..4].iter().map(|(stream, ..)| stream).collect();
     assert_eq!(streams.len(), 1);
-    assert_ne!(all[0].0, all[4].0, "each run is a stream of its own");
+    assert_ne!(all[0].0, all[4].0, "each run is its own stream");
     assert!(all.iter().all(|(.., ms)| (before..=now()).contains(ms)));
     assert!(publishes.iter().all(|p| p.user_properties.len() == 1));
 }

@@ -17,8 +17,8 @@ fn rabbitmq_with_mutual_tls_is_reached_with_default_flags() {
         let check = check.at_port(broker.port());
         let check = check.args(["-t", "it/check", "-i", "me"]);
         let check = check.run(SOON * 2).expect_code(0);
-        let told = check.stdout.text();
-        assert!(told.contains("CONNECT: MQTT 3.1.1"), "{check}");
+        let printed = check.stdout.text();
+        assert!(printed.contains("CONNECT: MQTT 3.1.1"), "{check}");
     }
 
     let running = subscriber().args(["-t", "it/#", "-C", "103", "-d"]).start();
@@ -62,11 +62,11 @@ fn rabbitmq_with_mutual_tls_is_reached_with_default_flags() {
     for check in checks() {
         let check = check.at_port(broker.port()).args(["-t", "other"]);
         let check = check.run(SOON * 3);
-        let told = check.stdout.text();
+        let printed = check.stdout.text();
         println!("{check}");
         let log = || broker.log().text();
-        assert!(told.contains("(ACL)"), "{check}\n{}", log());
-        assert!(!told.contains("policy"), "{check}");
+        assert!(printed.contains("(ACL)"), "{check}\n{}", log());
+        assert!(!printed.contains("policy"), "{check}");
         check.expect_code(77);
     }
 }

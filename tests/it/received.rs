@@ -19,7 +19,7 @@ use crate::harness::{
     seen::acknowledged,
 };
 
-/// Longer than a pipe of one page takes.
+/// Longer than a pipe of one memory page takes.
 static LARGE: [u8; 5_000] = [b'x'; 5_000];
 
 fn wait_subscribed(subscriber: &Running) {
@@ -36,7 +36,7 @@ fn printed(flags: &[&str], payload: &str) -> Outcome {
     subscriber.finish(SOON).expect_code(0)
 }
 
-/// A pipe that takes one page, and so not all of [`LARGE`].
+/// A pipe that takes one memory page, and so not all of [`LARGE`].
 fn narrow_pipe() -> (PipeReader, std::io::PipeWriter) {
     let (reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
@@ -103,7 +103,7 @@ fn json_carries_what_the_publisher_said() {
         .stdout
         .all()
         .iter()
-        .map(|line| serde_json::from_str(&line.text).expect("one object a line"))
+        .map(|line| serde_json::from_str(&line.text).expect("one object per line"))
         .collect();
     let ours = &objects[0];
     assert_eq!(ours["topic"], "t", "{outcome}");
@@ -159,9 +159,9 @@ fn a_reader_that_left_ends_the_run_in_silence_at_the_next_message() {
     reader.read_exact(&mut [0; 4]).unwrap();
     drop(reader);
     assert!(peer::publish(&broker, "t", "two").status.success());
-    let told = Instant::now();
+    let printed = Instant::now();
     let outcome = subscriber.finish(SOON).expect_code(0);
-    assert!(told.elapsed() < Duration::from_secs(1), "{outcome}");
+    assert!(printed.elapsed() < Duration::from_secs(1), "{outcome}");
     assert_eq!(outcome.stderr.text(), "", "{outcome}");
 }
 

@@ -21,8 +21,8 @@ use crate::{
     misconfigured::SilentPort,
 };
 
-/// Runs a test in a network of its own, where the ports 443 and 8883 are free for everybody.
-fn in_a_network_of_its_own(test: &str, run: impl FnOnce() + Send) {
+/// Runs a test in its own network, where the ports 443 and 8883 are free for everybody.
+fn in_its_own_network(test: &str, run: impl FnOnce() + Send) {
     let alone = || {
         if unshare(CloneFlags::CLONE_NEWNET).is_err() {
             return skipped(test, "no network namespaces here");
@@ -72,21 +72,21 @@ fn connect_by_443(timeout: u64) {
 
 #[test]
 fn a_silent_8883_leads_to_443_within_the_connect_timeout() {
-    in_a_network_of_its_own("ways", || {
+    in_its_own_network("ways", || {
         let _swallows = SilentPort::open(8883);
         connect_by_443(4);
     });
-    in_a_network_of_its_own("ways", || {
+    in_its_own_network("ways", || {
         let _mute = Server::listen(8883, |mut stream| server::stay_silent(&mut stream));
         connect_by_443(4);
     });
     // A closed one costs nothing.
-    in_a_network_of_its_own("ways", || connect_by_443(1));
+    in_its_own_network("ways", || connect_by_443(1));
 }
 
 #[test]
 fn the_port_that_worked_is_remembered() {
-    in_a_network_of_its_own("ways", || {
+    in_its_own_network("ways", || {
         let mute = Server::listen(8883, |mut stream| server::stay_silent(&mut stream));
         let broker = AwsLike::builder().needs_alpn().port(443).start();
         let program = at_aws(Program::publisher()).args(["-t", "t", "--interval", "0.2"]);
@@ -107,7 +107,7 @@ fn the_port_that_worked_is_remembered() {
 
 #[test]
 fn both_ways_are_named_if_neither_works() {
-    in_a_network_of_its_own("ways", || {
+    in_its_own_network("ways", || {
         let program = at_aws(Program::one_message()).args(["--flush-timeout", "0.2"]);
         let outcome = program.run(SOON).expect_code(69);
         let outcome = outcome.expect_stderr("localhost:8883: the port is closed");
@@ -124,9 +124,9 @@ fn both_ways_are_named_if_neither_works() {
 
 #[test]
 fn port_443_of_aws_is_asked_for_by_name_and_with_nothing_behind_it() {
-    in_a_network_of_its_own("ways", || {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&heard);
+    in_its_own_network("ways", || {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&received);
         let _server = Server::listen(443, move |mut stream: TcpStream| {
             let mut hello = vec![0; 5];
             stream.read_exact(&mut hello).unwrap();
@@ -142,9 +142,9 @@ fn port_443_of_aws_is_asked_for_by_name_and_with_nothing_behind_it() {
                 .run(SOON)
                 .expect_code(69);
         }
-        let heard = heard.lock().unwrap();
-        assert!(heard.len() >= 2);
-        for hello in heard.iter() {
+        let received = received.lock().unwrap();
+        assert!(received.len() >= 2);
+        for hello in received.iter() {
             assert_eq!(alpn_of(hello), ["x-amzn-mqtt-ca"]);
         }
     });

@@ -228,9 +228,9 @@ fn a_secret_that_others_can_read_is_an_error_unless_allowed() {
     ];
     for (flag, program) in cases {
         for mode in [0o644, 0o640, 0o604, 0o602] {
-            let told = format!("{flag} can be read by others (mode {mode:04o})");
+            let printed = format!("{flag} can be read by others (mode {mode:04o})");
             let outcome = program(mode).run(SOON);
-            outcome.expect_fault(78, &[&told, "chmod 600", "--allow-readable-key"]);
+            outcome.expect_fault(78, &[&printed, "chmod 600", "--allow-readable-key"]);
         }
         program(0o600).run(SOON).expect_code(0);
         program(0o400).run(SOON).expect_code(0);
@@ -251,9 +251,9 @@ fn a_secret_that_others_can_read_is_an_error_unless_allowed() {
         .arg(path)
         .run(SOON)
         .expect_code(78);
-    let told = check.stdout.text();
+    let printed = check.stdout.text();
     assert!(
-        told.contains("FAILED  password file: ") && told.contains("mode 0644"),
+        printed.contains("FAILED  password file: ") && printed.contains("mode 0644"),
         "{check}"
     );
 }

@@ -313,7 +313,7 @@ fn the_deadline_ends_an_endless_run() {
 
 #[test]
 fn a_hanging_name_look_up_does_not_hold_up_the_end() {
-    // A name server that never answers, on a loopback address of our own. Only root may
+    // A name server that never answers, on another loopback address. Only root may
     // ask there, and put it in the place of the usual ones.
     let id = std::process::id().to_be_bytes();
     let address = format!("127.53.{}.{}", id[2], id[3]);

@@ -10,7 +10,7 @@ use crate::harness::{Broker, Program, SOON};
 /// Longer than any of these messages takes.
 const LONG: Duration = Duration::from_secs(40);
 
-/// Both programs lose patience after two seconds without a sign of life.
+/// Both programs give up after two seconds without a sign of life.
 fn impatient(program: Program, line: &Throttle) -> Program {
     program
         .at_port(line.port())

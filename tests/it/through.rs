@@ -212,12 +212,12 @@ fn a_websocket_carries_mqtt_both_ways_with_and_without_tls() {
 
 #[test]
 fn a_server_without_websockets_is_named() {
-    let page = Server::tls(|stream| {
+    let web_server = Server::tls(|stream| {
         let mut bytes = [0; 1024];
         let _ = stream.read(&mut bytes);
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     });
-    let url = format!("wss://localhost:{}/x", page.port());
+    let url = format!("wss://localhost:{}/x", web_server.port());
     let program = Program::one_message().args(["--endpoint", &url]);
     let outcome = program.ca(&certs().ca).identity(&certs().device).run(SOON);
     outcome.expect_fault(76, &["no WebSocket at /x", "404", "check the path"]);

@@ -24,8 +24,8 @@ use crate::harness::{
 
 /// Runs a publisher against a server with this certificate, which must not hear anything.
 fn expect_untrusted(server: &Pair, ca: &Path, parts: &[&str]) {
-    let heard = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&heard);
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&received);
     let server = Server::tls_by(server::acceptor(server), move |stream| {
         if read_packet(stream).is_ok() {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -34,7 +34,7 @@ fn expect_untrusted(server: &Pair, ca: &Path, parts: &[&str]) {
     let program = Program::one_message().endpoint(server.port()).ca(ca);
     let outcome = program.identity(&certs().device).run(SOON);
     outcome.expect_fault(78, parts);
-    assert_eq!(heard.load(Ordering::SeqCst), 0, "something was said");
+    assert_eq!(received.load(Ordering::SeqCst), 0, "something was said");
 }
 
 #[test]
@@ -107,14 +107,14 @@ fn tls_below_1_2_is_refused_whatever_the_system_allows() {
     let section = "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n\
                    MinProtocol = TLSv1\nCipherString = ALL:@SECLEVEL=0\n";
     fs::write(&lax, section).unwrap();
-    let heard = Arc::new(AtomicUsize::new(0));
+    let received = Arc::new(AtomicUsize::new(0));
     let server = |newest: SslVersion| {
         let mut tls = server::acceptor(&certs().server);
         tls.clear_options(SslOptions::NO_TLSV1_1 | SslOptions::NO_TLSV1);
         tls.set_min_proto_version(Some(SslVersion::TLS1)).unwrap();
         tls.set_max_proto_version(Some(newest)).unwrap();
         tls.set_cipher_list("ALL:@SECLEVEL=0").unwrap();
-        let counted = Arc::clone(&heard);
+        let counted = Arc::clone(&received);
         Server::tls_by(tls, move |stream| {
             counted.fetch_add(1, Ordering::SeqCst);
             server::stay_silent(stream);
@@ -135,13 +135,17 @@ fn tls_below_1_2_is_refused_whatever_the_system_allows() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("TLSv1.1"), "{said}");
-    heard.store(0, Ordering::SeqCst);
+    received.store(0, Ordering::SeqCst);
 
     let lax = lax.to_str().unwrap();
     let publisher = || Program::one_message().env("OPENSSL_CONF", lax);
     let outcome = publisher().at_port(old.port()).run(SOON);
     outcome.expect_fault(78, &["TLS 1.2"]);
-    assert_eq!(heard.load(Ordering::SeqCst), 0, "a handshake was completed");
+    assert_eq!(
+        received.load(Ordering::SeqCst),
+        0,
+        "a handshake was completed"
+    );
 }
 
 #[test]
@@ -211,11 +215,11 @@ fn the_cafile_replaces_the_system_store() {
 #[test]
 fn the_server_is_told_which_host_is_wanted() {
     let names = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&names);
+    let received = Arc::clone(&names);
     let mut tls = server::acceptor(&certs().server);
     tls.set_servername_callback(move |ssl, _| {
         let name = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
-        heard.lock().unwrap().push(name);
+        received.lock().unwrap().push(name);
         Ok(())
     });
     let server = Server::tls_by(tls, server::answer(&[0x20, 3, 0, 0x87, 0]));

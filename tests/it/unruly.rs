@@ -328,12 +328,12 @@ fn the_broker_s_keep_alive_is_kept_to_the_second() {
         events.iter().filter(is_ping).count() >= PINGS
     };
     // As a broker would: one and a half times the keep-alive, for each.
-    let patience = Duration::from_millis(1_500);
-    broker.wait(SOON + patience * u32::try_from(PINGS).unwrap(), pings);
+    let timeout = Duration::from_millis(1_500);
+    broker.wait(SOON + timeout * u32::try_from(PINGS).unwrap(), pings);
     let times = broker.ping_times();
     for pair in times.windows(2) {
         let gap = pair[1] - pair[0];
-        assert!(gap <= patience, "{gap:?}\n{running}");
+        assert!(gap <= timeout, "{gap:?}\n{running}");
     }
     let is_end = |event: &Event| matches!(event, Event::End);
     assert!(!broker.events().iter().any(is_end), "{running}");

@@ -164,9 +164,9 @@ fn a_check_tries_both_versions_too() {
             let check = program.arg("check").at_plain_port(broker.port());
             let check = check.args(["-t", "t", "-i", "me", "--connect-timeout", "1"]);
             let check = check.run(SOON).expect_code(0);
-            let told = check.stdout.text();
-            assert!(told.contains("ok      CONNECT: MQTT 3.1.1"), "{check}");
-            assert!(told.contains(SAID), "{check}");
+            let printed = check.stdout.text();
+            assert!(printed.contains("ok      CONNECT: MQTT 3.1.1"), "{check}");
+            assert!(printed.contains(SAID), "{check}");
         }
         assert_eq!(broker.levels(), [5, 5, 4, 5, 5, 4]);
     }

@@ -100,7 +100,7 @@ fn with_defaults() -> Broker {
         .start()
 }
 
-/// A subscriber until so many lines have come, and what it is to print.
+/// A subscriber until this many lines have come, and what it is to print.
 fn listener(broker: &Broker, version: &str, count: usize) -> Running {
     let subscriber = Program::subscriber().to(broker).arg("-d");
     let subscriber = subscriber.args(["-t", "t", "-q", "2", "--mqtt-version", version]);
@@ -118,12 +118,12 @@ fn all_lines_arrive_through_mosquitto_with_its_defaults() {
     let input: String = (1..=COUNT).map(|n| n.to_string() + "\n").collect();
     for version in ["5", "3.1.1"] {
         for qos in ["1", "2"] {
-            let heard = listener(&broker, version, COUNT);
+            let received = listener(&broker, version, COUNT);
             let publisher = Program::publisher().to(&broker).args(["-t", "t", "-l"]);
             let publisher = publisher.args(["-q", qos, "--mqtt-version", version]);
             let publisher = publisher.stdin(Cursor::new(input.clone()));
             publisher.run(SOON * 2).expect_code(0);
-            heard.finish(SOON).expect_code(0).expect_stdout(&input);
+            received.finish(SOON).expect_code(0).expect_stdout(&input);
         }
     }
 }
@@ -146,7 +146,7 @@ fn mixed_lines_and_a_kept_queue_arrive_through_mosquitto_with_its_defaults() {
         .stdin(Cursor::new(input.clone()))
         .run(SOON)
         .expect_code(75);
-    let heard = listener(&broker, "3.1.1", 2 * COUNT);
+    let received = listener(&broker, "3.1.1", 2 * COUNT);
     queue
         .publisher()
         .to(&broker)
@@ -154,7 +154,7 @@ fn mixed_lines_and_a_kept_queue_arrive_through_mosquitto_with_its_defaults() {
         .stdin(Cursor::new(input))
         .run(SOON)
         .expect_code(0);
-    let outcome = heard.finish(SOON).expect_code(0);
+    let outcome = received.finish(SOON).expect_code(0);
     let mut numbers: Vec<usize> = outcome
         .stdout
         .texts()

@@ -1,5 +1,5 @@
 """What somebody would write with paho-mqtt for Python: publish the lines of standard input and wait
-for all of them, or receive so many messages onto standard output.
+for all of them, or receive this many messages onto standard output.
 
 paho_client.py PORT CERTS TOPIC publish all
 paho_client.py PORT CERTS TOPIC receive QOS COUNT

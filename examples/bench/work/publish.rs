@@ -21,7 +21,7 @@ fn with_lines(stage: &Stage, mut command: Command, lines: u32) -> anyhow::Result
     Ok(command)
 }
 
-/// Publishes so many lines, to nobody.
+/// Publishes this many lines, to nobody.
 fn publish(stage: &Stage, port: u16, lines: u32, flags: &[&str]) -> anyhow::Result<Measure> {
     let flags = [&["--stdin-line"], flags].concat();
     let command = stage.publisher(port, &stage.topic(), &flags);
@@ -62,7 +62,7 @@ pub(crate) fn python(stage: &Stage) -> Vec<Python> {
 }
 
 impl Python {
-    /// Publishes so many lines.
+    /// Publishes this many lines.
     pub(crate) fn run(self, stage: &Stage, port: u16, lines: u32) -> anyhow::Result<Measure> {
         let words = ["publish", self.waits];
         let command = stage.peer(self.script, port, &stage.topic(), &words);

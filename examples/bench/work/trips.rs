@@ -50,7 +50,7 @@ const STYLES: [Style; 4] = [
 /// What Python does at most, about.
 const PYTHON: f64 = 8000.0;
 
-/// So many messages as take the planned time, at least some.
+/// This many messages as take the planned time, at least some.
 fn count(plan: &Plan, window: f64, most: f64, round_trip: u64) -> u32 {
     #[allow(clippy::cast_precision_loss)] // Milliseconds.
     let limit = window * 1000.0 / (round_trip as f64).max(0.01);

@@ -18,7 +18,7 @@ use crate::harness::{
     server::{Stream, stay_silent},
 };
 
-/// Short enough to tell the end of a connection from the patience of a client that noticed nothing.
+/// Short enough to tell the end of a connection from the timeout of a client that noticed nothing.
 const PROMPT: Duration = Duration::from_secs(5);
 
 /// Sends one of these on each connection, after a CONNACK if `accepted`, and expects the client to

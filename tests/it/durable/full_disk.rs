@@ -179,11 +179,11 @@ fn on_a_full_disk_the_oldest_make_room_if_they_may() {
     let (mut running, sent) = disk.filled_by(&["--drop-behavior", "oldest"]);
     for n in sent + 1..=sent + 20 {
         running.send(line(n) + "\n");
-        let told = |line: &str| {
+        let printed = |line: &str| {
             let mut words = line.split(' ').skip(1);
             words.next().is_some_and(|seq| seq == n.to_string())
         };
-        running.stdout_line(SOON, told);
+        running.stdout_line(SOON, printed);
     }
     running.close_stdin();
     let outcome = running.finish(SOON * 4);
@@ -303,8 +303,10 @@ fn space_that_the_queue_has_in_itself_is_used_before_the_disk_s() {
     let before = running.stdout.texts();
     for n in 1..=60 {
         running.send(line(sent + n) + "\n");
-        let told = before.len() + n;
-        running.stdout.wait_count(told, Duration::from_millis(300));
+        let printed = before.len() + n;
+        running
+            .stdout
+            .wait_count(printed, Duration::from_millis(300));
     }
     running.stdout.wait_count(before.len() + 60, SOON);
     let new = running.stdout.texts().split_off(before.len());

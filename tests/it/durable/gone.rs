@@ -233,7 +233,7 @@ fn one_that_only_adds_notices_as_well() {
     }
 }
 
-/// Adds so many messages to what waits.
+/// Adds this many messages to what waits.
 fn add(place: &Place, count: usize) {
     let lines = "reading\n".repeat(count);
     let publisher = publisher_on(&place.queue()).at_port(free_port());

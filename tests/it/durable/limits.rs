@@ -200,10 +200,10 @@ fn a_message_that_ends_every_connection_dies_and_the_rest_goes_on() {
 fn lost_connections_are_counted_over_the_runs() {
     let broker = touchy();
     let queue = QueueFile::with("bad\n");
-    let run = |patience: &str, more: &str| {
+    let run = |timeout: &str, more: &str| {
         let publisher = patient(queue.publisher().at_plain_port(broker.port()));
         let publisher = publisher.args(["-m", more, "--max-attempts", "6"]);
-        publisher.args(["--flush-timeout", patience]).start()
+        publisher.args(["--flush-timeout", timeout]).start()
     };
     // Two connections, and then it is killed.
     let running = run("30", "one");

@@ -250,7 +250,7 @@ fn as_process_1_it_waits_for_orphans_and_takes_no_command_s_exit_status() {
         return skipped("as_process_1", "this user may not make PID namespaces");
     }
     let broker = Broker::start();
-    // Each leaves ten orphans, which end soon, and has an exit status of its own.
+    // Each leaves ten orphans, which end soon, and has its own exit status.
     let orphans = "n=$(cat); for i in 0 1 2 3 4 5 6 7 8 9; do (sleep 0.0$i >/dev/null 2>&1 &) ; done; exit $n";
     let program = subscriber_to(&broker, &["--exec-jobs", "4", "--summary"]).under(alone);
     let running = start(script(program, orphans, Path::new("x")), &broker);

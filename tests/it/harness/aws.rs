@@ -1,5 +1,5 @@
 //! A broker with the manners of AWS IoT Core where Mosquitto has better ones: it hangs up
-//! without a word, discards what comes too fast, and takes MQTT on its port 443 only from who
+//! without an answer, discards what comes too fast, and takes MQTT on its port 443 only from who
 //! asks for it by name (ALPN).
 //!
 //! Packets are read and written by a codec crate. It delivers to no one: the tests look at its
@@ -97,7 +97,7 @@ impl AwsLike {
         self.shared.connects.lock().unwrap().clone()
     }
 
-    /// Waits for so many arrivals.
+    /// Waits for this many arrivals.
     pub(crate) fn wait_arrivals(&self, count: usize, within: Duration) -> bool {
         let arrivals = self.shared.arrivals.lock().unwrap();
         let waited = self
@@ -214,8 +214,8 @@ impl<'a> Session<'a> {
     }
 
     fn serve(&mut self) -> Ends {
-        let patience = Some(Duration::from_millis(10));
-        self.stream.get_ref().set_read_timeout(patience)?;
+        let timeout = Some(Duration::from_millis(10));
+        self.stream.get_ref().set_read_timeout(timeout)?;
         let mut buffer = vec![0; 32 * 1024];
         loop {
             if self.taken_over.load(Ordering::SeqCst) {

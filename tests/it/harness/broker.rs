@@ -1,4 +1,4 @@
-//! A real Mosquitto on a loopback port of its own.
+//! A real Mosquitto on its own loopback port.
 
 use std::{
     fmt::Write as _,
@@ -79,7 +79,7 @@ impl Broker {
         self.end(Signal::SIGTERM);
     }
 
-    /// Stops it without a chance to say goodbye.
+    /// Stops it without a DISCONNECT.
     pub(crate) fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }

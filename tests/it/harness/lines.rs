@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Lines {
-    /// Collects from `source` until its end, on a thread of its own.
+    /// Collects from `source` until its end, on its own thread.
     pub(crate) fn collect(&self, mut source: impl Read + Send + 'static) {
         self.update(|state| state.open_sources += 1);
         let lines = self.clone();
@@ -86,7 +86,7 @@ impl Lines {
         self.count() >= count
     }
 
-    /// Whether every source came to its end in time.
+    /// Whether every source ended in time.
     pub(crate) fn wait_end(&self, within: Duration) -> bool {
         self.wait_state(within, |state| state.open_sources == 0)
     }

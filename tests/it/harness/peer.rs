@@ -17,7 +17,7 @@ use super::{
 
 /// A `mosquitto_sub` at QoS 1 that is subscribed; ended when dropped.
 ///
-/// It keeps its session, and connects again by itself. So with a
+/// It keeps its session, and reconnects automatically. So with a
 /// [persistent](super::broker::BrokerBuilder::persistent) broker it has been there all
 /// along, whatever happened in between.
 pub(crate) struct Witness {
@@ -26,12 +26,12 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Payloads, one a line.
+    /// Payloads, one per line.
     pub(crate) fn start(broker: &Broker, filter: &str) -> Self {
         Self::with_format(broker, filter, "%p")
     }
 
-    /// Messages in `mosquitto_sub`'s own `-F` format, one a line.
+    /// Messages in the `-F` format of `mosquitto_sub`, one a line.
     pub(crate) fn with_format(broker: &Broker, filter: &str, format: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = format!("witness-{}", NEXT.fetch_add(1, Ordering::Relaxed));

@@ -203,7 +203,7 @@ impl Program {
         running
     }
 
-    /// Starts it on a terminal of its own, its controlling one, so that a prompt would
+    /// Starts it on its own terminal, its controlling one, so that a prompt would
     /// find it. What appears there is its `stdout`; nothing is typed.
     pub(crate) fn start_on_terminal(self) -> Running {
         let terminal = openpty(None, None).expect("a pseudo-terminal");

@@ -88,7 +88,7 @@ impl Proxy {
         self.control.update(|state| {
             state.generation += 1;
             for stream in state.streams.drain(..) {
-                // It may have ended by itself.
+                // It may have ended without a signal.
                 let _ = stream.shutdown(Shutdown::Both);
             }
         });

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{Broker, Program, SOON, free_port, running::Outcome, temp_dir};
 
-/// A queue file in a directory of its own; there is none until a publisher makes it.
+/// A queue file in its own directory; there is none until a publisher makes it.
 pub(crate) struct QueueFile {
     dir: TempDir,
 }

@@ -95,7 +95,7 @@ impl Running {
         self.stderr_line(SOON, |line| line.contains(": subscribed with QoS"));
     }
 
-    /// Expects it to end by itself in time.
+    /// Expects it to end without a signal in time.
     pub(crate) fn finish(mut self, within: Duration) -> Outcome {
         let ended = self.process.wait(within);
         let (status, elapsed) = self.expect(ended, "end", within);

@@ -1,4 +1,4 @@
-//! A slow line: a TCP proxy that passes on so many bytes a second in either direction, and takes no more from either
+//! A slow line: a TCP proxy that passes on this many bytes a second in either direction, and takes no more from either
 //! side than a slow line would.
 
 use std::{
@@ -83,7 +83,7 @@ impl Throttle {
         self.shared.stalled.store(true, Ordering::SeqCst);
     }
 
-    /// Until so many bytes have passed to the target.
+    /// Until this many bytes have passed to the target.
     pub(crate) fn wait_passed(&self, bytes: usize, within: Duration) {
         let passed = || self.shared.passed.load(Ordering::SeqCst) >= bytes;
         assert!(wait_until(within, passed), "fewer than {bytes} bytes");

@@ -74,7 +74,7 @@ fn complaints(outcome: &Outcome) -> Vec<String> {
     lines.map(said).collect()
 }
 
-/// A state file in a directory of its own; there is none until a subscriber makes it.
+/// A state file in its own directory; there is none until a subscriber makes it.
 struct StateFile(TempDir);
 
 impl StateFile {

@@ -40,8 +40,11 @@ fn a_state_file_that_others_may_read_is_closed_to_them() {
     let state = StateFile::used(&broker);
     fs::set_permissions(state.path(), Permissions::from_mode(0o644)).unwrap();
     let outcome = run(&broker, &["--state", state.text()], &[9]).expect_code(0);
-    let told = complaints(&outcome);
-    assert!(told.len() == 1 && told[0].contains("0644"), "{outcome}");
+    let printed = complaints(&outcome);
+    assert!(
+        printed.len() == 1 && printed[0].contains("0644"),
+        "{outcome}"
+    );
     let mode = fs::metadata(state.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
 }

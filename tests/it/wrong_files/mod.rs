@@ -44,17 +44,24 @@ fn expect(name: &str, code: i32, parts: &[&str], setup: impl Fn(Program) -> Prog
     let has = |line: &str| parts.iter().all(|part| line.contains(part));
     let lines = check.stdout.all();
     let failed = lines.iter().filter(|l| l.text.starts_with("FAILED"));
-    let told = failed
-        .map(|line| line.text.split_once(": ").map_or("", |(_, told)| told))
-        .find(|told| has(told));
-    let told = told.unwrap_or_else(|| panic!("{name}: a check must name {parts:?}\n{check}"));
-    assert!(told.contains("; "), "{name}: without a remedy: {told}");
+    let printed = failed
+        .map(|line| {
+            line.text
+                .split_once(": ")
+                .map_or("", |(_, printed)| printed)
+        })
+        .find(|printed| has(printed));
+    let printed = printed.unwrap_or_else(|| panic!("{name}: a check must name {parts:?}\n{check}"));
+    assert!(
+        printed.contains("; "),
+        "{name}: without a remedy: {printed}"
+    );
     assert_eq!(check.code, Some(code), "{name}\n{check}");
     let run = Program::one_message().args(QUICKLY);
     let run = setup(run.args(["--flush-timeout", "0.5"])).run(SOON);
     let said = run.stderr.all();
-    let same = said.iter().any(|line| line.text.contains(told));
-    assert!(same, "{name}: a run must say as well: {told}\n{run}");
+    let same = said.iter().any(|line| line.text.contains(printed));
+    assert!(same, "{name}: a run must say as well: {printed}\n{run}");
     assert_eq!(run.code, Some(code), "{name}\n{run}");
 }
 
