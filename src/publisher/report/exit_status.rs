@@ -1,4 +1,4 @@
-//! How a run went: the exit code and the last line of the log. PURE.
+//! The summary of a run, its exit status, and the last line of the log. PURE.
 
 use std::path::Path;
 
@@ -6,68 +6,61 @@ use serde::Serialize;
 
 use crate::common::fault::{Exit, Fault};
 
-/// What became of everything that was offered, as `--summary` prints it.
+/// The number of messages by what happened to them, as `--summary` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Counters {
-    /// The publisher answered for so many.
+pub struct Summary {
     pub accepted: u64,
-    /// Acknowledged by the broker.
     pub delivered: u64,
-    /// Accepted and neither delivered nor given up when the run ended.
+    /// Accepted, and neither delivered nor given up when the run ended.
     pub queued: u64,
-    /// Of what was read, saved nowhere and not delivered when the run ended.
+    /// Read or accepted, not delivered when the run ended, and not on disk.
     pub lost: u64,
-    /// Lost to a full queue.
+    /// Dropped from a full queue.
     pub dropped: u64,
     /// Never accepted.
     pub rejected: u64,
     /// Too old to be sent; only a run with an expiry has any.
     pub expired: u64,
-    /// Refused by the broker, for good.
+    /// Refused by the broker, or damaged on disk.
     pub dead: u64,
     /// Connections after the first.
     pub reconnects: u64,
-    /// The length of the run in seconds.
     pub elapsed_s: f64,
-    /// Readings in the messages accepted; none where each message is one.
+    /// Readings in the accepted messages; none without batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readings: Option<u64>,
-    /// Commands that failed; none where there is no command.
+    /// Failed commands; none without `--exec`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
 }
 
 /// What the exit code depends on.
 #[derive(Clone, Debug)]
-pub struct Verdict<'a> {
-    /// What became of the messages.
-    pub counters: &'a Counters,
-    /// Messages read or accepted that have come to no end and are kept nowhere.
+pub struct ExitStatus<'a> {
+    pub summary: &'a Summary,
+    /// Messages read or accepted that are neither delivered nor on disk.
     pub lost: usize,
     /// Messages that wait in the queue file.
     pub kept: usize,
     /// The queue file, if there is one.
     pub queue: Option<&'a Path>,
+    /// Whether the queue file was removed, moved or overwritten.
     pub gone: bool,
     /// Why there is no connection, if there is none.
     pub offline: Option<Fault>,
-    /// What ended the run before its work was done.
+    /// What ended the run early.
     pub ended_by: Option<&'a Fault>,
-    /// The worst that was met on the way.
-    pub refused: Exit,
+    /// The worst exit code of what happened during the run.
+    pub worst: Exit,
     /// Why the first message was rejected or died.
-    pub reason: Option<&'a str>,
+    pub first_reason: Option<&'a str>,
 }
 
-impl Verdict<'_> {
-    /// The exit code.
+impl ExitStatus<'_> {
     pub fn exit(&self) -> Exit {
-        let counters = self.counters;
-        let mut exit = self.refused;
-        if counters.dropped + counters.rejected + counters.dead > 0 {
-            exit = exit.or_worse(Exit::Data);
-        }
-        if counters.expired > 0 {
+        let summary = self.summary;
+        let mut exit = self.worst;
+        if summary.dropped + summary.rejected + summary.dead + summary.expired > 0 {
             exit = exit.or_worse(Exit::Data);
         }
         if self.lost > 0 {
@@ -76,11 +69,8 @@ impl Verdict<'_> {
         if self.kept > 0 {
             exit = exit.or_worse(Exit::Deferred);
         }
-        if self.lost + self.kept > 0
-            && let Some(why) = self
-                .offline
-                .as_ref()
-                .filter(|why| why.exit != Exit::Unavailable)
+        if let Some(why) = self.offline_with_undelivered()
+            && why.exit != Exit::Unavailable
         {
             exit = exit.or_worse(why.exit);
         }
@@ -88,12 +78,17 @@ impl Verdict<'_> {
             .map_or(exit, |fault| exit.or_worse(fault.exit))
     }
 
+    /// Why there is no connection, if that matters because messages are not delivered.
+    fn offline_with_undelivered(&self) -> Option<&Fault> {
+        self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
+    }
+
     /// Why the exit code is not 0, on one line.
-    pub fn last_words(&self) -> Option<String> {
-        let counters = self.counters;
-        let offline = self.offline.as_ref().filter(|_| self.lost + self.kept > 0);
-        let mut words: Vec<String> = Vec::new();
-        words.extend(self.ended_by.or(offline).map(ToString::to_string));
+    pub fn explanation(&self) -> Option<String> {
+        let summary = self.summary;
+        let why = self.ended_by.or(self.offline_with_undelivered());
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend(why.map(ToString::to_string));
         let lost = if self.gone {
             "lost: saved nowhere"
         } else {
@@ -105,15 +100,15 @@ impl Verdict<'_> {
         };
         for (count, fate) in [
             (self.lost as u64, lost),
-            (counters.dropped, "dropped from a full queue"),
-            (counters.rejected, "rejected"),
-            (counters.expired, "expired"),
-            (counters.dead, dead),
+            (summary.dropped, "dropped from a full queue"),
+            (summary.rejected, "rejected"),
+            (summary.expired, "expired"),
+            (summary.dead, dead),
         ] {
             match count {
                 0 => {}
-                1 => words.push(format!("1 message {fate}")),
-                n => words.push(format!("{n} messages {fate}")),
+                1 => parts.push(format!("1 message {fate}")),
+                n => parts.push(format!("{n} messages {fate}")),
             }
         }
         if let (1.., Some(queue)) = (self.kept, self.queue) {
@@ -123,15 +118,15 @@ impl Verdict<'_> {
             } else {
                 queue.to_string()
             };
-            words.push(match self.kept {
+            parts.push(match self.kept {
                 1 => format!("1 message waits in {queue} for a later run"),
                 n => format!("{n} messages wait in {queue} for a later run"),
             });
         }
-        if let Some(reason) = self.reason {
-            words.push(format!("the first: {reason}"));
+        if let Some(reason) = self.first_reason {
+            parts.push(format!("the first: {reason}"));
         }
-        (!words.is_empty()).then(|| words.join("; "))
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 
@@ -141,34 +136,34 @@ mod tests {
 
     #[test]
     fn the_worst_of_what_happened_is_the_exit_code() {
-        let mut counters = Counters::default();
+        let mut summary = Summary::default();
         let offline = Fault::passing(Exit::Unavailable, "h: closed");
         let refused = Fault::permanent(Exit::Refused, "h: not authorised");
-        let code = |counters: &Counters, undelivered, offline: Option<&Fault>, ended_by| {
-            let verdict = Verdict {
-                counters,
+        let code = |summary: &Summary, undelivered, offline: Option<&Fault>, ended_by| {
+            let status = ExitStatus {
+                summary,
                 lost: undelivered,
                 kept: 0,
                 queue: None,
                 gone: false,
                 offline: offline.cloned(),
                 ended_by,
-                refused: Exit::Success,
-                reason: None,
+                worst: Exit::Success,
+                first_reason: None,
             };
             (
-                verdict.exit().code(),
-                verdict.last_words().unwrap_or_default(),
+                status.exit().code(),
+                status.explanation().unwrap_or_default(),
             )
         };
-        assert_eq!(code(&counters, 0, Some(&offline), None), (0, String::new()));
+        assert_eq!(code(&summary, 0, Some(&offline), None), (0, String::new()));
         let lost = "h: closed; 2 messages lost: in memory only";
-        assert_eq!(code(&counters, 2, Some(&offline), None), (69, lost.into()));
-        counters.dropped = 1;
+        assert_eq!(code(&summary, 2, Some(&offline), None), (69, lost.into()));
+        summary.dropped = 1;
         assert_eq!(
-            code(&counters, 0, None, None),
+            code(&summary, 0, None, None),
             (65, "1 message dropped from a full queue".into())
         );
-        assert_eq!(code(&counters, 2, Some(&offline), Some(&refused)).0, 77);
+        assert_eq!(code(&summary, 2, Some(&offline), Some(&refused)).0, 77);
     }
 }

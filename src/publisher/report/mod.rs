@@ -1,70 +1,68 @@
-//! What the publisher tells its user: receipts, delivered messages and the summary on
-//! standard output, warnings about messages in the log; and the counters behind them.
+//! What the user is shown: receipts, delivered messages and the summary on standard output, warnings
+//! about messages in the log, and the counters behind them.
 
 pub mod exit_status;
 pub mod progress;
 
+use std::fmt::Arguments;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
-use super::outbox::ledger::Receipt;
-use super::report::exit_status::Counters;
+use self::exit_status::Summary;
 use crate::common::escape::{escape, one_line};
 use crate::common::mqtt::message::Message;
 use crate::common::runtime::process::tally::Tally;
 use crate::common::runtime::stdio::{self, Blocking};
+use crate::publisher::outbox::ledger::Receipt;
 use crate::publisher::outbox::pacing::Growing;
 use crate::publisher::queue::requests::Outcome;
 
-/// Which lines to print.
+/// What to print.
 #[derive(Clone, Copy, Debug)]
-pub struct Lines {
-    /// A line per event.
+pub struct ReportOptions {
+    /// One line per event.
     pub receipts: bool,
     /// Topic and payload of what is delivered.
     pub verbose: bool,
     /// The last line.
     pub summary: bool,
-    /// How many readings were accepted: in receipts and in the summary.
+    /// The number of readings, in receipts and in the summary.
     pub readings: bool,
-    /// How many commands failed: in the summary.
+    /// The number of failed commands, in the summary.
     pub commands: bool,
 }
 
-/// Counts, and prints what was asked for.
+/// Counts what happens to messages and prints it.
 #[derive(Debug)]
-pub struct Report {
-    /// What has happened so far.
-    pub counters: Counters,
+pub struct Reporter {
+    pub summary: Summary,
     /// Why the first message was rejected or died.
     pub first_reason: Option<String>,
-    lines: Lines,
-    /// A word about this outage has been said.
+    options: ReportOptions,
+    /// Whether this outage was warned about.
     warned: bool,
-    /// Commands that failed.
-    failures: Tally,
+    command_failures: Tally,
     terminal: bool,
     out: Blocking<Stdout>,
-    /// Written at once by `flush`, the only call that can block.
+    /// Written by `flush`, the only call that can block.
     buffer: Vec<u8>,
     error: Option<io::Error>,
 }
 
-impl Report {
-    /// Nothing has happened yet.
-    pub fn new(lines: Lines) -> Self {
+impl Reporter {
+    pub fn new(options: ReportOptions) -> Self {
         Self {
-            counters: Counters {
-                readings: lines.readings.then_some(0),
-                failed: lines.commands.then_some(0),
-                ..Counters::default()
+            summary: Summary {
+                readings: options.readings.then_some(0),
+                failed: options.commands.then_some(0),
+                ..Summary::default()
             },
             first_reason: None,
-            lines,
+            options,
             warned: false,
-            failures: Tally::default(),
+            command_failures: Tally::default(),
             terminal: io::stdout().is_terminal(),
             out: stdio::stdout(),
             buffer: Vec::new(),
@@ -72,12 +70,11 @@ impl Report {
         }
     }
 
-    /// Something has become of a message.
     pub fn record(&mut self, receipt: &Receipt) {
         match receipt {
             Receipt::Accepted { seq, readings } => {
-                self.counters.accepted += 1;
-                if let Some(all) = &mut self.counters.readings {
+                self.summary.accepted += 1;
+                if let Some(all) = &mut self.summary.readings {
                     *all += u64::from(*readings);
                     self.receipt(format_args!("accepted {seq} {readings}"));
                 } else {
@@ -94,59 +91,59 @@ impl Report {
 
     fn ended(&mut self, seq: u64, outcome: &Outcome, message: Option<&Message>) {
         match outcome {
-            Outcome::Delivered => self.delivered(seq, message),
-            Outcome::Dropped(reason) => self.dropped(seq, reason),
+            Outcome::Delivered => {
+                self.summary.delivered += 1;
+                self.receipt(format_args!("delivered {seq}"));
+                if let Some(message) = message.filter(|_| self.options.verbose) {
+                    self.show(message);
+                }
+            }
+            Outcome::Dropped(reason) => {
+                self.summary.dropped += 1;
+                self.receipt(format_args!("dropped {seq} {reason}"));
+                self.warn_once("readings are being dropped: the queue is full; see --queue-size");
+            }
             Outcome::Expired => {
-                self.counters.expired += 1;
+                self.summary.expired += 1;
                 self.receipt(format_args!("expired {seq}"));
                 self.warn_once("readings are too old to be sent: see --expiry");
             }
             Outcome::Dead(reason) => {
-                let topic = message.map(|message| &*message.draft.topic);
-                self.dead(seq, topic, reason);
+                let topic = message.map(|message| format!("{}: ", message.draft.topic));
+                let topic = topic.unwrap_or_default();
+                let why = format!("{topic}message {seq} cannot be delivered: {reason}");
+                warn!("{why}");
+                self.first_reason.get_or_insert(one_line(&why));
+                self.summary.dead += 1;
+                self.receipt(format_args!("dead {seq} {reason}"));
             }
         }
     }
 
-    fn delivered(&mut self, seq: u64, message: Option<&Message>) {
-        self.counters.delivered += 1;
-        self.receipt(format_args!("delivered {seq}"));
-        if let Some(message) = message.filter(|_| self.lines.verbose) {
-            for reading in message.draft.each_reading() {
-                self.show(&message.draft.topic, reading);
+    fn show(&mut self, message: &Message) {
+        let topic = &message.draft.topic;
+        for reading in message.draft.each_reading() {
+            if self.terminal {
+                let topic = escape(topic.as_bytes(), &[]);
+                let reading = escape(reading, &['\t', '\n']);
+                self.write(format!("{topic} {reading}\n").as_bytes());
+            } else {
+                for part in [topic.as_bytes(), b" ", reading, b"\n"] {
+                    self.write(part);
+                }
             }
         }
     }
 
-    fn show(&mut self, topic: &str, reading: &[u8]) {
-        if self.terminal {
-            let (topic, reading) = (
-                escape(topic.as_bytes(), &[]),
-                escape(reading, &['\t', '\n']),
-            );
-            self.write(format!("{topic} {reading}\n").as_bytes());
-        } else {
-            for part in [topic.as_bytes(), b" ", reading, b"\n"] {
-                self.write(part);
-            }
-        }
-    }
-
-    fn dropped(&mut self, seq: u64, reason: &str) {
-        self.counters.dropped += 1;
-        self.receipt(format_args!("dropped {seq} {reason}"));
-        self.warn_once("readings are being dropped: the queue is full; see --queue-size");
-    }
-
-    /// A command of the source has failed: there is no reading this time.
+    /// A run of the `--exec` command gave no reading.
     pub fn command_failed(&mut self, why: &str, now: Instant) {
-        *self.counters.failed.get_or_insert_default() += 1;
-        if let Some(line) = self.failures.note(why, now) {
+        *self.summary.failed.get_or_insert_default() += 1;
+        if let Some(line) = self.command_failures.note(why, now) {
             warn!("{line}");
         }
     }
 
-    /// A message can neither go out now nor wait.
+    /// A message can neither be sent now nor queued.
     pub fn refused_offline(&mut self, line: u64) {
         self.count_rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_once(
@@ -154,7 +151,7 @@ impl Report {
         );
     }
 
-    /// The queue grows while it drains: worth a word each time the rate changes for it.
+    /// The queue grows while it drains: logged each time the rate is raised, otherwise once.
     pub fn growing(&mut self, growing: &Growing) {
         if growing.raised {
             warn!("{growing}");
@@ -163,7 +160,7 @@ impl Report {
         }
     }
 
-    /// Connected again: the next outage may be warned of anew.
+    /// Connected again: the next outage is warned about again.
     pub fn outage_over(&mut self) {
         self.warned = false;
     }
@@ -174,7 +171,6 @@ impl Report {
         }
     }
 
-    /// A message is not as it should be.
     pub fn rejected(&mut self, line: u64, reason: &str) {
         warn!("message {line} is rejected: {reason}");
         self.count_rejected(line, reason);
@@ -183,28 +179,20 @@ impl Report {
     fn count_rejected(&mut self, line: u64, reason: &str) {
         let first = || format!("message {line} {reason}");
         self.first_reason.get_or_insert_with(first);
-        self.counters.rejected += 1;
+        self.summary.rejected += 1;
         self.receipt(format_args!("rejected {line} {reason}"));
     }
 
-    /// Messages in the queue are not what was written.
+    /// Rows of the queue file whose checksum is wrong.
     pub fn damaged(&mut self, count: usize) {
         error!(
-            "{count} messages in the queue are damaged: they are with the dead letters, not sent"
+            "{count} messages in the queue are damaged: they were moved to the dead letters and \
+             are not sent"
         );
-        self.counters.dead += count as u64;
+        self.summary.dead += count as u64;
     }
 
-    fn dead(&mut self, seq: u64, topic: Option<&str>, reason: &str) {
-        let topic = topic.map(|topic| format!("{topic}: ")).unwrap_or_default();
-        let why = format!("{topic}message {seq} cannot be delivered: {reason}");
-        warn!("{why}");
-        self.first_reason.get_or_insert(one_line(&why));
-        self.counters.dead += 1;
-        self.receipt(format_args!("dead {seq} {reason}"));
-    }
-
-    /// Writes what there is to say. Blocks for as long as the reader does.
+    /// Writes the buffer to standard output. Blocks for as long as its reader does.
     pub fn flush(&mut self) {
         if self.error.is_none() && !self.buffer.is_empty() {
             self.error = self.out.write_all(&self.buffer).err();
@@ -215,25 +203,23 @@ impl Report {
         self.buffer.clear();
     }
 
-    /// Prints the summary, and says whether all that was printed was taken.
-    ///
-    /// `false` if not.
+    /// Prints the summary; `false` if standard output could not be written at some time.
     pub fn finish(mut self, reconnects: u64, queued: u64, elapsed: Duration) -> bool {
-        self.counters.reconnects = reconnects;
-        self.counters.queued = queued;
-        self.counters.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
-        if self.lines.summary {
-            // Numbers have no way to fail.
-            let json = serde_json::to_string(&self.counters).unwrap_or_default();
+        self.summary.reconnects = reconnects;
+        self.summary.queued = queued;
+        self.summary.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
+        if self.options.summary {
+            // Cannot fail for numbers.
+            let json = serde_json::to_string(&self.summary).unwrap_or_default();
             self.write(format!("{json}\n").as_bytes());
         }
         self.flush();
         self.error.is_none()
     }
 
-    fn receipt(&mut self, line: std::fmt::Arguments<'_>) {
-        if self.lines.receipts {
-            // A reason may be the broker's own words.
+    fn receipt(&mut self, line: Arguments<'_>) {
+        if self.options.receipts {
+            // A reason may be the broker's text and may contain newlines.
             let line = one_line(&line.to_string());
             self.write(format!("{line}\n").as_bytes());
         }

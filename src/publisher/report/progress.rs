@@ -1,4 +1,4 @@
-//! How far a backlog has drained: a bar on a terminal, in a log a line every ten seconds.
+//! How far a backlog has drained: a bar on a terminal, otherwise one log line every ten seconds.
 
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -9,74 +9,71 @@ use log::{Level, info, log_enabled};
 
 use crate::common::runtime::{logging, stdio};
 
-/// A backlog of fewer messages is not worth a word.
-const WORTH_IT: usize = 200;
+/// A backlog of fewer messages is not reported.
+const MIN_BACKLOG: usize = 200;
 
-/// Between two lines in the log.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The bar: done, left, rate, time left.
-const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} sent, {rate} a second, {eta} left";
+const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} sent, {rate} per second, {eta} left";
 
 #[derive(Debug)]
 struct Draining {
     since: Instant,
-    /// What had been delivered before.
-    delivered: u64,
+    /// Messages that had been delivered before.
+    delivered_before: u64,
     log_at: Instant,
     bar: Option<ProgressBar>,
 }
 
 #[derive(Debug)]
-pub struct Progress {
-    on_terminal: bool,
+pub struct DrainProgress {
+    show_bar: bool,
     draining: Option<Draining>,
 }
 
-impl Progress {
-    /// Nothing drains yet. `prints` is whether lines about messages go to a terminal: then a
-    /// bar would be in their way.
+impl DrainProgress {
+    /// `prints` is whether receipts or messages go to a terminal: a bar would overwrite them.
     pub fn new(prints: bool) -> Self {
         Self {
-            on_terminal: !prints && logging::on_terminal() && log_enabled!(Level::Warn),
+            show_bar: !prints && logging::on_terminal() && log_enabled!(Level::Warn),
             draining: None,
         }
     }
 
-    /// Things stand like this now: so many messages wait, so many have been delivered.
+    /// `waiting` and `delivered` are numbers of messages.
     pub fn update(&mut self, online: bool, waiting: usize, delivered: u64, now: Instant) {
         if !online || waiting == 0 {
             self.stop();
             return;
         }
-        if self.draining.is_none() && waiting >= WORTH_IT {
+        if self.draining.is_none() && waiting >= MIN_BACKLOG {
             self.draining = Some(Draining {
                 since: now,
-                delivered,
-                log_at: now + LOG_EVERY,
-                bar: self.on_terminal.then(bar),
+                delivered_before: delivered,
+                log_at: now + LOG_INTERVAL,
+                bar: self.show_bar.then(bar),
             });
         }
         let Some(draining) = &mut self.draining else {
             return;
         };
-        let done = delivered.saturating_sub(draining.delivered);
+        let done = delivered.saturating_sub(draining.delivered_before);
         if let Some(bar) = &draining.bar {
             bar.set_length(done + waiting as u64);
             bar.set_position(done);
         } else if now >= draining.log_at {
-            draining.log_at = now + LOG_EVERY;
-            info!("{}", line(done, waiting, now - draining.since));
+            draining.log_at = now + LOG_INTERVAL;
+            info!("{}", log_line(done, waiting, now - draining.since));
         }
     }
 
-    /// When there is something to say by time alone.
+    /// When the next log line is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let draining = self.draining.as_ref()?;
         draining.bar.is_none().then_some(draining.log_at)
     }
 
-    /// It has drained, or cannot go on.
+    /// The queue has drained, or the connection is lost.
     pub fn stop(&mut self) {
         if let Some(Draining { bar: Some(bar), .. }) = self.draining.take() {
             logging::beside(None);
@@ -86,14 +83,13 @@ impl Progress {
 }
 
 fn bar() -> ProgressBar {
-    // It asks the second for its size, and writes to it.
+    // The size is that of the second one, which is written to.
     let terminal = Term::read_write_pair(io::stdin(), stdio::stderr());
     let target = ProgressDrawTarget::term(terminal, 10);
     let bar = ProgressBar::with_draw_target(Some(0), target);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(
             style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // What cannot be drawn is not drawn.
                 let _ = write!(out, "{:.0}", state.per_sec());
             }),
         );
@@ -102,17 +98,16 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// The line for a log.
-fn line(done: u64, left: usize, elapsed: Duration) -> String {
+fn log_line(done: u64, left: usize, elapsed: Duration) -> String {
     #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = left as f64 / rate;
     let time = match Duration::try_from_secs_f64(seconds.ceil()) {
         Ok(time) => humantime::format_duration(time).to_string(),
-        Err(_) => "nobody knows how long".into(),
+        Err(_) => "unknown time".into(),
     };
-    format!("draining: {done} sent, {left} left, {rate:.0} a second, {time} to go")
+    format!("draining: {done} sent, {left} left, {rate:.0} per second, {time} to go")
 }
 
 #[cfg(test)]
@@ -120,12 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_is_done_and_how_long_the_rest_takes() {
+    fn the_log_line_says_what_is_done_and_how_long_the_rest_takes() {
         let tens = Duration::from_secs(10);
         assert_eq!(
-            line(20_000, 180_000, tens),
-            "draining: 20000 sent, 180000 left, 2000 a second, 1m 30s to go"
+            log_line(20_000, 180_000, tens),
+            "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go"
         );
-        assert!(line(0, 5, tens).ends_with("nobody knows how long to go"));
+        assert!(log_line(0, 5, tens).ends_with("unknown time to go"));
     }
 }

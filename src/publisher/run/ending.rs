@@ -11,7 +11,7 @@ use crate::common::client;
 use crate::common::connection::driver::{GOODBYE, Heard};
 use crate::common::fault::Exit;
 use crate::common::runtime::clock::{clock, wait};
-use crate::publisher::report::exit_status::Verdict;
+use crate::publisher::report::exit_status::ExitStatus;
 
 /// How long the disk may take for what is left at the end of the run. A signal's guard may
 /// cut it shorter.
@@ -58,17 +58,17 @@ impl Publisher<'_> {
     }
 
     /// How the run went, as things stand.
-    pub(super) fn verdict(&self) -> Verdict<'_> {
-        Verdict {
-            counters: &self.report.counters,
+    pub(super) fn exit_status(&self) -> ExitStatus<'_> {
+        ExitStatus {
+            summary: &self.report.summary,
             lost: self.at_risk(),
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
             gone: self.outbox.queue().gone().is_some(),
             offline: self.link.connection().why_offline(),
             ended_by: self.fault.as_ref(),
-            refused: self.refused,
-            reason: self.report.first_reason.as_deref(),
+            worst: self.refused,
+            first_reason: self.report.first_reason.as_deref(),
         }
     }
 
@@ -80,8 +80,8 @@ impl Publisher<'_> {
         self.keep_held();
         self.close_queue(inbox);
         self.tell();
-        let exit = self.verdict().exit();
-        if let Some(words) = self.verdict().last_words() {
+        let exit = self.exit_status().exit();
+        if let Some(words) = self.exit_status().explanation() {
             error!("{words}");
         }
         let reconnects = self.link.connection().reconnects();
@@ -104,7 +104,7 @@ impl Publisher<'_> {
             );
             exit = exit.or_worse(Exit::Unavailable);
         }
-        if self.verdict().kept > 0 && self.fault.is_none() && !self.keeper.is_in_place() {
+        if self.exit_status().kept > 0 && self.fault.is_none() && !self.keeper.is_in_place() {
             let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
             error!(
                 "{}: the queue was removed or moved as the run ended: what waited in it may be lost",
@@ -114,7 +114,7 @@ impl Publisher<'_> {
         }
         let elapsed = clock().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
-        self.report.counters.lost = self.at_risk() as u64;
+        self.report.summary.lost = self.at_risk() as u64;
         if self.report.finish(reconnects, queued, elapsed) {
             exit
         } else {

@@ -67,7 +67,7 @@ impl Publisher<'_> {
     /// Says what a series of such ends points to. Before [`dropped`](Self::dropped), which may take the message away.
     pub(super) fn hint(&mut self, down: &Down) {
         let head = self.outbox.head_in_flight();
-        let delivered = self.report.counters.delivered > self.delivered_before;
+        let delivered = self.report.summary.delivered > self.delivered_before;
         let during = match &head {
             Some((topic, bytes)) if !delivered => During::Message(topic, *bytes),
             _ => During::Nothing,

@@ -32,8 +32,8 @@ use crate::publisher::outbox::broker_limits;
 use crate::publisher::outbox::pacing::Drain;
 use crate::publisher::outbox::{Loss, Outbox, Rules};
 use crate::publisher::queue::requests;
-use crate::publisher::report::progress::Progress;
-use crate::publisher::report::{Lines, Report};
+use crate::publisher::report::progress::DrainProgress;
+use crate::publisher::report::{ReportOptions, Reporter};
 use crate::publisher::run::queue_handle::{Keeper, Opening};
 
 /// Everything the loop hears.
@@ -96,8 +96,8 @@ struct Publisher<'a> {
     keeper: Keeper,
     link: Link,
     outbox: Outbox,
-    report: Report,
-    progress: Progress,
+    report: Reporter,
+    progress: DrainProgress,
     exit_now: ExitNow,
     patterns: Patterns,
     /// Messages delivered before the present connection.
@@ -162,14 +162,14 @@ impl<'a> Publisher<'a> {
             keeper,
             link: Link::new(connection, client),
             outbox: Outbox::new(rules, queue, drain),
-            report: Report::new(Lines {
+            report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
                 verbose: config.verbose,
                 summary: config.summary,
                 readings: config.input.has_batches(),
                 commands: matches!(config.input.source, SourceKind::Command(_)),
             }),
-            progress: Progress::new(
+            progress: DrainProgress::new(
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
             ),
             exit_now,
@@ -229,17 +229,17 @@ impl<'a> Publisher<'a> {
         }
         self.tell();
         let online = matches!(self.link.connection().state(), State::Online { .. });
-        let delivered = self.report.counters.delivered;
+        let delivered = self.report.summary.delivered;
         self.progress
             .update(online, self.outbox.backlog(), delivered, now);
         // Before the write: it may block, and then this is what the run came to.
-        self.exit_now.set(self.verdict().exit());
+        self.exit_now.set(self.exit_status().exit());
         self.report.flush();
     }
 
     /// A single message is over before other cores are awake; a stream is faster with them.
     fn spread(&mut self, now: Instant) {
-        let streams = self.report.counters.delivered >= self.config.max_in_flight as u64;
+        let streams = self.report.summary.delivered >= self.config.max_in_flight as u64;
         if self.together && (streams || now > self.started + BRIEF) {
             self.together = false;
             affinity::spread();
@@ -291,7 +291,7 @@ impl<'a> Publisher<'a> {
             Some(Change::Up(accepted)) => match broker_limits::limits(self.config, accepted) {
                 Ok(limits) => {
                     self.v5 = accepted.mqtt_version == 5;
-                    self.delivered_before = self.report.counters.delivered;
+                    self.delivered_before = self.report.summary.delivered;
                     self.input.set_max_packet(limits.maximum_packet_size);
                     self.outbox.connected(limits, self.now);
                     self.input.handle_first_attempt(self.now);
