@@ -194,7 +194,7 @@ impl Report {
         }
     }
 
-    /// The same, for work that is done once in a run.
+    /// The same, for work that is measured only once.
     pub(crate) fn single(&mut self, work: &str, standings: &[Standing], goals: Vec<Vec<Goal>>) {
         let mut goals = goals.into_iter();
         for standing in standings {
@@ -288,7 +288,7 @@ impl fmt::Display for Report {
         let floor = number(self.floor);
         writeln!(
             f,
-            "Less than {floor} MB resident cannot be told from this program's own."
+            "Less than {floor} MB resident cannot be distinguished from the memory of this program."
         )
     }
 }

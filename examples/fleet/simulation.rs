@@ -24,9 +24,9 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// How those fare whom the broker does not let in, or who find none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
-    /// They are told at once: connection refused, a CONNACK that says no, a closed connection.
+    /// They get an answer at once: connection refused, a CONNACK that says no, a closed connection.
     Refused,
-    /// They hear nothing, and wait for the connect timeout.
+    /// They get no answer, and wait for the connect timeout.
     Silent,
 }
 

@@ -12,7 +12,7 @@ use crate::harness::{
     AwsLike, Program, QueueFile, Reply, SOON, ScriptedBroker, Server, free_port, server,
 };
 
-/// With the limits of AWS, which a name that does not resolve here would bring by itself.
+/// With the limits of AWS, which a name that does not resolve here would bring automatically.
 fn guarded(program: Program) -> Program {
     program.args(["--profile", "aws"])
 }

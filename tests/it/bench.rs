@@ -1,5 +1,5 @@
 //! `examples/bench`, in short: that it measures ours and the peers, counts what arrives, and writes
-//! its table where it is told to. How fast anything is, is nobody's business here.
+//! its table where the flag says. Speed is not checked here.
 
 use std::{fs, path::Path, process::Command};
 

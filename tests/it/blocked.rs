@@ -222,7 +222,7 @@ fn a_broker_that_restarts_meanwhile_is_found_again() {
 }
 
 /// A broker that sends this many small messages at once, after it has met the test at `meeting`
-/// twice, and notes in `heard` what is acknowledged.
+/// twice, and records in `received` what is acknowledged.
 fn burst(count: u16, received: &Arc<Mutex<Vec<u16>>>, meeting: &Arc<Barrier>) -> Server {
     let (received, meeting) = (Arc::clone(received), Arc::clone(meeting));
     Server::plain(move |stream| {

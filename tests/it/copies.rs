@@ -1,5 +1,5 @@
 //! Copies of a queue file: cloned machines, backups that are put back, file systems that begin
-//! anew at each boot. Every reading arrives at a subscriber that drops repeats, and what really is a
+//! again at each boot. Every reading arrives at a subscriber that drops repeats, and what really is a
 //! repeat does not.
 
 use std::{collections::BTreeSet, fs, io::Cursor, path::Path, time::Duration};

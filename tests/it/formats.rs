@@ -282,7 +282,7 @@ fn properties_are_printed_as_mosquitto_sub_prints_them() {
     let start = |case| Case::start(&broker, ("1", 2), (&[], &["-V", "mqttv5"]), case);
     let running: Vec<_> = cases.iter().map(start).collect();
     wait_for_both(&broker, "1", cases.len());
-    // In the order in which ours prints them: it does not hear of the sender's.
+    // In the order in which ours prints them: it does not know the sender's.
     for text in ["7", "{\"a\":[1,2.50,\"\u{e9}\"]}"] {
         let mut client = peer::client("mosquitto_pub", &broker);
         client.args(["-V", "mqttv5", "-q", "1", "-t", "c/\u{e9}", "-m", text]);
@@ -398,7 +398,7 @@ fn no_style_lets_an_escape_sequence_reach_a_terminal() {
 fn raw_lets_them_through() {
     for flags in EVERY_STYLE {
         let shown = on_terminal(&[flags, &["--raw"]].concat());
-        // JSON escapes most by itself.
+        // JSON escapes most control characters anyway.
         let raw = String::from_utf8(shown).unwrap();
         let json = ["-J", "%j", "%J"].iter().any(|style| flags.contains(style));
         let expected = if json {

@@ -33,7 +33,7 @@
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
-//! | `no_source`     | a publisher that is told of no source: what standard input decides |
+//! | `no_source`     | a publisher without a source flag: standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |

@@ -235,7 +235,7 @@ fn server_without_tls() {
     });
     let parts = ["does not speak TLS on this port", "for no TLS"];
     expect(76, &parts, |p| p.at_port(http.port()));
-    // Mosquitto hangs up, and says nothing that could be told from a network's doing.
+    // Mosquitto hangs up, and says nothing that distinguishes it from a network failure.
     let parts = [
         "closed the connection during the TLS handshake",
         "TLS port?",

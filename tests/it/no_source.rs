@@ -1,4 +1,4 @@
-//! A publisher that is told of no source: what standard input is decides whether it simulates.
+//! A publisher without a source flag: the kind of standard input decides whether it simulates.
 
 use std::{
     fs::{self, File},

@@ -184,7 +184,7 @@ fn a_file_moved_away_goes_on_in_a_new_one_after_hang_up_and_nothing_is_lost() {
 fn a_file_that_is_removed_or_moved_away_is_made_anew_without_a_hang_up() {
     let broker = Broker::start();
     let dir = temp_dir();
-    let (directory, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    let (directory, aside) = (dir.path().join("output"), dir.path().join("aside"));
     fs::create_dir(&directory).unwrap();
     let file = directory.join("out");
     let running = to_file(&file).to(&broker).start();
@@ -238,7 +238,7 @@ fn nothing_that_comes_after_a_removal_is_lost_however_fast_it_comes() {
 fn a_file_that_cannot_be_made_anew_ends_the_run_and_nothing_is_acknowledged() {
     let broker = Broker::start();
     let dir = temp_dir();
-    let (directory, aside) = (dir.path().join("room"), dir.path().join("aside"));
+    let (directory, aside) = (dir.path().join("output"), dir.path().join("aside"));
     fs::create_dir(&directory).unwrap();
     let file = directory.join("out");
     let running = session_to_file(&file).to(&broker).start();

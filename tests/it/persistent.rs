@@ -25,7 +25,7 @@ fn broker() -> Broker {
 }
 
 /// The messages that the broker had sent to this client and not seen acknowledged whenever a
-/// connection of it ended, in all: so many may come twice.
+/// connection of it ended, in all: this many messages may come twice.
 fn unacknowledged(broker: &Broker, client: &str) -> usize {
     let number = |line: &str, after: &str| -> Option<u16> {
         let (_, rest) = line.split_once(after)?;

@@ -72,21 +72,21 @@ fn connect_by_443(timeout: u64) {
 
 #[test]
 fn a_silent_8883_leads_to_443_within_the_connect_timeout() {
-    in_its_own_network("ways", || {
+    in_its_own_network("routes", || {
         let _swallows = SilentPort::open(8883);
         connect_by_443(4);
     });
-    in_its_own_network("ways", || {
+    in_its_own_network("routes", || {
         let _mute = Server::listen(8883, |mut stream| server::stay_silent(&mut stream));
         connect_by_443(4);
     });
     // A closed one costs nothing.
-    in_its_own_network("ways", || connect_by_443(1));
+    in_its_own_network("routes", || connect_by_443(1));
 }
 
 #[test]
 fn the_port_that_worked_is_remembered() {
-    in_its_own_network("ways", || {
+    in_its_own_network("routes", || {
         let mute = Server::listen(8883, |mut stream| server::stay_silent(&mut stream));
         let broker = AwsLike::builder().needs_alpn().port(443).start();
         let program = at_aws(Program::publisher()).args(["-t", "t", "--interval", "0.2"]);
@@ -107,7 +107,7 @@ fn the_port_that_worked_is_remembered() {
 
 #[test]
 fn both_ways_are_named_if_neither_works() {
-    in_its_own_network("ways", || {
+    in_its_own_network("routes", || {
         let program = at_aws(Program::one_message()).args(["--flush-timeout", "0.2"]);
         let outcome = program.run(SOON).expect_code(69);
         let outcome = outcome.expect_stderr("localhost:8883: the port is closed");
@@ -124,7 +124,7 @@ fn both_ways_are_named_if_neither_works() {
 
 #[test]
 fn port_443_of_aws_is_asked_for_by_name_and_with_nothing_behind_it() {
-    in_its_own_network("ways", || {
+    in_its_own_network("routes", || {
         let received = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&received);
         let _server = Server::listen(443, move |mut stream: TcpStream| {

@@ -22,7 +22,7 @@ use crate::harness::{
     server, temp_dir,
 };
 
-/// Runs a publisher against a server with this certificate, which must not hear anything.
+/// Runs a publisher against a server with this certificate, which must not receive anything.
 fn expect_untrusted(server: &Pair, ca: &Path, parts: &[&str]) {
     let received = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&received);

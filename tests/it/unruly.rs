@@ -1,4 +1,4 @@
-//! Brokers that break the protocol, or pass on what they should not: what the user is told, which
+//! Brokers that break the protocol, or pass on what they should not: what the user reads, which
 //! exit code a run has, and that no message is lost or blamed.
 
 use std::{

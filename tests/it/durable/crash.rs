@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::{Listener, accepted};
 use crate::harness::{Broker, QueueFile, SOON, free_port, times};
 
-/// The window: so many may come twice for each kill.
+/// The window: this many messages may be sent twice for each kill.
 const WINDOW: usize = 100;
 
 #[test]

@@ -35,7 +35,7 @@ fn at_every_point(
             let queue = QueueFile::new();
             let (outcome, all) = run(kill(call, nth), &queue, &format!("{rounds:03}"));
             rounds += 1;
-            assert!(rounds < 1_000, "it never comes to its end\n{outcome}");
+            assert!(rounds < 1_000, "it never ends\n{outcome}");
             expected.extend(all);
             queue.drain(broker);
             assert_eq!(queue.status()["waiting"], 0, "{outcome}");

@@ -115,7 +115,7 @@ fn a_full_disk_makes_lines_wait_until_there_is_space_again() {
         .wait_count(before + 1, Duration::from_secs(2));
     assert!(!more, "nothing more fits\n{running}");
     disk.throw_off_ballast();
-    // Without any other event: what was refused is tried again by itself.
+    // Without any other event: what was refused is tried again automatically.
     let last = format!("accepted {sent}");
     running.stdout_line(SOON, |line| line == last);
     running.stderr_line(SOON, |line| {

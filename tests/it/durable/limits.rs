@@ -49,7 +49,7 @@ fn a_limit_in_messages_holds_over_the_runs() {
 #[test]
 fn a_limit_in_bytes_counts_topics_payloads_and_dead_letters() {
     let queue = QueueFile::new();
-    // Topic and payload: 5 bytes a message.
+    // Topic and payload: 5 bytes per message.
     let newest = ["--queue-bytes", "52", "--drop-behavior", "newest"];
     let out = offline(&queue, &lines(1, 12), &newest, 75);
     assert_eq!(accepted(&out), 10, "{out:?}");
@@ -167,7 +167,7 @@ fn touchy() -> ScriptedBroker {
     ScriptedBroker::script().on_publish(reply).plain()
 }
 
-fn patient(publisher: Program) -> Program {
+fn slow_to_time_out(publisher: Program) -> Program {
     publisher.args([
         "--base-backoff",
         "0.05",
@@ -182,7 +182,7 @@ fn patient(publisher: Program) -> Program {
 fn a_message_that_ends_every_connection_dies_and_the_rest_goes_on() {
     let broker = touchy();
     let queue = QueueFile::new();
-    let outcome = patient(queue.publisher().at_plain_port(broker.port()))
+    let outcome = slow_to_time_out(queue.publisher().at_plain_port(broker.port()))
         .args(["-l", "--max-attempts", "3"])
         .stdin(Cursor::new("one\ntwo\nbad\nthree\nfour\n"))
         .run(SOON)
@@ -201,7 +201,7 @@ fn lost_connections_are_counted_over_the_runs() {
     let broker = touchy();
     let queue = QueueFile::with("bad\n");
     let run = |timeout: &str, more: &str| {
-        let publisher = patient(queue.publisher().at_plain_port(broker.port()));
+        let publisher = slow_to_time_out(queue.publisher().at_plain_port(broker.port()));
         let publisher = publisher.args(["-m", more, "--max-attempts", "6"]);
         publisher.args(["--flush-timeout", timeout]).start()
     };

@@ -86,12 +86,12 @@ fn cut(disk: &Disk, round: usize, under: &[&str], random: &mut fastrand::Rng) ->
     let payload = |n: usize| format!("{round:03}.{n:05}");
     let lines: String = (1..=5_000).map(|n| payload(n) + "\n").collect();
     // Either there is no broker, or it does not answer.
-    let deaf = ScriptedBroker::script()
+    let silent = ScriptedBroker::script()
         .on_publish(|_| Reply::Silence)
         .plain();
     let publisher = disk.publisher().under(under);
     let publisher = if random.bool() {
-        publisher.at_plain_port(deaf.port())
+        publisher.at_plain_port(silent.port())
     } else {
         publisher.at_plain_port(free_port())
     };

@@ -1,5 +1,5 @@
 //! What `--queue` promises: a message is accepted once it is on disk or acknowledged, it is
-//! delivered by this run or a later one, in order, and a healthy link costs no writes.
+//! delivered by this run or a later one, in order, and a good connection costs no writes.
 
 use std::{fs, io::Cursor, os::unix::fs::MetadataExt, time::Duration};
 

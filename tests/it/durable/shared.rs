@@ -132,7 +132,7 @@ fn when_the_one_that_drains_is_killed_another_takes_over() {
         second.close_stdin();
         let outcome = second.finish(SOON).expect_code(0);
         let lines = outcome.stdout.texts();
-        // Its own two, each told once; and the one that it sent for the first.
+        // Its own two, each reported once; and the one that it sent for the first.
         assert_eq!(accepted(&lines), 2, "{outcome}");
         let all = ["1", "2", "3", "4"].map(String::from);
         assert_eq!(listener.wait_for(&all).first, all, "{outcome}");
@@ -146,15 +146,15 @@ fn one_that_was_looking_away_hears_what_became_of_its_messages_when_it_takes_ove
     let listener = Listener::start(&broker);
     let queue = QueueFile::new();
     let port = free_port();
-    let patient = |port: u16| {
+    let with_long_timeouts = |port: u16| {
         let publisher = queue.publisher().at_port(port).arg("-l");
         let publisher = publisher.args(["--base-backoff", "0.2", "--max-backoff", "0.2"]);
         publisher.stdin_pipe().start()
     };
-    let mut drainer = patient(port);
+    let mut drainer = with_long_timeouts(port);
     drainer.send("1\n");
     drainer.stdout_line(SOON, |line| line == "accepted 1");
-    let mut adder = patient(port);
+    let mut adder = with_long_timeouts(port);
     adder.send("2\n");
     adder.stdout_line(SOON, |line| line == "accepted 2");
     // The second one's next message is written, and has no number yet.
@@ -182,11 +182,11 @@ fn by_whatever_name_there_is_one_that_drains() {
     let broker = Broker::start();
     let listener = Listener::start(&broker);
     let queue = QueueFile::with("1\n2\n3\n");
-    let link = queue.beside(".link");
-    std::os::unix::fs::symlink(queue.path(), &link).unwrap();
+    let symlink = queue.beside(".symlink");
+    std::os::unix::fs::symlink(queue.path(), &symlink).unwrap();
     let mut drainer = fed(&queue, &broker);
     drainer.stdout_line(SOON, |line| line == "delivered 3");
-    let mut adder = publisher_on(&link)
+    let mut adder = publisher_on(&symlink)
         .to(&broker)
         .arg("-l")
         .stdin_pipe()

@@ -32,7 +32,7 @@ use crate::harness::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A subscriber to everything that is told to run something; its `--exec` comes last.
+/// A subscriber to everything with a command to run; its `--exec` comes last.
 fn subscriber(flags: &[&str]) -> Program {
     Program::subscriber().args(["-t", "#", "-d"]).args(flags)
 }

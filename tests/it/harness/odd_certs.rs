@@ -105,7 +105,7 @@ impl<'a> Recipe<'a> {
         self
     }
 
-    /// Signed by itself.
+    /// Self-signed.
     pub(crate) fn root(self) -> Issued {
         self.sign(None)
     }

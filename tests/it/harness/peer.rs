@@ -31,7 +31,7 @@ impl Witness {
         Self::with_format(broker, filter, "%p")
     }
 
-    /// Messages in the `-F` format of `mosquitto_sub`, one a line.
+    /// Messages in the `-F` format of `mosquitto_sub`, one per line.
     pub(crate) fn with_format(broker: &Broker, filter: &str, format: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = format!("witness-{}", NEXT.fetch_add(1, Ordering::Relaxed));

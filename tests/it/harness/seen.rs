@@ -1,4 +1,4 @@
-//! Short ways to say what was seen.
+//! Conditions on the packets that a scripted broker received.
 
 use super::{
     lines::Lines,

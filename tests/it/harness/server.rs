@@ -83,7 +83,7 @@ impl Server {
         Self::start(move |stream| {
             if let Ok(mut stream) = tls.accept(stream) {
                 treat(&mut stream);
-                // The peer may be gone before our goodbye.
+                // The peer may be gone before our close_notify.
                 let _ = stream.shutdown();
             }
         })

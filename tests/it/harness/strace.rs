@@ -1,5 +1,5 @@
-//! Faults at a chosen system call, by strace: killed before the nth write or sync, or told
-//! that it failed. Strace counts each call on each thread by itself, so one call on one thread
+//! Faults at a chosen system call, by strace: killed before the nth write or sync, or made
+//! to fail. Strace counts each call separately on each thread, so one call on one thread
 //! is named.
 
 use std::{

@@ -98,7 +98,7 @@ impl StateFile {
         path
     }
 
-    /// A subscriber refuses it, in one line with these parts, at once or when `patient` after
+    /// A subscriber refuses it, in one line with these parts, at once or after
     /// some waiting.
     fn expect_refused(&self, parts: &[&str]) {
         refused(&self.path(), parts);

@@ -52,7 +52,7 @@ fn what_was_dealt_with_is_remembered_from_run_to_run() {
         ["gap: 5 to 6 of stream s are missing (s/7)"]
     );
     outcome.expect_stdout("s/7\n");
-    // That is told once, and they are not repeats.
+    // That is logged once, and they are not repeats.
     let outcome = run(&broker, &flags, &[7, 5, 8]).expect_code(0);
     outcome.expect_stdout("s/5\ns/8\n");
 }

@@ -96,7 +96,7 @@ fn expect_files(name: &str, files: &Files, code: i32, parts: &[&str], flags: &[&
         (&files.pair.cert, "device.pem.crt"),
         (&files.pair.key, "private.pem.key"),
     ] {
-        // A link is read as what it leads to.
+        // A symbolic link is read as the file it leads to.
         symlink(from, dir.path().join(to)).unwrap();
     }
     expect(name, code, parts, |p| {
