@@ -1,41 +1,41 @@
-//! What has been received and not yet dealt with.
+//! Which received messages have not been acknowledged, and when they may be.
 //!
-//! The bridge of a connection hands each message over with a [`Ticket`]; whoever deals with messages settles the
-//! ticket, and only then does the bridge send the acknowledgement, by the message's own packet
-//! identifier. A message that is settled after its connection has ended is acknowledged on the next connection of the same
-//! session, once the broker has sent it again. While too many bytes wait, the bridge reads no more from the broker.
-//!
-//! * `pending` knows what is due.
+//! The bridge of a connection hands each message over with a [`Ticket`]. Whoever processes messages settles the
+//! ticket, and only then does the bridge send the acknowledgement, with the message's own packet
+//! identifier. A message that is settled after its connection has ended is acknowledged on the next connection of the
+//! same session, once the broker has sent it again. While too many bytes wait to be processed, the bridge reads no
+//! more from the broker.
 
 pub mod pending;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::{Mutex, MutexGuard};
 
-use super::mqtt::message::Qos;
-use pending::{Arrival, Exchange, Pending, PublishKey, Release};
+use super::mqtt::publish::Publish;
+use super::mqtt::qos::Qos;
+use pending::{Exchange, PendingAcks, PublishKey, PublishStatus, PubrelStatus};
 
-/// Bytes that may wait before no more are taken from the broker.
+/// Bytes that may wait before no more are read from the broker.
 const LIMIT: u64 = 1 << 20;
 
-/// How much waits, and what is to be acknowledged, over all connections of a run.
+/// What waits to be processed or acknowledged, over all connections of a run.
 #[derive(Debug, Default)]
 pub struct Backlog {
     bytes: AtomicU64,
     session: Mutex<Session>,
 }
 
-/// What the connections of a run have in common.
 #[derive(Debug, Default)]
 struct Session {
-    pending: Pending,
-    /// The connection that there is now, or was last.
-    current: Option<Arc<Acks>>,
-    /// How many there have been.
+    pending: PendingAcks,
+    /// The last connection.
+    current: Option<Arc<ConnectionAcks>>,
     connections: u64,
 }
 
@@ -45,12 +45,12 @@ impl Backlog {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Counts bytes that have been dealt with.
+    /// Counts bytes that have been processed.
     pub fn remove(&self, bytes: u64) {
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         let after = before.saturating_sub(bytes);
         if before > LIMIT / 2 && after <= LIMIT / 2 {
-            let current = self.lock().current.clone();
+            let current = self.session.lock().current.clone();
             if let Some(acks) = current {
                 acks.wake();
             }
@@ -62,57 +62,51 @@ impl Backlog {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
 
-    /// The session goes on from an earlier run, which has left these exchanges.
+    /// The session continues one of an earlier run, which has left these exchanges.
     pub fn restore(&self, exchanges: impl IntoIterator<Item = Exchange>) {
-        self.lock().pending.restore(exchanges);
+        self.session.lock().pending.restore(exchanges);
     }
 
-    /// The acknowledgements of a new connection. Nothing is acknowledged on an earlier one any more.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there is no descriptor to be had.
-    pub fn connection(self: &Arc<Self>) -> io::Result<Arc<Acks>> {
+    /// Begins a connection. Nothing is acknowledged on an earlier one any more. Fails if there is no descriptor.
+    pub fn begin_connection(self: &Arc<Self>) -> io::Result<Arc<ConnectionAcks>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake_up = EventFd::from_value_and_flags(0, flags)?;
-        let mut session = self.lock();
+        let mut session = self.session.lock();
         session.connections += 1;
         session.pending.begin_connection();
-        let acks = Arc::new(Acks {
+        let acks = Arc::new(ConnectionAcks {
             backlog: Arc::clone(self),
             number: session.connections,
             wake_up,
-            listening: AtomicBool::new(false),
+            wants_wake_up: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
         session.current = Some(Arc::clone(&acks));
         Ok(acks)
     }
 
-    /// Whether a message has been dealt with that can only be acknowledged on a later connection, or once the broker has
-    /// sent it again. `connected` is whether there is a connection.
-    pub fn owes_acknowledgement(&self, connected: bool) -> bool {
-        self.lock().pending.has_settled(connected)
+    /// Whether a message has been settled that can only be acknowledged on a later connection, or once the broker has
+    /// sent it again.
+    pub fn owes_acknowledgement(&self, is_connected: bool) -> bool {
+        self.session.lock().pending.has_settled(is_connected)
     }
 
-    /// Whether a QoS 2 message that has been dealt with in this run waits for its PUBREC to go out, or for its PUBREL.
-    pub fn is_uncompleted(&self) -> bool {
-        self.lock().pending.is_uncompleted()
+    /// Whether a QoS 2 message that was settled in this run waits for its PUBREC to go out, or for its PUBREL.
+    pub fn has_open_exchange(&self) -> bool {
+        self.session.lock().pending.has_open_exchange()
     }
 
-    /// The connection that there is now is to end in order: everything that has been dealt with is acknowledged,
-    /// and DISCONNECT follows.
+    /// The connection is to end in order: everything that has been settled is acknowledged, and DISCONNECT follows.
     pub fn end_connection(&self) {
-        let current = self.lock().current.clone();
+        let current = self.session.lock().current.clone();
         if let Some(acks) = current {
             acks.ending.store(true, Ordering::SeqCst);
-            // A counter that is full is readable too.
-            let _ = acks.wake_up.write(1);
+            acks.make_readable();
         }
     }
 
-    fn settle(&self, numbers: std::ops::RangeInclusive<u64>) {
-        let mut session = self.lock();
+    fn settle(&self, numbers: RangeInclusive<u64>) {
+        let mut session = self.session.lock();
         session.pending.settle(numbers);
         let current = session.current.clone();
         drop(session);
@@ -120,98 +114,86 @@ impl Backlog {
             acks.wake();
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// One connection: what is to be acknowledged on it, and what wakes its bridge.
+/// The acknowledgements of one connection. The descriptor wakes its bridge.
 #[derive(Debug)]
-pub struct Acks {
+pub struct ConnectionAcks {
     backlog: Arc<Backlog>,
     /// The number of the connection in the run.
     number: u64,
-    /// Wakes the bridge.
     wake_up: EventFd,
-    /// The bridge waits for messages to be dealt with.
-    listening: AtomicBool,
-    /// The connection is to end.
+    wants_wake_up: AtomicBool,
     ending: AtomicBool,
 }
 
-impl Acks {
-    /// What waits, unless there is a later connection by now.
-    fn current(&self) -> Option<MutexGuard<'_, Session>> {
-        let session = self.backlog.lock();
+impl ConnectionAcks {
+    /// The session, unless there is a later connection by now.
+    fn session(&self) -> Option<MutexGuard<'_, Session>> {
+        let session = self.backlog.session.lock();
         (session.connections == self.number).then_some(session)
     }
 
     /// The broker has no session of an earlier connection: forgets what came on one.
     pub fn begin_session(&self) {
-        if let Some(mut session) = self.current() {
+        if let Some(mut session) = self.session() {
             session.pending.begin_session();
         }
     }
 
-    /// A PUBLISH has come: a ticket for it, if it is to be handed over.
-    ///
-    /// # Errors
-    ///
-    /// What else is to be done with it: it has come before, or will come again on a later connection.
-    pub fn arrived(&self, key: PublishKey) -> Result<Ticket, Arrival> {
-        let mut number = 0;
-        if key.qos != Qos::AtMostOnce {
-            let Some(mut session) = self.current() else {
-                return Err(Arrival::Repeat);
-            };
-            number = match session.pending.arrived(key) {
-                Arrival::New(number) => number,
+    /// A ticket for a PUBLISH that is to be handed over, or else why it is not.
+    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, PublishStatus> {
+        let mut ticket = Ticket {
+            backlog: Arc::clone(&self.backlog),
+            number: 0,
+            exchange: None,
+        };
+        if publish.qos != Qos::AtMostOnce {
+            let key = PublishKey::of(publish);
+            let mut session = self.session().ok_or(PublishStatus::Repeated)?;
+            ticket.number = match session.pending.handle_publish(key) {
+                PublishStatus::New(number) => number,
                 known => return Err(known),
             };
+            ticket.exchange = (key.qos == Qos::ExactlyOnce).then(|| key.exchange());
         }
-        Ok(Ticket {
-            backlog: Arc::clone(&self.backlog),
-            number,
-            key,
-        })
+        Ok(ticket)
     }
 
     /// The message with this identifier could not be handed over: it is to come again.
-    pub fn withdraw(&self, id: u16) {
-        if let Some(mut session) = self.current() {
-            session.pending.withdraw(id);
+    pub fn withdraw(&self, packet_id: u16) {
+        if let Some(mut session) = self.session() {
+            session.pending.withdraw(packet_id);
         }
     }
 
-    /// A PUBREL has come.
-    pub fn released(&self, id: u16) -> Release {
-        let session = self.current();
-        session.map_or(Release::Late, |mut session| session.pending.released(id))
+    pub fn handle_pubrel(&self, packet_id: u16) -> PubrelStatus {
+        self.session()
+            .map_or(PubrelStatus::OldConnection, |mut session| {
+                session.pending.handle_pubrel(packet_id)
+            })
     }
 
     /// Appends the acknowledgements that may go out.
-    pub fn take_due(&self, out: &mut Vec<u8>) {
-        if let Some(mut session) = self.current() {
-            session.pending.take_due(out);
+    pub fn poll_acks(&self, out: &mut Vec<u8>) {
+        if let Some(mut session) = self.session() {
+            session.pending.poll_acks(out);
         }
     }
 
-    /// Whether messages wait to be acknowledged.
-    pub fn are_due_later(&self) -> bool {
-        let session = self.current();
-        session.is_some_and(|session| session.pending.are_due_later())
+    pub fn has_unacknowledged(&self) -> bool {
+        let session = self.session();
+        session.is_some_and(|session| session.pending.has_unacknowledged())
     }
 
-    /// Whether PUBRELs are due.
-    pub fn awaits_pubrel(&self) -> bool {
-        let session = self.current();
-        session.is_some_and(|session| session.pending.awaits_pubrel())
+    pub fn is_pubrel_due(&self) -> bool {
+        let session = self.session();
+        session.is_some_and(|session| session.pending.is_pubrel_due())
     }
 
-    /// Whether to take no more from the broker; `was` is what was answered last.
-    pub fn is_full(&self, was: bool) -> bool {
-        let limit = if was { LIMIT / 2 } else { LIMIT };
+    /// Whether to read no more from the broker; `was_full` is the last answer.
+    pub fn is_full(&self, was_full: bool) -> bool {
+        let limit = if was_full { LIMIT / 2 } else { LIMIT };
         self.backlog.bytes.load(Ordering::Acquire) > limit
     }
 
@@ -220,59 +202,52 @@ impl Acks {
         self.ending.load(Ordering::SeqCst)
     }
 
-    /// The descriptor becomes readable from now on when messages have been dealt with, too. Look once more
+    /// Makes the descriptor readable as soon as messages are settled. Ask for acknowledgements once more
     /// before sleeping.
-    pub fn listen(&self) {
-        self.listening.store(true, Ordering::SeqCst);
+    pub fn request_wake_up(&self) {
+        self.wants_wake_up.store(true, Ordering::SeqCst);
     }
 
-    /// The descriptor was readable: it is not any more.
-    pub fn heard(&self) {
+    /// The descriptor is not readable any more.
+    pub fn clear_wake_up(&self) {
         let _ = self.wake_up.read();
     }
 
     fn wake(&self) {
-        if self.listening.swap(false, Ordering::SeqCst) {
-            // A counter that is full is readable too.
-            let _ = self.wake_up.write(1);
+        if self.wants_wake_up.swap(false, Ordering::SeqCst) {
+            self.make_readable();
         }
+    }
+
+    fn make_readable(&self) {
+        // A counter that is full is readable too.
+        let _ = self.wake_up.write(1);
     }
 }
 
-impl AsFd for Acks {
+impl AsFd for ConnectionAcks {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake_up.as_fd()
     }
 }
 
-/// A message that waits to be dealt with. Dropped, it stays unacknowledged: the broker sends it
+/// A message that waits to be processed. If it is dropped, the message stays unacknowledged: the broker sends it
 /// again to a session that outlives the run.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     backlog: Arc<Backlog>,
-    /// Its number in the run; 0 where nobody acknowledges.
+    /// Its number in the run; 0 at QoS 0.
     number: u64,
-    key: PublishKey,
+    exchange: Option<Exchange>,
 }
 
 impl Ticket {
-    /// The packet identifier; 0 at QoS 0.
-    pub fn id(&self) -> u16 {
-        self.key.id
-    }
-
     /// What is to be remembered of it until PUBREL; none below QoS 2.
     pub fn exchange(&self) -> Option<Exchange> {
-        let PublishKey {
-            id,
-            qos,
-            fingerprint,
-            ..
-        } = self.key;
-        (qos == Qos::ExactlyOnce).then_some(Exchange { id, fingerprint })
+        self.exchange
     }
 
-    /// It has been dealt with.
+    /// The message has been processed.
     pub fn settle(&self) {
         if self.number > 0 {
             self.backlog.settle(self.number..=self.number);
@@ -280,40 +255,31 @@ impl Ticket {
     }
 }
 
-/// Many tickets of one run, in the order in which they came.
+/// Many tickets of one run, in the order in which the messages came: runs of a first ticket and a last number.
 #[derive(Debug, Default)]
 pub struct Tickets(Vec<(Ticket, u64)>);
 
 impl Tickets {
-    /// One more.
     pub fn push(&mut self, ticket: Ticket) {
-        if ticket.number == 0 {
-            return;
+        if ticket.number > 0 {
+            let number = ticket.number;
+            self.append(Self(vec![(ticket, number)]));
         }
-        let number = ticket.number;
-        self.append(Self(vec![(ticket, number)]));
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds those that came behind.
-    pub fn append(&mut self, other: Self) {
-        for (first, last) in other.0 {
-            let follows = self
-                .0
-                .last_mut()
-                .filter(|(_, end)| *end + 1 == first.number);
-            match follows {
-                Some((_, end)) => *end = last,
-                None => self.0.push((first, last)),
+    pub fn append(&mut self, later: Self) {
+        for (first, last) in later.0 {
+            match self.0.last_mut() {
+                Some((_, end)) if *end + 1 == first.number => *end = last,
+                _ => self.0.push((first, last)),
             }
         }
     }
 
-    /// All of them have been dealt with.
     pub fn settle(self) {
         for (first, last) in self.0 {
             first.backlog.settle(first.number..=last);

@@ -2,41 +2,64 @@
 //! out. PURE.
 //!
 //! * An acknowledgement goes out with the packet identifier of its message, and in the order in which the
-//!   messages came (MQTT-4.6.0-2, MQTT-4.6.0-3): the first that has not been dealt with holds up those behind it.
+//!   messages came (MQTT-4.6.0-2, MQTT-4.6.0-3): the first that is not settled holds up those behind it.
 //! * A broker may send a message again: on the same connection, and on the next one of the same session (MQTT-4.4.0-1).
 //!   It is the same message if identifier, QoS, topic and payload are, and if its acknowledgement has not gone
 //!   out: until then a broker may not use the identifier for another (section 2.2.1). At QoS 2 that lasts until
 //!   PUBREL. Such a message is not handed over again; its acknowledgement goes out on the connection on which it
-//!   came last, once it has been dealt with.
+//!   came last, once it is settled.
 //! * A broker that uses an identifier for another message all the same gets an acknowledgement for the
 //!   other message only.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::acknowledgement::encode_short;
 use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::publish::Publish;
+use crate::common::mqtt::qos::Qos;
 
 /// Messages remembered after their PUBACK or PUBREL, for a broker that sends one again because the two have crossed.
 const MAX_COMPLETED: usize = 1_024;
 
-/// What tells one PUBLISH above QoS 0 from another.
+/// What identifies a PUBLISH above QoS 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishKey {
-    /// The packet identifier.
-    pub id: u16,
+    pub packet_id: u16,
     pub qos: Qos,
-    /// The broker says that it has sent the message before.
     pub dup: bool,
     /// [`fingerprint`] of topic and payload.
     pub fingerprint: u64,
 }
 
-/// A QoS 2 message that has been dealt with: its PUBREC may have gone out, and PUBREL is due.
+impl PublishKey {
+    pub fn of(publish: &Publish<'_>) -> Self {
+        Self {
+            packet_id: publish.packet_id,
+            qos: publish.qos,
+            dup: publish.dup,
+            fingerprint: fingerprint(publish.topic, publish.payload),
+        }
+    }
+
+    pub fn exchange(&self) -> Exchange {
+        Exchange {
+            packet_id: self.packet_id,
+            fingerprint: self.fingerprint,
+        }
+    }
+
+    /// Without the DUP flag.
+    fn is_same_message(&self, other: &Self) -> bool {
+        (self.packet_id, self.qos, self.fingerprint)
+            == (other.packet_id, other.qos, other.fingerprint)
+    }
+}
+
+/// A QoS 2 message that has been settled: its PUBREC may have gone out, and PUBREL is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// The packet identifier.
-    pub id: u16,
+    pub packet_id: u16,
     /// [`fingerprint`] of topic and payload.
     pub fingerprint: u64,
 }
@@ -53,14 +76,13 @@ pub fn fingerprint(topic: &[u8], payload: &[u8]) -> u64 {
     u64::from(crc.finalize()) << 32 | (length & u64::from(u32::MAX))
 }
 
-/// A message that has been handed over and has not been acknowledged.
+/// A message that has been handed over and not acknowledged.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct Unacknowledged {
     key: PublishKey,
-    /// It has been dealt with.
-    settled: bool,
-    /// It has come on the current connection, and is acknowledged there.
-    here: bool,
+    is_settled: bool,
+    /// It came on the current connection, and is acknowledged there.
+    is_current: bool,
 }
 
 /// How far the exchange of a packet identifier is.
@@ -72,197 +94,203 @@ enum Stage {
     Received {
         fingerprint: u64,
         /// PUBREC has gone out on the current connection.
-        here: bool,
-        /// An earlier run has left it.
-        restored: bool,
+        is_current: bool,
+        /// It is from an earlier run.
+        is_restored: bool,
     },
 }
 
 /// What is to be done with a PUBLISH above QoS 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum PublishStatus {
     /// It is new; its number in the run, from 1.
     New(u64),
     /// It has come before and will be acknowledged once.
-    Repeat,
+    Repeated,
     /// It has come before and has been acknowledged: the acknowledgement goes out again (MQTT-4.3.3-10).
     Acknowledged,
 }
 
 /// What is to be done with a PUBREL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
+pub enum PubrelStatus {
     /// PUBCOMP follows.
     Known,
     /// PUBCOMP follows, with MQTT 5 and the reason code 0x92.
     Unknown,
     /// Its message has not been acknowledged: the broker may not have sent it (MQTT-4.3.3-6).
-    Early,
+    BeforePubrec,
     /// It came on a connection that has been given up: nothing follows.
-    Late,
+    OldConnection,
 }
 
-/// The messages of a session that wait.
+/// The messages of a session that wait to be acknowledged or released.
 #[derive(Debug, Default)]
-pub struct Pending {
+pub struct PendingAcks {
     /// By their numbers.
-    waiting: BTreeMap<u64, Waiting>,
-    /// The number of the last one, ever.
-    last: u64,
-    /// Those that have come on the current connection, in that order, some of which may be waiting no longer.
+    unacknowledged: BTreeMap<u64, Unacknowledged>,
+    /// The number of the last message, over all sessions.
+    last_number: u64,
+    /// The numbers of those that came on the current connection, in that order. Some may not be waiting any more.
     order: VecDeque<u64>,
+    /// By packet identifier.
     stages: HashMap<u16, Stage>,
     /// PUBRELs that are due on the current connection.
-    unreleased: usize,
-    /// Identifier, QoS and fingerprint of the last messages that were completed on it.
-    completed: VecDeque<(u16, Qos, u64)>,
+    due_pubrels: usize,
+    /// The last messages that were completed on it.
+    completed: VecDeque<PublishKey>,
 }
 
-impl Pending {
-    /// A PUBLISH above QoS 0 has come.
-    pub fn arrived(&mut self, key: PublishKey) -> Arrival {
-        let was_completed = self.was_completed(key);
-        match self.stages.get_mut(&key.id) {
+impl PendingAcks {
+    pub fn handle_publish(&mut self, key: PublishKey) -> PublishStatus {
+        let was_completed = self.was_completed(&key);
+        match self.stages.get_mut(&key.packet_id) {
             Some(Stage::Unacknowledged(number)) => {
                 let number = *number;
-                if let Some(waiting) = self.waiting.get_mut(&number)
-                    && waiting.key.qos == key.qos
-                    && waiting.key.fingerprint == key.fingerprint
+                if let Some(message) = self.unacknowledged.get_mut(&number)
+                    && message.key.is_same_message(&key)
                 {
-                    if !std::mem::replace(&mut waiting.here, true) {
+                    if !std::mem::replace(&mut message.is_current, true) {
                         self.order.push_back(number);
                     }
-                    return Arrival::Repeat;
+                    return PublishStatus::Repeated;
                 }
                 // Its acknowledgement would be one for the new message.
-                self.waiting.remove(&number);
+                self.unacknowledged.remove(&number);
             }
             Some(Stage::Received {
-                fingerprint, here, ..
+                fingerprint,
+                is_current,
+                ..
             }) if key.qos == Qos::ExactlyOnce && *fingerprint == key.fingerprint => {
-                self.unreleased += usize::from(!std::mem::replace(here, true));
-                return Arrival::Acknowledged;
+                self.due_pubrels += usize::from(!std::mem::replace(is_current, true));
+                return PublishStatus::Acknowledged;
             }
             // The identifier of a QoS 2 message is free only after PUBREL; another message with it
             // shows that the broker has forgotten the first.
-            Some(Stage::Received { here, .. }) => self.unreleased -= usize::from(*here),
+            Some(Stage::Received { is_current, .. }) => {
+                self.due_pubrels -= usize::from(*is_current);
+            }
             None if was_completed => {
                 if key.qos == Qos::ExactlyOnce {
-                    self.await_release(key);
+                    self.await_pubrel(key);
                 }
-                return Arrival::Acknowledged;
+                return PublishStatus::Acknowledged;
             }
             None => {}
         }
-        self.last += 1;
-        let number = self.last;
-        let waiting = Waiting {
+        self.last_number += 1;
+        let number = self.last_number;
+        let message = Unacknowledged {
             key,
-            settled: false,
-            here: true,
+            is_settled: false,
+            is_current: true,
         };
-        self.waiting.insert(number, waiting);
+        self.unacknowledged.insert(number, message);
         self.order.push_back(number);
-        self.stages.insert(key.id, Stage::Unacknowledged(number));
-        Arrival::New(number)
+        self.stages
+            .insert(key.packet_id, Stage::Unacknowledged(number));
+        PublishStatus::New(number)
     }
 
     /// Whether a message is one that has been completed on this connection. On one connection nothing
-    /// is lost in between, so a message that is marked as sent before is the last one with its identifier.
-    fn was_completed(&self, key: PublishKey) -> bool {
+    /// is lost in between, so a message with the DUP flag is the last one with its identifier.
+    fn was_completed(&self, key: &PublishKey) -> bool {
         let mut latest = self.completed.iter().rev();
+        let same_id = |other: &&PublishKey| other.packet_id == key.packet_id;
         key.dup
             && latest
-                .find(|(id, ..)| *id == key.id)
-                .is_some_and(|(_, qos, fingerprint)| {
-                    (*qos, *fingerprint) == (key.qos, key.fingerprint)
-                })
+                .find(same_id)
+                .is_some_and(|last| last.is_same_message(key))
     }
 
-    fn complete(&mut self, id: u16, qos: Qos, fingerprint: u64) {
+    fn complete(&mut self, key: PublishKey) {
         if self.completed.len() >= MAX_COMPLETED {
             self.completed.pop_front();
         }
-        self.completed.push_back((id, qos, fingerprint));
+        self.completed.push_back(key);
     }
 
     /// A message could not be handed over: it is to come again.
-    pub fn withdraw(&mut self, id: u16) {
-        if let Some(Stage::Unacknowledged(number)) = self.stages.get(&id) {
-            self.waiting.remove(number);
-            self.stages.remove(&id);
+    pub fn withdraw(&mut self, packet_id: u16) {
+        if let Some(Stage::Unacknowledged(number)) = self.stages.get(&packet_id) {
+            self.unacknowledged.remove(number);
+            self.stages.remove(&packet_id);
         }
     }
 
-    /// A PUBREL has come.
-    pub fn released(&mut self, id: u16) -> Release {
-        match self.stages.get(&id) {
-            Some(Stage::Unacknowledged(_)) => Release::Early,
+    pub fn handle_pubrel(&mut self, packet_id: u16) -> PubrelStatus {
+        match self.stages.get(&packet_id) {
+            Some(Stage::Unacknowledged(_)) => PubrelStatus::BeforePubrec,
             Some(&Stage::Received {
-                fingerprint, here, ..
+                fingerprint,
+                is_current,
+                ..
             }) => {
-                self.unreleased -= usize::from(here);
-                self.stages.remove(&id);
-                self.complete(id, Qos::ExactlyOnce, fingerprint);
-                Release::Known
+                self.due_pubrels -= usize::from(is_current);
+                self.stages.remove(&packet_id);
+                self.complete(PublishKey {
+                    packet_id,
+                    qos: Qos::ExactlyOnce,
+                    dup: false,
+                    fingerprint,
+                });
+                PubrelStatus::Known
             }
-            None => Release::Unknown,
+            None => PubrelStatus::Unknown,
         }
     }
 
-    /// These messages have been dealt with.
+    /// The messages with these numbers have been processed.
     pub fn settle(&mut self, numbers: RangeInclusive<u64>) {
-        for (_, waiting) in self.waiting.range_mut(numbers) {
-            waiting.settled = true;
+        for (_, message) in self.unacknowledged.range_mut(numbers) {
+            message.is_settled = true;
         }
     }
 
     /// Whether messages of this connection wait to be acknowledged.
-    pub fn are_due_later(&self) -> bool {
+    pub fn has_unacknowledged(&self) -> bool {
         !self.order.is_empty()
     }
 
-    /// Whether a message has been dealt with and not been acknowledged. `elsewhere` leaves out what has come on
-    /// the current connection.
+    /// Whether a message has been settled and not acknowledged. With `elsewhere` those of the current connection do
+    /// not count.
     pub fn has_settled(&self, elsewhere: bool) -> bool {
-        let mut waiting = self.waiting.values();
-        waiting.any(|waiting| waiting.settled && !(elsewhere && waiting.here))
+        let mut messages = self.unacknowledged.values();
+        messages.any(|message| message.is_settled && !(elsewhere && message.is_current))
     }
 
-    /// Whether a QoS 2 message that has been dealt with in this run is not completed: its PUBREC can go out now, or has
+    /// Whether a QoS 2 message that was settled in this run is not completed: its PUBREC can go out now, or has
     /// gone out on this connection or an earlier one.
-    pub fn is_uncompleted(&self) -> bool {
-        let mut stages = self.stages.values();
+    pub fn has_open_exchange(&self) -> bool {
         let is_open = |stage: &Stage| {
             matches!(
                 stage,
                 Stage::Received {
-                    restored: false,
+                    is_restored: false,
                     ..
                 }
             )
         };
-        let next = self.order.iter().filter_map(|n| self.waiting.get(n));
-        let mut due = next.take_while(|waiting| waiting.settled);
-        stages.any(is_open) || due.any(|waiting| waiting.key.qos == Qos::ExactlyOnce)
+        let next = self.order.iter().filter_map(|n| self.unacknowledged.get(n));
+        let mut due = next.take_while(|message| message.is_settled);
+        self.stages.values().any(is_open) || due.any(|message| message.key.qos == Qos::ExactlyOnce)
     }
 
     /// Whether PUBRELs are due on this connection.
-    pub fn awaits_pubrel(&self) -> bool {
-        self.unreleased > 0
+    pub fn is_pubrel_due(&self) -> bool {
+        self.due_pubrels > 0
     }
 
     /// Appends the acknowledgements that may go out: PUBACK or PUBREC, in order.
-    pub fn take_due(&mut self, out: &mut Vec<u8>) {
+    pub fn poll_acks(&mut self, out: &mut Vec<u8>) {
         while let Some(number) = self.order.front() {
-            match self.waiting.get(number) {
-                Some(waiting) if !waiting.settled => return,
-                Some(waiting) => {
-                    let key = waiting.key;
-                    self.waiting.remove(number);
+            match self.unacknowledged.get(number) {
+                Some(message) if !message.is_settled => return,
+                Some(&Unacknowledged { key, .. }) => {
+                    self.unacknowledged.remove(number);
                     let packet = self.acknowledge(key);
-                    out.extend([packet.first_byte(0), 2]);
-                    out.extend(key.id.to_be_bytes());
+                    out.extend(encode_short(packet, key.packet_id));
                 }
                 None => {}
             }
@@ -271,40 +299,36 @@ impl Pending {
     }
 
     fn acknowledge(&mut self, key: PublishKey) -> PacketType {
-        let PublishKey {
-            id, fingerprint, ..
-        } = key;
         if key.qos == Qos::ExactlyOnce {
-            self.await_release(key);
+            self.await_pubrel(key);
             return PacketType::Pubrec;
         }
-        self.stages.remove(&id);
-        self.complete(id, key.qos, fingerprint);
+        self.stages.remove(&key.packet_id);
+        self.complete(key);
         PacketType::Puback
     }
 
-    /// PUBREC goes out.
-    fn await_release(&mut self, key: PublishKey) {
+    fn await_pubrel(&mut self, key: PublishKey) {
         let stage = Stage::Received {
             fingerprint: key.fingerprint,
-            here: true,
-            restored: false,
+            is_current: true,
+            is_restored: false,
         };
-        self.stages.insert(key.id, stage);
-        self.unreleased += 1;
+        self.stages.insert(key.packet_id, stage);
+        self.due_pubrels += 1;
     }
 
-    /// Another connection begins: what is to be acknowledged on it has to come on it.
+    /// Another connection begins: a message is acknowledged on it only if it comes on it.
     pub fn begin_connection(&mut self) {
         self.order.clear();
         self.completed.clear();
-        self.unreleased = 0;
-        for waiting in self.waiting.values_mut() {
-            waiting.here = false;
+        self.due_pubrels = 0;
+        for message in self.unacknowledged.values_mut() {
+            message.is_current = false;
         }
         for stage in self.stages.values_mut() {
-            if let Stage::Received { here, .. } = stage {
-                *here = false;
+            if let Stage::Received { is_current, .. } = stage {
+                *is_current = false;
             }
         }
     }
@@ -312,20 +336,20 @@ impl Pending {
     /// The broker has no session of an earlier connection: nothing that came on one is acknowledged any more.
     pub fn begin_session(&mut self) {
         *self = Self {
-            last: self.last,
+            last_number: self.last_number,
             ..Self::default()
         };
     }
 
-    /// The session goes on from an earlier run, which has left these.
+    /// The session continues one of an earlier run, which has left these.
     pub fn restore(&mut self, exchanges: impl IntoIterator<Item = Exchange>) {
-        for Exchange { id, fingerprint } in exchanges {
+        for exchange in exchanges {
             let stage = Stage::Received {
-                fingerprint,
-                here: false,
-                restored: true,
+                fingerprint: exchange.fingerprint,
+                is_current: false,
+                is_restored: true,
             };
-            self.stages.insert(id, stage);
+            self.stages.insert(exchange.packet_id, stage);
         }
     }
 }

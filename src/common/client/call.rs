@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::session::Dialled;
 use super::worker::Command;
 use super::{Config, Listener};
-use crate::common::acks::Acks;
+use crate::common::acks::ConnectionAcks;
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
 use crate::common::transport::credentials::files::Loaded;
@@ -27,7 +27,7 @@ pub(super) struct Call {
     pub(super) number: u64,
     pub(super) handle: Arc<Handle>,
     /// Who receives messages, and what waits to be acknowledged on this connection.
-    pub(super) receiver: Option<(Listener, Arc<Acks>)>,
+    pub(super) receiver: Option<(Listener, Arc<ConnectionAcks>)>,
     /// MQTT 5 is spoken, not 3.1.1.
     pub(super) v5: bool,
     pub(super) commands: Sender<Command>,

@@ -418,7 +418,7 @@ impl<'a> Subscriber<'a> {
                 state::State::Idle | state::State::Stopped => (false, true),
             };
             let owes = self.backlog.owes_acknowledgement(connected)
-                || (clock() < completed_by && self.backlog.is_uncompleted());
+                || (clock() < completed_by && self.backlog.has_open_exchange());
             if hopeless || !owes {
                 return;
             }

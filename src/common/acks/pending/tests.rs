@@ -1,35 +1,42 @@
 //! What waits, is acknowledged and is completed, on one connection and over several.
 
 use super::*;
+use PublishStatus::{Acknowledged, New, Repeated};
 use Qos::{AtLeastOnce, ExactlyOnce};
 use proptest::prelude::*;
 
-fn key(id: u16, qos: Qos, text: &str) -> PublishKey {
+fn key(packet_id: u16, qos: Qos, text: &str) -> PublishKey {
     PublishKey {
-        id,
+        packet_id,
         qos,
         dup: false,
         fingerprint: fingerprint(b"t", text.as_bytes()),
     }
 }
 
-fn again(id: u16, qos: Qos, text: &str) -> PublishKey {
+/// The same with DUP.
+fn again(packet_id: u16, qos: Qos, text: &str) -> PublishKey {
     PublishKey {
         dup: true,
-        ..key(id, qos, text)
+        ..key(packet_id, qos, text)
     }
 }
 
-fn due(pending: &mut Pending) -> Vec<(u8, u16)> {
+fn due(pending: &mut PendingAcks) -> Vec<(u8, u16)> {
     let mut out = Vec::new();
-    pending.take_due(&mut out);
+    pending.poll_acks(&mut out);
     let packets = out.chunks(4);
     let packets = packets.map(|p| (p[0], u16::from_be_bytes([p[2], p[3]])));
     packets.collect()
 }
 
+fn settle(pending: &mut PendingAcks, number: u64) -> Vec<(u8, u16)> {
+    pending.settle(number..=number);
+    due(pending)
+}
+
 #[test]
-fn topic_payload_and_where_one_ends_make_a_fingerprint() {
+fn a_fingerprint_depends_on_topic_payload_and_the_boundary_between_them() {
     let all = [
         fingerprint(b"t", b""),
         fingerprint(b"", b"t"),
@@ -45,144 +52,148 @@ fn topic_payload_and_where_one_ends_make_a_fingerprint() {
 }
 
 #[test]
-fn acknowledgements_wait_for_their_turn_and_carry_their_own_identifier() {
-    let mut pending = Pending::default();
+fn acknowledgements_go_out_in_order_each_with_its_own_identifier() {
+    let mut pending = PendingAcks::default();
     for (number, id) in (1..).zip([9, 300, 8]) {
-        let arrival = pending.arrived(key(id, AtLeastOnce, "x"));
-        assert_eq!(arrival, Arrival::New(number));
+        assert_eq!(
+            pending.handle_publish(key(id, AtLeastOnce, "x")),
+            New(number)
+        );
     }
     pending.settle(2..=3);
     assert_eq!(due(&mut pending), []);
-    pending.settle(1..=1);
-    assert_eq!(due(&mut pending), [(0x40, 9), (0x40, 300), (0x40, 8)]);
-    assert!(!pending.are_due_later() && !pending.has_settled(false));
+    assert_eq!(settle(&mut pending, 1), [(0x40, 9), (0x40, 300), (0x40, 8)]);
+    assert!(!pending.has_unacknowledged() && !pending.has_settled(false));
     pending.settle(1..=9);
     assert_eq!(due(&mut pending), []);
 }
 
 #[test]
 fn a_repeat_before_the_acknowledgement_is_the_same_message() {
-    let mut pending = Pending::default();
+    let mut pending = PendingAcks::default();
     for qos in [AtLeastOnce, ExactlyOnce] {
-        let Arrival::New(number) = pending.arrived(key(7, qos, "x")) else {
-            panic!("it is free");
+        let New(number) = pending.handle_publish(key(7, qos, "x")) else {
+            panic!("the identifier is free");
         };
         // Some brokers do not mark it.
-        assert_eq!(pending.arrived(key(7, qos, "x")), Arrival::Repeat);
-        assert_eq!(pending.arrived(again(7, qos, "x")), Arrival::Repeat);
-        pending.settle(number..=number);
-        assert_eq!(due(&mut pending).len(), 1);
+        assert_eq!(pending.handle_publish(key(7, qos, "x")), Repeated);
+        assert_eq!(pending.handle_publish(again(7, qos, "x")), Repeated);
+        assert_eq!(settle(&mut pending, number).len(), 1);
     }
-    let arrival = pending.arrived(key(7, ExactlyOnce, "x"));
-    assert_eq!(arrival, Arrival::Acknowledged);
+    assert_eq!(
+        pending.handle_publish(key(7, ExactlyOnce, "x")),
+        Acknowledged
+    );
 }
 
 #[test]
 fn a_repeat_that_has_crossed_its_puback_is_the_same_message_if_it_is_marked() {
-    let mut pending = Pending::default();
-    pending.arrived(key(7, AtLeastOnce, "x"));
-    pending.settle(1..=1);
-    assert_eq!(due(&mut pending), [(0x40, 7)]);
-    let arrival = pending.arrived(again(7, AtLeastOnce, "x"));
-    assert_eq!(arrival, Arrival::Acknowledged);
-    assert_eq!(pending.arrived(again(7, AtLeastOnce, "y")), Arrival::New(2));
-    pending.settle(2..=2);
-    assert_eq!(due(&mut pending), [(0x40, 7)]);
+    let mut pending = PendingAcks::default();
+    pending.handle_publish(key(7, AtLeastOnce, "x"));
+    assert_eq!(settle(&mut pending, 1), [(0x40, 7)]);
     assert_eq!(
-        pending.arrived(again(7, AtLeastOnce, "x")),
-        Arrival::New(3),
-        "that was another one in between"
+        pending.handle_publish(again(7, AtLeastOnce, "x")),
+        Acknowledged
     );
-    pending.settle(3..=3);
-    due(&mut pending);
+    assert_eq!(pending.handle_publish(again(7, AtLeastOnce, "y")), New(2));
+    assert_eq!(settle(&mut pending, 2), [(0x40, 7)]);
+    assert_eq!(
+        pending.handle_publish(again(7, AtLeastOnce, "x")),
+        New(3),
+        "another message came in between"
+    );
+    settle(&mut pending, 3);
     // On the next connection it may be one whose first sending was lost.
     pending.begin_connection();
-    assert_eq!(pending.arrived(again(7, AtLeastOnce, "x")), Arrival::New(4));
+    assert_eq!(pending.handle_publish(again(7, AtLeastOnce, "x")), New(4));
 }
 
 #[test]
 fn an_identifier_used_for_another_message_acknowledges_that_one_only() {
     for qos in [AtLeastOnce, ExactlyOnce] {
-        let mut pending = Pending::default();
-        assert_eq!(pending.arrived(key(7, qos, "old")), Arrival::New(1));
-        assert_eq!(pending.arrived(key(7, qos, "new")), Arrival::New(2));
-        pending.settle(1..=1);
-        assert_eq!(due(&mut pending), [], "the new one is not done");
-        pending.settle(2..=2);
-        assert_eq!(due(&mut pending).len(), 1);
+        let mut pending = PendingAcks::default();
+        assert_eq!(pending.handle_publish(key(7, qos, "old")), New(1));
+        assert_eq!(pending.handle_publish(key(7, qos, "new")), New(2));
+        assert_eq!(settle(&mut pending, 1), [], "the new one is not settled");
+        assert_eq!(settle(&mut pending, 2).len(), 1);
     }
-    let mut pending = Pending::default();
-    pending.arrived(key(7, ExactlyOnce, "old"));
-    pending.settle(1..=1);
-    due(&mut pending);
+    let mut pending = PendingAcks::default();
+    pending.handle_publish(key(7, ExactlyOnce, "old"));
+    settle(&mut pending, 1);
     // PUBREL is due, and never comes.
-    assert!(pending.awaits_pubrel());
-    let arrival = pending.arrived(key(7, ExactlyOnce, "new"));
-    assert_eq!(arrival, Arrival::New(2));
-    assert!(!pending.awaits_pubrel());
-    assert_eq!(pending.released(7), Release::Early);
+    assert!(pending.is_pubrel_due());
+    assert_eq!(pending.handle_publish(key(7, ExactlyOnce, "new")), New(2));
+    assert!(!pending.is_pubrel_due());
+    assert_eq!(pending.handle_pubrel(7), PubrelStatus::BeforePubrec);
     // Nor is one of another QoS the same.
-    let arrival = pending.arrived(key(7, AtLeastOnce, "new"));
-    assert_eq!(arrival, Arrival::New(3));
+    assert_eq!(pending.handle_publish(key(7, AtLeastOnce, "new")), New(3));
 }
 
 #[test]
-fn pubrel_ends_an_exchange_that_is_acknowledged_and_no_other() {
-    let mut pending = Pending::default();
-    assert_eq!(pending.released(5), Release::Unknown);
-    pending.arrived(key(5, ExactlyOnce, "x"));
-    assert_eq!(pending.released(5), Release::Early);
+fn pubrel_completes_an_acknowledged_exchange_and_no_other() {
+    let mut pending = PendingAcks::default();
+    assert_eq!(pending.handle_pubrel(5), PubrelStatus::Unknown);
+    pending.handle_publish(key(5, ExactlyOnce, "x"));
+    assert_eq!(pending.handle_pubrel(5), PubrelStatus::BeforePubrec);
     pending.settle(1..=1);
-    assert!(!pending.awaits_pubrel());
+    assert!(!pending.is_pubrel_due());
     assert_eq!(due(&mut pending), [(0x50, 5)]);
-    assert!(pending.awaits_pubrel());
+    assert!(pending.is_pubrel_due());
     pending.begin_connection();
-    assert!(!pending.awaits_pubrel(), "the broker may have it still");
-    let arrival = pending.arrived(again(5, ExactlyOnce, "x"));
-    assert_eq!(arrival, Arrival::Acknowledged);
-    assert!(pending.awaits_pubrel());
-    assert_eq!(pending.released(5), Release::Known);
-    assert!(!pending.awaits_pubrel());
-    let arrival = pending.arrived(key(5, ExactlyOnce, "x"));
-    assert_eq!(arrival, Arrival::New(2));
+    assert!(
+        !pending.is_pubrel_due(),
+        "the broker may not have received PUBREC"
+    );
+    assert_eq!(
+        pending.handle_publish(again(5, ExactlyOnce, "x")),
+        Acknowledged
+    );
+    assert!(pending.is_pubrel_due());
+    assert_eq!(pending.handle_pubrel(5), PubrelStatus::Known);
+    assert!(!pending.is_pubrel_due());
+    assert_eq!(pending.handle_publish(key(5, ExactlyOnce, "x")), New(2));
 }
 
 #[test]
-fn what_is_not_settled_when_a_connection_ends_is_known_on_the_next_one() {
+fn a_message_that_is_not_settled_when_a_connection_ends_is_known_on_the_next_one() {
     for (qos, packet) in [(AtLeastOnce, 0x40), (ExactlyOnce, 0x50)] {
-        let mut pending = Pending::default();
+        let mut pending = PendingAcks::default();
         for (id, text) in [(1, "a"), (2, "b"), (3, "c")] {
-            pending.arrived(key(id, qos, text));
+            pending.handle_publish(key(id, qos, text));
         }
         pending.begin_connection();
         // One is settled in between, another when it has come again.
-        pending.settle(1..=1);
-        assert_eq!(due(&mut pending), [], "the broker has not sent it here");
+        assert_eq!(
+            settle(&mut pending, 1),
+            [],
+            "the broker has not sent it here"
+        );
         assert!(pending.has_settled(true));
         for (id, text) in [(1, "a"), (2, "b")] {
-            assert_eq!(pending.arrived(again(id, qos, text)), Arrival::Repeat);
+            assert_eq!(pending.handle_publish(again(id, qos, text)), Repeated);
         }
         assert_eq!(due(&mut pending), [(packet, 1)]);
         pending.settle(2..=3);
         assert_eq!(due(&mut pending), [(packet, 2)]);
         // The third identifier is used for something else.
-        assert_eq!(pending.arrived(key(3, qos, "new")), Arrival::New(4));
+        assert_eq!(pending.handle_publish(key(3, qos, "new")), New(4));
         assert_eq!(due(&mut pending), []);
     }
 }
 
 #[test]
-fn a_session_that_is_lost_takes_everything_with_it() {
-    let mut pending = Pending::default();
-    pending.arrived(key(1, ExactlyOnce, "a"));
-    pending.arrived(key(2, ExactlyOnce, "b"));
-    pending.settle(1..=1);
-    due(&mut pending);
+fn nothing_of_a_lost_session_is_acknowledged() {
+    let mut pending = PendingAcks::default();
+    pending.handle_publish(key(1, ExactlyOnce, "a"));
+    pending.handle_publish(key(2, ExactlyOnce, "b"));
+    settle(&mut pending, 1);
     pending.begin_connection();
     pending.begin_session();
     for (number, (id, text)) in (3..).zip([(1, "a"), (2, "b")]) {
-        let arrival = pending.arrived(key(id, ExactlyOnce, text));
-        assert_eq!(arrival, Arrival::New(number));
+        assert_eq!(
+            pending.handle_publish(key(id, ExactlyOnce, text)),
+            New(number)
+        );
     }
     // Those are settled by the tickets of the session before.
     pending.settle(1..=2);
@@ -190,106 +201,102 @@ fn a_session_that_is_lost_takes_everything_with_it() {
 }
 
 #[test]
-fn what_an_earlier_run_has_left_is_known_until_it_is_released() {
-    let mut pending = Pending::default();
-    let left = [("a", 1), ("b", 2)].map(|(text, id)| Exchange {
-        id,
-        fingerprint: fingerprint(b"t", text.as_bytes()),
-    });
+fn an_exchange_of_an_earlier_run_is_known_until_pubrel() {
+    let mut pending = PendingAcks::default();
+    let left = [("a", 1), ("b", 2)].map(|(text, id)| key(id, ExactlyOnce, text).exchange());
     pending.restore(left);
     pending.begin_connection();
-    let arrival = pending.arrived(again(1, ExactlyOnce, "a"));
-    assert_eq!(arrival, Arrival::Acknowledged);
-    let arrival = pending.arrived(key(2, ExactlyOnce, "other"));
-    assert_eq!(arrival, Arrival::New(1));
-    assert!(!pending.is_uncompleted(), "that is not of this run");
-    assert_eq!(pending.released(1), Release::Known);
-    assert_eq!(pending.released(1), Release::Unknown);
+    assert_eq!(
+        pending.handle_publish(again(1, ExactlyOnce, "a")),
+        Acknowledged
+    );
+    assert_eq!(pending.handle_publish(key(2, ExactlyOnce, "other")), New(1));
+    assert!(!pending.has_open_exchange(), "that is not of this run");
+    assert_eq!(pending.handle_pubrel(1), PubrelStatus::Known);
+    assert_eq!(pending.handle_pubrel(1), PubrelStatus::Unknown);
 }
 
 #[test]
-fn an_exchange_of_this_run_is_uncompleted_until_pubrel_on_whatever_connection() {
-    let mut pending = Pending::default();
-    pending.arrived(key(1, AtLeastOnce, "a"));
-    pending.arrived(key(7, ExactlyOnce, "x"));
+fn an_exchange_of_this_run_is_open_until_pubrel_on_any_connection() {
+    let mut pending = PendingAcks::default();
+    pending.handle_publish(key(1, AtLeastOnce, "a"));
+    pending.handle_publish(key(7, ExactlyOnce, "x"));
     pending.settle(2..=2);
-    assert!(!pending.is_uncompleted(), "the first holds it up");
+    assert!(!pending.has_open_exchange(), "the first holds it up");
     pending.settle(1..=1);
-    assert!(pending.is_uncompleted());
+    assert!(pending.has_open_exchange());
     due(&mut pending);
-    assert!(pending.is_uncompleted());
+    assert!(pending.has_open_exchange());
     pending.begin_connection();
-    assert!(pending.is_uncompleted());
-    assert_eq!(pending.released(7), Release::Known);
-    assert!(!pending.is_uncompleted());
-    pending.arrived(key(7, ExactlyOnce, "y"));
-    pending.settle(3..=3);
-    due(&mut pending);
+    assert!(pending.has_open_exchange());
+    assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
+    assert!(!pending.has_open_exchange());
+    pending.handle_publish(key(7, ExactlyOnce, "y"));
+    settle(&mut pending, 3);
     pending.begin_connection();
     pending.begin_session();
-    assert!(!pending.is_uncompleted(), "nobody releases it");
+    assert!(!pending.has_open_exchange(), "no PUBREL will come");
 }
 
 #[test]
 fn a_repeat_that_has_crossed_its_pubrel_is_the_same_message_if_it_is_marked() {
-    let mut pending = Pending::default();
-    pending.arrived(key(7, ExactlyOnce, "x"));
-    pending.settle(1..=1);
-    due(&mut pending);
+    let mut pending = PendingAcks::default();
+    pending.handle_publish(key(7, ExactlyOnce, "x"));
+    settle(&mut pending, 1);
     for _ in 0..2 {
-        assert_eq!(pending.released(7), Release::Known);
-        assert!(!pending.awaits_pubrel());
-        let arrival = pending.arrived(again(7, ExactlyOnce, "x"));
-        assert_eq!(arrival, Arrival::Acknowledged);
-        assert!(pending.awaits_pubrel());
+        assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
+        assert!(!pending.is_pubrel_due());
+        assert_eq!(
+            pending.handle_publish(again(7, ExactlyOnce, "x")),
+            Acknowledged
+        );
+        assert!(pending.is_pubrel_due());
     }
-    assert_eq!(pending.released(7), Release::Known);
+    assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
     assert!(pending.stages.is_empty());
     for (number, other) in (2..).zip([
         again(7, AtLeastOnce, "x"),
         again(7, ExactlyOnce, "y"),
         key(7, ExactlyOnce, "x"),
     ]) {
-        assert_eq!(pending.arrived(other), Arrival::New(number));
+        assert_eq!(pending.handle_publish(other), New(number));
         pending.withdraw(7);
     }
     // On the next connection it may be one whose first sending was lost.
     pending.begin_connection();
-    let arrival = pending.arrived(again(7, ExactlyOnce, "x"));
-    assert_eq!(arrival, Arrival::New(5));
+    assert_eq!(pending.handle_publish(again(7, ExactlyOnce, "x")), New(5));
 }
 
 #[test]
-fn what_could_not_be_handed_over_comes_again_as_new() {
-    let mut pending = Pending::default();
-    assert_eq!(pending.arrived(key(7, ExactlyOnce, "x")), Arrival::New(1));
+fn a_withdrawn_message_comes_again_as_new() {
+    let mut pending = PendingAcks::default();
+    assert_eq!(pending.handle_publish(key(7, ExactlyOnce, "x")), New(1));
     pending.withdraw(7);
     assert_eq!(due(&mut pending), []);
-    assert!(!pending.are_due_later());
+    assert!(!pending.has_unacknowledged());
     pending.begin_connection();
-    assert_eq!(pending.arrived(again(7, ExactlyOnce, "x")), Arrival::New(2));
+    assert_eq!(pending.handle_publish(again(7, ExactlyOnce, "x")), New(2));
 }
 
 #[test]
-fn what_is_remembered_after_puback_is_bounded() {
-    let mut pending = Pending::default();
+fn the_number_of_completed_messages_remembered_is_bounded() {
+    let mut pending = PendingAcks::default();
     for id in 1..=u16::MAX {
-        let Arrival::New(number) = pending.arrived(key(id, AtLeastOnce, "x")) else {
-            panic!("it is free");
+        let New(number) = pending.handle_publish(key(id, AtLeastOnce, "x")) else {
+            panic!("the identifier is free");
         };
-        pending.settle(number..=number);
-        due(&mut pending);
+        settle(&mut pending, number);
     }
     assert_eq!(pending.completed.len(), MAX_COMPLETED);
-    assert!(pending.stages.is_empty() && pending.waiting.is_empty());
+    assert!(pending.stages.is_empty() && pending.unacknowledged.is_empty());
 }
 
 proptest! {
     #[test]
-    fn none_is_due_before_all_before_it_are_done(order in Just((1u64..=40).collect::<Vec<_>>()).prop_shuffle()) {
-        let mut pending = Pending::default();
+    fn no_acknowledgement_goes_out_before_an_earlier_one(order in Just((1u64..=40).collect::<Vec<_>>()).prop_shuffle()) {
+        let mut pending = PendingAcks::default();
         for id in 1..=40u16 {
-            pending.arrived(key(id, AtLeastOnce, "x"));
+            pending.handle_publish(key(id, AtLeastOnce, "x"));
         }
         let mut done = std::collections::BTreeSet::new();
         let mut acknowledged = Vec::new();

@@ -41,7 +41,7 @@ impl<N: Fn(Event)> Worker<N> {
         let handle = Arc::new(Handle::default());
         let receiver = match &self.listener {
             Some(listener) => {
-                let acks = listener.backlog.connection().map_err(no_threads)?;
+                let acks = listener.backlog.begin_connection().map_err(no_threads)?;
                 Some((listener.clone(), acks))
             }
             None => None,

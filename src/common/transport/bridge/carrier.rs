@@ -17,7 +17,7 @@ use super::line::Line;
 use super::ready::Ready;
 use super::wire::{PIECE, Piece, is_patient, send, timeout};
 use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
-use crate::common::acks::Acks;
+use crate::common::acks::ConnectionAcks;
 use crate::common::mqtt::describe::{Describer, describe};
 use crate::common::mqtt::framing::{PINGRESP, PacketTracker};
 use crate::common::mqtt::packet_type::PacketType;
@@ -151,7 +151,7 @@ impl<'a> Carrier<'a> {
 
     pub(super) fn run(&mut self) -> io::Result<End> {
         loop {
-            if self.end_by.is_none() && self.guard.acks().is_some_and(Acks::is_ending) {
+            if self.end_by.is_none() && self.guard.acks().is_some_and(ConnectionAcks::is_ending) {
                 if !self.guard.is_connected() {
                     return Ok(End::ByUs);
                 }
@@ -391,7 +391,7 @@ impl<'a> Carrier<'a> {
     /// Whether the connection is to end, and the exchanges of what has been acknowledged have come to their end or
     /// had their time.
     fn is_time_to_disconnect(&self) -> bool {
-        let waits = self.guard.acks().is_some_and(Acks::awaits_pubrel);
+        let waits = self.guard.acks().is_some_and(ConnectionAcks::is_pubrel_due);
         self.end_by.is_some_and(|by| !waits || clock() >= by)
     }
 
@@ -456,7 +456,7 @@ impl<'a> Carrier<'a> {
     fn answer(&mut self) {
         self.up.bytes.append(&mut self.effects.to_broker);
         if let Some(acks) = self.guard.acks() {
-            acks.take_due(&mut self.up.bytes);
+            acks.poll_acks(&mut self.up.bytes);
         }
     }
 
@@ -500,14 +500,14 @@ impl<'a> Carrier<'a> {
         let Some(acks) = self.guard.acks() else {
             return;
         };
-        while acks.are_due_later() && clock() < until {
-            acks.listen();
-            acks.take_due(&mut self.up.bytes);
+        while acks.has_unacknowledged() && clock() < until {
+            acks.request_wake_up();
+            acks.poll_acks(&mut self.up.bytes);
             let mut wanted = [PollFd::new(acks.as_fd(), PollFlags::POLLIN)];
             if poll(&mut wanted, timeout(until)).is_err() {
                 return;
             }
-            acks.heard();
+            acks.clear_wake_up();
         }
     }
 
@@ -521,10 +521,10 @@ impl<'a> Carrier<'a> {
         }
         let acks = self.guard.acks();
         self.look();
-        let holds = acks.filter(|acks| self.paused || acks.are_due_later());
+        let holds = acks.filter(|acks| self.paused || acks.has_unacknowledged());
         if let Some(acks) = holds {
             // What was settled before we listen wakes nobody.
-            acks.listen();
+            acks.request_wake_up();
             let paused = self.paused;
             let mut changed = paused != self.look();
             if self.may_answer() {
@@ -589,7 +589,7 @@ impl<'a> Carrier<'a> {
         if let Some(acks) = acks
             && reported.next().is_some_and(|wake_up| !wake_up.is_empty())
         {
-            acks.heard();
+            acks.clear_wake_up();
         }
         if look_at.is_some_and(|at| clock() >= at) {
             self.look_at_line();

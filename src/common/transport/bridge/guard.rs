@@ -11,8 +11,8 @@ use log::warn;
 use super::End;
 use super::incoming::{NoMemory, Unreadable};
 use super::receiver::{Ended, OutOfMemory, Receiver, Skipped};
-use crate::common::acks::Acks;
-use crate::common::acks::pending::{self, Arrival, PublishKey, Release};
+use crate::common::acks::ConnectionAcks;
+use crate::common::acks::pending::{PublishStatus, PubrelStatus};
 use crate::common::escape::shortened;
 use crate::common::mqtt::acknowledgement::Acknowledgement;
 use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
@@ -80,7 +80,7 @@ impl<'a> Guard<'a> {
         self.agreement
     }
 
-    pub(super) fn acks(&self) -> Option<&'a Acks> {
+    pub(super) fn acks(&self) -> Option<&'a ConnectionAcks> {
         self.receiver.map(|receiver| &*receiver.acks)
     }
 
@@ -233,18 +233,9 @@ impl<'a> Guard<'a> {
             self.drop_unasked(&publish, effects);
             return Ok(());
         };
-        let fingerprint = match publish.qos {
-            Qos::AtMostOnce => 0,
-            _ => pending::fingerprint(publish.topic, publish.payload),
-        };
-        let ticket = match receiver.acks.arrived(PublishKey {
-            id: publish.packet_id,
-            qos: publish.qos,
-            dup: publish.dup,
-            fingerprint,
-        }) {
+        let ticket = match receiver.acks.handle_publish(&publish) {
             Ok(ticket) => ticket,
-            Err(Arrival::Acknowledged) => {
+            Err(PublishStatus::Acknowledged) => {
                 acknowledge(&publish, effects);
                 return Ok(());
             }
@@ -279,21 +270,21 @@ impl<'a> Guard<'a> {
     fn take_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
         let v5 = self.agreement.v5;
         let pubrel = Acknowledgement::decode(PacketType::Pubrel, body, v5)?;
-        let release = self.acks().map(|acks| acks.released(pubrel.packet_id));
+        let release = self.acks().map(|acks| acks.handle_pubrel(pubrel.packet_id));
         match release {
-            Some(Release::Early) => {
+            Some(PubrelStatus::BeforePubrec) => {
                 let cause = format!(
                     "PUBREC with the packet identifier {} has not been sent",
                     pubrel.packet_id
                 );
                 Err(Violation::protocol_error(cause).into())
             }
-            Some(Release::Known) => {
+            Some(PubrelStatus::Known) => {
                 effects.released.push(pubrel.packet_id);
                 Ok(())
             }
-            Some(Release::Late) => Ok(()),
-            Some(Release::Unknown) if v5 => {
+            Some(PubrelStatus::OldConnection) => Ok(()),
+            Some(PubrelStatus::Unknown) if v5 => {
                 let [high, low] = pubrel.packet_id.to_be_bytes();
                 let first = PacketType::Pubcomp.first_byte(0);
                 let packet = [first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND];
@@ -405,7 +396,7 @@ mod tests {
             }),
             on_skipped: Arc::new(move |_| *skipped.lock().unwrap() += 1),
             on_ended: Arc::new(|_| true),
-            acks: Arc::new(Backlog::default()).connection().unwrap(),
+            acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
         }
     }
 
@@ -420,7 +411,7 @@ mod tests {
 
     fn due(receiver: &Receiver) -> Vec<u8> {
         let mut out = Vec::new();
-        receiver.acks.take_due(&mut out);
+        receiver.acks.poll_acks(&mut out);
         out
     }
 

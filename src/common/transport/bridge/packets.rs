@@ -90,7 +90,7 @@ fn play(row: &Row<'_>) -> String {
             count.fetch_add(1, Ordering::Relaxed);
         }),
         on_ended: Arc::new(|_| true),
-        acks: Arc::new(Backlog::default()).connection().unwrap(),
+        acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
     };
     let agreement = Agreement {
         v5: row.v5,
@@ -142,7 +142,7 @@ fn play(row: &Row<'_>) -> String {
         };
         guard.complete(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
-        receiver.acks.take_due(&mut effects.to_broker);
+        receiver.acks.poll_acks(&mut effects.to_broker);
         if let Err(end) = taken {
             return match end {
                 End::Violation(violation) | End::NoConnack(violation) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::acks::{Acks, Ticket};
+use crate::common::acks::{ConnectionAcks, Ticket};
 use crate::common::mqtt::message::Received;
 use crate::common::mqtt::publish::Defect;
 
@@ -48,7 +48,7 @@ pub struct Receiver {
     /// Is called for what the broker has ended.
     pub on_ended: OnEnded,
     /// What waits to be dealt with.
-    pub acks: Arc<Acks>,
+    pub acks: Arc<ConnectionAcks>,
 }
 
 impl std::fmt::Debug for Receiver {

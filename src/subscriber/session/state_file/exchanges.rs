@@ -45,7 +45,7 @@ impl Exchanges {
             let fingerprint: i64 = row.get(1)?;
             let fingerprint = fingerprint.cast_unsigned();
             Ok(Exchange {
-                id: row.get(0)?,
+                packet_id: row.get(0)?,
                 fingerprint,
             })
         })?;
@@ -65,8 +65,12 @@ impl Exchanges {
         self.any = true;
         let sql = "INSERT OR REPLACE INTO exchanges VALUES (?1, ?2, ?3)";
         let mut add = connection.prepare_cached(sql)?;
-        for Exchange { id, fingerprint } in exchanges {
-            add.execute(params![self.client, id, fingerprint.cast_signed()])?;
+        for Exchange {
+            packet_id,
+            fingerprint,
+        } in exchanges
+        {
+            add.execute(params![self.client, packet_id, fingerprint.cast_signed()])?;
         }
         Ok(())
     }
@@ -101,8 +105,11 @@ impl Exchanges {
 mod tests {
     use super::*;
 
-    fn exchange(id: u16, fingerprint: u64) -> Exchange {
-        Exchange { id, fingerprint }
+    fn exchange(packet_id: u16, fingerprint: u64) -> Exchange {
+        Exchange {
+            packet_id,
+            fingerprint,
+        }
     }
 
     /// As the next run finds them.
