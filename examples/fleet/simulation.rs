@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::{Pace, Profile};
 use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
-use iot_pubsub::common::connection::state::{Action, Connection, Run, Terms};
+use iot_pubsub::common::connection::state::{
+    Connection, ConnectionAction, ConnectionSettings, RunKind,
+};
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::publisher::outbox::throttle::Throttle;
 
@@ -122,15 +124,15 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
         course: Course::default(),
     };
     for _ in 0..scene.devices {
-        let terms = Terms {
+        let settings = ConnectionSettings {
             host: String::new(),
-            run: Run::Endless,
+            run: RunKind::Endless,
             connect_timeout: CONNECT_TIMEOUT,
             interval: Profile::Aws.connect_interval(),
         };
-        let mut device = Connection::new(terms, Backoff::new(policy));
+        let mut device = Connection::new(settings, Backoff::new(policy));
         device.start(origin);
-        device.accepted(device.generation(), origin);
+        device.handle_connected(device.generation(), origin);
         fleet.devices.push(device);
     }
     fleet.run();
@@ -155,7 +157,7 @@ impl Fleet {
                 Happening::Arrival(generation) => self.arrival(index, generation, now),
                 Happening::Time => {
                     let random = self.random.f64();
-                    let actions = self.devices[index].tick(now, random);
+                    let actions = self.devices[index].handle_timeout(now, random);
                     self.act(index, &actions, now);
                 }
             }
@@ -164,13 +166,13 @@ impl Fleet {
 
     fn ended(&mut self, index: usize, generation: u64, now: Instant) {
         let random = self.random.f64();
-        let actions = self.devices[index].ended(generation, fault(), now, random);
+        let actions = self.devices[index].handle_ended(generation, fault(), now, random);
         self.act(index, &actions, now);
     }
 
-    fn act(&mut self, index: usize, actions: &[Action], now: Instant) {
+    fn act(&mut self, index: usize, actions: &[ConnectionAction], now: Instant) {
         for action in actions {
-            if let Action::Connect { generation, .. } = action {
+            if let ConnectionAction::Connect { generation, .. } = action {
                 let way = Duration::from_millis(self.random.u64(WAY));
                 let arrival = Happening::Arrival(*generation);
                 self.agenda.push(Reverse((now + way, index, arrival)));
@@ -195,7 +197,7 @@ impl Fleet {
         );
         if let Some(back) = let_in {
             self.door.take(0, now);
-            self.devices[index].accepted(generation, now);
+            self.devices[index].handle_connected(generation, now);
             self.course.back.push(back);
             return;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::input::config::InputConfig;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::connection::state::Run;
+use crate::common::connection::state::RunKind;
 use crate::publisher::outbox::pacing::DrainRate;
 use crate::publisher::queue::Limits;
 
@@ -48,11 +48,11 @@ pub struct Config {
 
 impl Config {
     /// Whether the run has an end of its own.
-    pub fn run(&self) -> Run {
+    pub fn run(&self) -> RunKind {
         if self.input.source.is_timed() && self.input.count.is_none() {
-            Run::Endless
+            RunKind::Endless
         } else {
-            Run::Finite
+            RunKind::Finite
         }
     }
 }

@@ -9,7 +9,7 @@ use super::output::destination::Rotation;
 use super::plot::value::Picker;
 use super::render::Style;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::connection::state::Run;
+use crate::common::connection::state::RunKind;
 use crate::common::mqtt::message::Qos;
 use crate::common::runtime::process::Command;
 
@@ -66,12 +66,12 @@ pub struct Config {
 
 impl Config {
     /// Whether the run has an end of its own.
-    pub fn run(&self) -> Run {
+    pub fn run(&self) -> RunKind {
         let ends_by_itself = self.wanted.limit.is_some() || self.wanted.retained == Retained::Only;
         if ends_by_itself || self.timeout.is_some() {
-            Run::Finite
+            RunKind::Finite
         } else {
-            Run::Endless
+            RunKind::Endless
         }
     }
 }

@@ -86,24 +86,24 @@ fn what_breaks_twice_is_refused_in_the_words_of_the_broker() {
 #[test]
 fn a_broker_that_closes_every_connection_is_not_said_to_refuse_what_was_asked() {
     let broker = ScriptedBroker::script().close_after_connack(ALWAYS).tls();
-    let whatever = "right after CONNACK, whatever is asked";
+    let any_request = "right after CONNACK, whatever is requested";
     let not = ["ACL", "refuses", "policy"];
     let outcome = check(&broker, &[]).expect_code(69);
     names(
         &outcome,
-        &["FAILED  publish", "FAILED  subscribe", whatever],
+        &["FAILED  publish", "FAILED  subscribe", any_request],
         &not,
     );
     // With a filter nothing is published.
     let outcome = check(&broker, &["-t", "t/#"]).expect_code(69);
-    names(&outcome, &["FAILED  subscribe", whatever], &not);
+    names(&outcome, &["FAILED  subscribe", any_request], &not);
     // A broker that closes for one request only is still said to refuse that one.
     let publish = ScriptedBroker::script().on_publish(|_| Reply::HangUp).tls();
     let outcome = check(&publish, &[]).expect_code(77);
     names(
         &outcome,
         &["FAILED  publish", "ok      subscribe"],
-        &[whatever],
+        &[any_request],
     );
 }
 

@@ -116,7 +116,7 @@ fn both_ways_are_named_if_neither_works() {
             .run(SOON)
             .expect_code(69);
         assert!(
-            check.stdout.text().contains("going on to the next"),
+            check.stdout.text().contains("trying the next port"),
             "{check}"
         );
     });

@@ -1,8 +1,7 @@
-//! The names of AWS hosts: which of them is the one for devices. PURE.
+//! Recognises AWS hosts by their names, and which of them is the endpoint for devices. PURE.
 //!
 //! Source: AWS IoT Developer Guide, "AWS IoT Core endpoints".
 
-/// Whether a host is one of AWS, by its name.
 pub fn is_aws(host: &str) -> bool {
     labels(host).is_some()
 }
@@ -16,7 +15,7 @@ fn labels(host: &str) -> Option<Vec<String>> {
     Some(before.split('.').map(ToOwned::to_owned).collect())
 }
 
-/// What to say of the name of an AWS host that is not the one for devices.
+/// A hint if the host is one of AWS but not an endpoint for devices.
 pub fn hint(host: &str) -> Option<String> {
     const ASK: &str = "aws iot describe-endpoint --endpoint-type iot:Data-ATS prints the right one";
     let labels = labels(host)?;
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_endpoint_names_are_told_from_right_ones() {
+    fn only_hosts_that_are_no_device_endpoint_get_a_hint() {
         for right in [
             "a-ats.iot.eu-west-1.amazonaws.com",
             "a.ats.iot.cn-north-1.amazonaws.com.cn",

@@ -1,4 +1,4 @@
-//! Where the broker is, and by which ways it can be reached. PURE.
+//! The address of a broker. PURE.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,66 +6,54 @@ use std::net::Ipv6Addr;
 use super::profile::Profile;
 use crate::common::fault::Fault;
 
-/// A checked broker address: one host, one port, one manner of speaking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Host name or IP address, an IPv6 address without brackets.
     pub host: String,
-    /// TCP port.
     pub port: u16,
-    /// Whether the connection is encrypted and the server verified.
     pub tls: bool,
-    /// The path of the WebSocket, if MQTT goes through one.
+    /// The path of the WebSocket that carries MQTT, if there is one.
     pub websocket: Option<String>,
-    /// The application protocol to ask for in the TLS handshake (ALPN).
+    /// The application protocol to request in the TLS handshake (ALPN).
     pub alpn: Option<&'static str>,
-    /// The port to go on to, with [`ALPN_AWS`], if this one does not answer.
+    /// The port to try next, with [`ALPN_AWS`], if this one does not answer.
     pub fallback: Option<u16>,
-    /// Whose broker is there: faults use the words of its users.
     pub profile: Profile,
 }
 
-/// The port of MQTT over TLS.
-const TLS_PORT: u16 = 8883;
-/// The port of MQTT without TLS.
-const PLAIN_PORT: u16 = 1883;
-/// The port of HTTPS, where most networks let everybody through.
+const MQTT_TLS_PORT: u16 = 8883;
+const MQTT_PORT: u16 = 1883;
 const HTTPS_PORT: u16 = 443;
 const HTTP_PORT: u16 = 80;
 
-/// What AWS IoT Core wants to hear on port 443 for MQTT with a client certificate (AWS IoT
-/// Developer Guide, "Protocols, port mappings, and authentication").
+/// The protocol name that AWS IoT Core requires on port 443 for MQTT with a client certificate (AWS
+/// IoT Developer Guide, "Protocols, port mappings, and authentication").
 pub const ALPN_AWS: &str = "x-amzn-mqtt-ca";
 
-/// Where brokers expect MQTT over WebSocket; AWS IoT Core answers nowhere else.
+/// The usual path of MQTT over WebSocket, and the only one of AWS IoT Core.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
+const NOT_A_HOST: &str = "is not a host name; give the bare name or mqtts://HOST:PORT";
+
 impl Endpoint {
-    /// Reads what `--endpoint` takes: a host name, or a URL `mqtts://HOST[:PORT]`,
-    /// `mqtt://HOST[:PORT]` (no TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is
-    /// `--port`, `None` for `auto`.
-    ///
-    /// # Errors
-    ///
-    /// A usage fault that names the flag.
+    /// Parses `--endpoint`: a host name, or a URL `mqtts://HOST[:PORT]`, `mqtt://HOST[:PORT]` (no
+    /// TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is `--port`, `None` for `auto`. The
+    /// error is a usage fault that names the flag.
     pub fn parse(text: &str, port: Option<u16>) -> Result<Self, Fault> {
         let shown = match text.rsplit_once('@') {
-            // It may have a password in front of it.
+            // There may be a password before the @.
             Some((_, host)) => format!("…@{host}"),
             None => text.to_owned(),
         };
         let wrong = |why: &str| Fault::usage(format!("--endpoint {shown:?}: {why}"));
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) => (scheme, rest),
-            None => ("mqtts", text),
-        };
+        let (scheme, rest) = text.split_once("://").unwrap_or(("mqtts", text));
         let (tls, websocket) = match scheme {
             "mqtts" | "ssl" | "tls" => (true, false),
             "mqtt" | "tcp" => (false, false),
             "wss" => (true, true),
             "ws" => (false, true),
             other => {
-                // What follows may be a user name and a password.
+                // The rest, which may contain a password, is not shown.
                 return Err(Fault::usage(format!(
                     "--endpoint {other}://…: the scheme {other} is not supported; use mqtts:// or wss://, or \
                      without TLS mqtt:// or ws://"
@@ -78,25 +66,19 @@ impl Endpoint {
         };
         let websocket = match (websocket, path) {
             (true, "" | "/") => Some(WEBSOCKET_PATH.to_owned()),
-            (true, path) if path.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            (true, path) if path.contains(is_space_or_control) => {
                 return Err(wrong("the path has white space in it"));
             }
             (true, path) => Some(path.to_owned()),
             (false, "" | "/") => None,
-            (false, _) => {
-                return Err(wrong(
-                    "is not a host name; give the bare name or mqtts://HOST:PORT",
-                ));
-            }
+            (false, _) => return Err(wrong(NOT_A_HOST)),
         };
         let (host, url_port) = split_port(authority).map_err(|why| wrong(&why))?;
         if host.is_empty() {
             return Err(wrong("names no host"));
         }
-        if host.contains(|c: char| c.is_whitespace() || c.is_control() || "@?#[]".contains(c)) {
-            return Err(wrong(
-                "is not a host name; give the bare name or mqtts://HOST:PORT",
-            ));
+        if host.contains(|c| is_space_or_control(c) || "@?#[]".contains(c)) {
+            return Err(wrong(NOT_A_HOST));
         }
         let port = match (url_port, port) {
             (Some(url), Some(flag)) if url != flag => {
@@ -106,8 +88,8 @@ impl Endpoint {
             }
             (Some(port), _) | (None, Some(port)) => port,
             (None, None) => match (tls, &websocket) {
-                (true, None) => TLS_PORT,
-                (false, None) => PLAIN_PORT,
+                (true, None) => MQTT_TLS_PORT,
+                (false, None) => MQTT_PORT,
                 (true, Some(_)) => HTTPS_PORT,
                 (false, Some(_)) => HTTP_PORT,
             },
@@ -123,22 +105,22 @@ impl Endpoint {
         })
     }
 
-    /// The same at AWS IoT Core, where port 443 takes MQTT if it is asked for by name, and
-    /// networks that block 8883 let 443 through. `auto` is whether no port was named.
+    /// The endpoint as one of AWS IoT Core, which takes MQTT with ALPN on port 443. That port is the
+    /// fallback if no port was given (`auto`), because some networks block 8883.
     pub fn at_aws(mut self, auto: bool) -> Self {
         self.profile = Profile::Aws;
         if self.tls && self.websocket.is_none() {
             if self.port == HTTPS_PORT {
                 self.alpn = Some(ALPN_AWS);
-            } else if auto && self.port == TLS_PORT {
+            } else if auto && self.port == MQTT_TLS_PORT {
                 self.fallback = Some(HTTPS_PORT);
             }
         }
         self
     }
 
-    /// The ways to the broker, the preferred one first.
-    pub fn ways(&self) -> Vec<Endpoint> {
+    /// This endpoint, and the same with the fallback port, if there is one.
+    pub fn with_fallback(&self) -> Vec<Endpoint> {
         let first = Endpoint {
             fallback: None,
             ..self.clone()
@@ -151,7 +133,7 @@ impl Endpoint {
         [first].into_iter().chain(second).collect()
     }
 
-    /// Host and port as HTTP writes them; an IPv6 address has brackets.
+    /// Host and port as in HTTP, an IPv6 address in brackets.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -167,11 +149,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
+fn is_space_or_control(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
 /// Splits `HOST[:PORT]`, `[V6][:PORT]` or a bare IPv6 address.
-///
-/// # Errors
-///
-/// What is wrong with it.
 pub fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
@@ -182,12 +164,8 @@ pub fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
             .ok_or("an opening bracket is not closed")?;
         host.parse::<Ipv6Addr>()
             .map_err(|_| "what is in brackets is not an IPv6 address")?;
-        (
-            host,
-            after
-                .strip_prefix(':')
-                .or((!after.is_empty()).then_some(after)),
-        )
+        let after = (!after.is_empty()).then_some(after);
+        (host, after.map(|a| a.strip_prefix(':').unwrap_or(a)))
     } else {
         match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -215,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn host_names_and_urls_lead_to_host_port_and_tls() {
+    fn host_names_and_urls_determine_host_port_and_tls() {
         for (text, port, expected) in [
             ("a.example", None, "a.example:8883 tls"),
             ("a.example", Some(443), "a.example:443 tls"),
@@ -235,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_flag_named() {
+    fn an_invalid_address_is_refused_with_the_name_of_the_flag() {
         for text in [
             "",
             "mqtt://",
@@ -261,17 +239,18 @@ mod tests {
     }
 
     #[test]
-    fn aws_is_reached_at_8883_and_else_at_443_by_name() {
-        let ways = |text: &str, port: Option<u16>| -> Vec<(u16, Option<&str>)> {
+    fn aws_is_reached_at_port_8883_or_at_443_with_alpn() {
+        let ports = |text: &str, port: Option<u16>| -> Vec<(u16, Option<&str>)> {
             let endpoint = Endpoint::parse(text, port).unwrap().at_aws(port.is_none());
-            endpoint.ways().iter().map(|w| (w.port, w.alpn)).collect()
+            let endpoints = endpoint.with_fallback();
+            endpoints.iter().map(|e| (e.port, e.alpn)).collect()
         };
-        let named = Some(ALPN_AWS);
-        assert_eq!(ways("a", None), [(8883, None), (443, named)]);
-        assert_eq!(ways("a", Some(8883)), [(8883, None)]);
-        assert_eq!(ways("a", Some(443)), [(443, named)]);
-        assert_eq!(ways("a:443", None), [(443, named)]);
-        assert_eq!(ways("wss://a", None), [(443, None)]);
-        assert_eq!(ways("mqtt://a", None), [(1883, None)]);
+        let alpn = Some(ALPN_AWS);
+        assert_eq!(ports("a", None), [(8883, None), (443, alpn)]);
+        assert_eq!(ports("a", Some(8883)), [(8883, None)]);
+        assert_eq!(ports("a", Some(443)), [(443, alpn)]);
+        assert_eq!(ports("a:443", None), [(443, alpn)]);
+        assert_eq!(ports("wss://a", None), [(443, None)]);
+        assert_eq!(ports("mqtt://a", None), [(1883, None)]);
     }
 }

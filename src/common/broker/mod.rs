@@ -1,4 +1,4 @@
-//! Where a broker is and what it allows: endpoint, limits of a profile.
+//! Brokers: where they are and what limits they have.
 
 pub mod aws_host;
 pub mod endpoint;

@@ -1,4 +1,4 @@
-//! What the check has found, for people and for machines.
+//! The report of the check, as text (each step when it is done) or as one JSON object.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -9,39 +9,34 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::stdio;
 use crate::common::runtime::terminal::Harmless;
 
-/// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
-    /// As it should be.
+enum StepStatus {
     Ok,
-    /// Not as it should be.
     Failed,
-    /// Not tried, because of an earlier step.
+    /// Not tried, because an earlier step failed.
     Skipped,
 }
 
-/// One step.
-#[derive(Clone, Debug, Serialize)]
-struct Line {
+#[derive(Debug, Serialize)]
+struct StepResult {
     step: &'static str,
-    status: Status,
-    /// What was found; of a failure the cause and what to do.
+    status: StepStatus,
+    /// What was found; for a failure the cause and the remedy.
     detail: String,
-    /// What to do about a failure, again by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-    /// The exit code that a failure stands for.
+    remedy: Option<Box<str>>,
+    /// The exit code of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<u8>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     ok: bool,
     exit: u8,
     endpoint: String,
-    steps: Vec<Line>,
+    steps: Vec<StepResult>,
     #[serde(skip)]
     worst: Exit,
     #[serde(skip)]
@@ -50,11 +45,10 @@ pub(super) struct Report {
     colour: bool,
     /// The first error of standard output.
     #[serde(skip)]
-    broken: Option<io::Error>,
+    write_error: Option<io::Error>,
 }
 
-impl Report {
-    /// Nothing looked at yet. For people each step is printed when it is done.
+impl CheckReport {
     pub(super) fn new(endpoint: String, json: bool) -> Self {
         Self {
             ok: true,
@@ -64,34 +58,43 @@ impl Report {
             worst: Exit::Success,
             json,
             colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            broken: None,
+            write_error: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, step: &'static str, result: Result<String, Fault>) {
+        match result {
+            Ok(detail) => self.ok(step, detail),
+            Err(fault) => self.failed(step, &fault),
         }
     }
 
     pub(super) fn ok(&mut self, step: &'static str, detail: impl Into<String>) {
-        self.add(step, Status::Ok, detail.into());
+        self.push(step, StepStatus::Ok, detail.into(), None);
     }
 
     pub(super) fn failed(&mut self, step: &'static str, fault: &Fault) {
         self.worst = self.worst.or_worse(fault.exit);
         self.ok = false;
         self.exit = self.worst.code();
-        self.add(step, Status::Failed, fault.to_string());
-        if let Some(line) = self.steps.last_mut() {
-            line.exit = Some(fault.exit.code());
-            line.remedy = fault.remedy.as_deref().map(str::to_owned);
-        }
+        self.push(step, StepStatus::Failed, fault.to_string(), Some(fault));
     }
 
     pub(super) fn skipped(&mut self, step: &'static str, why: &str) {
-        self.add(step, Status::Skipped, why.to_owned());
+        self.push(step, StepStatus::Skipped, why.to_owned(), None);
     }
 
-    fn add(&mut self, step: &'static str, status: Status, detail: String) {
+    fn push(
+        &mut self,
+        step: &'static str,
+        status: StepStatus,
+        detail: String,
+        fault: Option<&Fault>,
+    ) {
         let (word, style) = match status {
-            Status::Ok => ("ok", "32"),
-            Status::Failed => ("FAILED", "1;31"),
-            Status::Skipped => ("skipped", "33"),
+            StepStatus::Ok => ("ok", "32"),
+            StepStatus::Failed => ("FAILED", "1;31"),
+            StepStatus::Skipped => ("skipped", "33"),
         };
         if !self.json {
             let detail = one_line(&detail);
@@ -102,43 +105,33 @@ impl Report {
             };
             self.print(&line);
         }
-        self.steps.push(Line {
+        self.steps.push(StepResult {
             step,
             status,
             detail,
-            remedy: None,
-            exit: None,
+            remedy: fault.and_then(|fault| fault.remedy.clone()),
+            exit: fault.map(|fault| fault.exit.code()),
         });
     }
 
-    /// The last line, and the exit code.
-    ///
-    /// # Errors
-    ///
-    /// A standard output that could not be written; the exit code of a step that failed wins over its own.
+    /// Prints the summary. Returns the exit code, or an error if standard output could not be
+    /// written; the exit code of a failed step takes precedence over that of the error.
     pub(super) fn finish(mut self) -> Result<Exit, Fault> {
         if self.json {
-            let line = serde_json::to_string(&self).unwrap_or_default();
-            let written =
-                Harmless::stdout(stdio::stdout()).write_all(format!("{line}\n").as_bytes());
-            self.written(written);
+            let line = serde_json::to_string(&self).unwrap_or_default() + "\n";
+            let result = Harmless::stdout(stdio::stdout()).write_all(line.as_bytes());
+            self.note_error(result);
         } else {
-            let failed = self.steps.iter().filter(|s| s.status == Status::Failed);
-            let line = match (failed.count(), self.steps.len()) {
-                (0, all) => match self
-                    .steps
-                    .iter()
-                    .filter(|s| s.status == Status::Skipped)
-                    .count()
-                {
-                    0 => format!("all {all} steps passed"),
-                    skipped => format!("{} steps passed, {skipped} skipped", all - skipped),
-                },
-                (failed, all) => format!("{failed} of {all} steps failed"),
+            let count = |status| self.steps.iter().filter(|s| s.status == status).count();
+            let all = self.steps.len();
+            let line = match (count(StepStatus::Failed), count(StepStatus::Skipped)) {
+                (0, 0) => format!("all {all} steps passed"),
+                (0, skipped) => format!("{} steps passed, {skipped} skipped", all - skipped),
+                (failed, _) => format!("{failed} of {all} steps failed"),
             };
             self.print(&line);
         }
-        let Some(cause) = self.broken else {
+        let Some(cause) = self.write_error else {
             return Ok(self.worst);
         };
         let exit = if self.ok { Exit::Io } else { self.worst };
@@ -148,15 +141,16 @@ impl Report {
     }
 
     fn print(&mut self, line: &str) {
-        let written = stdio::stdout().write_all(format!("{line}\n").as_bytes());
-        self.written(written);
+        let result = stdio::stdout().write_all(format!("{line}\n").as_bytes());
+        self.note_error(result);
     }
 
-    fn written(&mut self, written: io::Result<()>) {
-        if let Err(cause) = written
+    /// A reader that has closed the pipe is no error.
+    fn note_error(&mut self, result: io::Result<()>) {
+        if let Err(cause) = result
             && cause.kind() != io::ErrorKind::BrokenPipe
         {
-            self.broken.get_or_insert(cause);
+            self.write_error.get_or_insert(cause);
         }
     }
 }

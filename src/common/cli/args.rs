@@ -12,7 +12,7 @@ use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
-use crate::common::client::Version;
+use crate::common::client::MqttVersion;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_name;
@@ -81,7 +81,7 @@ pub struct ConnectionArgs {
 
     /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that, or (not at AWS) does not answer it
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
-    mqtt_version: Option<Version>,
+    mqtt_version: Option<MqttVersion>,
 
     /// Time between pings, whole seconds
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_keep_alive)]
@@ -256,7 +256,7 @@ impl ConnectionArgs {
             client_id_given,
             username: self.username,
             password,
-            version: self.mqtt_version.unwrap_or(Version::Any),
+            version: self.mqtt_version.unwrap_or(MqttVersion::Any),
             keep_alive: self.keep_alive,
             max_packet: self.max_packet,
         })
@@ -294,12 +294,12 @@ impl ConnectionArgs {
         let profile = match self.profile {
             Some(ProfileChoice::Aws) => Profile::Aws,
             Some(ProfileChoice::Generic) => Profile::Generic,
-            None => Profile::of(&endpoint.host),
+            None => Profile::of_host(&endpoint.host),
         };
         if let Some(hint) = aws_host::hint(&endpoint.host) {
             warn!("--endpoint {hint}");
         }
-        let at_aws = profile == Profile::Aws || Profile::of(&endpoint.host) == Profile::Aws;
+        let at_aws = profile == Profile::Aws || Profile::of_host(&endpoint.host) == Profile::Aws;
         let endpoint = if at_aws {
             endpoint.at_aws(port.is_none() && !names_port(&text))
         } else {
@@ -331,10 +331,10 @@ fn parse_port(text: &str) -> Result<Port, String> {
     }
 }
 
-fn parse_version(text: &str) -> Result<Version, String> {
+fn parse_version(text: &str) -> Result<MqttVersion, String> {
     match text {
-        "5" | "5.0" => Ok(Version::V5),
-        "3.1.1" => Ok(Version::V311),
+        "5" | "5.0" => Ok(MqttVersion::V5),
+        "3.1.1" => Ok(MqttVersion::V311),
         _ => Err("must be 5 or 3.1.1".into()),
     }
 }

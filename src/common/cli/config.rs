@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
-use crate::common::client::{self, Version};
+use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
-use crate::common::connection::diagnosis::Patterns;
-use crate::common::connection::state::{Connection, Run, Terms};
+use crate::common::connection::diagnosis::CloseDiagnosis;
+use crate::common::connection::state::{Connection, ConnectionSettings, RunKind};
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::files::{Loaded, TlsFiles};
@@ -38,36 +38,36 @@ pub struct ConnectionConfig {
     pub(super) username: Option<String>,
     /// The file that holds the MQTT password.
     pub password: Option<SecretFile>,
-    pub(super) version: Version,
+    pub(super) version: MqttVersion,
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,
 }
 
 impl ConnectionConfig {
     /// A connection that has not been started.
-    pub fn connection(&self, run: Run) -> Connection {
-        let terms = Terms {
+    pub fn connection(&self, run: RunKind) -> Connection {
+        let settings = ConnectionSettings {
             host: self.endpoint.to_string(),
             run,
             connect_timeout: self.connect_timeout,
             interval: self.profile.connect_interval(),
         };
-        Connection::new(terms, Backoff::new(self.policy))
+        Connection::new(settings, Backoff::new(self.policy))
     }
 
     /// Whether MQTT 3.1.1 was asked for.
     pub fn is_older_mqtt(&self) -> bool {
-        self.version == Version::V311
+        self.version == MqttVersion::V311
     }
 
     /// Whether MQTT 3.1.1 is tried where MQTT 5 is not answered.
     pub fn tries_older_mqtt(&self) -> bool {
-        self.version == Version::Any && self.endpoint.profile == Profile::Generic
+        self.version == MqttVersion::Any && self.endpoint.profile == Profile::Generic
     }
 
     /// What the client needs. `sequence` is whether what is published carries `seq`.
-    pub fn client(&self, max_in_flight: usize, sequence: bool) -> client::Config {
-        client::Config {
+    pub fn client(&self, max_in_flight: usize, sequence: bool) -> ClientConfig {
+        ClientConfig {
             route: self.route(),
             files: self.files.clone(),
             loaded: self.loaded.clone(),
@@ -85,10 +85,9 @@ impl ConnectionConfig {
         }
     }
 
-    /// What the ends of connections have said so far: nothing.
-    pub fn patterns(&self) -> Patterns {
+    pub fn close_diagnosis(&self) -> CloseDiagnosis {
         let given = self.client_id_given.then(|| self.client_id.clone());
-        Patterns::new(self.endpoint.to_string(), self.endpoint.profile, given)
+        CloseDiagnosis::new(self.endpoint.to_string(), self.endpoint.profile, given)
     }
 
     /// The way to the broker.

@@ -1,137 +1,123 @@
-//! What a series of ends says that no single one does. PURE.
+//! Finds the likely cause when a broker closes several connections without a reason. PURE.
 //!
-//! Some brokers close a connection without a reason: AWS IoT Core does so with MQTT 3.1.1 when it
-//! denies a publish, and when another client comes with the same identifier. Only connections that were closed in
-//! order, and in a row, are such a series: a reset, a time-out, a port that is closed meanwhile show that it is
-//! the network, or a broker that restarts. Each hint is given once per run.
+//! AWS IoT Core does so with MQTT 3.1.1 when it denies a publish, and when another client connects
+//! with the same identifier. Only connections that the broker closed without a network error, one
+//! after the other, count: a reset, a timeout or a closed port point to the network, or to a
+//! broker that restarts. Each hint is given once per run.
 
 use std::time::Duration;
 
 use crate::common::broker::profile::Profile;
 
-/// An accepted connection was closed in order, without a reason.
+/// What had not been answered yet when a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dropped {
-    /// How long it had lasted.
-    pub lasted: Duration,
-}
-
-/// What was not answered yet when a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum During<'a> {
-    /// A message, where the connection has had none acknowledged: its topic and its bytes.
-    Message(&'a str, usize),
+pub enum PendingRequest<'a> {
+    /// A message, on a connection that has had none acknowledged: its topic and size in bytes.
+    Publish(&'a str, usize),
     /// A SUBSCRIBE with this filter.
     Subscribe(&'a str),
     Nothing,
 }
 
-/// So soon after a connect an end is suspicious.
-const WITHIN: Duration = Duration::from_secs(5);
+/// A connection that lasted longer did not end because of what was asked on it.
+const SHORT_LIVED: Duration = Duration::from_secs(5);
 
-/// This number of suspicious ends in a row is a pattern; with something under way fewer are enough.
-const OFTEN: u32 = 3;
-const OFTEN_DURING: u32 = 2;
+/// Short-lived connections in a row that make a hint; fewer are enough while a request is pending.
+const MIN_CLOSES: u32 = 3;
+const MIN_CLOSES_WITH_REQUEST: u32 = 2;
 
-/// The ends so far.
-#[derive(Debug)]
-pub struct Patterns {
-    host: String,
-    profile: Profile,
-    /// None for one that was made up for this run.
-    client_id: Option<String>,
-    drops: u32,
-    drops_with_a_message: u32,
-    drops_with_a_subscribe: u32,
-    told_drops: bool,
-    told_message: bool,
-    told_subscribe: bool,
+/// Connections of one sort that were closed in a row.
+#[derive(Debug, Default)]
+struct CloseCounter {
+    closes: u32,
+    is_hint_given: bool,
 }
 
-impl Patterns {
-    /// No end yet. `client_id` is the identifier that was given.
+impl CloseCounter {
+    /// Counts one more. Returns whether the hint is due now.
+    fn count(&mut self, min_closes: u32) -> bool {
+        self.closes += 1;
+        self.closes >= min_closes && !std::mem::replace(&mut self.is_hint_given, true)
+    }
+}
+
+#[derive(Debug)]
+pub struct CloseDiagnosis {
+    host: String,
+    profile: Profile,
+    /// `None` for an identifier that was generated for this run.
+    client_id: Option<String>,
+    idle: CloseCounter,
+    publish: CloseCounter,
+    subscribe: CloseCounter,
+}
+
+impl CloseDiagnosis {
+    /// `client_id` is the identifier that the user gave.
     pub fn new(host: String, profile: Profile, client_id: Option<String>) -> Self {
         Self {
             host,
             profile,
             client_id,
-            drops: 0,
-            drops_with_a_message: 0,
-            drops_with_a_subscribe: 0,
-            told_drops: false,
-            told_message: false,
-            told_subscribe: false,
+            idle: CloseCounter::default(),
+            publish: CloseCounter::default(),
+            subscribe: CloseCounter::default(),
         }
     }
 
-    /// A connection or an attempt has ended, otherwise than in order if `dropped` is none. What to tell the user
-    /// about it.
-    pub fn ended(&mut self, dropped: Option<Dropped>, during: During<'_>) -> Option<String> {
-        let before = (self.drops_with_a_message, self.drops_with_a_subscribe);
-        self.drops_with_a_message = 0;
-        self.drops_with_a_subscribe = 0;
-        if dropped.is_none_or(|dropped| dropped.lasted >= WITHIN) {
-            self.drops = 0;
+    /// Counts the end of a connection or an attempt and returns the hint to log. `closed_after`
+    /// is how long an accepted connection was up that the broker closed without a reason.
+    pub fn connection_ended(
+        &mut self,
+        closed_after: Option<Duration>,
+        pending: PendingRequest<'_>,
+    ) -> Option<String> {
+        let is_short_lived = closed_after.is_some_and(|uptime| uptime < SHORT_LIVED);
+        if !is_short_lived || !matches!(pending, PendingRequest::Publish(..)) {
+            self.publish.closes = 0;
+        }
+        if !is_short_lived || !matches!(pending, PendingRequest::Subscribe(_)) {
+            self.subscribe.closes = 0;
+        }
+        if !is_short_lived {
+            self.idle.closes = 0;
             return None;
         }
-        match during {
-            During::Message(topic, bytes) => {
-                self.drops_with_a_message = before.0 + 1;
-                self.hint_message(topic, bytes)
-            }
-            During::Subscribe(filter) => {
-                self.drops_with_a_subscribe = before.1 + 1;
-                self.hint_subscribe(filter)
-            }
-            During::Nothing => {
-                self.drops += 1;
-                self.hint_drops()
-            }
-        }
-    }
-
-    fn hint_message(&mut self, topic: &str, bytes: usize) -> Option<String> {
-        if self.drops_with_a_message < OFTEN_DURING || self.told_message {
-            return None;
-        }
-        self.told_message = true;
         let (host, rules) = (&self.host, self.profile.access_rules());
-        let action = self.profile.action("iot:Publish");
-        Some(format!(
-            "{host}: the broker closes the connection right after a message for {topic:?} \
-             ({bytes} bytes), without a reason; does {rules} let this client publish there{action}, and is \
-             the message within the broker's limits?"
-        ))
-    }
-
-    fn hint_subscribe(&mut self, filter: &str) -> Option<String> {
-        if self.drops_with_a_subscribe < OFTEN_DURING || self.told_subscribe {
-            return None;
+        match pending {
+            PendingRequest::Publish(topic, bytes) => {
+                self.publish.count(MIN_CLOSES_WITH_REQUEST).then(|| {
+                    format!(
+                        "{host}: the broker closes the connection right after a message for \
+                         {topic:?} ({bytes} bytes), without a reason; does {rules} let this client \
+                         publish there{}, and is the message within the broker's limits?",
+                        self.profile.action("iot:Publish")
+                    )
+                })
+            }
+            PendingRequest::Subscribe(filter) => {
+                self.subscribe.count(MIN_CLOSES_WITH_REQUEST).then(|| {
+                    format!(
+                        "{host}: the broker closes the connection right after the SUBSCRIBE for \
+                         {filter:?}, without a reason; does {rules} let this client subscribe to it{}?",
+                        self.profile.action("iot:Subscribe")
+                    )
+                })
+            }
+            PendingRequest::Nothing => self.idle.count(MIN_CLOSES).then(|| {
+                let remedy = match &self.client_id {
+                    Some(id) => format!(
+                        "is another client connected with the client id {id:?}? give each its own \
+                         --client-id"
+                    ),
+                    None => "see its log".into(),
+                };
+                format!(
+                    "{host}: the broker has closed {MIN_CLOSES} good connections within seconds, \
+                     without a reason; {remedy}"
+                )
+            }),
         }
-        self.told_subscribe = true;
-        let (host, rules) = (&self.host, self.profile.access_rules());
-        let action = self.profile.action("iot:Subscribe");
-        Some(format!(
-            "{host}: the broker closes the connection right after the SUBSCRIBE for {filter:?}, without a \
-             reason; does {rules} let this client subscribe to it{action}?"
-        ))
-    }
-
-    fn hint_drops(&mut self) -> Option<String> {
-        if self.drops < OFTEN || self.told_drops {
-            return None;
-        }
-        self.told_drops = true;
-        let host = &self.host;
-        let what = format!(
-            "{host}: the broker has closed {OFTEN} good connections within seconds, without a reason"
-        );
-        Some(match &self.client_id {
-            Some(id) => format!(
-                "{what}; is another client connected with the client id {id:?}? give each its own --client-id"
-            ),
-            None => format!("{what}; see its log"),
-        })
     }
 }
 
@@ -140,81 +126,74 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const SOON: Option<Dropped> = Some(Dropped { lasted: SECOND });
+    const SOON: Option<Duration> = Some(SECOND);
+    const PUBLISH: PendingRequest<'_> = PendingRequest::Publish("a/b", 7);
+    const SUBSCRIBE: PendingRequest<'_> = PendingRequest::Subscribe("#");
 
-    fn patterns(profile: Profile) -> Patterns {
-        Patterns::new("h:8883".into(), profile, Some("me".into()))
+    fn diagnosis(profile: Profile) -> CloseDiagnosis {
+        CloseDiagnosis::new("h:8883".into(), profile, Some("me".into()))
     }
 
     #[test]
-    fn three_drops_within_seconds_point_to_a_twin_and_are_told_once() {
-        let mut patterns = patterns(Profile::Generic);
-        let told: Vec<_> = (0..10)
-            .map(|_| patterns.ended(SOON, During::Nothing))
+    fn three_short_connections_point_to_a_second_client_and_the_hint_is_given_once() {
+        let mut diagnosis = diagnosis(Profile::Generic);
+        let hints: Vec<_> = (0..10)
+            .map(|_| diagnosis.connection_ended(SOON, PendingRequest::Nothing))
             .collect();
-        assert_eq!(told.iter().flatten().count(), 1);
-        assert!(told[2].as_ref().unwrap().contains("\"me\""), "{told:?}");
+        assert_eq!(hints.iter().flatten().count(), 1);
+        assert!(hints[2].as_ref().unwrap().contains("\"me\""), "{hints:?}");
     }
 
     #[test]
-    fn a_client_id_of_this_run_has_no_twin() {
-        let mut patterns = Patterns::new("h".into(), Profile::Generic, None);
-        let told = (0..3).filter_map(|_| patterns.ended(SOON, During::Nothing));
-        let told: Vec<_> = told.collect();
-        assert!(told[0].ends_with("see its log"), "{told:?}");
+    fn a_generated_client_id_is_not_taken_for_the_cause() {
+        let mut diagnosis = CloseDiagnosis::new("h".into(), Profile::Generic, None);
+        let hints: Vec<_> = (0..3)
+            .filter_map(|_| diagnosis.connection_ended(SOON, PendingRequest::Nothing))
+            .collect();
+        assert!(hints[0].ends_with("see its log"), "{hints:?}");
     }
 
     #[test]
-    fn what_is_in_between_ends_the_series() {
-        let message = During::Message("a/b", 7);
-        let lasted = Some(Dropped { lasted: SECOND * 5 });
-        for during in [During::Nothing, message, During::Subscribe("#")] {
-            for between in [lasted, None] {
-                let mut patterns = patterns(Profile::Aws);
+    fn another_sort_of_end_resets_the_count() {
+        for pending in [PendingRequest::Nothing, PUBLISH, SUBSCRIBE] {
+            for between in [Some(SECOND * 5), None] {
+                let mut diagnosis = diagnosis(Profile::Aws);
                 for _ in 0..10 {
-                    assert_eq!(patterns.ended(SOON, during), None);
-                    assert_eq!(patterns.ended(between, During::Nothing), None);
+                    assert_eq!(diagnosis.connection_ended(SOON, pending), None);
+                    let hint = diagnosis.connection_ended(between, PendingRequest::Nothing);
+                    assert_eq!(hint, None);
                 }
             }
         }
-        let mut patterns = patterns(Profile::Aws);
+        let mut diagnosis = diagnosis(Profile::Aws);
         for _ in 0..9 {
-            assert_eq!(patterns.ended(SOON, message), None);
-            assert_eq!(patterns.ended(SOON, During::Subscribe("#")), None);
+            assert_eq!(diagnosis.connection_ended(SOON, PUBLISH), None);
+            assert_eq!(diagnosis.connection_ended(SOON, SUBSCRIBE), None);
         }
     }
 
     #[test]
-    fn something_under_way_twice_points_to_it_in_the_words_of_the_broker() {
-        for (profile, during, parts) in [
+    fn a_request_pending_twice_is_named_in_the_terms_of_the_broker() {
+        let (aws, generic) = (Profile::Aws, Profile::Generic);
+        for (profile, pending, parts) in [
             (
-                Profile::Aws,
-                During::Message("a/b", 7),
+                aws,
+                PUBLISH,
                 ["\"a/b\" (7 bytes)", "policy", "(iot:Publish)"],
             ),
-            (
-                Profile::Aws,
-                During::Subscribe("#"),
-                ["\"#\"", "policy", "(iot:Subscribe)"],
-            ),
-            (
-                Profile::Generic,
-                During::Message("a/b", 7),
-                ["\"a/b\" (7 bytes)", "(ACL)", "limits"],
-            ),
-            (
-                Profile::Generic,
-                During::Subscribe("#"),
-                ["\"#\"", "(ACL)", "subscribe"],
-            ),
+            (aws, SUBSCRIBE, ["\"#\"", "policy", "(iot:Subscribe)"]),
+            (generic, PUBLISH, ["\"a/b\" (7 bytes)", "(ACL)", "limits"]),
+            (generic, SUBSCRIBE, ["\"#\"", "(ACL)", "subscribe"]),
         ] {
-            let mut patterns = patterns(profile);
-            let told: Vec<_> = (0..9).map(|_| patterns.ended(SOON, during)).collect();
-            assert_eq!(told.iter().flatten().count(), 1);
-            let hint = told[1].as_ref().unwrap();
+            let mut diagnosis = diagnosis(profile);
+            let hints: Vec<_> = (0..9)
+                .map(|_| diagnosis.connection_ended(SOON, pending))
+                .collect();
+            assert_eq!(hints.iter().flatten().count(), 1);
+            let hint = hints[1].as_ref().unwrap();
             assert!(parts.iter().all(|part| hint.contains(part)), "{hint}");
-            assert_eq!(profile == Profile::Aws, hint.contains("iot:"), "{hint}");
-            assert_eq!(profile == Profile::Aws, hint.contains("policy"), "{hint}");
+            assert_eq!(profile == aws, hint.contains("iot:"), "{hint}");
+            assert_eq!(profile == aws, hint.contains("policy"), "{hint}");
         }
     }
 }

@@ -1,255 +1,226 @@
-//! Carries out what `connection` decides, through the client, and tells the user why there
-//! is no connection. The event loops of both programs hold one.
+//! Carries out the actions of [`Connection`] through the [`Client`], and logs why there is no
+//! connection. The event loop of each program owns one driver.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::diagnosis::Dropped;
-use super::state::{Action, Connection, State};
-use crate::common::client::{Accepted, Client, Event, Reached};
+use super::state::{Connection, ConnectionAction, ConnectionState};
+use crate::common::client::{Client, ClientEvent, ConnectionInfo, Reached};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::random;
 use crate::common::runtime::clock::{clock, wait};
 
-/// What changed for whoever uses the connection.
+/// A change of the connection that concerns its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Connected.
-    Up(Accepted),
-    /// Not connected any more, or not yet; the next attempt is on its way.
-    Down(Down),
+pub enum ConnectionUpdate {
+    Connected(ConnectionInfo),
+    /// A connection has ended or an attempt has failed; the next attempt follows.
+    Disconnected(Disconnection),
     /// There will be no further attempt.
     GaveUp(Fault),
-    /// The connection has ended after [`Link::close`] began.
+    /// The connection has ended after [`ConnectionDriver::close`] began.
     Closed,
 }
 
 /// How a connection, or an attempt, has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Down {
-    /// The line that tells why.
-    pub why: String,
-    /// The exit code that the cause stands for.
+pub struct Disconnection {
+    /// The fault as it was logged.
+    pub message: String,
     pub exit: Exit,
     /// The reason code of the broker's DISCONNECT, if it sent one.
-    pub code: Option<u8>,
-    /// It had been accepted, and was closed in order without a reason.
-    pub dropped: Option<Dropped>,
-    /// How much of what was published the broker had received, if it ended the connection in order.
+    pub reason_code: Option<u8>,
+    /// How long the connection was up, if it was accepted and then closed without a reason and
+    /// without a network error.
+    pub closed_after: Option<Duration>,
+    /// How much of what was published had reached a broker that closed the connection.
     pub reached: Option<Reached>,
 }
 
-/// What an event of the loop means while the connection is being closed.
-#[derive(Clone, Debug)]
-pub enum Heard {
-    /// It comes from the client.
-    Client(Event),
-    /// Neither.
-    Other,
-}
+/// How long to wait for DISCONNECT to be sent when nothing depends on it.
+pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long DISCONNECT may take where nothing depends on it.
-pub const GOODBYE: Duration = Duration::from_secs(1);
+pub const FALLBACK_NOTICE: &str = "the broker does not answer MQTT 5; MQTT 3.1.1 is used, which has no reason \
+                                   codes, message expiry and seq, and does not mark batches";
 
-pub const OLDER: &str = "the broker does not answer MQTT 5; MQTT 3.1.1 is used, which has no reason codes, \
-                         message expiry and seq, and does not mark batches";
-
-/// The connection with its client.
 #[derive(Debug)]
-pub struct Link {
+pub struct ConnectionDriver {
     connection: Connection,
     client: Client,
     random: fastrand::Rng,
-    /// The last cause that was told in full.
-    told: Option<Fault>,
-    /// That MQTT 5 is not answered has been told.
-    told_version: bool,
+    /// The last fault that was logged together with its remedy.
+    last_logged: Option<Fault>,
+    is_fallback_logged: bool,
 }
 
-impl Link {
-    /// A link that has not been started.
+impl ConnectionDriver {
     pub fn new(connection: Connection, client: Client) -> Self {
         Self {
             connection,
             client,
             random: random::generator(),
-            told: None,
-            told_version: false,
+            last_logged: None,
+            is_fallback_logged: false,
         }
     }
 
-    /// The state machine, to look at.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The client, for messages and subscriptions.
+    /// The client, to publish and subscribe with.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The current connection's number, for the client's commands.
+    /// See [`Connection::generation`].
     pub fn generation(&self) -> u64 {
         self.connection.generation()
     }
 
-    /// Starts the first attempt.
     pub fn start(&mut self, now: Instant) {
         let actions = self.connection.start(now);
-        self.act(actions);
+        self.carry_out(actions);
     }
 
-    /// Takes an event of the client about the connection itself.
-    pub fn handle(&mut self, event: &Event, now: Instant) -> Option<Change> {
+    /// Handles an event of the client that is about the connection itself.
+    pub fn handle_event(&mut self, event: &ClientEvent, now: Instant) -> Option<ConnectionUpdate> {
         match event {
-            Event::Connected {
-                generation,
-                accepted,
-            } => {
-                if !self.connection.accepted(*generation, now) {
+            ClientEvent::Connected { generation, info } => {
+                if !self.connection.handle_connected(*generation, now) {
                     return None;
                 }
                 info!(
                     "connected to {} (port {}) with MQTT {}",
                     self.connection.host(),
-                    accepted.port,
-                    if accepted.mqtt_version == 5 {
-                        "5"
-                    } else {
-                        "3.1.1"
-                    }
+                    info.port,
+                    info.version_name()
                 );
-                self.told = None;
-                if accepted.by_fallback && !std::mem::replace(&mut self.told_version, true) {
+                self.last_logged = None;
+                if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
-                        "{}: {OLDER}; give --mqtt-version 3.1.1 to connect at once",
+                        "{}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once",
                         self.connection.host()
                     );
                 }
-                Some(Change::Up(*accepted))
+                Some(ConnectionUpdate::Connected(*info))
             }
-            Event::Ended {
+            ClientEvent::Ended {
                 generation,
-                code,
+                reason_code,
                 fault,
                 reached,
                 ..
             } => {
-                let stopped = self.connection.state() == State::Stopped;
-                if stopped && *generation == self.generation() {
-                    return Some(Change::Closed);
+                let state = self.connection.state();
+                if state == ConnectionState::Stopped && *generation == self.generation() {
+                    return Some(ConnectionUpdate::Closed);
                 }
-                let online = match self.connection.state() {
-                    State::Online { since } => Some(now.saturating_duration_since(since)),
-                    _ => None,
-                };
                 let random = self.random.f64();
                 let actions = self
                     .connection
-                    .ended(*generation, fault.clone(), now, random);
-                let change = self.act(actions);
-                Some(match change? {
-                    Change::Down(down) => Change::Down(Down {
-                        code: *code,
-                        reached: *reached,
-                        dropped: online
-                            .filter(|_| fault.kind == Kind::Closed)
-                            .map(|lasted| Dropped { lasted }),
-                        ..down
-                    }),
-                    other => other,
-                })
+                    .handle_ended(*generation, fault.clone(), now, random);
+                let mut update = self.carry_out(actions)?;
+                if let ConnectionUpdate::Disconnected(disconnection) = &mut update {
+                    disconnection.reason_code = *reason_code;
+                    disconnection.reached = *reached;
+                    if let ConnectionState::Online { since } = state
+                        && fault.kind == Kind::Closed
+                    {
+                        disconnection.closed_after = Some(now.saturating_duration_since(since));
+                    }
+                }
+                Some(update)
             }
-            Event::Disconnected { generation } => {
-                (*generation == self.generation()).then_some(Change::Closed)
+            ClientEvent::Disconnected { generation } => {
+                (*generation == self.generation()).then_some(ConnectionUpdate::Closed)
             }
-            Event::Passed { .. }
-            | Event::Progress { .. }
-            | Event::Deliveries { .. }
-            | Event::Subscribed { .. } => None,
+            _ => None,
         }
     }
 
-    /// Ends a connection that the caller has found dead, or useless.
-    pub fn condemn(&mut self, fault: Fault, now: Instant) -> Option<Change> {
+    /// See [`Connection::fail_connection`].
+    pub fn fail_connection(&mut self, fault: Fault, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
-        let actions = self.connection.condemn(fault, now, random);
-        self.act(actions)
+        let actions = self.connection.fail_connection(fault, now, random);
+        self.carry_out(actions)
     }
 
-    /// Lets time act.
-    pub fn tick(&mut self, now: Instant) -> Option<Change> {
+    /// See [`Connection::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
-        let actions = self.connection.tick(now, random);
-        self.act(actions)
+        let actions = self.connection.handle_timeout(now, random);
+        self.carry_out(actions)
     }
 
-    /// Ends it for good, and waits until all has gone out, DISCONNECT last: at [`QoS`](crate::common::mqtt::message::Qos)
-    /// 1 and 2 a courtesy, without which nothing is lost, so not for long. `patience` is how
-    /// long, `hear` says what an event of the loop means for it. `false` if it took longer.
+    /// Ends the connection and waits until everything has been sent, DISCONNECT last. At
+    /// [`QoS`](crate::common::mqtt::message::Qos) 1 and 2 nothing is lost without it, so
+    /// `timeout` may be short. `client_event` picks the client's events out of those in `inbox`.
+    /// Returns `false` if the timeout passed first.
     pub fn close<E>(
         &mut self,
         inbox: &Receiver<E>,
-        patience: Duration,
-        hear: impl Fn(E) -> Heard,
+        timeout: Duration,
+        client_event: impl Fn(E) -> Option<ClientEvent>,
     ) -> bool {
         let mut actions = self.connection.stop();
         if self.client.receives() {
-            // Messages may have come on a connection whose CONNACK has not been told of yet.
+            // Messages may have arrived on a connection whose CONNACK has not been handled yet.
             for action in &mut actions {
-                if let Action::Abandon { generation } = *action {
-                    *action = Action::Disconnect { generation };
+                if let ConnectionAction::Abandon { generation } = *action {
+                    *action = ConnectionAction::Disconnect { generation };
                 }
             }
         }
-        let says_goodbye = actions
+        let sends_disconnect = actions
             .iter()
-            .any(|action| matches!(action, Action::Disconnect { .. }));
-        self.act(actions);
-        let until = clock() + patience;
-        while says_goodbye && let Some(event) = wait(inbox, Some(until)) {
-            match hear(event) {
-                Heard::Client(event) if self.handle(&event, clock()) == Some(Change::Closed) => {
-                    return true;
-                }
-                Heard::Client(_) | Heard::Other => {}
+            .any(|action| matches!(action, ConnectionAction::Disconnect { .. }));
+        self.carry_out(actions);
+        let until = clock() + timeout;
+        while sends_disconnect && let Some(event) = wait(inbox, Some(until)) {
+            if let Some(event) = client_event(event)
+                && self.handle_event(&event, clock()) == Some(ConnectionUpdate::Closed)
+            {
+                return true;
             }
         }
-        !says_goodbye
+        !sends_disconnect
     }
 
-    fn act(&mut self, actions: Vec<Action>) -> Option<Change> {
-        let mut change = None;
+    fn carry_out(&mut self, actions: Vec<ConnectionAction>) -> Option<ConnectionUpdate> {
+        let mut update = None;
         for action in actions {
             match action {
-                Action::Connect {
+                ConnectionAction::Connect {
                     generation,
                     deadline,
                 } => self.client.connect(generation, deadline),
-                Action::Abandon { generation } => self.client.abandon(generation),
-                Action::Disconnect { generation } => self.client.disconnect(generation),
-                Action::Retry { fault, delay } => {
+                ConnectionAction::Abandon { generation } => self.client.abandon(generation),
+                ConnectionAction::Disconnect { generation } => self.client.disconnect(generation),
+                ConnectionAction::Retry { fault, delay } => {
                     let delay = delay.as_secs_f64();
-                    if self.told.as_ref() == Some(&fault) {
-                        // What to do about it has been told.
+                    if self.last_logged.as_ref() == Some(&fault) {
+                        // The remedy is in the log already.
                         warn!("{}; trying again in {delay:.1} s", fault.message);
                     } else {
                         warn!("{fault}; trying again in {delay:.1} s");
                     }
-                    change = Some(Change::Down(Down {
-                        why: fault.to_string(),
+                    update = Some(ConnectionUpdate::Disconnected(Disconnection {
+                        message: fault.to_string(),
                         exit: fault.exit,
-                        code: None,
-                        dropped: None,
+                        reason_code: None,
+                        closed_after: None,
                         reached: None,
                     }));
-                    self.told = Some(fault);
+                    self.last_logged = Some(fault);
                 }
-                Action::GiveUp { fault } => change = Some(Change::GaveUp(fault)),
+                ConnectionAction::GiveUp { fault } => {
+                    update = Some(ConnectionUpdate::GaveUp(fault));
+                }
             }
         }
-        change
+        update
     }
 }

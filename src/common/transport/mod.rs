@@ -204,7 +204,7 @@ pub fn dial(
     handle: &Handle,
     report: &mut dyn FnMut(Passed),
 ) -> Result<Connected, Failed> {
-    let mut ways = route.endpoint.ways();
+    let mut ways = route.endpoint.with_fallback();
     if let Some(at) = ways.iter().position(|way| Some(way.port) == first) {
         ways.rotate_left(at);
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use log::error;
 
 use super::{Event, Publisher};
-use crate::common::client;
-use crate::common::connection::driver::{GOODBYE, Heard};
+use crate::common::client::ClientEvent;
+use crate::common::connection::driver::DISCONNECT_TIMEOUT;
 use crate::common::fault::Exit;
 use crate::common::runtime::clock::{clock, wait};
 use crate::publisher::report::exit_status::ExitStatus;
@@ -65,7 +65,7 @@ impl Publisher<'_> {
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
             gone: self.outbox.queue().gone().is_some(),
-            offline: self.link.connection().why_offline(),
+            offline: self.driver.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             worst: self.refused,
             first_reason: self.report.first_reason.as_deref(),
@@ -84,17 +84,21 @@ impl Publisher<'_> {
         if let Some(words) = self.exit_status().explanation() {
             error!("{words}");
         }
-        let reconnects = self.link.connection().reconnects();
-        let mut patience = self.config.connection.connect_timeout.min(GOODBYE);
+        let reconnects = self.driver.connection().reconnects();
+        let mut patience = self
+            .config
+            .connection
+            .connect_timeout
+            .min(DISCONNECT_TIMEOUT);
         if unconfirmed {
             // Nobody acknowledges what was sent at QoS 0: it has to be seen off.
             let until = self.flush_until.into_iter().chain(self.deadline).min();
             let left = until.map(|until| until.saturating_duration_since(clock()));
             patience = patience.max(left.unwrap_or_default());
         }
-        let closed = self.link.close(inbox, patience, |event| match event {
-            Event::Client(event) => Heard::Client(event),
-            Event::Input(_) | Event::Store(_) | Event::Stop => Heard::Other,
+        let closed = self.driver.close(inbox, patience, |event| match event {
+            Event::Client(event) => Some(event),
+            Event::Input(_) | Event::Store(_) | Event::Stop => None,
         });
         let mut exit = exit;
         if unconfirmed && !closed {
@@ -153,7 +157,9 @@ impl Publisher<'_> {
             };
             match event {
                 Event::Store(report) => self.stored(report),
-                Event::Client(client::Event::Deliveries { settled, .. }) => self.settle(settled),
+                Event::Client(ClientEvent::Deliveries { deliveries, .. }) => {
+                    self.settle(deliveries);
+                }
                 Event::Client(_) | Event::Input(_) | Event::Stop => {}
             }
         }

@@ -4,8 +4,8 @@ use log::{error, info, warn};
 
 use super::Publisher;
 use crate::common::client::Delivery;
-use crate::common::connection::diagnosis::During;
-use crate::common::connection::driver::Down;
+use crate::common::connection::diagnosis::PendingRequest;
+use crate::common::connection::driver::Disconnection;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::limits;
 use crate::publisher::outbox::Loss;
@@ -24,19 +24,19 @@ const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
 const ABOUT_A_PACKET: [u8; 2] = [0x81, 0x82];
 
 /// What the end of a connection says about the messages in flight, the first of which has this topic.
-fn loss(down: &Down, topic: Option<&str>) -> Loss {
-    let reached = down.reached;
+fn loss(disconnection: &Disconnection, topic: Option<&str>) -> Loss {
+    let reached = disconnection.reached;
     // A receiver may take a name with non-characters for a malformed packet (MQTT 5.0 section 1.5.4).
     let is_name =
         |code| ABOUT_A_PACKET.contains(&code) && topic.is_some_and(limits::has_noncharacters);
-    match down.code {
+    match disconnection.reason_code {
         Some(code) if ABOUT_A_MESSAGE.contains(&code) || is_name(code) => Loss::Refused {
-            reason: down.why.clone(),
+            reason: disconnection.message.clone(),
             reached,
         },
         Some(code) if !ABOUT_A_PACKET.contains(&code) => Loss::Unrelated,
         // The broker broke the protocol, or there was no memory.
-        None if down.exit != Exit::Unavailable => Loss::Unrelated,
+        None if disconnection.exit != Exit::Unavailable => Loss::Unrelated,
         _ => Loss::Closed { reached },
     }
 }
@@ -55,24 +55,29 @@ impl Publisher<'_> {
     }
 
     /// The connection has ended: what that says of the messages in flight.
-    pub(super) fn dropped(&mut self, down: &Down) {
+    pub(super) fn dropped(&mut self, disconnection: &Disconnection) {
         let head = self.outbox.head_in_flight();
         let topic = head.as_ref().map(|(topic, _)| &**topic);
-        let given_up = self.outbox.disconnected(loss(down, topic), self.now);
-        if given_up && down.code == Some(NOT_AUTHORIZED) {
+        let given_up = self
+            .outbox
+            .disconnected(loss(disconnection, topic), self.now);
+        if given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
         }
     }
 
     /// Says what a series of such ends points to. Before [`dropped`](Self::dropped), which may take the message away.
-    pub(super) fn hint(&mut self, down: &Down) {
+    pub(super) fn hint(&mut self, disconnection: &Disconnection) {
         let head = self.outbox.head_in_flight();
         let delivered = self.report.summary.delivered > self.delivered_before;
-        let during = match &head {
-            Some((topic, bytes)) if !delivered => During::Message(topic, *bytes),
-            _ => During::Nothing,
+        let pending = match &head {
+            Some((topic, bytes)) if !delivered => PendingRequest::Publish(topic, *bytes),
+            _ => PendingRequest::Nothing,
         };
-        if let Some(hint) = self.patterns.ended(down.dropped, during) {
+        if let Some(hint) = self
+            .diagnosis
+            .connection_ended(disconnection.closed_after, pending)
+        {
             warn!("{hint}");
         }
     }
@@ -88,7 +93,7 @@ impl Publisher<'_> {
                 News::DiskRecovered => warn!("there is space on the disk again"),
                 News::Ours => {
                     info!("the publisher that drained the queue has gone; this one drains now");
-                    self.link.start(now);
+                    self.driver.start(now);
                 }
                 News::Gone(fault) => self.queue_gone(fault),
                 News::Broken(fault) => {

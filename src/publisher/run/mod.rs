@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::{error, info};
 
-use crate::common::client::{self, Client, Direction};
-use crate::common::connection::diagnosis::Patterns;
-use crate::common::connection::driver::{Change, Link};
-use crate::common::connection::state::State;
+use crate::common::client::{Client, ClientEvent, Direction};
+use crate::common::connection::diagnosis::CloseDiagnosis;
+use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
+use crate::common::connection::state::ConnectionState;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{clock, send, wait};
@@ -39,7 +39,7 @@ use crate::publisher::run::queue_handle::{Keeper, Opening};
 /// Everything the loop hears.
 #[derive(Debug)]
 enum Event {
-    Client(client::Event),
+    Client(ClientEvent),
     Input(Vec<SourceEvent>),
     Store(requests::StoreResult),
     Stop,
@@ -94,12 +94,12 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
 struct Publisher<'a> {
     config: &'a Config,
     keeper: Keeper,
-    link: Link,
+    driver: ConnectionDriver,
     outbox: Outbox,
     report: Reporter,
     progress: DrainProgress,
     exit_now: ExitNow,
-    patterns: Patterns,
+    diagnosis: CloseDiagnosis,
     /// Messages delivered before the present connection.
     delivered_before: u64,
     input: InputBuffer,
@@ -160,7 +160,7 @@ impl<'a> Publisher<'a> {
         let mut publisher = Self {
             store_done: !keeper.is_durable(),
             keeper,
-            link: Link::new(connection, client),
+            driver: ConnectionDriver::new(connection, client),
             outbox: Outbox::new(rules, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
@@ -173,7 +173,7 @@ impl<'a> Publisher<'a> {
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
             ),
             exit_now,
-            patterns: config.connection.patterns(),
+            diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
             input,
             started: now,
@@ -194,7 +194,7 @@ impl<'a> Publisher<'a> {
         }
         if publisher.outbox.queue().entrusted().is_none() {
             publisher.outbox.expect_connection(now);
-            publisher.link.start(now);
+            publisher.driver.start(now);
         } else {
             info!("another publisher drains the queue; this one adds to it and waits");
             publisher.input.handle_first_attempt(now);
@@ -206,7 +206,7 @@ impl<'a> Publisher<'a> {
     fn step(&mut self, now: Instant) {
         self.now = now;
         self.spread(now);
-        let change = self.link.tick(now);
+        let change = self.driver.handle_timeout(now);
         self.apply(change);
         if self.outbox.overdue(now) {
             // Silence is the network's: no message is to blame for it.
@@ -218,7 +218,7 @@ impl<'a> Publisher<'a> {
                     self.config.connection.endpoint, self.config.connection.operation_timeout
                 ),
             );
-            let change = self.link.condemn(fault, now);
+            let change = self.driver.fail_connection(fault, now);
             self.apply(change);
         }
         self.extend_flush();
@@ -228,7 +228,10 @@ impl<'a> Publisher<'a> {
             self.report.growing(&growing);
         }
         self.tell();
-        let online = matches!(self.link.connection().state(), State::Online { .. });
+        let online = matches!(
+            self.driver.connection().state(),
+            ConnectionState::Online { .. }
+        );
         let delivered = self.report.summary.delivered;
         self.progress
             .update(online, self.outbox.backlog(), delivered, now);
@@ -250,15 +253,15 @@ impl<'a> Publisher<'a> {
         self.now = now;
         match event {
             Event::Client(event) => {
-                let change = self.link.handle(&event, now);
+                let change = self.driver.handle_event(&event, now);
                 self.apply(change);
                 match event {
                     // Of whichever connection: what has been acknowledged has been acknowledged.
-                    client::Event::Deliveries { settled, .. } => self.settle(settled),
-                    client::Event::Progress {
+                    ClientEvent::Deliveries { deliveries, .. } => self.settle(deliveries),
+                    ClientEvent::Progress {
                         generation,
                         direction,
-                    } if generation == self.link.generation() => match direction {
+                    } if generation == self.driver.generation() => match direction {
                         Direction::Sent => self.outbox.line_moved(false, now),
                         Direction::Arrived => self.outbox.line_moved(true, now),
                         Direction::Received => {}
@@ -286,28 +289,30 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn apply(&mut self, change: Option<Change>) {
+    fn apply(&mut self, change: Option<ConnectionUpdate>) {
         match change {
-            Some(Change::Up(accepted)) => match broker_limits::limits(self.config, accepted) {
-                Ok(limits) => {
-                    self.v5 = accepted.mqtt_version == 5;
-                    self.delivered_before = self.report.summary.delivered;
-                    self.input.set_max_packet(limits.maximum_packet_size);
-                    self.outbox.connected(limits, self.now);
-                    self.input.handle_first_attempt(self.now);
-                    self.report.outage_over();
+            Some(ConnectionUpdate::Connected(info)) => {
+                match broker_limits::limits(self.config, &info) {
+                    Ok(limits) => {
+                        self.v5 = info.is_v5;
+                        self.delivered_before = self.report.summary.delivered;
+                        self.input.set_max_packet(limits.maximum_packet_size);
+                        self.outbox.connected(limits, self.now);
+                        self.input.handle_first_attempt(self.now);
+                        self.report.outage_over();
+                    }
+                    Err(fault) => {
+                        let change = self.driver.fail_connection(fault, self.now);
+                        self.apply(change);
+                    }
                 }
-                Err(fault) => {
-                    let change = self.link.condemn(fault, self.now);
-                    self.apply(change);
-                }
-            },
-            Some(Change::Down(down)) => {
-                self.hint(&down);
-                self.dropped(&down);
+            }
+            Some(ConnectionUpdate::Disconnected(disconnection)) => {
+                self.hint(&disconnection);
+                self.dropped(&disconnection);
                 self.input.handle_first_attempt(self.now);
             }
-            Some(Change::GaveUp(fault)) => {
+            Some(ConnectionUpdate::GaveUp(fault)) => {
                 self.outbox.disconnected(Loss::Unrelated, self.now);
                 if self.fault.is_some() {
                     // The queue is gone, and now nothing can be sent either.
@@ -320,7 +325,7 @@ impl<'a> Publisher<'a> {
                     self.flush_by(self.now + self.config.flush_timeout);
                 }
             }
-            Some(Change::Closed) | None => {}
+            Some(ConnectionUpdate::Closed) | None => {}
         }
     }
 
@@ -343,7 +348,7 @@ impl<'a> Publisher<'a> {
     /// When the next turn is due without an event.
     fn wake_at(&self) -> Option<Instant> {
         [
-            self.link.connection().wake_at(),
+            self.driver.connection().wake_at(),
             self.outbox.wake_at(self.now),
             self.progress.wake_at(),
             self.input.wake_at(),

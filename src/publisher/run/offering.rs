@@ -117,9 +117,9 @@ impl Publisher<'_> {
                     self.config.connection.endpoint
                 );
             }
-            let generation = self.link.generation();
+            let generation = self.driver.generation();
             let named = messages.into_iter().map(|sent| (sent.place, sent.message));
-            self.link.client().publish(generation, named.collect());
+            self.driver.client().publish(generation, named.collect());
         }
         moved
     }

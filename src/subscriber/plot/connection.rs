@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::timing::Ms;
 use super::view;
-use crate::common::connection::state::{Connection, State};
+use crate::common::connection::state::{Connection, ConnectionState};
 use crate::common::escape::one_line;
 
 /// Outages remembered.
@@ -44,22 +44,22 @@ impl Link {
     /// Looks at the connection; whether anything has changed.
     pub(super) fn follow(&mut self, connection: &Connection, now: Ms) -> bool {
         let next = match connection.state() {
-            State::Idle | State::Connecting { .. } => Now::Connecting {
+            ConnectionState::Idle | ConnectionState::Connecting { .. } => Now::Connecting {
                 why: match &self.now {
                     Now::Waiting { why, .. } => Some(why.clone()),
                     Now::Connecting { why } => why.clone(),
                     Now::Connected { .. } | Now::Ended => None,
                 },
             },
-            State::Online { since } => Now::Connected { since },
-            State::Waiting { until } => Now::Waiting {
+            ConnectionState::Online { since } => Now::Connected { since },
+            ConnectionState::Waiting { until } => Now::Waiting {
                 why: connection
                     .why_offline()
                     .map(|fault| one_line(&fault.to_string()))
                     .unwrap_or_default(),
                 until,
             },
-            State::Stopped => Now::Ended,
+            ConnectionState::Stopped => Now::Ended,
         };
         if next == self.now {
             return false;
@@ -115,7 +115,7 @@ impl Link {
 mod tests {
     use super::*;
     use crate::common::connection::backoff::{Backoff, Policy};
-    use crate::common::connection::state::{Run, Terms};
+    use crate::common::connection::state::{ConnectionSettings, RunKind};
     use crate::common::fault::{Exit, Fault};
     use crate::subscriber::plot::model::Chart;
     use std::time::Duration;
@@ -123,14 +123,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn connection(host: &str) -> Connection {
-        let terms = Terms {
+        let settings = ConnectionSettings {
             host: host.into(),
-            run: Run::Endless,
+            run: RunKind::Endless,
             connect_timeout: SECOND * 10,
             interval: Duration::ZERO,
         };
         let policy = Policy::new(SECOND, SECOND, SECOND * 20, 0.0).unwrap();
-        Connection::new(terms, Backoff::new(policy))
+        Connection::new(settings, Backoff::new(policy))
     }
 
     #[allow(
@@ -149,14 +149,14 @@ mod tests {
         connection.start(now);
         chart.follow(&connection, now);
         assert_eq!(chart.view(now).link, view::Link::Connecting { why: None });
-        assert!(connection.accepted(connection.generation(), now));
+        assert!(connection.handle_connected(connection.generation(), now));
         chart.follow(&connection, now);
         let revision = chart.revision();
         chart.follow(&connection, now + SECOND);
         assert_eq!(chart.revision(), revision);
         let lost = now + SECOND * 5;
         let fault = Fault::passing(Exit::Unavailable, "h: gone\u{1b}[2J");
-        connection.ended(connection.generation(), fault, lost, 0.0);
+        connection.handle_ended(connection.generation(), fault, lost, 0.0);
         chart.follow(&connection, lost);
         let view = chart.view(lost + SECOND / 2);
         assert_eq!(
@@ -168,11 +168,11 @@ mod tests {
         );
         assert_eq!(view.outages, [(-0.5, 0.0)]);
         let back = lost + SECOND;
-        connection.tick(back, 0.0);
+        connection.handle_timeout(back, 0.0);
         chart.follow(&connection, back);
         let trying = chart.view(back).link;
         assert!(matches!(trying, view::Link::Connecting { why: Some(_) }));
-        assert!(connection.accepted(connection.generation(), back));
+        assert!(connection.handle_connected(connection.generation(), back));
         chart.follow(&connection, back);
         let view = chart.view(back + SECOND);
         assert_eq!(view.link, view::Link::Connected { since: SECOND });

@@ -16,10 +16,12 @@ use anyhow::Context as _;
 use log::{debug, error, info, warn};
 
 use crate::common::acks::Backlog;
-use crate::common::client::{self, Client, Direction, Listener, Refusal, Request};
-use crate::common::connection::diagnosis::{During, Patterns};
-use crate::common::connection::driver::{Change, Heard, Link};
-use crate::common::connection::state::{self, Run};
+use crate::common::client::{
+    Client, ClientConfig, ClientEvent, Direction, MessageHandlers, Refusal, Request,
+};
+use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
+use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
+use crate::common::connection::state::{ConnectionState, RunKind};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::{clock, send, wait};
 use crate::common::runtime::signals;
@@ -36,7 +38,7 @@ use ending::{broken, exit_of, summarise, told};
 /// Everything the loop hears.
 #[derive(Debug)]
 enum Event {
-    Client(client::Event),
+    Client(ClientEvent),
     Sink(Notice),
     Stop,
 }
@@ -97,12 +99,12 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (to_sink, to_skip) = (Arc::clone(&sink), Arc::clone(&sink));
     let (to_loop, forgetful) = (events.clone(), state.clone());
     let client = Client::start(
-        client::Config {
+        ClientConfig {
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
             ..config.connection.client(DEFAULT_WINDOW, false)
         },
-        Some(Listener {
+        Some(MessageHandlers {
             on_message: Arc::new(move |message, ticket| to_sink.receive(message, ticket)),
             on_skipped: Arc::new(move |skipped| to_skip.skip(skipped)),
             on_ended: Arc::new(move |ended| forget(forgetful.as_deref(), ended, &events)),
@@ -116,7 +118,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     while subscriber.exit.is_none() {
         subscriber.step(clock());
         if let Some(screen) = &mut screen {
-            let connection = subscriber.link.connection();
+            let connection = subscriber.driver.connection();
             lock(&chart).follow(connection, clock());
             if let Err(cause) = screen.tick(clock()) {
                 subscriber.end(broken(None, &cause));
@@ -179,9 +181,9 @@ const DEFAULT_WINDOW: usize = 100;
 
 struct Subscriber<'a> {
     config: &'a Config,
-    link: Link,
+    driver: ConnectionDriver,
     subscriptions: Subscriptions,
-    patterns: Patterns,
+    diagnosis: CloseDiagnosis,
     deadline: Option<Instant>,
     exit: Option<Exit>,
     session: Session,
@@ -205,17 +207,17 @@ impl<'a> Subscriber<'a> {
             None => None,
         };
         let persistent = config.session_expiry.is_some();
-        let mut link = Link::new(connection, client);
-        link.start(now);
+        let mut driver = ConnectionDriver::new(connection, client);
+        driver.start(now);
         Ok(Self {
-            link,
+            driver,
             subscriptions: Subscriptions::new(
                 config.filters.clone(),
                 config.connection.policy,
                 config.connection.operation_timeout,
                 now,
             ),
-            patterns: config.connection.patterns(),
+            diagnosis: config.connection.close_diagnosis(),
             deadline: config.timeout.map(|after| now + after),
             exit: None,
             session: Session::new(persistent, config.filters.clone(), left),
@@ -227,14 +229,14 @@ impl<'a> Subscriber<'a> {
     }
 
     fn step(&mut self, now: Instant) {
-        let change = self.link.tick(now);
+        let change = self.driver.handle_timeout(now);
         self.apply(change, now);
         match self.subscriptions.due(now, self.backlog.may_be_full()) {
             Due::Ask(filters) => {
                 for filter in filters {
                     let text = self.subscriptions.filter(filter).to_owned();
-                    let generation = self.link.generation();
-                    self.link
+                    let generation = self.driver.generation();
+                    self.driver
                         .client()
                         .subscribe(generation, filter, text, self.config.qos);
                 }
@@ -248,15 +250,15 @@ impl<'a> Subscriber<'a> {
                     self.config.connection.operation_timeout
                 );
                 let fault = Fault::passing(Exit::Unavailable, message);
-                let change = self.link.condemn(fault, now);
+                let change = self.driver.fail_connection(fault, now);
                 self.apply(change, now);
             }
         }
         if self.deadline.is_some_and(|at| now >= at) {
             // Without any connection, or with a broker that breaks the protocol, it is not the messages
             // that were late.
-            let connection = self.link.connection();
-            let unreached = !connection.ever_accepted();
+            let connection = self.driver.connection();
+            let unreached = !connection.was_ever_online();
             let is_cause = |fault: &Fault| matches!(fault.exit, Exit::Protocol | Exit::Io);
             let why = connection.why_offline();
             let why = why.filter(|fault| unreached || is_cause(fault));
@@ -270,28 +272,28 @@ impl<'a> Subscriber<'a> {
 
     fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Client(client::Event::Subscribed {
+            Event::Client(ClientEvent::Subscribed {
                 generation,
                 filter,
                 answer,
             }) => {
-                if generation == self.link.generation() {
+                if generation == self.driver.generation() {
                     match answer {
                         Ok(qos) => self.granted(filter, qos),
                         Err(refusal) => self.refused(filter, &refusal, now),
                     }
                 }
             }
-            Event::Client(client::Event::Progress {
+            Event::Client(ClientEvent::Progress {
                 generation,
                 direction: Direction::Received,
             }) => {
-                if generation == self.link.generation() {
+                if generation == self.driver.generation() {
                     self.subscriptions.extend(now);
                 }
             }
             Event::Client(event) => {
-                let change = self.link.handle(&event, now);
+                let change = self.driver.handle_event(&event, now);
                 self.apply(change, now);
             }
             Event::Sink(Notice::Done) | Event::Stop => self.end(Exit::Success),
@@ -299,26 +301,29 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    fn apply(&mut self, change: Option<Change>, now: Instant) {
+    fn apply(&mut self, change: Option<ConnectionUpdate>, now: Instant) {
         match change {
-            Some(Change::Up(accepted)) => {
+            Some(ConnectionUpdate::Connected(info)) => {
                 self.subscriptions.connected(now);
-                let resumption = self.session.connected(accepted.session_present);
+                let resumption = self.session.connected(info.connack.session_present);
                 self.resume(resumption);
             }
-            Some(Change::Down(down)) => {
+            Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered();
-                let during = unanswered.map_or(During::Nothing, During::Subscribe);
-                if let Some(hint) = self.patterns.ended(down.dropped, during) {
+                let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
+                if let Some(hint) = self
+                    .diagnosis
+                    .connection_ended(disconnection.closed_after, pending)
+                {
                     warn!("{hint}");
                 }
                 self.subscriptions.disconnected();
             }
-            Some(Change::GaveUp(fault)) => {
+            Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
                 self.end(fault.exit);
             }
-            Some(Change::Closed) | None => {}
+            Some(ConnectionUpdate::Closed) | None => {}
         }
     }
 
@@ -341,9 +346,9 @@ impl<'a> Subscriber<'a> {
                 debug!("{endpoint}: the session of client {id:?} goes on");
                 if !stale.is_empty() {
                     info!("no longer subscribed: {}", stale.join(" "));
-                    self.link
+                    self.driver
                         .client()
-                        .unsubscribe(self.link.generation(), stale);
+                        .unsubscribe(self.driver.generation(), stale);
                 }
             }
         }
@@ -381,7 +386,7 @@ impl<'a> Subscriber<'a> {
             refusal.reason,
             refusal.remedy(endpoint.profile, Request::Subscribe)
         );
-        if self.config.run() == Run::Finite {
+        if self.config.run() == RunKind::Finite {
             error!("{what}");
             self.end(refusal.exit());
         } else {
@@ -395,7 +400,7 @@ impl<'a> Subscriber<'a> {
 
     fn wake_at(&self) -> Option<Instant> {
         [
-            self.link.connection().wake_at(),
+            self.driver.connection().wake_at(),
             self.subscriptions.wake_at(),
             self.deadline,
         ]
@@ -411,11 +416,11 @@ impl<'a> Subscriber<'a> {
     fn acknowledge(&mut self, inbox: &Receiver<Event>, until: Instant, completed_by: Instant) {
         self.deadline = None;
         while self.config.session_expiry.is_some() && clock() < until {
-            let (connected, hopeless) = match self.link.connection().state() {
-                state::State::Online { .. } => (true, false),
-                state::State::Waiting { until: at } => (false, at >= until),
-                state::State::Connecting { .. } => (false, false),
-                state::State::Idle | state::State::Stopped => (false, true),
+            let (connected, hopeless) = match self.driver.connection().state() {
+                ConnectionState::Online { .. } => (true, false),
+                ConnectionState::Waiting { until: at } => (false, at >= until),
+                ConnectionState::Connecting { .. } => (false, false),
+                ConnectionState::Idle | ConnectionState::Stopped => (false, true),
             };
             let owes = self.backlog.owes_acknowledgement(connected)
                 || (clock() < completed_by && self.backlog.has_open_exchange());
@@ -432,11 +437,11 @@ impl<'a> Subscriber<'a> {
 
     /// Says goodbye, if anybody can.
     fn finish(mut self, inbox: &Receiver<Event>) -> (Exit, u64) {
-        let reconnects = self.link.connection().reconnects();
+        let reconnects = self.driver.connection().reconnects();
         let patience = END_TIMEOUT + GRACE;
-        self.link.close(inbox, patience, |event| match event {
-            Event::Client(event) => Heard::Client(event),
-            Event::Sink(_) | Event::Stop => Heard::Other,
+        self.driver.close(inbox, patience, |event| match event {
+            Event::Client(event) => Some(event),
+            Event::Sink(_) | Event::Stop => None,
         });
         (self.exit.unwrap_or(Exit::Success), reconnects)
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
-use iot_pubsub::common::connection::state::{Action, Connection, Run, State, Terms};
+use iot_pubsub::common::connection::state::{
+    Connection, ConnectionAction, ConnectionSettings, ConnectionState, RunKind,
+};
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::mqtt::message::{Draft, Qos};
 use iot_pubsub::publisher::outbox::ledger::Receipt;
@@ -98,9 +100,9 @@ impl Simulation {
             agenda: BTreeSet::from([(now, Happening::Reading), (now, Happening::LinkChanges)]),
             link_is_up: false,
             connection: Connection::new(
-                Terms {
+                ConnectionSettings {
                     host: "h:1".into(),
-                    run: Run::Endless,
+                    run: RunKind::Endless,
                     connect_timeout: second * 10,
                     interval: Duration::ZERO,
                 },
@@ -129,21 +131,23 @@ impl Simulation {
                 .max(Duration::from_millis(1))
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<ConnectionAction>) {
         for action in actions {
             match action {
-                Action::Connect { generation, .. } => {
+                ConnectionAction::Connect { generation, .. } => {
                     let at = self.within(Duration::from_millis(300));
                     self.agenda.insert((at, Happening::Answer(generation)));
                 }
-                Action::Retry { delay, .. } => {
+                ConnectionAction::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
                     self.outbox
                         .disconnected(Loss::Closed { reached: None }, self.now);
                     self.sent.clear();
                 }
-                Action::Abandon { .. } => {}
-                Action::Disconnect { .. } | Action::GiveUp { .. } => unreachable!("{action:?}"),
+                ConnectionAction::Abandon { .. } => {}
+                ConnectionAction::Disconnect { .. } | ConnectionAction::GiveUp { .. } => {
+                    unreachable!("{action:?}")
+                }
             }
         }
     }
@@ -152,7 +156,9 @@ impl Simulation {
         let fault = Fault::passing(Exit::Unavailable, "the link is down");
         let random = self.random.f64();
         let generation = self.connection.generation();
-        let actions = self.connection.ended(generation, fault, self.now, random);
+        let actions = self
+            .connection
+            .handle_ended(generation, fault, self.now, random);
         self.act(actions);
     }
 
@@ -182,14 +188,16 @@ impl Simulation {
                 };
                 let at = self.within(most);
                 self.agenda.insert((at, Happening::LinkChanges));
-                if !self.link_is_up && matches!(self.connection.state(), State::Online { .. }) {
+                if !self.link_is_up
+                    && matches!(self.connection.state(), ConnectionState::Online { .. })
+                {
                     self.end_connection();
                 }
             }
             Happening::Answer(generation) if generation == self.connection.generation() => {
                 if !self.link_is_up {
                     self.end_connection();
-                } else if self.connection.accepted(generation, self.now) {
+                } else if self.connection.handle_connected(generation, self.now) {
                     let limits = SessionLimits {
                         receive_maximum: self.world.receive_maximum,
                         ..SessionLimits::PROTOCOL
@@ -198,7 +206,7 @@ impl Simulation {
                 }
             }
             Happening::Ack(generation, place) if generation == self.connection.generation() => {
-                if matches!(self.connection.state(), State::Online { .. }) {
+                if matches!(self.connection.state(), ConnectionState::Online { .. }) {
                     self.outbox.settle(place, Delivery::Done, self.now);
                     match &self.outbox.take_receipts()[..] {
                         [
@@ -221,7 +229,7 @@ impl Simulation {
     }
 
     fn offer(&mut self, draft: Draft) {
-        let straight = matches!(self.connection.state(), State::Online { .. })
+        let straight = matches!(self.connection.state(), ConnectionState::Online { .. })
             && self.outbox.queue().is_empty();
         match self.outbox.offer(draft, self.now, 0) {
             Offered::Taken { seq } => {
@@ -266,11 +274,11 @@ impl Simulation {
 
     fn turn(&mut self) {
         let random = self.random.f64();
-        let actions = self.connection.tick(self.now, random);
+        let actions = self.connection.handle_timeout(self.now, random);
         self.act(actions);
         if self.outbox.overdue(self.now) {
             let fault = Fault::passing(Exit::Unavailable, "no PUBACK");
-            let actions = self.connection.condemn(fault, self.now, random);
+            let actions = self.connection.fail_connection(fault, self.now, random);
             self.act(actions);
         }
         if let Some(draft) = self.held.take() {
@@ -281,7 +289,10 @@ impl Simulation {
         let messages = self.outbox.dispatch(self.now);
         assert!(self.outbox.take_receipts().is_empty());
         for Placed { place, message } in messages {
-            assert!(matches!(self.connection.state(), State::Online { .. }));
+            assert!(matches!(
+                self.connection.state(),
+                ConnectionState::Online { .. }
+            ));
             assert!(!self.settled.contains(&message.seq) && !self.dropped.contains(&message.seq));
             assert!(
                 self.sent.last().is_none_or(|last| *last < message.seq),

@@ -1,6 +1,5 @@
-//! What Paho is told about a client and its one connection.
-//!
-//! Of the way to the broker it knows nothing: it is given a socket that is connected already.
+//! The options of a Paho client and of its one connection. Paho knows nothing of the network: it is
+//! given a connected socket.
 
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::time::Duration;
@@ -10,18 +9,17 @@ use paho_mqtt::{
     PersistenceType, Properties, PropertyCode,
 };
 
-use super::Config;
+use super::ClientConfig;
 
-/// Paho counts messages against this while connected too, and refuses what is above; it
-/// must lie above the window.
-fn max_buffered(config: &Config) -> i32 {
+/// Paho counts messages in flight against this limit too and refuses what is above it, so it must
+/// be larger than the window.
+fn max_buffered(config: &ClientConfig) -> i32 {
     let buffered = config.max_in_flight.saturating_mul(2).max(1_000);
     i32::try_from(buffered).unwrap_or(i32::MAX)
 }
 
-/// How to create a client, which will close `socket`. Nothing is persisted by Paho: the outbox
-/// answers for messages.
-pub(super) fn create(config: &Config, socket: OwnedFd) -> CreateOptions {
+/// The client will close `socket`. Paho stores nothing: the caller keeps the messages.
+pub(super) fn create_options(config: &ClientConfig, socket: OwnedFd) -> CreateOptions {
     CreateOptionsBuilder::new()
         .server_uri(format!("unix://@{}", socket.into_raw_fd()))
         .client_id(&config.client_id)
@@ -30,13 +28,15 @@ pub(super) fn create(config: &Config, socket: OwnedFd) -> CreateOptions {
         .finalize()
 }
 
-/// How to connect, once.
-pub(super) fn connect(config: &Config, password: Option<&str>, v5: bool) -> ConnectOptions {
+pub(super) fn connect_options(
+    config: &ClientConfig,
+    password: Option<&str>,
+    v5: bool,
+) -> ConnectOptions {
     let clean = config.session_expiry.is_none();
     let mut options = if v5 {
         let mut options = ConnectOptionsBuilder::new_v5();
-        options.clean_start(clean);
-        options.properties(properties(config));
+        options.clean_start(clean).properties(properties(config));
         options
     } else {
         let mut options = ConnectOptionsBuilder::with_mqtt_version(MQTT_VERSION_3_1_1);
@@ -56,11 +56,11 @@ pub(super) fn connect(config: &Config, password: Option<&str>, v5: bool) -> Conn
     options.finalize()
 }
 
-/// The largest packet that we take (MQTT 5, section 3.1.2.11.4), and how long the session is to outlive the
-/// connection (section 3.1.2.11.2): whole seconds; what is more than MQTT can say means for ever.
-fn properties(config: &Config) -> Properties {
+/// Maximum Packet Size (MQTT 5.0 section 3.1.2.11.4) and Session Expiry Interval (section 3.1.2.11.2),
+/// whose highest value means that the session never expires.
+fn properties(config: &ClientConfig) -> Properties {
     let mut properties = Properties::new();
-    // A number has no way to be refused.
+    // Cannot fail for a number.
     let mut push = |code, number| {
         let _ = properties.push_u32(code, number);
     };
@@ -72,7 +72,7 @@ fn properties(config: &Config) -> Properties {
     properties
 }
 
-/// Paho counts its own connect timeout in seconds; ours decides.
-fn whole_seconds(timeout: Duration) -> Duration {
-    Duration::from_secs(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0))
+/// Rounds up.
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }

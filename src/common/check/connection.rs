@@ -1,0 +1,290 @@
+//! The connection of the check: attempts, and requests that are repeated on a second connection.
+//! It decides by other rules than a run, which retries for as long as it lasts.
+
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use super::report::CheckReport;
+use super::steps;
+use crate::common::cli::check_args::CheckConfig;
+use crate::common::client::{Client, ClientEvent, ConnectionInfo};
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::runtime::clock::{clock, send, wait};
+use crate::common::transport::{Passed, Step};
+
+/// The delay before another attempt.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// A connection without requests that lasts this long shows that the broker keeps connections.
+const IDLE_TEST: Duration = Duration::from_secs(1);
+
+/// A stage of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Dial(Step),
+    /// CONNECT and its answer.
+    Connect,
+}
+
+impl Stage {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Dial(step) => steps::name(step),
+            Self::Connect => steps::CONNECT,
+        }
+    }
+}
+
+/// Why a request failed.
+pub(super) enum RequestError {
+    /// The broker closed two connections right after the request, but not one without it.
+    ClosedTwice(Fault),
+    Fault(Fault),
+}
+
+pub(super) struct CheckConnection<'a> {
+    config: &'a CheckConfig,
+    client: Client,
+    inbox: Receiver<ClientEvent>,
+    generation: u64,
+    is_connected: bool,
+    /// CONNECTs in a row that were not answered.
+    unanswered: u32,
+    last_attempt: Option<Instant>,
+    /// TCP was refused, or a CONNECT was not answered, since this was last cleared.
+    pub(super) was_down: bool,
+    /// The stage that is missing an answer.
+    stage: Stage,
+}
+
+impl<'a> CheckConnection<'a> {
+    /// Fails if no thread can be created.
+    pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
+        let (events, inbox) = mpsc::channel();
+        let client = Client::start(config.connection.client(1, false), None, move |event| {
+            send(&events, event);
+        })?;
+        Ok(Self {
+            config,
+            client,
+            inbox,
+            generation: 0,
+            is_connected: false,
+            unanswered: 0,
+            last_attempt: None,
+            was_down: false,
+            stage: Stage::Dial(Step::Dns),
+        })
+    }
+
+    /// The first connection, whose steps are reported. Returns the stage that failed.
+    pub(super) fn connect_first(
+        &mut self,
+        report: &mut CheckReport,
+    ) -> Result<ConnectionInfo, (Stage, Fault)> {
+        let mut result = self.connect(Some(report));
+        if let Err((_, fault)) = &result
+            && fault.kind == Kind::Unanswered
+        {
+            // The broker may be restarting, or support only MQTT 3.1.1.
+            result = self.reconnect(RETRY_DELAY);
+        }
+        result.map_err(|(step, fault)| (step.map_or(self.stage, Stage::Dial), fault))
+    }
+
+    fn connect(
+        &mut self,
+        report: Option<&mut CheckReport>,
+    ) -> Result<ConnectionInfo, (Option<Step>, Fault)> {
+        let connection = &self.config.connection;
+        if let Some(at) = self.last_attempt {
+            self.sleep_until(at + connection.profile.connect_interval());
+        }
+        self.stage = Stage::Dial(Step::Dns);
+        self.generation += 1;
+        self.last_attempt = Some(clock());
+        let deadline = clock() + connection.connect_timeout;
+        self.client.connect(self.generation, deadline);
+        let timeout = connection.connect_timeout + Duration::from_millis(200);
+        let result = self.wait_for(timeout, report, |event| match event {
+            ClientEvent::Connected { info, .. } => Some(*info),
+            _ => None,
+        });
+        self.is_connected = result.is_ok();
+        self.unanswered = match &result {
+            Err((_, fault)) if fault.kind == Kind::Unanswered => self.unanswered + 1,
+            _ => 0,
+        };
+        if result.is_err() {
+            self.client.abandon(self.generation);
+        }
+        result
+    }
+
+    /// Connects after a connection has ended. A broker that restarts gets the connect timeout for it.
+    fn reconnect(
+        &mut self,
+        first_delay: Duration,
+    ) -> Result<ConnectionInfo, (Option<Step>, Fault)> {
+        let until = clock() + self.config.connection.connect_timeout;
+        // The third attempt may be one of MQTT 3.1.1.
+        let tries_older = self.config.connection.tries_older_mqtt();
+        let max_unanswered = if tries_older { 3 } else { 2 };
+        let mut delay = first_delay;
+        loop {
+            self.sleep_until(clock() + delay);
+            delay = RETRY_DELAY;
+            let result = self.connect(None);
+            let Err((step, fault)) = &result else {
+                return result;
+            };
+            let is_unanswered = fault.kind == Kind::Unanswered;
+            let is_unavailable = fault.exit == Exit::Unavailable;
+            self.was_down |= is_unanswered || *step == Some(Step::Tcp) && is_unavailable;
+            let retries = if is_unanswered {
+                self.unanswered < max_unanswered
+            } else {
+                is_unavailable && clock() < until
+            };
+            if !retries {
+                return result;
+            }
+        }
+    }
+
+    pub(super) fn ensure_connected(&mut self, first_delay: Duration) -> Result<(), Fault> {
+        if self.is_connected {
+            return Ok(());
+        }
+        self.reconnect(first_delay)
+            .map(|_| ())
+            .map_err(|(_, fault)| fault)
+    }
+
+    /// Sends a request and waits for its answer. If the connection ends first, which may be due to
+    /// the network or a restart of the broker, the request is repeated once on a new connection.
+    pub(super) fn request<T>(
+        &mut self,
+        send: impl Fn(&Client, u64),
+        answer: impl Fn(&ClientEvent) -> Option<T>,
+    ) -> Result<T, RequestError> {
+        let timeout = self.config.connection.operation_timeout;
+        let mut first_end: Option<Kind> = None;
+        loop {
+            self.ensure_connected(RETRY_DELAY)
+                .map_err(RequestError::Fault)?;
+            send(&self.client, self.generation);
+            let fault = match self.wait_for(timeout, None, &answer) {
+                Ok(answer) => return Ok(answer),
+                Err((_, fault)) => fault,
+            };
+            if self.is_connected || fault.exit != Exit::Unavailable {
+                return Err(RequestError::Fault(fault));
+            }
+            if let Some(first_end) = first_end {
+                return Err(self.explain_second_end(first_end, fault));
+            }
+            first_end = Some(fault.kind);
+        }
+    }
+
+    /// Why two connections have ended before the answer: because of the request only if a
+    /// connection without one lasts.
+    fn explain_second_end(&mut self, first_end: Kind, fault: Fault) -> RequestError {
+        if let Err(fault) = self.ensure_connected(RETRY_DELAY) {
+            return RequestError::Fault(fault);
+        }
+        match self.idle(IDLE_TEST) {
+            Some(end) if end.kind == Kind::Closed => {
+                let host = &self.config.connection.endpoint;
+                let message = format!(
+                    "{host}: the broker closes every connection right after CONNACK, whatever is requested"
+                );
+                RequestError::Fault(Fault::passing(Exit::Unavailable, message).with_remedy(
+                    "see the log of the broker, or of the proxy or load balancer in front of it",
+                ))
+            }
+            None if first_end == Kind::Closed && fault.kind == Kind::Closed => {
+                RequestError::ClosedTwice(fault)
+            }
+            _ => RequestError::Fault(fault),
+        }
+    }
+
+    /// Requests nothing for this long. Returns why the connection ended, if it did.
+    pub(super) fn idle(&mut self, duration: Duration) -> Option<Fault> {
+        let result = self.wait_for(duration, None, |_| None::<()>);
+        result
+            .err()
+            .filter(|_| !self.is_connected)
+            .map(|(_, fault)| fault)
+    }
+
+    pub(super) fn disconnect(mut self) {
+        self.client.disconnect(self.generation);
+        let _: Result<(), _> = self.wait_for(Duration::from_secs(1), None, |event| {
+            matches!(event, ClientEvent::Disconnected { .. }).then_some(())
+        });
+    }
+
+    /// Waits until `answer` accepts an event. The error has the step that failed, if one did.
+    fn wait_for<T>(
+        &mut self,
+        within: Duration,
+        mut report: Option<&mut CheckReport>,
+        answer: impl Fn(&ClientEvent) -> Option<T>,
+    ) -> Result<T, (Option<Step>, Fault)> {
+        let until = clock() + within;
+        while let Some(event) = wait(&self.inbox, Some(until)) {
+            if let ClientEvent::Passed { passed, .. } = &event {
+                self.stage = self.stage_after(passed);
+                if let Some(report) = &mut report {
+                    steps::report_passed(passed, report);
+                }
+            }
+            if event.generation() != self.generation {
+                continue;
+            }
+            if let Some(answer) = answer(&event) {
+                return Ok(answer);
+            }
+            if let ClientEvent::Ended { step, fault, .. } = event {
+                self.is_connected = false;
+                return Err((step, fault));
+            }
+        }
+        let host = &self.config.connection.endpoint;
+        let message = format!("{host}: no answer within {within:?}");
+        let kind = match self.stage {
+            Stage::Connect if !self.is_connected => Kind::Unanswered,
+            _ => Kind::Other,
+        };
+        let fault = Fault::passing(Exit::Unavailable, message)
+            .with_remedy("is the network up, and is the broker running?")
+            .of_kind(kind);
+        Err((None, fault))
+    }
+
+    fn stage_after(&self, passed: &Passed) -> Stage {
+        let connection = &self.config.connection;
+        let after_tls = match connection.endpoint.websocket {
+            Some(_) => Stage::Dial(Step::WebSocket),
+            None => Stage::Connect,
+        };
+        match passed {
+            Passed::Resolved(_) => Stage::Dial(Step::Tcp),
+            Passed::Connected(_) if connection.proxy.is_some() => Stage::Dial(Step::Proxy),
+            Passed::Connected(_) | Passed::Tunnelled if connection.endpoint.tls => {
+                Stage::Dial(Step::Tls)
+            }
+            Passed::Connected(_) | Passed::Tunnelled | Passed::Secured(_) => after_tls,
+            Passed::Upgraded => Stage::Connect,
+            Passed::WentOn(_) => Stage::Dial(Step::Dns),
+        }
+    }
+
+    fn sleep_until(&self, until: Instant) {
+        // Events of earlier attempts are discarded.
+        while wait(&self.inbox, Some(until)).is_some() {}
+    }
+}

@@ -1,0 +1,334 @@
+//! Turns the end of an attempt or a connection into a fault, from what MQTT, TLS and the operating
+//! system report. PURE.
+//!
+//! Sources: MQTT 5.0 section 2.4 (reason codes), MQTT 3.1.1 section 3.2.2.3 (return codes).
+
+use super::MqttVersion;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::mqtt::disconnect::BrokerReason;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::{
+    self, MALFORMED_PACKET, PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION,
+};
+use crate::common::mqtt::violation::Violation;
+use crate::common::transport::bridge::{End, Severed};
+
+/// MQTT 3.1.1's return code for a version that the broker does not speak.
+pub(super) const UNACCEPTABLE_VERSION: u8 = 1;
+
+const CHECK_CREDENTIALS: &str = "check --username and --password-file";
+const MAY_ACCEPT_LATER: &str = "it may accept later";
+const SEE_LOG: &str = "see the broker's log";
+const ASK_FOR_ENDPOINT: &str = "ask its operator for the --endpoint to use";
+
+/// A CONNECT that was not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unanswered<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) has_certificate: bool,
+    pub(super) client_id: &'a str,
+    /// The error of the operating system or of TLS.
+    pub(super) cause: Option<&'a str>,
+    /// The connection ended inside the CONNACK.
+    pub(super) in_packet: bool,
+    /// The version of MQTT that the user asked for.
+    pub(super) version: MqttVersion,
+    /// CONNECT was one of MQTT 5.
+    pub(super) v5: bool,
+    /// Unanswered CONNECTs in a row, this one included.
+    pub(super) in_a_row: u32,
+    /// The next CONNECT will be one of MQTT 3.1.1.
+    pub(super) older_is_next: bool,
+}
+
+/// The server accepted TCP and TLS and closed the connection after our CONNECT. Once, this may only
+/// mean that the broker is starting, or that a proxy in front of it does not reach it.
+pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
+    let Unanswered {
+        endpoint,
+        client_id,
+        ..
+    } = facts;
+    let cause = facts.cause.map_or_else(String::new, |c| format!(" ({c})"));
+    let when = if facts.in_packet {
+        "in the middle of its CONNACK"
+    } else if !facts.v5 && facts.version == MqttVersion::Any {
+        "before CONNACK, with MQTT 3.1.1 as with 5"
+    } else {
+        "before CONNACK"
+    };
+    let message = format!("{endpoint}: the broker closed the connection {when}{cause}");
+    let is_repeated = facts.in_a_row > 1;
+    let remedy = if facts.in_packet {
+        "is it being restarted?".into()
+    } else if !endpoint.tls {
+        let port = "is this an MQTT port without TLS? if it wants TLS, use mqtts://";
+        if is_repeated {
+            format!(
+                "{port}; or does it refuse the client id {client_id:?} or --username? see its log"
+            )
+        } else {
+            port.into()
+        }
+    } else if !facts.has_certificate {
+        "if the broker wants a client certificate, give --cert and --key".into()
+    } else if !is_repeated {
+        "is it being restarted?".into()
+    } else if endpoint.profile == Profile::Aws {
+        format!(
+            "is the certificate active and attached to a policy, and does the policy allow \
+             iot:Connect for the client id {client_id:?}?"
+        )
+    } else {
+        let speaks_5 = match facts.version {
+            MqttVersion::V5 => "speak MQTT 5 (--mqtt-version 3.1.1 if not), and ",
+            _ => "",
+        };
+        format!(
+            "does it {speaks_5}accept this certificate, the client id {client_id:?} and --username? see its log"
+        )
+    };
+    let next = if facts.older_is_next && facts.v5 {
+        "; MQTT 3.1.1 is tried next"
+    } else {
+        ""
+    };
+    Fault::passing(Exit::Unavailable, message)
+        .of_kind(Kind::Unanswered)
+        .with_remedy(format!("{remedy}{next}"))
+}
+
+/// A CONNACK of MQTT 5 that refuses the connection.
+pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
+    let code = reason.code;
+    if code == UNSUPPORTED_PROTOCOL_VERSION {
+        return version_5_refused(endpoint, reason);
+    }
+    let what = describe(reason_code::describe(code), reason);
+    let what = what + &code_not_allowed(PacketType::Connack, code);
+    let message = format!("{endpoint}: the broker refused the connection: {what}");
+    match code {
+        0x85 => Fault::permanent(Exit::Refused, message).with_remedy(other_client_id(endpoint)),
+        0x86 | 0x8C => Fault::permanent(Exit::Refused, message).with_remedy(CHECK_CREDENTIALS),
+        0x87 | 0x8A => {
+            Fault::permanent(Exit::Refused, message).with_remedy(not_authorized(endpoint))
+        }
+        0x80 | 0x83 | 0x88 | 0x89 | 0x8B | 0x97 | 0x9F => {
+            Fault::passing(Exit::Unavailable, message).with_remedy(MAY_ACCEPT_LATER)
+        }
+        0x9C | 0x9D => Fault::permanent(Exit::Protocol, message).with_remedy(ASK_FOR_ENDPOINT),
+        _ => Fault::permanent(Exit::Protocol, message).with_remedy(SEE_LOG),
+    }
+}
+
+/// A broker without MQTT 5, where MQTT 3.1.1 must not be used or does not work either.
+pub(super) fn version_5_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
+    let what = describe(reason_code::describe(reason.code), reason);
+    let message = format!("{endpoint}: the broker refuses MQTT 5: {what}");
+    Fault::permanent(Exit::Protocol, message).with_remedy("give --mqtt-version 3.1.1")
+}
+
+/// A CONNACK of MQTT 3.1.1 that refuses the connection.
+pub(super) fn connect_returned(endpoint: &Endpoint, code: u8) -> Fault {
+    let message =
+        |what: &str| format!("{endpoint}: the broker refused the connection: {what} ({code})");
+    let refused = |what: &str| Fault::permanent(Exit::Refused, message(what));
+    match code {
+        UNACCEPTABLE_VERSION => {
+            Fault::permanent(Exit::Protocol, message("unacceptable protocol version"))
+                .with_remedy("it speaks neither MQTT 5 nor 3.1.1 on this port")
+        }
+        2 => refused("identifier rejected").with_remedy(other_client_id(endpoint)),
+        4 => refused("bad user name or password").with_remedy(CHECK_CREDENTIALS),
+        5 => refused("not authorized").with_remedy(not_authorized(endpoint)),
+        _ => Fault::passing(Exit::Unavailable, message("server unavailable"))
+            .with_remedy(MAY_ACCEPT_LATER),
+    }
+}
+
+/// The answer to CONNECT is not a CONNACK. A packet of another type, or a CONNACK that breaks the
+/// protocol, may be a passing error of the broker; anything else is not MQTT.
+pub(super) fn no_connack(endpoint: &Endpoint, violation: &Violation) -> Fault {
+    if violation.packet == Some(PacketType::Connack) || violation.code != MALFORMED_PACKET {
+        return self::violation(endpoint, violation);
+    }
+    let or = if endpoint.tls { "" } else { ", or wants TLS" };
+    let message = format!("{endpoint}: the server does not speak MQTT{or} ({violation})");
+    Fault::permanent(Exit::Protocol, message)
+        .with_remedy("check --endpoint and --port (for a WebSocket wss:// or ws://)")
+}
+
+pub(super) fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
+    let message = format!(
+        "{endpoint}: the broker broke the MQTT protocol: {violation}; the connection was closed"
+    );
+    Fault::passing(Exit::Protocol, message).with_remedy(
+        violation
+            .remedy
+            .unwrap_or("update the broker, or whatever stands between"),
+    )
+}
+
+/// There is no memory for a packet of `size` bytes.
+pub(super) fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
+    let message = format!(
+        "{endpoint}: no memory for a message of {size} bytes; the connection was closed, and the message \
+         not acknowledged"
+    );
+    Fault::passing(Exit::Io, message).with_remedy("raise the memory limit, or lower --max-packet")
+}
+
+/// The end of an accepted connection, and the reason code of the broker's DISCONNECT.
+pub(super) fn connection_ended(
+    endpoint: &Endpoint,
+    severed: Option<&Severed>,
+) -> (Option<u8>, Fault) {
+    let fault = match severed.map(|severed| &severed.end) {
+        Some(End::Disconnected(reason)) => {
+            return (Some(reason.code), disconnected(endpoint, reason));
+        }
+        Some(End::Violation(violation) | End::NoConnack(violation)) => {
+            self::violation(endpoint, violation)
+        }
+        Some(End::NoMemory(size)) => no_memory(endpoint, *size),
+        _ => severed
+            .and_then(|severed| severed.fault.clone())
+            .unwrap_or_else(|| lost(endpoint, severed)),
+    };
+    (None, fault)
+}
+
+/// A DISCONNECT from the broker. Only the next attempt shows whether the reason is permanent.
+fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
+    let code = reason.code;
+    let what = describe(reason_code::describe_disconnect(code), reason);
+    let what = what + &code_not_allowed(PacketType::Disconnect, code);
+    let rules = endpoint.profile.access_rules();
+    let check_rules = format!("check what {rules} lets this client do");
+    let (exit, remedy) = match code {
+        0x8E => (
+            Exit::Refused,
+            "another client connected with this --client-id; give each its own",
+        ),
+        0x87 | 0x98 => (Exit::Refused, &*check_rules),
+        0x8D => (
+            Exit::Unavailable,
+            "it received nothing for too long; connecting again",
+        ),
+        0x93 => (Exit::Protocol, "give a smaller --max-inflight"),
+        0x95 => (Exit::Protocol, "publish smaller messages"),
+        0x90 => (Exit::Protocol, "check --topic"),
+        0x96 | 0x97 => (
+            Exit::Unavailable,
+            "publish less often, or raise the broker's quota",
+        ),
+        0x9A => (Exit::Protocol, "leave --retain out"),
+        0x9B => (Exit::Protocol, "give a lower --qos"),
+        0x9C | 0x9D => (Exit::Protocol, ASK_FOR_ENDPOINT),
+        0x81..=0x83 | 0x8F | 0x91 | 0x92 | 0x94 | 0x99 | 0x9E | 0xA1 | 0xA2 => {
+            (Exit::Protocol, SEE_LOG)
+        }
+        _ => (Exit::Unavailable, "connecting again"),
+    };
+    let kind = match code {
+        0x8E => Kind::TakenOver,
+        _ => Kind::Other,
+    };
+    let message = format!("{endpoint}: the broker ended the connection: {what}");
+    Fault::passing(exit, message)
+        .with_remedy(remedy)
+        .of_kind(kind)
+}
+
+/// The end of an accepted connection for which neither MQTT nor TLS gives a reason.
+fn lost(endpoint: &Endpoint, severed: Option<&Severed>) -> Fault {
+    let closed = severed.is_some_and(|severed| severed.in_order);
+    let why = match severed {
+        Some(severed) if severed.end != End::ByUs => match &severed.cause {
+            _ if closed => "the broker closed it",
+            Some(cause) => cause,
+            None => "the broker closed it in the middle of a packet",
+        },
+        _ => "the broker does not answer",
+    };
+    let message = format!("{endpoint}: the connection was lost: {why}");
+    let is_closed = closed && severed.is_some_and(|severed| severed.end == End::Lost);
+    let kind = if is_closed { Kind::Closed } else { Kind::Other };
+    Fault::passing(Exit::Unavailable, message).of_kind(kind)
+}
+
+/// Adds the texts that the broker sent to the name of the code.
+fn describe(name: String, reason: &BrokerReason) -> String {
+    let mut description = name;
+    if let Some(text) = &reason.reason_string {
+        description = format!("{description}: {text}");
+    }
+    if let Some(server) = &reason.server_reference {
+        description = format!("{description}, the server to use is {server}");
+    }
+    description
+}
+
+/// A note on a code that the specification does not allow in this packet.
+fn code_not_allowed(packet: PacketType, code: u8) -> String {
+    if reason_code::is_allowed(packet, true, code) {
+        return String::new();
+    }
+    let error = reason_code::describe(PROTOCOL_ERROR);
+    format!(", which no {} can have: {error}", packet.name())
+}
+
+fn other_client_id(endpoint: &Endpoint) -> String {
+    let rules = endpoint.profile.access_rules();
+    format!("choose another --client-id, or allow this one in {rules}")
+}
+
+fn not_authorized(endpoint: &Endpoint) -> String {
+    let rules = endpoint.profile.access_rules();
+    format!("{CHECK_CREDENTIALS}, and whether {rules} lets this client id connect")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint::parse("h:8883", None).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_names_its_reason_and_a_remedy() {
+        let fault = connect_refused(&endpoint(), &BrokerReason::of(0x87));
+        assert_eq!(fault.exit, Exit::Refused);
+        assert!(fault.permanent);
+        assert!(fault.message.contains("not authorized (0x87)"), "{fault}");
+        assert!(!connect_refused(&endpoint(), &BrokerReason::of(0x89)).permanent);
+        let fault = connect_returned(&endpoint(), 3);
+        assert!(!fault.permanent);
+        assert!(fault.message.contains("server unavailable (3)"), "{fault}");
+    }
+
+    #[test]
+    fn the_texts_of_the_broker_are_part_of_the_message_with_any_code() {
+        let reason = BrokerReason {
+            code: 0xA5,
+            reason_string: Some("come later".into()),
+            server_reference: Some("b.example".into()),
+        };
+        let text =
+            "unknown reason code (0xA5): come later, the server to use is b.example, which no ";
+        let normal = BrokerReason::of(0);
+        for (fault, text) in [
+            (connect_refused(&endpoint(), &reason), text),
+            (disconnected(&endpoint(), &reason), text),
+            (
+                disconnected(&endpoint(), &normal),
+                "normal disconnection (0x00)",
+            ),
+        ] {
+            assert!(fault.message.contains(text), "{fault}");
+        }
+    }
+}

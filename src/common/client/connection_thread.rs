@@ -1,0 +1,115 @@
+//! The thread of one dial and of the connection that results from it: dials, hands Paho its end of a
+//! local socket, and forwards packets until the connection ends.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::ClientConfig;
+use super::command::WorkerCommand;
+use super::paho_client::OpenConnection;
+use crate::common::fault::{Exit, Fault};
+use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
+use crate::common::transport::credentials::files::Loaded;
+use crate::common::transport::{self, Handle, Step};
+
+/// How long before the attempt's deadline a dial ends, so that its fault is reported in time.
+fn margin(connect_timeout: Duration) -> Duration {
+    (connect_timeout / 20).min(Duration::from_millis(100))
+}
+
+pub(super) struct ConnectionThread {
+    pub(super) generation: u64,
+    pub(super) dial: u64,
+    pub(super) handle: Arc<Handle>,
+    pub(super) receiver: Option<Receiver>,
+    pub(super) v5: bool,
+    pub(super) commands: Sender<WorkerCommand>,
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) loaded: Loaded,
+    /// The port to try first.
+    pub(super) first_port: Option<u16>,
+    /// The deadline of the attempt.
+    pub(super) deadline: Instant,
+    /// The number of running connection threads.
+    pub(super) threads: Arc<AtomicUsize>,
+}
+
+impl ConnectionThread {
+    pub(super) fn run(self) {
+        if let Err((step, fault)) = self.connect() {
+            self.send(WorkerCommand::DialFailed {
+                generation: self.generation,
+                dial: self.dial,
+                step,
+                fault,
+            });
+        }
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn connect(&self) -> Result<(), (Step, Fault)> {
+        let route = &self.config.route;
+        let deadline = self
+            .deadline
+            .checked_sub(margin(self.config.connect_timeout));
+        let connected = transport::dial(
+            route,
+            &self.loaded,
+            self.first_port,
+            deadline.unwrap_or(self.deadline),
+            &self.handle,
+            &mut |passed| {
+                self.send(WorkerCommand::DialStep {
+                    generation: self.generation,
+                    passed,
+                });
+            },
+        )
+        .map_err(|failed| (failed.step, failed.fault))?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| {
+            let message = format!("{}: a local socket cannot be created: {e}", connected.way);
+            (Step::Tcp, Fault::passing(Exit::Io, message))
+        })?;
+        self.send(WorkerCommand::DialSucceeded {
+            generation: self.generation,
+            connection: OpenConnection {
+                dial: self.dial,
+                endpoint: connected.way.clone(),
+                has_certificate: self.loaded.has_certificate(),
+                handle: Arc::clone(&self.handle),
+                v5: self.v5,
+                socket: theirs.into(),
+            },
+        });
+        let agreement = Agreement {
+            v5: self.v5,
+            clean: self.config.session_expiry.is_none(),
+            max_packet: route.max_packet,
+        };
+        let dial = self.dial;
+        let report = &mut |report| {
+            self.send(match report {
+                Report::Accepted(connack) => WorkerCommand::Accepted { dial, connack },
+                Report::Progress(direction) => WorkerCommand::Progress { dial, direction },
+                Report::Severed(severed) => WorkerCommand::ConnectionEnded { dial, severed },
+            });
+        };
+        bridge::carry(
+            connected,
+            &ours,
+            &self.handle,
+            agreement,
+            self.receiver.as_ref(),
+            report,
+        );
+        Ok(())
+    }
+
+    fn send(&self, command: WorkerCommand) {
+        // Fails only while the process is ending.
+        let _ = self.commands.send(command);
+    }
+}

@@ -1,0 +1,60 @@
+//! Reads certificate, key, CA and password for every attempt, and warns before a certificate expires.
+
+use log::warn;
+
+use super::ClientConfig;
+use crate::common::fault::Fault;
+use crate::common::runtime::clock::wall_clock;
+use crate::common::runtime::secret_file::SecretFile;
+use crate::common::transport::credentials::files::{Loaded, TlsFiles};
+
+pub(super) struct CredentialLoader {
+    files: TlsFiles,
+    password: Option<SecretFile>,
+    /// Files that were read just before the start.
+    preloaded: Option<Loaded>,
+    /// An earlier attempt could read the files.
+    were_valid: bool,
+    logged_warning: Option<String>,
+}
+
+impl CredentialLoader {
+    pub(super) fn new(config: &ClientConfig) -> Self {
+        Self {
+            files: config.files.clone(),
+            password: config.password.clone(),
+            preloaded: config.loaded.clone(),
+            were_valid: false,
+            logged_warning: None,
+        }
+    }
+
+    /// The files and the MQTT password.
+    pub(super) fn load(&mut self) -> Result<(Loaded, Option<String>), Fault> {
+        let (loaded, password) = self.read().map_err(|fault| Fault {
+            // Files that were valid may be in the middle of being replaced.
+            permanent: fault.permanent && !self.were_valid,
+            ..fault
+        })?;
+        self.were_valid = true;
+        let now = wall_clock();
+        loaded.check_dates(now)?;
+        let warning = loaded.ends_soon(now);
+        if warning != self.logged_warning {
+            if let Some(warning) = &warning {
+                warn!("{warning}");
+            }
+            self.logged_warning = warning;
+        }
+        Ok((loaded, password))
+    }
+
+    fn read(&mut self) -> Result<(Loaded, Option<String>), Fault> {
+        let loaded = match self.preloaded.take() {
+            Some(loaded) => loaded,
+            None => self.files.load()?,
+        };
+        let password = self.password.as_ref().map(SecretFile::read).transpose()?;
+        Ok((loaded, password))
+    }
+}

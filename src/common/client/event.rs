@@ -1,0 +1,89 @@
+//! What the worker reports.
+
+use super::Refusal;
+use crate::common::fault::Fault;
+use crate::common::mqtt::connack::Connack;
+use crate::common::transport::bridge::{Direction, Reached};
+use crate::common::transport::{Passed, Step};
+
+#[derive(Clone, Debug)]
+pub enum ClientEvent {
+    /// The broker has accepted the connection.
+    Connected {
+        generation: u64,
+        info: ConnectionInfo,
+    },
+    /// The attempt failed, or the connection ended.
+    Ended {
+        generation: u64,
+        /// The step that failed, if no connection was made.
+        step: Option<Step>,
+        /// The reason code of the broker's DISCONNECT, if it sent one.
+        reason_code: Option<u8>,
+        fault: Fault,
+        /// How much of what was published had reached a broker that closed the connection.
+        reached: Option<Reached>,
+    },
+    /// Bytes move on a connection on which an answer is due.
+    Progress {
+        generation: u64,
+        direction: Direction,
+    },
+    /// A step towards a connection has succeeded.
+    Passed { generation: u64, passed: Passed },
+    /// The fate of published messages, by the id of the message.
+    Deliveries {
+        generation: u64,
+        deliveries: Vec<(u64, Delivery)>,
+    },
+    /// The broker has answered a SUBSCRIBE with the granted QoS or a refusal.
+    Subscribed {
+        generation: u64,
+        /// The number that the caller gave the filter.
+        filter: usize,
+        answer: Result<u8, Refusal>,
+    },
+    /// DISCONNECT has been sent.
+    Disconnected { generation: u64 },
+}
+
+impl ClientEvent {
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Connected { generation, .. }
+            | Self::Ended { generation, .. }
+            | Self::Progress { generation, .. }
+            | Self::Passed { generation, .. }
+            | Self::Deliveries { generation, .. }
+            | Self::Subscribed { generation, .. }
+            | Self::Disconnected { generation } => *generation,
+        }
+    }
+}
+
+/// A connection that the broker has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// MQTT 5, not 3.1.1.
+    pub is_v5: bool,
+    /// MQTT 3.1.1 was tried because the broker does not answer MQTT 5.
+    pub by_fallback: bool,
+    pub port: u16,
+    pub connack: Connack,
+}
+
+impl ConnectionInfo {
+    pub fn version_name(&self) -> &'static str {
+        if self.is_v5 { "5" } else { "3.1.1" }
+    }
+}
+
+/// The broker's answer to a PUBLISH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Acknowledged; at QoS 0, written to the connection.
+    Done,
+    Refused(Refusal),
+    /// The broker or the library cannot take it now.
+    NotNow,
+}

@@ -1,0 +1,369 @@
+//! One Paho client, which makes one attempt and has at most one connection; it is never used again.
+//! What Paho reports on its own threads becomes a command for the worker.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use paho_mqtt::{
+    AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
+    RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
+};
+
+use super::command::WorkerCommand;
+use super::paho_options::{connect_options, create_options};
+use super::paho_results::{delivery, subscription};
+use super::{ClientConfig, Delivery, Refusal};
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::mqtt::connack::Connack;
+use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
+use crate::common::mqtt::message::{Draft, Message, Qos, SeqProperty};
+use crate::common::runtime::clock::clock;
+use crate::common::transport::Handle;
+use crate::common::transport::bridge::Severed;
+
+/// The maximum number of acknowledgements per wake-up of the worker. A wake-up for each would cost
+/// more than everything else; one for half of a large window would leave the network idle meanwhile.
+const MAX_WAKE_STRIDE: usize = 50;
+
+/// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
+const DISCONNECTED: i32 = -3;
+
+/// Acknowledgements nearly always come in order, so usually only the first deliveries are polled.
+/// At this interval all are polled, which in a large window costs more than sending.
+pub(super) const SCAN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A connection on which CONNECT has not been sent yet.
+pub(super) struct OpenConnection {
+    /// The number of the dial that made it.
+    pub(super) dial: u64,
+    pub(super) endpoint: Endpoint,
+    pub(super) has_certificate: bool,
+    pub(super) handle: Arc<Handle>,
+    pub(super) v5: bool,
+    /// Paho's end of the local socket.
+    pub(super) socket: OwnedFd,
+}
+
+enum ConnectState {
+    Pending(ConnectToken),
+    /// Paho has the CONNACK; the bridge's report of it is still on its way.
+    Completed,
+    Failed(Error),
+    /// The result has been taken.
+    Taken,
+}
+
+pub(super) struct PahoClient {
+    pub(super) generation: u64,
+    pub(super) dial: u64,
+    pub(super) endpoint: Endpoint,
+    pub(super) has_certificate: bool,
+    /// When CONNECT was sent.
+    pub(super) started: Instant,
+    /// How the connection has ended.
+    pub(super) severed: Option<Severed>,
+    handle: Arc<Handle>,
+    v5: bool,
+    config: Arc<ClientConfig>,
+    client: AsyncClient,
+    connect: ConnectState,
+    connack: Option<Connack>,
+    waker: Waker,
+    /// In the order of sending.
+    deliveries: VecDeque<(u64, DeliveryToken)>,
+    subscribes: Vec<(usize, SubscribeToken)>,
+    is_wake_requested: bool,
+    /// How many deliveries may be done before the worker is woken.
+    wake_stride: usize,
+    scanned_at: Instant,
+    is_disconnecting: bool,
+}
+
+/// Wakes the worker when a token completes.
+struct WakeWorker {
+    generation: u64,
+    commands: Sender<WorkerCommand>,
+}
+
+impl Wake for WakeWorker {
+    fn wake(self: Arc<Self>) {
+        let generation = self.generation;
+        // Fails only while the process is ending.
+        let _ = self
+            .commands
+            .send(WorkerCommand::CheckTokens { generation });
+    }
+}
+
+impl PahoClient {
+    /// Creates a client on the connection and sends CONNECT.
+    pub(super) fn start(
+        generation: u64,
+        connection: OpenConnection,
+        config: &Arc<ClientConfig>,
+        password: Option<&str>,
+        commands: &Sender<WorkerCommand>,
+    ) -> Result<Self, Error> {
+        let v5 = connection.v5;
+        let client = AsyncClient::new(create_options(config, connection.socket))?;
+        let lost = commands.clone();
+        client.set_connection_lost_callback(move |_| {
+            let _ = lost.send(WorkerCommand::ConnectionLost { generation });
+        });
+        let connect = client.connect(connect_options(config, password, v5));
+        let waker = Waker::from(Arc::new(WakeWorker {
+            generation,
+            commands: commands.clone(),
+        }));
+        Ok(Self {
+            generation,
+            dial: connection.dial,
+            endpoint: connection.endpoint,
+            has_certificate: connection.has_certificate,
+            started: clock(),
+            severed: None,
+            handle: connection.handle,
+            v5,
+            config: Arc::clone(config),
+            client,
+            connect: ConnectState::Pending(connect),
+            connack: None,
+            waker,
+            deliveries: VecDeque::new(),
+            subscribes: Vec::new(),
+            is_wake_requested: false,
+            wake_stride: (config.max_in_flight / 4).min(MAX_WAKE_STRIDE),
+            scanned_at: clock(),
+            is_disconnecting: false,
+        })
+    }
+
+    /// The result of CONNECT, once; `None` while the connect is pending and afterwards.
+    pub(super) fn take_connect_result(&mut self) -> Option<Result<(), Error>> {
+        if let ConnectState::Pending(token) = &mut self.connect {
+            let Poll::Ready(result) = poll(token, &self.waker) else {
+                return None;
+            };
+            self.connect = match result {
+                Ok(_) => ConnectState::Completed,
+                Err(error) => ConnectState::Failed(error),
+            };
+            if self.severed.is_none() && matches!(self.connect, ConnectState::Failed(_)) {
+                // If the bridge ended the connection, its report with the reason is in the queue already.
+                self.waker.wake_by_ref();
+                return None;
+            }
+        }
+        match std::mem::replace(&mut self.connect, ConnectState::Taken) {
+            ConnectState::Failed(error) => Some(Err(error)),
+            ConnectState::Completed if self.connack.is_some() => Some(Ok(())),
+            other => {
+                self.connect = other;
+                None
+            }
+        }
+    }
+
+    /// The bridge has received CONNACK; Paho gets it next.
+    pub(super) fn handle_connack(&mut self, connack: Connack) {
+        if let Some(max) = connack.receive_maximum {
+            self.wake_stride = self.wake_stride.min(usize::from(max) / 4);
+        }
+        self.connack = Some(connack);
+    }
+
+    pub(super) fn connack(&self) -> Option<Connack> {
+        self.connack
+    }
+
+    pub(super) fn has_deliveries(&self) -> bool {
+        !self.deliveries.is_empty()
+    }
+
+    /// Whether Paho is still connecting. Dropping the client now would leak its socket.
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.connect, ConnectState::Pending(_))
+    }
+
+    /// Hands a message to Paho. Returns a delivery if Paho refuses it at once.
+    pub(super) fn publish(&mut self, id: u64, message: &Message) -> Option<Delivery> {
+        let draft = &message.draft;
+        if !self.v5 && draft.qos == Qos::ExactlyOnce {
+            self.wake_stride = self.wake_stride.min(EXACTLY_ONCE_WINDOW / 4);
+        }
+        let mut builder = MessageBuilder::new()
+            .topic(&*draft.topic)
+            .payload(draft.payload.as_slice())
+            .qos(i32::from(draft.qos.level()))
+            .retained(draft.retain);
+        if self.v5 && (self.config.sequence || message.expires_at.is_some() || draft.is_batch()) {
+            builder = builder.properties(self.properties(message));
+        }
+        match self.client.try_publish(builder.finalize()) {
+            Ok(token) => {
+                self.deliveries.push_back((id, token));
+                None
+            }
+            // The end of the connection will be reported, and the message sent again.
+            Err(Error::Publish(DISCONNECTED, _)) => None,
+            Err(_) => Some(Delivery::NotNow),
+        }
+    }
+
+    /// The MQTT 5 properties. One that Paho rejects is omitted: the message matters more.
+    fn properties(&self, message: &Message) -> Properties {
+        let mut properties = Properties::new();
+        if self.config.sequence {
+            let seq = message.seq_property().to_string();
+            let _ =
+                properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
+        }
+        if message.draft.is_batch() {
+            let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
+        }
+        if let Some(at) = message.expires_at {
+            let left = at
+                .saturating_duration_since(clock())
+                .min(self.config.max_expiry)
+                .as_secs_f64()
+                .ceil()
+                .max(1.0);
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
+            let _ = properties.push_u32(PropertyCode::MessageExpiryInterval, left as u32);
+        }
+        properties
+    }
+
+    /// Sends SUBSCRIBE. A session that outlives its connections gets retained messages only with
+    /// the first SUBSCRIBE.
+    pub(super) fn subscribe(&mut self, filter: usize, text: String, qos: Qos) {
+        let qos = i32::from(qos.level());
+        let is_persistent = self.config.session_expiry.is_some();
+        let retain_as_published = self.config.retain_as_published;
+        let token = if self.v5 && (is_persistent || retain_as_published) {
+            let mut options = SubscribeOptionsBuilder::default();
+            options.retain_as_published(retain_as_published);
+            if is_persistent {
+                options.retain_handling(RetainHandling::SendRetainedOnNew);
+            }
+            let options = options.finalize();
+            self.client.subscribe_with_options(text, qos, options, None)
+        } else {
+            self.client.subscribe(text, qos)
+        };
+        self.subscribes.push((filter, token));
+    }
+
+    pub(super) fn unsubscribe(&self, filters: &[String]) {
+        for filter in filters {
+            drop(self.client.unsubscribe(filter.as_str()));
+        }
+    }
+
+    /// Lets Paho send DISCONNECT.
+    pub(super) fn disconnect(&mut self) {
+        drop(self.client.disconnect(None));
+        self.is_disconnecting = true;
+    }
+
+    /// Notes that the bridge sends DISCONNECT, because it knows what is still to be acknowledged.
+    pub(super) fn disconnect_by_bridge(&mut self) {
+        self.is_disconnecting = true;
+    }
+
+    /// Whether DISCONNECT and everything before it has been sent, or could not be. Paho's own token
+    /// completes a second later.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.is_disconnecting && self.severed.is_some()
+    }
+
+    /// Closes the connection without DISCONNECT. Paho notices.
+    pub(super) fn close(&self) {
+        self.handle.cancel();
+    }
+
+    /// The deliveries that are done; the worker is woken for the next ones. Those that failed
+    /// without a reason code are left out: their fate is unknown, and the connection is ending.
+    pub(super) fn take_deliveries(&mut self) -> Vec<(u64, Delivery)> {
+        let mut done = Vec::new();
+        let now = clock();
+        let scan_all = now >= self.scanned_at + SCAN_INTERVAL;
+        if scan_all {
+            self.scanned_at = now;
+        }
+        loop {
+            let mut take = |(id, token): &mut (u64, DeliveryToken)| {
+                let Poll::Ready(result) = poll(token, Waker::noop()) else {
+                    return false;
+                };
+                done.extend(delivery(result).map(|delivery| (*id, delivery)));
+                true
+            };
+            if scan_all {
+                self.deliveries.retain_mut(|delivery| !take(delivery));
+            }
+            while self.deliveries.front_mut().is_some_and(&mut take) {
+                self.deliveries.pop_front();
+            }
+            if self.request_wake(&mut done) {
+                return done;
+            }
+        }
+    }
+
+    /// As [`take_deliveries`](Self::take_deliveries), but nothing if a wake-up will come anyway.
+    pub(super) fn take_deliveries_unless_woken(&mut self) -> Vec<(u64, Delivery)> {
+        if self.is_wake_requested {
+            Vec::new()
+        } else {
+            self.take_deliveries()
+        }
+    }
+
+    /// Has the worker woken when the delivery one stride ahead is done, or the last one if there
+    /// are fewer. Returns `false` if that delivery is done already.
+    fn request_wake(&mut self, done: &mut Vec<(u64, Delivery)>) -> bool {
+        let index = self
+            .wake_stride
+            .min(self.deliveries.len().saturating_sub(1));
+        let Some((id, token)) = self.deliveries.get_mut(index) else {
+            self.is_wake_requested = false;
+            return true;
+        };
+        let Poll::Ready(result) = poll(token, &self.waker) else {
+            self.is_wake_requested = true;
+            return true;
+        };
+        done.extend(delivery(result).map(|delivery| (*id, delivery)));
+        self.deliveries.remove(index);
+        false
+    }
+
+    /// The answers to SUBSCRIBE: the granted QoS or the refusal.
+    pub(super) fn take_subscribed(&mut self) -> Vec<(usize, Result<u8, Refusal>)> {
+        let mut answers = Vec::new();
+        self.subscribes.retain_mut(|(filter, token)| {
+            let Poll::Ready(result) = poll(token, &self.waker) else {
+                return true;
+            };
+            let was_refused = || self.handle.take_refused_subscription();
+            answers.extend(subscription(result, was_refused).map(|answer| (*filter, answer)));
+            false
+        });
+        answers
+    }
+}
+
+fn poll<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(token).poll(&mut Context::from_waker(waker))
+}

@@ -1,0 +1,505 @@
+//! The worker thread, which owns every Paho object: carries out commands and reports events.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Instant;
+
+use super::command::WorkerCommand;
+use super::connection_faults::{self as faults, Unanswered};
+use super::credential_loader::CredentialLoader;
+use super::dialer::Dialer;
+use super::paho_client::{OpenConnection, PahoClient, SCAN_INTERVAL};
+use super::version_fallback::VersionFallback;
+use super::{ClientConfig, ClientEvent, ConnectionInfo, Delivery, MessageHandlers};
+use crate::common::acks::Backlog;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
+use crate::common::fault::{Exit, Fault};
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code::MALFORMED_PACKET;
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{clock, receive_within};
+use crate::common::transport::Step;
+use crate::common::transport::bridge::{End, Severed};
+
+pub(super) struct Worker<N> {
+    config: Arc<ClientConfig>,
+    backlog: Option<Arc<Backlog>>,
+    commands: Sender<WorkerCommand>,
+    notify: N,
+    dialer: Dialer,
+    credentials: CredentialLoader,
+    versions: VersionFallback,
+    current: Option<PahoClient>,
+    /// Clients that are no longer in use but must not be dropped yet.
+    retired: Vec<PahoClient>,
+    /// The deadline of the attempt.
+    deadline: Option<Instant>,
+    /// The MQTT password for the attempt.
+    password: Option<String>,
+    /// The attempt, or the connection, is one of MQTT 5.
+    v5: bool,
+    /// When the attempt goes on with MQTT 3.1.1 if MQTT 5 is not answered.
+    fallback_at: Option<Instant>,
+}
+
+impl<N: Fn(ClientEvent)> Worker<N> {
+    pub(super) fn new(
+        config: ClientConfig,
+        handlers: Option<MessageHandlers>,
+        commands: Sender<WorkerCommand>,
+        notify: N,
+    ) -> Self {
+        let config = Arc::new(config);
+        let is_generic = config.route.endpoint.profile == Profile::Generic;
+        Self {
+            backlog: handlers.as_ref().map(|h| Arc::clone(&h.backlog)),
+            dialer: Dialer::new(Arc::clone(&config), handlers, commands.clone()),
+            credentials: CredentialLoader::new(&config),
+            versions: VersionFallback::new(config.version, is_generic),
+            config,
+            commands,
+            notify,
+            current: None,
+            retired: Vec::new(),
+            deadline: None,
+            password: None,
+            v5: true,
+            fallback_at: None,
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<WorkerCommand>) {
+        affinity::gather();
+        loop {
+            let has_deliveries = self
+                .current
+                .as_ref()
+                .is_some_and(PahoClient::has_deliveries);
+            let command = match self.fallback_at {
+                _ if has_deliveries => receive_within(inbox, SCAN_INTERVAL),
+                Some(at) => receive_within(inbox, at.saturating_duration_since(clock())),
+                None => inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            match command {
+                Ok(command) => self.handle_command(command),
+                Err(RecvTimeoutError::Timeout) if has_deliveries => self.scan_deliveries(),
+                Err(RecvTimeoutError::Timeout) => self.fall_back(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Connect {
+                generation,
+                deadline,
+            } => self.connect(generation, deadline),
+            WorkerCommand::Publish {
+                generation,
+                messages,
+            } => self.publish(generation, &messages),
+            WorkerCommand::Subscribe {
+                generation,
+                filter,
+                text,
+                qos,
+            } => {
+                if let Some(client) = self.current(generation) {
+                    client.subscribe(filter, text, qos);
+                    self.check_tokens(generation);
+                }
+            }
+            WorkerCommand::Unsubscribe {
+                generation,
+                filters,
+            } => {
+                if let Some(client) = self.current(generation) {
+                    client.unsubscribe(&filters);
+                }
+            }
+            WorkerCommand::Abandon { generation } => self.abandon(generation),
+            WorkerCommand::Disconnect { generation } => self.disconnect(generation),
+            WorkerCommand::CheckTokens { generation } => self.check_tokens(generation),
+            WorkerCommand::ConnectionLost { generation } => self.connection_lost(generation),
+            WorkerCommand::DialStep { generation, passed } => {
+                (self.notify)(ClientEvent::Passed { generation, passed });
+            }
+            WorkerCommand::DialSucceeded {
+                generation,
+                connection,
+            } => {
+                if self.dialer.take_pending(connection.dial) {
+                    self.send_connect(generation, connection);
+                }
+            }
+            WorkerCommand::DialFailed {
+                generation,
+                dial,
+                step,
+                fault,
+            } => {
+                if self.dialer.take_pending(dial) {
+                    self.versions.interrupted();
+                    self.notify_ended(generation, Some(step), fault);
+                }
+            }
+            WorkerCommand::Accepted { dial, connack } => {
+                if let Some(client) = self.current_of_dial(dial) {
+                    client.handle_connack(connack);
+                    let generation = client.generation;
+                    self.check_tokens(generation);
+                }
+            }
+            WorkerCommand::Progress { dial, direction } => {
+                if let Some(client) = self.current_of_dial(dial) {
+                    let generation = client.generation;
+                    (self.notify)(ClientEvent::Progress {
+                        generation,
+                        direction,
+                    });
+                }
+            }
+            WorkerCommand::ConnectionEnded { dial, severed } => {
+                if let Some(client) = self.current_of_dial(dial) {
+                    client.severed = Some(severed);
+                    let generation = client.generation;
+                    self.check_tokens(generation);
+                }
+            }
+        }
+    }
+
+    fn current(&mut self, generation: u64) -> Option<&mut PahoClient> {
+        self.current
+            .as_mut()
+            .filter(|client| client.generation == generation)
+    }
+
+    fn current_of_dial(&mut self, dial: u64) -> Option<&mut PahoClient> {
+        self.current.as_mut().filter(|client| client.dial == dial)
+    }
+
+    fn connect(&mut self, generation: u64, deadline: Instant) {
+        self.deadline = Some(deadline);
+        if clock() >= deadline {
+            // The command waited behind one that was slow; the caller has given the attempt up.
+            return;
+        }
+        let v5 = self.versions.begins_with_v5(clock());
+        self.dial(generation, v5);
+    }
+
+    /// Starts a dial for the attempt.
+    fn dial(&mut self, generation: u64, v5: bool) {
+        self.v5 = v5;
+        if let Err(fault) = self.try_dial(generation) {
+            self.notify_ended(generation, None, fault);
+        }
+    }
+
+    fn try_dial(&mut self, generation: u64) -> Result<(), Fault> {
+        self.dialer.check_thread_limit()?;
+        let (loaded, password) = self.credentials.load()?;
+        self.password = password;
+        self.fallback_at = None;
+        let deadline = self.deadline.unwrap_or_else(clock);
+        self.dialer.start(generation, self.v5, deadline, loaded)
+    }
+
+    /// Sends CONNECT on a new connection, with a new Paho client.
+    fn send_connect(&mut self, generation: u64, connection: OpenConnection) {
+        let endpoint = connection.endpoint.clone();
+        let password = self.password.take();
+        let password = password.as_deref();
+        match PahoClient::start(
+            generation,
+            connection,
+            &self.config,
+            password,
+            &self.commands,
+        ) {
+            Ok(client) => {
+                self.retire();
+                self.current = Some(client);
+                // Not earlier: dropping the last client would wait for Paho's threads to end.
+                self.retired.retain(PahoClient::is_connecting);
+                self.fallback_at = self.fallback_time(clock());
+                self.check_tokens(generation);
+            }
+            Err(e) => {
+                let message = format!("{endpoint}: the MQTT library reports an error: {e}");
+                let fault = Fault::permanent(Exit::Config, message);
+                self.notify_ended(generation, None, fault);
+            }
+        }
+    }
+
+    /// When to replace a CONNECT of MQTT 5 that is sent now by one of MQTT 3.1.1, which then has
+    /// half of the attempt's time. `None` if the version is not changed during the attempt.
+    fn fallback_time(&self, now: Instant) -> Option<Instant> {
+        if !self.v5 || !self.versions.would_try_older() {
+            return None;
+        }
+        let quarter = self.config.connect_timeout / 4;
+        let deadline = self.deadline?;
+        let half = deadline.checked_sub(quarter * 2)?;
+        let at = half.max(now + quarter);
+        (at + quarter <= deadline).then_some(at)
+    }
+
+    /// MQTT 5 has not been answered: tries MQTT 3.1.1 in the same attempt.
+    fn fall_back(&mut self) {
+        self.fallback_at = None;
+        let Some(client) = self.current.take_if(|client| client.is_connecting()) else {
+            return;
+        };
+        let generation = client.generation;
+        client.close();
+        self.retired.push(client);
+        self.versions.unanswered(true, clock());
+        self.dial(generation, false);
+    }
+
+    fn publish(&mut self, generation: u64, messages: &[(u64, Arc<Message>)]) {
+        let Some(client) = self.current(generation) else {
+            return;
+        };
+        let mut deliveries: Vec<(u64, Delivery)> = Vec::new();
+        for (id, message) in messages {
+            let refused = client.publish(*id, message);
+            deliveries.extend(refused.map(|delivery| (*id, delivery)));
+        }
+        deliveries.extend(client.take_deliveries_unless_woken());
+        self.notify_deliveries(generation, deliveries);
+    }
+
+    /// Handles every token that has completed.
+    fn check_tokens(&mut self, generation: u64) {
+        for client in &mut self.retired {
+            if client.generation == generation {
+                // Makes it possible to drop the client; the result does not matter.
+                let _ = client.take_connect_result();
+            }
+        }
+        let Some(client) = self.current(generation) else {
+            return;
+        };
+        if client.is_disconnected() {
+            let deliveries = client.take_deliveries();
+            self.notify_deliveries(generation, deliveries);
+            self.retire();
+            (self.notify)(ClientEvent::Disconnected { generation });
+            return;
+        }
+        match client.take_connect_result() {
+            Some(Ok(())) => return self.connected(generation),
+            Some(Err(_)) => return self.connect_failed(generation),
+            None => {}
+        }
+        let deliveries = client.take_deliveries();
+        let subscribed = client.take_subscribed();
+        self.notify_deliveries(generation, deliveries);
+        for (filter, answer) in subscribed {
+            (self.notify)(ClientEvent::Subscribed {
+                generation,
+                filter,
+                answer,
+            });
+        }
+    }
+
+    /// Reports acknowledgements for which no wake-up was requested.
+    fn scan_deliveries(&mut self) {
+        if let Some(client) = &mut self.current {
+            let generation = client.generation;
+            let deliveries = client.take_deliveries();
+            self.notify_deliveries(generation, deliveries);
+        }
+    }
+
+    fn connected(&mut self, generation: u64) {
+        let client = self.current.as_ref();
+        let Some((port, connack)) = client.and_then(|c| Some((c.endpoint.port, c.connack()?)))
+        else {
+            return;
+        };
+        self.dialer.first_port = Some(port);
+        self.fallback_at = None;
+        let info = ConnectionInfo {
+            is_v5: self.v5,
+            by_fallback: self.versions.accepted(self.v5, clock()),
+            port,
+            connack,
+        };
+        (self.notify)(ClientEvent::Connected { generation, info });
+    }
+
+    /// Reports why CONNECT failed, or tries the other version of MQTT.
+    fn connect_failed(&mut self, generation: u64) {
+        let Some(client) = self.current.take() else {
+            return;
+        };
+        self.fallback_at = None;
+        client.close();
+        let endpoint = client.endpoint.clone();
+        let (severed, has_certificate) = (client.severed.clone(), client.has_certificate);
+        self.retired.push(client);
+        let fault = match severed.as_ref().map(|severed| &severed.end) {
+            Some(End::OlderVersion(diagnosis)) => {
+                if self.versions.refused(true) {
+                    return self.dial(generation, false);
+                }
+                faults::version_5_refused(&endpoint, diagnosis)
+            }
+            Some(End::Refused(diagnosis)) if self.v5 => {
+                self.versions.interrupted();
+                faults::connect_refused(&endpoint, diagnosis)
+            }
+            Some(End::Refused(diagnosis)) => {
+                let is_version = diagnosis.code == faults::UNACCEPTABLE_VERSION;
+                if is_version && self.versions.refused(false) {
+                    return self.dial(generation, true);
+                }
+                self.versions.interrupted();
+                faults::connect_returned(&endpoint, diagnosis.code)
+            }
+            Some(End::NoConnack(violation)) => {
+                // A broker that takes any version for 3.1.1 answers like this.
+                let is_older = violation.packet == Some(PacketType::Connack)
+                    && violation.code == MALFORMED_PACKET;
+                if is_older {
+                    self.versions.unanswered(self.v5, clock());
+                } else {
+                    self.versions.interrupted();
+                }
+                faults::no_connack(&endpoint, violation)
+            }
+            Some(End::Violation(violation)) => faults::violation(&endpoint, violation),
+            Some(End::NoMemory(size)) => faults::no_memory(&endpoint, *size),
+            _ => match severed.as_ref().and_then(|severed| severed.fault.clone()) {
+                Some(fault) => {
+                    self.versions.interrupted();
+                    fault
+                }
+                None => self.not_answered(&endpoint, has_certificate, severed.as_ref()),
+            },
+        };
+        self.notify_ended(generation, None, fault);
+    }
+
+    /// The fault of a connection that ended without an answer to CONNECT.
+    fn not_answered(
+        &mut self,
+        endpoint: &Endpoint,
+        has_certificate: bool,
+        severed: Option<&Severed>,
+    ) -> Fault {
+        let now = clock();
+        let in_packet = severed.is_some_and(|severed| severed.in_packet);
+        let in_a_row = if in_packet {
+            self.versions.interrupted();
+            1
+        } else {
+            self.versions.unanswered(self.v5, now)
+        };
+        faults::unanswered(Unanswered {
+            endpoint,
+            has_certificate,
+            client_id: &self.config.client_id,
+            cause: severed.and_then(|severed| severed.cause.as_deref()),
+            in_packet,
+            version: self.config.version,
+            v5: self.v5,
+            in_a_row,
+            older_is_next: !self.versions.begins_with_v5(now),
+        })
+    }
+
+    fn connection_lost(&mut self, generation: u64) {
+        let Some(client) = self.current(generation) else {
+            return;
+        };
+        if let Some(Err(_)) = client.take_connect_result() {
+            return self.connect_failed(generation);
+        }
+        // Acknowledgements that arrived before the end count.
+        let deliveries = client.take_deliveries();
+        let severed = client.severed.take();
+        client.close();
+        let (reason_code, fault) = faults::connection_ended(&client.endpoint, severed.as_ref());
+        self.retire();
+        self.notify_deliveries(generation, deliveries);
+        (self.notify)(ClientEvent::Ended {
+            generation,
+            step: None,
+            reason_code,
+            fault,
+            reached: severed.and_then(|severed| severed.reached),
+        });
+    }
+
+    /// Ends a connection with DISCONNECT; an attempt, at once.
+    fn disconnect(&mut self, generation: u64) {
+        let backlog = self.backlog.clone();
+        let Some(client) = self.current(generation) else {
+            self.abandon(generation);
+            (self.notify)(ClientEvent::Disconnected { generation });
+            return;
+        };
+        match backlog {
+            Some(backlog) => {
+                client.disconnect_by_bridge();
+                backlog.end_connection();
+            }
+            None => client.disconnect(),
+        }
+        self.check_tokens(generation);
+    }
+
+    fn abandon(&mut self, generation: u64) {
+        if self.dialer.cancel_generation(generation) {
+            self.versions.interrupted();
+        }
+        self.fallback_at = None;
+        let (v5, now) = (self.v5, clock());
+        let quarter = self.config.connect_timeout / 4;
+        if let Some(client) = self.current(generation) {
+            // A CONNECT that was sent just now had no time to be answered.
+            let is_unanswered = client.is_connecting() && now >= client.started + quarter;
+            let deliveries = client.take_deliveries();
+            client.close();
+            if is_unanswered {
+                self.versions.unanswered(v5, now);
+            }
+            self.retire();
+            self.notify_deliveries(generation, deliveries);
+        }
+    }
+
+    /// Keeps the current client until it can be dropped.
+    fn retire(&mut self) {
+        self.retired.extend(self.current.take());
+    }
+
+    fn notify_ended(&self, generation: u64, step: Option<Step>, fault: Fault) {
+        (self.notify)(ClientEvent::Ended {
+            generation,
+            step,
+            reason_code: None,
+            fault,
+            reached: None,
+        });
+    }
+
+    fn notify_deliveries(&self, generation: u64, deliveries: Vec<(u64, Delivery)>) {
+        if !deliveries.is_empty() {
+            (self.notify)(ClientEvent::Deliveries {
+                generation,
+                deliveries,
+            });
+        }
+    }
+}
