@@ -327,7 +327,7 @@ impl PublisherArgs {
             _ if self.stdin_file => SourceKind::Stdin,
             _ if self.stdin_line => SourceKind::Lines,
             _ if !self.exec.is_empty() => {
-                SourceKind::Command(process::Command::new(self.exec, self.exec_timeout)?)
+                SourceKind::Command(process::ExecCommand::new(self.exec, self.exec_timeout)?)
             }
             _ => SourceKind::Simulated,
         };

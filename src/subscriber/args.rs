@@ -309,7 +309,7 @@ impl SubscriberArgs {
                 Outlet::Chart(Picker::new(self.value))
             }
             (false, _) => Outlet::Command {
-                command: process::Command::new(self.exec, self.exec_timeout)?,
+                command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
             (true, Some(path)) => Outlet::File(File { path, rotation }, style),

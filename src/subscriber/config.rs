@@ -11,7 +11,7 @@ use super::render::Style;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
 use crate::common::mqtt::message::Qos;
-use crate::common::runtime::process::Command;
+use crate::common::runtime::process::ExecCommand;
 
 /// A file to write to.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub enum Outlet {
     /// They are drawn.
     Chart(Picker),
     Command {
-        command: Command,
+        command: ExecCommand,
         /// How many at a time.
         jobs: usize,
     },

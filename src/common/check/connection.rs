@@ -9,8 +9,9 @@ use super::steps;
 use crate::common::cli::check_args::CheckConfig;
 use crate::common::client::{Client, ClientEvent, ConnectionInfo};
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::runtime::clock::{clock, send, wait};
-use crate::common::transport::{Passed, Step};
+use crate::common::runtime::channel::{receive_until, send};
+use crate::common::runtime::clock::clock;
+use crate::common::transport::{DialProgress, DialStep};
 
 /// The delay before another attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -21,7 +22,7 @@ const IDLE_TEST: Duration = Duration::from_secs(1);
 /// A stage of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    Dial(Step),
+    Dial(DialStep),
     /// CONNECT and its answer.
     Connect,
 }
@@ -73,7 +74,7 @@ impl<'a> CheckConnection<'a> {
             unanswered: 0,
             last_attempt: None,
             was_down: false,
-            stage: Stage::Dial(Step::Dns),
+            stage: Stage::Dial(DialStep::Dns),
         })
     }
 
@@ -95,12 +96,12 @@ impl<'a> CheckConnection<'a> {
     fn connect(
         &mut self,
         report: Option<&mut CheckReport>,
-    ) -> Result<ConnectionInfo, (Option<Step>, Fault)> {
+    ) -> Result<ConnectionInfo, (Option<DialStep>, Fault)> {
         let connection = &self.config.connection;
         if let Some(at) = self.last_attempt {
             self.sleep_until(at + connection.profile.connect_interval());
         }
-        self.stage = Stage::Dial(Step::Dns);
+        self.stage = Stage::Dial(DialStep::Dns);
         self.generation += 1;
         self.last_attempt = Some(clock());
         let deadline = clock() + connection.connect_timeout;
@@ -125,7 +126,7 @@ impl<'a> CheckConnection<'a> {
     fn reconnect(
         &mut self,
         first_delay: Duration,
-    ) -> Result<ConnectionInfo, (Option<Step>, Fault)> {
+    ) -> Result<ConnectionInfo, (Option<DialStep>, Fault)> {
         let until = clock() + self.config.connection.connect_timeout;
         // The third attempt may be one of MQTT 3.1.1.
         let tries_older = self.config.connection.tries_older_mqtt();
@@ -140,7 +141,7 @@ impl<'a> CheckConnection<'a> {
             };
             let is_unanswered = fault.kind == Kind::Unanswered;
             let is_unavailable = fault.exit == Exit::Unavailable;
-            self.was_down |= is_unanswered || *step == Some(Step::Tcp) && is_unavailable;
+            self.was_down |= is_unanswered || *step == Some(DialStep::Tcp) && is_unavailable;
             let retries = if is_unanswered {
                 self.unanswered < max_unanswered
             } else {
@@ -233,9 +234,9 @@ impl<'a> CheckConnection<'a> {
         within: Duration,
         mut report: Option<&mut CheckReport>,
         answer: impl Fn(&ClientEvent) -> Option<T>,
-    ) -> Result<T, (Option<Step>, Fault)> {
+    ) -> Result<T, (Option<DialStep>, Fault)> {
         let until = clock() + within;
-        while let Some(event) = wait(&self.inbox, Some(until)) {
+        while let Some(event) = receive_until(&self.inbox, Some(until)) {
             if let ClientEvent::Passed { passed, .. } = &event {
                 self.stage = self.stage_after(passed);
                 if let Some(report) = &mut report {
@@ -265,26 +266,30 @@ impl<'a> CheckConnection<'a> {
         Err((None, fault))
     }
 
-    fn stage_after(&self, passed: &Passed) -> Stage {
+    fn stage_after(&self, passed: &DialProgress) -> Stage {
         let connection = &self.config.connection;
         let after_tls = match connection.endpoint.websocket {
-            Some(_) => Stage::Dial(Step::WebSocket),
+            Some(_) => Stage::Dial(DialStep::WebSocket),
             None => Stage::Connect,
         };
         match passed {
-            Passed::Resolved(_) => Stage::Dial(Step::Tcp),
-            Passed::Connected(_) if connection.proxy.is_some() => Stage::Dial(Step::Proxy),
-            Passed::Connected(_) | Passed::Tunnelled if connection.endpoint.tls => {
-                Stage::Dial(Step::Tls)
+            DialProgress::Resolved(_) => Stage::Dial(DialStep::Tcp),
+            DialProgress::Connected(_) if connection.proxy.is_some() => {
+                Stage::Dial(DialStep::Proxy)
             }
-            Passed::Connected(_) | Passed::Tunnelled | Passed::Secured(_) => after_tls,
-            Passed::Upgraded => Stage::Connect,
-            Passed::WentOn(_) => Stage::Dial(Step::Dns),
+            DialProgress::Connected(_) | DialProgress::TunnelOpened if connection.endpoint.tls => {
+                Stage::Dial(DialStep::Tls)
+            }
+            DialProgress::Connected(_)
+            | DialProgress::TunnelOpened
+            | DialProgress::TlsEstablished(_) => after_tls,
+            DialProgress::WebSocketOpened => Stage::Connect,
+            DialProgress::EndpointFailed(_) => Stage::Dial(DialStep::Dns),
         }
     }
 
     fn sleep_until(&self, until: Instant) {
         // Events of earlier attempts are discarded.
-        while wait(&self.inbox, Some(until)).is_some() {}
+        while receive_until(&self.inbox, Some(until)).is_some() {}
     }
 }

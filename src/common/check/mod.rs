@@ -19,8 +19,8 @@ use super::fault::{Exit, Fault};
 use super::mqtt::age::EARLIEST_MS;
 use super::runtime::clock::{clock, unix_ms, wall_clock};
 use super::runtime::stdio;
-use super::transport::credentials::files::Loaded;
-use super::transport::{self, Handle};
+use super::transport::credentials::TlsCredentials;
+use super::transport::{self, ConnectionHandle};
 use connection::CheckConnection;
 use online::OnlineCheck;
 use report::CheckReport;
@@ -96,11 +96,11 @@ fn check_network(connection: &ConnectionConfig, report: &mut CheckReport) {
     route.endpoint.tls = false;
     route.endpoint.websocket = None;
     let deadline = clock() + connection.connect_timeout;
-    let handle = Handle::default();
+    let handle = ConnectionHandle::default();
     let on_passed = &mut |passed| steps::report_passed(&passed, report);
     let dialled = transport::dial(
         &route,
-        &Loaded::default(),
+        &TlsCredentials::default(),
         None,
         deadline,
         &handle,

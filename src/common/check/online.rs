@@ -14,7 +14,7 @@ use crate::common::mqtt::limits;
 use crate::common::mqtt::message::{Draft, Message, Qos};
 use crate::common::mqtt::reason_code::FIRST_ERROR;
 use crate::common::runtime::clock::unix_ms;
-use crate::common::transport::Step;
+use crate::common::transport::DialStep;
 
 /// How long a connection must last: another client with the same identifier, once disconnected,
 /// usually reconnects after a second.
@@ -38,7 +38,7 @@ impl<'a> OnlineCheck<'a> {
             Ok(info) => report.ok(CONNECT, describe(&info)),
             Err((stage, fault)) => {
                 report.failed(stage.name(), &fault);
-                let before_tls = [Step::Dns, Step::Tcp, Step::Proxy].map(Stage::Dial);
+                let before_tls = [DialStep::Dns, DialStep::Tcp, DialStep::Proxy].map(Stage::Dial);
                 if before_tls.contains(&stage) && self.config.connection.endpoint.tls {
                     report.skipped(TLS, "needs a connection");
                 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
+use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::common::runtime::terminal::Harmless;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,7 +119,7 @@ impl CheckReport {
     pub(super) fn finish(mut self) -> Result<Exit, Fault> {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default() + "\n";
-            let result = Harmless::stdout(stdio::stdout()).write_all(line.as_bytes());
+            let result = EscapingWriter::stdout(stdio::stdout()).write_all(line.as_bytes());
             self.note_error(result);
         } else {
             let count = |status| self.steps.iter().filter(|s| s.status == status).count();

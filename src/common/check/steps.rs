@@ -2,7 +2,7 @@
 
 use super::report::CheckReport;
 use crate::common::cli::check_args::CheckConfig;
-use crate::common::transport::{Passed, Step};
+use crate::common::transport::{DialProgress, DialStep};
 
 pub(super) const TLS: &str = "TLS";
 pub(super) const CONNECT: &str = "CONNECT";
@@ -10,13 +10,13 @@ pub(super) const CLIENT_ID: &str = "client id";
 pub(super) const PUBLISH: &str = "publish";
 pub(super) const SUBSCRIBE: &str = "subscribe";
 
-pub(super) fn name(step: Step) -> &'static str {
+pub(super) fn name(step: DialStep) -> &'static str {
     match step {
-        Step::Dns => "DNS",
-        Step::Tcp => "TCP",
-        Step::Proxy => "proxy",
-        Step::Tls => TLS,
-        Step::WebSocket => "WebSocket",
+        DialStep::Dns => "DNS",
+        DialStep::Tcp => "TCP",
+        DialStep::Proxy => "proxy",
+        DialStep::Tls => TLS,
+        DialStep::WebSocket => "WebSocket",
     }
 }
 
@@ -31,15 +31,15 @@ pub(super) fn after_tcp(config: &CheckConfig) -> Vec<&'static str> {
     steps
 }
 
-pub(super) fn report_passed(passed: &Passed, report: &mut CheckReport) {
+pub(super) fn report_passed(passed: &DialProgress, report: &mut CheckReport) {
     match passed {
-        Passed::Resolved(addresses) => {
+        DialProgress::Resolved(addresses) => {
             let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
-            report.ok(name(Step::Dns), all.join(", "));
+            report.ok(name(DialStep::Dns), all.join(", "));
         }
-        Passed::Connected(address) => report.ok(name(Step::Tcp), address.to_string()),
-        Passed::Tunnelled => report.ok(name(Step::Proxy), "has opened a tunnel"),
-        Passed::Secured(facts) => {
+        DialProgress::Connected(address) => report.ok(name(DialStep::Tcp), address.to_string()),
+        DialProgress::TunnelOpened => report.ok(name(DialStep::Proxy), "has opened a tunnel"),
+        DialProgress::TlsEstablished(facts) => {
             let alpn = match &facts.alpn {
                 Some(name) => format!(", ALPN {name}"),
                 None => String::new(),
@@ -51,8 +51,8 @@ pub(super) fn report_passed(passed: &Passed, report: &mut CheckReport) {
                 format!("{}, until {}; chain: {chain}", facts.names, facts.ends),
             );
         }
-        Passed::Upgraded => report.ok(name(Step::WebSocket), "is open"),
-        Passed::WentOn(fault) => {
+        DialProgress::WebSocketOpened => report.ok(name(DialStep::WebSocket), "is open"),
+        DialProgress::EndpointFailed(fault) => {
             report.skipped("port", &format!("{fault}; trying the next port"));
         }
     }

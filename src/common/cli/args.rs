@@ -21,7 +21,7 @@ use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::runtime::small_file;
 use crate::common::transport;
-use crate::common::transport::credentials::files::{Pair, TlsFiles};
+use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
 
 /// The bounds of `--max-packet`, in bytes.
 const MIN_PACKET: u32 = 256;
@@ -232,7 +232,7 @@ impl ConnectionArgs {
             pair: self
                 .cert
                 .zip(self.key)
-                .map(|(cert, key)| Pair { cert, key }),
+                .map(|(cert, key)| CertKeyPaths { cert, key }),
             passphrase,
             allow_readable_key: self.allow_readable_key,
         };
@@ -241,7 +241,7 @@ impl ConnectionArgs {
             loaded => Some(loaded?),
         };
         if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
-            transport::prepare(loaded);
+            transport::prepare_tls(loaded);
         }
         Ok(ConnectionConfig {
             endpoint,

@@ -10,7 +10,7 @@ use crate::common::connection::diagnosis::CloseDiagnosis;
 use crate::common::connection::state::{Connection, ConnectionSettings, RunKind};
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
-use crate::common::transport::credentials::files::{Loaded, TlsFiles};
+use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 use crate::common::transport::proxy::Proxy;
 
 /// How to reach the broker, checked.
@@ -34,7 +34,7 @@ pub struct ConnectionConfig {
     pub connect_timeout: Duration,
     /// The delays between attempts.
     pub policy: Policy,
-    pub(super) loaded: Option<Loaded>,
+    pub(super) loaded: Option<TlsCredentials>,
     pub(super) username: Option<String>,
     /// The file that holds the MQTT password.
     pub password: Option<SecretFile>,

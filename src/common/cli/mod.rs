@@ -27,7 +27,7 @@ use clap::error::ContextValue;
 
 use super::escape::one_line;
 use super::fault::{Exit, Fault};
-use crate::common::runtime::{address_space, process, signals, stdio};
+use crate::common::runtime::{process, startup, stdio};
 use crate::common::{client, transport};
 
 /// How durations and sizes are written, for the end of the help.
@@ -40,10 +40,8 @@ pub fn main<T: Parser>(
     program: &str,
     run: impl FnOnce(T) -> anyhow::Result<Exit>,
 ) -> std::process::ExitCode {
-    address_space::use_sparingly();
-    process::keep_descriptors();
+    startup::prepare_process();
     transport::init();
-    signals::survive_file_size_limit();
     let exit = match parse(std::env::args_os()) {
         Ok(Parsed::Run(args)) => process::adopt_orphans()
             .context("threads cannot be started")
@@ -58,7 +56,7 @@ pub fn main<T: Parser>(
         Err(fault) => Err(fault.into()),
     };
     let exit = exit.unwrap_or_else(|error| {
-        stdio::error_line(&format!("{program}: {}", one_line(&format!("{error:#}"))));
+        stdio::print_error(&format!("{program}: {}", one_line(&format!("{error:#}"))));
         // What has no code of its own comes from the operating system.
         error
             .downcast_ref::<Fault>()
@@ -88,7 +86,7 @@ fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<T
     let typed: Vec<OsString> = args.into_iter().collect();
     let layered = sources::apply(&command, typed.clone(), std::env::vars_os())?;
     for note in layered.notes {
-        stdio::error_line(&format!("{}: {}", command.get_name(), one_line(&note)));
+        stdio::print_error(&format!("{}: {}", command.get_name(), one_line(&note)));
     }
     let parsed = command
         .try_get_matches_from_mut(layered.args)

@@ -9,7 +9,7 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::message::{Message, Qos};
 use crate::common::transport::bridge::{Direction, Severed};
-use crate::common::transport::{Passed, Step};
+use crate::common::transport::{DialProgress, DialStep};
 
 /// `dial` is the number of a dial; a generation has several if it tries both versions of MQTT.
 pub(super) enum WorkerCommand {
@@ -47,7 +47,7 @@ pub(super) enum WorkerCommand {
     },
     DialStep {
         generation: u64,
-        passed: Passed,
+        passed: DialProgress,
     },
     DialSucceeded {
         generation: u64,
@@ -56,7 +56,7 @@ pub(super) enum WorkerCommand {
     DialFailed {
         generation: u64,
         dial: u64,
-        step: Step,
+        step: DialStep,
         fault: Fault,
     },
     Accepted {

@@ -7,7 +7,7 @@ use crate::common::acks::Backlog;
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
 use crate::common::transport::bridge::{OnEnded, OnMessage, OnSkipped};
-use crate::common::transport::credentials::files::{Loaded, TlsFiles};
+use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MqttVersion {
@@ -23,7 +23,7 @@ pub struct ClientConfig {
     pub files: TlsFiles,
     /// The contents of `files` when they were checked, for the first connection; every later
     /// connection reads the files again.
-    pub loaded: Option<Loaded>,
+    pub loaded: Option<TlsCredentials>,
     pub client_id: String,
     pub username: Option<String>,
     /// The file with the MQTT password, which is read for every connection.

@@ -12,8 +12,8 @@ use super::command::WorkerCommand;
 use super::paho_client::OpenConnection;
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
-use crate::common::transport::credentials::files::Loaded;
-use crate::common::transport::{self, Handle, Step};
+use crate::common::transport::credentials::TlsCredentials;
+use crate::common::transport::{self, ConnectionHandle, DialStep};
 
 /// How long before the attempt's deadline a dial ends, so that its fault is reported in time.
 fn margin(connect_timeout: Duration) -> Duration {
@@ -23,12 +23,12 @@ fn margin(connect_timeout: Duration) -> Duration {
 pub(super) struct ConnectionThread {
     pub(super) generation: u64,
     pub(super) dial: u64,
-    pub(super) handle: Arc<Handle>,
+    pub(super) handle: Arc<ConnectionHandle>,
     pub(super) receiver: Option<Receiver>,
     pub(super) v5: bool,
     pub(super) commands: Sender<WorkerCommand>,
     pub(super) config: Arc<ClientConfig>,
-    pub(super) loaded: Loaded,
+    pub(super) loaded: TlsCredentials,
     /// The port to try first.
     pub(super) first_port: Option<u16>,
     /// The deadline of the attempt.
@@ -50,7 +50,7 @@ impl ConnectionThread {
         self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn connect(&self) -> Result<(), (Step, Fault)> {
+    fn connect(&self) -> Result<(), (DialStep, Fault)> {
         let route = &self.config.route;
         let deadline = self
             .deadline
@@ -70,14 +70,17 @@ impl ConnectionThread {
         )
         .map_err(|failed| (failed.step, failed.fault))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| {
-            let message = format!("{}: a local socket cannot be created: {e}", connected.way);
-            (Step::Tcp, Fault::passing(Exit::Io, message))
+            let message = format!(
+                "{}: a local socket cannot be created: {e}",
+                connected.endpoint
+            );
+            (DialStep::Tcp, Fault::passing(Exit::Io, message))
         })?;
         self.send(WorkerCommand::DialSucceeded {
             generation: self.generation,
             connection: OpenConnection {
                 dial: self.dial,
-                endpoint: connected.way.clone(),
+                endpoint: connected.endpoint.clone(),
                 has_certificate: self.loaded.has_certificate(),
                 handle: Arc::clone(&self.handle),
                 v5: self.v5,

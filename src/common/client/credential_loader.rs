@@ -6,13 +6,13 @@ use super::ClientConfig;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::secret_file::SecretFile;
-use crate::common::transport::credentials::files::{Loaded, TlsFiles};
+use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 pub(super) struct CredentialLoader {
     files: TlsFiles,
     password: Option<SecretFile>,
     /// Files that were read just before the start.
-    preloaded: Option<Loaded>,
+    preloaded: Option<TlsCredentials>,
     /// An earlier attempt could read the files.
     were_valid: bool,
     logged_warning: Option<String>,
@@ -30,7 +30,7 @@ impl CredentialLoader {
     }
 
     /// The files and the MQTT password.
-    pub(super) fn load(&mut self) -> Result<(Loaded, Option<String>), Fault> {
+    pub(super) fn load(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {
         let (loaded, password) = self.read().map_err(|fault| Fault {
             // Files that were valid may be in the middle of being replaced.
             permanent: fault.permanent && !self.were_valid,
@@ -39,7 +39,7 @@ impl CredentialLoader {
         self.were_valid = true;
         let now = wall_clock();
         loaded.check_dates(now)?;
-        let warning = loaded.ends_soon(now);
+        let warning = loaded.expiry_warning(now);
         if warning != self.logged_warning {
             if let Some(warning) = &warning {
                 warn!("{warning}");
@@ -49,7 +49,7 @@ impl CredentialLoader {
         Ok((loaded, password))
     }
 
-    fn read(&mut self) -> Result<(Loaded, Option<String>), Fault> {
+    fn read(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {
         let loaded = match self.preloaded.take() {
             Some(loaded) => loaded,
             None => self.files.load()?,

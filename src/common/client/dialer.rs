@@ -9,9 +9,9 @@ use super::command::WorkerCommand;
 use super::connection_thread::ConnectionThread;
 use super::{ClientConfig, MessageHandlers};
 use crate::common::fault::{Exit, Fault};
-use crate::common::transport::Handle;
+use crate::common::transport::ConnectionHandle;
 use crate::common::transport::bridge::Receiver;
-use crate::common::transport::credentials::files::Loaded;
+use crate::common::transport::credentials::TlsCredentials;
 
 /// Threads of abandoned dials that may still run: a name look-up cannot be cancelled.
 const MAX_THREADS: usize = 8;
@@ -19,7 +19,7 @@ const MAX_THREADS: usize = 8;
 struct PendingDial {
     generation: u64,
     number: u64,
-    handle: Arc<Handle>,
+    handle: Arc<ConnectionHandle>,
 }
 
 pub(super) struct Dialer {
@@ -66,11 +66,11 @@ impl Dialer {
         generation: u64,
         v5: bool,
         deadline: Instant,
-        loaded: Loaded,
+        loaded: TlsCredentials,
     ) -> Result<(), Fault> {
         self.cancel();
         self.last_number += 1;
-        let handle = Arc::new(Handle::default());
+        let handle = Arc::new(ConnectionHandle::default());
         self.spawn(generation, v5, deadline, loaded, &handle)
             .map_err(|e| {
                 let endpoint = &self.config.route.endpoint;
@@ -90,8 +90,8 @@ impl Dialer {
         generation: u64,
         v5: bool,
         deadline: Instant,
-        loaded: Loaded,
-        handle: &Arc<Handle>,
+        loaded: TlsCredentials,
+        handle: &Arc<ConnectionHandle>,
     ) -> std::io::Result<()> {
         let receiver = match &self.handlers {
             Some(handlers) => Some(Receiver {

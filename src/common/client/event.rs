@@ -4,7 +4,7 @@ use super::Refusal;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
 use crate::common::transport::bridge::{Direction, Reached};
-use crate::common::transport::{Passed, Step};
+use crate::common::transport::{DialProgress, DialStep};
 
 #[derive(Clone, Debug)]
 pub enum ClientEvent {
@@ -17,7 +17,7 @@ pub enum ClientEvent {
     Ended {
         generation: u64,
         /// The step that failed, if no connection was made.
-        step: Option<Step>,
+        step: Option<DialStep>,
         /// The reason code of the broker's DISCONNECT, if it sent one.
         reason_code: Option<u8>,
         fault: Fault,
@@ -30,7 +30,10 @@ pub enum ClientEvent {
         direction: Direction,
     },
     /// A step towards a connection has succeeded.
-    Passed { generation: u64, passed: Passed },
+    Passed {
+        generation: u64,
+        passed: DialProgress,
+    },
     /// The fate of published messages, by the id of the message.
     Deliveries {
         generation: u64,

@@ -24,7 +24,7 @@ use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
 use crate::common::mqtt::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::runtime::clock::clock;
-use crate::common::transport::Handle;
+use crate::common::transport::ConnectionHandle;
 use crate::common::transport::bridge::Severed;
 
 /// The maximum number of acknowledgements per wake-up of the worker. A wake-up for each would cost
@@ -44,7 +44,7 @@ pub(super) struct OpenConnection {
     pub(super) dial: u64,
     pub(super) endpoint: Endpoint,
     pub(super) has_certificate: bool,
-    pub(super) handle: Arc<Handle>,
+    pub(super) handle: Arc<ConnectionHandle>,
     pub(super) v5: bool,
     /// Paho's end of the local socket.
     pub(super) socket: OwnedFd,
@@ -68,7 +68,7 @@ pub(super) struct PahoClient {
     pub(super) started: Instant,
     /// How the connection has ended.
     pub(super) severed: Option<Severed>,
-    handle: Arc<Handle>,
+    handle: Arc<ConnectionHandle>,
     v5: bool,
     config: Arc<ClientConfig>,
     client: AsyncClient,

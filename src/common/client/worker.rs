@@ -19,8 +19,9 @@ use crate::common::mqtt::message::Message;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::MALFORMED_PACKET;
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::{clock, receive_within};
-use crate::common::transport::Step;
+use crate::common::runtime::channel::receive_within;
+use crate::common::runtime::clock::clock;
+use crate::common::transport::DialStep;
 use crate::common::transport::bridge::{End, Severed};
 
 pub(super) struct Worker<N> {
@@ -71,7 +72,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<WorkerCommand>) {
-        affinity::gather();
+        affinity::pin();
         loop {
             let has_deliveries = self
                 .current
@@ -484,7 +485,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.retired.extend(self.current.take());
     }
 
-    fn notify_ended(&self, generation: u64, step: Option<Step>, fault: Fault) {
+    fn notify_ended(&self, generation: u64, step: Option<DialStep>, fault: Fault) {
         (self.notify)(ClientEvent::Ended {
             generation,
             step,

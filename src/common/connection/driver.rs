@@ -10,7 +10,8 @@ use super::state::{Connection, ConnectionAction, ConnectionState};
 use crate::common::client::{Client, ClientEvent, ConnectionInfo, Reached};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::random;
-use crate::common::runtime::clock::{clock, wait};
+use crate::common::runtime::channel::receive_until;
+use crate::common::runtime::clock::clock;
 
 /// A change of the connection that concerns its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +180,7 @@ impl ConnectionDriver {
             .any(|action| matches!(action, ConnectionAction::Disconnect { .. }));
         self.carry_out(actions);
         let until = clock() + timeout;
-        while sends_disconnect && let Some(event) = wait(inbox, Some(until)) {
+        while sends_disconnect && let Some(event) = receive_until(inbox, Some(until)) {
             if let Some(event) = client_event(event)
                 && self.handle_event(&event, clock()) == Some(ConnectionUpdate::Closed)
             {

@@ -1,49 +1,55 @@
-//! The log: standard error, UTC time, level, message, one line each.
+//! The log on standard error: UTC time, level and message, one line each.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write as _};
-use std::sync::{Mutex, PoisonError};
 
 use env_logger::fmt::style::{AnsiColor, Style};
 use env_logger::{Builder, Env, Logger, Target, WriteStyle};
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
 
 use super::stdio;
 use crate::common::escape::one_line;
 
-/// How much to say, as the flags ask for it.
+/// The log level that the flags select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     /// Errors only.
     Quiet,
     /// Warnings and errors.
     Normal,
-    /// Everything of this program.
     Debug,
 }
 
-/// The Paho crate prints passwords at debug level, and at warn what the link says better.
+/// The Paho crate logs passwords at debug level; its warnings say less than ours.
 const PAHO: &str = "paho_mqtt";
-
-/// Prints what goes through a WebSocket at trace level, the CONNECT with its password too.
+/// Logs what goes through a WebSocket at trace level, the CONNECT with its password included.
 const WEBSOCKETS: &str = "tungstenite";
 
-/// `env_logger`, with a lid on what these crates may say whatever `RUST_LOG` asks for.
-struct Capped(Logger);
+/// Lines held; of more, the oldest are dropped.
+const MAX_HELD: usize = 500;
 
-impl Log for Capped {
+/// The progress bar that has to move aside for a line.
+static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Lines for a terminal that something else is using.
+static HELD: Mutex<Option<HeldLines>> = Mutex::new(None);
+
+/// `env_logger`, which never logs the secrets of these crates, whatever `RUST_LOG` is set to.
+struct SecretFreeLogger(Logger);
+
+impl Log for SecretFreeLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let tells_secrets = [PAHO, WEBSOCKETS]
+        let may_log_secrets = [PAHO, WEBSOCKETS]
             .iter()
             .any(|name| metadata.target().starts_with(name));
-        (!tells_secrets || metadata.level() <= LevelFilter::Info) && self.0.enabled(metadata)
+        (!may_log_secrets || metadata.level() <= LevelFilter::Info) && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) && !keep(record) {
-            let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*bar {
+        if self.enabled(record.metadata()) && !hold(record) {
+            match &*PROGRESS_BAR.lock() {
                 Some(bar) => bar.suspend(|| self.0.log(record)),
                 None => self.0.log(record),
             }
@@ -55,64 +61,76 @@ impl Log for Capped {
     }
 }
 
-/// The progress bar that has to step aside for a line.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
-
-/// From here on there is this bar on standard error beside the log, or none.
-pub fn beside(bar: Option<ProgressBar>) {
-    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+/// Starts the log. `RUST_LOG` overrides the flags. A second call changes nothing.
+pub fn init(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => "error",
+        Verbosity::Normal => "warn",
+        Verbosity::Debug => "debug",
+    };
+    let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
+        .target(Target::Pipe(Box::new(stdio::stderr())))
+        .write_style(if is_coloured() {
+            WriteStyle::Always
+        } else {
+            WriteStyle::Never
+        })
+        .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
+        .build();
+    let max = logger.filter();
+    if log::set_boxed_logger(Box::new(SecretFreeLogger(logger))).is_ok() {
+        log::set_max_level(max);
+    }
 }
 
-/// Lines kept; of more, the oldest go.
-const KEPT: usize = 500;
-
-/// The log while something else has the terminal.
-#[derive(Debug, Default)]
-struct Held {
-    lines: VecDeque<(Level, String)>,
-    left_out: u64,
-    last: Option<(Level, String)>,
-    count: u64,
+/// The progress bar that is on standard error from now on, if any.
+pub fn set_progress_bar(bar: Option<ProgressBar>) {
+    *PROGRESS_BAR.lock() = bar;
 }
 
-/// Is there while something else has the terminal.
-static HELD: Mutex<Option<Held>> = Mutex::new(None);
-
-/// From here on lines for a terminal are kept, until [`release`]. Those for a file go there.
-pub fn hold() {
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.get_or_insert_default();
+/// Holds lines for a terminal until [`take_held_lines`]. Lines for a file are still written.
+pub fn hold_lines() {
+    HELD.lock().get_or_insert_default();
 }
 
-/// The number of lines since [`hold`], and the message of the last, harmless on a terminal.
-pub fn last_held() -> Option<(u64, Level, String)> {
-    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+/// The number of lines since [`hold_lines`], with level and message of the last, escaped.
+pub fn last_held_line() -> Option<(u64, Level, String)> {
+    let held = HELD.lock();
     let held = held.as_ref()?;
     let (level, message) = held.last.clone()?;
     Some((held.count, level, message))
 }
 
-/// Ends what [`hold`] began. The lines that were kept, to be written to standard error: the
-/// errors at the end by themselves, because they tell why.
-pub fn release() -> (String, String) {
-    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
-    held.map(Held::told).unwrap_or_default()
+/// Ends what [`hold_lines`] began, and returns the lines, to be written to standard error: first all
+/// earlier ones, second the errors at the end, because they give the cause.
+pub fn take_held_lines() -> (String, String) {
+    HELD.lock().take().map(HeldLines::split).unwrap_or_default()
 }
 
-impl Held {
-    fn told(self) -> (String, String) {
+pub fn is_on_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+#[derive(Debug, Default)]
+struct HeldLines {
+    lines: VecDeque<(Level, String)>,
+    dropped: u64,
+    last: Option<(Level, String)>,
+    count: u64,
+}
+
+impl HeldLines {
+    fn split(self) -> (String, String) {
         let mut earlier = String::new();
         let mut errors = String::new();
-        if self.left_out > 0 {
-            earlier = format!("({} earlier lines are left out)\n", self.left_out);
+        if self.dropped > 0 {
+            earlier = format!("({} earlier lines are left out)\n", self.dropped);
         }
         for (level, line) in self.lines {
-            if level != Level::Error {
-                earlier.push_str(&std::mem::take(&mut errors));
-            }
             let to = if level == Level::Error {
                 &mut errors
             } else {
+                earlier.push_str(&std::mem::take(&mut errors));
                 &mut earlier
             };
             to.push_str(&line);
@@ -122,69 +140,39 @@ impl Held {
     }
 }
 
-/// Keeps a line, if lines are kept; `false` if it has still to be written.
-fn keep(record: &Record<'_>) -> bool {
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+/// Holds a line if lines are held; `false` if it has to be written now.
+fn hold(record: &Record<'_>) -> bool {
+    let mut held = HELD.lock();
     let Some(held) = &mut *held else { return false };
-    let message = one_line(&record.args().to_string());
-    if on_terminal() {
-        let style = if coloured() {
-            style(record.level())
+    let level = record.level();
+    if is_on_terminal() {
+        let style = if is_coloured() {
+            style(level)
         } else {
             Style::new()
         };
-        let line = line(record, style);
-        held.lines.push_back((record.level(), line));
-        if held.lines.len() > KEPT {
+        held.lines.push_back((level, line(record, style)));
+        if held.lines.len() > MAX_HELD {
             held.lines.pop_front();
-            held.left_out += 1;
+            held.dropped += 1;
         }
     }
     held.count += 1;
-    held.last = Some((record.level(), message));
-    on_terminal()
+    held.last = Some((level, one_line(&record.args().to_string())));
+    is_on_terminal()
 }
 
-/// Whether the log goes to a terminal.
-pub fn on_terminal() -> bool {
-    io::stderr().is_terminal()
-}
-
-/// Starts the log. `RUST_LOG` wins over the flags. A second call changes nothing.
-pub fn init(verbosity: Verbosity) {
-    let level = match verbosity {
-        Verbosity::Quiet => "error",
-        Verbosity::Normal => "warn",
-        Verbosity::Debug => "debug",
-    };
-    let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
-        .target(Target::Pipe(Box::new(stdio::stderr())))
-        .write_style(if coloured() {
-            WriteStyle::Always
-        } else {
-            WriteStyle::Never
-        })
-        .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
-        .build();
-    let max = logger.filter();
-    if log::set_boxed_logger(Box::new(Capped(logger))).is_ok() {
-        log::set_max_level(max);
-    }
-}
-
-/// Whether there may be colours on standard error.
-fn coloured() -> bool {
-    on_terminal() && std::env::var_os("NO_COLOR").is_none()
+fn is_coloured() -> bool {
+    is_on_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 fn style(level: Level) -> Style {
-    let colour = |colour: AnsiColor| colour.on_default();
     match level {
-        Level::Error => colour(AnsiColor::Red).bold(),
-        Level::Warn => colour(AnsiColor::Yellow),
-        Level::Info => colour(AnsiColor::Green),
-        Level::Debug => colour(AnsiColor::Blue),
-        Level::Trace => colour(AnsiColor::Cyan),
+        Level::Error => AnsiColor::Red.on_default().bold(),
+        Level::Warn => AnsiColor::Yellow.on_default(),
+        Level::Info => AnsiColor::Green.on_default(),
+        Level::Debug => AnsiColor::Blue.on_default(),
+        Level::Trace => AnsiColor::Cyan.on_default(),
     }
 }
 
@@ -201,19 +189,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_errors_at_the_end_of_what_was_kept_are_told_last() {
-        let line = |level, text: &str| (level, text.to_owned());
-        let held = Held {
-            lines: VecDeque::from([
-                line(Level::Error, "a"),
-                line(Level::Warn, "b"),
-                line(Level::Error, "c"),
-                line(Level::Error, "d"),
-            ]),
-            left_out: 3,
-            ..Held::default()
+    fn the_errors_at_the_end_of_the_held_lines_come_last() {
+        let line = |(level, text): (Level, &str)| (level, text.to_owned());
+        let levels = [
+            (Level::Error, "a"),
+            (Level::Warn, "b"),
+            (Level::Error, "c"),
+            (Level::Error, "d"),
+        ];
+        let held = HeldLines {
+            lines: levels.map(line).into(),
+            dropped: 3,
+            ..HeldLines::default()
         };
-        let (earlier, errors) = held.told();
+        let (earlier, errors) = held.split();
         assert_eq!(earlier, "(3 earlier lines are left out)\na\nb\n");
         assert_eq!(errors, "c\nd\n");
     }

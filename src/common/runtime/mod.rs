@@ -1,12 +1,14 @@
-//! What the programs use of the operating system: clock, signals, log, processes, files.
+//! What the programs use of the operating system: clock, channels, signals, log, processes, files.
 
-pub mod address_space;
 pub mod affinity;
+pub mod channel;
 pub mod clock;
+pub mod escaping_writer;
 pub mod logging;
 pub mod process;
+pub mod repeat_filter;
 pub mod secret_file;
 pub mod signals;
 pub mod small_file;
+pub mod startup;
 pub mod stdio;
-pub mod terminal;

@@ -1,39 +1,38 @@
-//! A file that holds one secret, such as a password: one line of text that nobody else may read.
+//! A file that holds one secret, such as a password: one line of text that only its owner can read.
 
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::small_file::{read_for, wrong};
+use super::small_file::{invalid_file, read_for};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::limits::check_text;
 
-/// A file with a secret. It is read each time the secret is needed, so that a new one is used at once.
+/// It is read each time the secret is needed, so that a new one is used at once.
 #[derive(Clone)]
 pub struct SecretFile {
     path: PathBuf,
     flag: &'static str,
     allow_readable: bool,
-    /// What came out of a pipe, which can be read only once.
-    kept: Option<String>,
+    /// The secret from a pipe, which can be read only once.
+    from_pipe: Option<String>,
 }
 
 impl fmt::Debug for SecretFile {
-    /// Shows no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.fmt(f)
     }
 }
 
 impl SecretFile {
-    /// A file that `flag` names. `allow_readable` is whether others may read it.
+    /// The file that `flag` names. `allow_readable`: others may be able to read it.
     pub fn new(path: PathBuf, flag: &'static str, allow_readable: bool) -> Self {
         Self {
             path,
             flag,
             allow_readable,
-            kept: None,
+            from_pipe: None,
         }
     }
 
@@ -41,64 +40,50 @@ impl SecretFile {
         &self.path
     }
 
-    /// Reads it, and keeps what came out of a pipe for later.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](Self::read).
+    /// Checks the file by reading it, and keeps what came out of a pipe.
     pub fn open(&mut self) -> Result<(), Fault> {
         let (secret, is_regular) = self.contents()?;
-        self.kept = (!is_regular).then_some(secret);
+        self.from_pipe = (!is_regular).then_some(secret);
         Ok(())
     }
 
-    /// The secret: the line, without the line end and the byte order mark that editors add.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names flag and file: it cannot be read, others can read it, or it does not hold one line of text.
+    /// The line, without the line end and the byte order mark that editors add. It is a fault if the
+    /// file cannot be read, others can read it, or it does not hold one line of text.
     pub fn read(&self) -> Result<String, Fault> {
-        match &self.kept {
-            Some(kept) => Ok(kept.clone()),
+        match &self.from_pipe {
+            Some(secret) => Ok(secret.clone()),
             None => self.contents().map(|(secret, _)| secret),
         }
     }
 
     /// The secret, and whether it comes from a regular file.
     fn contents(&self) -> Result<(String, bool), Fault> {
-        let content = read_for(self.flag, &self.path)?;
-        let wrong = |cause: &str| {
-            wrong(self.flag, &self.path, cause).with_remedy("write one line of UTF-8 text into it")
+        let (flag, path) = (self.flag, self.path());
+        let content = read_for(flag, path)?;
+        let invalid = |cause: &str| {
+            invalid_file(flag, path, cause).with_remedy("write one line of UTF-8 text into it")
         };
-        let text = String::from_utf8(content.bytes).map_err(|_| wrong("is not UTF-8 text"))?;
+        let text = String::from_utf8(content.bytes).map_err(|_| invalid("is not UTF-8 text"))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(wrong("is empty"));
+            return Err(invalid("is empty"));
         }
         if text.contains(['\n', '\r']) {
-            return Err(wrong("holds more than one line"));
+            return Err(invalid("holds more than one line"));
         }
-        if let Err(e) = check_text(text) {
-            let message = format!("{}: {}: its line {e}", self.path.display(), self.flag);
-            return Err(Fault::permanent(Exit::Config, message));
-        }
-        check_private(
-            self.flag,
-            &self.path,
-            &content.metadata,
-            self.allow_readable,
-        )?;
+        check_text(text).map_err(|e| {
+            let message = format!("{}: {flag}: its line {e}", path.display());
+            Fault::permanent(Exit::Config, message)
+        })?;
+        check_private(flag, path, &content.metadata, self.allow_readable)?;
         Ok((text.to_owned(), content.metadata.is_file()))
     }
 }
 
-/// Whether nobody but the owner, and root, can read a file with a secret. A pipe is its reader's.
-///
-/// # Errors
-///
-/// A fault with the mode.
+/// A fault if others than the owner and root can read a file with a secret. Only the reader of a pipe
+/// can read from it.
 pub fn check_private(
     flag: &str,
     path: &Path,
@@ -106,18 +91,21 @@ pub fn check_private(
     allow_readable: bool,
 ) -> Result<(), Fault> {
     let mode = metadata.permissions().mode() & 0o7777;
-    let others = if is_credential(path) { 0o007 } else { 0o077 };
+    let others = if is_systemd_credential(path) {
+        0o007
+    } else {
+        0o077
+    };
     if allow_readable || !metadata.is_file() || mode & others == 0 {
         return Ok(());
     }
     let cause = format!("can be read by others (mode {mode:04o})");
-    Err(wrong(flag, path, &cause).with_remedy("chmod 600 it, or give --allow-readable-key"))
+    Err(invalid_file(flag, path, cause).with_remedy("chmod 600 it, or give --allow-readable-key"))
 }
 
-/// Whether systemd has handed this file to the service (`LoadCredential`): it is root's then, and
-/// an access control list, which shows as the group's right to read, lets only the service's user
-/// at it.
-fn is_credential(path: &Path) -> bool {
+/// Whether systemd passed this file to the service (`LoadCredential`). Root owns it, and an access
+/// control list gives only the service's user access; the list shows as the group's right to read.
+fn is_systemd_credential(path: &Path) -> bool {
     let canonical = |path: &Path| path.canonicalize().ok();
     std::env::var_os("CREDENTIALS_DIRECTORY")
         .and_then(|dir| canonical(Path::new(&dir)))

@@ -1,57 +1,64 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the event loop to finish, the second ends the
-//! process, and so does the first if the loop has not come to its end in time. SIGHUP may be made
-//! to mean something else; where the program was started with SIGHUP ignored (`nohup`), it is.
-//!
-//! The loop can be stuck: in a write to a blocked pipe, say. So the end does not depend on
-//! it; it only keeps the exit code up to date.
+//! SIGINT, SIGTERM and SIGHUP. The first asks the event loop to stop; a second one ends the process,
+//! and so does the end of a grace period: the loop may be stuck, in a write to a blocked pipe, say, so
+//! this does not depend on it. SIGHUP can have another meaning, and stays ignored if the program was
+//! started that way (`nohup`).
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::error;
-use nix::sys::signal::{SigSet, Signal};
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::affinity;
-use super::clock::{clock, receive_within};
+use super::channel::receive_within;
+use super::clock::clock;
 use crate::common::fault::Exit;
 
-/// The exit code that would be right if the process ended now.
-#[derive(Clone, Debug)]
-pub struct ExitNow(Arc<AtomicU8>);
+pub type Callback = Box<dyn Fn() + Send>;
 
-impl ExitNow {
-    /// Says what the exit code would be now.
+/// How long the exit hook or a last log line may take: it may be stuck as well.
+const LAST_ACTION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Signals this soon after the first one are the same request: `timeout` signals its child and then
+/// the group to which that belongs, and so do a shell and a terminal together.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
+
+/// The exit code that would be right if the process ended now. The loop keeps it up to date.
+#[derive(Clone, Debug)]
+pub struct CurrentExit(Arc<AtomicU8>);
+
+impl CurrentExit {
     pub fn set(&self, exit: Exit) {
         self.0.store(exit.code(), Ordering::Relaxed);
     }
-}
 
-/// What has to be done before the process ends without its loop: a terminal is given back.
-static BEFORE_EXIT: Mutex<Option<fn()>> = Mutex::new(None);
-
-/// How long that may take: it may be stuck as well.
-const BEFORE_EXIT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Has this done before the process ends without its loop, on whichever thread.
-pub fn before_exit(act: fn()) {
-    *BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner) = Some(act);
-}
-
-/// Ends the process.
-fn leave(code: i32) -> ! {
-    let act = *BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(act) = act {
-        try_to(act);
+    fn code(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
     }
-    std::process::exit(code);
 }
 
-/// Does something that may be stuck, and does not wait for it then.
+/// What has to be done before the process ends without its loop: the terminal is restored.
+static EXIT_HOOK: Mutex<Option<fn()>> = Mutex::new(None);
+
+/// Sets what is done, on any thread, before the process ends without its loop.
+pub fn set_exit_hook(hook: fn()) {
+    *EXIT_HOOK.lock() = Some(hook);
+}
+
+fn exit(code: u8) -> ! {
+    let hook = *EXIT_HOOK.lock();
+    if let Some(hook) = hook {
+        try_to(hook);
+    }
+    std::process::exit(i32::from(code));
+}
+
+/// Does something that may get stuck, and does not wait for it then.
 fn try_to(act: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().spawn(move || {
@@ -59,148 +66,120 @@ fn try_to(act: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
     });
     if thread.is_ok() {
-        let _ = receive_within(&wait, BEFORE_EXIT_TIMEOUT);
+        let _ = receive_within(&wait, LAST_ACTION_TIMEOUT);
     }
 }
 
-/// Ends the process after so long, if the loop has not: it may be stuck in a write.
-///
-/// # Errors
-///
-/// The operating system's, if there are no more threads to be had.
-pub fn end_at_latest(after: Duration, exit: ExitNow) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("deadline".into())
-        .spawn(move || {
-            affinity::spread();
-            let (_never, wait) = mpsc::channel::<()>();
-            let _ = receive_within(&wait, after);
-            leave(i32::from(exit.0.load(Ordering::Relaxed)));
-        })
-        .map(drop)
+/// Starts a thread that runs on any core.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name(name.into());
+    let thread = builder.spawn(move || {
+        affinity::unpin();
+        run();
+    });
+    thread.map(drop)
 }
 
-/// Makes a write above the limit on the size of files (`ulimit -f`) an error, where it would
-/// end the process with SIGXFSZ. For the calling thread and all that it starts.
-pub fn survive_file_size_limit() {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGXFSZ);
-    // A valid set has no way to fail.
-    let _ = signals.thread_block();
+/// Ends the process after this time, if the loop has not: it may be stuck in a write.
+pub fn exit_after(time: Duration, current: CurrentExit) -> io::Result<()> {
+    spawn("deadline", move || {
+        let (_never, wait) = mpsc::channel::<()>();
+        let _ = receive_within(&wait, time);
+        exit(current.code());
+    })
 }
 
-/// What is to be done when something happens.
-pub type Call = Box<dyn Fn() + Send>;
-
-/// What comes this soon after the first signal is the same wish: `timeout` signals its child and then the group to
-/// which that belongs, and so do a shell and a terminal together.
-const SAME_WISH: Duration = Duration::from_millis(500);
-
-/// Calls `stop` at the first signal; at a second one that comes more than half a second later, or `patience` after the first, calls
-/// `last` and ends the process. With `hang_up`, SIGHUP calls that and ends nothing.
-///
-/// # Errors
-///
-/// The operating system's, if the handlers cannot be installed.
-pub fn watch(
-    patience: Duration,
+/// Calls `stop` at the first signal. At a second one more than half a second later, or `grace_period`
+/// after the first, calls `last` and ends the process. SIGHUP calls `hang_up` instead, if that is given.
+pub fn handle_stop_signals(
+    grace_period: Duration,
     stop: impl Fn() + Send + 'static,
-    hang_up: Option<Call>,
-    last: Option<Call>,
-) -> io::Result<ExitNow> {
-    let exit = ExitNow(Arc::new(AtomicU8::new(Exit::Success.code())));
-    let stopping = Arc::new(Stopping {
-        patience,
-        code: exit.clone(),
-        again: Mutex::default(),
+    hang_up: Option<Callback>,
+    last: Option<Callback>,
+) -> io::Result<CurrentExit> {
+    let current = CurrentExit(Arc::new(AtomicU8::new(Exit::Success.code())));
+    let handler = Arc::new(StopHandler {
+        grace_period,
+        current: current.clone(),
+        first: Mutex::default(),
         stop: Mutex::new(Box::new(stop)),
         last: Mutex::new(last),
     });
     let mut wanted = vec![SIGTERM];
-    if hang_up.is_some() || !ignores_hang_up() {
+    if hang_up.is_some() || !is_hang_up_ignored() {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
-    let on_signal = Arc::clone(&stopping);
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            // Whatever a core is busy with.
-            affinity::spread();
-            for signal in signals.forever() {
-                match &hang_up {
-                    Some(hang_up) if signal == SIGHUP => hang_up(),
-                    _ => on_signal.signal(),
-                }
+    let on_signal = Arc::clone(&handler);
+    spawn("signals", move || {
+        for signal in signals.forever() {
+            match &hang_up {
+                Some(hang_up) if signal == SIGHUP => hang_up(),
+                _ => on_signal.handle_signal(),
             }
-        })?;
-    ctrlc::set_handler(move || stopping.signal()).map_err(io::Error::other)?;
-    Ok(exit)
+        }
+    })?;
+    ctrlc::set_handler(move || handler.handle_signal()).map_err(io::Error::other)?;
+    Ok(current)
 }
 
 /// Whether the program was started with SIGHUP ignored: bit 0 of `SigIgn` (proc(5)).
-fn ignores_hang_up() -> bool {
+fn is_hang_up_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
-/// What the signals that end the program do.
-struct Stopping {
-    patience: Duration,
-    code: ExitNow,
-    /// When the first signal came, and who waits for a second one.
-    again: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
-    stop: Mutex<Call>,
-    last: Mutex<Option<Call>>,
+struct StopHandler {
+    grace_period: Duration,
+    current: CurrentExit,
+    /// When the first signal came, and the thread that waits for a second one.
+    first: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
+    stop: Mutex<Callback>,
+    last: Mutex<Option<Callback>>,
 }
 
-impl Stopping {
-    fn signal(&self) {
-        let mut second = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((first, again)) = second.as_ref() {
-            if clock() >= *first + SAME_WISH {
-                let _ = again.send(());
+impl StopHandler {
+    fn handle_signal(&self) {
+        let mut first = self.first.lock();
+        if let Some((at, second)) = first.as_ref() {
+            if clock() >= *at + SAME_REQUEST {
+                let _ = second.send(());
             }
             return;
         }
-        let (again, wait) = mpsc::channel();
-        *second = Some((clock(), again));
-        let code = self.code.clone();
-        let patience = self.patience;
-        let last = self.last.lock();
-        let last = last.unwrap_or_else(PoisonError::into_inner).take();
-        let guard = std::thread::Builder::new()
-            .name("stop-timeout".into())
-            .spawn(move || {
-                affinity::spread();
-                let again = receive_within(&wait, patience).is_ok();
-                let code = code.0.load(Ordering::Relaxed);
-                let why = if again {
-                    "a second signal"
-                } else {
-                    "the stop timeout"
-                };
-                if let Some(last) = last {
-                    last();
-                }
-                // Nobody may be reading standard error.
-                if code == Exit::Deferred.code() {
-                    try_to(move || {
-                        error!("ended at once by {why}: what was not delivered waits in the queue");
-                    });
-                } else if code != Exit::Success.code() {
-                    try_to(move || {
-                        error!("ended at once by {why}: what was not delivered is lost");
-                    });
-                }
-                leave(i32::from(code));
-            });
-        (self.stop.lock().unwrap_or_else(PoisonError::into_inner))();
-        // Without a guard nothing would end a stuck loop.
+        let (second, wait) = mpsc::channel();
+        *first = Some((clock(), second));
+        let current = self.current.clone();
+        let grace_period = self.grace_period;
+        let last = self.last.lock().take();
+        let guard = spawn("stop-timeout", move || {
+            let why = match receive_within(&wait, grace_period) {
+                Ok(()) => "a second signal",
+                Err(_) => "the stop timeout",
+            };
+            let code = current.code();
+            if let Some(last) = last {
+                last();
+            }
+            let undelivered = if code == Exit::Deferred.code() {
+                "waits in the queue"
+            } else {
+                "is lost"
+            };
+            if code != Exit::Success.code() {
+                // Standard error may be blocked.
+                try_to(move || {
+                    error!("ended at once by {why}: what was not delivered {undelivered}");
+                });
+            }
+            exit(code);
+        });
+        (self.stop.lock())();
+        // Without that thread nothing would end a stuck loop.
         if guard.is_err() {
-            leave(i32::from(Exit::Io.code()));
+            exit(Exit::Io.code());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Reads a file that people write by hand. What is given by mistake may have no end, as a device, or may never
-//! begin, as a pipe into which nobody writes: the size is bounded, and so is the wait.
+//! Reads a file that people write by hand. A path that is given by mistake may lead to a device
+//! without an end or to a pipe without a writer: size and time are limited.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -14,122 +14,94 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::clock::clock;
 use crate::common::fault::{Exit, Fault};
 
-/// The largest file that is read, in bytes. No certificate store is larger.
-const MOST: u64 = 16 << 20;
+/// In bytes. No certificate store is larger.
+const MAX_SIZE: u64 = 16 << 20;
 
-/// How long a pipe or a terminal may take. A command that asks a vault for a key takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a pipe or a terminal may take. A command that fetches a key from a vault takes a second or two.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A file that was read.
 #[derive(Debug)]
-pub struct Content {
+pub struct FileContent {
     pub bytes: Vec<u8>,
-    /// What the operating system says of it.
     pub metadata: Metadata,
 }
 
-/// Reads all that is in the file.
-///
-/// # Errors
-///
-/// The operating system's, and one for a file above 16 MiB, and for a pipe or a device that does not end within 5 s.
-pub fn read(path: &Path) -> io::Result<Content> {
-    // A pipe that nobody writes into would not even open.
+/// Reads a file to its end. A file above 16 MiB is an error, and a pipe or a device that does not end
+/// within 5 s.
+pub fn read(path: &Path) -> io::Result<FileContent> {
+    // A pipe without a writer would block already in open(2).
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOCTTY.bits())
         .open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::IsADirectory,
-            "it is a directory",
-        ));
+        let kind = io::ErrorKind::IsADirectory;
+        return Err(io::Error::new(kind, "it is a directory"));
     }
     let mut bytes = Vec::new();
     if metadata.is_file() {
-        file.take(MOST + 1).read_to_end(&mut bytes)?;
+        file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     } else {
-        read_slowly(file, &mut bytes)?;
+        read_stream(file, &mut bytes)?;
     }
-    if bytes.len() as u64 > MOST {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it is larger than 16 MiB",
-        ));
+    if bytes.len() as u64 > MAX_SIZE {
+        let kind = io::ErrorKind::FileTooLarge;
+        return Err(io::Error::new(kind, "it is larger than 16 MiB"));
     }
-    Ok(Content { bytes, metadata })
+    Ok(FileContent { bytes, metadata })
 }
 
-/// Reads what others write, to its end.
-fn read_slowly(mut file: File, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let until = clock() + PATIENCE;
-    let mut piece = [0; 4096];
-    loop {
+fn read_stream(mut file: File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    let until = clock() + TIMEOUT;
+    let mut chunk = [0; 4096];
+    while bytes.len() as u64 <= MAX_SIZE {
         let left = until.saturating_duration_since(clock());
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let mut waits = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-        if left == PollTimeout::ZERO || poll(&mut waits, left)? == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "it is a pipe or a device, and has not ended within 5 s",
-            ));
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        if left == PollTimeout::ZERO || poll(&mut fds, left)? == 0 {
+            let why = "it is a pipe or a device, and has not ended within 5 s";
+            return Err(io::Error::new(TimedOut, why));
         }
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(count) => bytes.extend_from_slice(&piece[..count]),
-            Err(e) if is_passing(e.kind()) => {}
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(e) if matches!(e.kind(), WouldBlock | Interrupted) => {}
             Err(e) => return Err(e),
         }
-        if bytes.len() as u64 > MOST {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
-fn is_passing(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+/// As [`read`], with a fault that names `flag`, which may be empty.
+pub fn read_for(flag: &str, path: &Path) -> Result<FileContent, Fault> {
+    use io::ErrorKind::{FileTooLarge, IsADirectory, TimedOut};
+    read(path).map_err(|error| {
+        let remedy = match error.kind() {
+            FileTooLarge | TimedOut | IsADirectory => "give the path of a regular file",
+            _ => "check the path and its permissions",
+        };
+        let space = if flag.is_empty() { "" } else { " " };
+        let message = format!("{}: {flag}{space}cannot be read: {error}", path.display());
+        Fault::permanent(Exit::NoInput, message).with_remedy(remedy)
+    })
 }
 
-/// As [`read`], with an error that names the flag.
-///
-/// # Errors
-///
-/// A fault that names the file and the flag that gave it.
-pub fn read_for(flag: &str, path: &Path) -> Result<Content, Fault> {
-    read(path).map_err(|e| unreadable(flag, path, &e))
-}
-
-/// As [`read_for`], for text. A byte order mark is not part of it.
-///
-/// # Errors
-///
-/// As there, and for what is not UTF-8.
+/// As [`read_for`], for UTF-8 text, without its byte order mark.
 pub fn read_text(flag: &str, path: &Path) -> Result<String, Fault> {
     let bytes = read_for(flag, path)?.bytes;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| wrong(flag, path, "is not UTF-8 text").with_remedy("save it as UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        invalid_file(flag, path, "is not UTF-8 text").with_remedy("save it as UTF-8")
+    })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(text) => text.to_owned(),
         None => text,
     })
 }
 
-/// A file that cannot be read; `flag` may be empty.
-pub fn unreadable(flag: &str, path: &Path, error: &io::Error) -> Fault {
-    let remedy = match error.kind() {
-        io::ErrorKind::FileTooLarge | io::ErrorKind::TimedOut | io::ErrorKind::IsADirectory => {
-            "give the path of a regular file"
-        }
-        _ => "check the path and its permissions",
-    };
-    let space = if flag.is_empty() { "" } else { " " };
-    let message = format!("{}: {flag}{space}cannot be read: {error}", path.display());
-    Fault::permanent(Exit::NoInput, message).with_remedy(remedy)
-}
-
-/// A file that does not hold what it should.
-pub fn wrong(flag: &str, path: &Path, cause: &str) -> Fault {
+/// The fault of a file that does not hold what it should. `cause` continues "FILE: FLAG".
+pub fn invalid_file(flag: &str, path: &Path, cause: impl std::fmt::Display) -> Fault {
     Fault::permanent(Exit::Config, format!("{}: {flag} {cause}", path.display()))
 }
 

@@ -1,9 +1,9 @@
-//! Standard input, output and error as they were given to the program: closed, non-blocking, a pipe that
-//! nobody reads any more.
+//! Standard input, output and error as they were given to the program: closed, non-blocking, or a
+//! pipe without a reader.
 //!
-//! Whether a descriptor blocks is a property of the open file, which others share: the shell, `ssh`, a process at the
-//! other end of a terminal. So it may change at any time, and here it makes no difference. The standard library's
-//! own handles return an error instead, and take a closed descriptor for an empty or an endless one.
+//! `O_NONBLOCK` is a property of the open file, which others share: the shell, `ssh`, a process at the
+//! other end of a terminal. So it may change at any time, and makes no difference here. The standard
+//! library's handles return an error instead, and treat a closed descriptor as empty or endless.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,26 +16,24 @@ use nix::sys::stat::{SFlag, fstat};
 use crate::common::fault::{Exit, Fault};
 
 /// A descriptor whose reads and writes wait, whether or not it is set to `O_NONBLOCK`.
+/// Nothing is buffered.
 #[derive(Debug)]
 pub struct Blocking<D>(pub D);
 
-/// Standard input.
 pub fn stdin() -> Blocking<io::Stdin> {
     Blocking(io::stdin())
 }
 
-/// Standard output. Nothing is buffered.
 pub fn stdout() -> Blocking<io::Stdout> {
     Blocking(io::stdout())
 }
 
-/// Standard error.
 pub fn stderr() -> Blocking<io::Stderr> {
     Blocking(io::stderr())
 }
 
 impl<D: AsFd> Blocking<D> {
-    /// Repeats a call until it has neither been interrupted nor would have blocked.
+    /// Repeats a call until it is neither interrupted nor would block.
     fn repeat(
         &self,
         ready: PollFlags,
@@ -73,7 +71,7 @@ impl<D: AsFd> Write for Blocking<D> {
     }
 }
 
-/// Waits for one of these, or for an error, of which the next call tells more.
+/// Waits until the descriptor is ready or has an error, which the next call returns.
 fn wait(fd: BorrowedFd<'_>, ready: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::new(fd, ready)], PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -82,52 +80,50 @@ fn wait(fd: BorrowedFd<'_>, ready: PollFlags) -> io::Result<()> {
 }
 
 /// Writes a line to standard error, in one call.
-pub fn error_line(line: &str) {
+pub fn print_error(line: &str) {
     // Without standard error nobody reads it.
     let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// A fault if standard output cannot be written because it is closed. `what` is what would be written there.
-///
-/// # Errors
-///
-/// That fault.
-pub fn check_stdout(what: &str) -> Result<(), Fault> {
-    if is_open_for(io::stdout().as_fd(), OFlag::O_WRONLY) {
-        return Ok(());
-    }
-    let message = format!("standard output is closed, and {what}");
-    Err(Fault::permanent(Exit::Io, message)
-        .with_remedy("open it, or redirect it to a file or to /dev/null"))
+/// A fault if standard output is closed. `use_of_it` continues the error: "`--summary` prints there".
+pub fn check_stdout(use_of_it: &str) -> Result<(), Fault> {
+    let message = format!("standard output is closed, and {use_of_it}");
+    let remedy = "open it, or redirect it to a file or to /dev/null";
+    check_open(io::stdout().as_fd(), OFlag::O_WRONLY, message, remedy)
 }
 
-/// A fault if standard input cannot be read because it is closed. `flag` is the one that asks for it.
-///
-/// # Errors
-///
-/// That fault.
+/// A fault if standard input is closed, which `flag` reads.
 pub fn check_stdin(flag: &str) -> Result<(), Fault> {
-    if is_open_for(io::stdin().as_fd(), OFlag::O_RDONLY) {
+    let message = format!("standard input is closed, and {flag} reads it");
+    let remedy = "redirect it from a file or a program";
+    check_open(io::stdin().as_fd(), OFlag::O_RDONLY, message, remedy)
+}
+
+fn check_open(
+    fd: BorrowedFd<'_>,
+    access: OFlag,
+    message: String,
+    remedy: &str,
+) -> Result<(), Fault> {
+    if is_open_for(fd, access) {
         return Ok(());
     }
-    let message = format!("standard input is closed, and {flag} reads it");
-    Err(Fault::permanent(Exit::Io, message).with_remedy("redirect it from a file or a program"))
+    Err(Fault::permanent(Exit::Io, message).with_remedy(remedy))
 }
 
-/// Whether the descriptor was opened for reading, or for writing. One that was closed at the start of the program is
-/// open the wrong way round (`standard_descriptors.c`).
+/// Whether the descriptor was opened for this access. One that was closed when the program started is
+/// open for the other (`standard_descriptors.c`).
 fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
-    let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL) else {
-        return false;
-    };
-    let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
-    mode == access || mode == OFlag::O_RDWR
+    fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| {
+        let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
+        mode == access || mode == OFlag::O_RDWR
+    })
 }
 
-/// Waits until nobody can read any more what is written to standard output. Returns `false` at once where that
-/// cannot be known: it is neither a pipe nor a socket. A peer of a TCP connection that has closed its
-/// end is noticed at the next write only: it might have closed one direction.
-pub fn reader_has_left() -> bool {
+/// Waits until standard output has no reader any more. Returns `false` at once if that cannot be
+/// observed: it is neither a pipe nor a socket. When the peer of a TCP connection closes its end, only
+/// the next write shows it: the peer might have closed one direction.
+pub fn wait_until_stdout_closed() -> bool {
     let out = io::stdout();
     let Ok(status) = fstat(&out) else {
         return false;
@@ -137,14 +133,14 @@ pub fn reader_has_left() -> bool {
         return false;
     }
     loop {
-        // These two are reported whatever is asked for.
-        let mut ends = [PollFd::new(out.as_fd(), PollFlags::empty())];
-        match poll(&mut ends, PollTimeout::NONE) {
+        // POLLERR and POLLHUP are always reported.
+        let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
             Err(_) => return false,
             Ok(_) => {
-                let seen = ends[0].revents().unwrap_or(PollFlags::empty());
-                return seen.intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
+                let events = fds[0].revents().unwrap_or(PollFlags::empty());
+                return events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
             }
         }
     }
@@ -162,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_non_blocking_pipe_is_waited_for_at_both_ends() {
+    fn reads_and_writes_wait_for_a_non_blocking_pipe() {
         let (reader, writer) = pipe().unwrap();
         set_non_blocking(&reader);
         set_non_blocking(&writer);
@@ -176,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn which_way_a_descriptor_is_open_is_told_by_its_access_mode() {
+    fn the_access_mode_shows_for_what_a_descriptor_is_open() {
         let (reader, writer) = pipe().unwrap();
         assert!(is_open_for(reader.as_fd(), OFlag::O_RDONLY));
         assert!(!is_open_for(reader.as_fd(), OFlag::O_WRONLY));

@@ -1,10 +1,10 @@
-//! An HTTP proxy between us and the broker: which one, for which hosts, and its CONNECT.
+//! An HTTP proxy: how it is written, for which hosts it is used, and CONNECT.
 //!
-//! Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic authentication). `NO_PROXY` has
-//! no standard; it is read as curl does.
+//! Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic authentication). `NO_PROXY` has no standard; it
+//! is read as curl does.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 
 use data_encoding::BASE64;
@@ -13,22 +13,21 @@ use percent_encoding::percent_decode_str;
 use crate::common::broker::endpoint::{Endpoint, split_port};
 use crate::common::fault::{Exit, Fault};
 
-/// The port of a proxy whose URL names none, as curl has it.
+/// The port if a proxy's URL has none, as curl has it.
 const DEFAULT_PORT: u16 = 1080;
 
-/// Schemes that people try.
-const OTHERS: [&str; 6] = ["https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
+const UNSUPPORTED_SCHEMES: [&str; 6] = ["https", "socks", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// No proxy has more to say before the tunnel begins.
+/// The largest header of an answer, in bytes.
 const MAX_ANSWER: usize = 16 << 10;
 
-/// A proxy that takes CONNECT.
+/// A proxy that supports CONNECT.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// Its host name or address.
+    /// A name or an address.
     pub host: String,
     pub port: u16,
-    /// Where it was named: a flag or a variable.
+    /// The flag or variable that named it.
     pub origin: &'static str,
     /// `USER:PASSWORD` in Base64.
     credentials: Option<String>,
@@ -52,22 +51,20 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// Reads `[http://][USER:PASSWORD@]HOST[:PORT]`, which `origin` has given; user and password
-    /// may have `%XX` in them.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, without the password.
+    /// Parses `[http://][USER:PASSWORD@]HOST[:PORT]` from `origin`; user and password may contain `%XX`. The
+    /// error does not show the password.
     pub fn parse(text: &str, origin: &'static str) -> Result<Self, String> {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            // Anything else may be a part of a password.
-            Some((scheme, _)) if OTHERS.contains(&scheme.to_ascii_lowercase().as_str()) => {
+            Some((scheme, _))
+                if UNSUPPORTED_SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) =>
+            {
                 return Err(format!(
                     "the scheme {scheme} is not supported; give http://HOST:PORT"
                 ));
             }
+            // Any other text may be a part of a password.
             Some(_) => return Err("is no URL; give http://USER:PASSWORD@HOST:PORT".into()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -79,16 +76,15 @@ impl Proxy {
         if host.is_empty() || host.contains(|c: char| !c.is_alphanumeric() && !"-._:".contains(c)) {
             return Err("names no host; give http://HOST:PORT".into());
         }
-        let credentials = credentials.map(|pair| {
-            let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
+        let credentials = credentials.map(|credentials| {
+            let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
             let mut plain: Vec<u8> = percent_decode_str(user).collect();
             plain.push(b':');
             plain.extend(percent_decode_str(password));
             plain
         });
         // RFC 7617, section 2.
-        let has_control = |plain: &Vec<u8>| plain.iter().any(u8::is_ascii_control);
-        if credentials.as_ref().is_some_and(has_control) {
+        if credentials.iter().flatten().any(u8::is_ascii_control) {
             return Err("has a control character in user name or password".into());
         }
         Ok(Self {
@@ -100,11 +96,8 @@ impl Proxy {
     }
 }
 
-/// Whether `NO_PROXY` names this host: by itself, by a domain above it, or by `*`.
-///
-/// # Errors
-///
-/// The entry that begins as a network does and is none.
+/// Whether `NO_PROXY` names this host, a domain above it, or `*`. The error is an entry that begins like a
+/// network and is none.
 pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -117,28 +110,28 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
         let network = Network::parse(&entry)?;
         exempt |= match (entry.as_str(), address) {
             ("*", _) => true,
-            (_, Some(address)) => network.is_some_and(|network| network.has(address)),
+            (_, Some(address)) => network.is_some_and(|network| network.contains(address)),
             (entry, None) => {
                 let domain = entry.trim_start_matches("*.").trim_start_matches('.');
                 host == domain
                     || host
                         .strip_suffix(domain)
-                        .is_some_and(|above| above.ends_with('.'))
+                        .is_some_and(|below| below.ends_with('.'))
             }
         };
     }
     Ok(exempt)
 }
 
-/// Addresses that begin alike: `10.0.0.0/8`, or a single one.
+/// Addresses with the same prefix: `10.0.0.0/8`, or a single one.
 struct Network {
     address: IpAddr,
-    /// Bits that are the same.
+    /// Of the prefix, in bits.
     length: u32,
 }
 
 impl Network {
-    /// Reads an entry that begins with an address; none for another.
+    /// Parses an entry that begins with an address; none for another.
     fn parse(entry: &str) -> Result<Option<Self>, String> {
         let (address, length) = entry.split_once('/').unwrap_or((entry, ""));
         let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() else {
@@ -153,8 +146,8 @@ impl Network {
         Ok(Some(Self { address, length }))
     }
 
-    fn has(&self, address: IpAddr) -> bool {
-        // The bits of the address, at the upper end.
+    fn contains(&self, address: IpAddr) -> bool {
+        // Aligned at the most significant bit.
         let bits = |address: IpAddr| match address {
             IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
             IpAddr::V6(ip) => ip.to_bits(),
@@ -165,18 +158,14 @@ impl Network {
     }
 }
 
-/// Asks the proxy for a tunnel to the broker.
-///
-/// # Errors
-///
-/// What the proxy said.
-pub(super) fn tunnel(
+/// Asks the proxy for a tunnel to the broker, and reads its answer. `is_late` after the deadline.
+pub(super) fn open_tunnel(
     stream: &mut (impl Read + Write),
     proxy: &Proxy,
-    way: &Endpoint,
+    endpoint: &Endpoint,
     is_late: impl Fn() -> bool,
 ) -> Result<(), Fault> {
-    let target = way.authority();
+    let target = endpoint.authority();
     let credentials = match &proxy.credentials {
         Some(credentials) => format!("Proxy-Authorization: Basic {credentials}\r\n"),
         None => String::new(),
@@ -185,36 +174,26 @@ pub(super) fn tunnel(
     let answer = stream
         .write_all(request.as_bytes())
         .and_then(|()| read_answer(stream, is_late));
+    let unavailable =
+        |cause: String| Fault::passing(Exit::Unavailable, format!("{proxy}: the proxy {cause}"));
     match answer {
-        Ok(answer) => judge(&answer, proxy, &target),
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ) =>
-        {
-            Err(Fault::passing(
-                Exit::Unavailable,
-                format!("{proxy}: the proxy has not answered CONNECT {target} in time"),
-            ))
-        }
-        Err(e) => Err(Fault::passing(
-            Exit::Unavailable,
-            format!("{proxy}: the proxy closed the connection ({e})"),
-        )
-        .with_remedy(format!("is {} an HTTP proxy?", proxy.origin))),
+        Ok(answer) => check_answer(&answer, proxy, &target),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(
+            unavailable(format!("has not answered CONNECT {target} in time")),
+        ),
+        Err(e) => Err(unavailable(format!("closed the connection ({e})"))
+            .with_remedy(format!("is {} an HTTP proxy?", proxy.origin))),
     }
 }
 
-/// Reads up to the empty line that ends the header, and no byte further: what follows is
-/// the broker's.
+/// Reads the header, up to the empty line after it and not a byte further: what follows is the broker's.
 fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") && answer.len() < MAX_ANSWER {
         stream.read_exact(&mut byte)?;
         if is_late() {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(ErrorKind::TimedOut.into());
         }
         answer.push(byte[0]);
         if answer.len() == 5 && answer != b"HTTP/" {
@@ -224,48 +203,50 @@ fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result
     Ok(answer)
 }
 
-fn judge(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
+fn check_answer(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
+    let permanent = |exit, cause: String, remedy: String| {
+        Fault::permanent(exit, format!("{proxy}: the proxy {cause}")).with_remedy(remedy)
+    };
+    let passing = |exit, cause: String, remedy: &str| {
+        Fault::passing(exit, format!("{proxy}: the proxy {cause}")).with_remedy(remedy)
+    };
+    let origin = proxy.origin;
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(answer).is_ok();
-    let Some(code) = response.code.filter(|_| parsed) else {
-        return Err(Fault::permanent(
+    let is_http = response.parse(answer).is_ok();
+    let Some(code) = response.code.filter(|_| is_http) else {
+        return Err(permanent(
             Exit::Protocol,
-            format!("{proxy}: the proxy does not speak HTTP"),
-        )
-        .with_remedy(format!("is {} an HTTP proxy?", proxy.origin)));
+            "does not speak HTTP".into(),
+            format!("is {origin} an HTTP proxy?"),
+        ));
     };
-    let said = format!("{code} {}", response.reason.unwrap_or_default());
-    let said = said.trim_end();
+    let status = format!("{code} {}", response.reason.unwrap_or_default());
+    let status = status.trim_end();
     Err(match code {
         200..=299 => return Ok(()),
-        // tinyproxy says 401 where 407 is meant.
-        401 | 407 if proxy.credentials.is_some() => Fault::permanent(
+        // tinyproxy answers 401 for 407.
+        401 | 407 if proxy.credentials.is_some() => permanent(
             Exit::Refused,
-            format!(
-                "{proxy}: the proxy refuses user name and password of {} ({said})",
-                proxy.origin
-            ),
-        )
-        .with_remedy("check them"),
-        401 | 407 => Fault::permanent(
+            format!("refuses user name and password of {origin} ({status})"),
+            "check them".into(),
+        ),
+        401 | 407 => permanent(
             Exit::Refused,
-            format!("{proxy}: the proxy wants a user name and a password ({said})"),
-        )
-        .with_remedy(format!(
-            "give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"
-        )),
+            format!("wants a user name and a password ({status})"),
+            format!("give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"),
+        ),
         // It may allow another port.
-        400..=499 => Fault::passing(
+        400..=499 => passing(
             Exit::Refused,
-            format!("{proxy}: the proxy refuses a tunnel to {target} ({said})"),
-        )
-        .with_remedy("ask its operator to allow this host and port"),
-        _ => Fault::passing(
+            format!("refuses a tunnel to {target} ({status})"),
+            "ask its operator to allow this host and port",
+        ),
+        _ => passing(
             Exit::Unavailable,
-            format!("{proxy}: the proxy does not reach {target} ({said})"),
-        )
-        .with_remedy("is the broker running?"),
+            format!("does not reach {target} ({status})"),
+            "is the broker running?",
+        ),
     })
 }
 
@@ -274,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_read_as_people_write_it_and_never_shows_its_password() {
+    fn a_proxy_url_is_parsed_and_its_password_never_shown() {
         let parse =
             |text: &str| Proxy::parse(text, "--proxy").map(|p| (p.to_string(), p.credentials));
         assert_eq!(parse("p:3128").unwrap(), ("p:3128".into(), None));
@@ -341,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tunnel_takes_no_byte_of_what_comes_through_it() {
+    fn open_tunnel_reads_no_byte_after_the_header() {
         struct Peer(io::Cursor<Vec<u8>>, Vec<u8>);
         impl Read for Peer {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -356,11 +337,11 @@ mod tests {
                 Ok(())
             }
         }
-        let way = Endpoint::parse("[2001:db8::1]:8883", None).unwrap();
+        let endpoint = Endpoint::parse("[2001:db8::1]:8883", None).unwrap();
         let proxy = Proxy::parse("u:p@proxy", "--proxy").unwrap();
         let ask = |answer: &str| {
             let mut peer = Peer(io::Cursor::new(answer.into()), Vec::new());
-            let result = tunnel(&mut peer, &proxy, &way, || false);
+            let result = open_tunnel(&mut peer, &proxy, &endpoint, || false);
             let mut rest = String::new();
             peer.0.read_to_string(&mut rest).unwrap();
             (result, rest, String::from_utf8(peer.1).unwrap())

@@ -1,9 +1,9 @@
-//! How much of what was written to a TCP connection the other end has not acknowledged.
+//! How much of what was written to a TCP connection the peer has not acknowledged.
 //!
-//! Linux says so in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the connection's line, which is
-//! found by the number of its inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel).
-//! `SIOCOUTQ` of tcp(7) gives the same number and takes no search, but no library has a safe call for it. Reading the
-//! table takes some milliseconds, so this is for connections of which nothing has been heard for a while.
+//! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with the
+//! connection's inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel). `SIOCOUTQ` of
+//! tcp(7) returns the same number without a search, but no library has a safe call for it. To read the table
+//! takes some milliseconds, so this is for connections on which nothing has been received for a while.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -15,12 +15,8 @@ use nix::sys::stat::fstat;
 const QUEUES: usize = 4;
 const INODE: usize = 9;
 
-/// Bytes that were written and that the other end's system has not acknowledged; none if the operating system no
-/// longer knows the connection, because it was reset.
-///
-/// # Errors
-///
-/// The operating system's, if it does not say.
+/// Bytes that the peer's system has not acknowledged; none if the connection was reset, so that the
+/// operating system does not know it any more.
 pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<Option<u64>> {
     let inode = fstat(stream)?.st_ino;
     let table = if stream.local_addr()?.is_ipv4() {
@@ -57,7 +53,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
     #[test]
-    fn a_line_is_found_by_its_inode() {
+    fn the_line_of_a_connection_is_found_by_its_inode() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              \x20  0: 0100007F:075B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0 100 0\n\
              \x20  1: 0100007F:D2F0 0100007F:075B 01 003B2C1B:00000000 01:00000014 00000000     0        0 34 3 0 20 4\n";
@@ -67,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_end_does_not_read_stays_unacknowledged() {
+    fn bytes_that_the_peer_does_not_read_are_counted() {
         for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let address: std::net::IpAddr = address;
             let Ok(listener) = TcpListener::bind((address, 0)) else {

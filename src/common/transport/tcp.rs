@@ -1,8 +1,10 @@
 //! Name look-up and TCP.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Instant;
+
+use nix::libc::{EMFILE, ENFILE};
 
 use super::proxy::Proxy;
 use crate::common::fault::{Exit, Fault};
@@ -14,31 +16,25 @@ pub(super) fn resolve(
     port: u16,
     proxy: Option<&Proxy>,
 ) -> Result<Vec<SocketAddr>, Fault> {
-    let what = if proxy.is_some() {
-        "the proxy's host name"
-    } else {
-        "the host name"
+    let (what, flag) = match proxy {
+        Some(proxy) => ("the proxy's host name", proxy.origin),
+        None => ("the host name", "--endpoint"),
     };
-    let flag = proxy.map_or("--endpoint", |proxy| proxy.origin);
-    let fault = |why: &str| {
-        Fault::passing(
-            Exit::Unavailable,
-            format!("{host}: {what} does not resolve ({why})"),
-        )
-        .with_remedy(format!("check {flag} and the name server"))
+    let fault = |cause: &str| {
+        let message = format!("{host}: {what} does not resolve ({cause})");
+        Fault::passing(Exit::Unavailable, message)
+            .with_remedy(format!("check {flag} and the name server"))
     };
-    let addresses: Vec<_> = (host, port)
-        .to_socket_addrs()
-        .map_err(|e| fault(&e.to_string()))?
-        .collect();
+    let resolved = (host, port).to_socket_addrs();
+    let addresses: Vec<_> = resolved.map_err(|e| fault(&e.to_string()))?.collect();
     if addresses.is_empty() {
         return Err(fault("it has no address"));
     }
     Ok(addresses)
 }
 
-/// Connects to the first address that answers; each has its share of the time, so that one
-/// that swallows packets does not use up the others'.
+/// Connects to the first address that answers. Each gets an equal share of the time left, so that one that
+/// drops packets leaves time for the others.
 pub(super) fn connect(
     addresses: &[SocketAddr],
     host: &str,
@@ -63,30 +59,28 @@ pub(super) fn connect(
             Err(error) => last = Some(error),
         }
     }
-    let error = last.unwrap_or_else(|| io::ErrorKind::TimedOut.into());
+    let error = last.unwrap_or_else(|| ErrorKind::TimedOut.into());
     Err(fault(host, port, &error, proxy))
 }
 
-/// What a failure of TCP means.
 pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Proxy>) -> Fault {
     let whose = match proxy {
         Some(_) => "the proxy's port",
         None => "the port",
     };
-    let (why, remedy) = match (error.kind(), proxy) {
-        (io::ErrorKind::ConnectionRefused, None) => (
-            "the port is closed (connection refused)".into(),
-            Some("is the broker running, and --port right?".into()),
+    let (cause, remedy) = match error.kind() {
+        ErrorKind::ConnectionRefused => (
+            format!("{whose} is closed (connection refused)"),
+            Some(match proxy {
+                Some(proxy) => format!("is {} right?", proxy.origin),
+                None => "is the broker running, and --port right?".into(),
+            }),
         ),
-        (io::ErrorKind::ConnectionRefused, Some(proxy)) => (
-            "the proxy's port is closed (connection refused)".into(),
-            Some(format!("is {} right?", proxy.origin)),
-        ),
-        (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => (
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => (
             "no answer".into(),
             Some(format!("is the network up, does a firewall block {whose}?")),
         ),
-        (io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable, _) => (
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => (
             format!("there is no way to this host ({error})"),
             Some("is the network up?".into()),
         ),
@@ -97,13 +91,13 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
     } else {
         host.to_owned()
     };
-    // What the system refused (no more descriptors) is not the network's fault.
+    // Without a free descriptor it is not the network's fault.
     let exit = match error.raw_os_error() {
-        Some(code) if code == nix::libc::EMFILE || code == nix::libc::ENFILE => Exit::Io,
+        Some(EMFILE | ENFILE) => Exit::Io,
         _ => Exit::Unavailable,
     };
     Fault {
         remedy: remedy.map(String::into_boxed_str),
-        ..Fault::passing(exit, format!("{host}:{port}: {why}"))
+        ..Fault::passing(exit, format!("{host}:{port}: {cause}"))
     }
 }

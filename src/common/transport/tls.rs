@@ -1,219 +1,117 @@
-//! The TLS handshake, and which servers are trusted.
+//! The TLS handshake.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{
-    HandshakeError, Ssl, SslCipherRef, SslContext, SslMethod, SslMode, SslStream, SslVerifyMode,
-    SslVersion,
-};
+use openssl::ssl::{HandshakeError, Ssl, SslCipherRef, SslContext, SslStream, SslVerifyMode};
+use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
-use openssl::x509::{X509, X509VerifyResult};
+use parking_lot::Mutex;
 
-use super::alert;
-use super::counted::Counted;
-use super::credentials::certificates::{self, common_name, reason};
-use super::credentials::files::{Loaded, Pair};
-use super::credentials::presented::Presented;
-use super::credentials::trust::{Rejection, names, untrusted};
+use super::credentials::certificates::{common_name, host_names};
+use super::credentials::{ContextError, TlsCredentials};
+use super::stream::CountedTcp;
+use super::tls_error;
+use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
-use crate::common::runtime::small_file::wrong;
 
-/// Why the server's certificate did not pass.
-type Rejected = Arc<Mutex<Option<Rejection>>>;
+/// Why the server's certificate was not accepted.
+type Rejected = Arc<Mutex<Option<VerifyError>>>;
 
-/// Why TLS cannot begin.
+/// What client and server have agreed on.
 #[derive(Clone, Debug)]
-pub(super) enum Unfit {
-    /// Certificate or key are not fit for it.
-    Own(Fault),
-    /// The library refuses.
-    Tls(ErrorStack),
-}
-
-impl From<ErrorStack> for Unfit {
-    fn from(stack: ErrorStack) -> Self {
-        Unfit::Tls(stack)
-    }
-}
-
-/// What a handshake has agreed on.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The version, as OpenSSL writes it.
+pub struct TlsInfo {
+    /// As OpenSSL writes it.
     pub version: String,
     /// The cipher suite, by its standard name.
     pub cipher: String,
     /// The application protocol that the server has chosen.
     pub alpn: Option<String>,
-    /// The names that the server's certificate is for.
+    /// The host names of the server's certificate.
     pub names: String,
-    /// The chain from the server's certificate to the trusted CA, by common names.
+    /// The common names from the server's certificate to the trusted CA.
     pub chain: Vec<String>,
-    /// When the server's certificate ends.
+    /// When the server's certificate expires.
     pub ends: String,
 }
 
-/// Shakes hands over a connected socket, whose timeouts are the deadline.
+/// Performs the handshake on a connected socket, whose timeouts are the deadline.
 pub(super) fn handshake(
-    way: &Endpoint,
-    loaded: &Loaded,
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
     stream: TcpStream,
-) -> Result<(SslStream<Counted>, Facts), Fault> {
+) -> Result<(SslStream<CountedTcp>, TlsInfo), Fault> {
     let rejected = Rejected::default();
-    let presented = Presented::of(loaded);
-    let ssl = context(loaded)
-        .and_then(|context| Ok(prepare(way, &context, Arc::clone(&rejected))?))
-        .map_err(|unfit| match unfit {
-            Unfit::Own(fault) => fault,
-            Unfit::Tls(stack) => alert::setup_fault(way, &stack),
+    let ssl = credentials
+        .tls_context()
+        .and_then(|context| Ok(prepare(endpoint, &context, Arc::clone(&rejected))?))
+        .map_err(|error| match error {
+            ContextError::Unusable(fault) => fault,
+            ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
         })?;
-    match ssl.connect(Counted::from(stream)) {
-        Ok(tls) => {
-            let facts = facts(&tls);
-            Ok((tls, facts))
+    let failed = match ssl.connect(CountedTcp::from(stream)) {
+        Ok(stream) => {
+            let info = info(&stream);
+            return Ok((stream, info));
         }
-        Err(HandshakeError::SetupFailure(stack)) => Err(alert::setup_fault(way, &stack)),
-        Err(HandshakeError::WouldBlock(_)) => Err(alert::silent(way)),
-        Err(HandshakeError::Failure(failed)) => {
-            let verified = failed.ssl().verify_result();
-            if verified != X509VerifyResult::OK {
-                let rejection = rejected
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                let rejection = rejection.unwrap_or(Rejection {
-                    result: verified,
-                    depth: 0,
-                    certificate: None,
-                });
-                return Err(untrusted(way, loaded, &rejection));
-            }
-            let error = failed.error();
-            Err(match error.ssl_error() {
-                Some(stack) => alert::failed(way, &presented, stack),
-                None => match error.io_error().map(io::Error::kind) {
-                    Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => alert::silent(way),
-                    _ => alert::closed(way),
-                },
-            })
+        Err(HandshakeError::SetupFailure(stack)) => {
+            return Err(tls_error::setup_fault(endpoint, &stack));
         }
-    }
-}
-
-/// What is the same for every connection with these files. To make it takes as long as the handshake,
-/// and longer while other threads run.
-pub(super) fn context(loaded: &Loaded) -> Result<SslContext, Unfit> {
-    if let Some(context) = loaded.context.get() {
-        return Ok(context.clone());
-    }
-    let mut builder = SslContext::builder(SslMethod::tls_client())?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    // One read from the socket for many small records.
-    builder.set_read_ahead(true);
-    builder.set_mode(
-        SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::AUTO_RETRY,
-    );
-    builder.set_verify(SslVerifyMode::PEER);
-    match &loaded.authorities {
-        // As they were decoded when they were checked: once more takes half a millisecond.
-        Some(authorities) => {
-            for authority in authorities {
-                builder.cert_store_mut().add_cert(authority.clone())?;
-            }
-        }
-        None => builder.set_default_verify_paths()?,
-    }
-    if let (Some((certs, key)), Some(pair)) = (&loaded.certificate, &loaded.pair) {
-        let (leaf, chain) = certs.split_first().ok_or_else(ErrorStack::get)?;
-        builder
-            .set_certificate(leaf)
-            .map_err(|stack| unfit(pair, leaf, &stack))?;
-        for cert in chain {
-            builder
-                .add_extra_chain_cert(cert.clone())
-                .map_err(|stack| unfit(pair, cert, &stack))?;
-        }
-        builder.set_private_key(key).map_err(|stack| {
-            let cause = format!("cannot be used for TLS ({})", reason(&stack));
-            Unfit::Own(
-                wrong("--key", &pair.key, &cause).with_remedy("make an RSA key or one on P-256"),
-            )
-        })?;
-    }
-    let context = builder.build();
-    Ok(loaded.context.get_or_init(|| context).clone())
-}
-
-/// OpenSSL's reasons for refusing a certificate (`openssl/sslerr.h`).
-const KEY_TOO_SMALL: [i32; 2] = [399, 397];
-const DIGEST_TOO_WEAK: i32 = 398;
-
-/// A certificate of ours that TLS does not take.
-fn unfit(pair: &Pair, certificate: &X509, stack: &ErrorStack) -> Unfit {
-    let is = |codes: &[i32]| {
-        stack
-            .errors()
-            .iter()
-            .any(|e| codes.contains(&e.reason_code()))
+        Err(HandshakeError::WouldBlock(_)) => return Err(tls_error::timeout_fault(endpoint)),
+        Err(HandshakeError::Failure(failed)) => failed,
     };
-    let whose = certificates::subject(certificate);
-    let (cause, remedy) = if is(&KEY_TOO_SMALL) {
-        let strength = certificate.public_key().map_or(0, |key| key.bits());
-        (
-            format!(
-                "({whose}) has a key of {strength} bits, too weak for the security level of this OpenSSL"
-            ),
-            "make an RSA key of 2048 bits or one on P-256",
-        )
-    } else if is(&[DIGEST_TOO_WEAK]) {
-        (
-            format!(
-                "({whose}) is signed with {}, too weak for the security level of this OpenSSL",
-                certificates::signature(certificate)
-            ),
-            "get a certificate that is signed with SHA-256",
-        )
-    } else {
-        (
-            format!("({whose}) cannot be used for TLS ({})", reason(stack)),
-            "get a certificate for an RSA key or one on P-256",
-        )
-    };
-    Unfit::Own(wrong("--cert", &pair.cert, &cause).with_remedy(remedy))
+    let verified = failed.ssl().verify_result();
+    if verified != X509VerifyResult::OK {
+        let rejected = rejected.lock().take();
+        let error = rejected.unwrap_or_else(|| VerifyError::new(verified));
+        return Err(error.fault(endpoint, credentials));
+    }
+    let error = failed.error();
+    Err(match error.ssl_error() {
+        Some(stack) => tls_error::fault(endpoint, credentials, stack),
+        None => match error.io_error().map(io::Error::kind) {
+            Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                tls_error::timeout_fault(endpoint)
+            }
+            _ => tls_error::closed_fault(endpoint),
+        },
+    })
 }
 
-fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<Ssl, ErrorStack> {
+fn prepare(
+    endpoint: &Endpoint,
+    context: &SslContext,
+    rejected: Rejected,
+) -> Result<Ssl, ErrorStack> {
     let mut ssl = Ssl::new(context)?;
-    // A certificate that does not pass is gone after the handshake: keep the first one.
+    // After the handshake a rejected certificate is no longer available: the first one is kept.
     ssl.set_verify_callback(SslVerifyMode::PEER, move |passes, store| {
         if !passes {
-            let mut rejected = rejected.lock().unwrap_or_else(PoisonError::into_inner);
-            if rejected.is_none() {
-                *rejected = Some(Rejection {
-                    result: store.error(),
-                    depth: store.error_depth(),
-                    certificate: store.current_cert().map(ToOwned::to_owned),
-                });
-            }
+            rejected.lock().get_or_insert_with(|| VerifyError {
+                result: store.error(),
+                depth: store.error_depth(),
+                certificate: store.current_cert().map(ToOwned::to_owned),
+            });
         }
         passes
     });
-    if let Ok(ip) = way.host.parse::<IpAddr>() {
+    if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
         ssl.param_mut().set_ip(ip)?;
     } else {
-        // A certificate has no dot behind the name.
-        let host = way.host.strip_suffix('.').unwrap_or(&way.host);
+        // Names in certificates have no final dot.
+        let host = endpoint.host.strip_suffix('.').unwrap_or(&endpoint.host);
         ssl.set_hostname(host)?;
         ssl.param_mut()
             .set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
         ssl.param_mut().set_host(host)?;
     }
-    // HTTP's own name, so that a server with several protocols takes a WebSocket for what it is.
-    let protocol = way.alpn.or(way.websocket.as_ref().map(|_| "http/1.1"));
+    // With HTTP's name a server with several protocols recognises a WebSocket.
+    let protocol = endpoint
+        .alpn
+        .or(endpoint.websocket.as_ref().map(|_| "http/1.1"));
     if let Some(protocol) = protocol
         && let Ok(length) = u8::try_from(protocol.len())
     {
@@ -224,26 +122,23 @@ fn prepare(way: &Endpoint, context: &SslContext, rejected: Rejected) -> Result<S
     Ok(ssl)
 }
 
-fn facts(tls: &SslStream<Counted>) -> Facts {
-    let ssl = tls.ssl();
+fn info(stream: &SslStream<CountedTcp>) -> TlsInfo {
+    let ssl = stream.ssl();
     let certificate = ssl.peer_certificate();
     let cipher = ssl.current_cipher();
-    Facts {
+    let alpn = ssl.selected_alpn_protocol();
+    let chain = ssl.verified_chain().into_iter().flatten();
+    TlsInfo {
         version: ssl.version_str().to_owned(),
         cipher: cipher
             .and_then(SslCipherRef::standard_name)
             .unwrap_or("unknown cipher")
             .to_owned(),
-        alpn: ssl
-            .selected_alpn_protocol()
-            .map(|name| String::from_utf8_lossy(name).into_owned()),
-        names: names(certificate.as_deref()),
-        chain: ssl.verified_chain().map_or_else(Vec::new, |chain| {
-            chain
-                .iter()
-                .map(|c| common_name(c.subject_name()))
-                .collect()
-        }),
+        alpn: alpn.map(|name| String::from_utf8_lossy(name).into_owned()),
+        names: certificate
+            .as_ref()
+            .map_or_else(|| "another name".into(), |c| host_names(c)),
+        chain: chain.map(|c| common_name(c.subject_name())).collect(),
         ends: certificate.map_or_else(String::new, |c| c.not_after().to_string()),
     }
 }

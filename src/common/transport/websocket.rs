@@ -11,49 +11,51 @@ use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
-use super::credentials::presented::Presented;
-use super::{Stream, alert};
+use super::credentials::TlsCredentials;
+use super::stream::Stream;
+use super::tls_error;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 
-/// Bytes by which a message may be larger than the largest packet: it may hold several packets.
+/// By this number of bytes a message may be larger than the largest packet: it may hold several packets.
 const ALLOWANCE: usize = 64 << 10;
 
-/// Pings, pongs and empty messages that are read one after the other.
+/// Messages without data that are read one after the other.
 const MAX_EMPTY: usize = 64;
 
-/// An open WebSocket.
 #[derive(Debug)]
-pub(crate) struct WebSocket {
+pub(super) struct WebSocket {
     socket: Socket<Stream>,
-    /// Something is still to be written.
+    /// Something has still to be written.
     unflushed: bool,
 }
 
 impl WebSocket {
     /// Asks the web server for a WebSocket that carries MQTT.
     pub(super) fn open(
-        way: &Endpoint,
-        presented: &Presented,
+        endpoint: &Endpoint,
+        credentials: &TlsCredentials,
         path: &str,
         max_packet: u32,
         stream: Stream,
     ) -> Result<Self, Fault> {
-        let scheme = if way.tls { "wss" } else { "ws" };
-        let url = format!("{scheme}://{}{path}", way.authority());
+        let scheme = if endpoint.tls { "wss" } else { "ws" };
+        let url = format!("{scheme}://{}{path}", endpoint.authority());
         let mut request = url.into_client_request().map_err(|e| {
-            Fault::usage(format!("--endpoint {scheme}://{way}{path}: is no URL: {e}"))
+            Fault::usage(format!(
+                "--endpoint {scheme}://{endpoint}{path}: is no URL: {e}"
+            ))
         })?;
         let mqtt = HeaderValue::from_static("mqtt");
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, mqtt);
         let max_message = usize::try_from(max_packet)
             .unwrap_or(usize::MAX)
             .saturating_add(ALLOWANCE);
-        // The library asks for the memory of a frame in a way that cannot fail.
+        // The library aborts the process if it gets no memory for a frame.
         if Vec::<u8>::new().try_reserve_exact(max_message).is_err() {
             let message =
-                format!("{way}: no memory for a WebSocket message of {max_message} bytes");
+                format!("{endpoint}: no memory for a WebSocket message of {max_message} bytes");
             return Err(Fault::passing(Exit::Io, message)
                 .with_remedy("raise the memory limit, or lower --max-packet"));
         }
@@ -65,11 +67,13 @@ impl WebSocket {
                 socket,
                 unflushed: false,
             }),
-            Err(HandshakeError::Interrupted(_)) => Err(Fault::passing(
-                Exit::Unavailable,
-                format!("{way}: the server has not answered the WebSocket handshake in time"),
-            )),
-            Err(HandshakeError::Failure(error)) => Err(refused(way, presented, path, &error)),
+            Err(HandshakeError::Interrupted(_)) => {
+                let timeout = Error::Io(io::ErrorKind::TimedOut.into());
+                Err(handshake_fault(endpoint, credentials, path, &timeout))
+            }
+            Err(HandshakeError::Failure(error)) => {
+                Err(handshake_fault(endpoint, credentials, path, &error))
+            }
         }
     }
 
@@ -77,13 +81,12 @@ impl WebSocket {
         self.socket.get_ref()
     }
 
-    /// Whether what was handed over is still to go out.
     pub(super) fn is_unflushed(&self) -> bool {
         self.unflushed
     }
 
-    /// Appends what has come; 0 at the end. `Interrupted` after a number of frames that carry nothing: there may
-    /// be an endless number of them, and there is other work.
+    /// Appends the bytes of the next message; 0 if the peer has closed. `Interrupted` after a number of
+    /// frames without data: there may be an endless number of them, and other work waits.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         for _ in 0..MAX_EMPTY {
             match self.socket.read() {
@@ -111,7 +114,7 @@ impl WebSocket {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Hands bytes over; all of them, or none yet.
+    /// Accepts all bytes, or `WouldBlock`.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
         self.socket
@@ -124,7 +127,7 @@ impl WebSocket {
         }
     }
 
-    /// Writes what was handed over.
+    /// Writes what was accepted before.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.unflushed {
             self.socket.flush().map_err(into_io)?;
@@ -133,7 +136,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Says goodbye, as far as that is possible at once.
+    /// Sends a close frame if the socket takes it now, and closes the connection for writing.
     pub(super) fn close(&mut self) {
         // The peer may be gone, and need not answer.
         let _ = self.socket.close(None);
@@ -152,59 +155,64 @@ fn into_io(error: Error) -> io::Error {
     }
 }
 
-/// Why there is no WebSocket.
-fn refused(way: &Endpoint, presented: &Presented, path: &str, error: &Error) -> Fault {
-    // What follows may be a signature.
+fn handshake_fault(
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+    path: &str,
+    error: &Error,
+) -> Fault {
+    // The query may hold a signature.
     let path = path.split('?').next().unwrap_or(path);
-    let permanent = |exit, why: String| Fault::permanent(exit, format!("{way}: {why}"));
+    let permanent = |exit, cause: String, remedy: &str| {
+        Fault::permanent(exit, format!("{endpoint}: the server {cause}")).with_remedy(remedy)
+    };
+    let passing = |cause: String| {
+        Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {cause}"))
+    };
     match error {
         Error::Http(response) => {
             let status = response.status();
             match status.as_u16() {
                 401 | 403 => permanent(
                     Exit::Refused,
-                    format!("the server refuses the WebSocket ({status})"),
-                )
-                .with_remedy(match way.profile {
-                    Profile::Aws => {
-                        "check path and credentials (AWS IoT Core takes none with a client certificate: use mqtts://)"
-                    }
-                    Profile::Generic => "check path and credentials",
-                }),
-                500..=599 => Fault::passing(
-                    Exit::Unavailable,
-                    format!("{way}: the server has no WebSocket now ({status})"),
-                )
-                .with_remedy("it may later"),
+                    format!("refuses the WebSocket ({status})"),
+                    match endpoint.profile {
+                        Profile::Aws => {
+                            "check path and credentials (AWS IoT Core takes none with a client certificate: use mqtts://)"
+                        }
+                        Profile::Generic => "check path and credentials",
+                    },
+                ),
+                500..=599 => {
+                    passing(format!("has no WebSocket now ({status})")).with_remedy("it may later")
+                }
                 _ => permanent(
                     Exit::Protocol,
-                    format!("the server has no WebSocket at {path} ({status})"),
-                )
-                .with_remedy("check the path"),
-            }
-        }
-        Error::Io(error) => {
-            if let Some(fault) = alert::last_words(way, presented, error) {
-                return fault;
-            }
-            let unavailable =
-                |why: String| Fault::passing(Exit::Unavailable, format!("{way}: the server {why}"));
-            match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    unavailable("has not answered the WebSocket handshake in time".into())
-                }
-                _ => unavailable(format!(
-                    "closed the connection during the WebSocket handshake ({error})"
-                ))
-                .with_remedy(
-                    "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
+                    format!("has no WebSocket at {path} ({status})"),
+                    "check the path",
                 ),
             }
         }
+        Error::Io(error) => match tls_error::closing_fault(endpoint, credentials, error) {
+            Some(fault) => fault,
+            None if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) =>
+            {
+                passing("has not answered the WebSocket handshake in time".into())
+            }
+            None => passing(format!(
+                "closed the connection during the WebSocket handshake ({error})"
+            ))
+            .with_remedy(
+                "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
+            ),
+        },
         other => permanent(
             Exit::Protocol,
-            format!("the server does not speak WebSocket: {other}"),
-        )
-        .with_remedy("check port and path, or is this an MQTT port (mqtts://)?"),
+            format!("does not speak WebSocket: {other}"),
+            "check port and path, or is this an MQTT port (mqtts://)?",
+        ),
     }
 }

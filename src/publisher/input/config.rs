@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::batch::BatchLimits;
 use crate::common::mqtt::message::Qos;
-use crate::common::runtime::process::Command;
+use crate::common::runtime::process::ExecCommand;
 
 /// Where readings come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum SourceKind {
     /// A simulated temperature at every interval.
     Simulated,
     /// The output of a command, at every interval.
-    Command(Command),
+    Command(ExecCommand),
     /// Each line of standard input.
     Lines,
     /// All of standard input as one message.

@@ -15,8 +15,8 @@ use crate::common::mqtt::age::Timestamp;
 use crate::common::mqtt::json::{JsonLine, Parts, rfc3339};
 use crate::common::mqtt::message::Message;
 use crate::common::runtime::clock::{timestamp, unix_ms};
+use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::common::runtime::terminal::Harmless;
 use crate::publisher::store::admin::{Admin, Retried, move_aside};
 use crate::publisher::store::look::Look;
 use crate::publisher::store::pages::{Item, Which};
@@ -30,7 +30,7 @@ use args::{Action, QueueArgs};
 /// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
     stdio::check_stdout("the result is printed there")?;
-    let mut out = Harmless::stdout(BufWriter::new(stdio::stdout()));
+    let mut out = EscapingWriter::stdout(BufWriter::new(stdio::stdout()));
     let done = carry_out(args.action, &mut out).and_then(|exit| {
         out.flush().map_err(Stop::Output)?;
         Ok(exit)

@@ -13,7 +13,7 @@ use log::{error, warn};
 use self::exit_status::Summary;
 use crate::common::escape::{escape, one_line};
 use crate::common::mqtt::message::Message;
-use crate::common::runtime::process::tally::Tally;
+use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::publisher::outbox::ledger::Receipt;
 use crate::publisher::outbox::pacing::Growing;
@@ -43,7 +43,7 @@ pub struct Reporter {
     options: ReportOptions,
     /// Whether this outage was warned about.
     warned: bool,
-    command_failures: Tally,
+    command_failures: RepeatFilter,
     terminal: bool,
     out: Blocking<Stdout>,
     /// Written by `flush`, the only call that can block.
@@ -62,7 +62,7 @@ impl Reporter {
             first_reason: None,
             options,
             warned: false,
-            command_failures: Tally::default(),
+            command_failures: RepeatFilter::default(),
             terminal: io::stdout().is_terminal(),
             out: stdio::stdout(),
             buffer: Vec::new(),
@@ -138,7 +138,7 @@ impl Reporter {
     /// A run of the `--exec` command gave no reading.
     pub fn command_failed(&mut self, why: &str, now: Instant) {
         *self.summary.failed.get_or_insert_default() += 1;
-        if let Some(line) = self.command_failures.note(why, now) {
+        if let Some(line) = self.command_failures.filter(why, now) {
             warn!("{line}");
         }
     }

@@ -35,7 +35,7 @@ impl DrainProgress {
     /// `prints` is whether receipts or messages go to a terminal: a bar would overwrite them.
     pub fn new(prints: bool) -> Self {
         Self {
-            show_bar: !prints && logging::on_terminal() && log_enabled!(Level::Warn),
+            show_bar: !prints && logging::is_on_terminal() && log_enabled!(Level::Warn),
             draining: None,
         }
     }
@@ -76,7 +76,7 @@ impl DrainProgress {
     /// The queue has drained, or the connection is lost.
     pub fn stop(&mut self) {
         if let Some(Draining { bar: Some(bar), .. }) = self.draining.take() {
-            logging::beside(None);
+            logging::set_progress_bar(None);
             bar.finish_and_clear();
         }
     }
@@ -94,7 +94,7 @@ fn bar() -> ProgressBar {
             }),
         );
     }
-    logging::beside(Some(bar.clone()));
+    logging::set_progress_bar(Some(bar.clone()));
     bar
 }
 

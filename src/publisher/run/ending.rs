@@ -10,7 +10,8 @@ use super::{Event, Publisher};
 use crate::common::client::ClientEvent;
 use crate::common::connection::driver::DISCONNECT_TIMEOUT;
 use crate::common::fault::Exit;
-use crate::common::runtime::clock::{clock, wait};
+use crate::common::runtime::channel::receive_until;
+use crate::common::runtime::clock::clock;
 use crate::publisher::report::exit_status::ExitStatus;
 
 /// How long the disk may take for what is left at the end of the run. A signal's guard may
@@ -147,7 +148,7 @@ impl Publisher<'_> {
                 .queue()
                 .wake_at(self.now)
                 .map_or(until, |at| at.min(until));
-            let event = wait(inbox, Some(due));
+            let event = receive_until(inbox, Some(due));
             self.now = clock();
             let Some(event) = event else {
                 if self.now >= until {

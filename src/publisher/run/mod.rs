@@ -21,8 +21,9 @@ use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::ConnectionState;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::{clock, send, wait};
-use crate::common::runtime::signals::{self, ExitNow};
+use crate::common::runtime::channel::{receive_until, send};
+use crate::common::runtime::clock::clock;
+use crate::common::runtime::signals::{self, CurrentExit};
 use crate::publisher::config::Config;
 use crate::publisher::input::buffer::{InputBuffer, InputError};
 use crate::publisher::input::config::SourceKind;
@@ -60,11 +61,11 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// What kept it from starting. What goes wrong later is logged, and in the code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
-    affinity::gather();
+    affinity::pin();
     let opening = Opening::new(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
-    let exit_now = signals::watch(
+    let exit_now = signals::handle_stop_signals(
         config.stop_timeout,
         move || send(&stop, Event::Stop),
         None,
@@ -72,7 +73,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     )
     .context("signals cannot be handled")?;
     if let Some(deadline) = config.deadline {
-        signals::end_at_latest(deadline + GRACE, exit_now.clone()).context("no more threads")?;
+        signals::exit_after(deadline + GRACE, exit_now.clone()).context("no more threads")?;
     }
     let mut publisher = Publisher::start(config, opening, &events, exit_now)
         .context("threads cannot be started")?;
@@ -81,7 +82,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         if publisher.is_finished() {
             break;
         }
-        if let Some(event) = wait(&inbox, publisher.wake_at()) {
+        if let Some(event) = receive_until(&inbox, publisher.wake_at()) {
             publisher.handle(event, clock());
         }
         for event in inbox.try_iter().take(BURST) {
@@ -98,7 +99,7 @@ struct Publisher<'a> {
     outbox: Outbox,
     report: Reporter,
     progress: DrainProgress,
-    exit_now: ExitNow,
+    exit_now: CurrentExit,
     diagnosis: CloseDiagnosis,
     /// Messages delivered before the present connection.
     delivered_before: u64,
@@ -131,7 +132,7 @@ impl<'a> Publisher<'a> {
         config: &'a Config,
         opening: Opening,
         events: &Sender<Event>,
-        exit_now: ExitNow,
+        exit_now: CurrentExit,
     ) -> std::io::Result<Self> {
         let now = clock();
         let to_loop = events.clone();
@@ -245,7 +246,7 @@ impl<'a> Publisher<'a> {
         let streams = self.report.summary.delivered >= self.config.max_in_flight as u64;
         if self.together && (streams || now > self.started + BRIEF) {
             self.together = false;
-            affinity::spread();
+            affinity::unpin();
         }
     }
 

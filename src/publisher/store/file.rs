@@ -20,7 +20,7 @@ use super::presence::Identity;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{Checkpoint, at_most, checkpoint, is_full, patiently};
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::runtime::clock::pause;
+use crate::common::runtime::clock::sleep;
 
 /// How long SQLite itself waits for another process's transaction.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ pub(super) fn open(queue: &Path, stream: &str) -> Result<Open, Fault> {
                 "is not made by the process that holds its lock",
             ));
         }
-        pause(Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
         drains = take()?;
     }
     // Where another process drains, that one has looked at the log.

@@ -72,7 +72,7 @@ impl File {
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                crate::common::runtime::affinity::spread();
+                crate::common::runtime::affinity::unpin();
                 self.worker.run(&inbox, &notify);
             })?;
         Ok(Store { requests, presence })

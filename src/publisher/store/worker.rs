@@ -19,7 +19,8 @@ use super::space::{self, Space};
 use super::sqlite::{self, Checkpoint, patiently};
 use super::transaction;
 use crate::common::fault::Fault;
-use crate::common::runtime::clock::{clock, receive_within};
+use crate::common::runtime::channel::receive_within;
+use crate::common::runtime::clock::clock;
 use crate::publisher::queue::requests::{
     Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
 };

@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use crate::common::mqtt::json::rfc3339;
 use crate::common::mqtt::message::{Qos, Received, SeqProperty};
-use crate::common::runtime::process::Task;
+use crate::common::runtime::process::RunOptions;
 use crate::common::transport::bridge::OutOfMemory;
 
 /// A message whose readings wait for their commands.
@@ -78,11 +78,11 @@ impl Job {
     }
 
     /// The run of a command for it.
-    pub fn task(&self) -> Task<'_> {
+    pub fn task(&self) -> RunOptions<'_> {
         let message = &self.envelope;
         let seq = message.seq.as_ref();
         let taken = seq.map(|seq| rfc3339(Duration::from_millis(seq.accepted_ms)));
-        Task {
+        RunOptions {
             env: vec![
                 ("MQTT_TOPIC", Some(message.topic.clone())),
                 ("MQTT_QOS", Some(message.qos.level().to_string())),

@@ -11,8 +11,8 @@ use log::warn;
 use super::command::{Envelope, Job};
 use crate::common::acks::Backlog;
 use crate::common::runtime::clock::clock;
-use crate::common::runtime::process::tally::Tally;
-use crate::common::runtime::process::{Command, Group, NotRun, Outcome};
+use crate::common::runtime::process::{CommandGroup, CommandOutcome, ExecCommand, NotStarted};
+use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::subscriber::inbox::sink::{Done, Finish};
 
 /// Bytes that a waiting job takes beside its payload and topic, about.
@@ -58,7 +58,7 @@ struct State {
     given_back: usize,
     failed: u64,
     /// The command could not be started.
-    not_started: Tally,
+    not_started: RepeatFilter,
     /// No further job is started.
     closed: bool,
     /// None once that has failed.
@@ -71,8 +71,8 @@ struct Shared {
     work: Condvar,
     /// A command has ended, or none is to be started any more.
     change: Condvar,
-    command: Command,
-    group: Group,
+    command: ExecCommand,
+    group: CommandGroup,
     backlog: Arc<Backlog>,
 }
 
@@ -92,7 +92,7 @@ impl Executor {
     ///
     /// The operating system's, if there are no more threads to be had.
     pub fn start(
-        command: Command,
+        command: ExecCommand,
         jobs: usize,
         backlog: Arc<Backlog>,
         finish: Finish,
@@ -106,7 +106,7 @@ impl Executor {
             work: Condvar::new(),
             change: Condvar::new(),
             command,
-            group: Group::new()?,
+            group: CommandGroup::new()?,
             backlog,
         });
         for slot in 0..jobs {
@@ -241,13 +241,13 @@ impl Shared {
             let mut state = self.lock();
             state.in_hand -= 1;
             match outcome {
-                Some(Outcome::Succeeded(_)) => {}
-                Some(Outcome::Failed(why)) => {
+                Some(CommandOutcome::Succeeded(_)) => {}
+                Some(CommandOutcome::Failed(why)) => {
                     state.failed += 1;
                     warn!("--exec {}: {}: {why}", self.command.name(), job.name());
                 }
                 // Without an end of its own it stays unacknowledged: the run is ending.
-                Some(Outcome::Stopped) | None => {
+                Some(CommandOutcome::Stopped) | None => {
                     drop(state);
                     self.change.notify_all();
                     return;
@@ -291,13 +291,13 @@ impl Shared {
     }
 
     /// Runs the command on a reading, in the end; none if the run ends before.
-    fn run(&self, job: &Job) -> Option<Outcome> {
+    fn run(&self, job: &Job) -> Option<CommandOutcome> {
         loop {
             // Not under the lock: this takes as long as the command does.
             let why = match self.command.run(&job.task(), &self.group) {
                 Ok(outcome) => return Some(outcome),
-                Err(NotRun::Stopping) => None,
-                Err(NotRun::CannotStart(why)) => Some(why),
+                Err(NotStarted::Stopping) => None,
+                Err(NotStarted::CannotStart(why)) => Some(why),
             };
             let mut state = self.lock();
             if state.closed || why.is_none() {
@@ -307,7 +307,7 @@ impl Shared {
             let why = why.unwrap_or_default();
             let name = self.command.name();
             let line = format!("--exec {name}: cannot be run: {why}; trying again every second");
-            if let Some(line) = state.not_started.note(&line, clock()) {
+            if let Some(line) = state.not_started.filter(&line, clock()) {
                 warn!("{line}");
             }
             // It has not been dealt with: nothing is acknowledged before it has.

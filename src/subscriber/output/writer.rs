@@ -10,7 +10,7 @@ use log::debug;
 
 use super::destination::Destination;
 use crate::common::acks::Backlog;
-use crate::common::runtime::clock::{clock, pause};
+use crate::common::runtime::clock::{clock, sleep};
 use crate::common::transport::bridge::OutOfMemory;
 use crate::subscriber::inbox::sink::{Broken, Done, Finish, Notice};
 
@@ -231,7 +231,7 @@ impl Work {
             }
             seen = pending.bytes.len();
             drop(pending);
-            pause(GATHER_PAUSE);
+            sleep(GATHER_PAUSE);
             pending = self.shared.lock();
         }
         pending.busy = true;

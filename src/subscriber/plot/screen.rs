@@ -98,9 +98,9 @@ impl Screen {
             drawn: None,
             log: None,
         };
-        signals::before_exit(restore);
+        signals::set_exit_hook(restore);
         restore_on_panic();
-        logging::hold();
+        logging::hold_lines();
         // Without a terminal to read from there are no keys, and a signal ends it.
         if enable_raw_mode().is_ok() {
             let keys = std::thread::Builder::new().name("keys".into());
@@ -147,7 +147,7 @@ impl Screen {
 
     fn draw(&mut self, now: Instant) -> io::Result<()> {
         let mut view = lock(&self.chart).view(now);
-        view.log = logging::last_held().map(|(number, level, text)| {
+        view.log = logging::last_held_line().map(|(number, level, text)| {
             if self.log.is_none_or(|(seen, _)| seen != number) {
                 self.log = Some((number, now));
             }
@@ -215,7 +215,7 @@ pub fn restore() {
 }
 
 fn give_back(up: &mut Up) -> io::Result<()> {
-    let (earlier, errors) = logging::release();
+    let (earlier, errors) = logging::take_held_lines();
     let out = up.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
     stdio::stderr().write_all(earlier.as_bytes())?;

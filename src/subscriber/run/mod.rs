@@ -23,7 +23,8 @@ use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{ConnectionState, RunKind};
 use crate::common::fault::{Exit, Fault};
-use crate::common::runtime::clock::{clock, send, wait};
+use crate::common::runtime::channel::{receive_until, send};
+use crate::common::runtime::clock::clock;
 use crate::common::runtime::signals;
 use crate::common::transport::bridge::{END_TIMEOUT, Ended};
 use crate::subscriber::config::{Config, Outlet as Wish};
@@ -81,15 +82,15 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let sink = start::start(config, state.clone(), &backlog, &events, &chart)?;
     let sink = Arc::new(sink);
     let stop = events.clone();
-    let at_sink = |call: fn(&Sink)| -> signals::Call {
+    let at_sink = |call: fn(&Sink)| -> signals::Callback {
         let sink = Arc::clone(&sink);
         Box::new(move || call(&sink))
     };
     let hang_up = matches!(config.outlet, Wish::File(..)).then(|| at_sink(Sink::reopen));
     let leave = Some(at_sink(Sink::abandon));
     let stop = move || send(&stop, Event::Stop);
-    let exit_now =
-        signals::watch(STOP_TIMEOUT, stop, hang_up, leave).context("signals cannot be handled")?;
+    let exit_now = signals::handle_stop_signals(STOP_TIMEOUT, stop, hang_up, leave)
+        .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     // Its keys raise signals: not before they are handled.
     let mut screen = match &config.outlet {
@@ -127,7 +128,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         }
         let drawn = screen.as_ref().map(Screen::wake_at);
         let until = subscriber.wake_at().into_iter().chain(drawn).min();
-        if let Some(event) = wait(&inbox, until) {
+        if let Some(event) = receive_until(&inbox, until) {
             subscriber.handle(event, clock());
         }
     }
@@ -136,7 +137,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     }
     // Standard output may be blocked, the end included.
     exit_now.set(subscriber.exit.unwrap_or(Exit::Success));
-    signals::end_at_latest(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
+    signals::exit_after(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is dealt with, and acknowledged, before DISCONNECT.
     let all_by = clock() + PATIENCE;
     let counts = sink.close(PATIENCE);
@@ -429,7 +430,7 @@ impl<'a> Subscriber<'a> {
             }
             self.step(clock());
             // Nobody says when the bridge has sent it.
-            if let Some(event) = wait(inbox, Some(clock() + ACKNOWLEDGE_PAUSE)) {
+            if let Some(event) = receive_until(inbox, Some(clock() + ACKNOWLEDGE_PAUSE)) {
                 self.handle(event, clock());
             }
         }

@@ -11,7 +11,7 @@ use super::{Event, lock};
 use crate::common::acks::Backlog;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::common::runtime::clock::send;
+use crate::common::runtime::channel::send;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, Outlet as Wish};
 use crate::subscriber::inbox::Inbox;
@@ -89,7 +89,7 @@ fn watch_reader(events: Sender<Event>) -> io::Result<()> {
     std::thread::Builder::new()
         .name("reader".into())
         .spawn(move || {
-            if stdio::reader_has_left() {
+            if stdio::wait_until_stdout_closed() {
                 let left = Broken::Output(io::ErrorKind::BrokenPipe.into());
                 send(&events, Event::Sink(Notice::Broken(left)));
             }

@@ -1,13 +1,13 @@
-//! The children of this process. All of them are waited for here, on one thread, which is woken by SIGCHLD: so
-//! nobody sends a signal to a process identifier that has been given to another process, and as process 1
-//! orphans can be waited for without taking the exit status of a command.
+//! The children of this process. One thread waits for all of them, woken by SIGCHLD: so no signal is sent
+//! to a process identifier that has been reused, and as process 1 orphans can be waited for without taking
+//! the exit status of a command.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,85 +15,88 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
+use parking_lot::Mutex;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
-use super::command::NotRun;
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::pause;
+use crate::common::runtime::clock::sleep;
 
-/// How often, and how long each time, somebody who must not wait tries to look at the table.
+/// How often, and at which interval, [`CommandGroup::abandon`] tries to lock the table.
 const TRIES: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(1);
+const TRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Our own children, by process identifier.
+static TABLE: Mutex<BTreeMap<u32, Entry>> = Mutex::new(BTreeMap::new());
 
 /// A child that has not been waited for.
 struct Entry {
     child: Child,
     group: u64,
-    end: Arc<End>,
-    /// Its group was ended while it ran.
+    notice: Arc<ExitNotice>,
+    /// Its group was stopped while it ran.
     stopped: bool,
 }
 
-/// Our own children, by process identifier.
-static TABLE: Mutex<BTreeMap<u32, Entry>> = Mutex::new(BTreeMap::new());
-
-fn table() -> MutexGuard<'static, BTreeMap<u32, Entry>> {
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Why a command has not been started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotStarted {
+    /// Its group is closed.
+    Stopping,
+    CannotStart(String),
 }
 
-/// How a child has ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+pub(super) struct ChildExit {
     /// None if the system does not know.
     pub(super) status: Option<ExitStatus>,
-    /// Its group was ended before.
+    /// Its group was stopped before.
     pub(super) stopped: bool,
 }
 
-/// The end of a child, when it has come. Its descriptor becomes readable then.
+/// How a child has exited, once it has. Its descriptor becomes readable then.
 #[derive(Debug)]
-pub(super) struct End {
-    ended: OnceLock<Ended>,
+pub(super) struct ExitNotice {
+    exit: OnceLock<ChildExit>,
     event: EventFd,
 }
 
-impl End {
+impl ExitNotice {
     fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            ended: OnceLock::new(),
+            exit: OnceLock::new(),
             event: EventFd::from_value_and_flags(0, flags)?,
         })
     }
 
-    pub(super) fn get(&self) -> Option<Ended> {
-        self.ended.get().copied()
+    pub(super) fn get(&self) -> Option<ChildExit> {
+        self.exit.get().copied()
     }
 }
 
-impl AsFd for End {
+impl AsFd for ExitNotice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 }
 
 impl Entry {
-    /// Whether it still runs. If not, it has been waited for, and its end is known.
-    fn runs(&mut self) -> bool {
+    /// Whether it still runs. If not, it has been waited for, and its notice is set.
+    fn is_running(&mut self) -> bool {
         let status = match self.child.try_wait() {
             Ok(None) => return true,
             Ok(status) => status,
             Err(_) => None,
         };
         let stopped = self.stopped;
-        let _ = self.end.ended.set(Ended { status, stopped });
+        let _ = self.notice.exit.set(ChildExit { status, stopped });
         // A counter that is full is readable too.
-        let _ = self.end.event.write(1);
+        let _ = self.notice.event.write(1);
         false
     }
 
-    /// Ends it, and its process group, wherever it has gone itself.
+    /// Kills it, also if it has left its process group, and the group.
     fn kill(&self) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
         // It may have ended and not have been waited for.
@@ -102,67 +105,58 @@ impl Entry {
     }
 }
 
-/// A command that has been started.
 #[derive(Debug)]
-pub(super) struct Started {
+pub(super) struct StartedChild {
     pub(super) id: u32,
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Option<ChildStdout>,
-    pub(super) end: Arc<End>,
+    pub(super) notice: Arc<ExitNotice>,
 }
 
-pub(super) fn start(command: &mut std::process::Command, group: &Group) -> Result<Started, NotRun> {
-    let cannot = |e: io::Error| NotRun::CannotStart(e.to_string());
-    let end = Arc::new(End::new().map_err(cannot)?);
+pub(super) fn start(
+    command: &mut Command,
+    group: &CommandGroup,
+) -> Result<StartedChild, NotStarted> {
+    let cannot = |e: io::Error| NotStarted::CannotStart(e.to_string());
+    let notice = Arc::new(ExitNotice::new().map_err(cannot)?);
     // Under the lock: it is in the table before it can be waited for, and none is started in a closed group.
-    let mut table = table();
+    let mut table = TABLE.lock();
     if group.closed.load(Ordering::Relaxed) {
-        return Err(NotRun::Stopping);
+        return Err(NotStarted::Stopping);
     }
     let mut child = command.spawn().map_err(cannot)?;
-    let started = Started {
+    let started = StartedChild {
         id: child.id(),
         stdin: child.stdin.take(),
         stdout: child.stdout.take(),
-        end: Arc::clone(&end),
+        notice: Arc::clone(&notice),
     };
     let entry = Entry {
         child,
         group: group.id,
-        end,
+        notice,
         stopped: false,
     };
     table.insert(started.id, entry);
     Ok(started)
 }
 
-/// Ends a child and its process group; `false` if it had ended before.
-pub(super) fn end(id: u32) -> bool {
-    match table().get(&id) {
-        Some(entry) => {
-            entry.kill();
-            true
-        }
-        None => false,
-    }
+/// Kills a child and its process group; `false` if it had ended before.
+pub(super) fn kill_child(id: u32) -> bool {
+    TABLE.lock().get(&id).map(Entry::kill).is_some()
 }
 
-/// Commands that can be ended together.
+/// Commands that are stopped together.
 #[derive(Debug)]
-pub struct Group {
+pub struct CommandGroup {
     id: u64,
     closed: AtomicBool,
 }
 
-impl Group {
-    /// A group in which nothing runs yet.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+impl CommandGroup {
     pub fn new() -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        watch()?;
+        start_reaper()?;
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             closed: AtomicBool::new(false),
@@ -171,23 +165,24 @@ impl Group {
 
     /// No further command is started in it.
     pub fn close(&self) {
-        let _table = table();
+        let _table = TABLE.lock();
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// No further command is started in it; those that run are ended with their process groups.
+    /// No further command is started in it; those that run are killed with their process groups.
     pub fn stop(&self) {
-        self.stop_in(&mut table());
+        self.stop_in(&mut TABLE.lock());
     }
 
     /// As [`stop`](Self::stop), but does not wait long for a thread that is just starting a command.
     pub fn abandon(&self) {
+        // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {
-            if let Ok(mut table) = TABLE.try_lock() {
+            if let Some(mut table) = TABLE.try_lock() {
                 self.stop_in(&mut table);
                 return;
             }
-            pause(PAUSE);
+            sleep(TRY_INTERVAL);
         }
     }
 
@@ -201,26 +196,26 @@ impl Group {
 }
 
 /// Starts the thread that waits for children, if there is none yet.
-pub(super) fn watch() -> io::Result<()> {
+pub(super) fn start_reaper() -> io::Result<()> {
     static STARTED: Mutex<bool> = Mutex::new(false);
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut started = STARTED.lock();
     if *started {
         return Ok(());
     }
-    // Installed before a child is started. It also undoes a SIGCHLD that our parent has ignored: then the system
-    // would not keep the exit status.
+    // Installed before a child is started. It also undoes a SIGCHLD that our parent has ignored: then the
+    // system would not keep the exit status.
     let mut signals = Signals::new([SIGCHLD])?;
     std::thread::Builder::new()
         .name("children".into())
         .spawn(move || {
-            affinity::spread();
+            affinity::unpin();
             let mut blocked = SigSet::empty();
             blocked.add(Signal::SIGCHLD);
             // A valid set has no way to fail.
             let _ = blocked.thread_unblock();
-            collect();
+            reap();
             for _ in signals.forever() {
-                collect();
+                reap();
             }
         })?;
     *started = true;
@@ -228,16 +223,16 @@ pub(super) fn watch() -> io::Result<()> {
 }
 
 /// Waits for the children that have ended.
-fn collect() {
-    let mut table = table();
-    table.retain(|_, entry| entry.runs());
+fn reap() {
+    let mut table = TABLE.lock();
+    table.retain(|_, entry| entry.is_running());
     if getpid().as_raw() == 1 {
-        collect_orphans(&mut table);
+        reap_orphans(&mut table);
     }
 }
 
 /// Waits for the children that have ended and are not our own.
-fn collect_orphans(table: &mut BTreeMap<u32, Entry>) {
+fn reap_orphans(table: &mut BTreeMap<u32, Entry>) {
     let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {
         let orphan = match waitid(Id::All, peek) {
@@ -246,13 +241,13 @@ fn collect_orphans(table: &mut BTreeMap<u32, Entry>) {
                 None => return,
             },
             Err(Errno::EINTR) => continue,
-            // Ended by a signal that has no name here, so that it cannot be told who it was.
+            // Ended by a signal that has no name in `nix`, which then does not return the identifier.
             Err(Errno::EINVAL) => Pid::from_raw(-1),
             Err(_) => return,
         };
-        // Our own may have ended since they were looked at; then this is done with it.
+        // It may be one of our own that has ended since `reap` looked.
         let before = table.len();
-        table.retain(|_, entry| entry.runs());
+        table.retain(|_, entry| entry.is_running());
         let is_ours = table.len() < before;
         if !is_ours && waitpid(orphan, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
             return;

@@ -1,42 +1,27 @@
-//! Commands that the user has given (`--exec` of both programs): found, run, fed, limited, and ended with all that
-//! they have started.
+//! Commands that the user gives with `--exec` of either program.
 //!
-//! * `command` is a command line, and one run of it;
-//! * `children` has every child of this process until it has been waited for, also those that others have left
-//!   behind when this process is the first of its PID namespace;
-//! * `program` looks for the program before anything is run;
-//! * `tally` keeps repeated failures out of the log.
+//! * `exec_command` is a command line, and one run of it;
+//! * `children` has every child of this process until it has been waited for, and as process 1 of a PID
+//!   namespace also the orphans;
+//! * `program` looks for the program before anything is run.
 //!
-//! A command leads a process group of its own. It has the three standard descriptors and no other
-//! ([`keep_descriptors`]). Its run ends when the command itself has ended; a child that it leaves behind in the background
-//! goes on, and what that child writes is waited for half a second at most. A command that takes too long, or that
-//! runs when this program ends, is ended with its process group. A child that has made itself the leader of another
-//! group or session (`setsid`) is not reached, and nothing waits for it.
+//! A command leads a process group of its own, and gets the three standard descriptors and no other. Its
+//! run ends when the command has ended; children that it leaves running go on, and what they write is
+//! read for another half a second at most. A command that takes too long, or that is running when this
+//! program ends, is killed with its process group. A child that has become the leader of another group or
+//! session (`setsid`) is not reached, and nothing waits for it.
 
 mod children;
-mod command;
+mod exec_command;
 mod program;
-pub mod tally;
 
-use nix::unistd::getpid;
-
-pub use children::Group;
-pub use command::{Command, NotRun, Outcome, Task};
-
-/// Sees to it that commands get the three standard descriptors and no other, neither ours nor what was left open by
-/// whoever started us. Call it before there are threads.
-pub fn keep_descriptors() {
-    close_fds::set_fds_cloexec(3, &[]);
-}
+pub use children::{CommandGroup, NotStarted};
+pub use exec_command::{CommandOutcome, ExecCommand, RunOptions};
 
 /// As process 1, waits for processes whose parents have ended, so that they do not stay as zombies.
-///
-/// # Errors
-///
-/// The operating system's, if there are no more threads to be had.
 pub fn adopt_orphans() -> std::io::Result<()> {
-    if getpid().as_raw() == 1 {
-        children::watch()?;
+    if nix::unistd::getpid().as_raw() == 1 {
+        children::start_reaper()?;
     }
     Ok(())
 }

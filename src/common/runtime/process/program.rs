@@ -1,10 +1,10 @@
-//! Looks for a command's program as the system will, before anything is run.
+//! Looks for the program of a command line as the system does, before anything is run.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
@@ -13,85 +13,72 @@ use crate::common::fault::{Exit, Fault};
 /// Where programs are looked for if `PATH` is not set (`confstr(_CS_PATH)` of the GNU C library).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The most of a first line that the kernel looks at (`BINPRM_BUF_SIZE` of linux/binfmts.h).
-const HEAD: u64 = 256;
+/// The most of a first line that the kernel reads (`BINPRM_BUF_SIZE` of linux/binfmts.h).
+const FIRST_LINE: u64 = 256;
 
-/// Why a file cannot be executed.
-enum Reason {
-    /// There is no such file.
-    Missing,
-    /// Another one, and what to do about it.
-    Unusable(String, &'static str),
+enum NotExecutable {
+    NoSuchFile,
+    /// Cause and remedy.
+    Other(String, &'static str),
 }
 
-/// Whether there is a program of this name that can be executed.
-///
-/// # Errors
-///
-/// A fault that names it, and says why not.
+/// A fault unless there is a program of this name that can be executed.
 pub(super) fn check(name: &OsStr) -> Result<(), Fault> {
-    let shown = name.to_string_lossy();
     let fault = |cause: &str, remedy: &str| {
-        let message = format!("--exec {shown}: {cause}");
+        let message = format!("--exec {}: {cause}", name.to_string_lossy());
         Fault::permanent(Exit::NoInput, message).with_remedy(remedy)
     };
-    let is_sentence = name.as_bytes().iter().any(u8::is_ascii_whitespace);
-    let missing = |cause: &str| {
-        fault(
-            cause,
-            if is_sentence {
-                "there is no shell: give every argument as a word of its own"
-            } else {
-                "install it, or give the path of the program"
-            },
-        )
+    let has_spaces = name.as_bytes().iter().any(u8::is_ascii_whitespace);
+    let no_such_remedy = if has_spaces {
+        "there is no shell: give every argument as a word of its own"
+    } else {
+        "install it, or give the path of the program"
     };
     if name.is_empty() {
         return Err(fault("the name of the program is empty", "name one"));
     }
     if name.as_bytes().contains(&b'/') {
-        return match look_at(Path::new(name)) {
-            Ok(()) => Ok(()),
-            Err(Reason::Missing) => Err(missing("there is no such file")),
-            Err(Reason::Unusable(cause, remedy)) => Err(fault(&cause, remedy)),
-        };
+        return check_file(Path::new(name)).map_err(|error| match error {
+            NotExecutable::NoSuchFile => fault("there is no such file", no_such_remedy),
+            NotExecutable::Other(cause, remedy) => fault(&cause, remedy),
+        });
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let mut first = None;
     for directory in std::env::split_paths(&path) {
-        let file: PathBuf = directory.join(name);
-        match look_at(&file) {
+        let file = directory.join(name);
+        match check_file(&file) {
             Ok(()) => return Ok(()),
-            Err(Reason::Missing) => {}
-            Err(Reason::Unusable(cause, remedy)) => {
+            Err(NotExecutable::NoSuchFile) => {}
+            Err(NotExecutable::Other(cause, remedy)) => {
                 first.get_or_insert((format!("{}: {cause}", file.display()), remedy));
             }
         }
     }
-    match first {
-        Some((cause, remedy)) => Err(fault(&cause, remedy)),
-        None => Err(missing("there is no such program in PATH")),
-    }
+    Err(match first {
+        Some((cause, remedy)) => fault(&cause, remedy),
+        None => fault("there is no such program in PATH", no_such_remedy),
+    })
 }
 
-/// Whether this file can be executed.
-fn look_at(file: &Path) -> Result<(), Reason> {
-    let unusable = |cause: &str, remedy| Err(Reason::Unusable(cause.to_owned(), remedy));
-    let is_file = match fs::metadata(file) {
-        Ok(data) => data.is_file(),
-        Err(e) if is_missing(&e) => return Err(Reason::Missing),
-        Err(e) => return unusable(&e.to_string(), "look at the modes of its directories"),
-    };
-    if !is_file {
-        return unusable("it is not a file", "give the path of a program");
+fn check_file(file: &Path) -> Result<(), NotExecutable> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let other = |cause: String, remedy| Err(NotExecutable::Other(cause, remedy));
+    match fs::metadata(file) {
+        Ok(data) if data.is_file() => {}
+        Ok(_) => return other("it is not a file".into(), "give the path of a program"),
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => {
+            return Err(NotExecutable::NoSuchFile);
+        }
+        Err(e) => return other(e.to_string(), "look at the modes of its directories"),
     }
     if let Err(e) = eaccess(file, AccessFlags::X_OK) {
         let cause = format!("it cannot be executed: {}", io::Error::from(e));
-        return unusable(&cause, "make it executable with chmod +x");
+        return other(cause, "make it executable with chmod +x");
     }
     let mut head = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(HEAD).read_to_end(&mut head));
-    // One that may be executed need not be readable.
+    let read = File::open(file).and_then(|file| file.take(FIRST_LINE).read_to_end(&mut head));
+    // An executable file need not be readable.
     if read.is_err() {
         return Ok(());
     }
@@ -109,14 +96,7 @@ fn look_at(file: &Path) -> Result<(), Reason> {
         "its first line names the interpreter {}, which does not exist",
         interpreter.display()
     );
-    unusable(&cause, "correct the line, or install the interpreter")
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    other(cause, "correct the line, or install the interpreter")
 }
 
 #[cfg(test)]

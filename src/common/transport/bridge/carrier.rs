@@ -15,14 +15,14 @@ use super::guard::{Agreement, Effects, Guard};
 use super::incoming::{Incoming, Next};
 use super::line::Line;
 use super::ready::Ready;
-use super::wire::{PIECE, Piece, is_patient, send, timeout};
-use super::{ALL_PUBRELS_TIMEOUT, Handle, PUBREL_TIMEOUT, Wire, alert, send_queue};
+use super::wire::{PIECE, Piece, Wire, is_patient, send, timeout};
+use super::{ALL_PUBRELS_TIMEOUT, ConnectionHandle, PUBREL_TIMEOUT, send_queue, tls_error};
 use crate::common::acks::ConnectionAcks;
 use crate::common::mqtt::describe::{Describer, describe};
 use crate::common::mqtt::framing::{PINGRESP, PacketTracker};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::{clock, pause};
+use crate::common::runtime::clock::{clock, sleep};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
 /// come by then costs each of the threads it passes hardly more than a single message would.
@@ -43,7 +43,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) struct Carrier<'a> {
     pub(super) wire: Wire,
     local: &'a UnixStream,
-    handle: &'a Handle,
+    handle: &'a ConnectionHandle,
     pub(super) guard: Guard<'a>,
     /// Kept for its buffers.
     effects: Effects,
@@ -95,7 +95,7 @@ impl<'a> Carrier<'a> {
     pub(super) fn new(
         wire: Wire,
         local: &'a UnixStream,
-        handle: &'a Handle,
+        handle: &'a ConnectionHandle,
         guard: Guard<'a>,
         report: &'a mut dyn FnMut(Report),
     ) -> Self {
@@ -145,7 +145,7 @@ impl<'a> Carrier<'a> {
     /// There is work for another core.
     fn leave(&mut self) {
         if std::mem::take(&mut self.together) {
-            affinity::spread();
+            affinity::unpin();
         }
     }
 
@@ -203,7 +203,7 @@ impl<'a> Carrier<'a> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => moved = true,
                 Err(e) if is_patient(&e) => self.ready.wire_read = false,
-                Err(e) if alert::is_close(&e) => self.end = Some(End::Lost),
+                Err(e) if tls_error::is_eof(&e) => self.end = Some(End::Lost),
                 Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
                     self.end = Some(End::NoMemory(self.incoming.expected()));
                 }
@@ -515,7 +515,7 @@ impl<'a> Carrier<'a> {
     /// that it has hung up would be reported again and again.
     fn wait(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.in_burst) {
-            pause(PAUSE);
+            sleep(PAUSE);
             self.ready = Ready::default();
             return Ok(());
         }

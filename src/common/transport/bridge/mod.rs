@@ -19,13 +19,13 @@ mod line;
 mod packets;
 mod ready;
 mod receiver;
-mod wire;
+pub(super) mod wire;
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{Connected, Handle, Wire, alert, send_queue};
+use super::{ConnectionHandle, DialedConnection, send_queue, tls_error};
 use carrier::Carrier;
 pub use end::{Direction, End, Reached, Report, Severed};
 pub use guard::Agreement;
@@ -49,17 +49,17 @@ pub const END_TIMEOUT: Duration = ALL_PUBRELS_TIMEOUT.saturating_add(CLOSE_TIMEO
 
 /// Carries packets until either side has ended the connection.
 pub fn carry(
-    connected: Connected,
+    connected: DialedConnection,
     local: &UnixStream,
-    handle: &Handle,
+    handle: &ConnectionHandle,
     agreement: Agreement,
     receiver: Option<&Receiver>,
     report: &mut dyn FnMut(Report),
 ) {
-    let Connected {
-        way,
+    let DialedConnection {
+        endpoint,
         wire,
-        presented,
+        credentials,
     } = connected;
     let guard = Guard::new(agreement, receiver);
     let mut bridge = Carrier::new(wire, local, handle, guard, report);
@@ -70,7 +70,7 @@ pub fn carry(
         fault: ended
             .as_ref()
             .err()
-            .and_then(|error| alert::last_words(&way, &presented, error)),
+            .and_then(|error| tls_error::closing_fault(&endpoint, &credentials, error)),
         cause: ended.as_ref().err().map(ToString::to_string),
         end: ended.unwrap_or(End::Lost),
         in_order: bridge.closed && bridge.incoming.expected() == 0,

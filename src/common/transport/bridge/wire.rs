@@ -10,7 +10,8 @@ use nix::poll::PollTimeout;
 
 use crate::common::mqtt::describe::Describer;
 use crate::common::runtime::clock::clock;
-use crate::common::transport::{Stream, Wire};
+use crate::common::transport::stream::Stream;
+use crate::common::transport::websocket::WebSocket;
 
 /// The largest piece: a TLS record carries no more, and a WebSocket message need not.
 pub(super) const PIECE: usize = 16 << 10;
@@ -114,6 +115,13 @@ pub(super) fn send(
         describer.follow(written, v5, |packet| debug!("sent {packet}"));
     }
     Ok(count)
+}
+
+/// A stream of bytes to the broker.
+#[derive(Debug)]
+pub(in crate::common::transport) enum Wire {
+    Bytes(Stream),
+    WebSocket(Box<WebSocket>),
 }
 
 impl Wire {

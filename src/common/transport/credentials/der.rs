@@ -1,4 +1,4 @@
-//! As much of DER (ITU-T X.690) as it takes to say what is wrong with a file: where an element ends, whether a
+//! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element, whether a
 //! certificate is a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018). PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// `id-PBES2`, 1.2.840.113549.1.5.13.
 const PBES2: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
 
-/// The bytes before the content and of the content of the first element.
+/// The sizes of header and content of the first element.
 fn sizes(bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes.get(1)? {
         short @ 0..=0x7f => Some((2, usize::from(short))),
@@ -37,15 +37,13 @@ fn sizes(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// The size in bytes of the SEQUENCE that this begins with; none if it begins with something else.
-pub(crate) fn sequence_size(bytes: &[u8]) -> Option<usize> {
-    if bytes.first() != Some(&SEQUENCE) {
-        return None;
-    }
-    sizes(bytes).map(|(header, content)| header + content)
+/// The size in bytes that the SEQUENCE at the beginning should have; none if there is no SEQUENCE.
+pub(super) fn sequence_size(bytes: &[u8]) -> Option<usize> {
+    let (header, content) = sizes(bytes)?;
+    (bytes[0] == SEQUENCE).then_some(header + content)
 }
 
-/// The elements that follow one another, up to the first that is not whole.
+/// The elements at this level, up to the first that is cut short.
 fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
     std::iter::from_fn(move || {
         let (header, length) = sizes(bytes)?;
@@ -56,33 +54,33 @@ fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
     })
 }
 
-/// What is in the first SEQUENCE of these bytes.
-fn in_sequence(bytes: &[u8]) -> Option<&[u8]> {
+/// The content of the SEQUENCE at the beginning.
+fn sequence(bytes: &[u8]) -> Option<&[u8]> {
     let first = elements(bytes).next()?;
     (first.tag == SEQUENCE).then_some(first.content)
 }
 
-/// Whether a certificate says that it is a CA's.
-pub(crate) fn is_ca(certificate: &[u8]) -> bool {
+/// Whether a certificate claims to be a CA's.
+pub(super) fn is_ca(certificate: &[u8]) -> bool {
     let constraints = || {
-        let to_be_signed = in_sequence(in_sequence(certificate)?)?;
+        let to_be_signed = sequence(sequence(certificate)?)?;
         let extensions = elements(to_be_signed).find(|e| e.tag == EXTENSIONS)?;
-        elements(in_sequence(extensions.content)?).find_map(|extension| {
+        elements(sequence(extensions.content)?).find_map(|extension| {
             let mut parts = elements(extension.content);
             let id = parts.next()?;
             if (id.tag, id.content) != (OBJECT_IDENTIFIER, &BASIC_CONSTRAINTS[..]) {
                 return None;
             }
             let value = parts.find(|part| part.tag == OCTET_STRING)?;
-            elements(in_sequence(value.content)?).next()
+            elements(sequence(value.content)?).next()
         })
     };
     constraints().is_some_and(|first| first.tag == BOOLEAN && first.content != [0])
 }
 
-/// The object identifier, in dotted form, of what an `EncryptedPrivateKeyInfo` is encrypted with.
-pub(crate) fn encryption(key: &[u8]) -> Option<String> {
-    let mut algorithm = elements(in_sequence(in_sequence(key)?)?);
+/// The object identifier, in dotted form, of the cipher of an `EncryptedPrivateKeyInfo`.
+pub(super) fn encryption(key: &[u8]) -> Option<String> {
+    let mut algorithm = elements(sequence(sequence(key)?)?);
     let id = algorithm.next()?;
     if id.content != PBES2 {
         return dotted(id.content);

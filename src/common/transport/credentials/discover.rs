@@ -1,70 +1,59 @@
-//! The three files of a device in one directory, under the names that the AWS console gives
-//! them when it creates them, or under plain ones.
+//! Finds CA, certificate and key in one directory, under plain names or those that the AWS console gives.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::files::Pair;
+use super::tls_credentials::CertKeyPaths;
 use crate::common::fault::{Exit, Fault};
 
-/// The files of a directory, as far as they were looked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// The trusted CAs.
-    pub(crate) cafile: Option<PathBuf>,
-    /// Certificate and private key.
-    pub(crate) pair: Option<Pair>,
-}
-
-/// What one of the files may be called: a plain name, or an ending that the console puts
-/// behind a certificate's id.
-struct Kind {
-    what: &'static str,
+/// What one of the files may be called: a plain name, or the suffix that the console adds to a
+/// certificate's identifier.
+struct FileNames {
+    description: &'static str,
     plain: &'static [&'static str],
-    ending: Option<&'static str>,
+    suffix: Option<&'static str>,
 }
 
-const CA: Kind = Kind {
-    what: "a CA file (AmazonRootCA1.pem or ca.pem)",
+const CA: FileNames = FileNames {
+    description: "CA file (AmazonRootCA1.pem or ca.pem)",
     plain: &["AmazonRootCA1.pem", "ca.pem"],
-    ending: None,
+    suffix: None,
 };
-const CERT: Kind = Kind {
-    what: "a certificate (*-certificate.pem.crt or device.pem.crt)",
+const CERT: FileNames = FileNames {
+    description: "certificate (*-certificate.pem.crt or device.pem.crt)",
     plain: &["device.pem.crt"],
-    ending: Some("-certificate.pem.crt"),
+    suffix: Some("-certificate.pem.crt"),
 };
-const KEY: Kind = Kind {
-    what: "a private key (*-private.pem.key or private.pem.key)",
+const KEY: FileNames = FileNames {
+    description: "private key (*-private.pem.key or private.pem.key)",
     plain: &["private.pem.key"],
-    ending: Some("-private.pem.key"),
+    suffix: Some("-private.pem.key"),
 };
 
-impl Kind {
-    fn fits(&self, name: &str) -> bool {
-        let ends = |ending: &str| name.len() > ending.len() && name.ends_with(ending);
-        self.plain.contains(&name) || self.ending.is_some_and(ends)
+impl FileNames {
+    fn matches(&self, name: &str) -> bool {
+        let has = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix);
+        self.plain.contains(&name) || self.suffix.is_some_and(has)
     }
 }
 
-/// Looks for the files in a directory: for the CA, for certificate and key.
-///
-/// # Errors
-///
-/// A fault that says what is missing or there more than once, and what was found.
-pub(crate) fn find(dir: &Path, cafile: bool, pair: bool) -> Result<Found, Fault> {
+/// Looks for the CA file if `cafile`, for certificate and key if `pair`. It is a fault if one of them is
+/// missing or there more than once.
+pub(super) fn find(
+    dir: &Path,
+    cafile: bool,
+    pair: bool,
+) -> Result<(Option<PathBuf>, Option<CertKeyPaths>), Fault> {
     let entries = fs::read_dir(dir).map_err(|e| {
-        let exit = if e.kind() == std::io::ErrorKind::NotADirectory {
-            Exit::Config
-        } else {
-            Exit::NoInput
+        let exit = match e.kind() {
+            ErrorKind::NotADirectory => Exit::Config,
+            _ => Exit::NoInput,
         };
+        let dir = dir.display();
         Fault::permanent(
             exit,
-            format!(
-                "{}: --certs cannot be read: {e}; check the path",
-                dir.display()
-            ),
+            format!("{dir}: --certs cannot be read: {e}; check the path"),
         )
     })?;
     let mut names: Vec<String> = entries
@@ -72,47 +61,35 @@ pub(crate) fn find(dir: &Path, cafile: bool, pair: bool) -> Result<Found, Fault>
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();
-    let pick = |kind: &Kind| -> Result<PathBuf, Fault> {
-        let fitting: Vec<&String> = names.iter().filter(|name| kind.fits(name)).collect();
-        match fitting[..] {
-            [one] => Ok(dir.join(one)),
-            [] => Err(wrong(dir, &format!("has no {}", bare(kind.what)), &names)),
-            _ => Err(wrong(
-                dir,
-                &format!("has more than one {}", bare(kind.what)),
-                &names,
-            )),
-        }
+    let find_one = |wanted: &FileNames| {
+        let matching: Vec<&String> = names.iter().filter(|name| wanted.matches(name)).collect();
+        let has = match matching[..] {
+            [one] => return Ok(dir.join(one)),
+            [] => "has no",
+            _ => "has more than one",
+        };
+        let cause = format!("{has} {}", wanted.description);
+        Err(not_found(dir, &cause, &names))
     };
-    let mut found = Found::default();
-    if cafile {
-        found.cafile = Some(pick(&CA)?);
-    }
-    if pair {
-        let (cert, key) = (pick(&CERT)?, pick(&KEY)?);
-        found.pair = Some(Pair { cert, key });
-    }
-    Ok(found)
+    let cafile = cafile.then(|| find_one(&CA)).transpose()?;
+    let pair = pair.then(|| {
+        let (cert, key) = (find_one(&CERT)?, find_one(&KEY)?);
+        Ok(CertKeyPaths { cert, key })
+    });
+    Ok((cafile, pair.transpose()?))
 }
 
-/// Without its article.
-fn bare(what: &str) -> &str {
-    what.strip_prefix("a ").unwrap_or(what)
-}
-
-fn wrong(dir: &Path, why: &str, names: &[String]) -> Fault {
-    const MANY: usize = 12;
-    let mut found = match names {
+fn not_found(dir: &Path, cause: &str, names: &[String]) -> Fault {
+    const SHOWN: usize = 12;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    let found = match names {
         [] => "nothing".to_owned(),
-        _ => names[..names.len().min(MANY)].join(", "),
+        _ => names[..names.len().min(SHOWN)].join(", ") + more,
     };
-    if names.len() > MANY {
-        found += ", …";
-    }
     Fault::permanent(
         Exit::Config,
         format!(
-            "{}: --certs {why}; found: {found}; rename or move files, or give --cafile, --cert and \
+            "{}: --certs {cause}; found: {found}; rename or move files, or give --cafile, --cert and \
              --key",
             dir.display()
         ),

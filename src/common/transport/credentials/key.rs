@@ -1,4 +1,4 @@
-//! The private key: private, PEM, opened with its passphrase; and what stands against that.
+//! Reads the private key, and describes why it cannot be used.
 
 use std::path::Path;
 
@@ -8,14 +8,13 @@ use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
 use openssl::x509::X509Ref;
 
-use super::certificates::{reason, told};
+use super::certificates::{damaged, reason, without_block};
 use super::der;
 use super::pem::{self, Block};
 use crate::common::fault::Fault;
 use crate::common::runtime::secret_file::{SecretFile, check_private};
-use crate::common::runtime::small_file::{read_for, wrong};
+use crate::common::runtime::small_file::{invalid_file, read_for};
 
-/// The flag that names it.
 const FLAG: &str = "--key";
 
 /// What `tpm2-openssl` and `tpm2-tss-engine` write.
@@ -25,68 +24,64 @@ const TOKEN_KEY: &str = "PKCS#11 PROVIDER URI";
 
 /// OpenSSL's number of its library EVP (`openssl/err.h`).
 const LIB_EVP: i32 = 6;
-/// Its common reason for an algorithm that no active provider has (`ERR_R_UNSUPPORTED`, `openssl/err.h`).
+/// Its reason for an algorithm that no active provider has (`ERR_R_UNSUPPORTED`, `openssl/err.h`).
 const UNSUPPORTED: i32 = 0x8_010c;
 
-/// Reads the private key of a file, the first if there are several.
-///
-/// # Errors
-///
-/// A fault that names file, block and cause.
-pub(crate) fn read(
+/// Reads the first private key of a file. A fault names file, block and cause.
+pub(super) fn read(
     path: &Path,
     passphrase: Option<&SecretFile>,
     allow_readable: bool,
 ) -> Result<PKey<Private>, Fault> {
-    let content = read_for(FLAG, path)?;
-    let blocks = pem::blocks(&content.bytes);
+    let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
+    let file = read_for(FLAG, path)?;
+    let blocks = pem::blocks(&file.bytes);
     let Some(block) = blocks.iter().find(|block| is_key(block)) else {
         if blocks.iter().any(|block| block.label == "CERTIFICATE") {
-            let why = "is a certificate, not a private key";
-            return Err(wrong(FLAG, path, why).with_remedy("are --cert and --key swapped?"));
+            let cause = "is a certificate, not a private key";
+            return Err(invalid(cause, "are --cert and --key swapped?"));
         }
         let cause = "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)";
-        return Err(told(FLAG, path, cause, &content.bytes, &blocks));
+        return Err(without_block(FLAG, path, cause, &file.bytes, &blocks));
     };
-    check_private(FLAG, path, &content.metadata, allow_readable)?;
+    check_private(FLAG, path, &file.metadata, allow_readable)?;
     if block.label == "OPENSSH PRIVATE KEY" {
         let remedy = format!("ssh-keygen -p -m PEM -f {} converts it", path.display());
-        return Err(wrong(FLAG, path, "is an OpenSSH key").with_remedy(remedy));
+        return Err(invalid("is an OpenSSH key", &remedy));
     }
-    let content = block.content.as_ref().map_err(|flaw| {
-        let cause = format!("{} is damaged: {flaw}", block.place());
-        wrong(FLAG, path, &cause).with_remedy("copy the file again")
-    })?;
+    let content = block
+        .content
+        .as_ref()
+        .map_err(|flaw| damaged(FLAG, path, block, flaw))?;
     let passphrase = match passphrase {
         Some(file) => Some(file.read()?),
         None if block.is_encrypted() => {
             let remedy = "give --key-passphrase-file, or decrypt it with openssl pkey";
-            return Err(wrong(FLAG, path, "is encrypted").with_remedy(remedy));
+            return Err(invalid("is encrypted", remedy));
         }
         None => None,
     };
-    open(block, content, passphrase.as_ref())
-        .map_err(|stack| unopened(path, block, content, &stack))
+    decode(block, content, passphrase.as_deref())
+        .map_err(|stack| undecodable(path, block, content, &stack))
 }
 
-/// Which key of the file, from 1, is that of the certificate. One that does not open is passed over.
-pub(crate) fn number_of(
+/// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are skipped.
+pub(super) fn number_of(
     path: &Path,
     passphrase: Option<&SecretFile>,
     certificate: &X509Ref,
 ) -> Option<usize> {
     let public = certificate.public_key().ok()?;
-    let content = read_for(FLAG, path).ok()?;
+    let file = read_for(FLAG, path).ok()?;
     let passphrase = passphrase.and_then(|file| file.read().ok());
-    let blocks = pem::blocks(&content.bytes);
-    let at = blocks
-        .iter()
-        .filter(|block| is_key(block))
-        .position(|block| {
-            let content = block.content.as_ref().ok();
-            let key = content.and_then(|content| open(block, content, passphrase.as_ref()).ok());
-            key.is_some_and(|key| public.public_eq(&key))
-        });
+    let is_wanted = |block: &Block| {
+        let content = block.content.as_ref().ok()?;
+        let key = decode(block, content, passphrase.as_deref()).ok()?;
+        Some(public.public_eq(&key))
+    };
+    let blocks = pem::blocks(&file.bytes);
+    let mut keys = blocks.iter().filter(|block| is_key(block));
+    let at = keys.position(|block| is_wanted(block) == Some(true));
     at.map(|at| at + 1)
 }
 
@@ -95,66 +90,59 @@ fn is_key(block: &Block) -> bool {
     block.label.ends_with("PRIVATE KEY") || block.label == TOKEN_KEY
 }
 
-fn open(
+fn decode(
     block: &Block,
     content: &[u8],
-    passphrase: Option<&String>,
+    passphrase: Option<&str>,
 ) -> Result<PKey<Private>, ErrorStack> {
     let pem = block.to_pem(content);
     match passphrase {
         Some(text) => PKey::private_key_from_pem_passphrase(pem.as_bytes(), text.as_bytes()),
-        // An empty passphrase is better than a question on the terminal.
+        // An empty passphrase: without one OpenSSL asks on the terminal.
         None => PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Ok(0)),
     }
 }
 
-/// Why a whole block does not become a key.
-fn unopened(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -> Fault {
+/// Why a block without a flaw is no key.
+fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -> Fault {
     let is_unsupported =
         |e: &openssl::error::Error| e.library_code() == LIB_EVP && e.reason_code() == UNSUPPORTED;
+    let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
     if block.label == TPM_KEY {
-        let why = "is a TPM key (TSS2 PRIVATE KEY), which no active provider of OpenSSL opens";
-        return wrong(FLAG, path, why).with_remedy(
+        return invalid(
+            "is a TPM key (TSS2 PRIVATE KEY), which no active provider of OpenSSL opens",
             "OPENSSL_CONF must activate a provider for it, tpm2 beside default, and the TPM must be within reach",
         );
     }
     if block.label == TOKEN_KEY {
-        let why = "names a key in a PKCS#11 token, and no provider that opens it is active";
-        return wrong(FLAG, path, why).with_remedy(
+        return invalid(
+            "names a key in a PKCS#11 token, and no provider that opens it is active",
             "OPENSSL_CONF must activate one (pkcs11-provider, beside default), with the module of the token",
         );
     }
     if !block.is_encrypted() {
-        let cause = format!(
-            "{} is damaged: what it holds is no private key ({})",
-            block.place(),
-            reason(stack)
-        );
-        return wrong(FLAG, path, &cause).with_remedy("copy the file again");
+        let cause = format!("what it holds is no private key ({})", reason(stack));
+        return damaged(FLAG, path, block, cause);
     }
     if stack.errors().iter().any(is_unsupported) {
         let by_id = || {
             let id = Asn1Object::from_str(&der::encryption(content)?).ok()?;
-            id.nid().short_name().ok().map(str::to_owned)
+            id.nid().short_name().ok()
         };
-        let cipher = block.header_cipher().map(str::to_owned).or_else(by_id);
-        let cipher = cipher.unwrap_or_else(|| "unknown".into());
+        let cipher = block.header_cipher().or_else(by_id).unwrap_or("unknown");
         let cause =
             format!("is encrypted with {cipher}, an old cipher that this OpenSSL does not have");
-        return wrong(FLAG, path, &cause).with_remedy(
+        return invalid(
+            &cause,
             "re-encrypt it: openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in FILE -out FILE.pem",
         );
     }
-    wrong(
-        FLAG,
-        path,
-        "does not open with what --key-passphrase-file holds",
-    )
-    .with_remedy("check the passphrase")
+    let cause = "does not open with what --key-passphrase-file holds";
+    invalid(cause, "check the passphrase")
 }
 
-/// Why TLS 1.3 cannot use a key of this type (RFC 8446, section 4.2.3), as far as that is so.
-pub(crate) fn unfit_for_tls_1_3(key: &PKeyRef<Private>) -> Option<String> {
+/// Why TLS 1.3 cannot use a key of this type (RFC 8446, section 4.2.3); none if it can.
+pub(super) fn unfit_for_tls_1_3(key: &PKeyRef<Private>) -> Option<String> {
     if key.is_a(KeyType::DSA) {
         return Some("its key is of the type DSA".into());
     }

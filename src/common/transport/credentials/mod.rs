@@ -1,11 +1,14 @@
-//! Certificate, key and CA files: where they are, whether they are good, and what they hold.
+//! CA, certificate and key: where the files are, whether they are good, and what they hold.
 
-pub(crate) mod certificates;
-pub(crate) mod der;
-pub(crate) mod discover;
-pub mod files;
-pub(crate) mod foreign_formats;
-pub(crate) mod key;
-pub(crate) mod pem;
-pub(crate) mod presented;
-pub(crate) mod trust;
+pub(super) mod certificates;
+mod der;
+mod discover;
+mod foreign_formats;
+mod key;
+mod pem;
+mod tls_credentials;
+mod tls_files;
+
+pub use tls_credentials::{CertKeyPaths, TlsCredentials};
+pub(super) use tls_credentials::{ContextError, not_yet_valid};
+pub use tls_files::{Finding, TlsFiles};

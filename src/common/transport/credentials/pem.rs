@@ -1,238 +1,198 @@
-//! The blocks of a PEM file (RFC 7468; RFC 1421 for headers), each with its place, and what is wrong with one
-//! that is damaged. PURE.
+//! Splits a PEM file into its blocks (RFC 7468; RFC 1421 for headers), with their positions, and finds what
+//! is wrong with a damaged one. PURE.
 //!
-//! Own code, because an error has to name block and line: OpenSSL gives up a file as a whole, and the crates
-//! `pem` and `pem-rfc7468` do not tell where a block stands. It takes what people's editors and tools leave: any
-//! line ends, a byte order mark, indentation, text between the blocks.
-
-use std::fmt;
+//! Own code, because an error has to name block and line: OpenSSL rejects a file as a whole, and the crates
+//! `pem` and `pem-rfc7468` do not give positions. Accepted is what editors and tools leave: any line ends, a
+//! byte order mark, indentation, text between the blocks.
 
 use data_encoding::{BASE64, DecodeError, DecodeKind};
+use memchr::memmem;
+use thiserror::Error;
 
 use super::der;
 
-const DASHES: &str = "-----";
+const DASHES: &[u8] = b"-----";
 
-/// A label is not longer in an error.
-const LABEL_SHOWN: usize = 40;
+/// Characters of a label that an error shows.
+const MAX_LABEL: usize = 40;
 
-/// One block, whole or not.
+/// One block, whole or damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
+pub(super) struct Block {
     /// Its number in the file, from 1.
-    pub(crate) number: usize,
-    /// The line on which it begins, from 1.
-    pub(crate) line: usize,
-    /// What stands behind BEGIN.
-    pub(crate) label: String,
-    /// Headers in front of the content, as an encrypted key in OpenSSL's older form has them.
-    pub(crate) headers: Vec<String>,
-    /// What the base64 stands for.
-    pub(crate) content: Result<Vec<u8>, Flaw>,
+    pub(super) number: usize,
+    /// The line of its BEGIN, from 1.
+    pub(super) line: usize,
+    /// What follows BEGIN.
+    pub(super) label: String,
+    /// Headers before the content, as OpenSSL's older form of an encrypted key has them.
+    pub(super) headers: Vec<String>,
+    /// The decoded base64.
+    pub(super) content: Result<Vec<u8>, Flaw>,
 }
 
 /// What is wrong with a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// Something stands in front of BEGIN, such as the END of another block.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum Flaw {
+    #[error("its BEGIN does not stand on a line of its own")]
     NotAlone,
-    /// Something stands behind BEGIN or END: the file has lost its line ends.
+    #[error("BEGIN, base64 and END do not stand on lines of their own")]
     NoLines,
-    /// `\n` is written out.
+    #[error("it has \\n written out in the place of line ends")]
     EscapedLines,
-    /// The line with BEGIN does not have five hyphens on both sides.
+    #[error("five hyphens must stand on both sides of BEGIN and its name")]
     Begin,
+    #[error("its -----BEGIN line is missing")]
     NoBegin,
+    #[error("its -----END line is missing")]
     NoEnd,
-    /// Its END is that of another block.
+    #[error("it ends with END {0}")]
     OtherEnd(String),
-    /// A line holds something that is no base64.
+    #[error("line {0} is not base64")]
     NoBase64(usize),
-    /// The base64 does not come out even.
-    Uneven,
-    /// It has no content.
+    #[error("its base64 is cut short")]
+    Incomplete,
+    #[error("it is empty")]
     Empty,
-    /// There is less than its first bytes announce.
-    Short {
-        /// Bytes that are there.
-        have: usize,
-        /// Bytes that should be.
-        want: usize,
-    },
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Flaw::NotAlone => f.write_str("its BEGIN does not stand on a line of its own"),
-            Flaw::NoLines => {
-                f.write_str("BEGIN, base64 and END do not stand on lines of their own")
-            }
-            Flaw::EscapedLines => f.write_str("it has \\n written out in the place of line ends"),
-            Flaw::Begin => {
-                f.write_str("five hyphens must stand on both sides of BEGIN and its name")
-            }
-            Flaw::NoBegin => f.write_str("its -----BEGIN line is missing"),
-            Flaw::NoEnd => f.write_str("its -----END line is missing"),
-            Flaw::OtherEnd(label) => write!(f, "it ends with END {label}"),
-            Flaw::NoBase64(line) => write!(f, "line {line} is not base64"),
-            Flaw::Uneven => f.write_str("its base64 is cut short"),
-            Flaw::Empty => f.write_str("it is empty"),
-            Flaw::Short { have, want } => {
-                write!(f, "it is cut short, {have} of {want} bytes are there")
-            }
-        }
-    }
+    /// The content is shorter than its DER header says, in bytes.
+    #[error("it is cut short, {have} of {want} bytes are there")]
+    Short { have: usize, want: usize },
 }
 
 impl Block {
     /// What an error calls it.
-    pub(crate) fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         format!("block {} ({}, line {})", self.number, self.label, self.line)
     }
 
     /// Whether the content is encrypted as a whole.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        let announced = |header: &String| {
+    pub(super) fn is_encrypted(&self) -> bool {
+        let says_so = |header: &String| {
             let (name, value) = header.split_once(':').unwrap_or((header, ""));
             name.trim() == "Proc-Type" && value.split(',').any(|v| v.trim() == "ENCRYPTED")
         };
-        self.label == "ENCRYPTED PRIVATE KEY" || self.headers.iter().any(announced)
+        self.label == "ENCRYPTED PRIVATE KEY" || self.headers.iter().any(says_so)
     }
 
     /// The cipher that the headers name.
-    pub(crate) fn header_cipher(&self) -> Option<&str> {
-        let value = self
-            .headers
-            .iter()
-            .find_map(|header| header.strip_prefix("DEK-Info:"))?;
+    pub(super) fn header_cipher(&self) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let value = headers.find_map(|header| header.strip_prefix("DEK-Info:"))?;
         value.split(',').next().map(str::trim)
     }
 
     /// The block as a file of its own.
-    pub(crate) fn to_pem(&self, content: &[u8]) -> String {
-        let mut pem = format!("-----BEGIN {}-----\n", self.label);
-        for header in &self.headers {
-            pem.push_str(header);
-            pem.push('\n');
-        }
+    pub(super) fn to_pem(&self, content: &[u8]) -> String {
+        let mut lines = vec![format!("-----BEGIN {}-----", self.label)];
+        lines.extend(self.headers.iter().cloned());
         if !self.headers.is_empty() {
-            pem.push('\n');
+            lines.push(String::new());
         }
-        let text = BASE64.encode(content);
-        for line in text.as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem + &format!("-----END {}-----\n", self.label)
+        let base64 = BASE64.encode(content);
+        let chunks = base64.as_bytes().chunks(64);
+        lines.extend(chunks.map(|line| String::from_utf8_lossy(line).into_owned()));
+        lines.push(format!("-----END {}-----\n", self.label));
+        lines.join("\n")
     }
 }
 
 /// A BEGIN or an END.
 struct Marker<'a> {
-    begins: bool,
+    is_begin: bool,
     label: String,
     line: usize,
     /// Where it stands in the file.
     from: usize,
     to: usize,
+    /// The rest of its line.
     before: &'a [u8],
     after: &'a [u8],
-    /// It has its hyphens.
-    whole: bool,
+    /// It has all its hyphens.
+    is_whole: bool,
 }
 
-/// All blocks of a file.
-pub(crate) fn blocks(bytes: &[u8]) -> Vec<Block> {
-    let mut found: Vec<Block> = Vec::new();
-    let mut open: Option<Marker<'_>> = None;
-    for marker in markers(bytes) {
-        if marker.begins {
-            if let Some(begin) = open.take() {
-                add(
-                    &mut found,
-                    &begin,
-                    flawed(at_begin(&begin).unwrap_or(Flaw::NoEnd)),
-                );
-            }
-            if marker.whole {
-                open = Some(marker);
-            } else {
-                add(&mut found, &marker, flawed(Flaw::Begin));
-            }
-            continue;
+impl Marker<'_> {
+    /// What is wrong with the line of a BEGIN.
+    fn begin_flaw(&self) -> Option<Flaw> {
+        if self.after.starts_with(b"\\n") || self.after.starts_with(b"\\r\\n") {
+            Some(Flaw::EscapedLines)
+        } else if !self.after.is_empty() {
+            Some(Flaw::NoLines)
+        } else if !self.before.is_empty() {
+            Some(Flaw::NotAlone)
+        } else {
+            None
         }
-        let Some(begin) = open.take() else {
-            // What a BEGIN without its hyphens has begun is told already.
-            if found
-                .last()
-                .is_none_or(|last| last.content != Err(Flaw::Begin))
-            {
-                add(&mut found, &marker, flawed(Flaw::NoBegin));
-            }
-            continue;
-        };
-        let flaw = at_begin(&begin).or_else(|| {
-            if marker.label != begin.label {
-                Some(Flaw::OtherEnd(marker.label.clone()))
-            } else if !marker.before.is_empty() || !is_next_begin(marker.after) {
+    }
+
+    /// What is wrong with the block that begins here and has this END.
+    fn flaw(&self, end: &Marker<'_>) -> Option<Flaw> {
+        // What follows END may be the next BEGIN; then the flaw is that BEGIN's.
+        let is_end_alone = end.before.is_empty()
+            && (end.after.is_empty() || end.after.starts_with(b"-----BEGIN "));
+        self.begin_flaw().or_else(|| {
+            if end.label != self.label {
+                Some(Flaw::OtherEnd(end.label.clone()))
+            } else if !is_end_alone {
                 Some(Flaw::NoLines)
             } else {
                 None
             }
-        });
-        let content = match flaw {
-            Some(flaw) => flawed(flaw),
-            None => decoded(&bytes[begin.to..marker.from], begin.line),
-        };
-        add(&mut found, &begin, content);
+        })
     }
-    if let Some(begin) = open {
-        add(
-            &mut found,
-            &begin,
-            flawed(at_begin(&begin).unwrap_or(Flaw::NoEnd)),
-        );
-    }
-    found
 }
 
-/// Headers, and the content.
+/// Headers and content.
 type Decoded = (Vec<String>, Result<Vec<u8>, Flaw>);
 
 fn flawed(flaw: Flaw) -> Decoded {
     (Vec::new(), Err(flaw))
 }
 
-fn add(found: &mut Vec<Block>, begin: &Marker<'_>, (headers, content): Decoded) {
-    found.push(Block {
-        number: found.len() + 1,
-        line: begin.line,
-        label: begin.label.clone(),
-        headers,
-        content,
-    });
-}
-
-/// What is wrong with the line of a BEGIN.
-fn at_begin(begin: &Marker<'_>) -> Option<Flaw> {
-    if begin.after.starts_with(b"\\n") || begin.after.starts_with(b"\\r\\n") {
-        Some(Flaw::EscapedLines)
-    } else if !begin.after.is_empty() {
-        Some(Flaw::NoLines)
-    } else if !begin.before.is_empty() {
-        Some(Flaw::NotAlone)
-    } else {
-        None
+/// All blocks of a file.
+pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    let mut open: Option<Marker<'_>> = None;
+    let mut add = |begin: &Marker<'_>, (headers, content): Decoded| {
+        found.push(Block {
+            number: found.len() + 1,
+            line: begin.line,
+            label: begin.label.clone(),
+            headers,
+            content,
+        });
+    };
+    let without_end = |begin: &Marker<'_>| flawed(begin.begin_flaw().unwrap_or(Flaw::NoEnd));
+    // An END after a BEGIN without its hyphens is no further flaw.
+    let mut is_begin_flawed = false;
+    for marker in markers(bytes) {
+        if marker.is_begin {
+            if let Some(begin) = open.take() {
+                add(&begin, without_end(&begin));
+            }
+            is_begin_flawed = !marker.is_whole;
+            if marker.is_whole {
+                open = Some(marker);
+            } else {
+                add(&marker, flawed(Flaw::Begin));
+            }
+        } else if let Some(begin) = open.take() {
+            let decoded = match begin.flaw(&marker) {
+                Some(flaw) => flawed(flaw),
+                None => decode(&bytes[begin.to..marker.from], begin.line),
+            };
+            add(&begin, decoded);
+        } else if !is_begin_flawed {
+            add(&marker, flawed(Flaw::NoBegin));
+        }
     }
+    if let Some(begin) = open {
+        add(&begin, without_end(&begin));
+    }
+    found
 }
 
-/// Whether what follows an END on its line is nothing, or the BEGIN that is at fault by itself.
-fn is_next_begin(after: &[u8]) -> bool {
-    after.is_empty() || after.starts_with(b"-----BEGIN ")
-}
-
-/// The lines of a file with where they begin, whichever way they end.
+/// The lines of a file, which may end with CR, LF or both, and their positions.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     let mut done = false;
@@ -254,97 +214,92 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// Without white space and a byte order mark around it.
-fn trimmed(line: &[u8]) -> &[u8] {
+/// A line without white space at its ends, and without a byte order mark.
+fn trim(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii();
     line.strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(line)
         .trim_ascii()
 }
 
-fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
-    memchr::memmem::find(bytes, word)
-}
-
 /// Every BEGIN and END of a file.
 fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
     let mut found = Vec::new();
     for (number, (start, raw)) in (1..).zip(lines(bytes)) {
-        let line = trimmed(raw);
-        let mut rest = line;
-        let mut any = false;
+        let line = trim(raw);
+        // Where the trimmed line begins in the file.
+        let line_start = start + (line.as_ptr() as usize - raw.as_ptr() as usize);
+        let mut done = 0;
         loop {
-            let begin = find(rest, b"-----BEGIN ").map(|at| (at, true, 11));
-            let end = find(rest, b"-----END ").map(|at| (at, false, 9));
-            let Some((at, begins, word)) = [begin, end].into_iter().flatten().min() else {
+            let rest = &line[done..];
+            let begin = memmem::find(rest, b"-----BEGIN ").map(|at| (at, true, 11));
+            let end = memmem::find(rest, b"-----END ").map(|at| (at, false, 9));
+            let Some((at, is_begin, word)) = [begin, end].into_iter().flatten().min() else {
                 break;
             };
-            let Some(length) = find(&rest[at + word..], DASHES.as_bytes()) else {
+            let Some(length) = memmem::find(&rest[at + word..], DASHES) else {
                 break;
             };
-            any = true;
-            let to = at + word + length + DASHES.len();
-            let skipped = line.len() - rest.len();
-            let offset = |within: usize| start + find_start(raw, line) + skipped + within;
+            let (from, to) = (done + at, done + at + word + length + DASHES.len());
             found.push(Marker {
-                begins,
+                is_begin,
                 label: label(&rest[at + word..at + word + length]),
                 line: number,
-                from: offset(at),
-                to: offset(to),
-                before: &line[..skipped + at],
-                after: &rest[to..],
-                whole: true,
+                from: line_start + from,
+                to: line_start + to,
+                before: &line[..from],
+                after: &line[to..],
+                is_whole: true,
             });
-            rest = &rest[to..];
+            done = to;
         }
-        if !any && let Some(begun) = nearly_begins(line) {
+        if done == 0
+            && let Some(text) = damaged_begin(line)
+        {
             found.push(Marker {
-                begins: true,
-                label: label(begun),
+                is_begin: true,
+                label: label(text),
                 line: number,
                 from: start,
                 to: start + raw.len(),
                 before: &[],
                 after: &[],
-                whole: false,
+                is_whole: false,
             });
         }
     }
     found
 }
 
-/// Where the trimmed line stands in the whole one.
-fn find_start(raw: &[u8], line: &[u8]) -> usize {
-    line.as_ptr() as usize - raw.as_ptr() as usize
-}
-
-/// What a line begins that looks like a BEGIN and lacks hyphens, or has others.
-fn nearly_begins(line: &[u8]) -> Option<&[u8]> {
-    let at = find(line, b"BEGIN ")?;
+/// The label of a line that looks like a BEGIN and lacks hyphens, or has other dashes.
+fn damaged_begin(line: &[u8]) -> Option<&[u8]> {
+    const WORD: &[u8] = b"BEGIN ";
+    let (before, begin) = line.split_at(memmem::find(line, WORD)?);
     let is_dash = |byte: &u8| *byte == b'-' || !byte.is_ascii();
-    let (before, begun) = line.split_at(at);
-    let begun = &begun[b"BEGIN ".len()..];
-    let length = begun.iter().position(is_dash).unwrap_or(begun.len());
-    let around = !before.is_empty() && before.iter().all(is_dash)
-        || before.is_empty() && length < begun.len();
-    around.then_some(&begun[..length])
+    let text = &begin[WORD.len()..];
+    let length = text.iter().position(is_dash).unwrap_or(text.len());
+    let has_dashes = if before.is_empty() {
+        length < text.len()
+    } else {
+        before.iter().all(is_dash)
+    };
+    has_dashes.then_some(&text[..length])
 }
 
 fn label(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.trim_ascii());
-    text.chars().take(LABEL_SHOWN).collect()
+    text.chars().take(MAX_LABEL).collect()
 }
 
-/// Headers and content of what stands between BEGIN, on this line, and END.
-fn decoded(body: &[u8], first: usize) -> Decoded {
+/// Decodes what stands between BEGIN, on line `first`, and END.
+fn decode(body: &[u8], first: usize) -> Decoded {
     let mut headers = Vec::new();
     let mut in_headers = true;
     let mut base64 = Vec::with_capacity(body.len());
-    // Where each line begins in what is decoded.
+    // Position in `base64` and number of each line.
     let mut starts: Vec<(usize, usize)> = Vec::new();
     for (number, (_, line)) in (first..).zip(lines(body)) {
-        let line = trimmed(line);
+        let line = trim(line);
         if in_headers && base64.is_empty() && line.contains(&b':') {
             headers.push(String::from_utf8_lossy(line).into_owned());
             continue;
@@ -372,17 +327,16 @@ fn decoded(body: &[u8], first: usize) -> Decoded {
         Ok(content) => content,
         Err(DecodeError { position, kind }) => {
             return flawed(match kind {
-                DecodeKind::Length | DecodeKind::Padding => Flaw::Uneven,
+                DecodeKind::Length | DecodeKind::Padding => Flaw::Incomplete,
                 DecodeKind::Symbol | DecodeKind::Trailing => Flaw::NoBase64(line_of(position)),
             });
         }
     };
     let have = content.len();
-    // What is encrypted as a whole does not tell how long it is.
-    let want = der::sequence_size(&content).filter(|_| headers.is_empty());
-    match want.filter(|want| *want > have) {
-        Some(want) => (headers, Err(Flaw::Short { have, want })),
-        None => (headers, Ok(content)),
+    // Content that is encrypted as a whole has no DER header.
+    match der::sequence_size(&content) {
+        Some(want) if want > have && headers.is_empty() => flawed(Flaw::Short { have, want }),
+        _ => (headers, Ok(content)),
     }
 }
 
@@ -436,38 +390,29 @@ mod tests {
     }
 
     #[test]
-    fn each_flaw_is_told_with_the_block_that_has_it() {
+    fn each_flaw_is_found_in_its_block() {
         let glued = format!("{}{ONE}", ONE.trim_end());
         let all = flaws(&glued);
         assert_eq!(all[0], (1, "A".into(), None));
         assert_eq!(all[1], (3, "A".into(), Some(Flaw::NotAlone)));
-        let text = format!("x {ONE}");
-        assert_eq!(only(&text), Some(Flaw::NotAlone));
-        assert_eq!(only(&ONE.replace('\n', " ")), Some(Flaw::NoLines));
-        assert_eq!(only(&ONE.replace('\n', "\\n")), Some(Flaw::EscapedLines));
-        assert_eq!(only(&ONE.replace("-----END", "----END")), Some(Flaw::NoEnd));
-        assert_eq!(
-            only(&ONE.replacen("-----BEGIN", "----BEGIN", 1)),
-            Some(Flaw::Begin)
-        );
-        assert_eq!(only(&ONE.replacen("A-----", "A----", 1)), Some(Flaw::Begin));
-        assert_eq!(
-            only(&ONE.replacen("-----BEGIN", "\u{2013}BEGIN", 1)),
-            Some(Flaw::Begin)
-        );
-        assert_eq!(only("-----BEGIN A-----\nMAMB"), Some(Flaw::NoEnd));
-        assert_eq!(only("MAMBAQA=\n-----END A-----"), Some(Flaw::NoBegin));
-        assert_eq!(
-            only(&ONE.replace("END A", "END B")),
-            Some(Flaw::OtherEnd("B".into()))
-        );
-        assert_eq!(only(&ONE.replace("AQ", "?Q")), Some(Flaw::NoBase64(2)));
-        assert_eq!(only(&ONE.replace("AQA=", "AQA")), Some(Flaw::Uneven));
-        assert_eq!(
-            only(&ONE.replace("AQA=", "")),
-            Some(Flaw::Short { have: 3, want: 5 })
-        );
-        assert_eq!(only(&ONE.replace("MAMBAQA=", "")), Some(Flaw::Empty));
+        for (text, flaw) in [
+            (format!("x {ONE}"), Flaw::NotAlone),
+            (ONE.replace('\n', " "), Flaw::NoLines),
+            (ONE.replace('\n', "\\n"), Flaw::EscapedLines),
+            (ONE.replace("-----END", "----END"), Flaw::NoEnd),
+            (ONE.replacen("-----BEGIN", "----BEGIN", 1), Flaw::Begin),
+            (ONE.replacen("A-----", "A----", 1), Flaw::Begin),
+            (ONE.replacen("-----BEGIN", "\u{2013}BEGIN", 1), Flaw::Begin),
+            ("-----BEGIN A-----\nMAMB".into(), Flaw::NoEnd),
+            ("MAMBAQA=\n-----END A-----".into(), Flaw::NoBegin),
+            (ONE.replace("END A", "END B"), Flaw::OtherEnd("B".into())),
+            (ONE.replace("AQ", "?Q"), Flaw::NoBase64(2)),
+            (ONE.replace("AQA=", "AQA"), Flaw::Incomplete),
+            (ONE.replace("AQA=", ""), Flaw::Short { have: 3, want: 5 }),
+            (ONE.replace("MAMBAQA=", ""), Flaw::Empty),
+        ] {
+            assert_eq!(only(&text), Some(flaw), "{text:?}");
+        }
         let twice = format!("-----BEGIN A-----\nMAMB\n{ONE}");
         assert_eq!(flaws(&twice)[0].2, Some(Flaw::NoEnd));
         assert_eq!(flaws(&twice)[1], (3, "A".into(), None));

@@ -10,7 +10,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use crate::common::runtime::process::{Command, Group, NotRun, Outcome, Task};
+use crate::common::runtime::process::{
+    CommandGroup, CommandOutcome, ExecCommand, NotStarted, RunOptions,
+};
 use crate::common::runtime::stdio;
 
 /// What a source gives at once.
@@ -90,7 +92,7 @@ pub struct SourceThread {
     demand: Sender<Demand>,
     outstanding: Demand,
     /// The command that may be running.
-    commands: Option<Arc<Group>>,
+    commands: Option<Arc<CommandGroup>>,
 }
 
 /// Passes events to the event loop; `false` once that has ended.
@@ -116,8 +118,8 @@ impl SourceThread {
     }
 
     /// Runs a command once per request; its output is a message of at most `max` bytes.
-    pub fn command(command: Command, max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        let group = Arc::new(Group::new()?);
+    pub fn command(command: ExecCommand, max: usize, mut emit: impl Emit) -> io::Result<Self> {
+        let group = Arc::new(CommandGroup::new()?);
         let commands = Some(Arc::clone(&group));
         Self::spawn(commands, move |demand| {
             let mut line = 0;
@@ -138,14 +140,14 @@ impl SourceThread {
     }
 
     fn spawn(
-        commands: Option<Arc<Group>>,
+        commands: Option<Arc<CommandGroup>>,
         work: impl FnOnce(&Receiver<Demand>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, requests) = mpsc::channel();
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || {
-                crate::common::runtime::affinity::spread();
+                crate::common::runtime::affinity::unpin();
                 work(&requests);
             })?;
         Ok(Self {
@@ -199,16 +201,16 @@ fn read_whole(input: impl Read, max: usize) -> SourceEvent {
 }
 
 /// Runs a command to its end; its output, without one final newline, is the message.
-fn run_command(command: &Command, max: usize, group: &Group) -> Result<Vec<u8>, String> {
-    let task = Task {
+fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
+    let task = RunOptions {
         env: Vec::new(),
         input: None,
         output: Some(max),
     };
     match command.run(&task, group) {
-        Ok(Outcome::Succeeded(payload)) => Ok(payload),
-        Ok(Outcome::Failed(why)) => Err(why),
-        Ok(Outcome::Stopped) | Err(NotRun::Stopping) => Err("the run is ending".into()),
-        Err(NotRun::CannotStart(why)) => Err(format!("cannot be run: {why}")),
+        Ok(CommandOutcome::Succeeded(payload)) => Ok(payload),
+        Ok(CommandOutcome::Failed(why)) => Err(why),
+        Ok(CommandOutcome::Stopped) | Err(NotStarted::Stopping) => Err("the run is ending".into()),
+        Err(NotStarted::CannotStart(why)) => Err(format!("cannot be run: {why}")),
     }
 }

@@ -1,30 +1,26 @@
-//! Standard output for JSON and for lines about messages: on a terminal nothing that is written can do
-//! more than appear.
+//! A writer for standard output that escapes control characters if that is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::common::escape::{escape, escape_json};
 
-/// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays the same
-/// JSON; newlines stay. Each write has to end between characters, as those of `writeln!` do.
+/// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays the
+/// same JSON; newlines stay. Each write has to end between characters, as those of `writeln!` do.
 #[derive(Debug)]
-pub struct Harmless<W> {
+pub struct EscapingWriter<W> {
     inner: W,
     terminal: bool,
 }
 
-impl<W: Write> Harmless<W> {
-    /// Everything that `inner` gets goes to standard output in the end.
+impl<W: Write> EscapingWriter<W> {
+    /// `inner` must write to standard output in the end.
     pub fn stdout(inner: W) -> Self {
-        Self::new(inner, io::stdout().is_terminal())
-    }
-
-    fn new(inner: W, terminal: bool) -> Self {
+        let terminal = io::stdout().is_terminal();
         Self { inner, terminal }
     }
 }
 
-impl<W: Write> Write for Harmless<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_all(bytes)?;
         Ok(bytes.len())
@@ -35,10 +31,10 @@ impl<W: Write> Write for Harmless<W> {
             return self.inner.write_all(bytes);
         }
         for chunk in bytes.utf8_chunks() {
-            self.inner
-                .write_all(escape_json(chunk.valid()).as_bytes())?;
-            self.inner
-                .write_all(escape(chunk.invalid(), &[]).as_bytes())?;
+            let valid = escape_json(chunk.valid());
+            self.inner.write_all(valid.as_bytes())?;
+            let invalid = escape(chunk.invalid(), &[]);
+            self.inner.write_all(invalid.as_bytes())?;
         }
         Ok(())
     }
@@ -53,14 +49,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_a_terminal_json_is_escaped_and_elsewhere_every_byte_is_as_it_is() {
+    fn text_is_escaped_on_a_terminal_only() {
         let written = |terminal| {
-            let mut out = Vec::new();
-            let mut harmless = Harmless::new(&mut out, terminal);
+            let mut inner = Vec::new();
+            let mut writer = EscapingWriter {
+                inner: &mut inner,
+                terminal,
+            };
             let topic = "\u{9b}\u{7f}\u{202e}\u{feff}";
-            writeln!(harmless, "{{\"t\":\"{topic}\"}}").unwrap();
-            harmless.write_all(b"\xff\x1b\n").unwrap();
-            out
+            writeln!(writer, "{{\"t\":\"{topic}\"}}").unwrap();
+            writer.write_all(b"\xff\x1b\n").unwrap();
+            inner
         };
         let raw = [
             "{\"t\":\"\u{9b}\u{7f}\u{202e}\u{feff}\"}\n".as_bytes(),

@@ -1,0 +1,307 @@
+//! The certificates and the key of a connection, as read from their files: the TLS context that they
+//! make, and what is wrong with their dates and uses.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
+use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
+
+use super::certificates::{self, reason, subject};
+use super::key;
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::runtime::small_file::invalid_file;
+
+/// A certificate that expires within this number of days causes a warning.
+const EXPIRY_WARNING: i32 = 30;
+
+/// A certificate is not used this long after it becomes valid: the broker's clock may be a little behind.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
+
+/// OpenSSL's reasons for refusing a certificate (`openssl/sslerr.h`).
+const KEY_TOO_SMALL: [i32; 2] = [399, 397];
+const DIGEST_TOO_WEAK: [i32; 1] = [398];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertKeyPaths {
+    /// The certificate, and its chain if there is one.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// The trusted CAs, and the client's certificate and key.
+#[derive(Clone, Default)]
+pub struct TlsCredentials {
+    /// None for the system's store.
+    pub(in super::super) authorities: Option<Authorities>,
+    pub(super) client: Option<ClientCertificate>,
+    /// Made at the first use.
+    context: OnceLock<SslContext>,
+}
+
+#[derive(Clone)]
+pub(in super::super) struct Authorities {
+    pub(in super::super) path: PathBuf,
+    pub(in super::super) certificates: Vec<X509>,
+}
+
+#[derive(Clone)]
+pub(super) struct ClientCertificate {
+    pub(super) paths: CertKeyPaths,
+    /// The client's own first; at least that.
+    pub(super) chain: Vec<X509>,
+    pub(super) key: PKey<Private>,
+}
+
+/// Why there is no TLS context.
+#[derive(Clone, Debug)]
+pub(in super::super) enum ContextError {
+    /// TLS cannot use certificate or key.
+    Unusable(Fault),
+    OpenSsl(ErrorStack),
+}
+
+impl From<ErrorStack> for ContextError {
+    fn from(stack: ErrorStack) -> Self {
+        ContextError::OpenSsl(stack)
+    }
+}
+
+impl fmt::Debug for TlsCredentials {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsCredentials").finish_non_exhaustive()
+    }
+}
+
+impl TlsCredentials {
+    pub fn has_certificate(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// The path of the client certificate, for messages.
+    pub(in super::super) fn certificate_path(&self) -> Option<&PathBuf> {
+        self.client.as_ref().map(|client| &client.paths.cert)
+    }
+
+    fn leaf(&self) -> Option<&X509> {
+        self.client.as_ref()?.chain.first()
+    }
+
+    /// What is the same for every connection with these credentials. To make it takes as long as a
+    /// handshake, and longer while other threads run.
+    pub(in super::super) fn tls_context(&self) -> Result<SslContext, ContextError> {
+        if let Some(context) = self.context.get() {
+            return Ok(context.clone());
+        }
+        let mut builder = SslContext::builder(SslMethod::tls_client())?;
+        builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+        // One read from the socket for many small records.
+        builder.set_read_ahead(true);
+        builder.set_mode(
+            SslMode::ENABLE_PARTIAL_WRITE
+                | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+                | SslMode::AUTO_RETRY,
+        );
+        builder.set_verify(SslVerifyMode::PEER);
+        match &self.authorities {
+            // Already decoded: to read the file again takes half a millisecond.
+            Some(authorities) => {
+                for authority in &authorities.certificates {
+                    builder.cert_store_mut().add_cert(authority.clone())?;
+                }
+            }
+            None => builder.set_default_verify_paths()?,
+        }
+        if let Some(client) = &self.client {
+            let (leaf, chain) = client.chain.split_first().ok_or_else(ErrorStack::get)?;
+            builder
+                .set_certificate(leaf)
+                .map_err(|stack| client.unusable(leaf, &stack))?;
+            for cert in chain {
+                builder
+                    .add_extra_chain_cert(cert.clone())
+                    .map_err(|stack| client.unusable(cert, &stack))?;
+            }
+            builder.set_private_key(&client.key).map_err(|stack| {
+                let cause = format!("cannot be used for TLS ({})", reason(&stack));
+                let fault = invalid_file("--key", &client.paths.key, cause)
+                    .with_remedy("make an RSA key or one on P-256");
+                ContextError::Unusable(fault)
+            })?;
+        }
+        Ok(self.context.get_or_init(|| builder.build()).clone())
+    }
+
+    /// Checks that the client certificate is in date, and one of the trusted CAs. The fault is passing
+    /// for a date in the future, because the clock of a device may be behind after it starts.
+    pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
+        let earlier = now.checked_sub(CLOCK_DIFFERENCE);
+        let (Some(now), Some(earlier)) = (asn1_time(now), earlier.and_then(asn1_time)) else {
+            return Ok(());
+        };
+        if let Some(Authorities { path, certificates }) = &self.authorities
+            && let Some(first) = certificates.first()
+            && !certificates.iter().any(|ca| is_current(ca, &now))
+        {
+            let (from, to) = (first.not_before(), first.not_after());
+            let ca = format!(
+                "{}: the CA {:?} in --cafile",
+                path.display(),
+                subject(first)
+            );
+            return Err(if *to < now {
+                Fault::permanent(Exit::Config, format!("{ca} expired on {to}"))
+                    .with_remedy("get the CA file that the broker's operator uses now")
+            } else {
+                not_yet_valid(format!("{ca} is not valid before {from}"))
+            });
+        }
+        let Some((leaf, path)) = self.leaf().zip(self.certificate_path()) else {
+            return Ok(());
+        };
+        let (from, to) = (leaf.not_before(), leaf.not_after());
+        if *to < now {
+            return Err(invalid_file("--cert", path, format!("expired on {to}"))
+                .with_remedy("get a new certificate, or set the clock if it is wrong"));
+        }
+        if *from > earlier {
+            let path = path.display();
+            return Err(not_yet_valid(format!(
+                "{path}: --cert is not valid before {from}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Why a broker may refuse the client certificate.
+    pub(in super::super) fn certificate_problem(&self, now: SystemTime) -> Option<String> {
+        let client = self.client.as_ref()?;
+        let (leaf, chain) = client.chain.split_first()?;
+        let authorities = self.authorities.iter().flat_map(|all| &all.certificates);
+        let issuers: Vec<&X509> = chain.iter().chain(authorities).collect();
+        let is_damaged = |cert: &X509| {
+            let has_bad = |issuer: &&X509| certificates::has_bad_signature(cert, issuer);
+            issuers.iter().any(has_bad)
+        };
+        if client.chain.iter().any(is_damaged) {
+            return Some("it is damaged: its signature does not fit; copy the file again".into());
+        }
+        let for_clients = X509ExtendedKeyUsage::SSL_CLIENT | X509ExtendedKeyUsage::ANYEKU;
+        if leaf
+            .extended_key_usage()
+            .is_some_and(|all| !all.intersects(for_clients))
+        {
+            return Some(
+                "it is not made for clients (its extended key usage lacks clientAuth); get one that is".into(),
+            );
+        }
+        // OpenSSL accepts both for a client: older handshakes agreed on keys.
+        let signs = X509KeyUsage::DIGITAL_SIGNATURE | X509KeyUsage::KEY_AGREEMENT;
+        if leaf.key_usage().is_some_and(|all| !all.intersects(signs)) {
+            return Some("its key usage does not allow signatures; get one that does".into());
+        }
+        if let Some(why) = key::unfit_for_tls_1_3(&client.key) {
+            return Some(format!(
+                "{why}, which TLS 1.3 does not have; take an RSA key or one on P-256"
+            ));
+        }
+        let now = asn1_time(now)?;
+        let (at, expired) = (1..)
+            .zip(&client.chain)
+            .skip(1)
+            .find(|(_, cert)| *cert.not_after() < now)?;
+        Some(format!(
+            "certificate {at} of its file, of {}, expired on {}; get the current chain",
+            subject(expired),
+            expired.not_after()
+        ))
+    }
+
+    /// The warning for a client certificate that expires soon.
+    pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
+        let left = match self.days_left(now)? {
+            EXPIRY_WARNING.. => return None,
+            0 => "less than a day".into(),
+            1 => "a day".into(),
+            days => format!("{days} days"),
+        };
+        let path = self.certificate_path()?.display();
+        Some(format!(
+            "{path}: --cert expires in {left}; get a new certificate in time"
+        ))
+    }
+
+    /// Whole days until the client certificate expires.
+    fn days_left(&self, now: SystemTime) -> Option<i32> {
+        let end = self.leaf()?.not_after();
+        asn1_time(now)?.diff(end).ok().map(|left| left.days)
+    }
+
+    /// Until when the client certificate is valid, if there is one.
+    pub(super) fn validity(&self, now: SystemTime) -> Option<String> {
+        let end = self.leaf()?.not_after();
+        Some(match self.days_left(now) {
+            Some(days) => format!("valid until {end}, {days} days from now"),
+            None => format!("valid until {end}"),
+        })
+    }
+}
+
+impl ClientCertificate {
+    /// The error for a certificate of the chain that OpenSSL refuses.
+    fn unusable(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
+        let has = |codes: &[i32]| {
+            let mut errors = stack.errors().iter();
+            errors.any(|e| codes.contains(&e.reason_code()))
+        };
+        let weak = "too weak for the security level of this OpenSSL";
+        let (what, remedy) = if has(&KEY_TOO_SMALL) {
+            let bits = certificate.public_key().map_or(0, |key| key.bits());
+            (
+                format!("has a key of {bits} bits, {weak}"),
+                "make an RSA key of 2048 bits or one on P-256",
+            )
+        } else if has(&DIGEST_TOO_WEAK) {
+            let algorithm = certificates::signature(certificate);
+            (
+                format!("is signed with {algorithm}, {weak}"),
+                "get a certificate that is signed with SHA-256",
+            )
+        } else {
+            (
+                format!("cannot be used for TLS ({})", reason(stack)),
+                "get a certificate for an RSA key or one on P-256",
+            )
+        };
+        let cause = format!("({}) {what}", subject(certificate));
+        let fault = invalid_file("--cert", &self.paths.cert, cause).with_remedy(remedy);
+        ContextError::Unusable(fault)
+    }
+}
+
+/// The fault of a certificate that is not valid yet: the clock of a device without a battery is behind
+/// until it is set.
+pub(in super::super) fn not_yet_valid(message: String) -> Fault {
+    Fault::passing(Exit::Config, message)
+        .of_kind(Kind::NotYetValid)
+        .with_remedy("set the clock, if it is behind; until then it is tried again")
+}
+
+fn is_current(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
+    *certificate.not_before() <= *now && *certificate.not_after() >= *now
+}
+
+/// None for a time that ASN.1 cannot express.
+fn asn1_time(time: SystemTime) -> Option<Asn1Time> {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Asn1Time::from_unix(i64::try_from(seconds).ok()?).ok()
+}

@@ -1,0 +1,115 @@
+//! A connection below WebSocket and MQTT, with or without TLS, whose bytes on TCP are counted.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use openssl::ssl::SslStream;
+
+#[derive(Debug)]
+pub(super) struct CountedTcp {
+    tcp: TcpStream,
+    read: u64,
+    written: u64,
+}
+
+impl CountedTcp {
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.read
+    }
+
+    /// Bytes that the operating system has accepted. They need not have arrived.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written
+    }
+}
+
+impl From<TcpStream> for CountedTcp {
+    fn from(tcp: TcpStream) -> Self {
+        Self {
+            tcp,
+            read: 0,
+            written: 0,
+        }
+    }
+}
+
+impl Read for CountedTcp {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.tcp.read(buffer)?;
+        self.read += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for CountedTcp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.tcp.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(CountedTcp),
+    Tls(Box<SslStream<CountedTcp>>),
+}
+
+impl Stream {
+    pub(super) fn counted(&self) -> &CountedTcp {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref(),
+        }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.counted().tcp()
+    }
+
+    /// Sends `close_notify` if the socket takes it now, and closes the connection for writing.
+    pub(super) fn close(&mut self) {
+        if let Stream::Tls(stream) = self {
+            // The peer may be gone, and need not answer.
+            let _ = stream.shutdown();
+        }
+        let _ = self.tcp().shutdown(Shutdown::Write);
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp().as_fd()
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! Turns the errors of OpenSSL's queue into faults, by their numbers.
+//!
+//! Sources: `openssl/err.h` (libraries), `openssl/sslerr.h` (reasons), RFC 8446 section 6 (alerts).
+
+use std::io;
+
+use openssl::error::{Error, ErrorStack};
+
+use super::credentials::TlsCredentials;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
+use crate::common::fault::{Exit, Fault};
+use crate::common::runtime::clock::wall_clock;
+
+/// The operating system's errors (`ERR_LIB_SYS`).
+const LIBRARY_SYSTEM: i32 = 2;
+/// The library of TLS (`ERR_LIB_SSL`).
+const LIBRARY_TLS: i32 = 20;
+
+/// A received alert is a reason with this number added (`SSL_AD_REASON_OFFSET`).
+const ALERTS: i32 = 1_000;
+
+/// The connection ended without the alert `close_notify` (`SSL_R_UNEXPECTED_EOF_WHILE_READING`).
+const UNEXPECTED_EOF: i32 = 294;
+/// What was received is not TLS: an HTTP request, a record that is too long, another version number.
+const NOT_TLS: [i32; 4] = [155, 156, 198, 267];
+/// The server has chosen a version of TLS that we do not accept.
+const OLD_VERSION: [i32; 3] = [116, 258, 259];
+/// The server has chosen no application protocol (`SSL_R_NO_APPLICATION_PROTOCOL`).
+const NO_PROTOCOL: i32 = 235;
+
+/// The alert for a signature that does not fit, and that of TLS 1.3 for a missing certificate.
+const DECRYPT_ERROR: i32 = ALERTS + 51;
+const CERTIFICATE_REQUIRED: i32 = ALERTS + 116;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The peer closed the connection without `close_notify`.
+    Eof,
+    NotTls,
+    /// The peer offers no version that we accept.
+    OldVersion,
+    /// The peer does not know the application protocol.
+    NoProtocol,
+    /// The peer sent this alert.
+    Alert(u8),
+    /// The operating system refused something.
+    System,
+    Other,
+}
+
+impl Cause {
+    /// The first cause in the queue other than `Other`.
+    fn of(stack: &ErrorStack) -> Self {
+        let errors = stack.errors().iter();
+        let mut causes = errors.map(|e| Self::of_codes(e.library_code(), e.reason_code()));
+        causes
+            .find(|cause| *cause != Self::Other)
+            .unwrap_or(Self::Other)
+    }
+
+    fn of_codes(library: i32, reason: i32) -> Self {
+        let alert = || u8::try_from(reason - ALERTS).ok();
+        match (library, reason) {
+            (LIBRARY_SYSTEM, _) => Self::System,
+            (LIBRARY_TLS, UNEXPECTED_EOF) => Self::Eof,
+            (LIBRARY_TLS, NO_PROTOCOL) => Self::NoProtocol,
+            (LIBRARY_TLS, reason) if NOT_TLS.contains(&reason) => Self::NotTls,
+            (LIBRARY_TLS, reason) if OLD_VERSION.contains(&reason) => Self::OldVersion,
+            (LIBRARY_TLS, ALERTS..) => alert().map_or(Self::Other, Self::Alert),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The texts of an error queue.
+fn reasons(stack: &ErrorStack) -> String {
+    let reasons: Vec<_> = stack.errors().iter().filter_map(Error::reason).collect();
+    if reasons.is_empty() {
+        "no reason given".into()
+    } else {
+        reasons.join(", ")
+    }
+}
+
+/// The handshake could not begin. If the system refused something (no more descriptors), that may pass.
+pub(super) fn setup_fault(endpoint: &Endpoint, stack: &ErrorStack) -> Fault {
+    let message = format!("{endpoint}: TLS cannot be set up: {}", reasons(stack));
+    if Cause::of(stack) == Cause::System {
+        Fault::passing(Exit::Io, message)
+    } else {
+        Fault::permanent(Exit::Config, message)
+    }
+}
+
+/// The server does not answer the handshake.
+pub(super) fn timeout_fault(endpoint: &Endpoint) -> Fault {
+    no_tls_port(
+        endpoint,
+        "accepts connections but does not answer the TLS handshake",
+    )
+}
+
+/// The server closed the connection during the handshake.
+pub(super) fn closed_fault(endpoint: &Endpoint) -> Fault {
+    no_tls_port(endpoint, "closed the connection during the TLS handshake")
+}
+
+fn no_tls_port(endpoint: &Endpoint, what: &str) -> Fault {
+    Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {what}"))
+        .with_remedy("is this the broker's TLS port?")
+}
+
+/// What the server, or our TLS, reported in the handshake or after it, with what is known of the client
+/// certificate.
+pub(super) fn fault(
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+    stack: &ErrorStack,
+) -> Fault {
+    let fault = reported_fault(endpoint, credentials.has_certificate(), stack);
+    let Some(path) = credentials.certificate_path() else {
+        return fault;
+    };
+    // To find it out takes as long as a part of the handshake: only if there is something to explain.
+    let problem = credentials.certificate_problem(wall_clock());
+    let has = |reason: i32| stack.errors().iter().any(|e| e.reason_code() == reason);
+    let refused = |what: &str, why: &str| {
+        let message = format!(
+            "{endpoint}: {what} that of --cert {}: {why}",
+            path.display()
+        );
+        Fault::permanent(Exit::Refused, message)
+    };
+    if has(CERTIFICATE_REQUIRED) {
+        let what = "the server wants a client certificate, and TLS could not use";
+        let unknown = "its key fits none of the signature algorithms that the server takes";
+        return refused(what, problem.as_deref().unwrap_or(unknown));
+    }
+    match problem {
+        Some(problem) if has(DECRYPT_ERROR) => {
+            refused("the server cannot verify a client certificate,", &problem)
+        }
+        Some(problem) if fault.exit == Exit::Refused => {
+            let known = format!("of --cert {} it is known: {problem}", path.display());
+            let remedy = match &fault.remedy {
+                Some(remedy) => format!("{remedy}; {known}"),
+                None => known,
+            };
+            fault.with_remedy(remedy)
+        }
+        _ => fault,
+    }
+}
+
+fn reported_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack) -> Fault {
+    let cause = Cause::of(stack);
+    let (exit, what, remedy) = match cause {
+        Cause::Eof => return closed_fault(endpoint),
+        Cause::NotTls => (
+            Exit::Protocol,
+            "the server does not speak TLS on this port",
+            "use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS",
+        ),
+        // protocol_version
+        Cause::OldVersion | Cause::Alert(70) => (
+            Exit::Config,
+            "the server offers no TLS 1.2 or 1.3",
+            "it must be brought up to date",
+        ),
+        // no_application_protocol
+        Cause::NoProtocol | Cause::Alert(120) => (
+            Exit::Protocol,
+            "the server does not know the protocol that it was asked for by name (ALPN)",
+            "is this an AWS IoT endpoint?",
+        ),
+        // unrecognized_name
+        Cause::Alert(112) => (
+            Exit::Config,
+            "the server knows no host of this name",
+            "check --endpoint",
+        ),
+        // certificate_required, handshake_failure
+        Cause::Alert(code) if code == 116 || code == 40 && !has_certificate => (
+            Exit::Refused,
+            "the server wants a client certificate",
+            "give --cert and --key",
+        ),
+        // unknown_ca
+        Cause::Alert(48) => (
+            Exit::Refused,
+            "the server does not know the CA of --cert",
+            "register the certificate with the broker",
+        ),
+        // certificate_expired
+        Cause::Alert(45) => (
+            Exit::Refused,
+            "the server says that the certificate of --cert has expired",
+            "get a new one, or is its clock wrong?",
+        ),
+        // certificate_revoked
+        Cause::Alert(44) => (
+            Exit::Refused,
+            "the server says that the certificate of --cert is revoked",
+            "get a new one",
+        ),
+        // no_certificate, bad_certificate, unsupported_certificate, certificate_unknown,
+        // access_denied, and those about extensions of certificates
+        Cause::Alert(41..=43 | 46 | 49 | 111 | 113 | 114) => (
+            Exit::Refused,
+            "the server refuses the certificate of --cert",
+            match endpoint.profile {
+                Profile::Aws => "is it active, in date and registered?",
+                Profile::Generic => "does the broker know it? see its log",
+            },
+        ),
+        Cause::System | Cause::Alert(_) | Cause::Other => {
+            let message = format!("{endpoint}: TLS failed: {}", reasons(stack));
+            return match cause {
+                Cause::System => Fault::passing(Exit::Io, message),
+                _ => Fault::passing(Exit::Unavailable, message).with_remedy("see the broker's log"),
+            };
+        }
+    };
+    let message = format!("{endpoint}: {what} (TLS: {})", reasons(stack));
+    Fault::permanent(exit, message).with_remedy(remedy)
+}
+
+/// The errors of OpenSSL in an error of a TLS stream.
+fn stack_of(error: &io::Error) -> Option<&ErrorStack> {
+    let error = error.get_ref()?.downcast_ref::<openssl::ssl::Error>()?;
+    error.ssl_error()
+}
+
+/// Whether the peer has closed the connection without `close_notify`. MQTT packets have their own ends, so
+/// this is a close like any other.
+pub(super) fn is_eof(error: &io::Error) -> bool {
+    stack_of(error).is_some_and(|stack| Cause::of(stack) == Cause::Eof)
+}
+
+/// What the server reported in TLS when it ended the connection, if this error is about that.
+pub(super) fn closing_fault(
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+    error: &io::Error,
+) -> Option<Fault> {
+    let stack = stack_of(error)?;
+    (Cause::of(stack) != Cause::Eof).then(|| fault(endpoint, credentials, stack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_recognised_by_library_and_reason() {
+        for (library, reason, cause) in [
+            (20, 294, Cause::Eof),
+            (20, 267, Cause::NotTls),
+            (20, 156, Cause::NotTls),
+            (20, 258, Cause::OldVersion),
+            (20, 1_000, Cause::Alert(0)),
+            (20, 1_048, Cause::Alert(48)),
+            (20, 1_116, Cause::Alert(116)),
+            (20, 1_255, Cause::Alert(255)),
+            (20, 1_256, Cause::Other),
+            (20, 134, Cause::Other),
+            (2, 24, Cause::System),
+            (11, 1_048, Cause::Other),
+        ] {
+            assert_eq!(
+                Cause::of_codes(library, reason),
+                cause,
+                "{library} {reason}"
+            );
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Why the server's certificate was not accepted, and what its operator or the user has to change.
+
+use std::net::IpAddr;
+
+use openssl::nid::Nid;
+use openssl::x509::{X509, X509Ref, X509VerifyResult};
+
+use super::credentials::certificates::{
+    dns_names, host_names, is_ca, is_same_name, is_self_signed, issuer, signature, subject,
+};
+use super::credentials::{TlsCredentials, not_yet_valid};
+use crate::common::broker::aws_host;
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::fault::{Exit, Fault};
+
+#[derive(Clone, Debug)]
+pub(super) struct VerifyError {
+    pub(super) result: X509VerifyResult,
+    /// The distance from the server's own certificate, which has 0.
+    pub(super) depth: u32,
+    /// The certificate that was not accepted, if it is known.
+    pub(super) certificate: Option<X509>,
+}
+
+/// OpenSSL's results (`openssl/x509_vfy.h`).
+mod code {
+    pub(super) const UNABLE_TO_GET_ISSUER: i32 = 2;
+    pub(super) const BAD_SIGNATURE: i32 = 7;
+    pub(super) const NOT_YET_VALID: i32 = 9;
+    pub(super) const EXPIRED: i32 = 10;
+    pub(super) const SELF_SIGNED: i32 = 18;
+    pub(super) const SELF_SIGNED_ROOT: i32 = 19;
+    pub(super) const UNABLE_TO_GET_ISSUER_LOCALLY: i32 = 20;
+    pub(super) const UNABLE_TO_VERIFY_LEAF: i32 = 21;
+    pub(super) const PATH_TOO_LONG: i32 = 25;
+    pub(super) const INVALID_PURPOSE: i32 = 26;
+    pub(super) const KEY_USAGE_NO_CERT_SIGN: i32 = 32;
+    pub(super) const NOT_PERMITTED: i32 = 47;
+    pub(super) const EXCLUDED: i32 = 48;
+    pub(super) const OTHER_HOST: i32 = 62;
+    pub(super) const OTHER_ADDRESS: i32 = 64;
+    pub(super) const KEY_TOO_SMALL: i32 = 66;
+    pub(super) const CA_KEY_TOO_SMALL: i32 = 67;
+    pub(super) const DIGEST_TOO_WEAK: i32 = 68;
+    pub(super) const INVALID_CA: i32 = 79;
+}
+
+impl VerifyError {
+    /// An error of which only the result is known.
+    pub(super) fn new(result: X509VerifyResult) -> Self {
+        Self {
+            result,
+            depth: 0,
+            certificate: None,
+        }
+    }
+
+    pub(super) fn fault(&self, endpoint: &Endpoint, credentials: &TlsCredentials) -> Fault {
+        const CURRENT_CA: &str = "get the CA file that the broker's operator uses now";
+        let result = self.result.error_string();
+        let fault = |cause: String, remedy: &str| {
+            Fault::permanent(Exit::Config, format!("{endpoint}: {cause}")).with_remedy(remedy)
+        };
+        let Some(certificate) = &self.certificate else {
+            let cause = format!("the server's certificate is not trusted: {result}");
+            return fault(cause, "--cafile must hold the CA that signed it");
+        };
+        let place = Place::of(certificate, self.depth, credentials);
+        let file = place.file(credentials);
+        let weak = "too weak for the security level of this OpenSSL";
+        let defect = match self.result.as_raw() {
+            code::OTHER_HOST | code::OTHER_ADDRESS => return other_host(endpoint, certificate),
+            code::SELF_SIGNED_ROOT
+            | code::UNABLE_TO_GET_ISSUER
+            | code::UNABLE_TO_GET_ISSUER_LOCALLY
+            | code::UNABLE_TO_VERIFY_LEAF => {
+                return unknown_issuer(endpoint, credentials, certificate, &place);
+            }
+            code::SELF_SIGNED => {
+                let issuer = issuer(certificate);
+                return fault(
+                    format!(
+                        "the server's certificate is not trusted: it is self-signed (by {issuer})"
+                    ),
+                    "if it is the right one, give this certificate as --cafile",
+                );
+            }
+            code::NOT_YET_VALID => {
+                let from = certificate.not_before();
+                return not_yet_valid(format!(
+                    "{endpoint}: {place} is not valid yet (from {from}){file}; is this machine's clock right?"
+                ));
+            }
+            code::EXPIRED => {
+                let remedy = match place {
+                    Place::Authority(..) => CURRENT_CA,
+                    _ => "its operator must renew it (or set this clock)",
+                };
+                let end = certificate.not_after();
+                return fault(format!("{place} expired on {end}{file}"), remedy);
+            }
+            code::BAD_SIGNATURE => {
+                let issuer = issuer(certificate);
+                return fault(
+                    format!(
+                        "{place} was not signed by the key of {issuer} in --cafile: it is damaged, or the CA is another of the same name"
+                    ),
+                    CURRENT_CA,
+                );
+            }
+            code::INVALID_PURPOSE => {
+                "is not made for servers (its extended key usage lacks serverAuth); the CA is right"
+                    .into()
+            }
+            code::INVALID_CA | code::KEY_USAGE_NO_CERT_SIGN if is_ca(certificate) => {
+                "has signed a certificate and may not (its key usage lacks keyCertSign)".into()
+            }
+            code::INVALID_CA | code::KEY_USAGE_NO_CERT_SIGN => {
+                "has signed a certificate and is not that of a CA (CA:TRUE is missing)".into()
+            }
+            code::PATH_TOO_LONG => "allows fewer CAs below it than there are (path length)".into(),
+            code::NOT_PERMITTED | code::EXCLUDED => {
+                "has a name that a CA above it does not allow (name constraints)".into()
+            }
+            code::KEY_TOO_SMALL | code::CA_KEY_TOO_SMALL => {
+                let bits = certificate.public_key().map_or(0, |key| key.bits());
+                format!("has a key of {bits} bits, {weak}")
+            }
+            code::DIGEST_TOO_WEAK => {
+                format!("is signed with {}, {weak}", signature(certificate))
+            }
+            _ => format!("is not trusted: {result}"),
+        };
+        fault(format!("{place} {defect}"), "its operator must replace it")
+    }
+}
+
+/// Which certificate of the chain it is.
+enum Place {
+    /// The server's own.
+    Server,
+    /// One above it that the server has sent, with its name.
+    Chain(String),
+    /// One that we trust: its name, and its number in the file.
+    Authority(String, Option<usize>),
+}
+
+impl Place {
+    fn of(certificate: &X509Ref, depth: u32, credentials: &TlsCredentials) -> Self {
+        if depth == 0 {
+            return Place::Server;
+        }
+        let name = subject(certificate);
+        let der = certificate.to_der().ok();
+        let is_it = |ca: &X509| der.is_some() && ca.to_der().ok() == der;
+        let at = match &credentials.authorities {
+            Some(all) => all
+                .certificates
+                .iter()
+                .position(is_it)
+                .map(|at| Some(at + 1)),
+            // Only the roots of the system's store are used.
+            None => is_self_signed(certificate).then_some(None),
+        };
+        match at {
+            Some(number) => Place::Authority(name, number),
+            None => Place::Chain(name),
+        }
+    }
+
+    /// Where it is in our files.
+    fn file(&self, credentials: &TlsCredentials) -> String {
+        match (self, &credentials.authorities) {
+            (Place::Authority(_, Some(number)), Some(authorities)) => {
+                format!(" ({}, certificate {number})", authorities.path.display())
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Server => f.write_str("the server's certificate"),
+            Place::Chain(name) => write!(f, "the certificate of {name} in the server's chain"),
+            Place::Authority(name, Some(_)) => write!(f, "the CA {name:?} in --cafile"),
+            Place::Authority(name, None) => write!(f, "the CA {name:?} in the system's store"),
+        }
+    }
+}
+
+/// The chain ends with a certificate whose issuer is not trusted.
+fn unknown_issuer(
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+    last: &X509,
+    place: &Place,
+) -> Fault {
+    const SHOWN: usize = 3;
+    let chain = match place {
+        Place::Server => "it was".to_owned(),
+        Place::Chain(name) | Place::Authority(name, _) if is_self_signed(last) => {
+            format!("its chain ends with the root {name},")
+        }
+        Place::Chain(name) | Place::Authority(name, _) => {
+            format!("its chain ends with {name}, which was")
+        }
+    };
+    let trusted = match &credentials.authorities {
+        None => "which the system's store does not have".to_owned(),
+        Some(authorities) => {
+            let all = &authorities.certificates;
+            let file = authorities.path.display();
+            let has_name = |ca: &X509| is_same_name(ca.subject_name(), last.issuer_name());
+            if all.iter().any(has_name) {
+                format!("and the CA of that name in --cafile ({file}) is another, with another key")
+            } else {
+                let mut names: Vec<String> = all.iter().take(SHOWN).map(|ca| subject(ca)).collect();
+                if all.len() > SHOWN {
+                    names.push(format!("{} more", all.len() - SHOWN));
+                }
+                let names = names.join(", ");
+                format!("which is not in --cafile ({file} has: {names})")
+            }
+        }
+    };
+    let cause = format!("{chain} signed by {}, {trusted}", issuer(last));
+    let mut remedy = "--cafile must hold the CA that signed it, or the server must send the certificates between".to_owned();
+    if aws_host::is_aws(&endpoint.host) {
+        remedy.push_str("; for AWS IoT Core the CA is that of AmazonRootCA1.pem");
+    }
+    if let Some(hint) = aws_host::hint(&endpoint.host) {
+        remedy = format!("{remedy}; {hint}");
+    }
+    let message = format!("{endpoint}: the server's certificate is not trusted: {cause}");
+    Fault::permanent(Exit::Config, message).with_remedy(remedy)
+}
+
+/// The certificate is good, but for another host.
+fn other_host(endpoint: &Endpoint, certificate: &X509) -> Fault {
+    let host = endpoint.host.as_str();
+    let fault = |cause: String, remedy: &str| {
+        let message = format!("{endpoint}: the server's certificate is {cause}");
+        Fault::permanent(Exit::Config, message).with_remedy(remedy)
+    };
+    let dns = dns_names(certificate);
+    let common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    let common: Vec<String> = common
+        .filter_map(|entry| entry.data().to_string().ok())
+        .map(|name| String::from(&*name))
+        .collect();
+    if let Ok(address) = host.parse::<IpAddr>() {
+        let is_it = |name: &String| name.parse() == Ok(address);
+        let has_it_as = if dns.iter().any(is_it) {
+            Some("a DNS name")
+        } else if common.iter().any(is_it) {
+            Some("its common name only")
+        } else {
+            None
+        };
+        if let Some(has_it_as) = has_it_as {
+            let remedy = format!(
+                "it has the address as {has_it_as}; it must be an IP entry (subjectAltName)"
+            );
+            return fault(format!("not for the address {host}"), &remedy);
+        }
+    }
+    let is_wildcard_above = |name: &String| {
+        name.strip_prefix('*')
+            .is_some_and(|domain| host.ends_with(domain))
+    };
+    // The common name does not count beside DNS entries.
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    let remedy = if dns.iter().any(is_wildcard_above) {
+        "a wildcard stands for one level of the name; the server needs another certificate"
+    } else if common.iter().any(|name| name.eq_ignore_ascii_case(bare)) {
+        "it has the name as its common name only; it must be a DNS entry (subjectAltName)"
+    } else {
+        "use that name as --endpoint, or the server needs another certificate"
+    };
+    let names = host_names(certificate);
+    fault(format!("for {names}, not for {host}"), remedy)
+}
