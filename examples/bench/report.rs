@@ -282,7 +282,7 @@ impl fmt::Display for Report {
         let reached = goals().filter(|goal| goal.is_reached()).count();
         writeln!(
             f,
-            "\n{reached} of {} figures reach what they are to.",
+            "\n{reached} of {} figures reach their targets.",
             goals().count()
         )?;
         let floor = number(self.floor);
