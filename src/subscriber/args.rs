@@ -12,9 +12,8 @@ use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
 
-use super::config::{Config, File, Outlet};
-use super::inbox::Wanted;
-use super::inbox::retained::Retained;
+use super::config::{Config, File, OutputKind};
+use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
 use super::plot::screen;
 use super::plot::value::{Picker, Pointer};
@@ -303,33 +302,33 @@ impl SubscriberArgs {
             size,
             keep: self.rotate_keep,
         });
-        let outlet = match (self.exec.is_empty(), self.output) {
+        let output = match (self.exec.is_empty(), self.output) {
             _ if self.plot => {
                 screen::check()?;
-                Outlet::Chart(Picker::new(self.value))
+                OutputKind::Chart(Picker::new(self.value))
             }
-            (false, _) => Outlet::Command {
+            (false, _) => OutputKind::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
-            (true, Some(path)) => Outlet::File(File { path, rotation }, style),
-            (true, None) => Outlet::Stdout(style),
+            (true, Some(path)) => OutputKind::File(File { path, rotation }, style),
+            (true, None) => OutputKind::Stdout(style),
         };
         Ok(Config {
             connection,
             filters,
             qos: self.qos,
-            wanted: Wanted {
+            selection: Selection {
                 limit: (self.count > 0).then_some(self.count),
                 dedup: self.dedup,
                 retained: match (self.no_retained, self.retained_only) {
-                    (true, _) => Retained::Without,
+                    (true, _) => Retained::Exclude,
                     (_, true) => Retained::Only,
-                    _ => Retained::All,
+                    _ => Retained::Include,
                 },
             },
             timeout: self.timeout,
-            outlet,
+            output,
             session_expiry,
             retain_as_published: self.retain_as_published,
             gaps: self.gaps,

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::inbox::Wanted;
-use super::inbox::retained::Retained;
+use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
 use super::plot::value::Picker;
 use super::render::Style;
@@ -21,9 +20,8 @@ pub struct File {
     pub rotation: Option<Rotation>,
 }
 
-/// Who is to deal with messages.
 #[derive(Clone, Debug)]
-pub enum Outlet {
+pub enum OutputKind {
     /// They are written to standard output.
     Stdout(Style),
     /// They are written to a file.
@@ -47,11 +45,11 @@ pub struct Config {
     /// The quality of service to ask for.
     pub qos: Qos,
     /// Which messages are wanted, and how many.
-    pub wanted: Wanted,
+    pub selection: Selection,
     /// How long to wait for them.
     pub timeout: Option<Duration>,
     /// What is to be done with them.
-    pub outlet: Outlet,
+    pub output: OutputKind,
     /// How long the broker is to keep the session while away; none for none.
     pub session_expiry: Option<Duration>,
     /// Whether the broker is to leave the retain flag of live messages as it is.
@@ -67,7 +65,8 @@ pub struct Config {
 impl Config {
     /// Whether the run has an end of its own.
     pub fn run(&self) -> RunKind {
-        let ends_by_itself = self.wanted.limit.is_some() || self.wanted.retained == Retained::Only;
+        let ends_by_itself =
+            self.selection.limit.is_some() || self.selection.retained == Retained::Only;
         if ends_by_itself || self.timeout.is_some() {
             RunKind::Finite
         } else {

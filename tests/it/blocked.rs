@@ -199,7 +199,7 @@ fn a_broker_that_restarts_meanwhile_is_found_again() {
         publish(&broker, qos, &lines);
         let seen = subscriber.stderr.count();
         broker.restart();
-        let again = |line: &str| line.contains("the session of client \"blocked\" goes on");
+        let again = |line: &str| line.contains("the session of client \"blocked\" is resumed");
         let found = subscriber.stderr.wait_from(seen, SOON, again);
         assert!(found.is_some(), "{subscriber}");
         // Long enough for the answers to three SUBSCRIBEs to be missed, were they.

@@ -1,233 +1,206 @@
-//! What has been received: how many, which are repeats, what is missing, what is wanted, when to
-//! stop. PURE.
+//! Takes each message on the connection's thread, in order: selects it, splits it into readings, and
+//! hands them to the output. It never waits: [`acks`](crate::common::acks) bounds how much may
+//! accumulate, and acknowledges a message only once it has been written.
 
-pub mod retained;
-pub mod sink;
+pub mod selector;
 
-use super::inbox::retained::{Retained, Verdict};
-use super::sequence::fingerprint::{Fingerprint, Key};
-use super::sequence::streams::{Streams, Told};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use log::{info, warn};
+use parking_lot::Mutex;
+
+use self::selector::{Action, Selector};
+use crate::common::acks::Ticket;
+use crate::common::escape::shortened;
 use crate::common::mqtt::message::{Received, SeqProperty};
+use crate::common::runtime::clock::wall_clock;
+use crate::common::transport::bridge::{OutOfMemory, Skipped};
+use crate::subscriber::output::completion::Completion;
+use crate::subscriber::output::consumer::Consumer;
+use crate::subscriber::sequence::SequenceRecord;
+use crate::subscriber::sequence::numbers::NumberStatus;
 
-/// Which messages are wanted.
+/// What was received, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// How many readings are enough.
-    pub limit: Option<u64>,
-    /// No repeats.
-    pub dedup: bool,
-    /// Retained ones, others, or both.
-    pub retained: Retained,
+pub struct InboxCounts {
+    pub received: u64,
+    pub duplicates: u64,
+    pub gaps: u64,
+    /// Messages that could not be read.
+    pub skipped: u64,
+    /// Commands that failed, with `--exec`.
+    pub failed: Option<u64>,
+    /// The last write has not ended.
+    pub is_blocked: bool,
 }
 
-/// What a message is to its receiver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// What its number says.
-    pub told: Told,
-    /// Whether it is to be handed over: it is no repeat, or repeats are wanted.
-    pub wanted: bool,
-    /// Its fingerprint; none if it has no number, or is a repeat, whose fingerprint is known.
-    pub fingerprint: Option<Fingerprint>,
+#[derive(Clone, Copy, Debug)]
+pub struct InboxOptions {
+    /// Whether messages are recorded in a state file.
+    pub records_sequence: bool,
+    /// Whether the session, and with it an exchange at QoS 2, outlives the run.
+    pub keeps_session: bool,
+    pub reports_gaps: bool,
 }
 
-/// What is remembered of a message once it has been dealt with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noted {
-    /// Its number.
-    pub seq: SeqProperty,
-    /// Whether it is a retained message.
-    pub retained: bool,
-    /// Its fingerprint, if that is new.
-    pub fingerprint: Option<Fingerprint>,
-}
-
-impl Noted {
-    /// What is remembered of this message; nothing if it has no number.
-    pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
-        Some(Self {
-            seq: message.seq.clone()?,
-            retained: message.retained,
-            fingerprint,
-        })
-    }
-}
-
-/// The counters.
-#[derive(Debug)]
 pub struct Inbox {
-    wanted: Wanted,
-    taken: u64,
-    duplicates: u64,
-    streams: Streams,
-    key: Option<Key>,
+    state: Mutex<InboxState>,
+    consumer: Consumer,
+    options: InboxOptions,
+    /// The readings completed so far.
+    completed: Arc<AtomicU64>,
 }
+
+struct InboxState {
+    selector: Selector,
+    is_closed: bool,
+    skipped: u64,
+    /// Topics of skipped messages that a warning has named.
+    warned: BTreeSet<Vec<u8>>,
+}
+
+/// The most topics of skipped messages that warnings name.
+const MAX_WARNED: usize = 100;
 
 impl Inbox {
-    /// Nothing received; `streams` is what earlier runs have, with fingerprints made with `key`. Without
-    /// one nobody asks for repeats, and none is found.
-    pub fn new(wanted: Wanted, streams: Streams, key: Option<Key>) -> Self {
+    pub fn new(
+        selector: Selector,
+        consumer: Consumer,
+        options: InboxOptions,
+        completed: Arc<AtomicU64>,
+    ) -> Self {
         Self {
-            wanted,
-            taken: 0,
-            duplicates: 0,
-            streams,
-            key,
+            state: Mutex::new(InboxState {
+                selector,
+                is_closed: false,
+                skipped: 0,
+                warned: BTreeSet::new(),
+            }),
+            consumer,
+            options,
+            completed,
         }
     }
 
-    /// What is to be done with a message by its retain flag.
-    pub fn judge(&self, retained: bool) -> Verdict {
-        self.wanted.retained.judge(retained)
+    /// Without memory for the message it is not acknowledged.
+    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) -> Result<(), OutOfMemory> {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Ok(());
+        }
+        let mut completion = Completion::default();
+        // A message that is not taken whole is not acknowledged.
+        let mut is_whole = true;
+        let mut fingerprint = None;
+        match state.selector.action(message.retained) {
+            Action::Stop => {
+                is_whole = false;
+                completion.is_last = true;
+            }
+            Action::Skip => state.selector.skip(message),
+            Action::Deliver => {
+                // Before it counts as received: without memory it comes again.
+                let prepared = self.consumer.prepare(message)?;
+                let check = state.selector.check_sequence(message);
+                fingerprint = check.fingerprint;
+                if check.status != NumberStatus::Next {
+                    if let Some(seq) = &message.seq
+                        && self.options.reports_gaps
+                    {
+                        report_status(&check.status, seq, message.topic);
+                    }
+                    self.consumer.set_missing(state.selector.missing());
+                }
+                if check.is_wanted {
+                    let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let total = prepared.readings.total();
+                    let count = state.selector.take_readings(total);
+                    is_whole = count == total;
+                    completion.readings = count as u64;
+                    completion.is_last = state.selector.is_full();
+                    self.consumer.push_readings(message, prepared, count, now);
+                }
+            }
+        }
+        state.is_closed |= completion.is_last;
+        if is_whole {
+            if self.options.records_sequence {
+                let record = SequenceRecord::of(message, fingerprint);
+                completion.records.extend(record);
+                if self.options.keeps_session {
+                    completion.exchanges.extend(ticket.exchange());
+                }
+            }
+            completion.tickets.push(ticket);
+        }
+        self.consumer.finish_message(completion);
+        Ok(())
     }
 
-    /// A message has come. A repeat is only what has stream, number, time of acceptance and topic of
-    /// one that came before: without the last two, messages of two publishers that use one stream,
-    /// because a queue file was copied, would be taken for repeats of each other.
-    pub fn arrive(&mut self, message: &Received<'_>) -> Arrival {
-        let Some(seq) = &message.seq else {
-            return Arrival {
-                told: Told::Next,
-                wanted: true,
-                fingerprint: None,
-            };
-        };
-        let fingerprint = self.key.map(|key| key.fingerprint(seq, message.topic));
-        let streams = &mut self.streams;
-        let new = fingerprint.filter(|fingerprint| !streams.meet(&seq.stream, *fingerprint));
-        let repeat = fingerprint.is_some() && new.is_none();
-        self.duplicates += u64::from(repeat);
-        Arrival {
-            told: self.streams.take(seq, message.retained),
-            wanted: !(repeat && self.wanted.dedup),
-            fingerprint: new,
+    /// Counts a message that cannot be read, and warns of it.
+    pub fn skip(&self, skipped: Skipped<'_>) {
+        let mut state = self.state.lock();
+        state.skipped += 1;
+        let warned = &mut state.warned;
+        if warned.len() >= MAX_WARNED || !warned.insert(skipped.topic.to_owned()) {
+            return;
+        }
+        let topic = shortened(&skipped.topic.escape_ascii().to_string());
+        let defect = skipped.defect.describe();
+        warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
+        if warned.len() == MAX_WARNED {
+            warn!("further topics whose messages are skipped are not named");
         }
     }
 
-    /// A message has come that nobody wants to see. Its number is not missing, all the same.
-    pub fn pass_over(&mut self, message: &Received<'_>) {
-        if let Some(seq) = &message.seq {
-            self.streams.take(seq, message.retained);
+    pub fn reopen_output(&self) {
+        self.consumer.reopen();
+    }
+
+    /// Kills commands, because the process ends at once.
+    pub fn abort(&self) {
+        self.consumer.abort();
+    }
+
+    /// Takes no more messages, and waits until those received have been completed, for
+    /// `grace_period` at most.
+    pub fn close(&self, grace_period: Duration) -> InboxCounts {
+        self.state.lock().is_closed = true;
+        let is_blocked = !self.consumer.close(grace_period);
+        let state = self.state.lock();
+        InboxCounts {
+            received: self.completed.load(Ordering::Relaxed),
+            duplicates: state.selector.duplicates(),
+            gaps: state.selector.missing(),
+            skipped: state.skipped,
+            failed: self.consumer.failed_commands(),
+            is_blocked,
         }
-    }
-
-    /// Takes the readings of a message that has this number of them: how many are wanted.
-    pub fn take(&mut self, readings: usize) -> usize {
-        let left = self
-            .wanted
-            .limit
-            .map(|limit| limit.saturating_sub(self.taken));
-        let left = left.map_or(usize::MAX, |left| {
-            usize::try_from(left).unwrap_or(usize::MAX)
-        });
-        let taken = readings.min(left);
-        self.taken += taken as u64;
-        taken
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.wanted.limit.is_some_and(|limit| self.taken >= limit)
-    }
-
-    /// Messages whose stream and number had been received before.
-    pub fn duplicates(&self) -> u64 {
-        self.duplicates
-    }
-
-    /// Numbers that are missing between those received.
-    pub fn gaps(&self) -> u64 {
-        self.streams.missing()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::common::mqtt::message::Qos;
-
-    const KEY: Key = Key([1, 2]);
-
-    fn message<'a>(topic: &'a str, seq: &str) -> Received<'a> {
-        Received {
-            topic,
-            payload: b"x",
-            qos: Qos::AtLeastOnce,
-            retained: false,
-            packet_id: 1,
-            seq: seq.parse().ok(),
-            properties: None,
-        }
-    }
-
-    fn inbox(wanted: Wanted) -> Inbox {
-        Inbox::new(wanted, Streams::default(), Some(KEY))
-    }
-
-    #[test]
-    fn it_is_full_at_its_limit_and_not_before() {
-        let mut inbox = inbox(Wanted {
-            limit: Some(2),
-            ..Wanted::default()
-        });
-        assert!(inbox.take(1) == 1 && !inbox.is_full());
-        assert!(inbox.take(7) == 1 && inbox.is_full());
-        assert_eq!(inbox.take(1), 0);
-    }
-
-    #[test]
-    fn repeats_are_counted_and_dropped_only_if_asked_for() {
-        for dedup in [false, true] {
-            let mut inbox = inbox(Wanted {
-                dedup,
-                ..Wanted::default()
-            });
-            for seq in [1, 2, 2, 4] {
-                let arrival = inbox.arrive(&message("t", &format!("s/{seq}/0")));
-                let repeat = inbox.duplicates() == 1 && seq == 2;
-                assert_eq!(arrival.wanted, !(dedup && repeat));
-                assert_eq!(arrival.fingerprint.is_none(), repeat);
+fn report_status(status: &NumberStatus, seq: &SeqProperty, topic: &str) {
+    let stream = &seq.stream;
+    match status {
+        NumberStatus::Gap(gaps) => {
+            for (from, until) in gaps {
+                if from == until {
+                    warn!("gap: {from} of stream {stream} is missing ({topic})");
+                } else {
+                    warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
+                }
             }
-            let unnumbered = inbox.arrive(&message("t", ""));
-            assert!(unnumbered.wanted && unnumbered.fingerprint.is_none());
-            assert_eq!((inbox.duplicates(), inbox.gaps()), (1, 1));
         }
-    }
-
-    #[test]
-    fn another_time_or_another_topic_is_no_repeat() {
-        let mut inbox = inbox(Wanted {
-            dedup: true,
-            ..Wanted::default()
-        });
-        for (topic, seq, wanted) in [
-            ("a", "s/1/1000", true),
-            ("b", "s/1/1000", true),
-            ("a", "s/1/1001", true),
-            ("a", "s/1/1000", false),
-            ("b", "s/1/1000", false),
-            ("a", "s/1/1001", false),
-        ] {
-            assert_eq!(
-                inbox.arrive(&message(topic, seq)).wanted,
-                wanted,
-                "{topic} {seq}"
-            );
-        }
-        assert_eq!((inbox.duplicates(), inbox.gaps()), (3, 0));
-    }
-
-    #[test]
-    fn what_is_passed_over_is_not_missing_and_no_repeat_later() {
-        let mut inbox = inbox(Wanted {
-            dedup: true,
-            ..Wanted::default()
-        });
-        inbox.arrive(&message("t", "s/1/0"));
-        let mut retained = message("t", "s/2/0");
-        retained.retained = true;
-        inbox.pass_over(&retained);
-        assert_eq!(inbox.arrive(&message("t", "s/3/0")).told, Told::Next);
-        assert!(inbox.arrive(&message("t", "s/2/0")).wanted);
-        assert_eq!(inbox.gaps(), 0);
+        NumberStatus::PartialStream(width) => warn!(
+            "stream {stream}: only one number in {width} comes, and none comes late: the others \
+             seem to be sent to topics that no --topic matches ({topic} is matched), and are not \
+             counted as missing; for --gaps subscribe to all topics of a publisher, or use one \
+             publisher per topic. If all topics are matched, messages are being lost"
+        ),
+        NumberStatus::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
+        NumberStatus::Next | NumberStatus::Duplicate => {}
     }
 }

@@ -1,63 +1,49 @@
-//! Who deals with readings: they are written, given to a command, or drawn.
+//! The three kinds of output: readings are written, given to a command, or drawn.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use parking_lot::Mutex;
 
-use super::batch::Readings;
-use super::command::Envelope;
+use super::completion::{Acknowledger, Completion};
+use super::exec_job::ExecMessage;
 use super::executor::Executor;
+use super::readings::{Readings, is_batch};
 use super::writer::Writer;
 use crate::common::escape::quoted;
 use crate::common::mqtt::message::{Draft, Received};
 use crate::common::runtime::clock::clock;
 use crate::common::transport::bridge::OutOfMemory;
-use crate::subscriber::inbox::sink::{Done, Finish};
 use crate::subscriber::plot::model::{Chart, Reading};
 use crate::subscriber::plot::value::Picker;
 use crate::subscriber::render::{Style, render};
 
-/// Who deals with readings.
-#[derive(Debug)]
-pub enum Outlet {
-    /// They are written.
+pub enum Consumer {
     Writer(Writer, Style),
-    /// Each is given to a command.
     Executor(Executor),
-    /// They are drawn.
     Chart(Plotter),
 }
 
-/// What the readings of one message may come to when they are written, in bytes, beside their payloads. A message that
-/// would come to more is one reading.
+/// The most bytes that the readings of one message may take when they are written, beside their
+/// payloads. A batch that would take more counts as one reading.
 const MAX_RENDERED: usize = 16 << 20;
 
-/// A message that there is memory for.
-#[derive(Debug)]
-pub struct Prepared<'a> {
+/// A message for which memory has been reserved.
+pub struct PreparedMessage<'a> {
     pub readings: Readings<'a>,
-    /// What a command is given of it.
-    envelope: Option<Envelope>,
+    exec_message: Option<ExecMessage>,
 }
 
-/// Puts readings into a chart, which somebody else draws.
-#[derive(Debug)]
+/// Adds readings to a chart, which another thread draws.
 pub struct Plotter {
-    /// Picks the number out.
     pub picker: Picker,
-    /// What is drawn.
     pub chart: Arc<Mutex<Chart>>,
-    /// What is done with messages then.
-    pub finish: Mutex<Finish>,
+    pub acknowledger: Mutex<Acknowledger>,
 }
 
 impl Plotter {
-    fn chart(&self) -> MutexGuard<'_, Chart> {
-        self.chart.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, reading: &Received<'_>, now: Duration) {
+    fn plot(&self, reading: &Received<'_>, now: Duration) {
         let seq = reading.seq.as_ref();
         let reading = Reading {
             topic: reading.topic,
@@ -65,142 +51,129 @@ impl Plotter {
             taken: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
             arrived: now,
         };
-        self.chart().take(&reading, clock());
+        self.chart.lock().take(&reading, clock());
     }
 }
 
-/// Hands each reading of a message on, with what else the message says.
-fn each<'a>(
+/// Calls `act` for each of the first `count` readings, with the other fields of its message.
+fn for_each<'a>(
     message: &Received<'a>,
-    mut readings: impl Iterator<Item = &'a [u8]>,
+    readings: Readings<'a>,
+    count: usize,
     mut act: impl FnMut(&Received<'_>),
 ) {
-    let Some(first) = readings.next() else { return };
-    if first.len() == message.payload.len() {
+    if !readings.is_batch() && count > 0 {
         return act(message);
     }
     let mut reading = message.clone();
-    reading.payload = first;
-    act(&reading);
-    for payload in readings {
+    for payload in readings.take(count) {
         reading.payload = payload;
         act(&reading);
     }
 }
 
-impl Outlet {
-    /// Takes a message apart, and sees to it that there is memory for its readings.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub fn prepare<'a>(&self, message: &Received<'a>) -> Result<Prepared<'a>, OutOfMemory> {
-        let mut most = Draft::MAX_READINGS as usize;
-        let mut envelope = None;
+impl Consumer {
+    /// Splits a message into readings, and reserves the memory that they will take.
+    pub fn prepare<'a>(&self, message: &Received<'a>) -> Result<PreparedMessage<'a>, OutOfMemory> {
+        let mut max = Draft::MAX_READINGS as usize;
+        let mut exec_message = None;
+        let mut overhead = 0;
         match self {
-            Self::Writer(writer, style) => {
-                let mut overhead = 0;
-                if Readings::may_be_several(message) {
-                    overhead = style.overhead(message);
-                    most = most.min(MAX_RENDERED / overhead.max(1));
-                }
-                let readings = Readings::of(message, most);
-                let overhead = overhead.saturating_mul(readings.total());
-                let (written, meanwhile) = style.most_bytes(message);
-                writer.make_room(written.saturating_add(overhead), meanwhile)?;
-                return Ok(Prepared { readings, envelope });
+            Self::Writer(_, style) if is_batch(message) => {
+                overhead = style.overhead(message);
+                max = max.min(MAX_RENDERED / overhead.max(1));
             }
-            Self::Executor(_) => envelope = Some(Envelope::of(message)?),
-            Self::Chart(_) => {}
+            Self::Executor(_) => exec_message = Some(ExecMessage::of(message)?),
+            Self::Writer(..) | Self::Chart(_) => {}
         }
-        let readings = Readings::of(message, most);
-        Ok(Prepared { readings, envelope })
+        let readings = Readings::of(message, max);
+        if let Self::Writer(writer, style) = self {
+            let overhead = overhead.saturating_mul(readings.total());
+            let (written, meanwhile) = style.max_bytes(message);
+            writer.reserve(written.saturating_add(overhead), meanwhile)?;
+        }
+        Ok(PreparedMessage {
+            readings,
+            exec_message,
+        })
     }
 
-    /// The first `wanted` readings of a message that was prepared. `now` is the Unix time of its arrival.
-    pub fn put(
+    /// Takes the first `count` readings of a message that arrived at the Unix time `now`.
+    pub fn push_readings(
         &self,
         message: &Received<'_>,
-        prepared: Prepared<'_>,
-        wanted: usize,
+        prepared: PreparedMessage<'_>,
+        count: usize,
         now: Duration,
     ) {
-        let Prepared { readings, envelope } = prepared;
+        let readings = prepared.readings;
         match self {
             Self::Writer(writer, style) => {
-                let mut remark = None;
-                each(message, readings.take(wanted), |reading| {
-                    let said = writer.write(|out| render(out, reading, style, now));
-                    remark = remark.or(said);
+                let mut warning = None;
+                for_each(message, readings, count, |reading| {
+                    let result = writer.write(|out| render(out, reading, style, now));
+                    warning = warning.or(result);
                 });
-                if let Some(remark) = remark {
-                    warn!("{}: {remark}", quoted(message.topic));
+                if let Some(warning) = warning {
+                    warn!("{}: {warning}", quoted(message.topic));
                 }
             }
             Self::Executor(executor) => {
-                if let Some(envelope) = envelope {
-                    executor.put(envelope, readings.is_batch(), wanted);
+                if let Some(message) = prepared.exec_message {
+                    executor.push(message, readings.is_batch(), count);
                 }
             }
-            Self::Chart(plotter) => {
-                each(message, readings.take(wanted), |reading| {
-                    plotter.put(reading, now);
-                });
-            }
+            Self::Chart(plotter) => for_each(message, readings, count, |reading| {
+                plotter.plot(reading, now);
+            }),
         }
     }
 
-    /// The message that the last readings belong to is complete.
-    pub fn end(&self, done: Done) {
+    /// The message of the readings pushed last has no more; `completion` is due once they are done.
+    pub fn finish_message(&self, completion: Completion) {
         match self {
-            Self::Writer(writer, _) => writer.end(done),
-            Self::Executor(executor) => executor.end(done),
+            Self::Writer(writer, _) => writer.finish_message(completion),
+            Self::Executor(executor) => executor.finish_message(completion),
             Self::Chart(plotter) => {
-                let mut finish = plotter
-                    .finish
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                // It has told why if it cannot go on.
-                let _ = finish.finish(done);
+                // On failure it has notified the event loop.
+                let _ = plotter.acknowledger.lock().acknowledge(completion);
             }
         }
     }
 
-    /// So many numbers are missing now.
-    pub fn missing(&self, count: u64) {
+    pub fn set_missing(&self, count: u64) {
         if let Self::Chart(plotter) = self {
-            plotter.chart().missing(count);
+            plotter.chart.lock().missing(count);
         }
     }
 
-    /// Opens a file anew.
     pub fn reopen(&self) {
         if let Self::Writer(writer, _) = self {
             writer.reopen();
         }
     }
 
-    /// Waits until all has been dealt with, but not for ever; `false` if a write is stuck.
-    pub fn close(&self, patience: Duration) -> bool {
+    /// Waits until all readings are done; `false` if a write is blocked for longer than
+    /// `grace_period`.
+    pub fn close(&self, grace_period: Duration) -> bool {
         match self {
-            Self::Writer(writer, _) => writer.close(patience),
+            Self::Writer(writer, _) => writer.close(grace_period),
             Self::Executor(executor) => {
-                executor.close(patience);
+                executor.close(grace_period);
                 true
             }
             Self::Chart(_) => true,
         }
     }
 
-    /// The process ends now.
-    pub fn abandon(&self) {
+    /// Kills commands, because the process ends at once.
+    pub fn abort(&self) {
         if let Self::Executor(executor) = self {
-            executor.abandon();
+            executor.abort();
         }
     }
 
-    /// Commands that failed.
-    pub fn failed(&self) -> Option<u64> {
+    pub fn failed_commands(&self) -> Option<u64> {
         match self {
             Self::Writer(..) | Self::Chart(_) => None,
             Self::Executor(executor) => Some(executor.failed()),

@@ -1,4 +1,4 @@
-//! Where messages are written: standard output, or a file that is rotated and opened anew.
+//! Writes messages to standard output, or to a file that is rotated and can be reopened.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,16 +13,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::common::runtime::stdio::{self, Blocking};
 
-/// When a file is full, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Bytes that it may hold; a message that is longer has a file of its own.
+    /// The most bytes of a file, unless a single message is longer.
     pub size: u64,
-    /// Full ones that are kept: `FILE.1`, the youngest, to `FILE.N`.
+    /// How many full files are kept: `FILE.1`, the youngest, to `FILE.N`.
     pub keep: u32,
 }
 
-/// Where messages go.
 #[derive(Debug)]
 pub enum Destination {
     /// Standard output, without the standard library's line buffer.
@@ -31,16 +29,11 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Standard output.
     pub fn stdout() -> Self {
         Self::Stdout(stdio::stdout())
     }
 
-    /// Opens the file anew: somebody has moved it.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
+    /// Reopens the file, because another program has moved it.
     pub fn reopen(&mut self) -> io::Result<()> {
         match self {
             Self::Stdout(_) => Ok(()),
@@ -48,12 +41,7 @@ impl Destination {
         }
     }
 
-    /// Writes messages, which end at `ends`: all of them, or up to the one that could not be
-    /// written.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
+    /// Writes readings, which end at `ends`. After an error some of them may have been written.
     pub fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         match self {
             Self::Stdout(out) => write_all(out, bytes, &mut 0),
@@ -71,7 +59,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// As `Write::write_all`, but counts in `written` what was written, if it ends with an error too.
+/// Like `Write::write_all`, but also counts what was written before an error.
 fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Result<()> {
     while let Some(rest) = bytes.get(*written..)
         && !rest.is_empty()
@@ -84,7 +72,6 @@ fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Resu
     Ok(())
 }
 
-/// A file that messages are appended to.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
@@ -92,12 +79,12 @@ pub struct OutputFile {
     /// Whether each message ends in a newline.
     lines: bool,
     file: File,
-    /// What it holds, in bytes, as far as we know; without a meaning for what is no regular file.
+    /// The size of a regular file, as far as is known.
     size: u64,
     regular: bool,
 }
 
-/// Opens a file to append to. One that has to be waited for, a pipe that nobody reads, is an error.
+/// Opens a file to append to. A pipe that nobody reads is an error instead of a wait.
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
@@ -106,19 +93,15 @@ fn open_file(path: &Path) -> io::Result<File> {
         Some(code) if code == Errno::ENXIO as i32 => io::Error::other("nobody reads this pipe"),
         _ => e,
     })?;
-    // From here on writes wait.
+    // Writes wait.
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(file)
 }
 
 impl OutputFile {
-    /// Opens the file, or makes it. A last line that an earlier run could not finish is ended, so
-    /// that it spoils none of ours.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
+    /// Opens or creates the file. If `lines`, adds the newline that a last line lacks because an
+    /// earlier run was interrupted.
     pub fn open(path: &Path, rotation: Option<Rotation>, lines: bool) -> io::Result<Self> {
         let mut file = open_file(path)?;
         let regular = file.metadata()?.is_file();
@@ -173,7 +156,7 @@ impl OutputFile {
     fn is_named(&self, open: &Metadata) -> bool {
         match fs::metadata(&self.path) {
             Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
-            // What cannot be looked at may be there.
+            // After another error it may be there.
             Err(e) => !matches!(
                 e.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -181,27 +164,25 @@ impl OutputFile {
         }
     }
 
-    /// Somebody has removed or renamed the file, or its directory: goes on in a new one.
+    /// Continues in a new file after the file or its directory was removed or renamed.
     fn replace(&mut self) -> io::Result<()> {
         self.reopen().map_err(|e| {
-            let why = format!("it was removed or renamed, and a new one cannot be made: {e}");
+            let why =
+                format!("the file was removed or renamed, and a new one cannot be created: {e}");
             io::Error::new(e.kind(), why)
         })?;
-        info!(
-            "{}: it was removed or renamed; a new one is written",
-            self.path.display()
-        );
+        let path = self.path.display();
+        info!("{path}: the file was removed or renamed; continuing in a new one");
         Ok(())
     }
 
-    /// Appends all or, as far as that can be had, nothing.
+    /// Appends all or, as far as possible, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut written = 0;
         let done = write_all(Blocking(&self.file), bytes, &mut written);
         let grown = self.size + written as u64;
         if done.is_err() && self.regular {
-            // Half a message helps nobody; that it could not be written is told anyhow. What
-            // somebody else has written meanwhile is not ours to cut off.
+            // Half a message is useless, but what another program has written meanwhile must stay.
             let ours = self.file.metadata().is_ok_and(|data| data.len() == grown);
             if ours {
                 let _ = self.file.set_len(self.size);
@@ -224,7 +205,7 @@ impl OutputFile {
             }
         }
         match fs::rename(&self.path, self.numbered(1)) {
-            // Somebody else has moved it.
+            // Another program has moved it.
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => self.reopen(),
         }
@@ -287,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept_and_none_is_empty() {
+    fn rotation_keeps_as_many_files_as_asked_for_and_no_empty_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let mut file = OutputFile::open(&path, Some(Rotation { size: 4, keep: 2 }), true).unwrap();
@@ -301,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_removed_or_renamed_or_whose_directory_was_is_made_anew() {
+    fn a_file_that_was_removed_or_renamed_or_whose_directory_was_is_created_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (room, elsewhere) = (dir.path().join("room"), dir.path().join("elsewhere"));
-        fs::create_dir(&room).unwrap();
-        let path = room.join("out");
+        let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
+        fs::create_dir(&logs).unwrap();
+        let path = logs.join("out");
         let mut file = OutputFile::open(&path, None, true).unwrap();
         let mut write = |text: &str| file.write(text.as_bytes(), &[text.len()]);
         write("1\n").unwrap();
@@ -313,29 +294,29 @@ mod tests {
         write("2\n").unwrap();
         write("3\n").unwrap();
         assert_eq!(read(&path), b"2\n3\n");
-        fs::rename(&path, room.join("out.1")).unwrap();
+        fs::rename(&path, logs.join("out.1")).unwrap();
         write("4\n").unwrap();
         assert_eq!(read(&path), b"4\n");
-        fs::rename(&room, &elsewhere).unwrap();
+        fs::rename(&logs, &moved).unwrap();
         let error = write("5\n").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        fs::create_dir(&room).unwrap();
+        fs::create_dir(&logs).unwrap();
         write("6\n").unwrap();
         assert_eq!(read(&path), b"6\n");
-        assert_eq!(read(&elsewhere.join("out")), b"4\n");
+        assert_eq!(read(&moved.join("out")), b"4\n");
         // As logrotate's copytruncate does.
         fs::write(&path, "").unwrap();
         write("7\n").unwrap();
         assert_eq!(read(&path), b"7\n");
-        // Another file in its place is gone on with.
-        fs::write(room.join("new"), "begun\n").unwrap();
-        fs::rename(room.join("new"), &path).unwrap();
+        // Another file under its name is appended to.
+        fs::write(logs.join("new"), "begun\n").unwrap();
+        fs::rename(logs.join("new"), &path).unwrap();
         write("8\n").unwrap();
         assert_eq!(read(&path), b"begun\n8\n");
     }
 
     #[test]
-    fn a_torn_last_line_spoils_none_of_ours() {
+    fn an_incomplete_last_line_gets_its_newline() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "torn").unwrap();

@@ -1,107 +1,143 @@
-//! `--exec`: gives each reading to a command, so many at a time. A message may be acknowledged
-//! once the commands of its readings, and of all messages before it, have ended.
+//! `--exec`: runs a command for each reading, a limited number at a time. A message may be
+//! acknowledged once the commands of its readings, and of all messages before it, have ended.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use parking_lot::{Condvar, Mutex};
 
-use super::command::{Envelope, Job};
+use super::completion::{Acknowledger, Completion};
+use super::exec_job::{ExecJob, ExecMessage};
 use crate::common::acks::Backlog;
 use crate::common::runtime::clock::clock;
 use crate::common::runtime::process::{CommandGroup, CommandOutcome, ExecCommand, NotStarted};
 use crate::common::runtime::repeat_filter::RepeatFilter;
-use crate::subscriber::inbox::sink::{Done, Finish};
 
-/// Bytes that a waiting job takes beside its payload and topic, about.
+/// Bytes that a waiting message takes beside payload and topic, about.
 const OVERHEAD: u64 = 256;
 
 /// How long to wait before a command that could not be started is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A message whose readings have not all been given to a command. They are taken out one by one.
-#[derive(Debug)]
-struct Waiting {
-    /// The number of its entry.
+/// A message whose readings have not all been given to a command.
+struct WaitingMessage {
+    /// The number of its [`UnfinishedMessage`].
     number: u64,
-    envelope: Arc<Envelope>,
-    /// It is a batch, whose readings end with newlines.
+    message: Arc<ExecMessage>,
     is_batch: bool,
-    /// Where the next reading begins.
+    /// Where the next reading begins in the payload.
     begin: usize,
-    /// Readings that are left.
-    left: usize,
+    jobs_left: usize,
 }
 
-/// A message whose readings are jobs.
-#[derive(Debug, Default)]
-struct Entry {
-    /// Jobs that have not ended.
-    left: usize,
-    /// What it counts in the backlog.
+/// A message of which not all commands, or not all before it, have ended.
+#[derive(Default)]
+struct UnfinishedMessage {
+    jobs_left: usize,
+    /// Bytes counted in the backlog.
     counted: u64,
-    /// What is to be said once they have; none until it is complete.
-    done: Option<Done>,
+    /// None until all its readings are known.
+    completion: Option<Completion>,
 }
 
 #[derive(Default)]
-struct State {
-    jobs: VecDeque<Waiting>,
-    entries: VecDeque<Entry>,
-    /// The number of the first of them.
+struct ExecutorState {
+    waiting: VecDeque<WaitingMessage>,
+    unfinished: VecDeque<UnfinishedMessage>,
+    /// The number of the first unfinished message.
     first: u64,
-    /// Jobs that have left the queue and are not in the books yet.
-    in_hand: usize,
+    /// Jobs that have left `waiting` and whose end has not been accounted for.
+    running: usize,
     /// Jobs that were taken and not started, because the run ends.
-    given_back: usize,
+    not_started: usize,
     failed: u64,
-    /// The command could not be started.
-    not_started: RepeatFilter,
-    /// No further job is started.
-    closed: bool,
-    /// None once that has failed.
-    finish: Option<Finish>,
+    start_failures: RepeatFilter,
+    is_closed: bool,
+    /// None after it has failed.
+    acknowledger: Option<Acknowledger>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// There is a job, or none is to come.
+impl ExecutorState {
+    /// Changes the last message; after a complete one, begins a new one.
+    fn update_last(&mut self, update: impl FnOnce(&mut UnfinishedMessage)) {
+        let last = self.unfinished.back();
+        if last.is_none_or(|last| last.completion.is_some()) {
+            self.unfinished.push_back(UnfinishedMessage::default());
+        }
+        if let Some(last) = self.unfinished.back_mut() {
+            update(last);
+        }
+    }
+
+    /// Accounts for the end of a command, and returns the bytes to remove from the backlog.
+    fn finish_job(&mut self, number: u64) -> u64 {
+        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(message) = self.unfinished.get_mut(index) else {
+            return 0;
+        };
+        message.jobs_left = message.jobs_left.saturating_sub(1);
+        if message.jobs_left > 0 {
+            return 0;
+        }
+        let counted = std::mem::take(&mut message.counted);
+        // It may have to wait for earlier messages to be acknowledged, but the next run must not
+        // run its commands again.
+        if index > 0
+            && let Some(completion) = &mut message.completion
+            && let Some(acknowledger) = &mut self.acknowledger
+            && !acknowledger.record(completion)
+        {
+            self.acknowledger = None;
+        }
+        self.acknowledge();
+        counted
+    }
+
+    /// Acknowledges the messages at the front whose commands have ended.
+    fn acknowledge(&mut self) {
+        while let Some(message) = self.unfinished.front_mut()
+            && message.jobs_left == 0
+            && let Some(completion) = message.completion.take()
+        {
+            self.unfinished.pop_front();
+            self.first += 1;
+            let acknowledger = self.acknowledger.as_mut();
+            if !acknowledger.is_some_and(|acknowledger| acknowledger.acknowledge(completion)) {
+                self.acknowledger = None;
+            }
+        }
+    }
+}
+
+struct ExecutorShared {
+    state: Mutex<ExecutorState>,
+    /// A message waits, or the executor is closed.
     work: Condvar,
-    /// A command has ended, or none is to be started any more.
+    /// A command has ended, or the executor is closed.
     change: Condvar,
     command: ExecCommand,
     group: CommandGroup,
     backlog: Arc<Backlog>,
 }
 
-/// The commands.
-pub struct Executor(Arc<Shared>);
-
-impl std::fmt::Debug for Executor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Executor").finish_non_exhaustive()
-    }
-}
+pub struct Executor(Arc<ExecutorShared>);
 
 impl Executor {
-    /// Starts the threads, one for each of `jobs` commands at a time.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+    /// Starts `jobs` threads, each of which runs one command at a time.
     pub fn start(
         command: ExecCommand,
         jobs: usize,
         backlog: Arc<Backlog>,
-        finish: Finish,
+        acknowledger: Acknowledger,
     ) -> io::Result<Self> {
-        let state = State {
-            finish: Some(finish),
-            ..State::default()
+        let state = ExecutorState {
+            acknowledger: Some(acknowledger),
+            ..ExecutorState::default()
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ExecutorShared {
             state: Mutex::new(state),
             work: Condvar::new(),
             change: Condvar::new(),
@@ -113,208 +149,140 @@ impl Executor {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name(format!("exec-{slot}"))
-                .spawn(move || shared.work())?;
+                .spawn(move || shared.run_jobs())?;
         }
         Ok(Self(shared))
     }
 
-    /// The first `wanted` readings of a message; in a batch they end with newlines.
-    pub fn put(&self, envelope: Envelope, is_batch: bool, wanted: usize) {
-        if wanted == 0 {
+    /// Takes the first `count` readings of a message.
+    pub fn push(&self, message: ExecMessage, is_batch: bool, count: usize) {
+        if count == 0 {
             return;
         }
-        let counted = envelope.bytes() + OVERHEAD;
+        let counted = message.bytes() + OVERHEAD;
         self.0.backlog.add(counted);
-        let mut state = self.0.lock();
-        state.with_last(|entry| {
-            entry.left = wanted;
-            entry.counted = counted;
+        let mut state = self.0.state.lock();
+        state.update_last(|last| {
+            last.jobs_left = count;
+            last.counted = counted;
         });
-        let number = state.first + state.entries.len() as u64 - 1;
-        state.jobs.push_back(Waiting {
+        let number = state.first + state.unfinished.len() as u64 - 1;
+        state.waiting.push_back(WaitingMessage {
             number,
-            envelope: Arc::new(envelope),
+            message: Arc::new(message),
             is_batch,
             begin: 0,
-            left: wanted,
+            jobs_left: count,
         });
         drop(state);
-        // One that waits to try again would not pass it on.
+        // Not only one: it may be waiting to try again.
         self.0.work.notify_all();
     }
 
-    /// The message that the last readings belong to is complete.
-    pub fn end(&self, done: Done) {
-        let mut state = self.0.lock();
-        state.with_last(|entry| entry.done = Some(done));
-        // What it waits for may have ended already.
-        let last = state.entries.len() - 1;
-        state.remember(last);
-        state.settle();
+    pub fn finish_message(&self, completion: Completion) {
+        let mut state = self.0.state.lock();
+        state.update_last(|last| last.completion = Some(completion));
+        // Its commands may have ended already.
+        state.acknowledge();
     }
 
-    /// Commands that failed.
+    /// How many commands have failed.
     pub fn failed(&self) -> u64 {
-        self.0.lock().failed
+        self.0.state.lock().failed
     }
 
-    /// Starts no further command, and waits for those that run; after `patience` they are ended.
-    pub fn close(&self, patience: Duration) {
+    /// Starts no further command, waits for those that run, and kills them after `grace_period`.
+    pub fn close(&self, grace_period: Duration) {
         self.0.group.close();
-        let mut state = self.0.lock();
-        state.closed = true;
+        let mut state = self.0.state.lock();
+        state.is_closed = true;
         self.0.work.notify_all();
         self.0.change.notify_all();
-        // Until the last is in the books: what has ended is to be acknowledged.
-        let (state, _) = self
-            .0
-            .change
-            .wait_timeout_while(state, patience, |state| state.in_hand > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        // Until the end of the last is accounted for, so that its message is acknowledged.
+        let is_running = |state: &mut ExecutorState| state.running > 0;
+        let change = &self.0.change;
+        change.wait_while_for(&mut state, is_running, grace_period);
         self.0.group.stop();
-        let left = state.jobs.iter().map(|waiting| waiting.left).sum::<usize>() + state.given_back;
+        let left: usize = state.waiting.iter().map(|waiting| waiting.jobs_left).sum();
+        let left = left + state.not_started;
         if left > 0 {
             warn!("--exec: {left} messages were not given to the command");
         }
     }
 
-    /// Ends the commands that run, because the process ends now. Waits for nobody who is stuck.
-    pub fn abandon(&self) {
+    /// Kills the commands that run and waits for nothing, because the process ends at once.
+    pub fn abort(&self) {
         self.0.group.abandon();
     }
 }
 
-impl State {
-    /// Does something to the message that is coming in; a new one begins when the last is complete.
-    fn with_last(&mut self, act: impl FnOnce(&mut Entry)) {
-        if self.entries.back().is_none_or(|entry| entry.done.is_some()) {
-            self.entries.push_back(Entry::default());
-        }
-        if let Some(entry) = self.entries.back_mut() {
-            act(entry);
-        }
-    }
-
-    /// A command has ended. If all of its message have, that is remembered, though others may have to be
-    /// acknowledged before it: the next run shall not run them again.
-    fn remember(&mut self, index: usize) {
-        // The first one's turn has come.
-        if index > 0
-            && let Some(entry) = self.entries.get_mut(index)
-            && entry.left == 0
-            && let Some(done) = &mut entry.done
-            && let Some(finish) = &mut self.finish
-            && !finish.remember(done)
-        {
-            self.finish = None;
-        }
-    }
-
-    /// Finishes the messages whose turn it is.
-    fn settle(&mut self) {
-        while let Some(entry) = self.entries.front_mut()
-            && entry.left == 0
-            && let Some(done) = entry.done.take()
-        {
-            self.entries.pop_front();
-            self.first += 1;
-            if !self
-                .finish
-                .as_mut()
-                .is_some_and(|finish| finish.finish(done))
-            {
-                self.finish = None;
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One thread: runs one command after the other.
-    fn work(&self) {
-        while let Some((number, job)) = self.next() {
+impl ExecutorShared {
+    fn run_jobs(&self) {
+        while let Some((number, job)) = self.next_job() {
             let outcome = self.run(&job);
-            let mut state = self.lock();
-            state.in_hand -= 1;
+            let mut state = self.state.lock();
+            state.running -= 1;
             match outcome {
                 Some(CommandOutcome::Succeeded(_)) => {}
                 Some(CommandOutcome::Failed(why)) => {
                     state.failed += 1;
                     warn!("--exec {}: {}: {why}", self.command.name(), job.name());
                 }
-                // Without an end of its own it stays unacknowledged: the run is ending.
+                // The run is ending. A reading whose command was killed stays unacknowledged.
                 Some(CommandOutcome::Stopped) | None => {
                     drop(state);
                     self.change.notify_all();
                     return;
                 }
             }
-            let index = usize::try_from(number.saturating_sub(state.first)).unwrap_or(usize::MAX);
-            let mut counted = 0;
-            if let Some(entry) = state.entries.get_mut(index) {
-                entry.left = entry.left.saturating_sub(1);
-                if entry.left == 0 {
-                    counted = std::mem::take(&mut entry.counted);
-                }
-            }
-            state.remember(index);
-            state.settle();
+            let counted = state.finish_job(number);
             drop(state);
             self.backlog.remove(counted);
             self.change.notify_all();
         }
     }
 
-    fn next(&self) -> Option<(u64, Job)> {
-        let state = self.lock();
-        let mut state = self
-            .work
-            .wait_while(state, |state| state.jobs.is_empty() && !state.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.closed {
+    /// Waits for a job; none once the executor is closed.
+    fn next_job(&self) -> Option<(u64, ExecJob)> {
+        let mut state = self.state.lock();
+        let has_none = |state: &mut ExecutorState| state.waiting.is_empty() && !state.is_closed;
+        self.work.wait_while(&mut state, has_none);
+        if state.is_closed {
             return None;
         }
-        let waiting = state.jobs.front_mut()?;
-        let job = waiting.envelope.job(waiting.begin, waiting.is_batch);
+        let waiting = state.waiting.front_mut()?;
+        let job = waiting.message.job(waiting.begin, waiting.is_batch);
         let number = waiting.number;
-        waiting.begin = job.next();
-        waiting.left = waiting.left.saturating_sub(1);
-        if waiting.left == 0 {
-            state.jobs.pop_front();
+        waiting.begin = job.next_begin();
+        waiting.jobs_left = waiting.jobs_left.saturating_sub(1);
+        if waiting.jobs_left == 0 {
+            state.waiting.pop_front();
         }
-        state.in_hand += 1;
+        state.running += 1;
         Some((number, job))
     }
 
-    /// Runs the command on a reading, in the end; none if the run ends before.
-    fn run(&self, job: &Job) -> Option<CommandOutcome> {
+    /// Runs the command, and tries again while it cannot be started. None if the run ends before.
+    fn run(&self, job: &ExecJob) -> Option<CommandOutcome> {
         loop {
-            // Not under the lock: this takes as long as the command does.
+            // Without the lock: this takes as long as the command does.
             let why = match self.command.run(&job.task(), &self.group) {
                 Ok(outcome) => return Some(outcome),
                 Err(NotStarted::Stopping) => None,
                 Err(NotStarted::CannotStart(why)) => Some(why),
             };
-            let mut state = self.lock();
-            if state.closed || why.is_none() {
-                state.given_back += 1;
+            let mut state = self.state.lock();
+            let Some(why) = why.filter(|_| !state.is_closed) else {
+                state.not_started += 1;
                 return None;
-            }
-            let why = why.unwrap_or_default();
+            };
             let name = self.command.name();
             let line = format!("--exec {name}: cannot be run: {why}; trying again every second");
-            if let Some(line) = state.not_started.filter(&line, clock()) {
+            if let Some(line) = state.start_failures.filter(&line, clock()) {
                 warn!("{line}");
             }
-            // It has not been dealt with: nothing is acknowledged before it has.
-            let _ = self
-                .change
-                .wait_timeout_while(state, AGAIN, |state| !state.closed)
-                .unwrap_or_else(PoisonError::into_inner);
+            let is_open = |state: &mut ExecutorState| !state.is_closed;
+            self.change.wait_while_for(&mut state, is_open, RETRY_DELAY);
         }
     }
 }

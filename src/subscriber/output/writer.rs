@@ -1,268 +1,244 @@
-//! Writes what has been received, on a thread of its own, in pieces as large as they have become
-//! by the time it gets to them; then what is in them may be acknowledged. PUBACK therefore always
-//! comes after the write, and a reader that is slow holds up nobody but the broker.
+//! Writes readings on a separate thread, all that have accumulated at once, and then lets their
+//! messages be acknowledged. PUBACK therefore always follows the write, and a slow reader of the
+//! output delays only the broker.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::debug;
+use parking_lot::{Condvar, Mutex};
 
+use super::completion::{Acknowledger, Completion, OutputError, OutputEvent};
 use super::destination::Destination;
 use crate::common::acks::Backlog;
 use crate::common::runtime::clock::{clock, sleep};
 use crate::common::transport::bridge::OutOfMemory;
-use crate::subscriber::inbox::sink::{Broken, Done, Finish, Notice};
 
-/// While messages pour in, how long to wait for one more before writing, and for how long in all,
-/// and how many bytes are enough: one write for many costs a fraction.
-const GATHER_PAUSE: Duration = Duration::from_micros(200);
-const GATHER: Duration = Duration::from_millis(2);
-const ENOUGH: usize = 64 << 10;
+/// While messages keep coming, how long to wait for one more before a write, the longest time
+/// between writes, and the bytes that suffice for one: a write of many costs a fraction.
+const BATCH_PAUSE: Duration = Duration::from_micros(200);
+const BATCH_TIME: Duration = Duration::from_millis(2);
+const BATCH_BYTES: usize = 64 << 10;
 
-/// What a message takes while it waits beside what is written of it, about: a message that
-/// leaves no trace must not wait without limit either.
+/// What a waiting message takes beside its readings, about: messages without output must not
+/// accumulate without limit either.
 const OVERHEAD: u64 = 64;
 
-/// From this size on, in bytes, a buffer does not grow ahead of what it needs.
+/// From this size on, in bytes, a buffer does not grow ahead of need.
 const LARGE: usize = 1 << 20;
 
-/// What waits to be written.
-#[derive(Debug, Default)]
-struct Pending {
+#[derive(Default)]
+struct WriteBatch {
     bytes: Vec<u8>,
-    /// Where each message ends in them.
+    /// Where each reading ends in `bytes`.
     ends: Vec<usize>,
-    /// What all of it counts in the backlog.
+    /// Bytes counted in the backlog.
     counted: u64,
-    done: Done,
-    /// The last message in them is not complete.
-    open: bool,
+    completion: Completion,
     reopen: bool,
-    /// Nothing more will come.
-    closed: bool,
-    /// The thread is at work.
-    busy: bool,
-    /// The thread sleeps until it is woken.
-    asleep: bool,
-    /// The thread has ended.
-    dead: bool,
 }
 
-impl Pending {
+impl WriteBatch {
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.done.is_empty() && !self.reopen
-    }
-
-    /// Whether it can be taken: what is written before its message is complete could not be
-    /// acknowledged with it.
-    fn is_due(&self) -> bool {
-        !self.is_empty() && !self.open
+        self.bytes.is_empty() && self.completion.is_empty() && !self.reopen
     }
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    pending: Mutex<Pending>,
+#[derive(Default)]
+struct WriterState {
+    batch: WriteBatch,
+    /// More readings of the last message may come: if they were written without it, they could
+    /// not be acknowledged with it.
+    is_message_open: bool,
+    is_closed: bool,
+    is_writing: bool,
+    /// The thread waits for `ready`.
+    is_waiting: bool,
+    has_ended: bool,
+}
+
+#[derive(Default)]
+struct WriterShared {
+    state: Mutex<WriterState>,
     /// There is something to write.
     ready: Condvar,
-    /// All has been written.
+    /// Everything has been written.
     idle: Condvar,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The writer as others see it.
-#[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     backlog: Arc<Backlog>,
 }
 
 impl Writer {
-    /// Starts the thread. `finish` hears what has been written, `notify` why no more can be.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+    /// `notify` reports an error that ended the thread.
     pub fn start(
         destination: Destination,
         backlog: Arc<Backlog>,
-        finish: Finish,
-        notify: impl Fn(Notice) + Send + 'static,
+        acknowledger: Acknowledger,
+        notify: impl Fn(OutputEvent) + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let work = Work {
+        let shared = Arc::new(WriterShared::default());
+        let thread = WriterThread {
             shared: Arc::clone(&shared),
             destination,
             backlog: Arc::clone(&backlog),
-            finish,
+            acknowledger,
         };
-        std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || {
-                let shared = Arc::clone(&work.shared);
-                if let Err(broken) = work.run() {
-                    notify(Notice::Broken(broken));
-                }
-                shared.lock().dead = true;
-                shared.idle.notify_all();
-            })?;
+        let builder = std::thread::Builder::new().name("writer".into());
+        builder.spawn(move || {
+            let shared = Arc::clone(&thread.shared);
+            if let Err(error) = thread.run() {
+                notify(OutputEvent::Failed(error));
+            }
+            shared.state.lock().has_ended = true;
+            shared.idle.notify_all();
+        })?;
         Ok(Self { shared, backlog })
     }
 
-    /// Sees to it that there is memory for this number of bytes more, and for others while they are rendered.
-    /// A large message gets what it needs and no more, so that it costs its own size once.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub fn make_room(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
+    /// Reserves memory for so many bytes of output; checks that `meanwhile` bytes more can be had
+    /// while they are rendered. The buffer grows for a large message by no more than it needs.
+    pub fn reserve(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
         if meanwhile > LARGE {
-            // It is asked for in a way that cannot fail, so it is looked for before.
+            // The allocations themselves cannot report failure.
             let tried = Vec::<u8>::new().try_reserve_exact(meanwhile + bytes);
             tried.map_err(|_| OutOfMemory)?;
         }
-        let mut pending = self.shared.lock();
-        let reserved = if pending.bytes.len() + bytes > LARGE {
-            pending.bytes.try_reserve_exact(bytes)
+        let buffer = &mut self.shared.state.lock().batch.bytes;
+        let reserved = if buffer.len() + bytes > LARGE {
+            buffer.try_reserve_exact(bytes)
         } else {
-            pending.bytes.try_reserve(bytes)
+            buffer.try_reserve(bytes)
         };
         reserved.map_err(|_| OutOfMemory)
     }
 
-    /// Adds a reading. `render` appends it.
+    /// Adds a reading, which `render` appends.
     pub fn write<T>(&self, render: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let mut pending = self.shared.lock();
-        pending.open = true;
-        let before = pending.bytes.len();
-        let remark = render(&mut pending.bytes);
-        let end = pending.bytes.len();
-        pending.ends.push(end);
-        pending.counted += (end - before) as u64;
-        self.backlog.add((end - before) as u64);
-        remark
+        let mut state = self.shared.state.lock();
+        state.is_message_open = true;
+        let batch = &mut state.batch;
+        let before = batch.bytes.len();
+        let result = render(&mut batch.bytes);
+        let end = batch.bytes.len();
+        batch.ends.push(end);
+        let added = (end - before) as u64;
+        batch.counted += added;
+        self.backlog.add(added);
+        result
     }
 
-    /// A message is complete.
-    pub fn end(&self, done: Done) {
-        let mut pending = self.shared.lock();
-        pending.done.append(done);
-        pending.counted += OVERHEAD;
+    pub fn finish_message(&self, completion: Completion) {
+        let mut state = self.shared.state.lock();
+        state.batch.completion.append(completion);
+        state.batch.counted += OVERHEAD;
         self.backlog.add(OVERHEAD);
-        pending.open = false;
-        let asleep = std::mem::take(&mut pending.asleep);
-        drop(pending);
-        if asleep {
+        state.is_message_open = false;
+        let is_waiting = std::mem::take(&mut state.is_waiting);
+        drop(state);
+        if is_waiting {
             self.shared.ready.notify_one();
         }
     }
 
-    /// Opens the destination anew.
     pub fn reopen(&self) {
-        self.shared.lock().reopen = true;
+        self.shared.state.lock().batch.reopen = true;
         self.shared.ready.notify_one();
     }
 
-    /// Waits until all has been written, but not for ever; `false` if it is stuck.
-    pub fn close(&self, patience: Duration) -> bool {
-        let mut pending = self.shared.lock();
-        pending.closed = true;
+    /// Waits until everything has been written; `false` if that takes longer than `grace_period`:
+    /// then the rest stays unacknowledged.
+    pub fn close(&self, grace_period: Duration) -> bool {
+        let mut state = self.shared.state.lock();
+        state.is_closed = true;
         self.shared.ready.notify_one();
-        // What takes longer stays unacknowledged.
-        let (_pending, waited) = self
-            .shared
-            .idle
-            .wait_timeout_while(pending, patience, |p| !p.dead && (p.busy || !p.is_empty()))
-            .unwrap_or_else(PoisonError::into_inner);
-        !waited.timed_out()
+        let is_busy = |s: &mut WriterState| !s.has_ended && (s.is_writing || !s.batch.is_empty());
+        let idle = &self.shared.idle;
+        idle.wait_while_for(&mut state, is_busy, grace_period);
+        !is_busy(&mut state)
     }
 }
 
-/// The thread.
-struct Work {
-    shared: Arc<Shared>,
+struct WriterThread {
+    shared: Arc<WriterShared>,
     destination: Destination,
     backlog: Arc<Backlog>,
-    finish: Finish,
+    acknowledger: Acknowledger,
 }
 
-impl Work {
-    fn run(mut self) -> Result<(), Broken> {
-        let mut spare = Pending::default();
-        let mut last = clock();
-        loop {
-            let Some(batch) = self.next(spare, last) else {
-                return Ok(());
-            };
+impl WriterThread {
+    fn run(mut self) -> Result<(), OutputError> {
+        let mut spare = WriteBatch::default();
+        let mut last_write = clock();
+        while let Some(batch) = self.next_batch(spare, last_write) {
             let Some(written) = self.write(batch)? else {
-                return Ok(());
+                break;
             };
             spare = written;
-            last = clock();
+            last_write = clock();
         }
+        Ok(())
     }
 
-    /// Waits for something to write, and takes it, leaving `spare` in its place.
-    fn next(&self, spare: Pending, last: Instant) -> Option<Pending> {
-        let mut pending = self.shared.lock();
-        pending.busy = false;
+    /// Waits for something to write, and takes it, leaving `spare` in its place. None once the
+    /// writer is closed.
+    fn next_batch(&self, spare: WriteBatch, last_write: Instant) -> Option<WriteBatch> {
+        let mut state = self.shared.state.lock();
+        state.is_writing = false;
         let mut seen = 0;
         loop {
-            while !pending.is_due() {
-                if pending.is_empty() {
+            while state.batch.is_empty() || state.is_message_open {
+                if state.batch.is_empty() {
                     self.shared.idle.notify_all();
-                    if pending.closed {
+                    if state.is_closed {
                         return None;
                     }
                 }
-                pending.asleep = true;
-                let woken = self.shared.ready.wait(pending);
-                pending = woken.unwrap_or_else(PoisonError::into_inner);
+                state.is_waiting = true;
+                self.shared.ready.wait(&mut state);
             }
-            let enough = pending.bytes.len() <= seen || pending.bytes.len() >= ENOUGH;
-            if enough || pending.closed || clock().saturating_duration_since(last) >= GATHER {
+            let bytes = state.batch.bytes.len();
+            let waited = clock().saturating_duration_since(last_write);
+            if bytes <= seen || bytes >= BATCH_BYTES || state.is_closed || waited >= BATCH_TIME {
                 break;
             }
-            seen = pending.bytes.len();
-            drop(pending);
-            sleep(GATHER_PAUSE);
-            pending = self.shared.lock();
+            seen = bytes;
+            drop(state);
+            sleep(BATCH_PAUSE);
+            state = self.shared.state.lock();
         }
-        pending.busy = true;
-        let closed = pending.closed;
-        Some(std::mem::replace(
-            &mut *pending,
-            Pending {
-                closed,
-                busy: true,
-                ..spare
-            },
-        ))
+        state.is_writing = true;
+        Some(std::mem::replace(&mut state.batch, spare))
     }
 
-    /// Writes; none if that is the end.
-    fn write(&mut self, mut batch: Pending) -> Result<Option<Pending>, Broken> {
+    /// Returns the emptied batch; none if its messages could not be recorded.
+    fn write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, OutputError> {
         if batch.reopen {
-            self.destination.reopen().map_err(Broken::Opening)?;
-            debug!("{}: opened anew", self.destination);
+            self.destination.reopen().map_err(OutputError::Reopen)?;
+            debug!("{}: reopened", self.destination);
         }
         let written = self.destination.write(&batch.bytes, &batch.ends);
-        written.map_err(Broken::Output)?;
-        if !self.finish.finish(std::mem::take(&mut batch.done)) {
+        written.map_err(OutputError::Write)?;
+        if !self.acknowledger.acknowledge(batch.completion) {
             return Ok(None);
         }
-        self.backlog.remove(std::mem::take(&mut batch.counted));
-        batch.bytes.clear();
-        batch.bytes.shrink_to(2 * ENOUGH);
-        batch.ends.clear();
-        batch.ends.shrink_to(ENOUGH);
-        batch.reopen = false;
-        Ok(Some(batch))
+        self.backlog.remove(batch.counted);
+        let WriteBatch {
+            mut bytes,
+            mut ends,
+            ..
+        } = batch;
+        bytes.clear();
+        bytes.shrink_to(2 * BATCH_BYTES);
+        ends.clear();
+        ends.shrink_to(BATCH_BYTES);
+        Ok(Some(WriteBatch {
+            bytes,
+            ends,
+            ..WriteBatch::default()
+        }))
     }
 }

@@ -8,11 +8,12 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
 use nix::sys::signal::{Signal, raise};
+use parking_lot::Mutex;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -90,7 +91,7 @@ impl Screen {
             },
             view: None,
         };
-        *lock(&UP) = Some(up);
+        *UP.lock() = Some(up);
         // From here on it is given back whatever happens.
         let screen = Self {
             chart: Arc::clone(&chart),
@@ -106,7 +107,7 @@ impl Screen {
             let keys = std::thread::Builder::new().name("keys".into());
             keys.spawn(move || read_keys(&chart)).map_err(unusable)?;
         }
-        if let Some(up) = &mut *lock(&UP) {
+        if let Some(up) = &mut *UP.lock() {
             execute!(up.terminal.backend_mut(), EnterAlternateScreen, Hide).map_err(unusable)?;
         }
         Ok(screen)
@@ -128,7 +129,7 @@ impl Screen {
         }
         self.next = now + FRAME;
         let size = size()?;
-        let revision = lock(&self.chart).revision();
+        let revision = self.chart.lock().revision();
         let is_news = self.drawn.is_none_or(|(at, drawn, on)| {
             drawn != revision || on != size || now.saturating_duration_since(at) >= IDLE
         });
@@ -146,7 +147,7 @@ impl Screen {
     }
 
     fn draw(&mut self, now: Instant) -> io::Result<()> {
-        let mut view = lock(&self.chart).view(now);
+        let mut view = self.chart.lock().view(now);
         view.log = logging::last_held_line().map(|(number, level, text)| {
             if self.log.is_none_or(|(seen, _)| seen != number) {
                 self.log = Some((number, now));
@@ -163,7 +164,7 @@ impl Screen {
             }
         });
         // Nobody is there once the terminal has been given back, by another thread.
-        if let Some(up) = &mut *lock(&UP) {
+        if let Some(up) = &mut *UP.lock() {
             let look = up.look;
             let area = Rect::from((Position::ORIGIN, size()?));
             if up.terminal.get_frame().area() != area {
@@ -207,7 +208,7 @@ pub fn check() -> Result<(), Fault> {
 pub fn restore() {
     // First what cannot block: the terminal may take no output any more.
     let _ = disable_raw_mode();
-    let Some(mut up) = lock(&UP).take() else {
+    let Some(mut up) = UP.lock().take() else {
         return;
     };
     // A terminal that is gone needs nothing.
@@ -242,7 +243,7 @@ fn restore_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // Whoever panics may be the one who draws.
-        if matches!(UP.try_lock(), Err(TryLockError::WouldBlock)) {
+        if UP.is_locked() {
             let _ = disable_raw_mode();
             let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
         } else {
@@ -262,7 +263,7 @@ fn read_keys(chart: &Mutex<Chart>) {
             Some(Asked::End) => {
                 let _ = raise(Signal::SIGINT);
             }
-            Some(Asked::Zoom(zoom)) => lock(chart).zoom(zoom),
+            Some(Asked::Zoom(zoom)) => chart.lock().zoom(zoom),
             None => {}
         }
     }
@@ -288,10 +289,6 @@ fn meaning(key: KeyEvent) -> Option<Asked> {
         KeyCode::Char('0') => Some(Asked::Zoom(Zoom::Auto)),
         _ => None,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

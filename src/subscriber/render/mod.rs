@@ -1,132 +1,108 @@
-//! One message as bytes to write: payload, topic and payload, JSON, or the user's own format.
-//! PURE.
+//! Renders a message as the bytes to write: payload, topic and payload, JSON, or the user's own
+//! format. PURE.
 
 pub mod format;
 pub mod sanitize;
 
-use std::fmt;
 use std::time::Duration;
 
-use super::render::format::Template;
-use super::render::sanitize::Page;
+use self::format::{PayloadNotJson, Template};
+use self::sanitize::Sanitizer;
 use crate::common::mqtt::json::{JsonLine, Parts};
 use crate::common::mqtt::message::Received;
 
-/// What to print of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Payload,
     /// Topic, space, payload.
     Verbose,
-    /// One JSON object.
     Json,
-    /// What the user asked for.
     Custom(Template),
 }
 
-/// How to print messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Style {
     pub format: Format,
-    /// Whether a newline ends each.
     pub newline: bool,
-    /// Whether to make control characters harmless: on a terminal.
+    /// Whether to escape control characters: on a terminal.
     pub escape: bool,
 }
 
 impl Style {
-    /// Bytes that each reading of a message takes beside its payload.
+    /// Bytes that each reading of a batch takes beside its payload.
     pub fn overhead(&self, message: &Received<'_>) -> usize {
         let mut out = Vec::new();
+        let payload = &[][..];
         let empty = Received {
-            payload: &[],
+            payload,
             ..message.clone()
         };
-        // What there is to say of it is said of the readings.
+        // Warnings concern the readings themselves.
         let _ = render(&mut out, &empty, self, Duration::ZERO);
         out.len()
     }
 
-    /// Bounds for the bytes of a message that are written, and for those that are needed meanwhile. Names and
-    /// numbers count little.
-    pub fn most_bytes(&self, message: &Received<'_>) -> (usize, usize) {
-        const LITTLE: usize = 256;
+    /// Upper bounds for the bytes that [`render`] appends, and for those that it allocates
+    /// meanwhile.
+    pub fn max_bytes(&self, message: &Received<'_>) -> (usize, usize) {
+        /// Of topic, numbers and names.
+        const REST: usize = 256;
         let payload = message.payload.len();
-        let times = |times: usize| payload.saturating_mul(times);
+        let times = |factor: usize| payload.saturating_mul(factor);
         let (written, meanwhile) = match &self.format {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
             Format::Json if !self.escape => (JsonLine::payload_bytes(message.payload), 0),
-            // And up to six in JSON.
+            // In JSON it has up to six.
             Format::Json => (times(6), times(24)),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
-        (
-            written.saturating_add(message.topic.len() + LITTLE),
-            meanwhile,
-        )
+        let written = written.saturating_add(message.topic.len() + REST);
+        (written, meanwhile)
     }
 }
 
-/// What is worth a word about a message that was rendered none the less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remark {
-    /// `%J` of a payload that is not JSON.
-    NotJson,
-}
-
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Remark::NotJson => {
-                f.write_str("the payload is not JSON, so %J prints nothing; %j takes any text")
-            }
-        }
-    }
-}
-
-/// Appends a message to `out`. `now` is the Unix time of its arrival.
+/// Appends a message that arrived at the Unix time `now`.
 pub fn render(
     out: &mut Vec<u8>,
     message: &Received<'_>,
     style: &Style,
     now: Duration,
-) -> Option<Remark> {
+) -> Option<PayloadNotJson> {
+    let json = || {
+        let parts = Parts {
+            topic: message.topic,
+            payload: message.payload,
+            qos: message.qos.level(),
+            retain: message.retained,
+            seq: message.seq.as_ref(),
+        };
+        JsonLine::new(parts, now, true)
+    };
     if style.format == Format::Json && !style.escape {
-        json(message, now).write(out);
+        json().write(out);
         if style.newline {
             out.push(b'\n');
         }
         return None;
     }
-    let mut page = Page::new(out, style.escape);
-    let mut remark = None;
+    let mut out = Sanitizer::new(out, style.escape);
+    let mut warning = None;
     match &style.format {
-        Format::Json => page.json(json(message, now).text().as_bytes()),
-        Format::Payload => page.payload(message.payload),
+        Format::Json => out.push_json(&json().text()),
+        Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {
-            page.name(message.topic.as_bytes());
-            page.own(b" ");
-            page.payload(message.payload);
+            out.push_name(message.topic.as_bytes());
+            out.push_trusted(b" ");
+            out.push_payload(message.payload);
         }
-        Format::Custom(template) => remark = template.render(&mut page, message, now),
+        Format::Custom(template) => warning = template.render(&mut out, message, now),
     }
     if style.newline {
-        page.own(b"\n");
+        out.push_trusted(b"\n");
     }
-    remark
-}
-
-fn json<'a>(message: &'a Received<'_>, now: Duration) -> JsonLine<'a> {
-    let parts = Parts {
-        topic: message.topic,
-        payload: message.payload,
-        qos: message.qos.level(),
-        retain: message.retained,
-        seq: message.seq.as_ref(),
-    };
-    JsonLine::new(parts, now, true)
+    warning
 }
 
 #[cfg(test)]
@@ -157,12 +133,12 @@ mod tests {
             escape,
         };
         assert_eq!(render(&mut out, &message, &style, NOW), None);
-        assert!(out.len() <= style.most_bytes(&message).0, "{style:?}");
+        assert!(out.len() <= style.max_bytes(&message).0, "{style:?}");
         String::from_utf8_lossy(&out).into_owned()
     }
 
     #[test]
-    fn text_is_byte_exact_in_a_pipe_and_harmless_on_a_terminal() {
+    fn text_is_byte_exact_in_a_pipe_and_escaped_on_a_terminal() {
         assert_eq!(
             rendered(Format::Payload, false, b"\x1b[2J", None),
             "\x1b[2J\n"
@@ -193,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_claims_an_absurd_time_breaks_nothing() {
+    fn a_time_beyond_the_year_9999_is_printed_as_the_last() {
         let json = rendered(Format::Json, true, b"", Some(u64::MAX));
         assert!(
             json.contains("\"taken\":\"9999-12-31T23:59:59.999Z\""),

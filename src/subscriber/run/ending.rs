@@ -1,4 +1,4 @@
-//! How a run ends: the summary, and what is said when no more can be dealt with.
+//! The end of a run: the summary, and the exit code of a failed output.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::time::Instant;
 use log::{debug, error, warn};
 use serde::Serialize;
 
-use super::start::unopened;
-use crate::common::fault::Exit;
+use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::clock;
 use crate::common::runtime::stdio;
-use crate::subscriber::config::{Config, Outlet as Wish};
-use crate::subscriber::inbox::sink::{Broken, Counts};
+use crate::subscriber::config::{Config, OutputKind};
+use crate::subscriber::inbox::InboxCounts;
+use crate::subscriber::output::completion::OutputError;
 
 /// What `--summary` prints.
 #[derive(Serialize)]
@@ -27,8 +27,7 @@ struct Summary {
     elapsed_s: f64,
 }
 
-/// What the messages themselves say about the run.
-pub(super) fn exit_of(config: &Config, counts: Counts) -> Exit {
+pub(super) fn exit_for_counts(config: &Config, counts: InboxCounts) -> Exit {
     let failed = counts.failed.unwrap_or_default();
     if failed > 0 {
         warn!("--exec: {failed} of {} commands failed", counts.received);
@@ -39,9 +38,8 @@ pub(super) fn exit_of(config: &Config, counts: Counts) -> Exit {
     Exit::Success
 }
 
-/// Prints the summary.
-pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Exit {
-    if counts.stuck {
+pub(super) fn print_summary(counts: InboxCounts, reconnects: u64, started: Instant) -> Exit {
+    if counts.is_blocked {
         warn!("no summary: the output is blocked");
         return Exit::Success;
     }
@@ -58,13 +56,13 @@ pub(super) fn summarise(counts: Counts, reconnects: u64, started: Instant) -> Ex
     let line = serde_json::to_string(&summary).unwrap_or_default() + "\n";
     match stdio::stdout().write_all(line.as_bytes()) {
         Ok(()) => Exit::Success,
-        Err(cause) => broken(None, &cause),
+        Err(cause) => write_failed(None, &cause),
     }
 }
 
-/// What it means that no more can be written. A reader that has seen enough and left is a clean
-/// end: what could not be written has not been acknowledged.
-pub(super) fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
+/// Logs that an output file, or else standard output, cannot be written. A reader that closes the
+/// pipe is a success: what could not be written has not been acknowledged.
+pub(super) fn write_failed(path: Option<&Path>, cause: &io::Error) -> Exit {
     if path.is_none() && cause.kind() == io::ErrorKind::BrokenPipe {
         debug!("standard output was closed");
         return Exit::Success;
@@ -74,19 +72,24 @@ pub(super) fn broken(path: Option<&Path>, cause: &io::Error) -> Exit {
     Exit::Io
 }
 
-/// Says what went wrong, and what it comes to.
-pub(super) fn told(config: &Config, what: &Broken) -> Exit {
-    let file = match &config.outlet {
-        Wish::File(file, _) => Some(file.path.as_path()),
-        Wish::Stdout(_) | Wish::Chart(_) | Wish::Command { .. } => None,
+pub(super) fn output_failed(config: &Config, error: &OutputError) -> Exit {
+    let file = match &config.output {
+        OutputKind::File(file, _) => Some(file.path.as_path()),
+        OutputKind::Stdout(_) | OutputKind::Chart(_) | OutputKind::Command { .. } => None,
     };
-    match (what, file) {
-        (Broken::State(cause), _) => broken(config.state.as_deref(), cause),
-        (Broken::Opening(cause), Some(file)) => {
-            let fault = unopened(file, cause);
+    match (error, file) {
+        (OutputError::StateFile(cause), _) => write_failed(config.state.as_deref(), cause),
+        (OutputError::Reopen(cause), Some(file)) => {
+            let fault = output_not_opened(file, cause);
             error!("{fault}");
             fault.exit
         }
-        (Broken::Output(cause) | Broken::Opening(cause), _) => broken(file, cause),
+        (OutputError::Write(cause) | OutputError::Reopen(cause), _) => write_failed(file, cause),
     }
+}
+
+pub(super) fn output_not_opened(path: &Path, cause: &io::Error) -> Fault {
+    let path = path.display();
+    let message = format!("--output {path}: cannot be opened or created: {cause}");
+    Fault::permanent(Exit::CannotCreate, message)
 }

@@ -1,105 +1,99 @@
-//! Opens what received messages go to.
+//! Opens the output, and the inbox in front of it.
 
 use std::io;
-use std::path::Path;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
-use super::{Event, lock};
+use super::ending::output_not_opened;
 use crate::common::acks::Backlog;
-use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::common::runtime::channel::send;
 use crate::common::runtime::stdio;
-use crate::subscriber::config::{Config, Outlet as Wish};
-use crate::subscriber::inbox::Inbox;
-use crate::subscriber::inbox::sink::{Broken, Finish, Notice, Sink, Ways};
-use crate::subscriber::output::consumer::{Outlet, Plotter};
+use crate::subscriber::config::{Config, OutputKind};
+use crate::subscriber::inbox::selector::Selector;
+use crate::subscriber::inbox::{Inbox, InboxOptions};
+use crate::subscriber::output::completion::{Acknowledger, OutputError, OutputEvent, Record};
+use crate::subscriber::output::consumer::{Consumer, Plotter};
 use crate::subscriber::output::destination::{Destination, OutputFile};
 use crate::subscriber::output::executor::Executor;
 use crate::subscriber::output::writer::Writer;
 use crate::subscriber::plot::model::Chart;
-use crate::subscriber::sequence::fingerprint::Key;
+use crate::subscriber::sequence::fingerprint::FingerprintKey;
 use crate::subscriber::sequence::streams::Streams;
-use crate::subscriber::session::state_file::State;
+use crate::subscriber::session::state_file::StateFile;
 
-/// Opens what messages go to.
-pub(super) fn start(
+pub(super) fn open_inbox(
     config: &Config,
-    state: Option<Arc<Mutex<State>>>,
+    state_file: Option<Arc<Mutex<StateFile>>>,
     backlog: &Arc<Backlog>,
-    events: &Sender<Event>,
+    notify: impl Fn(OutputEvent) + Clone + Send + 'static,
     chart: &Arc<Mutex<Chart>>,
-) -> anyhow::Result<Sink> {
-    let (streams, key) = match &state {
-        Some(state) => {
-            let state = lock(state);
-            (state.streams()?, Some(state.key()))
+) -> anyhow::Result<Inbox> {
+    let (streams, key) = match &state_file {
+        Some(state_file) => {
+            let state_file = state_file.lock();
+            (state_file.load_streams()?, Some(state_file.key()))
         }
-        None if config.wanted.dedup || config.summary => {
-            let key = Key([random::bits()?, random::bits()?]);
+        None if config.selection.dedup || config.summary => {
+            let key = FingerprintKey([random::bits()?, random::bits()?]);
             (Streams::default(), Some(key))
         }
         None => (Streams::default(), None),
     };
-    let remembers = state.is_some();
-    let to_loop = events.clone();
-    let notify = move |notice| send(&to_loop, Event::Sink(notice));
-    let finish = Finish::new(state, notify.clone());
-    let ways = Ways {
-        remembers,
+    let options = InboxOptions {
+        records_sequence: state_file.is_some(),
         keeps_session: config.session_expiry.is_some(),
-        tells_gaps: config.gaps,
-        readings: finish.readings(),
+        reports_gaps: config.gaps,
     };
-    let to_loop = events.clone();
-    let write =
-        |destination, finish| Writer::start(destination, Arc::clone(backlog), finish, notify);
-    let outlet = match &config.outlet {
-        Wish::Stdout(style) => {
-            watch_reader(to_loop).context("threads cannot be started")?;
-            Outlet::Writer(write(Destination::stdout(), finish)?, style.clone())
+    let record = state_file.map(|state_file| -> Record {
+        Box::new(move |records, exchanges| state_file.lock().record(records, exchanges))
+    });
+    let acknowledger = Acknowledger::new(record, notify.clone());
+    let completed = acknowledger.readings();
+    let start_writer = |destination, acknowledger| {
+        Writer::start(
+            destination,
+            Arc::clone(backlog),
+            acknowledger,
+            notify.clone(),
+        )
+    };
+    let consumer = match &config.output {
+        OutputKind::Stdout(style) => {
+            watch_reader(notify.clone()).context("threads cannot be started")?;
+            let writer = start_writer(Destination::stdout(), acknowledger)?;
+            Consumer::Writer(writer, style.clone())
         }
-        Wish::File(file, style) => {
+        OutputKind::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline)
-                .map_err(|cause| unopened(&file.path, &cause))?;
-            Outlet::Writer(write(Destination::File(out), finish)?, style.clone())
+                .map_err(|cause| output_not_opened(&file.path, &cause))?;
+            let writer = start_writer(Destination::File(out), acknowledger)?;
+            Consumer::Writer(writer, style.clone())
         }
-        Wish::Chart(picker) => Outlet::Chart(Plotter {
+        OutputKind::Chart(picker) => Consumer::Chart(Plotter {
             picker: picker.clone(),
             chart: Arc::clone(chart),
-            finish: Mutex::new(finish),
+            acknowledger: Mutex::new(acknowledger),
         }),
-        Wish::Command { command, jobs } => {
-            let executor = Executor::start(command.clone(), *jobs, Arc::clone(backlog), finish);
-            Outlet::Executor(executor.context("threads cannot be started")?)
+        OutputKind::Command { command, jobs } => {
+            let backlog = Arc::clone(backlog);
+            let executor = Executor::start(command.clone(), *jobs, backlog, acknowledger);
+            Consumer::Executor(executor.context("threads cannot be started")?)
         }
     };
-    Ok(Sink::new(
-        Inbox::new(config.wanted, streams, key),
-        outlet,
-        ways,
-    ))
+    let selector = Selector::new(config.selection, streams, key);
+    Ok(Inbox::new(selector, consumer, options, completed))
 }
 
-/// Tells the event loop when nobody reads standard output any more, also while there is nothing to write.
-fn watch_reader(events: Sender<Event>) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("reader".into())
-        .spawn(move || {
-            if stdio::wait_until_stdout_closed() {
-                let left = Broken::Output(io::ErrorKind::BrokenPipe.into());
-                send(&events, Event::Sink(Notice::Broken(left)));
-            }
-        })
-        .map(drop)
-}
-
-/// The output cannot be opened, at first or anew.
-pub(super) fn unopened(path: &Path, cause: &io::Error) -> Fault {
-    let path = path.display();
-    let message = format!("--output {path}: cannot be opened or created: {cause}");
-    Fault::permanent(Exit::CannotCreate, message)
+/// Reports that nobody reads standard output any more, even while there is nothing to write.
+fn watch_reader(notify: impl Fn(OutputEvent) + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("reader".into());
+    let watch = move || {
+        if stdio::wait_until_stdout_closed() {
+            let error = OutputError::Write(io::ErrorKind::BrokenPipe.into());
+            notify(OutputEvent::Failed(error));
+        }
+    };
+    builder.spawn(watch).map(drop)
 }

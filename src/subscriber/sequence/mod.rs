@@ -1,5 +1,30 @@
-//! The numbers of received messages: gaps and repeats.
+//! The `seq` properties of received messages: which numbers are missing, and which messages are repeats.
+//! PURE.
 
 pub mod fingerprint;
-pub mod steps;
+pub mod numbers;
 pub mod streams;
+pub mod stride;
+
+use self::fingerprint::Fingerprint;
+use crate::common::mqtt::message::{Received, SeqProperty};
+
+/// What the state file remembers of a message that has been written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRecord {
+    pub seq: SeqProperty,
+    pub retained: bool,
+    /// None if the message is a repeat, whose fingerprint is known.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl SequenceRecord {
+    /// None if the message has no number.
+    pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
+        Some(Self {
+            seq: message.seq.clone()?,
+            retained: message.retained,
+            fingerprint,
+        })
+    }
+}

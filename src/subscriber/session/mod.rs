@@ -1,57 +1,54 @@
-//! The session that the broker keeps while we are away, with `--persistent`: whether it still has
-//! it, and what is in it that nobody wants any more. PURE.
+//! `--persistent`: tracks whether the broker still has the session of this client, and which of its
+//! subscriptions are no longer wanted. PURE.
 
 pub mod state_file;
 pub mod subscriptions;
 
 use crate::common::mqtt::limits::check_topic_filter;
 
-/// What a new connection says about the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumption {
-    /// None is kept, or it begins now.
+    /// No session is kept, or it begins now.
     New,
-    /// There was one, and the broker does not have it any more.
+    /// The broker no longer has it.
     Lost,
-    /// It goes on; these of its filters are not wanted any more.
+    /// It continues; these of its filters are no longer wanted.
     Resumed(Vec<String>),
 }
 
 #[derive(Clone, Debug)]
-pub struct Session {
-    persistent: bool,
+pub struct SessionTracker {
+    is_persistent: bool,
     filters: Vec<String>,
-    /// The filters of the session that there should be, if there should be one.
-    left: Option<Vec<String>>,
-    /// What an earlier run has remembered of it, or this one.
-    remembered: Option<Vec<String>>,
+    /// The filters of the session that the broker should have, if it should have one.
+    expected: Option<Vec<String>>,
+    /// The filters that the state file has.
+    saved: Option<Vec<String>>,
 }
 
-impl Session {
-    /// A session that is to have these filters; `left` are those of the one that an earlier run
-    /// has left, if that is known.
-    pub fn new(persistent: bool, filters: Vec<String>, left: Option<Vec<String>>) -> Self {
+impl SessionTracker {
+    /// `earlier` are the filters of the session that an earlier run has left, if known.
+    pub fn new(is_persistent: bool, filters: Vec<String>, earlier: Option<Vec<String>>) -> Self {
         Self {
-            persistent,
+            is_persistent,
             filters,
-            remembered: left.clone(),
-            left,
+            saved: earlier.clone(),
+            expected: earlier,
         }
     }
 
-    /// There is a connection.
-    pub fn connected(&mut self, present: bool) -> Resumption {
-        if !self.persistent {
+    pub fn handle_connected(&mut self, session_present: bool) -> Resumption {
+        if !self.is_persistent {
             return Resumption::New;
         }
-        match (present, self.left.take()) {
-            (true, left) => {
-                let mut stale = left.clone().unwrap_or_default();
-                // What no broker can have granted comes from a file that is not ours alone.
+        match (session_present, self.expected.take()) {
+            (true, expected) => {
+                let mut stale = expected.clone().unwrap_or_default();
+                // Another program may have written filters to the file that no broker accepts.
                 stale.retain(|filter| {
                     !self.filters.contains(filter) && check_topic_filter(filter).is_ok()
                 });
-                self.left = left.or_else(|| Some(self.filters.clone()));
+                self.expected = expected.or_else(|| Some(self.filters.clone()));
                 Resumption::Resumed(stale)
             }
             (false, Some(_)) => Resumption::Lost,
@@ -59,16 +56,15 @@ impl Session {
         }
     }
 
-    /// The broker has granted all filters: there is a session now. `true` if that is worth
-    /// remembering.
-    pub fn subscribed(&mut self) -> bool {
-        if !self.persistent {
+    /// The broker has granted all filters. Returns whether the session is to be saved.
+    pub fn handle_subscribed(&mut self) -> bool {
+        if !self.is_persistent {
             return false;
         }
-        self.left = Some(self.filters.clone());
-        let news = self.remembered != self.left;
-        self.remembered.clone_from(&self.left);
-        news
+        self.expected = Some(self.filters.clone());
+        let is_changed = self.saved != self.expected;
+        self.saved.clone_from(&self.expected);
+        is_changed
     }
 }
 
@@ -81,45 +77,52 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_missed_only_if_there_was_one() {
-        let mut session = Session::new(true, list(&["a"]), None);
-        assert_eq!(session.connected(false), Resumption::New);
+    fn a_session_is_lost_only_if_there_was_one() {
+        let mut session = SessionTracker::new(true, list(&["a"]), None);
+        assert_eq!(session.handle_connected(false), Resumption::New);
         assert_eq!(
-            session.connected(false),
+            session.handle_connected(false),
             Resumption::New,
             "never subscribed"
         );
-        assert!(session.subscribed());
-        assert!(!session.subscribed());
-        assert_eq!(session.connected(true), Resumption::Resumed(vec![]));
-        assert_eq!(session.connected(false), Resumption::Lost);
-        assert_eq!(session.connected(false), Resumption::New, "said once");
+        assert!(session.handle_subscribed());
+        assert!(!session.handle_subscribed());
+        assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
+        assert_eq!(session.handle_connected(false), Resumption::Lost);
+        assert_eq!(
+            session.handle_connected(false),
+            Resumption::New,
+            "reported once"
+        );
     }
 
     #[test]
-    fn one_of_an_earlier_run_is_missed_too_and_its_old_filters_go() {
-        let left = Some(list(&["a", "old"]));
-        let mut session = Session::new(true, list(&["a", "new"]), left.clone());
-        assert_eq!(session.connected(false), Resumption::Lost);
-        let mut session = Session::new(true, list(&["a", "new"]), left);
-        assert_eq!(session.connected(true), Resumption::Resumed(list(&["old"])));
-        assert!(session.subscribed());
-        assert_eq!(session.connected(true), Resumption::Resumed(vec![]));
+    fn a_session_of_an_earlier_run_can_be_lost_and_its_old_filters_are_stale() {
+        let earlier = Some(list(&["a", "old"]));
+        let mut session = SessionTracker::new(true, list(&["a", "new"]), earlier.clone());
+        assert_eq!(session.handle_connected(false), Resumption::Lost);
+        let mut session = SessionTracker::new(true, list(&["a", "new"]), earlier);
+        assert_eq!(
+            session.handle_connected(true),
+            Resumption::Resumed(list(&["old"]))
+        );
+        assert!(session.handle_subscribed());
+        assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
     }
 
     #[test]
-    fn one_that_nobody_has_remembered_is_remembered_once_it_is_met() {
-        let mut session = Session::new(true, list(&["a"]), None);
-        assert_eq!(session.connected(true), Resumption::Resumed(vec![]));
-        assert!(session.subscribed());
-        assert!(!session.subscribed());
+    fn an_unknown_session_is_saved_once() {
+        let mut session = SessionTracker::new(true, list(&["a"]), None);
+        assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
+        assert!(session.handle_subscribed());
+        assert!(!session.handle_subscribed());
     }
 
     #[test]
-    fn without_persistence_nothing_is_missed() {
-        let mut session = Session::new(false, list(&["a"]), None);
-        assert_eq!(session.connected(false), Resumption::New);
-        assert!(!session.subscribed());
-        assert_eq!(session.connected(false), Resumption::New);
+    fn without_persistence_no_session_is_lost_or_saved() {
+        let mut session = SessionTracker::new(false, list(&["a"]), None);
+        assert_eq!(session.handle_connected(false), Resumption::New);
+        assert!(!session.handle_subscribed());
+        assert_eq!(session.handle_connected(false), Resumption::New);
     }
 }

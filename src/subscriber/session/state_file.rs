@@ -1,12 +1,11 @@
-//! What is remembered from run to run, with `--state FILE`: the numbers and fingerprints of messages that
-//! were dealt with, whether a session was left with the broker, and what of its QoS 2 messages is not
-//! completed. A SQLite database, which only its owner may read.
+//! `--state FILE`: remembers from run to run the numbers and fingerprints of messages received, the
+//! session with the broker, and its unfinished QoS 2 exchanges. It is a SQLite database.
 //!
-//! It is written after the messages have been dealt with and before they are acknowledged. So
-//! it never knows more than was written: a crash may cost a repeat, never a message. It holds
-//! as much as is remembered in memory, and is cut back to that while the run lasts.
+//! It is written after the messages have been written and before they are acknowledged. So it never
+//! knows of a message that was not written: a crash may cost a repeat, never a message. It remembers
+//! as much as is kept in memory, and is cut back to that while the run lasts.
 
-mod exchanges;
+mod qos2_table;
 #[cfg(test)]
 mod tests;
 
@@ -20,33 +19,34 @@ use std::time::Duration;
 use log::{debug, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use self::exchanges::Exchanges;
+use self::qos2_table::Qos2Table;
 use crate::common::acks::pending::Exchange;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::subscriber::inbox::Noted;
-use crate::subscriber::sequence::fingerprint::{Fingerprint, Key};
+use crate::subscriber::sequence::SequenceRecord;
+use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
+use crate::subscriber::sequence::numbers::ReceivedNumbers;
 use crate::subscriber::sequence::streams::{
-    MAX_KNOWN, MAX_STREAMS, SHARED, Stream, Streams, fair_share,
+    MAX_FINGERPRINTS, MAX_STREAMS, SHARED, Streams, fair_share,
 };
 
-/// Marks our files (`PRAGMA application_id`): "IOTS".
+/// `PRAGMA application_id` of state files: "IOTS".
 const APPLICATION: i32 = 0x494f_5453;
 
-/// How long to wait for somebody who is about to close the file.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for another process that is about to close the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Streams beyond [`MAX_STREAMS`] that the file may hold before the oldest are taken out: looking
+/// Streams beyond [`MAX_STREAMS`] that the file may hold before the oldest are removed: the search
 /// for them takes longer than adding one.
 const SURPLUS: usize = 1_024;
 
-/// Sessions remembered, the latest.
+/// The latest sessions are remembered.
 const MAX_SESSIONS: i64 = 100;
 
 /// Bytes of a fingerprint in the file.
 const FINGERPRINT: usize = size_of::<u64>();
 
-/// Each brings a file to the version that is its place in the list, from 1 (`PRAGMA user_version`).
+/// Each migrates a file to the version (`PRAGMA user_version`) of its position in the list, from 1.
 const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
@@ -60,7 +60,7 @@ const VERSION_1: &str = "
         filters TEXT NOT NULL      -- its subscriptions, a JSON list
     ) WITHOUT ROWID;";
 
-/// Version 2: what is a repeat is decided by fingerprints.
+/// Repeats are recognised by fingerprints.
 const VERSION_2: &str = "
     ALTER TABLE streams RENAME TO streams_1;
     CREATE TABLE streams (
@@ -68,7 +68,7 @@ const VERSION_2: &str = "
         name    TEXT NOT NULL UNIQUE,
         runs    TEXT NOT NULL,     -- the numbers that were dealt with: 1-40,42-50
         last    TEXT NOT NULL,     -- the highest of a message that was not retained; '' for none
-        touched INTEGER NOT NULL   -- ascending: the largest was heard of last
+        touched INTEGER NOT NULL   -- ascending: the largest was used last
     );
     INSERT INTO streams (name, runs, last, touched)
         SELECT name, runs, substr(runs, length(rtrim(runs, '0123456789')) + 1), touched
@@ -85,47 +85,34 @@ const VERSION_2: &str = "
     );
     ALTER TABLE sessions ADD COLUMN touched INTEGER NOT NULL DEFAULT 0; -- as of streams";
 
-/// The state of a subscriber.
-#[derive(Debug)]
-pub struct State {
+pub struct StateFile {
     connection: Connection,
-    key: Key,
-    /// The numbers in the file; fingerprints are only in the file.
+    key: FingerprintKey,
+    /// The numbers in the file. Fingerprints are only in the file.
     streams: Streams,
     touched: i64,
-    /// Streams added to the file since there were [`MAX_STREAMS`] at most.
+    /// Streams added to the file since it held at most [`MAX_STREAMS`].
     added: usize,
     /// Fingerprints in the file.
     fingerprints: usize,
-    exchanges: Exchanges,
+    qos2_table: Qos2Table,
 }
 
-impl State {
-    /// Opens the file, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names the file.
+impl StateFile {
+    /// Opens or creates the file.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        open(path).map_err(|why| {
-            Fault::permanent(
-                Exit::CannotCreate,
-                format!("--state {}: {why}", path.display()),
-            )
+        open(path).map_err(|Unusable(why)| {
+            let message = format!("--state {}: {why}", path.display());
+            Fault::permanent(Exit::CannotCreate, message)
         })
     }
 
-    /// What fingerprints are made with.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> FingerprintKey {
         self.key
     }
 
-    /// The numbers and fingerprints of what earlier runs have dealt with.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's.
-    pub fn streams(&self) -> io::Result<Streams> {
+    /// The numbers and fingerprints of earlier runs.
+    pub fn load_streams(&self) -> io::Result<Streams> {
         let load = || {
             let mut streams = load_numbers(&self.connection)?;
             load_fingerprints(&self.connection, &mut streams)?;
@@ -134,26 +121,19 @@ impl State {
         load().map_err(|e: rusqlite::Error| io::Error::other(e))
     }
 
-    /// These have been dealt with: their numbers, and the QoS 2 messages among them whose PUBREC may go out now.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's, if that cannot be written.
-    pub fn record(&mut self, noted: &[Noted], exchanges: &[Exchange]) -> io::Result<()> {
-        if noted.is_empty() && exchanges.is_empty() {
+    /// Records messages that have been written, and the QoS 2 exchanges among them whose PUBREC may
+    /// go out now.
+    pub fn record(&mut self, records: &[SequenceRecord], exchanges: &[Exchange]) -> io::Result<()> {
+        if records.is_empty() && exchanges.is_empty() {
             return Ok(());
         }
         let mut changed: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-        for Noted {
-            seq,
-            retained,
-            fingerprint,
-        } in noted
-        {
-            self.added += usize::from(self.streams.get(&seq.stream).is_none());
-            self.streams.take(seq, *retained);
-            let new = changed.entry(&seq.stream).or_default();
-            if let Some(Fingerprint(fingerprint)) = fingerprint {
+        for record in records {
+            let name = &record.seq.stream;
+            self.added += usize::from(self.streams.numbers(name).is_none());
+            self.streams.handle_number(&record.seq, record.retained);
+            let new = changed.entry(name).or_default();
+            if let Some(Fingerprint(fingerprint)) = record.fingerprint {
                 new.extend(fingerprint.to_le_bytes());
             }
         }
@@ -166,21 +146,23 @@ impl State {
         exchanges: &[Exchange],
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        self.exchanges.add(&transaction, exchanges)?;
+        self.qos2_table.add(&transaction, exchanges)?;
         for (name, new) in changed {
-            // One with too long a name is not followed.
-            let Some(stream) = self.streams.get(name) else {
+            // None if its name is too long.
+            let Some(numbers) = self.streams.numbers(name) else {
                 continue;
             };
             self.touched += 1;
-            let last = stream.last().map_or(String::new(), |last| last.to_string());
+            let last = numbers
+                .last()
+                .map_or(String::new(), |last| last.to_string());
             let id: i64 = transaction
                 .prepare_cached(
                     "INSERT INTO streams (name, runs, last, touched) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (name) DO UPDATE SET runs = ?2, last = ?3, touched = ?4
                      RETURNING id",
                 )?
-                .query_row(params![name, stream.text(), last, self.touched], |row| {
+                .query_row(params![name, numbers.text(), last, self.touched], |row| {
                     row.get(0)
                 })?;
             if !new.is_empty() {
@@ -191,88 +173,57 @@ impl State {
             }
         }
         if self.added > SURPLUS {
-            forget_silent_streams(&transaction)?;
+            remove_silent_streams(&transaction)?;
             self.added = 0;
         }
-        if self.fingerprints > MAX_KNOWN {
-            self.fingerprints = forget_oldest_fingerprints(&transaction)?;
+        if self.fingerprints > MAX_FINGERPRINTS {
+            self.fingerprints = remove_oldest_fingerprints(&transaction)?;
         }
         transaction.commit()
     }
 
-    /// The QoS 2 messages that earlier runs have dealt with in this session and whose PUBREL is due. What is recorded
-    /// from now on belongs to it.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's.
-    pub fn exchanges(&mut self, client: &str) -> io::Result<Vec<Exchange>> {
-        let loaded = self.exchanges.load(&self.connection, client);
+    /// The exchanges of this session that await PUBREL. Exchanges recorded from now on belong to it.
+    pub fn load_exchanges(&mut self, session: &str) -> io::Result<Vec<Exchange>> {
+        let loaded = self.qos2_table.load(&self.connection, session);
         loaded.map_err(io::Error::other)
     }
 
-    /// PUBREL has come for these packet identifiers of the session.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's, if that cannot be written.
+    /// Removes the exchanges with these packet identifiers: PUBREL has come.
     pub fn end_exchanges(&mut self, ids: &[u16]) -> io::Result<()> {
-        let removed = self.exchanges.remove(&mut self.connection, ids);
+        let removed = self.qos2_table.remove(&mut self.connection, ids);
         removed.map_err(io::Error::other)
     }
 
-    /// The broker has lost the session.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's, if that cannot be written.
+    /// Removes all exchanges of the session, which the broker has lost.
     pub fn forget_exchanges(&mut self) -> io::Result<()> {
-        let cleared = self.exchanges.clear(&self.connection);
+        let cleared = self.qos2_table.clear(&self.connection);
         cleared.map_err(io::Error::other)
     }
 
-    /// Brings all that was written into the file itself: the run is ending. What cannot be stays in
-    /// the log beside it.
-    pub fn gather(&self) {
-        let gathered = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(cause) = gathered {
-            debug!("the state stays in its log: {cause}");
+    /// Moves the write-ahead log into the file, at the end of a run. If that fails, the log stays.
+    pub fn checkpoint(&self) {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(cause) = self.connection.query_row(sql, [], |_| Ok(())) {
+            debug!("the write-ahead log of --state stays: {cause}");
         }
     }
 
-    /// The filters of the session that an earlier run has left, if it has.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's.
-    pub fn session(&self, client: &str) -> io::Result<Option<Vec<String>>> {
-        let filters: rusqlite::Result<Option<String>> = self
-            .connection
-            .query_row(
-                "SELECT filters FROM sessions WHERE client = ?1",
-                [client],
-                |row| row.get(0),
-            )
-            .optional();
-        let filters = filters.map_err(io::Error::other)?;
+    /// The filters of a session that an earlier run has left with the broker.
+    pub fn session(&self, key: &str) -> io::Result<Option<Vec<String>>> {
+        let sql = "SELECT filters FROM sessions WHERE client = ?1";
+        let filters = self.connection.query_row(sql, [key], |row| row.get(0));
+        let filters: Option<String> = filters.optional().map_err(io::Error::other)?;
         Ok(filters.and_then(|filters| serde_json::from_str(&filters).ok()))
     }
 
-    /// There is a session with these filters from now on.
-    ///
-    /// # Errors
-    ///
-    /// SQLite's.
-    pub fn begin_session(&self, client: &str, filters: &[String]) -> io::Result<()> {
-        // A list of texts has no way to fail.
+    pub fn save_session(&self, key: &str, filters: &[String]) -> io::Result<()> {
+        // A list of strings cannot fail.
         let filters = serde_json::to_string(filters).unwrap_or_default();
         let save = || {
             self.connection.execute(
                 "INSERT OR REPLACE INTO sessions (client, filters, touched)
                  VALUES (?1, ?2, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))",
-                params![client, filters],
+                params![key, filters],
             )?;
             self.connection.execute(
                 "DELETE FROM sessions WHERE client NOT IN
@@ -284,96 +235,112 @@ impl State {
     }
 }
 
-fn open(path: &Path) -> Result<State, String> {
+/// Why a file cannot be used, and what to do.
+struct Unusable(String);
+
+impl From<rusqlite::Error> for Unusable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "is in use by another subscriber; give each its own --state file".into()
+            }
+            Some(ErrorCode::NotADatabase) => NOT_A_STATE_FILE.into(),
+            Some(ErrorCode::DatabaseCorrupt) => format!(
+                "is damaged ({error}); move it aside: without it nothing is lost, but messages may \
+                 come twice"
+            ),
+            Some(ErrorCode::CannotOpen) => {
+                "cannot be opened or created; check its directory and their permissions".into()
+            }
+            _ => error.to_string(),
+        })
+    }
+}
+
+const NOT_A_STATE_FILE: &str = "is not a state file of subscriber; choose another name for --state";
+
+fn open(path: &Path) -> Result<StateFile, Unusable> {
     create(path);
-    let mut connection = Connection::open(path).map_err(|e| remedy(&e))?;
-    lock(&connection).map_err(|e| remedy(&e))?;
+    let mut connection = Connection::open(path)?;
+    lock(&connection)?;
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let application = number("application_id").map_err(|e| remedy(&e))?;
-    let version = number("user_version").map_err(|e| remedy(&e))?;
-    let empty: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(|e| remedy(&e))?;
-    let version = match (application, usize::try_from(version), empty) {
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let count = "SELECT count(*) FROM sqlite_schema";
+    let objects: i64 = connection.query_row(count, [], |row| row.get(0))?;
+    let version = match (application, usize::try_from(version), objects) {
         (0, Ok(0), 0) => 0,
         (APPLICATION, Ok(version), _) if (1..=MIGRATIONS.len()).contains(&version) => version,
         (APPLICATION, ..) => {
-            return Err(
-                "was made by a newer version of subscriber; use that, or another file".into(),
-            );
+            let why = "was made by a newer version of subscriber; use that, or another file";
+            return Err(Unusable(why.into()));
         }
-        _ => return Err("is no state of a subscriber; --state needs a file of its own".into()),
+        _ => return Err(Unusable(NOT_A_STATE_FILE.into())),
     };
     restrict(path);
-    prepare(&connection).map_err(|e| remedy(&e))?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     if version < MIGRATIONS.len() {
-        let key = [random::bits(), random::bits()];
-        let [Ok(first), Ok(second)] = key else {
-            return Err("a key cannot be drawn: the system gives no random numbers".into());
+        let [Ok(first), Ok(second)] = [random::bits(), random::bits()] else {
+            let why = "needs a random key, and the operating system provides no random numbers";
+            return Err(Unusable(why.into()));
         };
-        migrate(&mut connection, version, Key([first, second])).map_err(|e| remedy(&e))?;
+        migrate(&mut connection, version, FingerprintKey([first, second]))?;
     }
-    read(connection).map_err(|e| remedy(&e))
+    Ok(load(connection)?)
 }
 
-/// Makes the file if there is none, with mode 0600 whatever the umask. If it cannot be made, the
-/// error is SQLite's.
+/// Creates a missing file with mode 0600 whatever the umask. If that fails, SQLite reports why.
 fn create(path: &Path) {
     let mut options = OpenOptions::new();
-    let made = options.write(true).create_new(true).mode(0o600).open(path);
-    // A umask may have taken from the owner what he needs.
-    let made = made.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
-    if let Err(cause) = made {
-        debug!("--state {}: not made: {cause}", path.display());
+    let created = options.write(true).create_new(true).mode(0o600).open(path);
+    // A umask may have removed permissions of the owner.
+    let created = created.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
+    if let Err(cause) = created {
+        debug!("--state {}: not created: {cause}", path.display());
     }
 }
 
-/// Closes our own file and its log to others: the fingerprints' key is in it. Earlier versions made it
-/// with the umask.
+/// Removes the permissions of group and others from the file and its log, because the file holds the
+/// key of the fingerprints. Earlier versions created it with the umask.
 fn restrict(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         let file = PathBuf::from(name);
-        let Ok(found) = fs::metadata(&file) else {
+        let Ok(metadata) = fs::metadata(&file) else {
             continue;
         };
-        let mode = found.permissions().mode() & 0o777;
-        let of_others = mode & 0o077;
-        if !found.is_file() || of_others == 0 {
+        let mode = metadata.permissions().mode() & 0o777;
+        let restricted = mode & 0o700;
+        if !metadata.is_file() || mode == restricted {
             continue;
         }
-        let done = fs::set_permissions(&file, Permissions::from_mode(mode & 0o700));
         let name = file.display();
-        match done {
-            // Its log goes with it.
-            Ok(()) if !suffix.is_empty() => {}
-            Ok(()) => {
-                let now = mode & 0o700;
-                warn!("--state {name}: its mode {mode:04o} let others in: set to {now:04o}");
-            }
+        match fs::set_permissions(&file, Permissions::from_mode(restricted)) {
+            Ok(()) if suffix.is_empty() => warn!(
+                "--state {name}: its mode {mode:04o} gave others access; set to {restricted:04o}"
+            ),
+            Ok(()) => {}
             Err(cause) => warn!(
-                "--state {name}: its mode {mode:04o} lets others in and cannot be changed: {cause}"
+                "--state {name}: its mode {mode:04o} gives others access and cannot be changed: \
+                 {cause}"
             ),
         }
     }
 }
 
-/// One subscriber a file: it holds the lock until it ends. Changes nothing: it may be a stranger's.
+/// Locks the file until the end of the process. Changes nothing: it may belong to another program.
 fn lock(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")
 }
 
-/// Our own file, or a new one.
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "NORMAL")
-}
-
-/// Brings a file from a version to the newest, in one transaction.
-fn migrate(connection: &mut Connection, version: usize, key: Key) -> rusqlite::Result<()> {
+fn migrate(
+    connection: &mut Connection,
+    version: usize,
+    key: FingerprintKey,
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for migration in MIGRATIONS.iter().skip(version) {
         transaction.execute_batch(migration)?;
@@ -386,12 +353,12 @@ fn migrate(connection: &mut Connection, version: usize, key: Key) -> rusqlite::R
     transaction.commit()
 }
 
-/// Reads what there is, after it was cut back to what is remembered.
-fn read(mut connection: Connection) -> rusqlite::Result<State> {
-    Exchanges::prepare(&connection)?;
+/// Cuts the file back to its limits, and loads it.
+fn load(mut connection: Connection) -> rusqlite::Result<StateFile> {
+    Qos2Table::create(&connection)?;
     let transaction = connection.transaction()?;
-    forget_silent_streams(&transaction)?;
-    let fingerprints = forget_oldest_fingerprints(&transaction)?;
+    remove_silent_streams(&transaction)?;
+    let fingerprints = remove_oldest_fingerprints(&transaction)?;
     transaction.commit()?;
     let streams = load_numbers(&connection)?;
     let one = |sql| connection.query_row(sql, [], |row| row.get(0));
@@ -399,13 +366,13 @@ fn read(mut connection: Connection) -> rusqlite::Result<State> {
     let key: Vec<u8> = connection.query_row("SELECT key FROM secret", [], |row| row.get(0))?;
     let mut halves = fingerprints_in(&key);
     let mut half = || halves.next().map_or(0, |half| half.0);
-    Ok(State {
-        key: Key([half(), half()]),
+    Ok(StateFile {
+        key: FingerprintKey([half(), half()]),
         streams,
         touched,
         added: 0,
         fingerprints,
-        exchanges: Exchanges::default(),
+        qos2_table: Qos2Table::default(),
         connection,
     })
 }
@@ -416,9 +383,9 @@ fn load_numbers(connection: &Connection) -> rusqlite::Result<Streams> {
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         let (name, runs, last): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        // A row that cannot be read costs a gap that is not told.
-        if let Some(stream) = Stream::parse(&runs, last.parse().ok()) {
-            streams.restore(&name, stream);
+        // A damaged row costs only an unreported gap.
+        if let Some(numbers) = ReceivedNumbers::parse(&runs, last.parse().ok()) {
+            streams.restore(&name, numbers);
         }
     }
     Ok(streams)
@@ -433,12 +400,12 @@ fn load_fingerprints(connection: &Connection, streams: &mut Streams) -> rusqlite
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         let name: String = row.get(0)?;
-        // It is not to take the place of a stream that was heard of later.
-        if streams.get(&name).is_none() {
+        // It must not replace a stream that was used later.
+        if streams.numbers(&name).is_none() {
             continue;
         }
         for fingerprint in fingerprints_in(row.get_ref(1)?.as_blob()?) {
-            streams.meet(&name, fingerprint);
+            streams.insert_fingerprint(&name, fingerprint);
         }
     }
     Ok(())
@@ -450,17 +417,17 @@ fn fingerprints_in(blob: &[u8]) -> impl Iterator<Item = Fingerprint> {
     fingerprints.iter().map(read)
 }
 
-/// Takes the streams out that are not remembered in memory either.
-fn forget_silent_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Removes the streams that do not fit into memory either.
+fn remove_silent_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let sql = "DELETE FROM streams WHERE touched <= (
         SELECT touched FROM streams ORDER BY touched DESC LIMIT 1 OFFSET ?1)";
     transaction.execute(sql, [i64::try_from(MAX_STREAMS).unwrap_or(i64::MAX)])?;
     Ok(())
 }
 
-/// Takes the oldest fingerprints of those streams out that have the most, as in memory, and those of streams
-/// that are gone. Gives how many are left.
-fn forget_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
+/// Removes the fingerprints of removed streams and, as in memory, the oldest of the streams that have
+/// most. Returns how many are left.
+fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
     transaction.execute(
         "DELETE FROM fingerprints WHERE stream NOT IN (SELECT id FROM streams)",
         [],
@@ -471,7 +438,7 @@ fn forget_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
         .map(|bytes| Ok(bytes? / FINGERPRINT))
         .collect::<rusqlite::Result<_>>()?;
     let total = lengths.iter().sum();
-    if total <= MAX_KNOWN {
+    if total <= MAX_FINGERPRINTS {
         return Ok(total);
     }
     let share = fair_share(lengths, SHARED) * FINGERPRINT;
@@ -479,12 +446,12 @@ fn forget_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
         .prepare_cached("SELECT id, stream, length(latest) FROM fingerprints ORDER BY id DESC")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, length(row, 2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut room: HashMap<i64, usize> = HashMap::new();
+    let mut shares: HashMap<i64, usize> = HashMap::new();
     let mut left = 0;
     for (id, stream, length) in rows {
-        let room = room.entry(stream).or_insert(share);
-        let kept = length.min(*room);
-        *room -= kept;
+        let share = shares.entry(stream).or_insert(share);
+        let kept = length.min(*share);
+        *share -= kept;
         left += kept;
         if kept == 0 {
             transaction
@@ -503,24 +470,4 @@ fn forget_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
 
 fn length(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     Ok(usize::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
-}
-
-fn remedy(error: &rusqlite::Error) -> String {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "is in use by another subscriber; give each a --state file of its own".into()
-        }
-        Some(ErrorCode::NotADatabase) => {
-            "is no state of a subscriber; --state needs a file of its own".into()
-        }
-        Some(ErrorCode::DatabaseCorrupt) => {
-            format!(
-                "is damaged ({error}); move it aside: without it nothing is lost, but messages may come twice"
-            )
-        }
-        Some(ErrorCode::CannotOpen) => {
-            "cannot be opened or created; look at its directory and their permissions".into()
-        }
-        _ => error.to_string(),
-    }
 }

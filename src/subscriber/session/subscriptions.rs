@@ -1,184 +1,172 @@
-//! The wanted filters, and what the broker said to each on the present connection. PURE.
+//! The wanted filters, and the state of each on the present connection. PURE.
 //!
-//! The set belongs to the run, not to a connection: each new connection asks for all of it
-//! anew, and every answer is looked at. An unanswered request is repeated with the backoff's
-//! delays; in the end the connection is taken for dead. A refused filter is asked for again
-//! likewise: policies change.
+//! Each new connection subscribes to all filters, and every answer is examined. An unanswered
+//! request is repeated with the delays of the backoff, and finally the connection is closed. A
+//! refused filter is requested again likewise, because access rules change.
 
 use std::time::{Duration, Instant};
 
 use crate::common::connection::backoff::Policy;
 
-/// Requests without an answer after which the connection counts as dead.
+/// Requests without an answer after which the connection is closed.
 const MAX_UNANSWERED: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// To be asked for at this time.
+enum FilterState {
+    /// To be requested at this time.
     Due(Instant),
-    /// Asked for; the answer has until then.
-    Asked(Instant),
-    /// The broker granted this QoS.
-    Granted(u8),
+    /// Requested; an answer is expected before this time.
+    Requested(Instant),
+    Granted,
 }
 
 #[derive(Clone, Debug)]
-struct Wanted {
-    filter: String,
-    state: State,
+struct WantedFilter {
+    text: String,
+    state: FilterState,
     refusals: u32,
     unanswered: u32,
 }
 
-/// What time has brought about.
+/// Filters are named by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// Send SUBSCRIBE for these filters, by their numbers.
-    Ask(Vec<usize>),
-    /// A filter got no answer, several times over.
-    Dead {
-        /// Its number.
-        filter: usize,
-    },
+pub enum SubscribeAction {
+    /// Send SUBSCRIBE for these filters.
+    Subscribe(Vec<usize>),
+    /// This filter got no answer, several times.
+    CloseConnection { filter: usize },
 }
 
-/// The wanted filters.
 #[derive(Debug)]
 pub struct Subscriptions {
-    wanted: Vec<Wanted>,
+    filters: Vec<WantedFilter>,
     policy: Policy,
     operation_timeout: Duration,
-    online: bool,
+    is_online: bool,
 }
 
 impl Subscriptions {
-    /// Filters to be asked for on every connection. `policy` gives the delays between
-    /// repeated requests.
+    /// `policy` gives the delays between repeated requests.
     pub fn new(
         filters: Vec<String>,
         policy: Policy,
         operation_timeout: Duration,
         now: Instant,
     ) -> Self {
-        let wanted = filters.into_iter().map(|filter| Wanted {
-            filter,
-            state: State::Due(now),
+        let filters = filters.into_iter().map(|text| WantedFilter {
+            text,
+            state: FilterState::Due(now),
             refusals: 0,
             unanswered: 0,
         });
         Self {
-            wanted: wanted.collect(),
+            filters: filters.collect(),
             policy,
             operation_timeout,
-            online: false,
+            is_online: false,
         }
     }
 
-    /// The text of a filter.
-    pub fn filter(&self, number: usize) -> &str {
-        self.wanted.get(number).map_or("", |wanted| &wanted.filter)
+    pub fn filter(&self, index: usize) -> &str {
+        self.filters.get(index).map_or("", |filter| &filter.text)
     }
 
-    /// A filter that was asked for on the present connection and not answered.
+    /// A filter whose request on the present connection awaits its answer.
     pub fn unanswered(&self) -> Option<&str> {
-        let mut wanted = self.wanted.iter().filter(|_| self.online);
-        wanted
-            .find(|wanted| matches!(wanted.state, State::Asked(_)))
-            .map(|wanted| wanted.filter.as_str())
+        let mut filters = self.filters.iter().filter(|_| self.is_online);
+        filters
+            .find(|filter| matches!(filter.state, FilterState::Requested(_)))
+            .map(|filter| filter.text.as_str())
     }
 
-    /// Whether the broker has granted every filter on the present connection.
     pub fn all_granted(&self) -> bool {
-        self.online
-            && self
-                .wanted
-                .iter()
-                .all(|wanted| matches!(wanted.state, State::Granted(_)))
+        let mut filters = self.filters.iter();
+        self.is_online && filters.all(|filter| filter.state == FilterState::Granted)
     }
 
-    /// A new connection: nothing is subscribed.
-    pub fn connected(&mut self, now: Instant) {
-        self.online = true;
-        for wanted in &mut self.wanted {
-            wanted.state = State::Due(now);
-            wanted.refusals = 0;
-            wanted.unanswered = 0;
+    pub fn handle_connected(&mut self, now: Instant) {
+        self.is_online = true;
+        for filter in &mut self.filters {
+            filter.state = FilterState::Due(now);
+            filter.refusals = 0;
+            filter.unanswered = 0;
         }
     }
 
-    /// The connection is gone.
-    pub fn disconnected(&mut self) {
-        self.online = false;
+    pub fn handle_disconnected(&mut self) {
+        self.is_online = false;
     }
 
-    /// Something comes from the broker, behind which answers may stand: they have more time.
-    pub fn extend(&mut self, now: Instant) {
-        for wanted in &mut self.wanted {
-            if matches!(wanted.state, State::Asked(_)) {
-                wanted.state = State::Asked(now + self.operation_timeout);
+    /// Bytes arrive from the broker, which may precede answers: these get more time.
+    pub fn handle_progress(&mut self, now: Instant) {
+        for filter in &mut self.filters {
+            if matches!(filter.state, FilterState::Requested(_)) {
+                filter.state = FilterState::Requested(now + self.operation_timeout);
             }
         }
     }
 
-    /// The broker granted a QoS. A late answer to an earlier request counts as well.
-    pub fn granted(&mut self, filter: usize, qos: u8) {
-        if let Some(wanted) = self.wanted.get_mut(filter) {
-            wanted.state = State::Granted(qos);
+    /// A late answer to an earlier request counts as well.
+    pub fn handle_granted(&mut self, index: usize) {
+        if let Some(filter) = self.filters.get_mut(index) {
+            filter.state = FilterState::Granted;
         }
     }
 
-    /// The broker refused; says when it is asked again.
-    pub fn refused(&mut self, filter: usize, now: Instant) -> Duration {
-        let Some(wanted) = self.wanted.get_mut(filter) else {
+    /// Returns the time until the next request.
+    pub fn handle_refused(&mut self, index: usize, now: Instant) -> Duration {
+        let Some(filter) = self.filters.get_mut(index) else {
             return Duration::ZERO;
         };
-        let delay = self.policy.delay(wanted.refusals);
-        wanted.refusals = wanted.refusals.saturating_add(1);
-        wanted.state = State::Due(now + delay);
+        let delay = self.policy.delay(filter.refusals);
+        filter.refusals = filter.refusals.saturating_add(1);
+        filter.state = FilterState::Due(now + delay);
         delay
     }
 
-    /// What is to be asked for now, or which filter shows that nobody answers. `held_up` is whether
-    /// answers may stand behind messages that nobody takes: then they are waited for.
-    pub fn due(&mut self, now: Instant, held_up: bool) -> Due {
-        let mut ask = Vec::new();
-        if !self.online {
-            return Due::Ask(ask);
+    /// `is_delayed` is whether answers may be behind messages that wait for the output: then they
+    /// get more time.
+    pub fn next_action(&mut self, now: Instant, is_delayed: bool) -> SubscribeAction {
+        let mut due = Vec::new();
+        if !self.is_online {
+            return SubscribeAction::Subscribe(due);
         }
-        for (filter, wanted) in self.wanted.iter_mut().enumerate() {
-            match wanted.state {
-                State::Due(at) if now >= at => {
-                    wanted.state = State::Asked(now + self.operation_timeout);
-                    ask.push(filter);
+        for (index, filter) in self.filters.iter_mut().enumerate() {
+            match filter.state {
+                FilterState::Due(at) if now >= at => {
+                    filter.state = FilterState::Requested(now + self.operation_timeout);
+                    due.push(index);
                 }
-                State::Asked(until) if now >= until && held_up => {
-                    wanted.state = State::Asked(now + self.operation_timeout);
+                FilterState::Requested(until) if now >= until && is_delayed => {
+                    filter.state = FilterState::Requested(now + self.operation_timeout);
                 }
-                State::Asked(until) if now >= until => {
-                    wanted.unanswered += 1;
-                    if wanted.unanswered >= MAX_UNANSWERED {
-                        return Due::Dead { filter };
+                FilterState::Requested(until) if now >= until => {
+                    filter.unanswered += 1;
+                    if filter.unanswered >= MAX_UNANSWERED {
+                        return SubscribeAction::CloseConnection { filter: index };
                     }
-                    wanted.state = State::Due(now + self.policy.delay(wanted.unanswered - 1));
+                    let delay = self.policy.delay(filter.unanswered - 1);
+                    filter.state = FilterState::Due(now + delay);
                 }
-                State::Due(_) | State::Asked(_) | State::Granted(_) => {}
+                _ => {}
             }
         }
-        Due::Ask(ask)
+        SubscribeAction::Subscribe(due)
     }
 
-    /// When [`due`](Self::due) has something to say.
+    /// When to call [`next_action`](Self::next_action).
     pub fn wake_at(&self) -> Option<Instant> {
-        let times = self.wanted.iter().filter_map(|wanted| match wanted.state {
-            State::Due(at) | State::Asked(at) => Some(at),
-            State::Granted(_) => None,
+        let times = self.filters.iter().filter_map(|filter| match filter.state {
+            FilterState::Due(at) | FilterState::Requested(at) => Some(at),
+            FilterState::Granted => None,
         });
-        times.min().filter(|_| self.online)
+        times.min().filter(|_| self.is_online)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::SubscribeAction::{CloseConnection, Subscribe};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -195,37 +183,37 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_asks_for_every_filter_anew() {
+    fn each_connection_subscribes_to_all_filters() {
         let (mut subscriptions, now) = subscriptions();
-        assert_eq!(subscriptions.due(now, false), Due::Ask(vec![]));
+        assert_eq!(subscriptions.next_action(now, false), Subscribe(vec![]));
         for _ in 0..3 {
-            subscriptions.connected(now);
-            assert_eq!(subscriptions.due(now, false), Due::Ask(vec![0, 1]));
-            subscriptions.granted(0, 1);
+            subscriptions.handle_connected(now);
+            assert_eq!(subscriptions.next_action(now, false), Subscribe(vec![0, 1]));
+            subscriptions.handle_granted(0);
             assert!(!subscriptions.all_granted());
             assert_eq!(subscriptions.unanswered(), Some("b"));
-            subscriptions.granted(1, 0);
+            subscriptions.handle_granted(1);
             assert_eq!(subscriptions.unanswered(), None);
             assert!(subscriptions.all_granted());
             assert_eq!(subscriptions.wake_at(), None);
-            subscriptions.disconnected();
+            subscriptions.handle_disconnected();
             assert!(!subscriptions.all_granted());
         }
     }
 
     #[test]
-    fn an_unanswered_request_is_repeated_and_then_condemns_the_connection() {
+    fn an_unanswered_request_is_repeated_and_then_closes_the_connection() {
         let (mut subscriptions, now) = subscriptions();
-        subscriptions.connected(now);
-        assert_eq!(subscriptions.due(now, false), Due::Ask(vec![0, 1]));
-        subscriptions.granted(1, 1);
+        subscriptions.handle_connected(now);
+        assert_eq!(subscriptions.next_action(now, false), Subscribe(vec![0, 1]));
+        subscriptions.handle_granted(1);
         let mut asked = Vec::new();
         let end = loop {
             let at = subscriptions.wake_at().unwrap();
-            match subscriptions.due(at, false) {
-                Due::Ask(filters) if filters.is_empty() => {}
-                Due::Ask(filters) => asked.push((filters, (at - now).as_secs())),
-                Due::Dead { filter } => break (filter, (at - now).as_secs()),
+            match subscriptions.next_action(at, false) {
+                Subscribe(filters) if filters.is_empty() => {}
+                Subscribe(filters) => asked.push((filters, (at - now).as_secs())),
+                CloseConnection { filter } => break (filter, (at - now).as_secs()),
             }
         };
         assert_eq!(asked, [(vec![0], 6), (vec![0], 13)]);
@@ -233,34 +221,37 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_behind_messages_that_nobody_takes_is_waited_for() {
+    fn an_answer_delayed_by_the_output_gets_more_time() {
         let (mut subscriptions, now) = subscriptions();
-        subscriptions.connected(now);
-        subscriptions.due(now, false);
+        subscriptions.handle_connected(now);
+        subscriptions.next_action(now, false);
         for n in 1..9 {
             let at = now + SECOND * 5 * n;
             assert_eq!(subscriptions.wake_at(), Some(at));
-            assert_eq!(subscriptions.due(at, true), Due::Ask(vec![]));
+            assert_eq!(subscriptions.next_action(at, true), Subscribe(vec![]));
         }
-        // From then on the clock runs as ever.
+        // From then on the timeout counts.
         let at = now + SECOND * 45;
-        assert_eq!(subscriptions.due(at, false), Due::Ask(vec![]));
-        assert_eq!(subscriptions.due(at + SECOND, false), Due::Ask(vec![0, 1]));
+        assert_eq!(subscriptions.next_action(at, false), Subscribe(vec![]));
+        assert_eq!(
+            subscriptions.next_action(at + SECOND, false),
+            Subscribe(vec![0, 1])
+        );
     }
 
     #[test]
-    fn a_refused_filter_is_asked_for_again_with_growing_delays() {
+    fn a_refused_filter_is_requested_again_with_growing_delays() {
         let (mut subscriptions, now) = subscriptions();
-        subscriptions.connected(now);
-        subscriptions.due(now, false);
-        subscriptions.granted(1, 1);
+        subscriptions.handle_connected(now);
+        subscriptions.next_action(now, false);
+        subscriptions.handle_granted(1);
         let delays: Vec<_> = (0..7)
-            .map(|_| subscriptions.refused(0, now).as_secs())
+            .map(|_| subscriptions.handle_refused(0, now).as_secs())
             .collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 32]);
         assert_eq!(
-            subscriptions.due(now + SECOND * 32, false),
-            Due::Ask(vec![0])
+            subscriptions.next_action(now + SECOND * 32, false),
+            Subscribe(vec![0])
         );
     }
 }

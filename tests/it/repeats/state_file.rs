@@ -67,7 +67,7 @@ fn a_state_file_that_is_somebody_else_s_is_left_as_it_is() {
     let state = StateFile::new();
     let text = "not a database at all\n".repeat(100);
     fs::write(state.path(), &text).unwrap();
-    state.expect_refused(&["no state of a subscriber", "a file of its own"]);
+    state.expect_refused(&["not a state file of subscriber", "another name"]);
     assert_eq!(fs::read_to_string(state.path()).unwrap(), text);
 
     let state = StateFile::new();
@@ -75,7 +75,7 @@ fn a_state_file_that_is_somebody_else_s_is_left_as_it_is() {
     other.execute_batch("CREATE TABLE theirs (x)").unwrap();
     drop(other);
     let before = fs::read(state.path()).unwrap();
-    state.expect_refused(&["no state of a subscriber", "a file of its own"]);
+    state.expect_refused(&["not a state file of subscriber", "another name"]);
     assert!(fs::read(state.path()).unwrap() == before, "it was changed");
     let files = state.0.path().read_dir().unwrap().count();
     assert_eq!(files, 1, "something was left beside it");
@@ -117,7 +117,7 @@ fn a_state_file_belongs_to_one_subscriber_at_a_time() {
     let broker = Broker::start();
     let state = StateFile::new();
     let running = start(subscriber(&broker, &["--state", state.text()]));
-    state.expect_refused(&["in use by another subscriber", "of its own"]);
+    state.expect_refused(&["in use by another subscriber", "its own"]);
     send(&broker, &running, 1, 1);
     running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
 }

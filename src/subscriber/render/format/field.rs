@@ -1,104 +1,83 @@
-//! Alignment, field width and precision, as `mosquitto_sub` understands them. PURE.
+//! Alignment, field width and precision, as `mosquitto_sub` interprets them. PURE.
 
-use data_encoding::{HEXLOWER, HEXUPPER};
+use data_encoding::Encoding;
 
-use super::super::sanitize::Page;
+use super::super::sanitize::Sanitizer;
 
 /// What stands between `%` and its letter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Field {
-    /// `-`: spaces behind, not in front.
+pub(super) struct FieldSpec {
+    /// `-`
     pub(super) left: bool,
-    /// `0`: zeros in front, not spaces.
+    /// `0`: pad with zeros instead of spaces.
     pub(super) zero: bool,
-    /// The field width in bytes; 0 for none.
+    /// In bytes; 0 for none.
     pub(super) width: usize,
-    /// At most so many bytes of a string.
+    /// The most bytes of a string.
     pub(super) precision: Option<usize>,
 }
 
-/// Which hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Base {
-    Lower,
-    Upper,
-}
-
-impl Field {
-    /// A number; blank if there is none.
-    pub(super) fn integer(self, page: &mut Page<'_>, value: Option<i64>) {
+impl FieldSpec {
+    /// Only padding if there is no value.
+    pub(super) fn integer(self, out: &mut Sanitizer<'_>, value: Option<i64>) {
         let Some(value) = value else {
-            return page.fill(self.padding(), self.width);
+            return out.push_repeated(self.padding(), self.width);
         };
-        // Not by `format!`, which panics at a width above 65,535.
+        // Not `format!`, which panics at a width above 65,535.
         let text = value.to_string();
         if self.zero && !self.left {
             let (sign, digits) = text.split_at(usize::from(value < 0));
-            page.own(sign.as_bytes());
-            page.fill(b'0', self.width.saturating_sub(text.len()));
-            return page.own(digits.as_bytes());
+            out.push_trusted(sign.as_bytes());
+            out.push_repeated(b'0', self.width.saturating_sub(text.len()));
+            return out.push_trusted(digits.as_bytes());
         }
-        let field = Self {
-            precision: None,
-            ..self
-        };
-        field.own(page, text.as_bytes());
+        let precision = None;
+        Self { precision, ..self }.trusted(out, text.as_bytes());
     }
 
-    /// Spaces in the place of a string.
-    pub(super) fn blank(self, page: &mut Page<'_>) {
-        page.fill(b' ', self.width);
+    pub(super) fn blank(self, out: &mut Sanitizer<'_>) {
+        out.push_repeated(b' ', self.width);
     }
 
-    /// A string that is ours.
-    pub(super) fn own(self, page: &mut Page<'_>, text: &[u8]) {
-        let (before, text, behind) = self.laid_out(text);
-        page.fill(b' ', before);
-        page.own(text);
-        page.fill(b' ', behind);
+    pub(super) fn trusted(self, out: &mut Sanitizer<'_>, text: &[u8]) {
+        let (text, missing) = self.string(text);
+        self.aligned(out, b' ', missing, |out| out.push_trusted(text));
     }
 
     /// A topic or a property.
-    pub(super) fn name(self, page: &mut Page<'_>, text: &[u8]) {
-        let (before, text, behind) = self.laid_out(text);
-        page.fill(b' ', before);
-        page.name(text);
-        page.fill(b' ', behind);
+    pub(super) fn name(self, out: &mut Sanitizer<'_>, text: &[u8]) {
+        let (text, missing) = self.string(text);
+        self.aligned(out, b' ', missing, |out| out.push_name(text));
     }
 
-    /// What is shown of a string, between how many spaces: it is never padded with zeros.
-    fn laid_out(self, text: &[u8]) -> (usize, &[u8], usize) {
+    /// What is shown of a string, and the spaces beside it: it is never padded with zeros.
+    fn string(self, text: &[u8]) -> (&[u8], usize) {
         let most = self.precision.unwrap_or(usize::MAX);
         let text = text.get(..most).unwrap_or(text);
-        let missing = self.width.saturating_sub(text.len());
-        if self.left {
-            (0, text, missing)
-        } else {
-            (missing, text, 0)
-        }
+        (text, self.width.saturating_sub(text.len()))
     }
 
-    /// A payload: the width is also the most that is shown of it.
-    pub(super) fn payload(self, page: &mut Page<'_>, payload: &[u8]) {
-        let shown = self.most(payload);
-        self.padded(page, payload.len(), shown.len(), |page| page.payload(shown));
+    /// The width is also the most that is shown of a payload.
+    pub(super) fn payload(self, out: &mut Sanitizer<'_>, payload: &[u8]) {
+        let shown = self.cut(payload);
+        self.padded(out, payload.len(), shown.len(), |out| {
+            out.push_payload(shown);
+        });
     }
 
-    /// A payload in hexadecimal digits, two a byte, and never half a byte.
-    pub(super) fn hex(self, page: &mut Page<'_>, payload: &[u8], base: Base) {
-        let mut shown = self.most(payload);
+    /// A payload in hexadecimal digits, of which a width never cuts a byte in half.
+    pub(super) fn hex(self, out: &mut Sanitizer<'_>, payload: &[u8], encoding: &Encoding) {
+        let mut shown = self.cut(payload);
         if self.width > 0 {
             shown = shown.get(..shown.len() / 2).unwrap_or_default();
         }
-        let digits = match base {
-            Base::Lower => HEXLOWER.encode(shown),
-            Base::Upper => HEXUPPER.encode(shown),
-        };
-        let page_out = |page: &mut Page<'_>| page.own(digits.as_bytes());
-        self.padded(page, payload.len(), digits.len(), page_out);
+        let digits = encoding.encode(shown);
+        self.padded(out, payload.len(), digits.len(), |out| {
+            out.push_trusted(digits.as_bytes());
+        });
     }
 
-    fn most(self, payload: &[u8]) -> &[u8] {
+    fn cut(self, payload: &[u8]) -> &[u8] {
         match self.width {
             0 => payload,
             width => payload.get(..width).unwrap_or(payload),
@@ -108,21 +87,31 @@ impl Field {
     /// `length` is the payload's: with `-` and no width, `mosquitto_sub` adds as many spaces.
     fn padded(
         self,
-        page: &mut Page<'_>,
+        out: &mut Sanitizer<'_>,
         length: usize,
         shown: usize,
-        write: impl FnOnce(&mut Page<'_>),
+        push: impl FnOnce(&mut Sanitizer<'_>),
     ) {
         let missing = match self.width {
             0 if self.left => length,
             width => width.saturating_sub(shown),
         };
+        self.aligned(out, self.padding(), missing, push);
+    }
+
+    fn aligned(
+        self,
+        out: &mut Sanitizer<'_>,
+        padding: u8,
+        missing: usize,
+        push: impl FnOnce(&mut Sanitizer<'_>),
+    ) {
         if !self.left {
-            page.fill(self.padding(), missing);
+            out.push_repeated(padding, missing);
         }
-        write(page);
+        push(out);
         if self.left {
-            page.fill(b' ', missing);
+            out.push_repeated(b' ', missing);
         }
     }
 

@@ -1,113 +1,91 @@
-//! `--format`: a message in the user's own format, in the language of `mosquitto_sub -F`,
-//! byte for byte as version 2.0.11 writes it, but for numbers in `%J`, which keep their digits. PURE.
-//!
-//! `parse.rs` reads the format once, at the start; here it is filled in for each message.
-//! `field.rs` knows widths, `moment.rs` times, `json.rs` and `cjson.rs` JSON.
+//! `--format`: a message in the user's own format, in the language of `mosquitto_sub -F`, and byte
+//! for byte as version 2.0.11 writes it except for JSON (see `json.rs`). PURE.
 
-mod cjson;
+mod arrival_time;
 mod field;
 mod json;
-mod moment;
 mod parse;
 #[cfg(test)]
 mod tests;
 
 use std::cell::LazyCell;
+use std::fmt;
 use std::time::Duration;
 
+use data_encoding::{HEXLOWER, HEXUPPER};
 use jiff::tz::TimeZone;
 
-use self::field::{Base, Field};
-use self::json::Payload;
-use self::moment::Moment;
-use super::Remark;
-use super::sanitize::Page;
+use self::arrival_time::ArrivalTime;
+use self::field::FieldSpec;
+use self::json::PayloadForm;
+use super::sanitize::Sanitizer;
 use crate::common::mqtt::message::{PublishProperties, Received};
 
-/// A format, checked.
+/// A format, checked once, to be filled in for each message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    pieces: Vec<Piece>,
+    segments: Vec<Segment>,
     zone: TimeZone,
 }
 
-/// A part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    /// To be copied.
+enum Segment {
     Text(Vec<u8>),
-    /// `%`, how to align, and a letter.
-    Field(Field, Item),
+    /// `%`, how to align, and one of [`FIELDS`].
+    Field(FieldSpec, char),
     /// `@` and a letter that `strftime` knows.
     Time(char),
-    /// `@N`, the nanoseconds.
+    /// `@N`
     Nanoseconds,
 }
 
-/// What a letter after `%` stands for.
+/// The characters that may end a `%` escape.
+const FIELDS: &str = "%ACDEFIJPRSUXjlmpqrtx";
+
+/// `%J` of a payload that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
-    Percent,
-    TopicAlias,
-    ContentType,
-    CorrelationData,
-    Expiry,
-    PayloadFormat,
-    IsoTime,
-    JsonText,
-    JsonValue,
-    Length,
-    PacketId,
-    UserProperties,
-    Payload,
-    Qos,
-    ResponseTopic,
-    Retain,
-    SubscriptionId,
-    Topic,
-    UnixTime,
-    Hex,
-    UpperHex,
+pub struct PayloadNotJson;
+
+impl fmt::Display for PayloadNotJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the payload is not JSON, so %J prints nothing; %j takes any text")
+    }
 }
 
 impl Template {
-    /// The most bytes that it writes for each byte of a payload.
+    /// Times are in UTC unless [`in_zone`](Self::in_zone) sets another zone.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong and how to write it, for formats that `mosquitto_sub` refuses, and for widths
+    /// of more than a million, which it does not.
+    pub fn parse(format: &str) -> Result<Self, String> {
+        Ok(Self {
+            segments: parse::segments(format)?,
+            zone: TimeZone::UTC,
+        })
+    }
+
+    /// The most bytes that are written for each byte of a payload.
     pub fn payload_factor(&self) -> usize {
-        let factors = self.pieces.iter().map(|piece| match piece {
+        let factors = self.segments.iter().map(|segment| match segment {
             // On a terminal a byte can become four, in JSON six.
-            Piece::Field(_, Item::Payload) => 4,
-            Piece::Field(_, Item::Hex | Item::UpperHex) => 2,
-            Piece::Field(_, Item::JsonText | Item::JsonValue) => 6,
+            Segment::Field(_, 'p') => 4,
+            Segment::Field(_, 'x' | 'X') => 2,
+            Segment::Field(_, 'j' | 'J') => 6,
             _ => 0,
         });
         factors.sum()
     }
 
-    /// Reads a format; times are in UTC unless [`in_zone`](Self::in_zone) says otherwise.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it and how to write it, for formats that `mosquitto_sub` refuses,
-    /// and for widths of more than a million, which it does not.
-    pub fn parse(format: &str) -> Result<Self, String> {
-        Ok(Self {
-            pieces: parse::pieces(format)?,
-            zone: TimeZone::UTC,
-        })
-    }
-
-    /// Whether anything in it depends on the time zone.
     pub fn has_local_time(&self) -> bool {
-        self.pieces.iter().any(|piece| match piece {
-            Piece::Time(letter) => *letter != 's',
-            Piece::Field(_, item) => {
-                matches!(item, Item::IsoTime | Item::JsonText | Item::JsonValue)
-            }
-            Piece::Text(_) | Piece::Nanoseconds => false,
+        self.segments.iter().any(|segment| match segment {
+            Segment::Time(letter) => *letter != 's',
+            Segment::Field(_, letter) => matches!(letter, 'I' | 'j' | 'J'),
+            Segment::Text(_) | Segment::Nanoseconds => false,
         })
     }
 
-    /// The same with times in this zone.
     pub fn in_zone(self, zone: TimeZone) -> Self {
         Self { zone, ..self }
     }
@@ -115,89 +93,74 @@ impl Template {
     /// Appends a message that arrived at the Unix time `now`, without a newline.
     pub(crate) fn render(
         &self,
-        page: &mut Page<'_>,
+        out: &mut Sanitizer<'_>,
         message: &Received<'_>,
         now: Duration,
-    ) -> Option<Remark> {
-        let moment = LazyCell::new(|| Moment::new(now, &self.zone));
-        let mut remark = None;
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => page.own(text),
-                Piece::Time(letter) => page.own(moment.strftime(*letter).as_bytes()),
-                Piece::Nanoseconds => page.own(moment.nanoseconds().as_bytes()),
-                Piece::Field(field, item) => {
-                    let more = show(page, *field, *item, message, || &moment);
-                    remark = remark.or(more);
+    ) -> Option<PayloadNotJson> {
+        let time = LazyCell::new(|| ArrivalTime::new(now, &self.zone));
+        let mut warning = None;
+        for segment in &self.segments {
+            match segment {
+                Segment::Text(text) => out.push_trusted(text),
+                Segment::Time(letter) => out.push_trusted(time.strftime(*letter).as_bytes()),
+                Segment::Nanoseconds => out.push_trusted(time.nanoseconds().as_bytes()),
+                Segment::Field(spec, 'I') => spec.trusted(out, time.iso().as_bytes()),
+                Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
+                Segment::Field(_, letter @ ('j' | 'J')) => {
+                    let form = match letter {
+                        'j' => PayloadForm::Text,
+                        _ => PayloadForm::Json,
+                    };
+                    match json::object(message, &time, form) {
+                        Some(object) => out.push_json(&object),
+                        None => warning = Some(PayloadNotJson),
+                    }
                 }
+                Segment::Field(spec, letter) => push_field(out, *spec, *letter, message),
             }
         }
-        remark
+        warning
     }
 }
 
-/// Appends one item. Each has its own mind about alignment and about being absent.
-fn show<'m>(
-    page: &mut Page<'_>,
-    field: Field,
-    item: Item,
-    message: &Received<'_>,
-    moment: impl Fn() -> &'m Moment,
-) -> Option<Remark> {
+/// As `mosquitto_sub` does, heeds alignment for some fields only, and pads absent ones differently.
+fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &Received<'_>) {
     let none = PublishProperties::default();
     let properties = message.properties.as_ref().unwrap_or(&none);
-    match item {
-        Item::Percent => page.own(b"%"),
-        Item::Qos => page.own(message.qos.level().to_string().as_bytes()),
-        Item::Retain => page.own(if message.retained { b"1" } else { b"0" }),
-        Item::UnixTime => page.own(moment().unix().as_bytes()),
-        Item::IsoTime => field.own(page, moment().iso().as_bytes()),
-        Item::Topic => field.name(page, message.topic.as_bytes()),
-        Item::Payload => field.payload(page, message.payload),
-        Item::Hex => field.hex(page, message.payload, Base::Lower),
-        Item::UpperHex => field.hex(page, message.payload, Base::Upper),
-        Item::Length => field.integer(page, i64::try_from(message.payload.len()).ok()),
-        Item::PacketId => field.integer(page, Some(message.packet_id.into())),
-        Item::TopicAlias => field.integer(page, properties.topic_alias.map(i64::from)),
-        Item::PayloadFormat => field.integer(page, properties.payload_format.map(i64::from)),
-        // It takes these two for signed numbers.
-        Item::Expiry => field.integer(page, properties.message_expiry.map(signed)),
-        Item::SubscriptionId => {
-            field.integer(page, properties.repeated.subscriptions().next().map(signed));
-        }
-        Item::ContentType => match &properties.content_type {
-            Some(content_type) => field.name(page, content_type.as_bytes()),
-            None => field.blank(page),
+    match letter {
+        'q' => out.push_trusted(message.qos.level().to_string().as_bytes()),
+        'r' => out.push_trusted(if message.retained { b"1" } else { b"0" }),
+        't' => spec.name(out, message.topic.as_bytes()),
+        'p' => spec.payload(out, message.payload),
+        'x' => spec.hex(out, message.payload, &HEXLOWER),
+        'X' => spec.hex(out, message.payload, &HEXUPPER),
+        'l' => spec.integer(out, i64::try_from(message.payload.len()).ok()),
+        'm' => spec.integer(out, Some(message.packet_id.into())),
+        'A' => spec.integer(out, properties.topic_alias.map(i64::from)),
+        'F' => spec.integer(out, properties.payload_format.map(i64::from)),
+        // `mosquitto_sub` prints these two as signed numbers.
+        'E' => spec.integer(out, properties.message_expiry.map(signed)),
+        'S' => spec.integer(out, properties.repeated.subscriptions().next().map(signed)),
+        'C' => match &properties.content_type {
+            Some(content_type) => spec.name(out, content_type.as_bytes()),
+            None => spec.blank(out),
         },
-        Item::ResponseTopic => {
+        'R' => {
             if let Some(topic) = &properties.response_topic {
-                field.name(page, topic.as_bytes());
+                spec.name(out, topic.as_bytes());
             }
         }
-        Item::CorrelationData => {
-            page.name(properties.correlation_data.unwrap_or_default());
-        }
-        Item::UserProperties => {
+        'D' => out.push_name(properties.correlation_data.unwrap_or_default()),
+        'P' => {
             for (number, (name, value)) in properties.repeated.user().enumerate() {
-                page.own(if number > 0 { b" " } else { b"" });
-                page.name(name.as_bytes());
-                page.own(b":");
-                page.name(value.as_bytes());
+                out.push_trusted(if number > 0 { b" " } else { b"" });
+                out.push_name(name.as_bytes());
+                out.push_trusted(b":");
+                out.push_name(value.as_bytes());
             }
         }
-        Item::JsonText | Item::JsonValue => {
-            let payload = if item == Item::JsonText {
-                Payload::Text
-            } else {
-                Payload::Value
-            };
-            match json::object(message, moment(), payload) {
-                Some(object) => page.json(&object),
-                None => return Some(Remark::NotJson),
-            }
-        }
+        _ => out.push_trusted(b"%"),
     }
-    None
 }
 
 fn signed(number: u32) -> i64 {

@@ -1,24 +1,19 @@
 //! Reads a format, and refuses what `mosquitto_sub` refuses. PURE.
 
-use super::field::Field;
-use super::moment::LETTERS;
-use super::{Item, Piece};
+use super::arrival_time::LETTERS;
+use super::field::FieldSpec;
+use super::{FIELDS, Segment};
 use crate::common::escape::quoted;
 
-/// The widest field. `mosquitto_sub` has no limit, and more than this is a slip.
+/// The widest field. `mosquitto_sub` has no limit; a wider one is surely a typing error.
 const MAX_WIDTH: usize = 1_000_000;
 
-/// The parts of a format.
-///
-/// # Errors
-///
-/// What is wrong and how to write it.
-pub(super) fn pieces(format: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
+pub(super) fn segments(format: &str) -> Result<Vec<Segment>, String> {
+    let mut segments = Vec::new();
     let mut text = String::new();
     let mut rest = Rest(format);
     while let Some(c) = rest.next() {
-        let piece = match c {
+        let segment = match c {
             '%' => Some(field(&mut rest)?),
             '@' => time(&mut rest, &mut text)?,
             '\\' => {
@@ -30,22 +25,22 @@ pub(super) fn pieces(format: &str) -> Result<Vec<Piece>, String> {
                 None
             }
         };
-        if let Some(piece) = piece {
-            flush(&mut text, &mut pieces);
-            pieces.push(piece);
+        if let Some(segment) = segment {
+            flush(&mut text, &mut segments);
+            segments.push(segment);
         }
     }
-    flush(&mut text, &mut pieces);
-    Ok(pieces)
+    flush(&mut text, &mut segments);
+    Ok(segments)
 }
 
-fn flush(text: &mut String, pieces: &mut Vec<Piece>) {
+fn flush(text: &mut String, segments: &mut Vec<Segment>) {
     if !text.is_empty() {
-        pieces.push(Piece::Text(std::mem::take(text).into_bytes()));
+        segments.push(Segment::Text(std::mem::take(text).into_bytes()));
     }
 }
 
-/// What is still to be read.
+/// The part of the format that has not been read.
 struct Rest<'a>(&'a str);
 
 impl Rest<'_> {
@@ -62,7 +57,7 @@ impl Rest<'_> {
         after.is_some()
     }
 
-    /// A number; 0 for no digits.
+    /// 0 if there are no digits.
     fn number(&mut self) -> usize {
         let mut number = 0_usize;
         while let Some(digit) = self.0.chars().next().and_then(|c| c.to_digit(10)) {
@@ -74,70 +69,41 @@ impl Rest<'_> {
     }
 }
 
-fn field(rest: &mut Rest<'_>) -> Result<Piece, String> {
-    let field = Field {
+fn field(rest: &mut Rest<'_>) -> Result<Segment, String> {
+    let spec = FieldSpec {
         left: rest.take('-'),
         zero: rest.take('0'),
         width: rest.number(),
         precision: rest.take('.').then(|| rest.number()),
     };
-    if field.width > MAX_WIDTH {
+    if spec.width > MAX_WIDTH {
         return Err(format!(
             "has a field of more than {MAX_WIDTH} bytes; give it a smaller width"
         ));
     }
-    let Some(letter) = rest.next() else {
-        return Err("ends in the middle of a % escape; write %% for a percent sign".into());
-    };
-    let item = item(letter).ok_or_else(|| {
-        let escape = quoted(&format!("%{letter}"));
-        format!(
-            "has the unknown escape {escape}; known are % A C D E F I j J l m P p q R r S t U x X, and %% for \
-             a percent sign"
-        )
-    })?;
-    Ok(Piece::Field(field, item))
+    match rest.next() {
+        None => Err("ends in the middle of a % escape; write %% for a percent sign".into()),
+        Some(letter) if FIELDS.contains(letter) => Ok(Segment::Field(spec, letter)),
+        Some(letter) => Err(format!(
+            "has the unknown escape {}; known are % A C D E F I j J l m P p q R r S t U x X, and \
+             %% for a percent sign",
+            quoted(&format!("%{letter}"))
+        )),
+    }
 }
 
-fn item(letter: char) -> Option<Item> {
-    Some(match letter {
-        '%' => Item::Percent,
-        'A' => Item::TopicAlias,
-        'C' => Item::ContentType,
-        'D' => Item::CorrelationData,
-        'E' => Item::Expiry,
-        'F' => Item::PayloadFormat,
-        'I' => Item::IsoTime,
-        'J' => Item::JsonValue,
-        'P' => Item::UserProperties,
-        'R' => Item::ResponseTopic,
-        'S' => Item::SubscriptionId,
-        'U' => Item::UnixTime,
-        'X' => Item::UpperHex,
-        'j' => Item::JsonText,
-        'l' => Item::Length,
-        'm' => Item::PacketId,
-        'p' => Item::Payload,
-        'q' => Item::Qos,
-        'r' => Item::Retain,
-        't' => Item::Topic,
-        'x' => Item::Hex,
-        _ => return None,
-    })
-}
-
-/// After an `@`: a piece, or text.
-fn time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Piece>, String> {
+/// Reads what follows an `@`: a segment, or text.
+fn time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Segment>, String> {
     let Some(letter) = rest.next() else {
         return Err("ends with an @; write @@ for an at sign".into());
     };
     match letter {
         '@' | '%' => text.push(letter),
-        'N' => return Ok(Some(Piece::Nanoseconds)),
+        'N' => return Ok(Some(Segment::Nanoseconds)),
         'n' => text.push('\n'),
         't' => text.push('\t'),
-        letter if LETTERS.contains(letter) => return Ok(Some(Piece::Time(letter))),
-        // The C library copies what it does not know, and takes digits for a width.
+        letter if LETTERS.contains(letter) => return Ok(Some(Segment::Time(letter))),
+        // The C library copies unknown letters, and takes digits as a width.
         letter => {
             let width = letter.to_digit(10).unwrap_or_default();
             for _ in 2..width {
@@ -178,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_mosquitto_sub_refuses_is_refused_with_the_cause_and_the_remedy() {
+    fn formats_that_mosquitto_sub_refuses_are_refused_with_cause_and_remedy() {
         for (formats, cause, remedy) in [
             (
                 &["%", "%-", "a%5", "%5.", "%-05.3", "%0"][..],
@@ -196,7 +162,7 @@ mod tests {
             ),
         ] {
             for format in formats {
-                let error = pieces(format).unwrap_err();
+                let error = segments(format).unwrap_err();
                 assert!(error.contains(cause) && error.contains(remedy), "{error}");
                 assert!(!error.contains('\t'), "{error}");
             }
@@ -211,14 +177,14 @@ mod tests {
             "\\\\",
             "%1000000p",
         ] {
-            assert!(pieces(format).is_ok(), "{format}");
+            assert!(segments(format).is_ok(), "{format}");
         }
     }
 
     #[test]
-    fn neighbouring_text_is_one_piece() {
-        let read = pieces(r"a\n@@@qb%p").unwrap();
+    fn adjacent_text_is_one_segment() {
+        let read = segments(r"a\n@@@qb%p").unwrap();
         assert_eq!(read.len(), 2);
-        assert_eq!(read.first(), Some(&Piece::Text(b"a\n@%qb".to_vec())));
+        assert_eq!(read.first(), Some(&Segment::Text(b"a\n@%qb".to_vec())));
     }
 }

@@ -1,5 +1,5 @@
-//! Formats against what Debian's `mosquitto_sub` 2.0.11 printed of the same messages. The
-//! integration tests compare with the program itself, where a message can be had.
+//! Compares formats with recorded output of Debian's `mosquitto_sub` 2.0.11. The integration tests
+//! compare with the program itself, as far as a broker can be made to send the message.
 
 use super::*;
 use crate::common::mqtt::message::Qos;
@@ -21,12 +21,12 @@ fn message(payload: &[u8]) -> Received<'_> {
 }
 
 fn shown(format: &str, message: &Received<'_>, escape: bool) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut bytes = Vec::new();
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let template = Template::parse(format).unwrap().in_zone(zone);
-    let mut page = Page::new(&mut out, escape);
-    let _ = template.render(&mut page, message, NOW);
-    out
+    let mut out = Sanitizer::new(&mut bytes, escape);
+    let _ = template.render(&mut out, message, NOW);
+    bytes
 }
 
 fn expect(format: &str, message: &Received<'_>, recorded: &[u8]) {
@@ -162,16 +162,12 @@ fn json_is_as_recorded() {
         properties: Some(PublishProperties::default()),
         ..message(b"\"\xff\0nul")
     };
-    let cut = [
-        head.replace("n\":7", "n\":6").as_bytes(),
-        b"\"payload\":\"\\\"\xff\"}",
-    ]
-    .concat();
-    expect("%j", &none, &cut);
+    let cut = head.replace("n\":7", "n\":6") + "\"payload\":\"\\\"\u{fffd}\"}";
+    expect("%j", &none, cut.as_bytes());
 }
 
 #[test]
-fn an_empty_payload_is_null_and_what_is_no_json_leaves_a_hole_and_a_remark() {
+fn an_empty_payload_is_null_and_one_that_is_not_json_is_left_out_with_a_warning() {
     let at_most_once = Received {
         qos: Qos::AtMostOnce,
         retained: true,
@@ -184,15 +180,12 @@ fn an_empty_payload_is_null_and_what_is_no_json_leaves_a_hole_and_a_remark() {
     }
     let template = Template::parse("a%Jb").unwrap();
     let mut out = Vec::new();
-    let remark = template.render(&mut Page::new(&mut out, false), &message(b"x"), NOW);
-    assert_eq!(
-        (out.as_slice(), remark),
-        (&b"ab"[..], Some(Remark::NotJson))
-    );
+    let warning = template.render(&mut Sanitizer::new(&mut out, false), &message(b"x"), NOW);
+    assert_eq!((&out[..], warning), (&b"ab"[..], Some(PayloadNotJson)));
 }
 
 #[test]
-fn on_a_terminal_the_network_is_escaped_and_the_format_is_not() {
+fn on_a_terminal_text_from_the_network_is_escaped_and_the_format_is_not() {
     let message = Received {
         topic: "a\x1b[2J",
         ..with_properties(b"\"\x1b\x9b\x7f\"")
@@ -204,12 +197,12 @@ fn on_a_terminal_the_network_is_escaped_and_the_format_is_not() {
     for format in ["%j", "%J"] {
         let shown = shown(format, &message, true);
         let json = String::from_utf8(shown).unwrap();
-        assert!(json.contains(r"\u001b\x9b\u007f"), "{json}");
+        assert!(json.contains("\\u001b\u{fffd}\\u007f"), "{json}");
     }
 }
 
 #[test]
-fn the_time_zone_matters_only_to_what_shows_local_time() {
+fn only_local_times_need_the_time_zone() {
     let is_local = |format: &str| Template::parse(format).unwrap().has_local_time();
     assert!(["%I", "%j", "%J", "@H", "x@Zx"].into_iter().all(is_local));
     assert!(!is_local("%t %p %U @s @N @@ @q @n"));
@@ -217,15 +210,15 @@ fn the_time_zone_matters_only_to_what_shows_local_time() {
 
 proptest! {
     #[test]
-    fn whatever_is_a_format_renders_and_whatever_is_none_is_told_in_one_line(
+    fn any_format_renders_or_is_refused_in_one_line(
         format in "([%@\\\\]?[-0]?[0-9]{0,3}[.]?[0-9]?[%@\\\\a-zA-Z0]?|\\PC){0,8}",
         payload in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
         match Template::parse(&format) {
             Ok(template) => {
-                let mut out = Vec::new();
-                let mut page = Page::new(&mut out, true);
-                let _ = template.render(&mut page, &with_properties(&payload), NOW);
+                let mut bytes = Vec::new();
+                let mut out = Sanitizer::new(&mut bytes, true);
+                let _ = template.render(&mut out, &with_properties(&payload), NOW);
             }
             Err(error) => prop_assert!(!error.contains('\n') && !error.is_empty()),
         }

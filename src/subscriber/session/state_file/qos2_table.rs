@@ -1,9 +1,8 @@
-//! QoS 2 from run to run: the packet identifiers of messages that have been dealt with and whose PUBREL is due, for
-//! the session of one client at one broker.
+//! QoS 2 across runs: the packet identifiers of written messages that await PUBREL, per session.
 //!
-//! A row is written with what is remembered of its message, before PUBREC goes out, and removed before
-//! PUBCOMP does. So a message that the broker sends again is known as long as the broker may do so, and no
-//! longer: after PUBCOMP it uses the identifier for another. An identifier has one row, so there are 65,535 at most.
+//! A row is added before PUBREC goes out, and removed before PUBCOMP does. So a message that the
+//! broker sends again is recognised as long as the broker may do so, and no longer: after PUBCOMP it
+//! uses the identifier for another message. An identifier has one row, so a session has 65,535 at most.
 
 use rusqlite::{Connection, params};
 
@@ -17,40 +16,35 @@ const TABLE: &str = "
         PRIMARY KEY (client, id)
     ) WITHOUT ROWID;";
 
-/// The exchanges of one session.
-#[derive(Debug, Default)]
-pub(super) struct Exchanges {
-    /// Endpoint and client identifier.
-    client: String,
-    /// There are rows of it, or there may be.
-    any: bool,
+/// The rows of one session.
+#[derive(Default)]
+pub(super) struct Qos2Table {
+    session: String,
+    may_have_rows: bool,
 }
 
-impl Exchanges {
-    /// Sees to it that there is a table for them.
-    pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+impl Qos2Table {
+    pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch(TABLE)
     }
 
-    /// The session is this client's from now on: what earlier runs have left of it.
+    /// Selects the session, and returns what earlier runs have left of it.
     pub(super) fn load(
         &mut self,
         connection: &Connection,
-        client: &str,
+        session: &str,
     ) -> rusqlite::Result<Vec<Exchange>> {
-        client.clone_into(&mut self.client);
+        session.clone_into(&mut self.session);
         let sql = "SELECT id, fingerprint FROM exchanges WHERE client = ?1";
         let mut rows = connection.prepare(sql)?;
-        let exchanges = rows.query_map([client], |row| {
-            let fingerprint: i64 = row.get(1)?;
-            let fingerprint = fingerprint.cast_unsigned();
+        let exchanges = rows.query_map([session], |row| {
             Ok(Exchange {
                 packet_id: row.get(0)?,
-                fingerprint,
+                fingerprint: row.get::<_, i64>(1)?.cast_unsigned(),
             })
         })?;
         let exchanges: Vec<_> = exchanges.collect::<Result<_, _>>()?;
-        self.any = !exchanges.is_empty();
+        self.may_have_rows = !exchanges.is_empty();
         Ok(exchanges)
     }
 
@@ -62,22 +56,18 @@ impl Exchanges {
         if exchanges.is_empty() {
             return Ok(());
         }
-        self.any = true;
+        self.may_have_rows = true;
         let sql = "INSERT OR REPLACE INTO exchanges VALUES (?1, ?2, ?3)";
         let mut add = connection.prepare_cached(sql)?;
-        for Exchange {
-            packet_id,
-            fingerprint,
-        } in exchanges
-        {
-            add.execute(params![self.client, packet_id, fingerprint.cast_signed()])?;
+        for exchange in exchanges {
+            let fingerprint = exchange.fingerprint.cast_signed();
+            add.execute(params![self.session, exchange.packet_id, fingerprint])?;
         }
         Ok(())
     }
 
-    /// Removes those with these packet identifiers.
     pub(super) fn remove(&self, connection: &mut Connection, ids: &[u16]) -> rusqlite::Result<()> {
-        if !self.any {
+        if !self.may_have_rows {
             return Ok(());
         }
         let transaction = connection.transaction()?;
@@ -85,17 +75,16 @@ impl Exchanges {
             let sql = "DELETE FROM exchanges WHERE client = ?1 AND id = ?2";
             let mut remove = transaction.prepare_cached(sql)?;
             for id in ids {
-                remove.execute(params![self.client, id])?;
+                remove.execute(params![self.session, id])?;
             }
         }
         transaction.commit()
     }
 
-    /// Removes all: the broker has lost the session.
     pub(super) fn clear(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        if std::mem::take(&mut self.any) {
+        if std::mem::take(&mut self.may_have_rows) {
             let sql = "DELETE FROM exchanges WHERE client = ?1";
-            connection.execute(sql, [&self.client])?;
+            connection.execute(sql, [&self.session])?;
         }
         Ok(())
     }
@@ -112,33 +101,32 @@ mod tests {
         }
     }
 
-    /// As the next run finds them.
-    fn left(connection: &Connection, client: &str) -> Vec<Exchange> {
-        Exchanges::default().load(connection, client).unwrap()
+    fn loaded_by_next_run(connection: &Connection, session: &str) -> Vec<Exchange> {
+        Qos2Table::default().load(connection, session).unwrap()
     }
 
     #[test]
-    fn each_session_has_its_own_and_an_identifier_has_one() {
+    fn each_session_has_its_own_rows_and_each_identifier_has_one() {
         let mut file = Connection::open_in_memory().unwrap();
-        Exchanges::prepare(&file).unwrap();
-        Exchanges::prepare(&file).unwrap();
-        let mut ours = Exchanges::default();
+        Qos2Table::create(&file).unwrap();
+        Qos2Table::create(&file).unwrap();
+        let mut ours = Qos2Table::default();
         assert_eq!(ours.load(&file, "ours").unwrap(), []);
-        let mut theirs = Exchanges::default();
+        let mut theirs = Qos2Table::default();
         theirs.load(&file, "theirs").unwrap();
         ours.add(&file, &[exchange(1, 10), exchange(u16::MAX, u64::MAX)])
             .unwrap();
         ours.add(&file, &[exchange(1, 11)]).unwrap();
         theirs.add(&file, &[exchange(1, 20)]).unwrap();
         let expected = [exchange(1, 11), exchange(u16::MAX, u64::MAX)];
-        assert_eq!(left(&file, "ours"), expected);
+        assert_eq!(loaded_by_next_run(&file, "ours"), expected);
         ours.remove(&mut file, &[1, 2]).unwrap();
-        assert_eq!(left(&file, "ours"), expected[1..]);
+        assert_eq!(loaded_by_next_run(&file, "ours"), expected[1..]);
         // A run that has not added any of them.
-        let mut next = Exchanges::default();
+        let mut next = Qos2Table::default();
         next.load(&file, "ours").unwrap();
         next.clear(&file).unwrap();
-        assert_eq!(left(&file, "ours"), []);
-        assert_eq!(left(&file, "theirs"), [exchange(1, 20)]);
+        assert_eq!(loaded_by_next_run(&file, "ours"), []);
+        assert_eq!(loaded_by_next_run(&file, "theirs"), [exchange(1, 20)]);
     }
 }

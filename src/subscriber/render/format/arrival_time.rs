@@ -1,5 +1,5 @@
-//! The time at which a message arrived, in all the forms in which a format can ask for it,
-//! as the C library writes them in its own locale. PURE: the time zone is a parameter.
+//! The time at which a message arrived, in every form that a format can name, as the C library writes them in the
+//! C locale. PURE: the time zone is a parameter.
 
 use std::time::Duration;
 
@@ -7,19 +7,18 @@ use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 
-/// The letters that [`Moment::strftime`] knows.
+/// The letters that [`ArrivalTime::strftime`] knows.
 pub(super) const LETTERS: &str = "aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ";
 
-/// A time, in a time zone.
 #[derive(Debug)]
-pub(super) struct Moment {
+pub(super) struct ArrivalTime {
     local: ZonedDateTime,
     seconds: u64,
     nanoseconds: u32,
 }
 
-impl Moment {
-    /// A Unix time; beyond the year 9999 it stands still.
+impl ArrivalTime {
+    /// Takes a Unix time, of which later years than 9999 become that year.
     pub(super) fn new(now: Duration, zone: &TimeZone) -> Self {
         let since = SignedDuration::try_from(now).unwrap_or(SignedDuration::MAX);
         let time = Timestamp::from_duration(since).unwrap_or(Timestamp::MAX);
@@ -30,7 +29,6 @@ impl Moment {
         }
     }
 
-    /// What `strftime` makes of `%` and this letter.
     pub(super) fn strftime(&self, letter: char) -> String {
         match letter {
             's' => self.seconds.to_string(),
@@ -39,7 +37,7 @@ impl Moment {
         }
     }
 
-    /// Of the second.
+    /// Of the second, nine digits.
     pub(super) fn nanoseconds(&self) -> String {
         format!("{:09}", self.nanoseconds)
     }
@@ -53,13 +51,13 @@ impl Moment {
         self.formatted("%FT%T") + &self.offset()
     }
 
-    /// The same with microseconds, and with a `Z` that does not mean UTC.
+    /// As `mosquitto_sub` has it, with a `Z` that does not mean UTC.
     pub(super) fn in_json(&self) -> String {
         let (date, micros) = (self.formatted("%FT%T"), self.nanoseconds / 1_000);
         format!("{date}.{micros:06}Z{}", self.offset())
     }
 
-    /// Hours and minutes from UTC. Zones that have seconds are shown without.
+    /// Hours and minutes from UTC, without seconds.
     fn offset(&self) -> String {
         let seconds = self.local.offset().seconds();
         let sign = if seconds < 0 { '-' } else { '+' };
@@ -70,7 +68,7 @@ impl Moment {
     fn formatted(&self, format: &str) -> String {
         let posix = Config::new().custom(PosixCustom::new());
         let time = BrokenDownTime::from(&self.local);
-        // Every letter above is known, and the time is whole.
+        // No letter of `LETTERS` fails, and the time is complete.
         time.to_string_with_config(&posix, format)
             .unwrap_or_default()
     }
@@ -126,26 +124,26 @@ mod tests {
     #[test]
     fn every_letter_is_as_the_c_library_has_it() {
         for (rule, seconds, recorded) in RECORDED {
-            let moment = Moment::new(Duration::from_secs(seconds), &zone(rule));
-            let letters = LETTERS.chars().map(|letter| moment.strftime(letter));
+            let time = ArrivalTime::new(Duration::from_secs(seconds), &zone(rule));
+            let letters = LETTERS.chars().map(|letter| time.strftime(letter));
             let all: Vec<_> = letters.collect();
             assert_eq!(all.join("|"), recorded, "{rule} {seconds}");
         }
     }
 
     #[test]
-    fn the_forms_of_mosquitto_sub_itself() {
+    fn iso_json_and_unix_times_are_as_mosquitto_sub_prints_them() {
         let now = Duration::new(1_795_550_621, 4_187_478);
-        let moment = Moment::new(now, &zone("CET-1CEST,M3.5.0,M10.5.0/3"));
-        assert_eq!(moment.iso(), "2026-11-24T21:03:41+0100");
-        assert_eq!(moment.in_json(), "2026-11-24T21:03:41.004187Z+0100");
-        assert_eq!(moment.unix(), "1795550621.004187478");
-        assert_eq!(moment.nanoseconds(), "004187478");
+        let time = ArrivalTime::new(now, &zone("CET-1CEST,M3.5.0,M10.5.0/3"));
+        assert_eq!(time.iso(), "2026-11-24T21:03:41+0100");
+        assert_eq!(time.in_json(), "2026-11-24T21:03:41.004187Z+0100");
+        assert_eq!(time.unix(), "1795550621.004187478");
+        assert_eq!(time.nanoseconds(), "004187478");
     }
 
     #[test]
-    fn a_clock_that_is_absurdly_wrong_breaks_nothing() {
-        let moment = Moment::new(Duration::MAX, &TimeZone::UTC);
-        assert_eq!(moment.strftime('Y'), "9999");
+    fn a_time_beyond_the_last_year_is_printed() {
+        let time = ArrivalTime::new(Duration::MAX, &TimeZone::UTC);
+        assert_eq!(time.strftime('Y'), "9999");
     }
 }

@@ -1,11 +1,11 @@
-//! A batch: readings that travel in one message, a line each. PURE.
+//! Splits a batch into its readings, which are lines of one message. PURE.
 
 use memchr::{memchr, memchr_iter};
 
 use crate::common::mqtt::message::{Draft, Received};
 
-/// Whether a message is a batch. What follows a semicolon are parameters (RFC 9110, section 8.3.1).
-fn is_batch(message: &Received<'_>) -> bool {
+/// Parameters may follow the content type after a semicolon (RFC 9110, section 8.3.1).
+pub fn is_batch(message: &Received<'_>) -> bool {
     let properties = message.properties.as_ref();
     let content = properties.and_then(|properties| properties.content_type);
     content.is_some_and(|content| {
@@ -14,8 +14,7 @@ fn is_batch(message: &Received<'_>) -> bool {
     })
 }
 
-/// The readings of a message: its payload, or the lines of a batch. The last line may end in a
-/// newline or not. More lines than `most` are no batch: each of them costs as much as a message.
+/// The payload of a message, or the lines of a batch, of which the last may lack its newline.
 #[derive(Clone, Debug)]
 pub struct Readings<'a> {
     rest: Option<&'a [u8]>,
@@ -24,8 +23,9 @@ pub struct Readings<'a> {
 }
 
 impl<'a> Readings<'a> {
-    /// The readings of this message, if they are not more than `most`.
-    pub fn of(message: &Received<'a>, most: usize) -> Self {
+    /// A payload of more than `max` lines is one reading, because each reading costs as much memory
+    /// as a message.
+    pub fn of(message: &Received<'a>, max: usize) -> Self {
         let payload = message.payload;
         let whole = Self {
             rest: Some(payload),
@@ -36,8 +36,8 @@ impl<'a> Readings<'a> {
             return whole;
         }
         let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-        let count = 1 + memchr_iter(b'\n', lines).take(most).count();
-        if count > most {
+        let count = 1 + memchr_iter(b'\n', lines).take(max).count();
+        if count > max {
             return whole;
         }
         Self {
@@ -47,12 +47,7 @@ impl<'a> Readings<'a> {
         }
     }
 
-    /// The message that they are in may be taken apart.
-    pub fn may_be_several(message: &Received<'_>) -> bool {
-        is_batch(message)
-    }
-
-    /// Whether they end with newlines.
+    /// Whether readings end with newlines.
     pub fn is_batch(&self) -> bool {
         self.is_batch
     }
@@ -81,7 +76,7 @@ mod tests {
     use super::*;
     use crate::common::mqtt::message::{PublishProperties, Qos};
 
-    fn taken_apart<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
+    fn split<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
         let readings = Readings::of(
             &Received {
                 topic: "t",
@@ -104,24 +99,24 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_its_lines_and_anything_else_itself() {
+    fn a_batch_is_split_into_lines_and_other_payloads_are_not() {
         let batch = Some(Draft::BATCH_TYPE);
-        assert_eq!(taken_apart(b"1\n2\n", batch), [b"1", b"2"]);
-        assert_eq!(taken_apart(b"1\n2", batch), [b"1", b"2"]);
-        assert_eq!(taken_apart(b"1\n\n", batch), [&b"1"[..], b""]);
-        assert_eq!(taken_apart(b"", batch), [b""]);
-        assert_eq!(taken_apart(b"1\n2", None), [b"1\n2"]);
-        assert_eq!(taken_apart(b"1\n2", Some("text/plain")), [b"1\n2"]);
+        assert_eq!(split(b"1\n2\n", batch), [b"1", b"2"]);
+        assert_eq!(split(b"1\n2", batch), [b"1", b"2"]);
+        assert_eq!(split(b"1\n\n", batch), [&b"1"[..], b""]);
+        assert_eq!(split(b"", batch), [b""]);
+        assert_eq!(split(b"1\n2", None), [b"1\n2"]);
+        assert_eq!(split(b"1\n2", Some("text/plain")), [b"1\n2"]);
         let foreign = Some("Application/X-NDJSON; charset=utf-8");
-        assert_eq!(taken_apart(b"1\n2", foreign), [b"1", b"2"]);
+        assert_eq!(split(b"1\n2", foreign), [b"1", b"2"]);
     }
 
     #[test]
     fn more_lines_than_a_publisher_sends_are_one_reading() {
         let batch = Some(Draft::BATCH_TYPE);
         let most = vec![b'\n'; Draft::MAX_READINGS as usize];
-        assert_eq!(taken_apart(&most, batch).len(), most.len());
+        assert_eq!(split(&most, batch).len(), most.len());
         let more = vec![b'\n'; Draft::MAX_READINGS as usize + 1];
-        assert_eq!(taken_apart(&more, batch), [&more[..]]);
+        assert_eq!(split(&more, batch), [&more[..]]);
     }
 }

@@ -1,0 +1,236 @@
+//! Decides which messages and readings are wanted, and counts repeats and missing numbers. PURE.
+
+use crate::common::mqtt::message::Received;
+use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
+use crate::subscriber::sequence::numbers::NumberStatus;
+use crate::subscriber::sequence::streams::Streams;
+
+/// Which messages are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The number of readings after which the run ends.
+    pub limit: Option<u64>,
+    /// Whether to drop repeats.
+    pub dedup: bool,
+    pub retained: Retained,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retained {
+    #[default]
+    Include,
+    /// `--no-retained`
+    Exclude,
+    /// `--retained-only`: up to the first other message, because the broker sends the retained
+    /// ones first.
+    Only,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Deliver,
+    /// Acknowledge the message without output.
+    Skip,
+    /// End the run without it.
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceCheck {
+    pub status: NumberStatus,
+    /// It is no repeat, or repeats are wanted.
+    pub is_wanted: bool,
+    /// None if the message has no number, or is a repeat, whose fingerprint is known.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+pub struct Selector {
+    selection: Selection,
+    taken: u64,
+    duplicates: u64,
+    streams: Streams,
+    key: Option<FingerprintKey>,
+}
+
+impl Selector {
+    /// The fingerprints in `streams` are made with `key`. Without a key no repeats are found.
+    pub fn new(selection: Selection, streams: Streams, key: Option<FingerprintKey>) -> Self {
+        Self {
+            selection,
+            taken: 0,
+            duplicates: 0,
+            streams,
+            key,
+        }
+    }
+
+    pub fn action(&self, retained: bool) -> Action {
+        match (self.selection.retained, retained) {
+            (Retained::Exclude, true) => Action::Skip,
+            (Retained::Only, false) => Action::Stop,
+            _ => Action::Deliver,
+        }
+    }
+
+    /// Takes the number of a message. A repeat has the stream, number, time of acceptance and topic
+    /// of an earlier message: without the last two, messages of two publishers that use one stream,
+    /// because a queue file was copied, would be taken for repeats of each other.
+    pub fn check_sequence(&mut self, message: &Received<'_>) -> SequenceCheck {
+        let Some(seq) = &message.seq else {
+            return SequenceCheck {
+                status: NumberStatus::Next,
+                is_wanted: true,
+                fingerprint: None,
+            };
+        };
+        let fingerprint = self.key.map(|key| key.fingerprint(seq, message.topic));
+        let streams = &mut self.streams;
+        let new = fingerprint.filter(|new| streams.insert_fingerprint(&seq.stream, *new));
+        let is_repeat = fingerprint.is_some() && new.is_none();
+        self.duplicates += u64::from(is_repeat);
+        SequenceCheck {
+            status: self.streams.handle_number(seq, message.retained),
+            is_wanted: !(is_repeat && self.selection.dedup),
+            fingerprint: new,
+        }
+    }
+
+    /// Takes the number of a message that is not delivered, so that it does not count as missing.
+    pub fn skip(&mut self, message: &Received<'_>) {
+        if let Some(seq) = &message.seq {
+            self.streams.handle_number(seq, message.retained);
+        }
+    }
+
+    /// Returns how many of the readings of a message are wanted.
+    pub fn take_readings(&mut self, count: usize) -> usize {
+        let limit = self.selection.limit.unwrap_or(u64::MAX);
+        let left = limit.saturating_sub(self.taken);
+        let taken = count.min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.taken += taken as u64;
+        taken
+    }
+
+    pub fn is_full(&self) -> bool {
+        let limit = self.selection.limit;
+        limit.is_some_and(|limit| self.taken >= limit)
+    }
+
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// How many numbers are missing between those received.
+    pub fn missing(&self) -> u64 {
+        self.streams.missing()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::mqtt::message::Qos;
+
+    const KEY: FingerprintKey = FingerprintKey([1, 2]);
+
+    fn message<'a>(topic: &'a str, seq: &str) -> Received<'a> {
+        Received {
+            topic,
+            payload: b"x",
+            qos: Qos::AtLeastOnce,
+            retained: false,
+            packet_id: 1,
+            seq: seq.parse().ok(),
+            properties: None,
+        }
+    }
+
+    fn selector(selection: Selection) -> Selector {
+        Selector::new(selection, Streams::default(), Some(KEY))
+    }
+
+    #[test]
+    fn the_limit_is_reached_exactly() {
+        let mut selector = selector(Selection {
+            limit: Some(2),
+            ..Selection::default()
+        });
+        assert!(selector.take_readings(1) == 1 && !selector.is_full());
+        assert!(selector.take_readings(7) == 1 && selector.is_full());
+        assert_eq!(selector.take_readings(1), 0);
+    }
+
+    #[test]
+    fn repeats_are_counted_and_dropped_only_with_dedup() {
+        for dedup in [false, true] {
+            let mut selector = selector(Selection {
+                dedup,
+                ..Selection::default()
+            });
+            for seq in [1, 2, 2, 4] {
+                let check = selector.check_sequence(&message("t", &format!("s/{seq}/0")));
+                let repeat = selector.duplicates() == 1 && seq == 2;
+                assert_eq!(check.is_wanted, !(dedup && repeat));
+                assert_eq!(check.fingerprint.is_none(), repeat);
+            }
+            let unnumbered = selector.check_sequence(&message("t", ""));
+            assert!(unnumbered.is_wanted && unnumbered.fingerprint.is_none());
+            assert_eq!((selector.duplicates(), selector.missing()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn a_message_with_another_time_or_topic_is_no_repeat() {
+        let mut selector = selector(Selection {
+            dedup: true,
+            ..Selection::default()
+        });
+        for (topic, seq, wanted) in [
+            ("a", "s/1/1000", true),
+            ("b", "s/1/1000", true),
+            ("a", "s/1/1001", true),
+            ("a", "s/1/1000", false),
+            ("b", "s/1/1000", false),
+            ("a", "s/1/1001", false),
+        ] {
+            assert_eq!(
+                selector.check_sequence(&message(topic, seq)).is_wanted,
+                wanted,
+                "{topic} {seq}"
+            );
+        }
+        assert_eq!((selector.duplicates(), selector.missing()), (3, 0));
+    }
+
+    #[test]
+    fn a_skipped_message_is_not_missing_and_no_repeat_when_it_comes_again() {
+        let mut selector = selector(Selection {
+            dedup: true,
+            ..Selection::default()
+        });
+        selector.check_sequence(&message("t", "s/1/0"));
+        let mut retained = message("t", "s/2/0");
+        retained.retained = true;
+        selector.skip(&retained);
+        assert_eq!(
+            selector.check_sequence(&message("t", "s/3/0")).status,
+            NumberStatus::Next
+        );
+        assert!(selector.check_sequence(&message("t", "s/2/0")).is_wanted);
+        assert_eq!(selector.missing(), 0);
+    }
+
+    #[test]
+    fn each_choice_of_retained_messages_decides_on_retained_and_other_messages() {
+        let actions = |retained| {
+            let selector = selector(Selection {
+                retained,
+                ..Selection::default()
+            });
+            [true, false].map(|retained| selector.action(retained))
+        };
+        assert_eq!(actions(Retained::Include), [Action::Deliver; 2]);
+        assert_eq!(actions(Retained::Exclude), [Action::Skip, Action::Deliver]);
+        assert_eq!(actions(Retained::Only), [Action::Deliver, Action::Stop]);
+    }
+}

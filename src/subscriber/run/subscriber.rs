@@ -1,0 +1,322 @@
+//! The subscriber's side of the event loop: keeps the connection, its subscriptions and its session.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use parking_lot::Mutex;
+
+use super::ending::output_failed;
+use crate::common::acks::Backlog;
+use crate::common::client::{Client, ClientEvent, Direction, Refusal, Request};
+use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
+use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
+use crate::common::connection::state::{Connection, ConnectionState, RunKind};
+use crate::common::fault::{Exit, Fault};
+use crate::common::runtime::channel::receive_until;
+use crate::common::runtime::clock::clock;
+use crate::common::transport::bridge::END_TIMEOUT;
+use crate::subscriber::config::Config;
+use crate::subscriber::output::completion::{OutputError, OutputEvent};
+use crate::subscriber::session::state_file::StateFile;
+use crate::subscriber::session::subscriptions::{SubscribeAction, Subscriptions};
+use crate::subscriber::session::{Resumption, SessionTracker};
+
+#[derive(Debug)]
+pub(super) enum Event {
+    Client(ClientEvent),
+    Output(OutputEvent),
+    Stop,
+}
+
+/// How often to look whether everything has been acknowledged.
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long to wait for the end of the connection after DISCONNECT.
+const DISCONNECT_TIMEOUT: Duration = END_TIMEOUT.saturating_add(Duration::from_millis(100));
+
+/// The session's key in the state file.
+pub(super) fn session_key(config: &Config) -> String {
+    let connection = &config.connection;
+    format!("{} {}", connection.endpoint, connection.client_id)
+}
+
+pub(super) struct Subscriber<'a> {
+    config: &'a Config,
+    driver: ConnectionDriver,
+    subscriptions: Subscriptions,
+    diagnosis: CloseDiagnosis,
+    deadline: Option<Instant>,
+    exit: Option<Exit>,
+    session: SessionTracker,
+    backlog: Arc<Backlog>,
+    state_file: Option<Arc<Mutex<StateFile>>>,
+}
+
+impl<'a> Subscriber<'a> {
+    pub(super) fn start(
+        config: &'a Config,
+        client: Client,
+        backlog: Arc<Backlog>,
+        state_file: Option<Arc<Mutex<StateFile>>>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let connection = config.connection.connection(config.run());
+        let earlier = match &state_file {
+            Some(state_file) => state_file.lock().session(&session_key(config))?,
+            None => None,
+        };
+        let persistent = config.session_expiry.is_some();
+        let mut driver = ConnectionDriver::new(connection, client);
+        driver.start(now);
+        Ok(Self {
+            driver,
+            subscriptions: Subscriptions::new(
+                config.filters.clone(),
+                config.connection.policy,
+                config.connection.operation_timeout,
+                now,
+            ),
+            diagnosis: config.connection.close_diagnosis(),
+            deadline: config.timeout.map(|after| now + after),
+            exit: None,
+            session: SessionTracker::new(persistent, config.filters.clone(), earlier),
+            backlog,
+            state_file,
+            config,
+        })
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.exit
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        self.driver.connection()
+    }
+
+    pub(super) fn handle_time(&mut self, now: Instant) {
+        let update = self.driver.handle_timeout(now);
+        self.handle_update(update, now);
+        let may_be_delayed = self.backlog.may_be_full();
+        match self.subscriptions.next_action(now, may_be_delayed) {
+            SubscribeAction::Subscribe(filters) => {
+                for filter in filters {
+                    let text = self.subscriptions.filter(filter).to_owned();
+                    let generation = self.driver.generation();
+                    self.driver
+                        .client()
+                        .subscribe(generation, filter, text, self.config.qos);
+                }
+            }
+            SubscribeAction::CloseConnection { filter } => {
+                let message = format!(
+                    "{}: no SUBACK for {:?} within --operation-timeout {:?}, three times; closing \
+                     the connection",
+                    self.config.connection.endpoint,
+                    self.subscriptions.filter(filter),
+                    self.config.connection.operation_timeout
+                );
+                let fault = Fault::passing(Exit::Unavailable, message);
+                let update = self.driver.fail_connection(fault, now);
+                self.handle_update(update, now);
+            }
+        }
+        if self.deadline.is_some_and(|at| now >= at) {
+            // Messages are not the ones to blame if there was never a connection, or if the broker
+            // breaks the protocol.
+            let connection = self.driver.connection();
+            let unreached = !connection.was_ever_online();
+            let is_cause = |fault: &Fault| matches!(fault.exit, Exit::Protocol | Exit::Io);
+            let why = connection.why_offline();
+            let why = why.filter(|fault| unreached || is_cause(fault));
+            if let Some(fault) = &why {
+                error!("{fault}");
+            }
+            let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
+            self.end(exit);
+        }
+    }
+
+    pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Client(ClientEvent::Subscribed {
+                generation,
+                filter,
+                answer,
+            }) => {
+                if generation == self.driver.generation() {
+                    match answer {
+                        Ok(qos) => self.handle_granted(filter, qos),
+                        Err(refusal) => self.handle_refused(filter, &refusal, now),
+                    }
+                }
+            }
+            Event::Client(ClientEvent::Progress {
+                generation,
+                direction: Direction::Received,
+            }) => {
+                if generation == self.driver.generation() {
+                    self.subscriptions.handle_progress(now);
+                }
+            }
+            Event::Client(event) => {
+                let update = self.driver.handle_event(&event, now);
+                self.handle_update(update, now);
+            }
+            Event::Output(OutputEvent::Complete) | Event::Stop => self.end(Exit::Success),
+            Event::Output(OutputEvent::Failed(error)) => {
+                self.end(output_failed(self.config, &error));
+            }
+        }
+    }
+
+    fn handle_update(&mut self, update: Option<ConnectionUpdate>, now: Instant) {
+        match update {
+            Some(ConnectionUpdate::Connected(info)) => {
+                self.subscriptions.handle_connected(now);
+                let resumption = self.session.handle_connected(info.connack.session_present);
+                self.handle_resumption(resumption);
+            }
+            Some(ConnectionUpdate::Disconnected(disconnection)) => {
+                let unanswered = self.subscriptions.unanswered();
+                let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
+                if let Some(hint) = self
+                    .diagnosis
+                    .connection_ended(disconnection.closed_after, pending)
+                {
+                    warn!("{hint}");
+                }
+                self.subscriptions.handle_disconnected();
+            }
+            Some(ConnectionUpdate::GaveUp(fault)) => {
+                error!("{fault}");
+                self.end(fault.exit);
+            }
+            Some(ConnectionUpdate::Closed) | None => {}
+        }
+    }
+
+    fn handle_resumption(&mut self, resumption: Resumption) {
+        let connection = &self.config.connection;
+        let (endpoint, id) = (&connection.endpoint, &connection.client_id);
+        match resumption {
+            Resumption::New if self.config.session_expiry.is_some() => {
+                info!("{endpoint}: a new session begins for client {id:?}");
+            }
+            Resumption::New => {}
+            Resumption::Lost => warn!(
+                "{endpoint}: the broker has lost the session of client {id:?}: messages published \
+                 while it was away are missing; check --session-expiry, and whether the broker was \
+                 restarted without persistence"
+            ),
+            Resumption::Resumed(stale) => {
+                debug!("{endpoint}: the session of client {id:?} is resumed");
+                if !stale.is_empty() {
+                    info!("no longer subscribed: {}", stale.join(" "));
+                    let generation = self.driver.generation();
+                    self.driver.client().unsubscribe(generation, stale);
+                }
+            }
+        }
+    }
+
+    fn handle_granted(&mut self, filter: usize, qos: u8) {
+        self.subscriptions.handle_granted(filter);
+        // Once all are granted, the broker keeps messages for the session.
+        if self.subscriptions.all_granted()
+            && self.session.handle_subscribed()
+            && let Some(state_file) = &self.state_file
+        {
+            let key = session_key(self.config);
+            let saved = state_file.lock().save_session(&key, &self.config.filters);
+            if let Err(cause) = saved {
+                let error = OutputError::StateFile(cause);
+                self.exit = Some(output_failed(self.config, &error));
+            }
+        }
+        let text = self.subscriptions.filter(filter);
+        if qos < self.config.qos.level() {
+            warn!("{text}: subscribed with QoS {qos}, the broker grants no more");
+        } else {
+            debug!("{text}: subscribed with QoS {qos}");
+        }
+    }
+
+    /// A finite run ends; an endless one subscribes again, on the same connection.
+    fn handle_refused(&mut self, filter: usize, refusal: &Refusal, now: Instant) {
+        let delay = self.subscriptions.handle_refused(filter, now);
+        let endpoint = &self.config.connection.endpoint;
+        let what = format!(
+            "{endpoint}: the broker refused the subscription to {:?}: {}; {}",
+            self.subscriptions.filter(filter),
+            refusal.reason,
+            refusal.remedy(endpoint.profile, Request::Subscribe)
+        );
+        if self.config.run() == RunKind::Finite {
+            error!("{what}");
+            self.end(refusal.exit());
+        } else {
+            warn!("{what}; trying again in {:.1} s", delay.as_secs_f64());
+        }
+    }
+
+    pub(super) fn end(&mut self, exit: Exit) {
+        self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        [
+            self.driver.connection().wake_at(),
+            self.subscriptions.wake_at(),
+            self.deadline,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Waits until everything that can be has been acknowledged. Until `until` it also waits for a
+    /// connection, because the last one may have ended and a kept session still has the messages.
+    /// Until `completed_by` it waits for PUBREL, while there is a connection: if that ends, the
+    /// exchange is completed on the next one, and the next run does not get the message again.
+    pub(super) fn acknowledge(
+        &mut self,
+        queue: &Receiver<Event>,
+        until: Instant,
+        completed_by: Instant,
+    ) {
+        self.deadline = None;
+        while self.config.session_expiry.is_some() && clock() < until {
+            let (connected, hopeless) = match self.driver.connection().state() {
+                ConnectionState::Online { .. } => (true, false),
+                ConnectionState::Waiting { until: at } => (false, at >= until),
+                ConnectionState::Connecting { .. } => (false, false),
+                ConnectionState::Idle | ConnectionState::Stopped => (false, true),
+            };
+            let owes = self.backlog.owes_acknowledgement(connected)
+                || (clock() < completed_by && self.backlog.has_open_exchange());
+            if hopeless || !owes {
+                return;
+            }
+            self.handle_time(clock());
+            // No event says that the bridge has sent an acknowledgement.
+            if let Some(event) = receive_until(queue, Some(clock() + ACKNOWLEDGE_PAUSE)) {
+                self.handle_event(event, clock());
+            }
+        }
+    }
+
+    /// Sends DISCONNECT if there is a connection. Returns also the number of reconnects.
+    pub(super) fn disconnect(mut self, queue: &Receiver<Event>) -> (Exit, u64) {
+        let reconnects = self.driver.connection().reconnects();
+        self.driver
+            .close(queue, DISCONNECT_TIMEOUT, |event| match event {
+                Event::Client(event) => Some(event),
+                Event::Output(_) | Event::Stop => None,
+            });
+        (self.exit.unwrap_or(Exit::Success), reconnects)
+    }
+}
