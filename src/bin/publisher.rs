@@ -4,20 +4,20 @@ use std::process::ExitCode;
 
 use iot_pubsub::common::runtime::logging;
 use iot_pubsub::common::{check, cli};
-use iot_pubsub::publisher::args::Command;
+use iot_pubsub::publisher::args::{Cli, Command};
 use iot_pubsub::publisher::{queue_command, run};
 
 fn main() -> ExitCode {
-    cli::main("publisher", |command| match command {
-        Command::Publish(args) => {
-            logging::init(args.verbosity());
-            run::run(&args.check()?)
+    cli::main(|cli: Cli| match cli.command {
+        None => {
+            logging::init(cli.publish.verbosity());
+            run::run(&cli.publish.check()?)
         }
-        Command::Check(args) => {
+        Some(Command::Check(args)) => {
             logging::init(args.verbosity());
             check::run(&args.check("publisher")?)
         }
-        Command::Queue(args) => {
+        Some(Command::Queue(args)) => {
             logging::init(args.verbosity());
             queue_command::run(args)
         }

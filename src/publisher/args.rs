@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::warn;
 
 use super::config::Config;
@@ -20,7 +20,7 @@ use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::config::ConnectionConfig;
-use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
+use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::message::{Draft, Qos, SeqProperty};
@@ -34,25 +34,61 @@ use crate::publisher::outbox::pacing::DrainRate;
 use crate::publisher::outbox::pacing::parse_drain_rate;
 use crate::publisher::queue::{Capacity, DropBehavior, Limits};
 
-/// Bytes in one batch, at most, newlines included: what AWS IoT Core takes, and few brokers
-/// take less.
+/// Bytes per batch at most, newlines included: AWS IoT Core takes that much, and few brokers take less.
 const BATCH_BYTES: usize = 128 << 10;
 
-/// Unacknowledged messages at most, unless something else is asked for.
+/// The default of `--max-inflight`.
 const WINDOW: u16 = 100;
 
-/// Publishes device telemetry over MQTT: what is handed over is delivered, or the exit code
-/// says that it was not. Without a source it publishes a simulated temperature, unless standard
-/// input is a pipe or a file.
+/// Publish device telemetry over MQTT
+///
+/// What publisher accepts is delivered, or the exit code says that it was not. It connects again after each failure,
+/// with growing delays, and keeps readings in a queue meanwhile: in memory, or with --queue in a file that outlives
+/// the process and a power cut.
+///
+/// Without a source it publishes a simulated temperature every --interval, if standard input is a terminal, /dev/null
+/// or closed. A pipe or a file on standard input needs --stdin-line or --stdin-file.
+///
+/// With MQTT 5 each message has the user property seq, STREAM/NUMBER/MS: the stream (a run, or a queue file), the
+/// number of the message in it, and the Unix time in milliseconds at which it was taken.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "publisher",
     max_term_width = 100,
     after_help = crate::common::cli::UNITS,
-    allow_negative_numbers = true
+    after_long_help = concat!(
+        include_str!("manual.txt"),
+        include_str!("../common/cli/manual.txt")
+    ),
+    override_usage = "publisher --endpoint <HOST> --topic <NAME> [OPTIONS]\n                 \
+        [-m <TEXT> | -n | -f <FILE> | -s | -l | --exec <COMMAND>...]\n       publisher <COMMAND>",
+    allow_negative_numbers = true,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
 )]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub publish: PublisherArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    Check(Box<CheckArgs>),
+    Queue(QueueArgs),
+}
+
+const SOURCE: &str = "Source";
+const QUEUE: &str = "Queue";
+const OUTPUT: &str = "Output";
+
+#[derive(Args, Clone, Debug)]
 pub struct PublisherArgs {
-    /// The topic name to publish to; with --input json only for lines that name none
+    /// The topic name to publish to
+    ///
+    /// It has no wildcards and no control characters. With --input json it is for lines that name no topic.
     #[arg(short, long, value_name = "NAME", required_unless_present = "input")]
     topic: Option<String>,
 
@@ -64,135 +100,152 @@ pub struct PublisherArgs {
     #[arg(short, long)]
     retain: bool,
 
-    /// Publish this text
-    #[arg(
-        short,
-        long,
-        value_name = "TEXT",
-        group = "source",
-        allow_hyphen_values = true
-    )]
-    message: Option<String>,
-
-    /// Publish an empty message
-    #[arg(short, long, group = "source")]
-    null_message: bool,
-
-    /// Publish what is in this file
-    #[arg(short, long, value_name = "FILE", group = "source")]
-    file: Option<PathBuf>,
-
-    /// Publish all of standard input as one message
-    #[arg(short, long, group = "source")]
-    stdin_file: bool,
-
-    /// Publish each line of standard input, without its newline
-    #[arg(short = 'l', long, group = "source")]
-    stdin_line: bool,
-
-    /// What a line of --stdin-line is: the message itself, or JSON that names topic, payload,
-    /// qos and retain, as subscriber --json writes it; a payload that is no string is published
-    /// byte for byte
-    #[arg(long, value_name = "FORM")]
-    input: Option<InputChoice>,
-
-    /// Run this every --interval and publish what it prints, without one final newline; must
-    /// be the last flag
-    #[arg(long, value_name = "COMMAND [ARG]", num_args = 1.., group = "source", allow_hyphen_values = true)]
-    exec: Vec<OsString>,
-
-    /// End a command of --exec that takes longer
-    #[arg(long, value_name = "D", default_value = "1m", requires = "exec", value_parser = parse_positive_duration)]
-    exec_timeout: Duration,
-
-    /// Time between simulated readings or runs of --exec
-    #[arg(long, value_name = "D", default_value = "1", value_parser = parse_positive_duration)]
-    interval: Duration,
-
-    /// Up to so many readings in one message, each ended by a newline, with the content type
-    /// application/x-ndjson; needs MQTT 5
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(Draft::MAX_READINGS)))]
-    batch: u32,
-
-    /// How long the first reading of a batch waits for others
-    #[arg(long, value_name = "D", default_value = "50ms", value_parser = parse_duration)]
-    batch_wait: Duration,
-
-    /// Stop after so many readings; 0 for no end
-    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
-    count: u64,
-
-    /// Keep messages in this file until they are delivered: they outlive the process; it is
-    /// made if it does not exist
-    #[arg(long, value_name = "FILE", help_heading = "Offline queue")]
-    queue: Option<PathBuf>,
-
-    /// Messages that may wait; -1 for no limit but --queue-bytes, 0 for none; default: 20 in
-    /// memory, -1 with --queue
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        help_heading = "Offline queue"
-    )]
-    queue_size: Option<i64>,
-
-    /// Bytes that may wait, also the largest message; default: 64MiB in memory, 1GiB with
-    /// --queue
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Offline queue")]
-    queue_bytes: Option<u64>,
-
-    /// What a full queue drops; default: newest for timed readings, block for stdin and files
-    #[arg(long, value_name = "WHAT", help_heading = "Offline queue")]
-    drop_behavior: Option<DropChoice>,
-
-    /// Messages per second out of the queue, or max; default: 2 for timed readings in memory
-    /// (more if the queue would grow), else max
-    #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = "Offline queue")]
-    drain_rate: Option<DrainRate>,
-
-    /// Do not send what has waited longer than this
-    #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = "Offline queue")]
-    expiry: Option<Duration>,
-
-    /// Connections that the broker closed, without a reason, right after the same message, before
-    /// it goes to the dead letters
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Offline queue")]
-    max_attempts: u32,
-
-    /// Unacknowledged messages at most; a lower Receive Maximum of the broker wins; default: 100,
-    /// of QoS 2 with MQTT 3.1.1 20, what Mosquitto bears with its defaults
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Unacknowledged messages at most
+    ///
+    /// The default is 100; for QoS 2 with MQTT 3.1.1 it is 20: Mosquitto with its default settings drops QoS 2 messages
+    /// above that. A lower Receive Maximum of the broker wins.
+    #[arg(long, value_name = "N", value_parser = parse_whole(1..=u16::MAX))]
     max_inflight: Option<u16>,
 
-    /// How long to keep trying after the end of input (one message: from when it was read)
+    /// How long to keep trying after the end of input
+    ///
+    /// A single message counts from when it was read. With --drop-behavior block and a full queue the input does not
+    /// end while the broker is away: give --deadline as well.
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_duration)]
     flush_timeout: Duration,
 
-    /// End the whole run after this time, whatever is left
+    /// End the whole run after this time, whatever is undelivered
     #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
     deadline: Option<Duration>,
 
-    /// How long to flush after SIGINT, SIGTERM or SIGHUP; a second signal, half a second later or
-    /// more, ends at once
+    /// How long to keep trying after SIGINT, SIGTERM or SIGHUP
+    ///
+    /// A second signal, half a second later or more, ends the run at once.
     #[arg(long, value_name = "D", default_value = "5", value_parser = parse_duration)]
     stop_timeout: Duration,
 
-    /// Print a line for what becomes of each message
-    #[arg(long, help_heading = "Output")]
-    receipts: bool,
-
-    /// Print one JSON object at the end
-    #[arg(long, help_heading = "Output")]
-    summary: bool,
-
-    /// Print topic and payload of each message as it is delivered
-    #[arg(short, long, help_heading = "Output")]
-    verbose: bool,
-
-    /// Leave the seq user property out
+    /// Omit the seq user property
     #[arg(long)]
     no_sequence: bool,
+
+    /// Publish this text
+    #[arg(short, long, value_name = "TEXT", help_heading = SOURCE)]
+    #[arg(group = "source", allow_hyphen_values = true)]
+    message: Option<String>,
+
+    /// Publish an empty message
+    #[arg(short, long, group = "source", help_heading = SOURCE)]
+    null_message: bool,
+
+    /// Publish the contents of this file
+    #[arg(short, long, value_name = "FILE", group = "source", help_heading = SOURCE)]
+    file: Option<PathBuf>,
+
+    /// Publish all of standard input as one message
+    #[arg(short, long, group = "source", help_heading = SOURCE)]
+    stdin_file: bool,
+
+    /// Publish each line of standard input, without its newline
+    #[arg(short = 'l', long, group = "source", help_heading = SOURCE)]
+    stdin_line: bool,
+
+    /// The form of a line of --stdin-line
+    ///
+    /// lines, the default: the line is the payload. json: the line is an object with payload and optionally topic, qos and retain,
+    /// as subscriber --json and publisher queue export write it. A payload that is not a string is published byte for
+    /// byte as it stands; payload_base64 has any bytes.
+    #[arg(long, value_name = "FORM", help_heading = SOURCE)]
+    input: Option<InputChoice>,
+
+    /// Run this every --interval and publish its output; must be the last flag
+    ///
+    /// No shell is involved. One final newline of the output is removed.
+    #[arg(long, value_name = "COMMAND", num_args = 1.., help_heading = SOURCE)]
+    #[arg(group = "source", allow_hyphen_values = true)]
+    exec: Vec<OsString>,
+
+    /// End a command of --exec that takes longer
+    #[arg(long, value_name = "D", default_value = "1m", requires = "exec", help_heading = SOURCE)]
+    #[arg(value_parser = parse_positive_duration)]
+    exec_timeout: Duration,
+
+    /// Time between simulated readings or runs of --exec
+    #[arg(long, value_name = "D", default_value = "1", help_heading = SOURCE)]
+    #[arg(value_parser = parse_positive_duration)]
+    interval: Duration,
+
+    /// Readings per message at most
+    ///
+    /// Each ends with a newline, and the content type is application/x-ndjson. Needs MQTT 5.
+    #[arg(long, value_name = "N", default_value = "1", help_heading = SOURCE)]
+    #[arg(value_parser = parse_whole(1..=Draft::MAX_READINGS))]
+    batch: u32,
+
+    /// How long the first reading of a batch waits for others
+    #[arg(long, value_name = "D", default_value = "50ms", help_heading = SOURCE)]
+    #[arg(value_parser = parse_duration)]
+    batch_wait: Duration,
+
+    /// Stop after N readings; 0 means no limit
+    #[arg(short = 'C', long, value_name = "N", default_value = "0", help_heading = SOURCE)]
+    #[arg(value_parser = parse_whole(0u64..))]
+    count: u64,
+
+    /// Keep messages in this file until they are delivered
+    ///
+    /// The file is created if it does not exist, and outlives the process. Use one file per broker.
+    #[arg(long, value_name = "FILE", help_heading = QUEUE)]
+    queue: Option<PathBuf>,
+
+    /// Messages that may wait; -1 means no limit, 0 no queue
+    ///
+    /// The default is 20 in memory, and -1 with --queue; --queue-bytes holds in any case.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = QUEUE)]
+    #[arg(value_parser = parse_whole(-1i64..))]
+    queue_size: Option<i64>,
+
+    /// Bytes that may wait; also the largest message
+    ///
+    /// The default is 64MiB in memory, and 1GiB with --queue.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = QUEUE)]
+    queue_bytes: Option<u64>,
+
+    /// What a full queue does: drop the newest or oldest, or block the source
+    ///
+    /// The default is newest for timed readings, and block for standard input and files.
+    #[arg(long, value_name = "WHAT", help_heading = QUEUE)]
+    drop_behavior: Option<DropChoice>,
+
+    /// Messages per second out of the queue, or max
+    ///
+    /// The default is 2 for timed readings in memory (more if the queue would grow), else max.
+    #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = QUEUE)]
+    drain_rate: Option<DrainRate>,
+
+    /// Do not send what has waited longer
+    #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = QUEUE)]
+    expiry: Option<Duration>,
+
+    /// Closed connections before a message goes to the dead letters
+    ///
+    /// Only connections count that the broker closed right after the same message, without a reason.
+    #[arg(long, value_name = "N", default_value = "5", help_heading = QUEUE)]
+    #[arg(value_parser = parse_whole(1u32..))]
+    max_attempts: u32,
+
+    /// Print a line for each message that is accepted, delivered or lost
+    ///
+    /// accepted SEQ, delivered SEQ, dropped SEQ REASON, rejected LINE REASON, expired SEQ, dead SEQ REASON.
+    #[arg(long, help_heading = OUTPUT)]
+    receipts: bool,
+
+    /// Print one JSON object with the counts at the end
+    #[arg(long, help_heading = OUTPUT)]
+    summary: bool,
+
+    /// Print topic and payload of each delivered message
+    #[arg(short, long, help_heading = OUTPUT)]
+    verbose: bool,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -200,53 +253,6 @@ pub struct PublisherArgs {
     #[command(flatten)]
     log: LogArgs,
 }
-
-/// What `publisher` is asked to do.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// To publish.
-    Publish(Box<PublisherArgs>),
-    /// To look at a queue file.
-    Queue(QueueArgs),
-    /// To find out what keeps it from connecting.
-    Check(Box<CheckArgs>),
-}
-
-/// The flags of publishing stand at the top, beside the other commands: clap's derive has no
-/// way to say that.
-impl CommandFactory for Command {
-    fn command() -> clap::Command {
-        PublisherArgs::command()
-            .subcommand(CheckArgs::command())
-            .subcommand(QueueArgs::command())
-            .subcommand_negates_reqs(true)
-            .args_conflicts_with_subcommands(true)
-    }
-
-    fn command_for_update() -> clap::Command {
-        Self::command()
-    }
-}
-
-impl FromArgMatches for Command {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        match matches.subcommand() {
-            Some(("check", check)) => {
-                CheckArgs::from_arg_matches(check).map(|args| Command::Check(Box::new(args)))
-            }
-            Some((_, queue)) => QueueArgs::from_arg_matches(queue).map(Command::Queue),
-            None => PublisherArgs::from_arg_matches(matches)
-                .map(|args| Command::Publish(Box::new(args))),
-        }
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Parser for Command {}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DropChoice {
@@ -262,26 +268,19 @@ enum InputChoice {
 }
 
 impl PublisherArgs {
-    /// How much to log.
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }
 
-    /// Whether a flag says what to publish.
-    fn has_source(&self) -> bool {
-        let one = self.message.is_some() || self.file.is_some() || self.null_message;
-        one || self.stdin_file || self.stdin_line || !self.exec.is_empty()
-    }
-
-    /// Checks what says where messages come from.
     fn check_source(&self) -> Result<(), Fault> {
         if self.input.is_some() && !self.stdin_line {
-            let message = "--input is about lines of standard input: give --stdin-line as well";
+            let message = "--input is for lines of standard input: give --stdin-line as well";
             return Err(Fault::usage(message));
         }
-        if !self.has_source() && stdin_brings_data() {
-            let message =
-                "standard input: is a pipe or a file, and no flag says what to do with it";
+        let one = self.message.is_some() || self.file.is_some() || self.null_message;
+        let has_source = one || self.stdin_file || self.stdin_line || !self.exec.is_empty();
+        if !has_source && stdin_has_data() {
+            let message = "standard input: is a pipe or a file, and no flag says how to read it";
             return Err(Fault::usage(message).with_remedy(
                 "give --stdin-line or --stdin-file (or </dev/null, to publish a simulated temperature)",
             ));
@@ -289,11 +288,28 @@ impl PublisherArgs {
         Ok(())
     }
 
+    fn check_streams(&self) -> Result<(), Fault> {
+        for (given, flag) in [
+            (self.stdin_line, "--stdin-line"),
+            (self.stdin_file, "--stdin-file"),
+        ] {
+            if given {
+                stdio::check_stdin(flag)?;
+            }
+        }
+        for (given, flag) in [
+            (self.receipts, "--receipts"),
+            (self.verbose, "--verbose"),
+            (self.summary, "--summary"),
+        ] {
+            if given {
+                stdio::check_stdout(&format!("{flag} prints there"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks everything that can be known before a connection, and reads `--file`.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
         self.check_source()?;
         self.check_streams()?;
@@ -422,9 +438,8 @@ fn warn_of_simulation(interval: Duration) {
     );
 }
 
-/// Whether somebody hands data over on standard input: a pipe, a socket, a file. A terminal, `/dev/null` and
-/// a descriptor that is closed hand over nothing.
-fn stdin_brings_data() -> bool {
+/// Whether standard input is a pipe, a socket or a file. A terminal, `/dev/null` and a closed descriptor have no data.
+fn stdin_has_data() -> bool {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let found = stdin.and_then(|stdin| File::from(stdin).metadata());
     found.is_ok_and(|found| !found.file_type().is_char_device())
@@ -442,38 +457,14 @@ fn batch_properties(sequence: bool, expiry: bool) -> usize {
     content_type + seq + expiry
 }
 
-impl PublisherArgs {
-    /// Whether standard input and output are there for what is read from one and printed to the other.
-    fn check_streams(&self) -> Result<(), Fault> {
-        for (given, flag) in [
-            (self.stdin_line, "--stdin-line"),
-            (self.stdin_file, "--stdin-file"),
-        ] {
-            if given {
-                stdio::check_stdin(flag)?;
-            }
-        }
-        for (given, flag) in [
-            (self.receipts, "--receipts"),
-            (self.verbose, "--verbose"),
-            (self.summary, "--summary"),
-        ] {
-            if given {
-                stdio::check_stdout(&format!("{flag} prints there"))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether this source can be batched, and receivers told.
 fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(), Fault> {
     if !source.is_timed() && *source != SourceKind::Lines {
-        let message = "--batch is about many readings: this source gives one message";
+        let message = "--batch is for many readings: this source gives one message";
         return Err(Fault::usage(message));
     }
     if connection.is_older_mqtt() {
-        let message = "--batch needs MQTT 5: by 3.1.1 receivers cannot tell batches from messages";
+        let message =
+            "--batch needs MQTT 5: with 3.1.1 receivers cannot tell batches from messages";
         return Err(Fault::usage(message));
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, Parser, Subcommand};
 use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
@@ -21,7 +21,7 @@ use super::render::format::Template;
 use super::render::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
 use crate::common::cli::check_args::CheckArgs;
-use crate::common::cli::units::{parse_positive_duration, parse_size};
+use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::mqtt::message::Qos;
@@ -29,17 +29,50 @@ use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::process;
 use crate::common::runtime::stdio;
 
-/// Subscribes over MQTT and writes what arrives to standard output; each message is
-/// acknowledged to the broker only after it has been written.
+/// Subscribe to MQTT topics and write the messages
+///
+/// Messages go to standard output, a file, a chart, or a command each. A message is acknowledged to the broker only
+/// after it has been written: what is lost on the way comes again.
+///
+/// A message of several readings (publisher --batch) is split: each reading is written, counted and passed to the
+/// command separately. On a terminal control characters are shown as text; in a pipe or a file no byte is changed.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "subscriber",
     max_term_width = 100,
     after_help = crate::common::cli::UNITS,
-    allow_negative_numbers = true
+    after_long_help = concat!(
+        include_str!("manual.txt"),
+        include_str!("../common/cli/manual.txt")
+    ),
+    override_usage = "subscriber --endpoint <HOST> --topic <FILTER>... [OPTIONS] [--exec <COMMAND>...]\n       \
+        subscriber <COMMAND>",
+    allow_negative_numbers = true,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
 )]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub subscribe: SubscriberArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    Check(Box<CheckArgs>),
+}
+
+const OUTPUT: &str = "Output";
+const EXEC: &str = "Command for each message";
+const SESSION: &str = "Sessions, repeats and gaps";
+
+#[derive(Args, Clone, Debug)]
 pub struct SubscriberArgs {
-    /// A topic filter, $share/NAME/FILTER included; may be given several times
+    /// A topic filter; repeatable
+    ///
+    /// $share/NAME/FILTER is a shared subscription: each message goes to one of its members.
     #[arg(short, long, value_name = "FILTER", required = true)]
     topic: Vec<String>,
 
@@ -47,141 +80,136 @@ pub struct SubscriberArgs {
     #[arg(short, long, value_name = "N", default_value = "1")]
     qos: Qos,
 
-    /// Exit 0 after so many messages; 0 for no end
-    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
+    /// Exit 0 after N messages; 0 means no limit
+    #[arg(short = 'C', long, value_name = "N", default_value = "0")]
+    #[arg(value_parser = parse_whole(0u64..))]
     count: u64,
 
-    /// Exit 27 after this time (69 or worse if the broker was never reached)
+    /// Exit 27 after this time
+    ///
+    /// 69, 76, 77 or 78 if there was never a connection.
     #[arg(short = 'W', long, value_name = "D", value_parser = parse_positive_duration)]
     timeout: Option<Duration>,
 
     /// Print topic, space, payload
-    #[arg(short, long, help_heading = "Output", conflicts_with = "json")]
+    #[arg(short, long, help_heading = OUTPUT, conflicts_with = "json")]
     verbose: bool,
 
-    /// Print one JSON object a message
-    #[arg(short = 'J', long, help_heading = "Output")]
+    /// Print one JSON object for each message
+    ///
+    /// tst, topic, qos, retain, payloadlen and payload (payload_base64 if it is not UTF-8); from the seq property
+    /// stream, seq, taken and latency_ms.
+    #[arg(short = 'J', long, help_heading = OUTPUT)]
     json: bool,
 
-    /// Print each message in a format of your own, that of Mosquitto's -F: %t %p %x %q %r %l %j %U,
-    /// times as @H:@M, \n, and more
-    #[arg(
-        short = 'F',
-        long,
-        value_name = "FORMAT",
-        help_heading = "Output",
-        allow_hyphen_values = true,
-        conflicts_with_all = ["verbose", "json"]
-    )]
+    /// Print each message in this format, that of mosquitto_sub -F
+    ///
+    /// %t topic, %p payload, %x %X payload in hexadecimal, %l length, %q QoS, %r retain flag, %m packet identifier, %j
+    /// %J JSON with the payload as a string or as JSON, %U Unix time, %I ISO 8601 time, @H and so on strftime times,
+    /// %A %C %D %E %F %P %R %S properties; \n \t \0 \e. Numbers in %J keep the digits of the payload.
+    #[arg(short = 'F', long, value_name = "FORMAT", help_heading = OUTPUT)]
+    #[arg(allow_hyphen_values = true, conflicts_with_all = ["verbose", "json"])]
     format: Option<String>,
 
     /// Print no newline after a message
-    #[arg(short = 'N', help_heading = "Output")]
+    #[arg(short = 'N', help_heading = OUTPUT)]
     no_newline: bool,
 
-    /// On a terminal, print control characters as they are; elsewhere they always are
-    #[arg(long, help_heading = "Output")]
+    /// On a terminal, print control characters as they are
+    #[arg(long, help_heading = OUTPUT)]
     raw: bool,
 
-    /// Leave out retained messages
-    #[arg(
-        short = 'R',
-        long,
-        help_heading = "Output",
-        conflicts_with = "retained_only"
-    )]
+    /// Skip retained messages
+    #[arg(short = 'R', long, help_heading = OUTPUT, conflicts_with = "retained_only")]
     no_retained: bool,
 
     /// Print retained messages only, and exit 0 at the first other
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = OUTPUT)]
     retained_only: bool,
-    /// Keep the retain flag of messages as they are published (MQTT 5), as a bridge needs it
-    #[arg(long, help_heading = "Output", conflicts_with_all = ["no_retained", "retained_only"])]
+
+    /// Keep the retain flag as the publisher set it (MQTT 5)
+    ///
+    /// Otherwise the broker clears the flag of a message that is not sent because it is retained. A bridge needs it.
+    #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["no_retained", "retained_only"])]
     retain_as_published: bool,
 
     /// Draw a live chart of the numbers in the payloads instead of text; q ends it
-    #[arg(
-        long,
-        help_heading = "Output",
-        conflicts_with_all = ["verbose", "json", "format", "no_newline", "raw", "output", "exec"]
-    )]
+    #[arg(long, help_heading = OUTPUT)]
+    #[arg(conflicts_with_all = ["verbose", "json", "format", "no_newline", "raw", "output", "exec"])]
     plot: bool,
 
-    /// With --plot: a JSON pointer to the number [default: the payload itself, else /temperature]
-    #[arg(
-        long,
-        value_name = "POINTER",
-        help_heading = "Output",
-        requires = "plot"
-    )]
+    /// With --plot: a JSON pointer to the number
+    ///
+    /// Without it the payload itself is the number, else /temperature.
+    #[arg(long, value_name = "POINTER", help_heading = OUTPUT, requires = "plot")]
     value: Option<Pointer>,
 
-    /// Print one JSON object at the end
-    #[arg(long, help_heading = "Output")]
+    /// Print one JSON object with the counts at the end
+    #[arg(long, help_heading = OUTPUT)]
     summary: bool,
 
-    /// Append to FILE; SIGHUP opens it anew, and so does the next write if FILE was removed or renamed
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    /// Append to FILE
+    ///
+    /// SIGHUP reopens it. If FILE has been removed or renamed, the next write creates it again.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
 
-    /// Begin a new FILE when it would grow beyond SIZE; the old one becomes FILE.1, that FILE.2
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Output")]
+    /// Start a new FILE before it would grow beyond SIZE
+    ///
+    /// The old one becomes FILE.1, and that FILE.2. No message is cut.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = OUTPUT)]
     rotate_size: Option<u64>,
 
-    /// Keep so many old ones
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Output")]
-    #[arg(requires = "rotate_size")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=9_999))]
+    /// Number of old files to keep
+    #[arg(long, value_name = "N", default_value = "5", help_heading = OUTPUT)]
+    #[arg(requires = "rotate_size", value_parser = parse_whole(1..=9_999u32))]
     rotate_keep: u32,
 
-    /// Run COMMAND for each message, no shell: payload on stdin, topic, QoS and retain flag in
-    /// its environment. Last on the line
+    /// Run COMMAND for each message; must be the last flag
+    ///
+    /// No shell is involved. The payload is its standard input; MQTT_TOPIC, MQTT_QOS, MQTT_RETAIN and from the seq
+    /// property MQTT_STREAM, MQTT_SEQ and MQTT_TAKEN are in its environment.
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
-    #[arg(help_heading = "Commands", conflicts_with_all = ["output", "format", "json", "verbose", "no_newline", "raw"])]
+    #[arg(help_heading = EXEC)]
+    #[arg(conflicts_with_all = ["output", "format", "json", "verbose", "no_newline", "raw"])]
     exec: Vec<OsString>,
 
-    /// So many of them at a time
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Commands")]
-    #[arg(requires = "exec")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    /// Commands that run at the same time
+    #[arg(long, value_name = "N", default_value = "1", help_heading = EXEC)]
+    #[arg(requires = "exec", value_parser = parse_whole(1..=1_000u16))]
     exec_jobs: u16,
 
     /// End a command that takes longer
-    #[arg(
-        long,
-        value_name = "D",
-        default_value = "5m",
-        requires = "exec",
-        help_heading = "Commands"
-    )]
-    #[arg(value_parser = parse_positive_duration)]
+    #[arg(long, value_name = "D", default_value = "5m", help_heading = EXEC)]
+    #[arg(requires = "exec", value_parser = parse_positive_duration)]
     exec_timeout: Duration,
 
-    /// Let the broker keep messages while away, for --session-expiry; needs --client-id
-    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    /// Have the broker keep messages while not connected; needs --client-id
+    #[arg(long, help_heading = SESSION)]
     persistent: bool,
 
-    /// How long the broker is to keep them
-    #[arg(long, value_name = "D", default_value = "1h", requires = "persistent")]
-    #[arg(help_heading = "Nothing missed, nothing twice", value_parser = parse_positive_duration)]
+    /// How long the broker keeps them
+    ///
+    /// With MQTT 3.1.1 the broker decides.
+    #[arg(long, value_name = "D", default_value = "1h", help_heading = SESSION)]
+    #[arg(requires = "persistent", value_parser = parse_positive_duration)]
     session_expiry: Duration,
 
-    /// Drop repeats: messages with the stream, number, time (`seq`) and topic of one that came before.
-    /// It trusts whoever may publish to that topic
-    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    /// Drop repeats: messages with the stream, number, time and topic of an earlier one
+    ///
+    /// It trusts whoever may publish to that topic.
+    #[arg(long, help_heading = SESSION)]
     dedup: bool,
 
-    /// Report numbers that are missing, and exit 65 if any are in the end. Numbers run over all topics that a
-    /// publisher (or a queue file) sends to: subscribe to all of them, or have one for each topic
-    #[arg(long, help_heading = "Nothing missed, nothing twice")]
+    /// Report missing numbers, and exit 65 if any are missing at the end
+    ///
+    /// Numbers run over all topics of a publisher (or queue file): subscribe to all of them, or use a publisher for
+    /// each topic. Not for shared subscriptions.
+    #[arg(long, help_heading = SESSION)]
     gaps: bool,
 
-    /// Remember numbers, repeats, the session and its unfinished QoS 2 messages from run to run; one file per subscriber
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Nothing missed, nothing twice"
-    )]
+    /// Remember numbers, repeats and the session from run to run; one file per subscriber
+    #[arg(long, value_name = "FILE", help_heading = SESSION)]
     state: Option<PathBuf>,
 
     #[command(flatten)]
@@ -191,60 +219,12 @@ pub struct SubscriberArgs {
     log: LogArgs,
 }
 
-/// What `subscriber` is asked to do.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// To subscribe.
-    Subscribe(Box<SubscriberArgs>),
-    /// To find out what keeps it from connecting.
-    Check(Box<CheckArgs>),
-}
-
-/// The flags of subscribing stand at the top, beside the other command: clap's derive has no
-/// way to say that.
-impl CommandFactory for Command {
-    fn command() -> clap::Command {
-        SubscriberArgs::command()
-            .subcommand(CheckArgs::command())
-            .subcommand_negates_reqs(true)
-            .args_conflicts_with_subcommands(true)
-    }
-
-    fn command_for_update() -> clap::Command {
-        Self::command()
-    }
-}
-
-impl FromArgMatches for Command {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        match matches.subcommand() {
-            Some((_, check)) => {
-                CheckArgs::from_arg_matches(check).map(|args| Command::Check(Box::new(args)))
-            }
-            None => SubscriberArgs::from_arg_matches(matches)
-                .map(|args| Command::Subscribe(Box::new(args))),
-        }
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Parser for Command {}
-
 impl SubscriberArgs {
-    /// How much to log.
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }
 
     /// Checks everything that can be known before a connection.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names the flag or the file.
     pub fn check(self) -> Result<Config, Fault> {
         let format = match (self.format, self.json, self.verbose) {
             (Some(format), ..) => Format::Custom(template(&format)?),

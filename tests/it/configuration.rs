@@ -220,8 +220,8 @@ fn a_file_for_both_programs_may_give_each_its_own_command() {
 #[test]
 fn every_flag_of_the_other_program_may_stand_in_its_table() {
     let commands = [
-        publisher::args::Command::command(),
-        subscriber::args::Command::command(),
+        publisher::args::Cli::command(),
+        subscriber::args::Cli::command(),
     ];
     let [publisher, subscriber] = &commands;
     for (program, other) in [(publisher, subscriber), (subscriber, publisher)] {

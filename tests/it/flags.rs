@@ -97,7 +97,7 @@ fn letters_of_mosquitto_that_mean_something_else_or_nothing_are_answered_with_th
             ),
             (
                 &["-e", "localhost", "-t", "t", "-u", "me", "-P", "s3cret"],
-                "-P: everybody",
+                "-P: every user",
             ),
             (
                 &["-e", "localhost", "-t", "t", "--pw=s3cret"],

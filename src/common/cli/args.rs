@@ -11,7 +11,9 @@ use super::proxy;
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
-use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size};
+use crate::common::cli::units::{
+    parse_duration, parse_number, parse_positive_duration, parse_size, parse_whole,
+};
 use crate::common::client::MqttVersion;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
@@ -23,7 +25,8 @@ use crate::common::runtime::small_file;
 use crate::common::transport;
 use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
 
-/// The bounds of `--max-packet`, in bytes.
+/// The bounds of `--max-packet` in bytes: an answer to a subscription has to fit, and MQTT has no larger packets
+/// (MQTT 5.0 section 2.1.4).
 const MIN_PACKET: u32 = 256;
 const MAX_PACKET: u32 = 268_435_460;
 
@@ -31,30 +34,39 @@ const MAX_PACKET: u32 = 268_435_460;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// The broker: a host name, or mqtts://HOST:PORT, or wss://HOST:PORT/PATH, or mqtt:// and
-    /// ws:// for no TLS; not needed if the directory of --certs has a file named endpoint
-    #[arg(short, long, value_name = "HOST", visible_alias = "host")]
+    /// The broker: HOST, or mqtts://HOST:PORT, or wss://HOST:PORT/PATH
+    ///
+    /// mqtt:// and ws:// connect without TLS. Not needed if the directory of --certs has a file named endpoint.
+    #[arg(
+        short,
+        long,
+        value_name = "HOST",
+        visible_alias = "host",
+        required_unless_present = "certs"
+    )]
     endpoint: Option<String>,
 
-    /// The broker's port; auto is 8883 with TLS and 1883 without, 443 for wss; for AWS IoT Core
-    /// 8883, then 443
+    /// The broker's port
+    ///
+    /// auto is 8883 with TLS, 1883 without, and 443 for wss; for AWS IoT Core 8883, then 443.
     #[arg(short, long, value_name = "N", default_value = "auto", value_parser = parse_port)]
     port: Port,
 
-    /// A directory with CA, certificate and key under the names of the AWS console, or as
-    /// ca.pem, device.pem.crt and private.pem.key
+    /// A directory with CA, certificate and key
+    ///
+    /// The files have the names that the AWS console gives them, or ca.pem, device.pem.crt and private.pem.key.
     #[arg(long, value_name = "DIR")]
     certs: Option<PathBuf>,
 
-    /// Trusted CAs, PEM; in the place of the system's
+    /// Trusted CAs (PEM), instead of the system's
     #[arg(long, value_name = "FILE", aliases = ["root-ca", "rootCA", "ca", "ca_file"])]
     cafile: Option<PathBuf>,
 
-    /// The client's X.509 certificate, PEM
+    /// The client's X.509 certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
 
-    /// The certificate's private key, PEM
+    /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
@@ -62,8 +74,9 @@ pub struct ConnectionArgs {
     #[arg(long)]
     allow_readable_key: bool,
 
-    /// The file that holds the passphrase of an encrypted key; like the key, only its owner may
-    /// read it
+    /// A file with the passphrase of an encrypted key
+    ///
+    /// Only its owner may be able to read it, as with the key itself.
     #[arg(long, value_name = "FILE")]
     key_passphrase_file: Option<PathBuf>,
 
@@ -75,11 +88,15 @@ pub struct ConnectionArgs {
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
 
-    /// The file that holds the MQTT password, read at each connect; only its owner may read it
+    /// A file with the MQTT password
+    ///
+    /// It is read at each connect. Only its owner may be able to read it.
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 
-    /// 5 or 3.1.1; by default 5, and 3.1.1 where the broker refuses that, or (not at AWS) does not answer it
+    /// The MQTT version, 5 or 3.1.1
+    ///
+    /// Without it the version is 5, and 3.1.1 if the broker refuses 5 or (except at AWS) does not answer it.
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     mqtt_version: Option<MqttVersion>,
 
@@ -87,11 +104,13 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_keep_alive)]
     keep_alive: Duration,
 
-    /// The largest packet to receive, in bytes; a larger one ends the connection
+    /// The largest packet to receive; a larger one ends the connection
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_max_packet)]
     max_packet: u32,
 
-    /// Deadline over name look-up, TCP, TLS and CONNACK together; also for DISCONNECT
+    /// The time limit of a connection attempt
+    ///
+    /// It covers name lookup, TCP, TLS and CONNACK together. DISCONNECT has the same limit.
     #[arg(long, value_name = "D", default_value = "10", value_parser = parse_positive_duration)]
     connect_timeout: Duration,
 
@@ -103,28 +122,31 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "D", default_value = "1", value_parser = parse_duration)]
     base_backoff: Duration,
 
-    /// The longest delay between two attempts
+    /// The longest delay between two connection attempts
     #[arg(long, value_name = "D", default_value = "32", value_parser = parse_duration)]
     max_backoff: Duration,
 
-    /// A connection that lasted so long starts the delays anew
+    /// Reset the delay after a connection has been up this long
     #[arg(long, value_name = "D", default_value = "20", value_parser = parse_duration)]
     stable_time: Duration,
 
     /// Each delay t is drawn from (1-F)*t to t
-    #[arg(long, value_name = "F", default_value_t = 0.5)]
+    #[arg(long, value_name = "F", default_value = "0.5", value_parser = parse_number)]
     jitter: f64,
 
-    /// The HTTP proxy to go through: http://USER:PASSWORD@HOST:PORT; default: `HTTPS_PROXY`,
-    /// unless `NO_PROXY` names the broker
+    /// The HTTP proxy: http://USER:PASSWORD@HOST:PORT
+    ///
+    /// Without it the variable HTTPS_PROXY counts, unless NO_PROXY names the broker. An empty value means no proxy.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
 
-    /// Whose limits to guard; default: aws for an endpoint of amazonaws.com
-    #[arg(long, value_name = "WHOSE")]
+    /// Broker limits to enforce before sending
+    ///
+    /// Without it, aws for an endpoint of amazonaws.com, else generic.
+    #[arg(long, value_name = "NAME")]
     profile: Option<ProfileChoice>,
 
-    /// Take flags that are not given from this TOML file; its keys are their long names
+    /// Read flags that are not given from this TOML file; its keys are their long names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -139,7 +161,9 @@ enum ProfileChoice {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Log everything; the variable `RUST_LOG` chooses more finely
+    /// Log everything, each MQTT packet in one line
+    ///
+    /// The variable RUST_LOG selects in more detail, as in RUST_LOG=info.
     #[arg(short, long, conflicts_with = "quiet")]
     debug: bool,
 
@@ -149,7 +173,6 @@ pub struct LogArgs {
 }
 
 impl LogArgs {
-    /// What the log is to show.
     pub fn verbosity(&self) -> Verbosity {
         match (self.debug, self.quiet) {
             (true, _) => Verbosity::Debug,
@@ -160,13 +183,8 @@ impl LogArgs {
 }
 
 impl ConnectionArgs {
-    /// Checks values against each other and reads the files that are read once. `program`
-    /// begins a random client identifier. With `go_on` TLS files that are not as they should
-    /// be are the business of each attempt to connect: there is work to do without one.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names the flag or the file.
+    /// Checks values against each other and reads the files that are read once. `program` begins a random
+    /// client identifier. With `go_on` unusable TLS files are no error: each connection attempt reads them.
     pub fn check(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
         let port = match self.port {
             Port::Auto => None,
@@ -262,30 +280,21 @@ impl ConnectionArgs {
         })
     }
 
-    /// Where the broker is, and whose limits that brings. The name may stand beside the
-    /// certificates, where `scripts/provision-thing` writes it.
+    /// The endpoint may be in a file beside the certificates, where `scripts/provision-thing` writes it.
     fn endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
-        let beside = || -> Result<_, Fault> {
-            let Some(certs) = &self.certs else {
-                return Ok(None);
-            };
-            let file = certs.join("endpoint");
-            if !file.try_exists().unwrap_or(true) {
-                return Ok(None);
+        let beside = self.certs.as_ref().map(|certs| certs.join("endpoint"));
+        let (text, file) = match (self.endpoint.clone(), beside) {
+            (Some(typed), _) => (typed, None),
+            (None, Some(file)) if file.try_exists().unwrap_or(true) => {
+                let text = small_file::read_text("", &file)
+                    .map_err(|fault| fault.with_remedy("give --endpoint"))?;
+                (text.trim().to_owned(), Some(file))
             }
-            let text = small_file::read_text("", &file)
-                .map_err(|fault| fault.with_remedy("give --endpoint"))?;
-            Ok(Some((text.trim().to_owned(), Some(file))))
-        };
-        let found = match self.endpoint.clone() {
-            Some(typed) => Some((typed, None)),
-            None => beside()?,
-        };
-        let Some((text, file)) = found else {
-            return Err(Fault::usage(
-                "--endpoint is missing: give the broker's host name, or --certs with a directory \
-                 that has a file named endpoint; see --help",
-            ));
+            _ => {
+                let message = "--endpoint is missing, and the directory of --certs has no file named endpoint";
+                return Err(Fault::usage(message)
+                    .with_remedy("give the broker's host name with --endpoint"));
+            }
         };
         let endpoint = Endpoint::parse(&text, port).map_err(|fault| match file {
             Some(file) => Fault::usage(format!("{}: {fault}", file.display())),
@@ -324,10 +333,10 @@ enum Port {
 }
 
 fn parse_port(text: &str) -> Result<Port, String> {
-    match text.parse::<u16>() {
+    match parse_whole(1..=u16::MAX)(text) {
         _ if text == "auto" => Ok(Port::Auto),
-        Ok(port) if port > 0 => Ok(Port::Number(port)),
-        _ => Err("must be auto or a number from 1 to 65535".into()),
+        Ok(port) => Ok(Port::Number(port)),
+        Err(_) => Err("must be auto or a number from 1 to 65535".into()),
     }
 }
 
@@ -339,8 +348,7 @@ fn parse_version(text: &str) -> Result<MqttVersion, String> {
     }
 }
 
-/// The protocol has whole seconds up to 65,535, and 0 for no pings at all: then nothing
-/// would find a dead link.
+/// The protocol has whole seconds up to 65,535. 0 would mean no pings: a dead connection would go undetected.
 fn parse_keep_alive(text: &str) -> Result<Duration, String> {
     let keep_alive = parse_duration(text)?;
     if keep_alive.subsec_nanos() != 0 || !(1..=65_535).contains(&keep_alive.as_secs()) {
@@ -349,8 +357,6 @@ fn parse_keep_alive(text: &str) -> Result<Duration, String> {
     Ok(keep_alive)
 }
 
-/// MQTT has no larger packets than 268,435,460 bytes (MQTT 5.0 section 2.1.4), and an answer to a subscription
-/// has to fit.
 fn parse_max_packet(text: &str) -> Result<u32, String> {
     let size = parse_size(text)?;
     u32::try_from(size)

@@ -1,20 +1,24 @@
 //! The flags of `check`, which both programs have.
 
-use clap::Parser;
+use clap::Args;
 
 use super::args::{ConnectionArgs, LogArgs};
+use super::config::ConnectionConfig;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits;
 use crate::common::runtime::logging::Verbosity;
 
-/// Tries every step of a connection and says which one fails, why, and what to do: files, clock,
-/// name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe. With a client
-/// id that is given, another client that is connected with it is thrown out: that shows it
-#[derive(Clone, Debug, Parser)]
-#[command(name = "check", after_help = super::UNITS)]
+/// Try each step of a connection, and report which one fails and why
+///
+/// The steps are files, clock, name lookup, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe.
+/// With --client-id the check shows whether another client uses the same identifier; it disconnects that client.
+#[derive(Args, Clone, Debug)]
+#[command(max_term_width = 100, after_help = super::UNITS)]
+#[command(after_long_help = concat!(include_str!("check_manual.txt"), include_str!("manual.txt")))]
 pub struct CheckArgs {
-    /// Publish a small message to this topic, and subscribe to it; a filter is only subscribed
-    /// to; may be given several times
+    /// Publish a small message to this topic, and subscribe to it; repeatable
+    ///
+    /// A filter with wildcards is only subscribed to.
     #[arg(short, long, value_name = "NAME")]
     topic: Vec<String>,
 
@@ -29,29 +33,21 @@ pub struct CheckArgs {
     log: LogArgs,
 }
 
-/// What is to be checked.
 #[derive(Clone, Debug)]
 pub struct CheckConfig {
-    /// How to reach the broker.
-    pub connection: super::config::ConnectionConfig,
+    pub connection: ConnectionConfig,
     /// What to publish and subscribe to.
     pub topics: Vec<String>,
-    /// Whether the report is for machines.
+    /// Print the report as JSON.
     pub json: bool,
 }
 
 impl CheckArgs {
-    /// How much to log.
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }
 
-    /// Checks what is typed; the files are the business of the check itself. `program` begins a
-    /// random client identifier.
-    ///
-    /// # Errors
-    ///
-    /// A usage fault that names the flag.
+    /// Checks the values; files are left to the steps. `program` begins a random client identifier.
     pub fn check(self, program: &str) -> Result<CheckConfig, Fault> {
         let connection = self.connection.check(program, true)?;
         for topic in &self.topic {

@@ -1,41 +1,49 @@
-//! `completions SHELL` and `man`, which both programs have: made from the same description of the
-//! flags that parses them.
+//! `completions SHELL` and `man [COMMAND]`, which both programs have.
 
-use std::io;
-
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+
+use super::manual;
 
 const COMPLETIONS: &str = "completions";
 const MAN: &str = "man";
 
-/// Adds both to a program's commands.
 pub(super) fn added_to(command: Command) -> Command {
     let shell = Arg::new("shell")
         .value_name("SHELL")
         .required(true)
-        .help("Which shell")
+        .help("The shell")
         .value_parser(value_parser!(Shell));
     let completions = Command::new(COMPLETIONS)
-        .about("Print what a shell needs to complete the flags: source it, or put it where the shell looks")
+        .about("Print a script with which a shell completes the flags")
         .arg(shell);
-    let man = Command::new(MAN).about("Print the manual page: pipe it into `man -l -`");
+    let names = command.get_subcommands().map(Command::get_name);
+    let names = names.chain([COMPLETIONS, MAN]).map(str::to_owned);
+    let page = Arg::new("command")
+        .value_name("COMMAND")
+        .help("A command of the program; without it the program itself")
+        .value_parser(PossibleValuesParser::new(names.collect::<Vec<_>>()));
+    let man = Command::new(MAN)
+        .about("Print a manual page, for man -l -")
+        .arg(page);
     command.subcommand(completions).subcommand(man)
 }
 
 /// The text that was asked for, if it was one of these.
-pub(super) fn asked_for(command: &Command, matches: &ArgMatches) -> io::Result<Option<Vec<u8>>> {
-    let mut text = Vec::new();
-    match matches.subcommand() {
-        Some((COMPLETIONS, matches)) => {
+pub(super) fn asked_for(command: &Command, matches: &ArgMatches) -> Option<Vec<u8>> {
+    match matches.subcommand()? {
+        (COMPLETIONS, matches) => {
+            let mut text = Vec::new();
+            let shell = matches.get_one::<Shell>("shell")?;
             let name = command.get_name().to_owned();
-            let mut command = command.clone();
-            if let Some(shell) = matches.get_one::<Shell>("shell") {
-                clap_complete::generate(*shell, &mut command, name, &mut text);
-            }
+            clap_complete::generate(*shell, &mut command.clone(), name, &mut text);
+            Some(text)
         }
-        Some((MAN, _)) => clap_mangen::Man::new(command.clone()).render(&mut text)?,
-        _ => return Ok(None),
+        (MAN, matches) => {
+            let page = matches.get_one::<String>("command");
+            Some(manual::roff(command, page.map(String::as_str)).into_bytes())
+        }
+        _ => None,
     }
-    Ok(Some(text))
 }

@@ -20,7 +20,7 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::small_file;
 
 /// A command line with everything on it.
-pub(super) struct Layered {
+pub(super) struct Merged {
     /// The arguments, the program's name first.
     pub(super) args: Vec<OsString>,
     /// Flags that were not typed, and where they come from.
@@ -53,11 +53,11 @@ struct FromFile {
 /// # Errors
 ///
 /// A fault that names the variable, or the file and the key.
-pub(super) fn apply(
+pub(super) fn merge(
     command: &Command,
     args: Vec<OsString>,
     env: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Layered, Fault> {
+) -> Result<Merged, Fault> {
     let env: Vec<(OsString, OsString)> = env.filter(is_ours).collect();
     let names_file = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--config");
     if env.is_empty() && !args.iter().any(names_file) {
@@ -77,11 +77,11 @@ pub(super) fn apply(
         .collect();
     let mut below = Vec::new();
     for found in from_environment(target, &env)? {
-        merge(target, &mut given, &mut below, found);
+        add(target, &mut given, &mut below, found);
     }
     let file = from_file(&lenient, target, matches, &env)?;
     for found in file.found {
-        merge(target, &mut given, &mut below, found);
+        add(target, &mut given, &mut below, found);
     }
     for (table, key) in file.elsewhere {
         if let Some(why) = misplaced(&lenient, target, &given, table, &key) {
@@ -89,9 +89,9 @@ pub(super) fn apply(
             return Err(Fault::permanent(Exit::Config, message));
         }
     }
-    let mut layered = insert(args, depth, below);
-    layered.notes = misspelt(&lenient, &env);
-    Ok(layered)
+    let mut merged = insert(args, depth, below);
+    merged.notes = misspelt(&lenient, &env);
+    Ok(merged)
 }
 
 /// What to say of variables that look like flags and are none.
@@ -120,8 +120,8 @@ fn is_ours((name, _): &(OsString, OsString)) -> bool {
     name.as_encoded_bytes().starts_with(b"IOT_")
 }
 
-fn untouched(args: Vec<OsString>) -> Layered {
-    Layered {
+fn untouched(args: Vec<OsString>) -> Merged {
+    Merged {
         args,
         origins: Vec::new(),
         notes: Vec::new(),
@@ -236,7 +236,10 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<FromFile, Fault
         let place = e
             .span()
             .map_or_else(String::new, |span| place(&text, span.start));
-        wrong(format!("--config is not TOML: {place}{}", e.message()))
+        let cause = e.message();
+        wrong(format!(
+            "--config is not TOML: {place}{cause}; write it as in topic = \"a/b\" or retain = true"
+        ))
     })?;
     let program = root.get_name().to_owned();
     let mut known: BTreeSet<&str> = flags(root)
@@ -408,7 +411,7 @@ fn is_last(arg: &Arg) -> bool {
 }
 
 /// Takes a value from below, unless something above it is in its way.
-fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>, found: Found) {
+fn add(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>, found: Found) {
     let Some(arg) = flags(command).find(|arg| arg.get_long() == Some(&found.long)) else {
         return;
     };
@@ -436,7 +439,7 @@ fn merge(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>
 }
 
 /// Puts flags in front of those that were typed; one that takes all that follows, behind them.
-fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Layered {
+fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Merged {
     let mut front = Vec::new();
     let mut back = Vec::new();
     let mut origins = Vec::new();
@@ -464,7 +467,7 @@ fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Layered {
     all.extend(front);
     all.extend(typed);
     all.extend(back);
-    Layered {
+    Merged {
         args: all,
         origins,
         notes: Vec::new(),

@@ -1,15 +1,42 @@
-//! Durations and sizes as people write them on a command line. PURE.
+//! Numbers, durations and sizes as people write them on a command line. PURE.
 
+use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
+use std::str::FromStr;
 use std::time::Duration;
 
-/// Longer than anybody waits, and short enough that no clock overflows.
+/// Longer than any run, and short enough that no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Reads whole numbers of this range.
+pub fn parse_whole<T>(
+    range: impl RangeBounds<T> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display,
+{
+    move |text| {
+        let number = text.trim().parse().ok();
+        number.filter(|n| range.contains(n)).ok_or_else(|| {
+            let wanted = match (range.start_bound(), range.end_bound()) {
+                (Bound::Included(first), Bound::Included(last)) => {
+                    format!(" from {first} to {last}")
+                }
+                (Bound::Included(first), _) => format!(", at least {first}"),
+                _ => String::new(),
+            };
+            format!("must be a whole number{wanted}")
+        })
+    }
+}
+
+/// Reads a number, which may have a fraction.
+pub fn parse_number(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse();
+    number.map_err(|_| "is not a number; write it as in 0.5".into())
+}
+
 /// Reads a duration: a bare number is seconds; `500ms`, `5m`, `2h`, `1h30m` work too.
-///
-/// # Errors
-///
-/// A line that says what is wrong, for a negative, unreadable or absurdly long one.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = match text.trim().parse::<f64>() {
         Ok(seconds) if seconds < 0.0 => return Err("a time cannot be negative".into()),
@@ -23,11 +50,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Reads a duration that must not be zero.
-///
-/// # Errors
-///
-/// As [`parse_duration`], and for zero.
 pub fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("must be longer than 0".into()),
@@ -36,10 +58,6 @@ pub fn parse_positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a size: bytes, or with a unit as in `64KiB`, `1MiB`, `1GB`.
-///
-/// # Errors
-///
-/// A line that says what is wrong.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     match text.trim().parse::<bytesize::ByteSize>() {
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
@@ -69,6 +87,17 @@ mod tests {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         assert!(parse_positive_duration("0").is_err());
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_the_range() {
+        let error = "must be a whole number from 1 to 5".to_owned();
+        for bad in ["0", "6", "x", "", "1.5", "99999999999"] {
+            assert_eq!(parse_whole(1u8..=5)(bad), Err(error.clone()), "{bad}");
+        }
+        assert_eq!(parse_whole(-1i64..=5)("-1"), Ok(-1));
+        assert_eq!(parse_number("0.5"), Ok(0.5));
+        assert!(parse_number("half").is_err());
     }
 
     #[test]

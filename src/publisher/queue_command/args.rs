@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 
 use crate::common::cli::args::LogArgs;
+use crate::common::cli::units::parse_whole;
 use crate::common::runtime::logging::Verbosity;
 
-/// Looks at a queue file, and mends it. No broker is needed, and a running publisher is not
-/// held up.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "queue", max_term_width = 100, arg_required_else_help = false)]
+/// Inspect and repair a queue file
+///
+/// No broker is needed, and a running publisher is not delayed. status, list and export change nothing in the file,
+/// whichever version of the program wrote it.
+#[derive(Args, Clone, Debug)]
+#[command(max_term_width = 100, arg_required_else_help = false, after_long_help = include_str!("manual.txt"))]
 pub struct QueueArgs {
     #[command(subcommand)]
     pub(super) action: Action,
@@ -20,7 +23,6 @@ pub struct QueueArgs {
 }
 
 impl QueueArgs {
-    /// How much to log.
     pub fn verbosity(&self) -> Verbosity {
         self.log.verbosity()
     }
@@ -28,29 +30,29 @@ impl QueueArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Action {
-    /// Counts, bytes, the age of the oldest message, dead letters and why they died
+    /// Print counts, bytes, the age of the oldest message, and dead letters by reason
     Status {
         #[command(flatten)]
         file: FileArgs,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// One line a message
+    /// Print one line for each message
     List {
         #[command(flatten)]
         file: FileArgs,
         /// The dead letters, not the messages that wait
         #[arg(long)]
         dead: bool,
-        /// One JSON object a line
+        /// Print one JSON object for each message
         #[arg(long)]
         json: bool,
-        /// So many at most
-        #[arg(long, value_name = "N")]
+        /// Print N messages at most
+        #[arg(long, value_name = "N", value_parser = parse_whole(0usize..))]
         limit: Option<usize>,
     },
-    /// Write messages as JSON, as `subscriber --json` does; they stay in the queue
+    /// Print messages as JSON, as subscriber --json does; they stay in the queue
     Export {
         #[command(flatten)]
         file: FileArgs,
@@ -58,12 +60,12 @@ pub(super) enum Action {
         #[arg(long)]
         dead: bool,
     },
-    /// Put dead letters back into the queue, at its end
+    /// Move dead letters back to the end of the queue
     Retry {
         #[command(flatten)]
         file: FileArgs,
-        /// Their numbers, as list --dead shows them; default: all
-        #[arg(value_name = "ID")]
+        /// Their numbers, as list --dead shows them; all if not given
+        #[arg(value_name = "ID", value_parser = parse_whole::<i64>(..))]
         ids: Vec<i64>,
     },
     /// Remove all messages that wait; move a damaged file aside

@@ -1,0 +1,196 @@
+//! One line for each error of the command line: the flag, the cause, and what to type. PURE.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::{redact, suggestions};
+
+const SEE_HELP: &str = "; see --help";
+
+/// Explains an error of clap. `typed` are all arguments, the program's name first.
+pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error) -> String {
+    use ErrorKind as Kind;
+    let strange = [Kind::UnknownArgument, Kind::InvalidSubcommand];
+    if strange.contains(&error.kind())
+        && let Some(answer) = suggestions::answer(command, typed)
+    {
+        return answer;
+    }
+    let text = |kind| texts(error, kind).into_iter().next();
+    let arg = text(ContextKind::InvalidArg);
+    let word = text(ContextKind::InvalidSubcommand);
+    let value = text(ContextKind::InvalidValue);
+    let line = match (error.kind(), arg, word) {
+        (Kind::MissingSubcommand, _, Some(name)) => {
+            let (command, _) = deepest(command, typed);
+            format!("{name}: needs a command: {}", commands(command))
+        }
+        (Kind::UnknownArgument, Some(arg), _) if !arg.starts_with('-') => {
+            positional(command, typed, arg)
+        }
+        (Kind::UnknownArgument, Some(arg), _) => unknown_flag(command, typed, arg),
+        (Kind::InvalidSubcommand | Kind::ArgumentConflict, None, Some(word)) => {
+            positional(command, typed, word)
+        }
+        (Kind::MissingRequiredArgument, ..) => {
+            missing(typed, &texts(error, ContextKind::InvalidArg))
+        }
+        (Kind::ArgumentConflict, Some(arg), _) => {
+            let others = texts(error, ContextKind::PriorArg);
+            let others: Vec<_> = others.into_iter().map(name).collect();
+            match others[..] {
+                [other] if other != name(arg) => {
+                    format!("{}: cannot be used with {other}{SEE_HELP}", name(arg))
+                }
+                [] | [_] => format!("{}: can be given once only", name(arg)),
+                _ => format!(
+                    "{}: cannot be used with {}{SEE_HELP}",
+                    name(arg),
+                    others.join(", ")
+                ),
+            }
+        }
+        (Kind::InvalidValue, Some(arg), _) => {
+            let values = texts(error, ContextKind::ValidValue).join(", ");
+            match value.filter(|value| !value.is_empty()) {
+                None if values.is_empty() => format!("{arg}: needs a value{SEE_HELP}"),
+                None => format!("{arg}: needs a value: {values}"),
+                Some(value) => format!("{} '{value}': must be one of {values}", name(arg)),
+            }
+        }
+        (Kind::ValueValidation, Some(arg), _) if error.source().is_some() => {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            let value = value.unwrap_or_default();
+            format!("{} '{value}': {cause}{SEE_HELP}", name(arg))
+        }
+        (Kind::TooManyValues, Some(arg), _) => format!("{}: takes no value", name(arg)),
+        _ => first_paragraph(&error.render().to_string()) + SEE_HELP,
+    };
+    let quoted = error.context().flat_map(|(kind, _)| texts(error, kind));
+    redact::without_passwords(&line, quoted)
+}
+
+/// The texts that an error has of this kind.
+fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text],
+        Some(ContextValue::Strings(texts)) => texts.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// `--topic` of `--topic <NAME>`, `ID` of `[ID]...`.
+fn name(arg: &str) -> &str {
+    let name = arg.split([' ', '=']).next().unwrap_or(arg);
+    name.trim_start_matches(['[', '<'])
+        .trim_end_matches(['.', ']', '>'])
+}
+
+/// `error: A\n\n  tip: B\n\nUsage: …` as `A`.
+fn first_paragraph(rendered: &str) -> String {
+    let text = rendered.trim().trim_start_matches("error: ");
+    let words = text.split("\n\n").next().unwrap_or(text).split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The flags that are required and not there, all of them.
+fn missing(typed: &[OsString], args: &[&str]) -> String {
+    let shown = args.iter().map(|arg| {
+        let arg = arg.replace(['<', '>'], "").replace("...", "");
+        match arg.split(' ').next() {
+            Some("--endpoint") => {
+                format!("{arg} (or --certs DIR with a file named endpoint)")
+            }
+            _ => arg,
+        }
+    });
+    let (shown, verb) = (
+        shown.collect::<Vec<_>>().join(" and "),
+        if args.len() == 1 { "is" } else { "are" },
+    );
+    let mut after_exec = typed.iter().skip_while(|word| *word != "--exec");
+    let swallowed = after_exec.any(|word| args.iter().any(|arg| word == name(arg)));
+    let rest = if swallowed {
+        ": --exec takes all that follows it; type --exec and its command last"
+    } else {
+        SEE_HELP
+    };
+    format!("{shown} {verb} missing{rest}")
+}
+
+/// A flag that neither this program nor another client has.
+fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
+    let (command, path) = deepest(root, typed);
+    let has = |command: &Command, long: &str| {
+        let mut args = command.get_arguments();
+        args.any(|arg| arg.get_long() == Some(long))
+    };
+    let long = flag.trim_start_matches("--");
+    let mut below = command.get_subcommands();
+    if let Some(below) = below.find(|below| has(below, long)) {
+        let below = below.get_name();
+        return format!("{flag}: comes after the command; type {path} {below} {flag}");
+    }
+    let known = command.get_arguments().filter_map(|arg| arg.get_long());
+    match suggestions::nearest(long, known).filter(|_| flag.starts_with("--")) {
+        Some(nearest) => format!("'{flag}': is no flag of {path}; did you mean --{nearest}?"),
+        None => format!("'{flag}': is no flag of {path}{SEE_HELP}"),
+    }
+}
+
+/// A word that is neither a flag nor the value of one.
+fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
+    let (command, path) = deepest(root, typed);
+    let program = root.get_name();
+    if root.find_subcommand(word).is_some() {
+        return format!("{word}: a command comes first; type {program} {word}, then the flags");
+    }
+    for outer in root.get_subcommands() {
+        if command.get_name() == program && outer.find_subcommand(word).is_some() {
+            let outer = outer.get_name();
+            return format!("{word}: is a command of {outer}; type {program} {outer} {word}");
+        }
+    }
+    let names = command.get_subcommands().map(Command::get_name);
+    if let Some(nearest) = suggestions::nearest(word, names.filter(|name| *name != "help")) {
+        return format!("{word}: is no command; did you mean {path} {nearest}?");
+    }
+    let has_text = typed.iter().any(|word| word == "-m" || word == "--message");
+    let has_flag = |long| root.get_arguments().any(|arg| arg.get_long() == Some(long));
+    let remedy = match () {
+        () if command.has_subcommands() && command.get_name() != program => {
+            return format!(
+                "{word}: is no command of {path}; type one of {}",
+                commands(command)
+            );
+        }
+        () if command.get_name() != program => return format!("{word}: is one argument too many"),
+        () if has_text => "put a text of several words in quotes".to_owned(),
+        () if has_flag("message") => format!("to publish it type --message {word}"),
+        () => format!("to subscribe to it type --topic {word}"),
+    };
+    format!("{word}: is neither a flag nor a command; {remedy}")
+}
+
+/// The names of its commands.
+fn commands(command: &Command) -> String {
+    let names = command.get_subcommands().map(Command::get_name);
+    let names: Vec<&str> = names.filter(|name| *name != "help").collect();
+    names.join(", ")
+}
+
+/// The command that is typed, and its name with those of the commands above it.
+fn deepest<'a>(root: &'a Command, typed: &[OsString]) -> (&'a Command, String) {
+    let (mut command, mut path) = (root, root.get_name().to_owned());
+    for word in typed.iter().skip(1) {
+        match word.to_str().and_then(|word| command.find_subcommand(word)) {
+            Some(below) if below.get_name() != "help" => command = below,
+            _ => break,
+        }
+        path = format!("{path} {}", command.get_name());
+    }
+    (command, path)
+}
