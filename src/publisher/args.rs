@@ -1,5 +1,7 @@
 //! The publisher's command line: flags as typed, and what they mean once checked.
 
+#![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -1,5 +1,7 @@
 //! The flags that both programs share, as they are typed, and how they are checked.
 
+#![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

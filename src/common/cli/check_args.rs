@@ -1,5 +1,7 @@
 //! The flags of `check`, which both programs have.
 
+#![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
+
 use clap::Args;
 
 use super::args::{ConnectionArgs, LogArgs};

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 
 /// When the manual pages last changed.
@@ -231,13 +232,13 @@ fn flag(arg: &Arg) -> String {
 fn explanation(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
-    let mut text: String = help
-        .split("\n\n")
-        .map(|paragraph| format!("{}. ", paragraph.trim_end_matches('.')))
-        .collect();
+    let mut text = String::new();
+    for paragraph in help.split("\n\n") {
+        let _ = write!(text, "{}. ", paragraph.trim_end_matches('.'));
+    }
     let values = arg.get_possible_values();
     if arg.get_action().takes_values() && !values.is_empty() {
-        let names: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
         let _ = write!(text, "One of {}. ", names.join(", "));
     }
     let defaults = arg.get_default_values();

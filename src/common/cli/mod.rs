@@ -27,8 +27,7 @@ use crate::common::runtime::{process, startup, stdio};
 use crate::common::{client, transport};
 
 /// How durations and sizes are written, for the end of the help.
-pub const UNITS: &str =
-    "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h.\n\
+pub const UNITS: &str = "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h.\n\
      SIZE is a number of bytes, or with a unit as in 64KiB, 1MiB, 1GB.";
 
 /// A whole program: parses the command line, runs, and ends with the exit code. A fault is one line on standard error.
@@ -37,7 +36,7 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
     transport::init();
     let command = command::<T>();
     let program = command.get_name().to_owned();
-    let exit = match parse(command, std::env::args_os().collect()) {
+    let exit = match parse(command, &std::env::args_os().collect::<Vec<_>>()) {
         Ok(Parsed::Run(args)) => process::adopt_orphans()
             .context("threads cannot be started")
             .and_then(|()| run(args)),
@@ -77,8 +76,8 @@ enum Parsed<T> {
     Show(Vec<u8>),
 }
 
-fn parse<T: Parser>(mut command: clap::Command, typed: Vec<OsString>) -> Result<Parsed<T>, Fault> {
-    let merged = sources::merge(&command, typed.clone(), std::env::vars_os())?;
+fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Parsed<T>, Fault> {
+    let merged = sources::merge(&command, typed.to_vec(), std::env::vars_os())?;
     for note in merged.notes {
         stdio::print_error(&format!("{}: {}", command.get_name(), one_line(&note)));
     }
@@ -96,12 +95,12 @@ fn parse<T: Parser>(mut command: clap::Command, typed: Vec<OsString>) -> Result<
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         ) {
             // -h and -V may be meant as the letters of another client.
-            return match suggestions::answer(&command, &typed) {
+            return match suggestions::answer(&command, typed) {
                 Some(answer) => Err(Fault::usage(answer)),
                 None => Ok(Parsed::Show(error.render().to_string().into_bytes())),
             };
         }
-        let mut line = usage_error::explain(&command, &typed, &error);
+        let mut line = usage_error::explain(&command, typed, &error);
         for (flag, origin) in merged.origins {
             if line.split([' ', ':']).any(|word| word == flag) {
                 line = format!("{line} ({flag} comes from {origin})");

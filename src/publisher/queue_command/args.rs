@@ -1,5 +1,7 @@
 //! The command line of `publisher queue`.
 
+#![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
