@@ -46,7 +46,7 @@ struct Queue {
 
 impl Queue {
     fn open(path: &Path) -> Self {
-        let file = store::File::open(path, "bench", STREAM).unwrap();
+        let file = store::QueueFile::open(path, "bench", STREAM).unwrap();
         assert!(file.opened.drains);
         let found = file.opened.counts;
         let (sender, reports) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! `publisher queue`: what is in a queue file, for people and for scripts.
+//! The command `publisher queue`: shows what is in a queue file, and repairs it.
 
 pub mod args;
 
@@ -17,60 +17,64 @@ use crate::common::mqtt::message::Message;
 use crate::common::runtime::clock::{timestamp, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::publisher::store::admin::{Admin, Retried, move_aside};
-use crate::publisher::store::look::Look;
-use crate::publisher::store::pages::{Item, Which};
-use crate::publisher::store::status::Status;
+use crate::publisher::store::maintenance::{QueueMaintenance, Retried, move_aside};
+use crate::publisher::store::paging::{ListedMessage, Table};
+use crate::publisher::store::reader::{QueueReader, QueueStatus};
 use args::{Action, QueueArgs};
 
-/// Carries out one command.
-///
-/// # Errors
-///
-/// A fault that names the file, the cause and the remedy.
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
     stdio::check_stdout("the result is printed there")?;
     let mut out = EscapingWriter::stdout(BufWriter::new(stdio::stdout()));
-    let done = carry_out(args.action, &mut out).and_then(|exit| {
-        out.flush().map_err(Stop::Output)?;
+    let done = run_action(args.action, &mut out).and_then(|exit| {
+        out.flush()?;
         Ok(exit)
     });
     match done {
         // A reader that has seen enough is no failure.
-        Err(Stop::Output(e)) if e.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
-        Err(Stop::Output(e)) => Err(Fault::permanent(
-            Exit::Io,
-            format!("standard output cannot be written: {e}"),
-        )
-        .into()),
-        Err(Stop::Fault(fault)) => Err(fault.into()),
+        Err(CommandError::Output(e)) if e.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
+        Err(CommandError::Output(e)) => {
+            let message = format!("standard output cannot be written: {e}");
+            Err(Fault::permanent(Exit::Io, message).into())
+        }
+        Err(CommandError::Fault(fault)) => Err(fault.into()),
         Ok(exit) => Ok(exit),
     }
 }
 
-/// Why a command ends early.
-enum Stop {
+enum CommandError {
     Output(io::Error),
     Fault(Fault),
 }
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Stop::Fault(fault)
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
-fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
-    let which = |dead| if dead { Which::Dead } else { Which::Waiting };
+impl From<Fault> for CommandError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+fn run_action(action: Action, out: &mut impl Write) -> Result<Exit, CommandError> {
+    let table = |dead| {
+        if dead {
+            Table::DeadLetters
+        } else {
+            Table::Queue
+        }
+    };
     match action {
         Action::Status { file, json } => {
-            let status = Look::open(&file.queue)?.status()?;
+            let status = QueueReader::open(&file.queue)?.status()?;
             let text = if json {
                 status_json(&status)
             } else {
                 status_text(&file.queue, &status)
             };
-            writeln!(out, "{text}").map_err(Stop::Output)?;
+            writeln!(out, "{text}")?;
             Ok(Exit::Success)
         }
         Action::List {
@@ -79,104 +83,104 @@ fn carry_out(action: Action, out: &mut impl Write) -> Result<Exit, Stop> {
             json,
             limit,
         } => {
-            let line = if json { item_json } else { item_text };
+            let format = if json { item_json } else { item_text };
             let limit = limit.unwrap_or(usize::MAX);
-            each(&mut Look::open(&file.queue)?, which(dead), limit, line, out)
+            let mut reader = QueueReader::open(&file.queue)?;
+            write_messages(&mut reader, table(dead), limit, format, out)
         }
-        Action::Export { file, dead } => {
-            let mut look = Look::open_damaged(&file.queue)?;
-            let done = each(&mut look, which(dead), usize::MAX, export_lines, out);
-            let exit = match (&done, look.damaged) {
-                (Err(Stop::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
-                (Err(Stop::Fault(fault)), None) => fault.exit,
-                _ => return done,
-            };
-            let file = file.queue.display();
-            let saved = format!(
-                "{file}: the queue is damaged: what could be read is written, the rest is lost; \
-                 `publisher queue purge --queue {file}` moves it aside"
-            );
-            Err(Fault::permanent(exit, saved).into())
-        }
-        Action::Retry { file, ids } => {
-            let Retried {
-                moved,
-                missing,
-                damaged,
-            } = Admin::open(&file.queue)?.retry(&ids)?;
-            writeln!(out, "{moved} back in the queue").map_err(Stop::Output)?;
-            for id in &missing {
-                error!(
-                    "{}: no whole dead letter has the number {id}",
-                    file.queue.display()
-                );
-            }
-            if damaged > 0 && ids.is_empty() {
-                error!(
-                    "{}: {damaged} dead letters are damaged and stay; `publisher queue purge \
-                     --dead` removes them",
-                    file.queue.display()
-                );
-            }
-            Ok(if missing.is_empty() && (damaged == 0 || !ids.is_empty()) {
-                Exit::Success
-            } else {
-                Exit::Data
-            })
-        }
-        Action::Purge { file, dead } => purge(&file.queue, which(dead), out),
+        Action::Export { file, dead } => export(&file.queue, table(dead), out),
+        Action::Retry { file, ids } => retry(&file.queue, &ids, out),
+        Action::Purge { file, dead } => purge(&file.queue, table(dead), out),
     }
 }
 
-fn purge(queue: &Path, which: Which, out: &mut impl Write) -> Result<Exit, Stop> {
-    let admin = match Admin::open(queue) {
+fn export(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, CommandError> {
+    let mut reader = QueueReader::open_damaged(queue)?;
+    let done = write_messages(&mut reader, table, usize::MAX, item_export, out);
+    let exit = match (&done, reader.damaged) {
+        (Err(CommandError::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
+        (Err(CommandError::Fault(fault)), None) => fault.exit,
+        _ => return done,
+    };
+    let file = queue.display();
+    let saved = format!(
+        "{file}: the queue is damaged: what could be read is written, the rest is lost; \
+         `publisher queue purge --queue {file}` moves it aside"
+    );
+    Err(Fault::permanent(exit, saved).into())
+}
+
+fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> Result<Exit, CommandError> {
+    let Retried {
+        moved,
+        missing,
+        damaged,
+    } = QueueMaintenance::open(queue)?.retry(ids)?;
+    let damaged = if ids.is_empty() { damaged } else { 0 };
+    writeln!(out, "{moved} back in the queue")?;
+    let file = queue.display();
+    for id in &missing {
+        error!("{file}: no undamaged dead letter has the number {id}");
+    }
+    if damaged > 0 {
+        error!(
+            "{file}: {damaged} dead letters are damaged and stay; `publisher queue purge --dead` \
+             removes them"
+        );
+    }
+    Ok(if missing.is_empty() && damaged == 0 {
+        Exit::Success
+    } else {
+        Exit::Data
+    })
+}
+
+fn purge(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, CommandError> {
+    let opened = match QueueMaintenance::open(queue) {
         Err(fault) if fault.kind == Kind::Damaged => None,
         opened => Some(opened?),
     };
-    let sound = match admin {
-        Some(admin) => admin.is_sound()?.then_some(admin),
-        None => None,
-    };
-    let Some(mut admin) = sound else {
-        let stamp: String = time(unix_ms())
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take("20260131T080000".len())
-            .collect();
-        let aside = move_aside(queue, &stamp)?;
-        writeln!(out, "{} is now {}", queue.display(), aside.display()).map_err(Stop::Output)?;
+    if let Some(mut maintenance) = opened
+        && maintenance.is_sound()?
+    {
+        let removed = maintenance.purge(table)?;
+        writeln!(out, "{removed} removed")?;
         return Ok(Exit::Success);
-    };
-    let removed = admin.purge(which)?;
-    writeln!(out, "{removed} removed").map_err(Stop::Output)?;
+    }
+    let stamp: String = time(unix_ms())
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take("20260131T080000".len())
+        .collect();
+    let aside = move_aside(queue, &stamp)?;
+    writeln!(out, "{} is now {}", queue.display(), aside.display())?;
     Ok(Exit::Success)
 }
 
-/// Writes what `line` makes of each message.
-fn each(
-    look: &mut Look,
-    which: Which,
+fn write_messages(
+    reader: &mut QueueReader,
+    table: Table,
     limit: usize,
-    line: fn(&Item) -> String,
+    format: fn(&ListedMessage) -> String,
     out: &mut impl Write,
-) -> Result<Exit, Stop> {
+) -> Result<Exit, CommandError> {
     let mut left = limit;
     let mut failed = None;
-    let damaged = look.each(which, |item| {
+    let damaged = reader.for_each(table, |item| {
         if left == 0 {
             return false;
         }
         left -= 1;
-        failed = writeln!(out, "{}", line(item)).err();
+        failed = writeln!(out, "{}", format(item)).err();
         failed.is_none()
     })?;
     if let Some(e) = failed {
-        return Err(Stop::Output(e));
+        return Err(e.into());
     }
     if damaged > 0 {
         warn!(
-            "{damaged} damaged on disk and left out: their checksums do not fit; nothing can be \
-             made of them but to remove them with `publisher queue purge --dead`"
+            "{damaged} messages are damaged on disk (wrong checksum) and were left out; \
+             `publisher queue purge --dead` removes them from the dead letters"
         );
         return Ok(Exit::Data);
     }
@@ -187,12 +191,12 @@ fn time(ms: u64) -> String {
     rfc3339(Duration::from_millis(ms))
 }
 
-/// How long ago, in whole seconds, as far as that is known.
-fn age(taken: &Timestamp) -> Duration {
-    Duration::from_secs(timestamp().since(taken).as_secs())
+/// In whole seconds, as far as it is known.
+fn age(accepted: &Timestamp) -> Duration {
+    Duration::from_secs(timestamp().since(accepted).as_secs())
 }
 
-/// When a message expires, as the clock shows it now; Unix time in milliseconds.
+/// When a message expires by the clock as it is set now; Unix time in milliseconds.
 fn expiry(message: &Message) -> Option<u64> {
     let now = timestamp();
     let lifetime = message.lifetime()?;
@@ -200,25 +204,20 @@ fn expiry(message: &Message) -> Option<u64> {
         return message.expires_ms;
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let taken = now.wall_ms.saturating_sub(ms(age));
-    Some(taken.saturating_add(ms(lifetime)))
+    let accepted = now.wall_ms.saturating_sub(ms(age));
+    Some(accepted.saturating_add(ms(lifetime)))
 }
 
-fn status_text(queue: &Path, status: &Status) -> String {
-    let mut lines = Vec::new();
-    let oldest = status.oldest.map_or(String::new(), |taken| {
-        let age = humantime::format_duration(age(&taken));
-        format!(", the oldest since {} ({age})", time(taken.wall_ms))
+fn status_text(queue: &Path, status: &QueueStatus) -> String {
+    let oldest = status.oldest.map_or(String::new(), |accepted| {
+        let age = humantime::format_duration(age(&accepted));
+        format!(", the oldest since {} ({age})", time(accepted.wall_ms))
     });
-    let Status { waiting, bytes, .. } = status;
-    lines.push(format!(
-        "{}: {waiting} waiting, {bytes} bytes{oldest}",
-        queue.display()
-    ));
-    lines.push(format!(
-        "dead letters: {}, {} bytes",
-        status.dead, status.dead_bytes
-    ));
+    let (queue, waiting, bytes) = (queue.display(), status.waiting, status.bytes);
+    let mut lines = vec![
+        format!("{queue}: {waiting} waiting, {bytes} bytes{oldest}"),
+        format!("dead letters: {}, {} bytes", status.dead, status.dead_bytes),
+    ];
     for (reason, count) in &status.reasons {
         lines.push(format!("  {count} x {}", one_line(reason)));
     }
@@ -226,23 +225,17 @@ fn status_text(queue: &Path, status: &Status) -> String {
         "ever: {} dropped, {} expired, {} dead",
         status.dropped, status.expired, status.died
     ));
-    lines.push(
-        if status.draining {
-            "a publisher drains it now"
-        } else {
-            "no publisher drains it now"
-        }
-        .into(),
-    );
+    let who = if status.draining { "a" } else { "no" };
+    lines.push(format!("{who} publisher drains it now"));
     lines.join("\n")
 }
 
-fn status_json(status: &Status) -> String {
+fn status_json(status: &QueueStatus) -> String {
     json!({
         "waiting": status.waiting,
         "bytes": status.bytes,
-        "oldest": status.oldest.map(|taken| time(taken.wall_ms)),
-        "oldest_age_s": status.oldest.map(|taken| age(&taken).as_secs()),
+        "oldest": status.oldest.map(|at| time(at.wall_ms)),
+        "oldest_age_s": status.oldest.map(|at| age(&at).as_secs()),
         "dead": status.dead,
         "dead_bytes": status.dead_bytes,
         "dead_reasons": status.reasons,
@@ -254,7 +247,7 @@ fn status_json(status: &Status) -> String {
     .to_string()
 }
 
-fn item_text(item: &Item) -> String {
+fn item_text(item: &ListedMessage) -> String {
     let message = &item.message;
     let draft = &message.draft;
     let seq = match message.seq {
@@ -265,7 +258,7 @@ fn item_text(item: &Item) -> String {
         Some((_, reason)) => format!(" {}", one_line(reason)),
         None => String::new(),
     };
-    let (id, taken) = (item.id, time(message.accepted_ms));
+    let (id, taken) = (item.row, time(message.accepted_ms));
     let (topic, bytes) = (one_line(&draft.topic), draft.payload.len());
     let readings = match draft.readings {
         1 => String::new(),
@@ -274,11 +267,11 @@ fn item_text(item: &Item) -> String {
     format!("{id} {seq} {taken} {topic} {bytes}{readings}{died}")
 }
 
-fn item_json(item: &Item) -> String {
+fn item_json(item: &ListedMessage) -> String {
     let message = &item.message;
     let numbered = message.seq > 0;
     let mut line = json!({
-        "id": item.id,
+        "id": item.row,
         "stream": numbered.then_some(&*message.stream),
         "seq": numbered.then_some(message.seq),
         "taken": time(message.accepted_ms),
@@ -300,8 +293,8 @@ fn item_json(item: &Item) -> String {
     line.to_string()
 }
 
-/// A line for each reading: so a batch can be published again as any other lines can.
-fn export_lines(item: &Item) -> String {
+/// One line per reading, so that a batch can be published again like other lines.
+fn item_export(item: &ListedMessage) -> String {
     let message = &item.message;
     let seq = (message.seq > 0).then(|| message.seq_property());
     let taken = Duration::from_millis(message.accepted_ms);

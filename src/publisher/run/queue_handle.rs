@@ -12,7 +12,7 @@ use crate::publisher::queue::Queue;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
-use crate::publisher::store::{File, Store};
+use crate::publisher::store::{QueueFile, Store};
 
 /// The store, if there is one.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Keeper {
 
 /// What was opened, before the store's thread starts.
 pub struct Opening {
-    file: Option<File>,
+    file: Option<QueueFile>,
     queue: Box<dyn Queue>,
 }
 
@@ -40,7 +40,7 @@ impl Opening {
                 queue: Box::new(queue),
             });
         };
-        let file = File::open(path, &random::identifier()?, &random::identifier()?)?;
+        let file = QueueFile::open(path, &random::identifier()?, &random::identifier()?)?;
         let queue = DurableQueue::new(config.limits, file.opened.clone());
         Ok(Self {
             file: Some(file),

@@ -1,24 +1,19 @@
-//! The one row of a queue file that says how much there is in it, and what the next message
-//! will be called.
+//! The row of a queue file with the number of its messages and the next sequence number.
 //!
-//! It has a checksum of its own (CRC-32 over the text and the numbers, little-endian): a
-//! number that went backwards would make two messages look like one to their receiver.
+//! It has its own checksum (CRC-32 over the text and the numbers, little-endian): with a number that
+//! went backwards, the receiver would take two messages for one.
 
-use rusqlite::ffi::{self, SQLITE_CORRUPT};
-use rusqlite::{Connection, params};
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, params_from_iter};
 
-use super::rows::{int, uint};
-use crate::common::mqtt::message::Message;
+use super::sqlite::{corrupt, int, uint};
 use crate::publisher::queue::requests::{Counts, Outcome};
-use crate::publisher::queue::size;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Books {
-    /// The stream that numbers the messages.
+pub(super) struct Counters {
     pub(super) stream: String,
-    /// Its next number.
     pub(super) next_seq: u64,
-    /// A process drains, or has crashed while it did.
+    /// A process drains the queue, or crashed while it did.
     pub(super) running: bool,
     /// Messages waiting or in flight, and their topics and payloads in bytes.
     pub(super) waiting: u64,
@@ -26,13 +21,13 @@ pub(super) struct Books {
     /// Dead letters, and their topics and payloads in bytes.
     pub(super) dead: u64,
     pub(super) dead_bytes: u64,
-    /// Messages dropped, expired and died since the file was made.
+    /// Messages since the file was made.
     pub(super) dropped: u64,
     pub(super) expired: u64,
     pub(super) died: u64,
 }
 
-impl Books {
+impl Counters {
     /// Those of a new file.
     pub(super) fn new(stream: &str) -> Self {
         Self {
@@ -42,34 +37,21 @@ impl Books {
         }
     }
 
-    /// Reads them, and believes them only if the checksum fits.
+    /// Fails if the checksum is wrong.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        Self::read_as(connection, true)
+        Self::read_with(connection, true)
     }
 
-    /// The same; those of the first version have no checksum.
-    pub(super) fn read_as(connection: &Connection, has_crc: bool) -> rusqlite::Result<Self> {
-        let (books, crc) = Self::select(connection, if has_crc { "crc" } else { "NULL" })?;
-        if crc.is_none_or(|crc| i64::from(books.crc()) == crc) {
-            Ok(books)
-        } else {
-            Err(corrupt("its books are not what was written".into()))
-        }
-    }
-
-    /// Reads them, whatever the checksum.
-    pub(super) fn unchecked(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self::select(connection, "NULL")?.0)
-    }
-
-    fn select(connection: &Connection, crc: &str) -> rusqlite::Result<(Self, Option<i64>)> {
+    /// The same; a file of schema 1 has no checksum.
+    pub(super) fn read_with(connection: &Connection, has_crc: bool) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT stream, next_seq, running, waiting, bytes, dead, dead_bytes, dropped, expired,
-             died, {crc} FROM books"
+             died, {} FROM books",
+            if has_crc { "crc" } else { "NULL" }
         ))?;
-        statement.query_row([], |row| {
+        let (counters, crc) = statement.query_row([], |row| {
             let number = |index| row.get(index).map(uint);
-            let books = Self {
+            let counters = Self {
                 stream: row.get(0)?,
                 next_seq: number(1)?,
                 running: row.get(2)?,
@@ -81,44 +63,28 @@ impl Books {
                 expired: number(8)?,
                 died: number(9)?,
             };
-            Ok((books, row.get(10)?))
-        })
+            Ok((counters, row.get::<_, Option<i64>>(10)?))
+        })?;
+        if crc.is_none_or(|crc| i64::from(counters.crc()) == crc) {
+            Ok(counters)
+        } else {
+            Err(corrupt("its counters are not what was written".into()))
+        }
     }
 
-    /// Writes them in the place of those that are there.
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
-            "INSERT OR REPLACE INTO books (one, stream, next_seq, running, waiting, bytes, dead,
-             dead_bytes, dropped, expired, died, crc)
+            "INSERT OR REPLACE INTO books (one, stream, running, crc, next_seq, waiting, bytes,
+             dead, dead_bytes, dropped, expired, died)
              VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
-        let [
-            next_seq,
-            waiting,
-            bytes,
-            dead,
-            dead_bytes,
-            dropped,
-            expired,
-            died,
-        ] = self.numbers().map(int);
-        statement.execute(params![
-            self.stream,
-            next_seq,
-            self.running,
-            waiting,
-            bytes,
-            dead,
-            dead_bytes,
-            dropped,
-            expired,
-            died,
-            self.crc()
-        ])?;
+        let (crc, numbers) = (self.crc(), self.numbers());
+        let texts: [&dyn ToSql; 3] = [&self.stream, &self.running, &crc];
+        let numbers = numbers.iter().map(|number| number as &dyn ToSql);
+        statement.execute(params_from_iter(texts.into_iter().chain(numbers)))?;
         Ok(())
     }
 
-    /// What the queue in memory needs to know of them.
     pub(super) fn counts(&self) -> Counts {
         Counts {
             rows: self.waiting,
@@ -127,38 +93,36 @@ impl Books {
         }
     }
 
-    /// A row of so many bytes is new.
-    pub(super) fn add(&mut self, bytes: u64) {
+    /// Topic and payload of the new row have this many bytes, as below.
+    pub(super) fn count_inserted(&mut self, bytes: u64) {
         self.waiting += 1;
         self.bytes += bytes;
     }
 
-    /// A row of so many bytes is gone.
-    pub(super) fn take(&mut self, bytes: u64, end: &Outcome) {
+    pub(super) fn count_removed(&mut self, bytes: u64, outcome: &Outcome) {
         self.waiting = self.waiting.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
-        match end {
+        match outcome {
             Outcome::Dropped(_) => self.dropped += 1,
             Outcome::Expired => self.expired += 1,
             Outcome::Delivered | Outcome::Dead(_) => {}
         }
     }
 
-    /// There is one dead letter more.
-    pub(super) fn bury(&mut self, bytes: u64) {
+    pub(super) fn count_dead(&mut self, bytes: u64) {
         self.dead += 1;
         self.dead_bytes += bytes;
         self.died += 1;
     }
 
-    /// A dead letter waits again.
-    pub(super) fn revive(&mut self, message: &Message) {
+    /// A dead letter was put back into the queue.
+    pub(super) fn count_dead_removed(&mut self, bytes: u64) {
         self.dead = self.dead.saturating_sub(1);
-        self.dead_bytes = self.dead_bytes.saturating_sub(size(message));
-        self.add(size(message));
+        self.dead_bytes = self.dead_bytes.saturating_sub(bytes);
     }
 
-    fn numbers(&self) -> [u64; 8] {
+    /// In the order of the checksum.
+    fn numbers(&self) -> [i64; 8] {
         [
             self.next_seq,
             self.waiting,
@@ -169,6 +133,7 @@ impl Books {
             self.expired,
             self.died,
         ]
+        .map(int)
     }
 
     fn crc(&self) -> u32 {
@@ -176,13 +141,8 @@ impl Books {
         hasher.update(self.stream.as_bytes());
         hasher.update(&[u8::from(self.running)]);
         for number in self.numbers() {
-            hasher.update(&int(number).to_le_bytes());
+            hasher.update(&number.to_le_bytes());
         }
         hasher.finalize()
     }
-}
-
-/// The file says something that cannot be.
-pub(super) fn corrupt(how: String) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(SQLITE_CORRUPT), Some(how))
 }

@@ -1,100 +1,102 @@
-//! The store: the queue on disk. The only room that names `rusqlite`.
+//! The durable queue's file. The only module that uses `rusqlite`.
 //!
-//! [`Store`] is a handle to a worker thread that owns the connection to the file, so that a
-//! slow disk stops neither the event loop nor the MQTT connection. Orders go to it through a
-//! channel, reports come back through a function given at the start, in the order of the
-//! requests. What to write and when is decided in `common::queue`.
+//! **Promise**: a message whose insert was reported as committed is on disk. It leaves the file only
+//! when it is delivered, dropped, expired or removed by the user, or it becomes a dead letter; never
+//! because of a crash, a power cut, a full disk or another process. Damage is detected and reported,
+//! never repaired silently.
 //!
-//! * `schema` is what is in the file; `rows` a message as a row, `books` how many there are;
-//! * `file` finds, makes, locks and opens it; `log` looks at its write-ahead log; `home` says where it lives;
-//! * `sqlite` knows its errors and empties its log; `transaction` carries out a batch; `space` says whether the disk has room for it;
-//! * `kind` says whether a file is a queue at all; `presence` whether it is still at its name, `content` whether it
-//!   still holds what was written;
-//! * `worker` is the thread;
-//! * [`look`] and [`admin`] are for `publisher queue`: a file looked at, and mended, from outside; `pages` are
-//!   what they read, [`status`] what they count.
+//! Why this holds:
+//! * Each request is one transaction in SQLite's write-ahead log with `synchronous=FULL`, and its
+//!   result is sent after the sync. After an error nothing more is written, and the file is not
+//!   closed, because a second sync may report success for what the first one lost (`worker`).
+//! * SQLite has no checksums in the file and silently ends a damaged log. So messages (`rows`) and
+//!   `counters` have checksums, and the log is checked before it is read (`wal`).
+//! * A file that was removed, moved (`watched_files`) or written to by another program (`overwrite`)
+//!   is noticed before a result is reported.
+//! * One process drains, by a lock (`lock`); others add to the file. No sequence number is given
+//!   twice, not even by a copy of the file (`copy_detection`).
+//! * A reserve of disk space is kept, so that a queue on a full disk can drain (`disk_space`).
+//!
+//! [`Store`] is a handle to a thread that owns the connection, so that a slow disk delays neither the
+//! event loop nor the MQTT connection. Requests go there through a channel; results come back in
+//! their order through a function. What to write and when is decided in `publisher::queue`.
+//! [`reader`] and [`maintenance`] are for `publisher queue`.
 
-pub mod admin;
-mod content;
+mod copy_detection;
 mod counters;
-mod file;
-mod home;
-mod kind;
-mod log;
-pub mod look;
-pub mod pages;
-mod presence;
+mod disk_space;
+mod errors;
+mod file_type;
+mod identity;
+mod lock;
+pub mod maintenance;
+mod open;
+mod overwrite;
+pub mod paging;
+mod paths;
+pub mod reader;
 mod rows;
 mod schema;
-mod space;
 mod sqlite;
-pub mod status;
 mod transaction;
+mod wal;
+mod watched_files;
 mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
+use self::watched_files::WatchedFiles;
+use self::worker::StoreWorker;
 use super::queue::requests::{Opened, StoreRequest, StoreResult};
 use crate::common::fault::Fault;
+use crate::common::runtime::affinity;
 
-/// A queue file that is open, before its worker starts.
-pub struct File {
-    worker: worker::Worker,
-    /// What was found in it.
+/// An open queue file whose thread is not started yet.
+pub struct QueueFile {
+    worker: StoreWorker,
     pub opened: Opened,
 }
 
-impl File {
-    /// Opens the queue, or makes it. `owner` is a name that no other process has; `stream`
-    /// is one for a new stream, should there have to be one.
-    ///
-    /// # Errors
-    ///
-    /// A fault that names the file, the cause and the remedy.
-    pub fn open(path: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
-        let given = path;
-        let path = file::resolve(given)?;
-        let open = file::open(&path, stream)?;
-        let (worker, opened) = worker::Worker::new(&path, given, open, owner, stream)?;
+impl QueueFile {
+    /// Opens the queue or creates it. `owner` is unique to this process; `stream` is the name of a
+    /// new stream, should one begin.
+    pub fn open(given: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
+        let path = paths::resolve(given)?;
+        let open = open::open_or_create(&path, stream)?;
+        let (worker, opened) = StoreWorker::new(&path, given, open, owner, stream)?;
         Ok(Self { worker, opened })
     }
 
-    /// Starts the worker. `notify` hands each report over and must not block.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if there are no more threads to be had.
+    /// Starts the thread. `notify` receives each result and must not block.
     pub fn start(self, notify: impl Fn(StoreResult) + Send + 'static) -> std::io::Result<Store> {
         let (requests, inbox) = mpsc::channel();
-        let presence = self.worker.presence();
+        let files = Arc::clone(&self.worker.files);
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                crate::common::runtime::affinity::unpin();
+                affinity::unpin();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(Store { requests, presence })
+        Ok(Store { requests, files })
     }
 }
 
-/// A handle to the worker.
 #[derive(Clone, Debug)]
 pub struct Store {
     requests: Sender<StoreRequest>,
-    presence: Arc<presence::Presence>,
+    files: Arc<WatchedFiles>,
 }
 
 impl Store {
-    /// Hands an order over.
     pub fn request(&self, request: StoreRequest) {
-        // The worker lives as long as the process; without it there is nobody to tell.
+        // The thread has ended only after a failure that it has reported.
         let _ = self.requests.send(request);
     }
 
-    /// Whether the file is still at its name. The worker tells sooner, but not once it is closed.
+    /// Whether the file is under its name; also once the thread has closed it.
     pub fn is_in_place(&self) -> bool {
-        self.presence.is_in_place()
+        self.files.is_in_place()
     }
 }

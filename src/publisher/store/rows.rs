@@ -1,15 +1,16 @@
 //! Messages as rows, and their checksum.
 //!
-//! The checksum is CRC-32 (ISO 3309, as in zlib) over the lengths and bytes of stream, topic
-//! and payload and over the numbers in between, little-endian; the number of readings is taken
-//! in if it is not 1, and boot and time since boot if they are known, so that rows of older files stay
-//! as they are. SQLite has none of its own: a flipped bit in a payload would go unnoticed.
+//! The checksum is CRC-32 (ISO 3309, as in zlib) over the lengths and bytes of stream, topic and
+//! payload and over the numbers in between, little-endian. The number of readings is included if it
+//! is not 1, boot and time since boot if they are known, so that rows of older files stay valid.
+//! SQLite has no checksums: it does not notice a flipped bit in a payload.
 
 use std::sync::Arc;
 
 use rusqlite::types::{FromSql, ToSql};
-use rusqlite::{Row as SqlRow, Statement};
+use rusqlite::{Row, Statement};
 
+use super::sqlite::{int, uint};
 use crate::common::mqtt::age::{BootId, BootTime};
 use crate::common::mqtt::message::{Draft, Message, Qos};
 use crate::publisher::queue::requests::{RowId, StoredMessage};
@@ -17,17 +18,12 @@ use crate::publisher::queue::requests::{RowId, StoredMessage};
 /// The columns that [`read`] expects.
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
 
-/// A number as SQLite has it.
-pub(super) fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
+/// The statement for [`insert`].
+pub(super) const INSERT: &str = "INSERT INTO queue
+    (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
+     readings, boot_id, boot_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-/// A number as we have it.
-pub(super) fn uint(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// The checksum of a message.
 pub(super) fn crc(message: &Message) -> u32 {
     let draft = &message.draft;
     let mut hasher = crc32fast::Hasher::new();
@@ -55,7 +51,7 @@ pub(super) fn crc(message: &Message) -> u32 {
     hasher.finalize()
 }
 
-/// Puts a message into the queue; `owner` is the process that waits for its end.
+/// `owner` is the process that waits for the outcome and does not drain.
 pub(super) fn insert(
     statement: &mut Statement<'_>,
     message: &Message,
@@ -82,37 +78,28 @@ pub(super) fn insert(
     statement.insert(values)
 }
 
-/// The statement for [`insert`].
-pub(super) const INSERT: &str = "INSERT INTO queue
-    (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
-     readings, boot_id, boot_ms)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-
-/// A row; or its number alone if it is not what was written.
+/// A message; or its row alone if it is damaged. `last_topic` saves an allocation where topics repeat.
 pub(super) fn read(
-    row: &SqlRow<'_>,
-    topics: &mut Arc<str>,
+    row: &Row<'_>,
+    last_topic: &mut Arc<str>,
 ) -> rusqlite::Result<Result<StoredMessage, RowId>> {
     let id: RowId = row.get(0)?;
-    let Some((message, crc_found)) = message(row, topics) else {
-        return Ok(Err(id));
-    };
-    let whole = crc_found == i64::from(crc(&message));
-    Ok(if whole {
-        Ok(StoredMessage { row: id, message })
-    } else {
-        Err(id)
+    Ok(match message(row, last_topic) {
+        Some((message, stored)) if stored == i64::from(crc(&message)) => {
+            Ok(StoredMessage { row: id, message })
+        }
+        _ => Err(id),
     })
 }
 
-/// The message of a row; none if a value has not the type it should have.
-fn message(row: &SqlRow<'_>, topics: &mut Arc<str>) -> Option<(Message, i64)> {
-    fn get<T: FromSql>(row: &SqlRow<'_>, index: usize) -> Option<T> {
+/// The message and the stored checksum; none if a value has the wrong type.
+fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
+    fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Option<T> {
         row.get(index).ok()
     }
     let topic = row.get_ref(5).ok()?.as_str().ok()?;
-    if **topics != *topic {
-        *topics = topic.into();
+    if **last_topic != *topic {
+        *last_topic = topic.into();
     }
     let stream: Option<String> = get(row, 1)?;
     let boot_id: Option<[u8; 16]> = get(row, 12)?;
@@ -130,7 +117,7 @@ fn message(row: &SqlRow<'_>, topics: &mut Arc<str>) -> Option<(Message, i64)> {
         expires_at: None,
         attempts: get(row, 10)?,
         draft: Draft {
-            topic: Arc::clone(topics),
+            topic: Arc::clone(last_topic),
             payload: get(row, 6)?,
             qos: Qos::from_level(get(row, 7)?)?,
             retain: get(row, 8)?,
@@ -165,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_takes_in_the_readings_of_a_batch_and_stays_what_it_was_without() {
-        // What programs of before and of today have written; never to be changed.
+    fn the_checksum_covers_the_readings_of_a_batch_and_never_changes() {
+        // What released programs have written.
         assert_eq!((checksum(1), checksum(2)), (3_970_355_274, 2_743_873_474));
         assert_ne!(checksum(2), checksum(3));
     }

@@ -1,26 +1,26 @@
-//! The schema of a queue file, and the way to it from every earlier one.
+//! The schema of a queue file, and its migrations.
 //!
-//! `user_version` counts the migrations that a file has been through; `application_id` says
-//! that it is a queue at all. A published migration is never changed: a new one follows it.
+//! `user_version` is the number of migrations that were applied to a file; `application_id` marks it
+//! as a queue. A published migration is never changed: a new one follows it.
 
 use rusqlite::ffi::{self, SQLITE_IOERR};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _};
 
-use super::counters::Books;
+use super::counters::Counters;
+use super::sqlite::write_transaction;
 
-/// `IoTq`: what tells a queue from any other SQLite database.
+/// `IoTq`.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 
-/// What brings a file from one version to the next.
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
-/// Each brings a file to the version that is its place in the list, from 1.
+/// The first one brings a file to version 1, and so on.
 pub(super) const MIGRATIONS: [Migration; 5] = [
     |connection| connection.execute_batch(VERSION_1),
-    checksum_books,
+    add_counters_checksum,
     |connection| connection.execute_batch(VERSION_3),
     |connection| connection.execute_batch(VERSION_4),
-    |connection| connection.execute_batch(TIME_SINCE_BOOT),
+    |connection| connection.execute_batch(VERSION_5),
 ];
 
 const VERSION_1: &str = "
@@ -82,12 +82,12 @@ const VERSION_1: &str = "
     ) STRICT;
 ";
 
-/// Version 2: the books get a checksum. See books.rs.
-fn checksum_books(connection: &Connection) -> rusqlite::Result<()> {
+/// Version 2. See counters.rs.
+fn add_counters_checksum(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
-    // A new file has no books yet.
-    match Books::unchecked(connection).optional()? {
-        Some(books) => books.write(connection),
+    // A new file has no counters yet.
+    match Counters::read_with(connection, false).optional()? {
+        Some(counters) => counters.write(connection),
         None => Ok(()),
     }
 }
@@ -107,7 +107,7 @@ const VERSION_4: &str = "
     ) STRICT;
 ";
 
-const TIME_SINCE_BOOT: &str = "
+const VERSION_5: &str = "
     -- When it was accepted by the clock that nobody sets: which boot (random/boot_id, 16 bytes), and
     -- milliseconds since. NULL if that is not known. From now on fate.at_ms is the time since boot as well.
     ALTER TABLE queue ADD COLUMN boot_id BLOB;
@@ -116,63 +116,58 @@ const TIME_SINCE_BOOT: &str = "
     ALTER TABLE dead ADD COLUMN boot_ms INTEGER;
 ";
 
-/// What a file says of itself.
-pub(super) struct Found {
+pub(super) struct Version {
     pub(super) application_id: i32,
-    pub(super) version: usize,
+    /// The number of migrations.
+    pub(super) schema: usize,
 }
 
-/// Reads it.
-pub(super) fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
+pub(super) fn read_version(connection: &Connection) -> rusqlite::Result<Version> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    Ok(Found {
+    Ok(Version {
         application_id: pragma("application_id")?,
-        version: usize::try_from(pragma("user_version")?).unwrap_or(usize::MAX),
+        schema: usize::try_from(pragma("user_version")?).unwrap_or(usize::MAX),
     })
 }
 
-/// Brings a file to the newest version, in one transaction.
+/// Brings a file to the newest version in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have done it since the last look.
-    let version = inspect(&transaction)?.version;
+    let transaction = write_transaction(connection)?;
+    // Another process may have done it since the version was read.
+    let version = read_version(&transaction)?.schema;
     for migration in MIGRATIONS.iter().skip(version) {
         migration(&transaction)?;
     }
-    transaction.pragma_update(
-        None,
-        "user_version",
-        i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX),
-    )?;
+    let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    transaction.pragma_update(None, "user_version", newest)?;
     transaction.commit()
 }
 
-/// Switches the write-ahead log on, where it is not. SQLite may go on without one: it gives
-/// its answer first, and then the error.
-pub(super) fn switch_log_on(connection: &Connection) -> rusqlite::Result<()> {
+/// Enables the write-ahead log. SQLite may continue without one after an error: it gives its result
+/// first, and then the error.
+pub(super) fn enable_log(connection: &Connection) -> rusqlite::Result<()> {
     let mode =
         || connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
     if mode()? == "wal" {
         return Ok(());
     }
-    let mut switch = connection.prepare("PRAGMA journal_mode = WAL")?;
-    let mut answer = switch.query([])?;
-    while answer.next()?.is_some() {}
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
     if mode()? == "wal" {
-        Ok(())
-    } else {
-        let failed = ffi::Error::new(SQLITE_IOERR);
-        let why = "the write-ahead log cannot be switched on".to_owned();
-        Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
+        return Ok(());
     }
+    let why = "the write-ahead log cannot be switched on".to_owned();
+    let failed = ffi::Error::new(SQLITE_IOERR);
+    Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
 }
 
 /// Fills a new file.
 pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    switch_log_on(connection)?;
+    enable_log(connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     migrate(connection)?;
-    Books::new(stream).write(connection)
+    Counters::new(stream).write(connection)
 }

@@ -1,17 +1,37 @@
-//! SQLite's own ways: what its errors mean, when to try again, how its log is emptied.
+//! SQLite's errors, retries, transactions and checkpoints.
 
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-use rusqlite::{Connection, ErrorCode};
+use std::time::Duration;
 
-use super::rows::uint;
+use rusqlite::ffi::{self, SQLITE_CORRUPT, SQLITE_IOERR_SHMSIZE};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-/// Tries again as long as another process is in the middle of its transaction.
-pub(super) fn patiently<T>(attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    at_most(u32::MAX, attempt)
+/// How long SQLite itself waits for another process's transaction.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The log is copied into the file when it has this many database pages.
+const LOG_PAGES: i64 = 1_000;
+
+/// SQLite's default, in bytes.
+const PAGE_SIZE: u64 = 4_096;
+
+/// SQLite's integers are signed.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The same, but so many times. SQLite itself waits a second each time.
-pub(super) fn at_most<T>(
+pub(super) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Repeats `attempt` while another process is in its transaction.
+pub(super) fn retry_while_busy<T>(
+    attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    retry_at_most(u32::MAX, attempt)
+}
+
+/// The same, with at most `times` attempts of [`BUSY_TIMEOUT`] each.
+pub(super) fn retry_at_most<T>(
     times: u32,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
@@ -24,12 +44,11 @@ pub(super) fn at_most<T>(
     attempt()
 }
 
-/// Whether another process is in the middle of its transaction.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Whether there was no space for it on the disk.
+/// Whether there was no space on the disk.
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|e| (e.code, e.extended_code));
     // The second is about the index of the log.
@@ -39,60 +58,98 @@ pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// The log is copied into the file when it has so many pages.
-const LOG_PAGES: i64 = 1_000;
-
-/// SQLite's own, in bytes.
-const PAGE_SIZE: u64 = 4_096;
-
-/// When the log is copied into the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Checkpoint {
-    /// Whatever there is in it.
-    Now,
-    /// And then it is cut off, so that what it took is free.
-    Shrink,
+/// Whether the file is not what was written. Our statements are right: SQLite rejects one, or the
+/// type of a value, only where the schema has changed.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_none_or(|code| {
+        let damage = [
+            ErrorCode::DatabaseCorrupt,
+            ErrorCode::NotADatabase,
+            ErrorCode::Unknown,
+            ErrorCode::ConstraintViolation,
+        ];
+        damage.contains(&code)
+    })
 }
 
-/// Whether the log has grown long; at the latest it has at so many bytes.
-pub(super) fn is_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
-    let pages = run(connection, "NOOP")?;
+/// An error for what SQLite itself does not notice.
+pub(super) fn corrupt(how: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(SQLITE_CORRUPT), Some(how))
+}
+
+/// Begins a transaction that may write.
+pub(super) fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Has SQLite check what it reads from a file that may be damaged or forged.
+pub(super) fn distrust_file(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// Reads the whole file and fails if its structure is damaged.
+pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(corrupt(found))
+    }
+}
+
+pub(super) fn count_rows(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
+    let query = format!("SELECT count(*) FROM {table}");
+    connection.query_row(&query, [], |row| row.get(0).map(uint))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checkpoint {
+    /// Copies the log into the file.
+    Copy,
+    /// Copies it and truncates the log, so that its space on the disk is free.
+    Truncate,
+}
+
+/// Whether the log is due to be copied: it has [`LOG_PAGES`] database pages, or `bytes`.
+pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
+    let pages = wal_checkpoint(connection, "NOOP")?;
     Ok(pages >= LOG_PAGES || uint(pages).saturating_mul(PAGE_SIZE) >= bytes)
 }
 
-/// Gives how many pages the log has.
-fn run(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+/// Gives the number of database pages in the log.
+fn wal_checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
     let mut statement = connection.prepare_cached(&sql)?;
     statement.query_row([], |row| row.get(1))
 }
 
-/// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite does so by
-/// itself, but passes over a sync that fails, and syncs again the next time: the system may
-/// then claim success for what it has thrown away.
-pub(super) fn checkpoint(connection: &Connection, when: Checkpoint) -> rusqlite::Result<bool> {
-    let mode = match when {
-        Checkpoint::Shrink => "TRUNCATE",
-        Checkpoint::Now => "PASSIVE",
+/// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite's
+/// automatic checkpoint is off: it ignores a sync that fails, and syncs again the next time, when
+/// the kernel may report success for pages that it has thrown away.
+pub(super) fn checkpoint(connection: &Connection, mode: Checkpoint) -> rusqlite::Result<bool> {
+    let mode = match mode {
+        Checkpoint::Truncate => "TRUNCATE",
+        Checkpoint::Copy => "PASSIVE",
     };
-    match run(connection, mode) {
-        // Another time; what is in the log is safe.
+    match wal_checkpoint(connection, mode) {
+        // It can be done later: what is in the log is safe.
         Err(e) if is_full(&e) || is_busy(&e) => Ok(false),
         done => done.map(|_| true),
     }
 }
 
-/// Gives free pages back to the disk, so many at most; 0 is all.
-pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+/// Returns at most `pages` free database pages to the disk; 0 is all.
+pub(super) fn vacuum(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
     let mut steps = statement.query([])?;
-    // Each step is one page.
+    // Each step returns one database page.
     while steps.next()?.is_some() {}
     Ok(())
 }
 
-/// Bytes of the file's free pages.
-pub(super) fn free(connection: &Connection) -> rusqlite::Result<u64> {
+/// Bytes of the file's free database pages.
+pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let pages = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
     Ok(uint(pages).saturating_mul(PAGE_SIZE))
 }

@@ -1,23 +1,27 @@
-//! The store's thread: carries out orders, looks whether another process has written, and
-//! takes over when the one that drained has gone.
+//! The store's thread: carries out requests, watches the files and what other processes write, and
+//! takes over when the process that drained has ended.
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use ::log::info;
-use rusqlite::{Connection, TransactionBehavior};
+use log::info;
+use rusqlite::Connection;
 
-use super::content::Content;
-use super::counters::{Books, corrupt};
-use super::file::{self, DrainLock, Open};
-use super::home::Home;
-use super::presence::{Gone, Presence, Stamp};
-use super::rows::{self, uint};
-use super::space::{self, Space};
-use super::sqlite::{self, Checkpoint, patiently};
+use super::copy_detection::FileLocation;
+use super::counters::Counters;
+use super::disk_space::{DiskSpace, stored_size};
+use super::errors;
+use super::identity::identify;
+use super::lock::DrainLock;
+use super::open::OpenQueue;
+use super::overwrite::OverwriteDetector;
+use super::rows;
+use super::sqlite::{self, Checkpoint, corrupt, is_busy, is_full, retry_while_busy, uint};
 use super::transaction;
+use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
 use crate::common::runtime::channel::receive_within;
 use crate::common::runtime::clock::clock;
@@ -26,297 +30,283 @@ use crate::publisher::queue::requests::{
 };
 use crate::publisher::queue::size;
 
-/// How often to look for what other processes have done.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often to look for what other processes have written.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often to look whether the file is still at its name.
-const LOOK_AT_NAMES: Duration = Duration::from_millis(400);
+/// How often to check that the files are under their names.
+const FILES_INTERVAL: Duration = Duration::from_millis(400);
 
-/// How long a full disk is left alone.
+/// How long to wait after the disk was full.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
-/// How often to forget how rows have ended whose owners do not ask any more.
-const FORGET: Duration = Duration::from_secs(60);
+/// How often to delete outcomes that nobody reads.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is left of the file's free pages when a process ends in order: so many are given
-/// back to the disk at most, so that it takes no time.
-const VACUUM: u32 = 4_096;
+/// The most free database pages that are returned to the disk at the end of a run, so that it takes
+/// no time.
+const VACUUM_PAGES: u32 = 4_096;
 
-pub(super) struct Worker {
+pub(super) struct StoreWorker {
     path: PathBuf,
-    connection: Connection,
+    /// Closed only where the file is sound: closing syncs, and after a failed sync a second one may
+    /// report success for what is lost. It also removes the file that has the name of the log.
+    connection: ManuallyDrop<Connection>,
     lock: DrainLock,
     drains: bool,
     owner: String,
     stream: String,
     /// Changes when another connection has committed.
     data_version: i64,
-    space: Option<Space>,
-    /// When to look for that.
-    due: Instant,
+    space: Option<DiskSpace>,
+    poll_at: Instant,
     /// Not before then: the disk was full.
     take_over_at: Instant,
-    tidy_at: Instant,
-    /// When to forget fates.
+    checkpoint_at: Instant,
     forget_at: Instant,
-    /// The next number at the time when the queue was taken over.
+    check_files_at: Instant,
+    /// The next sequence number when the queue was taken over.
     taken_over: Option<u64>,
-    presence: Arc<Presence>,
-    content: Content,
-    /// When to look at the names.
-    names_at: Instant,
-    /// The file is not at its name any more, or not what was written: nothing is written to it. It can still be read.
+    pub(super) files: Arc<WatchedFiles>,
+    overwrites: OverwriteDetector,
+    /// The file was removed, moved or overwritten: nothing is written to it. It can still be read.
     gone: bool,
 }
 
-/// Why an order was not carried out.
-enum Stop {
-    Failed(rusqlite::Error),
-    Gone(Gone),
+/// Why a request was not carried out.
+enum RequestError {
+    Sqlite(rusqlite::Error),
+    FileGone(FileGone),
 }
 
-impl From<rusqlite::Error> for Stop {
+impl From<rusqlite::Error> for RequestError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error)
+        Self::Sqlite(error)
     }
 }
 
-impl Worker {
+impl From<FileGone> for RequestError {
+    fn from(gone: FileGone) -> Self {
+        Self::FileGone(gone)
+    }
+}
+
+impl RequestError {
+    fn into_result(self, queue: &Path) -> StoreResult {
+        match self {
+            Self::Sqlite(error) => StoreResult::Failed(errors::write_error(queue, &error)),
+            Self::FileGone(FileGone { fault, exists }) => {
+                StoreResult::FileMissing { fault, exists }
+            }
+        }
+    }
+}
+
+impl StoreWorker {
     pub(super) fn new(
         path: &Path,
         given: &Path,
-        open: Open,
+        open: OpenQueue,
         owner: &str,
         stream: &str,
     ) -> Result<(Self, Opened), Fault> {
         let now = clock();
-        let (mut connection, lock, drains) = (open.connection, open.lock, open.drains);
-        let stamp = std::fs::metadata(path).ok().map(|file| Stamp::of(&file));
-        let opened = if drains {
-            begin(path, &mut connection, &lock, owner, stream)
+        let failed = |e: rusqlite::Error| errors::first_write_error(path, &e);
+        let mut connection = ManuallyDrop::new(open.connection);
+        let stamp = identify(path).map(|(_, stamp)| stamp);
+        let opened = if open.drains {
+            start_draining(path, &mut connection, &open.lock, owner, stream)
         } else {
-            patiently(|| transaction::look(&connection))
+            retry_while_busy(|| transaction::read_state(&connection))
         };
-        let opened = opened.map_err(|e| file::begin_error(path, &e));
-        // From here on its log is there.
-        let found = opened.and_then(|opened| {
-            let presence = Presence::of(path, given, open.identity);
-            let presence = presence.map_err(|e| {
-                file::cannot(path, &format!("cannot be opened: {e}")).with_remedy("try again")
-            })?;
-            let content = patiently(|| Content::of(&connection, stamp, now));
-            let content = content.map_err(|e| file::begin_error(path, &e))?;
-            Ok((opened, Arc::new(presence), content))
-        });
-        let (opened, presence, content) = match found {
-            Ok(found) => found,
-            Err(fault) => {
-                leave(connection);
-                return Err(fault);
-            }
-        };
+        let opened = opened.map_err(failed)?;
+        // The log exists since the first transaction.
+        let files = WatchedFiles::new(path, given, open.identity)
+            .map_err(|e| errors::cannot_open(path, &e.to_string()).with_remedy("try again"))?;
+        let overwrites = retry_while_busy(|| OverwriteDetector::new(&connection, stamp, now));
         let worker = Self {
             path: path.to_owned(),
             connection,
-            lock,
-            drains,
+            lock: open.lock,
+            drains: open.drains,
             owner: owner.to_owned(),
             stream: stream.to_owned(),
             data_version: 0,
-            space: Space::of(path),
-            due: now,
+            space: DiskSpace::of(path),
+            poll_at: now,
             take_over_at: now,
-            tidy_at: now,
-            forget_at: now + FORGET,
+            checkpoint_at: now,
+            forget_at: now + FORGET_INTERVAL,
+            check_files_at: now,
             taken_over: None,
-            presence,
-            content,
-            names_at: now,
+            files: Arc::new(files),
+            overwrites: overwrites.map_err(failed)?,
             gone: false,
         };
         Ok((worker, opened))
     }
 
-    pub(super) fn presence(&self) -> Arc<Presence> {
-        Arc::clone(&self.presence)
-    }
-
     pub(super) fn run(mut self, inbox: &Receiver<StoreRequest>, notify: &impl Fn(StoreResult)) {
         loop {
-            let done = match receive_within(inbox, self.due.saturating_duration_since(clock())) {
+            let wait = self.poll_at.saturating_duration_since(clock());
+            let done = match receive_within(inbox, wait) {
                 Ok(StoreRequest::Close { next_seq }) => return self.close(next_seq, notify),
-                Ok(order) if self.gone => self.read_on(&order, notify),
-                Ok(order) => self.carry_out(order).map(notify),
+                Ok(request) => self.handle(request).map(|result| {
+                    if let Some(result) = result {
+                        notify(result);
+                    }
+                }),
                 Err(RecvTimeoutError::Timeout) if self.gone => {
-                    self.due += FORGET;
+                    self.poll_at += FORGET_INTERVAL;
                     Ok(())
                 }
-                Err(RecvTimeoutError::Timeout) => self.look(notify).map_err(Stop::from),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let done = done.and_then(|()| self.tidy_up());
-            // What fails because of that is not the disk's fault.
-            let error = match done.map_err(|stop| self.cause(stop)) {
-                Ok(()) => continue,
-                Err(Stop::Gone(gone)) => {
-                    self.gone = true;
-                    notify(StoreResult::FileMissing {
-                        fault: gone.fault,
-                        exists: gone.exists,
-                    });
-                    continue;
+                Err(RecvTimeoutError::Timeout) => self.poll(notify).map_err(RequestError::from),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return drop(ManuallyDrop::into_inner(self.connection));
                 }
-                Err(Stop::Failed(error)) => error,
             };
-            notify(StoreResult::Failed(file::broken(&self.path, &error)));
-            return leave(self.connection);
+            if let Err(error) = done.and_then(|()| self.maintain()) {
+                let error = self.find_cause(error);
+                let gone = matches!(error, RequestError::FileGone(_));
+                notify(error.into_result(&self.path));
+                if !gone {
+                    return;
+                }
+                self.gone = true;
+            }
         }
     }
 
-    /// An error of a file that is gone is about that.
-    fn cause(&mut self, stop: Stop) -> Stop {
-        match stop {
-            Stop::Failed(error) if !self.gone => match self.in_place_at_last(()) {
-                Err(Stop::Gone(gone)) => Stop::Gone(gone),
-                _ => Stop::Failed(error),
+    /// An error of SQLite in a file that is gone is because of that.
+    fn find_cause(&mut self, error: RequestError) -> RequestError {
+        match error {
+            RequestError::Sqlite(_) if !self.gone => match self.check_file_fully() {
+                Err(gone @ RequestError::FileGone(_)) => gone,
+                _ => error,
             },
-            stop => stop,
+            _ => error,
         }
     }
 
-    /// Nothing that was done is reported before the file is known to be where it was.
-    fn in_place<T>(&mut self, done: T) -> Result<T, Stop> {
-        if let Some(gone) = self.presence.look() {
-            return Err(Stop::Gone(gone));
+    /// A result is passed on only after this. A large file is not read each time it has changed.
+    fn check_file(&mut self) -> Result<(), RequestError> {
+        if self.overwrites.is_due(clock()) {
+            return self.check_file_fully();
         }
-        // With a long queue what others do to the file is looked at now and then only.
-        if self.content.is_due(clock()) {
-            self.as_written()?;
-        }
-        Ok(done)
+        Ok(self.files.check()?)
     }
 
-    /// The same, when there is no later.
-    fn in_place_at_last<T>(&mut self, done: T) -> Result<T, Stop> {
-        if let Some(gone) = self.presence.look() {
-            return Err(Stop::Gone(gone));
-        }
-        self.as_written()?;
-        Ok(done)
-    }
-
-    /// Reads the file if somebody else has written into it.
-    fn as_written(&mut self) -> Result<(), Stop> {
-        let stamp = self.presence.stamp();
-        if self.content.is_untouched(stamp) {
+    /// The same, but reads the file if it has changed.
+    fn check_file_fully(&mut self) -> Result<(), RequestError> {
+        self.files.check()?;
+        let stamp = self.files.stamp();
+        if self.overwrites.is_unchanged(stamp) {
             return Ok(());
         }
         let connection = &mut self.connection;
-        if self.content.examine(&self.path, connection, stamp, clock)? {
+        if self
+            .overwrites
+            .check_content(&self.path, connection, stamp, clock)?
+        {
             Ok(())
         } else {
-            Err(Stop::Gone(self.presence.overwritten()))
+            Err(self.files.overwritten().into())
         }
     }
 
-    /// Copies the log into a file that is where it was; `false` if there is no space.
-    fn checkpoint(&mut self, when: Checkpoint) -> Result<bool, Stop> {
-        self.in_place(())?;
-        let untouched = self.content.is_untouched(self.presence.stamp());
-        let done = sqlite::checkpoint(&self.connection, when);
-        // What others have done before is still to be looked at.
-        if untouched {
-            self.content.has_written(self.presence.stamp());
+    /// Copies the log into the file; `false` if there is no space.
+    fn checkpoint(&mut self, mode: Checkpoint) -> Result<bool, RequestError> {
+        self.check_file()?;
+        let unchanged = self.overwrites.is_unchanged(self.files.stamp());
+        let done = sqlite::checkpoint(&self.connection, mode);
+        // What others wrote before still has to be checked.
+        if unchanged {
+            self.overwrites.handle_written(self.files.stamp());
         }
         Ok(done?)
     }
 
-    fn carry_out(&mut self, order: StoreRequest) -> Result<StoreResult, Stop> {
-        match order {
-            StoreRequest::Commit(batch) => {
-                let report = self.commit(batch)?;
-                self.in_place(report)
-            }
+    fn handle(&mut self, request: StoreRequest) -> Result<Option<StoreResult>, RequestError> {
+        match request {
             StoreRequest::Load { after, rows, bytes } => {
-                Ok(patiently(|| self.load(after, rows, bytes))?)
+                Ok(Some(retry_while_busy(|| self.load(after, rows, bytes))?))
             }
-            StoreRequest::AskOutcomes { numbered } => Ok(patiently(|| self.ask(numbered))?),
-            // Handled before.
-            StoreRequest::Close { .. } => Ok(StoreResult::Closed),
+            // A file that is gone can only be read, so that the rest of it is sent.
+            _ if self.gone => Ok(None),
+            StoreRequest::Commit(batch) => {
+                let result = self.commit(batch)?;
+                self.check_file()?;
+                Ok(Some(result))
+            }
+            StoreRequest::AskOutcomes { numbered } => {
+                Ok(Some(retry_while_busy(|| self.read_outcomes(numbered))?))
+            }
+            // `run` closes.
+            StoreRequest::Close { .. } => Ok(None),
         }
     }
 
-    /// What a file is good for that is gone: the rest of what is in it can be sent.
-    fn read_on(&mut self, order: &StoreRequest, notify: &impl Fn(StoreResult)) -> Result<(), Stop> {
-        if let StoreRequest::Load { after, rows, bytes } = *order {
-            notify(patiently(|| self.load(after, rows, bytes))?);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, Stop> {
-        if let Some(why) = self.too_little_space(&batch)? {
-            return self.full(batch, &why);
+    fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, RequestError> {
+        if let Some(why) = self.find_shortage(&batch)? {
+            return self.disk_full(batch, &why);
         }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
-        match patiently(|| transaction::commit(connection, &batch, owner, drains)) {
-            Err(error) if sqlite::is_full(&error) => self.full(batch, &error.to_string()),
+        match retry_while_busy(|| transaction::write_batch(connection, &batch, owner, drains)) {
+            Err(error) if is_full(&error) => self.disk_full(batch, &error.to_string()),
             done => {
-                let report = done?;
-                if let StoreResult::Committed { ids, .. } = &report
+                let result = done?;
+                if let StoreResult::Committed { ids, .. } = &result
                     && let Some(row) = ids.last()
                 {
-                    self.content.has_added(*row);
+                    self.overwrites.handle_inserted(*row);
                 }
-                Ok(report)
+                Ok(result)
             }
         }
     }
 
-    /// Why there is no space for the inserts of a batch, if there is none.
-    fn too_little_space(&mut self, batch: &WriteBatch) -> Result<Option<String>, Stop> {
+    /// Why there is no space for the inserts of a batch; none if there is.
+    fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
         let sizes = batch.inserts.iter().map(|message| size(message));
-        let bytes = sizes.map(space::on_disk).sum();
-        let short = |space: Option<Space>, free| space.and_then(|s| s.too_little_for(bytes, free));
-        if batch.inserts.is_empty() || short(self.space, 0).is_none() {
+        let bytes = sizes.map(stored_size).sum();
+        let shortage = |space: Option<DiskSpace>, free| space?.shortage(bytes, free);
+        if batch.inserts.is_empty() || shortage(self.space, 0).is_none() {
             return Ok(None);
         }
-        // With what the log takes, and what is free in the file itself?
-        self.checkpoint(Checkpoint::Shrink)?;
-        self.space = Space::of(&self.path);
-        Ok(short(self.space, sqlite::free(&self.connection)?))
+        // Is it enough with the space of the log, and with what is free in the file?
+        self.checkpoint(Checkpoint::Truncate)?;
+        self.space = DiskSpace::of(&self.path);
+        Ok(shortage(self.space, sqlite::free_bytes(&self.connection)?))
     }
 
-    fn full(&mut self, batch: WriteBatch, why: &str) -> Result<StoreResult, Stop> {
-        // Gives back what the log takes, so that deleting rows has somewhere to write.
-        self.checkpoint(Checkpoint::Shrink)?;
+    fn disk_full(&mut self, batch: WriteBatch, why: &str) -> Result<StoreResult, RequestError> {
+        // Frees the space of the log, so that rows can be deleted.
+        self.checkpoint(Checkpoint::Truncate)?;
         let why = format!("{}: {why}", self.path.display());
         Ok(StoreResult::DiskFull { batch, why })
     }
 
-    /// Keeps the log short, and forgets what nobody asks for. After a disk without space for
-    /// it, not before a while.
-    fn tidy_up(&mut self) -> Result<(), Stop> {
+    /// What is due by time: checks the files, copies a long log and deletes old outcomes.
+    fn maintain(&mut self) -> Result<(), RequestError> {
         let now = clock();
         if self.gone {
             return Ok(());
         }
-        if now >= self.names_at {
-            self.names_at = now + LOOK_AT_NAMES;
-            self.in_place(())?;
+        if now >= self.check_files_at {
+            self.check_files_at = now + FILES_INTERVAL;
+            self.check_file()?;
         }
-        if now < self.tidy_at {
+        if now < self.checkpoint_at {
             return Ok(());
         }
-        self.space = Space::of(&self.path);
-        let longest = self.space.map_or(u64::MAX, Space::log_size);
-        if sqlite::is_long(&self.connection, longest)? && !self.checkpoint(Checkpoint::Now)? {
-            self.tidy_at = now + DISK_RETRY;
+        self.space = DiskSpace::of(&self.path);
+        let max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
+        if sqlite::is_log_long(&self.connection, max_log)? && !self.checkpoint(Checkpoint::Copy)? {
+            self.checkpoint_at = now + DISK_RETRY;
         }
         if self.drains && now >= self.forget_at {
-            self.forget_at = now + FORGET;
-            match patiently(|| transaction::forget_fates(&self.connection)) {
-                Err(e) if sqlite::is_full(&e) => {}
+            self.forget_at = now + FORGET_INTERVAL;
+            match retry_while_busy(|| transaction::forget_outcomes(&self.connection)) {
+                Err(e) if is_full(&e) => {}
                 done => done?,
             }
         }
@@ -327,7 +317,7 @@ impl Worker {
         let mut found = Vec::new();
         let mut damaged = Vec::new();
         let mut last = None;
-        // Rows and counts of one moment.
+        // Rows and counters have to be of one time.
         let transaction = self.connection.transaction()?;
         {
             let columns = rows::COLUMNS;
@@ -356,14 +346,14 @@ impl Worker {
                 }
             }
         }
-        let mut counts = Books::read(&transaction)?.counts();
+        let mut counts = Counters::read(&transaction)?.counts();
         transaction.finish()?;
         if after == 0 && last.is_none() && counts.rows > 0 {
             return Err(corrupt(format!("{} messages are missing", counts.rows)));
         }
         if !damaged.is_empty() && !self.gone {
             let (connection, owner) = (&mut self.connection, &self.owner);
-            counts = patiently(|| transaction::bury_damaged(connection, &damaged, owner))?;
+            counts = retry_while_busy(|| transaction::bury_damaged(connection, &damaged, owner))?;
         }
         Ok(StoreResult::Loaded {
             rows: found,
@@ -373,8 +363,8 @@ impl Worker {
         })
     }
 
-    fn ask(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
-        // One moment for all three questions.
+    fn read_outcomes(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
+        // All three answers have to be of one time.
         let transaction = self.connection.transaction()?;
         let numbered = transaction
             .prepare_cached(
@@ -389,13 +379,13 @@ impl Worker {
             .prepare_cached("SELECT id, seq, kind, reason FROM fate WHERE owner = ?1")?
             .query_map([&self.owner], |row| {
                 let reason: Option<String> = row.get(3)?;
-                let end = match row.get(2)? {
+                let outcome = match row.get(2)? {
                     1 => Outcome::DROPPED_ELSEWHERE,
                     2 => Outcome::Expired,
                     3 => Outcome::Dead(reason.unwrap_or_default()),
                     _ => Outcome::Delivered,
                 };
-                Ok((row.get(0)?, uint(row.get(1)?), end))
+                Ok((row.get(0)?, uint(row.get(1)?), outcome))
             })?
             .collect::<Result<Vec<(RowId, u64, Outcome)>, _>>()?;
         let oldest = transaction
@@ -403,9 +393,9 @@ impl Worker {
             .query_row([&self.owner], |row| row.get(0))?;
         transaction.finish()?;
         if !ends.is_empty() {
-            match self.forget(&ends) {
-                // It is read again, and told once all the same.
-                Err(e) if sqlite::is_full(&e) || sqlite::is_busy(&e) => {}
+            match self.delete_outcomes(&ends) {
+                // Read again later; the queue ignores what it knows.
+                Err(e) if is_full(&e) || is_busy(&e) => {}
                 done => done?,
             }
         }
@@ -416,12 +406,10 @@ impl Worker {
         })
     }
 
-    /// Takes fates off the file that have been read, and no others: one that is written at this
-    /// moment may be of a row before them.
-    fn forget(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    /// Deletes exactly the outcomes that were read: one that was written since may be of an earlier
+    /// row.
+    fn delete_outcomes(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
+        let transaction = sqlite::write_transaction(&mut self.connection)?;
         for (row, ..) in read {
             transaction
                 .prepare_cached("DELETE FROM fate WHERE id = ?1")?
@@ -431,116 +419,108 @@ impl Worker {
     }
 
     /// Looks for what other processes have done.
-    fn look(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
+    fn poll(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
         let now = clock();
-        self.due = now + LOOK;
+        self.poll_at = now + POLL_INTERVAL;
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
-            // Whoever drained has gone. What it has done to our rows is known for good now.
-            let answer = patiently(|| self.ask(0))?;
-            self.drains = true;
-            let (owner, stream) = (&self.owner, &self.stream);
-            match begin(&self.path, &mut self.connection, &self.lock, owner, stream) {
-                Ok(opened) => {
-                    self.taken_over = Some(opened.next_seq);
-                    notify(answer);
-                    notify(StoreResult::TookOver(opened));
-                }
-                Err(e) if sqlite::is_full(&e) => {
-                    self.drains = false;
-                    self.take_over_at = now + DISK_RETRY;
-                    // Should this fail, it is ours all the same at the next look.
-                    let _ = self.lock.give_back();
-                    notify(answer);
-                }
-                Err(e) => return Err(e),
-            }
-            return Ok(());
+            return self.take_over(now, notify);
         }
         let connection = &self.connection;
-        let version =
-            patiently(|| connection.pragma_query_value(None, "data_version", |row| row.get(0)))?;
+        let version = retry_while_busy(|| {
+            connection.pragma_query_value(None, "data_version", |row| row.get(0))
+        })?;
         if std::mem::replace(&mut self.data_version, version) != version {
-            let counts = patiently(|| Books::read(&self.connection))?.counts();
+            let counts = retry_while_busy(|| Counters::read(&self.connection))?.counts();
             notify(StoreResult::Changed { counts });
         }
         Ok(())
     }
 
-    /// Writes the end of a run in order, if this one drains.
-    fn end(&mut self, next_seq: Option<u64>) -> Result<(), Stop> {
+    /// The process that drained has ended, so the outcomes of our rows are final.
+    fn take_over(&mut self, now: Instant, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
+        let outcomes = retry_while_busy(|| self.read_outcomes(0))?;
+        let (owner, stream) = (&self.owner, &self.stream);
+        match start_draining(&self.path, &mut self.connection, &self.lock, owner, stream) {
+            Ok(opened) => {
+                self.drains = true;
+                self.taken_over = Some(opened.next_seq);
+                notify(outcomes);
+                notify(StoreResult::TookOver(opened));
+                Ok(())
+            }
+            Err(e) if is_full(&e) => {
+                self.take_over_at = now + DISK_RETRY;
+                // If this fails, the lock is still ours at the next attempt.
+                let _ = self.lock.release();
+                notify(outcomes);
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes that the run ended in order, if this process drains.
+    fn end(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
         if let Some(next_seq) = next_seq {
-            self.in_place_at_last(())?;
+            self.check_file_fully()?;
             let connection = &mut self.connection;
-            match patiently(|| transaction::end(connection, next_seq, VACUUM)) {
-                // Giving pages back takes some itself.
-                Err(e) if sqlite::is_full(&e) => {
-                    patiently(|| transaction::end(connection, next_seq, 0))?;
+            match retry_while_busy(|| {
+                transaction::stop_draining(connection, next_seq, VACUUM_PAGES)
+            }) {
+                // Returning pages to the disk takes some space itself.
+                Err(e) if is_full(&e) => {
+                    retry_while_busy(|| transaction::stop_draining(connection, next_seq, 0))?;
                 }
                 done => done?,
             }
-            self.checkpoint(Checkpoint::Now)?;
+            self.checkpoint(Checkpoint::Copy)?;
         }
-        self.in_place_at_last(())
+        self.check_file_fully()
     }
 
     fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(StoreResult)) {
         if self.gone {
-            notify(StoreResult::Closed);
-            return leave(self.connection);
+            return notify(StoreResult::Closed);
         }
-        // One that was taken over at the very end was given back as it was.
+        // The queue may not know yet that it was taken over.
         let next_seq = next_seq.or(self.taken_over);
-        let done = self.end(next_seq);
-        match done.map_err(|stop| self.cause(stop)) {
-            Ok(()) => {
-                // With nothing in the log there is nothing left to sync. If others use the file, it
-                // stays theirs.
-                let _ = self.connection.close();
-                if let Some(next_seq) = next_seq {
-                    self.lock.end_note(next_seq);
-                }
-                // The lock goes last: whoever takes it finds everything written.
-                drop(self.lock);
-                return notify(StoreResult::Closed);
-            }
-            Err(Stop::Gone(gone)) => {
-                notify(StoreResult::FileMissing {
-                    fault: gone.fault,
-                    exists: gone.exists,
-                });
+        if let Err(error) = self.end(next_seq) {
+            let error = self.find_cause(error);
+            let gone = matches!(error, RequestError::FileGone(_));
+            notify(error.into_result(&self.path));
+            if gone {
                 notify(StoreResult::Closed);
             }
-            Err(Stop::Failed(error)) => {
-                notify(StoreResult::Failed(file::broken(&self.path, &error)));
-            }
+            return;
         }
-        leave(self.connection);
+        // With nothing in the log, closing does not sync. If other processes use the file, the log
+        // stays.
+        let _ = ManuallyDrop::into_inner(self.connection).close();
+        if let Some(next_seq) = next_seq {
+            self.lock.write_next_seq(next_seq);
+        }
+        // Last: the next process finds everything written.
+        drop(self.lock);
+        notify(StoreResult::Closed);
     }
 }
 
-/// Begins to drain the queue.
-fn begin(
+fn start_draining(
     path: &Path,
     connection: &mut Connection,
     lock: &DrainLock,
     owner: &str,
     stream: &str,
 ) -> rusqlite::Result<Opened> {
-    let home = Home::of(path, lock.note());
-    let begin = || transaction::begin(connection, stream, &home, owner);
-    let (opened, token, moved) = patiently(begin)?;
-    lock.begin_note(&token);
-    if moved {
+    let location = FileLocation::of(path, lock.read_note());
+    let started =
+        retry_while_busy(|| transaction::start_draining(connection, stream, owner, &location))?;
+    lock.write_token(&started.token);
+    if started.copied {
         info!(
             "{}: the file was copied, moved or put back: a new stream begins",
             path.display()
         );
     }
-    Ok(opened)
-}
-
-/// Leaves the file as it is. Closing the connection would sync it again, and after a failed sync a
-/// second one may claim success for what is lost; and it would remove what has the name of its log.
-fn leave(connection: Connection) {
-    std::mem::forget(connection);
+    Ok(started.opened)
 }

@@ -1,17 +1,17 @@
-//! The write-ahead log, looked at before it is believed.
+//! Finds damage in SQLite's write-ahead log that SQLite does not report.
 //!
-//! SQLite ends the log at the first frame whose checksum does not fit. That is right after a
-//! crash: what follows is a transaction that was never completed. But a bit that flips in an
-//! older frame ends the log there as well, and every transaction behind it is gone without a
-//! word.
+//! SQLite ends the log at the first frame whose checksum is wrong. That is right after a crash: the
+//! rest is a transaction that was never completed. But if a bit flips in an older frame, the log ends
+//! there as well, and SQLite silently drops all later transactions.
 //!
-//! The checksum of each frame takes in that of the one before it. Each commit is synced before
-//! the next one begins, so what a crash leaves behind the end is one commit at most; several
-//! crashes may leave several, but they do not follow from one another. Two commits in one
-//! unbroken chain behind the break are damage.
+//! The checksum of each frame covers that of the frame before. Each commit is synced before the next
+//! one begins, so a crash leaves at most one commit behind the end; several crashes may leave
+//! several, but they do not form one chain. Two commits in one unbroken chain behind the end are
+//! damage.
 //!
-//! The format is that of <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
+//! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -20,17 +20,25 @@ const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 
-/// What is wrong with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
-    /// Its header: none of what it holds would be read.
+pub(super) enum WalDamage {
+    /// None of the frames would be read.
     Header,
-    /// So many commits, at least, lie behind a frame that is not what was written.
+    /// At least this many commits lie behind a damaged frame.
     Commits(u64),
 }
 
-/// Looks at a log; none if it is sound, or not there. Nobody may write to it meanwhile.
-pub(super) fn inspect(path: &Path) -> io::Result<Option<Damage>> {
+impl fmt::Display for WalDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WalDamage::Header => f.write_str("its log does not begin as it should"),
+            WalDamage::Commits(lost) => write!(f, "{lost} commits in its log cannot be read"),
+        }
+    }
+}
+
+/// None if the log is sound or does not exist. Nobody may write to it meanwhile.
+pub(super) fn find_damage(path: &Path) -> io::Result<Option<WalDamage>> {
     match File::open(path) {
         Ok(file) => read(BufReader::with_capacity(1 << 16, file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -38,10 +46,9 @@ pub(super) fn inspect(path: &Path) -> io::Result<Option<Damage>> {
     }
 }
 
-fn read(mut log: impl Read) -> io::Result<Option<Damage>> {
+fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let mut header = [0; HEADER];
     if fill(&mut log, &mut header)? < HEADER {
-        // Shorter than a header it holds nothing.
         return Ok(None);
     }
     let magic = word(&header, 0);
@@ -53,7 +60,7 @@ fn read(mut log: impl Read) -> io::Result<Option<Damage>> {
     let mut frame = vec![0; FRAME_HEADER + if sound { page } else { 0 }];
     if !sound {
         let more = fill(&mut log, &mut frame)? > 0;
-        return Ok(more.then_some(Damage::Header));
+        return Ok(more.then_some(WalDamage::Header));
     }
     let salt = &header[16..24];
     let mut before = sum;
@@ -62,11 +69,11 @@ fn read(mut log: impl Read) -> io::Result<Option<Damage>> {
     let mut longest = 0;
     while fill(&mut log, &mut frame)? == frame.len() {
         let (head, content) = frame.split_at(FRAME_HEADER);
-        // Other salts: left over from an earlier round through the file.
+        // Frames with other salts are left over from before the last checkpoint.
         let ours = &head[8..16] == salt;
         let sum = before.add(&head[..8], big_endian).add(content, big_endian);
         let follows = ours && sum.is(&head[16..]);
-        // What stands there, so that the next frame can follow one that is damaged.
+        // The stored checksum: the next frame can be valid behind a damaged one.
         before = Checksum(word(head, 16), word(head, 20));
         whole &= follows;
         if !follows {
@@ -77,10 +84,10 @@ fn read(mut log: impl Read) -> io::Result<Option<Damage>> {
             longest = longest.max(chain);
         }
     }
-    Ok((longest > 1).then_some(Damage::Commits(longest)))
+    Ok((longest > 1).then_some(WalDamage::Commits(longest)))
 }
 
-/// Reads until the buffer is full or there is no more; gives how much there was.
+/// Reads until the buffer is full or the file ends; gives the number of bytes.
 fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
@@ -98,7 +105,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(word)
 }
 
-/// The log's own checksum: two sums over words, each of which takes in the other.
+/// The log's checksum: two sums over words, each of which includes the other.
 #[derive(Clone, Copy, Default)]
 struct Checksum(u32, u32);
 
@@ -127,8 +134,8 @@ mod tests {
     use rusqlite::Connection;
     use rusqlite::config::DbConfig;
 
-    /// The log of so many commits, as SQLite leaves it after a crash.
-    fn a_log(commits: usize) -> Vec<u8> {
+    /// A log with this number of commits, as SQLite leaves it after a crash.
+    fn log_of(commits: usize) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
         let connection = Connection::open(&path).unwrap();
@@ -138,21 +145,18 @@ mod tests {
         connection
             .pragma_update(None, "journal_mode", "WAL")
             .unwrap();
-        for n in 0..commits {
-            let statement = if n == 0 {
-                "CREATE TABLE t (x)"
-            } else {
-                "INSERT INTO t VALUES (zeroblob(100))"
-            };
-            connection.execute_batch(statement).unwrap();
+        connection.execute_batch("CREATE TABLE t (x)").unwrap();
+        for _ in 1..commits {
+            let insert = "INSERT INTO t VALUES (zeroblob(100))";
+            connection.execute_batch(insert).unwrap();
         }
         drop(connection);
         std::fs::read(dir.path().join("a.db-wal")).unwrap()
     }
 
     #[test]
-    fn what_sqlite_wrote_is_sound_wherever_it_was_cut_off() {
-        let log = a_log(4);
+    fn a_log_of_sqlite_is_sound_wherever_it_was_cut_off() {
+        let log = log_of(4);
         assert!(log.len() > 4 * 4096);
         for length in (0..log.len()).step_by(97).chain([log.len()]) {
             assert_eq!(read(&log[..length]).unwrap(), None, "{length}");
@@ -161,19 +165,19 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_is_damage_unless_only_the_last_commit_is_behind_it() {
-        let log = a_log(4);
+        let log = log_of(4);
         let frame = FRAME_HEADER + 4096;
-        // Behind these bytes there are two commits of one frame each.
+        // Two commits of one frame each lie behind these bytes.
         let sure = log.len() - 2 * frame;
         for at in (0..log.len()).step_by(61).chain(0..HEADER + FRAME_HEADER) {
             let mut flipped = log.clone();
             flipped[at] ^= 1 << (at % 8);
             let found = read(&flipped[..]).unwrap();
             if at < HEADER {
-                assert_eq!(found, Some(Damage::Header), "{at}");
+                assert_eq!(found, Some(WalDamage::Header), "{at}");
             } else if at < sure {
                 assert!(
-                    matches!(found, Some(Damage::Commits(2..))),
+                    matches!(found, Some(WalDamage::Commits(2..))),
                     "{at}: {found:?}"
                 );
             }
@@ -181,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_an_earlier_round_are_no_damage() {
-        // A round of one commit over one of four: other salts in what is left of it.
-        let (earlier, later) = (a_log(4), a_log(1));
+    fn frames_from_before_a_checkpoint_are_no_damage() {
+        // One commit was written over four: the rest of these has other salts.
+        let (earlier, later) = (log_of(4), log_of(1));
         let log = [&later[..], &earlier[later.len()..]].concat();
         assert_eq!(read(&log[..]).unwrap(), None);
     }

@@ -1,0 +1,60 @@
+//! Keeps a reserve of disk space free, so that a queue on a full disk can drain: deleting rows
+//! takes space before it frees any, because SQLite writes to its log first, and what is in the log
+//! has to fit into the file.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+
+/// The reserve is a twentieth of the disk within these bounds, in bytes.
+const MIN_RESERVE: u64 = 256 << 10;
+const MAX_RESERVE: u64 = 16 << 20;
+
+/// The most bytes that a message of this size takes in the file: a row has some 100 bytes beside
+/// topic and payload, and rows fill a database page by half at least.
+pub(super) fn stored_size(message: u64) -> u64 {
+    message.saturating_add(128).saturating_mul(2)
+}
+
+/// Of the queue's disk, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiskSpace {
+    available: u64,
+    reserve: u64,
+}
+
+impl DiskSpace {
+    /// None if the system does not say: then writing is tried.
+    pub(super) fn of(queue: &Path) -> Option<Self> {
+        let disk = statvfs(queue).ok()?;
+        let size = disk.blocks().saturating_mul(disk.fragment_size());
+        Some(Self {
+            available: disk.blocks_available().saturating_mul(disk.fragment_size()),
+            reserve: (size / 20).clamp(MIN_RESERVE, MAX_RESERVE),
+        })
+    }
+
+    /// Why messages that take `bytes` in the file cannot be written; none if they can. They are
+    /// written twice, to the log and to the file, which has `free` bytes in itself. If these are
+    /// enough the file does not grow, and half the reserve is sufficient.
+    pub(super) fn shortage(self, bytes: u64, free: u64) -> Option<String> {
+        let growth = bytes.saturating_sub(free);
+        let reserve = if growth == 0 {
+            self.reserve / 2
+        } else {
+            self.reserve
+        };
+        let needed = bytes.saturating_add(growth).saturating_add(reserve);
+        (self.available < needed).then(|| {
+            let (available, reserve) = (self.available >> 10, self.reserve >> 10);
+            format!(
+                "the disk has {available} KiB left, and {reserve} KiB are kept free so that the queue can drain"
+            )
+        })
+    }
+
+    /// The longest log that is sure to fit into the file, in bytes.
+    pub(super) fn max_log(self) -> u64 {
+        self.reserve / 2
+    }
+}

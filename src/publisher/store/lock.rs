@@ -1,0 +1,77 @@
+//! The lock file beside the queue (`FILE-lock`). The process that holds the lock drains the queue.
+//!
+//! The process also leaves a note in the file, by which a queue file that was restored from a copy
+//! is detected (see `copy_detection`): a token and, after an orderly end, the next sequence number.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use log::debug;
+
+use super::errors::cannot;
+use super::paths::beside;
+use crate::common::fault::Fault;
+
+/// Bytes of the token and of the number behind it.
+const TOKEN: usize = 16;
+const NUMBER: usize = 20;
+
+pub(super) struct DrainLock(File);
+
+impl DrainLock {
+    /// Opens or creates the file.
+    pub(super) fn open(queue: &Path) -> Result<Self, Fault> {
+        let path = beside(queue, "-lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600).open(&path).map(Self).map_err(|e| {
+            let path = path.display();
+            let remedy = "the directory must exist and be writable";
+            cannot(queue, &format!("{path} cannot be opened: {e}; {remedy}"))
+        })
+    }
+
+    /// Whether another process holds the lock. Creates no file.
+    pub(super) fn is_taken(queue: &Path) -> bool {
+        let lock = File::open(beside(queue, "-lock")).map(Self);
+        lock.is_ok_and(|lock| matches!(lock.try_take(), Ok(false)))
+    }
+
+    pub(super) fn try_take(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    pub(super) fn release(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+
+    /// None if the file is new.
+    pub(super) fn read_note(&self) -> Option<String> {
+        let mut note = [0; TOKEN + NUMBER];
+        self.0.read_exact_at(&mut note, 0).ok()?;
+        Some(String::from_utf8_lossy(&note).into_owned())
+    }
+
+    /// Writes the token; the number follows when the process ends in order.
+    pub(super) fn write_token(&self, token: &str) {
+        self.write_at(format!("{token}{:->NUMBER$}", "").as_bytes(), 0);
+    }
+
+    pub(super) fn write_next_seq(&self, next_seq: u64) {
+        self.write_at(format!("{next_seq:0NUMBER$}").as_bytes(), TOKEN as u64);
+    }
+
+    /// Not synced, and may fail: the next run then takes the file for a copy and begins a new
+    /// stream, which is harmless.
+    fn write_at(&self, note: &[u8], offset: u64) {
+        if let Err(cause) = self.0.write_all_at(note, offset) {
+            debug!("the lock beside the queue cannot be written: {cause}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Changes a queue file from outside: puts dead letters back, removes messages, moves a damaged file
+//! aside. No draining process is needed, and a running one is not delayed.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, params};
+
+use super::counters::Counters;
+use super::errors::{cannot, write_error};
+use super::file_type;
+use super::lock::DrainLock;
+use super::open;
+use super::paging::{self, Columns, ListedMessage, Table};
+use super::paths::{beside, resolve, sync_directory};
+use super::sqlite::{
+    self, corrupt, count_rows, int, is_busy, is_damage, is_full, quick_check, retry_while_busy,
+};
+use super::transaction::CountedTransaction;
+use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::runtime::clock::boot_ms;
+use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::size;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// Messages that are back in the queue.
+    pub moved: u64,
+    /// Rows that were asked for and do not exist or are damaged.
+    pub missing: Vec<RowId>,
+    /// Damaged dead letters, which stay.
+    pub damaged: u64,
+}
+
+/// An open queue file.
+pub struct QueueMaintenance {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl QueueMaintenance {
+    /// Opens a queue that exists, and migrates it to the newest version.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let path = resolve(path)?;
+        file_type::check_is_queue(&path)?;
+        let (connection, _) = open::open_existing(&path, !DrainLock::is_taken(&path))?;
+        Ok(Self { path, connection })
+    }
+
+    /// Reads the whole file: whether its structure is sound and has as many messages as it counts.
+    pub fn is_sound(&self) -> Result<bool, Fault> {
+        let check = || -> rusqlite::Result<()> {
+            // All of one time, although a publisher may write.
+            let snapshot = self.connection.unchecked_transaction()?;
+            quick_check(&snapshot)?;
+            let rows = count_rows(&snapshot, "queue")?;
+            let waiting = Counters::read(&snapshot)?.waiting;
+            if rows != waiting {
+                return Err(corrupt(format!("{rows} messages in place of {waiting}")));
+            }
+            Ok(())
+        };
+        match retry_while_busy(check) {
+            Ok(()) => Ok(true),
+            Err(e) if is_damage(&e) => Ok(false),
+            Err(e) => Err(write_error(&self.path, &e)),
+        }
+    }
+
+    /// Puts dead letters at the end of the queue, all or those in `ids`; they keep stream and
+    /// number. Each portion has its own transaction, so that memory is bounded and a running
+    /// publisher can write in between. Messages that die meanwhile stay. A fault says how many are
+    /// back in the queue all the same.
+    pub fn retry(&mut self, ids: &[RowId]) -> Result<Retried, Fault> {
+        let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
+        let mut retried = Retried::default();
+        let done = self.retry_portions(ids.is_empty(), &mut wanted, &mut retried);
+        retried.missing = wanted.into_iter().collect();
+        match done {
+            Ok(()) => Ok(retried),
+            Err(e) => {
+                let mut fault = write_error(&self.path, &e);
+                if retried.moved > 0 {
+                    let moved = retried.moved;
+                    fault.message = format!("{}; {moved} are back in the queue", fault.message);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    fn retry_portions(
+        &mut self,
+        all: bool,
+        wanted: &mut BTreeSet<RowId>,
+        retried: &mut Retried,
+    ) -> rusqlite::Result<()> {
+        let connection = &mut self.connection;
+        let highest = "SELECT coalesce(max(id), 0) FROM dead";
+        let end: RowId = retry_while_busy(|| connection.query_row(highest, [], |row| row.get(0)))?;
+        let mut last = 0;
+        while last < end && (all || !wanted.is_empty()) {
+            let portion = retry_while_busy(|| {
+                paging::read(connection, Columns::NEWEST, Table::DeadLetters, last)
+            })?;
+            let Some(reached) = portion.last() else {
+                break;
+            };
+            last = paging::row_of(reached);
+            let mut chosen = Vec::new();
+            for entry in portion.iter().filter(|entry| paging::row_of(entry) <= end) {
+                match entry {
+                    Ok(item) if all || wanted.contains(&item.row) => chosen.push(item),
+                    Ok(_) => {}
+                    Err(_) => retried.damaged += 1,
+                }
+            }
+            if !chosen.is_empty() {
+                retried.moved += retry_while_busy(|| put_back(connection, &chosen))?;
+            }
+            for item in chosen {
+                wanted.remove(&item.row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all messages that wait, or all dead letters. What a running publisher has in flight
+    /// is sent all the same.
+    pub fn purge(&mut self, table: Table) -> Result<u64, Fault> {
+        let connection = &mut self.connection;
+        let removed = retry_while_busy(|| delete_all(connection, table))
+            .map_err(|e| write_error(&self.path, &e))?;
+        // In a separate transaction; if it fails, the space is used by later messages.
+        match sqlite::vacuum(connection, 0) {
+            Err(e) if !is_full(&e) && !is_busy(&e) => Err(write_error(&self.path, &e)),
+            _ => Ok(removed),
+        }
+    }
+}
+
+fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64> {
+    let mut counted = CountedTransaction::begin(connection, "")?;
+    let (transaction, counters) = (&counted.transaction, &mut counted.counters);
+    let removed = match table {
+        Table::DeadLetters => {
+            (counters.dead, counters.dead_bytes) = (0, 0);
+            transaction.execute("DELETE FROM dead", [])? as u64
+        }
+        Table::Queue => {
+            transaction.execute(
+                "INSERT OR REPLACE INTO fate
+                 SELECT id, owner, coalesce(seq, 0), 1, NULL, ?1 FROM queue
+                 WHERE owner IS NOT NULL",
+                params![int(boot_ms())],
+            )?;
+            let removed = transaction.execute("DELETE FROM queue", [])? as u64;
+            (counters.waiting, counters.bytes) = (0, 0);
+            counters.dropped += removed;
+            removed
+        }
+    };
+    counted.commit()?;
+    Ok(removed)
+}
+
+/// Gives the number of dead letters that still existed.
+fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite::Result<u64> {
+    let mut counted = CountedTransaction::begin(connection, "")?;
+    let mut found = Vec::new();
+    for item in chosen {
+        let delete = "DELETE FROM dead WHERE id = ?1";
+        let mut delete = counted.transaction.prepare_cached(delete)?;
+        if delete.execute([item.row])? > 0 {
+            counted.counters.count_dead_removed(size(&item.message));
+            found.push(&item.message);
+        }
+    }
+    let moved = counted.insert(found.into_iter(), None)?.len() as u64;
+    counted.commit()?;
+    // Keeps the log short, however many portions follow.
+    if sqlite::is_log_long(connection, u64::MAX)? {
+        sqlite::checkpoint(connection, sqlite::Checkpoint::Copy)?;
+    }
+    Ok(moved)
+}
+
+/// Renames a damaged queue and the files that belong to it, so that the next run makes a new one.
+/// `stamp` becomes part of the new name, which is returned. Fails if a process uses the queue.
+pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
+    let path = &resolve(path)?;
+    match file_type::check_is_queue(path) {
+        Err(fault) if fault.kind != Kind::Damaged => return Err(fault),
+        _ => {}
+    }
+    let lock = DrainLock::open(path)?;
+    if !lock.try_take().unwrap_or(false) {
+        return Err(cannot(path, "is in use: stop the publisher first"));
+    }
+    let aside = beside(path, &format!(".damaged-{stamp}"));
+    // The queue first: a log without a queue is refused, a queue without its log looks sound.
+    for suffix in ["", "-wal", "-shm"] {
+        let (from, to) = (beside(path, suffix), beside(&aside, suffix));
+        if to.exists() {
+            return Err(cannot(path, "was moved aside a moment ago: try again"));
+        }
+        match std::fs::rename(&from, &to) {
+            Err(e) if suffix.is_empty() || e.kind() != ErrorKind::NotFound => {
+                let message = format!("{}: cannot be renamed: {e}", from.display());
+                return Err(Fault::permanent(Exit::CannotCreate, message));
+            }
+            _ => {}
+        }
+    }
+    sync_directory(path)
+        .map_err(|e| Fault::permanent(Exit::Io, format!("{}: {e}", path.display())))?;
+    Ok(aside)
+}

@@ -1,0 +1,126 @@
+//! Detects that another program has written to the queue file: a backup restored over it, or a
+//! truncated file, keeps its name, and SQLite does not notice.
+//!
+//! The file changes only when the log is copied into it. If it has changed and this process did not
+//! do that, another publisher may have; so the file is read through a new connection, which has
+//! nothing cached. Where file and log both have a database page, the log's is read.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use super::counters::Counters;
+use super::identity::Stamp;
+use super::sqlite::{
+    BUSY_TIMEOUT, corrupt, count_rows, distrust_file, is_damage, quick_check, retry_while_busy,
+    write_transaction,
+};
+use crate::publisher::queue::requests::RowId;
+
+/// Reading the file takes at most one part in this many of the time, until the run ends.
+const SHARE: u32 = 20;
+
+#[derive(Debug)]
+pub(super) struct OverwriteDetector {
+    /// Of the file when its content was last known; none if the system did not say.
+    stamp: Option<Stamp>,
+    /// The highest row that was ever in the queue.
+    highest: RowId,
+    /// The file is not read again before.
+    due: Instant,
+}
+
+impl OverwriteDetector {
+    /// `stamp` is from before the file was opened.
+    pub(super) fn new(
+        connection: &Connection,
+        stamp: Option<Stamp>,
+        now: Instant,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            stamp,
+            highest: highest_row(connection)?,
+            due: now,
+        })
+    }
+
+    pub(super) fn is_unchanged(&self, stamp: Option<Stamp>) -> bool {
+        self.stamp == stamp
+    }
+
+    /// This process has written to the file.
+    pub(super) fn handle_written(&mut self, stamp: Option<Stamp>) {
+        self.stamp = stamp;
+    }
+
+    /// This process has inserted a row.
+    pub(super) fn handle_inserted(&mut self, row: RowId) {
+        self.highest = self.highest.max(row);
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.due
+    }
+
+    /// Reads the file; `false` if it is not what publishers wrote. `stamp` is from before that.
+    /// Fails if the file cannot be read for another reason.
+    pub(super) fn check_content(
+        &mut self,
+        path: &Path,
+        connection: &mut Connection,
+        stamp: Option<Stamp>,
+        clock: impl Fn() -> Instant,
+    ) -> rusqlite::Result<bool> {
+        // SQLite would remove the log of an empty file.
+        if stamp.is_some_and(Stamp::is_empty) {
+            return Ok(false);
+        }
+        let began = clock();
+        match retry_while_busy(|| read(path, connection, self.highest)) {
+            Ok(highest) => self.highest = highest,
+            Err(e) if is_damage(&e) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        self.stamp = stamp;
+        let now = clock();
+        let took = now.saturating_duration_since(began);
+        self.due = now + took.saturating_mul(SHARE).min(Duration::from_secs(60));
+        Ok(true)
+    }
+}
+
+/// Gives the highest row that was ever in the queue, which is at least `highest`.
+fn read(path: &Path, connection: &mut Connection, highest: RowId) -> rusqlite::Result<RowId> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut uncached = Connection::open_with_flags(path, flags)?;
+    uncached.busy_timeout(BUSY_TIMEOUT)?;
+    distrust_file(&uncached)?;
+    let snapshot = uncached.transaction()?;
+    let counters = {
+        // No process writes in between: both see the same, `ours` partly from its cache.
+        let ours = write_transaction(connection)?;
+        let counters = Counters::read(&snapshot)?;
+        if counters != Counters::read(&ours)? {
+            return Err(corrupt("its counters differ".into()));
+        }
+        counters
+    };
+    let found = highest_row(&snapshot)?;
+    // Database pages from different times do not fit together.
+    quick_check(&snapshot)?;
+    let rows = (
+        count_rows(&snapshot, "queue")?,
+        count_rows(&snapshot, "dead")?,
+    );
+    if rows != (counters.waiting, counters.dead) || found < highest {
+        return Err(corrupt("messages are missing".into()));
+    }
+    Ok(found)
+}
+
+fn highest_row(connection: &Connection) -> rusqlite::Result<RowId> {
+    let query = "SELECT seq FROM sqlite_sequence WHERE name = 'queue'";
+    let found = connection.query_row(query, [], |row| row.get(0));
+    Ok(found.optional()?.unwrap_or(0))
+}

@@ -1,0 +1,119 @@
+//! Reads the messages of a file in portions of bounded size.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::rows;
+use super::sqlite::uint;
+use crate::common::mqtt::message::Message;
+use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::size;
+
+/// The most rows in a portion.
+const ROWS: i64 = 256;
+
+/// A portion ends after this many bytes.
+const BYTES: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    Queue,
+    DeadLetters,
+}
+
+/// A message as `publisher queue` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedMessage {
+    pub row: RowId,
+    /// Its sequence number is 0 if it has none yet.
+    pub message: Message,
+    /// Of a dead letter: Unix time in milliseconds, and the reason.
+    pub died: Option<(u64, String)>,
+}
+
+/// Rows in order; of a damaged one only the number.
+pub(super) type Portion = Vec<Result<ListedMessage, RowId>>;
+
+/// The columns that a file has: older files lack some, and a reader does not migrate them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    readings: bool,
+    pub(super) boot: bool,
+    pub(super) counters_crc: bool,
+}
+
+impl Columns {
+    pub(super) const NEWEST: Self = Self {
+        readings: true,
+        boot: true,
+        counters_crc: true,
+    };
+
+    pub(super) fn of(connection: &Connection) -> Self {
+        let has = |table, column| {
+            let query = format!("SELECT {column} FROM {table}");
+            connection.prepare(&query).is_ok()
+        };
+        Self {
+            readings: has("queue", "readings"),
+            boot: has("queue", "boot_id"),
+            counters_crc: has("books", "crc"),
+        }
+    }
+}
+
+/// The rows behind `after`. If one cannot be read, the portion ends before it; if that is the first
+/// one, this fails.
+pub(super) fn read(
+    connection: &Connection,
+    columns: Columns,
+    table: Table,
+    after: RowId,
+) -> rusqlite::Result<Portion> {
+    let mut selected = match table {
+        Table::Queue => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
+        Table::DeadLetters => {
+            rows::COLUMNS
+                .replace("expires_ms", "NULL")
+                .replace("attempts", "0")
+                + ", died_ms, reason FROM dead"
+        }
+    };
+    if !columns.readings {
+        selected = selected.replace("readings", "1");
+    }
+    if !columns.boot {
+        selected = selected.replace("boot_id, boot_ms", "NULL, NULL");
+    }
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {selected} WHERE id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let mut found = statement.query([after, ROWS])?;
+    let mut portion = Vec::new();
+    let mut bytes = 0;
+    let mut topic: Arc<str> = Arc::from("");
+    while bytes < BYTES {
+        let row = match found.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(_) if !portion.is_empty() => break,
+            Err(e) => return Err(e),
+        };
+        let died: Option<i64> = row.get(14)?;
+        let reason: Option<String> = row.get(15)?;
+        portion.push(rows::read(row, &mut topic)?.map(|stored| {
+            bytes += size(&stored.message);
+            ListedMessage {
+                row: stored.row,
+                message: stored.message,
+                died: died.map(uint).zip(reason),
+            }
+        }));
+    }
+    Ok(portion)
+}
+
+pub(super) fn row_of(entry: &Result<ListedMessage, RowId>) -> RowId {
+    entry.as_ref().map_or_else(|row| *row, |item| item.row)
+}

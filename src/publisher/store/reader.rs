@@ -1,0 +1,323 @@
+//! Reads a queue file of any schema version without changing a byte of it or of the files beside it.
+//!
+//! While another process has the file open, it is read as by any SQLite client. While none has,
+//! SQLite would create a log and its index, or remove an old log. So the file is opened as immutable
+//! if its log is empty; otherwise without locks and with the index of the log in memory. After each
+//! read it is checked that no process has opened or changed the file; if one has, it is read again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use super::counters::Counters;
+use super::errors::{io_error, open_error, write_error};
+use super::file_type;
+use super::identity::{Identity, Stamp, identify};
+use super::lock::DrainLock;
+use super::open::{check_version, report_log_damage};
+use super::paging::{self, Columns, ListedMessage, Portion, Table};
+use super::paths::{beside, resolve};
+use super::schema;
+use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
+use super::wal;
+use crate::common::fault::{Fault, Kind};
+use crate::common::mqtt::age::{BootId, BootTime, Timestamp};
+use crate::publisher::queue::requests::RowId;
+
+/// What is not escaped in a URI.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+
+/// Offset and length of the bytes that SQLite locks in a database
+/// (<https://www.sqlite.org/src/file/src/os.h>, `PENDING_BYTE`).
+const LOCKS: (libc::off_t, libc::off_t) = (0x4000_0000, 512);
+
+/// The most row numbers that are tried to get past rows that cannot be read.
+const MAX_SKIPPED: RowId = 100_000;
+
+/// The most reads of a file that changes meanwhile.
+const MAX_READS: u32 = 1_000;
+
+/// The state of the file and of its log: differs if a process has written.
+type FileState = [Option<(Identity, Stamp)>; 2];
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueStatus {
+    /// Messages waiting or in flight, and their topics and payloads in bytes.
+    pub waiting: u64,
+    pub bytes: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Timestamp>,
+    /// Dead letters, and their topics and payloads in bytes.
+    pub dead: u64,
+    pub dead_bytes: u64,
+    /// Dead letters by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Messages since the file was made.
+    pub dropped: u64,
+    pub expired: u64,
+    pub died: u64,
+    /// Whether a process drains the queue now.
+    pub draining: bool,
+}
+
+pub struct QueueReader {
+    path: PathBuf,
+    // Before the descriptor: closing that gives up the locks of the connection.
+    connection: Connection,
+    columns: Columns,
+    /// When the file was opened; none while other processes have it open as well.
+    alone: Option<FileState>,
+    descriptor: File,
+    /// Set if the file is damaged; what can be read is read.
+    pub damaged: Option<Fault>,
+}
+
+impl QueueReader {
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        Self::open_with(path, false)
+    }
+
+    /// Also opens a damaged file, to save what can be read.
+    pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
+        match Self::open_with(path, false) {
+            Err(fault) if fault.kind == Kind::Damaged => {
+                let mut reader = Self::open_with(path, true).map_err(|_| fault.clone())?;
+                reader.damaged = Some(fault);
+                Ok(reader)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(path: &Path, damaged: bool) -> Result<Self, Fault> {
+        let path = resolve(path)?;
+        file_type::check_is_queue(&path)?;
+        let descriptor = file_type::open_to_read(&path).map_err(|e| io_error(&path, &e))?;
+        let (connection, alone) = connect(&path, &descriptor, damaged)?;
+        Ok(Self {
+            columns: Columns::of(&connection),
+            path,
+            connection,
+            alone,
+            descriptor,
+            damaged: None,
+        })
+    }
+
+    /// Repeats `read` if the file has changed meanwhile.
+    fn read<T>(
+        &mut self,
+        read: impl Fn(&Connection, Columns) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let mut reads = 0;
+        loop {
+            let found = retry_while_busy(|| read(&self.connection, self.columns));
+            let changed = self
+                .alone
+                .is_some_and(|before| is_open(&self.descriptor) || before != state(&self.path));
+            reads += 1;
+            if !changed || reads == MAX_READS {
+                return found;
+            }
+            let damaged = self.damaged.is_some();
+            if let Ok((connection, alone)) = connect(&self.path, &self.descriptor, damaged) {
+                self.columns = Columns::of(&connection);
+                (self.connection, self.alone) = (connection, alone);
+            }
+        }
+    }
+
+    pub fn status(&mut self) -> Result<QueueStatus, Fault> {
+        let draining = DrainLock::is_taken(&self.path);
+        let found = self.read(|connection, columns| {
+            // All of one time, although a publisher may write.
+            let snapshot = connection.unchecked_transaction()?;
+            let boot = if columns.boot {
+                "boot_id, boot_ms"
+            } else {
+                "NULL, NULL"
+            };
+            let query = format!("SELECT accepted_ms, {boot} FROM queue ORDER BY id LIMIT 1");
+            let oldest = snapshot.query_row(&query, [], |row| {
+                let (id, ms): (Option<[u8; 16]>, Option<i64>) = (row.get(1)?, row.get(2)?);
+                Ok(Timestamp {
+                    wall_ms: uint(row.get(0)?),
+                    boot: id.zip(ms).map(|(id, ms)| BootTime {
+                        boot: BootId(id),
+                        ms: uint(ms),
+                    }),
+                })
+            });
+            let reasons = snapshot
+                .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
+                .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
+                .collect::<Result<_, _>>()?;
+            let counters = Counters::read_with(&snapshot, columns.counters_crc)?;
+            Ok(QueueStatus {
+                waiting: counters.waiting,
+                bytes: counters.bytes,
+                oldest: oldest.optional()?,
+                dead: counters.dead,
+                dead_bytes: counters.dead_bytes,
+                reasons,
+                dropped: counters.dropped,
+                expired: counters.expired,
+                died: counters.died,
+                draining,
+            })
+        });
+        found.map_err(|e| write_error(&self.path, &e))
+    }
+
+    /// Passes the messages to `take` in order until it returns `false`; gives the number of damaged
+    /// rows. Rows that cannot be read are skipped, and this fails at the end.
+    pub fn for_each(
+        &mut self,
+        table: Table,
+        mut take: impl FnMut(&ListedMessage) -> bool,
+    ) -> Result<u64, Fault> {
+        let mut last = 0;
+        let mut damaged = 0;
+        let mut skipped = None;
+        loop {
+            let found =
+                self.read(|connection, columns| read_readable(connection, columns, table, last));
+            let portion = match found {
+                Ok((portion, error)) => {
+                    skipped = skipped.or(error);
+                    portion
+                }
+                Err(e) => return Err(write_error(&self.path, &skipped.unwrap_or(e))),
+            };
+            let Some(end) = portion.last() else {
+                return skipped.map_or(Ok(damaged), |e| Err(write_error(&self.path, &e)));
+            };
+            last = paging::row_of(end);
+            for entry in &portion {
+                match entry {
+                    Ok(message) if !take(message) => return Ok(damaged),
+                    Ok(_) => {}
+                    Err(_) => damaged += 1,
+                }
+            }
+        }
+    }
+}
+
+/// The next portion that can be read, and the first error of those that were skipped. The rows
+/// behind a damaged database page are found by their numbers.
+fn read_readable(
+    connection: &Connection,
+    columns: Columns,
+    table: Table,
+    after: RowId,
+) -> rusqlite::Result<(Portion, Option<rusqlite::Error>)> {
+    let mut skipped = None;
+    for more in 0..MAX_SKIPPED {
+        match paging::read(connection, columns, table, after + more) {
+            Ok(portion) => return Ok((portion, skipped)),
+            Err(e) if is_damage(&e) => skipped = skipped.or(Some(e)),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(skipped.unwrap_or(rusqlite::Error::InvalidQuery))
+}
+
+/// Whether another process has the file open as a database: each of its connections holds a lock for
+/// as long as it lives.
+fn is_open(descriptor: &File) -> bool {
+    #[allow(clippy::cast_possible_truncation, reason = "as the structure has them")]
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: LOCKS.0,
+        l_len: LOCKS.1,
+        l_pid: 0,
+    };
+    // A file system that cannot answer has no locks.
+    let asked = fcntl(descriptor, FcntlArg::F_GETLK(&mut lock));
+    asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+fn state(queue: &Path) -> FileState {
+    ["", "-wal"].map(|suffix| identify(&beside(queue, suffix)))
+}
+
+fn connect(
+    queue: &Path,
+    descriptor: &File,
+    damaged: bool,
+) -> Result<(Connection, Option<FileState>), Fault> {
+    if is_open(descriptor) {
+        let connection = connect_shared(queue, damaged)?;
+        if is_open(descriptor) {
+            return Ok((connection, None));
+        }
+        // The other process has closed the file meanwhile. Closing leaves no log behind.
+        let _ = connection.close();
+    }
+    let before = state(queue);
+    let has_log = before[1].is_some_and(|(_, stamp)| !stamp.is_empty());
+    if has_log && !damaged {
+        let found = wal::find_damage(&beside(queue, "-wal"));
+        if !matches!(found, Ok(Some(_))) || before == state(queue) {
+            report_log_damage(queue, found)?;
+        }
+    }
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if has_log {
+            let connection = Connection::open_with_flags_and_vfs(queue, flags, c"unix-none")?;
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            connection
+        } else {
+            let path = percent_encode(queue.as_os_str().as_bytes(), PATH);
+            let uri = format!("file:{path}?immutable=1");
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+        };
+        prepare(&connection, damaged)?;
+        Ok(connection)
+    };
+    let connection = open().map_err(|e| open_error(queue, &e))?;
+    check_readable(queue, &connection, damaged)?;
+    Ok((connection, Some(before)))
+}
+
+/// Connects to a file that another process has open.
+fn connect_shared(queue: &Path, damaged: bool) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = retry_while_busy(|| {
+        let connection = Connection::open_with_flags(queue, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        prepare(&connection, damaged)?;
+        Ok(connection)
+    });
+    let connection = connection.map_err(|e| open_error(queue, &e))?;
+    check_readable(queue, &connection, damaged)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, damaged: bool) -> rusqlite::Result<()> {
+    if damaged {
+        connection.pragma_update(None, "trusted_schema", false)?;
+        // Otherwise SQLite reads no file that is too short. Nothing is written.
+        return connection.pragma_update(None, "writable_schema", true);
+    }
+    distrust_file(connection)?;
+    // SQLite also compares the length of the file with the one in its header now.
+    schema::read_version(connection).map(drop)
+}
+
+fn check_readable(queue: &Path, connection: &Connection, damaged: bool) -> Result<(), Fault> {
+    if damaged {
+        return Ok(());
+    }
+    let version = schema::read_version(connection).map_err(|e| open_error(queue, &e))?;
+    check_version(queue, version.schema)
+}
