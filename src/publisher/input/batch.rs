@@ -2,7 +2,7 @@
 //!
 //! A message of several readings is a *batch*. Each reading in it ends with a newline, the last one
 //! too, so that a receiver can split it at the newlines and loses no empty reading. A reading that
-//! contains a newline, is too large or is the only one becomes a plain message. Order is kept.
+//! contains a newline, is too large or is the only one becomes a plain message. The order is kept.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -154,8 +154,8 @@ impl Batcher {
         }
     }
 
-    /// Closes the open batch if it is due. While an earlier one waits for room in the outbox, the
-    /// open one can still grow.
+    /// Closes the open batch if it is due. While an earlier one waits for the outbox, the open one
+    /// can still grow.
     pub fn handle_time(&mut self, now: Instant) {
         if self.wake_at().is_some_and(|due| due <= now) {
             self.close();
@@ -193,7 +193,7 @@ impl Batcher {
         Some(batch)
     }
 
-    /// There was no room for this one: it is the next again.
+    /// The outbox is full: this one is the next again.
     pub fn put_back(&mut self, batch: Batch) {
         self.readings += u64::from(batch.draft.readings);
         self.bytes += batch.draft.payload.len() as u64;

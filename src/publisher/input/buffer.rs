@@ -1,6 +1,5 @@
 //! The input as the event loop sees it: starts the source, requests as much from it as the outbox
-//! has room for, holds what was read and not yet accepted, and knows when the next timed reading
-//! is due.
+//! can take, holds what was read and not yet accepted, and knows when the next timed reading is due.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,7 +42,7 @@ enum Source {
 #[derive(Debug)]
 pub struct InputBuffer {
     source: Source,
-    /// Read and not yet parsed, because the outbox had no room.
+    /// Read and not yet parsed, because the outbox is full.
     unparsed: VecDeque<Chunk>,
     unparsed_readings: usize,
     unparsed_bytes: u64,
@@ -137,8 +136,7 @@ impl InputBuffer {
         }
     }
 
-    /// Takes a timed reading that is due, or requests as much from the source as the outbox has
-    /// room for.
+    /// Takes a timed reading that is due, or requests as much from the source as the outbox can take.
     pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: Room) {
         if !self.open {
             return;
@@ -213,7 +211,7 @@ impl InputBuffer {
         self.batches.next_batch()
     }
 
-    /// The outbox had no room for this one: it is the next again.
+    /// The outbox is full: this one is the next again.
     pub fn put_back(&mut self, batch: Batch) {
         self.batches.put_back(batch);
     }
@@ -274,7 +272,7 @@ impl InputBuffer {
         } else {
             now + self.interval
         });
-        // One that waits for room in the outbox is enough.
+        // One that waits for the outbox is enough.
         if !self.unparsed.is_empty() || self.has_batch() {
             return;
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::common::random;
 
-/// Gives a random walk around room temperature.
+/// Gives a random walk around [`MEAN_CELSIUS`].
 #[derive(Debug)]
 pub(super) struct SimulatedSensor {
     celsius: f64,

@@ -7,7 +7,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::sqlite::{corrupt, int, uint};
-use crate::publisher::queue::requests::{Counts, Outcome};
+use crate::publisher::queue::requests::{Counts, Opened, Outcome};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
@@ -90,6 +90,15 @@ impl Counters {
             rows: self.waiting,
             bytes: self.bytes,
             dead_bytes: self.dead_bytes,
+        }
+    }
+
+    pub(super) fn opened(&self, drains: bool) -> Opened {
+        Opened {
+            drains,
+            counts: self.counts(),
+            next_seq: self.next_seq.max(1),
+            stream: self.stream.as_str().into(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use super::errors::{cannot_open, damaged, io_error};
-use super::paths::beside;
+use super::files::beside;
 use super::schema::APPLICATION_ID;
 use crate::common::fault::Fault;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use log::debug;
 
 use super::errors::cannot;
-use super::paths::beside;
+use super::files::beside;
 use crate::common::fault::Fault;
 
 /// Bytes of the token and of the number behind it.

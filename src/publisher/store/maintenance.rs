@@ -10,10 +10,10 @@ use rusqlite::{Connection, params};
 use super::counters::Counters;
 use super::errors::{cannot, write_error};
 use super::file_type;
+use super::files::{beside, resolve, sync_directory};
 use super::lock::DrainLock;
 use super::open;
 use super::paging::{self, Columns, ListedMessage, Table};
-use super::paths::{beside, resolve, sync_directory};
 use super::sqlite::{
     self, corrupt, count_rows, int, is_busy, is_damage, is_full, quick_check, retry_while_busy,
 };
@@ -99,11 +99,11 @@ impl QueueMaintenance {
         let connection = &mut self.connection;
         let highest = "SELECT coalesce(max(id), 0) FROM dead";
         let end: RowId = retry_while_busy(|| connection.query_row(highest, [], |row| row.get(0)))?;
+        let columns = Columns::of(connection);
         let mut last = 0;
         while last < end && (all || !wanted.is_empty()) {
-            let portion = retry_while_busy(|| {
-                paging::read(connection, Columns::NEWEST, Table::DeadLetters, last)
-            })?;
+            let portion =
+                retry_while_busy(|| paging::read(connection, columns, Table::DeadLetters, last))?;
             let Some(reached) = portion.last() else {
                 break;
             };

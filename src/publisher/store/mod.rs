@@ -27,13 +27,12 @@ mod counters;
 mod disk_space;
 mod errors;
 mod file_type;
-mod identity;
+mod files;
 mod lock;
 pub mod maintenance;
 mod open;
 mod overwrite;
 pub mod paging;
-mod paths;
 pub mod reader;
 mod rows;
 mod schema;
@@ -63,7 +62,7 @@ impl QueueFile {
     /// Opens the queue or creates it. `owner` is unique to this process; `stream` is the name of a
     /// new stream, should one begin.
     pub fn open(given: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
-        let path = paths::resolve(given)?;
+        let path = files::resolve(given)?;
         let open = open::open_or_create(&path, stream)?;
         let (worker, opened) = StoreWorker::new(&path, given, open, owner, stream)?;
         Ok(Self { worker, opened })

@@ -16,9 +16,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{cannot, cannot_open, damaged, io_error, open_error};
 use super::file_type;
-use super::identity::Identity;
+use super::files::{Identity, beside, sync_directory};
 use super::lock::DrainLock;
-use super::paths::{beside, sync_directory};
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
     BUSY_TIMEOUT, Checkpoint, checkpoint, distrust_file, retry_at_most, retry_while_busy,

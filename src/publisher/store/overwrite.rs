@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
-use super::identity::Stamp;
+use super::files::Stamp;
 use super::sqlite::{
     BUSY_TIMEOUT, corrupt, count_rows, distrust_file, is_damage, quick_check, retry_while_busy,
     write_transaction,
@@ -107,7 +107,7 @@ fn read(path: &Path, connection: &mut Connection, highest: RowId) -> rusqlite::R
         counters
     };
     let found = highest_row(&snapshot)?;
-    // Database pages from different times do not fit together.
+    // Parts of a file from different times do not fit together.
     quick_check(&snapshot)?;
     let rows = (
         count_rows(&snapshot, "queue")?,

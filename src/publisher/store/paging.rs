@@ -44,12 +44,6 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) const NEWEST: Self = Self {
-        readings: true,
-        boot: true,
-        counters_crc: true,
-    };
-
     pub(super) fn of(connection: &Connection) -> Self {
         let has = |table, column| {
             let query = format!("SELECT {column} FROM {table}");

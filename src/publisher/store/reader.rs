@@ -18,11 +18,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::counters::Counters;
 use super::errors::{io_error, open_error, write_error};
 use super::file_type;
-use super::identity::{Identity, Stamp, identify};
+use super::files::{Identity, Stamp, beside, identify, resolve};
 use super::lock::DrainLock;
 use super::open::{check_version, report_log_damage};
 use super::paging::{self, Columns, ListedMessage, Portion, Table};
-use super::paths::{beside, resolve};
 use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
 use super::wal;
@@ -281,43 +280,37 @@ fn connect(
             let uri = format!("file:{path}?immutable=1");
             Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
         };
-        prepare(&connection, damaged)?;
-        Ok(connection)
+        let version = prepare(&connection, damaged)?;
+        Ok((connection, version))
     };
-    let connection = open().map_err(|e| open_error(queue, &e))?;
-    check_readable(queue, &connection, damaged)?;
+    let (connection, version) = open().map_err(|e| open_error(queue, &e))?;
+    check_version(queue, version)?;
     Ok((connection, Some(before)))
 }
 
 /// Connects to a file that another process has open.
 fn connect_shared(queue: &Path, damaged: bool) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = retry_while_busy(|| {
+    let opened = retry_while_busy(|| {
         let connection = Connection::open_with_flags(queue, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        prepare(&connection, damaged)?;
-        Ok(connection)
+        let version = prepare(&connection, damaged)?;
+        Ok((connection, version))
     });
-    let connection = connection.map_err(|e| open_error(queue, &e))?;
-    check_readable(queue, &connection, damaged)?;
+    let (connection, version) = opened.map_err(|e| open_error(queue, &e))?;
+    check_version(queue, version)?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, damaged: bool) -> rusqlite::Result<()> {
+/// Gives the version of the schema; 0 for a damaged file.
+fn prepare(connection: &Connection, damaged: bool) -> rusqlite::Result<usize> {
     if damaged {
         connection.pragma_update(None, "trusted_schema", false)?;
         // Otherwise SQLite reads no file that is too short. Nothing is written.
-        return connection.pragma_update(None, "writable_schema", true);
+        connection.pragma_update(None, "writable_schema", true)?;
+        return Ok(0);
     }
     distrust_file(connection)?;
     // SQLite also compares the length of the file with the one in its header now.
-    schema::read_version(connection).map(drop)
-}
-
-fn check_readable(queue: &Path, connection: &Connection, damaged: bool) -> Result<(), Fault> {
-    if damaged {
-        return Ok(());
-    }
-    let version = schema::read_version(connection).map_err(|e| open_error(queue, &e))?;
-    check_version(queue, version.schema)
+    Ok(schema::read_version(connection)?.schema)
 }

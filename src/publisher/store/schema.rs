@@ -14,7 +14,7 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
-/// The first one brings a file to version 1, and so on.
+/// The index is the version that a file has before the migration.
 pub(super) const MIGRATIONS: [Migration; 5] = [
     |connection| connection.execute_batch(VERSION_1),
     add_counters_checksum,

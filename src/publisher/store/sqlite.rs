@@ -113,8 +113,8 @@ pub(super) enum Checkpoint {
 
 /// Whether the log is due to be copied: it has [`LOG_PAGES`] database pages, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
-    let pages = wal_checkpoint(connection, "NOOP")?;
-    Ok(pages >= LOG_PAGES || uint(pages).saturating_mul(PAGE_SIZE) >= bytes)
+    let length = wal_checkpoint(connection, "NOOP")?;
+    Ok(length >= LOG_PAGES || uint(length).saturating_mul(PAGE_SIZE) >= bytes)
 }
 
 /// Gives the number of database pages in the log.
@@ -126,7 +126,7 @@ fn wal_checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> 
 
 /// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite's
 /// automatic checkpoint is off: it ignores a sync that fails, and syncs again the next time, when
-/// the kernel may report success for pages that it has thrown away.
+/// the kernel may report success for what it has thrown away.
 pub(super) fn checkpoint(connection: &Connection, mode: Checkpoint) -> rusqlite::Result<bool> {
     let mode = match mode {
         Checkpoint::Truncate => "TRUNCATE",
@@ -139,9 +139,9 @@ pub(super) fn checkpoint(connection: &Connection, mode: Checkpoint) -> rusqlite:
     }
 }
 
-/// Returns at most `pages` free database pages to the disk; 0 is all.
-pub(super) fn vacuum(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+/// Returns at most this many free database pages to the disk; 0 is all.
+pub(super) fn vacuum(connection: &Connection, max_pages: u32) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({max_pages})"))?;
     let mut steps = statement.query([])?;
     // Each step returns one database page.
     while steps.next()?.is_some() {}
@@ -150,6 +150,6 @@ pub(super) fn vacuum(connection: &Connection, pages: u32) -> rusqlite::Result<()
 
 /// Bytes of the file's free database pages.
 pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let pages = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    Ok(uint(pages).saturating_mul(PAGE_SIZE))
+    let count = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    Ok(uint(count).saturating_mul(PAGE_SIZE))
 }

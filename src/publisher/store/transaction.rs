@@ -24,7 +24,7 @@ const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
 pub(super) struct CountedTransaction<'a> {
     pub(super) transaction: Transaction<'a>,
     pub(super) counters: Counters,
-    /// This process, as an owner of rows: it knows the outcomes of its own ones.
+    /// This process, as an owner of rows: it knows the outcomes of these.
     me: &'a str,
 }
 
@@ -281,7 +281,7 @@ pub(super) fn start_draining(
         }
     };
     forget_outcomes(&transaction.transaction)?;
-    let opened = opened(&transaction.counters, true);
+    let opened = transaction.counters.opened(true);
     transaction.commit()?;
     Ok(Started {
         opened,
@@ -305,32 +305,18 @@ pub(super) fn forget_outcomes(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// For a process that does not drain.
-pub(super) fn read_state(connection: &Connection) -> rusqlite::Result<Opened> {
-    Ok(opened(&Counters::read(connection)?, false))
-}
-
-fn opened(counters: &Counters, drains: bool) -> Opened {
-    Opened {
-        drains,
-        counts: counters.counts(),
-        next_seq: counters.next_seq.max(1),
-        stream: counters.stream.as_str().into(),
-    }
-}
-
-/// The draining process ends in order. If the queue is empty, at most `pages` free database pages
-/// are returned to the disk.
+/// The draining process ends in order. If the queue is empty, at most `max_pages` free database
+/// pages are returned to the disk.
 pub(super) fn stop_draining(
     connection: &mut Connection,
     next_seq: u64,
-    pages: u32,
+    max_pages: u32,
 ) -> rusqlite::Result<()> {
     let mut transaction = CountedTransaction::begin(connection, "")?;
     transaction.counters.running = false;
     transaction.counters.next_seq = next_seq;
-    if transaction.counters.waiting == 0 && pages > 0 {
-        vacuum(&transaction.transaction, pages)?;
+    if transaction.counters.waiting == 0 && max_pages > 0 {
+        vacuum(&transaction.transaction, max_pages)?;
     }
     transaction.commit().map(drop)
 }

@@ -52,12 +52,13 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
         return Ok(None);
     }
     let magic = word(&header, 0);
-    let page = word(&header, 8) as usize;
+    let page_size = word(&header, 8) as usize;
     let big_endian = magic == MAGIC | 1;
     let sum = Checksum::default().add(&header[..24], big_endian);
-    let known = magic & !1 == MAGIC && page.is_power_of_two() && (512..=1 << 16).contains(&page);
+    let known =
+        magic & !1 == MAGIC && page_size.is_power_of_two() && (512..=1 << 16).contains(&page_size);
     let sound = known && sum.is(&header[24..]);
-    let mut frame = vec![0; FRAME_HEADER + if sound { page } else { 0 }];
+    let mut frame = vec![0; FRAME_HEADER + if sound { page_size } else { 0 }];
     if !sound {
         let more = fill(&mut log, &mut frame)? > 0;
         return Ok(more.then_some(WalDamage::Header));

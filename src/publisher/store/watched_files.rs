@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::identity::{Identity, Stamp};
-use super::paths::beside;
+use super::files::{Identity, Stamp, beside};
 use crate::common::fault::{Exit, Fault};
 
 /// The queue must not be written any more.
@@ -61,8 +60,8 @@ impl WatchedFile {
         if self.is_removed() {
             return format!("{name} was removed");
         }
-        let link = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
-        match std::fs::read_link(link) {
+        let now = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        match std::fs::read_link(now) {
             Ok(now) if now.is_absolute() && now != path => {
                 format!("{name} is now {}", now.display())
             }

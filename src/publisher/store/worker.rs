@@ -14,7 +14,7 @@ use super::copy_detection::FileLocation;
 use super::counters::Counters;
 use super::disk_space::{DiskSpace, stored_size};
 use super::errors;
-use super::identity::identify;
+use super::files::identify;
 use super::lock::DrainLock;
 use super::open::OpenQueue;
 use super::overwrite::OverwriteDetector;
@@ -90,17 +90,6 @@ impl From<FileGone> for RequestError {
     }
 }
 
-impl RequestError {
-    fn into_result(self, queue: &Path) -> StoreResult {
-        match self {
-            Self::Sqlite(error) => StoreResult::Failed(errors::write_error(queue, &error)),
-            Self::FileGone(FileGone { fault, exists }) => {
-                StoreResult::FileMissing { fault, exists }
-            }
-        }
-    }
-}
-
 impl StoreWorker {
     pub(super) fn new(
         path: &Path,
@@ -116,7 +105,7 @@ impl StoreWorker {
         let opened = if open.drains {
             start_draining(path, &mut connection, &open.lock, owner, stream)
         } else {
-            retry_while_busy(|| transaction::read_state(&connection))
+            retry_while_busy(|| Ok(Counters::read(&connection)?.opened(false)))
         };
         let opened = opened.map_err(failed)?;
         // The log exists since the first transaction.
@@ -165,10 +154,7 @@ impl StoreWorker {
                 }
             };
             if let Err(error) = done.and_then(|()| self.maintain()) {
-                let error = self.find_cause(error);
-                let gone = matches!(error, RequestError::FileGone(_));
-                notify(error.into_result(&self.path));
-                if !gone {
+                if !self.report(error, notify) {
                     return;
                 }
                 self.gone = true;
@@ -176,14 +162,24 @@ impl StoreWorker {
         }
     }
 
-    /// An error of SQLite in a file that is gone is because of that.
-    fn find_cause(&mut self, error: RequestError) -> RequestError {
+    /// Reports why a request failed; whether that is because the file is gone, which also causes
+    /// errors of SQLite.
+    fn report(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
+        if matches!(error, RequestError::Sqlite(_))
+            && !self.gone
+            && let Err(cause @ RequestError::FileGone(_)) = self.check_file_fully()
+        {
+            error = cause;
+        }
         match error {
-            RequestError::Sqlite(_) if !self.gone => match self.check_file_fully() {
-                Err(gone @ RequestError::FileGone(_)) => gone,
-                _ => error,
-            },
-            _ => error,
+            RequestError::Sqlite(error) => {
+                notify(StoreResult::Failed(errors::write_error(&self.path, &error)));
+                false
+            }
+            RequestError::FileGone(FileGone { fault, exists }) => {
+                notify(StoreResult::FileMissing { fault, exists });
+                true
+            }
         }
     }
 
@@ -467,7 +463,7 @@ impl StoreWorker {
             match retry_while_busy(|| {
                 transaction::stop_draining(connection, next_seq, VACUUM_PAGES)
             }) {
-                // Returning pages to the disk takes some space itself.
+                // Returning space to the disk takes some space itself.
                 Err(e) if is_full(&e) => {
                     retry_while_busy(|| transaction::stop_draining(connection, next_seq, 0))?;
                 }
@@ -485,10 +481,7 @@ impl StoreWorker {
         // The queue may not know yet that it was taken over.
         let next_seq = next_seq.or(self.taken_over);
         if let Err(error) = self.end(next_seq) {
-            let error = self.find_cause(error);
-            let gone = matches!(error, RequestError::FileGone(_));
-            notify(error.into_result(&self.path));
-            if gone {
+            if self.report(error, notify) {
                 notify(StoreResult::Closed);
             }
             return;

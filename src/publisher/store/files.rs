@@ -1,7 +1,8 @@
-//! The path of a queue file and of the files beside it.
+//! The paths of a queue's files, and which file a path leads to.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::errors::cannot;
@@ -40,4 +41,34 @@ pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
 /// Makes new and changed names in the queue's directory durable.
 pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
     File::open(directory(queue))?.sync_all()
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+impl Identity {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self(file.dev(), file.ino())
+    }
+}
+
+/// Length in bytes, and time of the last change (seconds, nanoseconds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(u64, i64, i64);
+
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self(file.len(), file.mtime(), file.mtime_nsec())
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// None if there is no file.
+pub(super) fn identify(path: &Path) -> Option<(Identity, Stamp)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((Identity::of(&file), Stamp::of(&file)))
 }
