@@ -77,13 +77,13 @@ impl<'a> CountedTransaction<'a> {
              length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))",
         )?;
         let mut removed = statement.query([first, last])?;
-        let mut owned: Vec<(RowId, String, i64)> = Vec::new();
+        let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
         while let Some(row) = removed.next()? {
             self.counters.count_removed(uint(row.get(3)?), outcome);
             // The owner of a damaged row cannot be known.
             let owner = row.get_ref(1)?.as_str().ok();
             if let Some(owner) = owner.filter(|owner| *owner != self.me) {
-                owned.push((row.get(0)?, owner.to_owned(), row.get(2)?));
+                to_report.push((row.get(0)?, owner.to_owned(), row.get(2)?));
             }
         }
         let (kind, reason) = match outcome {
@@ -92,7 +92,7 @@ impl<'a> CountedTransaction<'a> {
             Outcome::Expired => (2, None),
             Outcome::Dead(reason) => (3, Some(reason)),
         };
-        for (row, owner, seq) in owned {
+        for (row, owner, seq) in to_report {
             self.transaction
                 .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
                 .execute(params![row, owner, seq, kind, reason, int(boot_ms())])?;
