@@ -1,5 +1,5 @@
-//! Takes each message on the connection's thread, in order: selects it, splits it into readings, and
-//! hands them to the output. It never waits: [`acks`](crate::common::acks) bounds how much may
+//! Takes each message on the connection's thread, in order: selects it, splits it into readings,
+//! and hands them to the output. It never waits: [`acks`](crate::common::acks) bounds how much may
 //! accumulate, and acknowledges a message only once it has been written.
 
 pub mod selector;

@@ -149,6 +149,13 @@ mod tests {
         Selector::new(selection, Streams::default(), Some(KEY))
     }
 
+    fn deduplicating(dedup: bool) -> Selector {
+        selector(Selection {
+            dedup,
+            ..Selection::default()
+        })
+    }
+
     #[test]
     fn the_limit_is_reached_exactly() {
         let mut selector = selector(Selection {
@@ -163,10 +170,7 @@ mod tests {
     #[test]
     fn repeats_are_counted_and_dropped_only_with_dedup() {
         for dedup in [false, true] {
-            let mut selector = selector(Selection {
-                dedup,
-                ..Selection::default()
-            });
+            let mut selector = deduplicating(dedup);
             for seq in [1, 2, 2, 4] {
                 let check = selector.check_sequence(&message("t", &format!("s/{seq}/0")));
                 let repeat = selector.duplicates() == 1 && seq == 2;
@@ -181,10 +185,7 @@ mod tests {
 
     #[test]
     fn a_message_with_another_time_or_topic_is_no_repeat() {
-        let mut selector = selector(Selection {
-            dedup: true,
-            ..Selection::default()
-        });
+        let mut selector = deduplicating(true);
         for (topic, seq, wanted) in [
             ("a", "s/1/1000", true),
             ("b", "s/1/1000", true),
@@ -204,10 +205,7 @@ mod tests {
 
     #[test]
     fn a_skipped_message_is_not_missing_and_no_repeat_when_it_comes_again() {
-        let mut selector = selector(Selection {
-            dedup: true,
-            ..Selection::default()
-        });
+        let mut selector = deduplicating(true);
         selector.check_sequence(&message("t", "s/1/0"));
         let mut retained = message("t", "s/2/0");
         retained.retained = true;

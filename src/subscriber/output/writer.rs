@@ -99,8 +99,8 @@ impl Writer {
         Ok(Self { shared, backlog })
     }
 
-    /// Reserves memory for so many bytes of output; checks that `meanwhile` bytes more can be had
-    /// while they are rendered. The buffer grows for a large message by no more than it needs.
+    /// Reserves memory for `bytes` of output; checks that `meanwhile` more can be allocated while
+    /// it is rendered. For a large message the buffer grows by no more than it needs.
     pub fn reserve(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
         if meanwhile > LARGE {
             // The allocations themselves cannot report failure.

@@ -1,4 +1,5 @@
-//! The subscriber's side of the event loop: keeps the connection, its subscriptions and its session.
+//! The subscriber's side of the event loop: keeps the connection, its subscriptions and its
+//! session.
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Identifies a message by a keyed hash of its stream, number, time of acceptance and topic. PURE.
 //!
-//! Stream and number alone do not identify it: a copy of a queue file gives the same ones to other messages, and
-//! another client may forge them. The key is secret, so that nobody can make two messages with the same
-//! fingerprint. With a quarter of a million fingerprints known, a new message is taken for a repeat with a
-//! probability of 2⁻⁴⁶.
+//! Stream and number alone do not identify it: a copy of a queue file gives the same ones to other
+//! messages, and another client may forge them. The key is secret, so that nobody can make two
+//! messages with the same fingerprint. With a quarter of a million fingerprints known, a new
+//! message is taken for a repeat with a probability of 2⁻⁴⁶.
 
 use std::hash::Hasher as _;
 
@@ -19,8 +19,8 @@ pub struct Fingerprint(pub u64);
 pub struct FingerprintKey(pub [u64; 2]);
 
 impl FingerprintKey {
-    /// `SipHash` 1-3 over the length of the stream's name, the name, the number, the time in milliseconds,
-    /// and the topic; numbers little-endian, in 8 bytes.
+    /// `SipHash` 1-3 over the length of the stream's name, the name, the number, the time in
+    /// milliseconds, and the topic; numbers little-endian, in 8 bytes.
     pub fn fingerprint(&self, seq: &SeqProperty, topic: &str) -> Fingerprint {
         let mut hasher = SipHasher13::new_with_keys(self.0[0], self.0[1]);
         hasher.write(&(seq.stream.len() as u64).to_le_bytes());

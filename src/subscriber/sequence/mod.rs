@@ -1,5 +1,5 @@
-//! The `seq` properties of received messages: which numbers are missing, and which messages are repeats.
-//! PURE.
+//! The `seq` properties of received messages: which numbers are missing, and which messages are
+//! repeats. PURE.
 
 pub mod fingerprint;
 pub mod numbers;

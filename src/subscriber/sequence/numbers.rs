@@ -1,5 +1,5 @@
-//! Which numbers of one stream have been received, as runs of consecutive ones. PURE, and bounded in memory
-//! whatever a sender writes into its `seq` property.
+//! Which numbers of one stream have been received, as runs of consecutive ones. PURE, and bounded
+//! in memory whatever a sender writes into its `seq` property.
 
 use std::fmt::Write as _;
 
@@ -15,8 +15,8 @@ pub enum NumberStatus {
     Gap(Vec<(u64, u64)>),
     /// It had been missing.
     Late,
-    /// Only multiples of this width come: the others are sent to topics that no filter matches. What
-    /// was reported of them before was no gap.
+    /// Only multiples of this width come: the others are sent to topics that no filter matches.
+    /// What was reported of them before was no gap.
     PartialStream(u64),
     /// It has been received before, with this message or, where two publishers use one stream,
     /// with another.
@@ -33,8 +33,8 @@ pub struct ReceivedNumbers {
 }
 
 impl ReceivedNumbers {
-    /// Takes a number. What comes before the first number ever seen is neither known nor late:
-    /// the subscriber was not there. A retained message may be of any age: no stream begins with one,
+    /// Takes a number. What comes before the first number ever seen is neither known nor late: the
+    /// subscriber was not there. A retained message may be of any age: no stream begins with one,
     /// and nothing is missing before it, but its own number has been received.
     pub fn handle_number(&mut self, seq: u64, retained: bool) -> NumberStatus {
         let Some(last) = self.last else {
@@ -136,7 +136,8 @@ impl ReceivedNumbers {
         text
     }
 
-    /// The inverse of [`text`](Self::text) and [`last`](Self::last); none if they contradict each other.
+    /// The inverse of [`text`](Self::text) and [`last`](Self::last); none if they contradict each
+    /// other.
     pub fn parse(text: &str, last: Option<u64>) -> Option<Self> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for run in text.split(',').filter(|run| !run.is_empty()) {

@@ -1,9 +1,10 @@
-//! Follows all streams: counts the numbers that are missing, and recognises repeats. PURE, and bounded in memory
-//! whatever a sender writes into its `seq` property.
+//! Follows all streams: counts the numbers that are missing, and recognises repeats. PURE, and
+//! bounded in memory whatever a sender writes into its `seq` property.
 //!
-//! Each stream keeps the fingerprints of its latest messages. All streams together have [`MAX_FINGERPRINTS`]
-//! at most. When that is exceeded, streams with the most forget their oldest, so that a busy publisher does not
-//! push out what is known of a quiet one: with N streams each keeps its latest [`SHARED`] ÷ N at least.
+//! Each stream keeps the fingerprints of its latest messages. All streams together have
+//! [`MAX_FINGERPRINTS`] at most. When that is exceeded, streams with the most forget their oldest,
+//! so that a busy publisher does not push out what is known of a quiet one: with N streams each
+//! keeps its latest [`SHARED`] ÷ N at least.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -21,8 +22,8 @@ pub const MAX_STREAMS: usize = 16_384;
 /// grows.
 pub const MAX_FINGERPRINTS: usize = (1 << 18) / 8 * 7;
 
-/// How many are left when there are too many. Enough for three windows of 65,535 messages, the most that MQTT
-/// allows, or for 1,000 of 200.
+/// How many are left when there are too many. Enough for three windows of 65,535 messages, the most
+/// that MQTT allows, or for 1,000 of 200.
 pub const SHARED: usize = MAX_FINGERPRINTS / 8 * 7;
 
 /// No publisher of this project has a longer stream name: such streams are not tracked.
@@ -122,8 +123,8 @@ impl Streams {
         status
     }
 
-    /// Adds the stream if it is new; the one that was silent longest is removed if there are too many.
-    /// None for a name that is too long.
+    /// Adds the stream if it is new; the one that was silent longest is removed if there are too
+    /// many. None for a name that is too long.
     fn stream_mut(&mut self, name: &str) -> Option<&mut TrackedStream> {
         if name.len() > MAX_NAME {
             return None;

@@ -1,5 +1,5 @@
-//! Detects a stream of which the filters match only some topics: its numbers come in steps of the same
-//! width from the first message on, as with several topics in turn, and none comes late. PURE.
+//! Detects a stream of which the filters match only some topics: its numbers come in steps of the
+//! same width from the first message on, as with several topics in turn, and none comes late. PURE.
 
 /// Equal steps after which a stream counts as seen in part.
 const ENOUGH: u32 = 5;
@@ -10,7 +10,7 @@ pub enum Stride {
     Irregular,
     /// From here on the stream counts as seen in part: only multiples of this width are expected.
     Established(u64),
-    /// The stream is seen in part. So many of the numbers expected were skipped by this step.
+    /// The stream is seen in part. The number of expected numbers that this step skipped.
     Regular(u64),
 }
 

@@ -2,8 +2,8 @@
 //! session with the broker, and its unfinished QoS 2 exchanges. It is a SQLite database.
 //!
 //! It is written after the messages have been written and before they are acknowledged. So it never
-//! knows of a message that was not written: a crash may cost a repeat, never a message. It remembers
-//! as much as is kept in memory, and is cut back to that while the run lasts.
+//! knows of a message that was not written: a crash may cost a repeat, never a message. It
+//! remembers as much as is kept in memory, and is cut back to that while the run lasts.
 
 mod qos2_table;
 #[cfg(test)]
@@ -113,12 +113,9 @@ impl StateFile {
 
     /// The numbers and fingerprints of earlier runs.
     pub fn load_streams(&self) -> io::Result<Streams> {
-        let load = || {
-            let mut streams = load_numbers(&self.connection)?;
-            load_fingerprints(&self.connection, &mut streams)?;
-            Ok(streams)
-        };
-        load().map_err(|e: rusqlite::Error| io::Error::other(e))
+        let mut streams = load_numbers(&self.connection).map_err(io::Error::other)?;
+        load_fingerprints(&self.connection, &mut streams).map_err(io::Error::other)?;
+        Ok(streams)
     }
 
     /// Records messages that have been written, and the QoS 2 exchanges among them whose PUBREC may
@@ -182,7 +179,8 @@ impl StateFile {
         transaction.commit()
     }
 
-    /// The exchanges of this session that await PUBREL. Exchanges recorded from now on belong to it.
+    /// The exchanges of this session that await PUBREL. Exchanges recorded from now on belong to
+    /// it.
     pub fn load_exchanges(&mut self, session: &str) -> io::Result<Vec<Exchange>> {
         let loaded = self.qos2_table.load(&self.connection, session);
         loaded.map_err(io::Error::other)
@@ -300,8 +298,8 @@ fn create(path: &Path) {
     }
 }
 
-/// Removes the permissions of group and others from the file and its log, because the file holds the
-/// key of the fingerprints. Earlier versions created it with the umask.
+/// Removes the permissions of group and others from the file and its log, because the file holds
+/// the key of the fingerprints. Earlier versions created it with the umask.
 fn restrict(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
@@ -425,8 +423,8 @@ fn remove_silent_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Removes the fingerprints of removed streams and, as in memory, the oldest of the streams that have
-/// most. Returns how many are left.
+/// Removes the fingerprints of removed streams and, as in memory, the oldest of the streams that
+/// have most. Returns how many are left.
 fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
     transaction.execute(
         "DELETE FROM fingerprints WHERE stream NOT IN (SELECT id FROM streams)",

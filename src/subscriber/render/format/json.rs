@@ -1,8 +1,8 @@
 //! `%j` and `%J`: a message as JSON, with the payload as a string or as the JSON that it is. PURE.
 //!
-//! Parsed, the output equals that of `mosquitto_sub` 2.0.11 (cJSON 1.7.15). It is always UTF-8, a string in it ends
-//! at its first NUL, and numbers of the payload keep their digits. The properties come in a fixed order;
-//! `mosquitto_sub` keeps the order of the packet.
+//! Parsed, the output equals that of `mosquitto_sub` 2.0.11 (cJSON 1.7.15). It is always UTF-8, a
+//! string in it ends at its first NUL, and numbers of the payload keep their digits. The properties
+//! come in a fixed order; `mosquitto_sub` keeps the order of the packet.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -81,8 +81,8 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(text.unwrap_or_default())
 }
 
-/// JSON without white space, with each string as `serde_json` writes it. As cJSON does, accepts a byte order mark, control
-/// characters, and bytes that are not UTF-8.
+/// JSON without white space, with each string as `serde_json` writes it. As cJSON does, accepts a
+/// byte order mark, control characters, and bytes that are not UTF-8.
 fn compact(payload: &[u8]) -> Option<String> {
     if payload.contains(&0) {
         return None;
@@ -162,8 +162,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Recorded from `mosquitto_sub` 2.0.11 on Debian, except that numbers keep their digits and bytes that are not
-    /// UTF-8 become U+FFFD.
+    /// Recorded from `mosquitto_sub` 2.0.11 on Debian, except that numbers keep their digits and
+    /// bytes that are not UTF-8 become U+FFFD.
     #[test]
     fn json_payloads_are_read_and_written_as_recorded() {
         let digits = "1".repeat(64);

@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use self::arrival_time::ArrivalTime;
 use self::field::FieldSpec;
 use self::json::PayloadForm;
+use self::parse::Segment;
 use super::sanitize::Sanitizer;
 use crate::common::mqtt::message::{PublishProperties, Received};
 
@@ -27,20 +28,6 @@ pub struct Template {
     segments: Vec<Segment>,
     zone: TimeZone,
 }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
-    Text(Vec<u8>),
-    /// `%`, how to align, and one of [`FIELDS`].
-    Field(FieldSpec, char),
-    /// `@` and a letter that `strftime` knows.
-    Time(char),
-    /// `@N`
-    Nanoseconds,
-}
-
-/// The characters that may end a `%` escape.
-const FIELDS: &str = "%ACDEFIJPRSUXjlmpqrtx";
 
 /// `%J` of a payload that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,24 @@
 
 use super::arrival_time::LETTERS;
 use super::field::FieldSpec;
-use super::{FIELDS, Segment};
 use crate::common::escape::quoted;
 
 /// The widest field. `mosquitto_sub` has no limit; a wider one is surely a typing error.
 const MAX_WIDTH: usize = 1_000_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    Text(Vec<u8>),
+    /// `%`, how to align, and one of [`FIELDS`].
+    Field(FieldSpec, char),
+    /// `@` and a letter that `strftime` knows.
+    Time(char),
+    /// `@N`
+    Nanoseconds,
+}
+
+/// The characters that can end a `%` escape.
+const FIELDS: &str = "%ACDEFIJPRSUXjlmpqrtx";
 
 pub(super) fn segments(format: &str) -> Result<Vec<Segment>, String> {
     let mut segments = Vec::new();

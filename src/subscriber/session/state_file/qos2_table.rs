@@ -1,8 +1,9 @@
 //! QoS 2 across runs: the packet identifiers of written messages that await PUBREL, per session.
 //!
 //! A row is added before PUBREC goes out, and removed before PUBCOMP does. So a message that the
-//! broker sends again is recognised as long as the broker may do so, and no longer: after PUBCOMP it
-//! uses the identifier for another message. An identifier has one row, so a session has 65,535 at most.
+//! broker sends again is recognised as long as the broker may do so, and no longer: after PUBCOMP
+//! it uses the identifier for another message. An identifier has one row, so a session has 65,535
+//! at most.
 
 use rusqlite::{Connection, params};
 
