@@ -1,11 +1,11 @@
 /*
- * A standard input or output that was closed when the program was started stays unusable: every read
- * and write fails with EBADF, and no file that is opened later gets its number.
+ * Keeps a standard input or output unusable that was closed when the program was started: every read and
+ * write fails with EBADF, and no file that is opened later gets its number.
  *
- * Rust's start opens /dev/null for reading and writing in such a place, and then nobody can tell a closed
- * standard output from one that somebody has sent to /dev/null on purpose. So this runs before it, as
- * a constructor, and opens /dev/null the wrong way round, as the GNU C library does for set-user-ID programs
- * (csu/check_fds.c). Standard error is left to Rust: what nobody reads may be thrown away.
+ * Rust's runtime opens /dev/null there for reading and writing, so that a closed standard output looks
+ * like one that was redirected to /dev/null. This constructor runs before it, and opens /dev/null for
+ * the other direction, as the GNU C library does for set-user-ID programs (csu/check_fds.c). Standard error
+ * is left to Rust: it may be discarded.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,42 +1,38 @@
-//! Text from the network, made harmless for a terminal. PURE.
+//! Makes text from the network safe for a terminal. PURE.
 //!
-//! A payload or a topic may carry escape sequences that move the cursor, change the title
-//! or worse, and characters that reorder the line. On a terminal they are shown as text;
-//! in a pipe or a file nothing is ever changed.
+//! A payload or a topic may hold escape sequences that move the cursor or change the title, and
+//! characters that reorder the line. On a terminal they are shown as text; what goes to a pipe or a
+//! file is never changed.
 
 use std::fmt::Write as _;
 
-/// Whether a character could do something other than appear: the C0 and C1 controls, DEL,
-/// and the format characters that reorder a line, end it, or are not seen.
+/// Whether a character is a control, or one of Unicode's general categories Zl, Zp and Cf (Unicode
+/// 16, section 4.5) that reorders (U+202E), ends a line (U+2028) or cannot be seen (U+FEFF, tags).
+/// Not those with a visible shape, and not the joiners U+200C and U+200D: several scripts and
+/// emoji need them.
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || is_format(c)
+    c.is_control()
+        || matches!(
+            c,
+            '\u{AD}'
+                | '\u{61C}'
+                | '\u{180E}'
+                | '\u{200B}'
+                | '\u{200E}'
+                | '\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}'
+                | '\u{FEFF}'
+                | '\u{FFF9}'..='\u{FFFB}'
+                | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0000}'..='\u{E007F}'
+        )
 }
 
-/// The characters of Unicode's general categories Zl, Zp and Cf (Unicode 16, section 4.5) that reorder
-/// (U+202E), end a line (U+2028) or cannot be seen (U+FEFF, tags). Left out are those that have a shape of their
-/// own, and the joiners U+200C and U+200D: several scripts and emoji need them.
-fn is_format(c: char) -> bool {
-    matches!(
-        c,
-        '\u{AD}'
-            | '\u{61C}'
-            | '\u{180E}'
-            | '\u{200B}'
-            | '\u{200E}'
-            | '\u{200F}'
-            | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}'
-            | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}'
-            | '\u{1BCA0}'..='\u{1BCA3}'
-            | '\u{1D173}'..='\u{1D17A}'
-            | '\u{E0000}'..='\u{E007F}'
-    )
-}
-
-/// Bytes as they may be shown: UTF-8 as it is, `\xNN` for bytes that are not UTF-8 and for
-/// ASCII controls, `\u{NNNN}` for the other unsafe characters, `\\` for a backslash so
-/// that nothing is ambiguous. `keep` names controls to leave alone.
+/// Escapes bytes that are not UTF-8 and ASCII controls as `\xNN`, other unsafe characters as
+/// `\u{NNNN}`, and a backslash as `\\`, so that nothing is ambiguous. Controls in `keep` are not
+/// escaped.
 pub fn escape(bytes: &[u8], keep: &[char]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -58,8 +54,8 @@ pub fn escape(bytes: &[u8], keep: &[char]) -> String {
     out
 }
 
-/// JSON as it may be shown: what serialisers leave raw (DEL, C1, format characters) becomes
-/// `\uNNNN`, so that it is still the same JSON. A newline can only stand between values, and stays.
+/// Escapes what JSON serialisers do not (DEL, C1, format characters) as `\uNNNN`, so that it is
+/// still the same JSON. A newline can only stand between values, and stays.
 pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -74,25 +70,27 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// As much of a text as a line of the log should have.
+/// The first characters of a text, and an ellipsis if there are more.
+fn cut(text: &str, length: usize) -> (&str, &'static str) {
+    match text.char_indices().nth(length) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text, ""),
+    }
+}
+
+/// A text for a log line, cut at 200 characters.
 pub fn shortened(text: &str) -> String {
-    const SHOWN: usize = 200;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
-        None => text.to_owned(),
-    }
+    let (text, more) = cut(text, 200);
+    format!("{text}{more}")
 }
 
-/// A value from the command line as an error quotes it: not all of a long one.
+/// A value from the command line for an error, quoted and cut at 80 characters.
 pub fn quoted(text: &str) -> String {
-    const SHOWN: usize = 80;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
+    let (text, more) = cut(text, 80);
+    format!("{text:?}{more}")
 }
 
-/// A log line or an error that may quote the network: one line, whatever it quotes.
+/// A log line or an error that may quote the network, as one line.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -111,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn escape_sequences_become_text() {
+    fn escape_sequences_are_shown_as_text() {
         assert_eq!(escape(b"\x1b[2Jhi\x07", &[]), "\\x1b[2Jhi\\x07");
         assert_eq!(escape("21.5 °C ✓".as_bytes(), &[]), "21.5 °C ✓");
         assert_eq!(escape(b"a\tb\nc", &['\t']), "a\tb\\x0ac");
@@ -123,29 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn what_reorders_breaks_or_hides_text_is_shown_and_what_scripts_need_is_left() {
-        for c in [
-            '\u{7f}',
-            '\u{85}',
-            '\u{9b}',
-            '\u{ad}',
-            '\u{61c}',
-            '\u{200b}',
-            '\u{200e}',
-            '\u{200f}',
-            '\u{2028}',
-            '\u{2029}',
-            '\u{202a}',
-            '\u{202e}',
-            '\u{2060}',
-            '\u{2066}',
-            '\u{2069}',
-            '\u{206f}',
-            '\u{feff}',
-            '\u{fff9}',
-            '\u{1d173}',
-            '\u{e0041}',
-        ] {
+    fn format_characters_are_escaped_and_those_that_scripts_need_are_not() {
+        let unsafe_characters = "\u{7f}\u{85}\u{9b}\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\
+             \u{2029}\u{202a}\u{202e}\u{2060}\u{2066}\u{2069}\u{206f}\u{feff}\u{fff9}\u{1d173}\u{e0041}";
+        for c in unsafe_characters.chars() {
             let code = u32::from(c);
             assert_eq!(one_line(&c.to_string()), format!("\\u{{{code:x}}}"));
             assert!(escape(c.to_string().as_bytes(), &[]).contains(&format!("{code:02x}")));
@@ -167,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_unsafe_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_unsafe_character_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(!escape(&bytes, &[]).chars().any(is_unsafe));
         }
 

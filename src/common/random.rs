@@ -1,14 +1,9 @@
-//! Random numbers. Identifiers come from the operating system's random source: devices that start
-//! at the same moment must not draw the same ones. So do the seeds of what only has to look random.
+//! Random numbers, identifiers and seeds from the operating system's random source: devices that
+//! start at the same moment must not draw the same ones.
 
 use super::fault::{Exit, Fault};
 
-/// 64 bits from the operating system's random source. Soon after the start of the machine it
-/// waits until that source is ready.
-///
-/// # Errors
-///
-/// A fault if the system has no such source.
+/// 64 random bits. Soon after the start of the machine it waits until the source is ready.
 pub fn bits() -> Result<u64, Fault> {
     getrandom::u64().map_err(|cause| {
         let message = format!("the operating system's random source cannot be read: {cause}");
@@ -17,17 +12,12 @@ pub fn bits() -> Result<u64, Fault> {
     })
 }
 
-/// An identifier that nobody else has: 64 random bits as 16 hexadecimal digits.
-///
-/// # Errors
-///
-/// As of [`bits`].
+/// A unique identifier: 64 random bits as 16 hexadecimal digits.
 pub fn identifier() -> Result<String, Fault> {
     Ok(format!("{:016x}", bits()?))
 }
 
-/// A generator for jitter and simulated readings, with a seed from the operating system. Where it
-/// has none to give, jitter from another seed is better than no run.
+/// A generator for jitter and simulated readings. Without a random source it uses a weaker seed.
 pub fn generator() -> fastrand::Rng {
     getrandom::u64().map_or_else(|_| fastrand::Rng::new(), fastrand::Rng::with_seed)
 }

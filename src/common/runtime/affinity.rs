@@ -1,9 +1,10 @@
 //! On which cores threads run.
 //!
 //! A message passes through several threads, one after the other. A thread on the same core takes
-//! over at once; one on another core has to be woken first, which takes longer than its work. Paho's
-//! threads handle every message under global locks: on two cores they mostly wait for each other. So
-//! these threads always share a core, and the others do until there is work for several cores.
+//! over at once; one on another core has to be woken first, which takes longer than its work.
+//! Paho's threads handle every message under global locks: on two cores they mostly wait for each
+//! other. So these threads always share a core, and the others do until there is work for several
+//! cores.
 
 use std::sync::OnceLock;
 
@@ -17,7 +18,8 @@ fn this_thread() -> Pid {
     Pid::from_raw(0)
 }
 
-/// Keeps this thread, and those that it starts later, on the current core, if the system allows that.
+/// Keeps this thread, and those that it starts later, on the current core, if the system allows
+/// that.
 pub fn pin() {
     let Ok(allowed) = sched_getaffinity(this_thread()) else {
         return;
@@ -29,7 +31,8 @@ pub fn pin() {
     }
 }
 
-/// Lets this thread, and those that it starts later, run on every core that the process started with.
+/// Lets this thread, and those that it starts later, run on every core that the process started
+/// with.
 pub fn unpin() {
     if let Some(allowed) = ALLOWED_CORES.get() {
         let _ = sched_setaffinity(this_thread(), allowed);

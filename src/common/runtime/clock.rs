@@ -1,4 +1,4 @@
-//! The only place that reads the time; the log stamps its own lines. PURE files never call it:
+//! The only place that reads the time; the log stamps its own lines. Pure code never calls it:
 //! the time is a parameter there.
 
 use std::sync::LazyLock;
@@ -19,7 +19,8 @@ static BOOT_ID: LazyLock<Option<BootId>> = LazyLock::new(|| {
 #[allow(clippy::disallowed_methods, reason = "an origin for the event loops")]
 static ORIGIN: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), since_boot()));
 
-/// `CLOCK_BOOTTIME`, directly from the kernel: the C library's functions may be replaced (libfaketime).
+/// `CLOCK_BOOTTIME`, directly from the kernel: the C library's functions may be replaced
+/// (libfaketime).
 fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     // Neither is negative.
@@ -64,8 +65,8 @@ pub fn unix_ms() -> u64 {
     })
 }
 
-/// Whether the C library's monotonic clock is the kernel's. The standard library computes a deadline
-/// from the former and passes it to the kernel; under libfaketime it may be decades away.
+/// Whether the C library's monotonic clock is the kernel's. The standard library computes a
+/// deadline from the former and passes it to the kernel; under libfaketime it may be decades away.
 pub(super) static CLOCKS_AGREE: LazyLock<bool> = LazyLock::new(|| {
     let kernel = clock_gettime(ClockId::Monotonic).tv_sec;
     let library = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);

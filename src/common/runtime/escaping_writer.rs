@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::common::escape::{escape, escape_json};
 
-/// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays the
-/// same JSON; newlines stay. Each write has to end between characters, as those of `writeln!` do.
+/// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays
+/// the same JSON; newlines stay. Each write has to end between characters, as those of `writeln!`
+/// do.
 #[derive(Debug)]
 pub struct EscapingWriter<W> {
     inner: W,

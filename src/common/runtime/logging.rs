@@ -101,8 +101,8 @@ pub fn last_held_line() -> Option<(u64, Level, String)> {
     Some((held.count, level, message))
 }
 
-/// Ends what [`hold_lines`] began, and returns the lines, to be written to standard error: first all
-/// earlier ones, second the errors at the end, because they give the cause.
+/// Ends what [`hold_lines`] began, and returns the lines, to be written to standard error: first
+/// all earlier ones, second the errors at the end, because they give the cause.
 pub fn take_held_lines() -> (String, String) {
     HELD.lock().take().map(HeldLines::split).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Keeps repeated failures out of the log: the first is logged at once, further ones are counted and
-//! logged at growing intervals. PURE.
+//! Keeps repeated failures out of the log: the first is logged at once, further ones are counted
+//! and logged at growing intervals. PURE.
 
 use std::time::{Duration, Instant};
 

@@ -47,8 +47,8 @@ impl SecretFile {
         Ok(())
     }
 
-    /// The line, without the line end and the byte order mark that editors add. It is a fault if the
-    /// file cannot be read, others can read it, or it does not hold one line of text.
+    /// The line, without the line end and the byte order mark that editors add. It is a fault if
+    /// the file cannot be read, others can read it, or it does not hold one line of text.
     pub fn read(&self) -> Result<String, Fault> {
         match &self.from_pipe {
             Some(secret) => Ok(secret.clone()),
@@ -82,8 +82,8 @@ impl SecretFile {
     }
 }
 
-/// A fault if others than the owner and root can read a file with a secret. Only the reader of a pipe
-/// can read from it.
+/// A fault if others than the owner and root can read a file with a secret. Only the reader of a
+/// pipe can read from it.
 pub fn check_private(
     flag: &str,
     path: &Path,
@@ -122,25 +122,25 @@ mod tests {
         let path = dir.path().join("secret");
         std::fs::write(&path, bytes).unwrap();
         let secret = SecretFile::new(path, "--password-file", true);
-        assert!(!format!("{secret:?}").contains("pw"));
+        assert!(!format!("{secret:?}").contains("p!w"));
         secret.read().map_err(|fault| fault.message)
     }
 
     #[test]
     fn a_secret_is_one_line_as_an_editor_leaves_it() {
-        for text in ["pw", "pw\n", "pw\r\n", "\u{feff}pw\n"] {
-            assert_eq!(read(text.as_bytes()).unwrap(), "pw", "{text:?}");
+        for text in ["p!w", "p!w\n", "p!w\r\n", "\u{feff}p!w\n"] {
+            assert_eq!(read(text.as_bytes()).unwrap(), "p!w", "{text:?}");
         }
         assert_eq!(read(b" p w \n").unwrap(), " p w ");
         for (bytes, cause) in [
             (&b""[..], "is empty"),
             (b"\n", "is empty"),
-            (b"pw\nother\n", "more than one line"),
+            (b"p!w\nother\n", "more than one line"),
             (b"p\0w", "NUL"),
             (b"p\xffw", "is not UTF-8"),
         ] {
             let why = read(bytes).unwrap_err();
-            assert!(why.contains(cause) && !why.contains("pw"), "{why}");
+            assert!(why.contains(cause) && !why.contains("p!w"), "{why}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! SIGINT, SIGTERM and SIGHUP. The first asks the event loop to stop; a second one ends the process,
-//! and so does the end of a grace period: the loop may be stuck, in a write to a blocked pipe, say, so
-//! this does not depend on it. SIGHUP can have another meaning, and stays ignored if the program was
-//! started that way (`nohup`).
+//! SIGINT, SIGTERM and SIGHUP. The first asks the event loop to stop; a second one ends the
+//! process, and so does the end of a grace period: the loop may be stuck, in a write to a blocked
+//! pipe, say, so this does not depend on it. SIGHUP can have another meaning, and stays ignored if
+//! the program was started that way (`nohup`).
 
 use std::io;
 use std::sync::Arc;
@@ -89,8 +89,9 @@ pub fn exit_after(time: Duration, current: CurrentExit) -> io::Result<()> {
     })
 }
 
-/// Calls `stop` at the first signal. At a second one more than half a second later, or `grace_period`
-/// after the first, calls `last` and ends the process. SIGHUP calls `hang_up` instead, if that is given.
+/// Calls `stop` at the first signal. At a second one more than half a second later, or
+/// `grace_period` after the first, calls `last` and ends the process. SIGHUP calls `hang_up`
+/// instead, if that is given.
 pub fn handle_stop_signals(
     grace_period: Duration,
     stop: impl Fn() + Send + 'static,

@@ -1,9 +1,10 @@
 //! Standard input, output and error as they were given to the program: closed, non-blocking, or a
 //! pipe without a reader.
 //!
-//! `O_NONBLOCK` is a property of the open file, which others share: the shell, `ssh`, a process at the
-//! other end of a terminal. So it may change at any time, and makes no difference here. The standard
-//! library's handles return an error instead, and treat a closed descriptor as empty or endless.
+//! `O_NONBLOCK` is a property of the open file, which others share: the shell, `ssh`, a process at
+//! the other end of a terminal. So it may change at any time, and makes no difference here. The
+//! standard library's handles return an error instead, and treat a closed descriptor as empty or
+//! endless.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -85,7 +86,8 @@ pub fn print_error(line: &str) {
     let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// A fault if standard output is closed. `use_of_it` continues the error: "`--summary` prints there".
+/// A fault if standard output is closed. `use_of_it` continues the error: "`--summary` prints
+/// there".
 pub fn check_stdout(use_of_it: &str) -> Result<(), Fault> {
     let message = format!("standard output is closed, and {use_of_it}");
     let remedy = "open it, or redirect it to a file or to /dev/null";
@@ -111,8 +113,8 @@ fn check_open(
     Err(Fault::permanent(Exit::Io, message).with_remedy(remedy))
 }
 
-/// Whether the descriptor was opened for this access. One that was closed when the program started is
-/// open for the other (`standard_descriptors.c`).
+/// Whether the descriptor was opened for this access. One that was closed when the program started
+/// is open for the other (`standard_descriptors.c`).
 fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
     fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| {
         let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
@@ -121,8 +123,8 @@ fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
 }
 
 /// Waits until standard output has no reader any more. Returns `false` at once if that cannot be
-/// observed: it is neither a pipe nor a socket. When the peer of a TCP connection closes its end, only
-/// the next write shows it: the peer might have closed one direction.
+/// observed: it is neither a pipe nor a socket. When the peer of a TCP connection closes its end,
+/// only the next write shows it: the peer might have closed one direction.
 pub fn wait_until_stdout_closed() -> bool {
     let out = io::stdout();
     let Ok(status) = fstat(&out) else {

@@ -35,8 +35,8 @@ impl ConnectionHandle {
         self.state.lock().cancelled
     }
 
-    /// Whether there is a refused SUBSCRIBE that has not been taken yet. The client library does not
-    /// distinguish a refusal with MQTT 3.1.1 from a SUBSCRIBE that could not be sent.
+    /// Whether there is a refused SUBSCRIBE that has not been taken yet. The client library does
+    /// not distinguish a refusal with MQTT 3.1.1 from a SUBSCRIBE that could not be sent.
     pub fn take_refused_subscription(&self) -> bool {
         self.refused_subscriptions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |refused| {

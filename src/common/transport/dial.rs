@@ -1,4 +1,5 @@
-//! Dials the broker: takes the steps of a route, and tries the next endpoint if one does not answer.
+//! Dials the broker: takes the steps of a route, and tries the next endpoint if one does not
+//! answer.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -61,9 +62,10 @@ pub struct DialedConnection {
     pub(super) credentials: TlsCredentials,
 }
 
-/// Connects to one of the route's endpoints, which are tried in turn, beginning with the one on port
-/// `first`. One that does not answer leaves time for the next. Blocks until the deadline at most, and for
-/// as long as the name look-up takes. The error is that of the first endpoint, with what the others met.
+/// Connects to one of the route's endpoints, which are tried in turn, beginning with the one on
+/// port `first`. One that does not answer leaves time for the next. Blocks until the deadline at
+/// most, and for as long as the name look-up takes. The error is that of the first endpoint, with
+/// what the others met.
 pub fn dial(
     route: &Route,
     credentials: &TlsCredentials,
@@ -193,8 +195,8 @@ impl Dialer<'_> {
         Ok(Wire::WebSocket(Box::new(socket)))
     }
 
-    /// No read or write of the next step blocks beyond the deadline. A step has one or two of them; a peer
-    /// that sends a byte at a time is given up by the event loop.
+    /// No read or write of the next step blocks beyond the deadline. A step has one or two of them;
+    /// a peer that sends a byte at a time is given up by the event loop.
     fn set_timeouts(&self, stream: &TcpStream) {
         let left = self.deadline.saturating_duration_since(clock());
         let left = Some(left.max(Duration::from_millis(1)));

@@ -1,7 +1,7 @@
 //! An HTTP proxy: how it is written, for which hosts it is used, and CONNECT.
 //!
-//! Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic authentication). `NO_PROXY` has no standard; it
-//! is read as curl does.
+//! Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic authentication). `NO_PROXY` has no
+//! standard; it is read as curl does.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -51,8 +51,8 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// Parses `[http://][USER:PASSWORD@]HOST[:PORT]` from `origin`; user and password may contain `%XX`. The
-    /// error does not show the password.
+    /// Parses `[http://][USER:PASSWORD@]HOST[:PORT]` from `origin`; user and password may contain
+    /// `%XX`. The error does not show the password.
     pub fn parse(text: &str, origin: &'static str) -> Result<Self, String> {
         let rest = match text.split_once("://") {
             None => text,
@@ -96,8 +96,8 @@ impl Proxy {
     }
 }
 
-/// Whether `NO_PROXY` names this host, a domain above it, or `*`. The error is an entry that begins like a
-/// network and is none.
+/// Whether `NO_PROXY` names this host, a domain above it, or `*`. The error is an entry that begins
+/// like a network and is none.
 pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -186,7 +186,8 @@ pub(super) fn open_tunnel(
     }
 }
 
-/// Reads the header, up to the empty line after it and not a byte further: what follows is the broker's.
+/// Reads the header, up to the empty line after it and not a byte further: what follows is the
+/// broker's.
 fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut byte = [0];
@@ -253,6 +254,8 @@ fn check_answer(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_proxy_url_is_parsed_and_its_password_never_shown() {
@@ -323,28 +326,18 @@ mod tests {
 
     #[test]
     fn open_tunnel_reads_no_byte_after_the_header() {
-        struct Peer(io::Cursor<Vec<u8>>, Vec<u8>);
-        impl Read for Peer {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.0.read(buffer)
-            }
-        }
-        impl Write for Peer {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.1.write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let endpoint = Endpoint::parse("[2001:db8::1]:8883", None).unwrap();
         let proxy = Proxy::parse("u:p@proxy", "--proxy").unwrap();
         let ask = |answer: &str| {
-            let mut peer = Peer(io::Cursor::new(answer.into()), Vec::new());
-            let result = open_tunnel(&mut peer, &proxy, &endpoint, || false);
-            let mut rest = String::new();
-            peer.0.read_to_string(&mut rest).unwrap();
-            (result, rest, String::from_utf8(peer.1).unwrap())
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(answer.as_bytes()).unwrap();
+            theirs.shutdown(Shutdown::Write).unwrap();
+            let result = open_tunnel(&mut ours, &proxy, &endpoint, || false);
+            let (mut rest, mut asked) = (String::new(), String::new());
+            ours.read_to_string(&mut rest).unwrap();
+            drop(ours);
+            theirs.read_to_string(&mut asked).unwrap();
+            (result, rest, asked)
         };
         let (result, rest, asked) = ask("HTTP/1.0 200 OK\r\nVia: x\r\n\r\nrest");
         assert_eq!((result, rest.as_str()), (Ok(()), "rest"));

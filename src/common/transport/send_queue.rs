@@ -1,9 +1,10 @@
 //! How much of what was written to a TCP connection the peer has not acknowledged.
 //!
-//! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with the
-//! connection's inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel). `SIOCOUTQ` of
-//! tcp(7) returns the same number without a search, but no library has a safe call for it. To read the table
-//! takes some milliseconds, so this is for connections on which nothing has been received for a while.
+//! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with
+//! the connection's inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel).
+//! `SIOCOUTQ` of tcp(7) returns the same number without a search, but no library has a safe call
+//! for it. To read the table takes some milliseconds, so this is for connections on which nothing
+//! has been received for a while.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};

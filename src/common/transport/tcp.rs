@@ -33,8 +33,8 @@ pub(super) fn resolve(
     Ok(addresses)
 }
 
-/// Connects to the first address that answers. Each gets an equal share of the time left, so that one that
-/// drops packets leaves time for the others.
+/// Connects to the first address that answers. Each gets an equal share of the time left, so that
+/// one that drops packets leaves time for the others.
 pub(super) fn connect(
     addresses: &[SocketAddr],
     host: &str,

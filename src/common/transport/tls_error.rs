@@ -22,7 +22,8 @@ const ALERTS: i32 = 1_000;
 
 /// The connection ended without the alert `close_notify` (`SSL_R_UNEXPECTED_EOF_WHILE_READING`).
 const UNEXPECTED_EOF: i32 = 294;
-/// What was received is not TLS: an HTTP request, a record that is too long, another version number.
+/// What was received is not TLS: an HTTP request, a record that is too long, another version
+/// number.
 const NOT_TLS: [i32; 4] = [155, 156, 198, 267];
 /// The server has chosen a version of TLS that we do not accept.
 const OLD_VERSION: [i32; 3] = [116, 258, 259];
@@ -83,7 +84,8 @@ fn reasons(stack: &ErrorStack) -> String {
     }
 }
 
-/// The handshake could not begin. If the system refused something (no more descriptors), that may pass.
+/// The handshake could not begin. If the system refused something (no more descriptors), that may
+/// pass.
 pub(super) fn setup_fault(endpoint: &Endpoint, stack: &ErrorStack) -> Fault {
     let message = format!("{endpoint}: TLS cannot be set up: {}", reasons(stack));
     if Cause::of(stack) == Cause::System {
@@ -111,8 +113,8 @@ fn no_tls_port(endpoint: &Endpoint, what: &str) -> Fault {
         .with_remedy("is this the broker's TLS port?")
 }
 
-/// What the server, or our TLS, reported in the handshake or after it, with what is known of the client
-/// certificate.
+/// What the server, or our TLS, reported in the handshake or after it, with what is known of the
+/// client certificate.
 pub(super) fn fault(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
@@ -122,7 +124,8 @@ pub(super) fn fault(
     let Some(path) = credentials.certificate_path() else {
         return fault;
     };
-    // To find it out takes as long as a part of the handshake: only if there is something to explain.
+    // To find it out takes as long as a part of the handshake: only if there is something to
+    // explain.
     let problem = credentials.certificate_problem(wall_clock());
     let has = |reason: i32| stack.errors().iter().any(|e| e.reason_code() == reason);
     let refused = |what: &str, why: &str| {
@@ -155,74 +158,76 @@ pub(super) fn fault(
 
 fn reported_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack) -> Fault {
     let cause = Cause::of(stack);
+    let reasons = reasons(stack);
+    // Exit code, what the server does, and the remedy.
     let (exit, what, remedy) = match cause {
         Cause::Eof => return closed_fault(endpoint),
         Cause::NotTls => (
             Exit::Protocol,
-            "the server does not speak TLS on this port",
+            "does not speak TLS on this port",
             "use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS",
         ),
         // protocol_version
         Cause::OldVersion | Cause::Alert(70) => (
             Exit::Config,
-            "the server offers no TLS 1.2 or 1.3",
+            "offers no TLS 1.2 or 1.3",
             "it must be brought up to date",
         ),
         // no_application_protocol
         Cause::NoProtocol | Cause::Alert(120) => (
             Exit::Protocol,
-            "the server does not know the protocol that it was asked for by name (ALPN)",
+            "does not know the protocol that it was asked for by name (ALPN)",
             "is this an AWS IoT endpoint?",
         ),
         // unrecognized_name
         Cause::Alert(112) => (
             Exit::Config,
-            "the server knows no host of this name",
+            "knows no host of this name",
             "check --endpoint",
         ),
         // certificate_required, handshake_failure
-        Cause::Alert(code) if code == 116 || code == 40 && !has_certificate => (
+        Cause::Alert(alert) if alert == 116 || alert == 40 && !has_certificate => (
             Exit::Refused,
-            "the server wants a client certificate",
+            "wants a client certificate",
             "give --cert and --key",
         ),
         // unknown_ca
         Cause::Alert(48) => (
             Exit::Refused,
-            "the server does not know the CA of --cert",
+            "does not know the CA of --cert",
             "register the certificate with the broker",
         ),
         // certificate_expired
         Cause::Alert(45) => (
             Exit::Refused,
-            "the server says that the certificate of --cert has expired",
+            "says that the certificate of --cert has expired",
             "get a new one, or is its clock wrong?",
         ),
         // certificate_revoked
         Cause::Alert(44) => (
             Exit::Refused,
-            "the server says that the certificate of --cert is revoked",
+            "says that the certificate of --cert is revoked",
             "get a new one",
         ),
         // no_certificate, bad_certificate, unsupported_certificate, certificate_unknown,
         // access_denied, and those about extensions of certificates
         Cause::Alert(41..=43 | 46 | 49 | 111 | 113 | 114) => (
             Exit::Refused,
-            "the server refuses the certificate of --cert",
+            "refuses the certificate of --cert",
             match endpoint.profile {
                 Profile::Aws => "is it active, in date and registered?",
                 Profile::Generic => "does the broker know it? see its log",
             },
         ),
         Cause::System | Cause::Alert(_) | Cause::Other => {
-            let message = format!("{endpoint}: TLS failed: {}", reasons(stack));
+            let message = format!("{endpoint}: TLS failed: {reasons}");
             return match cause {
                 Cause::System => Fault::passing(Exit::Io, message),
                 _ => Fault::passing(Exit::Unavailable, message).with_remedy("see the broker's log"),
             };
         }
     };
-    let message = format!("{endpoint}: {what} (TLS: {})", reasons(stack));
+    let message = format!("{endpoint}: the server {what} (TLS: {reasons})");
     Fault::permanent(exit, message).with_remedy(remedy)
 }
 
@@ -232,8 +237,8 @@ fn stack_of(error: &io::Error) -> Option<&ErrorStack> {
     error.ssl_error()
 }
 
-/// Whether the peer has closed the connection without `close_notify`. MQTT packets have their own ends, so
-/// this is a close like any other.
+/// Whether the peer has closed the connection without `close_notify`. MQTT packets have their own
+/// ends, so this is a close like any other.
 pub(super) fn is_eof(error: &io::Error) -> bool {
     stack_of(error).is_some_and(|stack| Cause::of(stack) == Cause::Eof)
 }

@@ -22,28 +22,26 @@ pub(super) struct VerifyError {
     pub(super) certificate: Option<X509>,
 }
 
-/// OpenSSL's results (`openssl/x509_vfy.h`).
-mod code {
-    pub(super) const UNABLE_TO_GET_ISSUER: i32 = 2;
-    pub(super) const BAD_SIGNATURE: i32 = 7;
-    pub(super) const NOT_YET_VALID: i32 = 9;
-    pub(super) const EXPIRED: i32 = 10;
-    pub(super) const SELF_SIGNED: i32 = 18;
-    pub(super) const SELF_SIGNED_ROOT: i32 = 19;
-    pub(super) const UNABLE_TO_GET_ISSUER_LOCALLY: i32 = 20;
-    pub(super) const UNABLE_TO_VERIFY_LEAF: i32 = 21;
-    pub(super) const PATH_TOO_LONG: i32 = 25;
-    pub(super) const INVALID_PURPOSE: i32 = 26;
-    pub(super) const KEY_USAGE_NO_CERT_SIGN: i32 = 32;
-    pub(super) const NOT_PERMITTED: i32 = 47;
-    pub(super) const EXCLUDED: i32 = 48;
-    pub(super) const OTHER_HOST: i32 = 62;
-    pub(super) const OTHER_ADDRESS: i32 = 64;
-    pub(super) const KEY_TOO_SMALL: i32 = 66;
-    pub(super) const CA_KEY_TOO_SMALL: i32 = 67;
-    pub(super) const DIGEST_TOO_WEAK: i32 = 68;
-    pub(super) const INVALID_CA: i32 = 79;
-}
+// OpenSSL's results (`openssl/x509_vfy.h`).
+const UNABLE_TO_GET_ISSUER: i32 = 2;
+const BAD_SIGNATURE: i32 = 7;
+const NOT_YET_VALID: i32 = 9;
+const EXPIRED: i32 = 10;
+const SELF_SIGNED: i32 = 18;
+const SELF_SIGNED_ROOT: i32 = 19;
+const UNABLE_TO_GET_ISSUER_LOCALLY: i32 = 20;
+const UNABLE_TO_VERIFY_LEAF: i32 = 21;
+const PATH_TOO_LONG: i32 = 25;
+const INVALID_PURPOSE: i32 = 26;
+const KEY_USAGE_NO_CERT_SIGN: i32 = 32;
+const NOT_PERMITTED: i32 = 47;
+const EXCLUDED: i32 = 48;
+const OTHER_HOST: i32 = 62;
+const OTHER_ADDRESS: i32 = 64;
+const KEY_TOO_SMALL: i32 = 66;
+const CA_KEY_TOO_SMALL: i32 = 67;
+const DIGEST_TOO_WEAK: i32 = 68;
+const INVALID_CA: i32 = 79;
 
 impl VerifyError {
     /// An error of which only the result is known.
@@ -65,18 +63,18 @@ impl VerifyError {
             let cause = format!("the server's certificate is not trusted: {result}");
             return fault(cause, "--cafile must hold the CA that signed it");
         };
-        let place = Place::of(certificate, self.depth, credentials);
-        let file = place.file(credentials);
+        let position = ChainPosition::of(certificate, self.depth, credentials);
+        let file = position.file(credentials);
         let weak = "too weak for the security level of this OpenSSL";
         let defect = match self.result.as_raw() {
-            code::OTHER_HOST | code::OTHER_ADDRESS => return other_host(endpoint, certificate),
-            code::SELF_SIGNED_ROOT
-            | code::UNABLE_TO_GET_ISSUER
-            | code::UNABLE_TO_GET_ISSUER_LOCALLY
-            | code::UNABLE_TO_VERIFY_LEAF => {
-                return unknown_issuer(endpoint, credentials, certificate, &place);
+            OTHER_HOST | OTHER_ADDRESS => return other_host(endpoint, certificate),
+            SELF_SIGNED_ROOT
+            | UNABLE_TO_GET_ISSUER
+            | UNABLE_TO_GET_ISSUER_LOCALLY
+            | UNABLE_TO_VERIFY_LEAF => {
+                return unknown_issuer(endpoint, credentials, certificate, &position);
             }
-            code::SELF_SIGNED => {
+            SELF_SIGNED => {
                 let issuer = issuer(certificate);
                 return fault(
                     format!(
@@ -85,70 +83,73 @@ impl VerifyError {
                     "if it is the right one, give this certificate as --cafile",
                 );
             }
-            code::NOT_YET_VALID => {
+            NOT_YET_VALID => {
                 let from = certificate.not_before();
                 return not_yet_valid(format!(
-                    "{endpoint}: {place} is not valid yet (from {from}){file}; is this machine's clock right?"
+                    "{endpoint}: {position} is not valid yet (from {from}){file}; is this machine's clock right?"
                 ));
             }
-            code::EXPIRED => {
-                let remedy = match place {
-                    Place::Authority(..) => CURRENT_CA,
+            EXPIRED => {
+                let remedy = match position {
+                    ChainPosition::Trusted(..) => CURRENT_CA,
                     _ => "its operator must renew it (or set this clock)",
                 };
                 let end = certificate.not_after();
-                return fault(format!("{place} expired on {end}{file}"), remedy);
+                return fault(format!("{position} expired on {end}{file}"), remedy);
             }
-            code::BAD_SIGNATURE => {
+            BAD_SIGNATURE => {
                 let issuer = issuer(certificate);
                 return fault(
                     format!(
-                        "{place} was not signed by the key of {issuer} in --cafile: it is damaged, or the CA is another of the same name"
+                        "{position} was not signed by the key of {issuer} in --cafile: it is damaged, or the CA is another of the same name"
                     ),
                     CURRENT_CA,
                 );
             }
-            code::INVALID_PURPOSE => {
+            INVALID_PURPOSE => {
                 "is not made for servers (its extended key usage lacks serverAuth); the CA is right"
                     .into()
             }
-            code::INVALID_CA | code::KEY_USAGE_NO_CERT_SIGN if is_ca(certificate) => {
+            INVALID_CA | KEY_USAGE_NO_CERT_SIGN if is_ca(certificate) => {
                 "has signed a certificate and may not (its key usage lacks keyCertSign)".into()
             }
-            code::INVALID_CA | code::KEY_USAGE_NO_CERT_SIGN => {
+            INVALID_CA | KEY_USAGE_NO_CERT_SIGN => {
                 "has signed a certificate and is not that of a CA (CA:TRUE is missing)".into()
             }
-            code::PATH_TOO_LONG => "allows fewer CAs below it than there are (path length)".into(),
-            code::NOT_PERMITTED | code::EXCLUDED => {
+            PATH_TOO_LONG => "allows fewer CAs below it than there are (path length)".into(),
+            NOT_PERMITTED | EXCLUDED => {
                 "has a name that a CA above it does not allow (name constraints)".into()
             }
-            code::KEY_TOO_SMALL | code::CA_KEY_TOO_SMALL => {
+            KEY_TOO_SMALL | CA_KEY_TOO_SMALL => {
                 let bits = certificate.public_key().map_or(0, |key| key.bits());
                 format!("has a key of {bits} bits, {weak}")
             }
-            code::DIGEST_TOO_WEAK => {
+            DIGEST_TOO_WEAK => {
                 format!("is signed with {}, {weak}", signature(certificate))
             }
             _ => format!("is not trusted: {result}"),
         };
-        fault(format!("{place} {defect}"), "its operator must replace it")
+        fault(
+            format!("{position} {defect}"),
+            "its operator must replace it",
+        )
     }
 }
 
 /// Which certificate of the chain it is.
-enum Place {
+enum ChainPosition {
     /// The server's own.
     Server,
     /// One above it that the server has sent, with its name.
     Chain(String),
     /// One that we trust: its name, and its number in the file.
-    Authority(String, Option<usize>),
+    Trusted(String, Option<usize>),
 }
 
-impl Place {
+impl ChainPosition {
     fn of(certificate: &X509Ref, depth: u32, credentials: &TlsCredentials) -> Self {
         if depth == 0 {
-            return Place::Server;
+            return ChainPosition::Server;
         }
         let name = subject(certificate);
         let der = certificate.to_der().ok();
@@ -163,15 +164,15 @@ impl Place {
             None => is_self_signed(certificate).then_some(None),
         };
         match at {
-            Some(number) => Place::Authority(name, number),
-            None => Place::Chain(name),
+            Some(number) => ChainPosition::Trusted(name, number),
+            None => ChainPosition::Chain(name),
         }
     }
 
     /// Where it is in our files.
     fn file(&self, credentials: &TlsCredentials) -> String {
         match (self, &credentials.authorities) {
-            (Place::Authority(_, Some(number)), Some(authorities)) => {
+            (ChainPosition::Trusted(_, Some(number)), Some(authorities)) => {
                 format!(" ({}, certificate {number})", authorities.path.display())
             }
             _ => String::new(),
@@ -179,13 +180,17 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ChainPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::Server => f.write_str("the server's certificate"),
-            Place::Chain(name) => write!(f, "the certificate of {name} in the server's chain"),
-            Place::Authority(name, Some(_)) => write!(f, "the CA {name:?} in --cafile"),
-            Place::Authority(name, None) => write!(f, "the CA {name:?} in the system's store"),
+            ChainPosition::Server => f.write_str("the server's certificate"),
+            ChainPosition::Chain(name) => {
+                write!(f, "the certificate of {name} in the server's chain")
+            }
+            ChainPosition::Trusted(name, Some(_)) => write!(f, "the CA {name:?} in --cafile"),
+            ChainPosition::Trusted(name, None) => {
+                write!(f, "the CA {name:?} in the system's store")
+            }
         }
     }
 }
@@ -195,15 +200,15 @@ fn unknown_issuer(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
     last: &X509,
-    place: &Place,
+    position: &ChainPosition,
 ) -> Fault {
     const SHOWN: usize = 3;
-    let chain = match place {
-        Place::Server => "it was".to_owned(),
-        Place::Chain(name) | Place::Authority(name, _) if is_self_signed(last) => {
+    let chain = match position {
+        ChainPosition::Server => "it was".to_owned(),
+        ChainPosition::Chain(name) | ChainPosition::Trusted(name, _) if is_self_signed(last) => {
             format!("its chain ends with the root {name},")
         }
-        Place::Chain(name) | Place::Authority(name, _) => {
+        ChainPosition::Chain(name) | ChainPosition::Trusted(name, _) => {
             format!("its chain ends with {name}, which was")
         }
     };

@@ -18,7 +18,8 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 
-/// By this number of bytes a message may be larger than the largest packet: it may hold several packets.
+/// By this number of bytes a message may be larger than the largest packet: it may hold several
+/// packets.
 const ALLOWANCE: usize = 64 << 10;
 
 /// Messages without data that are read one after the other.
@@ -85,8 +86,8 @@ impl WebSocket {
         self.unflushed
     }
 
-    /// Appends the bytes of the next message; 0 if the peer has closed. `Interrupted` after a number of
-    /// frames without data: there may be an endless number of them, and other work waits.
+    /// Appends the bytes of the next message; 0 if the peer has closed. `Interrupted` after a
+    /// number of frames without data: there may be an endless number of them, and other work waits.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         for _ in 0..MAX_EMPTY {
             match self.socket.read() {

@@ -38,10 +38,7 @@ fn certificate_files() {
         (
             "glued",
             format!("{}{ca}", device.trim_end()).into(),
-            &[
-                "certificate 2 (line ",
-                "does not begin on a line of its own",
-            ],
+            &["certificate 2 (line ", "does not begin on a separate line"],
         ),
         ("empty", Vec::new(), &["PEM form", "it is empty"]),
         ("white", b"\n \n\t\n".to_vec(), &["nothing but white space"]),
@@ -125,7 +122,7 @@ fn certificate_files() {
         (
             "one line",
             device.replace('\n', " ").into(),
-            &["on lines of their own"],
+            &["on separate lines"],
         ),
         (
             "\\n",

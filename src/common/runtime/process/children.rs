@@ -1,6 +1,6 @@
-//! The children of this process. One thread waits for all of them, woken by SIGCHLD: so no signal is sent
-//! to a process identifier that has been reused, and as process 1 orphans can be waited for without taking
-//! the exit status of a command.
+//! The children of this process. One thread waits for all of them, woken by SIGCHLD: so no signal
+//! is sent to a process identifier that has been reused, and as process 1 orphans can be waited for
+//! without taking the exit status of a command.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -119,7 +119,8 @@ pub(super) fn start(
 ) -> Result<StartedChild, NotStarted> {
     let cannot = |e: io::Error| NotStarted::CannotStart(e.to_string());
     let notice = Arc::new(ExitNotice::new().map_err(cannot)?);
-    // Under the lock: it is in the table before it can be waited for, and none is started in a closed group.
+    // Under the lock: it is in the table before it can be waited for, and none is started in a
+    // closed group.
     let mut table = TABLE.lock();
     if group.closed.load(Ordering::Relaxed) {
         return Err(NotStarted::Stopping);
@@ -174,7 +175,8 @@ impl CommandGroup {
         self.stop_in(&mut TABLE.lock());
     }
 
-    /// As [`stop`](Self::stop), but does not wait long for a thread that is just starting a command.
+    /// As [`stop`](Self::stop), but does not wait long for a thread that is just starting a
+    /// command.
     pub fn abandon(&self) {
         // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {
@@ -202,8 +204,8 @@ pub(super) fn start_reaper() -> io::Result<()> {
     if *started {
         return Ok(());
     }
-    // Installed before a child is started. It also undoes a SIGCHLD that our parent has ignored: then the
-    // system would not keep the exit status.
+    // Installed before a child is started. It also undoes a SIGCHLD that our parent has ignored:
+    // then the system would not keep the exit status.
     let mut signals = Signals::new([SIGCHLD])?;
     std::thread::Builder::new()
         .name("children".into())
@@ -241,11 +243,12 @@ fn reap_orphans(table: &mut BTreeMap<u32, Entry>) {
                 None => return,
             },
             Err(Errno::EINTR) => continue,
-            // Ended by a signal that has no name in `nix`, which then does not return the identifier.
+            // Ended by a signal that has no name in `nix`, which then does not return the
+            // identifier.
             Err(Errno::EINVAL) => Pid::from_raw(-1),
             Err(_) => return,
         };
-        // It may be one of our own that has ended since `reap` looked.
+        // It may be a command that has ended since `reap` looked.
         let before = table.len();
         table.retain(|_, entry| entry.is_running());
         let is_ours = table.len() < before;

@@ -17,7 +17,8 @@ use super::program;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::clock;
 
-/// How long pipes are read and written after the command has ended, for children that it has left running.
+/// How long pipes are read and written after the command has ended, for children that it has left
+/// running.
 const PIPE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is read at once, in bytes.
@@ -242,7 +243,7 @@ impl<'a> RunningCommand<'a> {
     }
 }
 
-/// Our end of a pipe only: the other one is a file of its own.
+/// The other end of a pipe is another open file, which stays as it is.
 fn set_non_blocking(pipe: &impl AsFd) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
     fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)

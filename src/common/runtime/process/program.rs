@@ -30,7 +30,7 @@ pub(super) fn check(name: &OsStr) -> Result<(), Fault> {
     };
     let has_spaces = name.as_bytes().iter().any(u8::is_ascii_whitespace);
     let no_such_remedy = if has_spaces {
-        "there is no shell: give every argument as a word of its own"
+        "there is no shell: give every argument as a separate word"
     } else {
         "install it, or give the path of the program"
     };

@@ -13,8 +13,8 @@ use super::pem::{self, Block, Flaw};
 use crate::common::fault::Fault;
 use crate::common::runtime::small_file::{invalid_file, read_for};
 
-/// The signatures of this number of roots are verified, at each connect; for those of a system's store it
-/// would take 20 ms.
+/// The signatures of this number of roots are verified, at each connect; for those of a system's
+/// store it would take 20 ms.
 const MAX_VERIFIED: usize = 8;
 
 /// Reads the certificates of a file, at least one. A fault names file, flag, block and cause.
@@ -61,7 +61,7 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
         Err(Flaw::NotAlone) => {
             let line = block.line;
             let cause =
-                format!("certificate {number} (line {line}) does not begin on a line of its own");
+                format!("certificate {number} (line {line}) does not begin on a separate line");
             return Err(invalid_file(flag, path, cause)
                 .with_remedy("put a line end in front of its -----BEGIN"));
         }
@@ -72,8 +72,8 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
         damaged(flag, path, block, cause)
     })?;
     if certificate.public_key().is_err() {
-        let place = block.place();
-        let cause = format!("{place}: this OpenSSL does not know the type of its key");
+        let position = block.position();
+        let cause = format!("{position}: this OpenSSL does not know the type of its key");
         return Err(
             invalid_file(flag, path, cause).with_remedy("get a certificate for an RSA or EC key")
         );
@@ -87,7 +87,7 @@ pub(super) fn damaged(
     block: &Block,
     cause: impl std::fmt::Display,
 ) -> Fault {
-    let cause = format!("{} is damaged: {cause}", block.place());
+    let cause = format!("{} is damaged: {cause}", block.position());
     invalid_file(flag, path, cause).with_remedy("copy the file again")
 }
 
@@ -113,7 +113,7 @@ pub(super) fn without_block(
 }
 
 /// The common name, or the first entry of a name that has none.
-pub(in super::super) fn common_name(name: &X509NameRef) -> String {
+pub(crate) fn common_name(name: &X509NameRef) -> String {
     let entry = name
         .entries_by_nid(Nid::COMMONNAME)
         .chain(name.entries())
@@ -121,21 +121,21 @@ pub(in super::super) fn common_name(name: &X509NameRef) -> String {
     entry.map_or_else(|| "no name".into(), |text| String::from(&*text))
 }
 
-pub(in super::super) fn subject(certificate: &X509Ref) -> String {
+pub(crate) fn subject(certificate: &X509Ref) -> String {
     common_name(certificate.subject_name())
 }
 
 /// The name of the CA that has signed it.
-pub(in super::super) fn issuer(certificate: &X509Ref) -> String {
+pub(crate) fn issuer(certificate: &X509Ref) -> String {
     common_name(certificate.issuer_name())
 }
 
-pub(in super::super) fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
+pub(crate) fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
     one.try_cmp(other).is_ok_and(std::cmp::Ordering::is_eq)
 }
 
 /// Whether a certificate claims to be signed with its own key, as roots do.
-pub(in super::super) fn is_self_signed(certificate: &X509Ref) -> bool {
+pub(crate) fn is_self_signed(certificate: &X509Ref) -> bool {
     let ids = certificate
         .authority_key_id()
         .zip(certificate.subject_key_id());
@@ -144,11 +144,12 @@ pub(in super::super) fn is_self_signed(certificate: &X509Ref) -> bool {
 }
 
 /// Whether a certificate claims to be a CA's.
-pub(in super::super) fn is_ca(certificate: &X509Ref) -> bool {
+pub(crate) fn is_ca(certificate: &X509Ref) -> bool {
     certificate.to_der().is_ok_and(|der| der::is_ca(&der))
 }
 
-/// Whether `issuer` is certainly the issuer, by name and key identifier, and the signature is not its.
+/// Whether `issuer` is certainly the issuer, by name and key identifier, and the signature is not
+/// its.
 pub(super) fn has_bad_signature(certificate: &X509Ref, issuer: &X509Ref) -> bool {
     let ids = certificate.authority_key_id().zip(issuer.subject_key_id());
     let is_issuer = issuer.issued(certificate) == X509VerifyResult::OK
@@ -162,7 +163,7 @@ fn is_signed_by_another(certificate: &X509Ref, issuer: &X509Ref) -> bool {
     key.is_ok_and(|key| certificate.verify(&key).is_ok_and(|fits| !fits))
 }
 
-pub(in super::super) fn dns_names(certificate: &X509Ref) -> Vec<String> {
+pub(crate) fn dns_names(certificate: &X509Ref) -> Vec<String> {
     let names = certificate.subject_alt_names().into_iter().flatten();
     names
         .filter_map(|name| name.dnsname().map(str::to_owned))
@@ -170,7 +171,7 @@ pub(in super::super) fn dns_names(certificate: &X509Ref) -> Vec<String> {
 }
 
 /// The first host names of a certificate. Without any, the common name is used.
-pub(in super::super) fn host_names(certificate: &X509Ref) -> String {
+pub(crate) fn host_names(certificate: &X509Ref) -> String {
     const SHOWN: usize = 4;
     let mut names = dns_names(certificate);
     for name in certificate.subject_alt_names().into_iter().flatten() {
@@ -189,7 +190,7 @@ pub(in super::super) fn host_names(certificate: &X509Ref) -> String {
 }
 
 /// The algorithm of the signature.
-pub(in super::super) fn signature(certificate: &X509Ref) -> &'static str {
+pub(crate) fn signature(certificate: &X509Ref) -> &'static str {
     let algorithm = certificate.signature_algorithm().object().nid();
     algorithm.long_name().unwrap_or("an unknown algorithm")
 }

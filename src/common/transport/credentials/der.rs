@@ -1,5 +1,6 @@
-//! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element, whether a
-//! certificate is a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018). PURE.
+//! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element,
+//! whether a certificate is a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958,
+//! RFC 8018). PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Element<'a> {

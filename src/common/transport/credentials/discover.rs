@@ -1,4 +1,5 @@
-//! Finds CA, certificate and key in one directory, under plain names or those that the AWS console gives.
+//! Finds CA, certificate and key in one directory, under plain names or those that the AWS console
+//! gives.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -38,8 +39,8 @@ impl FileNames {
     }
 }
 
-/// Looks for the CA file if `cafile`, for certificate and key if `pair`. It is a fault if one of them is
-/// missing or there more than once.
+/// Looks for the CA file if `cafile`, for certificate and key if `pair`. It is a fault if one of
+/// them is missing or there more than once.
 pub(super) fn find(
     dir: &Path,
     cafile: bool,

@@ -31,13 +31,13 @@ const TEXTS: [(&[&str], &str, &str); 5] = [
     ),
     (
         &["<"],
-        "HTML or XML, perhaps an error page that was downloaded",
+        "HTML or XML, perhaps an error message that was downloaded",
         "download the file again",
     ),
     (
         &["{"],
         "JSON",
-        "write the PEM text in it to a file of its own",
+        "write the PEM text in it to a separate file",
     ),
     (
         &["MII"],

@@ -65,7 +65,8 @@ pub(super) fn read(
         .map_err(|stack| undecodable(path, block, content, &stack))
 }
 
-/// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are skipped.
+/// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are
+/// skipped.
 pub(super) fn number_of(
     path: &Path,
     passphrase: Option<&SecretFile>,

@@ -1,9 +1,9 @@
-//! Splits a PEM file into its blocks (RFC 7468; RFC 1421 for headers), with their positions, and finds what
-//! is wrong with a damaged one. PURE.
+//! Splits a PEM file into its blocks (RFC 7468; RFC 1421 for headers), with their positions, and
+//! finds what is wrong with a damaged one. PURE.
 //!
-//! Own code, because an error has to name block and line: OpenSSL rejects a file as a whole, and the crates
-//! `pem` and `pem-rfc7468` do not give positions. Accepted is what editors and tools leave: any line ends, a
-//! byte order mark, indentation, text between the blocks.
+//! Own code, because an error has to name block and line: OpenSSL rejects a file as a whole, and
+//! the crates `pem` and `pem-rfc7468` do not give positions. Accepted is what editors and tools
+//! leave: any line ends, a byte order mark, indentation, text between the blocks.
 
 use data_encoding::{BASE64, DecodeError, DecodeKind};
 use memchr::memmem;
@@ -34,9 +34,9 @@ pub(super) struct Block {
 /// What is wrong with a block.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum Flaw {
-    #[error("its BEGIN does not stand on a line of its own")]
+    #[error("its BEGIN does not stand on a separate line")]
     NotAlone,
-    #[error("BEGIN, base64 and END do not stand on lines of their own")]
+    #[error("BEGIN, base64 and END do not stand on separate lines")]
     NoLines,
     #[error("it has \\n written out in the place of line ends")]
     EscapedLines,
@@ -61,7 +61,7 @@ pub(super) enum Flaw {
 
 impl Block {
     /// What an error calls it.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn position(&self) -> String {
         format!("block {} ({}, line {})", self.number, self.label, self.line)
     }
 
@@ -81,7 +81,7 @@ impl Block {
         value.split(',').next().map(str::trim)
     }
 
-    /// The block as a file of its own.
+    /// The block as a separate file.
     pub(super) fn to_pem(&self, content: &[u8]) -> String {
         let mut lines = vec![format!("-----BEGIN {}-----", self.label)];
         lines.extend(self.headers.iter().cloned());

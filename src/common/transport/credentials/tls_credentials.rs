@@ -1,5 +1,5 @@
-//! The certificates and the key of a connection, as read from their files: the TLS context that they
-//! make, and what is wrong with their dates and uses.
+//! The certificates and the key of a connection, as read from their files: the TLS context that
+//! they make, and what is wrong with their dates and uses.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ use crate::common::runtime::small_file::invalid_file;
 /// A certificate that expires within this number of days causes a warning.
 const EXPIRY_WARNING: i32 = 30;
 
-/// A certificate is not used this long after it becomes valid: the broker's clock may be a little behind.
+/// A certificate is not used this long after it becomes valid: the broker's clock may be a little
+/// behind.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
 
 /// OpenSSL's reasons for refusing a certificate (`openssl/sslerr.h`).
@@ -39,16 +40,16 @@ pub struct CertKeyPaths {
 #[derive(Clone, Default)]
 pub struct TlsCredentials {
     /// None for the system's store.
-    pub(in super::super) authorities: Option<Authorities>,
+    pub(crate) authorities: Option<Authorities>,
     pub(super) client: Option<ClientCertificate>,
     /// Made at the first use.
     context: OnceLock<SslContext>,
 }
 
 #[derive(Clone)]
-pub(in super::super) struct Authorities {
-    pub(in super::super) path: PathBuf,
-    pub(in super::super) certificates: Vec<X509>,
+pub(crate) struct Authorities {
+    pub(crate) path: PathBuf,
+    pub(crate) certificates: Vec<X509>,
 }
 
 #[derive(Clone)]
@@ -61,7 +62,7 @@ pub(super) struct ClientCertificate {
 
 /// Why there is no TLS context.
 #[derive(Clone, Debug)]
-pub(in super::super) enum ContextError {
+pub(crate) enum ContextError {
     /// TLS cannot use certificate or key.
     Unusable(Fault),
     OpenSsl(ErrorStack),
@@ -86,7 +87,7 @@ impl TlsCredentials {
     }
 
     /// The path of the client certificate, for messages.
-    pub(in super::super) fn certificate_path(&self) -> Option<&PathBuf> {
+    pub(crate) fn certificate_path(&self) -> Option<&PathBuf> {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
 
@@ -96,7 +97,7 @@ impl TlsCredentials {
 
     /// What is the same for every connection with these credentials. To make it takes as long as a
     /// handshake, and longer while other threads run.
-    pub(in super::super) fn tls_context(&self) -> Result<SslContext, ContextError> {
+    pub(crate) fn tls_context(&self) -> Result<SslContext, ContextError> {
         if let Some(context) = self.context.get() {
             return Ok(context.clone());
         }
@@ -139,8 +140,9 @@ impl TlsCredentials {
         Ok(self.context.get_or_init(|| builder.build()).clone())
     }
 
-    /// Checks that the client certificate is in date, and one of the trusted CAs. The fault is passing
-    /// for a date in the future, because the clock of a device may be behind after it starts.
+    /// Checks that the client certificate is in date, and one of the trusted CAs. The fault is
+    /// passing for a date in the future, because the clock of a device may be behind after it
+    /// starts.
     pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
         let earlier = now.checked_sub(CLOCK_DIFFERENCE);
         let (Some(now), Some(earlier)) = (asn1_time(now), earlier.and_then(asn1_time)) else {
@@ -181,7 +183,7 @@ impl TlsCredentials {
     }
 
     /// Why a broker may refuse the client certificate.
-    pub(in super::super) fn certificate_problem(&self, now: SystemTime) -> Option<String> {
+    pub(crate) fn certificate_problem(&self, now: SystemTime) -> Option<String> {
         let client = self.client.as_ref()?;
         let (leaf, chain) = client.chain.split_first()?;
         let authorities = self.authorities.iter().flat_map(|all| &all.certificates);
@@ -286,9 +288,9 @@ impl ClientCertificate {
     }
 }
 
-/// The fault of a certificate that is not valid yet: the clock of a device without a battery is behind
-/// until it is set.
-pub(in super::super) fn not_yet_valid(message: String) -> Fault {
+/// The fault of a certificate that is not valid yet: the clock of a device without a battery is
+/// behind until it is set.
+pub(crate) fn not_yet_valid(message: String) -> Fault {
     Fault::passing(Exit::Config, message)
         .of_kind(Kind::NotYetValid)
         .with_remedy("set the clock, if it is behind; until then it is tried again")

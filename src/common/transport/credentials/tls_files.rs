@@ -1,15 +1,15 @@
-//! Reads the files that TLS needs, and checks that they can be read, are PEM, private, and belong together.
+//! Reads the files that TLS needs, and checks that they can be read, are PEM, private, and belong
+//! together.
 //!
-//! Everything that can be known without a network is checked here, before a connection is made: a server
-//! reports that a certificate is wrong, but not what is wrong with it. The files are read for every
-//! connection, so a certificate that is replaced on disk is used by the next one.
+//! Everything that can be known without a network is checked here, before a connection is made: a
+//! server reports that a certificate is wrong, but not what is wrong with it. The files are read
+//! for every connection, so a certificate that is replaced on disk is used by the next one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
 use super::certificates::{self, is_ca, is_self_signed, issuer, subject};
@@ -35,7 +35,7 @@ pub struct TlsFiles {
     pub allow_readable_key: bool,
 }
 
-/// What [`TlsFiles::examine`] found out about one file, or about several together.
+/// What was found out about one file, or about several together.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub what: &'static str,
@@ -43,65 +43,72 @@ pub struct Finding {
 }
 
 impl TlsFiles {
-    /// Reads the files and checks everything but the dates, which depend on the clock: a device that
-    /// starts with a wrong one must not give up because of that. The fault is permanent.
+    /// Reads the files and checks everything but the dates, which depend on the clock: a device
+    /// that starts with a wrong one must not give up because of that. The fault is permanent.
     pub fn load(&self) -> Result<TlsCredentials, Fault> {
-        let (cafile, paths) = self.paths()?;
-        let mut credentials = TlsCredentials::default();
-        if let Some(path) = cafile {
-            credentials.authorities = Some(read_authorities(path)?);
+        let (findings, credentials) = self.read();
+        let mut results = findings.into_iter().map(|finding| finding.result);
+        match results.find_map(Result::err) {
+            Some(fault) => Err(fault),
+            None => Ok(credentials.unwrap_or_default()),
         }
-        if let Some(paths) = paths {
-            let chain = certificates::read("--cert", &paths.cert)?;
-            let key = self.read_key(&paths.key)?;
-            self.add_client(&mut credentials, ClientCertificate { paths, chain, key })?;
-        }
-        Ok(credentials)
     }
 
-    /// The files, those of the directory included.
-    fn paths(&self) -> Result<(Option<PathBuf>, Option<CertKeyPaths>), Fault> {
-        let (cafile, pair) = (self.cafile.clone(), self.pair.clone());
-        let Some(dir) = &self.certs else {
-            return Ok((cafile, pair));
-        };
-        let (found_cafile, found_pair) = discover::find(dir, cafile.is_none(), pair.is_none())?;
-        Ok((cafile.or(found_cafile), pair.or(found_pair)))
-    }
-
-    /// As [`load`](Self::load), but goes on after an error: the findings for each file, dates included, and
-    /// the credentials if they can be used.
+    /// The findings for each file, dates included, and the credentials if they can be used.
     pub fn examine(&self, now: SystemTime) -> (Vec<Finding>, Option<TlsCredentials>) {
+        let (mut findings, credentials) = self.read();
+        let Some(credentials) = credentials else {
+            return (findings, None);
+        };
+        let is_good = findings.iter().all(|finding| finding.result.is_ok());
+        if let Some(problem) = credentials.certificate_problem(now)
+            && let Some(Ok(text)) = findings.last_mut().map(|last| last.result.as_mut())
+        {
+            *text = format!("{text}, but {problem}: the broker may refuse it");
+        }
+        let dates = match credentials.check_dates(now) {
+            Ok(()) => credentials.validity(now).map(Ok),
+            Err(fault) => Some(Err(fault)),
+        };
+        let what = "dates";
+        findings.extend(dates.map(|result| Finding { what, result }));
+        (findings, is_good.then_some(credentials))
+    }
+
+    /// Goes on after an error, as far as possible. No credentials without certificate or key.
+    fn read(&self) -> (Vec<Finding>, Option<TlsCredentials>) {
         let mut findings = Vec::new();
         let mut find = |what, result| findings.push(Finding { what, result });
-        let (cafile, paths) = match self.paths() {
-            Ok(paths) => paths,
-            Err(fault) => {
-                find("directory", Err(fault));
-                return (findings, None);
+        let (mut cafile, mut paths) = (self.cafile.clone(), self.pair.clone());
+        if let Some(dir) = &self.certs {
+            match discover::find(dir, cafile.is_none(), paths.is_none()) {
+                Ok((found_cafile, found_paths)) => {
+                    cafile = cafile.or(found_cafile);
+                    paths = paths.or(found_paths);
+                }
+                Err(fault) => {
+                    find("directory", Err(fault));
+                    return (findings, None);
+                }
             }
-        };
+        }
         let mut credentials = TlsCredentials::default();
-        let trusted = match cafile.map(read_authorities).transpose() {
-            Ok(authorities) => {
+        let authorities = cafile.map(read_authorities).transpose();
+        find(
+            "CA file",
+            authorities.map(|authorities| {
                 credentials.authorities = authorities;
-                Ok(match &credentials.authorities {
+                match &credentials.authorities {
                     None => "the system's store".into(),
                     Some(Authorities { path, certificates }) => match certificates.len() {
                         1 => format!("{}: 1 CA", path.display()),
                         n => format!("{}: {n} CAs", path.display()),
                     },
-                })
-            }
-            Err(fault) => Err(fault),
-        };
-        let ca_is_good = trusted.is_ok();
-        find("CA file", trusted);
+                }
+            }),
+        );
         let Some(paths) = paths else {
-            if let Err(fault) = credentials.check_dates(now) {
-                find("dates", Err(fault));
-            }
-            return (findings, ca_is_good.then_some(credentials));
+            return (findings, Some(credentials));
         };
         let chain = certificates::read("--cert", &paths.cert);
         let described = chain.as_ref().map_err(Clone::clone).map(|chain| {
@@ -109,7 +116,11 @@ impl TlsFiles {
             format!("{}: certificate of {name}", paths.cert.display())
         });
         find("certificate file", described);
-        let key = self.read_key(&paths.key);
+        let key = key::read(
+            &paths.key,
+            self.passphrase.as_ref(),
+            self.allow_readable_key,
+        );
         let described = key.as_ref().map_err(Clone::clone).map(|_| {
             let mode = fs::metadata(&paths.key).map_or(0, |m| m.permissions().mode() & 0o7777);
             format!("{}: mode {mode:04o}", paths.key.display())
@@ -119,20 +130,11 @@ impl TlsFiles {
             return (findings, None);
         };
         let added = self.add_client(&mut credentials, ClientCertificate { paths, chain, key });
-        let is_good = ca_is_good && added.is_ok();
-        let described = added.map(|()| match credentials.certificate_problem(now) {
-            Some(problem) => format!("belong together, but {problem}: the broker may refuse it"),
-            None => "belong together".into(),
-        });
-        find("key and certificate", described);
-        if let Some(validity) = credentials.validity(now) {
-            find("dates", credentials.check_dates(now).map(|()| validity));
-        }
-        (findings, is_good.then_some(credentials))
-    }
-
-    fn read_key(&self, path: &Path) -> Result<PKey<Private>, Fault> {
-        key::read(path, self.passphrase.as_ref(), self.allow_readable_key)
+        find(
+            "key and certificate",
+            added.map(|()| "belong together".into()),
+        );
+        (findings, Some(credentials))
     }
 
     /// Adds certificate and key, which have to belong together and be fit for TLS.
