@@ -1,4 +1,4 @@
-//! The publisher's command line: flags as typed, and what they mean once checked.
+//! The publisher's command line: flags as typed, and how they are checked.
 
 #![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
 

@@ -1,4 +1,4 @@
-//! The subscriber's command line: flags as typed, and what they mean once checked.
+//! The subscriber's command line: flags as typed, and how they are checked.
 
 #![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
 

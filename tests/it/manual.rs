@@ -32,8 +32,8 @@ fn commands() -> [clap::Command; 2] {
     ]
 }
 
-/// What mandoc makes of a page: its complaints, or the text for a terminal.
-fn mandoc(page: &str, args: &[&str]) -> String {
+/// What mandoc prints of a manual page: its warnings, or the text for a terminal.
+fn mandoc(roff: &str, args: &[&str]) -> String {
     let mut mandoc = Command::new("mandoc")
         .args(args)
         .stdin(Stdio::piped())
@@ -41,7 +41,7 @@ fn mandoc(page: &str, args: &[&str]) -> String {
         .spawn()
         .expect("mandoc (scripts/setup installs it)");
     let mut stdin = mandoc.stdin.take().unwrap();
-    stdin.write_all(page.as_bytes()).unwrap();
+    stdin.write_all(roff.as_bytes()).unwrap();
     drop(stdin);
     let output = mandoc.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -51,17 +51,17 @@ fn mandoc(page: &str, args: &[&str]) -> String {
 fn every_manual_page_is_well_formed_and_has_its_sections() {
     for (program, commands) in PAGES {
         for command in commands {
-            let page = run(program, &["man", command]);
-            assert_eq!(mandoc(&page, &["-T", "lint"]), "", "{program} {command}");
+            let roff = run(program, &["man", command]);
+            assert_eq!(mandoc(&roff, &["-T", "lint"]), "", "{program} {command}");
             let sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SEE ALSO"];
             for section in sections {
-                assert!(page.contains(&format!(".SH {section}\n")), "{section}");
+                assert!(roff.contains(&format!(".SH {section}\n")), "{section}");
             }
             if ["completions", "man"].contains(command) {
                 continue;
             }
             for section in ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"] {
-                assert!(page.contains(&format!(".SH {section}\n")), "{section}");
+                assert!(roff.contains(&format!(".SH {section}\n")), "{section}");
             }
         }
     }

@@ -20,13 +20,13 @@ pub(super) fn added_to(command: Command) -> Command {
         .arg(shell);
     let names = command.get_subcommands().map(Command::get_name);
     let names = names.chain([COMPLETIONS, MAN]).map(str::to_owned);
-    let page = Arg::new("command")
+    let topic = Arg::new("command")
         .value_name("COMMAND")
         .help("A command of the program; without it the program itself")
         .value_parser(PossibleValuesParser::new(names.collect::<Vec<_>>()));
     let man = Command::new(MAN)
         .about("Print a manual page, for man -l -")
-        .arg(page);
+        .arg(topic);
     command.subcommand(completions).subcommand(man)
 }
 
@@ -41,8 +41,8 @@ pub(super) fn asked_for(command: &Command, matches: &ArgMatches) -> Option<Vec<u
             Some(text)
         }
         (MAN, matches) => {
-            let page = matches.get_one::<String>("command");
-            Some(manual::roff(command, page.map(String::as_str)).into_bytes())
+            let about = matches.get_one::<String>("command");
+            Some(manual::roff(command, about.map(String::as_str)).into_bytes())
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! How to reach the broker, checked: what the shared flags came to.
+//! The configuration of the connection to a broker: the shared flags, checked.
 
 use std::time::Duration;
 
@@ -13,26 +13,20 @@ use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 use crate::common::transport::proxy::Proxy;
 
-/// How to reach the broker, checked.
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
-    /// Where the broker is.
     pub endpoint: Endpoint,
-    /// Whose limits are guarded.
+    /// The broker limits to enforce.
     pub profile: Profile,
-    /// The proxy to go through.
     pub proxy: Option<Proxy>,
     /// Certificate, key and CA.
     pub files: TlsFiles,
-    /// The MQTT client identifier.
     pub client_id: String,
-    /// Whether it was given, and not made up.
+    /// The client identifier is not random.
     pub client_id_given: bool,
-    /// How long to wait for a PUBACK or SUBACK.
     pub operation_timeout: Duration,
-    /// One deadline over name look-up, TCP, TLS and CONNACK; also for DISCONNECT.
     pub connect_timeout: Duration,
-    /// The delays between attempts.
+    /// The delays between connection attempts.
     pub policy: Policy,
     pub(super) loaded: Option<TlsCredentials>,
     pub(super) username: Option<String>,
@@ -44,7 +38,6 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    /// A connection that has not been started.
     pub fn connection(&self, run: RunKind) -> Connection {
         let settings = ConnectionSettings {
             host: self.endpoint.to_string(),
@@ -55,17 +48,16 @@ impl ConnectionConfig {
         Connection::new(settings, Backoff::new(self.policy))
     }
 
-    /// Whether MQTT 3.1.1 was asked for.
     pub fn is_older_mqtt(&self) -> bool {
         self.version == MqttVersion::V311
     }
 
-    /// Whether MQTT 3.1.1 is tried where MQTT 5 is not answered.
+    /// Whether MQTT 3.1.1 is tried if the broker does not answer MQTT 5.
     pub fn tries_older_mqtt(&self) -> bool {
         self.version == MqttVersion::Any && self.endpoint.profile == Profile::Generic
     }
 
-    /// What the client needs. `sequence` is whether what is published carries `seq`.
+    /// `sequence`: published messages carry the `seq` property.
     pub fn client(&self, max_in_flight: usize, sequence: bool) -> ClientConfig {
         ClientConfig {
             route: self.route(),
@@ -90,7 +82,6 @@ impl ConnectionConfig {
         CloseDiagnosis::new(self.endpoint.to_string(), self.endpoint.profile, given)
     }
 
-    /// The way to the broker.
     pub fn route(&self) -> Route {
         Route {
             endpoint: self.endpoint.clone(),

@@ -1,19 +1,16 @@
-//! Which proxy to go through: that of the flag, or of the environment, which exempts hosts.
+//! The proxy of the flag, or of the environment, which can exempt hosts.
 
 use std::env;
 
 use crate::common::fault::Fault;
 use crate::common::transport::proxy::{self, Proxy};
 
-/// The variables, in the order in which they count.
+/// The first that is set is used.
 const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The proxy of the flag, or of the environment, unless the environment exempts the host.
-///
-/// # Errors
-///
-/// A usage fault that names the flag or the variable, without its value.
+/// The proxy of the flag, or of the environment, unless the environment exempts the host. A fault names the flag or the
+/// variable, without its value.
 pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
     match flag {
         Some("") => Ok(None),

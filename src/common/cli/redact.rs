@@ -1,7 +1,6 @@
-//! Takes passwords out of text that quotes what people typed. PURE.
+//! Removes passwords from text that quotes what users typed. PURE.
 
-/// The text without what stands in front of an `@` in an address, `//USER:PASSWORD@HOST` or `USER:PASSWORD@HOST`:
-/// it may be a user name and a password.
+/// Replaces what stands in front of an `@` in an address, `//USER:PASSWORD@HOST` or `USER:PASSWORD@HOST`.
 pub fn without_password(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else {
         return text.to_owned();
@@ -16,7 +15,7 @@ pub fn without_password(text: &str) -> String {
     }
 }
 
-/// The text with each of these values in it replaced by what [`without_password`] leaves of it.
+/// Applies [`without_password`] to each of these values in a text.
 pub fn without_passwords<'a>(text: &str, values: impl IntoIterator<Item = &'a str>) -> String {
     let mut shown = text.to_owned();
     for value in values {

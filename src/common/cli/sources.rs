@@ -1,9 +1,7 @@
 //! What the environment and a configuration file add to the command line.
 //!
-//! Precedence: flag, then the variable `IOT_NAME`, then the file. A value from below becomes a
-//! flag in front of the others, so that it is checked and refused as they are; one that does
-//! not go together with what stands above it is left out. Who wins is decided here, what a
-//! value means is not.
+//! Priority: flag, then the variable `IOT_NAME`, then the file. A setting becomes a flag in front of the typed ones, so
+//! that it is checked as they are. A setting that conflicts with one of higher priority is ignored.
 
 use std::any::TypeId;
 use std::collections::BTreeSet;
@@ -15,59 +13,65 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args as _, Command};
 use toml::{Table, Value};
 
 use super::args::{ConnectionArgs, LogArgs};
+use super::suggestions::nearest;
 use crate::common::cli::redact::without_password;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::small_file;
 
-/// A command line with everything on it.
+/// A command line with all settings on it.
 pub(super) struct Merged {
-    /// The arguments, the program's name first.
+    /// The program's name first.
     pub(super) args: Vec<OsString>,
     /// Flags that were not typed, and where they come from.
     pub(super) origins: Vec<(String, String)>,
-    /// What is worth a word, and no error.
+    /// Remarks that are no errors.
     pub(super) notes: Vec<String>,
 }
 
-/// One value from below.
-struct Found {
-    /// The flag's long name.
+/// A flag that is not typed.
+struct Setting {
     long: String,
-    /// Its values; none for a flag that is off.
+    /// None for a flag that is off; empty for one that takes no value.
     values: Option<Vec<OsString>>,
+    /// The variable or the file.
     origin: String,
 }
 
-/// What a configuration file says.
 #[derive(Default)]
-struct FromFile {
-    found: Vec<Found>,
-    /// Its path.
-    shown: String,
-    /// The keys in the table of the other program, and the name of that.
-    elsewhere: Vec<(&'static str, String)>,
+struct ConfigFile {
+    path: String,
+    settings: Vec<Setting>,
+    /// Keys in the table of the other program, with its name.
+    of_other: Vec<(&'static str, String)>,
 }
 
-/// Adds to `args`, the program's name included, what the environment and the file say.
-///
-/// # Errors
-///
-/// A fault that names the variable, or the file and the key.
+type Variables = Vec<(OsString, OsString)>;
+
+/// Adds to `args`, the program's name included, what the environment and the file set. A fault names the variable, or
+/// the file and the key.
 pub(super) fn merge(
     command: &Command,
     args: Vec<OsString>,
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Merged, Fault> {
-    let env: Vec<(OsString, OsString)> = env.filter(is_ours).collect();
+    let is_ours = |name: &OsString| name.as_encoded_bytes().starts_with(b"IOT_");
+    let env: Variables = env
+        .filter(|(name, value)| is_ours(name) && !value.is_empty())
+        .collect();
+    let mut merged = Merged {
+        args,
+        origins: Vec::new(),
+        notes: Vec::new(),
+    };
     let names_file = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--config");
-    if env.is_empty() && !args.iter().any(names_file) {
-        // Nothing to add: a second parse would be a tenth of the time of a single message.
-        return Ok(untouched(args));
+    if env.is_empty() && !merged.args.iter().any(names_file) {
+        // A second parse would be a tenth of the time of a single message.
+        return Ok(merged);
     }
     let mut lenient = command.clone().ignore_errors(true);
-    let Ok(matches) = lenient.try_get_matches_from_mut(&args) else {
-        // Help, or something for the real parser to refuse.
-        return Ok(untouched(args));
+    let Ok(matches) = lenient.try_get_matches_from_mut(&merged.args) else {
+        // Help, or an error for the real parser.
+        return Ok(merged);
     };
     lenient.build();
     let (target, matches, depth) = deepest(&lenient, &matches);
@@ -75,60 +79,45 @@ pub(super) fn merge(
         .map(|arg| arg.get_id().to_string())
         .filter(|id| is_typed(matches, id))
         .collect();
-    let mut below = Vec::new();
-    for found in from_environment(target, &env)? {
-        add(target, &mut given, &mut below, found);
-    }
-    let file = from_file(&lenient, target, matches, &env)?;
-    for found in file.found {
-        add(target, &mut given, &mut below, found);
-    }
-    for (table, key) in file.elsewhere {
-        if let Some(why) = misplaced(&lenient, target, &given, table, &key) {
-            let message = format!("{}: {why}", file.shown);
+    let mut settings = from_environment(target, &env)?;
+    let file = config_file(&lenient, target, matches, &env)?;
+    settings.extend(file.settings);
+    settings.retain(|setting| {
+        let arg = find(target, &setting.long);
+        let is_free = arg.filter(|arg| !conflicts(target, arg).any(|id| given.contains(&id)));
+        is_free.is_some_and(|arg| given.insert(arg.get_id().to_string()))
+    });
+    for (table, key) in file.of_other {
+        if let Some(cause) = misplaced(&lenient, target, &given, table, &key) {
+            let message = format!("{}: {cause}", file.path);
             return Err(Fault::permanent(Exit::Config, message));
         }
     }
-    let mut merged = insert(args, depth, below);
+    insert(&mut merged, depth, settings);
     merged.notes = misspelt(&lenient, &env);
     Ok(merged)
 }
 
-/// What to say of variables that look like flags and are none.
-fn misspelt(root: &Command, env: &[(OsString, OsString)]) -> Vec<String> {
-    let commands = || std::iter::once(root).chain(root.get_subcommands());
-    let known: BTreeSet<String> = commands()
+/// Remarks on variables that are nearly those of a flag.
+fn misspelt(root: &Command, env: &Variables) -> Vec<String> {
+    let commands = std::iter::once(root).chain(root.get_subcommands());
+    let known: BTreeSet<&str> = commands
         .flat_map(Command::get_arguments)
         .filter_map(Arg::get_long)
-        .map(variable)
         .collect();
     let names = env.iter().filter_map(|(name, _)| name.to_str());
-    let ours = names.filter(|name| !known.contains(*name));
-    ours.filter_map(|name| {
-        let nearest = known
-            .iter()
-            .map(|known| (strsim::damerau_levenshtein(name, known), known))
-            .min()?;
-        let (distance, known) = nearest;
-        (distance <= 2).then(|| format!("{name}: no flag has this name; did you mean {known}?"))
-    })
-    .collect()
+    let unknown = names.filter(|name| !known.iter().any(|long| variable(long) == *name));
+    let note = |name: &str| {
+        let nearest = nearest(name.strip_prefix("IOT_")?, known.iter().copied())?;
+        let nearest = variable(nearest);
+        Some(format!(
+            "{name}: no flag has this name; did you mean {nearest}?"
+        ))
+    };
+    unknown.filter_map(note).collect()
 }
 
-/// Whether a variable looks like a flag of ours.
-fn is_ours((name, _): &(OsString, OsString)) -> bool {
-    name.as_encoded_bytes().starts_with(b"IOT_")
-}
-
-fn untouched(args: Vec<OsString>) -> Merged {
-    Merged {
-        args,
-        origins: Vec::new(),
-        notes: Vec::new(),
-    }
-}
-
-/// The subcommand that was asked for, its matches, and how many words name it.
+/// The subcommand that was typed, its matches, and how many words name it.
 fn deepest<'a>(
     command: &'a Command,
     matches: &'a ArgMatches,
@@ -142,18 +131,19 @@ fn deepest<'a>(
     (target, inner, depth)
 }
 
-/// The flags that can come from below. What `check` prints is only for who calls it to say.
+/// The flags that can be set elsewhere. The form of what `check` prints has to be typed.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let json = if command.get_name() == "check" {
-        "json"
-    } else {
-        ""
-    };
-    let not_below = ["help", "version", "config", json];
+    let is_check = command.get_name() == "check";
     command.get_arguments().filter(move |arg| {
-        arg.get_long()
-            .is_some_and(|long| !not_below.contains(&long))
+        arg.get_long().is_some_and(|long| {
+            let is_typed_only = ["help", "version", "config"].contains(&long);
+            !is_typed_only && (long != "json" || !is_check)
+        })
     })
+}
+
+fn find<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    flags(command).find(|arg| arg.get_long() == Some(long))
 }
 
 fn is_typed(matches: &ArgMatches, id: &str) -> bool {
@@ -167,15 +157,14 @@ fn variable(long: &str) -> String {
     format!("IOT_{}", long.to_uppercase().replace('-', "_"))
 }
 
-fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<Vec<Found>, Fault> {
-    let mut found = Vec::new();
+fn from_environment(command: &Command, env: &Variables) -> Result<Vec<Setting>, Fault> {
+    let mut settings = Vec::new();
     for arg in flags(command) {
         let long = arg.get_long().unwrap_or_default();
         let name = variable(long);
-        let value = env
-            .iter()
-            .find(|(n, v)| n == name.as_str() && !v.is_empty());
-        let Some((_, value)) = value else { continue };
+        let Some((_, value)) = env.iter().find(|(n, _)| n == name.as_str()) else {
+            continue;
+        };
         let kind = arg.get_value_parser().type_id();
         let takes_any = kind == TypeId::of::<PathBuf>() || kind == TypeId::of::<OsString>();
         if value.to_str().is_none() && !takes_any {
@@ -188,112 +177,101 @@ fn from_environment(command: &Command, env: &[(OsString, OsString)]) -> Result<V
                 Some("1" | "true" | "yes" | "on") => Some(Vec::new()),
                 Some("0" | "false" | "no" | "off") => None,
                 _ => {
-                    let value = value.to_string_lossy();
-                    let value = without_password(&value);
-                    return Err(Fault::usage(format!(
-                        "{name}={value}: must be true or false"
-                    )));
+                    let value = without_password(&value.to_string_lossy());
+                    let message = format!("{name}={value}: must be true or false");
+                    return Err(Fault::usage(message));
                 }
             }
         };
-        found.push(Found {
+        settings.push(Setting {
             long: long.to_owned(),
             values,
             origin: name,
         });
     }
-    Ok(found)
+    Ok(settings)
 }
 
-fn from_file(
+/// Reads the file of `--config`, or of its variable.
+fn config_file(
     root: &Command,
     target: &Command,
     matches: &ArgMatches,
-    env: &[(OsString, OsString)],
-) -> Result<FromFile, Fault> {
-    let has_file = target.get_arguments().any(|arg| arg.get_id() == "config");
-    let typed = has_file
-        .then(|| matches.get_raw("config").and_then(|mut raw| raw.next()))
-        .flatten();
-    let variable = env
-        .iter()
-        .find(|(name, value)| name == "IOT_CONFIG" && !value.is_empty());
-    let named = typed.or(variable
-        .filter(|_| has_file)
-        .map(|(_, value)| value.as_os_str()));
-    match named {
+    env: &Variables,
+) -> Result<ConfigFile, Fault> {
+    if !target.get_arguments().any(|arg| arg.get_id() == "config") {
+        return Ok(ConfigFile::default());
+    }
+    let typed = matches.get_raw("config").and_then(|mut raw| raw.next());
+    let variable = env.iter().find(|(name, _)| name == "IOT_CONFIG");
+    match typed.or(variable.map(|(_, value)| value.as_os_str())) {
         Some(path) => read(Path::new(path), root, target),
-        None => Ok(FromFile::default()),
+        None => Ok(ConfigFile::default()),
     }
 }
 
-fn read(path: &Path, root: &Command, target: &Command) -> Result<FromFile, Fault> {
-    let shown = path.display();
+fn read(path: &Path, root: &Command, target: &Command) -> Result<ConfigFile, Fault> {
+    let shown = path.display().to_string();
     let text = small_file::read_text("--config", path)?;
-    let wrong = |why: String| Fault::permanent(Exit::Config, format!("{shown}: {why}"));
+    let wrong = |cause: String| Fault::permanent(Exit::Config, format!("{shown}: {cause}"));
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| {
         // The line itself may hold a password.
-        let place = e
-            .span()
-            .map_or_else(String::new, |span| place(&text, span.start));
-        let cause = e.message();
+        let place = e.span().map(|span| place(&text, span.start));
+        let (place, cause) = (place.unwrap_or_default(), e.message());
         wrong(format!(
             "--config is not TOML: {place}{cause}; write it as in topic = \"a/b\" or retain = true"
         ))
     })?;
-    let program = root.get_name().to_owned();
-    let mut known: BTreeSet<&str> = flags(root)
+    let program = root.get_name();
+    let known: BTreeSet<&str> = flags(root)
         .chain(flags(target))
         .filter_map(Arg::get_long)
         .collect();
-    known.remove("config");
-    let own = match table.remove(&program) {
+    let own = match table.remove(program) {
         None => Table::new(),
         Some(Value::Table(own)) => own,
         Some(_) => return Err(wrong(format!("{program} must be a table: [{program}]"))),
     };
-    // The other program's own table is the other program's business, but for what only this one knows.
-    let mut elsewhere = Vec::new();
-    for other in OTHERS {
+    let mut of_other = Vec::new();
+    for other in PROGRAMS {
         if let Some(Value::Table(others)) = table.get(other) {
-            elsewhere.extend(others.keys().map(|key| (other, key.clone())));
+            of_other.extend(others.keys().map(|key| (other, key.clone())));
             table.remove(other);
         }
     }
-    let mut found = Vec::new();
+    let mut settings = Vec::new();
     for (key, value) in own.into_iter().chain(table) {
         if !known.contains(key.as_str()) {
             return Err(wrong(unknown(&key, &known)));
         }
-        let Some(arg) = flags(target).find(|arg| arg.get_long() == Some(&key)) else {
+        let Some(arg) = find(target, &key) else {
             continue;
         };
-        let mut values = values(arg, &value).map_err(|why| wrong(format!("{key} {why}")))?;
+        let mut values = values(arg, &value).map_err(|cause| wrong(format!("{key} {cause}")))?;
         if arg.get_value_parser().type_id() == TypeId::of::<PathBuf>()
             && let Some(dir) = path.parent()
         {
-            // A path in the file starts where the file is: the two are moved together.
+            // Relative to the file, so that the two can be moved together.
             for value in values.iter_mut().flatten() {
                 *value = dir.join(&*value).into();
             }
         }
-        found.push(Found {
+        settings.push(Setting {
             long: key,
             values,
-            origin: shown.to_string(),
+            origin: shown.clone(),
         });
     }
-    Ok(FromFile {
-        found,
-        shown: shown.to_string(),
-        elsewhere,
+    Ok(ConfigFile {
+        path: shown,
+        settings,
+        of_other,
     })
 }
 
-/// Where in a text a byte stands, as editors count.
+/// A position in a text as editors count: `line 2, column 5: `.
 fn place(text: &str, at: usize) -> String {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    let before = String::from_utf8_lossy(before);
+    let before = String::from_utf8_lossy(text.as_bytes().get(..at).unwrap_or(text.as_bytes()));
     let line = before.matches('\n').count() + 1;
     let column = before
         .rsplit('\n')
@@ -306,7 +284,7 @@ fn place(text: &str, at: usize) -> String {
 }
 
 /// The programs that may share a file.
-const OTHERS: [&str; 2] = ["publisher", "subscriber"];
+const PROGRAMS: [&str; 2] = ["publisher", "subscriber"];
 
 /// The flags that both have beside those of the connection and the log.
 const OF_BOTH: [&str; 7] = [
@@ -319,8 +297,8 @@ const OF_BOTH: [&str; 7] = [
     "exec-timeout",
 ];
 
-/// Why a key in the other program's table, `table`, is a mistake: it is for this program only; or it would
-/// say what this program is to publish, and nothing else does.
+/// Why a key in `table`, that of the other program, is a mistake: only this program has the flag; or it is a source,
+/// and this program has no other.
 fn misplaced(
     root: &Command,
     target: &Command,
@@ -329,50 +307,57 @@ fn misplaced(
     key: &str,
 ) -> Option<String> {
     let program = root.get_name();
-    let arg = flags(root).find(|arg| arg.get_long() == Some(key))?;
+    let arg = find(root, key)?;
     let shared = LogArgs::augment_args(ConnectionArgs::augment_args(Command::new("shared")));
-    if !OF_BOTH.contains(&key) && !flags(&shared).any(|arg| arg.get_long() == Some(key)) {
+    if !OF_BOTH.contains(&key) && find(&shared, key).is_none() {
         return Some(format!(
             "{key} stands under [{table}], and is a flag of {program} only; move it under [{program}]"
         ));
     }
-    let mut groups = root.get_groups().filter(|group| is_choice(group, arg));
-    let chosen = |group: &ArgGroup| {
-        group
-            .get_args()
-            .any(|member| given.contains(member.as_str()))
-    };
-    let missing = target.get_name() == program && groups.any(|group| !chosen(group));
+    let is_chosen = |group: &ArgGroup| group.get_args().any(|id| given.contains(id.as_str()));
+    let mut groups = choices(root, arg);
+    let missing = target.get_name() == program && groups.any(|group| !is_chosen(group));
     missing.then(|| {
         format!(
-            "{key} stands under [{table}], and nothing says what {program} is to do in its place; move it under \
-             [{program}], or give {program} another source"
+            "{key} stands under [{table}], and {program} has no other source; move it under [{program}], or give \
+             {program} another source"
         )
     })
 }
 
-/// Whether a flag is one of several of which there may be one.
-fn is_choice(group: &ArgGroup, arg: &Arg) -> bool {
+/// The groups of which only one flag may be given, this one among them.
+fn choices<'a>(command: &'a Command, arg: &'a Arg) -> impl Iterator<Item = &'a ArgGroup> {
     // The derive macro makes a group of each struct, in which all go together.
-    !group.clone().is_multiple() && group.get_args().any(|member| member == arg.get_id())
+    let has = |group: &ArgGroup| group.get_args().any(|member| member == arg.get_id());
+    let groups = command.get_groups();
+    groups.filter(move |group| !(*group).clone().is_multiple() && has(group))
 }
 
-/// What to say of a key that nobody knows.
+/// The flag itself, and those that it cannot be given with.
+fn conflicts<'a>(command: &'a Command, arg: &'a Arg) -> impl Iterator<Item = String> {
+    let in_groups = choices(command, arg).flat_map(ArgGroup::get_args);
+    // A conflict is declared on one side, and holds on both.
+    let excludes = |one: &Arg, other: &Arg| {
+        let conflicts = command.get_arg_conflicts_with(one);
+        conflicts
+            .iter()
+            .any(|conflict| conflict.get_id() == other.get_id())
+    };
+    let rivals = flags(command).filter(move |other| excludes(arg, other) || excludes(other, arg));
+    let ids = in_groups
+        .chain(rivals.map(Arg::get_id))
+        .chain([arg.get_id()]);
+    ids.map(ToString::to_string)
+}
+
 fn unknown(key: &str, known: &BTreeSet<&str>) -> String {
-    let plain = key.to_lowercase().replace('_', "-");
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&plain, name), *name))
-        .min()
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
-    let tip = match nearest {
-        Some((_, name)) => format!("did you mean {name}?"),
+    let tip = match nearest(key, known.iter().copied()) {
+        Some(name) => format!("did you mean {name}?"),
         None => "its keys are the long names of flags, see --help".into(),
     };
     let key = without_password(key);
     format!(
-        "unknown key {key}; {tip} (what only one program knows belongs under [publisher] or \
-         [subscriber])"
+        "unknown key {key}; {tip} (a flag of one program only belongs under [publisher] or [subscriber])"
     )
 }
 
@@ -380,16 +365,18 @@ fn takes_value(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
-/// The values of a flag; none if it is not set at all.
+/// The values of a flag as in [`Setting`].
 fn values(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, String> {
-    let several = matches!(arg.get_action(), ArgAction::Append) || is_last(arg);
+    let takes_rest = arg
+        .get_num_args()
+        .is_some_and(|range| range.max_values() > 1);
+    let is_list = matches!(arg.get_action(), ArgAction::Append) || takes_rest;
     match value {
         Value::Boolean(set) if !takes_value(arg) => Ok(set.then(Vec::new)),
         _ if !takes_value(arg) => Err("must be true or false".into()),
         Value::Array(items) if items.is_empty() => Err("must not be empty".into()),
-        Value::Array(items) if several => {
-            let texts: Result<Vec<OsString>, String> = items.iter().map(text).collect();
-            Ok(Some(texts?))
+        Value::Array(items) if is_list => {
+            items.iter().map(text).collect::<Result<_, _>>().map(Some)
         }
         value => Ok(Some(vec![text(value)?])),
     }
@@ -404,79 +391,31 @@ fn text(value: &Value) -> Result<OsString, String> {
     }
 }
 
-/// Whether the flag takes everything that follows.
-fn is_last(arg: &Arg) -> bool {
-    arg.get_num_args()
-        .is_some_and(|range| range.max_values() > 1)
-}
-
-/// Takes a value from below, unless something above it is in its way.
-fn add(command: &Command, given: &mut BTreeSet<String>, below: &mut Vec<Found>, found: Found) {
-    let Some(arg) = flags(command).find(|arg| arg.get_long() == Some(&found.long)) else {
-        return;
-    };
-    let id = arg.get_id();
-    let rivals = command
-        .get_groups()
-        .filter(|group| is_choice(group, arg))
-        .flat_map(|group| group.get_args().map(ToString::to_string));
-    // A conflict is declared on one side, and holds on both.
-    let at_odds = |one: &Arg, other: &Arg| {
-        let conflicts = command.get_arg_conflicts_with(one);
-        conflicts
-            .iter()
-            .any(|conflict| conflict.get_id() == other.get_id())
-    };
-    let conflicts = flags(command)
-        .filter(|other| at_odds(arg, other) || at_odds(other, arg))
-        .map(|other| other.get_id().to_string());
-    let rivals = rivals.chain(conflicts).chain([id.to_string()]);
-    if rivals.into_iter().any(|other| given.contains(&other)) {
-        return;
-    }
-    given.insert(id.to_string());
-    below.push(found);
-}
-
-/// Puts flags in front of those that were typed; one that takes all that follows, behind them.
-fn insert(args: Vec<OsString>, depth: usize, below: Vec<Found>) -> Merged {
-    let mut front = Vec::new();
-    let mut back = Vec::new();
-    let mut origins = Vec::new();
-    for Found {
-        long,
-        values,
-        origin,
-    } in below
-    {
-        let flag = format!("--{long}");
-        let Some(values) = values else { continue };
+/// Puts settings in front of the typed flags; `--exec`, which takes all that follows, behind them.
+fn insert(merged: &mut Merged, depth: usize, settings: Vec<Setting>) {
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    for setting in settings {
+        let flag = format!("--{}", setting.long);
+        let Some(values) = setting.values else {
+            continue;
+        };
         if values.is_empty() {
             front.push(flag.clone().into());
-        } else if long == "exec" {
+        } else if setting.long == "exec" {
             back.push(flag.clone().into());
             back.extend(values);
         } else {
             front.extend(values.iter().map(|value| joined(&flag, value)));
         }
-        origins.push((flag, origin));
+        merged.origins.push((flag, setting.origin));
     }
-    let split = (1 + depth).min(args.len());
-    let mut all: Vec<OsString> = args;
-    let typed = all.split_off(split);
-    all.extend(front);
-    all.extend(typed);
-    all.extend(back);
-    Merged {
-        args: all,
-        origins,
-        notes: Vec::new(),
-    }
+    let at = (1 + depth).min(merged.args.len());
+    merged.args.splice(at..at, front);
+    merged.args.extend(back);
 }
 
 fn joined(flag: &str, value: &OsStr) -> OsString {
-    let mut joined = OsString::from(flag);
-    joined.push("=");
+    let mut joined = OsString::from(format!("{flag}="));
     joined.push(value);
     joined
 }

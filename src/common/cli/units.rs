@@ -30,7 +30,6 @@ where
     }
 }
 
-/// Reads a number, which may have a fraction.
 pub fn parse_number(text: &str) -> Result<f64, String> {
     let number = text.trim().parse();
     number.map_err(|_| "is not a number; write it as in 0.5".into())

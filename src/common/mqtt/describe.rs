@@ -150,8 +150,8 @@ impl Describer {
             // A header ends with a byte below 128, so it is taken byte by byte.
             let wanted = header.map_or(1, |header| header.total() - self.taken);
             let (now, later) = bytes.split_at(wanted.min(bytes.len()));
-            let room = HEAD.saturating_sub(self.head.len()).min(now.len());
-            self.head.extend_from_slice(&now[..room]);
+            let kept = HEAD.saturating_sub(self.head.len()).min(now.len());
+            self.head.extend_from_slice(&now[..kept]);
             self.taken += now.len();
             bytes = later;
             let header = framing::header(&self.head, false).ok().flatten();
