@@ -148,7 +148,7 @@ impl ConnectionAcks {
             number: 0,
             exchange: None,
         };
-        if publish.qos != Qos::AtMostOnce {
+        if publish.message.qos != Qos::AtMostOnce {
             let key = PublishKey::of(publish);
             let mut session = self.session().ok_or(PublishStatus::Repeated)?;
             ticket.number = match session.pending.handle_publish(key) {

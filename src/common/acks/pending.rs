@@ -35,10 +35,10 @@ pub struct PublishKey {
 impl PublishKey {
     pub fn of(publish: &Publish<'_>) -> Self {
         Self {
-            packet_id: publish.packet_id,
-            qos: publish.qos,
+            packet_id: publish.message.packet_id,
+            qos: publish.message.qos,
             dup: publish.dup,
-            fingerprint: fingerprint(publish.topic, publish.payload),
+            fingerprint: fingerprint(publish.topic, publish.message.payload),
         }
     }
 

@@ -8,7 +8,7 @@ use super::paho_client::OpenConnection;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::message::{Message, Qos};
-use crate::common::transport::bridge::{Direction, Severed};
+use crate::common::transport::bridge::{ConnectionEnd, TransferProgress};
 use crate::common::transport::{DialProgress, DialStep};
 
 /// `dial` is the number of a dial; a generation has several if it tries both versions of MQTT.
@@ -65,10 +65,10 @@ pub(super) enum WorkerCommand {
     },
     Progress {
         dial: u64,
-        direction: Direction,
+        direction: TransferProgress,
     },
     ConnectionEnded {
         dial: u64,
-        severed: Severed,
+        connection_end: ConnectionEnd,
     },
 }

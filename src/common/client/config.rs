@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::acks::Backlog;
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
-use crate::common::transport::bridge::{OnEnded, OnMessage, OnSkipped};
+use crate::common::transport::bridge::{OnMessage, OnReleased, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct MessageHandlers {
     /// Called for each message that is skipped.
     pub on_skipped: OnSkipped,
     /// Called when the broker has ended the session or QoS 2 exchanges.
-    pub on_ended: OnEnded,
+    pub on_released: OnReleased,
     /// Messages that have not been processed yet.
     pub backlog: Arc<Backlog>,
 }

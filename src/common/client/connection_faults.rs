@@ -13,7 +13,7 @@ use crate::common::mqtt::reason_code::{
     self, MALFORMED_PACKET, PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION,
 };
 use crate::common::mqtt::violation::Violation;
-use crate::common::transport::bridge::{End, Severed};
+use crate::common::transport::bridge::{ConnectionEnd, EndReason};
 
 /// MQTT 3.1.1's return code for a version that the broker does not speak.
 pub(super) const UNACCEPTABLE_VERSION: u8 = 1;
@@ -183,19 +183,19 @@ pub(super) fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
 /// The end of an accepted connection, and the reason code of the broker's DISCONNECT.
 pub(super) fn connection_ended(
     endpoint: &Endpoint,
-    severed: Option<&Severed>,
+    connection_end: Option<&ConnectionEnd>,
 ) -> (Option<u8>, Fault) {
-    let fault = match severed.map(|severed| &severed.end) {
-        Some(End::Disconnected(reason)) => {
+    let fault = match connection_end.map(|end| &end.reason) {
+        Some(EndReason::Disconnected(reason)) => {
             return (Some(reason.code), disconnected(endpoint, reason));
         }
-        Some(End::Violation(violation) | End::NoConnack(violation)) => {
+        Some(EndReason::Violation(violation) | EndReason::NoConnack(violation)) => {
             self::violation(endpoint, violation)
         }
-        Some(End::NoMemory(size)) => no_memory(endpoint, *size),
-        _ => severed
-            .and_then(|severed| severed.fault.clone())
-            .unwrap_or_else(|| lost(endpoint, severed)),
+        Some(EndReason::NoMemory(size)) => no_memory(endpoint, *size),
+        _ => connection_end
+            .and_then(|end| end.fault.clone())
+            .unwrap_or_else(|| lost(endpoint, connection_end)),
     };
     (None, fault)
 }
@@ -243,18 +243,20 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
 }
 
 /// The end of an accepted connection for which neither MQTT nor TLS gives a reason.
-fn lost(endpoint: &Endpoint, severed: Option<&Severed>) -> Fault {
-    let closed = severed.is_some_and(|severed| severed.in_order);
-    let why = match severed {
-        Some(severed) if severed.end != End::ByUs => match &severed.cause {
-            _ if closed => "the broker closed it",
-            Some(cause) => cause,
-            None => "the broker closed it in the middle of a packet",
-        },
+fn lost(endpoint: &Endpoint, connection_end: Option<&ConnectionEnd>) -> Fault {
+    let closed = connection_end.is_some_and(|end| end.in_order);
+    let why = match connection_end {
+        Some(connection_end) if connection_end.reason != EndReason::ByUs => {
+            match &connection_end.cause {
+                _ if closed => "the broker closed it",
+                Some(cause) => cause,
+                None => "the broker closed it in the middle of a packet",
+            }
+        }
         _ => "the broker does not answer",
     };
     let message = format!("{endpoint}: the connection was lost: {why}");
-    let is_closed = closed && severed.is_some_and(|severed| severed.end == End::Lost);
+    let is_closed = closed && connection_end.is_some_and(|end| end.reason == EndReason::Lost);
     let kind = if is_closed { Kind::Closed } else { Kind::Other };
     Fault::passing(Exit::Unavailable, message).of_kind(kind)
 }

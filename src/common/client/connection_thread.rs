@@ -11,7 +11,7 @@ use super::ClientConfig;
 use super::command::WorkerCommand;
 use super::paho_client::OpenConnection;
 use crate::common::fault::{Exit, Fault};
-use crate::common::transport::bridge::{self, Agreement, Receiver, Report};
+use crate::common::transport::bridge::{self, BridgeEvent, ConnectParameters, Receiver};
 use crate::common::transport::credentials::TlsCredentials;
 use crate::common::transport::{self, ConnectionHandle, DialStep};
 
@@ -87,7 +87,7 @@ impl ConnectionThread {
                 socket: theirs.into(),
             },
         });
-        let agreement = Agreement {
+        let parameters = ConnectParameters {
             v5: self.v5,
             clean: self.config.session_expiry.is_none(),
             max_packet: route.max_packet,
@@ -95,16 +95,19 @@ impl ConnectionThread {
         let dial = self.dial;
         let report = &mut |report| {
             self.send(match report {
-                Report::Accepted(connack) => WorkerCommand::Accepted { dial, connack },
-                Report::Progress(direction) => WorkerCommand::Progress { dial, direction },
-                Report::Severed(severed) => WorkerCommand::ConnectionEnded { dial, severed },
+                BridgeEvent::Accepted(connack) => WorkerCommand::Accepted { dial, connack },
+                BridgeEvent::Progress(direction) => WorkerCommand::Progress { dial, direction },
+                BridgeEvent::Ended(connection_end) => WorkerCommand::ConnectionEnded {
+                    dial,
+                    connection_end,
+                },
             });
         };
-        bridge::carry(
+        bridge::relay_packets(
             connected,
             &ours,
             &self.handle,
-            agreement,
+            parameters,
             self.receiver.as_ref(),
             report,
         );

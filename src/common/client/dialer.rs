@@ -97,7 +97,7 @@ impl Dialer {
             Some(handlers) => Some(Receiver {
                 on_message: Arc::clone(&handlers.on_message),
                 on_skipped: Arc::clone(&handlers.on_skipped),
-                on_ended: Arc::clone(&handlers.on_ended),
+                on_released: Arc::clone(&handlers.on_released),
                 acks: handlers.backlog.begin_connection()?,
             }),
             None => None,

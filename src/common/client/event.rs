@@ -3,7 +3,7 @@
 use super::Refusal;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::transport::bridge::{Direction, Reached};
+use crate::common::transport::bridge::{PublishesArrived, TransferProgress};
 use crate::common::transport::{DialProgress, DialStep};
 
 #[derive(Clone, Debug)]
@@ -22,12 +22,12 @@ pub enum ClientEvent {
         reason_code: Option<u8>,
         fault: Fault,
         /// How much of what was published had reached a broker that closed the connection.
-        reached: Option<Reached>,
+        reached: Option<PublishesArrived>,
     },
     /// Bytes move on a connection on which an answer is due.
     Progress {
         generation: u64,
-        direction: Direction,
+        direction: TransferProgress,
     },
     /// A step towards a connection has succeeded.
     Passed {

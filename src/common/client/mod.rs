@@ -24,7 +24,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
 use super::mqtt::message::{Message, Qos};
-pub use super::transport::bridge::{Direction, Reached};
+pub use super::transport::bridge::{PublishesArrived, TransferProgress};
 use command::WorkerCommand;
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};
 pub use event::{ClientEvent, ConnectionInfo, Delivery};

@@ -25,7 +25,7 @@ use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
 use crate::common::mqtt::message::{Draft, Message, Qos, SeqProperty};
 use crate::common::runtime::clock::clock;
 use crate::common::transport::ConnectionHandle;
-use crate::common::transport::bridge::Severed;
+use crate::common::transport::bridge::ConnectionEnd;
 
 /// The maximum number of acknowledgements per wake-up of the worker. A wake-up for each would cost
 /// more than everything else; one for half of a large window would leave the network idle meanwhile.
@@ -67,7 +67,7 @@ pub(super) struct PahoClient {
     /// When CONNECT was sent.
     pub(super) started: Instant,
     /// How the connection has ended.
-    pub(super) severed: Option<Severed>,
+    pub(super) connection_end: Option<ConnectionEnd>,
     handle: Arc<ConnectionHandle>,
     v5: bool,
     config: Arc<ClientConfig>,
@@ -127,7 +127,7 @@ impl PahoClient {
             endpoint: connection.endpoint,
             has_certificate: connection.has_certificate,
             started: clock(),
-            severed: None,
+            connection_end: None,
             handle: connection.handle,
             v5,
             config: Arc::clone(config),
@@ -154,7 +154,7 @@ impl PahoClient {
                 Ok(_) => ConnectState::Completed,
                 Err(error) => ConnectState::Failed(error),
             };
-            if self.severed.is_none() && matches!(self.connect, ConnectState::Failed(_)) {
+            if self.connection_end.is_none() && matches!(self.connect, ConnectState::Failed(_)) {
                 // If the bridge ended the connection, its report with the reason is in the queue already.
                 self.waker.wake_by_ref();
                 return None;
@@ -284,7 +284,7 @@ impl PahoClient {
     /// Whether DISCONNECT and everything before it has been sent, or could not be. Paho's own token
     /// completes a second later.
     pub(super) fn is_disconnected(&self) -> bool {
-        self.is_disconnecting && self.severed.is_some()
+        self.is_disconnecting && self.connection_end.is_some()
     }
 
     /// Closes the connection without DISCONNECT. Paho notices.

@@ -22,7 +22,7 @@ use crate::common::runtime::affinity;
 use crate::common::runtime::channel::receive_within;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::DialStep;
-use crate::common::transport::bridge::{End, Severed};
+use crate::common::transport::bridge::{ConnectionEnd, EndReason};
 
 pub(super) struct Worker<N> {
     config: Arc<ClientConfig>,
@@ -163,9 +163,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                     });
                 }
             }
-            WorkerCommand::ConnectionEnded { dial, severed } => {
+            WorkerCommand::ConnectionEnded {
+                dial,
+                connection_end,
+            } => {
                 if let Some(client) = self.current_of_dial(dial) {
-                    client.severed = Some(severed);
+                    client.connection_end = Some(connection_end);
                     let generation = client.generation;
                     self.check_tokens(generation);
                 }
@@ -346,20 +349,21 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.fallback_at = None;
         client.close();
         let endpoint = client.endpoint.clone();
-        let (severed, has_certificate) = (client.severed.clone(), client.has_certificate);
+        let (connection_end, has_certificate) =
+            (client.connection_end.clone(), client.has_certificate);
         self.retired.push(client);
-        let fault = match severed.as_ref().map(|severed| &severed.end) {
-            Some(End::OlderVersion(diagnosis)) => {
+        let fault = match connection_end.as_ref().map(|end| &end.reason) {
+            Some(EndReason::OlderVersion(diagnosis)) => {
                 if self.versions.refused(true) {
                     return self.dial(generation, false);
                 }
                 faults::version_5_refused(&endpoint, diagnosis)
             }
-            Some(End::Refused(diagnosis)) if self.v5 => {
+            Some(EndReason::Refused(diagnosis)) if self.v5 => {
                 self.versions.interrupted();
                 faults::connect_refused(&endpoint, diagnosis)
             }
-            Some(End::Refused(diagnosis)) => {
+            Some(EndReason::Refused(diagnosis)) => {
                 let is_version = diagnosis.code == faults::UNACCEPTABLE_VERSION;
                 if is_version && self.versions.refused(false) {
                     return self.dial(generation, true);
@@ -367,7 +371,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 self.versions.interrupted();
                 faults::connect_returned(&endpoint, diagnosis.code)
             }
-            Some(End::NoConnack(violation)) => {
+            Some(EndReason::NoConnack(violation)) => {
                 // A broker that takes any version for 3.1.1 answers like this.
                 let is_older = violation.packet == Some(PacketType::Connack)
                     && violation.code == MALFORMED_PACKET;
@@ -378,14 +382,14 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 }
                 faults::no_connack(&endpoint, violation)
             }
-            Some(End::Violation(violation)) => faults::violation(&endpoint, violation),
-            Some(End::NoMemory(size)) => faults::no_memory(&endpoint, *size),
-            _ => match severed.as_ref().and_then(|severed| severed.fault.clone()) {
+            Some(EndReason::Violation(violation)) => faults::violation(&endpoint, violation),
+            Some(EndReason::NoMemory(size)) => faults::no_memory(&endpoint, *size),
+            _ => match connection_end.as_ref().and_then(|end| end.fault.clone()) {
                 Some(fault) => {
                     self.versions.interrupted();
                     fault
                 }
-                None => self.not_answered(&endpoint, has_certificate, severed.as_ref()),
+                None => self.not_answered(&endpoint, has_certificate, connection_end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
@@ -396,10 +400,10 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         &mut self,
         endpoint: &Endpoint,
         has_certificate: bool,
-        severed: Option<&Severed>,
+        connection_end: Option<&ConnectionEnd>,
     ) -> Fault {
         let now = clock();
-        let in_packet = severed.is_some_and(|severed| severed.in_packet);
+        let in_packet = connection_end.is_some_and(|end| end.in_packet);
         let in_a_row = if in_packet {
             self.versions.interrupted();
             1
@@ -410,7 +414,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             endpoint,
             has_certificate,
             client_id: &self.config.client_id,
-            cause: severed.and_then(|severed| severed.cause.as_deref()),
+            cause: connection_end.and_then(|end| end.cause.as_deref()),
             in_packet,
             version: self.config.version,
             v5: self.v5,
@@ -428,9 +432,10 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
         // Acknowledgements that arrived before the end count.
         let deliveries = client.take_deliveries();
-        let severed = client.severed.take();
+        let connection_end = client.connection_end.take();
         client.close();
-        let (reason_code, fault) = faults::connection_ended(&client.endpoint, severed.as_ref());
+        let (reason_code, fault) =
+            faults::connection_ended(&client.endpoint, connection_end.as_ref());
         self.retire();
         self.notify_deliveries(generation, deliveries);
         (self.notify)(ClientEvent::Ended {
@@ -438,7 +443,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             step: None,
             reason_code,
             fault,
-            reached: severed.and_then(|severed| severed.reached),
+            reached: connection_end.and_then(|end| end.reached),
         });
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::state::{Connection, ConnectionAction, ConnectionState};
-use crate::common::client::{Client, ClientEvent, ConnectionInfo, Reached};
+use crate::common::client::{Client, ClientEvent, ConnectionInfo, PublishesArrived};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::random;
 use crate::common::runtime::channel::receive_until;
@@ -37,7 +37,7 @@ pub struct Disconnection {
     /// without a network error.
     pub closed_after: Option<Duration>,
     /// How much of what was published had reached a broker that closed the connection.
-    pub reached: Option<Reached>,
+    pub reached: Option<PublishesArrived>,
 }
 
 /// How long to wait for DISCONNECT to be sent when nothing depends on it.

@@ -20,17 +20,12 @@ impl FromStr for BootId {
 
     /// Reads a UUID, with or without hyphens.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut id = [0; 16];
-        let mut digits = text.trim().chars().filter(|c| *c != '-');
-        let mut digit = || digits.next().and_then(|c| c.to_digit(16));
-        for byte in &mut id {
-            let (high, low) = digit().zip(digit()).ok_or("not a UUID")?;
-            *byte = u8::try_from(high << 4 | low).map_err(|_| "not a UUID")?;
-        }
-        match digit() {
-            None => Ok(Self(id)),
-            Some(_) => Err("not a UUID"),
-        }
+        let digits = text.trim().replace('-', "");
+        let id = u128::from_str_radix(&digits, 16).map_err(|_| "not a UUID")?;
+        let is_uuid = digits.len() == 32 && !digits.starts_with('+');
+        is_uuid
+            .then_some(Self(id.to_be_bytes()))
+            .ok_or("not a UUID")
     }
 }
 

@@ -150,30 +150,28 @@ const RULES: [Rule; 27] = {
     ]
 };
 
-/// The properties of a PUBLISH, as they stand in the packet.
+/// The properties of a PUBLISH as they stand in the packet, with their length in front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repeated<'a>(&'a [u8]);
 
 impl<'a> Repeated<'a> {
-    /// The properties that follow their length, all of them checked.
+    /// Properties that have been [`read`] without an error.
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Properties with their length in front, as a PUBLISH has them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Violation> {
-        read(&mut FieldReader::new(bytes), PacketType::Publish, |_, _| {
-            Ok(())
-        })?;
         let mut reader = FieldReader::new(bytes);
-        reader.variable_int()?;
-        Ok(Self(reader.rest()))
+        read(&mut reader, PacketType::Publish, |_, _| Ok(())).map(|()| Self(bytes))
     }
 
     fn all(self) -> impl Iterator<Item = (Property, Value<'a>)> {
         let mut reader = FieldReader::new(self.0);
-        // They have been read before, without an error.
-        std::iter::from_fn(move || next(&mut reader, PacketType::Publish).ok())
+        let length = reader.variable_int();
+        std::iter::from_fn(move || {
+            length.as_ref().ok()?;
+            next(&mut reader, PacketType::Publish).ok()
+        })
     }
 
     /// The user properties, name and value, in the order of the packet.

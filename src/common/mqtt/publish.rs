@@ -11,16 +11,11 @@ use super::violation::Violation;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    pub qos: Qos,
-    pub retain: bool,
     pub dup: bool,
-    /// The packet identifier; 0 at QoS 0.
-    pub packet_id: u16,
     pub topic: &'a [u8],
     pub defect: Option<Defect>,
-    /// None with MQTT 3.1.1.
-    pub properties: Option<PublishProperties<'a>>,
-    pub payload: &'a [u8],
+    /// The topic is empty if it is not valid UTF-8.
+    pub message: Received<'a>,
 }
 
 /// What is not valid text in a message, though brokers pass it on. The message is skipped: if the connection were
@@ -83,7 +78,8 @@ impl<'a> Publish<'a> {
         }
         let mut reader = FieldReader::new(body);
         let topic = reader.binary()?;
-        let mut defect = match std::str::from_utf8(topic) {
+        let text = std::str::from_utf8(topic);
+        let mut defect = match text {
             Err(_) => Some(Defect::TopicNotUtf8),
             Ok(topic) if topic.contains('\0') => Some(Defect::TopicNul),
             Ok(_) => None,
@@ -110,9 +106,8 @@ impl<'a> Publish<'a> {
                 collected.take(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
-            let mut all = FieldReader::new(begin.rest().get(..length).unwrap_or_default());
-            all.variable_int()?;
-            collected.repeated = Repeated::of(all.rest());
+            let all = begin.rest().get(..length).unwrap_or_default();
+            collected.repeated = Repeated::of(all);
             properties = Some(collected);
         }
         if topic.is_empty() {
@@ -123,29 +118,19 @@ impl<'a> Publish<'a> {
             });
         }
         Ok(Self {
-            qos,
-            retain: first & 1 != 0,
             dup,
-            packet_id,
             topic,
             defect,
-            properties,
-            payload: reader.rest(),
+            message: Received {
+                topic: text.unwrap_or_default(),
+                payload: reader.rest(),
+                qos,
+                retained: first & 1 != 0,
+                packet_id,
+                seq: properties.and_then(|all| SeqProperty::find(all.repeated)),
+                properties,
+            },
         })
-    }
-
-    /// The message as a receiver gets it; the topic is empty if it is not valid UTF-8.
-    pub fn received(&self) -> Received<'a> {
-        let properties = self.properties;
-        Received {
-            topic: std::str::from_utf8(self.topic).unwrap_or_default(),
-            payload: self.payload,
-            qos: self.qos,
-            retained: self.retain,
-            packet_id: self.packet_id,
-            seq: properties.and_then(|all| SeqProperty::find(all.repeated)),
-            properties,
-        }
     }
 }
 

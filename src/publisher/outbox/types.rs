@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::common::broker::profile::Profile;
-use crate::common::client::Reached;
+use crate::common::client::PublishesArrived;
 use crate::common::mqtt::limits;
 use crate::common::mqtt::message::Draft;
 
@@ -59,14 +59,14 @@ pub enum Loss {
     /// name.
     Closed {
         /// What the broker had received by then; none if the connection broke, which is nobody's fault.
-        reached: Option<Reached>,
+        reached: Option<PublishesArrived>,
     },
     /// The broker ended it for a reason that is about a message.
     Refused {
         /// What it said.
         reason: String,
         /// What it had received by then.
-        reached: Option<Reached>,
+        reached: Option<PublishesArrived>,
     },
 }
 

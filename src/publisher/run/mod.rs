@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::{error, info};
 
-use crate::common::client::{Client, ClientEvent, Direction};
+use crate::common::client::{Client, ClientEvent, TransferProgress};
 use crate::common::connection::diagnosis::CloseDiagnosis;
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::ConnectionState;
@@ -263,9 +263,9 @@ impl<'a> Publisher<'a> {
                         generation,
                         direction,
                     } if generation == self.driver.generation() => match direction {
-                        Direction::Sent => self.outbox.line_moved(false, now),
-                        Direction::Arrived => self.outbox.line_moved(true, now),
-                        Direction::Received => {}
+                        TransferProgress::PartArrived => self.outbox.line_moved(false, now),
+                        TransferProgress::AllArrived => self.outbox.line_moved(true, now),
+                        TransferProgress::Received => {}
                     },
                     _ => {}
                 }

@@ -17,7 +17,7 @@ use crate::common::acks::Ticket;
 use crate::common::escape::shortened;
 use crate::common::mqtt::message::{Received, SeqProperty};
 use crate::common::runtime::clock::wall_clock;
-use crate::common::transport::bridge::{OutOfMemory, Skipped};
+use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
 use crate::subscriber::output::completion::Completion;
 use crate::subscriber::output::consumer::Consumer;
 use crate::subscriber::sequence::SequenceRecord;
@@ -141,7 +141,7 @@ impl Inbox {
     }
 
     /// Counts a message that cannot be read, and warns of it.
-    pub fn skip(&self, skipped: Skipped<'_>) {
+    pub fn skip(&self, skipped: SkippedMessage<'_>) {
         let mut state = self.state.lock();
         state.skipped += 1;
         let warned = &mut state.warned;

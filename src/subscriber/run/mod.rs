@@ -22,7 +22,7 @@ use crate::common::fault::Exit;
 use crate::common::runtime::channel::{receive_until, send};
 use crate::common::runtime::clock::clock;
 use crate::common::runtime::signals;
-use crate::common::transport::bridge::Ended;
+use crate::common::transport::bridge::Released;
 use crate::subscriber::config::{Config, OutputKind};
 use crate::subscriber::inbox::Inbox;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
@@ -136,7 +136,7 @@ fn start_client(
         Some(MessageHandlers {
             on_message: Arc::new(move |message, ticket| receiver.receive(message, ticket)),
             on_skipped: Arc::new(move |skipped| skipper.skip(skipped)),
-            on_ended: Arc::new(move |ended| forget(state_file.as_deref(), ended, &notify)),
+            on_released: Arc::new(move |ended| forget(state_file.as_deref(), ended, &notify)),
             backlog: Arc::clone(backlog),
         }),
         move |event| send(&to_loop, Event::Client(event)),
@@ -145,11 +145,11 @@ fn start_client(
 }
 
 /// Removes from the state file what the broker has ended; `false` if that fails.
-fn forget(state: Option<&Mutex<StateFile>>, ended: Ended<'_>, events: &Sender<Event>) -> bool {
+fn forget(state: Option<&Mutex<StateFile>>, ended: Released<'_>, events: &Sender<Event>) -> bool {
     let Some(state) = state else { return true };
     let forgotten = match ended {
-        Ended::Session => state.lock().forget_exchanges(),
-        Ended::Exchanges(ids) => state.lock().end_exchanges(ids),
+        Released::Session => state.lock().forget_exchanges(),
+        Released::PacketIds(ids) => state.lock().end_exchanges(ids),
     };
     if let Err(cause) = forgotten {
         let event = OutputEvent::Failed(OutputError::StateFile(cause));

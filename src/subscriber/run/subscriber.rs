@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::ending::output_failed;
 use crate::common::acks::Backlog;
-use crate::common::client::{Client, ClientEvent, Direction, Refusal, Request};
+use crate::common::client::{Client, ClientEvent, Refusal, Request, TransferProgress};
 use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{Connection, ConnectionState, RunKind};
@@ -157,7 +157,7 @@ impl<'a> Subscriber<'a> {
             }
             Event::Client(ClientEvent::Progress {
                 generation,
-                direction: Direction::Received,
+                direction: TransferProgress::Received,
             }) => {
                 if generation == self.driver.generation() {
                     self.subscriptions.handle_progress(now);

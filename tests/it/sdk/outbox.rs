@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::client::{Delivery, Reached, Refusal};
+use iot_pubsub::common::client::{Delivery, PublishesArrived, Refusal};
 use iot_pubsub::common::mqtt::message::Qos;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
@@ -291,7 +291,7 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
     let closed = |begun, complete| Loss::Closed {
-        reached: Some(Reached { begun, complete }),
+        reached: Some(PublishesArrived { begun, complete }),
     };
     let connect = |outbox: &mut Outbox| {
         outbox.connected(SessionLimits::PROTOCOL, now);
@@ -330,7 +330,7 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     assert_eq!(connect(&mut outbox), 2);
     let refused = |begun| Loss::Refused {
         reason: "no".into(),
-        reached: Some(Reached {
+        reached: Some(PublishesArrived {
             begun,
             complete: false,
         }),

@@ -2,48 +2,74 @@
 
 use super::*;
 use PublishStatus::{Acknowledged, New, Repeated};
+use PubrelStatus::{BeforePubrec, Known, Unknown};
 use Qos::{AtLeastOnce, ExactlyOnce};
 use proptest::prelude::*;
 
-fn key(packet_id: u16, qos: Qos, text: &str) -> PublishKey {
-    PublishKey {
-        packet_id,
-        qos,
-        dup: false,
-        fingerprint: fingerprint(b"t", text.as_bytes()),
+/// A broker that sends messages with one QoS.
+struct Broker {
+    pending: PendingAcks,
+    qos: Qos,
+}
+
+impl Broker {
+    fn new(qos: Qos) -> Self {
+        let pending = PendingAcks::default();
+        Self { pending, qos }
     }
-}
 
-/// The same with DUP.
-fn again(packet_id: u16, qos: Qos, text: &str) -> PublishKey {
-    PublishKey {
-        dup: true,
-        ..key(packet_id, qos, text)
+    /// Sends a message for the first time.
+    fn send(&mut self, packet_id: u16, text: &str) -> PublishStatus {
+        let (qos, dup) = (self.qos, false);
+        self.send_with(packet_id, qos, dup, text)
     }
-}
 
-fn due(pending: &mut PendingAcks) -> Vec<(u8, u16)> {
-    let mut out = Vec::new();
-    pending.poll_acks(&mut out);
-    let packets = out.chunks(4);
-    let packets = packets.map(|p| (p[0], u16::from_be_bytes([p[2], p[3]])));
-    packets.collect()
-}
+    /// Sends a message with DUP.
+    fn resend(&mut self, packet_id: u16, text: &str) -> PublishStatus {
+        self.send_with(packet_id, self.qos, true, text)
+    }
 
-fn settle(pending: &mut PendingAcks, number: u64) -> Vec<(u8, u16)> {
-    pending.settle(number..=number);
-    due(pending)
+    fn send_with(&mut self, packet_id: u16, qos: Qos, dup: bool, text: &str) -> PublishStatus {
+        let fingerprint = fingerprint(b"t", text.as_bytes());
+        self.pending.handle_publish(PublishKey {
+            packet_id,
+            qos,
+            dup,
+            fingerprint,
+        })
+    }
+
+    /// The acknowledgements that it receives once this message is settled.
+    fn acks_after(&mut self, number: u64) -> Vec<(u8, u16)> {
+        self.pending.settle(number..=number);
+        self.acks()
+    }
+
+    fn acks(&mut self) -> Vec<(u8, u16)> {
+        let mut out = Vec::new();
+        self.pending.poll_acks(&mut out);
+        let packets = out.chunks(4);
+        let packets = packets.map(|p| (p[0], u16::from_be_bytes([p[2], p[3]])));
+        packets.collect()
+    }
+
+    fn pubrel(&mut self, packet_id: u16) -> PubrelStatus {
+        self.pending.handle_pubrel(packet_id)
+    }
+
+    fn is_pubrel_due(&self) -> bool {
+        self.pending.is_pubrel_due()
+    }
+
+    fn reconnect(&mut self) {
+        self.pending.begin_connection();
+    }
 }
 
 #[test]
 fn a_fingerprint_depends_on_topic_payload_and_the_boundary_between_them() {
-    let all = [
-        fingerprint(b"t", b""),
-        fingerprint(b"", b"t"),
-        fingerprint(b"ab", b"c"),
-        fingerprint(b"a", b"bc"),
-        fingerprint(b"a", b"bd"),
-    ];
+    let texts = [("t", ""), ("", "t"), ("ab", "c"), ("a", "bc"), ("a", "bd")];
+    let all = texts.map(|(topic, payload)| fingerprint(topic.as_bytes(), payload.as_bytes()));
     for (at, one) in all.iter().enumerate() {
         assert!(!all[..at].contains(one), "{at}");
     }
@@ -53,240 +79,209 @@ fn a_fingerprint_depends_on_topic_payload_and_the_boundary_between_them() {
 
 #[test]
 fn acknowledgements_go_out_in_order_each_with_its_own_identifier() {
-    let mut pending = PendingAcks::default();
+    let mut broker = Broker::new(AtLeastOnce);
     for (number, id) in (1..).zip([9, 300, 8]) {
-        assert_eq!(
-            pending.handle_publish(key(id, AtLeastOnce, "x")),
-            New(number)
-        );
+        assert_eq!(broker.send(id, "x"), New(number));
     }
-    pending.settle(2..=3);
-    assert_eq!(due(&mut pending), []);
-    assert_eq!(settle(&mut pending, 1), [(0x40, 9), (0x40, 300), (0x40, 8)]);
-    assert!(!pending.has_unacknowledged() && !pending.has_settled(false));
-    pending.settle(1..=9);
-    assert_eq!(due(&mut pending), []);
+    broker.pending.settle(2..=3);
+    assert_eq!(broker.acks(), []);
+    assert_eq!(broker.acks_after(1), [(0x40, 9), (0x40, 300), (0x40, 8)]);
+    assert!(!broker.pending.has_unacknowledged() && !broker.pending.has_settled(false));
+    broker.pending.settle(1..=9);
+    assert_eq!(broker.acks(), []);
 }
 
 #[test]
 fn a_repeat_before_the_acknowledgement_is_the_same_message() {
-    let mut pending = PendingAcks::default();
-    for qos in [AtLeastOnce, ExactlyOnce] {
-        let New(number) = pending.handle_publish(key(7, qos, "x")) else {
-            panic!("the identifier is free");
-        };
-        // Some brokers do not mark it.
-        assert_eq!(pending.handle_publish(key(7, qos, "x")), Repeated);
-        assert_eq!(pending.handle_publish(again(7, qos, "x")), Repeated);
-        assert_eq!(settle(&mut pending, number).len(), 1);
+    let mut broker = Broker::new(AtLeastOnce);
+    for (number, qos) in (1..).zip([AtLeastOnce, ExactlyOnce]) {
+        broker.qos = qos;
+        assert_eq!(broker.send(7, "x"), New(number));
+        // Some brokers do not set DUP.
+        assert_eq!(broker.send(7, "x"), Repeated);
+        assert_eq!(broker.resend(7, "x"), Repeated);
+        assert_eq!(broker.acks_after(number).len(), 1);
     }
-    assert_eq!(
-        pending.handle_publish(key(7, ExactlyOnce, "x")),
-        Acknowledged
-    );
+    assert_eq!(broker.send(7, "x"), Acknowledged);
 }
 
 #[test]
-fn a_repeat_that_has_crossed_its_puback_is_the_same_message_if_it_is_marked() {
-    let mut pending = PendingAcks::default();
-    pending.handle_publish(key(7, AtLeastOnce, "x"));
-    assert_eq!(settle(&mut pending, 1), [(0x40, 7)]);
-    assert_eq!(
-        pending.handle_publish(again(7, AtLeastOnce, "x")),
-        Acknowledged
-    );
-    assert_eq!(pending.handle_publish(again(7, AtLeastOnce, "y")), New(2));
-    assert_eq!(settle(&mut pending, 2), [(0x40, 7)]);
-    assert_eq!(
-        pending.handle_publish(again(7, AtLeastOnce, "x")),
-        New(3),
-        "another message came in between"
-    );
-    settle(&mut pending, 3);
+fn a_repeat_with_dup_that_has_crossed_its_puback_is_the_same_message() {
+    let mut broker = Broker::new(AtLeastOnce);
+    broker.send(7, "x");
+    assert_eq!(broker.acks_after(1), [(0x40, 7)]);
+    assert_eq!(broker.resend(7, "x"), Acknowledged);
+    assert_eq!(broker.resend(7, "y"), New(2));
+    assert_eq!(broker.acks_after(2), [(0x40, 7)]);
+    assert_eq!(broker.resend(7, "x"), New(3), "another came in between");
+    broker.acks_after(3);
     // On the next connection it may be one whose first sending was lost.
-    pending.begin_connection();
-    assert_eq!(pending.handle_publish(again(7, AtLeastOnce, "x")), New(4));
+    broker.reconnect();
+    assert_eq!(broker.resend(7, "x"), New(4));
 }
 
 #[test]
 fn an_identifier_used_for_another_message_acknowledges_that_one_only() {
     for qos in [AtLeastOnce, ExactlyOnce] {
-        let mut pending = PendingAcks::default();
-        assert_eq!(pending.handle_publish(key(7, qos, "old")), New(1));
-        assert_eq!(pending.handle_publish(key(7, qos, "new")), New(2));
-        assert_eq!(settle(&mut pending, 1), [], "the new one is not settled");
-        assert_eq!(settle(&mut pending, 2).len(), 1);
+        let mut broker = Broker::new(qos);
+        assert_eq!(broker.send(7, "old"), New(1));
+        assert_eq!(broker.send(7, "new"), New(2));
+        assert_eq!(broker.acks_after(1), [], "the new one is not settled");
+        assert_eq!(broker.acks_after(2).len(), 1);
     }
-    let mut pending = PendingAcks::default();
-    pending.handle_publish(key(7, ExactlyOnce, "old"));
-    settle(&mut pending, 1);
+    let mut broker = Broker::new(ExactlyOnce);
+    broker.send(7, "old");
+    broker.acks_after(1);
     // PUBREL is due, and never comes.
-    assert!(pending.is_pubrel_due());
-    assert_eq!(pending.handle_publish(key(7, ExactlyOnce, "new")), New(2));
-    assert!(!pending.is_pubrel_due());
-    assert_eq!(pending.handle_pubrel(7), PubrelStatus::BeforePubrec);
+    assert!(broker.is_pubrel_due());
+    assert_eq!(broker.send(7, "new"), New(2));
+    assert!(!broker.is_pubrel_due());
+    assert_eq!(broker.pubrel(7), BeforePubrec);
     // Nor is one of another QoS the same.
-    assert_eq!(pending.handle_publish(key(7, AtLeastOnce, "new")), New(3));
+    assert_eq!(broker.send_with(7, AtLeastOnce, false, "new"), New(3));
 }
 
 #[test]
 fn pubrel_completes_an_acknowledged_exchange_and_no_other() {
-    let mut pending = PendingAcks::default();
-    assert_eq!(pending.handle_pubrel(5), PubrelStatus::Unknown);
-    pending.handle_publish(key(5, ExactlyOnce, "x"));
-    assert_eq!(pending.handle_pubrel(5), PubrelStatus::BeforePubrec);
-    pending.settle(1..=1);
-    assert!(!pending.is_pubrel_due());
-    assert_eq!(due(&mut pending), [(0x50, 5)]);
-    assert!(pending.is_pubrel_due());
-    pending.begin_connection();
-    assert!(
-        !pending.is_pubrel_due(),
-        "the broker may not have received PUBREC"
-    );
-    assert_eq!(
-        pending.handle_publish(again(5, ExactlyOnce, "x")),
-        Acknowledged
-    );
-    assert!(pending.is_pubrel_due());
-    assert_eq!(pending.handle_pubrel(5), PubrelStatus::Known);
-    assert!(!pending.is_pubrel_due());
-    assert_eq!(pending.handle_publish(key(5, ExactlyOnce, "x")), New(2));
+    let mut broker = Broker::new(ExactlyOnce);
+    assert_eq!(broker.pubrel(5), Unknown);
+    broker.send(5, "x");
+    assert_eq!(broker.pubrel(5), BeforePubrec);
+    broker.pending.settle(1..=1);
+    assert!(!broker.is_pubrel_due());
+    assert_eq!(broker.acks(), [(0x50, 5)]);
+    assert!(broker.is_pubrel_due());
+    broker.reconnect();
+    assert!(!broker.is_pubrel_due(), "PUBREC may have been lost");
+    assert_eq!(broker.resend(5, "x"), Acknowledged);
+    assert!(broker.is_pubrel_due());
+    assert_eq!(broker.pubrel(5), Known);
+    assert!(!broker.is_pubrel_due());
+    assert_eq!(broker.send(5, "x"), New(2));
 }
 
 #[test]
 fn a_message_that_is_not_settled_when_a_connection_ends_is_known_on_the_next_one() {
     for (qos, packet) in [(AtLeastOnce, 0x40), (ExactlyOnce, 0x50)] {
-        let mut pending = PendingAcks::default();
+        let mut broker = Broker::new(qos);
         for (id, text) in [(1, "a"), (2, "b"), (3, "c")] {
-            pending.handle_publish(key(id, qos, text));
+            broker.send(id, text);
         }
-        pending.begin_connection();
+        broker.reconnect();
         // One is settled in between, another when it has come again.
-        assert_eq!(
-            settle(&mut pending, 1),
-            [],
-            "the broker has not sent it here"
-        );
-        assert!(pending.has_settled(true));
-        for (id, text) in [(1, "a"), (2, "b")] {
-            assert_eq!(pending.handle_publish(again(id, qos, text)), Repeated);
-        }
-        assert_eq!(due(&mut pending), [(packet, 1)]);
-        pending.settle(2..=3);
-        assert_eq!(due(&mut pending), [(packet, 2)]);
+        assert_eq!(broker.acks_after(1), [], "it was not sent here");
+        assert!(broker.pending.has_settled(true));
+        assert_eq!(broker.resend(1, "a"), Repeated);
+        assert_eq!(broker.resend(2, "b"), Repeated);
+        assert_eq!(broker.acks(), [(packet, 1)]);
+        broker.pending.settle(2..=3);
+        assert_eq!(broker.acks(), [(packet, 2)]);
         // The third identifier is used for something else.
-        assert_eq!(pending.handle_publish(key(3, qos, "new")), New(4));
-        assert_eq!(due(&mut pending), []);
+        assert_eq!(broker.send(3, "new"), New(4));
+        assert_eq!(broker.acks(), []);
     }
 }
 
 #[test]
 fn nothing_of_a_lost_session_is_acknowledged() {
-    let mut pending = PendingAcks::default();
-    pending.handle_publish(key(1, ExactlyOnce, "a"));
-    pending.handle_publish(key(2, ExactlyOnce, "b"));
-    settle(&mut pending, 1);
-    pending.begin_connection();
-    pending.begin_session();
-    for (number, (id, text)) in (3..).zip([(1, "a"), (2, "b")]) {
-        assert_eq!(
-            pending.handle_publish(key(id, ExactlyOnce, text)),
-            New(number)
-        );
-    }
+    let mut broker = Broker::new(ExactlyOnce);
+    broker.send(1, "a");
+    broker.send(2, "b");
+    broker.acks_after(1);
+    broker.reconnect();
+    broker.pending.begin_session();
+    assert_eq!(broker.send(1, "a"), New(3));
+    assert_eq!(broker.send(2, "b"), New(4));
     // Those are settled by the tickets of the session before.
-    pending.settle(1..=2);
-    assert_eq!(due(&mut pending), []);
+    broker.pending.settle(1..=2);
+    assert_eq!(broker.acks(), []);
 }
 
 #[test]
 fn an_exchange_of_an_earlier_run_is_known_until_pubrel() {
-    let mut pending = PendingAcks::default();
-    let left = [("a", 1), ("b", 2)].map(|(text, id)| key(id, ExactlyOnce, text).exchange());
-    pending.restore(left);
-    pending.begin_connection();
-    assert_eq!(
-        pending.handle_publish(again(1, ExactlyOnce, "a")),
-        Acknowledged
-    );
-    assert_eq!(pending.handle_publish(key(2, ExactlyOnce, "other")), New(1));
-    assert!(!pending.has_open_exchange(), "that is not of this run");
-    assert_eq!(pending.handle_pubrel(1), PubrelStatus::Known);
-    assert_eq!(pending.handle_pubrel(1), PubrelStatus::Unknown);
+    let mut broker = Broker::new(ExactlyOnce);
+    broker
+        .pending
+        .restore([("a", 1), ("b", 2)].map(|(text, packet_id)| Exchange {
+            packet_id,
+            fingerprint: fingerprint(b"t", text.as_bytes()),
+        }));
+    broker.reconnect();
+    assert_eq!(broker.resend(1, "a"), Acknowledged);
+    assert_eq!(broker.send(2, "other"), New(1));
+    assert!(!broker.pending.has_open_exchange(), "not of this run");
+    assert_eq!(broker.pubrel(1), Known);
+    assert_eq!(broker.pubrel(1), Unknown);
 }
 
 #[test]
 fn an_exchange_of_this_run_is_open_until_pubrel_on_any_connection() {
-    let mut pending = PendingAcks::default();
-    pending.handle_publish(key(1, AtLeastOnce, "a"));
-    pending.handle_publish(key(7, ExactlyOnce, "x"));
-    pending.settle(2..=2);
-    assert!(!pending.has_open_exchange(), "the first holds it up");
-    pending.settle(1..=1);
-    assert!(pending.has_open_exchange());
-    due(&mut pending);
-    assert!(pending.has_open_exchange());
-    pending.begin_connection();
-    assert!(pending.has_open_exchange());
-    assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
-    assert!(!pending.has_open_exchange());
-    pending.handle_publish(key(7, ExactlyOnce, "y"));
-    settle(&mut pending, 3);
-    pending.begin_connection();
-    pending.begin_session();
-    assert!(!pending.has_open_exchange(), "no PUBREL will come");
+    let mut broker = Broker::new(ExactlyOnce);
+    broker.send_with(1, AtLeastOnce, false, "a");
+    broker.send(7, "x");
+    broker.pending.settle(2..=2);
+    assert!(!broker.pending.has_open_exchange(), "the first holds it up");
+    broker.pending.settle(1..=1);
+    assert!(broker.pending.has_open_exchange());
+    broker.acks();
+    assert!(broker.pending.has_open_exchange());
+    broker.reconnect();
+    assert!(broker.pending.has_open_exchange());
+    assert_eq!(broker.pubrel(7), Known);
+    assert!(!broker.pending.has_open_exchange());
+    broker.send(7, "y");
+    broker.acks_after(3);
+    broker.reconnect();
+    broker.pending.begin_session();
+    assert!(!broker.pending.has_open_exchange(), "no PUBREL will come");
 }
 
 #[test]
-fn a_repeat_that_has_crossed_its_pubrel_is_the_same_message_if_it_is_marked() {
-    let mut pending = PendingAcks::default();
-    pending.handle_publish(key(7, ExactlyOnce, "x"));
-    settle(&mut pending, 1);
+fn a_repeat_with_dup_that_has_crossed_its_pubrel_is_the_same_message() {
+    let mut broker = Broker::new(ExactlyOnce);
+    broker.send(7, "x");
+    broker.acks_after(1);
     for _ in 0..2 {
-        assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
-        assert!(!pending.is_pubrel_due());
-        assert_eq!(
-            pending.handle_publish(again(7, ExactlyOnce, "x")),
-            Acknowledged
-        );
-        assert!(pending.is_pubrel_due());
+        assert_eq!(broker.pubrel(7), Known);
+        assert!(!broker.is_pubrel_due());
+        assert_eq!(broker.resend(7, "x"), Acknowledged);
+        assert!(broker.is_pubrel_due());
     }
-    assert_eq!(pending.handle_pubrel(7), PubrelStatus::Known);
-    assert!(pending.stages.is_empty());
-    for (number, other) in (2..).zip([
-        again(7, AtLeastOnce, "x"),
-        again(7, ExactlyOnce, "y"),
-        key(7, ExactlyOnce, "x"),
-    ]) {
-        assert_eq!(pending.handle_publish(other), New(number));
-        pending.withdraw(7);
+    assert_eq!(broker.pubrel(7), Known);
+    assert!(broker.pending.stages.is_empty());
+    let others = [
+        (AtLeastOnce, true, "x"),
+        (ExactlyOnce, true, "y"),
+        (ExactlyOnce, false, "x"),
+    ];
+    for (number, (qos, dup, text)) in (2..).zip(others) {
+        assert_eq!(broker.send_with(7, qos, dup, text), New(number));
+        broker.pending.withdraw(7);
     }
     // On the next connection it may be one whose first sending was lost.
-    pending.begin_connection();
-    assert_eq!(pending.handle_publish(again(7, ExactlyOnce, "x")), New(5));
+    broker.reconnect();
+    assert_eq!(broker.resend(7, "x"), New(5));
 }
 
 #[test]
 fn a_withdrawn_message_comes_again_as_new() {
-    let mut pending = PendingAcks::default();
-    assert_eq!(pending.handle_publish(key(7, ExactlyOnce, "x")), New(1));
-    pending.withdraw(7);
-    assert_eq!(due(&mut pending), []);
-    assert!(!pending.has_unacknowledged());
-    pending.begin_connection();
-    assert_eq!(pending.handle_publish(again(7, ExactlyOnce, "x")), New(2));
+    let mut broker = Broker::new(ExactlyOnce);
+    assert_eq!(broker.send(7, "x"), New(1));
+    broker.pending.withdraw(7);
+    assert_eq!(broker.acks(), []);
+    assert!(!broker.pending.has_unacknowledged());
+    broker.reconnect();
+    assert_eq!(broker.resend(7, "x"), New(2));
 }
 
 #[test]
 fn the_number_of_completed_messages_remembered_is_bounded() {
-    let mut pending = PendingAcks::default();
-    for id in 1..=u16::MAX {
-        let New(number) = pending.handle_publish(key(id, AtLeastOnce, "x")) else {
-            panic!("the identifier is free");
-        };
-        settle(&mut pending, number);
+    let mut broker = Broker::new(AtLeastOnce);
+    for (number, id) in (1..).zip(1..=u16::MAX) {
+        assert_eq!(broker.send(id, "x"), New(number));
+        broker.acks_after(number);
     }
+    let pending = broker.pending;
     assert_eq!(pending.completed.len(), MAX_COMPLETED);
     assert!(pending.stages.is_empty() && pending.unacknowledged.is_empty());
 }
@@ -294,17 +289,16 @@ fn the_number_of_completed_messages_remembered_is_bounded() {
 proptest! {
     #[test]
     fn no_acknowledgement_goes_out_before_an_earlier_one(order in Just((1u64..=40).collect::<Vec<_>>()).prop_shuffle()) {
-        let mut pending = PendingAcks::default();
+        let mut broker = Broker::new(AtLeastOnce);
         for id in 1..=40u16 {
-            pending.handle_publish(key(id, AtLeastOnce, "x"));
+            broker.send(id, "x");
         }
-        let mut done = std::collections::BTreeSet::new();
+        let mut settled = std::collections::BTreeSet::new();
         let mut acknowledged = Vec::new();
         for number in order {
-            pending.settle(number..=number);
-            done.insert(number);
-            acknowledged.extend(due(&mut pending).iter().map(|(_, id)| u64::from(*id)));
-            let expected: Vec<u64> = (1..=40).take_while(|n| done.contains(n)).collect();
+            settled.insert(number);
+            acknowledged.extend(broker.acks_after(number).iter().map(|(_, id)| u64::from(*id)));
+            let expected: Vec<u64> = (1..=40).take_while(|n| settled.contains(n)).collect();
             prop_assert_eq!(&acknowledged, &expected);
         }
     }

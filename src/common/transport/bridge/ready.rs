@@ -1,6 +1,15 @@
-//! Which sides of a bridge can be read from and written to.
+//! Waits in `poll(2)` until a descriptor can be read from or written to.
 
-/// What is worth trying: what was not possible is not until it is reported to be.
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::common::runtime::clock::clock;
+
+/// Which sides of a bridge are worth trying: what was not possible is not until `poll(2)` reports it.
 pub(super) struct Ready {
     pub(super) wire_read: bool,
     pub(super) local_read: bool,
@@ -15,4 +24,43 @@ impl Default for Ready {
             local_write: true,
         }
     }
+}
+
+/// Whether to try again later.
+pub(super) fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// None without events: that a descriptor has hung up would be reported again and again.
+pub(super) fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
+    (!events.is_empty()).then(|| PollFd::new(fd, events))
+}
+
+/// Waits for one of these descriptors, and gives the events of each.
+pub(super) fn poll_until<const N: usize>(
+    wanted: [Option<PollFd<'_>>; N],
+    until: Option<Instant>,
+) -> io::Result<[PollFlags; N]> {
+    let is_wanted = wanted.each_ref().map(Option::is_some);
+    let mut fds: Vec<PollFd<'_>> = wanted.into_iter().flatten().collect();
+    match poll(&mut fds, until.map_or(PollTimeout::NONE, timeout)) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut events = fds
+        .iter()
+        .map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+    Ok(is_wanted.map(|is_wanted| {
+        let event = is_wanted.then(|| events.next()).flatten();
+        event.unwrap_or_else(PollFlags::empty)
+    }))
+}
+
+/// Not less than the time that is left, though `poll(2)` counts whole milliseconds.
+fn timeout(until: Instant) -> PollTimeout {
+    let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }

@@ -1,62 +1,16 @@
-//! The broker's end of a bridge: bytes, or a WebSocket's messages, in pieces.
+//! The connection to the broker, with or without a WebSocket.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use log::{Level, debug, log_enabled};
-use nix::poll::PollTimeout;
-
-use crate::common::mqtt::describe::Describer;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::stream::Stream;
 use crate::common::transport::websocket::WebSocket;
 
-/// The largest piece: a TLS record carries no more, and a WebSocket message need not.
-pub(super) const PIECE: usize = 16 << 10;
-
-/// Bytes on their way.
-#[derive(Debug, Default)]
-pub(super) struct Piece {
-    pub(super) bytes: Vec<u8>,
-    done: usize,
-}
-
-impl Piece {
-    pub(super) fn rest(&self) -> &[u8] {
-        self.bytes.get(self.done..).unwrap_or_default()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    pub(super) fn advance(&mut self, by: usize) {
-        self.done += by;
-        if self.is_empty() {
-            self.clear();
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.done = 0;
-        self.bytes.clear();
-        // One large message is no reason to hold so much for ever.
-        self.bytes.shrink_to(4 * PIECE);
-    }
-}
-
-/// Whether to try again later.
-pub(super) fn is_patient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
-}
-
-/// Appends as much as is there, `most` at most: in TLS one read gives one record, which may be one small
-/// packet.
+/// Appends what has come, at most `most` bytes. It reads several times: in TLS one read gives one record, which
+/// may be one small packet.
 fn fill(stream: &mut Stream, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let before = into.len();
     into.try_reserve_exact(most)
@@ -74,7 +28,7 @@ fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     {
         match stream.read(rest) {
             Ok(read) if read > 0 => count += read,
-            // Whatever it is, it will be there again.
+            // An error will be there again.
             _ if count > 0 => break,
             end => return end,
         }
@@ -82,8 +36,8 @@ fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Reads on, after our side is closed, until the broker has closed too, but not for ever. If something unread
-/// is left the system resets the connection, and a broker that is told so need not read what came before:
+/// Reads on, after our side is closed, until the broker has closed too, or the limit is over. If something unread
+/// is left, the system resets the connection, and a broker need not read what came before a reset:
 /// Mosquitto does not, and the last acknowledgements are lost.
 pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
     let until = clock() + limit;
@@ -94,27 +48,6 @@ pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
         && tcp.set_read_timeout(Some(left)).is_ok()
         && tcp.read(&mut unread).is_ok_and(|count| count > 0)
     {}
-}
-
-/// How long to wait until then; not less, though `poll(2)` counts whole milliseconds.
-pub(super) fn timeout(until: Instant) -> PollTimeout {
-    let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
-    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-}
-
-/// Writes as much as the broker takes; how many bytes. Each packet is a line of the debug log.
-pub(super) fn send(
-    wire: &mut Wire,
-    piece: &Piece,
-    describer: &mut Describer,
-    v5: bool,
-) -> io::Result<usize> {
-    let count = wire.send(piece.rest())?;
-    if log_enabled!(Level::Debug) {
-        let written = piece.rest().get(..count).unwrap_or_default();
-        describer.follow(written, v5, |packet| debug!("sent {packet}"));
-    }
-    Ok(count)
 }
 
 /// A stream of bytes to the broker.
@@ -132,7 +65,7 @@ impl Wire {
         }
     }
 
-    /// Appends what has come; 0 at the end. A WebSocket's messages are taken whole, whatever `most` is.
+    /// Appends what has come; 0 at the end. A message of a WebSocket is appended whole, whatever `most` is.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         match self {
             Wire::Bytes(stream) => fill(stream, into, most),
@@ -140,7 +73,7 @@ impl Wire {
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Bytes(_) if bytes.is_empty() => Ok(0),
             Wire::Bytes(stream) => stream.write(bytes),
@@ -188,17 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unread_does_not_reset_the_connection() {
+    fn unread_bytes_do_not_reset_the_connection() {
         let (mut ours, mut theirs) = connected();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
             Stream::Plain(ours.try_clone().unwrap().into()).close();
             linger(&ours, LIMIT);
         });
-        let mut said = Vec::new();
-        theirs.read_to_end(&mut said).unwrap();
-        assert_eq!(said, b"last");
-        // A reset would come at once, behind what was said.
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"last");
+        // A reset would come at once.
         std::thread::park_timeout(LIMIT / 5);
         assert_eq!(theirs.take_error().unwrap().map(|e| e.kind()), None);
         drop(theirs);
@@ -206,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_does_not_close_is_not_waited_for() {
+    fn a_broker_that_does_not_close_is_waited_for_no_longer_than_the_limit() {
         let (ours, _theirs) = connected();
         let since = clock();
         Stream::Plain(ours.try_clone().unwrap().into()).close();

@@ -1,11 +1,11 @@
-//! Plays the table of packets, `tests/data/packets.tsv`, to a guard without any connection around it.
+//! Gives the packets of `tests/data/packets.tsv` to a packet handler, without a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::End;
-use super::guard::{Agreement, Effects, Guard};
-use super::incoming::{Incoming, Next};
+use super::event::EndReason;
+use super::packet_buffer::{NextPacket, PacketBuffer};
+use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
 use super::receiver::Receiver;
 use crate::common::acks::Backlog;
 use crate::common::mqtt::framing::SentPacket;
@@ -19,39 +19,37 @@ struct Row<'a> {
     v5: bool,
     state: &'a str,
     bytes: Vec<u8>,
-    right: &'a str,
+    expected: &'a str,
+}
+
+fn program_name(is_subscriber: bool) -> &'static str {
+    if is_subscriber {
+        "subscriber"
+    } else {
+        "publisher"
+    }
 }
 
 fn rows() -> Vec<Row<'static>> {
-    let lines = TABLE
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.flat_map(rows_of).collect()
-}
-
-fn rows_of(line: &'static str) -> Vec<Row<'static>> {
-    let columns: Vec<&str> = line.split('\t').collect();
-    let [name, _, program, version, state, bytes, right, _] = columns[..] else {
-        panic!("{line}");
-    };
-    let one_of = |given: &str, wanted: &str| given == "both" || given == wanted;
     let mut rows = Vec::new();
-    for is_subscriber in [false, true] {
-        for v5 in [false, true] {
-            let program_is = if is_subscriber {
-                "subscriber"
-            } else {
-                "publisher"
-            };
-            if one_of(program, program_is) && one_of(version, if v5 { "5" } else { "3.1.1" }) {
-                let bytes = decode(&bytes.replace('|', ""));
+    let is_row = |line: &&str| !line.starts_with('#') && !line.is_empty();
+    for line in TABLE.lines().filter(is_row) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [name, _, program, version, state, bytes, expected, _] = columns[..] else {
+            panic!("{line}");
+        };
+        for (is_subscriber, v5) in [(false, false), (false, true), (true, false), (true, true)] {
+            let version_name = if v5 { "5" } else { "3.1.1" };
+            if ["both", program_name(is_subscriber)].contains(&program)
+                && ["both", version_name].contains(&version)
+            {
                 rows.push(Row {
                     name,
                     is_subscriber,
                     v5,
                     state,
-                    bytes,
-                    right,
+                    bytes: decode(&bytes.replace('|', "")),
+                    expected,
                 });
             }
         }
@@ -78,7 +76,7 @@ fn decode(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn play(row: &Row<'_>) -> String {
+fn outcome(row: &Row<'_>) -> String {
     let skipped = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&skipped);
     let receiver = Receiver {
@@ -89,19 +87,19 @@ fn play(row: &Row<'_>) -> String {
         on_skipped: Arc::new(move |_| {
             count.fetch_add(1, Ordering::Relaxed);
         }),
-        on_ended: Arc::new(|_| true),
+        on_released: Arc::new(|_| true),
         acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
     };
-    let agreement = Agreement {
+    let parameters = ConnectParameters {
         v5: row.v5,
         clean: true,
         max_packet: 16 << 20,
     };
-    let mut guard = Guard::new(agreement, row.is_subscriber.then_some(&receiver));
+    let mut handler = PacketHandler::new(parameters, row.is_subscriber.then_some(&receiver));
     let mut effects = Effects::default();
     if row.state != "connack" {
         let connack = if row.v5 { &[0, 0, 0][..] } else { &[0, 0] };
-        guard.take(0x20, connack, &mut effects).unwrap();
+        handler.handle_packet(0x20, connack, &mut effects).unwrap();
     }
     let sent = match row.state {
         "subscribe" => Some(0x82),
@@ -110,49 +108,51 @@ fn play(row: &Row<'_>) -> String {
         _ => None,
     };
     if let Some(first) = sent {
-        guard.sent(SentPacket {
+        handler.handle_sent(SentPacket {
             first,
             packet_id: 1,
         });
     }
     if row.state == "released" {
-        guard.take(0x50, &[0, 1], &mut effects).unwrap();
-        guard.sent(SentPacket {
+        handler.handle_packet(0x50, &[0, 1], &mut effects).unwrap();
+        handler.handle_sent(SentPacket {
             first: 0x62,
             packet_id: 1,
         });
     }
-    let mut incoming = Incoming::default();
-    incoming
+    let mut buffer = PacketBuffer::default();
+    buffer
         .fill(|buffer, _| {
             buffer.extend(&row.bytes);
             Ok(row.bytes.len())
         })
         .unwrap();
     loop {
-        let taken = match incoming.next(row.v5, 16 << 20) {
-            Ok(Next::Packet(first, body)) => guard.take(first, body, &mut effects),
-            Ok(Next::Begun(first)) => match guard.admit(first) {
-                Ok(_) if row.right == "again" => return "again".into(),
+        let outcome = match buffer.next(row.v5, 16 << 20) {
+            Ok(NextPacket::Whole(first, body)) => handler.handle_packet(first, body, &mut effects),
+            Ok(NextPacket::Begun(first)) => match handler.check_first_byte(first) {
+                Ok(_) if row.expected == "again" => return "again".into(),
                 Ok(_) => return "unfinished".into(),
                 Err(end) => Err(end),
             },
-            Ok(Next::Nothing) => break,
-            Err(unreadable) => Err(guard.unreadable(unreadable)),
+            Ok(NextPacket::Nothing) => break,
+            Err(error) => Err(handler.end_for(error)),
         };
-        guard.complete(&mut effects);
+        handler.finish(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
         receiver.acks.poll_acks(&mut effects.to_broker);
-        if let Err(end) = taken {
+        if let Err(end) = outcome {
             return match end {
-                End::Violation(violation) | End::NoConnack(violation) => {
+                EndReason::Violation(violation) | EndReason::NoConnack(violation) => {
                     format!("{:02X} ({violation})", violation.code)
                 }
-                End::Refused(_) | End::Disconnected(_) if end.code().is_some() && row.v5 => {
-                    format!("{:02X}", end.code().unwrap_or_default())
+                EndReason::Refused(_) | EndReason::Disconnected(_)
+                    if end.disconnect_code().is_some() && row.v5 =>
+                {
+                    format!("{:02X}", end.disconnect_code().unwrap_or_default())
                 }
-                End::Refused(_) | End::OlderVersion(_) => "refused".into(),
-                End::Disconnected(_) => "ended".into(),
+                EndReason::Refused(_) | EndReason::OlderVersion(_) => "refused".into(),
+                EndReason::Disconnected(_) => "ended".into(),
                 other => format!("{other:?}"),
             };
         }
@@ -169,21 +169,17 @@ fn every_packet_of_the_table_is_answered_as_the_table_says() {
     let rows = rows();
     assert!(rows.len() > 1_000, "only {}", rows.len());
     let wrong = rows.iter().filter_map(|row| {
-        let got = play(row);
-        let fits = match row.right {
+        let got = outcome(row);
+        let fits = match row.expected {
             "close" => got.contains('('),
             code if code.len() == 2 && !row.v5 => got.contains('('),
             // Without a byte, or with a refusal of a subscription, the connection goes on here.
-            "again" | "refused" => got == row.right || got == "borne",
-            right => got.split(' ').next() == Some(right),
+            "again" | "refused" => got == row.expected || got == "borne",
+            expected => got.split(' ').next() == Some(expected),
         };
-        let program = if row.is_subscriber {
-            "subscriber"
-        } else {
-            "publisher"
-        };
-        let (name, state, v5, right) = (row.name, row.state, row.v5, row.right);
-        (!fits).then(|| format!("{name} {program} v5={v5} {state}: {right}, not {got}"))
+        let program = program_name(row.is_subscriber);
+        let (name, state, v5, expected) = (row.name, row.state, row.v5, row.expected);
+        (!fits).then(|| format!("{name} {program} v5={v5} {state}: {expected}, not {got}"))
     });
     let wrong: Vec<_> = wrong.collect();
     assert!(wrong.is_empty(), "{}: {wrong:#?}", wrong.len());

@@ -1,0 +1,192 @@
+//! What goes to the broker: the client library's bytes, and packets of our own between them.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use log::{Level, debug, log_enabled};
+use nix::poll::PollFlags;
+
+use super::byte_queue::ByteQueue;
+use super::event::PublishesArrived;
+use super::ready::{is_temporary, poll_fd, poll_until};
+use super::tcp_progress::{Progress, TcpProgress};
+use super::wire::Wire;
+
+use crate::common::mqtt::describe::Describer;
+use crate::common::mqtt::framing::{PacketTracker, SentPacket};
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::runtime::clock::clock;
+use crate::common::transport::send_queue;
+
+#[derive(Debug, Default)]
+pub(super) struct BrokerSender {
+    pub(super) queue: ByteQueue,
+    pub(super) progress: TcpProgress,
+    /// The client library's packets.
+    tracker: PacketTracker,
+    describer: Describer,
+    v5: bool,
+    /// PUBLISH packets of the client library.
+    publishes: u64,
+    /// The broker has to answer what is in the queue, pings aside.
+    needs_answer: bool,
+    /// CONNECT comes before anything else (MQTT-3.1.0-1).
+    has_connect: bool,
+    /// Nothing may follow DISCONNECT (MQTT-3.14.4-1).
+    has_disconnect: bool,
+    /// The last write has not taken everything: it must be given the same again.
+    is_blocked: bool,
+    /// Nothing can be sent any more.
+    pub(super) error: Option<io::Error>,
+}
+
+impl BrokerSender {
+    pub(super) fn new(v5: bool) -> Self {
+        Self {
+            v5,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the client library is in the middle of a packet.
+    pub(super) fn is_in_packet(&self) -> bool {
+        self.tracker.unfinished_bytes() > 0
+    }
+
+    /// Whether packets of our own may follow what has been sent.
+    pub(super) fn may_add_packets(&self) -> bool {
+        self.queue.is_empty() && !self.is_in_packet() && self.has_connect && !self.has_disconnect
+    }
+
+    pub(super) fn add_disconnect(&mut self) {
+        self.queue
+            .bytes
+            .extend([PacketType::Disconnect.first_byte(0), 0]);
+        self.has_disconnect = true;
+    }
+
+    /// The queue has been filled with bytes of the client library: finds the packets that end in them. Whether
+    /// packets of our own have to go out first, because DISCONNECT is among them.
+    pub(super) fn track(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
+        let at_boundary = !self.is_in_packet();
+        let mut has_disconnect = false;
+        self.needs_answer = false;
+        self.tracker.track(&self.queue.bytes, |packet| {
+            ended(packet);
+            self.has_connect = true;
+            let packet = PacketType::of(packet.first);
+            self.publishes += u64::from(packet == Some(PacketType::Publish));
+            self.needs_answer |= packet != Some(PacketType::Pingreq);
+            has_disconnect |= packet == Some(PacketType::Disconnect);
+        });
+        self.needs_answer |= self.is_in_packet();
+        self.has_disconnect |= has_disconnect;
+        has_disconnect && at_boundary
+    }
+
+    /// Writes what the broker takes; whether anything moved.
+    pub(super) fn send(&mut self, wire: &mut Wire) -> bool {
+        let before = wire.stream().counted().written_bytes();
+        let sent = self.write(wire);
+        if self.needs_answer {
+            self.progress
+                .handle_written(before, wire.stream().counted().written_bytes());
+        }
+        match sent {
+            Ok(count) => {
+                self.needs_answer &= !self.queue.is_empty();
+                self.is_blocked = false;
+                count > 0
+            }
+            Err(e) if is_temporary(&e) => {
+                self.is_blocked = true;
+                false
+            }
+            // What the broker has sent before it closed is still to be read.
+            Err(e) => {
+                self.queue.clear();
+                self.error = Some(e);
+                true
+            }
+        }
+    }
+
+    /// Each packet that has been written is a line of the debug log.
+    fn write(&mut self, wire: &mut Wire) -> io::Result<usize> {
+        let count = wire.send(self.queue.rest())?;
+        if log_enabled!(Level::Debug) {
+            let written = self.queue.rest().get(..count).unwrap_or_default();
+            self.describer
+                .follow(written, self.v5, |packet| debug!("sent {packet}"));
+        }
+        self.queue.advance(count);
+        Ok(count)
+    }
+
+    pub(super) fn has_unsent(&self, wire: &Wire) -> bool {
+        !self.queue.is_empty() || wire.is_unflushed()
+    }
+
+    /// What has been published when the broker ends the connection.
+    pub(super) fn reached(&self, wire: &Wire) -> PublishesArrived {
+        let unfinished = self.tracker.unfinished_type();
+        let is_begun = unfinished == Some(PacketType::Publish);
+        // Where the system does not say, what was written counts as arrived.
+        let queued = send_queue::unacknowledged(wire.stream().tcp());
+        PublishesArrived {
+            begun: self.publishes + u64::from(is_begun),
+            complete: unfinished.is_none()
+                && !self.has_unsent(wire)
+                && matches!(queued, Ok(Some(0)) | Err(_)),
+        }
+    }
+
+    /// Checks whether what needs an answer reaches the broker.
+    pub(super) fn check_progress(&mut self, wire: &Wire) -> Progress {
+        let queued = send_queue::unacknowledged(wire.stream().tcp());
+        let acknowledged = queued.ok().flatten().map(|queued| {
+            wire.stream()
+                .counted()
+                .written_bytes()
+                .saturating_sub(queued)
+        });
+        let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
+        self.progress.check(
+            acknowledged,
+            wire.stream().counted().read_bytes(),
+            has_unwritten,
+            clock(),
+        )
+    }
+
+    /// Removes the unfinished packet from the queue, so that DISCONNECT can follow. Whether it can: not if a packet has
+    /// gone out in part, or nothing may follow.
+    pub(super) fn drop_unfinished_packet(&mut self) -> bool {
+        let unfinished = self.tracker.unfinished_bytes();
+        let in_part = unfinished > self.queue.rest().len() || (unfinished > 0 && self.is_blocked);
+        if in_part || !self.has_connect || self.has_disconnect || self.error.is_some() {
+            return false;
+        }
+        let end = self.queue.bytes.len() - unfinished;
+        self.queue.bytes.truncate(end);
+        true
+    }
+
+    /// Writes everything, if the broker takes it in time.
+    pub(super) fn flush(&mut self, wire: &mut Wire, until: Instant) {
+        while self.has_unsent(wire) {
+            let is_waited_for = match self.write(wire) {
+                Ok(_) => true,
+                Err(e) if is_temporary(&e) => {
+                    let wanted = poll_fd(wire.as_fd(), PollFlags::POLLOUT);
+                    poll_until([wanted], Some(until)).is_ok()
+                }
+                Err(_) => false,
+            };
+            if !is_waited_for || clock() >= until {
+                return;
+            }
+        }
+    }
+}

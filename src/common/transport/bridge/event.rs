@@ -1,0 +1,89 @@
+//! How a connection ends, and what the bridge reports of it.
+
+use crate::common::fault::Fault;
+use crate::common::mqtt::connack::Connack;
+use crate::common::mqtt::disconnect::BrokerReason;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::reason_code;
+use crate::common::mqtt::violation::Violation;
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The client library closed it, and everything that it had sent has gone out.
+    ByUs,
+    /// The broker closed it, or the network broke.
+    Lost,
+    /// The broker refused CONNECT; with MQTT 3.1.1 the code is a return code.
+    Refused(BrokerReason),
+    /// The broker does not speak MQTT 5.
+    OlderVersion(BrokerReason),
+    /// The broker sent DISCONNECT.
+    Disconnected(BrokerReason),
+    /// The broker broke the protocol before it accepted the connection.
+    NoConnack(Violation),
+    Violation(Violation),
+    /// There is no memory for a packet of this size, in bytes.
+    NoMemory(usize),
+}
+
+impl EndReason {
+    /// The reason code of our DISCONNECT (MQTT 5.0 section 3.14.2.1); none if there is to be none.
+    pub(super) fn disconnect_code(&self) -> Option<u8> {
+        let unless_allowed = |packet, code| {
+            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
+        };
+        match self {
+            Self::Refused(reason) => unless_allowed(PacketType::Connack, reason.code),
+            Self::Disconnected(reason) => unless_allowed(PacketType::Disconnect, reason.code),
+            Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
+            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
+            _ => None,
+        }
+    }
+}
+
+/// How a connection ended, and what TLS and the operating system reported of it.
+#[derive(Clone, Debug)]
+pub struct ConnectionEnd {
+    pub reason: EndReason,
+    /// From the broker's TLS alert.
+    pub fault: Option<Fault>,
+    /// The error of the operating system or of TLS.
+    pub cause: Option<String>,
+    /// The broker closed it in order: neither TLS nor TCP nor a packet was cut off.
+    pub in_order: bool,
+    /// It ended inside a packet of the broker.
+    pub in_packet: bool,
+    /// None if it was not the broker that ended the connection.
+    pub reached: Option<PublishesArrived>,
+}
+
+/// How much of what was published a broker had received when it ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishesArrived {
+    /// PUBLISH packets that had been sent, in part at least.
+    pub begun: u64,
+    /// All of them had arrived, as far as the operating system can tell.
+    pub complete: bool,
+}
+
+/// Which bytes have moved while an answer is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferProgress {
+    /// Part of what the broker has to answer has arrived there.
+    PartArrived,
+    /// The last of it has.
+    AllArrived,
+    Received,
+}
+
+#[derive(Debug)]
+pub enum BridgeEvent {
+    /// The broker has accepted the connection. The client library gets its CONNACK afterwards.
+    Accepted(Connack),
+    /// The broker has not answered, but the connection makes progress.
+    Progress(TransferProgress),
+    /// The connection has ended. The client library sees that afterwards.
+    Ended(ConnectionEnd),
+}

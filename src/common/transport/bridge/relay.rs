@@ -1,0 +1,517 @@
+//! Relays packets between the broker and the client library until either side has ended the connection.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use nix::poll::{PollFd, PollFlags};
+
+use super::broker_sender::BrokerSender;
+use super::byte_queue::{ByteQueue, CHUNK};
+use super::event::{BridgeEvent, ConnectionEnd, EndReason, TransferProgress};
+use super::packet_buffer::{NextPacket, PacketBuffer};
+use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
+use super::ready::{Ready, is_temporary, poll_fd, poll_until};
+use super::receiver::Receiver;
+use super::wire::{Wire, linger};
+use crate::common::acks::ConnectionAcks;
+use crate::common::mqtt::describe::describe;
+use crate::common::mqtt::framing::PINGRESP;
+use crate::common::mqtt::packet_type::PacketType;
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{clock, sleep};
+use crate::common::transport::connection_handle::ConnectionHandle;
+use crate::common::transport::dial::DialedConnection;
+use crate::common::transport::tls_error;
+
+/// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
+/// come by then costs each of the threads it passes hardly more than a single message would.
+const PAUSE: Duration = Duration::from_micros(200);
+const BURST: Duration = Duration::from_millis(1);
+
+/// More than that at once is a stream, or one large message, and so is 16 times that in the end:
+/// encrypting it is work for another core.
+const LARGE: usize = 4 << 10;
+
+/// Bytes of answers that a broker may leave unread before nothing more is read from it.
+const MAX_UNANSWERED: usize = 64 << 10;
+
+/// How long our DISCONNECT to a broker that breaks the protocol may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the next PUBREL may take when the connection of a subscriber is to end and its PUBREC has gone out, and
+/// how long all of them may.
+const PUBREL_TIMEOUT: Duration = Duration::from_secs(1);
+const ALL_PUBRELS_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// How long a broker may take to close the connection after DISCONNECT, and after one with an error.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const VIOLATION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the connection of a subscriber takes to end in order, at most.
+pub const END_TIMEOUT: Duration = ALL_PUBRELS_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
+
+/// Relays packets on the thread that has dialled the connection. `local` is a socket whose other end the client
+/// library takes for the broker.
+pub fn relay_packets(
+    connection: DialedConnection,
+    local: &UnixStream,
+    handle: &ConnectionHandle,
+    parameters: ConnectParameters,
+    receiver: Option<&Receiver>,
+    report: &mut dyn FnMut(BridgeEvent),
+) {
+    let DialedConnection {
+        endpoint,
+        wire,
+        credentials,
+    } = connection;
+    let mut relay = Relay {
+        wire,
+        local,
+        handle,
+        report,
+        parameters,
+        handler: PacketHandler::new(parameters, receiver),
+        effects: Effects::default(),
+        received: PacketBuffer::default(),
+        sender: BrokerSender::new(parameters.v5),
+        to_library: ByteQueue::default(),
+        ready: Ready::default(),
+        is_paused: false,
+        has_hung_up: false,
+        is_closed: false,
+        is_local_open: true,
+        has_library_write_failed: false,
+        received_at: None,
+        in_burst: false,
+        is_pinned: true,
+        library_bytes: 0,
+        end: None,
+        end_by: None,
+        end_at_latest: None,
+    };
+    let result = relay.run();
+    let error = result.as_ref().err();
+    let is_in_packet = relay.received.expected_size() > 0;
+    let was_ended = matches!(result, Ok(EndReason::Lost | EndReason::Disconnected(_)));
+    let connection_end = ConnectionEnd {
+        reached: was_ended.then(|| relay.sender.reached(&relay.wire)),
+        fault: error.and_then(|error| tls_error::closing_fault(&endpoint, &credentials, error)),
+        cause: error.map(ToString::to_string),
+        reason: result.unwrap_or(EndReason::Lost),
+        in_order: relay.is_closed && !is_in_packet,
+        in_packet: is_in_packet,
+    };
+    let code = connection_end.reason.disconnect_code();
+    if let Some(code) = code.filter(|_| parameters.v5) {
+        let is_for_memory = matches!(connection_end.reason, EndReason::NoMemory(_));
+        relay.send_disconnect(code, is_for_memory);
+    }
+    relay.wire.close();
+    if connection_end.reason == EndReason::ByUs
+        && receiver.is_some()
+        && relay.handler.is_connected()
+    {
+        linger(relay.wire.stream().tcp(), CLOSE_TIMEOUT);
+    }
+    (relay.report)(BridgeEvent::Ended(connection_end));
+    // The client library still reads what it has been sent.
+    let _ = local.shutdown(Shutdown::Both);
+    if code.is_some() {
+        linger(relay.wire.stream().tcp(), VIOLATION_CLOSE_TIMEOUT);
+    }
+}
+
+struct Relay<'a> {
+    wire: Wire,
+    local: &'a UnixStream,
+    handle: &'a ConnectionHandle,
+    report: &'a mut dyn FnMut(BridgeEvent),
+    parameters: ConnectParameters,
+    handler: PacketHandler<'a>,
+    /// Kept for its buffers.
+    effects: Effects,
+    /// From the broker.
+    received: PacketBuffer,
+    sender: BrokerSender,
+    /// Whole packets.
+    to_library: ByteQueue,
+    ready: Ready,
+    /// Nothing is read from the broker, because too many messages wait.
+    is_paused: bool,
+    /// The connection was seen to break while nothing was read from it.
+    has_hung_up: bool,
+    /// The broker has closed its side in order.
+    is_closed: bool,
+    /// The client library has not closed its end.
+    is_local_open: bool,
+    /// The client library reads nothing more.
+    has_library_write_failed: bool,
+    received_at: Option<Instant>,
+    in_burst: bool,
+    /// The thread has not left the core of those that write to it.
+    is_pinned: bool,
+    /// Bytes from the client library.
+    library_bytes: usize,
+    /// How the broker's side has ended.
+    end: Option<EndReason>,
+    /// When the connection is to end, and the same if the broker goes on sending.
+    end_by: Option<Instant>,
+    end_at_latest: Option<Instant>,
+}
+
+impl Relay<'_> {
+    fn run(&mut self) -> io::Result<EndReason> {
+        if self.handler.acks().is_some() {
+            self.unpin();
+        }
+        self.wire.stream().tcp().set_nonblocking(true)?;
+        self.local.set_nonblocking(true)?;
+        loop {
+            if self.end_by.is_none() && self.handler.acks().is_some_and(ConnectionAcks::is_ending) {
+                if !self.handler.is_connected() {
+                    return Ok(EndReason::ByUs);
+                }
+                let now = clock();
+                self.end_by = Some(now + PUBREL_TIMEOUT);
+                self.end_at_latest = Some(now + ALL_PUBRELS_TIMEOUT);
+            }
+            let moved = self.relay_to_library()? | self.relay_to_broker();
+            if let Some(error) = self.sender.error.take_if(|_| !moved) {
+                return Err(error);
+            }
+            if !self.is_local_open && !self.sender.has_unsent(&self.wire) {
+                return self.sender.error.take().map_or(Ok(EndReason::ByUs), Err);
+            }
+            if self.to_library.is_empty()
+                && let Some(end) = self.end.take()
+            {
+                return match self.sender.error.take() {
+                    Some(error) if end == EndReason::Lost => Err(error),
+                    _ => Ok(end),
+                };
+            }
+            if !moved {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// There is work for another core.
+    fn unpin(&mut self) {
+        if std::mem::take(&mut self.is_pinned) {
+            affinity::unpin();
+        }
+    }
+
+    /// From the broker to receiver and client library; whether anything moved.
+    fn relay_to_library(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_library.is_empty() && self.ready.wire_read && self.may_read_broker() {
+            moved = self.read_broker()?;
+        }
+        if self.has_library_write_failed {
+            self.to_library.clear();
+        }
+        Ok(self.write_library() || moved)
+    }
+
+    fn read_broker(&mut self) -> io::Result<bool> {
+        let wire = &mut self.wire;
+        match self.received.fill(|into, most| wire.receive(into, most)) {
+            Ok(0) => {
+                self.is_closed = true;
+                self.end = Some(EndReason::Lost);
+            }
+            Ok(_) => {
+                let now = clock();
+                let before = self.received_at.replace(now);
+                if let Some(latest) = self.end_at_latest {
+                    self.end_by = Some(latest.min(now + PUBREL_TIMEOUT));
+                }
+                let in_burst = before.is_some_and(|at| now < at + BURST);
+                self.in_burst = in_burst && self.handler.acks().is_some();
+                self.handle_packets();
+                return Ok(true);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(e) if is_temporary(&e) => self.ready.wire_read = false,
+            Err(e) if tls_error::is_eof(&e) => self.end = Some(EndReason::Lost),
+            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
+                self.end = Some(EndReason::NoMemory(self.received.expected_size()));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(false)
+    }
+
+    /// Handles the packets that are complete.
+    fn handle_packets(&mut self) {
+        let ConnectParameters { v5, max_packet, .. } = self.parameters;
+        let max_packet = usize::try_from(max_packet).unwrap_or(usize::MAX);
+        self.handler.answer_pings(&mut self.effects.to_library);
+        while self.end.is_none() {
+            let handled = match self.received.next(v5, max_packet) {
+                Ok(NextPacket::Whole(first, body)) => {
+                    debug!("received {}", describe(first, body, body.len(), v5));
+                    let is_message = PacketType::of(first) == Some(PacketType::Publish);
+                    self.sender.progress.handle_received(is_message);
+                    self.handler.handle_packet(first, body, &mut self.effects)
+                }
+                Ok(NextPacket::Begun(first)) => {
+                    self.end = self.handler.check_first_byte(first).err();
+                    break;
+                }
+                Ok(NextPacket::Nothing) => break,
+                Err(error) => Err(self.handler.end_for(error)),
+            };
+            if let Some(connack) = self.effects.accepted.take() {
+                (self.report)(BridgeEvent::Accepted(connack));
+            }
+            self.end = handled.err();
+        }
+        self.handler.finish(&mut self.effects);
+        let refused = std::mem::take(&mut self.effects.refused_subscriptions);
+        if refused > 0 {
+            let counter = &self.handle.refused_subscriptions;
+            counter.fetch_add(refused, Ordering::Release);
+        }
+        self.to_library.append(&mut self.effects.to_library);
+    }
+
+    fn may_read_broker(&mut self) -> bool {
+        // A broker that does not read our answers may ask for no more.
+        let unanswered = self.effects.to_broker.len() + self.sender.queue.rest().len();
+        let waits = self.update_pause() || unanswered > MAX_UNANSWERED;
+        self.end.is_none() && (!waits || self.handle.is_cancelled())
+    }
+
+    /// Whether too many messages wait to be processed. CONNACK is read in any case.
+    fn update_pause(&mut self) -> bool {
+        let acks = self.handler.acks().filter(|_| self.handler.is_connected());
+        self.is_paused = acks.is_some_and(|acks| acks.is_full(self.is_paused));
+        if self.is_paused {
+            // PINGRESP may stand behind a large message.
+            self.handler.answer_pings(&mut self.to_library.bytes);
+        }
+        self.is_paused
+    }
+
+    /// Whether the client library took anything.
+    fn write_library(&mut self) -> bool {
+        if self.to_library.is_empty() || !self.ready.local_write {
+            return false;
+        }
+        match self.local.write(self.to_library.rest()) {
+            Ok(count) => {
+                self.to_library.advance(count);
+                return count > 0;
+            }
+            Err(e) if is_temporary(&e) => self.ready.local_write = false,
+            // The client library has closed its end; but it may have sent something before.
+            Err(_) => {
+                self.to_library.clear();
+                self.has_library_write_failed = true;
+            }
+        }
+        false
+    }
+
+    /// From the client library to the broker; whether anything moved.
+    fn relay_to_broker(&mut self) -> bool {
+        if self.sender.error.is_some() {
+            return false;
+        }
+        if self.sender.may_add_packets() {
+            self.add_answers();
+            if self.is_time_to_disconnect() {
+                self.sender.add_disconnect();
+                self.is_local_open = false;
+            }
+        }
+        let moved = self.may_read_library() && self.ready.local_read && self.read_library();
+        self.sender.send(&mut self.wire) || moved
+    }
+
+    fn read_library(&mut self) -> bool {
+        self.sender.queue.bytes.resize(CHUNK, 0);
+        let read = self.local.read(&mut self.sender.queue.bytes);
+        let count = *read.as_ref().unwrap_or(&0);
+        match read {
+            Err(e) if is_temporary(&e) => self.ready.local_read = false,
+            _ => self.is_local_open = count > 0,
+        }
+        self.sender.queue.bytes.truncate(count);
+        self.library_bytes += count;
+        if count > LARGE || self.library_bytes > 16 * LARGE {
+            self.unpin();
+        }
+        if self.sender.track(|packet| self.handler.handle_sent(packet)) {
+            // The broker reads nothing behind DISCONNECT.
+            let from_library = std::mem::take(&mut self.sender.queue.bytes);
+            self.add_answers();
+            self.sender.queue.bytes.extend(from_library);
+        }
+        count > 0
+    }
+
+    /// When the connection is to end, no further packet of the client library is begun.
+    fn may_read_library(&self) -> bool {
+        let goes_on = self.end_by.is_none() || self.sender.is_in_packet();
+        self.sender.queue.is_empty() && self.is_local_open && goes_on
+    }
+
+    /// Whether the connection is to end, and all that has been acknowledged is completed or had its time.
+    fn is_time_to_disconnect(&self) -> bool {
+        let acks = self.handler.acks();
+        let waits = acks.is_some_and(ConnectionAcks::is_pubrel_due);
+        self.end_by.is_some_and(|by| !waits || clock() >= by)
+    }
+
+    /// Adds packets of our own. The client library may not be in the middle of a packet.
+    fn add_answers(&mut self) {
+        let bytes = &mut self.sender.queue.bytes;
+        bytes.append(&mut self.effects.to_broker);
+        if let Some(acks) = self.handler.acks() {
+            acks.poll_acks(bytes);
+        }
+    }
+
+    /// Reports the progress while an answer is due, and answers the client library's pings if there is any:
+    /// PINGREQ and PINGRESP may stand behind a large message.
+    fn check_progress(&mut self) {
+        let progress = self.sender.check_progress(&self.wire);
+        if !self.handler.is_connected() {
+            return;
+        }
+        for (has_moved, direction) in [
+            (progress.part_arrived, TransferProgress::PartArrived),
+            (progress.all_arrived, TransferProgress::AllArrived),
+            (progress.has_contents, TransferProgress::Received),
+        ] {
+            if has_moved {
+                (self.report)(BridgeEvent::Progress(direction));
+            }
+        }
+        if progress.part_arrived || progress.all_arrived {
+            // The client library may have sent a PINGREQ that has not been read.
+            self.to_library.bytes.extend(PINGRESP);
+        }
+        if progress.has_received {
+            self.handler.answer_pings(&mut self.to_library.bytes);
+        }
+    }
+
+    /// Sends the broker the reason for which the connection ends, behind the whole packets that wait to be sent, unless
+    /// a packet has gone out in part.
+    fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
+        if !self.sender.drop_unfinished_packet() {
+            return;
+        }
+        let until = clock() + DISCONNECT_TIMEOUT;
+        if is_for_memory {
+            // Messages received before it would come again, on each connection.
+            self.await_acks(until);
+        }
+        self.add_answers();
+        let first = PacketType::Disconnect.first_byte(0);
+        self.sender.queue.bytes.extend([first, 1, code]);
+        self.sender.flush(&mut self.wire, until);
+    }
+
+    /// Waits for messages that have been handed over to be settled.
+    fn await_acks(&mut self, until: Instant) {
+        let Some(acks) = self.handler.acks() else {
+            return;
+        };
+        while acks.has_unacknowledged() && clock() < until {
+            acks.request_wake_up();
+            acks.poll_acks(&mut self.sender.queue.bytes);
+            let wanted = poll_fd(acks.as_fd(), PollFlags::POLLIN);
+            if poll_until([wanted], Some(until)).is_err() {
+                return;
+            }
+            acks.clear_wake_up();
+        }
+    }
+
+    /// Sleeps until a step can move something.
+    fn wait(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.in_burst) {
+            sleep(PAUSE);
+            self.ready = Ready::default();
+            return Ok(());
+        }
+        self.update_pause();
+        if self.has_work_after_request() {
+            return Ok(());
+        }
+        let acks = self.handler.acks();
+        let may_read = self.may_read_broker();
+        let has_unsent = self.sender.has_unsent(&self.wire);
+        let mut wire_events = PollFlags::empty();
+        wire_events.set(PollFlags::POLLIN, may_read && self.to_library.is_empty());
+        wire_events.set(PollFlags::POLLOUT, has_unsent);
+        let mut local_events = PollFlags::empty();
+        local_events.set(PollFlags::POLLIN, self.may_read_library());
+        let writes_library = !self.to_library.is_empty() && !self.has_library_write_failed;
+        local_events.set(PollFlags::POLLOUT, writes_library);
+        // While nothing is read from the broker, it is noticed once that the connection breaks.
+        let is_watched = !may_read && self.end.is_none() && !self.has_hung_up;
+        let wire_fd = PollFd::new(self.wire.as_fd(), wire_events);
+        let wanted = [
+            (is_watched || !wire_events.is_empty()).then_some(wire_fd),
+            poll_fd(self.local.as_fd(), local_events),
+            acks.map(|acks| PollFd::new(acks.as_fd(), PollFlags::POLLIN)),
+        ];
+        // Afterwards only what is still to be sent is waited for.
+        let end_by = self.end_by.filter(|by| *by > clock());
+        let progress = &mut self.sender.progress;
+        let check_at = if has_unsent || self.handler.is_answer_due() {
+            let received = self.wire.stream().counted().read_bytes();
+            Some(progress.next_check(clock(), received))
+        } else {
+            progress.stop();
+            None
+        };
+        let until = end_by.into_iter().chain(check_at).min();
+        let [wire, local, wake_up] = poll_until(wanted, until)?;
+        let broken = PollFlags::POLLHUP | PollFlags::POLLERR;
+        self.has_hung_up |= wire.intersects(broken);
+        self.ready.wire_read |= wire.intersects(broken | PollFlags::POLLIN);
+        self.ready.local_read |= local.intersects(broken | PollFlags::POLLIN);
+        self.ready.local_write |= local.intersects(broken | PollFlags::POLLOUT);
+        if let Some(acks) = acks.filter(|_| !wake_up.is_empty()) {
+            acks.clear_wake_up();
+        }
+        if check_at.is_some_and(|at| clock() >= at) {
+            self.check_progress();
+        }
+        Ok(())
+    }
+
+    /// Requests to be woken when messages are settled. Those that were settled before wake nobody, so whether there is
+    /// something to do is checked once more.
+    fn has_work_after_request(&mut self) -> bool {
+        let was_paused = self.is_paused;
+        let Some(acks) = self
+            .handler
+            .acks()
+            .filter(|acks| was_paused || acks.has_unacknowledged())
+        else {
+            return false;
+        };
+        acks.request_wake_up();
+        let is_changed = was_paused != self.update_pause();
+        if self.sender.may_add_packets() {
+            self.add_answers();
+            return is_changed || !self.sender.queue.is_empty();
+        }
+        is_changed
+    }
+}

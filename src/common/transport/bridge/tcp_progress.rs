@@ -1,0 +1,222 @@
+//! Whether what we send reaches the broker while no answer comes. PURE.
+//!
+//! A large message takes long on a slow connection. Meanwhile the broker cannot answer, but its system acknowledges
+//! bytes: that is progress. It is checked at intervals as long as an answer is due. Once everything has been
+//! acknowledged there is no more progress: then the broker is slow, not the connection.
+
+use std::time::{Duration, Instant};
+
+/// Between two checks, while an answer is due.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// So many bytes may be in a buffer for a while although they have been acknowledged.
+const BUFFERED: u64 = 8 << 10;
+
+/// Bytes are counted as TCP counts them, from the beginning of the connection.
+#[derive(Debug, Default)]
+pub(super) struct TcpProgress {
+    /// Answers were due at the last write.
+    is_waiting: bool,
+    check_at: Option<Instant>,
+    /// Where the first packet begins that has not been answered.
+    begin: u64,
+    /// Where the last packet ends that has to be answered, as far as it is written.
+    end: u64,
+    /// Bytes of that which were acknowledged at the last check.
+    acknowledged: u64,
+    /// It took more than one check for them.
+    is_slow: bool,
+    /// Bytes that had been received at the last check.
+    received: u64,
+    /// Messages, and other packets, have come since the last check.
+    has_messages: bool,
+    has_answers: bool,
+}
+
+/// What has moved since the last check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Bytes of what has to be answered have been acknowledged, and not all of them.
+    pub(super) part_arrived: bool,
+    /// The last of them have been acknowledged, on a slow connection, or they were many.
+    pub(super) all_arrived: bool,
+    pub(super) has_received: bool,
+    /// Bytes of messages have been received, or of a packet that is not complete.
+    pub(super) has_contents: bool,
+}
+
+impl TcpProgress {
+    /// Bytes of a packet that has to be answered were written, from here to there.
+    pub(super) fn handle_written(&mut self, from: u64, to: u64) {
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.acknowledged = from;
+            self.begin = from;
+        }
+        self.end = to;
+    }
+
+    /// A whole packet has come.
+    pub(super) fn handle_received(&mut self, is_message: bool) {
+        self.has_messages |= is_message;
+        self.has_answers |= !is_message;
+    }
+
+    /// No answer is due.
+    pub(super) fn stop(&mut self) {
+        self.is_waiting = false;
+        self.is_slow = false;
+        self.check_at = None;
+    }
+
+    /// Answers are due: when to check next.
+    pub(super) fn next_check(&mut self, now: Instant, received: u64) -> Instant {
+        if self.check_at.is_none() {
+            self.received = received;
+            (self.has_messages, self.has_answers) = (false, false);
+        }
+        *self.check_at.get_or_insert(now + INTERVAL)
+    }
+
+    /// So many bytes have been acknowledged and received. `has_unwritten` is whether there is more to be sent than
+    /// was written.
+    pub(super) fn check(
+        &mut self,
+        acknowledged: Option<u64>,
+        received: u64,
+        has_unwritten: bool,
+        now: Instant,
+    ) -> Progress {
+        self.check_at = Some(now + INTERVAL);
+        let arrived = acknowledged.map_or(0, |count| count.min(self.end));
+        let has_moved = arrived > self.acknowledged;
+        let is_all = !has_unwritten && arrived == self.end;
+        let is_noticeable = self.is_slow || arrived.saturating_sub(self.begin) > BUFFERED;
+        let has_received = received > self.received;
+        let progress = Progress {
+            part_arrived: has_moved && !is_all,
+            all_arrived: has_moved && is_all && is_noticeable,
+            has_received,
+            // The answer to a ping says nothing of what else is due.
+            has_contents: has_received && (self.has_messages || !self.has_answers),
+        };
+        self.is_slow |= progress.part_arrived;
+        self.acknowledged = self.acknowledged.max(arrived);
+        self.received = received;
+        (self.has_messages, self.has_answers) = (false, false);
+        progress
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "an origin; the test moves it")]
+mod tests {
+    use super::*;
+
+    /// Writes from 100 to 1,100, and checks what has been acknowledged after each interval.
+    fn checks(acknowledged: &[u64], unwritten: bool) -> Vec<bool> {
+        let mut now = Instant::now();
+        let mut tcp = TcpProgress::default();
+        tcp.handle_written(100, 600);
+        tcp.handle_written(600, 1_100);
+        let seen = acknowledged.iter().map(|count| {
+            assert_eq!(tcp.next_check(now, 0), now + INTERVAL);
+            now += INTERVAL;
+            tcp.check(Some(*count), 0, unwritten, now).part_arrived
+        });
+        seen.collect()
+    }
+
+    #[test]
+    fn many_bytes_that_arrive_at_once_are_progress_and_few_are_not() {
+        for (bytes, arrived) in [(BUFFERED, false), (BUFFERED + 1, true)] {
+            let now = Instant::now();
+            let mut tcp = TcpProgress::default();
+            tcp.handle_written(100, 100 + bytes);
+            tcp.next_check(now, 0);
+            let mut check = || tcp.check(Some(100 + bytes), 0, false, now + INTERVAL);
+            assert_eq!((check().all_arrived, check().all_arrived), (arrived, false));
+        }
+    }
+
+    #[test]
+    fn acknowledged_bytes_are_progress_except_the_last() {
+        assert_eq!(
+            checks(&[100, 100], false),
+            [false, false],
+            "a broken connection"
+        );
+        assert_eq!(
+            checks(&[110, 500, 500, 1_099], false),
+            [true, true, false, true]
+        );
+        assert_eq!(
+            checks(&[1_100, 1_100], false),
+            [false, false],
+            "the broker is silent"
+        );
+        assert_eq!(checks(&[1_100, 1_100], true), [true, false], "more follows");
+    }
+
+    #[test]
+    fn that_the_last_bytes_arrived_is_reported_of_a_slow_connection_only() {
+        let now = Instant::now();
+        let mut tcp = TcpProgress::default();
+        tcp.handle_written(0, 100);
+        assert!(!tcp.check(Some(100), 0, false, now).all_arrived);
+        tcp.stop();
+        tcp.handle_written(100, 200);
+        assert!(tcp.check(Some(150), 0, false, now).part_arrived);
+        assert!(tcp.check(Some(200), 0, false, now).all_arrived);
+        assert!(!tcp.check(Some(200), 0, false, now).all_arrived);
+    }
+
+    #[test]
+    fn bytes_that_need_no_answer_are_no_progress() {
+        let now = Instant::now();
+        let mut tcp = TcpProgress::default();
+        tcp.handle_written(0, 50);
+        // A ping of 31 bytes follows.
+        assert!(!tcp.check(Some(50), 0, false, now).part_arrived);
+        assert!(!tcp.check(Some(81), 0, false, now).part_arrived);
+        tcp.stop();
+        tcp.handle_written(81, 200);
+        assert!(!tcp.check(Some(81), 0, false, now).part_arrived);
+        assert!(tcp.check(Some(100), 0, false, now).part_arrived);
+    }
+
+    #[test]
+    fn without_a_count_from_the_system_there_is_no_progress() {
+        let mut tcp = TcpProgress::default();
+        tcp.handle_written(0, 50);
+        assert!(!tcp.check(None, 0, true, Instant::now()).part_arrived);
+    }
+
+    #[test]
+    fn received_bytes_count_since_an_answer_is_due() {
+        let now = Instant::now();
+        let mut tcp = TcpProgress::default();
+        tcp.next_check(now, 1_000);
+        assert!(!tcp.check(None, 1_000, false, now).has_contents);
+        assert!(tcp.check(None, 1_001, false, now).has_contents);
+        tcp.stop();
+        tcp.next_check(now, 5_000);
+        assert!(!tcp.check(None, 5_000, false, now).has_contents);
+    }
+
+    #[test]
+    fn an_answer_alone_is_no_progress() {
+        let now = Instant::now();
+        let mut tcp = TcpProgress::default();
+        tcp.next_check(now, 0);
+        tcp.handle_received(false);
+        let progress = tcp.check(None, 2, false, now);
+        assert!(progress.has_received && !progress.has_contents);
+        tcp.handle_received(false);
+        tcp.handle_received(true);
+        assert!(tcp.check(None, 20, false, now).has_contents);
+        assert!(
+            tcp.check(None, 30, false, now).has_contents,
+            "the part of a message"
+        );
+    }
+}
