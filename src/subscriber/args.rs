@@ -18,7 +18,7 @@ use super::config::{Config, File, OutputKind};
 use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
 use super::plot::screen;
-use super::plot::value::{Picker, Pointer};
+use super::plot::value_extractor::{JsonPointer, ValueExtractor};
 use super::render::format::Template;
 use super::render::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
@@ -144,7 +144,7 @@ pub struct SubscriberArgs {
     ///
     /// Without it the payload itself is the number, else /temperature.
     #[arg(long, value_name = "POINTER", help_heading = OUTPUT, requires = "plot")]
-    value: Option<Pointer>,
+    value: Option<JsonPointer>,
 
     /// Print one JSON object with the counts at the end
     #[arg(long, help_heading = OUTPUT)]
@@ -286,8 +286,8 @@ impl SubscriberArgs {
         });
         let output = match (self.exec.is_empty(), self.output) {
             _ if self.plot => {
-                screen::check()?;
-                OutputKind::Chart(Picker::new(self.value))
+                screen::check_terminal()?;
+                OutputKind::Chart(ValueExtractor::new(self.value))
             }
             (false, _) => OutputKind::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,

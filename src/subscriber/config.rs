@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
-use super::plot::value::Picker;
+use super::plot::value_extractor::ValueExtractor;
 use super::render::Style;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
@@ -22,7 +22,7 @@ pub struct File {
 pub enum OutputKind {
     Stdout(Style),
     File(File, Style),
-    Chart(Picker),
+    Chart(ValueExtractor),
     Command {
         command: ExecCommand,
         /// Commands that run at the same time.

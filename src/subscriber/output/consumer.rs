@@ -15,8 +15,8 @@ use crate::common::escape::quoted;
 use crate::common::mqtt::message::{Draft, Received};
 use crate::common::runtime::clock::clock;
 use crate::common::transport::bridge::OutOfMemory;
-use crate::subscriber::plot::model::{Chart, Reading};
-use crate::subscriber::plot::value::Picker;
+use crate::subscriber::plot::chart::{Chart, PlottedMessage};
+use crate::subscriber::plot::value_extractor::ValueExtractor;
 use crate::subscriber::render::{Style, render};
 
 pub enum Consumer {
@@ -37,7 +37,7 @@ pub struct PreparedMessage<'a> {
 
 /// Adds readings to a chart, which another thread draws.
 pub struct Plotter {
-    pub picker: Picker,
+    pub extractor: ValueExtractor,
     pub chart: Arc<Mutex<Chart>>,
     pub acknowledger: Mutex<Acknowledger>,
 }
@@ -45,13 +45,13 @@ pub struct Plotter {
 impl Plotter {
     fn plot(&self, reading: &Received<'_>, now: Duration) {
         let seq = reading.seq.as_ref();
-        let reading = Reading {
+        let reading = PlottedMessage {
             topic: reading.topic,
-            value: self.picker.pick(reading.payload),
-            taken: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
-            arrived: now,
+            value: self.extractor.extract(reading.payload),
+            taken_at: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
+            arrived_at: now,
         };
-        self.chart.lock().take(&reading, clock());
+        self.chart.lock().add(&reading, clock());
     }
 }
 
@@ -143,7 +143,7 @@ impl Consumer {
 
     pub fn set_missing(&self, count: u64) {
         if let Self::Chart(plotter) = self {
-            plotter.chart.lock().missing(count);
+            plotter.chart.lock().set_missing(count);
         }
     }
 

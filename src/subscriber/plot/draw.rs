@@ -1,57 +1,55 @@
-//! A frame: the state of the connection, the graph, the numbers of each line, the last line
-//! of the log, the keys. PURE.
+//! Draws a frame: connection and counts, graph, legend, the last line of the log, keys. PURE.
 
+use log::Level;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::look::{BAD, Look, POOR, put, quiet};
-use super::text::{cut, time};
-use super::view::{Gravity, View};
+use super::style::{ERROR, Theme, WARNING, dim, put_text};
+use super::text::{format_time, truncate};
+use super::view::ChartView;
 use super::{graph, header, legend};
 
-/// Nothing is drawn on less.
-const LEAST: (u16, u16) = (20, 5);
+/// Columns and rows.
+const MIN_SIZE: (u16, u16) = (20, 5);
 
 const KEYS: &str = "q end   + - zoom   0 automatic";
 
-/// Draws a frame.
-pub fn frame(frame: &mut Frame<'_>, view: &View, look: Look) {
+pub fn frame(frame: &mut Frame<'_>, view: &ChartView, theme: Theme) {
     let area = frame.area();
-    draw(frame.buffer_mut(), area, view, look);
+    draw(frame.buffer_mut(), area, view, theme);
 }
 
-/// Draws what there is to be seen.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let Rect { width, height, .. } = area;
-    if width < LEAST.0 || height < LEAST.1 {
-        let why = format!("the chart needs {}x{}", LEAST.0, LEAST.1);
-        put(
+    if width < MIN_SIZE.0 || height < MIN_SIZE.1 {
+        let why = format!("the chart needs {}x{}", MIN_SIZE.0, MIN_SIZE.1);
+        put_text(
             buffer,
             area.x,
             area.y,
-            &cut(&why, width.into()),
+            &truncate(&why, width.into()),
             Style::new(),
         );
         return;
     }
     let log = u16::from(view.log.is_some() && height >= 8);
     let keys = u16::from(height >= 10);
-    let legend = legend::rows(view, (height - 1 - log - keys) / 2);
-    // A row of their own for the counts, if there is plenty.
+    let legend = legend::height(view, (height - 1 - log - keys) / 2);
+    // The counts get a row of their own if there is enough space.
     let counts = u16::from(height >= 16);
     let row = |y: u16, height: u16| Rect::new(area.x, area.y + y, width, height);
-    header::draw(buffer, row(0, 1 + counts), view, look);
+    header::draw(buffer, row(0, 1 + counts), view, theme);
     let graph = height - 1 - counts - legend - log - keys;
-    graph::draw(buffer, row(1 + counts, graph), view, look);
+    graph::draw(buffer, row(1 + counts, graph), view, theme);
     let mut next = 1 + counts + graph;
     if legend > 0 {
-        legend::draw(buffer, row(next, legend), view, look);
+        legend::draw(buffer, row(next, legend), view, theme);
         next += legend;
     }
     if log > 0 {
-        log_line(buffer, row(next, 1), view, look);
+        log_line(buffer, row(next, 1), view, theme);
         next += log;
     }
     if keys > 0 {
@@ -59,47 +57,53 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
     }
 }
 
-fn log_line(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
-    let Some(note) = &view.log else {
+fn log_line(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
+    let Some(log) = &view.log else {
         return;
     };
-    let (level, style) = match note.gravity {
-        Gravity::Error => ("error", look.state(BAD)),
-        Gravity::Warning => ("warning", look.state(POOR)),
-        Gravity::Note => ("log", quiet()),
+    let (level, style) = match log.level {
+        Level::Error => ("error", theme.color(ERROR)),
+        Level::Warn => ("warning", theme.color(WARNING)),
+        _ => ("log", dim()),
     };
-    let level = format!("{level} {} ago:", time(note.age));
-    put(buffer, area.x + 1, area.y, &level, style);
+    let level = format!("{level} {} ago:", format_time(log.age));
+    put_text(buffer, area.x + 1, area.y, &level, style);
     let column = area.x + 2 + u16::try_from(level.len()).unwrap_or_default();
     let room = usize::from(area.right().saturating_sub(column + 1));
-    put(buffer, column, area.y, &cut(&note.text, room), Style::new());
+    put_text(
+        buffer,
+        column,
+        area.y,
+        &truncate(&log.text, room),
+        Style::new(),
+    );
 }
 
-fn footer(buffer: &mut Buffer, area: Rect, view: &View) {
+fn footer(buffer: &mut Buffer, area: Rect, view: &ChartView) {
     let room = usize::from(area.width) - 2;
     let text = match &view.ended {
         Some(when) => format!("ended {when}"),
         None => KEYS.into(),
     };
-    put(buffer, area.x + 1, area.y, &cut(&text, room), quiet());
+    put_text(buffer, area.x + 1, area.y, &truncate(&text, room), dim());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::subscriber::plot::text::width;
-    use crate::subscriber::plot::view::{Line, Link, Note, Rate, Stats};
+    use crate::subscriber::plot::view::{ChartLine, ConnectionStatus, LogLine, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::style::Color;
     use std::time::Duration;
 
-    const COLOUR: Look = Look { colour: true };
-    const PLAIN: Look = Look { colour: false };
+    const COLOUR: Theme = Theme { colour: true };
+    const PLAIN: Theme = Theme { colour: false };
 
-    /// A sine whose readings stop while there is no connection, and one that goes on.
-    fn view() -> View {
+    /// Two sine curves; one has a gap while there is no connection.
+    fn view() -> ChartView {
         let sine = |from: i32, to: i32, mean: f64| -> Vec<(f64, f64)> {
             let times = (from..=to).map(f64::from);
             times
@@ -114,7 +118,7 @@ mod tests {
         let line = |label: &str, segments: Vec<Vec<(f64, f64)>>| {
             let values = segments.iter().flatten().map(|(_, value)| *value);
             let last = values.clone().next_back().unwrap_or_default();
-            Line {
+            ChartLine {
                 label: label.into(),
                 last,
                 age: Duration::from_millis(400),
@@ -128,10 +132,10 @@ mod tests {
                 segments,
             }
         };
-        View {
+        ChartView {
             broker: "broker.example:8883".into(),
-            link: Link::Connected {
-                since: Duration::from_secs(20),
+            connection: ConnectionStatus::Connected {
+                uptime: Duration::from_secs(20),
             },
             elapsed: Duration::from_secs(90),
             span: Duration::from_secs(60),
@@ -147,13 +151,13 @@ mod tests {
             without_value: 1,
             missing: 12,
             reconnects: 1,
-            rate: Rate {
+            rate: MessageRate {
                 per_second: 2.0,
                 per_minute: 97,
             },
             outages: vec![(-30.5, -19.5)],
-            log: Some(Note {
-                gravity: Gravity::Warning,
+            log: Some(LogLine {
+                level: Level::Warn,
                 text:
                     "broker.example:8883: the broker closed the connection; trying again in 1.0 s"
                         .into(),
@@ -163,9 +167,9 @@ mod tests {
         }
     }
 
-    fn drawn(view: &View, (columns, rows): (u16, u16), look: Look) -> Vec<String> {
+    fn drawn(view: &ChartView, (columns, rows): (u16, u16), theme: Theme) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-        terminal.draw(|f| frame(f, view, look)).unwrap();
+        terminal.draw(|f| frame(f, view, theme)).unwrap();
         let buffer = terminal.backend().buffer();
         let rows = buffer.content.chunks(columns.into());
         let text = rows.map(|cells| {
@@ -183,8 +187,8 @@ mod tests {
         text.collect()
     }
 
-    fn expect(size: (u16, u16), look: Look, expected: &str) {
-        let drawn = drawn(&view(), size, look).join("\n") + "\n";
+    fn expect(size: (u16, u16), theme: Theme, expected: &str) {
+        let drawn = drawn(&view(), size, theme).join("\n") + "\n";
         assert_eq!(drawn, expected, "{size:?}, drawn:\n{drawn}");
     }
 
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colours_marks_tell_the_lines_apart() {
+    fn without_colours_the_lines_have_different_marks() {
         let expected = include_str!("../../../tests/data/plot-60x16-plain.txt");
         expect((60, 16), PLAIN, expected);
         let mut terminal = Terminal::new(TestBackend::new(60, 16)).unwrap();
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_terminal_shows_what_matters_and_a_tiny_one_says_so() {
+    fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
         let small = drawn(&view(), (30, 5), COLOUR);
         assert_eq!(small[0], " ● broker.exampl…   2.0 msg/s");
         assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
@@ -225,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_without_a_line_says_why() {
-        let empty = View {
+    fn an_empty_chart_gives_the_reason() {
+        let empty = ChartView {
             lines: vec![],
             received: 0,
             without_value: 0,
@@ -234,7 +238,7 @@ mod tests {
         };
         let text = drawn(&empty, (80, 24), COLOUR).concat();
         assert!(text.contains("no message yet"), "{text}");
-        let wordy = View {
+        let wordy = ChartView {
             received: 5,
             ..empty
         };
@@ -253,9 +257,9 @@ mod tests {
     }
 
     #[test]
-    fn while_offline_the_cause_and_the_next_attempt_come_first() {
-        let offline = View {
-            link: Link::Waiting {
+    fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
+        let offline = ChartView {
+            connection: ConnectionStatus::Waiting {
                 why: "broker.example:8883: connection refused".into(),
                 left: Duration::from_millis(2300),
             },
@@ -268,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_the_table_is_counted() {
+    fn topics_that_do_not_fit_into_the_legend_are_counted() {
         let one = view().lines.remove(0);
-        let many = View {
+        let many = ChartView {
             lines: vec![one; 8],
             more: 3,
             ..view()
@@ -295,11 +299,11 @@ mod tests {
                 let (min, max) = (first.min(0.0), first.max(0.0));
                 view.lines[1].stats = Some(Stats { min, max, mean: *first, count: u64::MAX });
             }
-            view.link = Link::Waiting { why: text.clone(), left: Duration::MAX };
-            view.log = Some(Note { gravity: Gravity::Error, text: text.clone(), age: Duration::MAX });
+            view.connection = ConnectionStatus::Waiting { why: text.clone(), left: Duration::MAX };
+            view.log = Some(LogLine { level: Level::Error, text: text.clone(), age: Duration::MAX });
             view.more = more;
             view.ended = ended.then_some(text);
-            for row in drawn(&view, (columns, rows), Look { colour }) {
+            for row in drawn(&view, (columns, rows), Theme { colour }) {
                 prop_assert!(width(&row) <= usize::from(columns), "{row}");
             }
         }

@@ -1,4 +1,4 @@
-//! The graph: axes, their labels, the lines. PURE.
+//! The graph: axes, labels, lines. PURE.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,28 +7,25 @@ use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
-use super::look::{Look, mark, put, quiet};
 use super::scale::Scale;
-use super::text::{count, cut, time, width};
-use super::view::View;
+use super::style::{ERROR, Theme, dim, line_mark, put_text};
+use super::text::{format_time, plural, truncate, width};
+use super::view::ChartView;
 
-/// Rows between two ticks, at least.
-const ROWS: u16 = 3;
+const MIN_ROWS_PER_TICK: u16 = 3;
 
-/// Columns between two ticks, at least.
-const COLUMNS: u64 = 12;
+const MIN_COLUMNS_PER_TICK: u64 = 12;
 
-/// What stands on the axis where there was no connection, if there is room.
+/// The label of an outage on the time axis.
 const OFFLINE: &str = " offline ";
 
-/// Draws the graph.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
-    let Some((min, max)) = range(view) else {
-        let why = nothing(view);
-        let why = cut(&why, area.width.into());
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
+    let Some((min, max)) = value_range(view) else {
+        let why = why_empty(view);
+        let why = truncate(&why, area.width.into());
         let left = (usize::from(area.width) - width(&why)) / 2;
         let column = area.x + u16::try_from(left).unwrap_or_default();
-        put(buffer, column, area.y + area.height / 2, &why, quiet());
+        put_text(buffer, column, area.y + area.height / 2, &why, dim());
         return;
     };
     let axis_rows = match area.height {
@@ -37,7 +34,11 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
         _ => 2,
     };
     let rows = area.height - axis_rows;
-    let scale = Scale::new(min, max, usize::from((rows / ROWS).clamp(1, 8)));
+    let scale = Scale::new(
+        min,
+        max,
+        usize::from((rows / MIN_ROWS_PER_TICK).clamp(1, 8)),
+    );
     let ticks = scale.ticks();
     let label = ticks.iter().map(|(_, label)| width(label)).max();
     let label = u16::try_from(label.unwrap_or_default()).unwrap_or(u16::MAX);
@@ -48,28 +49,26 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
     };
     let plot = Rect::new(area.x + gutter, area.y, area.width - gutter, rows);
     if gutter > 0 {
-        values(buffer, plot, &ticks, scale, look);
+        draw_value_axis(buffer, plot, &ticks, scale, theme);
     }
     if axis_rows > 0 {
-        times(buffer, plot, view, look, axis_rows > 1);
+        draw_time_axis(buffer, plot, view, theme, axis_rows > 1);
     }
-    lines(buffer, plot, view, scale, look);
+    draw_lines(buffer, plot, view, scale, theme);
 }
 
-/// Why there is no line.
-fn nothing(view: &View) -> String {
+fn why_empty(view: &ChartView) -> String {
     if view.received == 0 {
         "no message yet".into()
     } else if view.lines.is_empty() {
-        let messages = count(view.received, "message");
+        let messages = plural(view.received, "message");
         format!("no number in {messages}: see --value")
     } else {
-        format!("no reading in the last {}", time(view.span))
+        format!("no reading in the last {}", format_time(view.span))
     }
 }
 
-/// The least and the greatest value to be seen.
-fn range(view: &View) -> Option<(f64, f64)> {
+fn value_range(view: &ChartView) -> Option<(f64, f64)> {
     let stats = view.lines.iter().filter_map(|line| line.stats);
     stats.fold(None, |all, stats| {
         let (min, max) = all.unwrap_or((stats.min, stats.max));
@@ -77,39 +76,44 @@ fn range(view: &View) -> Option<(f64, f64)> {
     })
 }
 
-/// The axis of values, on the left.
-fn values(buffer: &mut Buffer, plot: Rect, ticks: &[(f64, String)], scale: Scale, look: Look) {
+fn draw_value_axis(
+    buffer: &mut Buffer,
+    plot: Rect,
+    ticks: &[(f64, String)],
+    scale: Scale,
+    theme: Theme,
+) {
     let axis = plot.x - 1;
     for row in plot.top()..plot.bottom() {
-        put(buffer, axis, row, "│", quiet());
+        put_text(buffer, axis, row, "│", dim());
     }
-    let dots = f64::from(plot.height) * look.dots().1 - 1.0;
+    let dots = f64::from(plot.height) * theme.dots_per_cell().1 - 1.0;
     for (value, label) in ticks {
         let dot = ((scale.high - value) / (scale.high - scale.low) * dots).round();
-        let row = plot.y + whole(dot / look.dots().1).min(plot.height - 1);
+        let row = plot.y + whole(dot / theme.dots_per_cell().1).min(plot.height - 1);
         let column = axis - u16::try_from(width(label)).unwrap_or_default();
-        put(buffer, column.saturating_sub(1), row, label, Style::new());
-        put(buffer, axis, row, "┤", quiet());
+        put_text(buffer, column.saturating_sub(1), row, label, Style::new());
+        put_text(buffer, axis, row, "┤", dim());
     }
 }
 
-/// The axis of time, below: its line, where there was no connection, and the labels.
-fn times(buffer: &mut Buffer, plot: Rect, view: &View, look: Look, labels: bool) {
+/// With the outages.
+fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Theme, labels: bool) {
     let axis = plot.bottom();
     if plot.x > 0 {
-        put(buffer, plot.x - 1, axis, "└", quiet());
+        put_text(buffer, plot.x - 1, axis, "└", dim());
     }
     let line = "─".repeat(plot.width.into());
-    put(buffer, plot.x, axis, &line, quiet());
+    put_text(buffer, plot.x, axis, &line, dim());
     for (down, up) in &view.outages {
         let (from, to) = (column(plot, view, *down), column(plot, view, *up));
         for column in from..=to {
-            put(buffer, column, axis, "━", look.bad());
+            put_text(buffer, column, axis, "━", theme.color(ERROR));
         }
         let room = usize::from(to - from);
         if room > OFFLINE.len() {
             let left = u16::try_from((room - OFFLINE.len()) / 2).unwrap_or_default();
-            put(buffer, from + left + 1, axis, OFFLINE, look.bad());
+            put_text(buffer, from + left + 1, axis, OFFLINE, theme.color(ERROR));
         }
     }
     let (number, unit) = match view.span.as_secs() {
@@ -117,7 +121,7 @@ fn times(buffer: &mut Buffer, plot: Rect, view: &View, look: Look, labels: bool)
         seconds @ ..7200 => (seconds / 60, "min"),
         seconds => (seconds / 3600, "h"),
     };
-    let room = u64::from(plot.width) / COLUMNS;
+    let room = u64::from(plot.width) / MIN_COLUMNS_PER_TICK;
     let parts = (1..=6).rev().find(|n| number % n == 0 && *n <= room);
     let parts = parts.unwrap_or(1);
     let mut end = 0;
@@ -130,7 +134,7 @@ fn times(buffer: &mut Buffer, plot: Rect, view: &View, look: Look, labels: bool)
             .cell((column, axis))
             .is_some_and(|cell| cell.symbol() == "─")
         {
-            put(buffer, column, axis, "┬", quiet());
+            put_text(buffer, column, axis, "┬", dim());
         }
         let label = match ago {
             0 => "now".into(),
@@ -141,31 +145,31 @@ fn times(buffer: &mut Buffer, plot: Rect, view: &View, look: Look, labels: bool)
             .saturating_sub(wide / 2)
             .min(plot.right().saturating_sub(wide));
         if labels && column >= end {
-            put(buffer, column, axis + 1, &label, Style::new());
+            put_text(buffer, column, axis + 1, &label, Style::new());
             end = column + wide + 1;
         }
     }
 }
 
-/// The column of a time, in seconds before now.
-fn column(plot: Rect, view: &View, at: f64) -> u16 {
+/// `at` is in seconds before now, negative.
+fn column(plot: Rect, view: &ChartView, at: f64) -> u16 {
     let part = 1.0 + at / view.span.as_secs_f64();
     let column = whole(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));
     plot.x + column
 }
 
-fn lines(buffer: &mut Buffer, plot: Rect, view: &View, scale: Scale, look: Look) {
+fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartView, scale: Scale, theme: Theme) {
     let span = view.span.as_secs_f64();
-    // The chart moves on by whole dots, else lines would shimmer.
-    let dot = span / (f64::from(plot.width) * look.dots().0 - 1.0).max(1.0);
+    // The chart moves by whole dots, otherwise the lines would flicker.
+    let dot = span / (f64::from(plot.width) * theme.dots_per_cell().0 - 1.0).max(1.0);
     let rest = dot - view.elapsed.as_secs_f64() % dot;
     let paint = |context: &mut Context<'_>| {
         for (number, line) in view.lines.iter().enumerate() {
-            if !look.colour {
-                context.marker(Marker::Custom(mark(number)));
+            if !theme.colour {
+                context.marker(Marker::Custom(line_mark(number)));
             }
             for segment in &line.segments {
-                paint_segment(context, segment, rest, look.line(number));
+                draw_segment(context, segment, rest, theme.line_color(number));
             }
         }
     };
@@ -177,7 +181,7 @@ fn lines(buffer: &mut Buffer, plot: Rect, view: &View, scale: Scale, look: Look)
         .render(plot, buffer);
 }
 
-fn paint_segment(
+fn draw_segment(
     context: &mut Context<'_>,
     segment: &[(f64, f64)],
     rest: f64,

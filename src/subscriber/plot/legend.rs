@@ -1,21 +1,21 @@
-//! The table below the graph: one row a line, with its numbers. PURE.
+//! The legend: one row per line, with its numbers. PURE.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::look::{Look, put, quiet};
-use super::scale::{number, places_for};
-use super::text::{count, cut, cut_middle, time, width};
-use super::view::{Line, View};
+use super::scale::{format_number, shared_places};
+use super::style::{Theme, dim, put_text};
+use super::text::{format_time, plural, truncate, truncate_middle, width};
+use super::view::{ChartLine, ChartView};
 
 /// Between two columns.
-const SPACE: usize = 2;
+const GAP: usize = 2;
 
-/// A topic is not shortened below this for the sake of a column.
-const TOPIC: usize = 12;
+/// Columns are dropped before a topic gets shorter than this.
+const MIN_TOPIC: usize = 12;
 
-/// The columns and, the less needed the greater, when they go.
+/// The columns with their ranks. The highest rank is dropped first, rank 0 never.
 const COLUMNS: [(&str, usize); 6] = [
     ("last", 0),
     ("min", 2),
@@ -25,28 +25,28 @@ const COLUMNS: [(&str, usize); 6] = [
     ("age", 1),
 ];
 
-/// The rows it wants, if it may take so many.
-pub(super) fn rows(view: &View, most: u16) -> u16 {
-    let wanted = match rows_below(view) {
+/// The height of the legend, `max` at most.
+pub(super) fn height(view: &ChartView, max: u16) -> u16 {
+    let wanted = match body_rows(view) {
         0 => 0,
-        below => below + usize::from(most > 3),
+        rows => rows + usize::from(max > 3),
     };
-    u16::try_from(wanted).unwrap_or(u16::MAX).min(most)
+    u16::try_from(wanted).unwrap_or(u16::MAX).min(max)
 }
 
-/// The rows below the heading, if there is room for all.
-fn rows_below(view: &View) -> usize {
+/// The rows without the heading, if all are shown.
+fn body_rows(view: &ChartView) -> usize {
     let more = view.more > 0 && !view.lines.is_empty();
     view.lines.len() + usize::from(more)
 }
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let height = usize::from(area.height);
-    let heading = usize::from(height > 3 || height > rows_below(view));
+    let heading = usize::from(height > 3 || height > body_rows(view));
     let room = height.saturating_sub(heading);
     let hidden = |shown: usize| view.lines.len() - shown + view.more;
     let mut shown = view.lines.len().min(room);
-    // The last row tells of what has none of its own.
+    // The last row counts the topics that are not shown.
     let note = hidden(shown) > 0 && room > 1;
     if note {
         shown = shown.min(room - 1);
@@ -66,16 +66,22 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
     let mut row = area.y;
     if heading > 0 {
         let names: Vec<_> = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        numbers(buffer, (area, row), topic, (&names, &wide, &kept), quiet());
-        let over = format!("over {}", time(view.span));
-        put(buffer, area.x + 4, row, &cut(&over, topic), quiet());
+        draw_numbers(buffer, (area, row), topic, (&names, &wide, &kept), dim());
+        let over = format!("over {}", format_time(view.span));
+        put_text(buffer, area.x + 4, row, &truncate(&over, topic), dim());
         row += 1;
     }
     for (n, (line, cells)) in view.lines.iter().zip(&table).enumerate() {
-        put(buffer, area.x + 1, row, &look.sample(n), look.ink(n));
-        let label = cut_middle(&line.label, topic);
-        put(buffer, area.x + 4, row, &label, Style::new());
-        numbers(
+        put_text(
+            buffer,
+            area.x + 1,
+            row,
+            &theme.legend_mark(n),
+            theme.line_style(n),
+        );
+        let label = truncate_middle(&line.label, topic);
+        put_text(buffer, area.x + 4, row, &label, Style::new());
+        draw_numbers(
             buffer,
             (area, row),
             topic,
@@ -86,12 +92,12 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &View, look: Look) {
     }
     if note {
         let more = u64::try_from(hidden(shown)).unwrap_or(u64::MAX);
-        let note = format!("and {}", count(more, "more topic"));
-        put(buffer, area.x + 4, row, &note, quiet());
+        let note = format!("and {}", plural(more, "more topic"));
+        put_text(buffer, area.x + 4, row, &note, dim());
     }
 }
 
-/// How wide the topic may be, and which columns stay.
+/// The width of the topics, and which columns are kept.
 fn fit(room: usize, topic: usize, wide: &[usize]) -> (usize, Vec<bool>) {
     let room = room.saturating_sub(4 + 1);
     let mut kept = vec![true; wide.len()];
@@ -100,21 +106,21 @@ fn fit(room: usize, topic: usize, wide: &[usize]) -> (usize, Vec<bool>) {
             .iter()
             .zip(&kept)
             .filter(|(_, kept)| **kept)
-            .map(|(wide, _)| wide + SPACE)
+            .map(|(wide, _)| wide + GAP)
             .sum();
-        if topic.min(TOPIC) + taken <= room {
+        if topic.min(MIN_TOPIC) + taken <= room {
             return (topic.min(room - taken), kept);
         }
-        for (kept, (_, goes)) in kept.iter_mut().zip(COLUMNS) {
-            *kept &= goes < rank;
+        for (kept, (_, column_rank)) in kept.iter_mut().zip(COLUMNS) {
+            *kept &= column_rank < rank;
         }
     }
-    let last = wide.first().copied().unwrap_or(0) + SPACE;
+    let last = wide.first().copied().unwrap_or(0) + GAP;
     (topic.min(room.saturating_sub(last)), kept)
 }
 
-/// The numbers of a row, each below the other.
-fn numbers(
+/// The numbers of a row, aligned at the right.
+fn draw_numbers(
     buffer: &mut Buffer,
     (area, row): (Rect, u16),
     topic: usize,
@@ -124,10 +130,10 @@ fn numbers(
     let mut right = 4 + topic;
     for ((cell, wide), kept) in cells.iter().zip(wide).zip(kept) {
         if *kept {
-            right += SPACE + wide;
+            right += GAP + wide;
             let column = right - cell.len();
             if right <= area.width.into() {
-                put(
+                put_text(
                     buffer,
                     area.x + u16::try_from(column).unwrap_or(0),
                     row,
@@ -139,23 +145,23 @@ fn numbers(
     }
 }
 
-/// The numbers of a line; ASCII.
-fn cells(line: &Line) -> Vec<String> {
+/// The numbers of a line, in ASCII.
+fn cells(line: &ChartLine) -> Vec<String> {
     let stats = line.stats;
     let mut values = vec![line.last];
     values.extend(stats.iter().flat_map(|s| [s.min, s.max]));
-    let places = places_for(&values, line.places);
+    let places = shared_places(&values, line.places);
     let of = |pick: fn(super::view::Stats) -> f64, places| {
-        stats.map_or("-".into(), |stats| number(pick(stats), places))
+        stats.map_or("-".into(), |stats| format_number(pick(stats), places))
     };
-    // The mean of whole numbers is none.
+    // The mean of integers is shown with a fraction.
     let mean_places = if places == 0 { 1 } else { places };
     vec![
-        number(line.last, places),
+        format_number(line.last, places),
         of(|s| s.min, places),
         of(|s| s.mean, mean_places),
         of(|s| s.max, places),
         stats.map_or(0, |stats| stats.count).to_string(),
-        time(line.age),
+        format_time(line.age),
     ]
 }

@@ -1,22 +1,20 @@
-//! `--plot`: a live chart in the terminal.
-//!
-//! [`value`] picks a number out of a payload, [`model`] takes readings and what becomes of
-//! the connection, [`view`] is what of it a frame shows, [`draw`] draws that, and
-//! [`screen`] has the terminal. Only the last is at the edge.
+//! `--plot`: a live chart in the terminal. [`chart`] holds the data, [`draw`] draws a frame of it, and
+//! [`screen`], the only module that is not PURE, owns the terminal.
 
-mod connection;
+pub mod chart;
+mod connection_history;
+mod delay_estimator;
 pub mod draw;
 mod graph;
 mod header;
 mod legend;
-pub mod look;
-pub mod model;
+mod rate_meter;
 mod scale;
 pub mod screen;
 mod series;
-mod still;
+mod snapshot;
+pub mod style;
 mod text;
-mod timing;
-pub mod value;
+pub mod value_extractor;
 pub mod view;
 mod window;

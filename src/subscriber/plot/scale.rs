@@ -1,16 +1,14 @@
-//! The scales of the chart: round numbers that enclose what is shown, and how numbers are
-//! written. PURE.
+//! The value axis, with round numbers at its ticks, and the format of numbers. PURE.
 
-/// A smaller number than this is nought.
+/// A smaller number is taken for 0.
 const SMALLEST: f64 = 1e-100;
 
-/// A line that varies by less than this part of itself is flat.
+/// A line whose relative variation is less than this is flat.
 const FLAT: f64 = 1e-9;
 
-/// From here on a number is written with an exponent, if that is shorter.
-const LONG: usize = 9;
+/// A longer number is written with an exponent if that is shorter.
+const MAX_PLAIN_CHARS: usize = 9;
 
-/// A scale of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scale {
     pub(super) low: f64,
@@ -19,8 +17,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// Round numbers around `min` and `max`, both finite, with about as many ticks as wanted.
-    /// A flat line gets room above and below.
+    /// A scale around `min` and `max`, both finite, with about `wanted` ticks. A flat line gets space
+    /// above and below.
     pub(super) fn new(min: f64, max: f64, wanted: usize) -> Self {
         let magnitude = min.abs().max(max.abs());
         let (min, max) = if magnitude < SMALLEST {
@@ -39,9 +37,9 @@ impl Scale {
         }
     }
 
-    /// The ticks from below, each with its label.
+    /// From the lowest, each with its label.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
-        let places = places(self.step);
+        let places = places_for_step(self.step);
         let mut ticks = Vec::new();
         let mut value = self.low;
         // Counted in whole steps, so that errors do not add up.
@@ -49,16 +47,16 @@ impl Scale {
             if value > self.high + self.step / 2.0 {
                 break;
             }
-            let near_nought = value.abs() < self.step / 1e3;
-            let shown = if near_nought { 0.0 } else { value };
-            ticks.push((value, number(shown, places)));
+            let is_near_zero = value.abs() < self.step / 1e3;
+            let shown = if is_near_zero { 0.0 } else { value };
+            ticks.push((value, format_number(shown, places)));
             value = self.low + f64::from(n) * self.step;
         }
         ticks
     }
 }
 
-/// 1, 2 or 5 times a power of ten.
+/// To 1, 2 or 5 times a power of ten.
 fn round_up(width: f64) -> f64 {
     let power = 10f64.powf(width.log10().floor());
     let factor = width / power;
@@ -68,25 +66,25 @@ fn round_up(width: f64) -> f64 {
     rounded.unwrap_or(10.0) * power
 }
 
-/// The decimal places that tell numbers apart which are so far from each other.
+/// The decimal places needed for numbers that differ by `step`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "0 to 100"
 )]
-fn places(step: f64) -> usize {
+fn places_for_step(step: f64) -> usize {
     (-(step.log10() + 1e-9).floor()).clamp(0.0, 100.0) as usize
 }
 
-/// A number with so many decimal places, or with an exponent if that is shorter.
-pub(super) fn number(value: f64, places: usize) -> String {
+/// Uses an exponent if the number is long and that is shorter.
+pub(super) fn format_number(value: f64, places: usize) -> String {
     let plain = format!("{:.*}", places, value + 0.0);
-    if plain.len() <= LONG {
+    if plain.len() <= MAX_PLAIN_CHARS {
         return plain;
     }
     let mut digits = 6;
     let mut scientific = format!("{value:.digits$e}");
-    // 1.500000e9 says no more than 1.5e9.
+    // Removes trailing zeros, as in 1.500000e9.
     while digits > 0 {
         let shorter = format!("{:.*e}", digits - 1, value);
         if shorter.parse::<f64>() != scientific.parse::<f64>() {
@@ -102,15 +100,14 @@ pub(super) fn number(value: f64, places: usize) -> String {
     }
 }
 
-/// The decimal places of a number as it is.
-pub(super) fn places_of(value: f64) -> usize {
+pub(super) fn decimal_places(value: f64) -> usize {
     let text = value.to_string();
     text.split_once('.').map_or(0, |(_, places)| places.len())
 }
 
-/// The decimal places with which numbers of one line are written, so that they stand below
-/// each other: as many as they have, and not more than six digits in all.
-pub(super) fn places_for(values: &[f64], places: usize) -> usize {
+/// The decimal places with which all numbers of a line are written: `places`, but not more than six
+/// digits in all.
+pub(super) fn shared_places(values: &[f64], places: usize) -> usize {
     let magnitude = values
         .iter()
         .fold(0f64, |most, value| most.max(value.abs()));
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round_and_enclose_what_is_shown() {
+    fn ticks_are_round_numbers_that_enclose_the_values() {
         assert_eq!(labels(20.2, 22.9, 4), ["20", "21", "22", "23"]);
         assert_eq!(labels(-0.3, 0.25, 4), ["-0.4", "-0.2", "0.0", "0.2", "0.4"]);
         assert_eq!(labels(0.0, 1.0, 2), ["0.0", "0.5", "1.0"]);
@@ -146,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_line_has_room_on_both_sides() {
+    fn a_flat_line_has_space_on_both_sides() {
         assert_eq!(labels(21.5, 21.5, 3), ["18", "20", "22", "24"]);
         assert_eq!(labels(0.0, 0.0, 2), ["-1", "0", "1"]);
         assert_eq!(labels(-5e-320, 0.0, 2), ["-1", "0", "1"]);
@@ -155,17 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_a_line_are_written_alike_and_not_too_long() {
-        assert_eq!(places_of(22.25), 2);
-        assert_eq!(places_of(1e9), 0);
-        assert_eq!(places_for(&[21.5, 20.0], 2), 2);
-        assert_eq!(places_for(&[1.0 / 3.0], 16), 5);
-        assert_eq!(places_for(&[0.5, -1013.1], 16), 2);
-        assert_eq!(places_for(&[1e9], 1), 0);
-        assert_eq!(number(-0.0, 1), "0.0");
-        assert_eq!(number(1.5e9, 0), "1.5e9");
-        assert_eq!(number(123_456_789.0, 0), "123456789");
-        assert_eq!(number(1_234_567_890.0, 0), "1234567890");
+    fn numbers_of_a_line_have_the_same_decimal_places_and_are_not_too_long() {
+        assert_eq!(decimal_places(22.25), 2);
+        assert_eq!(decimal_places(1e9), 0);
+        assert_eq!(shared_places(&[21.5, 20.0], 2), 2);
+        assert_eq!(shared_places(&[1.0 / 3.0], 16), 5);
+        assert_eq!(shared_places(&[0.5, -1013.1], 16), 2);
+        assert_eq!(shared_places(&[1e9], 1), 0);
+        assert_eq!(format_number(-0.0, 1), "0.0");
+        assert_eq!(format_number(1.5e9, 0), "1.5e9");
+        assert_eq!(format_number(123_456_789.0, 0), "123456789");
+        assert_eq!(format_number(1_234_567_890.0, 0), "1234567890");
     }
 
     proptest! {

@@ -1,9 +1,7 @@
-//! The terminal: taken, drawn on, given back. Drawing is up to the event loop; the keys have
-//! a thread of their own.
+//! The chart on the terminal. The event loop draws; another thread reads the keys.
 //!
-//! While the chart is up it has the alternate screen. When it ends, in whatever way and by
-//! whichever thread, the terminal is as it was before, and a last frame stays on it as
-//! ordinary output.
+//! While the chart is shown it uses the alternate screen. When it ends, in any way and on any thread,
+//! the terminal is restored, and the last frame is printed as ordinary output.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -11,7 +9,6 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::Level;
 use nix::sys::signal::{Signal, raise};
 use parking_lot::Mutex;
 use ratatui::backend::CrosstermBackend;
@@ -24,56 +21,50 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
+use super::chart::{Chart, Zoom};
 use super::draw::frame;
-use super::look::Look;
-use super::model::{Chart, Zoom};
-use super::still::still;
-use super::view::{Gravity, Note, View};
+use super::snapshot::snapshot;
+use super::style::Theme;
+use super::view::{ChartView, LogLine};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::common::runtime::{logging, signals};
 
-/// Between two frames, at least.
-const FRAME: Duration = Duration::from_millis(100);
+const MIN_FRAME_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two frames without news, at most: time goes by in them.
-const IDLE: Duration = Duration::from_secs(1);
+/// A frame without changes is drawn again after this, because it shows times.
+const MAX_FRAME_AGE: Duration = Duration::from_secs(1);
 
-/// Standard output without the standard library's lock: whoever gives the terminal back must
-/// not wait for a write that is stuck.
+/// Standard output without the standard library's lock: restoring the terminal must not wait for a
+/// write that is stuck.
 type Out = BufWriter<Blocking<File>>;
 
-/// What has to be given back.
-struct Up {
+struct ActiveTerminal {
     terminal: Terminal<CrosstermBackend<Out>>,
-    look: Look,
-    /// What was drawn last.
-    view: Option<View>,
+    theme: Theme,
+    /// The last frame.
+    view: Option<ChartView>,
 }
 
-static UP: Mutex<Option<Up>> = Mutex::new(None);
+static ACTIVE: Mutex<Option<ActiveTerminal>> = Mutex::new(None);
 
-/// The chart on the terminal. Dropped, it gives the terminal back.
+/// The chart on the terminal, which is restored when this is dropped.
 #[derive(Debug)]
 pub struct Screen {
     chart: Arc<Mutex<Chart>>,
-    next: Instant,
-    /// What was drawn last: when, at what revision, at what size.
+    next_frame: Instant,
+    /// The time, the chart's revision and the size of the last frame.
     drawn: Option<(Instant, u64, Size)>,
-    /// The number of the last line of the log, and since when it has been the last.
+    /// The number of the last line of the log, and when it was first seen.
     log: Option<(u64, Instant)>,
 }
 
 impl Screen {
-    /// Takes the terminal, and keys from now on: q, Esc and Ctrl-C are SIGINT to this
-    /// process, + and - change the window of the chart.
-    ///
-    /// # Errors
-    ///
-    /// A fault, if standard output is no terminal or cannot be used.
+    /// Takes the terminal and starts reading keys: q, Esc and Ctrl-C raise SIGINT, + and - change
+    /// the window of the chart.
     pub fn start(chart: Arc<Mutex<Chart>>, now: Instant) -> Result<Self, Fault> {
-        check()?;
+        check_terminal()?;
         let unusable = |cause| {
             let message = format!("--plot: the terminal cannot be used: {cause}");
             Fault::permanent(Exit::Io, message)
@@ -84,18 +75,18 @@ impl Screen {
         let options = TerminalOptions {
             viewport: Viewport::Fixed(Rect::ZERO),
         };
-        let up = Up {
+        let active = ActiveTerminal {
             terminal: Terminal::with_options(backend, options).map_err(unusable)?,
-            look: Look {
+            theme: Theme {
                 colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             },
             view: None,
         };
-        *UP.lock() = Some(up);
-        // From here on it is given back whatever happens.
+        *ACTIVE.lock() = Some(active);
+        // From here on the terminal is restored on every path.
         let screen = Self {
             chart: Arc::clone(&chart),
-            next: now,
+            next_frame: now,
             drawn: None,
             log: None,
         };
@@ -107,42 +98,39 @@ impl Screen {
             let keys = std::thread::Builder::new().name("keys".into());
             keys.spawn(move || read_keys(&chart)).map_err(unusable)?;
         }
-        if let Some(up) = &mut *UP.lock() {
-            execute!(up.terminal.backend_mut(), EnterAlternateScreen, Hide).map_err(unusable)?;
+        if let Some(active) = &mut *ACTIVE.lock() {
+            execute!(active.terminal.backend_mut(), EnterAlternateScreen, Hide)
+                .map_err(unusable)?;
         }
         Ok(screen)
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called next.
     pub fn wake_at(&self) -> Instant {
-        self.next
+        self.next_frame
     }
 
-    /// Draws, if it is time and something has changed.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if the terminal is gone.
-    pub fn tick(&mut self, now: Instant) -> io::Result<()> {
-        if now < self.next {
+    /// Draws a frame if it is due and something has changed. Fails if the terminal is gone.
+    pub fn handle_timeout(&mut self, now: Instant) -> io::Result<()> {
+        if now < self.next_frame {
             return Ok(());
         }
-        self.next = now + FRAME;
+        self.next_frame = now + MIN_FRAME_INTERVAL;
         let size = size()?;
         let revision = self.chart.lock().revision();
-        let is_news = self.drawn.is_none_or(|(at, drawn, on)| {
-            drawn != revision || on != size || now.saturating_duration_since(at) >= IDLE
+        let has_changed = self.drawn.is_none_or(|(at, drawn, on)| {
+            drawn != revision || on != size || now.saturating_duration_since(at) >= MAX_FRAME_AGE
         });
-        if is_news {
+        if has_changed {
             self.drawn = Some((now, revision, size));
             self.draw(now)?;
         }
         Ok(())
     }
 
-    /// Gives the terminal back; the chart as it is now stays on it.
+    /// Restores the terminal and prints the chart as it is now.
     pub fn finish(mut self, now: Instant) {
-        // What cannot be drawn any more is not.
+        // A last frame that cannot be drawn is not worth an error.
         let _ = self.draw(now);
     }
 
@@ -153,25 +141,21 @@ impl Screen {
                 self.log = Some((number, now));
             }
             let since = self.log.map_or(now, |(_, since)| since);
-            Note {
-                gravity: match level {
-                    Level::Error => Gravity::Error,
-                    Level::Warn => Gravity::Warning,
-                    Level::Info | Level::Debug | Level::Trace => Gravity::Note,
-                },
+            LogLine {
+                level,
                 text,
                 age: now.saturating_duration_since(since),
             }
         });
-        // Nobody is there once the terminal has been given back, by another thread.
-        if let Some(up) = &mut *UP.lock() {
-            let look = up.look;
+        // None if another thread has restored the terminal.
+        if let Some(active) = &mut *ACTIVE.lock() {
+            let theme = active.theme;
             let area = Rect::from((Position::ORIGIN, size()?));
-            if up.terminal.get_frame().area() != area {
-                up.terminal.resize(area)?;
+            if active.terminal.get_frame().area() != area {
+                active.terminal.resize(area)?;
             }
-            up.terminal.draw(|f| frame(f, &view, look))?;
-            up.view = Some(view);
+            active.terminal.draw(|f| frame(f, &view, theme))?;
+            active.view = Some(view);
         }
         Ok(())
     }
@@ -183,12 +167,8 @@ impl Drop for Screen {
     }
 }
 
-/// Whether there is a terminal to draw on.
-///
-/// # Errors
-///
-/// A usage fault, if standard output is none, or one that cannot move its cursor.
-pub fn check() -> Result<(), Fault> {
+/// Fails if standard output is not a terminal, or one that cannot move its cursor.
+pub fn check_terminal() -> Result<(), Fault> {
     if !io::stdout().is_terminal() {
         return Err(Fault::usage(
             "--plot draws on a terminal, and standard output is none: leave --plot out, or do not \
@@ -203,35 +183,34 @@ pub fn check() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Gives the terminal back, with the last frame on it. May be called by any thread, as often
-/// as one likes.
+/// Restores the terminal and prints the last frame. May be called by any thread and repeatedly.
 pub fn restore() {
-    // First what cannot block: the terminal may take no output any more.
+    // This comes first because it cannot block: the terminal may accept no output.
     let _ = disable_raw_mode();
-    let Some(mut up) = UP.lock().take() else {
+    let Some(mut active) = ACTIVE.lock().take() else {
         return;
     };
-    // A terminal that is gone needs nothing.
-    let _ = give_back(&mut up);
+    // Fails if the terminal is gone.
+    let _ = print_last_frame(&mut active);
 }
 
-fn give_back(up: &mut Up) -> io::Result<()> {
+fn print_last_frame(active: &mut ActiveTerminal) -> io::Result<()> {
     let (earlier, errors) = logging::take_held_lines();
-    let out = up.terminal.backend_mut();
+    let out = active.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
     stdio::stderr().write_all(earlier.as_bytes())?;
-    if let Some(view) = &mut up.view {
+    if let Some(view) = &mut active.view {
         view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
-        // The prompt takes the last row.
+        // The last row is left for the prompt.
         let Size { width, height } = size()?;
-        let still = still(view, (width, height.saturating_sub(1)), up.look);
-        out.write_all(still.as_bytes())?;
+        let text = snapshot(view, (width, height.saturating_sub(1)), active.theme);
+        out.write_all(text.as_bytes())?;
         out.flush()?;
     }
     stdio::stderr().write_all(errors.as_bytes())
 }
 
-/// The size of the terminal. A serial line does not know its own.
+/// The size of the terminal; 80x24 on a serial line, which does not know its own.
 fn size() -> io::Result<Size> {
     match terminal::size()? {
         (0, _) | (_, 0) => Ok(Size::new(80, 24)),
@@ -240,53 +219,53 @@ fn size() -> io::Result<Size> {
 }
 
 fn restore_on_panic() {
-    let tell = std::panic::take_hook();
+    let previous_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // Whoever panics may be the one who draws.
-        if UP.is_locked() {
+        // The thread that panics may hold the lock, in the middle of drawing.
+        if ACTIVE.is_locked() {
             let _ = disable_raw_mode();
             let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
         } else {
             restore();
         }
-        tell(panic);
+        previous_hook(panic);
     }));
 }
 
-/// Reads keys until there are none any more.
 fn read_keys(chart: &Mutex<Chart>) {
     while let Ok(event) = event::read() {
         let Event::Key(key) = event else { continue };
-        match meaning(key) {
-            // As if it had been typed to a program that leaves the terminal alone: the stop
-            // timeout and the second signal are the signals' affair.
-            Some(Asked::End) => {
+        match key_command(key) {
+            // Handled like Ctrl-C in a program without raw mode, with the stop timeout and the
+            // effect of a second signal.
+            Some(KeyCommand::End) => {
                 let _ = raise(Signal::SIGINT);
             }
-            Some(Asked::Zoom(zoom)) => chart.lock().zoom(zoom),
+            Some(KeyCommand::Zoom(zoom)) => chart.lock().zoom(zoom),
             None => {}
         }
     }
 }
 
-/// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum KeyCommand {
     End,
     Zoom(Zoom),
 }
 
-fn meaning(key: KeyEvent) -> Option<Asked> {
+fn key_command(key: KeyEvent) -> Option<KeyCommand> {
     if key.kind == KeyEventKind::Release {
         return None;
     }
     match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Asked::End),
-        KeyCode::Char('q') | KeyCode::Esc => Some(Asked::End),
-        // More of the time is a longer window: the line gets smaller.
-        KeyCode::Char('+' | '=') => Some(Asked::Zoom(Zoom::In)),
-        KeyCode::Char('-' | '_') => Some(Asked::Zoom(Zoom::Out)),
-        KeyCode::Char('0') => Some(Asked::Zoom(Zoom::Auto)),
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+            Some(KeyCommand::End)
+        }
+        KeyCode::Char('q') | KeyCode::Esc => Some(KeyCommand::End),
+        // A shorter window magnifies the line.
+        KeyCode::Char('+' | '=') => Some(KeyCommand::Zoom(Zoom::In)),
+        KeyCode::Char('-' | '_') => Some(KeyCommand::Zoom(Zoom::Out)),
+        KeyCode::Char('0') => Some(KeyCommand::Zoom(Zoom::Auto)),
         _ => None,
     }
 }
@@ -296,18 +275,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_end_it_or_change_the_window() {
-        let press = |code, modifiers| meaning(KeyEvent::new(code, modifiers));
+    fn keys_end_the_chart_or_change_the_window() {
+        let press = |code, modifiers| key_command(KeyEvent::new(code, modifiers));
         let none = KeyModifiers::NONE;
         for code in [KeyCode::Char('q'), KeyCode::Esc] {
-            assert_eq!(press(code, none), Some(Asked::End));
+            assert_eq!(press(code, none), Some(KeyCommand::End));
         }
         let c = KeyCode::Char('c');
-        assert_eq!(press(c, KeyModifiers::CONTROL), Some(Asked::End));
+        assert_eq!(press(c, KeyModifiers::CONTROL), Some(KeyCommand::End));
         assert_eq!(press(c, none), None);
         assert_eq!(
             press(KeyCode::Char('-'), none),
-            Some(Asked::Zoom(Zoom::Out))
+            Some(KeyCommand::Zoom(Zoom::Out))
         );
     }
 }

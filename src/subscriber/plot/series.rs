@@ -1,50 +1,44 @@
-//! One line of the chart: what is kept of its readings. PURE, and bounded in memory however
-//! many there are.
+//! The readings of one line. PURE. Its memory is bounded.
 //!
-//! Readings are summed up in buckets: short ones for the last minute, longer ones for the
-//! last hour, long ones for the last day. A bucket keeps what a line needs to look right,
-//! its ends and its extremes, so that no peak is lost.
+//! Readings are combined in buckets: short ones for the last minute, longer ones for the last hour
+//! and the last day. A bucket keeps its first, last, lowest and highest reading, so that the line
+//! shows every peak.
 
 use std::collections::VecDeque;
 
-use super::scale::places_of;
-use super::timing::Ms;
+use super::scale::decimal_places;
+use super::window::Ms;
 
 /// The width of the buckets and how far they reach back, in milliseconds.
 const TIERS: [(Ms, Ms); 3] = [
     (50, 60_000),
     (1000, 3_600_000),
-    (30_000, super::window::LONGEST),
+    (30_000, super::window::MAX_WINDOW),
 ];
 
-/// Intervals between readings from which the usual one is told.
-const INTERVALS: usize = 31;
+/// Intervals between readings of which the median is taken.
+const MAX_INTERVALS: usize = 31;
 
-/// A line is interrupted where readings are further apart than so many usual intervals.
-const MISSED: Ms = 5;
+/// A line has a gap where readings are further apart than this many usual intervals.
+const GAP_INTERVALS: Ms = 5;
 
-/// Nothing shorter interrupts a line.
-const SHORTEST_BREAK: Ms = 1500;
+const MIN_GAP: Ms = 1500;
 
-/// A point of a line: seconds before now, less than nought, and the value.
+/// Seconds before now (negative), and the value.
 pub type Point = (f64, f64);
 
-/// What there is to say of some readings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stats {
-    /// The least.
     pub min: f64,
     pub mean: f64,
-    /// The greatest.
     pub max: f64,
     pub count: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// Its number: time by width.
+    /// Time divided by width.
     number: i64,
-    /// When its first and last reading were taken, and what they are.
     first: (Ms, f64),
     last: (Ms, f64),
     min: f64,
@@ -66,7 +60,7 @@ impl Bucket {
         }
     }
 
-    fn take(&mut self, at: Ms, value: f64) {
+    fn add(&mut self, at: Ms, value: f64) {
         if at < self.first.0 {
             self.first = (at, value);
         }
@@ -79,8 +73,8 @@ impl Bucket {
         self.count += 1;
     }
 
-    /// The way through it: in at the first reading, by the extremes, out at the last.
-    fn way(&self) -> impl Iterator<Item = (Ms, f64)> {
+    /// The points of the line: first reading, extremes, last reading.
+    fn points(&self) -> impl Iterator<Item = (Ms, f64)> {
         let middle = self.first.0.midpoint(self.last.0);
         let inner = self.count > 2;
         [
@@ -102,8 +96,8 @@ struct Tier {
 }
 
 impl Tier {
-    fn take(&mut self, at: Ms, value: f64, now: Ms) {
-        // One bucket more than is shown: a line comes in from beyond the edge.
+    fn add(&mut self, at: Ms, value: f64, now: Ms) {
+        // One bucket more than is shown, because the line starts outside the window.
         let oldest = (now - self.keep).div_euclid(self.width) - 1;
         while self.buckets.front().is_some_and(|b| b.number < oldest) {
             self.buckets.pop_front();
@@ -112,21 +106,20 @@ impl Tier {
         if number < oldest {
             return;
         }
-        let place = self.buckets.partition_point(|b| b.number < number);
-        match self.buckets.get_mut(place) {
-            Some(bucket) if bucket.number == number => bucket.take(at, value),
-            _ => self.buckets.insert(place, Bucket::new(number, at, value)),
+        let index = self.buckets.partition_point(|b| b.number < number);
+        match self.buckets.get_mut(index) {
+            Some(bucket) if bucket.number == number => bucket.add(at, value),
+            _ => self.buckets.insert(index, Bucket::new(number, at, value)),
         }
     }
 }
 
-/// A line.
 #[derive(Debug)]
 pub(super) struct Series {
     tiers: [Tier; 3],
     intervals: VecDeque<Ms>,
     last: Option<(Ms, f64)>,
-    /// The decimal places of the most exact reading.
+    /// The most decimal places of a reading.
     places: usize,
 }
 
@@ -144,17 +137,17 @@ impl Series {
         }
     }
 
-    /// Takes a reading that was taken at `at`, not after `now`. They may come in any order.
-    pub(super) fn take(&mut self, at: Ms, value: f64, now: Ms) {
+    /// `at` is not after `now`. Readings may come in any order.
+    pub(super) fn add(&mut self, at: Ms, value: f64, now: Ms) {
         for tier in &mut self.tiers {
-            tier.take(at, value, now);
+            tier.add(at, value, now);
         }
-        self.places = self.places.max(places_of(value));
+        self.places = self.places.max(decimal_places(value));
         match self.last {
             Some((last, _)) if at < last => return,
             Some((last, _)) if at > last => {
                 self.intervals.push_back(at - last);
-                if self.intervals.len() > INTERVALS {
+                if self.intervals.len() > MAX_INTERVALS {
                     self.intervals.pop_front();
                 }
             }
@@ -163,48 +156,46 @@ impl Series {
         self.last = Some((at, value));
     }
 
-    /// The latest reading, and when it was taken.
     pub(super) fn last(&self) -> Option<(Ms, f64)> {
         self.last
     }
 
-    /// The decimal places that its readings have.
     pub(super) fn places(&self) -> usize {
         self.places
     }
 
-    /// The usual time between two readings.
+    /// The median.
     pub(super) fn interval(&self) -> Option<Ms> {
         let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     }
 
-    /// The readings since `from`, as lines with breaks between them: where readings are
-    /// missing, and where a connection was down without any having come from that time.
+    /// The readings since `from`. Between two segments is a gap: readings are missing, or the
+    /// connection was down and no reading from that time has arrived later.
     pub(super) fn segments(&self, from: Ms, now: Ms, outages: &[(Ms, Ms)]) -> Vec<Vec<Point>> {
         let tier = self.tier(now - from);
-        let longest = (self.interval().unwrap_or_default() * MISSED)
-            .max(SHORTEST_BREAK)
+        let max_interval = (self.interval().unwrap_or_default() * GAP_INTERVALS)
+            .max(MIN_GAP)
             .max(tier.width * 5 / 2);
         let inside = tier.buckets.partition_point(|b| b.last.0 < from);
         let mut segments = Vec::new();
         let mut segment: Vec<Point> = Vec::new();
         let mut last: Option<Ms> = None;
         for bucket in tier.buckets.iter().skip(inside.saturating_sub(1)) {
-            let is_break = |last: Ms| {
-                bucket.first.0 - last > longest
+            let is_gap = |last: Ms| {
+                bucket.first.0 - last > max_interval
                     || outages
                         .iter()
                         .any(|(down, up)| last <= *down && *up <= bucket.first.0)
             };
-            if last.is_some_and(is_break) {
+            if last.is_some_and(is_gap) {
                 segments.push(std::mem::take(&mut segment));
             }
             #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
             segment.extend(
                 bucket
-                    .way()
+                    .points()
                     .map(|(at, value)| ((at - now) as f64 / 1e3, value)),
             );
             last = Some(bucket.last.0);
@@ -216,7 +207,6 @@ impl Series {
         segments
     }
 
-    /// What there is to say of the readings since `from`.
     pub(super) fn stats(&self, from: Ms, now: Ms) -> Option<Stats> {
         let tier = self.tier(now - from);
         let shown = tier.buckets.iter().filter(|b| b.last.0 >= from);
@@ -237,7 +227,7 @@ impl Series {
         })
     }
 
-    /// The finest buckets that reach far enough.
+    /// The finest one that reaches far enough.
     fn tier(&self, span: Ms) -> &Tier {
         let [fine, middle, coarse] = &self.tiers;
         [fine, middle]
@@ -257,7 +247,7 @@ mod tests {
     fn series(readings: &[(Ms, f64)]) -> Series {
         let mut series = Series::new();
         for (at, value) in readings {
-            series.take(*at, *value, *at);
+            series.add(*at, *value, *at);
         }
         series
     }
@@ -267,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_broken_where_readings_are_missing() {
+    fn a_line_has_a_gap_where_readings_are_missing() {
         let every_second: Vec<_> = (0..40).filter(|n| !(10..20).contains(n)).collect();
         let series = series(
             &every_second
@@ -282,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn a_short_outage_breaks_it_unless_the_readings_came_later() {
+    fn a_short_outage_makes_a_gap_unless_the_readings_arrive_later() {
         let mut series = series(&[(0, 1.0), (1000, 2.0), (3000, 4.0), (4000, 5.0)]);
         let outage = [(1500, 2500)];
         assert_eq!(lengths(&series.segments(0, 5000, &outage)), [2, 2]);
         assert_eq!(lengths(&series.segments(0, 5000, &[])), [4]);
-        series.take(2000, 3.0, 5000);
+        series.add(2000, 3.0, 5000);
         let segments = series.segments(0, 5000, &outage);
         assert_eq!(lengths(&segments), [5]);
         let values: Vec<_> = segments[0].iter().map(|(_, value)| *value).collect();
@@ -296,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_begins_with_the_line_that_comes_in_from_before_it() {
+    fn the_line_starts_at_the_last_reading_before_the_window() {
         let series = series(&[(0, 1.0), (1000, 2.0), (2000, 3.0)]);
         let segments = series.segments(1500, 2000, &[]);
         assert_eq!(segments, [vec![(-1.0, 2.0), (0.0, 3.0)]]);
@@ -309,7 +299,7 @@ mod tests {
     fn a_peak_between_a_thousand_others_is_kept_in_every_window() {
         let mut series = Series::new();
         for at in 0..MINUTE {
-            series.take(at, if at == 30_123 { 99.0 } else { 1.0 }, at);
+            series.add(at, if at == 30_123 { 99.0 } else { 1.0 }, at);
         }
         for span in [MINUTE, 5 * MINUTE, 24 * 60 * MINUTE] {
             let stats = series.stats(MINUTE - span, MINUTE).unwrap();
@@ -332,12 +322,12 @@ mod tests {
             let mut now = 0;
             for (later, value, late) in readings {
                 now += later;
-                series.take(now - late, value, now);
+                series.add(now - late, value, now);
             }
             for tier in &series.tiers {
                 prop_assert!(i64::try_from(tier.buckets.len()).unwrap() <= tier.keep / tier.width + 3);
             }
-            for span in [MINUTE, 60 * MINUTE, super::super::window::LONGEST] {
+            for span in [MINUTE, 60 * MINUTE, super::super::window::MAX_WINDOW] {
                 let points: Vec<_> = series.segments(now - span, now, &[(now - 5, now)]).concat();
                 prop_assert!(points.is_sorted_by(|(a, _), (b, _)| a <= b));
                 if let Some(stats) = series.stats(now - span, now) {

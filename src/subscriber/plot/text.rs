@@ -1,19 +1,17 @@
-//! Text as it fits: shortened by what it takes on the screen, not by its bytes; times and
-//! counts as people write them. PURE.
+//! Truncates text to a width in columns, and formats times and counts. PURE.
 
 use std::time::Duration;
 
 use ratatui::style::Style;
 use ratatui::text::Span;
 
-use super::view::Rate;
+use super::view::MessageRate;
 
-/// The columns a text takes.
+/// In columns.
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// As much of the beginning as fits into so many columns.
 fn head(text: &str, columns: usize) -> String {
     let span = Span::raw(text);
     let mut left = columns;
@@ -26,8 +24,7 @@ fn head(text: &str, columns: usize) -> String {
     fits.collect()
 }
 
-/// A sentence in so many columns: its end goes first.
-pub(super) fn cut(text: &str, columns: usize) -> String {
+pub(super) fn truncate(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -37,10 +34,10 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     head(text, columns - 1) + "…"
 }
 
-/// A topic in so many columns: its middle goes first, because both ends tell topics apart.
-pub(super) fn cut_middle(text: &str, columns: usize) -> String {
+/// For topics, which differ at both ends.
+pub(super) fn truncate_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns || columns < 5 {
-        return cut(text, columns);
+        return truncate(text, columns);
     }
     let first = (columns - 1) / 3;
     let span = Span::raw(text);
@@ -60,8 +57,8 @@ pub(super) fn cut_middle(text: &str, columns: usize) -> String {
     begin + "…" + &end.concat()
 }
 
-/// A time in one unit: `59 s`, `3 min`, `26 h`.
-pub(super) fn time(time: Duration) -> String {
+/// In one unit: `59 s`, `3 min`, `26 h`.
+pub(super) fn format_time(time: Duration) -> String {
     match time.as_secs() {
         seconds @ ..60 => format!("{seconds} s"),
         seconds @ ..3600 => format!("{} min", seconds / 60),
@@ -69,14 +66,13 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
-/// A time until something, never nought.
-pub(super) fn time_left(left: Duration) -> String {
+/// Rounds up to whole seconds.
+pub(super) fn format_time_left(left: Duration) -> String {
     let rest = u64::from(left.subsec_nanos() > 0);
-    time(Duration::from_secs(left.as_secs().saturating_add(rest)))
+    format_time(Duration::from_secs(left.as_secs().saturating_add(rest)))
 }
 
-/// How many messages come.
-pub(super) fn rate(rate: Rate) -> String {
+pub(super) fn format_rate(rate: MessageRate) -> String {
     match rate.per_second {
         many if many >= 99.5 => format!("{many:.0} msg/s"),
         some if some >= 0.2 => format!("{some:.1} msg/s"),
@@ -84,8 +80,7 @@ pub(super) fn rate(rate: Rate) -> String {
     }
 }
 
-/// A count with its noun, in the plural unless it is one.
-pub(super) fn count(count: u64, noun: &str) -> String {
+pub(super) fn plural(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
@@ -96,24 +91,24 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_too_long_is_shortened_where_it_hurts_least() {
-        assert_eq!(cut("connection refused", 10), "connectio…");
-        assert_eq!(cut("short", 5), "short");
+    fn long_text_is_truncated_at_the_end_or_in_the_middle() {
+        assert_eq!(truncate("connection refused", 10), "connectio…");
+        assert_eq!(truncate("short", 5), "short");
         assert_eq!(
-            cut_middle("devices/building-7/pump/temperature", 20),
+            truncate_middle("devices/building-7/pump/temperature", 20),
             "device…p/temperature"
         );
-        assert_eq!(cut_middle("温度/温度/温度", 8), "温…/温度");
+        assert_eq!(truncate_middle("温度/温度/温度", 8), "温…/温度");
     }
 
     #[test]
     fn times_and_rates_are_short() {
-        assert_eq!(time(Duration::from_secs(59)), "59 s");
-        assert_eq!(time(Duration::from_secs(150)), "2 min");
-        assert_eq!(time(Duration::from_secs(90_000)), "25 h");
-        assert_eq!(time_left(Duration::from_millis(2001)), "3 s");
+        assert_eq!(format_time(Duration::from_secs(59)), "59 s");
+        assert_eq!(format_time(Duration::from_secs(150)), "2 min");
+        assert_eq!(format_time(Duration::from_secs(90_000)), "25 h");
+        assert_eq!(format_time_left(Duration::from_millis(2001)), "3 s");
         let at = |per_second| {
-            rate(Rate {
+            format_rate(MessageRate {
                 per_second,
                 per_minute: 7,
             })
@@ -126,9 +121,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_wider_than_it_may_be(text in "\\PC{0,40}", columns in 0usize..50) {
-            prop_assert!(width(&cut(&text, columns)) <= columns);
-            prop_assert!(width(&cut_middle(&text, columns)) <= columns);
+        fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
+            prop_assert!(width(&truncate(&text, columns)) <= columns);
+            prop_assert!(width(&truncate_middle(&text, columns)) <= columns);
         }
     }
 }

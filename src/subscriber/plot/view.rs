@@ -1,93 +1,71 @@
-//! What one frame shows: everything [`draw`](super::draw) needs, and nothing that changes
-//! under its hands. PURE.
+//! The contents of one frame: everything that [`draw`](super::draw) needs, with all times relative
+//! to the moment of the frame. Texts have no control characters. PURE.
 
 use std::time::Duration;
 
+use log::Level;
+
 pub use super::series::{Point, Stats};
 
-/// How the connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// An attempt is under way.
+pub enum ConnectionStatus {
+    /// An attempt is under way; `why` the previous one failed.
     Connecting {
-        /// Why the one before it failed; harmless on a terminal.
         why: Option<String>,
     },
-    /// The broker has accepted.
     Connected {
-        /// So long ago.
-        since: Duration,
+        uptime: Duration,
     },
     /// Between two attempts.
     Waiting {
-        /// Why there is no connection; harmless on a terminal.
         why: String,
-        /// Until the next attempt.
         left: Duration,
     },
-    /// Over.
     Ended,
 }
 
-/// How grave a line of the log is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gravity {
-    Error,
-    Warning,
-    /// Anything else.
-    Note,
-}
-
-/// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// How grave it is.
-    pub gravity: Gravity,
-    /// What it says; harmless on a terminal.
+pub struct LogLine {
+    pub level: Level,
+    /// Without control characters.
     pub text: String,
-    /// How long ago it was written.
     pub age: Duration,
 }
 
-/// One line of the chart.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    /// The topic, harmless on a terminal.
+pub struct ChartLine {
+    /// The topic.
     pub label: String,
-    /// Its readings, in order of time; the line is interrupted between two segments.
+    /// The readings in order of time; there is a gap between two segments.
     pub segments: Vec<Vec<Point>>,
     /// The latest reading.
     pub last: f64,
-    /// How long ago it was taken.
     pub age: Duration,
-    /// The decimal places that its readings have.
+    /// Decimal places of the readings.
     pub places: usize,
     /// Of the readings in the window, if there are any.
     pub stats: Option<Stats>,
 }
 
-/// How many messages come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
-    /// In a second, of late.
+pub struct MessageRate {
+    /// Over the last seconds.
     pub per_second: f64,
-    /// In the last minute.
+    /// Messages in the last minute.
     pub per_minute: u64,
 }
 
-/// A frame.
 #[derive(Clone, Debug, PartialEq)]
-pub struct View {
+pub struct ChartView {
     pub broker: String,
-    /// How the connection to it is.
-    pub link: Link,
-    /// How long the chart has been there.
+    pub connection: ConnectionStatus,
+    /// The age of the chart.
     pub elapsed: Duration,
-    /// How far back it looks.
+    /// The length of the time axis.
     pub span: Duration,
-    /// The lines, in the order in which their topics were first seen.
-    pub lines: Vec<Line>,
-    /// Topics with a value for which there was no line left.
+    /// In the order in which their topics were first seen.
+    pub lines: Vec<ChartLine>,
+    /// Topics with a value that have no line.
     pub more: usize,
     /// Messages.
     pub received: u64,
@@ -95,14 +73,12 @@ pub struct View {
     pub without_value: u64,
     /// Readings that are missing.
     pub missing: u64,
-    /// Connections after the first.
     pub reconnects: u64,
-    /// How many messages come.
-    pub rate: Rate,
-    /// When there was no connection: from and to, in seconds before now, less than nought.
+    pub rate: MessageRate,
+    /// Start and end in seconds before now, negative.
     pub outages: Vec<(f64, f64)>,
     /// The last line of the log.
-    pub log: Option<Note>,
-    /// When the chart was closed, in UTC. Until then keys work, and are shown.
+    pub log: Option<LogLine>,
+    /// When the chart was closed, in UTC; until then the keys are shown.
     pub ended: Option<String>,
 }

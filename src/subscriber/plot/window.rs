@@ -1,16 +1,15 @@
-//! How far back the chart looks. PURE.
+//! The length of the time axis. PURE.
 
-use super::timing::Ms;
+/// Milliseconds since the chart was started; may be negative.
+pub(super) type Ms = i64;
 
 const SECOND: Ms = 1000;
 const MINUTE: Ms = 60 * SECOND;
 const HOUR: Ms = 60 * MINUTE;
 
-/// The longest window.
-pub(super) const LONGEST: Ms = 24 * HOUR;
+pub(super) const MAX_WINDOW: Ms = 24 * HOUR;
 
-/// The windows there are.
-const STEPS: [Ms; 8] = [
+const WINDOWS: [Ms; 8] = [
     10 * SECOND,
     30 * SECOND,
     MINUTE,
@@ -18,61 +17,57 @@ const STEPS: [Ms; 8] = [
     15 * MINUTE,
     HOUR,
     6 * HOUR,
-    LONGEST,
+    MAX_WINDOW,
 ];
 
-/// The one to begin with.
-const FIRST: usize = 2;
+/// Index of the initial window.
+const INITIAL: usize = 2;
 
-/// So many readings are to be seen, unless somebody has chosen a window.
-const ENOUGH: Ms = 30;
+/// Readings that the automatic window shows at least.
+const MIN_READINGS: Ms = 30;
 
-/// What a key asks of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zoom {
-    /// A shorter one.
+    /// A shorter window.
     In,
-    /// A longer one.
     Out,
-    /// The one that fits the readings.
+    /// The window that fits the readings.
     Auto,
 }
 
 #[derive(Debug)]
 pub(super) struct Window {
-    step: usize,
-    chosen: bool,
+    index: usize,
+    is_chosen: bool,
 }
 
 impl Window {
     pub(super) fn new() -> Self {
         Self {
-            step: FIRST,
-            chosen: false,
+            index: INITIAL,
+            is_chosen: false,
         }
     }
 
-    /// How long it is, in milliseconds.
     pub(super) fn span(&self) -> Ms {
-        STEPS.get(self.step).copied().unwrap_or(LONGEST)
+        WINDOWS.get(self.index).copied().unwrap_or(MAX_WINDOW)
     }
 
-    /// A key was pressed.
     pub(super) fn zoom(&mut self, zoom: Zoom) {
-        self.chosen = zoom != Zoom::Auto;
-        self.step = match zoom {
-            Zoom::In => self.step.saturating_sub(1),
-            Zoom::Out => (self.step + 1).min(STEPS.len() - 1),
-            Zoom::Auto => FIRST,
+        self.is_chosen = zoom != Zoom::Auto;
+        self.index = match zoom {
+            Zoom::In => self.index.saturating_sub(1),
+            Zoom::Out => (self.index + 1).min(WINDOWS.len() - 1),
+            Zoom::Auto => INITIAL,
         };
     }
 
-    /// Readings come in this interval. A window that nobody has chosen grows with it, and
-    /// does not shrink, so that it does not waver.
-    pub(super) fn suit(&mut self, interval: Ms) {
-        let enough = interval.saturating_mul(ENOUGH);
-        while !self.chosen && self.span() < enough && self.step + 1 < STEPS.len() {
-            self.step += 1;
+    /// Enlarges an automatic window for readings at this interval. It never shrinks, so that it does
+    /// not change back and forth.
+    pub(super) fn fit_interval(&mut self, interval: Ms) {
+        let span = interval.saturating_mul(MIN_READINGS);
+        while !self.is_chosen && self.span() < span && self.index + 1 < WINDOWS.len() {
+            self.index += 1;
         }
     }
 }
@@ -82,30 +77,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_with_the_interval_until_somebody_chooses() {
+    fn the_window_grows_with_the_interval_until_one_is_chosen() {
         let mut window = Window::new();
-        window.suit(SECOND);
+        window.fit_interval(SECOND);
         assert_eq!(window.span(), MINUTE);
-        window.suit(MINUTE);
+        window.fit_interval(MINUTE);
         assert_eq!(window.span(), HOUR);
-        window.suit(SECOND);
+        window.fit_interval(SECOND);
         assert_eq!(window.span(), HOUR);
         window.zoom(Zoom::In);
-        window.suit(MINUTE);
+        window.fit_interval(MINUTE);
         assert_eq!(window.span(), 15 * MINUTE);
         window.zoom(Zoom::Auto);
         assert_eq!(window.span(), MINUTE);
-        window.suit(i64::MAX);
-        assert_eq!(window.span(), LONGEST);
+        window.fit_interval(i64::MAX);
+        assert_eq!(window.span(), MAX_WINDOW);
     }
 
     #[test]
-    fn there_is_a_shortest_and_a_longest_one() {
+    fn there_is_a_shortest_and_a_longest_window() {
         let mut window = Window::new();
         for _ in 0..20 {
             window.zoom(Zoom::Out);
         }
-        assert_eq!(window.span(), LONGEST);
+        assert_eq!(window.span(), MAX_WINDOW);
         for _ in 0..20 {
             window.zoom(Zoom::In);
         }

@@ -26,7 +26,7 @@ use crate::common::transport::bridge::Released;
 use crate::subscriber::config::{Config, OutputKind};
 use crate::subscriber::inbox::Inbox;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
-use crate::subscriber::plot::model::Chart;
+use crate::subscriber::plot::chart::Chart;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
 
@@ -85,8 +85,10 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     while subscriber.exit().is_none() {
         subscriber.handle_time(clock());
         if let Some(screen) = &mut screen {
-            chart.lock().follow(subscriber.connection(), clock());
-            if let Err(cause) = screen.tick(clock()) {
+            chart
+                .lock()
+                .update_connection(subscriber.connection(), clock());
+            if let Err(cause) = screen.handle_timeout(clock()) {
                 subscriber.end(write_failed(None, &cause));
                 break;
             }

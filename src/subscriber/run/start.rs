@@ -18,7 +18,7 @@ use crate::subscriber::output::consumer::{Consumer, Plotter};
 use crate::subscriber::output::destination::{Destination, OutputFile};
 use crate::subscriber::output::executor::Executor;
 use crate::subscriber::output::writer::Writer;
-use crate::subscriber::plot::model::Chart;
+use crate::subscriber::plot::chart::Chart;
 use crate::subscriber::sequence::fingerprint::FingerprintKey;
 use crate::subscriber::sequence::streams::Streams;
 use crate::subscriber::session::state_file::StateFile;
@@ -71,8 +71,8 @@ pub(super) fn open_inbox(
             let writer = start_writer(Destination::File(out), acknowledger)?;
             Consumer::Writer(writer, style.clone())
         }
-        OutputKind::Chart(picker) => Consumer::Chart(Plotter {
-            picker: picker.clone(),
+        OutputKind::Chart(extractor) => Consumer::Chart(Plotter {
+            extractor: extractor.clone(),
             chart: Arc::clone(chart),
             acknowledger: Mutex::new(acknowledger),
         }),

@@ -1,5 +1,4 @@
-//! A frame as plain output, for when the terminal is given back: lines, and the escape
-//! sequences of their colours. PURE.
+//! A frame as ordinary output: lines with escape sequences for colours. PURE.
 
 use ratatui::backend::IntoCrossterm as _;
 use ratatui::buffer::{Buffer, Cell};
@@ -8,15 +7,15 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
 use super::draw::draw;
-use super::look::Look;
+use super::style::Theme;
 use super::text::width;
-use super::view::View;
+use super::view::ChartView;
 
-/// A frame of this size, each line ended by a newline, without blanks at its end.
-pub(super) fn still(view: &View, (columns, rows): (u16, u16), look: Look) -> String {
+/// Lines have no trailing blanks.
+pub(super) fn snapshot(view: &ChartView, (columns, rows): (u16, u16), theme: Theme) -> String {
     let area = Rect::new(0, 0, columns, rows);
     let mut buffer = Buffer::empty(area);
-    draw(&mut buffer, area, view, look);
+    draw(&mut buffer, area, view, theme);
     let mut out = String::new();
     for cells in buffer.content.chunks(columns.max(1).into()) {
         let used = cells.iter().rposition(|cell| cell.symbol() != " ");
@@ -25,15 +24,15 @@ pub(super) fn still(view: &View, (columns, rows): (u16, u16), look: Look) -> Str
         let mut run = String::new();
         let mut style = ContentStyle::new();
         for cell in cells.iter().take(used) {
-            // What stands behind the first half of a wide character.
+            // The cell after a wide character is empty.
             if skip > 0 {
                 skip -= 1;
                 continue;
             }
             skip = width(cell.symbol()).saturating_sub(1);
-            if look_of(cell) != style {
+            if style_of(cell) != style {
                 flush(&mut out, &mut run, style);
-                style = look_of(cell);
+                style = style_of(cell);
             }
             run.push_str(cell.symbol());
         }
@@ -43,7 +42,7 @@ pub(super) fn still(view: &View, (columns, rows): (u16, u16), look: Look) -> Str
     out
 }
 
-fn look_of(cell: &Cell) -> ContentStyle {
+fn style_of(cell: &Cell) -> ContentStyle {
     let mut style = ContentStyle::new();
     style.foreground_color = Some(cell.fg.into_crossterm()).filter(|color| *color != Color::Reset);
     if cell.modifier.contains(Modifier::DIM) {
