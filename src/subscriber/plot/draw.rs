@@ -1,6 +1,5 @@
 //! Draws a frame: connection and counts, graph, legend, the last line of the log, keys. PURE.
 
-use log::Level;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -8,7 +7,7 @@ use ratatui::style::Style;
 
 use super::style::{ERROR, Theme, WARNING, dim, put_text};
 use super::text::{format_time, truncate};
-use super::view::ChartView;
+use super::view::{ChartView, LogLevel};
 use super::{graph, header, legend};
 
 /// Columns and rows.
@@ -62,9 +61,9 @@ fn log_line(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
         return;
     };
     let (level, style) = match log.level {
-        Level::Error => ("error", theme.color(ERROR)),
-        Level::Warn => ("warning", theme.color(WARNING)),
-        _ => ("log", dim()),
+        LogLevel::Error => ("error", theme.color(ERROR)),
+        LogLevel::Warning => ("warning", theme.color(WARNING)),
+        LogLevel::Other => ("log", dim()),
     };
     let level = format!("{level} {} ago:", format_time(log.age));
     put_text(buffer, area.x + 1, area.y, &level, style);
@@ -157,7 +156,7 @@ mod tests {
             },
             outages: vec![(-30.5, -19.5)],
             log: Some(LogLine {
-                level: Level::Warn,
+                level: LogLevel::Warning,
                 text:
                     "broker.example:8883: the broker closed the connection; trying again in 1.0 s"
                         .into(),
@@ -300,7 +299,7 @@ mod tests {
                 view.lines[1].stats = Some(Stats { min, max, mean: *first, count: u64::MAX });
             }
             view.connection = ConnectionStatus::Waiting { why: text.clone(), left: Duration::MAX };
-            view.log = Some(LogLine { level: Level::Error, text: text.clone(), age: Duration::MAX });
+            view.log = Some(LogLine { level: LogLevel::Error, text: text.clone(), age: Duration::MAX });
             view.more = more;
             view.ended = ended.then_some(text);
             for row in drawn(&view, (columns, rows), Theme { colour }) {

@@ -1,5 +1,5 @@
 //! `--plot`: a live chart in the terminal. [`chart`] holds the data, [`draw`] draws a frame of it, and
-//! [`screen`], the only module that is not PURE, owns the terminal.
+//! [`screen`], the only module here with side effects, owns the terminal.
 
 pub mod chart;
 mod connection_history;

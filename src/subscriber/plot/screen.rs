@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use nix::sys::signal::{Signal, raise};
 use parking_lot::Mutex;
 use ratatui::backend::CrosstermBackend;
@@ -25,7 +26,7 @@ use super::chart::{Chart, Zoom};
 use super::draw::frame;
 use super::snapshot::snapshot;
 use super::style::Theme;
-use super::view::{ChartView, LogLine};
+use super::view::{ChartView, LogLevel, LogLine};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::stdio::{self, Blocking};
@@ -142,7 +143,11 @@ impl Screen {
             }
             let since = self.log.map_or(now, |(_, since)| since);
             LogLine {
-                level,
+                level: match level {
+                    Level::Error => LogLevel::Error,
+                    Level::Warn => LogLevel::Warning,
+                    _ => LogLevel::Other,
+                },
                 text,
                 age: now.saturating_duration_since(since),
             }

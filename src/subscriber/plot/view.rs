@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use log::Level;
-
 pub use super::series::{Point, Stats};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +22,16 @@ pub enum ConnectionStatus {
     Ended,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warning,
+    Other,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    pub level: Level,
+    pub level: LogLevel,
     /// Without control characters.
     pub text: String,
     pub age: Duration,
