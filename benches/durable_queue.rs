@@ -1,4 +1,4 @@
-//! What the books of the queue on disk cost for a message. Its orders are answered at once, by a
+//! What the queue on disk costs for a message, without the disk. Its requests are answered at once, by a
 //! stub that keeps nothing but the numbers.
 //!
 //! `passed`: sent past the queue and acknowledged before it is due on disk, 100 at a time: the way
@@ -19,10 +19,11 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use iot_pubsub::common::mqtt::message::Message;
 use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
+use iot_pubsub::publisher::queue::limits::{Admission, Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::requests::{
     Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage,
 };
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits, News, Pushed, Queue, size};
+use iot_pubsub::publisher::queue::{Queue, QueueEvent};
 use shared::STREAM;
 
 /// Messages in a round.
@@ -35,7 +36,7 @@ const WINDOW: usize = 100;
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 /// How long a message may wait for its acknowledgement before it is written.
-const PATIENCE: Duration = Duration::from_millis(250);
+const ACK_TIME: Duration = Duration::from_millis(250);
 
 /// Stands for the file.
 struct Stub {
@@ -53,7 +54,9 @@ impl Stub {
     fn with(messages: u64) -> Self {
         let rows = |(row, message)| StoredMessage { row, message };
         let rows: Vec<StoredMessage> = (1..).zip(shared::messages(messages)).map(rows).collect();
-        let each = shared::messages(1).map(|message| size(&message)).sum();
+        let each = shared::messages(1)
+            .map(|message| message.draft.size())
+            .sum();
         Self {
             counts: Counts {
                 rows: messages,
@@ -85,8 +88,8 @@ impl Stub {
         queue
     }
 
-    fn answer(&mut self, order: StoreRequest) -> StoreResult {
-        match order {
+    fn answer(&mut self, request: StoreRequest) -> StoreResult {
+        match request {
             StoreRequest::Commit(batch) => {
                 self.commits += 1;
                 let (inserts, ends) = (batch.inserts.len() as u64, batch.ends.len() as u64);
@@ -118,14 +121,14 @@ impl Stub {
     }
 
     /// Carries out what is to be done now; gives how many messages are on disk since.
-    fn carry(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
-        let mut safe = 0;
-        while let Some(order) = queue.order(now) {
-            let news = queue.handle(self.answer(order), now);
-            let is_safe = |news: &&News| matches!(news, News::Safe { .. });
-            safe += news.iter().filter(is_safe).count() as u64;
+    fn handle_requests(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
+        let mut stored = 0;
+        while let Some(request) = queue.next_request(now) {
+            let events = queue.handle_result(self.answer(request), now);
+            let is_stored = |event: &&QueueEvent| matches!(event, QueueEvent::Stored { .. });
+            stored += events.iter().filter(is_stored).count() as u64;
         }
-        safe
+        stored
     }
 }
 
@@ -143,28 +146,29 @@ fn empty() -> (Stub, DurableQueue) {
 fn pass(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
     for window in messages.chunks(WINDOW) {
         for message in window {
-            queue.pass(message, now + PATIENCE);
-            queue.take_ticket();
+            queue.track_sent(message, now + ACK_TIME);
+            queue.use_numbers();
         }
-        stub.carry(queue, now);
+        stub.handle_requests(queue, now);
         now += ROUND_TRIP;
         for message in window {
-            queue.settle(message, Outcome::Delivered, now);
+            queue.finish(message, &Outcome::Delivered, now);
         }
     }
     assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
-    assert_eq!(queue.next_ticket().seq, MESSAGES + 1);
+    assert_eq!(queue.next_numbers().seq, MESSAGES + 1);
 }
 
 fn write(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
     let mut safe = 0;
     for burst in messages.chunks(WINDOW) {
         for message in burst {
-            let pushed = queue.push(Arc::clone(message), None, now);
-            assert!(matches!(pushed, Pushed::Stored { .. }), "{pushed:?}");
-            queue.take_ticket();
+            let admission = queue.admit(message.draft.size(), now, &mut Vec::new());
+            assert_eq!(admission, Admission::Fits);
+            queue.push(Arc::clone(message), None);
+            queue.use_numbers();
         }
-        safe += stub.carry(queue, now);
+        safe += stub.handle_requests(queue, now);
         now += ROUND_TRIP;
     }
     assert_eq!((safe, queue.len() as u64), (MESSAGES, MESSAGES));
@@ -174,21 +178,21 @@ fn write(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], m
 fn drain(stub: &mut Stub, queue: &mut DurableQueue, mut now: Instant) {
     let mut taken = 0;
     while !queue.is_empty() {
-        stub.carry(queue, now);
+        stub.handle_requests(queue, now);
         now += ROUND_TRIP;
         let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 4).collect();
         assert!(!window.is_empty(), "{queue:?}");
         for message in window {
-            queue.settle(&message, Outcome::Delivered, now);
+            queue.finish(&message, &Outcome::Delivered, now);
             taken += 1;
         }
     }
     queue.close();
-    stub.carry(queue, now);
+    stub.handle_requests(queue, now);
     assert_eq!((taken, stub.counts.rows, stub.closed), (MESSAGES, 0, true));
 }
 
-fn books(criterion: &mut Criterion) {
+fn queue(criterion: &mut Criterion) {
     let (messages, now) = (messages(), clock());
     let mut group = criterion.benchmark_group("durable_queue");
     group.throughput(Throughput::Elements(MESSAGES));
@@ -224,6 +228,6 @@ fn books(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = shared::criterion();
-    targets = books
+    targets = queue
 }
 criterion_main!(benches);

@@ -14,8 +14,9 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use iot_pubsub::common::mqtt::message::Message;
 use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::publisher::queue::Queue;
+use iot_pubsub::publisher::queue::limits::{Admission, Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits, Pushed, Queue};
 use shared::STREAM;
 
 /// Messages in a round.
@@ -41,11 +42,14 @@ fn queue(behavior: DropBehavior) -> Box<dyn Queue> {
 /// Puts them in; gives how many of them were stored, and how many had to go for them.
 fn push(queue: &mut dyn Queue, messages: &[Arc<Message>], now: Instant) -> (usize, usize) {
     let (mut stored, mut gone) = (0, 0);
+    let mut evicted = Vec::new();
     for message in messages {
-        if let Pushed::Stored { evicted } = queue.push(Arc::clone(message), None, now) {
+        if queue.admit(message.draft.size(), now, &mut evicted) == Admission::Fits {
+            queue.push(Arc::clone(message), None);
             stored += 1;
             gone += evicted.len();
         }
+        evicted.clear();
     }
     (stored, gone)
 }

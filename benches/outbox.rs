@@ -20,12 +20,14 @@ use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::mqtt::message::Draft;
 use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::publisher::outbox::Outbox;
+use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
-use iot_pubsub::publisher::outbox::{Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig};
+use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use iot_pubsub::publisher::queue::requests::Outcome;
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 use shared::{STREAM, WALL_MS};
 
 /// Readings in a round.
@@ -40,7 +42,7 @@ fn outbox(window: usize) -> Outbox {
         max_bytes: 64 << 20,
         behavior: DropBehavior::Block,
     };
-    let rules = Rules {
+    let config = OutboxConfig {
         max_in_flight: window,
         operation_timeout: Duration::from_secs(60),
         expiry: None,
@@ -49,7 +51,7 @@ fn outbox(window: usize) -> Outbox {
         profile: Profile::Generic,
     };
     let queue = MemoryQueue::new(limits, STREAM.into());
-    Outbox::new(rules, Box::new(queue), Drain::new(DrainRate::Max, false))
+    Outbox::new(config, Box::new(queue), Drain::new(DrainRate::Max, false))
 }
 
 fn drafts() -> Vec<Draft> {
@@ -72,12 +74,12 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
     loop {
         let room = window - under_way.len();
         offer(outbox, drafts.by_ref().take(room), now);
-        let sent = outbox.dispatch(now);
-        under_way.extend(sent.iter().map(|placed| placed.place));
+        let sent = outbox.next_messages(now, WALL_MS);
+        under_way.extend(sent.iter().map(|(position, _)| *position));
         assert!(!under_way.is_empty(), "{outbox:?}");
         now += ROUND_TRIP;
-        for place in under_way.drain(..under_way.len().min(window / 4).min(50)) {
-            outbox.settle(place, Delivery::Done, now);
+        for position in under_way.drain(..under_way.len().min(window / 4).min(50)) {
+            outbox.handle_delivery(position, Delivery::Done, now);
         }
         let receipts = outbox.take_receipts();
         let is_delivery = |receipt: &&Receipt| {
@@ -105,7 +107,7 @@ fn window(criterion: &mut Criterion) {
     for window in [100, 1_000] {
         let online = || {
             let mut outbox = outbox(window);
-            outbox.connected(SessionLimits::PROTOCOL, now);
+            outbox.handle_connected(BrokerLimits::PROTOCOL, now);
             (outbox, drafts())
         };
         group.bench_function(BenchmarkId::from_parameter(window), |bencher| {
@@ -151,7 +153,7 @@ fn burst(criterion: &mut Criterion) {
         bencher.iter_batched(
             offline,
             |mut outbox| {
-                outbox.connected(SessionLimits::PROTOCOL, now);
+                outbox.handle_connected(BrokerLimits::PROTOCOL, now);
                 deliver(&mut outbox, Vec::new(), WINDOW, now);
                 outbox
             },

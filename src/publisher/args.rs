@@ -34,7 +34,7 @@ use crate::common::runtime::process;
 use crate::common::runtime::stdio;
 use crate::publisher::outbox::pacing::DrainRate;
 use crate::publisher::outbox::pacing::parse_drain_rate;
-use crate::publisher::queue::{Capacity, DropBehavior, Limits};
+use crate::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 
 /// Bytes per batch at most, newlines included: AWS IoT Core takes that much, and few brokers take less.
 const BATCH_BYTES: usize = 128 << 10;

@@ -7,7 +7,7 @@ use super::input::config::InputConfig;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
 use crate::publisher::outbox::pacing::DrainRate;
-use crate::publisher::queue::Limits;
+use crate::publisher::queue::limits::Limits;
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -1,14 +1,15 @@
 //! A message before it has a number: topic, payload and how it is to be delivered. PURE.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::qos::Qos;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct Draft<Payload = Vec<u8>> {
     /// A checked topic name.
     pub topic: Arc<str>,
-    pub payload: Vec<u8>,
+    pub payload: Payload,
     pub qos: Qos,
     pub retain: bool,
     /// Readings in the payload. With 1 it is that reading; with more it is a batch, and each of
@@ -23,6 +24,11 @@ impl Draft {
     /// Readings in one message, at most.
     pub const MAX_READINGS: u32 = 100_000;
 
+    /// Bytes of topic and payload, which count against the limits of a queue.
+    pub fn size(&self) -> u64 {
+        (self.topic.len() + self.payload.len()) as u64
+    }
+
     pub fn is_batch(&self) -> bool {
         self.readings > 1
     }
@@ -36,6 +42,18 @@ impl Draft {
             (Some(payload), &[][..])
         };
         single.into_iter().chain(lines(batch))
+    }
+}
+
+impl Draft<Cow<'_, [u8]>> {
+    pub fn into_owned(self) -> Draft {
+        Draft {
+            topic: self.topic,
+            payload: self.payload.into_owned(),
+            qos: self.qos,
+            retain: self.retain,
+            readings: self.readings,
+        }
     }
 }
 

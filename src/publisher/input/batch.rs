@@ -7,11 +7,10 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::mqtt::limits::MAX_PACKET;
-use crate::common::mqtt::message::{Draft, Qos};
+use crate::common::mqtt::message::Draft;
 use crate::common::mqtt::publish_size::PublishSize;
 
 /// When a batch is complete.
@@ -29,15 +28,8 @@ pub struct BatchLimits {
     pub properties: usize,
 }
 
-/// One reading and how to publish it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading<'a> {
-    /// A checked topic name.
-    pub topic: Arc<str>,
-    pub payload: Cow<'a, [u8]>,
-    pub qos: Qos,
-    pub retain: bool,
-}
+/// A draft of one reading, which borrows its payload from the input where it can.
+pub type Reading<'a> = Draft<Cow<'a, [u8]>>;
 
 /// A message to be offered: several readings, or one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,15 +232,10 @@ impl Batcher {
 }
 
 fn single(reading: Reading<'_>, line: u64) -> Batch {
-    let draft = Draft {
-        topic: reading.topic,
-        payload: reading.payload.into_owned(),
-        qos: reading.qos,
-        retain: reading.retain,
-        readings: 1,
-    };
-    let lines = LineNumbers::new(line);
-    Batch { draft, lines }
+    Batch {
+        draft: reading.into_owned(),
+        lines: LineNumbers::new(line),
+    }
 }
 
 #[cfg(test)]
@@ -258,6 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::common::mqtt::message::Qos;
 
     const WAIT: u64 = 50;
 
@@ -286,6 +274,7 @@ mod tests {
             payload: payload.into(),
             qos: Qos::AtLeastOnce,
             retain: false,
+            readings: 1,
         }
     }
 

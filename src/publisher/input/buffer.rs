@@ -11,7 +11,7 @@ use super::batch::{Batch, Batcher, Reading};
 use super::config::{InputConfig, SourceKind};
 use super::simulated::SimulatedSensor;
 use super::source::{Chunk, Emit, SourceEvent, SourceThread};
-use crate::publisher::queue::Room;
+use crate::publisher::queue::limits::Room;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
 const JSON_OVERHEAD: usize = 1 << 20;

@@ -27,6 +27,7 @@ pub fn parse<'a>(
         payload: bytes,
         qos: config.qos,
         retain: config.retain,
+        readings: 1,
     })
 }
 
@@ -79,5 +80,6 @@ fn parse_json(
         payload: payload.into(),
         qos,
         retain,
+        readings: 1,
     })
 }

@@ -1,34 +1,31 @@
-//! How long acknowledgements take, and so how long a message may wait for its own before it
-//! is worth writing to disk. PURE.
-//!
-//! The estimate is that of RFC 6298 for TCP: a smoothed time plus four deviations.
+//! How long acknowledgements take, and so how long a message may wait for its own before it is
+//! written to disk. PURE. The estimate is that of RFC 6298 for TCP: a smoothed time plus four
+//! deviations.
 
 use std::time::{Duration, Instant};
 
-/// Before anything is known.
 const INITIAL: Duration = Duration::from_millis(250);
-/// Shorter is not worth a wake.
+/// Shorter is not worth a wake-up.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// Longer keeps the source waiting.
+/// Longer would keep the source waiting.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The estimate, from one message at a time.
 #[derive(Debug, Default)]
 pub struct AckTime {
     /// Smoothed time and its deviation, in seconds.
     estimate: Option<(f64, f64)>,
+    /// The message that is timed, and when it was sent.
     timing: Option<(u64, Instant)>,
 }
 
 impl AckTime {
-    /// A message goes out; it is timed unless another one is.
-    pub fn sent(&mut self, id: u64, now: Instant) {
-        self.timing.get_or_insert((id, now));
+    /// A message is sent. It is timed unless another one is.
+    pub fn handle_sent(&mut self, position: u64, now: Instant) {
+        self.timing.get_or_insert((position, now));
     }
 
-    /// It has been acknowledged.
-    pub fn acknowledged(&mut self, id: u64, now: Instant) {
-        let Some((_, since)) = self.timing.take_if(|(timed, _)| *timed == id) else {
+    pub fn handle_ack(&mut self, position: u64, now: Instant) {
+        let Some((_, since)) = self.timing.take_if(|(timed, _)| *timed == position) else {
             return;
         };
         let sample = now.saturating_duration_since(since).as_secs_f64();
@@ -41,13 +38,13 @@ impl AckTime {
         });
     }
 
-    /// The connection is gone, and with it the message that was timed.
+    /// The connection is gone: the message that was timed gets no acknowledgement.
     pub fn stop(&mut self) {
         self.timing = None;
     }
 
-    /// How long an acknowledgement may well take.
-    pub fn patience(&self) -> Duration {
+    /// How long an acknowledgement is likely to take at most.
+    pub fn estimate(&self) -> Duration {
         let Some((time, deviation)) = self.estimate else {
             return INITIAL;
         };
@@ -63,18 +60,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_follows_the_acknowledgements_within_its_bounds() {
+    fn the_estimate_follows_the_acknowledgements_within_its_bounds() {
         let mut ack_time = AckTime::default();
         let mut now = Instant::now();
-        assert_eq!(ack_time.patience(), INITIAL);
+        assert_eq!(ack_time.estimate(), INITIAL);
         let mut after = |milliseconds: u64, rounds: u64| {
-            for id in 0..rounds {
-                ack_time.sent(id, now);
-                ack_time.sent(id + 1_000, now);
+            for position in 0..rounds {
+                ack_time.handle_sent(position, now);
+                ack_time.handle_sent(position + 1_000, now);
                 now += Duration::from_millis(milliseconds);
-                ack_time.acknowledged(id, now);
+                ack_time.handle_ack(position, now);
             }
-            ack_time.patience()
+            ack_time.estimate()
         };
         assert_eq!(after(1, 20), SHORTEST);
         let steady = after(200, 60);

@@ -1,47 +1,85 @@
-//! What a broker's CONNACK means for what we are about to send.
+//! What the broker allows on a connection, from its CONNACK. PURE.
 
-use super::SessionLimits;
+use std::fmt;
+
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::client::ConnectionInfo;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
-use crate::publisher::config::Config;
+use crate::common::mqtt::limits::{EXACTLY_ONCE_WINDOW, MAX_PACKET};
+use crate::common::mqtt::message::Qos;
 
-/// The limits of the connection.
-///
-/// # Errors
-///
-/// A permanent fault if this broker can never take what is to be published.
-pub fn limits(config: &Config, info: &ConnectionInfo) -> Result<SessionLimits, Fault> {
-    let host = &config.connection.endpoint;
-    let unsuitable = |why: String, remedy: String| {
-        Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")).with_remedy(remedy))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerLimits {
+    /// Unacknowledged messages of QoS 1 and 2.
+    pub receive_maximum: usize,
+    /// Unacknowledged messages of QoS 2.
+    pub exactly_once: usize,
+    /// In bytes.
+    pub maximum_packet_size: usize,
+    /// Whether messages carry properties: with MQTT 5.
+    pub properties: bool,
+}
+
+impl BrokerLimits {
+    pub const PROTOCOL: Self = Self {
+        receive_maximum: 65_535,
+        exactly_once: 65_535,
+        maximum_packet_size: MAX_PACKET,
+        properties: true,
     };
-    if let Some(max) = info.connack.maximum_qos
-        && config.input.qos.level() > max
-    {
-        let why = format!("the broker takes QoS 0 to {max}");
-        return unsuitable(why, format!("give --qos {max}"));
+
+    /// The limits of a connection. `max_in_flight_set` is whether the user has set the window, which
+    /// then holds for every QoS. A permanent fault if the broker does not take `qos` or `retain`.
+    pub fn of(
+        info: &ConnectionInfo,
+        host: &Endpoint,
+        qos: Qos,
+        retain: bool,
+        max_in_flight_set: bool,
+    ) -> Result<Self, Fault> {
+        let unsuitable = |why: String, remedy: String| {
+            Err(Fault::permanent(Exit::Protocol, format!("{host}: {why}")).with_remedy(remedy))
+        };
+        if let Some(max) = info.connack.maximum_qos
+            && qos.level() > max
+        {
+            let why = format!("the broker takes QoS 0 to {max}");
+            return unsuitable(why, format!("give --qos {max}"));
+        }
+        if retain && !info.connack.retain_available {
+            let why = "the broker keeps no retained messages".into();
+            return unsuitable(why, "leave --retain out".into());
+        }
+        let mut limits = Self {
+            properties: info.is_v5,
+            ..Self::PROTOCOL
+        };
+        if let Some(maximum) = info.connack.receive_maximum {
+            limits.receive_maximum = maximum.into();
+        }
+        if let Some(Ok(size)) = info.connack.maximum_packet_size.map(usize::try_from) {
+            limits.maximum_packet_size = size;
+        }
+        if !limits.properties && !max_in_flight_set {
+            limits.exactly_once = EXACTLY_ONCE_WINDOW;
+        }
+        Ok(limits)
     }
-    if config.input.retain && !info.connack.retain_available {
-        let why = "the broker keeps no retained messages".into();
-        return unsuitable(why, "leave --retain out".into());
+}
+
+/// Why a message cannot be sent on this connection: sizes of its packet, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    pub packet: usize,
+    pub most: usize,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { packet, most } = self;
+        write!(
+            f,
+            "{packet} bytes are above the broker's maximum packet size of {most}"
+        )
     }
-    let protocol = SessionLimits::PROTOCOL;
-    Ok(SessionLimits {
-        receive_maximum: info
-            .connack
-            .receive_maximum
-            .map_or(protocol.receive_maximum, usize::from),
-        maximum_packet_size: info
-            .connack
-            .maximum_packet_size
-            .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(protocol.maximum_packet_size),
-        properties: info.is_v5,
-        exactly_once: if info.is_v5 || config.window_by_hand {
-            protocol.exactly_once
-        } else {
-            EXACTLY_ONCE_WINDOW
-        },
-    })
 }

@@ -1,9 +1,8 @@
-//! What becomes of each message, in the order in which the user is told. PURE.
+//! Receipts, in the order in which the user gets them. PURE.
 //!
-//! A message is *accepted* once the publisher answers for it: at once if the queue is in
-//! memory; with a queue on disk when it is synced there or acknowledged by the broker. These
-//! lines come in the order of the input, so what is known of a message earlier than that
-//! waits for its turn.
+//! A message is *accepted* once the publisher is responsible for it: at once if the queue is in
+//! memory, and with a queue on disk when it is synced there or acknowledged by the broker. These
+//! receipts come in the order of the input, so an outcome that is known earlier has to wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,12 +10,12 @@ use std::sync::Arc;
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::requests::Outcome;
 
-/// What the user is told of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// The publisher answers for it.
-    Accepted { seq: u64, readings: u32 },
-    /// Nothing more will happen to it.
+    Accepted {
+        seq: u64,
+        readings: u32,
+    },
     Ended {
         seq: u64,
         outcome: Outcome,
@@ -27,11 +26,10 @@ pub enum Receipt {
 
 impl Receipt {
     pub fn ended(seq: u64, outcome: Outcome) -> Self {
-        let message = None;
         Self::Ended {
             seq,
             outcome,
-            message,
+            message: None,
         }
     }
 }
@@ -41,40 +39,39 @@ struct Entry {
     id: u64,
     seq: u64,
     readings: u32,
-    safe: bool,
+    accepted: bool,
     end: Option<Receipt>,
 }
 
-/// Messages that have entered and are not accepted yet, and what is to be told.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Messages that are not accepted yet, and those that wait for them. Ids ascend.
     entries: VecDeque<Entry>,
-    /// Ends of messages that are on their way to the dead letters.
+    /// Receipts of messages that are not among the dead letters on disk yet.
     held: BTreeMap<u64, Receipt>,
-    told: Vec<Receipt>,
+    receipts: Vec<Receipt>,
 }
 
 impl Ledger {
-    /// A message of so many readings has entered. Keys ascend.
+    /// A new message, of this number of readings.
     pub fn enter(&mut self, id: u64, seq: u64, readings: u32) {
         self.entries.push_back(Entry {
             id,
             seq,
             readings,
-            safe: false,
+            accepted: false,
             end: None,
         });
     }
 
-    /// The publisher answers for it from here on.
     pub fn accept(&mut self, id: u64) {
         if let Some(entry) = self.entry(id) {
-            entry.safe = true;
-            self.tell();
+            entry.accepted = true;
+            self.flush();
         }
     }
 
-    /// It is safe, and this is the number it was given.
+    /// It is accepted, and has got this number.
     pub fn number(&mut self, id: u64, seq: u64) {
         if let Some(entry) = self.entry(id) {
             entry.seq = seq;
@@ -82,44 +79,42 @@ impl Ledger {
         self.accept(id);
     }
 
-    /// It has come to its end. What was delivered or is among the dead letters was accepted
-    /// as well; what was dropped or expired before that never is.
+    /// A message that is delivered or among the dead letters counts as accepted; one that is dropped
+    /// or expired before never is.
     pub fn end(&mut self, id: u64, receipt: Receipt) {
         match self.entry(id) {
             Some(entry) => {
                 let Receipt::Ended { outcome, .. } = &receipt else {
                     return;
                 };
-                entry.safe |= matches!(outcome, Outcome::Delivered | Outcome::Dead(_));
+                entry.accepted |= matches!(outcome, Outcome::Delivered | Outcome::Dead(_));
                 entry.end = Some(receipt);
-                self.tell();
+                self.flush();
             }
-            None => self.told.push(receipt),
+            None => self.receipts.push(receipt),
         }
     }
 
-    /// It goes to the dead letters, which is told once it is there: see [`bury`](Self::bury).
+    /// The receipt of a dead letter waits until [`release`](Self::release).
     pub fn hold(&mut self, id: u64, receipt: Receipt) {
         self.held.insert(id, receipt);
     }
 
-    /// It is among the dead letters.
-    pub fn bury(&mut self, id: u64) {
+    pub fn release(&mut self, id: u64) {
         if let Some(receipt) = self.held.remove(&id) {
             self.end(id, receipt);
         }
     }
 
-    /// None of them will ever get there.
-    pub fn release(&mut self) {
+    /// No dead letter will be written any more.
+    pub fn release_all(&mut self) {
         for (id, receipt) in std::mem::take(&mut self.held) {
             self.end(id, receipt);
         }
     }
 
-    /// What is to be told, in order.
     pub fn take(&mut self) -> Vec<Receipt> {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.receipts)
     }
 
     fn entry(&mut self, id: u64) -> Option<&mut Entry> {
@@ -127,16 +122,16 @@ impl Ledger {
         self.entries.get_mut(index)
     }
 
-    fn tell(&mut self) {
-        let known = |entry: &Entry| entry.safe || entry.end.is_some();
+    fn flush(&mut self) {
+        let known = |entry: &Entry| entry.accepted || entry.end.is_some();
         while self.entries.front().is_some_and(known)
             && let Some(entry) = self.entries.pop_front()
         {
-            if entry.safe {
+            if entry.accepted {
                 let (seq, readings) = (entry.seq, entry.readings);
-                self.told.push(Receipt::Accepted { seq, readings });
+                self.receipts.push(Receipt::Accepted { seq, readings });
             }
-            self.told.extend(entry.end);
+            self.receipts.extend(entry.end);
         }
     }
 }
@@ -146,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acceptance_is_told_in_the_order_of_the_input() {
+    fn acceptance_is_reported_in_the_order_of_the_input() {
         let mut ledger = Ledger::default();
         for id in 1..=4 {
             ledger.enter(id, id + 10, 1);

@@ -1,195 +1,158 @@
-//! What to accept, send, settle and drop next. PURE: events and the time in, messages out.
+//! Decides what to accept, send, drop and report next. PURE: events and the time in, messages out.
 //!
-//! Three shelves, each in the order of sending:
+//! A message that is not finished is in exactly one of three queues, each in the order of sending:
 //!
-//! * *ready*: to go out before anything else. Taken online while the window had room, or in
-//!   flight when a connection ended: then nobody knows whether it arrived, and it is sent
-//!   again. At most a window of them; they count against no limit and are never dropped.
-//! * the *queue*: accepted while offline, while draining, or while the window was full.
-//! * *in flight*: handed to the client on the present connection.
+//! * *ready*: to be sent before anything else. Accepted while the window had room, or in flight when
+//!   a connection ended; then nobody knows whether it arrived, and it is sent again. These are one
+//!   window at most, count against no limit and are never dropped.
+//! * the *queue*: accepted while offline, while a backlog drains, or while the window was full.
+//! * *in flight*: given to the client on this connection.
 //!
-//! A message is on exactly one shelf from its acceptance to its one final outcome. What is
-//! accepted when, and what is on disk, is the queue's business; the outbox tells it of every
-//! message that passes and how it ended.
-//!
-//! * `terms` are the words in which it is spoken to, `ledger` those in which it answers;
-//! * `hearing` is what the store has come to; `sending` is the way to the broker; `shelf` holds messages in order;
-//! * `suspect` finds the message that the broker closes connections for, `ack_time` how long
-//!   acknowledgements take.
+//! The queue decides what is on disk; the outbox tells it of every message that passes and its
+//! outcome.
 
+pub mod ack_deadline;
 pub mod ack_time;
 pub mod broker_limits;
 pub mod ledger;
 pub mod pacing;
 pub mod poison;
-mod sending;
-pub mod shelf;
-mod store_events;
 pub mod throttle;
-mod types;
+pub mod types;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use types::{Loss, Offered, Rules, SessionLimits, TooLarge};
-
+use ack_deadline::AckDeadline;
 use ack_time::AckTime;
+use broker_limits::{BrokerLimits, TooLarge};
 use ledger::{Ledger, Receipt};
-use poison::Suspect;
-use shelf::{Placed, Shelf};
+use pacing::{Drain, Growing};
+use poison::{Finding, Poison};
+use throttle::Throttle;
+use types::{ConnectionLoss, Offered, OutboxConfig};
 
+use crate::common::client::Delivery;
 use crate::common::mqtt::age::Timestamp;
-use crate::common::mqtt::message::{Draft, Message};
-use crate::publisher::outbox::pacing::{Drain, Growing};
-use crate::publisher::outbox::throttle::Throttle;
-use crate::publisher::queue::requests::Outcome;
-use crate::publisher::queue::{DropBehavior, Gone, Pushed, Queue, Room, size};
+use crate::common::mqtt::message::{Draft, Message, Qos};
+use crate::publisher::queue::limits::{Admission, DropBehavior, Room};
+use crate::publisher::queue::requests::{Outcome, StoreRequest, StoreResult};
+use crate::publisher::queue::sized::SizedQueue;
+use crate::publisher::queue::{MissingFile, Queue, QueueEvent, StoreEvent};
+
+/// While messages flow, a source waits rather than lengthen a durable queue of this many messages.
+const SHORT_BACKLOG: usize = 8_192;
+
+/// How many messages are read ahead of a full window while messages flow.
+const READ_AHEAD: usize = 256;
+
+/// The most bytes in flight, however much the queue may hold.
+const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
+
+/// How long to wait after the broker said that it cannot take a message now (quota exceeded, for one).
+const HOLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Outbox {
-    rules: Rules,
+    config: OutboxConfig,
     queue: Box<dyn Queue>,
     drain: Drain,
-    online: Option<SessionLimits>,
-    /// The last place in the order of sending that was given.
-    last_place: u64,
-    ready: Shelf,
-    in_flight: Shelf,
+    online: Option<BrokerLimits>,
+    /// The last position in the order of sending. A message keeps its position when it is sent
+    /// again. Its `id` is not in this order: rows of earlier runs are read late and sent first.
+    last_position: u64,
+    ready: SizedQueue,
+    in_flight: SizedQueue,
     ledger: Ledger,
-    suspect: Suspect,
+    poison: Poison,
     ack_time: AckTime,
+    ack_deadline: AckDeadline,
     throttle: Option<Throttle>,
-    /// The broker may end this connection for a message that is not in flight any more: one
-    /// that it has refused, or one of QoS 0.
-    others_to_blame: bool,
-    /// Messages of QoS 0 have gone out on this connection.
-    unconfirmed: bool,
-    /// Messages handed to the client on this connection.
-    sent: u64,
-    progress_at: Option<Instant>,
-    /// When the line last made progress with what is in flight.
-    line_moved_at: Option<Instant>,
-    /// For how long a slow line had carried what is in flight when the last of it had arrived.
-    carried_for: Duration,
+    /// Messages of QoS 0 were sent on this connection.
+    sent_unconfirmed: bool,
     held_until: Option<Instant>,
-    /// Until then the first connection may well come about.
-    hopeful_until: Option<Instant>,
-    /// The time by both clocks, for the age of what an earlier run has left.
-    time: Timestamp,
-}
-
-/// A durable queue of so many messages is waited for rather than lengthened.
-const SHORT_BACKLOG: usize = 8_192;
-
-/// How many messages are read ahead of a window that is full and moves.
-const READ_AHEAD: usize = 256;
-
-fn into_draft(message: Arc<Message>) -> Draft {
-    Arc::try_unwrap(message).map_or_else(|shared| shared.draft.clone(), |message| message.draft)
+    /// Until then the first connection may be established.
+    connecting_until: Option<Instant>,
 }
 
 impl Outbox {
-    /// An empty outbox, offline.
-    pub fn new(rules: Rules, queue: Box<dyn Queue>, drain: Drain) -> Self {
+    pub fn new(config: OutboxConfig, queue: Box<dyn Queue>, drain: Drain) -> Self {
         Self {
-            suspect: Suspect::new(rules.max_attempts),
-            others_to_blame: false,
-            unconfirmed: false,
-            sent: 0,
-            throttle: rules.profile.pace().map(Throttle::new),
-            rules,
             queue,
             drain,
             online: None,
-            last_place: 0,
-            ready: Shelf::default(),
-            in_flight: Shelf::default(),
+            last_position: 0,
+            ready: SizedQueue::default(),
+            in_flight: SizedQueue::default(),
             ledger: Ledger::default(),
+            poison: Poison::new(config.max_attempts),
             ack_time: AckTime::default(),
-            progress_at: None,
-            line_moved_at: None,
-            carried_for: Duration::ZERO,
+            ack_deadline: AckDeadline::new(config.operation_timeout),
+            throttle: config.profile.pace().map(Throttle::new),
+            sent_unconfirmed: false,
             held_until: None,
-            hopeful_until: None,
-            time: Timestamp::default(),
+            connecting_until: None,
+            config,
         }
     }
 
-    /// The time by both clocks, for what is sent next.
-    pub fn set_time(&mut self, time: Timestamp) {
-        self.time = time;
-    }
-
-    /// The first attempt to connect begins: what is taken now need not be on disk at once.
+    /// The first attempt to connect begins: messages accepted now need not be on disk at once.
     pub fn expect_connection(&mut self, now: Instant) {
-        self.hopeful_until = Some(now + self.ack_time.patience());
+        self.connecting_until = Some(now + self.ack_time.estimate());
     }
 
-    /// Messages that still have to come to their end: what waits, what is in flight, and
-    /// what is to be taken off the disk.
+    /// Messages without an outcome: waiting, in flight, or to be deleted from the disk.
     pub fn outstanding(&self) -> usize {
-        let waiting = match self.queue.entrusted() {
-            Some(entrusted) => entrusted,
-            None => self.queue.len() + self.queue.unsettled(),
-        };
-        self.ready.len() + waiting + self.in_flight.len()
+        let waiting = self.queue.len() + self.queue.undeleted();
+        self.ready.len() + self.queue.delegated().unwrap_or(waiting) + self.in_flight.len()
     }
 
     /// Messages that would be lost if the process ended now.
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) if self.queue.gone() != Some(Gone::Lost) => unwritten,
+            Some(unwritten) if self.queue.missing_file() != Some(MissingFile::Lost) => unwritten,
             _ => self.outstanding(),
         }
     }
 
-    /// Messages that wait to be sent.
     pub fn backlog(&self) -> usize {
         self.ready.len() + self.queue.len()
     }
 
-    /// Messages in flight on the present connection.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether messages have gone out on the present connection that nobody will acknowledge.
-    pub fn sends_unconfirmed(&self) -> bool {
-        self.online.is_some() && self.unconfirmed
+    /// Whether messages were sent on this connection that nobody acknowledges.
+    pub fn has_sent_unconfirmed(&self) -> bool {
+        self.online.is_some() && self.sent_unconfirmed
     }
 
-    /// The queue, to look at.
     pub fn queue(&self) -> &dyn Queue {
         &*self.queue
     }
 
-    /// The queue, for the orders to its store.
-    pub fn queue_mut(&mut self) -> &mut dyn Queue {
-        &mut *self.queue
-    }
-
-    /// What has become of messages since the last time.
     pub fn take_receipts(&mut self) -> Vec<Receipt> {
         self.ledger.take()
     }
 
-    /// How much a source that can wait should read now. Offline, a queue that drops takes
-    /// all there is; on a connection even its sources wait.
+    /// How much a source that can wait should read now. Offline, a queue that drops takes everything;
+    /// on a connection even its sources wait.
     pub fn room(&self, now: Instant) -> Room {
         let limits = self.queue.limits();
         let drops = limits.behavior != DropBehavior::Block && self.online.is_none();
         let unwritten = self.queue.unwritten_room();
-        let under_way = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
         let (messages, bytes) = if drops {
             (usize::MAX, limits.max_bytes)
         } else {
-            let places = if self.flows(now) {
+            let behind = if self.is_flowing(now) {
                 READ_AHEAD
             } else {
                 self.queue.room(now)
             };
-            let places = self.straight_room().saturating_add(places);
-            (places, limits.max_bytes.saturating_sub(under_way))
+            let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
+            let messages = self.direct_room().saturating_add(behind);
+            (messages, limits.max_bytes.saturating_sub(bytes))
         };
         Room {
             messages: messages.min(unwritten.messages),
@@ -197,112 +160,98 @@ impl Outbox {
         }
     }
 
-    /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the broker asked for a
-    /// pause. [`dispatch`](Self::dispatch) finds out when that is over.
-    pub fn holds_back(&self) -> bool {
+    /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the
+    /// broker asked for a pause. [`next_messages`](Self::next_messages) notices when that is over.
+    pub fn is_draining_or_held(&self) -> bool {
         self.held_until.is_some() || self.drain.is_active()
     }
 
-    /// Whether messages flow so well that a source that can wait had better wait a moment:
-    /// what does not come until there is a place in the window need not go to disk.
-    fn flows(&self, now: Instant) -> bool {
-        let durable = self.queue.unwritten().is_some() && self.queue.gone().is_none();
+    /// Whether acknowledgements come so steadily that a source that can wait should: a message that
+    /// is read when the window has room need not be written to disk.
+    fn is_flowing(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
-        let short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
-        let stalled = self.flows_until().is_some_and(|until| until <= now);
-        durable && waits && short && self.online.is_some() && !stalled
+        let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
+        let has_stalled = self.flows_until().is_some_and(|until| until <= now);
+        self.is_durable() && waits && is_short && self.online.is_some() && !has_stalled
     }
 
-    /// Nothing more will be sent: what is still offered has to wait in the queue.
-    pub fn stop_sending(&mut self, now: Instant) {
-        self.disconnected(Loss::Unrelated, now);
-    }
-
-    /// Acknowledgements come; if none has come by then, they do not. None if none is due.
+    /// Without an acknowledgement by then, they do not come steadily. `None` if none is due.
     fn flows_until(&self) -> Option<Instant> {
-        let since = self.progress_at.filter(|_| !self.in_flight.is_empty())?;
-        Some(since + self.ack_time.patience())
+        let since = self.ack_deadline.acknowledged_at(&self.in_flight)?;
+        Some(since + self.ack_time.estimate())
+    }
+
+    fn is_durable(&self) -> bool {
+        self.queue.unwritten().is_some() && self.queue.missing_file().is_none()
+    }
+
+    /// Nothing more will be sent: drafts that are still offered wait in the queue.
+    pub fn stop_sending(&mut self, now: Instant) {
+        self.handle_disconnected(ConnectionLoss::Unrelated, now);
     }
 
     /// Takes a draft; `at` is `now` by both clocks.
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
         let at = at.into();
-        let ticket = self.queue.next_ticket();
-        let (id, seq) = (ticket.id, ticket.seq);
-        let readings = draft.readings;
-        let expiry = self.rules.expiry;
-        let message = Arc::new(Message {
+        let numbers = self.queue.next_numbers();
+        let (id, seq) = (numbers.id, numbers.seq);
+        let expiry = self.config.expiry;
+        let lifetime_ms = |expiry: Duration| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+        let message = Message {
             id,
-            stream: ticket.stream,
+            stream: numbers.stream,
             seq,
             accepted_ms: at.wall_ms,
             accepted_boot: at.boot,
-            expires_ms: expiry.map(|after| {
-                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                at.wall_ms.saturating_add(after)
-            }),
-            expires_at: expiry.and_then(|after| now.checked_add(after)),
+            expires_ms: expiry.map(|expiry| at.wall_ms.saturating_add(lifetime_ms(expiry))),
+            expires_at: expiry.and_then(|expiry| now.checked_add(expiry)),
             attempts: 0,
             draft,
-        });
-        // A batch may have been gathered before the limit was known: it goes to the dead letters whole.
+        };
+        // A batch may have been gathered before the limit was known: it becomes one dead letter.
         if let Some(too_large) = self.too_large(&message)
             && !message.draft.is_batch()
         {
             return Offered::TooLarge(too_large);
         }
-        if self.straight_room() > 0 {
-            let due = now + self.ack_time.patience();
-            self.queue.pass(&message, due);
-            let placed = self.place(message);
-            self.ready.insert(placed);
-            return self.taken(id, seq, readings);
-        }
-        self.make_room(size(&message));
-        if self.flows(now) {
-            return Offered::Full(into_draft(message));
-        }
-        let due = self.hopeful_until.filter(|until| now < *until);
-        match self.queue.push(Arc::clone(&message), due, now) {
-            Pushed::Stored { evicted } => {
-                self.drain.arrived();
-                for old in evicted {
-                    self.evicted(&old, now);
-                }
-                self.taken(id, seq, readings)
+        let readings = message.draft.readings;
+        if self.direct_room() > 0 {
+            let message = Arc::new(message);
+            let due = now + self.ack_time.estimate();
+            self.queue.track_sent(&message, due);
+            self.make_ready(message);
+        } else {
+            let size = message.draft.size();
+            self.send_oldest(size);
+            if self.is_flowing(now) {
+                return Offered::Full(message.draft);
             }
-            Pushed::Dropped => {
-                self.drain.arrived();
-                self.queue.take_ticket();
+            let mut evicted = Vec::new();
+            let admission = self.queue.admit(size, now, &mut evicted);
+            for oldest in evicted {
+                self.finish(oldest, Outcome::OLDEST_IN_QUEUE, now);
+            }
+            match admission {
+                Admission::Fits => {
+                    let due = self.connecting_until.filter(|until| now < *until);
+                    self.queue.push(Arc::new(message), due);
+                }
+                Admission::Drop => {}
+                Admission::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
+                    return Offered::Refused;
+                }
+                _ => return Offered::Full(message.draft),
+            }
+            self.drain.handle_arrival();
+            if admission == Admission::Drop {
+                self.queue.use_numbers();
                 self.ledger.enter(id, seq, readings);
-                self.ledger
-                    .end(id, Receipt::ended(seq, Outcome::NEWEST_FOR_QUEUE));
-                Offered::Dropped { seq }
+                let receipt = Receipt::ended(seq, Outcome::NEWEST_FOR_QUEUE);
+                self.ledger.end(id, receipt);
+                return Offered::Dropped { seq };
             }
-            Pushed::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
-                Offered::Refused
-            }
-            Pushed::Full { evicted } => {
-                for old in evicted {
-                    self.evicted(&old, now);
-                }
-                Offered::Full(into_draft(message))
-            }
-            Pushed::Disabled => Offered::Full(into_draft(message)),
         }
-    }
-
-    /// Gives a message that leaves the queue, or passes it, its place in the order of sending.
-    fn place(&mut self, message: Arc<Message>) -> Placed {
-        self.last_place += 1;
-        Placed {
-            place: self.last_place,
-            message,
-        }
-    }
-
-    fn taken(&mut self, id: u64, seq: u64, readings: u32) -> Offered {
-        self.queue.take_ticket();
+        self.queue.use_numbers();
         self.ledger.enter(id, seq, readings);
         if self.queue.unwritten().is_none() {
             self.ledger.accept(id);
@@ -310,117 +259,329 @@ impl Outbox {
         Offered::Taken { seq }
     }
 
-    fn evicted(&mut self, message: &Arc<Message>, now: Instant) {
-        self.queue.settle(message, Outcome::OLDEST_IN_QUEUE, now);
-        let receipt = Receipt::ended(message.seq, Outcome::OLDEST_IN_QUEUE);
-        self.ledger.end(message.id, receipt);
+    fn make_ready(&mut self, message: Arc<Message>) {
+        self.last_position += 1;
+        self.ready.insert(self.last_position, message);
     }
 
-    /// A connection is up: first what is ready, then the queue, then what is new.
-    pub fn connected(&mut self, limits: SessionLimits, now: Instant) {
-        self.online = Some(limits);
-        self.others_to_blame = false;
-        self.unconfirmed = false;
-        self.sent = 0;
-        self.hopeful_until = None;
-        self.held_until = None;
-        self.drain.begin(now, self.queue.len());
-        let window = self.rules.max_in_flight.min(limits.receive_maximum);
-        self.queue.set_window(window);
-    }
-
-    /// The message that is the first in flight: its topic and the bytes of its payload.
-    pub fn head_in_flight(&self) -> Option<(Arc<str>, usize)> {
-        let draft = &self.in_flight.first()?.message.draft;
-        Some((Arc::clone(&draft.topic), draft.payload.len()))
-    }
-
-    /// The connection is gone; what was in flight is sent again on the next one. Whether a message was given up,
-    /// because the end was for it.
-    pub fn disconnected(&mut self, loss: Loss, now: Instant) -> bool {
-        let dead = self
-            .in_flight
-            .first()
-            .is_some_and(|head| self.blame(&head, loss, now));
-        self.online = None;
-        self.hopeful_until = None;
-        self.drain.stop();
-        self.progress_at = None;
-        self.line_moved_at = None;
-        self.carried_for = Duration::ZERO;
-        self.ack_time.stop();
-        self.ready.append(&mut self.in_flight);
-        dead
-    }
-
-    /// Looks whether the connection has ended for the first message in flight: only if it was the only one that the
-    /// broker had to answer, and had reached it. If there were others, it is sent alone next. Whether it was given up.
-    fn blame(&mut self, head: &Placed, loss: Loss, now: Instant) -> bool {
-        let Placed { place, message } = head;
-        let reached = match &loss {
-            Loss::Unrelated => return false,
-            Loss::Closed { reached } | Loss::Refused { reached, .. } => *reached,
-        };
-        self.suspect.suspect(message.id, message.attempts);
-        let Some(reached) = reached.filter(|reached| reached.begun == self.sent) else {
-            return false;
-        };
-        if self.in_flight.len() != 1 || self.others_to_blame {
-            return false;
-        }
-        let reason = match loss {
-            Loss::Refused { reason, .. } => reason,
-            _ if !reached.complete || !self.was_just_sent(now) => return false,
-            _ => {
-                let attempts = self.suspect.closed();
-                if !self.suspect.is_enough(attempts) {
-                    self.queue.attempted(message, attempts);
-                    return false;
-                }
-                format!(
-                    "{attempts} connections were lost with it at the head; does {} let this client \
-                     publish to {:?}, and is it within the limits?",
-                    self.rules.profile.access_rules(),
-                    message.draft.topic
-                )
-            }
-        };
-        self.in_flight.remove(*place);
-        self.dead(message, reason, now);
-        true
-    }
-
-    /// No more drafts will come, and what is left has to go by `deadline`.
-    pub fn finish_by(&mut self, deadline: Instant) {
-        self.drain.finish_by(deadline);
-    }
-
-    /// Looks whether a draining backlog shrinks; says so if it does not.
-    pub fn review(&mut self, now: Instant) -> Option<Growing> {
-        self.drain.review(now, self.queue.len())
-    }
-
-    /// How many new drafts may go out at once, past the queue, without overtaking anything.
-    fn straight_room(&self) -> usize {
-        if !self.holds_back() && self.queue.is_empty() {
-            self.free().saturating_sub(self.ready.len())
+    /// How many new drafts may be sent at once, past the queue, without overtaking anything.
+    fn direct_room(&self) -> usize {
+        if !self.is_draining_or_held() && self.queue.is_empty() {
+            self.window_room().saturating_sub(self.ready.len())
         } else {
             0
         }
     }
 
-    /// On a connection a full queue makes room by sending sooner than its rate, unless that
-    /// was set by hand: what is taken online is not dropped while the window is open.
-    fn make_room(&mut self, bytes: u64) {
+    /// On a connection a full queue makes room by sending sooner than its rate, unless the user has
+    /// set that: while the window has room, nothing is dropped.
+    fn send_oldest(&mut self, bytes: u64) {
         if self.drain.is_by_hand() || self.held_until.is_some() {
             return;
         }
         while !self.queue.fits(bytes)
-            && self.free() > self.ready.len()
-            && let Some(head) = self.queue.pop()
+            && self.window_room() > self.ready.len()
+            && let Some(oldest) = self.queue.pop()
         {
-            let placed = self.place(head);
-            self.ready.insert(placed);
+            self.make_ready(oldest);
         }
+    }
+
+    /// A connection is up: ready messages are sent first, then the queue, then new drafts.
+    pub fn handle_connected(&mut self, limits: BrokerLimits, now: Instant) {
+        self.online = Some(limits);
+        self.poison.handle_connected();
+        self.sent_unconfirmed = false;
+        self.connecting_until = None;
+        self.held_until = None;
+        self.drain.begin(now, self.queue.len());
+        let window = self.config.max_in_flight.min(limits.receive_maximum);
+        self.queue.set_window(window);
+    }
+
+    /// The topic of the first message in flight and the size of its payload in bytes.
+    pub fn first_topic_in_flight(&self) -> Option<(Arc<str>, usize)> {
+        let draft = &self.in_flight.first()?.draft;
+        Some((Arc::clone(&draft.topic), draft.payload.len()))
+    }
+
+    /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
+    /// one was given up because the connection ended for it.
+    pub fn handle_disconnected(&mut self, loss: ConnectionLoss, now: Instant) -> bool {
+        let poison = self.find_poison(loss, now);
+        self.online = None;
+        self.connecting_until = None;
+        self.drain.stop();
+        self.ack_time.stop();
+        self.ack_deadline.reset();
+        let is_poison = poison.is_some();
+        if let Some((message, reason)) = poison {
+            self.finish(message, Outcome::Dead(reason), now);
+        }
+        self.ready.append(&mut self.in_flight);
+        is_poison
+    }
+
+    fn find_poison(
+        &mut self,
+        loss: ConnectionLoss,
+        now: Instant,
+    ) -> Option<(Arc<Message>, String)> {
+        let first = self.in_flight.first()?;
+        let is_just_sent = self.ack_deadline.is_just_sent(&self.in_flight, now);
+        let in_flight = self.in_flight.len();
+        let reason = match self
+            .poison
+            .handle_loss(loss, first, in_flight, is_just_sent)
+        {
+            Finding::Nothing => return None,
+            Finding::Attempts(attempts) => {
+                self.queue.record_attempts(first, attempts);
+                return None;
+            }
+            Finding::Refused(reason) => reason,
+            Finding::TooManyAttempts(attempts) => format!(
+                "{attempts} connections were lost with it at the head; does {} let this client \
+                 publish to {:?}, and is it within the limits?",
+                self.config.profile.access_rules(),
+                first.draft.topic
+            ),
+        };
+        self.in_flight.pop().map(|(_, message)| (message, reason))
+    }
+
+    /// No more drafts will come, and everything has to be sent by `deadline`.
+    pub fn finish_by(&mut self, deadline: Instant) {
+        self.drain.finish_by(deadline);
+    }
+
+    pub fn check_backlog(&mut self, now: Instant) -> Option<Growing> {
+        self.drain.check_backlog(now, self.queue.len())
+    }
+
+    /// What to give to the client now, in order, with the positions under which it reports their
+    /// delivery; `time` is `now` by both clocks. Messages that cannot be sent are finished.
+    pub fn next_messages(
+        &mut self,
+        now: Instant,
+        time: impl Into<Timestamp>,
+    ) -> Vec<(u64, Arc<Message>)> {
+        let time = time.into();
+        let mut messages = Vec::new();
+        let Some(limits) = self.online else {
+            return messages;
+        };
+        if self.held_until.is_some_and(|until| now < until) {
+            return messages;
+        }
+        self.held_until = None;
+        while self.window_room() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
+            let Some((position, mut message)) = self.next_waiting(now) else {
+                break;
+            };
+            if message.expires_at.is_none()
+                && let Some(expiry) = message.expiry(now, &time)
+            {
+                Arc::make_mut(&mut message).expires_at = Some(expiry);
+            }
+            if let Some(outcome) = self.outcome_before_sending(&message, now) {
+                self.finish(message, outcome, now);
+                continue;
+            }
+            self.sent_unconfirmed |= message.draft.qos == Qos::AtMostOnce;
+            if let Some(throttle) = &mut self.throttle {
+                let packet = message.packet_size(limits.properties, self.config.sequence);
+                throttle.take(packet, now);
+            }
+            let is_first = self.in_flight.is_empty();
+            if is_first {
+                self.ack_deadline.handle_first_sent(now);
+            }
+            self.poison.handle_sent(&message, is_first);
+            self.ack_time.handle_sent(position, now);
+            self.in_flight.insert(position, Arc::clone(&message));
+            messages.push((position, message));
+        }
+        let has_more = !self.ready.is_empty() || !self.queue.is_empty();
+        self.queue.set_blocked(has_more && self.window_room() == 0);
+        messages
+    }
+
+    fn outcome_before_sending(&self, message: &Message, now: Instant) -> Option<Outcome> {
+        if message.expires_at.is_some_and(|at| at <= now) {
+            return Some(Outcome::Expired);
+        }
+        if let Some(too_large) = self.too_large(message) {
+            return Some(Outcome::Dead(too_large.to_string()));
+        }
+        let checked = self.config.profile.check_message(&message.draft);
+        checked.err().map(Outcome::Dead)
+    }
+
+    fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<Message>)> {
+        if self.ready.is_empty() {
+            if !self.drain.permits(now, self.queue.len()) {
+                return None;
+            }
+            let message = self.queue.pop()?;
+            self.drain.handle_sent(now, self.queue.len());
+            self.last_position += 1;
+            return Some((self.last_position, message));
+        }
+        self.ready.pop()
+    }
+
+    /// The client reports the delivery of the message with this position. An acknowledgement that is
+    /// reported after the end of its connection still counts; one that is reported again does not.
+    pub fn handle_delivery(&mut self, position: u64, delivery: Delivery, now: Instant) {
+        if self.in_flight.first_position() == Some(position) {
+            self.ack_deadline.handle_ack(now);
+        }
+        let found = self.in_flight.remove(position);
+        let Some(message) = found.or_else(|| self.ready.remove(position)) else {
+            return;
+        };
+        match delivery {
+            Delivery::Done => {
+                self.ack_time.handle_ack(position, now);
+                self.finish(message, Outcome::Delivered, now);
+            }
+            Delivery::Refused(refusal) => {
+                self.poison.handle_refusal();
+                self.finish(message, Outcome::Dead(refusal.reason), now);
+            }
+            Delivery::NotNow => {
+                self.held_until = Some(now + HOLD);
+                self.ready.insert(position, message);
+            }
+        }
+    }
+
+    fn finish(&mut self, message: Arc<Message>, outcome: Outcome, now: Instant) {
+        let (id, seq) = (message.id, message.seq);
+        self.poison.clear(id);
+        self.queue.finish(&message, &outcome, now);
+        let is_dead_letter = matches!(outcome, Outcome::Dead(_)) && self.is_durable();
+        let receipt = Receipt::Ended {
+            seq,
+            outcome,
+            message: Some(message),
+        };
+        if is_dead_letter {
+            self.ledger.hold(id, receipt);
+        } else {
+            self.ledger.end(id, receipt);
+        }
+    }
+
+    /// Bytes in flight were acknowledged by the peer's system; with `all_received`, all of them.
+    pub fn handle_progress(&mut self, all_received: bool, now: Instant) {
+        self.ack_deadline
+            .handle_progress(all_received, &self.in_flight, now);
+    }
+
+    /// Until when an acknowledgement is waited for on a slow connection that makes progress.
+    pub fn slow_ack_due(&self) -> Option<Instant> {
+        self.ack_deadline.slow_due(&self.in_flight)
+    }
+
+    pub fn first_in_flight(&self) -> Option<u64> {
+        self.in_flight.first_position()
+    }
+
+    pub fn is_ack_overdue(&self, now: Instant) -> bool {
+        let due = self.ack_deadline.due(&self.in_flight);
+        due.is_some_and(|due| now >= due)
+    }
+
+    /// When something here changes without an event.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let write = self.queue.wake_at(now);
+        if self.online.is_none() {
+            return write;
+        }
+        let send = if self.window_room() == 0 {
+            None
+        } else {
+            // A head that is being read is an event of its own.
+            let has_head = self.queue.has_next() || self.queue.is_empty();
+            let drain = self.drain.wake_at().filter(|_| has_head);
+            let quota = self.throttle.as_ref().and_then(Throttle::ready_at);
+            let quota = quota.filter(|at| *at > now);
+            // Ready messages wait only for the quota; a queue that drains waits for both.
+            let next = match (self.ready.is_empty(), drain) {
+                (false, _) => quota,
+                (true, Some(at)) => quota.max(Some(at)),
+                (true, None) => quota.filter(|_| !self.queue.is_empty()),
+            };
+            self.held_until.or(next)
+        };
+        let stalls = self
+            .flows_until()
+            .filter(|at| *at > now && self.queue.unwritten().is_some());
+        let due = self.ack_deadline.due(&self.in_flight);
+        [due, send, write, stalls].into_iter().flatten().min()
+    }
+
+    /// Whether the broker does not take a packet of its size. Without a connection it is unknown.
+    fn too_large(&self, message: &Message) -> Option<TooLarge> {
+        let limits = self.online?;
+        let packet = message.packet_size(limits.properties, self.config.sequence);
+        let most = limits.maximum_packet_size;
+        (packet > most).then_some(TooLarge { packet, most })
+    }
+
+    /// How many more messages may be sent; none while offline, or while the bytes in flight are as
+    /// many as may wait in the queue. A message that is acknowledged and still on disk counts as in
+    /// flight: a crash would send it again, and that is to be one window at most.
+    fn window_room(&self) -> usize {
+        let Some(limits) = self.online else {
+            return 0;
+        };
+        let max_bytes = self.queue.limits().max_bytes.min(MAX_BYTES_IN_FLIGHT);
+        let has_all_bytes = self.in_flight.bytes() >= max_bytes && !self.in_flight.is_empty();
+        if has_all_bytes || self.in_flight.exactly_once() >= limits.exactly_once {
+            return 0;
+        }
+        let window = if self.poison.is_isolating() {
+            1
+        } else {
+            self.config.max_in_flight.min(limits.receive_maximum)
+        };
+        window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
+    }
+
+    pub fn next_request(&mut self, now: Instant) -> Option<StoreRequest> {
+        self.queue.next_request(now)
+    }
+
+    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
+        let mut store_events = Vec::new();
+        for event in self.queue.handle_result(result, now) {
+            match event {
+                QueueEvent::Stored { id } => self.ledger.accept(id),
+                QueueEvent::Numbered { id, seq } => self.ledger.number(id, seq),
+                QueueEvent::Ended { id, seq, outcome } => {
+                    self.ledger.end(id, Receipt::ended(seq, outcome));
+                }
+                QueueEvent::DeadLetterStored { id } => self.ledger.release(id),
+                QueueEvent::Store(event) => {
+                    if matches!(event, StoreEvent::FileMissing(_)) {
+                        self.ledger.release_all();
+                    }
+                    store_events.push(event);
+                }
+            }
+        }
+        store_events
+    }
+
+    pub fn write_all(&mut self) {
+        self.queue.write_all();
+    }
+
+    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
+    pub fn close_queue(&mut self) {
+        self.queue.close();
     }
 }

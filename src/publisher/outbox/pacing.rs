@@ -1,9 +1,9 @@
 //! How fast a backlog drains. PURE.
 //!
-//! What queued up while offline is sent at the draining rate, so that a fleet coming back
-//! does not flood its broker. Two things may raise a rate that was not set by hand: a
-//! backlog that does not shrink because readings arrive as fast as they drain, and the end
-//! of the run, when what is left has to go in the time that is left.
+//! Messages that were queued while offline are sent at the draining rate, so that a fleet that
+//! reconnects does not flood its broker. Two things may raise a rate that the user has not set: a
+//! backlog that does not shrink because readings arrive as fast as they drain, and the end of the
+//! run, when all messages have to be sent in the time that is left.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,38 +13,34 @@ use std::time::{Duration, Instant};
 pub enum DrainRate {
     /// As fast as the window allows.
     Max,
-    /// So many a second; positive.
     PerSecond(f64),
 }
 
-/// How late a message may be before the schedule forgets what it missed, so that a stopped
-/// process does not burst when it goes on.
+/// How late a message may be before the schedule starts again, so that a stopped process does not
+/// burst when it continues.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
-/// How many arrivals lie between two looks at whether the backlog shrinks: few, so that a
-/// short queue is not full before the answer.
-const WATCH_ARRIVALS: u64 = 4;
+/// The arrivals between two checks of whether the backlog shrinks: few, so that a short queue is not
+/// full before the result.
+const CHECK_ARRIVALS: u64 = 4;
 
-/// A raised rate is this many times what would just do: the arrivals' rate, or what is left
-/// over the time that is left.
+/// A raised rate is this many times the lowest that would do: the rate of arrivals, or the messages
+/// left over the time left.
 const HEADROOM: f64 = 2.0;
 
-/// What the backlog looked like at the last look.
 #[derive(Clone, Copy, Debug)]
-struct Watch {
+struct BacklogCheck {
     since: Instant,
     backlog: usize,
     arrivals: u64,
 }
 
-/// A backlog that grows although it drains.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Growing {
-    /// Readings arriving per second.
     pub arrivals_per_s: f64,
-    /// The draining rate from here on, per second.
+    /// From now on.
     pub drains_per_s: f64,
-    /// Whether the rate was raised; one set by hand never is.
+    /// Whether the rate was raised; one that the user has set never is.
     pub raised: bool,
 }
 
@@ -57,80 +53,76 @@ impl fmt::Display for Growing {
         };
         write!(
             f,
-            "the queue grows while it drains: {:.1} readings a second arrive; draining {:.1} a \
-             second {then}",
+            "the queue grows while it drains: {:.1} readings per second arrive; draining {:.1} \
+             per second {then}",
             self.arrivals_per_s, self.drains_per_s
         )
     }
 }
 
-/// The schedule of one draining.
 #[derive(Debug)]
 pub struct Drain {
     configured: DrainRate,
     by_hand: bool,
     rate: DrainRate,
     next_at: Option<Instant>,
-    watch: Option<Watch>,
+    check: Option<BacklogCheck>,
     finish_by: Option<Instant>,
 }
 
 impl Drain {
-    /// Not draining. A rate set `by_hand` is never raised.
+    /// A rate that the user has set `by_hand` is never raised.
     pub fn new(configured: DrainRate, by_hand: bool) -> Self {
         Self {
             configured,
             by_hand,
             rate: configured,
             next_at: None,
-            watch: None,
+            check: None,
             finish_by: None,
         }
     }
 
-    /// A connection is up with `backlog` messages in the queue.
     pub fn begin(&mut self, now: Instant, backlog: usize) {
         self.rate = self.configured;
         let draining = backlog > 0;
         self.next_at = draining.then_some(now);
-        self.watch = draining.then_some(Watch {
+        self.check = draining.then_some(BacklogCheck {
             since: now,
             backlog,
             arrivals: 0,
         });
     }
 
-    /// The connection is gone.
     pub fn stop(&mut self) {
         self.next_at = None;
-        self.watch = None;
+        self.check = None;
     }
 
-    /// No more readings will come, and all has to be sent by `deadline`.
+    /// No more readings will come, and all have to be sent by `deadline`.
     pub fn finish_by(&mut self, deadline: Instant) {
         self.finish_by = Some(deadline);
     }
 
-    /// Whether new readings have to go behind the backlog: it drains, or its last message
-    /// was sent less than an interval ago.
+    /// Whether new readings have to wait behind the backlog: it drains, or its last message was sent
+    /// less than an interval ago.
     pub fn is_active(&self) -> bool {
         self.next_at.is_some()
     }
 
-    /// Whether the rate was set by hand, and is not ours to change.
     pub fn is_by_hand(&self) -> bool {
         self.by_hand
     }
 
-    /// A reading went to the tail, or would have if there had been room.
-    pub fn arrived(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            watch.arrivals += 1;
+    /// A reading was added to the queue, or dropped because it is full.
+    pub fn handle_arrival(&mut self) {
+        if let Some(check) = &mut self.check {
+            check.arrivals += 1;
         }
     }
 
-    /// Whether the message at the head may go now; when draining is over, says so by
-    /// becoming inactive. `backlog` is the queue's length.
+    /// Whether the message at the head may be sent now. Becomes inactive when draining is over.
+    /// `backlog` is the queue's length.
     pub fn permits(&mut self, now: Instant, backlog: usize) -> bool {
         if self.next_at.is_some_and(|at| now < at) {
             return false;
@@ -142,7 +134,7 @@ impl Drain {
     }
 
     /// One message has left the queue, `backlog` are still there.
-    pub fn sent(&mut self, now: Instant, backlog: usize) {
+    pub fn handle_sent(&mut self, now: Instant, backlog: usize) {
         if let Some(at) = self.next_at {
             let interval = self.interval(now, backlog);
             let due = at + interval;
@@ -155,34 +147,34 @@ impl Drain {
         }
     }
 
-    /// When [`permits`](Self::permits) changes its mind.
+    /// When [`permits`](Self::permits) will change.
     pub fn wake_at(&self) -> Option<Instant> {
         self.next_at
     }
 
-    /// Looks whether the backlog shrinks; says so, once per look, if it does not.
-    pub fn review(&mut self, now: Instant, backlog: usize) -> Option<Growing> {
+    /// Checks whether the backlog shrinks, once per [`CHECK_ARRIVALS`] arrivals.
+    pub fn check_backlog(&mut self, now: Instant, backlog: usize) -> Option<Growing> {
         let DrainRate::PerSecond(rate) = self.rate else {
             return None;
         };
-        let watch = self.watch?;
-        if watch.arrivals < WATCH_ARRIVALS {
+        let check = self.check?;
+        if check.arrivals < CHECK_ARRIVALS {
             return None;
         }
-        let elapsed = now.saturating_duration_since(watch.since);
-        self.watch = Some(Watch {
+        let elapsed = now.saturating_duration_since(check.since);
+        self.check = Some(BacklogCheck {
             since: now,
             backlog,
             arrivals: 0,
         });
-        if backlog < watch.backlog || elapsed.is_zero() {
+        if backlog < check.backlog || elapsed.is_zero() {
             return None;
         }
         #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
-        let arrivals_per_s = watch.arrivals as f64 / elapsed.as_secs_f64();
+        let arrivals_per_s = check.arrivals as f64 / elapsed.as_secs_f64();
         let wanted = HEADROOM * arrivals_per_s;
         if wanted <= rate {
-            // It is not the rate that holds them up.
+            // Something else than the rate delays them.
             return None;
         }
         if !self.by_hand {
@@ -218,11 +210,7 @@ fn interval_of(rate: f64) -> Duration {
     Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX)
 }
 
-/// Reads a draining rate: messages per second, or `max`.
-///
-/// # Errors
-///
-/// A line that says what is wrong; zero would never drain.
+/// Messages per second, or `max`.
 pub fn parse_drain_rate(text: &str) -> Result<DrainRate, String> {
     if text == "max" {
         return Ok(DrainRate::Max);

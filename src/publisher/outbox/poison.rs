@@ -1,55 +1,112 @@
 //! Which message the broker closes connections for. PURE.
 //!
-//! Some brokers close the connection on a message that they do not want, and give no reason. When a
-//! connection ends in a way that may be for a message, the first one in flight is suspected: it is sent alone
-//! on the next connection. Only a close that follows while it is alone counts against it. Ends that have
-//! nothing to do with a message neither count nor clear it.
+//! Some brokers close the connection when they do not accept a message, and give no reason. When a
+//! connection ends in a way that may be because of a message, the first one in flight becomes the
+//! candidate: it is sent alone on the next connection. Only a close while it is alone counts against
+//! it. Ends that have nothing to do with a message neither count nor clear it.
 
-/// The message that is suspected.
+use super::types::ConnectionLoss;
+use crate::common::mqtt::message::{Message, Qos};
+
 #[derive(Debug)]
-pub struct Suspect {
+pub struct Poison {
     max_attempts: u32,
-    /// Its id, and the connections that were closed while it was alone.
-    head: Option<(u64, u32)>,
+    /// The candidate's id, and the connections that were closed while it was alone.
+    candidate: Option<(u64, u32)>,
+    /// The broker may end this connection because of a message that is not in flight any more: one
+    /// that it refused, or one of `QoS` 0.
+    others_possible: bool,
+    sent: u64,
 }
 
-impl Suspect {
-    /// No message is suspected. After `max_attempts` closes one is given up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finding {
+    Nothing,
+    Attempts(u32),
+    /// It is given up, for the broker's reason.
+    Refused(String),
+    /// It is given up after this number of attempts.
+    TooManyAttempts(u32),
+}
+
+impl Poison {
+    /// A message is given up after `max_attempts` closes.
     pub fn new(max_attempts: u32) -> Self {
         Self {
             max_attempts,
-            head: None,
+            candidate: None,
+            others_possible: false,
+            sent: 0,
         }
     }
 
-    /// The end of a connection may have been for this message. `before` are the closes that earlier runs
-    /// counted.
-    pub fn suspect(&mut self, id: u64, before: u32) {
-        if self.head.is_none_or(|(suspected, _)| suspected != id) {
-            self.head = Some((id, before));
+    pub fn is_isolating(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    pub fn handle_connected(&mut self) {
+        self.others_possible = false;
+        self.sent = 0;
+    }
+
+    pub fn handle_sent(&mut self, message: &Message, is_first: bool) {
+        self.sent += 1;
+        self.others_possible |= message.draft.qos == Qos::AtMostOnce;
+        if is_first && message.attempts > 0 {
+            self.set_candidate(message);
         }
     }
 
-    /// A connection was closed while the suspected message was alone; how many that makes.
-    pub fn closed(&mut self) -> u32 {
-        self.head.as_mut().map_or(0, |(_, attempts)| {
-            *attempts = attempts.saturating_add(1);
-            *attempts
-        })
+    /// The broker has refused a message; it may close the connection for it.
+    pub fn handle_refusal(&mut self) {
+        self.others_possible = true;
     }
 
-    /// Whether so many closes are enough to give a message up.
-    pub fn is_enough(&self, attempts: u32) -> bool {
-        attempts >= self.max_attempts
+    pub fn clear(&mut self, id: u64) {
+        self.candidate = self.candidate.filter(|(candidate, _)| *candidate != id);
     }
 
-    /// A message is done with: if it was the suspected one, none is any more.
-    pub fn settled(&mut self, id: u64) {
-        self.head = self.head.filter(|(suspected, _)| *suspected != id);
+    /// The connection has ended with `first` as the first one of `in_flight` messages. It counts
+    /// against the message only if that was the only one that the broker had to answer, and had
+    /// reached it.
+    pub fn handle_loss(
+        &mut self,
+        loss: ConnectionLoss,
+        first: &Message,
+        in_flight: usize,
+        is_just_sent: bool,
+    ) -> Finding {
+        let reached = match &loss {
+            ConnectionLoss::Unrelated => return Finding::Nothing,
+            ConnectionLoss::Closed { reached } | ConnectionLoss::Refused { reached, .. } => {
+                *reached
+            }
+        };
+        self.set_candidate(first);
+        let is_alone = in_flight == 1 && !self.others_possible;
+        let Some(reached) = reached.filter(|reached| is_alone && reached.begun == self.sent) else {
+            return Finding::Nothing;
+        };
+        if let ConnectionLoss::Refused { reason, .. } = loss {
+            return Finding::Refused(reason);
+        }
+        let Some((_, attempts)) = &mut self.candidate else {
+            return Finding::Nothing;
+        };
+        if !reached.complete || !is_just_sent {
+            return Finding::Nothing;
+        }
+        *attempts = attempts.saturating_add(1);
+        if *attempts < self.max_attempts {
+            Finding::Attempts(*attempts)
+        } else {
+            Finding::TooManyAttempts(*attempts)
+        }
     }
 
-    /// Whether a message is suspected: it is sent alone.
-    pub fn goes_alone(&self) -> bool {
-        self.head.is_some()
+    fn set_candidate(&mut self, message: &Message) {
+        if self.candidate.is_none_or(|(id, _)| id != message.id) {
+            self.candidate = Some((message.id, message.attempts));
+        }
     }
 }

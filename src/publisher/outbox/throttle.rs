@@ -1,13 +1,12 @@
-//! Keeps a connection below its broker's quota: messages per second, bytes per second. PURE.
+//! Keeps a connection below its broker's quota of messages and bytes per second. PURE.
 //!
-//! The generic cell rate algorithm (ITU-T I.371, annex A) for each: a theoretical time runs
-//! ahead of the clock by what has been used, and may be ahead by a burst at most.
+//! The generic cell rate algorithm (ITU-T I.371, annex A) for each: a theoretical time runs ahead of
+//! the clock by what was used, and may be ahead by one burst at most.
 
 use std::time::{Duration, Instant};
 
 use crate::common::broker::profile::Pace;
 
-/// How much has been used.
 #[derive(Debug)]
 pub struct Throttle {
     messages: Meter,
@@ -18,9 +17,8 @@ pub struct Throttle {
 struct Meter {
     /// The time that one unit takes, in seconds.
     unit: f64,
-    /// How far the theoretical time may be ahead.
+    /// How far `until`, the theoretical time, may be ahead.
     ahead: Duration,
-    /// The theoretical time.
     until: Option<Instant>,
 }
 
@@ -45,7 +43,6 @@ impl Meter {
 }
 
 impl Throttle {
-    /// Nothing has been used yet.
     pub fn new(pace: Pace) -> Self {
         Self {
             messages: Meter::new(pace.messages, pace.burst),
@@ -53,17 +50,15 @@ impl Throttle {
         }
     }
 
-    /// Whether a message may go now.
     pub fn permits(&self, now: Instant) -> bool {
         self.ready_at().is_none_or(|at| at <= now)
     }
 
-    /// When the next message may go; none if at once.
+    /// When the next message may be sent; `None` is at once.
     pub fn ready_at(&self) -> Option<Instant> {
         self.messages.ready_at().max(self.bytes.ready_at())
     }
 
-    /// A packet of so many bytes goes.
     pub fn take(&mut self, bytes: usize, now: Instant) {
         self.messages.take(1.0, now);
         #[allow(clippy::cast_precision_loss, reason = "a packet has 28 bits of size")]
@@ -78,7 +73,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever comes, and whenever it is looked at: no second has more than the quota.
         #[test]
         fn no_second_has_more_than_the_quota(
             steps in prop::collection::vec((0u64..40_000, 1usize..3_000), 1..1_500)

@@ -1,37 +1,33 @@
-//! The offline queue in memory. PURE. It outlives connections, not the process.
+//! The queue in memory: it outlives connections, not the process. PURE.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Admission, Limits, Pushed, Queue, Ticket, size};
+use super::limits::{Admission, Limits};
+use super::sized::SizedQueue;
+use super::{Numbers, Queue};
 use crate::common::mqtt::message::Message;
 
-/// A bounded first-in, first-out queue.
 #[derive(Debug)]
 pub struct MemoryQueue {
     limits: Limits,
-    items: VecDeque<Arc<Message>>,
-    bytes: u64,
+    waiting: SizedQueue,
     stream: Arc<str>,
     last: u64,
 }
 
 impl MemoryQueue {
-    /// An empty queue. `stream` is this run's name.
     pub fn new(limits: Limits, stream: Arc<str>) -> Self {
         Self {
             limits,
-            items: VecDeque::new(),
-            bytes: 0,
+            waiting: SizedQueue::default(),
             stream,
             last: 0,
         }
     }
 
-    /// What waits, head first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.items.iter()
+        self.waiting.iter()
     }
 }
 
@@ -41,45 +37,39 @@ impl Queue for MemoryQueue {
     }
 
     fn len(&self) -> usize {
-        self.items.len()
+        self.waiting.len()
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.waiting.bytes()
     }
 
-    fn next_ticket(&self) -> Ticket {
-        Ticket {
+    fn next_numbers(&self) -> Numbers {
+        Numbers {
             id: self.last + 1,
             stream: Arc::clone(&self.stream),
             seq: self.last + 1,
         }
     }
 
-    fn take_ticket(&mut self) {
+    fn use_numbers(&mut self) {
         self.last += 1;
     }
 
-    fn push(&mut self, message: Arc<Message>, _due: Option<Instant>, _now: Instant) -> Pushed {
-        let size = size(&message);
-        let mut evicted = Vec::new();
+    fn admit(&mut self, size: u64, _now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {
         loop {
-            match self.limits.admit(self.len(), self.bytes, size) {
-                Admission::Stored => break,
-                Admission::AfterTheOldest => evicted.extend(self.pop()),
-                Admission::Dropped => return Pushed::Dropped,
-                Admission::Wait => return Pushed::Full { evicted },
-                Admission::Disabled => return Pushed::Disabled,
+            match self.limits.admit(self.len(), self.bytes(), size) {
+                Admission::EvictOldest => evicted.extend(self.pop()),
+                admission => return admission,
             }
         }
-        self.bytes += size;
-        self.items.push_back(message);
-        Pushed::Stored { evicted }
+    }
+
+    fn push(&mut self, message: Arc<Message>, _due: Option<Instant>) {
+        self.waiting.push(message);
     }
 
     fn pop(&mut self) -> Option<Arc<Message>> {
-        let message = self.items.pop_front()?;
-        self.bytes -= size(&message);
-        Some(message)
+        self.waiting.pop().map(|(_, message)| message)
     }
 }

@@ -1,13 +1,13 @@
-//! What a durable queue and its store say to each other. PURE.
+//! What a durable queue requests of its store, and the store's results. PURE.
 //!
-//! At most one [`StoreRequest::Commit`] is under way at a time, so that what comes in meanwhile
-//! shares the next transaction and its one sync. Reports come in the order of the orders.
+//! At most one [`StoreRequest::Commit`] is under way at a time: what becomes due meanwhile shares the
+//! next transaction and its one sync. Results come in the order of the requests.
 
 use std::sync::Arc;
 
+use super::limits::Limits;
 use crate::common::fault::Fault;
 use crate::common::mqtt::message::Message;
-use crate::publisher::queue::Limits;
 
 /// The number of a row in the file; never used twice.
 pub type RowId = i64;
@@ -17,11 +17,9 @@ pub type RowId = i64;
 pub enum Outcome {
     /// The broker has acknowledged it; at QoS 0 it has been written to the connection.
     Delivered,
-    /// It was dropped, as which message of what.
     Dropped(&'static str),
-    /// It was too old to be sent.
     Expired,
-    /// Nobody can deliver it, and why: it goes to the dead letters.
+    /// It cannot be delivered, for this reason, and goes to the dead letters.
     Dead(String),
 }
 
@@ -33,155 +31,134 @@ impl Outcome {
     pub const DROPPED_ELSEWHERE: Self = Self::Dropped("by another publisher on the queue");
 }
 
-/// What one transaction writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriteBatch {
-    /// New rows, in order.
     pub inserts: Vec<Arc<Message>>,
     /// Rows that get their stream and number.
     pub numbers: Vec<(RowId, Arc<Message>)>,
-    /// Rows whose messages have come to their end, but for the dead ones.
+    /// Rows to delete, other than dead letters.
     pub ends: Vec<(RowId, Outcome)>,
-    /// Messages that go to the dead letters.
     pub dead: Vec<DeadLetter>,
-    /// How many connections were lost with this row at the head.
+    /// How many connections were closed while only this row was in flight.
     pub attempts: Vec<(RowId, u32)>,
-    /// Messages dropped that were never on disk, to be counted.
+    /// Dropped messages that were never on disk, to be counted.
     pub dropped: u64,
-    /// Messages expired that were never on disk, to be counted.
+    /// Expired messages that were never on disk, to be counted.
     pub expired: u64,
-    /// The oldest rows are to be dropped, whosever they are, until these limits hold.
+    /// Drop the oldest rows, whoever inserted them, until these limits hold.
     pub within: Option<Limits>,
 }
 
-/// A message for the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its row, if it is on disk.
     pub row: Option<RowId>,
     pub message: Arc<Message>,
-    /// Why nobody can deliver it.
     pub reason: String,
 }
 
 impl WriteBatch {
-    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    pub fn insert_bytes(&self) -> u64 {
+        self.inserts.iter().map(|m| m.draft.size()).sum()
+    }
+
+    /// Dead letters that were never rows of the queue.
+    pub fn unwritten_dead(&self) -> usize {
+        self.dead.iter().filter(|dead| dead.row.is_none()).count()
+    }
 }
 
-/// What is in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Messages waiting or in flight.
     pub rows: u64,
-    /// Their topics and payloads, in bytes.
     pub bytes: u64,
-    /// Dead letters' topics and payloads, in bytes: they count against the limit as well.
+    /// Bytes of dead letters' topics and payloads, which count against the limit as well.
     pub dead_bytes: u64,
 }
 
-/// A row as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredMessage {
-    /// Its number in the file.
     pub row: RowId,
-    /// The message; its id is not set yet, and its number is 0 if it has none.
+    /// Its `id` is not set yet; its `seq` is 0 if it has none.
     pub message: Message,
 }
 
-/// What the store is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreRequest {
-    /// Write this, and sync it.
     Commit(WriteBatch),
-    /// Read rows behind `after`, in order: so many, and no further one after so many bytes.
+    /// Read at most `rows` rows behind `after`, in order, and none after `bytes` bytes.
     Load {
-        /// The last row that was read.
         after: RowId,
         rows: usize,
         bytes: u64,
     },
-    /// Say what has become of this process's rows.
+    /// What has become of this process's rows?
     AskOutcomes {
-        /// The last one whose number is known.
+        /// The last row whose number is known.
         numbered: RowId,
     },
-    /// Note that the run ended in order, so that the next one goes on with this number.
+    /// The run ends in order; the next one continues with this number.
     Close {
-        /// The next number of the stream; none for a process that did not drain.
+        /// `None` from a process that did not drain.
         next_seq: Option<u64>,
     },
 }
 
-/// What the store says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreResult {
-    /// The batch is on disk and synced.
     Committed {
         /// The rows of its inserts, in order.
         ids: Vec<RowId>,
-        /// Rows that had to make room, with their numbers: 0 if they had none yet.
+        /// Rows that had to make room, with their numbers: 0 for those without.
         evicted: Vec<(RowId, u64)>,
-        /// What is in the file now.
         counts: Counts,
     },
     /// There is no space on disk; nothing was written.
     DiskFull {
-        /// What was to be written.
         batch: WriteBatch,
-        /// What the system says.
         why: String,
     },
-    /// Rows in their order.
     Loaded {
-        /// What was read.
         rows: Vec<StoredMessage>,
-        /// The last row that was looked at.
+        /// The last row that was looked at; `None` at the end of the file.
         last: Option<RowId>,
-        /// Rows that were found damaged.
         damaged: usize,
-        /// What is in the file now.
         counts: Counts,
     },
     /// What has become of this process's rows.
     Outcomes {
         /// Those that have got a number since the last time.
         numbered: Vec<(RowId, u64)>,
-        /// Those that have come to an end, as far as it was noted.
+        /// Row, number and outcome, as far as it was recorded.
         ends: Vec<(RowId, u64, Outcome)>,
-        /// The oldest that is still there.
+        /// The oldest row that is still there.
         oldest: Option<RowId>,
     },
-    /// Another process has written.
     Changed {
-        /// What is in the file now.
         counts: Counts,
     },
     /// The process that drained has gone: this one drains now.
     TookOver(Opened),
-    /// The file is not at its name any more: nothing more is written, what is in it can still be read.
+    /// The file is not at its path any more: nothing more is written; it can still be read.
     FileMissing {
-        /// What has happened to it.
         fault: Fault,
-        /// It still exists somewhere, with all that was committed.
+        /// It still exists elsewhere, with everything that was committed.
         exists: bool,
     },
     /// The file must not be written any more.
     Failed(Fault),
-    /// The last order is carried out.
     Closed,
 }
 
-/// What a queue file holds when it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Whether this process drains it, or another does.
     pub drains: bool,
-    /// The stream that numbers its messages.
     pub stream: Arc<str>,
-    /// The next number of that stream.
     pub next_seq: u64,
     pub counts: Counts,
 }

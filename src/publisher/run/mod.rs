@@ -1,68 +1,77 @@
-//! The publisher's event loop: source → outbox → link, and the outcomes back.
+//! The publisher's event loop: input → outbox → client, and the deliveries back.
 //!
-//! The only place of the publisher that reads the clock. What to do is decided in the
-//! outbox and the connection; this carries it out.
+//! The only module of the publisher that reads the clock. Outbox and connection decide what to do;
+//! this module does it.
 
-mod ending;
-mod events;
-mod offering;
-pub mod queue_handle;
+mod connection_loss;
+mod feeder;
+mod flush_deadline;
 
 use std::io::IsTerminal as _;
-use std::sync::mpsc::{self, Sender};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use log::{error, info};
+use connection_loss::{NOT_AUTHORIZED, connection_loss};
+use feeder::Feeder;
+use flush_deadline::FlushDeadline;
+use log::{error, info, warn};
 
-use crate::common::client::{Client, ClientEvent, TransferProgress};
-use crate::common::connection::diagnosis::CloseDiagnosis;
-use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
+use crate::common::client::{Client, ClientEvent, Delivery, TransferProgress};
+use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
+use crate::common::connection::driver::{
+    ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
+};
 use crate::common::connection::state::ConnectionState;
 use crate::common::fault::{Exit, Fault};
+use crate::common::random;
 use crate::common::runtime::affinity;
 use crate::common::runtime::channel::{receive_until, send};
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::{clock, timestamp, wall_clock};
 use crate::common::runtime::signals::{self, CurrentExit};
 use crate::publisher::config::Config;
-use crate::publisher::input::buffer::{InputBuffer, InputError};
+use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::SourceKind;
-use crate::publisher::input::draft;
 use crate::publisher::input::source::SourceEvent;
-use crate::publisher::outbox::broker_limits;
+use crate::publisher::outbox::Outbox;
+use crate::publisher::outbox::broker_limits::BrokerLimits;
 use crate::publisher::outbox::pacing::Drain;
-use crate::publisher::outbox::{Loss, Outbox, Rules};
-use crate::publisher::queue::requests;
+use crate::publisher::outbox::types::{ConnectionLoss, OutboxConfig};
+use crate::publisher::queue::durable::DurableQueue;
+use crate::publisher::queue::memory::MemoryQueue;
+use crate::publisher::queue::requests::StoreResult;
+use crate::publisher::queue::{Queue, StoreEvent};
+use crate::publisher::report::exit_status::ExitStatus;
 use crate::publisher::report::progress::DrainProgress;
 use crate::publisher::report::{ReportOptions, Reporter};
-use crate::publisher::run::queue_handle::{Keeper, Opening};
+use crate::publisher::store::{QueueFile, Store};
 
-/// Everything the loop hears.
 #[derive(Debug)]
 enum Event {
     Client(ClientEvent),
     Input(Vec<SourceEvent>),
-    Store(requests::StoreResult),
+    Store(StoreResult),
     Stop,
 }
 
-/// Events handled before the outbox is looked at again.
 const BURST: usize = 64;
 
-/// A run that has lasted so long is not about one message.
+/// A run that lasts this long is not about one message.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// What the loop has to come to its end by itself once the deadline has passed.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long the loop has to end after `--deadline`, before the process is ended.
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Publishes until the work is done, and says how it went.
-///
-/// # Errors
-///
-/// What kept it from starting. What goes wrong later is logged, and in the code.
+/// How long the disk may take for the rest at the end of the run. After a signal,
+/// `--stop-timeout` may end it earlier.
+const LAST_WRITE: Duration = Duration::from_secs(30);
+
+/// Publishes until the work is done. An error is why the run could not start; later ones are logged,
+/// and in the exit code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     affinity::pin();
-    let opening = Opening::new(config)?;
+    let (file, queue) = open_queue(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
     let exit_now = signals::handle_stop_signals(
@@ -73,9 +82,10 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     )
     .context("signals cannot be handled")?;
     if let Some(deadline) = config.deadline {
-        signals::exit_after(deadline + GRACE, exit_now.clone()).context("no more threads")?;
+        signals::exit_after(deadline + GRACE_PERIOD, exit_now.clone())
+            .context("no more threads")?;
     }
-    let mut publisher = Publisher::start(config, opening, &events, exit_now)
+    let mut publisher = Publisher::start(config, file, queue, &events, exit_now)
         .context("threads cannot be started")?;
     loop {
         publisher.step(clock());
@@ -92,45 +102,48 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     Ok(publisher.finish(&inbox))
 }
 
+/// In memory or in a file, as the configuration says.
+fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fault> {
+    let Some(path) = &config.queue else {
+        let queue = MemoryQueue::new(config.limits, random::identifier()?.into());
+        return Ok((None, Box::new(queue)));
+    };
+    let file = QueueFile::open(path, &random::identifier()?, &random::identifier()?)?;
+    let queue = DurableQueue::new(config.limits, file.opened.clone());
+    Ok((Some(file), Box::new(queue)))
+}
+
 struct Publisher<'a> {
     config: &'a Config,
-    keeper: Keeper,
+    /// The store of the queue, if that is in a file.
+    store: Option<Store>,
     driver: ConnectionDriver,
     outbox: Outbox,
     report: Reporter,
     progress: DrainProgress,
     exit_now: CurrentExit,
     diagnosis: CloseDiagnosis,
-    /// Messages delivered before the present connection.
     delivered_before: u64,
-    input: InputBuffer,
+    feeder: Feeder<'a>,
     started: Instant,
-    /// When to stop trying; set once no more input comes.
-    flush_until: Option<Instant>,
-    /// That time has passed, and this message is still let through.
-    flushing_last: Option<u64>,
-    /// A signal has come.
-    stopping: bool,
-    deadline: Option<Instant>,
+    flush: FlushDeadline,
     now: Instant,
     /// What ends the run before its work is done.
     fault: Option<Fault>,
-    /// The worst of what was refused on the way.
     refused: Exit,
-    /// Nothing more can be kept on disk, or everything is.
+    /// Nothing more can be stored, or everything is.
     store_done: bool,
-    /// The connection, if there is one, speaks MQTT 5.
     v5: bool,
-    /// That receivers cannot tell batches has been said.
-    warned_older: bool,
-    /// This thread has not been let off the core of those who it sends through.
-    together: bool,
+    warned_batches: bool,
+    /// This thread is still pinned to one core, with the threads that it sends through.
+    pinned: bool,
 }
 
 impl<'a> Publisher<'a> {
     fn start(
         config: &'a Config,
-        opening: Opening,
+        file: Option<QueueFile>,
+        queue: Box<dyn Queue>,
         events: &Sender<Event>,
         exit_now: CurrentExit,
     ) -> std::io::Result<Self> {
@@ -146,10 +159,10 @@ impl<'a> Publisher<'a> {
         let to_loop = events.clone();
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
         let input = InputBuffer::start(&config.input, config.queue.is_some(), emit, now)?;
-        let connection = config.connection.connection(config.run());
         let to_loop = events.clone();
-        let (keeper, queue) = opening.start(move |report| send(&to_loop, Event::Store(report)))?;
-        let rules = Rules {
+        let notify = move |result| send(&to_loop, Event::Store(result));
+        let store = file.map(|file| file.start(notify)).transpose()?;
+        let outbox_config = OutboxConfig {
             max_in_flight: config.max_in_flight,
             operation_timeout: config.connection.operation_timeout,
             expiry: config.expiry,
@@ -159,10 +172,10 @@ impl<'a> Publisher<'a> {
         };
         let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
-            store_done: !keeper.is_durable(),
-            keeper,
-            driver: ConnectionDriver::new(connection, client),
-            outbox: Outbox::new(rules, queue, drain),
+            store_done: store.is_none(),
+            store,
+            driver: ConnectionDriver::new(config.connection.connection(config.run()), client),
+            outbox: Outbox::new(outbox_config, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
                 verbose: config.verbose,
@@ -176,59 +189,56 @@ impl<'a> Publisher<'a> {
             exit_now,
             diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
-            input,
+            feeder: Feeder::new(&config.input, config.connection.profile, input),
             started: now,
-            flush_until: None,
-            flushing_last: None,
-            stopping: false,
-            deadline: config.deadline.map(|after| now + after),
+            flush: FlushDeadline::new(config.deadline.map(|after| now + after)),
             now,
             fault: None,
             refused: Exit::Success,
             v5: true,
-            warned_older: false,
-            together: true,
+            warned_batches: false,
+            pinned: true,
             config,
         };
-        if let Some(deadline) = publisher.deadline {
+        if let Some(deadline) = publisher.flush.earliest() {
             publisher.outbox.finish_by(deadline);
         }
-        if publisher.outbox.queue().entrusted().is_none() {
+        if publisher.outbox.queue().delegated().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
             info!("another publisher drains the queue; this one adds to it and waits");
-            publisher.input.handle_first_attempt(now);
+            publisher.feeder.input.handle_first_attempt(now);
         }
         Ok(publisher)
     }
 
-    /// One turn: what time does, what the source has, what can be sent.
     fn step(&mut self, now: Instant) {
         self.now = now;
-        self.spread(now);
+        self.unpin(now);
         let change = self.driver.handle_timeout(now);
         self.apply(change);
-        if self.outbox.overdue(now) {
-            // Silence is the network's: no message is to blame for it.
-            self.outbox.disconnected(Loss::Unrelated, now);
+        if self.outbox.is_ack_overdue(now) {
+            // A missing answer is the network's fault: no message is given up for it.
+            self.outbox
+                .handle_disconnected(ConnectionLoss::Unrelated, now);
             let fault = Fault::passing(
                 Exit::Unavailable,
                 format!(
-                    "{}: no PUBACK within --operation-timeout {:?}: the link is taken for dead",
+                    "{}: no PUBACK within --operation-timeout {:?}; closing the connection",
                     self.config.connection.endpoint, self.config.connection.operation_timeout
                 ),
             );
             let change = self.driver.fail_connection(fault, now);
             self.apply(change);
         }
-        self.extend_flush();
-        self.pump();
-        self.keeper.carry(&mut self.outbox, now);
-        if let Some(growing) = self.outbox.review(now) {
+        self.flush.extend(&self.outbox, now);
+        self.send_all();
+        self.send_requests();
+        if let Some(growing) = self.outbox.check_backlog(now) {
             self.report.growing(&growing);
         }
-        self.tell();
+        self.report_receipts();
         let online = matches!(
             self.driver.connection().state(),
             ConnectionState::Online { .. }
@@ -236,18 +246,84 @@ impl<'a> Publisher<'a> {
         let delivered = self.report.summary.delivered;
         self.progress
             .update(online, self.outbox.backlog(), delivered, now);
-        // Before the write: it may block, and then this is what the run came to.
+        // Before the write, which may block until the process is ended.
         self.exit_now.set(self.exit_status().exit());
         self.report.flush();
     }
 
-    /// A single message is over before other cores are awake; a stream is faster with them.
-    fn spread(&mut self, now: Instant) {
-        let streams = self.report.summary.delivered >= self.config.max_in_flight as u64;
-        if self.together && (streams || now > self.started + BRIEF) {
-            self.together = false;
+    /// A single message is faster on one core; a stream is faster on several.
+    fn unpin(&mut self, now: Instant) {
+        let is_stream = self.report.summary.delivered >= self.config.max_in_flight as u64;
+        if self.pinned && (is_stream || now > self.started + BRIEF) {
+            self.pinned = false;
             affinity::unpin();
         }
+    }
+
+    /// Reads from the source and sends until the source has no more or the outbox takes no more.
+    fn send_all(&mut self) {
+        loop {
+            let room = self.outbox.room(self.now);
+            self.feeder.input.fill(self.now, wall_clock, room);
+            self.offer_all();
+            let was_held = self.outbox.is_draining_or_held();
+            let has_sent = self.send_messages();
+            // When that has just ended, drafts that had to wait are taken now; no event may follow.
+            let has_ended = was_held && !self.outbox.is_draining_or_held();
+            if !has_sent && !has_ended {
+                break;
+            }
+        }
+        if !self.feeder.input.is_open() && !self.flush.is_set() {
+            self.flush_by(self.now + self.config.flush_timeout);
+        }
+    }
+
+    fn offer_all(&mut self) {
+        self.feeder
+            .offer_all(&mut self.outbox, &mut self.report, self.now);
+    }
+
+    /// Gives the client what may be sent. Returns whether there was anything.
+    fn send_messages(&mut self) -> bool {
+        if self.flush.is_sending_last() {
+            return false;
+        }
+        let messages = self.outbox.next_messages(self.now, timestamp());
+        if messages.is_empty() {
+            return false;
+        }
+        let has_batch = || messages.iter().any(|(_, message)| message.draft.is_batch());
+        if !self.v5 && !self.warned_batches && has_batch() {
+            self.warned_batches = true;
+            warn!(
+                "{}: the connection uses MQTT 3.1.1, with which receivers cannot tell batches from \
+                 messages",
+                self.config.connection.endpoint
+            );
+        }
+        let generation = self.driver.generation();
+        self.driver.client().publish(generation, messages);
+        true
+    }
+
+    fn send_requests(&mut self) {
+        if let Some(store) = &self.store {
+            while let Some(request) = self.outbox.next_request(self.now) {
+                store.request(request);
+            }
+        }
+    }
+
+    fn report_receipts(&mut self) {
+        for receipt in self.outbox.take_receipts() {
+            self.report.record(&receipt);
+        }
+    }
+
+    fn flush_by(&mut self, until: Instant) {
+        let until = self.flush.set(until);
+        self.outbox.finish_by(until);
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -257,49 +333,65 @@ impl<'a> Publisher<'a> {
                 let change = self.driver.handle_event(&event, now);
                 self.apply(change);
                 match event {
-                    // Of whichever connection: what has been acknowledged has been acknowledged.
-                    ClientEvent::Deliveries { deliveries, .. } => self.settle(deliveries),
+                    // Of any connection: an acknowledgement counts also after its end.
+                    ClientEvent::Deliveries { deliveries, .. } => {
+                        self.handle_deliveries(deliveries);
+                    }
                     ClientEvent::Progress {
                         generation,
                         direction,
                     } if generation == self.driver.generation() => match direction {
-                        TransferProgress::PartArrived => self.outbox.line_moved(false, now),
-                        TransferProgress::AllArrived => self.outbox.line_moved(true, now),
+                        TransferProgress::PartArrived => self.outbox.handle_progress(false, now),
+                        TransferProgress::AllArrived => self.outbox.handle_progress(true, now),
                         TransferProgress::Received => {}
                     },
                     _ => {}
                 }
             }
-            Event::Input(inputs) => {
-                for event in inputs {
-                    self.receive(event);
+            Event::Input(events) => {
+                for event in events {
+                    let exit = self.feeder.handle_event(event, &mut self.report, now);
+                    self.refused = self.refused.or_worse(exit);
                 }
             }
-            Event::Store(report) => self.stored(report),
+            Event::Store(result) => self.handle_store_result(result),
             Event::Stop => {
-                self.stopping = true;
-                let patience = self.config.stop_timeout;
-                self.input.stop();
-                self.offer_gathered();
-                self.input.discard();
-                self.outbox.queue_mut().keep_all();
-                // What is left of it is for saying goodbye, and for the disk.
-                let share = if self.keeper.is_durable() { 0.8 } else { 0.95 };
-                self.flush_by(now + patience.mul_f64(share));
+                self.flush.set_final();
+                self.feeder.input.stop();
+                self.feeder
+                    .offer_parsed(&mut self.outbox, &mut self.report, now);
+                self.feeder.input.discard();
+                self.outbox.write_all();
+                // The rest of the time is for DISCONNECT and the disk.
+                let share = if self.store.is_some() { 0.8 } else { 0.95 };
+                self.flush_by(now + self.config.stop_timeout.mul_f64(share));
             }
+        }
+    }
+
+    fn handle_deliveries(&mut self, deliveries: Vec<(u64, Delivery)>) {
+        for (position, delivery) in deliveries {
+            // Anything but "not authorized" is about the message.
+            if matches!(&delivery, Delivery::Refused(no) if no.code == NOT_AUTHORIZED) {
+                self.refused = self.refused.or_worse(Exit::Refused);
+            }
+            self.outbox.handle_delivery(position, delivery, self.now);
         }
     }
 
     fn apply(&mut self, change: Option<ConnectionUpdate>) {
         match change {
             Some(ConnectionUpdate::Connected(info)) => {
-                match broker_limits::limits(self.config, &info) {
+                let input = &self.config.input;
+                let host = &self.config.connection.endpoint;
+                let window_set = self.config.window_by_hand;
+                match BrokerLimits::of(&info, host, input.qos, input.retain, window_set) {
                     Ok(limits) => {
-                        self.v5 = info.is_v5;
+                        self.v5 = limits.properties;
                         self.delivered_before = self.report.summary.delivered;
-                        self.input.set_max_packet(limits.maximum_packet_size);
-                        self.outbox.connected(limits, self.now);
-                        self.input.handle_first_attempt(self.now);
+                        self.feeder.input.set_max_packet(limits.maximum_packet_size);
+                        self.outbox.handle_connected(limits, self.now);
+                        self.feeder.input.handle_first_attempt(self.now);
                         self.report.outage_over();
                     }
                     Err(fault) => {
@@ -309,20 +401,20 @@ impl<'a> Publisher<'a> {
                 }
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
-                self.hint(&disconnection);
-                self.dropped(&disconnection);
-                self.input.handle_first_attempt(self.now);
+                self.handle_disconnection(&disconnection);
+                self.feeder.input.handle_first_attempt(self.now);
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
-                self.outbox.disconnected(Loss::Unrelated, self.now);
+                self.outbox
+                    .handle_disconnected(ConnectionLoss::Unrelated, self.now);
                 if self.fault.is_some() {
-                    // The queue is gone, and now nothing can be sent either.
+                    // The queue file is missing, and now nothing can be sent either.
                     self.store_done = true;
                 }
                 self.fault.get_or_insert(fault);
-                if self.keeper.is_durable() {
-                    // What can be read in this time is kept for a later run.
-                    self.input.handle_first_attempt(self.now);
+                if self.store.is_some() {
+                    // What can be read in this time is stored for a later run.
+                    self.feeder.input.handle_first_attempt(self.now);
                     self.flush_by(self.now + self.config.flush_timeout);
                 }
             }
@@ -330,34 +422,178 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn receive(&mut self, event: SourceEvent) {
-        match self.input.handle_event(event) {
-            Err(InputError::LineTooLong { line }) => {
-                let profile = self.config.connection.profile;
-                let why = draft::too_long(&self.config.input, profile);
-                self.report.rejected(line, &why);
-            }
-            Err(InputError::CommandFailed(why)) => self.report.command_failed(&why, self.now),
-            Err(InputError::ReadFailed(cause)) => {
-                error!("standard input cannot be read: {cause}");
-                self.refused = self.refused.or_worse(Exit::Io);
-            }
-            Ok(()) => {}
+    fn handle_disconnection(&mut self, disconnection: &Disconnection) {
+        let first = self.outbox.first_topic_in_flight();
+        let has_delivered = self.report.summary.delivered > self.delivered_before;
+        let pending = match &first {
+            Some((topic, bytes)) if !has_delivered => PendingRequest::Publish(topic, *bytes),
+            _ => PendingRequest::Nothing,
+        };
+        if let Some(hint) = self
+            .diagnosis
+            .connection_ended(disconnection.closed_after, pending)
+        {
+            warn!("{hint}");
+        }
+        let loss = connection_loss(disconnection, first.as_ref().map(|(topic, _)| &**topic));
+        let is_given_up = self.outbox.handle_disconnected(loss, self.now);
+        if is_given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
+            self.refused = self.refused.or_worse(Exit::Refused);
         }
     }
 
-    /// When the next turn is due without an event.
+    fn handle_store_result(&mut self, result: StoreResult) {
+        for event in self.outbox.handle_store_result(result, self.now) {
+            match event {
+                StoreEvent::Damaged(count) => self.report.damaged(count),
+                StoreEvent::DiskFull(why) => {
+                    warn!("{why}; nothing can be stored until there is space");
+                }
+                StoreEvent::DiskRecovered => warn!("there is space on the disk again"),
+                StoreEvent::TookOver => {
+                    info!("the publisher that drained the queue has ended; this one drains now");
+                    self.driver.start(self.now);
+                }
+                StoreEvent::FileMissing(fault) => self.handle_missing_file(fault),
+                StoreEvent::Failed(fault) => {
+                    self.fault = Some(fault);
+                    self.store_done = true;
+                    self.feeder.input.stop();
+                }
+                StoreEvent::Closed => self.store_done = true,
+            }
+        }
+    }
+
+    /// Messages in memory, and those that can still be read, are sent within the flush timeout;
+    /// nothing more is accepted.
+    fn handle_missing_file(&mut self, fault: Fault) {
+        error!("{fault}; nothing more is accepted");
+        self.feeder.input.stop();
+        // A publisher that only adds sends nothing, nor does one that has given up.
+        let sends = self.fault.is_none() && self.outbox.queue().delegated().is_none();
+        self.store_done |= !sends;
+        self.fault = Some(fault);
+        self.flush_by(self.now + self.config.flush_timeout);
+    }
+
     fn wake_at(&self) -> Option<Instant> {
         [
             self.driver.connection().wake_at(),
             self.outbox.wake_at(self.now),
             self.progress.wake_at(),
-            self.input.wake_at(),
-            self.flush_until,
-            self.deadline,
+            self.feeder.input.wake_at(),
+            self.flush.earliest(),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    fn is_finished(&self) -> bool {
+        let is_open = self.feeder.input.is_open();
+        let is_done = self.flush.is_set() && !is_open && self.undelivered() == 0;
+        let has_given_up =
+            self.fault.is_some() && (self.store_done || !is_open && self.at_risk() == 0);
+        has_given_up || is_done || self.flush.is_over(self.now)
+    }
+
+    fn undelivered(&self) -> usize {
+        self.outbox.outstanding() + self.feeder.input.pending_messages()
+    }
+
+    fn at_risk(&self) -> usize {
+        self.outbox.at_risk() + self.feeder.input.pending_messages()
+    }
+
+    fn exit_status(&self) -> ExitStatus<'_> {
+        ExitStatus {
+            summary: &self.report.summary,
+            lost: self.at_risk(),
+            kept: self.undelivered().saturating_sub(self.at_risk()),
+            queue: self.config.queue.as_deref(),
+            gone: self.outbox.queue().missing_file().is_some(),
+            offline: self.driver.connection().why_offline(),
+            ended_by: self.fault.as_ref(),
+            worst: self.refused,
+            first_reason: self.report.first_reason.as_deref(),
+        }
+    }
+
+    fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
+        let unconfirmed = self.outbox.has_sent_unconfirmed();
+        self.feeder.input.stop();
+        self.progress.stop();
+        if self.store.is_some() && !self.store_done {
+            self.outbox.stop_sending(self.now);
+            self.offer_all();
+        }
+        self.close_queue(inbox);
+        self.report_receipts();
+        let mut exit = self.exit_status().exit();
+        if let Some(explanation) = self.exit_status().explanation() {
+            error!("{explanation}");
+        }
+        let reconnects = self.driver.connection().reconnects();
+        let mut timeout = self
+            .config
+            .connection
+            .connect_timeout
+            .min(DISCONNECT_TIMEOUT);
+        if unconfirmed {
+            // Nobody acknowledges messages of QoS 0: wait until they are written to the socket.
+            let until = self.flush.earliest().unwrap_or_else(clock);
+            timeout = timeout.max(until.saturating_duration_since(clock()));
+        }
+        let is_closed = self.driver.close(inbox, timeout, |event| match event {
+            Event::Client(event) => Some(event),
+            Event::Input(_) | Event::Store(_) | Event::Stop => None,
+        });
+        if unconfirmed && !is_closed {
+            error!(
+                "{}: the connection was too slow for the last messages of QoS 0: they may be lost",
+                self.config.connection.endpoint
+            );
+            exit = exit.or_worse(Exit::Unavailable);
+        }
+        let is_in_place = self.store.as_ref().is_none_or(Store::is_in_place);
+        if self.exit_status().kept > 0 && self.fault.is_none() && !is_in_place {
+            let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
+            error!(
+                "{}: the queue was removed or moved as the run ended: its messages may be lost",
+                queue.display()
+            );
+            exit = exit.or_worse(Exit::Io);
+        }
+        let elapsed = clock().saturating_duration_since(self.started);
+        let queued = self.outbox.outstanding() as u64;
+        self.report.summary.lost = self.at_risk() as u64;
+        if self.report.finish(reconnects, queued, elapsed) {
+            exit
+        } else {
+            exit.or_worse(Exit::Io)
+        }
+    }
+
+    /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.
+    fn close_queue(&mut self, inbox: &Receiver<Event>) {
+        self.outbox.close_queue();
+        let until = clock() + LAST_WRITE;
+        while !self.store_done {
+            self.now = clock();
+            self.send_requests();
+            let wake_at = self.outbox.queue().wake_at(self.now);
+            let due = wake_at.map_or(until, |at| at.min(until));
+            let event = receive_until(inbox, Some(due));
+            self.now = clock();
+            match event {
+                Some(Event::Store(result)) => self.handle_store_result(result),
+                Some(Event::Client(ClientEvent::Deliveries { deliveries, .. })) => {
+                    self.handle_deliveries(deliveries);
+                }
+                None if self.now >= until => break,
+                None | Some(Event::Client(_) | Event::Input(_) | Event::Stop) => {}
+            }
+        }
     }
 }

@@ -21,7 +21,6 @@ use super::transaction::CountedTransaction;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::runtime::clock::boot_ms;
 use crate::publisher::queue::requests::RowId;
-use crate::publisher::queue::size;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
@@ -173,7 +172,9 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
         let delete = "DELETE FROM dead WHERE id = ?1";
         let mut delete = counted.transaction.prepare_cached(delete)?;
         if delete.execute([item.row])? > 0 {
-            counted.counters.count_dead_removed(size(&item.message));
+            counted
+                .counters
+                .count_dead_removed(item.message.draft.size());
             found.push(&item.message);
         }
     }

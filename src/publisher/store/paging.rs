@@ -8,7 +8,6 @@ use super::rows;
 use super::sqlite::uint;
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::requests::RowId;
-use crate::publisher::queue::size;
 
 /// The most rows in a portion.
 const ROWS: i64 = 256;
@@ -97,7 +96,7 @@ pub(super) fn read(
         let died: Option<i64> = row.get(14)?;
         let reason: Option<String> = row.get(15)?;
         portion.push(rows::read(row, &mut topic)?.map(|stored| {
-            bytes += size(&stored.message);
+            bytes += stored.message.draft.size();
             ListedMessage {
                 row: stored.row,
                 message: stored.message,

@@ -10,10 +10,10 @@ use super::rows;
 use super::sqlite::{int, uint, vacuum, write_transaction};
 use crate::common::mqtt::message::Message;
 use crate::common::runtime::clock::{boot_ms, unix_ms};
+use crate::publisher::queue::limits::{Capacity, Limits};
 use crate::publisher::queue::requests::{
     Counts, DeadLetter, Opened, Outcome, RowId, StoreResult, WriteBatch,
 };
-use crate::publisher::queue::{Capacity, Limits, size};
 
 /// How long the outcome of a row with an owner is kept for it, in milliseconds. The owner concludes
 /// a delivery from the missing row, too; the other outcomes it knows only from here.
@@ -54,7 +54,7 @@ impl<'a> CountedTransaction<'a> {
         let mut ids = Vec::with_capacity(messages.size_hint().0);
         for message in messages {
             ids.push(rows::insert(&mut insert, message, owner)?);
-            self.counters.count_inserted(size(message));
+            self.counters.count_inserted(message.draft.size());
         }
         Ok(ids)
     }
@@ -151,7 +151,7 @@ impl<'a> CountedTransaction<'a> {
                 message.accepted_boot.map(|at| at.boot.0),
                 message.accepted_boot.map(|at| int(at.ms))
             ])?;
-        self.counters.count_dead(size(message));
+        self.counters.count_dead(message.draft.size());
         match dead.row {
             Some(row) => self.remove((row, row), &Outcome::Dead(dead.reason.clone())),
             None => Ok(()),

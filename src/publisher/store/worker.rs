@@ -28,7 +28,6 @@ use crate::common::runtime::clock::clock;
 use crate::publisher::queue::requests::{
     Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
 };
-use crate::publisher::queue::size;
 
 /// How often to look for what other processes have written.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -262,7 +261,7 @@ impl StoreWorker {
 
     /// Why there is no space for the inserts of a batch; none if there is.
     fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
-        let sizes = batch.inserts.iter().map(|message| size(message));
+        let sizes = batch.inserts.iter().map(|message| message.draft.size());
         let bytes = sizes.map(stored_size).sum();
         let shortage = |space: Option<DiskSpace>, free| space?.shortage(bytes, free);
         if batch.inserts.is_empty() || shortage(self.space, 0).is_none() {

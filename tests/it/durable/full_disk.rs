@@ -67,7 +67,7 @@ impl SmallDisk {
         let publisher = self.publisher().at_port(free_port());
         let publisher = publisher.args(["-l", "--flush-timeout", "0.2", "--stop-timeout", "1"]);
         let mut running = publisher.args(more).stdin_pipe().start();
-        let full = |line: &str| line.contains("nothing can be kept until there is space");
+        let full = |line: &str| line.contains("nothing can be stored until there is space");
         let mut sent = 0;
         while running
             .stderr
@@ -277,7 +277,7 @@ fn space_that_the_queue_has_in_itself_is_used_before_the_disk_s() {
         .args(["-l", "--base-backoff", "0.2"]);
     let publisher = publisher.args(["--max-backoff", "0.2", "--drop-behavior", "newest"]);
     let mut running = publisher.stdin_pipe().start();
-    let full = |line: &str| line.contains("nothing can be kept until there is space");
+    let full = |line: &str| line.contains("nothing can be stored until there is space");
     let mut sent = 0;
     while running
         .stderr

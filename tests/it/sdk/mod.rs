@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,22 +5,23 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::{Delivery, PublishesArrived, Refusal};
 use iot_pubsub::common::mqtt::message::Qos;
+use iot_pubsub::publisher::outbox::Outbox;
+use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
-use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
+use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior};
 use iot_pubsub::publisher::queue::requests::Outcome;
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior};
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: DrainRate) -> Outbox {
     let queue = memory_queue(Capacity::from_signed(size), u64::MAX, drop);
-    Outbox::new(rules(window), Box::new(queue), Drain::new(drain, false))
+    Outbox::new(config(window), Box::new(queue), Drain::new(drain, false))
 }
 
-fn rules(window: usize) -> Rules {
-    Rules {
+fn config(window: usize) -> OutboxConfig {
+    OutboxConfig {
         max_in_flight: window,
         operation_timeout: secs(5),
         expiry: None,
@@ -30,7 +31,7 @@ fn rules(window: usize) -> Rules {
     }
 }
 
-/// What the outbox tells, but for acceptance.
+/// The receipts, but for acceptance.
 fn ends(outbox: &mut Outbox) -> Vec<Receipt> {
     let mut receipts = outbox.take_receipts();
     receipts.retain(|receipt| !matches!(receipt, Receipt::Accepted { .. }));
@@ -48,10 +49,10 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
     let mut sent = Vec::new();
     let mut now = from;
     loop {
-        let messages = outbox.dispatch(now);
-        for Placed { place, message } in messages {
+        let messages = outbox.next_messages(now, 0);
+        for (position, message) in messages {
             sent.push((message.seq, now - from));
-            outbox.settle(place, Delivery::Done, now);
+            outbox.handle_delivery(position, Delivery::Done, now);
         }
         match outbox.wake_at(now) {
             Some(at) if at <= until => now = at.max(now),
@@ -65,7 +66,7 @@ fn keep_twenty_queued_drain_at_two_a_second_and_then_it_is_stable() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 20);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     let sent = sends(&mut outbox, now, now + Duration::from_millis(9_600));
     let expected: Vec<_> = (0..20u64)
         .map(|n| (n + 1, Duration::from_millis(500 * n)))
@@ -75,7 +76,7 @@ fn keep_twenty_queued_drain_at_two_a_second_and_then_it_is_stable() {
     outbox.offer(draft("late"), origin(), 0);
     assert_eq!(outbox.queue().len(), 1);
     assert_eq!(outbox.wake_at(now), Some(now + secs(10)));
-    assert_eq!(outbox.dispatch(now + secs(10)).len(), 1);
+    assert_eq!(outbox.next_messages(now + secs(10), 0).len(), 1);
 }
 
 #[test]
@@ -83,9 +84,9 @@ fn keep_what_comes_while_draining_goes_to_the_tail() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 3);
-    outbox.connected(SessionLimits::PROTOCOL, now);
-    assert_eq!(outbox.dispatch(now).len(), 1);
-    outbox.settle(1, Delivery::Done, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
+    assert_eq!(outbox.next_messages(now, 0).len(), 1);
+    outbox.handle_delivery(1, Delivery::Done, now);
     offer(&mut outbox, 2);
     assert_eq!(outbox.queue().len(), 4);
     let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
@@ -99,10 +100,10 @@ fn keep_what_comes_while_draining_goes_to_the_tail() {
 fn keep_online_and_with_an_empty_queue_a_message_goes_straight_through() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 50);
     assert_eq!(outbox.queue().len(), 0);
-    assert_eq!(outbox.dispatch(now).len(), 50);
+    assert_eq!(outbox.next_messages(now, 0).len(), 50);
 }
 
 #[test]
@@ -131,32 +132,35 @@ fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
 fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_window() {
     let now = origin();
     let mut outbox = outbox(-1, DropBehavior::Newest, 20, DrainRate::Max);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 30);
-    assert_eq!(outbox.dispatch(now).len(), 20);
+    assert_eq!(outbox.next_messages(now, 0).len(), 20);
     assert_eq!(outbox.in_flight(), 20);
-    outbox.settle(3, Delivery::Done, now);
-    outbox.disconnected(Loss::Unrelated, now);
-    outbox.connected(
-        SessionLimits {
+    outbox.handle_delivery(3, Delivery::Done, now);
+    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
+    outbox.handle_connected(
+        BrokerLimits {
             receive_maximum: 5,
-            ..SessionLimits::PROTOCOL
+            ..BrokerLimits::PROTOCOL
         },
         now,
     );
-    let again = outbox.dispatch(now);
+    let again = outbox.next_messages(now, 0);
     assert_eq!(
-        again.iter().map(|m| m.message.seq).collect::<Vec<_>>(),
+        again
+            .iter()
+            .map(|(_, message)| message.seq)
+            .collect::<Vec<_>>(),
         [1, 2, 4, 5, 6]
     );
     assert!(
-        outbox.dispatch(now + secs(1)).is_empty(),
+        outbox.next_messages(now + secs(1), 0).is_empty(),
         "nothing twice on one connection"
     );
     for seq in [1, 2, 4, 5, 6] {
-        outbox.settle(seq, Delivery::Done, now);
+        outbox.handle_delivery(seq, Delivery::Done, now);
     }
-    assert_eq!(outbox.dispatch(now)[0].message.seq, 7);
+    assert_eq!(outbox.next_messages(now, 0)[0].1.seq, 7);
 }
 
 #[test]
@@ -164,12 +168,12 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 4);
-    outbox.connected(SessionLimits::PROTOCOL, now);
-    assert_eq!(outbox.dispatch(now).len(), 1);
-    outbox.disconnected(Loss::Unrelated, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
+    assert_eq!(outbox.next_messages(now, 0).len(), 1);
+    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
     assert_eq!(outbox.wake_at(now), None);
-    assert!(outbox.dispatch(now + secs(1)).is_empty());
-    outbox.connected(SessionLimits::PROTOCOL, now + secs(9));
+    assert!(outbox.next_messages(now + secs(1), 0).is_empty());
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now + secs(9));
     let order: Vec<_> = sends(&mut outbox, now + secs(9), now + secs(60))
         .into_iter()
         .map(|s| s.0)
@@ -181,10 +185,10 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
 fn better_every_message_has_one_final_outcome() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 3);
-    outbox.dispatch(now);
-    outbox.settle(1, Delivery::Done, now);
+    outbox.next_messages(now, 0);
+    outbox.handle_delivery(1, Delivery::Done, now);
     assert!(matches!(
         &ends(&mut outbox)[..],
         [Receipt::Ended {
@@ -193,10 +197,10 @@ fn better_every_message_has_one_final_outcome() {
             ..
         }]
     ));
-    outbox.settle(1, Delivery::Done, now);
-    outbox.settle(2, Delivery::NotNow, now);
+    outbox.handle_delivery(1, Delivery::Done, now);
+    outbox.handle_delivery(2, Delivery::NotNow, now);
     assert!(ends(&mut outbox).is_empty());
-    outbox.settle(
+    outbox.handle_delivery(
         3,
         Delivery::Refused(Refusal {
             code: 0x97,
@@ -213,10 +217,10 @@ fn better_every_message_has_one_final_outcome() {
         }]
     ));
     assert!(
-        outbox.dispatch(now).is_empty(),
+        outbox.next_messages(now, 0).is_empty(),
         "quota exceeded: not at once"
     );
-    assert_eq!(outbox.dispatch(now + secs(1))[0].message.seq, 2);
+    assert_eq!(outbox.next_messages(now + secs(1), 0)[0].1.seq, 2);
     assert_eq!(outbox.outstanding(), 1);
 }
 
@@ -224,17 +228,20 @@ fn better_every_message_has_one_final_outcome() {
 fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 2);
-    outbox.dispatch(now);
+    outbox.next_messages(now, 0);
     let due = outbox.wake_at(now).unwrap() - now;
     assert!((secs(5)..secs(5) + SECOND / 10).contains(&due), "{due:?}");
-    assert!(!outbox.overdue(now + secs(4)));
-    outbox.settle(1, Delivery::Done, now + secs(4));
-    assert!(!outbox.overdue(now + secs(8)), "the link is slow, not dead");
-    assert!(outbox.overdue(now + secs(9) + SECOND / 10));
-    outbox.disconnected(Loss::Unrelated, now);
-    assert!(!outbox.overdue(now + secs(99)));
+    assert!(!outbox.is_ack_overdue(now + secs(4)));
+    outbox.handle_delivery(1, Delivery::Done, now + secs(4));
+    assert!(
+        !outbox.is_ack_overdue(now + secs(8)),
+        "the link is slow, not dead"
+    );
+    assert!(outbox.is_ack_overdue(now + secs(9) + SECOND / 10));
+    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
+    assert!(!outbox.is_ack_overdue(now + secs(99)));
 }
 
 #[test]
@@ -242,7 +249,7 @@ fn better_a_full_queue_drops_nothing_while_the_window_is_open() {
     let now = origin();
     let mut outbox = outbox(3, DropBehavior::Newest, 100, DrainRate::PerSecond(2.0));
     offer(&mut outbox, 3);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     for n in 0..20 {
         let offered = outbox.offer(draft(&n.to_string()), origin(), 0);
         assert!(matches!(offered, Offered::Taken { .. }), "{offered:?}");
@@ -258,65 +265,74 @@ fn better_a_full_queue_drops_nothing_while_the_window_is_open() {
 fn better_a_large_message_has_the_time_that_a_slow_line_takes() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     let mut large = draft("");
     large.payload = vec![0; 800 << 10];
     outbox.offer(large, now, 0);
-    outbox.dispatch(now);
-    assert!(!outbox.overdue(now + secs(5 + 99)), "64 kbit/s");
-    assert!(outbox.overdue(now + secs(5 + 102)));
+    outbox.next_messages(now, 0);
+    assert!(!outbox.is_ack_overdue(now + secs(5 + 99)), "64 kbit/s");
+    assert!(outbox.is_ack_overdue(now + secs(5 + 102)));
 }
 
 #[test]
 fn better_bytes_that_get_through_are_a_sign_of_life() {
     let mut now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 1);
-    outbox.dispatch(now);
+    outbox.next_messages(now, 0);
     for _ in 0..100 {
         now += secs(4);
-        assert!(!outbox.overdue(now));
-        outbox.line_moved(false, now);
+        assert!(!outbox.is_ack_overdue(now));
+        outbox.handle_progress(false, now);
     }
-    assert!(outbox.overdue(now + secs(6)), "no more bytes get through");
+    assert!(
+        outbox.is_ack_overdue(now + secs(6)),
+        "no more bytes get through"
+    );
     // The last of them have arrived; they may stand in a buffer on the way.
-    outbox.line_moved(true, now);
-    assert!(!outbox.overdue(now + secs(300)));
-    assert!(outbox.overdue(now + secs(406)));
+    outbox.handle_progress(true, now);
+    assert!(!outbox.is_ack_overdue(now + secs(300)));
+    assert!(outbox.is_ack_overdue(now + secs(406)));
 }
 
 #[test]
 fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, DrainRate::Max);
-    let closed = |begun, complete| Loss::Closed {
+    let closed = |begun, complete| ConnectionLoss::Closed {
         reached: Some(PublishesArrived { begun, complete }),
     };
     let connect = |outbox: &mut Outbox| {
-        outbox.connected(SessionLimits::PROTOCOL, now);
-        outbox.dispatch(now).len() as u64
+        outbox.handle_connected(BrokerLimits::PROTOCOL, now);
+        outbox.next_messages(now, 0).len() as u64
     };
     offer(&mut outbox, 3);
     assert_eq!(connect(&mut outbox), 3);
-    assert!(!outbox.disconnected(closed(3, true), now));
+    assert!(!outbox.handle_disconnected(closed(3, true), now));
     // Nothing of this counts, and nothing of it clears the suspicion.
     for loss in [
-        Loss::Unrelated,
-        Loss::Closed { reached: None },
+        ConnectionLoss::Unrelated,
+        ConnectionLoss::Closed { reached: None },
         closed(0, true),
         closed(1, false),
     ] {
         for _ in 0..50 {
             assert_eq!(connect(&mut outbox), 1, "alone");
-            assert!(!outbox.disconnected(loss.clone(), now));
+            assert!(!outbox.handle_disconnected(loss.clone(), now));
         }
     }
     assert_eq!(connect(&mut outbox), 1);
-    assert!(!outbox.disconnected(closed(1, true), now + secs(6)), "late");
+    assert!(
+        !outbox.handle_disconnected(closed(1, true), now + secs(6)),
+        "late"
+    );
     for attempt in 1..=5 {
         assert_eq!(connect(&mut outbox), 1);
-        assert_eq!(outbox.disconnected(closed(1, true), now), attempt == 5);
+        assert_eq!(
+            outbox.handle_disconnected(closed(1, true), now),
+            attempt == 5
+        );
     }
     assert!(matches!(
         ends(&mut outbox)[..],
@@ -328,16 +344,16 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     ));
     // The others are sent together; one reason that is about a message is enough once there is only one.
     assert_eq!(connect(&mut outbox), 2);
-    let refused = |begun| Loss::Refused {
+    let refused = |begun| ConnectionLoss::Refused {
         reason: "no".into(),
         reached: Some(PublishesArrived {
             begun,
             complete: false,
         }),
     };
-    assert!(!outbox.disconnected(refused(2), now));
+    assert!(!outbox.handle_disconnected(refused(2), now));
     assert_eq!(connect(&mut outbox), 1);
-    assert!(outbox.disconnected(refused(1), now));
+    assert!(outbox.handle_disconnected(refused(1), now));
     assert_eq!(outbox.outstanding(), 1);
 }
 
@@ -345,11 +361,11 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
 fn better_qos_2_has_a_window_of_its_own() {
     let now = origin();
     let mut outbox = outbox(0, DropBehavior::Block, 100, DrainRate::Max);
-    let limits = SessionLimits {
+    let limits = BrokerLimits {
         exactly_once: 20,
-        ..SessionLimits::PROTOCOL
+        ..BrokerLimits::PROTOCOL
     };
-    outbox.connected(limits, now);
+    outbox.handle_connected(limits, now);
     for n in 0..100 {
         let mut draft = draft(&n.to_string());
         draft.qos = if n % 2 == 0 {
@@ -359,11 +375,15 @@ fn better_qos_2_has_a_window_of_its_own() {
         };
         outbox.offer(draft, now, 0);
     }
-    assert_eq!(outbox.dispatch(now).len(), 39, "20 of them of QoS 2");
-    outbox.settle(2, Delivery::Done, now);
-    assert_eq!(outbox.dispatch(now).len(), 0);
-    outbox.settle(1, Delivery::Done, now);
-    assert_eq!(outbox.dispatch(now).len(), 2);
+    assert_eq!(
+        outbox.next_messages(now, 0).len(),
+        39,
+        "20 of them of QoS 2"
+    );
+    outbox.handle_delivery(2, Delivery::Done, now);
+    assert_eq!(outbox.next_messages(now, 0).len(), 0);
+    outbox.handle_delivery(1, Delivery::Done, now);
+    assert_eq!(outbox.next_messages(now, 0).len(), 2);
 }
 
 #[test]
@@ -371,17 +391,17 @@ fn better_what_is_under_way_is_bounded_in_bytes() {
     let now = origin();
     let queue = memory_queue(Capacity::Messages(20), 1_000, DropBehavior::Block);
     let drain = Drain::new(DrainRate::Max, false);
-    let mut outbox = Outbox::new(rules(100), Box::new(queue), drain);
-    outbox.connected(SessionLimits::PROTOCOL, now);
+    let mut outbox = Outbox::new(config(100), Box::new(queue), drain);
+    outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     assert_eq!(outbox.room(now).bytes, 1_000);
     for _ in 0..3 {
         let mut half = draft("");
         half.payload = vec![0; 500];
         outbox.offer(half, now, 0);
-        outbox.dispatch(now);
+        outbox.next_messages(now, 0);
     }
     assert_eq!(outbox.room(now).bytes, 0);
     assert_eq!(outbox.in_flight(), 2);
-    outbox.settle(1, Delivery::Done, now);
-    assert_eq!(outbox.dispatch(now).len(), 1);
+    outbox.handle_delivery(1, Delivery::Done, now);
+    assert_eq!(outbox.next_messages(now, 0).len(), 1);
 }

@@ -7,7 +7,7 @@ mod world;
 use std::time::Duration;
 
 use iot_pubsub::publisher::outbox::pacing::DrainRate;
-use iot_pubsub::publisher::queue::DropBehavior;
+use iot_pubsub::publisher::queue::limits::DropBehavior;
 use proptest::prelude::*;
 
 use world::{DAY, Simulation, World};

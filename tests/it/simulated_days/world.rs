@@ -12,13 +12,14 @@ use iot_pubsub::common::connection::state::{
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::mqtt::message::{Draft, Qos};
+use iot_pubsub::publisher::outbox::Outbox;
+use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
-use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
+use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use iot_pubsub::publisher::queue::requests::Outcome;
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -85,7 +86,7 @@ impl Simulation {
             behavior: world.behavior,
         };
         let queue = MemoryQueue::new(limits, "run".into());
-        let rules = Rules {
+        let config = OutboxConfig {
             max_in_flight: world.window,
             operation_timeout: second * 5,
             expiry: None,
@@ -108,7 +109,7 @@ impl Simulation {
                 },
                 Backoff::new(policy),
             ),
-            outbox: Outbox::new(rules, Box::new(queue), Drain::new(world.drain, false)),
+            outbox: Outbox::new(config, Box::new(queue), Drain::new(world.drain, false)),
             held: None,
             accepted: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -141,7 +142,7 @@ impl Simulation {
                 ConnectionAction::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
                     self.outbox
-                        .disconnected(Loss::Closed { reached: None }, self.now);
+                        .handle_disconnected(ConnectionLoss::Closed { reached: None }, self.now);
                     self.sent.clear();
                 }
                 ConnectionAction::Abandon { .. } => {}
@@ -198,16 +199,17 @@ impl Simulation {
                 if !self.link_is_up {
                     self.end_connection();
                 } else if self.connection.handle_connected(generation, self.now) {
-                    let limits = SessionLimits {
+                    let limits = BrokerLimits {
                         receive_maximum: self.world.receive_maximum,
-                        ..SessionLimits::PROTOCOL
+                        ..BrokerLimits::PROTOCOL
                     };
-                    self.outbox.connected(limits, self.now);
+                    self.outbox.handle_connected(limits, self.now);
                 }
             }
-            Happening::Ack(generation, place) if generation == self.connection.generation() => {
+            Happening::Ack(generation, position) if generation == self.connection.generation() => {
                 if matches!(self.connection.state(), ConnectionState::Online { .. }) {
-                    self.outbox.settle(place, Delivery::Done, self.now);
+                    self.outbox
+                        .handle_delivery(position, Delivery::Done, self.now);
                     match &self.outbox.take_receipts()[..] {
                         [
                             Receipt::Ended {
@@ -220,7 +222,7 @@ impl Simulation {
                             assert!(self.settled.insert(seq), "settled twice");
                             assert!(!self.dropped.contains(&seq), "dropped, then sent");
                         }
-                        other => panic!("{other:?} for place {place}"),
+                        other => panic!("{other:?} for position {position}"),
                     }
                 }
             }
@@ -276,7 +278,7 @@ impl Simulation {
         let random = self.random.f64();
         let actions = self.connection.handle_timeout(self.now, random);
         self.act(actions);
-        if self.outbox.overdue(self.now) {
+        if self.outbox.is_ack_overdue(self.now) {
             let fault = Fault::passing(Exit::Unavailable, "no PUBACK");
             let actions = self.connection.fail_connection(fault, self.now, random);
             self.act(actions);
@@ -284,11 +286,11 @@ impl Simulation {
         if let Some(draft) = self.held.take() {
             self.offer(draft);
         }
-        self.outbox.review(self.now);
+        self.outbox.check_backlog(self.now);
         let generation = self.connection.generation();
-        let messages = self.outbox.dispatch(self.now);
+        let messages = self.outbox.next_messages(self.now, 0);
         assert!(self.outbox.take_receipts().is_empty());
-        for Placed { place, message } in messages {
+        for (position, message) in messages {
             assert!(matches!(
                 self.connection.state(),
                 ConnectionState::Online { .. }
@@ -300,7 +302,8 @@ impl Simulation {
             );
             self.sent.push(message.seq);
             let at = self.within(self.world.latency);
-            self.agenda.insert((at, Happening::Ack(generation, place)));
+            self.agenda
+                .insert((at, Happening::Ack(generation, position)));
         }
         self.check();
     }

@@ -8,7 +8,6 @@ use iot_pubsub::common::mqtt::message::Message;
 use iot_pubsub::publisher::queue::requests::{
     Counts, Opened, Outcome, RowId, StoreResult, StoredMessage, WriteBatch,
 };
-use iot_pubsub::publisher::queue::size;
 
 /// The name of a process.
 pub(super) type Owner = u32;
@@ -47,7 +46,8 @@ impl Disk {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let bytes = |messages: &mut dyn Iterator<Item = &Message>| messages.map(size).sum();
+        let bytes =
+            |messages: &mut dyn Iterator<Item = &Message>| messages.map(|m| m.draft.size()).sum();
         Counts {
             rows: self.rows.len() as u64,
             bytes: bytes(&mut self.rows.values().map(|row| &row.message)),

@@ -62,7 +62,7 @@ fn however_slow_the_disk_a_crash_repeats_no_more_than_a_window() {
     simulation.turn(0);
     // It reads what waits, and from then on the disk does nothing any more.
     assert!(simulation.processes[0].store_works(&mut simulation.disk));
-    assert!(simulation.processes[0].hear(simulation.now));
+    assert!(simulation.processes[0].handle_result(simulation.now));
     for _ in 0..200 {
         simulation.now += Duration::from_millis(20);
         simulation.turn(0);

@@ -1,18 +1,20 @@
-//! One publisher of the simulation: the real outbox with the real durable queue, and orders
-//! and reports on their way to the disk and back.
+//! One publisher of the simulation: the real outbox with the real durable queue, and requests
+//! and results on their way to the disk and back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::mqtt::message::{Draft, Qos};
+use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::publisher::outbox::Outbox;
+use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
 use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
-use iot_pubsub::publisher::outbox::shelf::Placed;
-use iot_pubsub::publisher::outbox::{Loss, Offered, Outbox, Rules, SessionLimits};
+use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
 use iot_pubsub::publisher::queue::durable::DurableQueue;
+use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::requests::{StoreRequest, StoreResult};
-use iot_pubsub::publisher::queue::{Capacity, DropBehavior, Limits};
 
 use super::disk::{Disk, Owner};
 
@@ -25,10 +27,10 @@ pub(super) struct Process {
     pub(super) drains: bool,
     pub(super) online: bool,
     pub(super) closed: bool,
-    orders: VecDeque<StoreRequest>,
-    reports: VecDeque<StoreResult>,
+    requests: VecDeque<StoreRequest>,
+    results: VecDeque<StoreResult>,
     /// Sent on this connection and not answered yet.
-    pub(super) wire: VecDeque<Placed>,
+    pub(super) wire: VecDeque<(u64, Arc<Message>)>,
     /// Offered and not accepted yet, in order.
     pub(super) waiting: VecDeque<u64>,
     /// Had no place yet.
@@ -57,7 +59,7 @@ impl Process {
             max_bytes: 1 << 30,
             behavior: DropBehavior::Block,
         };
-        let rules = Rules {
+        let config = OutboxConfig {
             max_in_flight: WINDOW,
             operation_timeout: Duration::from_secs(3_600),
             expiry: None,
@@ -68,12 +70,12 @@ impl Process {
         let queue = DurableQueue::new(limits, opened);
         Self {
             name,
-            outbox: Outbox::new(rules, Box::new(queue), Drain::new(DrainRate::Max, false)),
+            outbox: Outbox::new(config, Box::new(queue), Drain::new(DrainRate::Max, false)),
             drains,
             online: false,
             closed: false,
-            orders: VecDeque::new(),
-            reports: VecDeque::new(),
+            requests: VecDeque::new(),
+            results: VecDeque::new(),
             wire: VecDeque::new(),
             waiting: VecDeque::new(),
             held: None,
@@ -85,14 +87,15 @@ impl Process {
     pub(super) fn connect(&mut self, now: Instant) {
         if self.drains && !self.online {
             self.online = true;
-            self.outbox.connected(SessionLimits::PROTOCOL, now);
+            self.outbox.handle_connected(BrokerLimits::PROTOCOL, now);
         }
     }
 
     pub(super) fn disconnect(&mut self, now: Instant) {
         if std::mem::take(&mut self.online) {
             self.wire.clear();
-            self.outbox.disconnected(Loss::Unrelated, now);
+            self.outbox
+                .handle_disconnected(ConnectionLoss::Unrelated, now);
         }
     }
 
@@ -114,19 +117,19 @@ impl Process {
     }
 
     /// One turn of the event loop; gives what was sent, and what is told.
-    pub(super) fn turn(&mut self, now: Instant) -> (Vec<Placed>, Vec<Receipt>) {
+    pub(super) fn turn(&mut self, now: Instant) -> (Vec<(u64, Arc<Message>)>, Vec<Receipt>) {
         if let Some(number) = self.held.take() {
             self.offer(number, now);
         }
-        let sent = self.outbox.dispatch(now);
+        let sent = self.outbox.next_messages(now, 0);
         self.wire.extend(sent.iter().cloned());
         assert!(self.wire.len() <= WINDOW, "more than a window in flight");
-        let before = self.orders.len();
-        while let Some(order) = self.outbox.queue_mut().order(now) {
-            self.orders.push_back(order);
+        let before = self.requests.len();
+        while let Some(request) = self.outbox.next_request(now) {
+            self.requests.push_back(request);
         }
         let receipts = self.outbox.take_receipts();
-        let idle = sent.is_empty() && receipts.is_empty() && self.orders.len() == before;
+        let idle = sent.is_empty() && receipts.is_empty() && self.requests.len() == before;
         if idle && let Some(at) = self.outbox.wake_at(now) {
             assert!(at > now, "it would spin");
         }
@@ -135,10 +138,10 @@ impl Process {
 
     /// The store carries out one order.
     pub(super) fn store_works(&mut self, disk: &mut Disk) -> bool {
-        let Some(order) = self.orders.pop_front() else {
+        let Some(request) = self.requests.pop_front() else {
             return false;
         };
-        let report = match order {
+        let result = match request {
             StoreRequest::Commit(batch) => disk.commit(batch, self.name, self.drains),
             StoreRequest::Load { after, rows, .. } => disk.load(after, rows),
             StoreRequest::AskOutcomes { numbered } => disk.ask(numbered, self.name),
@@ -149,38 +152,36 @@ impl Process {
                 StoreResult::Closed
             }
         };
-        self.reports.push_back(report);
+        self.results.push_back(result);
         true
     }
 
     /// The store looks round: for a lock that is free, for what others have written.
     pub(super) fn store_looks(&mut self, disk: &mut Disk) {
         if !self.drains && disk.lock.is_none() {
-            self.reports.push_back(disk.ask(0, self.name));
+            self.results.push_back(disk.ask(0, self.name));
             self.drains = true;
             let opened = disk.open(self.name, &format!("stream-{}", self.name));
             self.taken_over = Some(opened.next_seq);
-            self.reports.push_back(StoreResult::TookOver(opened));
+            self.results.push_back(StoreResult::TookOver(opened));
         } else if self.seen_version != disk.version {
             let counts = disk.counts();
-            self.reports.push_back(StoreResult::Changed { counts });
+            self.results.push_back(StoreResult::Changed { counts });
         }
         self.seen_version = disk.version;
     }
 
-    /// The loop hears one report.
-    pub(super) fn hear(&mut self, now: Instant) -> bool {
-        let Some(report) = self.reports.pop_front() else {
+    /// The event loop handles one result.
+    pub(super) fn handle_result(&mut self, now: Instant) -> bool {
+        let Some(result) = self.results.pop_front() else {
             return false;
         };
-        self.closed |= matches!(report, StoreResult::Closed);
-        for news in self.outbox.queue_mut().handle(report, now) {
-            self.outbox.hear(&news);
-        }
+        self.closed |= matches!(result, StoreResult::Closed);
+        self.outbox.handle_store_result(result, now);
         true
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.orders.is_empty() && self.reports.is_empty() && self.wire.is_empty()
+        self.requests.is_empty() && self.results.is_empty() && self.wire.is_empty()
     }
 }

@@ -1,12 +1,13 @@
 //! Publishers, a disk, a broker and time: what may happen to them, and what was promised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use iot_pubsub::common::client::{Delivery, Refusal};
+use iot_pubsub::common::mqtt::message::Message;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::shelf::Placed;
 use iot_pubsub::publisher::queue::requests::Outcome;
 
 use super::disk::{Disk, Owner};
@@ -49,8 +50,8 @@ pub(super) struct Simulation {
 /// One in so many is refused by the broker.
 const REFUSED: u64 = 23;
 
-fn number(placed: &Placed) -> u64 {
-    let payload = placed.message.draft.payload.clone();
+fn number(message: &Message) -> u64 {
+    let payload = message.draft.payload.clone();
     String::from_utf8(payload).unwrap().parse().unwrap()
 }
 
@@ -95,9 +96,8 @@ impl Simulation {
     }
 
     /// What a broker makes of a message that has reached it.
-    fn arrive(&mut self, placed: &Placed) {
-        let number = number(placed);
-        let message = &placed.message;
+    fn arrive(&mut self, message: &Message) {
+        let number = number(message);
         assert!(message.seq > 0, "{number} has no number");
         let name = (message.stream.to_string(), message.seq);
         let before = self.named.insert(name.clone(), number);
@@ -113,7 +113,8 @@ impl Simulation {
 
     pub(super) fn turn(&mut self, index: usize) {
         let (sent, receipts) = self.processes[index].turn(self.now);
-        let again = |placed: &Placed| self.acknowledged.contains(&number(placed));
+        let again =
+            |(_, message): &(u64, Arc<Message>)| self.acknowledged.contains(&number(message));
         assert!(
             self.crashes > 0 || !sent.iter().any(again),
             "sent after its acknowledgement"
@@ -157,23 +158,23 @@ impl Simulation {
 
     /// The broker takes the first message on the wire, and its answer comes.
     pub(super) fn answer(&mut self, index: usize) -> bool {
-        let Some(placed) = self.processes[index].wire.pop_front() else {
+        let Some((position, message)) = self.processes[index].wire.pop_front() else {
             return false;
         };
-        let number = number(&placed);
+        let number = number(&message);
         let delivery = if number.is_multiple_of(REFUSED) {
             Delivery::Refused(Refusal {
                 code: 0x97,
                 reason: "no".into(),
             })
         } else {
-            self.arrive(&placed);
+            self.arrive(&message);
             self.acknowledged.insert(number);
             Delivery::Done
         };
         self.processes[index]
             .outbox
-            .settle(placed.place, delivery, self.now);
+            .handle_delivery(position, delivery, self.now);
         true
     }
 
@@ -187,8 +188,11 @@ impl Simulation {
                 .take(some)
                 .cloned()
                 .collect();
-            for placed in wire.iter().filter(|p| !number(p).is_multiple_of(REFUSED)) {
-                self.arrive(placed);
+            for (_, message) in wire
+                .iter()
+                .filter(|(_, m)| !number(m).is_multiple_of(REFUSED))
+            {
+                self.arrive(message);
             }
             self.losses += 1;
             self.processes[index].disconnect(self.now);
@@ -225,7 +229,7 @@ impl Simulation {
                 process.store_works(&mut self.disk);
             }
             9..=11 => {
-                process.hear(self.now);
+                process.handle_result(self.now);
             }
             12 => process.store_looks(&mut self.disk),
             13..=16 => {
@@ -242,13 +246,13 @@ impl Simulation {
     /// A run ends in order, with whatever is left.
     pub(super) fn end(&mut self, index: usize) {
         self.lose_connection(index);
-        self.processes[index].outbox.queue_mut().close();
+        self.processes[index].outbox.close_queue();
         // A full disk ends it as well; what was not written was not accepted.
         for _ in 0..1_000 {
             self.turn(index);
             let process = &mut self.processes[index];
             process.store_works(&mut self.disk);
-            process.hear(self.now);
+            process.handle_result(self.now);
             if process.closed {
                 break;
             }
@@ -279,7 +283,7 @@ impl Simulation {
                 process.connect(self.now);
                 process.store_looks(&mut self.disk);
                 moved |= process.store_works(&mut self.disk);
-                moved |= process.hear(self.now);
+                moved |= process.handle_result(self.now);
                 moved |= self.answer(index);
                 self.turn(index);
                 let process = &self.processes[index];

@@ -1,41 +1,51 @@
-//! The books of a queue that lies on disk. PURE: it gives orders to a store and takes its
-//! reports; the file itself is the store's.
+//! A queue in a file, as one process sees it. PURE: it gives requests to a store and handles the
+//! results; the store does the I/O.
 //!
-//! What waits, in order: the *head*, read and at hand; rows that are *on disk only*; and the
-//! *tail*, not yet written. Few messages are in memory, however many wait.
+//! What waits, in order: the *head*, read and in memory; rows that are *on disk only*; the *tail*, not
+//! yet written. Memory holds few messages, however many wait. One process *drains*: it holds the
+//! file's lock, sends, and gives every message its number. Other processes only add rows without
+//! numbers, and watch what becomes of them.
 //!
-//! One process *drains*: it holds the file's lock, sends, and gives every message its
-//! number. Others only *add* rows without numbers, and watch what becomes of them.
+//! Why nothing is lost: a message is reported as accepted when it is delivered or when the
+//! transaction that inserts it is synced ([`QueueEvent::Stored`]), and its row is deleted only after
+//! the message has its outcome. Between the two it is in the file at any moment, so the process that
+//! drains next reads it. A dead letter is inserted by the transaction that deletes its row.
+//!
+//! What a crash repeats: messages in flight, and those that are acknowledged and not yet deleted. The
+//! outbox counts both against its window (see [`Queue::undeleted`]), so it is one window at most. A
+//! row has its number on disk before it is sent, so a repeat carries the same number, whichever
+//! process sends it.
 
-mod duties;
-mod pile;
-mod store_results;
+mod delegated;
+mod disk_space;
+mod rows;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pile::Pile;
+use delegated::DelegatedRows;
+use disk_space::{DISK_RETRY, DiskSpace};
+use rows::{KnownRows, PAGE, PAGE_BYTES, RowReader};
 
-use super::journal::Journal;
-use super::requests::{Counts, Opened, Outcome, RowId, StoreRequest};
-use super::{Gone, Limits, size};
+use super::journal::{Journal, MIN_INSERT_BYTES};
+use super::limits::{Admission, DropBehavior, Limits, Room};
+use super::requests::{
+    Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
+};
+use super::sized::SizedQueue;
+use super::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
+use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::message::Message;
 
-/// So many rows are read at once, and the next ones when half of them are left.
-const PAGE: usize = 512;
+/// The most messages that wait to be written, and their bytes.
+const MAX_UNWRITTEN: usize = 4_096;
+const MAX_UNWRITTEN_BYTES: u64 = 4 << 20;
 
-/// No further row is read after so many bytes.
-const PAGE_BYTES: u64 = 1 << 20;
+/// On a full disk this many bytes of the oldest messages are dropped at once, and at least twice the
+/// size of the next message: only whole pages of the file become free. Not many more, because
+/// deleting needs space first.
+const EVICTION_BYTES: u64 = 2 * MIN_INSERT_BYTES;
 
-/// How long a full disk is left alone before the next attempt.
-const DISK_RETRY: Duration = Duration::from_secs(1);
-
-/// Messages that may wait to be written, at most, and their bytes.
-const UNWRITTEN_MAX: usize = 4_096;
-const UNWRITTEN_BYTES: u64 = 4 << 20;
-
-/// A queue on disk, as the process that uses it sees it.
 #[derive(Debug)]
 pub struct DurableQueue {
     limits: Limits,
@@ -43,50 +53,24 @@ pub struct DurableQueue {
     stream: Arc<str>,
     next_seq: u64,
     last_id: u64,
-    head: Pile,
-    /// Read, but some of them get their numbers first.
-    arriving: Pile,
-    tail: Pile,
+    head: SizedQueue,
+    /// Read, but the numbers of some of them have to be written first.
+    unnumbered: SizedQueue,
+    tail: SizedQueue,
     journal: Journal,
     counts: Counts,
-    /// The rows of messages in memory, those included that have come to their end and are
-    /// not off the disk yet; and their sizes.
-    rows: HashMap<u64, RowId>,
-    known: HashMap<RowId, u64>,
-    known_bytes: u64,
-    cursor: RowId,
-    loading: bool,
-    /// This pass over the rows has met some that were not in memory.
-    met_new: bool,
-    /// The last pass has not: there is no use in another one before something changes.
-    searched: bool,
-    /// Rows of this run without a number, and the keys under which they entered.
-    watch: BTreeMap<RowId, u64>,
-    /// Rows of this run with a number that another process is to send.
-    entrusted: BTreeMap<RowId, (u64, u64)>,
-    numbered: RowId,
-    ask: bool,
-    asking: bool,
-    /// The disk is full: nothing is to be tried before then.
-    full_until: Option<Instant>,
-    /// When it was found to be full last.
-    full_since: Option<Instant>,
-    /// The user knows.
-    full_told: bool,
-    /// There is not even space to delete.
-    stuck: bool,
-    /// How often the oldest were dropped while still there was no space.
-    evicted_in_vain: u32,
+    known: KnownRows,
+    reader: RowReader,
+    delegated: DelegatedRows,
+    disk: DiskSpace,
     closing: bool,
-    /// What is being written since is the last attempt.
+    /// The batch that is being written is the last attempt.
     last_attempt: bool,
     closed: bool,
-    /// The file is gone.
-    gone: Option<Gone>,
+    missing_file: Option<MissingFile>,
 }
 
 impl DurableQueue {
-    /// The queue in a file that has been opened.
     pub fn new(limits: Limits, opened: Opened) -> Self {
         Self {
             limits,
@@ -94,32 +78,19 @@ impl DurableQueue {
             stream: opened.stream,
             next_seq: opened.next_seq,
             last_id: 0,
-            head: Pile::default(),
-            arriving: Pile::default(),
-            tail: Pile::default(),
+            head: SizedQueue::default(),
+            unnumbered: SizedQueue::default(),
+            tail: SizedQueue::default(),
             journal: Journal::default(),
             counts: opened.counts,
-            rows: HashMap::new(),
-            known: HashMap::new(),
-            known_bytes: 0,
-            cursor: 0,
-            loading: false,
-            met_new: false,
-            searched: false,
-            watch: BTreeMap::new(),
-            entrusted: BTreeMap::new(),
-            numbered: 0,
-            ask: false,
-            asking: false,
-            full_until: None,
-            full_since: None,
-            full_told: false,
-            stuck: false,
-            evicted_in_vain: 0,
+            known: KnownRows::default(),
+            reader: RowReader::default(),
+            delegated: DelegatedRows::default(),
+            disk: DiskSpace::default(),
             closing: false,
             last_attempt: false,
             closed: false,
-            gone: None,
+            missing_file: None,
         }
     }
 
@@ -129,70 +100,480 @@ impl DurableQueue {
             .saturating_sub(self.known.len())
     }
 
-    fn know(&mut self, message: &Message, row: RowId) {
-        self.rows.insert(message.id, row);
-        self.known.insert(row, size(message));
-        self.known_bytes += size(message);
+    /// Whether nothing lies between the head and the tail, and the tail can be sent.
+    fn is_tail_next(&self) -> bool {
+        let has_number = self.tail.first().is_some_and(|message| message.seq > 0);
+        let is_between = !self.unnumbered.is_empty() || self.reader.is_reading();
+        has_number && !is_between && self.on_disk_only() == 0
     }
 
-    fn forget_row(&mut self, row: RowId) {
-        if let Some(size) = self.known.remove(&row) {
-            self.known_bytes -= size;
+    /// Reads on if few messages are in memory and more are on disk.
+    fn next_load(&mut self) -> Option<StoreRequest> {
+        let is_low = self.head.len() <= PAGE / 2
+            && self.head.bytes() <= PAGE_BYTES / 2
+            && self.unnumbered.is_empty();
+        if self.drains && is_low && self.on_disk_only() > 0 {
+            self.reader.next_request()
+        } else {
+            None
         }
     }
 
-    /// Takes from the head, or from the tail if nothing lies between.
-    fn take_first(&mut self) -> Option<Arc<Message>> {
+    fn handle_committed(
+        &mut self,
+        rows: &[RowId],
+        evicted: Vec<(RowId, u64)>,
+        counts: Counts,
+        now: Instant,
+    ) -> Vec<QueueEvent> {
+        let mut events = Vec::new();
+        self.reader.handle_change();
+        let written = self.journal.handle_committed(rows, now);
+        let deleted = !written.deleted.is_empty();
+        if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
+            events.push(QueueEvent::Store(StoreEvent::DiskRecovered));
+        }
+        for row in written.deleted {
+            self.known.remove(row);
+        }
+        let dead = written.dead.into_iter();
+        events.extend(dead.map(|id| QueueEvent::DeadLetterStored { id }));
+        for (message, row) in written.ended {
+            self.known.insert_ended(&message, row);
+        }
+        self.counts = counts;
+        // Rows that only the disk knows come before those that were just written.
+        let mut before = self.on_disk_only().saturating_sub(written.stored.len());
+        for (message, row) in written.stored {
+            let id = message.id;
+            let is_waiting = self.tail.first_position() == Some(id);
+            if is_waiting {
+                self.tail.pop();
+            }
+            if message.seq == 0 {
+                // It needs a number first: also this process, should it take over, reads it again.
+                self.delegated.insert(row, id);
+                before += 1;
+                continue;
+            }
+            events.push(QueueEvent::Stored { id });
+            let is_head_full = self.head.len() >= PAGE || self.head.bytes() >= PAGE_BYTES;
+            let is_behind = before > 0 || self.reader.is_reading() || !self.unnumbered.is_empty();
+            if is_waiting && (is_behind || is_head_full) {
+                before += 1;
+                continue;
+            }
+            self.known.insert(&message, row);
+            if is_waiting {
+                self.head.push(message);
+            }
+        }
+        for (row, seq) in evicted {
+            let id = self.delegated.remove(row).unwrap_or_default();
+            let outcome = Outcome::OLDEST_IN_QUEUE;
+            events.push(QueueEvent::Ended { id, seq, outcome });
+        }
+        if !self.journal.is_numbering() {
+            events.extend(self.release_unnumbered());
+        }
+        events
+    }
+
+    /// The numbers of the rows that were read are on disk: they can be sent.
+    fn release_unnumbered(&mut self) -> Vec<QueueEvent> {
+        let mut events = Vec::new();
+        while let Some((_, message)) = self.unnumbered.pop() {
+            let row = self.known.row_of(&message);
+            if let Some(id) = row.and_then(|row| self.delegated.remove_unnumbered(row)) {
+                let seq = message.seq;
+                events.push(QueueEvent::Numbered { id, seq });
+            }
+            self.head.push(message);
+        }
+        events
+    }
+
+    fn handle_loaded(&mut self, rows: Vec<StoredMessage>, last: Option<RowId>) {
+        self.reader.handle_page(last);
+        for StoredMessage { row, mut message } in rows {
+            if self.known.contains(row) {
+                continue;
+            }
+            self.reader.handle_new_row();
+            self.last_id += 1;
+            message.id = self.last_id;
+            let needs_number = message.seq == 0;
+            if needs_number {
+                message.stream = Arc::clone(&self.stream);
+                message.seq = self.next_seq;
+                self.next_seq += 1;
+            }
+            let message = Arc::new(message);
+            self.known.insert(&message, row);
+            let has_to_wait = needs_number && self.missing_file.is_none();
+            if has_to_wait {
+                self.journal.number(row, Arc::clone(&message));
+            }
+            if has_to_wait || !self.unnumbered.is_empty() {
+                self.unnumbered.push(message);
+            } else {
+                self.head.push(message);
+            }
+        }
+    }
+
+    fn handle_disk_full(
+        &mut self,
+        batch: WriteBatch,
+        why: String,
+        now: Instant,
+    ) -> Vec<QueueEvent> {
+        if batch.insert_bytes() > MIN_INSERT_BYTES && batch.inserts.len() > 1 {
+            // There is no space for all of it; perhaps for a part.
+            self.journal.handle_disk_full(batch, now, now);
+            return Vec::new();
+        }
+        self.disk.handle_full(batch.inserts.is_empty(), now);
+        self.journal.handle_disk_full(batch, now, now + DISK_RETRY);
+        if self.closing {
+            let event = self.close_on_full_disk(&why);
+            return event.map(QueueEvent::Store).into_iter().collect();
+        }
+        let mut events = Vec::new();
+        if self.disk.report() {
+            events.push(QueueEvent::Store(StoreEvent::DiskFull(why)));
+        }
+        match self.limits.behavior {
+            DropBehavior::Block => {}
+            DropBehavior::Oldest if self.disk.try_eviction() => {
+                let next = self.tail.first().map_or(0, |message| message.draft.size());
+                let mut wanted = next.saturating_mul(2).max(EVICTION_BYTES);
+                while wanted > 0
+                    && let Some((_, message)) = self.head.pop()
+                {
+                    wanted = wanted.saturating_sub(message.draft.size());
+                    let outcome = Outcome::OLDEST_ON_DISK;
+                    self.finish(&message, &outcome, now);
+                    let (id, seq) = (message.id, message.seq);
+                    events.push(QueueEvent::Ended { id, seq, outcome });
+                }
+                self.journal.retry_inserts(now);
+            }
+            DropBehavior::Oldest | DropBehavior::Newest => {
+                while let Some((id, message)) = self.tail.pop() {
+                    self.journal.remove(id);
+                    self.journal.count_dropped();
+                    let (seq, outcome) = (message.seq, Outcome::NEWEST_FOR_DISK);
+                    events.push(QueueEvent::Ended { id, seq, outcome });
+                }
+            }
+        }
+        events
+    }
+
+    fn close_on_full_disk(&mut self, why: &str) -> Option<StoreEvent> {
+        if !self.last_attempt {
+            self.journal.retry_now();
+            return None;
+        }
+        let unwritten = self.journal.unwritten();
+        if unwritten == 0 {
+            // Nothing is lost; rows that could not be deleted are sent again.
+            return Some(StoreEvent::Closed);
+        }
+        let message = format!("{why}; no space for {unwritten} messages: free some");
+        Some(StoreEvent::Failed(Fault::permanent(Exit::Io, message)))
+    }
+}
+
+impl Queue for DurableQueue {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.unnumbered.len() + self.on_disk_only() + self.tail.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        let on_disk_only = self.counts.bytes.saturating_sub(self.known.bytes());
+        let in_memory = self.head.bytes() + self.unnumbered.bytes() + self.tail.bytes();
+        on_disk_only + in_memory + self.counts.dead_bytes
+    }
+
+    fn room(&self, now: Instant) -> usize {
+        if self.disk.is_full(now) && self.limits.behavior == DropBehavior::Block {
+            return 0;
+        }
+        self.limits.room(self.len(), self.bytes())
+    }
+
+    fn next_numbers(&self) -> Numbers {
+        Numbers {
+            id: self.last_id + 1,
+            stream: Arc::clone(&self.stream),
+            seq: if self.drains { self.next_seq } else { 0 },
+        }
+    }
+
+    fn use_numbers(&mut self) {
+        self.last_id += 1;
+        self.next_seq += u64::from(self.drains);
+    }
+
+    fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {
+        if self.disk.is_full(now) {
+            match self.limits.behavior {
+                DropBehavior::Block => return Admission::Wait,
+                DropBehavior::Oldest if self.tail.len() < MAX_UNWRITTEN => {}
+                DropBehavior::Oldest | DropBehavior::Newest => {
+                    self.journal.count_dropped();
+                    return Admission::Drop;
+                }
+            }
+        }
+        let dead_bytes = self.counts.dead_bytes;
+        let limits = Limits {
+            max_bytes: self.limits.max_bytes.saturating_sub(dead_bytes),
+            ..self.limits
+        };
+        loop {
+            let admission = limits.admit(self.len(), self.bytes() - dead_bytes, size);
+            match admission {
+                Admission::EvictOldest if !self.drains => {
+                    self.journal.set_limits(self.limits);
+                    return Admission::Fits;
+                }
+                Admission::EvictOldest => match self.pop() {
+                    Some(oldest) => evicted.push(oldest),
+                    // It is being read.
+                    None => return Admission::EvictOldest,
+                },
+                Admission::Drop => {
+                    self.journal.count_dropped();
+                    return Admission::Drop;
+                }
+                Admission::Fits | Admission::Wait | Admission::Disabled => return admission,
+            }
+        }
+    }
+
+    fn push(&mut self, message: Arc<Message>, due: Option<Instant>) {
+        self.journal.insert(Arc::clone(&message), due);
+        self.tail.push(message);
+    }
+
+    fn pop(&mut self) -> Option<Arc<Message>> {
         if !self.drains {
             return None;
         }
-        if let Some(message) = self.head.pop() {
-            return Some(message);
-        }
-        self.tail_is_next().then(|| self.tail.pop()).flatten()
+        let from_tail = self.head.is_empty() && self.is_tail_next();
+        let source = if from_tail {
+            &mut self.tail
+        } else {
+            &mut self.head
+        };
+        source.pop().map(|(_, message)| message)
     }
 
-    /// Reads on, if few are at hand and more are on disk.
-    fn load(&mut self) -> Option<StoreRequest> {
-        let low = self.head.items.len() <= PAGE / 2
-            && self.head.bytes <= PAGE_BYTES / 2
-            && self.arriving.items.is_empty();
-        let wanted = self.drains && low && !self.loading && !self.searched;
-        if !wanted || self.on_disk_only() == 0 {
+    fn has_next(&self) -> bool {
+        self.drains && (!self.head.is_empty() || self.is_tail_next())
+    }
+
+    fn unwritten(&self) -> Option<usize> {
+        Some(self.journal.unwritten())
+    }
+
+    fn missing_file(&self) -> Option<MissingFile> {
+        self.missing_file
+    }
+
+    fn track_sent(&mut self, message: &Arc<Message>, due: Instant) {
+        self.journal.insert(Arc::clone(message), Some(due));
+    }
+
+    fn finish(&mut self, message: &Arc<Message>, outcome: &Outcome, now: Instant) {
+        let row = self.known.end(message);
+        if self.missing_file.is_some() {
+            // Outcomes are not written any more.
+            self.journal.finish(message, None, Outcome::Delivered, now);
+        } else {
+            self.journal.finish(message, row, outcome.clone(), now);
+        }
+    }
+
+    fn record_attempts(&mut self, message: &Arc<Message>, attempts: u32) {
+        if let Some(row) = self.known.row_of(message) {
+            self.journal.record_attempts(row, attempts);
+        }
+    }
+
+    fn set_window(&mut self, window: usize) {
+        // A quarter of the window: the others are in flight while these are deleted. Half of a small
+        // one: flash memory wears out by transactions.
+        let group = (window / 4).max(25).min(window / 2);
+        self.journal.set_delete_group(group);
+    }
+
+    fn set_blocked(&mut self, blocked: bool) {
+        self.journal.set_blocked(blocked);
+    }
+
+    fn write_all(&mut self) {
+        self.journal.make_all_due();
+    }
+
+    fn undeleted(&self) -> usize {
+        // If nothing can be deleted, sending is worth more than avoiding repeats.
+        if self.disk.cannot_delete() || self.missing_file.is_some() {
+            0
+        } else {
+            self.journal.undeleted()
+        }
+    }
+
+    fn delegated(&self) -> Option<usize> {
+        (!self.drains).then_some(self.delegated.len() + self.tail.len())
+    }
+
+    fn unwritten_room(&self) -> Room {
+        Room {
+            messages: MAX_UNWRITTEN.saturating_sub(self.tail.len()),
+            bytes: MAX_UNWRITTEN_BYTES.saturating_sub(self.tail.bytes()),
+        }
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        self.journal.retry_now();
+    }
+
+    fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if self.missing_file.is_some() {
             return None;
         }
-        self.loading = true;
-        Some(StoreRequest::Load {
-            after: self.cursor,
-            rows: PAGE,
-            bytes: PAGE_BYTES,
-        })
+        let space = self.disk.wake_at(now);
+        self.journal.wake_at().into_iter().chain(space).min()
     }
 
-    fn disk_is_full(&self, now: Instant) -> bool {
-        self.full_until.is_some_and(|until| now < until)
-    }
-
-    /// The limits for what is not a dead letter.
-    fn limits_beside_the_dead(&self) -> Limits {
-        let dead = self.counts.dead_bytes;
-        Limits {
-            max_bytes: self.limits.max_bytes.saturating_sub(dead),
-            ..self.limits
+    fn next_request(&mut self, now: Instant) -> Option<StoreRequest> {
+        if self.closed {
+            return None;
+        }
+        if self.missing_file.is_some() {
+            if self.closing {
+                self.closed = true;
+                return Some(StoreRequest::Close { next_seq: None });
+            }
+            return self.next_load();
+        }
+        if let Some(batch) = self.journal.next_batch(now, self.closing) {
+            self.last_attempt = self.closing;
+            return Some(StoreRequest::Commit(batch));
+        }
+        if self.closing {
+            self.closed = self.journal.is_idle();
+            let next_seq = self.drains.then_some(self.next_seq);
+            return self.closed.then_some(StoreRequest::Close { next_seq });
+        }
+        if self.drains {
+            self.next_load()
+        } else {
+            self.delegated.next_request()
         }
     }
 
-    fn tail_is_next(&self) -> bool {
-        let has_number = self.tail.items.front().is_some_and(|m| m.seq > 0);
-        has_number && self.arriving.items.is_empty() && !self.loading && self.on_disk_only() == 0
+    fn handle_result(&mut self, result: StoreResult, now: Instant) -> Vec<QueueEvent> {
+        let event = match result {
+            StoreResult::Committed {
+                ids,
+                evicted,
+                counts,
+            } => return self.handle_committed(&ids, evicted, counts, now),
+            StoreResult::DiskFull { batch, why } => return self.handle_disk_full(batch, why, now),
+            StoreResult::Loaded {
+                rows,
+                last,
+                damaged,
+                counts,
+            } => {
+                self.counts = counts;
+                self.handle_loaded(rows, last);
+                if damaged == 0 {
+                    return Vec::new();
+                }
+                StoreEvent::Damaged(damaged)
+            }
+            StoreResult::Outcomes {
+                numbered,
+                ends,
+                oldest,
+            } => return self.delegated.handle_outcomes(numbered, ends, oldest),
+            StoreResult::Changed { counts } => {
+                self.counts = counts;
+                self.reader.handle_change();
+                self.delegated.handle_change();
+                return Vec::new();
+            }
+            // A run that is ending takes nothing over: it is responsible for its own messages alone.
+            StoreResult::TookOver(_) if self.closing => return Vec::new(),
+            StoreResult::TookOver(opened) => {
+                self.drains = true;
+                self.stream = opened.stream;
+                self.next_seq = opened.next_seq;
+                self.counts = opened.counts;
+                self.delegated.handle_takeover();
+                StoreEvent::TookOver
+            }
+            StoreResult::FileMissing { fault, exists } => {
+                self.missing_file = Some(if exists {
+                    MissingFile::Moved
+                } else {
+                    MissingFile::Lost
+                });
+                let mut events = self.release_unnumbered();
+                events.push(QueueEvent::Store(StoreEvent::FileMissing(fault)));
+                return events;
+            }
+            StoreResult::Failed(fault) => StoreEvent::Failed(fault),
+            StoreResult::Closed => StoreEvent::Closed,
+        };
+        vec![QueueEvent::Store(event)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::queue::limits::Capacity;
+
+    fn opened(drains: bool) -> Opened {
+        Opened {
+            drains,
+            stream: "s".into(),
+            next_seq: 7,
+            counts: Counts {
+                rows: 3,
+                ..Counts::default()
+            },
+        }
     }
 
-    fn end(&mut self, message: &Arc<Message>, outcome: Outcome, now: Instant) {
-        let row = self.rows.remove(&message.id);
-        if self.gone.is_some() {
-            // Nobody writes that any more.
-            return self.journal.settle(message, None, Outcome::Delivered, now);
-        }
-        self.journal.settle(message, row, outcome, now);
+    #[test]
+    fn a_run_that_is_ending_takes_nothing_over() {
+        let limits = Limits {
+            capacity: Capacity::Unlimited,
+            max_bytes: 1 << 20,
+            behavior: DropBehavior::Block,
+        };
+        let mut queue = DurableQueue::new(limits, opened(false));
+        queue.close();
+        #[allow(clippy::disallowed_methods, reason = "an origin")]
+        let now = Instant::now();
+        let took_over = StoreResult::TookOver(opened(true));
+        assert!(queue.handle_result(took_over, now).is_empty());
+        assert_eq!(queue.delegated(), Some(0));
+        let close = StoreRequest::Close { next_seq: None };
+        assert_eq!(queue.next_request(now), Some(close));
     }
 }

@@ -1,0 +1,106 @@
+//! Which rows of the file are in memory, and which are to be read next. PURE.
+
+use std::collections::HashMap;
+
+use crate::common::mqtt::message::Message;
+use crate::publisher::queue::requests::{RowId, StoreRequest};
+
+/// The most rows that are read at once. The next are read when half of them are left.
+pub(super) const PAGE: usize = 512;
+
+/// No further row is read after this many bytes.
+pub(super) const PAGE_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct KnownRows {
+    /// By the id of the message, until it has its outcome.
+    by_id: HashMap<u64, RowId>,
+    sizes: HashMap<RowId, u64>,
+    bytes: u64,
+}
+
+impl KnownRows {
+    pub(super) fn len(&self) -> usize {
+        self.sizes.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn contains(&self, row: RowId) -> bool {
+        self.sizes.contains_key(&row)
+    }
+
+    pub(super) fn row_of(&self, message: &Message) -> Option<RowId> {
+        self.by_id.get(&message.id).copied()
+    }
+
+    pub(super) fn insert(&mut self, message: &Message, row: RowId) {
+        self.by_id.insert(message.id, row);
+        self.insert_ended(message, row);
+    }
+
+    /// The message has its outcome already; its row is not deleted yet.
+    pub(super) fn insert_ended(&mut self, message: &Message, row: RowId) {
+        self.sizes.insert(row, message.draft.size());
+        self.bytes += message.draft.size();
+    }
+
+    /// The message has its outcome; its row stays known until it is deleted.
+    pub(super) fn end(&mut self, message: &Message) -> Option<RowId> {
+        self.by_id.remove(&message.id)
+    }
+
+    pub(super) fn remove(&mut self, row: RowId) {
+        if let Some(size) = self.sizes.remove(&row) {
+            self.bytes -= size;
+        }
+    }
+}
+
+/// Reads the rows in passes from the first to the last one.
+#[derive(Debug, Default)]
+pub(super) struct RowReader {
+    cursor: RowId,
+    is_reading: bool,
+    /// This pass has found rows that were not in memory.
+    found_new: bool,
+    /// The last pass has found none: another one is of no use before something changes.
+    is_done: bool,
+}
+
+impl RowReader {
+    pub(super) fn is_reading(&self) -> bool {
+        self.is_reading
+    }
+
+    pub(super) fn handle_change(&mut self) {
+        self.is_done = false;
+    }
+
+    pub(super) fn next_request(&mut self) -> Option<StoreRequest> {
+        if self.is_reading || self.is_done {
+            return None;
+        }
+        self.is_reading = true;
+        Some(StoreRequest::Load {
+            after: self.cursor,
+            rows: PAGE,
+            bytes: PAGE_BYTES,
+        })
+    }
+
+    /// A page was read up to the row `last`; `None` at the end of the file.
+    pub(super) fn handle_page(&mut self, last: Option<RowId>) {
+        self.is_reading = false;
+        self.cursor = last.unwrap_or(0);
+        if last.is_none() {
+            self.is_done = !std::mem::take(&mut self.found_new);
+        }
+    }
+
+    pub(super) fn handle_new_row(&mut self) {
+        self.found_new = true;
+    }
+}

@@ -1,0 +1,81 @@
+//! How much a queue holds, and what it does when it is full. PURE.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    /// The queue is off: a message that comes while offline is refused.
+    Disabled,
+    Messages(usize),
+    /// Only the byte limit counts.
+    Unlimited,
+}
+
+impl Capacity {
+    /// The convention of the AWS IoT Device SDK: 0 is disabled, a negative number unlimited.
+    pub fn from_signed(size: i64) -> Self {
+        match usize::try_from(size) {
+            Ok(0) => Capacity::Disabled,
+            Ok(n) => Capacity::Messages(n),
+            Err(_) if size < 0 => Capacity::Unlimited,
+            Err(_) => Capacity::Messages(usize::MAX),
+        }
+    }
+}
+
+/// What a full queue does with a new message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropBehavior {
+    Newest,
+    /// It drops its oldest messages until the new one fits.
+    Oldest,
+    /// It lets the source wait until there is room.
+    Block,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub capacity: Capacity,
+    /// In bytes of topics and payloads.
+    pub max_bytes: u64,
+    pub behavior: DropBehavior,
+}
+
+impl Limits {
+    /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
+    pub fn room(&self, len: usize, bytes: u64) -> usize {
+        match self.capacity {
+            _ if bytes >= self.max_bytes => 0,
+            Capacity::Disabled => 0,
+            Capacity::Messages(n) => n.saturating_sub(len),
+            Capacity::Unlimited => usize::MAX,
+        }
+    }
+
+    pub fn admit(&self, len: usize, bytes: u64, size: u64) -> Admission {
+        let fits = self.room(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
+        match (self.capacity, self.behavior) {
+            (Capacity::Disabled, _) => Admission::Disabled,
+            _ if fits => Admission::Fits,
+            (_, DropBehavior::Block) => Admission::Wait,
+            (_, DropBehavior::Newest) => Admission::Drop,
+            (_, DropBehavior::Oldest) if size > self.max_bytes => Admission::Drop,
+            (_, DropBehavior::Oldest) => Admission::EvictOldest,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Fits,
+    /// It fits once the oldest message is gone, or not yet; ask again then.
+    EvictOldest,
+    Drop,
+    Wait,
+    Disabled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub messages: usize,
+    /// Bytes of topics and payloads. The last message may exceed it.
+    pub bytes: u64,
+}

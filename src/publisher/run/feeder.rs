@@ -1,0 +1,129 @@
+//! Parses what the source has read and offers the messages to the outbox.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use log::error;
+
+use crate::common::broker::profile::Profile;
+use crate::common::fault::Exit;
+use crate::common::mqtt::message;
+use crate::common::runtime::clock::timestamp;
+use crate::publisher::input::batch::Batch;
+use crate::publisher::input::buffer::{InputBuffer, InputError};
+use crate::publisher::input::config::InputConfig;
+use crate::publisher::input::draft;
+use crate::publisher::input::source::{Chunk, SourceEvent};
+use crate::publisher::outbox::Outbox;
+use crate::publisher::outbox::types::Offered;
+use crate::publisher::report::Reporter;
+
+pub(super) struct Feeder<'a> {
+    config: &'a InputConfig,
+    profile: Profile,
+    pub(super) input: InputBuffer,
+}
+
+impl<'a> Feeder<'a> {
+    pub(super) fn new(config: &'a InputConfig, profile: Profile, input: InputBuffer) -> Self {
+        Self {
+            config,
+            profile,
+            input,
+        }
+    }
+
+    /// Returns the exit code that the event stands for.
+    pub(super) fn handle_event(
+        &mut self,
+        event: SourceEvent,
+        report: &mut Reporter,
+        now: Instant,
+    ) -> Exit {
+        match self.input.handle_event(event) {
+            Ok(()) => {}
+            Err(InputError::LineTooLong { line }) => {
+                report.rejected(line, &draft::too_long(self.config, self.profile));
+            }
+            Err(InputError::CommandFailed(why)) => report.command_failed(&why, now),
+            Err(InputError::ReadFailed(cause)) => {
+                error!("standard input cannot be read: {cause}");
+                return Exit::Io;
+            }
+        }
+        Exit::Success
+    }
+
+    /// Offers what has been read, as far as the outbox takes it.
+    pub(super) fn offer_all(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) {
+        while self.offer_closed(outbox, report, now) && self.parse(report, now) {}
+    }
+
+    /// Offers what has been parsed, also an open batch that is due, and nothing more.
+    pub(super) fn offer_parsed(
+        &mut self,
+        outbox: &mut Outbox,
+        report: &mut Reporter,
+        now: Instant,
+    ) {
+        if self.offer_closed(outbox, report, now) {
+            self.input.close_due_batch(now);
+            self.offer_closed(outbox, report, now);
+        }
+    }
+
+    /// Offers the messages that are complete. Returns whether the outbox has taken all of them.
+    fn offer_closed(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) -> bool {
+        while let Some(Batch { draft, lines }) = self.input.next_batch() {
+            let readings = draft.readings;
+            match outbox.offer(draft, now, timestamp()) {
+                Offered::Full(draft) => {
+                    self.input.put_back(Batch { draft, lines });
+                    return false;
+                }
+                Offered::Refused => lines.iter().for_each(|line| report.refused_offline(line)),
+                Offered::TooLarge(why) => {
+                    let why = why.to_string();
+                    lines.iter().for_each(|line| report.rejected(line, &why));
+                }
+                Offered::Taken { .. } | Offered::Dropped { .. } => {}
+            }
+            self.input.count_offered(readings);
+        }
+        true
+    }
+
+    /// Parses what the source has read until a message is complete. Returns whether one is.
+    fn parse(&mut self, report: &mut Reporter, now: Instant) -> bool {
+        while let Some(chunk) = self.input.next_chunk() {
+            match chunk {
+                Chunk::Message { line, payload } => {
+                    self.parse_reading(line, payload.into(), report, now);
+                }
+                Chunk::Lines { first, bytes, .. } => {
+                    for (line, bytes) in (first..).zip(message::lines(&bytes)) {
+                        self.parse_reading(line, bytes.into(), report, now);
+                    }
+                }
+            }
+            if self.input.has_batch() {
+                return true;
+            }
+        }
+        self.input.close_due_batch(now);
+        self.input.has_batch()
+    }
+
+    fn parse_reading(
+        &mut self,
+        line: u64,
+        bytes: Cow<'_, [u8]>,
+        report: &mut Reporter,
+        now: Instant,
+    ) {
+        match draft::parse(self.config, self.profile, bytes) {
+            Ok(reading) => self.input.push_reading(reading, line, now),
+            Err(why) => report.rejected(line, &why),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Until when messages are sent after the end of the input. PURE.
+
+use std::time::Instant;
+
+use crate::publisher::outbox::Outbox;
+
+#[derive(Debug)]
+pub(super) struct FlushDeadline {
+    /// The end of the run, whatever happens.
+    run: Option<Instant>,
+    until: Option<Instant>,
+    /// The time is up, and only the message with this position may still be acknowledged.
+    last_message: Option<u64>,
+    is_final: bool,
+}
+
+impl FlushDeadline {
+    /// `run` is `--deadline`.
+    pub(super) fn new(run: Option<Instant>) -> Self {
+        Self {
+            run,
+            until: None,
+            last_message: None,
+            is_final: false,
+        }
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// No more input comes; the rest has to be sent by `until`, which never extends an earlier
+    /// deadline. Returns the deadline.
+    pub(super) fn set(&mut self, until: Instant) -> Instant {
+        let until = self.earliest().map_or(until, |earlier| earlier.min(until));
+        self.until = Some(until);
+        until
+    }
+
+    pub(super) fn set_final(&mut self) {
+        self.is_final = true;
+    }
+
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        self.until.into_iter().chain(self.run).min()
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.earliest().is_some_and(|at| now >= at)
+    }
+
+    /// Whether no further message is to be sent.
+    pub(super) fn is_sending_last(&self) -> bool {
+        self.last_message.is_some()
+    }
+
+    /// When the time is up, the message that is being transmitted has as long as it makes progress: a
+    /// slow connection may need longer for it.
+    pub(super) fn extend(&mut self, outbox: &Outbox, now: Instant) {
+        let first = outbox.first_in_flight();
+        let is_other = self.last_message.is_some_and(|last| Some(last) != first);
+        if self.is_final || is_other || self.until.is_none_or(|at| now < at) {
+            return;
+        }
+        if let Some(until) = outbox.slow_ack_due().filter(|at| *at > now) {
+            self.last_message = first;
+            self.until = Some(until);
+        }
+    }
+}
