@@ -92,11 +92,12 @@ impl Imports {
     /// The module in which the last name of `path` is defined.
     fn defining_module(&self, path: &Module) -> Option<Module> {
         for length in (1..=path.len()).rev() {
-            if let Some(original) = self.re_exports.get(&path[..length]) {
-                return self.defining_module(original);
-            }
+            // A module before a function of the same name.
             if self.modules.contains(&path[..length]) {
                 return Some(path[..length].to_vec());
+            }
+            if let Some(original) = self.re_exports.get(&path[..length]) {
+                return self.defining_module(original);
             }
         }
         None
