@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::{Duration, SystemTime},
 };
 
 use openssl::{
@@ -22,7 +23,7 @@ use openssl::{
     },
 };
 
-use super::{odd_certs::Issued, process_dir};
+use super::{SOON, odd_certs::Issued, process_dir, wait_until};
 
 /// A certificate and its private key, both PEM files.
 #[derive(Clone, Debug)]
@@ -47,6 +48,10 @@ pub(crate) fn certs() -> &'static Certs {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/make-certs");
         let made = Command::new(script).arg(&dir).status();
         assert!(made.expect("scripts/make-certs").success());
+        // In its first second the programs take a certificate for not yet valid, and warn.
+        let made = SystemTime::now();
+        let usable = || made.elapsed().is_ok_and(|age| age > Duration::from_secs(1));
+        assert!(wait_until(SOON, usable), "the clock stands still");
         Certs {
             ca: dir.join("ca.pem"),
             server: Pair {
