@@ -18,7 +18,7 @@ use criterion::{
 };
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
-use iot_pubsub::common::mqtt::message::Draft;
+use iot_pubsub::common::mqtt::draft::Draft;
 use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::common::mqtt::draft::Draft;
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::qos::Qos;
 
 /// The Unix time in milliseconds at which all of it takes place.
 pub(crate) const WALL_MS: u64 = 1_769_846_400_000;

@@ -25,10 +25,12 @@ use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::message::{Draft, Qos, SeqProperty};
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::publish_size::{
     INTEGER_PROPERTY_SIZE, string_property_size, user_property_size,
 };
+use crate::common::mqtt::qos::Qos;
+use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::process;
 use crate::common::runtime::stdio;

@@ -26,7 +26,7 @@ use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::process;
 use crate::common::runtime::stdio;

@@ -9,7 +9,7 @@ use super::plot::value_extractor::ValueExtractor;
 use super::render::Style;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
 #[derive(Clone, Debug)]

@@ -9,9 +9,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::aws_host;
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits;
-use crate::common::mqtt::message::{Draft, Qos};
 use crate::common::mqtt::publish_size;
+use crate::common::mqtt::qos::Qos;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {

@@ -16,7 +16,7 @@ use super::broker::profile::Profile;
 use super::cli::check_args::CheckConfig;
 use super::cli::config::ConnectionConfig;
 use super::fault::{Exit, Fault};
-use super::mqtt::age::EARLIEST_MS;
+use super::mqtt::timestamp::EARLIEST_MS;
 use super::runtime::clock::{clock, unix_ms, wall_clock};
 use super::runtime::stdio;
 use super::transport::credentials::TlsCredentials;

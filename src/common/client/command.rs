@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::paho_client::OpenConnection;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::message::{Message, Qos};
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::qos::Qos;
 use crate::common::transport::bridge::{ConnectionEnd, TransferProgress};
 use crate::common::transport::{DialProgress, DialStep};
 

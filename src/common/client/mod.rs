@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
-use super::mqtt::message::{Message, Qos};
+use super::mqtt::message::Message;
+use super::mqtt::qos::Qos;
 pub use super::transport::bridge::{PublishesArrived, TransferProgress};
 use command::WorkerCommand;
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};

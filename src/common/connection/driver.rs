@@ -157,7 +157,7 @@ impl ConnectionDriver {
     }
 
     /// Ends the connection and waits until everything has been sent, DISCONNECT last. At
-    /// [`QoS`](crate::common::mqtt::message::Qos) 1 and 2 nothing is lost without it, so
+    /// [`QoS`](crate::common::mqtt::qos::Qos) 1 and 2 nothing is lost without it, so
     /// `timeout` may be short. `client_event` picks the client's events out of those in `inbox`.
     /// Returns `false` if the timeout passed first.
     pub fn close<E>(

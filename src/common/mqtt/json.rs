@@ -10,7 +10,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::message::SeqProperty;
+use super::seq_property::SeqProperty;
 
 #[derive(Debug, Serialize)]
 pub struct JsonLine<'a> {

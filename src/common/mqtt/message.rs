@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::age::{BootTime, Timestamp};
-pub use super::draft::{Draft, lines};
-pub use super::publish::{PublishProperties, Received};
+use super::draft::Draft;
 use super::publish_size::{
     INTEGER_PROPERTY_SIZE, PublishSize, string_property_size, user_property_size,
 };
-pub use super::qos::Qos;
-pub use super::seq_property::SeqProperty;
+use super::qos::Qos;
+use super::seq_property::SeqProperty;
+use super::timestamp::{BootTime, Timestamp};
 
 /// A message for whose delivery the publisher is responsible.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 //! Nothing here copies a payload or keeps the state of a connection, except [`awaited_answers`].
 
 pub mod acknowledgement;
-pub mod age;
 pub mod awaited_answers;
 pub mod connack;
 pub mod describe;
@@ -22,4 +21,5 @@ pub mod publish_size;
 pub mod qos;
 pub mod reason_code;
 pub mod seq_property;
+pub mod timestamp;
 pub mod violation;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollTimeout, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::common::mqtt::age::{BootId, BootTime, Timestamp};
+use crate::common::mqtt::timestamp::{BootId, BootTime, Timestamp};
 
 /// The kernel's identifier of this boot (random(4)), if it can be read.
 static BOOT_ID: LazyLock<Option<BootId>> = LazyLock::new(|| {

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::MAX_PACKET;
-use crate::common::mqtt::message::Draft;
 use crate::common::mqtt::publish_size::PublishSize;
 
 /// When a batch is complete.
@@ -245,7 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::common::mqtt::message::Qos;
+    use crate::common::mqtt::qos::Qos;
 
     const WAIT: u64 = 50;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::BatchLimits;
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
 /// Where readings come from.

@@ -7,7 +7,7 @@ use super::batch::Reading;
 use super::config::InputConfig;
 use crate::common::broker::profile::Profile;
 use crate::common::mqtt::json::JsonInput;
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::qos::Qos;
 
 /// Parses one reading; the error says why it is rejected.
 pub fn parse<'a>(

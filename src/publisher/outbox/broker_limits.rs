@@ -6,7 +6,7 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::client::ConnectionInfo;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::limits::{EXACTLY_ONCE_WINDOW, MAX_PACKET};
-use crate::common::mqtt::message::Qos;
+use crate::common::mqtt::qos::Qos;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokerLimits {

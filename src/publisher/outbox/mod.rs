@@ -33,8 +33,10 @@ use throttle::Throttle;
 use types::{ConnectionLoss, Offered, OutboxConfig};
 
 use crate::common::client::Delivery;
-use crate::common::mqtt::age::Timestamp;
-use crate::common::mqtt::message::{Draft, Message, Qos};
+use crate::common::mqtt::draft::Draft;
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::qos::Qos;
+use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::limits::{Admission, DropBehavior, Room};
 use crate::publisher::queue::requests::{Outcome, StoreRequest, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;

@@ -6,7 +6,8 @@
 //! it. Ends that have nothing to do with a message neither count nor clear it.
 
 use super::types::ConnectionLoss;
-use crate::common::mqtt::message::{Message, Qos};
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::qos::Qos;
 
 #[derive(Debug)]
 pub struct Poison {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::broker_limits::TooLarge;
 use crate::common::broker::profile::Profile;
 use crate::common::client::PublishesArrived;
-use crate::common::mqtt::message::Draft;
+use crate::common::mqtt::draft::Draft;
 
 /// What the end of a connection says about the messages that were in flight on it.
 #[derive(Clone, Debug, PartialEq, Eq)]

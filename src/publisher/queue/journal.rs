@@ -361,7 +361,8 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::message::{Draft, Qos};
+    use crate::common::mqtt::draft::Draft;
+    use crate::common::mqtt::qos::Qos;
 
     fn message(id: u64) -> Arc<Message> {
         Arc::new(Message {

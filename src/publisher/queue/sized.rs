@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::common::mqtt::message::{Message, Qos};
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::qos::Qos;
 
 /// Messages under ascending positions. In a first-in, first-out queue the position is the message's
 /// `id`; in the outbox it is the position in the order of sending.

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::mqtt::age::Timestamp;
 use crate::common::mqtt::json::{JsonLine, Parts, rfc3339};
 use crate::common::mqtt::message::Message;
+use crate::common::mqtt::timestamp::Timestamp;
 use crate::common::runtime::clock::{timestamp, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;

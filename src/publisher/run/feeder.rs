@@ -7,7 +7,7 @@ use log::error;
 
 use crate::common::broker::profile::Profile;
 use crate::common::fault::Exit;
-use crate::common::mqtt::message;
+use crate::common::mqtt::draft::lines;
 use crate::common::runtime::clock::timestamp;
 use crate::publisher::input::batch::Batch;
 use crate::publisher::input::buffer::{InputBuffer, InputError};
@@ -101,7 +101,7 @@ impl<'a> Feeder<'a> {
                     self.parse_reading(line, payload.into(), report, now);
                 }
                 Chunk::Lines { first, bytes, .. } => {
-                    for (line, bytes) in (first..).zip(message::lines(&bytes)) {
+                    for (line, bytes) in (first..).zip(lines(&bytes)) {
                         self.parse_reading(line, bytes.into(), report, now);
                     }
                 }

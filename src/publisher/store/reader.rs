@@ -26,7 +26,7 @@ use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
 use super::wal;
 use crate::common::fault::{Fault, Kind};
-use crate::common::mqtt::age::{BootId, BootTime, Timestamp};
+use crate::common::mqtt::timestamp::{BootId, BootTime, Timestamp};
 use crate::publisher::queue::requests::RowId;
 
 /// What is not escaped in a URI.

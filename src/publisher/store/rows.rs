@@ -11,8 +11,10 @@ use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Row, Statement};
 
 use super::sqlite::{int, uint};
-use crate::common::mqtt::age::{BootId, BootTime};
-use crate::common::mqtt::message::{Draft, Message, Qos};
+use crate::common::mqtt::draft::Draft;
+use crate::common::mqtt::message::Message;
+use crate::common::mqtt::qos::Qos;
+use crate::common::mqtt::timestamp::{BootId, BootTime};
 use crate::publisher::queue::requests::{RowId, StoredMessage};
 
 /// The columns that [`read`] expects.

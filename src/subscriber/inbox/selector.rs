@@ -1,6 +1,6 @@
 //! Decides which messages and readings are wanted, and counts repeats and missing numbers. PURE.
 
-use crate::common::mqtt::message::Received;
+use crate::common::mqtt::publish::Received;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::NumberStatus;
 use crate::subscriber::sequence::streams::Streams;
@@ -129,7 +129,7 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::message::Qos;
+    use crate::common::mqtt::qos::Qos;
 
     const KEY: FingerprintKey = FingerprintKey([1, 2]);
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use memchr::memchr;
 
 use crate::common::mqtt::json::rfc3339;
-use crate::common::mqtt::message::{Qos, Received, SeqProperty};
+use crate::common::mqtt::publish::Received;
+use crate::common::mqtt::qos::Qos;
+use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::process::RunOptions;
 use crate::common::transport::bridge::OutOfMemory;
 

@@ -2,7 +2,8 @@
 
 use memchr::{memchr, memchr_iter};
 
-use crate::common::mqtt::message::{Draft, Received};
+use crate::common::mqtt::draft::Draft;
+use crate::common::mqtt::publish::Received;
 
 /// Parameters may follow the content type after a semicolon (RFC 9110, section 8.3.1).
 pub fn is_batch(message: &Received<'_>) -> bool {
@@ -74,7 +75,8 @@ impl<'a> Iterator for Readings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::message::{PublishProperties, Qos};
+    use crate::common::mqtt::publish::PublishProperties;
+    use crate::common::mqtt::qos::Qos;
 
     fn split<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
         let readings = Readings::of(

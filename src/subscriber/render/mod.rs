@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::format::{PayloadNotJson, Template};
 use self::sanitize::Sanitizer;
 use crate::common::mqtt::json::{JsonLine, Parts};
-use crate::common::mqtt::message::Received;
+use crate::common::mqtt::publish::Received;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -108,7 +108,8 @@ pub fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::message::{Qos, SeqProperty};
+    use crate::common::mqtt::qos::Qos;
+    use crate::common::mqtt::seq_property::SeqProperty;
 
     const NOW: Duration = Duration::from_millis(1_769_846_400_250);
 

@@ -9,7 +9,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use crate::common::mqtt::message::SeqProperty;
+use crate::common::mqtt::seq_property::SeqProperty;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);

@@ -7,7 +7,8 @@ pub mod streams;
 pub mod stride;
 
 use self::fingerprint::Fingerprint;
-use crate::common::mqtt::message::{Received, SeqProperty};
+use crate::common::mqtt::publish::Received;
+use crate::common::mqtt::seq_property::SeqProperty;
 
 /// What the state file remembers of a message that has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use hashlink::LruCache;
 use super::fingerprint::Fingerprint;
 use super::numbers::{NumberStatus, ReceivedNumbers};
 use super::stride::{Stride, StrideDetector};
-use crate::common::mqtt::message::SeqProperty;
+use crate::common::mqtt::seq_property::SeqProperty;
 
 /// Streams remembered; the one that was silent longest is forgotten first.
 pub const MAX_STREAMS: usize = 16_384;

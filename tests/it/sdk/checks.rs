@@ -1,7 +1,7 @@
 //! What is refused before it is accepted.
 
 use iot_pubsub::common::mqtt::limits::{LimitError, check_topic_filter, check_topic_name};
-use iot_pubsub::common::mqtt::message::Qos;
+use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::pacing::parse_drain_rate;
 
 #[test]

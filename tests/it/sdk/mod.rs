@@ -10,7 +10,9 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::common::mqtt::draft::Draft;
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::{Delivery, PublishesArrived, Refusal};
-use iot_pubsub::common::mqtt::message::Qos;
+use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;

@@ -11,7 +11,8 @@ use iot_pubsub::common::connection::state::{
     Connection, ConnectionAction, ConnectionSettings, ConnectionState, RunKind,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
-use iot_pubsub::common::mqtt::message::{Draft, Qos};
+use iot_pubsub::common::mqtt::draft::Draft;
+use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::mqtt::message::{Draft, Message, Qos};
+use iot_pubsub::common::mqtt::draft::Draft;
+use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;

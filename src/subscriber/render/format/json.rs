@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::arrival_time::ArrivalTime;
-use crate::common::mqtt::message::{PublishProperties, Received};
+use crate::common::mqtt::publish::{PublishProperties, Received};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PayloadForm {

@@ -20,7 +20,7 @@ use self::field::FieldSpec;
 use self::json::PayloadForm;
 use self::parse::Segment;
 use super::sanitize::Sanitizer;
-use crate::common::mqtt::message::{PublishProperties, Received};
+use crate::common::mqtt::publish::{PublishProperties, Received};
 
 /// A format, checked once, to be filled in for each message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! compare with the program itself, as far as a broker can be made to send the message.
 
 use super::*;
-use crate::common::mqtt::message::Qos;
 use crate::common::mqtt::properties::Repeated;
+use crate::common::mqtt::qos::Qos;
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::new(1_795_550_621, 4_187_478);

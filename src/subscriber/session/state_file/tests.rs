@@ -1,7 +1,7 @@
 //! What the state file remembers, and how much.
 
 use super::*;
-use crate::common::mqtt::message::SeqProperty;
+use crate::common::mqtt::seq_property::SeqProperty;
 use tempfile::TempDir;
 
 fn state() -> (TempDir, StateFile) {
