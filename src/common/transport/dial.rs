@@ -4,7 +4,6 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::bridge::wire::Wire;
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
 use super::proxy::{self, Proxy};
@@ -12,6 +11,7 @@ use super::stream::Stream;
 use super::tcp;
 use super::tls::{self, TlsInfo};
 use super::websocket::WebSocket;
+use super::wire::Wire;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::runtime::clock::clock;

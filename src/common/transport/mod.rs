@@ -24,6 +24,7 @@ mod tls;
 mod tls_error;
 mod verify_error;
 mod websocket;
+mod wire;
 
 pub use connection_handle::ConnectionHandle;
 use credentials::TlsCredentials;

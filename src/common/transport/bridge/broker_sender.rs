@@ -11,13 +11,13 @@ use super::byte_queue::ByteQueue;
 use super::event::PublishesArrived;
 use super::ready::{is_temporary, poll_fd, poll_until};
 use super::tcp_progress::{Progress, TcpProgress};
-use super::wire::Wire;
 
 use crate::common::mqtt::describe::Describer;
 use crate::common::mqtt::framing::{PacketTracker, SentPacket};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::send_queue;
+use crate::common::transport::wire::Wire;
 
 #[derive(Debug, Default)]
 pub(super) struct BrokerSender {

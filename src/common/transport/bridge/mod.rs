@@ -16,7 +16,6 @@ mod ready;
 mod receiver;
 mod relay;
 mod tcp_progress;
-pub(super) mod wire;
 
 pub use event::{BridgeEvent, ConnectionEnd, EndReason, PublishesArrived, TransferProgress};
 pub use packet_handler::ConnectParameters;

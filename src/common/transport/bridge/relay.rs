@@ -17,7 +17,6 @@ use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
 use super::ready::{Ready, is_temporary, poll_fd, poll_until};
 use super::receiver::Receiver;
-use super::wire::{Wire, linger};
 use crate::common::acks::ConnectionAcks;
 use crate::common::mqtt::describe::describe;
 use crate::common::mqtt::framing::PINGRESP;
@@ -27,6 +26,7 @@ use crate::common::runtime::clock::{clock, sleep};
 use crate::common::transport::connection_handle::ConnectionHandle;
 use crate::common::transport::dial::DialedConnection;
 use crate::common::transport::tls_error;
+use crate::common::transport::wire::{Wire, linger};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
 /// come by then costs each of the threads it passes hardly more than a single message would.

@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::stream::Stream;
+use super::websocket::WebSocket;
 use crate::common::runtime::clock::clock;
-use crate::common::transport::stream::Stream;
-use crate::common::transport::websocket::WebSocket;
 
-/// Appends what has come, at most `most` bytes. It reads several times: in TLS one read gives one record, which
-/// may be one small packet.
+/// Appends at most `most` received bytes. It reads several times: in TLS one read gives one record,
+/// which may be one small packet.
 fn fill(stream: &mut Stream, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let before = into.len();
     into.try_reserve_exact(most)
@@ -36,9 +36,9 @@ fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Reads on, after our side is closed, until the broker has closed too, or the limit is over. If something unread
-/// is left, the system resets the connection, and a broker need not read what came before a reset:
-/// Mosquitto does not, and the last acknowledgements are lost.
+/// After our side is closed, reads until the broker has closed too, or the limit is over. If
+/// something unread is left, the system resets the connection, and a broker need not read what came
+/// before a reset: Mosquitto does not, and the last acknowledgements are lost.
 pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
     let until = clock() + limit;
     let mut unread = [0; 4096];
@@ -50,22 +50,22 @@ pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
     {}
 }
 
-/// A stream of bytes to the broker.
 #[derive(Debug)]
-pub(in crate::common::transport) enum Wire {
+pub(super) enum Wire {
     Bytes(Stream),
     WebSocket(Box<WebSocket>),
 }
 
 impl Wire {
-    pub(in crate::common::transport) fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Stream {
         match self {
             Wire::Bytes(stream) => stream,
             Wire::WebSocket(socket) => socket.stream(),
         }
     }
 
-    /// Appends what has come; 0 at the end. A message of a WebSocket is appended whole, whatever `most` is.
+    /// Appends what was received; 0 at the end. A message of a WebSocket is appended whole, whatever
+    /// `most` is.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         match self {
             Wire::Bytes(stream) => fill(stream, into, most),
