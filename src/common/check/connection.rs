@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::report::CheckReport;
 use super::steps;
 use crate::common::cli::check_args::CheckConfig;
-use crate::common::client::{Client, ClientEvent, ConnectionInfo};
+use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::runtime::channel::{receive_until, send};
 use crate::common::runtime::clock::clock;
@@ -108,7 +108,7 @@ impl<'a> CheckConnection<'a> {
         self.client.connect(self.generation, deadline);
         let timeout = connection.connect_timeout + Duration::from_millis(200);
         let result = self.wait_for(timeout, report, |event| match event {
-            ClientEvent::Connected { info, .. } => Some(*info),
+            ClientEventKind::Connected(info) => Some(*info),
             _ => None,
         });
         self.is_connected = result.is_ok();
@@ -167,7 +167,7 @@ impl<'a> CheckConnection<'a> {
     pub(super) fn request<T>(
         &mut self,
         send: impl Fn(&Client, u64),
-        answer: impl Fn(&ClientEvent) -> Option<T>,
+        answer: impl Fn(&ClientEventKind) -> Option<T>,
     ) -> Result<T, RequestError> {
         let timeout = self.config.connection.operation_timeout;
         let mut first_end: Option<Kind> = None;
@@ -224,7 +224,7 @@ impl<'a> CheckConnection<'a> {
     pub(super) fn disconnect(mut self) {
         self.client.disconnect(self.generation);
         let _: Result<(), _> = self.wait_for(Duration::from_secs(1), None, |event| {
-            matches!(event, ClientEvent::Disconnected { .. }).then_some(())
+            matches!(event, ClientEventKind::Disconnected).then_some(())
         });
     }
 
@@ -233,23 +233,23 @@ impl<'a> CheckConnection<'a> {
         &mut self,
         within: Duration,
         mut report: Option<&mut CheckReport>,
-        answer: impl Fn(&ClientEvent) -> Option<T>,
+        answer: impl Fn(&ClientEventKind) -> Option<T>,
     ) -> Result<T, (Option<DialStep>, Fault)> {
         let until = clock() + within;
         while let Some(event) = receive_until(&self.inbox, Some(until)) {
-            if let ClientEvent::Passed { passed, .. } = &event {
+            if let ClientEventKind::DialPassed(passed) = &event.kind {
                 self.stage = self.stage_after(passed);
                 if let Some(report) = &mut report {
                     steps::report_passed(passed, report);
                 }
             }
-            if event.generation() != self.generation {
+            if event.generation != self.generation {
                 continue;
             }
-            if let Some(answer) = answer(&event) {
+            if let Some(answer) = answer(&event.kind) {
                 return Ok(answer);
             }
-            if let ClientEvent::Ended { step, fault, .. } = event {
+            if let ClientEventKind::Ended { step, fault, .. } = event.kind {
                 self.is_connected = false;
                 return Err((step, fault));
             }

@@ -7,7 +7,7 @@ use super::connection::{CheckConnection, RequestError, Stage};
 use super::report::CheckReport;
 use super::steps::{self, CLIENT_ID, CONNECT, PUBLISH, SUBSCRIBE, TLS};
 use crate::common::cli::check_args::CheckConfig;
-use crate::common::client::{ClientEvent, ConnectionInfo, Delivery, Refusal, Request};
+use crate::common::client::{ClientEventKind, ConnectionInfo, Delivery, Refusal, Request};
 use crate::common::connection::driver::FALLBACK_NOTICE;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::mqtt::draft::Draft;
@@ -121,7 +121,7 @@ impl<'a> OnlineCheck<'a> {
         let answer = self.connection.request(
             |client, generation| client.publish(generation, vec![(1, Arc::clone(&message))]),
             |event| match event {
-                ClientEvent::Deliveries { deliveries, .. } => {
+                ClientEventKind::Deliveries(deliveries) => {
                     deliveries.first().map(|(_, delivery)| delivery.clone())
                 }
                 _ => None,
@@ -145,7 +145,7 @@ impl<'a> OnlineCheck<'a> {
                 client.subscribe(generation, 0, filter.to_owned(), Qos::AtLeastOnce);
             },
             |event| match event {
-                ClientEvent::Subscribed { answer, .. } => Some(answer.clone()),
+                ClientEventKind::Subscribed { answer, .. } => Some(answer.clone()),
                 _ => None,
             },
         );

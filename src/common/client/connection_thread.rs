@@ -8,10 +8,10 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::ClientConfig;
-use super::command::WorkerCommand;
-use super::paho_client::OpenConnection;
+use super::command::{CommandKind, OpenConnection, WorkerCommand};
 use crate::common::fault::{Exit, Fault};
-use crate::common::transport::bridge::{self, BridgeEvent, ConnectParameters, Receiver};
+use crate::common::runtime::channel;
+use crate::common::transport::bridge::{self, ConnectParameters, Receiver};
 use crate::common::transport::credentials::TlsCredentials;
 use crate::common::transport::{self, ConnectionHandle, DialStep};
 
@@ -31,7 +31,6 @@ pub(super) struct ConnectionThread {
     pub(super) loaded: TlsCredentials,
     /// The port to try first.
     pub(super) first_port: Option<u16>,
-    /// The deadline of the attempt.
     pub(super) deadline: Instant,
     /// The number of running connection threads.
     pub(super) threads: Arc<AtomicUsize>,
@@ -40,12 +39,8 @@ pub(super) struct ConnectionThread {
 impl ConnectionThread {
     pub(super) fn run(self) {
         if let Err((step, fault)) = self.connect() {
-            self.send(WorkerCommand::DialFailed {
-                generation: self.generation,
-                dial: self.dial,
-                step,
-                fault,
-            });
+            let dial = self.dial;
+            self.send(CommandKind::DialFailed { dial, step, fault });
         }
         self.threads.fetch_sub(1, Ordering::Relaxed);
     }
@@ -61,12 +56,7 @@ impl ConnectionThread {
             self.first_port,
             deadline.unwrap_or(self.deadline),
             &self.handle,
-            &mut |passed| {
-                self.send(WorkerCommand::DialStep {
-                    generation: self.generation,
-                    passed,
-                });
-            },
+            &mut |passed| self.send(CommandKind::DialPassed(passed)),
         )
         .map_err(|failed| (failed.step, failed.fault))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| {
@@ -76,32 +66,19 @@ impl ConnectionThread {
             );
             (DialStep::Tcp, Fault::passing(Exit::Io, message))
         })?;
-        self.send(WorkerCommand::DialSucceeded {
-            generation: self.generation,
-            connection: OpenConnection {
-                dial: self.dial,
-                endpoint: connected.endpoint.clone(),
-                has_certificate: self.loaded.has_certificate(),
-                handle: Arc::clone(&self.handle),
-                v5: self.v5,
-                socket: theirs.into(),
-            },
-        });
+        let dial = self.dial;
+        let connection = OpenConnection {
+            dial,
+            endpoint: connected.endpoint.clone(),
+            has_certificate: self.loaded.has_certificate(),
+            handle: Arc::clone(&self.handle),
+            v5: self.v5,
+        };
+        self.send(CommandKind::DialSucceeded(connection, theirs.into()));
         let parameters = ConnectParameters {
             v5: self.v5,
             clean: self.config.session_expiry.is_none(),
             max_packet: route.max_packet,
-        };
-        let dial = self.dial;
-        let report = &mut |report| {
-            self.send(match report {
-                BridgeEvent::Accepted(connack) => WorkerCommand::Accepted { dial, connack },
-                BridgeEvent::Progress(direction) => WorkerCommand::Progress { dial, direction },
-                BridgeEvent::Ended(connection_end) => WorkerCommand::ConnectionEnded {
-                    dial,
-                    connection_end,
-                },
-            });
         };
         bridge::relay_packets(
             connected,
@@ -109,13 +86,13 @@ impl ConnectionThread {
             &self.handle,
             parameters,
             self.receiver.as_ref(),
-            report,
+            &mut |event| self.send(CommandKind::Bridge { dial, event }),
         );
         Ok(())
     }
 
-    fn send(&self, command: WorkerCommand) {
-        // Fails only while the process is ending.
-        let _ = self.commands.send(command);
+    fn send(&self, kind: CommandKind) {
+        let generation = self.generation;
+        channel::send(&self.commands, WorkerCommand { generation, kind });
     }
 }

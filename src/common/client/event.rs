@@ -7,15 +7,16 @@ use crate::common::transport::bridge::{PublishesArrived, TransferProgress};
 use crate::common::transport::{DialProgress, DialStep};
 
 #[derive(Clone, Debug)]
-pub enum ClientEvent {
-    /// The broker has accepted the connection.
-    Connected {
-        generation: u64,
-        info: ConnectionInfo,
-    },
+pub struct ClientEvent {
+    pub generation: u64,
+    pub kind: ClientEventKind,
+}
+
+#[derive(Clone, Debug)]
+pub enum ClientEventKind {
+    Connected(ConnectionInfo),
     /// The attempt failed, or the connection ended.
     Ended {
-        generation: u64,
         /// The step that failed, if no connection was made.
         step: Option<DialStep>,
         /// The reason code of the broker's DISCONNECT, if it sent one.
@@ -25,43 +26,19 @@ pub enum ClientEvent {
         reached: Option<PublishesArrived>,
     },
     /// Bytes move on a connection on which an answer is due.
-    Progress {
-        generation: u64,
-        direction: TransferProgress,
-    },
+    Progress(TransferProgress),
     /// A step towards a connection has succeeded.
-    Passed {
-        generation: u64,
-        passed: DialProgress,
-    },
+    DialPassed(DialProgress),
     /// The fate of published messages, by the id of the message.
-    Deliveries {
-        generation: u64,
-        deliveries: Vec<(u64, Delivery)>,
-    },
-    /// The broker has answered a SUBSCRIBE with the granted QoS or a refusal.
+    Deliveries(Vec<(u64, Delivery)>),
+    /// The broker has answered a SUBSCRIBE with the granted QoS or a refusal. `filter` is the number
+    /// that the caller gave the filter.
     Subscribed {
-        generation: u64,
-        /// The number that the caller gave the filter.
         filter: usize,
         answer: Result<u8, Refusal>,
     },
     /// DISCONNECT has been sent.
-    Disconnected { generation: u64 },
-}
-
-impl ClientEvent {
-    pub fn generation(&self) -> u64 {
-        match self {
-            Self::Connected { generation, .. }
-            | Self::Ended { generation, .. }
-            | Self::Progress { generation, .. }
-            | Self::Passed { generation, .. }
-            | Self::Deliveries { generation, .. }
-            | Self::Subscribed { generation, .. }
-            | Self::Disconnected { generation } => *generation,
-        }
-    }
+    Disconnected,
 }
 
 /// A connection that the broker has accepted.

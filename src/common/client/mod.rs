@@ -25,10 +25,11 @@ use std::time::Instant;
 
 use super::mqtt::message::Message;
 use super::mqtt::qos::Qos;
+use super::runtime::channel;
 pub use super::transport::bridge::{PublishesArrived, TransferProgress};
-use command::WorkerCommand;
+use command::{CommandKind, WorkerCommand};
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};
-pub use event::{ClientEvent, ConnectionInfo, Delivery};
+pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
 pub use refusal::{Refusal, Request};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
@@ -66,54 +67,39 @@ impl Client {
     /// Starts an attempt, which is answered with `Connected` or `Ended`; the answer may come
     /// after the deadline.
     pub fn connect(&self, generation: u64, deadline: Instant) {
-        self.send(WorkerCommand::Connect {
-            generation,
-            deadline,
-        });
+        self.send(generation, CommandKind::Connect { deadline });
     }
 
     /// Publishes in order. The fate of each message is reported in `Deliveries`, under the id
     /// given here, unless the connection ends first.
     pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<Message>)>) {
-        self.send(WorkerCommand::Publish {
-            generation,
-            messages,
-        });
+        self.send(generation, CommandKind::Publish(messages));
     }
 
     /// Sends a SUBSCRIBE with one filter, which must be valid. `filter` is a number that comes
     /// back in `Subscribed`.
     pub fn subscribe(&self, generation: u64, filter: usize, text: String, qos: Qos) {
-        self.send(WorkerCommand::Subscribe {
-            generation,
-            filter,
-            text,
-            qos,
-        });
+        self.send(generation, CommandKind::Subscribe { filter, text, qos });
     }
 
     /// Sends UNSUBSCRIBE. There is no event for the answer; messages that still arrive are received.
     pub fn unsubscribe(&self, generation: u64, filters: Vec<String>) {
-        self.send(WorkerCommand::Unsubscribe {
-            generation,
-            filters,
-        });
+        self.send(generation, CommandKind::Unsubscribe(filters));
     }
 
     /// Closes an attempt or a connection without DISCONNECT; no event follows.
     pub fn abandon(&self, generation: u64) {
-        self.send(WorkerCommand::Abandon { generation });
+        self.send(generation, CommandKind::Abandon);
     }
 
     /// Sends DISCONNECT and closes, which is answered with `Disconnected`. A client that receives
     /// messages first acknowledges those that have been processed.
     pub fn disconnect(&self, generation: u64) {
-        self.send(WorkerCommand::Disconnect { generation });
+        self.send(generation, CommandKind::Disconnect);
     }
 
-    fn send(&self, command: WorkerCommand) {
-        // Fails only if the worker has panicked, which ends the process.
-        let _ = self.commands.send(command);
+    fn send(&self, generation: u64, kind: CommandKind) {
+        channel::send(&self.commands, WorkerCommand { generation, kind });
     }
 }
 

@@ -15,19 +15,18 @@ use paho_mqtt::{
     RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
-use super::command::WorkerCommand;
+use super::command::{CommandKind, OpenConnection, WorkerCommand};
 use super::paho_options::{connect_options, create_options};
 use super::paho_results::{delivery, subscription};
 use super::{ClientConfig, Delivery, Refusal};
-use crate::common::broker::endpoint::Endpoint;
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
 use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
+use crate::common::runtime::channel::send;
 use crate::common::runtime::clock::clock;
-use crate::common::transport::ConnectionHandle;
 use crate::common::transport::bridge::ConnectionEnd;
 
 /// The maximum number of acknowledgements per wake-up of the worker. A wake-up for each would cost
@@ -41,18 +40,6 @@ const DISCONNECTED: i32 = -3;
 /// At this interval all are polled, which in a large window costs more than sending.
 pub(super) const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A connection on which CONNECT has not been sent yet.
-pub(super) struct OpenConnection {
-    /// The number of the dial that made it.
-    pub(super) dial: u64,
-    pub(super) endpoint: Endpoint,
-    pub(super) has_certificate: bool,
-    pub(super) handle: Arc<ConnectionHandle>,
-    pub(super) v5: bool,
-    /// Paho's end of the local socket.
-    pub(super) socket: OwnedFd,
-}
-
 enum ConnectState {
     Pending(ConnectToken),
     /// Paho has the CONNACK; the bridge's report of it is still on its way.
@@ -64,15 +51,10 @@ enum ConnectState {
 
 pub(super) struct PahoClient {
     pub(super) generation: u64,
-    pub(super) dial: u64,
-    pub(super) endpoint: Endpoint,
-    pub(super) has_certificate: bool,
+    pub(super) connection: OpenConnection,
     /// When CONNECT was sent.
     pub(super) started: Instant,
-    /// How the connection has ended.
     pub(super) connection_end: Option<ConnectionEnd>,
-    handle: Arc<ConnectionHandle>,
-    v5: bool,
     config: Arc<ClientConfig>,
     client: AsyncClient,
     connect: ConnectState,
@@ -96,11 +78,8 @@ struct WakeWorker {
 
 impl Wake for WakeWorker {
     fn wake(self: Arc<Self>) {
-        let generation = self.generation;
-        // Fails only while the process is ending.
-        let _ = self
-            .commands
-            .send(WorkerCommand::CheckTokens { generation });
+        let (generation, kind) = (self.generation, CommandKind::CheckTokens);
+        send(&self.commands, WorkerCommand { generation, kind });
     }
 }
 
@@ -109,30 +88,27 @@ impl PahoClient {
     pub(super) fn start(
         generation: u64,
         connection: OpenConnection,
+        socket: OwnedFd,
         config: &Arc<ClientConfig>,
         password: Option<&str>,
         commands: &Sender<WorkerCommand>,
     ) -> Result<Self, Error> {
-        let v5 = connection.v5;
-        let client = AsyncClient::new(create_options(config, connection.socket))?;
+        let client = AsyncClient::new(create_options(config, socket))?;
         let lost = commands.clone();
         client.set_connection_lost_callback(move |_| {
-            let _ = lost.send(WorkerCommand::ConnectionLost { generation });
+            let kind = CommandKind::ConnectionLost;
+            send(&lost, WorkerCommand { generation, kind });
         });
-        let connect = client.connect(connect_options(config, password, v5));
+        let connect = client.connect(connect_options(config, password, connection.v5));
         let waker = Waker::from(Arc::new(WakeWorker {
             generation,
             commands: commands.clone(),
         }));
         Ok(Self {
             generation,
-            dial: connection.dial,
-            endpoint: connection.endpoint,
-            has_certificate: connection.has_certificate,
+            connection,
             started: clock(),
             connection_end: None,
-            handle: connection.handle,
-            v5,
             config: Arc::clone(config),
             client,
             connect: ConnectState::Pending(connect),
@@ -197,7 +173,7 @@ impl PahoClient {
     /// Hands a message to Paho. Returns a delivery if Paho refuses it at once.
     pub(super) fn publish(&mut self, id: u64, message: &Message) -> Option<Delivery> {
         let draft = &message.draft;
-        if !self.v5 && draft.qos == Qos::ExactlyOnce {
+        if !self.connection.v5 && draft.qos == Qos::ExactlyOnce {
             self.wake_stride = self.wake_stride.min(EXACTLY_ONCE_WINDOW / 4);
         }
         let mut builder = MessageBuilder::new()
@@ -205,7 +181,9 @@ impl PahoClient {
             .payload(draft.payload.as_slice())
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
-        if self.v5 && (self.config.sequence || message.expires_at.is_some() || draft.is_batch()) {
+        if self.connection.v5
+            && (self.config.sequence || message.expires_at.is_some() || draft.is_batch())
+        {
             builder = builder.properties(self.properties(message));
         }
         match self.client.try_publish(builder.finalize()) {
@@ -253,7 +231,7 @@ impl PahoClient {
         let qos = i32::from(qos.level());
         let is_persistent = self.config.session_expiry.is_some();
         let retain_as_published = self.config.retain_as_published;
-        let token = if self.v5 && (is_persistent || retain_as_published) {
+        let token = if self.connection.v5 && (is_persistent || retain_as_published) {
             let mut options = SubscribeOptionsBuilder::default();
             options.retain_as_published(retain_as_published);
             if is_persistent {
@@ -292,7 +270,7 @@ impl PahoClient {
 
     /// Closes the connection without DISCONNECT. Paho notices.
     pub(super) fn close(&self) {
-        self.handle.cancel();
+        self.connection.handle.cancel();
     }
 
     /// The deliveries that are done; the worker is woken for the next ones. Those that failed
@@ -359,7 +337,7 @@ impl PahoClient {
             let Poll::Ready(result) = poll(token, &self.waker) else {
                 return true;
             };
-            let was_refused = || self.handle.take_refused_subscription();
+            let was_refused = || self.connection.handle.take_refused_subscription();
             answers.extend(subscription(result, was_refused).map(|answer| (*filter, answer)));
             false
         });

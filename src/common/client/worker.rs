@@ -1,18 +1,20 @@
 //! The worker thread, which owns every Paho object: carries out commands and reports events.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use super::command::WorkerCommand;
+use super::command::{CommandKind, OpenConnection, WorkerCommand};
 use super::connection_faults::{self as faults, Unanswered};
 use super::credential_loader::CredentialLoader;
 use super::dialer::Dialer;
-use super::paho_client::{OpenConnection, PahoClient, SCAN_INTERVAL};
+use super::paho_client::{PahoClient, SCAN_INTERVAL};
 use super::version_fallback::VersionFallback;
-use super::{ClientConfig, ClientEvent, ConnectionInfo, Delivery, MessageHandlers};
+use super::{
+    ClientConfig, ClientEvent, ClientEventKind, ConnectionInfo, Delivery, MessageHandlers,
+};
 use crate::common::acks::Backlog;
-use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::message::Message;
@@ -22,7 +24,7 @@ use crate::common::runtime::affinity;
 use crate::common::runtime::channel::receive_within;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::DialStep;
-use crate::common::transport::bridge::{ConnectionEnd, EndReason};
+use crate::common::transport::bridge::{BridgeEvent, ConnectionEnd, EndReason};
 
 pub(super) struct Worker<N> {
     config: Arc<ClientConfig>,
@@ -92,98 +94,64 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    fn handle_command(&mut self, command: WorkerCommand) {
-        match command {
-            WorkerCommand::Connect {
-                generation,
-                deadline,
-            } => self.connect(generation, deadline),
-            WorkerCommand::Publish {
-                generation,
-                messages,
-            } => self.publish(generation, &messages),
-            WorkerCommand::Subscribe {
-                generation,
-                filter,
-                text,
-                qos,
-            } => {
+    fn handle_command(&mut self, WorkerCommand { generation, kind }: WorkerCommand) {
+        match kind {
+            CommandKind::Connect { deadline } => self.connect(generation, deadline),
+            CommandKind::Publish(messages) => self.publish(generation, &messages),
+            CommandKind::Subscribe { filter, text, qos } => {
                 if let Some(client) = self.current(generation) {
                     client.subscribe(filter, text, qos);
                     self.check_tokens(generation);
                 }
             }
-            WorkerCommand::Unsubscribe {
-                generation,
-                filters,
-            } => {
+            CommandKind::Unsubscribe(filters) => {
                 if let Some(client) = self.current(generation) {
                     client.unsubscribe(&filters);
                 }
             }
-            WorkerCommand::Abandon { generation } => self.abandon(generation),
-            WorkerCommand::Disconnect { generation } => self.disconnect(generation),
-            WorkerCommand::CheckTokens { generation } => self.check_tokens(generation),
-            WorkerCommand::ConnectionLost { generation } => self.connection_lost(generation),
-            WorkerCommand::DialStep { generation, passed } => {
-                (self.notify)(ClientEvent::Passed { generation, passed });
+            CommandKind::Abandon => self.abandon(generation),
+            CommandKind::Disconnect => self.disconnect(generation),
+            CommandKind::CheckTokens => self.check_tokens(generation),
+            CommandKind::ConnectionLost => self.connection_lost(generation),
+            CommandKind::DialPassed(passed) => {
+                self.notify(generation, ClientEventKind::DialPassed(passed));
             }
-            WorkerCommand::DialSucceeded {
-                generation,
-                connection,
-            } => {
+            CommandKind::DialSucceeded(connection, socket) => {
                 if self.dialer.take_pending(connection.dial) {
-                    self.send_connect(generation, connection);
+                    self.send_connect(generation, connection, socket);
                 }
             }
-            WorkerCommand::DialFailed {
-                generation,
-                dial,
-                step,
-                fault,
-            } => {
+            CommandKind::DialFailed { dial, step, fault } => {
                 if self.dialer.take_pending(dial) {
                     self.versions.interrupted();
                     self.notify_ended(generation, Some(step), fault);
                 }
             }
-            WorkerCommand::Accepted { dial, connack } => {
-                if let Some(client) = self.current_of_dial(dial) {
-                    client.handle_connack(connack);
-                    let generation = client.generation;
-                    self.check_tokens(generation);
-                }
-            }
-            WorkerCommand::Progress { dial, direction } => {
-                if let Some(client) = self.current_of_dial(dial) {
-                    let generation = client.generation;
-                    (self.notify)(ClientEvent::Progress {
-                        generation,
-                        direction,
-                    });
-                }
-            }
-            WorkerCommand::ConnectionEnded {
-                dial,
-                connection_end,
-            } => {
-                if let Some(client) = self.current_of_dial(dial) {
-                    client.connection_end = Some(connection_end);
-                    let generation = client.generation;
-                    self.check_tokens(generation);
-                }
+            CommandKind::Bridge { dial, event } => {
+                self.handle_bridge_event(generation, dial, event)
             }
         }
+    }
+
+    fn handle_bridge_event(&mut self, generation: u64, dial: u64, event: BridgeEvent) {
+        let current = self.current.as_mut();
+        let Some(client) = current.filter(|client| client.connection.dial == dial) else {
+            return;
+        };
+        match event {
+            BridgeEvent::Progress(progress) => {
+                return self.notify(generation, ClientEventKind::Progress(progress));
+            }
+            BridgeEvent::Accepted(connack) => client.handle_connack(connack),
+            BridgeEvent::Ended(connection_end) => client.connection_end = Some(connection_end),
+        }
+        self.check_tokens(generation);
     }
 
     fn current(&mut self, generation: u64) -> Option<&mut PahoClient> {
         self.current
             .as_mut()
             .filter(|client| client.generation == generation)
-    }
-
-    fn current_of_dial(&mut self, dial: u64) -> Option<&mut PahoClient> {
-        self.current.as_mut().filter(|client| client.dial == dial)
     }
 
     fn connect(&mut self, generation: u64, deadline: Instant) {
@@ -214,17 +182,18 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     /// Sends CONNECT on a new connection, with a new Paho client.
-    fn send_connect(&mut self, generation: u64, connection: OpenConnection) {
+    fn send_connect(&mut self, generation: u64, connection: OpenConnection, socket: OwnedFd) {
         let endpoint = connection.endpoint.clone();
         let password = self.password.take();
-        let password = password.as_deref();
-        match PahoClient::start(
+        let client = PahoClient::start(
             generation,
             connection,
+            socket,
             &self.config,
-            password,
+            password.as_deref(),
             &self.commands,
-        ) {
+        );
+        match client {
             Ok(client) => {
                 self.retire();
                 self.current = Some(client);
@@ -295,8 +264,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             let deliveries = client.take_deliveries();
             self.notify_deliveries(generation, deliveries);
             self.retire();
-            (self.notify)(ClientEvent::Disconnected { generation });
-            return;
+            return self.notify(generation, ClientEventKind::Disconnected);
         }
         match client.take_connect_result() {
             Some(Ok(())) => return self.connected(generation),
@@ -307,11 +275,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let subscribed = client.take_subscribed();
         self.notify_deliveries(generation, deliveries);
         for (filter, answer) in subscribed {
-            (self.notify)(ClientEvent::Subscribed {
-                generation,
-                filter,
-                answer,
-            });
+            self.notify(generation, ClientEventKind::Subscribed { filter, answer });
         }
     }
 
@@ -326,8 +290,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
 
     fn connected(&mut self, generation: u64) {
         let client = self.current.as_ref();
-        let Some((port, connack)) = client.and_then(|c| Some((c.endpoint.port, c.connack()?)))
-        else {
+        let accepted = client.and_then(|c| Some((c.connection.endpoint.port, c.connack()?)));
+        let Some((port, connack)) = accepted else {
             return;
         };
         self.dialer.first_port = Some(port);
@@ -338,7 +302,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             port,
             connack,
         };
-        (self.notify)(ClientEvent::Connected { generation, info });
+        self.notify(generation, ClientEventKind::Connected(info));
     }
 
     /// Reports why CONNECT failed, or tries the other version of MQTT.
@@ -348,20 +312,19 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         };
         self.fallback_at = None;
         client.close();
-        let endpoint = client.endpoint.clone();
-        let (connection_end, has_certificate) =
-            (client.connection_end.clone(), client.has_certificate);
+        let (connection, end) = (client.connection.clone(), client.connection_end.clone());
         self.retired.push(client);
-        let fault = match connection_end.as_ref().map(|end| &end.reason) {
+        let endpoint = &connection.endpoint;
+        let fault = match end.as_ref().map(|end| &end.reason) {
             Some(EndReason::OlderVersion(diagnosis)) => {
                 if self.versions.refused(true) {
                     return self.dial(generation, false);
                 }
-                faults::version_5_refused(&endpoint, diagnosis)
+                faults::version_5_refused(endpoint, diagnosis)
             }
             Some(EndReason::Refused(diagnosis)) if self.v5 => {
                 self.versions.interrupted();
-                faults::connect_refused(&endpoint, diagnosis)
+                faults::connect_refused(endpoint, diagnosis)
             }
             Some(EndReason::Refused(diagnosis)) => {
                 let is_version = diagnosis.code == faults::UNACCEPTABLE_VERSION;
@@ -369,7 +332,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                     return self.dial(generation, true);
                 }
                 self.versions.interrupted();
-                faults::connect_returned(&endpoint, diagnosis.code)
+                faults::connect_returned(endpoint, diagnosis.code)
             }
             Some(EndReason::NoConnack(violation)) => {
                 // A broker that takes any version for 3.1.1 answers like this.
@@ -380,30 +343,25 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 } else {
                     self.versions.interrupted();
                 }
-                faults::no_connack(&endpoint, violation)
+                faults::no_connack(endpoint, violation)
             }
-            Some(EndReason::Violation(violation)) => faults::violation(&endpoint, violation),
-            Some(EndReason::NoMemory(size)) => faults::no_memory(&endpoint, *size),
-            _ => match connection_end.as_ref().and_then(|end| end.fault.clone()) {
+            Some(EndReason::Violation(violation)) => faults::violation(endpoint, violation),
+            Some(EndReason::NoMemory(size)) => faults::no_memory(endpoint, *size),
+            _ => match end.as_ref().and_then(|end| end.fault.clone()) {
                 Some(fault) => {
                     self.versions.interrupted();
                     fault
                 }
-                None => self.not_answered(&endpoint, has_certificate, connection_end.as_ref()),
+                None => self.not_answered(&connection, end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
     }
 
     /// The fault of a connection that ended without an answer to CONNECT.
-    fn not_answered(
-        &mut self,
-        endpoint: &Endpoint,
-        has_certificate: bool,
-        connection_end: Option<&ConnectionEnd>,
-    ) -> Fault {
+    fn not_answered(&mut self, connection: &OpenConnection, end: Option<&ConnectionEnd>) -> Fault {
         let now = clock();
-        let in_packet = connection_end.is_some_and(|end| end.in_packet);
+        let in_packet = end.is_some_and(|end| end.in_packet);
         let in_a_row = if in_packet {
             self.versions.interrupted();
             1
@@ -411,10 +369,10 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             self.versions.unanswered(self.v5, now)
         };
         faults::unanswered(Unanswered {
-            endpoint,
-            has_certificate,
+            endpoint: &connection.endpoint,
+            has_certificate: connection.has_certificate,
             client_id: &self.config.client_id,
-            cause: connection_end.and_then(|end| end.cause.as_deref()),
+            cause: end.and_then(|end| end.cause.as_deref()),
             in_packet,
             version: self.config.version,
             v5: self.v5,
@@ -432,19 +390,19 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
         // Acknowledgements that arrived before the end count.
         let deliveries = client.take_deliveries();
-        let connection_end = client.connection_end.take();
+        let end = client.connection_end.take();
         client.close();
         let (reason_code, fault) =
-            faults::connection_ended(&client.endpoint, connection_end.as_ref());
+            faults::connection_ended(&client.connection.endpoint, end.as_ref());
         self.retire();
         self.notify_deliveries(generation, deliveries);
-        (self.notify)(ClientEvent::Ended {
-            generation,
+        let ended = ClientEventKind::Ended {
             step: None,
             reason_code,
             fault,
-            reached: connection_end.and_then(|end| end.reached),
-        });
+            reached: end.and_then(|end| end.reached),
+        };
+        self.notify(generation, ended);
     }
 
     /// Ends a connection with DISCONNECT; an attempt, at once.
@@ -452,8 +410,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let backlog = self.backlog.clone();
         let Some(client) = self.current(generation) else {
             self.abandon(generation);
-            (self.notify)(ClientEvent::Disconnected { generation });
-            return;
+            return self.notify(generation, ClientEventKind::Disconnected);
         };
         match backlog {
             Some(backlog) => {
@@ -491,21 +448,22 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     fn notify_ended(&self, generation: u64, step: Option<DialStep>, fault: Fault) {
-        (self.notify)(ClientEvent::Ended {
-            generation,
+        let ended = ClientEventKind::Ended {
             step,
             reason_code: None,
             fault,
             reached: None,
-        });
+        };
+        self.notify(generation, ended);
     }
 
     fn notify_deliveries(&self, generation: u64, deliveries: Vec<(u64, Delivery)>) {
         if !deliveries.is_empty() {
-            (self.notify)(ClientEvent::Deliveries {
-                generation,
-                deliveries,
-            });
+            self.notify(generation, ClientEventKind::Deliveries(deliveries));
         }
+    }
+
+    fn notify(&self, generation: u64, kind: ClientEventKind) {
+        (self.notify)(ClientEvent { generation, kind });
     }
 }

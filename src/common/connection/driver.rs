@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::state::{Connection, ConnectionAction, ConnectionState};
-use crate::common::client::{Client, ClientEvent, ConnectionInfo, PublishesArrived};
+use crate::common::client::{
+    Client, ClientEvent, ClientEventKind, ConnectionInfo, PublishesArrived,
+};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::random;
 use crate::common::runtime::channel::receive_until;
@@ -88,9 +90,10 @@ impl ConnectionDriver {
 
     /// Handles an event of the client that is about the connection itself.
     pub fn handle_event(&mut self, event: &ClientEvent, now: Instant) -> Option<ConnectionUpdate> {
-        match event {
-            ClientEvent::Connected { generation, info } => {
-                if !self.connection.handle_connected(*generation, now) {
+        let generation = event.generation;
+        match &event.kind {
+            ClientEventKind::Connected(info) => {
+                if !self.connection.handle_connected(generation, now) {
                     return None;
                 }
                 info!(
@@ -108,21 +111,20 @@ impl ConnectionDriver {
                 }
                 Some(ConnectionUpdate::Connected(*info))
             }
-            ClientEvent::Ended {
-                generation,
+            ClientEventKind::Ended {
                 reason_code,
                 fault,
                 reached,
                 ..
             } => {
                 let state = self.connection.state();
-                if state == ConnectionState::Stopped && *generation == self.generation() {
+                if state == ConnectionState::Stopped && generation == self.generation() {
                     return Some(ConnectionUpdate::Closed);
                 }
                 let random = self.random.f64();
                 let actions = self
                     .connection
-                    .handle_ended(*generation, fault.clone(), now, random);
+                    .handle_ended(generation, fault.clone(), now, random);
                 let mut update = self.carry_out(actions)?;
                 if let ConnectionUpdate::Disconnected(disconnection) = &mut update {
                     disconnection.reason_code = *reason_code;
@@ -135,8 +137,8 @@ impl ConnectionDriver {
                 }
                 Some(update)
             }
-            ClientEvent::Disconnected { generation } => {
-                (*generation == self.generation()).then_some(ConnectionUpdate::Closed)
+            ClientEventKind::Disconnected => {
+                (generation == self.generation()).then_some(ConnectionUpdate::Closed)
             }
             _ => None,
         }

@@ -18,7 +18,7 @@ use feeder::Feeder;
 use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
 
-use crate::common::client::{Client, ClientEvent, Delivery, TransferProgress};
+use crate::common::client::{Client, ClientEvent, ClientEventKind, Delivery, TransferProgress};
 use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
 use crate::common::connection::driver::{
     ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
@@ -332,15 +332,11 @@ impl<'a> Publisher<'a> {
             Event::Client(event) => {
                 let change = self.driver.handle_event(&event, now);
                 self.apply(change);
-                match event {
+                let is_current = event.generation == self.driver.generation();
+                match event.kind {
                     // Of any connection: an acknowledgement counts also after its end.
-                    ClientEvent::Deliveries { deliveries, .. } => {
-                        self.handle_deliveries(deliveries);
-                    }
-                    ClientEvent::Progress {
-                        generation,
-                        direction,
-                    } if generation == self.driver.generation() => match direction {
+                    ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
+                    ClientEventKind::Progress(progress) if is_current => match progress {
                         TransferProgress::PartArrived => self.outbox.handle_progress(false, now),
                         TransferProgress::AllArrived => self.outbox.handle_progress(true, now),
                         TransferProgress::Received => {}
@@ -588,11 +584,13 @@ impl<'a> Publisher<'a> {
             self.now = clock();
             match event {
                 Some(Event::Store(result)) => self.handle_store_result(result),
-                Some(Event::Client(ClientEvent::Deliveries { deliveries, .. })) => {
-                    self.handle_deliveries(deliveries);
+                Some(Event::Client(event)) => {
+                    if let ClientEventKind::Deliveries(deliveries) = event.kind {
+                        self.handle_deliveries(deliveries);
+                    }
                 }
                 None if self.now >= until => break,
-                None | Some(Event::Client(_) | Event::Input(_) | Event::Stop) => {}
+                None | Some(Event::Input(_) | Event::Stop) => {}
             }
         }
     }

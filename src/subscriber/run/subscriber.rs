@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use super::ending::output_failed;
 use crate::common::acks::Backlog;
-use crate::common::client::{Client, ClientEvent, Refusal, Request, TransferProgress};
+use crate::common::client::{
+    Client, ClientEvent, ClientEventKind, Refusal, Request, TransferProgress,
+};
 use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{Connection, ConnectionState, RunKind};
@@ -143,33 +145,27 @@ impl<'a> Subscriber<'a> {
 
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Client(ClientEvent::Subscribed {
-                generation,
-                filter,
-                answer,
-            }) => {
-                if generation == self.driver.generation() {
-                    match answer {
-                        Ok(qos) => self.handle_granted(filter, qos),
-                        Err(refusal) => self.handle_refused(filter, &refusal, now),
-                    }
-                }
-            }
-            Event::Client(ClientEvent::Progress {
-                generation,
-                direction: TransferProgress::Received,
-            }) => {
-                if generation == self.driver.generation() {
-                    self.subscriptions.handle_progress(now);
-                }
-            }
-            Event::Client(event) => {
-                let update = self.driver.handle_event(&event, now);
-                self.handle_update(update, now);
-            }
+            Event::Client(event) => self.handle_client_event(event, now),
             Event::Output(OutputEvent::Complete) | Event::Stop => self.end(Exit::Success),
             Event::Output(OutputEvent::Failed(error)) => {
                 self.end(output_failed(self.config, &error));
+            }
+        }
+    }
+
+    fn handle_client_event(&mut self, event: ClientEvent, now: Instant) {
+        let is_current = event.generation == self.driver.generation();
+        match event.kind {
+            ClientEventKind::Subscribed { filter, answer } if is_current => match answer {
+                Ok(qos) => self.handle_granted(filter, qos),
+                Err(refusal) => self.handle_refused(filter, &refusal, now),
+            },
+            ClientEventKind::Progress(TransferProgress::Received) if is_current => {
+                self.subscriptions.handle_progress(now);
+            }
+            _ => {
+                let update = self.driver.handle_event(&event, now);
+                self.handle_update(update, now);
             }
         }
     }
