@@ -1,16 +1,15 @@
-//! The progressive reconnect delay of the AWS IoT Device SDK: delay *n* is
-//! min(2ⁿ · base, max), *n* from 0, and *n* starts anew only after a connection has lasted
-//! the stable time. PURE: randomness comes in as a number.
+//! The delays between connection attempts, as in the AWS IoT Device SDK: delay *n* is
+//! min(2ⁿ · base, max). *n* counts the failures in a row, from 0, and is reset only by a connection
+//! that has lasted the stable time. PURE: randomness comes in as a number.
 //!
-//! Two things differ from the SDK, both on purpose: the configured base applies from the
-//! first failure on, and each delay is drawn from [(1 − jitter) · t, t], so that a fleet
-//! that lost its broker together does not come back in lock-step.
+//! Two differences are intended: the configured base applies from the first failure on, and each
+//! delay t is drawn from [(1 − jitter) · t, t], so that the clients of a broker that was down do
+//! not all reconnect at the same moment.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// The four numbers of the backoff, checked against each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
     base: Duration,
@@ -19,44 +18,24 @@ pub struct Policy {
     jitter: f64,
 }
 
-/// Why a set of backoff numbers cannot work.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum PolicyError {
-    /// A base of zero would reconnect in a hot loop.
     #[error("--base-backoff 0 would reconnect without a pause; give a positive delay")]
     ZeroBase,
-    /// The cap lies under the first delay.
     #[error(
         "--max-backoff {max:?} is shorter than --base-backoff {base:?}; raise it or lower the base"
     )]
-    MaxBelowBase {
-        /// The first delay.
-        base: Duration,
-        /// The cap.
-        max: Duration,
-    },
-    /// The stable time must be longer than the first delay.
+    MaxBelowBase { base: Duration, max: Duration },
     #[error(
         "--stable-time {stable:?} must be longer than --base-backoff {base:?}: it says when a \
          connection counts as stable again"
     )]
-    StableNotAboveBase {
-        /// The first delay.
-        base: Duration,
-        /// The stable time.
-        stable: Duration,
-    },
-    /// The share of the delay that is random.
+    StableNotAboveBase { base: Duration, stable: Duration },
     #[error("--jitter {0} is outside 0 to 1")]
     Jitter(f64),
 }
 
 impl Policy {
-    /// Checks that the delays grow from something to something.
-    ///
-    /// # Errors
-    ///
-    /// [`PolicyError`] names the flag that has to change.
     pub fn new(
         base: Duration,
         max: Duration,
@@ -91,7 +70,6 @@ impl Policy {
     }
 }
 
-/// Counts the failures in a row and gives the next delay.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     policy: Policy,
@@ -99,7 +77,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts at the base delay.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -107,21 +84,20 @@ impl Backoff {
         }
     }
 
-    /// The delay before the next attempt, and one step further. `random` is uniform in
-    /// [0, 1); 0 gives the bare formula.
+    /// Counts a failure. Returns the delay before the next attempt. `random` is uniform in [0, 1);
+    /// 0 stands for no jitter.
     pub fn next_delay(&mut self, random: f64) -> Duration {
         let delay = self.upcoming();
         self.failures = self.failures.saturating_add(1);
         delay.mul_f64(1.0 - self.policy.jitter * random.clamp(0.0, 1.0))
     }
 
-    /// What the formula will give next, without jitter and without taking it.
+    /// The delay after the next failure, without jitter.
     pub fn upcoming(&self) -> Duration {
         self.policy.delay(self.failures)
     }
 
-    /// A connection has ended after `lasted`: at least the stable time starts the delays
-    /// anew, a shorter one goes on doubling.
+    /// A connection has ended after `lasted`.
     pub fn connection_ended(&mut self, lasted: Duration) {
         if lasted >= self.policy.stable {
             self.failures = 0;
