@@ -15,7 +15,6 @@ pub struct Summary {
     pub queued: u64,
     /// Read or accepted, not delivered when the run ended, and not on disk.
     pub lost: u64,
-    /// Dropped from a full queue.
     pub dropped: u64,
     /// Never accepted.
     pub rejected: u64,
@@ -23,7 +22,6 @@ pub struct Summary {
     pub expired: u64,
     /// Refused by the broker, or damaged on disk.
     pub dead: u64,
-    /// Connections after the first.
     pub reconnects: u64,
     pub elapsed_s: f64,
     /// Readings in the accepted messages; none without batches.
@@ -34,25 +32,17 @@ pub struct Summary {
     pub failed: Option<u64>,
 }
 
-/// What the exit code depends on.
 #[derive(Clone, Debug)]
 pub struct ExitStatus<'a> {
     pub summary: &'a Summary,
-    /// Messages read or accepted that are neither delivered nor on disk.
     pub lost: usize,
-    /// Messages that wait in the queue file.
     pub kept: usize,
-    /// The queue file, if there is one.
     pub queue: Option<&'a Path>,
     /// Whether the queue file was removed, moved or overwritten.
     pub gone: bool,
-    /// Why there is no connection, if there is none.
     pub offline: Option<Fault>,
-    /// What ended the run early.
     pub ended_by: Option<&'a Fault>,
-    /// The worst exit code of what happened during the run.
     pub worst: Exit,
-    /// Why the first message was rejected or died.
     pub first_reason: Option<&'a str>,
 }
 
@@ -78,7 +68,7 @@ impl ExitStatus<'_> {
             .map_or(exit, |fault| exit.or_worse(fault.exit))
     }
 
-    /// Why there is no connection, if that matters because messages are not delivered.
+    /// None if all messages are delivered.
     fn offline_with_undelivered(&self) -> Option<&Fault> {
         self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
     }

@@ -9,7 +9,6 @@ use log::{Level, info, log_enabled};
 
 use crate::common::runtime::{logging, stdio};
 
-/// A backlog of fewer messages is not reported.
 const MIN_BACKLOG: usize = 200;
 
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +18,6 @@ const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} sent, {rate} per sec
 #[derive(Debug)]
 struct Draining {
     since: Instant,
-    /// Messages that had been delivered before.
     delivered_before: u64,
     log_at: Instant,
     bar: Option<ProgressBar>,
@@ -40,7 +38,6 @@ impl DrainProgress {
         }
     }
 
-    /// `waiting` and `delivered` are numbers of messages.
     pub fn update(&mut self, online: bool, waiting: usize, delivered: u64, now: Instant) {
         if !online || waiting == 0 {
             self.stop();
@@ -67,13 +64,11 @@ impl DrainProgress {
         }
     }
 
-    /// When the next log line is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let draining = self.draining.as_ref()?;
         draining.bar.is_none().then_some(draining.log_at)
     }
 
-    /// The queue has drained, or the connection is lost.
     pub fn stop(&mut self) {
         if let Some(Draining { bar: Some(bar), .. }) = self.draining.take() {
             logging::set_progress_bar(None);

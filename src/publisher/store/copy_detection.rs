@@ -32,20 +32,18 @@ const RESET_AT_BOOT: [u32; 5] = [
     0x7371_7368,
 ];
 
-/// Where the file is now.
 pub(super) struct FileLocation {
     description: String,
-    /// What `FILE-lock` says.
+    /// From `FILE-lock`.
     note: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CopyCheck {
-    /// The file has no location yet: it is new, or an older program wrote it.
+    /// The file is new, or an older program wrote it.
     Unknown,
-    /// It is where it was; this is its token.
+    /// With its token.
     Original(String),
-    /// It was copied, moved or restored.
     Copy,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn open_to_read(queue: &Path) -> io::Result<File> {
     options.read(true).custom_flags(flags.bits()).open(queue)
 }
 
-/// Fails with a fault of kind `Damaged` if the file is empty: a queue never is.
+/// Fails with `Kind::Damaged` if the file is empty: a queue never is.
 pub(super) fn check_is_queue(queue: &Path) -> Result<(), Fault> {
     let unreadable = |e: io::Error| io_error(queue, &e);
     // By its name first: opening a device may do something.

@@ -20,8 +20,7 @@ fn directory(queue: &Path) -> &Path {
     directory.unwrap_or(Path::new("."))
 }
 
-/// The canonical path: a process that opens the queue through a symbolic link has to find the same
-/// lock and log.
+/// Canonical: a process that uses a symbolic link has to find the same lock and log.
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     if let Ok(found) = queue.canonicalize() {
         if found.is_dir() {
@@ -38,7 +37,7 @@ pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     })
 }
 
-/// Makes new and changed names in the queue's directory durable.
+/// Makes changes of names durable.
 pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
     File::open(directory(queue))?.sync_all()
 }
@@ -67,7 +66,6 @@ impl Stamp {
     }
 }
 
-/// None if there is no file.
 pub(super) fn identify(path: &Path) -> Option<(Identity, Stamp)> {
     let file = std::fs::metadata(path).ok()?;
     Some((Identity::of(&file), Stamp::of(&file)))

@@ -36,12 +36,10 @@ const READ_WRITE: OpenFlags =
 pub(super) struct OpenQueue {
     pub(super) connection: Connection,
     pub(super) lock: DrainLock,
-    /// Whether this process drains the queue.
     pub(super) drains: bool,
     pub(super) identity: Identity,
 }
 
-/// Opens the queue for a publisher; creates the file if there is none.
 pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fault> {
     let exists = || queue.try_exists().unwrap_or(false);
     if exists() {
@@ -118,8 +116,8 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
     create().map_err(|e| cannot(queue, &format!("cannot be created: {e}")))
 }
 
-/// Opens and checks a file that exists; checks the log as well if `alone`: no other process writes
-/// to it. A damaged file is not changed.
+/// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not
+/// changed.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
     // opens the file: closing one gives up all locks of the process on that file.
@@ -163,7 +161,6 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Id
     Ok((connection, Identity::of(&file)))
 }
 
-/// Refuses a file of a newer program.
 pub(super) fn check_version(queue: &Path, version: usize) -> Result<(), Fault> {
     let known = MIGRATIONS.len();
     if version <= known {
@@ -173,13 +170,11 @@ pub(super) fn check_version(queue: &Path, version: usize) -> Result<(), Fault> {
     Err(cannot_open(queue, &why).with_remedy("use the newer program"))
 }
 
-/// Whether the log stays when the last process closes the file: as long as it is not known to be
-/// sound.
+/// A log that is not known to be sound stays when the last process closes the file.
 fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
 }
 
-/// Checks the log while no other process can write to it.
 fn check_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
     let found = retry_while_busy(|| {
         let _lock = write_transaction(connection)?;

@@ -15,8 +15,7 @@ use crate::publisher::queue::requests::{
     Counts, DeadLetter, Opened, Outcome, RowId, StoreResult, WriteBatch,
 };
 
-/// How long the outcome of a row with an owner is kept for it, in milliseconds. The owner concludes
-/// a delivery from the missing row, too.
+/// An owner concludes a delivery from the missing row, too.
 const KEEP_DELIVERED_MS: u64 = 3_600_000;
 const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
 
@@ -51,7 +50,7 @@ impl<'a> CountedTransaction<'a> {
         owner: Option<&str>,
     ) -> rusqlite::Result<Vec<RowId>> {
         let mut insert = self.transaction.prepare_cached(rows::INSERT)?;
-        let mut insert = |message| {
+        let mut insert = |message: &Message| {
             self.counters.count_inserted(message.draft.size());
             rows::insert(&mut insert, message, owner)
         };
@@ -99,7 +98,7 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
-    /// Drops the oldest rows until the limits hold; gives them with their sequence numbers.
+    /// Gives the rows with their sequence numbers.
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
         let max_messages = match limits.capacity {
             Capacity::Messages(most) => most as u64,
@@ -240,13 +239,12 @@ pub(super) fn bury_damaged(
 pub(super) struct Started {
     pub(super) opened: Opened,
     pub(super) token: String,
-    /// The file was copied, moved or restored.
     pub(super) copied: bool,
 }
 
-/// The process begins to drain. A new stream with a new token begins if the process before did not
-/// end in order: it may have given numbers to messages that are not on disk; and if the file was
-/// copied: another process may give the same numbers.
+/// A new stream with a new token begins if the process before did not end in order (it may have given
+/// numbers to messages that are not on disk) or if the file was copied (another process may give the
+/// same numbers).
 pub(super) fn start_draining(
     connection: &mut Connection,
     new_stream: &str,
@@ -279,7 +277,7 @@ pub(super) fn start_draining(
     })
 }
 
-/// Deletes outcomes that their owners have not read for so long that they must have ended.
+/// Outcomes that were not read for so long that their owners must have ended.
 pub(super) fn forget_outcomes(connection: &Connection) -> rusqlite::Result<()> {
     // Both processes run in the same boot.
     let now = boot_ms();

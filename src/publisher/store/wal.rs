@@ -88,7 +88,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     Ok((longest > 1).then_some(WalDamage::Commits(longest)))
 }
 
-/// Reads until the buffer is full or the file ends; gives the number of bytes.
+/// Gives the number of bytes, which is less only at the end.
 fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
@@ -135,7 +135,7 @@ mod tests {
     use rusqlite::Connection;
     use rusqlite::config::DbConfig;
 
-    /// A log with this number of commits, as SQLite leaves it after a crash.
+    /// As SQLite leaves it after a crash.
     fn log_of(commits: usize) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");

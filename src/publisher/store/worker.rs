@@ -29,7 +29,6 @@ use crate::publisher::queue::requests::{
     Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
-/// How often to look for what other processes have written.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
@@ -47,7 +46,6 @@ pub(super) struct StoreWorker {
     drains: bool,
     owner: String,
     stream: String,
-    /// Changes when another connection has committed.
     data_version: i64,
     space: Option<DiskSpace>,
     poll_at: Instant,
@@ -55,11 +53,10 @@ pub(super) struct StoreWorker {
     checkpoint_at: Instant,
     forget_at: Instant,
     check_files_at: Instant,
-    /// The next sequence number when the queue was taken over.
     taken_over: Option<u64>,
     pub(super) files: Arc<WatchedFiles>,
     overwrites: OverwriteDetector,
-    /// The file was removed, moved or overwritten: nothing is written to it. It can still be read.
+    /// Nothing is written to the file, but it can still be read.
     gone: bool,
 }
 
@@ -141,8 +138,7 @@ impl StoreWorker {
         }
     }
 
-    /// Reports why a request failed; whether that is because the file is gone, which also causes
-    /// errors of SQLite.
+    /// Whether the cause is that the file is gone, which also leads to errors of SQLite.
     fn report(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
         if matches!(error, RequestError::Sqlite(_))
             && !self.gone
@@ -170,7 +166,6 @@ impl StoreWorker {
         self.files.check().map_err(RequestError::FileGone)
     }
 
-    /// The same, but reads the file if it has changed.
     fn check_file_fully(&mut self) -> Result<(), RequestError> {
         self.files.check().map_err(RequestError::FileGone)?;
         let (stamp, connection) = (self.files.stamp(), &mut self.connection);
@@ -182,7 +177,7 @@ impl StoreWorker {
         Err(RequestError::FileGone(self.files.overwritten()))
     }
 
-    /// Copies the log into the file; `false` if there is no space.
+    /// `false` if there is no space.
     fn checkpoint(&mut self, mode: Checkpoint) -> Result<bool, RequestError> {
         self.check_file()?;
         let unchanged = self.overwrites.is_unchanged(self.files.stamp());
@@ -233,7 +228,6 @@ impl StoreWorker {
         }
     }
 
-    /// Why there is no space for the inserts of a batch; none if there is.
     fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
         let sizes = batch.inserts.iter().map(|message| message.draft.size());
         let bytes = sizes.map(stored_size).sum();
@@ -254,7 +248,6 @@ impl StoreWorker {
         Ok(StoreResult::DiskFull { batch, why })
     }
 
-    /// What is due by time: checks the files, copies a long log and deletes old outcomes.
     fn maintain(&mut self) -> Result<(), RequestError> {
         let now = clock();
         if self.gone {
@@ -372,8 +365,7 @@ impl StoreWorker {
         })
     }
 
-    /// Deletes exactly the outcomes that were read: one that was written since may be of an earlier
-    /// row.
+    /// An outcome that was written since they were read may be of an earlier row.
     fn delete_outcomes(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
         if read.is_empty() {
             return Ok(());
@@ -386,7 +378,6 @@ impl StoreWorker {
         transaction.commit()
     }
 
-    /// Looks for what other processes have done.
     fn poll(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
         if self.gone {
             self.poll_at += FORGET_OUTCOMES_INTERVAL;
@@ -429,7 +420,6 @@ impl StoreWorker {
         Ok(())
     }
 
-    /// Writes that the run ended in order, if this process drains.
     fn end(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
         if let Some(next_seq) = next_seq {
             self.check_file_fully()?;
