@@ -197,15 +197,19 @@ impl Batcher {
 
     /// In bytes. At QoS 0 it could be two larger.
     fn max_payload(&self, topic: &str) -> usize {
-        let size = PublishSize {
-            topic: topic.len(),
-            has_packet_id: true,
-            properties: Some(self.limits.properties),
-            payload: 0,
-        };
+        let size = publish_size(topic.len(), self.limits.properties, 0);
         let within = size.max_payload(self.max_packet).unwrap_or_default();
         let size = self.limits.size.saturating_sub(topic.len());
         self.limits.payload.min(size).min(within)
+    }
+}
+
+fn publish_size(topic: usize, properties: usize, payload: usize) -> PublishSize {
+    PublishSize {
+        topic,
+        has_packet_id: true,
+        properties: Some(properties),
+        payload,
     }
 }
 
@@ -315,14 +319,9 @@ mod tests {
         let batch = narrow.next_batch().unwrap();
         assert_eq!(batch.draft.payload, b"1\n1\n");
         let bytes = wide.next_batch().unwrap().draft.payload.len();
-        let size = PublishSize {
-            topic: 1,
-            has_packet_id: true,
-            properties: Some(PROPERTIES),
-            payload: bytes,
-        };
+        let size = publish_size(1, PROPERTIES, bytes).total();
         // A reading and its newline more would be too much.
-        assert!((999..=1_000).contains(&size.total()), "{}", size.total());
+        assert!((999..=1_000).contains(&size), "{size}");
     }
 
     #[test]

@@ -65,11 +65,8 @@ impl InputBuffer {
             }
             SourceKind::Lines => {
                 // Base64 takes a third more than the bytes, text seldom twice as much.
-                let longest = if config.json {
-                    max.saturating_mul(2) + JSON_OVERHEAD
-                } else {
-                    max
-                };
+                let json = max.saturating_mul(2) + JSON_OVERHEAD;
+                let longest = if config.json { json } else { max };
                 Source::Thread(SourceThread::lines(longest, config.has_batches(), emit)?)
             }
             SourceKind::Stdin => Source::Thread(SourceThread::stdin(max, emit)?),
@@ -126,10 +123,9 @@ impl InputBuffer {
         match &mut self.source {
             Source::Thread(thread) if self.started || !self.waits_for_limits => {
                 let per_message = self.readings_per_message;
-                let most = if per_message > 1 {
-                    per_message.saturating_add(MAX_REQUEST_BATCHED)
-                } else {
-                    MAX_REQUEST
+                let most = match per_message {
+                    1 => MAX_REQUEST,
+                    several => several.saturating_add(MAX_REQUEST_BATCHED),
                 };
                 let left = self.left.and_then(|n| usize::try_from(n).ok());
                 let wanted = room.messages.saturating_mul(per_message);

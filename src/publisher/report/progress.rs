@@ -83,11 +83,10 @@ fn bar() -> ProgressBar {
     let target = ProgressDrawTarget::term(terminal, 10);
     let bar = ProgressBar::with_draw_target(Some(0), target);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-        bar.set_style(
-            style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                let _ = write!(out, "{:.0}", state.per_sec());
-            }),
-        );
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     logging::set_progress_bar(Some(bar.clone()));
     bar
@@ -112,10 +111,8 @@ mod tests {
     #[test]
     fn the_log_line_says_what_is_done_and_how_long_the_rest_takes() {
         let tens = Duration::from_secs(10);
-        assert_eq!(
-            log_line(20_000, 180_000, tens),
-            "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go"
-        );
+        let line = "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go";
+        assert_eq!(log_line(20_000, 180_000, tens), line);
         assert!(log_line(0, 5, tens).ends_with("unknown time to go"));
     }
 }

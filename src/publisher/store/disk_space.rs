@@ -39,11 +39,7 @@ impl DiskSpace {
     /// reserve is sufficient.
     pub(super) fn shortage(self, bytes: u64, free: u64) -> Option<String> {
         let growth = bytes.saturating_sub(free);
-        let reserve = if growth == 0 {
-            self.reserve / 2
-        } else {
-            self.reserve
-        };
+        let reserve = self.reserve / if growth == 0 { 2 } else { 1 };
         let needed = bytes.saturating_add(growth).saturating_add(reserve);
         (self.available < needed).then(|| {
             let (available, reserve) = (self.available >> 10, self.reserve >> 10);

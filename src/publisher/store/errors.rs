@@ -58,14 +58,12 @@ pub(super) fn first_write_error(queue: &Path, error: &rusqlite::Error) -> Fault 
 
 /// Nothing more may be written.
 pub(super) fn write_error(queue: &Path, error: &rusqlite::Error) -> Fault {
-    let name = queue.display();
-    let message = if is_damage(error) {
-        let remedy = damage_remedy(queue);
-        format!("{name}: the queue {DAMAGED}: {error}; {remedy}")
+    let (what, remedy) = if is_damage(error) {
+        (DAMAGED, damage_remedy(queue))
     } else {
-        format!(
-            "{name}: the queue cannot be written: {error}; what was accepted before is on disk; check the disk"
-        )
+        let remedy = "what was accepted before is on disk; check the disk";
+        ("cannot be written", remedy.into())
     };
+    let message = format!("{}: the queue {what}: {error}; {remedy}", queue.display());
     Fault::permanent(Exit::Io, message)
 }

@@ -9,8 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::counters::Counters;
 use super::errors::{cannot, write_error};
-use super::file_type;
-use super::files::{beside, resolve, sync_directory};
+use super::files::{beside, check_is_queue, resolve, sync_directory};
 use super::lock::DrainLock;
 use super::open;
 use super::paging::{self, Columns, ListedMessage, Table};
@@ -40,7 +39,7 @@ impl QueueMaintenance {
     /// Migrates the file to the newest version.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let path = resolve(path)?;
-        file_type::check_is_queue(&path)?;
+        check_is_queue(&path)?;
         let (connection, _) = open::open_existing(&path, !DrainLock::is_taken(&path))?;
         Ok(Self { path, connection })
     }
@@ -77,7 +76,7 @@ impl QueueMaintenance {
         done.map(|()| retried).map_err(|e| {
             let mut fault = write_error(&self.path, &e);
             if moved > 0 {
-                fault.message += &format!("; {moved} are back in the queue");
+                fault.message = format!("{}; {moved} are back in the queue", fault.message);
             }
             fault
         })
@@ -184,7 +183,7 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
 /// `stamp` becomes part of the new name, which is returned. Fails if a process uses the queue.
 pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
     let path = &resolve(path)?;
-    match file_type::check_is_queue(path) {
+    match check_is_queue(path) {
         Err(fault) if fault.kind != Kind::Damaged => return Err(fault),
         _ => {}
     }

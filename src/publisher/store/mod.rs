@@ -26,7 +26,6 @@ mod copy_detection;
 mod counters;
 mod disk_space;
 mod errors;
-mod file_type;
 mod files;
 mod lock;
 pub mod maintenance;

@@ -4,19 +4,17 @@
 //! under the name of a queue is always damage.
 
 use std::error::Error;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{cannot, cannot_open, damaged, io_error, open_error};
-use super::file_type;
-use super::files::{Identity, beside, sync_directory};
+use super::files::{self, Identity, beside, sync_directory};
 use super::lock::DrainLock;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
@@ -44,13 +42,13 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
     let exists = || queue.try_exists().unwrap_or(false);
     if exists() {
         // Creates no lock beside a file that is not a queue.
-        file_type::check_is_queue(queue)?;
+        files::check_is_queue(queue)?;
     }
     let lock = DrainLock::open(queue)?;
     let take = || {
         lock.try_take().map_err(|e| {
-            let remedy = "it must lie on a local disk";
-            cannot(queue, &format!("cannot be locked: {e}; {remedy}"))
+            let why = format!("cannot be locked: {e}; it must lie on a local disk");
+            cannot(queue, &why)
         })
     };
     let mut drains = take()?;
@@ -63,8 +61,10 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // The process that holds the lock is creating the file.
         attempts += 1;
         if attempts > 100 * OPEN_ATTEMPTS {
-            let why = "is not made by the process that holds its lock";
-            return Err(cannot(queue, why));
+            return Err(cannot(
+                queue,
+                "is not made by the process that holds its lock",
+            ));
         }
         sleep(Duration::from_millis(10));
         drains = take()?;
@@ -90,12 +90,9 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
                 _ => {}
             }
         }
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&new)?;
         let mut connection = Connection::open_with_flags(&new, READ_WRITE)?;
         schema::create(&mut connection, stream)?;
         // The log is not renamed with the file.
@@ -121,13 +118,8 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
     // opens the file: closing one gives up all locks of the process on that file.
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        options.custom_flags(OFlag::O_NONBLOCK.bits());
-        options.open(queue)?.metadata()
-    };
-    let file = open().map_err(|e| io_error(queue, &e))?;
+    let file = files::open(queue, true).and_then(|file| file.metadata());
+    let file = file.map_err(|e| io_error(queue, &e))?;
     if file.len() == 0 {
         return Err(damaged(queue, "the file is empty"));
     }

@@ -17,8 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
 use super::errors::{io_error, open_error, write_error};
-use super::file_type;
-use super::files::{Identity, Stamp, beside, identify, resolve};
+use super::files::{self, Identity, Stamp, beside, check_is_queue, identify, resolve};
 use super::lock::DrainLock;
 use super::open::{check_version, report_log_damage};
 use super::paging::{self, Columns, ListedMessage, Portion, Table};
@@ -84,8 +83,8 @@ impl QueueReader {
 
     fn open_with(path: &Path, damaged: bool) -> Result<Self, Fault> {
         let path = resolve(path)?;
-        file_type::check_is_queue(&path)?;
-        let descriptor = file_type::open_to_read(&path).map_err(|e| io_error(&path, &e))?;
+        check_is_queue(&path)?;
+        let descriptor = files::open(&path, false).map_err(|e| io_error(&path, &e))?;
         let (connection, alone) = connect(&path, &descriptor, damaged)?;
         Ok(Self {
             columns: Columns::of(&connection),

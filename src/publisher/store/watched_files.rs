@@ -74,18 +74,18 @@ impl WatchedFiles {
             let file = std::fs::metadata(beside(queue, suffix))?;
             Ok((suffix, Identity::of(&file)))
         };
-        let files = Self {
-            queue: queue.to_owned(),
-            given: given.to_owned(),
-            file: WatchedFile::open(queue)?,
-            log: WatchedFile::open(&beside(queue, "-wal"))?,
-            others: [other("-lock")?, other("-shm")?],
-        };
-        if files.file.identity != identity {
+        let file = WatchedFile::open(queue)?;
+        if file.identity != identity {
             let cause = "it was replaced while it was being opened";
             return Err(io::Error::other(cause));
         }
-        Ok(files)
+        Ok(Self {
+            queue: queue.to_owned(),
+            given: given.to_owned(),
+            file,
+            log: WatchedFile::open(&beside(queue, "-wal"))?,
+            others: [other("-lock")?, other("-shm")?],
+        })
     }
 
     pub(super) fn check(&self) -> Result<(), FileGone> {

@@ -146,16 +146,17 @@ impl StoreWorker {
         {
             error = cause;
         }
-        match error {
+        let (result, gone) = match error {
             RequestError::Sqlite(error) => {
-                notify(StoreResult::Failed(errors::write_error(&self.path, &error)));
-                false
+                let fault = errors::write_error(&self.path, &error);
+                (StoreResult::Failed(fault), false)
             }
             RequestError::FileGone(FileGone { fault, exists }) => {
-                notify(StoreResult::FileMissing { fault, exists });
-                true
+                (StoreResult::FileMissing { fault, exists }, true)
             }
-        }
+        };
+        notify(result);
+        gone
     }
 
     /// A result is passed on only after this. A large file is not read each time it has changed.
@@ -170,7 +171,9 @@ impl StoreWorker {
         self.files.check().map_err(RequestError::FileGone)?;
         let (stamp, connection) = (self.files.stamp(), &mut self.connection);
         if self.overwrites.is_unchanged(stamp)
-            || (self.overwrites).check_content(&self.path, connection, stamp, clock)?
+            || self
+                .overwrites
+                .check_content(&self.path, connection, stamp, clock)?
         {
             return Ok(());
         }
@@ -190,23 +193,23 @@ impl StoreWorker {
     }
 
     fn handle(&mut self, request: StoreRequest) -> Result<Option<StoreResult>, RequestError> {
-        match request {
+        Ok(Some(match request {
             StoreRequest::Load { after, rows, bytes } => {
-                Ok(Some(retry_while_busy(|| self.load(after, rows, bytes))?))
+                retry_while_busy(|| self.load(after, rows, bytes))?
             }
             // A file that is gone can only be read, so that the rest of it is sent.
-            _ if self.gone => Ok(None),
+            _ if self.gone => return Ok(None),
             StoreRequest::Commit(batch) => {
                 let result = self.commit(batch)?;
                 self.check_file()?;
-                Ok(Some(result))
+                result
             }
             StoreRequest::AskOutcomes { numbered } => {
-                Ok(Some(retry_while_busy(|| self.read_outcomes(numbered))?))
+                retry_while_busy(|| self.read_outcomes(numbered))?
             }
             // `run` closes.
-            StoreRequest::Close { .. } => Ok(None),
-        }
+            StoreRequest::Close { .. } => return Ok(None),
+        }))
     }
 
     fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, RequestError> {
