@@ -13,18 +13,15 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::MAX_PACKET;
 use crate::common::mqtt::publish_size::PublishSize;
 
-/// When a batch is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// The most readings in a message; with 1 there are no batches.
     pub readings: u32,
     /// How long the first reading of a batch waits for others.
     pub wait: Duration,
-    /// The most bytes of payload.
     pub payload: usize,
-    /// The most bytes of topic and payload together.
+    /// Of topic and payload together.
     pub size: usize,
-    /// The most bytes of properties.
     pub properties: usize,
 }
 
@@ -42,16 +39,13 @@ pub struct Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineNumbers {
     first: RangeInclusive<u64>,
-    /// The ranges behind gaps.
     more: Vec<RangeInclusive<u64>>,
 }
 
 impl LineNumbers {
     fn new(line: u64) -> Self {
-        Self {
-            first: line..=line,
-            more: Vec::new(),
-        }
+        let (first, more) = (line..=line, Vec::new());
+        Self { first, more }
     }
 
     fn push(&mut self, line: u64) {
@@ -69,21 +63,14 @@ impl LineNumbers {
     }
 }
 
-#[derive(Debug)]
-struct OpenBatch {
-    /// Its payload ends with a newline, also with one reading.
-    batch: Batch,
-    /// When it is closed at the latest.
-    due: Instant,
-}
-
 /// Readings that were read and not yet accepted, in messages.
 #[derive(Debug)]
 pub struct Batcher {
     limits: BatchLimits,
-    /// The largest packet that the broker takes, in bytes.
+    /// In bytes, for the whole packet.
     max_packet: usize,
-    open: Option<OpenBatch>,
+    /// With the time when it is due. Its payload ends with a newline, also with one reading.
+    open: Option<(Batch, Instant)>,
     closed: VecDeque<Batch>,
     readings: u64,
     bytes: u64,
@@ -104,7 +91,6 @@ impl Batcher {
         }
     }
 
-    /// No batch is made that needs a larger packet, in bytes.
     pub fn set_max_packet(&mut self, bytes: usize) {
         self.max_packet = bytes;
     }
@@ -119,16 +105,14 @@ impl Batcher {
             self.closed.push_back(single(reading, line));
             return;
         }
-        if self.open.as_ref().is_some_and(|open| {
-            let has = &open.batch.draft;
-            let alike =
-                (&has.topic, has.qos, has.retain) == (&reading.topic, reading.qos, reading.retain);
-            !alike || has.payload.len() + bytes >= most
+        if self.open.as_ref().is_some_and(|(Batch { draft, .. }, _)| {
+            (&draft.topic, draft.qos, draft.retain) != (&reading.topic, reading.qos, reading.retain)
+                || draft.payload.len() + bytes >= most
         }) {
             self.close();
         }
         self.bytes += bytes as u64 + 1;
-        if let Some(OpenBatch { batch, .. }) = &mut self.open {
+        if let Some((batch, _)) = &mut self.open {
             batch.draft.payload.extend_from_slice(&reading.payload);
             batch.draft.payload.push(b'\n');
             batch.draft.readings += 1;
@@ -141,27 +125,24 @@ impl Batcher {
             let payload = &mut batch.draft.payload;
             payload.reserve(self.last.saturating_sub(bytes) + 1);
             payload.push(b'\n');
-            let due = now + self.limits.wait;
-            self.open = Some(OpenBatch { batch, due });
+            self.open = Some((batch, now + self.limits.wait));
         }
     }
 
-    /// Closes the open batch if it is due. While an earlier one waits for the outbox, the open one
-    /// can still grow.
+    /// While an earlier batch waits for the outbox, the open one can still grow.
     pub fn handle_time(&mut self, now: Instant) {
         if self.wake_at().is_some_and(|due| due <= now) {
             self.close();
         }
     }
 
-    /// When the open batch is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let open = self.open.as_ref().filter(|_| self.closed.is_empty());
-        open.map(|open| open.due)
+        open.map(|(_, due)| *due)
     }
 
     pub fn close(&mut self) {
-        let Some(OpenBatch { mut batch, .. }) = self.open.take() else {
+        let Some((mut batch, _)) = self.open.take() else {
             return;
         };
         let payload = &mut batch.draft.payload;
@@ -177,7 +158,6 @@ impl Batcher {
         self.closed.push_back(batch);
     }
 
-    /// The next message to offer.
     pub fn next_batch(&mut self) -> Option<Batch> {
         let batch = self.closed.pop_front()?;
         self.readings -= u64::from(batch.draft.readings);
@@ -198,7 +178,6 @@ impl Batcher {
         (self.readings, self.bytes) = (0, 0);
     }
 
-    /// Whether a message can be offered.
     pub fn has_batch(&self) -> bool {
         !self.closed.is_empty()
     }
@@ -212,30 +191,31 @@ impl Batcher {
         self.readings
     }
 
-    /// Bytes of payload in them.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The largest payload of a batch for this topic, in bytes. At QoS 0 it could be two larger.
+    /// In bytes. At QoS 0 it could be two larger.
     fn max_payload(&self, topic: &str) -> usize {
-        let size = PublishSize {
-            topic: topic.len(),
-            has_packet_id: true,
-            properties: Some(self.limits.properties),
-            payload: 0,
-        };
+        let size = publish_size(topic.len(), self.limits.properties, 0);
         let within = size.max_payload(self.max_packet).unwrap_or_default();
         let size = self.limits.size.saturating_sub(topic.len());
         self.limits.payload.min(size).min(within)
     }
 }
 
-fn single(reading: Reading<'_>, line: u64) -> Batch {
-    Batch {
-        draft: reading.into_owned(),
-        lines: LineNumbers::new(line),
+fn publish_size(topic: usize, properties: usize, payload: usize) -> PublishSize {
+    PublishSize {
+        topic,
+        has_packet_id: true,
+        properties: Some(properties),
+        payload,
     }
+}
+
+fn single(reading: Reading<'_>, line: u64) -> Batch {
+    let (draft, lines) = (reading.into_owned(), LineNumbers::new(line));
+    Batch { draft, lines }
 }
 
 #[cfg(test)]
@@ -251,7 +231,6 @@ mod tests {
 
     const PROPERTIES: usize = 130;
 
-    /// `ms` milliseconds after some origin.
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn at(ms: u64) -> Instant {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -278,7 +257,6 @@ mod tests {
         }
     }
 
-    /// The payloads of all closed messages, with bars between.
     fn drained(batcher: &mut Batcher) -> String {
         let messages = std::iter::from_fn(|| batcher.next_batch());
         let payloads: Vec<_> = messages.map(|batch| batch.draft.payload).collect();
@@ -341,14 +319,9 @@ mod tests {
         let batch = narrow.next_batch().unwrap();
         assert_eq!(batch.draft.payload, b"1\n1\n");
         let bytes = wide.next_batch().unwrap().draft.payload.len();
-        let size = PublishSize {
-            topic: 1,
-            has_packet_id: true,
-            properties: Some(PROPERTIES),
-            payload: bytes,
-        };
+        let size = publish_size(1, PROPERTIES, bytes).total();
         // A reading and its newline more would be too much.
-        assert!((999..=1_000).contains(&size.total()), "{}", size.total());
+        assert!((999..=1_000).contains(&size), "{size}");
     }
 
     #[test]

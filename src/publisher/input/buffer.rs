@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::warn;
 
-use super::batch::{Batch, Batcher, Reading};
+use super::batch::{Batcher, Reading};
 use super::config::{InputConfig, SourceKind};
 use super::simulated::SimulatedSensor;
-use super::source::{Chunk, Emit, SourceEvent, SourceThread};
+use super::source::{Chunk, Emit, InputError, SourceEvent, SourceThread};
 use crate::publisher::queue::limits::Room;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
@@ -20,16 +20,6 @@ const JSON_OVERHEAD: usize = 1 << 20;
 /// `MAX_REQUEST_BATCHED` readings more than fit into one message.
 const MAX_REQUEST: usize = 1_024;
 const MAX_REQUEST_BATCHED: usize = 16 * MAX_REQUEST;
-
-#[derive(Debug)]
-pub enum InputError {
-    /// A line was longer than allowed and was skipped.
-    LineTooLong { line: u64 },
-    /// One run of the command failed; the next one is tried.
-    CommandFailed(String),
-    /// Nothing more can be read.
-    ReadFailed(io::Error),
-}
 
 #[derive(Debug)]
 enum Source {
@@ -47,15 +37,13 @@ pub struct InputBuffer {
     unparsed_readings: usize,
     unparsed_bytes: u64,
     /// Parsed and not yet accepted.
-    batches: Batcher,
+    pub batches: Batcher,
     readings_per_message: usize,
     /// Lines wait for the first connection as well: the broker says how large a batch may be, and
     /// without a queue file one that is too large is lost.
     waits_for_limits: bool,
-    /// Readings that may still come.
     left: Option<u64>,
     interval: Duration,
-    /// When the next timed reading is due.
     next_reading_at: Option<Instant>,
     started: bool,
     warned_busy: bool,
@@ -63,7 +51,6 @@ pub struct InputBuffer {
 }
 
 impl InputBuffer {
-    /// Starts the source. `emit` passes its events to the event loop.
     pub fn start(
         config: &InputConfig,
         durable: bool,
@@ -78,11 +65,8 @@ impl InputBuffer {
             }
             SourceKind::Lines => {
                 // Base64 takes a third more than the bytes, text seldom twice as much.
-                let longest = if config.json {
-                    max.saturating_mul(2) + JSON_OVERHEAD
-                } else {
-                    max
-                };
+                let json = max.saturating_mul(2) + JSON_OVERHEAD;
+                let longest = if config.json { json } else { max };
                 Source::Thread(SourceThread::lines(longest, config.has_batches(), emit)?)
             }
             SourceKind::Stdin => Source::Thread(SourceThread::stdin(max, emit)?),
@@ -117,26 +101,18 @@ impl InputBuffer {
         self.batches.messages() + self.unparsed_readings.div_ceil(self.readings_per_message)
     }
 
-    /// When the next timed reading or the open batch is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let reading = self.next_reading_at.filter(|_| self.open);
         reading.into_iter().chain(self.batches.wake_at()).min()
     }
 
-    /// The largest packet that the broker takes, in bytes.
-    pub fn set_max_packet(&mut self, bytes: usize) {
-        self.batches.set_max_packet(bytes);
-    }
-
-    /// The first attempt to connect has succeeded or failed: the first timed reading is due now, and
-    /// lines that waited for the broker's limits are read.
+    /// The first timed reading is due now, and lines that waited for the broker's limits are read.
     pub fn handle_first_attempt(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.started, true) {
             self.next_reading_at = self.next_reading_at.map(|at| at.min(now));
         }
     }
 
-    /// Takes a timed reading that is due, or requests as much from the source as the outbox can take.
     pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: Room) {
         if !self.open {
             return;
@@ -147,10 +123,9 @@ impl InputBuffer {
         match &mut self.source {
             Source::Thread(thread) if self.started || !self.waits_for_limits => {
                 let per_message = self.readings_per_message;
-                let most = if per_message > 1 {
-                    per_message.saturating_add(MAX_REQUEST_BATCHED)
-                } else {
-                    MAX_REQUEST
+                let most = match per_message {
+                    1 => MAX_REQUEST,
+                    several => several.saturating_add(MAX_REQUEST_BATCHED),
                 };
                 let left = self.left.and_then(|n| usize::try_from(n).ok());
                 let wanted = room.messages.saturating_mul(per_message);
@@ -172,7 +147,6 @@ impl InputBuffer {
         }
     }
 
-    /// The next chunk to parse.
     pub fn next_chunk(&mut self) -> Option<Chunk> {
         let chunk = self.unparsed.pop_front()?;
         self.unparsed_readings -= chunk.readings();
@@ -180,40 +154,21 @@ impl InputBuffer {
         Some(chunk)
     }
 
-    /// Takes one reading that was parsed from a chunk.
     pub fn push_reading(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
         self.batches.push(reading, line, now);
-        if self
-            .left
-            .is_some_and(|left| self.batches.readings() >= left)
-        {
+        let readings = self.batches.readings();
+        if self.left.is_some_and(|left| readings >= left) {
             self.batches.close();
         }
     }
 
-    /// Closes the open batch if it is due or if nothing more can come. Call it when all chunks have
-    /// been parsed.
+    /// Call it when all chunks have been parsed.
     pub fn close_due_batch(&mut self, now: Instant) {
         if self.open {
             self.batches.handle_time(now);
         } else {
             self.batches.close();
         }
-    }
-
-    /// Whether a message can be offered.
-    pub fn has_batch(&self) -> bool {
-        self.batches.has_batch()
-    }
-
-    /// The next message to offer.
-    pub fn next_batch(&mut self) -> Option<Batch> {
-        self.batches.next_batch()
-    }
-
-    /// The outbox is full: this one is the next again.
-    pub fn put_back(&mut self, batch: Batch) {
-        self.batches.put_back(batch);
     }
 
     /// The outbox has taken or refused this many readings; they count towards `--count`.
@@ -233,12 +188,10 @@ impl InputBuffer {
         }
         match event {
             SourceEvent::Chunk(chunk) => self.hold(chunk),
-            SourceEvent::TooLong { line } => return Err(InputError::LineTooLong { line }),
-            SourceEvent::CommandFailed(why) => return Err(InputError::CommandFailed(why)),
             SourceEvent::End => self.open = false,
-            SourceEvent::ReadFailed(cause) => {
-                self.open = false;
-                return Err(InputError::ReadFailed(cause));
+            SourceEvent::Failed(error) => {
+                self.open &= !matches!(error, InputError::ReadFailed(_));
+                return Err(error);
             }
         }
         Ok(())
@@ -259,21 +212,17 @@ impl InputBuffer {
         self.batches.clear();
     }
 
-    /// Takes a timed reading if it is due. Readings that were missed (the machine was suspended, or
-    /// the command is still running) are left out.
+    /// Readings that were missed (the machine was suspended, or the command is still running) are left
+    /// out.
     fn take_timed_reading(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
         let Some(due) = self.next_reading_at.filter(|at| *at <= now) else {
             return;
         };
         self.started = true;
-        let next = due + self.interval;
-        self.next_reading_at = Some(if next > now {
-            next
-        } else {
-            now + self.interval
-        });
+        let missed = due + self.interval <= now;
+        self.next_reading_at = Some(if missed { now } else { due } + self.interval);
         // One that waits for the outbox is enough.
-        if !self.unparsed.is_empty() || self.has_batch() {
+        if !self.unparsed.is_empty() || self.batches.has_batch() {
             return;
         }
         match &mut self.source {

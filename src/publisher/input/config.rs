@@ -7,14 +7,12 @@ use super::batch::BatchLimits;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
-/// Where readings come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceKind {
     /// A simulated temperature at every interval.
     Simulated,
     /// The output of a command, at every interval.
     Command(ExecCommand),
-    /// Each line of standard input.
     Lines,
     /// All of standard input as one message.
     Stdin,
@@ -32,11 +30,9 @@ impl SourceKind {
 #[derive(Clone, Debug)]
 pub struct InputConfig {
     pub source: SourceKind,
-    /// Between timed readings.
     pub interval: Duration,
     /// Readings until the source is treated as ended.
     pub count: Option<u64>,
-    /// Whether a line of standard input is JSON.
     pub json: bool,
     /// None if each line names its own.
     pub topic: Option<Arc<str>>,
@@ -48,7 +44,6 @@ pub struct InputConfig {
 }
 
 impl InputConfig {
-    /// Whether a message may hold several readings.
     pub fn has_batches(&self) -> bool {
         self.batch.readings > 1
     }

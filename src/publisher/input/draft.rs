@@ -9,7 +9,7 @@ use crate::common::broker::profile::Profile;
 use crate::common::mqtt::json::JsonInput;
 use crate::common::mqtt::qos::Qos;
 
-/// Parses one reading; the error says why it is rejected.
+/// The error says why the reading is rejected.
 pub fn parse<'a>(
     config: &InputConfig,
     profile: Profile,
@@ -31,7 +31,6 @@ pub fn parse<'a>(
     })
 }
 
-/// Why a message that is too long is rejected.
 pub fn too_long(config: &InputConfig, profile: Profile) -> String {
     let (limit, whose) = profile.max_payload(0);
     if limit <= config.max_payload {
@@ -47,18 +46,15 @@ fn parse_json(
     line: &[u8],
 ) -> Result<Reading<'static>, String> {
     let input = JsonInput::parse(line)?;
-    let topic = match (&input.topic, &config.topic) {
-        (Some(topic), given) => {
-            profile
-                .check_topic_name(topic)
-                .map_err(|e| format!("its topic {e}"))?;
-            match given {
-                Some(given) if **given == **topic => Arc::clone(given),
-                _ => Arc::from(&**topic),
-            }
+    let given = config.topic.as_ref();
+    let topic = match input.topic.as_deref() {
+        None => Arc::clone(given.ok_or("names no topic, and --topic is not given")?),
+        Some(named) => {
+            let checked = profile.check_topic_name(named);
+            checked.map_err(|e| format!("its topic {e}"))?;
+            let same = given.filter(|given| ***given == *named);
+            same.map_or_else(|| named.into(), Arc::clone)
         }
-        (None, Some(given)) => Arc::clone(given),
-        (None, None) => return Err("names no topic, and --topic is not given".into()),
     };
     let qos = match input.qos {
         None => config.qos,

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde_json::json;
 
 use crate::common::random;
 
@@ -10,19 +10,10 @@ use crate::common::random;
 #[derive(Debug)]
 pub(super) struct SimulatedSensor {
     celsius: f64,
-    /// The number of the last reading, from 1.
     pub(super) sequence: u64,
     random: fastrand::Rng,
 }
 
-#[derive(Serialize)]
-struct Reading {
-    sequence: u64,
-    temperature: f64,
-    timestamp: String,
-}
-
-/// The walk is drawn back to this temperature.
 const MEAN_CELSIUS: f64 = 21.5;
 
 impl Default for SimulatedSensor {
@@ -41,13 +32,12 @@ impl SimulatedSensor {
         self.sequence += 1;
         let step = self.random.f64() - 0.5;
         self.celsius += 0.3 * step + 0.05 * (MEAN_CELSIUS - self.celsius);
-        let reading = Reading {
-            sequence: self.sequence,
-            temperature: (self.celsius * 100.0).round() / 100.0,
-            timestamp: humantime::format_rfc3339_millis(time).to_string(),
-        };
-        // Cannot fail for two numbers and a string.
-        serde_json::to_vec(&reading).unwrap_or_default()
+        let reading = json!({
+            "sequence": self.sequence,
+            "temperature": (self.celsius * 100.0).round() / 100.0,
+            "timestamp": humantime::format_rfc3339_millis(time).to_string(),
+        });
+        reading.to_string().into()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::common::mqtt::timestamp::Timestamp;
 use crate::common::runtime::clock::{timestamp, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::publisher::store::maintenance::{QueueMaintenance, Retried, move_aside};
+use crate::publisher::store::maintenance::{QueueMaintenance, move_aside};
 use crate::publisher::store::paging::{ListedMessage, Table};
 use crate::publisher::store::reader::{QueueReader, QueueStatus};
 use args::{Action, QueueArgs};
@@ -25,40 +25,20 @@ use args::{Action, QueueArgs};
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
     stdio::check_stdout("the result is printed there")?;
     let mut out = EscapingWriter::stdout(BufWriter::new(stdio::stdout()));
-    let done = run_action(args.action, &mut out).and_then(|exit| {
-        out.flush()?;
-        Ok(exit)
-    });
-    match done {
+    let done = run_action(args.action, &mut out).and_then(|exit| Ok(out.flush().map(|()| exit)?));
+    done.or_else(|error| match error.downcast_ref::<io::Error>() {
         // A reader that has seen enough is no failure.
-        Err(CommandError::Output(e)) if e.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
-        Err(CommandError::Output(e)) => {
+        Some(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Exit::Success),
+        Some(e) => {
             let message = format!("standard output cannot be written: {e}");
             Err(Fault::permanent(Exit::Io, message).into())
         }
-        Err(CommandError::Fault(fault)) => Err(fault.into()),
-        Ok(exit) => Ok(exit),
-    }
+        None => Err(error),
+    })
 }
 
-enum CommandError {
-    Output(io::Error),
-    Fault(Fault),
-}
-
-impl From<io::Error> for CommandError {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-impl From<Fault> for CommandError {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-fn run_action(action: Action, out: &mut impl Write) -> Result<Exit, CommandError> {
+/// An [`io::Error`] is of the output, a [`Fault`] of the queue.
+fn run_action(action: Action, out: &mut impl Write) -> anyhow::Result<Exit> {
     let table = |dead| {
         if dead {
             Table::DeadLetters
@@ -94,12 +74,13 @@ fn run_action(action: Action, out: &mut impl Write) -> Result<Exit, CommandError
     }
 }
 
-fn export(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, CommandError> {
+fn export(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
     let mut reader = QueueReader::open_damaged(queue)?;
     let done = write_messages(&mut reader, table, usize::MAX, item_export, out);
-    let exit = match (&done, reader.damaged) {
-        (Err(CommandError::Fault(_)) | Ok(_), Some(fault)) => fault.exit,
-        (Err(CommandError::Fault(fault)), None) => fault.exit,
+    let failed = done.as_ref().err().map(|e| e.downcast_ref::<Fault>());
+    let exit = match (failed, reader.damaged) {
+        (Some(Some(_)) | None, Some(fault)) => fault.exit,
+        (Some(Some(fault)), None) => fault.exit,
         _ => return done,
     };
     let file = queue.display();
@@ -110,15 +91,11 @@ fn export(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, Comm
     Err(Fault::permanent(exit, saved).into())
 }
 
-fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> Result<Exit, CommandError> {
-    let Retried {
-        moved,
-        missing,
-        damaged,
-    } = QueueMaintenance::open(queue)?.retry(ids)?;
-    let damaged = if ids.is_empty() { damaged } else { 0 };
-    writeln!(out, "{moved} back in the queue")?;
-    let file = queue.display();
+fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit> {
+    let retried = QueueMaintenance::open(queue)?.retry(ids)?;
+    let damaged = if ids.is_empty() { retried.damaged } else { 0 };
+    writeln!(out, "{} back in the queue", retried.moved)?;
+    let (file, missing) = (queue.display(), retried.missing);
     for id in &missing {
         error!("{file}: no undamaged dead letter has the number {id}");
     }
@@ -135,7 +112,7 @@ fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> Result<Exit, Comman
     })
 }
 
-fn purge(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, CommandError> {
+fn purge(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
     let opened = match QueueMaintenance::open(queue) {
         Err(fault) if fault.kind == Kind::Damaged => None,
         opened => Some(opened?),
@@ -147,12 +124,12 @@ fn purge(queue: &Path, table: Table, out: &mut impl Write) -> Result<Exit, Comma
         writeln!(out, "{removed} removed")?;
         return Ok(Exit::Success);
     }
-    let stamp: String = time(unix_ms())
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take("20260131T080000".len())
-        .collect();
-    let aside = move_aside(queue, &stamp)?;
+    let now = time(unix_ms());
+    let stamp = now.chars().filter(char::is_ascii_alphanumeric);
+    let aside = move_aside(
+        queue,
+        &stamp.take("20260131T080000".len()).collect::<String>(),
+    )?;
     writeln!(out, "{} is now {}", queue.display(), aside.display())?;
     Ok(Exit::Success)
 }
@@ -163,7 +140,7 @@ fn write_messages(
     limit: usize,
     format: fn(&ListedMessage) -> String,
     out: &mut impl Write,
-) -> Result<Exit, CommandError> {
+) -> anyhow::Result<Exit> {
     let mut left = limit;
     let mut failed = None;
     let damaged = reader.for_each(table, |item| {
@@ -174,9 +151,7 @@ fn write_messages(
         failed = writeln!(out, "{}", format(item)).err();
         failed.is_none()
     })?;
-    if let Some(e) = failed {
-        return Err(e.into());
-    }
+    failed.map_or(Ok(()), Err)?;
     if damaged > 0 {
         warn!(
             "{damaged} messages are damaged on disk (wrong checksum) and were left out; \
@@ -213,17 +188,21 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
         let age = humantime::format_duration(age(&accepted));
         format!(", the oldest since {} ({age})", time(accepted.wall_ms))
     });
-    let (queue, waiting, bytes) = (queue.display(), status.waiting, status.bytes);
+    let (queue, counters) = (queue.display(), &status.counters);
+    let (waiting, bytes) = (counters.waiting, counters.bytes);
+    let (dropped, expired, died) = (counters.dropped, counters.expired, counters.died);
+    let dead = format!(
+        "dead letters: {}, {} bytes",
+        counters.dead, counters.dead_bytes
+    );
     let mut lines = vec![
         format!("{queue}: {waiting} waiting, {bytes} bytes{oldest}"),
-        format!("dead letters: {}, {} bytes", status.dead, status.dead_bytes),
+        dead,
     ];
-    for (reason, count) in &status.reasons {
-        lines.push(format!("  {count} x {}", one_line(reason)));
-    }
+    let reasons = status.reasons.iter();
+    lines.extend(reasons.map(|(reason, count)| format!("  {count} x {}", one_line(reason))));
     lines.push(format!(
-        "ever: {} dropped, {} expired, {} dead",
-        status.dropped, status.expired, status.died
+        "ever: {dropped} dropped, {expired} expired, {died} dead"
     ));
     let who = if status.draining { "a" } else { "no" };
     lines.push(format!("{who} publisher drains it now"));
@@ -231,17 +210,18 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
 }
 
 fn status_json(status: &QueueStatus) -> String {
+    let counters = &status.counters;
     json!({
-        "waiting": status.waiting,
-        "bytes": status.bytes,
+        "waiting": counters.waiting,
+        "bytes": counters.bytes,
         "oldest": status.oldest.map(|at| time(at.wall_ms)),
         "oldest_age_s": status.oldest.map(|at| age(&at).as_secs()),
-        "dead": status.dead,
-        "dead_bytes": status.dead_bytes,
+        "dead": counters.dead,
+        "dead_bytes": counters.dead_bytes,
         "dead_reasons": status.reasons,
-        "dropped_ever": status.dropped,
-        "expired_ever": status.expired,
-        "dead_ever": status.died,
+        "dropped_ever": counters.dropped,
+        "expired_ever": counters.expired,
+        "dead_ever": counters.died,
         "draining": status.draining,
     })
     .to_string()

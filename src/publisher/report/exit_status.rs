@@ -15,7 +15,6 @@ pub struct Summary {
     pub queued: u64,
     /// Read or accepted, not delivered when the run ended, and not on disk.
     pub lost: u64,
-    /// Dropped from a full queue.
     pub dropped: u64,
     /// Never accepted.
     pub rejected: u64,
@@ -23,7 +22,6 @@ pub struct Summary {
     pub expired: u64,
     /// Refused by the broker, or damaged on disk.
     pub dead: u64,
-    /// Connections after the first.
     pub reconnects: u64,
     pub elapsed_s: f64,
     /// Readings in the accepted messages; none without batches.
@@ -34,51 +32,37 @@ pub struct Summary {
     pub failed: Option<u64>,
 }
 
-/// What the exit code depends on.
 #[derive(Clone, Debug)]
 pub struct ExitStatus<'a> {
     pub summary: &'a Summary,
-    /// Messages read or accepted that are neither delivered nor on disk.
     pub lost: usize,
-    /// Messages that wait in the queue file.
     pub kept: usize,
-    /// The queue file, if there is one.
     pub queue: Option<&'a Path>,
     /// Whether the queue file was removed, moved or overwritten.
     pub gone: bool,
-    /// Why there is no connection, if there is none.
     pub offline: Option<Fault>,
-    /// What ended the run early.
     pub ended_by: Option<&'a Fault>,
-    /// The worst exit code of what happened during the run.
     pub worst: Exit,
-    /// Why the first message was rejected or died.
     pub first_reason: Option<&'a str>,
 }
 
 impl ExitStatus<'_> {
     pub fn exit(&self) -> Exit {
         let summary = self.summary;
-        let mut exit = self.worst;
-        if summary.dropped + summary.rejected + summary.dead + summary.expired > 0 {
-            exit = exit.or_worse(Exit::Data);
-        }
-        if self.lost > 0 {
-            exit = exit.or_worse(Exit::Unavailable);
-        }
-        if self.kept > 0 {
-            exit = exit.or_worse(Exit::Deferred);
-        }
-        if let Some(why) = self.offline_with_undelivered()
-            && why.exit != Exit::Unavailable
-        {
-            exit = exit.or_worse(why.exit);
-        }
-        self.ended_by
-            .map_or(exit, |fault| exit.or_worse(fault.exit))
+        let given_up = summary.dropped + summary.rejected + summary.dead + summary.expired;
+        let offline = self.offline_with_undelivered().map(|why| why.exit);
+        let causes = [
+            (given_up > 0).then_some(Exit::Data),
+            (self.lost > 0).then_some(Exit::Unavailable),
+            (self.kept > 0).then_some(Exit::Deferred),
+            offline.filter(|exit| *exit != Exit::Unavailable),
+            self.ended_by.map(|fault| fault.exit),
+        ];
+        let causes = causes.into_iter().flatten();
+        causes.fold(self.worst, Exit::or_worse)
     }
 
-    /// Why there is no connection, if that matters because messages are not delivered.
+    /// None if all messages are delivered.
     fn offline_with_undelivered(&self) -> Option<&Fault> {
         self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
     }
@@ -87,8 +71,7 @@ impl ExitStatus<'_> {
     pub fn explanation(&self) -> Option<String> {
         let summary = self.summary;
         let why = self.ended_by.or(self.offline_with_undelivered());
-        let mut parts: Vec<String> = Vec::new();
-        parts.extend(why.map(ToString::to_string));
+        let mut parts: Vec<_> = why.map(ToString::to_string).into_iter().collect();
         let lost = if self.gone {
             "lost: saved nowhere"
         } else {
@@ -113,19 +96,14 @@ impl ExitStatus<'_> {
         }
         if let (1.., Some(queue)) = (self.kept, self.queue) {
             let queue = queue.display();
-            let queue = if self.gone {
-                format!("what was {queue}")
-            } else {
-                queue.to_string()
-            };
+            let was = if self.gone { "what was " } else { "" };
             parts.push(match self.kept {
-                1 => format!("1 message waits in {queue} for a later run"),
-                n => format!("{n} messages wait in {queue} for a later run"),
+                1 => format!("1 message waits in {was}{queue} for a later run"),
+                n => format!("{n} messages wait in {was}{queue} for a later run"),
             });
         }
-        if let Some(reason) = self.first_reason {
-            parts.push(format!("the first: {reason}"));
-        }
+        let first = self.first_reason;
+        parts.extend(first.map(|reason| format!("the first: {reason}")));
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
@@ -151,19 +129,15 @@ mod tests {
                 worst: Exit::Success,
                 first_reason: None,
             };
-            (
-                status.exit().code(),
-                status.explanation().unwrap_or_default(),
-            )
+            let explanation = status.explanation().unwrap_or_default();
+            (status.exit().code(), explanation)
         };
         assert_eq!(code(&summary, 0, Some(&offline), None), (0, String::new()));
         let lost = "h: closed; 2 messages lost: in memory only";
         assert_eq!(code(&summary, 2, Some(&offline), None), (69, lost.into()));
         summary.dropped = 1;
-        assert_eq!(
-            code(&summary, 0, None, None),
-            (65, "1 message dropped from a full queue".into())
-        );
+        let dropped = "1 message dropped from a full queue";
+        assert_eq!(code(&summary, 0, None, None), (65, dropped.into()));
         assert_eq!(code(&summary, 2, Some(&offline), Some(&refused)).0, 77);
     }
 }

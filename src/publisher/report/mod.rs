@@ -19,18 +19,14 @@ use crate::publisher::outbox::ledger::Receipt;
 use crate::publisher::outbox::pacing::Growing;
 use crate::publisher::queue::requests::Outcome;
 
-/// What to print.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportOptions {
     /// One line per event.
     pub receipts: bool,
     /// Topic and payload of what is delivered.
     pub verbose: bool,
-    /// The last line.
     pub summary: bool,
-    /// The number of readings, in receipts and in the summary.
     pub readings: bool,
-    /// The number of failed commands, in the summary.
     pub commands: bool,
 }
 
@@ -123,19 +119,16 @@ impl Reporter {
     fn show(&mut self, message: &Message) {
         let topic = &message.draft.topic;
         for reading in message.draft.each_reading() {
-            if self.terminal {
+            let line = if self.terminal {
                 let topic = escape(topic.as_bytes(), &[]);
-                let reading = escape(reading, &['\t', '\n']);
-                self.write(format!("{topic} {reading}\n").as_bytes());
+                format!("{topic} {}\n", escape(reading, &['\t', '\n'])).into()
             } else {
-                for part in [topic.as_bytes(), b" ", reading, b"\n"] {
-                    self.write(part);
-                }
-            }
+                [topic.as_bytes(), b" ", reading, b"\n"].concat()
+            };
+            self.buffer.extend(line);
         }
     }
 
-    /// A run of the `--exec` command gave no reading.
     pub fn command_failed(&mut self, why: &str, now: Instant) {
         *self.summary.failed.get_or_insert_default() += 1;
         if let Some(line) = self.command_failures.filter(why, now) {
@@ -143,7 +136,6 @@ impl Reporter {
         }
     }
 
-    /// A message can neither be sent now nor queued.
     pub fn refused_offline(&mut self, line: u64) {
         self.count_rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_once(
@@ -160,7 +152,6 @@ impl Reporter {
         }
     }
 
-    /// Connected again: the next outage is warned about again.
     pub fn outage_over(&mut self) {
         self.warned = false;
     }
@@ -183,7 +174,6 @@ impl Reporter {
         self.receipt(format_args!("rejected {line} {reason}"));
     }
 
-    /// Rows of the queue file whose checksum is wrong.
     pub fn damaged(&mut self, count: usize) {
         error!(
             "{count} messages in the queue are damaged: they were moved to the dead letters and \
@@ -210,8 +200,9 @@ impl Reporter {
         self.summary.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
         if self.options.summary {
             // Cannot fail for numbers.
-            let json = serde_json::to_string(&self.summary).unwrap_or_default();
-            self.write(format!("{json}\n").as_bytes());
+            self.buffer
+                .extend(serde_json::to_vec(&self.summary).unwrap_or_default());
+            self.buffer.push(b'\n');
         }
         self.flush();
         self.error.is_none()
@@ -220,12 +211,8 @@ impl Reporter {
     fn receipt(&mut self, line: Arguments<'_>) {
         if self.options.receipts {
             // A reason may be the broker's text and may contain newlines.
-            let line = one_line(&line.to_string());
-            self.write(format!("{line}\n").as_bytes());
+            self.buffer.extend(one_line(&line.to_string()).bytes());
+            self.buffer.push(b'\n');
         }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
     }
 }

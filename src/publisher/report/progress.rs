@@ -9,7 +9,6 @@ use log::{Level, info, log_enabled};
 
 use crate::common::runtime::{logging, stdio};
 
-/// A backlog of fewer messages is not reported.
 const MIN_BACKLOG: usize = 200;
 
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +18,6 @@ const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} sent, {rate} per sec
 #[derive(Debug)]
 struct Draining {
     since: Instant,
-    /// Messages that had been delivered before.
     delivered_before: u64,
     log_at: Instant,
     bar: Option<ProgressBar>,
@@ -40,7 +38,6 @@ impl DrainProgress {
         }
     }
 
-    /// `waiting` and `delivered` are numbers of messages.
     pub fn update(&mut self, online: bool, waiting: usize, delivered: u64, now: Instant) {
         if !online || waiting == 0 {
             self.stop();
@@ -67,13 +64,11 @@ impl DrainProgress {
         }
     }
 
-    /// When the next log line is due.
     pub fn wake_at(&self) -> Option<Instant> {
         let draining = self.draining.as_ref()?;
         draining.bar.is_none().then_some(draining.log_at)
     }
 
-    /// The queue has drained, or the connection is lost.
     pub fn stop(&mut self) {
         if let Some(Draining { bar: Some(bar), .. }) = self.draining.take() {
             logging::set_progress_bar(None);
@@ -88,11 +83,10 @@ fn bar() -> ProgressBar {
     let target = ProgressDrawTarget::term(terminal, 10);
     let bar = ProgressBar::with_draw_target(Some(0), target);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-        bar.set_style(
-            style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                let _ = write!(out, "{:.0}", state.per_sec());
-            }),
-        );
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     logging::set_progress_bar(Some(bar.clone()));
     bar
@@ -117,10 +111,8 @@ mod tests {
     #[test]
     fn the_log_line_says_what_is_done_and_how_long_the_rest_takes() {
         let tens = Duration::from_secs(10);
-        assert_eq!(
-            log_line(20_000, 180_000, tens),
-            "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go"
-        );
+        let line = "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go";
+        assert_eq!(log_line(20_000, 180_000, tens), line);
         assert!(log_line(0, 5, tens).ends_with("unknown time to go"));
     }
 }

@@ -10,10 +10,10 @@ use crate::common::fault::Exit;
 use crate::common::mqtt::draft::lines;
 use crate::common::runtime::clock::timestamp;
 use crate::publisher::input::batch::Batch;
-use crate::publisher::input::buffer::{InputBuffer, InputError};
+use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::InputConfig;
 use crate::publisher::input::draft;
-use crate::publisher::input::source::{Chunk, SourceEvent};
+use crate::publisher::input::source::{Chunk, InputError, SourceEvent};
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::types::Offered;
 use crate::publisher::report::Reporter;
@@ -74,11 +74,11 @@ impl<'a> Feeder<'a> {
 
     /// Offers the messages that are complete. Returns whether the outbox has taken all of them.
     fn offer_closed(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) -> bool {
-        while let Some(Batch { draft, lines }) = self.input.next_batch() {
+        while let Some(Batch { draft, lines }) = self.input.batches.next_batch() {
             let readings = draft.readings;
             match outbox.offer(draft, now, timestamp()) {
                 Offered::Full(draft) => {
-                    self.input.put_back(Batch { draft, lines });
+                    self.input.batches.put_back(Batch { draft, lines });
                     return false;
                 }
                 Offered::Refused => lines.iter().for_each(|line| report.refused_offline(line)),
@@ -106,12 +106,12 @@ impl<'a> Feeder<'a> {
                     }
                 }
             }
-            if self.input.has_batch() {
+            if self.input.batches.has_batch() {
                 return true;
             }
         }
         self.input.close_due_batch(now);
-        self.input.has_batch()
+        self.input.batches.has_batch()
     }
 
     fn parse_reading(

@@ -385,7 +385,8 @@ impl<'a> Publisher<'a> {
                     Ok(limits) => {
                         self.v5 = limits.properties;
                         self.delivered_before = self.report.summary.delivered;
-                        self.feeder.input.set_max_packet(limits.maximum_packet_size);
+                        let batches = &mut self.feeder.input.batches;
+                        batches.set_max_packet(limits.maximum_packet_size);
                         self.outbox.handle_connected(limits, self.now);
                         self.feeder.input.handle_first_attempt(self.now);
                         self.report.outage_over();

@@ -32,20 +32,18 @@ const RESET_AT_BOOT: [u32; 5] = [
     0x7371_7368,
 ];
 
-/// Where the file is now.
 pub(super) struct FileLocation {
     description: String,
-    /// What `FILE-lock` says.
+    /// From `FILE-lock`.
     note: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CopyCheck {
-    /// The file has no location yet: it is new, or an older program wrote it.
+    /// The file is new, or an older program wrote it.
     Unknown,
-    /// It is where it was; this is its token.
+    /// With its token.
     Original(String),
-    /// It was copied, moved or restored.
     Copy,
 }
 
@@ -63,20 +61,15 @@ impl FileLocation {
         connection: &Connection,
         next_seq: u64,
     ) -> rusqlite::Result<CopyCheck> {
-        let before: Option<(String, String)> = connection
-            .query_row("SELECT place, token FROM home", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        Ok(match before {
-            None => CopyCheck::Unknown,
-            Some((location, token))
-                if location == self.description && self.has_noted(&token, next_seq) =>
-            {
-                CopyCheck::Original(token)
-            }
-            Some(_) => CopyCheck::Copy,
-        })
+        let query = "SELECT place, token FROM home";
+        let before = connection.query_row(query, [], |row| <(String, String)>::try_from(row));
+        let Some((location, token)) = before.optional()? else {
+            return Ok(CopyCheck::Unknown);
+        };
+        if location == self.description && self.has_noted(&token, next_seq) {
+            return Ok(CopyCheck::Original(token));
+        }
+        Ok(CopyCheck::Copy)
     }
 
     fn has_noted(&self, token: &str, next_seq: u64) -> bool {
@@ -171,10 +164,10 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         std::fs::write(&one, "x").unwrap();
         std::fs::copy(&one, &two).unwrap();
-        assert_eq!(describe(&one), describe(&one));
-        assert_ne!(describe(&one), describe(&two));
+        let location = describe(&one);
+        assert_eq!(location, describe(&one));
+        assert_ne!(location, describe(&two));
         let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_else(|_| "none".into());
-        assert!(!describe(&one).contains(id.trim()));
-        assert!(describe(&one).starts_with("machine "));
+        assert!(location.starts_with("machine ") && !location.contains(id.trim()));
     }
 }

@@ -10,25 +10,24 @@ use super::sqlite::{corrupt, int, uint};
 use crate::publisher::queue::requests::{Counts, Opened, Outcome};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) stream: String,
-    pub(super) next_seq: u64,
+pub struct Counters {
+    pub stream: String,
+    pub next_seq: u64,
     /// A process drains the queue, or crashed while it did.
-    pub(super) running: bool,
+    pub running: bool,
     /// Messages waiting or in flight, and their topics and payloads in bytes.
-    pub(super) waiting: u64,
-    pub(super) bytes: u64,
+    pub waiting: u64,
+    pub bytes: u64,
     /// Dead letters, and their topics and payloads in bytes.
-    pub(super) dead: u64,
-    pub(super) dead_bytes: u64,
+    pub dead: u64,
+    pub dead_bytes: u64,
     /// Messages since the file was made.
-    pub(super) dropped: u64,
-    pub(super) expired: u64,
-    pub(super) died: u64,
+    pub dropped: u64,
+    pub expired: u64,
+    pub died: u64,
 }
 
 impl Counters {
-    /// Those of a new file.
     pub(super) fn new(stream: &str) -> Self {
         Self {
             stream: stream.to_owned(),
@@ -42,7 +41,7 @@ impl Counters {
         Self::read_with(connection, true)
     }
 
-    /// The same; a file of schema 1 has no checksum.
+    /// A file of schema 1 has no checksum.
     pub(super) fn read_with(connection: &Connection, has_crc: bool) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT stream, next_seq, running, waiting, bytes, dead, dead_bytes, dropped, expired,
@@ -102,7 +101,7 @@ impl Counters {
         }
     }
 
-    /// Topic and payload of the new row have this many bytes, as below.
+    /// `bytes` is the size of topic and payload, as below.
     pub(super) fn count_inserted(&mut self, bytes: u64) {
         self.waiting += 1;
         self.bytes += bytes;

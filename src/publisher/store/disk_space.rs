@@ -16,7 +16,7 @@ pub(super) fn stored_size(message: u64) -> u64 {
     message.saturating_add(128).saturating_mul(2)
 }
 
-/// Of the queue's disk, in bytes.
+/// In bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiskSpace {
     available: u64,
@@ -34,16 +34,12 @@ impl DiskSpace {
         })
     }
 
-    /// Why messages that take `bytes` in the file cannot be written; none if they can. They are
-    /// written twice, to the log and to the file, which has `free` bytes in itself. If these are
-    /// enough the file does not grow, and half the reserve is sufficient.
+    /// Why messages that take `bytes` in the file cannot be written. They are written twice, to the log
+    /// and to the file. If the file has enough free bytes in itself it does not grow, and half the
+    /// reserve is sufficient.
     pub(super) fn shortage(self, bytes: u64, free: u64) -> Option<String> {
         let growth = bytes.saturating_sub(free);
-        let reserve = if growth == 0 {
-            self.reserve / 2
-        } else {
-            self.reserve
-        };
+        let reserve = self.reserve / if growth == 0 { 2 } else { 1 };
         let needed = bytes.saturating_add(growth).saturating_add(reserve);
         (self.available < needed).then(|| {
             let (available, reserve) = (self.available >> 10, self.reserve >> 10);
@@ -53,7 +49,7 @@ impl DiskSpace {
         })
     }
 
-    /// The longest log that is sure to fit into the file, in bytes.
+    /// In bytes: surely fits into the file.
     pub(super) fn max_log(self) -> u64 {
         self.reserve / 2
     }

@@ -18,7 +18,6 @@ pub(super) fn cannot_open(queue: &Path, why: &str) -> Fault {
     cannot(queue, &format!("cannot be opened: {why}"))
 }
 
-/// The operating system cannot open the file.
 pub(super) fn io_error(queue: &Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "; nothing was ever queued there, or the name is another",
@@ -41,7 +40,6 @@ fn damage_remedy(queue: &Path) -> String {
     )
 }
 
-/// SQLite cannot open the file.
 pub(super) fn open_error(queue: &Path, error: &rusqlite::Error) -> Fault {
     if is_damage(error) || is_full(error) {
         first_write_error(queue, error)
@@ -50,7 +48,6 @@ pub(super) fn open_error(queue: &Path, error: &rusqlite::Error) -> Fault {
     }
 }
 
-/// The file is open and the first transaction failed.
 pub(super) fn first_write_error(queue: &Path, error: &rusqlite::Error) -> Fault {
     if is_damage(error) {
         damaged(queue, &error.to_string())
@@ -59,16 +56,14 @@ pub(super) fn first_write_error(queue: &Path, error: &rusqlite::Error) -> Fault 
     }
 }
 
-/// A later transaction failed. Nothing more may be written.
+/// Nothing more may be written.
 pub(super) fn write_error(queue: &Path, error: &rusqlite::Error) -> Fault {
-    let name = queue.display();
-    let message = if is_damage(error) {
-        let remedy = damage_remedy(queue);
-        format!("{name}: the queue {DAMAGED}: {error}; {remedy}")
+    let (what, remedy) = if is_damage(error) {
+        (DAMAGED, damage_remedy(queue))
     } else {
-        format!(
-            "{name}: the queue cannot be written: {error}; what was accepted before is on disk; check the disk"
-        )
+        let remedy = "what was accepted before is on disk; check the disk";
+        ("cannot be written", remedy.into())
     };
+    let message = format!("{}: the queue {what}: {error}; {remedy}", queue.display());
     Fault::permanent(Exit::Io, message)
 }

@@ -21,7 +21,6 @@ const NUMBER: usize = 20;
 pub(super) struct DrainLock(File);
 
 impl DrainLock {
-    /// Opens or creates the file.
     pub(super) fn open(queue: &Path) -> Result<Self, Fault> {
         let path = beside(queue, "-lock");
         let mut options = OpenOptions::new();
@@ -33,7 +32,7 @@ impl DrainLock {
         })
     }
 
-    /// Whether another process holds the lock. Creates no file.
+    /// Creates no file.
     pub(super) fn is_taken(queue: &Path) -> bool {
         let lock = File::open(beside(queue, "-lock")).map(Self);
         lock.is_ok_and(|lock| matches!(lock.try_take(), Ok(false)))
@@ -51,14 +50,12 @@ impl DrainLock {
         self.0.unlock()
     }
 
-    /// None if the file is new.
     pub(super) fn read_note(&self) -> Option<String> {
         let mut note = [0; TOKEN + NUMBER];
         self.0.read_exact_at(&mut note, 0).ok()?;
         Some(String::from_utf8_lossy(&note).into_owned())
     }
 
-    /// Writes the token; the number follows when the process ends in order.
     pub(super) fn write_token(&self, token: &str) {
         self.write_at(format!("{token}{:->NUMBER$}", "").as_bytes(), 0);
     }
@@ -67,8 +64,7 @@ impl DrainLock {
         self.write_at(format!("{next_seq:0NUMBER$}").as_bytes(), TOKEN as u64);
     }
 
-    /// Not synced, and may fail: the next run then takes the file for a copy and begins a new
-    /// stream, which is harmless.
+    /// May fail: the next run then takes the file for a copy and only begins a new stream.
     fn write_at(&self, note: &[u8], offset: u64) {
         if let Err(cause) = self.0.write_all_at(note, offset) {
             debug!("the lock beside the queue cannot be written: {cause}");

@@ -9,8 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::counters::Counters;
 use super::errors::{cannot, write_error};
-use super::file_type;
-use super::files::{beside, resolve, sync_directory};
+use super::files::{beside, check_is_queue, resolve, sync_directory};
 use super::lock::DrainLock;
 use super::open;
 use super::paging::{self, Columns, ListedMessage, Table};
@@ -24,30 +23,28 @@ use crate::publisher::queue::requests::RowId;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
-    /// Messages that are back in the queue.
     pub moved: u64,
     /// Rows that were asked for and do not exist or are damaged.
     pub missing: Vec<RowId>,
-    /// Damaged dead letters, which stay.
+    /// These stay.
     pub damaged: u64,
 }
 
-/// An open queue file.
 pub struct QueueMaintenance {
     path: PathBuf,
     connection: Connection,
 }
 
 impl QueueMaintenance {
-    /// Opens a queue that exists, and migrates it to the newest version.
+    /// Migrates the file to the newest version.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let path = resolve(path)?;
-        file_type::check_is_queue(&path)?;
+        check_is_queue(&path)?;
         let (connection, _) = open::open_existing(&path, !DrainLock::is_taken(&path))?;
         Ok(Self { path, connection })
     }
 
-    /// Reads the whole file: whether its structure is sound and has as many messages as it counts.
+    /// Whether the file's structure is sound and it has as many messages as it counts.
     pub fn is_sound(&self) -> Result<bool, Fault> {
         let check = || -> rusqlite::Result<()> {
             // All of one time, although a publisher may write.
@@ -67,26 +64,22 @@ impl QueueMaintenance {
         }
     }
 
-    /// Puts dead letters at the end of the queue, all or those in `ids`; they keep stream and
-    /// number. Each portion has its own transaction, so that memory is bounded and a running
-    /// publisher can write in between. Messages that die meanwhile stay. A fault says how many are
-    /// back in the queue all the same.
+    /// Puts dead letters at the end of the queue, all or those in `ids`; they keep stream and number.
+    /// Each portion has its own transaction, so that memory is bounded and a running publisher can write
+    /// in between. Messages that die meanwhile stay.
     pub fn retry(&mut self, ids: &[RowId]) -> Result<Retried, Fault> {
         let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
         let mut retried = Retried::default();
         let done = self.retry_portions(ids.is_empty(), &mut wanted, &mut retried);
         retried.missing = wanted.into_iter().collect();
-        match done {
-            Ok(()) => Ok(retried),
-            Err(e) => {
-                let mut fault = write_error(&self.path, &e);
-                if retried.moved > 0 {
-                    let moved = retried.moved;
-                    fault.message = format!("{}; {moved} are back in the queue", fault.message);
-                }
-                Err(fault)
+        let moved = retried.moved;
+        done.map(|()| retried).map_err(|e| {
+            let mut fault = write_error(&self.path, &e);
+            if moved > 0 {
+                fault.message = format!("{}; {moved} are back in the queue", fault.message);
             }
-        }
+            fault
+        })
     }
 
     fn retry_portions(
@@ -125,8 +118,7 @@ impl QueueMaintenance {
         Ok(())
     }
 
-    /// Removes all messages that wait, or all dead letters. What a running publisher has in flight
-    /// is sent all the same.
+    /// What a running publisher has in flight is sent all the same.
     pub fn purge(&mut self, table: Table) -> Result<u64, Fault> {
         let connection = &mut self.connection;
         let removed = retry_while_busy(|| delete_all(connection, table))
@@ -191,7 +183,7 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
 /// `stamp` becomes part of the new name, which is returned. Fails if a process uses the queue.
 pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
     let path = &resolve(path)?;
-    match file_type::check_is_queue(path) {
+    match check_is_queue(path) {
         Err(fault) if fault.kind != Kind::Damaged => return Err(fault),
         _ => {}
     }
@@ -214,7 +206,6 @@ pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
             _ => {}
         }
     }
-    sync_directory(path)
-        .map_err(|e| Fault::permanent(Exit::Io, format!("{}: {e}", path.display())))?;
-    Ok(aside)
+    let failed = |e| Fault::permanent(Exit::Io, format!("{}: {e}", path.display()));
+    sync_directory(path).map_err(failed).map(|()| aside)
 }

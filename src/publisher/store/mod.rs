@@ -26,7 +26,6 @@ mod copy_detection;
 mod counters;
 mod disk_space;
 mod errors;
-mod file_type;
 mod files;
 mod lock;
 pub mod maintenance;
@@ -52,14 +51,13 @@ use super::queue::requests::{Opened, StoreRequest, StoreResult};
 use crate::common::fault::Fault;
 use crate::common::runtime::affinity;
 
-/// An open queue file whose thread is not started yet.
 pub struct QueueFile {
     worker: StoreWorker,
     pub opened: Opened,
 }
 
 impl QueueFile {
-    /// Opens the queue or creates it. `owner` is unique to this process; `stream` is the name of a
+    /// Creates the file if there is none. `owner` is unique to this process; `stream` is the name of a
     /// new stream, should one begin.
     pub fn open(given: &Path, owner: &str, stream: &str) -> Result<Self, Fault> {
         let path = files::resolve(given)?;
@@ -68,7 +66,7 @@ impl QueueFile {
         Ok(Self { worker, opened })
     }
 
-    /// Starts the thread. `notify` receives each result and must not block.
+    /// `notify` receives each result and must not block.
     pub fn start(self, notify: impl Fn(StoreResult) + Send + 'static) -> std::io::Result<Store> {
         let (requests, inbox) = mpsc::channel();
         let files = Arc::clone(&self.worker.files);
@@ -94,7 +92,7 @@ impl Store {
         let _ = self.requests.send(request);
     }
 
-    /// Whether the file is under its name; also once the thread has closed it.
+    /// Also once the thread has closed the file.
     pub fn is_in_place(&self) -> bool {
         self.files.is_in_place()
     }

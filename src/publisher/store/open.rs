@@ -4,19 +4,17 @@
 //! under the name of a queue is always damage.
 
 use std::error::Error;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{cannot, cannot_open, damaged, io_error, open_error};
-use super::file_type;
-use super::files::{Identity, beside, sync_directory};
+use super::files::{self, Identity, beside, sync_directory};
 use super::lock::DrainLock;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
@@ -36,23 +34,21 @@ const READ_WRITE: OpenFlags =
 pub(super) struct OpenQueue {
     pub(super) connection: Connection,
     pub(super) lock: DrainLock,
-    /// Whether this process drains the queue.
     pub(super) drains: bool,
     pub(super) identity: Identity,
 }
 
-/// Opens the queue for a publisher; creates the file if there is none.
 pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fault> {
     let exists = || queue.try_exists().unwrap_or(false);
     if exists() {
         // Creates no lock beside a file that is not a queue.
-        file_type::check_is_queue(queue)?;
+        files::check_is_queue(queue)?;
     }
     let lock = DrainLock::open(queue)?;
     let take = || {
         lock.try_take().map_err(|e| {
-            let remedy = "it must lie on a local disk";
-            cannot(queue, &format!("cannot be locked: {e}; {remedy}"))
+            let why = format!("cannot be locked: {e}; it must lie on a local disk");
+            cannot(queue, &why)
         })
     };
     let mut drains = take()?;
@@ -65,8 +61,10 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // The process that holds the lock is creating the file.
         attempts += 1;
         if attempts > 100 * OPEN_ATTEMPTS {
-            let why = "is not made by the process that holds its lock";
-            return Err(cannot(queue, why));
+            return Err(cannot(
+                queue,
+                "is not made by the process that holds its lock",
+            ));
         }
         sleep(Duration::from_millis(10));
         drains = take()?;
@@ -92,12 +90,9 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
                 _ => {}
             }
         }
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&new)?;
         let mut connection = Connection::open_with_flags(&new, READ_WRITE)?;
         schema::create(&mut connection, stream)?;
         // The log is not renamed with the file.
@@ -118,18 +113,13 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
     create().map_err(|e| cannot(queue, &format!("cannot be created: {e}")))
 }
 
-/// Opens and checks a file that exists; checks the log as well if `alone`: no other process writes
-/// to it. A damaged file is not changed.
+/// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not
+/// changed.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
     // opens the file: closing one gives up all locks of the process on that file.
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        options.custom_flags(OFlag::O_NONBLOCK.bits());
-        options.open(queue)?.metadata()
-    };
-    let file = open().map_err(|e| io_error(queue, &e))?;
+    let file = files::open(queue, true).and_then(|file| file.metadata());
+    let file = file.map_err(|e| io_error(queue, &e))?;
     if file.len() == 0 {
         return Err(damaged(queue, "the file is empty"));
     }
@@ -163,7 +153,6 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Id
     Ok((connection, Identity::of(&file)))
 }
 
-/// Refuses a file of a newer program.
 pub(super) fn check_version(queue: &Path, version: usize) -> Result<(), Fault> {
     let known = MIGRATIONS.len();
     if version <= known {
@@ -173,13 +162,11 @@ pub(super) fn check_version(queue: &Path, version: usize) -> Result<(), Fault> {
     Err(cannot_open(queue, &why).with_remedy("use the newer program"))
 }
 
-/// Whether the log stays when the last process closes the file: as long as it is not known to be
-/// sound.
+/// A log that is not known to be sound stays when the last process closes the file.
 fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
 }
 
-/// Checks the log while no other process can write to it.
 fn check_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
     let found = retry_while_busy(|| {
         let _lock = write_transaction(connection)?;

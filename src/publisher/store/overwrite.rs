@@ -27,7 +27,6 @@ pub(super) struct OverwriteDetector {
     stamp: Option<Stamp>,
     /// The highest row that was ever in the queue.
     highest: RowId,
-    /// The file is not read again before.
     due: Instant,
 }
 
@@ -49,12 +48,10 @@ impl OverwriteDetector {
         self.stamp == stamp
     }
 
-    /// This process has written to the file.
     pub(super) fn handle_written(&mut self, stamp: Option<Stamp>) {
         self.stamp = stamp;
     }
 
-    /// This process has inserted a row.
     pub(super) fn handle_inserted(&mut self, row: RowId) {
         self.highest = self.highest.max(row);
     }
@@ -63,8 +60,7 @@ impl OverwriteDetector {
         now >= self.due
     }
 
-    /// Reads the file; `false` if it is not what publishers wrote. `stamp` is from before that.
-    /// Fails if the file cannot be read for another reason.
+    /// `false` if the file is not what publishers wrote. `stamp` is from before it is read.
     pub(super) fn check_content(
         &mut self,
         path: &Path,
@@ -90,30 +86,26 @@ impl OverwriteDetector {
     }
 }
 
-/// Gives the highest row that was ever in the queue, which is at least `highest`.
 fn read(path: &Path, connection: &mut Connection, highest: RowId) -> rusqlite::Result<RowId> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut uncached = Connection::open_with_flags(path, flags)?;
     uncached.busy_timeout(BUSY_TIMEOUT)?;
     distrust_file(&uncached)?;
     let snapshot = uncached.transaction()?;
-    let counters = {
-        // No process writes in between: both see the same, `ours` partly from its cache.
-        let ours = write_transaction(connection)?;
-        let counters = Counters::read(&snapshot)?;
-        if counters != Counters::read(&ours)? {
-            return Err(corrupt("its counters differ".into()));
-        }
-        counters
-    };
+    // No process writes in between: both see the same, `ours` partly from its cache.
+    let ours = write_transaction(connection)?;
+    let counters = Counters::read(&snapshot)?;
+    if counters != Counters::read(&ours)? {
+        return Err(corrupt("its counters differ".into()));
+    }
+    drop(ours);
     let found = highest_row(&snapshot)?;
     // Parts of a file from different times do not fit together.
     quick_check(&snapshot)?;
-    let rows = (
-        count_rows(&snapshot, "queue")?,
-        count_rows(&snapshot, "dead")?,
-    );
-    if rows != (counters.waiting, counters.dead) || found < highest {
+    if count_rows(&snapshot, "queue")? != counters.waiting
+        || count_rows(&snapshot, "dead")? != counters.dead
+        || found < highest
+    {
         return Err(corrupt("messages are missing".into()));
     }
     Ok(found)

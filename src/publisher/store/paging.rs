@@ -9,7 +9,6 @@ use super::sqlite::uint;
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::requests::RowId;
 
-/// The most rows in a portion.
 const ROWS: i64 = 256;
 
 /// A portion ends after this many bytes.
@@ -34,11 +33,11 @@ pub struct ListedMessage {
 /// Rows in order; of a damaged one only the number.
 pub(super) type Portion = Vec<Result<ListedMessage, RowId>>;
 
-/// The columns that a file has: older files lack some, and a reader does not migrate them.
+/// Older files lack some, and a reader does not migrate them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Columns {
     readings: bool,
-    pub(super) boot: bool,
+    boot: bool,
     pub(super) counters_crc: bool,
 }
 
@@ -54,34 +53,37 @@ impl Columns {
             counters_crc: has("books", "crc"),
         }
     }
+
+    /// A statement with defaults in place of the columns that are missing.
+    pub(super) fn select(self, columns: &str) -> String {
+        let mut sql = format!("SELECT {columns}");
+        if !self.readings {
+            sql = sql.replace("readings", "1");
+        }
+        if !self.boot {
+            sql = sql.replace("boot_id, boot_ms", "NULL, NULL");
+        }
+        sql
+    }
 }
 
-/// The rows behind `after`. If one cannot be read, the portion ends before it; if that is the first
-/// one, this fails.
+/// If a row behind `after` cannot be read, the portion ends before it; if that is the first one, this
+/// fails.
 pub(super) fn read(
     connection: &Connection,
     columns: Columns,
     table: Table,
     after: RowId,
 ) -> rusqlite::Result<Portion> {
-    let mut selected = match table {
+    let selected = columns.select(&match table {
         Table::Queue => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
         Table::DeadLetters => {
-            rows::COLUMNS
-                .replace("expires_ms", "NULL")
-                .replace("attempts", "0")
-                + ", died_ms, reason FROM dead"
+            let without_expiry = rows::COLUMNS.replace("expires_ms", "NULL");
+            without_expiry.replace("attempts", "0") + ", died_ms, reason FROM dead"
         }
-    };
-    if !columns.readings {
-        selected = selected.replace("readings", "1");
-    }
-    if !columns.boot {
-        selected = selected.replace("boot_id, boot_ms", "NULL, NULL");
-    }
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {selected} WHERE id > ?1 ORDER BY id LIMIT ?2"
-    ))?;
+    });
+    let sql = format!("{selected} WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query([after, ROWS])?;
     let mut portion = Vec::new();
     let mut bytes = 0;

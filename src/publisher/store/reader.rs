@@ -17,29 +17,26 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
 use super::errors::{io_error, open_error, write_error};
-use super::file_type;
-use super::files::{Identity, Stamp, beside, identify, resolve};
+use super::files::{self, Identity, Stamp, beside, check_is_queue, identify, resolve};
 use super::lock::DrainLock;
 use super::open::{check_version, report_log_damage};
 use super::paging::{self, Columns, ListedMessage, Portion, Table};
+use super::rows;
 use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
 use super::wal;
 use crate::common::fault::{Fault, Kind};
-use crate::common::mqtt::timestamp::{BootId, BootTime, Timestamp};
+use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::requests::RowId;
 
-/// What is not escaped in a URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
 
 /// Offset and length of the bytes that SQLite locks in a database
 /// (<https://www.sqlite.org/src/file/src/os.h>, `PENDING_BYTE`).
 const LOCKS: (libc::off_t, libc::off_t) = (0x4000_0000, 512);
 
-/// The most row numbers that are tried to get past rows that cannot be read.
 const MAX_SKIPPED: RowId = 100_000;
 
-/// The most reads of a file that changes meanwhile.
 const MAX_READS: u32 = 1_000;
 
 /// The state of the file and of its log: differs if a process has written.
@@ -47,21 +44,11 @@ type FileState = [Option<(Identity, Stamp)>; 2];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueStatus {
-    /// Messages waiting or in flight, and their topics and payloads in bytes.
-    pub waiting: u64,
-    pub bytes: u64,
-    /// When the oldest of them was accepted.
+    pub counters: Counters,
+    /// When the oldest message was accepted.
     pub oldest: Option<Timestamp>,
-    /// Dead letters, and their topics and payloads in bytes.
-    pub dead: u64,
-    pub dead_bytes: u64,
-    /// Dead letters by reason.
+    /// The number of dead letters for each reason.
     pub reasons: BTreeMap<String, u64>,
-    /// Messages since the file was made.
-    pub dropped: u64,
-    pub expired: u64,
-    pub died: u64,
-    /// Whether a process drains the queue now.
     pub draining: bool,
 }
 
@@ -96,8 +83,8 @@ impl QueueReader {
 
     fn open_with(path: &Path, damaged: bool) -> Result<Self, Fault> {
         let path = resolve(path)?;
-        file_type::check_is_queue(&path)?;
-        let descriptor = file_type::open_to_read(&path).map_err(|e| io_error(&path, &e))?;
+        check_is_queue(&path)?;
+        let descriptor = files::open(&path, false).map_err(|e| io_error(&path, &e))?;
         let (connection, alone) = connect(&path, &descriptor, damaged)?;
         Ok(Self {
             columns: Columns::of(&connection),
@@ -137,37 +124,21 @@ impl QueueReader {
         let found = self.read(|connection, columns| {
             // All of one time, although a publisher may write.
             let snapshot = connection.unchecked_transaction()?;
-            let boot = if columns.boot {
-                "boot_id, boot_ms"
-            } else {
-                "NULL, NULL"
-            };
-            let query = format!("SELECT accepted_ms, {boot} FROM queue ORDER BY id LIMIT 1");
-            let oldest = snapshot.query_row(&query, [], |row| {
-                let (id, ms): (Option<[u8; 16]>, Option<i64>) = (row.get(1)?, row.get(2)?);
+            let query = columns.select("accepted_ms, boot_id, boot_ms FROM queue");
+            let oldest = snapshot.query_row(&format!("{query} ORDER BY id LIMIT 1"), [], |row| {
                 Ok(Timestamp {
                     wall_ms: uint(row.get(0)?),
-                    boot: id.zip(ms).map(|(id, ms)| BootTime {
-                        boot: BootId(id),
-                        ms: uint(ms),
-                    }),
+                    boot: rows::boot_time(row.get(1)?, row.get(2)?),
                 })
             });
             let reasons = snapshot
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
                 .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
-            let counters = Counters::read_with(&snapshot, columns.counters_crc)?;
             Ok(QueueStatus {
-                waiting: counters.waiting,
-                bytes: counters.bytes,
+                counters: Counters::read_with(&snapshot, columns.counters_crc)?,
                 oldest: oldest.optional()?,
-                dead: counters.dead,
-                dead_bytes: counters.dead_bytes,
                 reasons,
-                dropped: counters.dropped,
-                expired: counters.expired,
-                died: counters.died,
                 draining,
             })
         });
@@ -209,8 +180,8 @@ impl QueueReader {
     }
 }
 
-/// The next portion that can be read, and the first error of those that were skipped. The rows
-/// behind a damaged database page are found by their numbers.
+/// The next portion that can be read, and the first error of those before it. The rows behind a
+/// damaged page are found by their numbers.
 fn read_readable(
     connection: &Connection,
     columns: Columns,
@@ -228,8 +199,7 @@ fn read_readable(
     Err(skipped.unwrap_or(rusqlite::Error::InvalidQuery))
 }
 
-/// Whether another process has the file open as a database: each of its connections holds a lock for
-/// as long as it lives.
+/// Each connection of another process holds a lock for as long as it lives.
 fn is_open(descriptor: &File) -> bool {
     #[allow(clippy::cast_possible_truncation, reason = "as the structure has them")]
     let mut lock = libc::flock {
@@ -254,7 +224,12 @@ fn connect(
     damaged: bool,
 ) -> Result<(Connection, Option<FileState>), Fault> {
     if is_open(descriptor) {
-        let connection = connect_shared(queue, damaged)?;
+        let connection = open_checked(queue, damaged, || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(queue, flags)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            Ok(connection)
+        })?;
         if is_open(descriptor) {
             return Ok((connection, None));
         }
@@ -269,48 +244,39 @@ fn connect(
             report_log_damage(queue, found)?;
         }
     }
-    let open = || {
+    let connection = open_checked(queue, damaged, || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = if has_log {
+        if has_log {
             let connection = Connection::open_with_flags_and_vfs(queue, flags, c"unix-none")?;
             connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-            connection
-        } else {
-            let path = percent_encode(queue.as_os_str().as_bytes(), PATH);
-            let uri = format!("file:{path}?immutable=1");
-            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
-        };
-        let version = prepare(&connection, damaged)?;
-        Ok((connection, version))
-    };
-    let (connection, version) = open().map_err(|e| open_error(queue, &e))?;
-    check_version(queue, version)?;
+            return Ok(connection);
+        }
+        let path = percent_encode(queue.as_os_str().as_bytes(), PATH);
+        let uri = format!("file:{path}?immutable=1");
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+    })?;
     Ok((connection, Some(before)))
 }
 
-/// Connects to a file that another process has open.
-fn connect_shared(queue: &Path, damaged: bool) -> Result<Connection, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+fn open_checked(
+    queue: &Path,
+    damaged: bool,
+    open: impl Fn() -> rusqlite::Result<Connection>,
+) -> Result<Connection, Fault> {
     let opened = retry_while_busy(|| {
-        let connection = Connection::open_with_flags(queue, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        let version = prepare(&connection, damaged)?;
+        let connection = open()?;
+        if damaged {
+            connection.pragma_update(None, "trusted_schema", false)?;
+            // Otherwise SQLite reads no file that is too short. Nothing is written.
+            connection.pragma_update(None, "writable_schema", true)?;
+            return Ok((connection, 0));
+        }
+        distrust_file(&connection)?;
+        // SQLite also compares the length of the file with the one in its header now.
+        let version = schema::read_version(&connection)?.schema;
         Ok((connection, version))
     });
     let (connection, version) = opened.map_err(|e| open_error(queue, &e))?;
     check_version(queue, version)?;
     Ok(connection)
-}
-
-/// Gives the version of the schema; 0 for a damaged file.
-fn prepare(connection: &Connection, damaged: bool) -> rusqlite::Result<usize> {
-    if damaged {
-        connection.pragma_update(None, "trusted_schema", false)?;
-        // Otherwise SQLite reads no file that is too short. Nothing is written.
-        connection.pragma_update(None, "writable_schema", true)?;
-        return Ok(0);
-    }
-    distrust_file(connection)?;
-    // SQLite also compares the length of the file with the one in its header now.
-    Ok(schema::read_version(connection)?.schema)
 }

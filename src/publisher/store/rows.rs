@@ -17,10 +17,8 @@ use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::{BootId, BootTime};
 use crate::publisher::queue::requests::{RowId, StoredMessage};
 
-/// The columns that [`read`] expects.
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
 
-/// The statement for [`insert`].
 pub(super) const INSERT: &str = "INSERT INTO queue
     (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
      readings, boot_id, boot_ms)
@@ -80,7 +78,7 @@ pub(super) fn insert(
     statement.insert(values)
 }
 
-/// A message; or its row alone if it is damaged. `last_topic` saves an allocation where topics repeat.
+/// Only the row if it is damaged. `last_topic` saves an allocation where topics repeat.
 pub(super) fn read(
     row: &Row<'_>,
     last_topic: &mut Arc<str>,
@@ -94,7 +92,7 @@ pub(super) fn read(
     })
 }
 
-/// The message and the stored checksum; none if a value has the wrong type.
+/// With the stored checksum; none if a value has the wrong type.
 fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
     fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Option<T> {
         row.get(index).ok()
@@ -104,17 +102,12 @@ fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
         *last_topic = topic.into();
     }
     let stream: Option<String> = get(row, 1)?;
-    let boot_id: Option<[u8; 16]> = get(row, 12)?;
-    let boot_ms: Option<i64> = get(row, 13)?;
     let message = Message {
         id: 0,
         stream: stream.unwrap_or_default().into(),
         seq: uint(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
         accepted_ms: uint(get(row, 3)?),
-        accepted_boot: boot_id.zip(boot_ms).map(|(boot, ms)| BootTime {
-            boot: BootId(boot),
-            ms: uint(ms),
-        }),
+        accepted_boot: boot_time(get(row, 12)?, get(row, 13)?),
         expires_ms: get::<Option<i64>>(row, 4)?.map(uint),
         expires_at: None,
         attempts: get(row, 10)?,
@@ -127,6 +120,11 @@ fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
         },
     };
     Some((message, get(row, 9)?))
+}
+
+pub(super) fn boot_time(id: Option<[u8; 16]>, ms: Option<i64>) -> Option<BootTime> {
+    let (boot, ms) = (BootId(id?), uint(ms?));
+    Some(BootTime { boot, ms })
 }
 
 #[cfg(test)]

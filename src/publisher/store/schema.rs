@@ -7,7 +7,7 @@ use rusqlite::ffi::{self, SQLITE_IOERR};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::counters::Counters;
-use super::sqlite::write_transaction;
+use super::sqlite::{step_through, write_transaction};
 
 /// `IoTq`.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
@@ -118,7 +118,6 @@ const VERSION_5: &str = "
 
 pub(super) struct Version {
     pub(super) application_id: i32,
-    /// The number of migrations.
     pub(super) schema: usize,
 }
 
@@ -130,7 +129,6 @@ pub(super) fn read_version(connection: &Connection) -> rusqlite::Result<Version>
     })
 }
 
-/// Brings a file to the newest version in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = write_transaction(connection)?;
     // Another process may have done it since the version was read.
@@ -143,17 +141,15 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Enables the write-ahead log. SQLite may continue without one after an error: it gives its result
-/// first, and then the error.
+/// SQLite may continue without one after an error: it gives its result first, and then the error.
 pub(super) fn enable_log(connection: &Connection) -> rusqlite::Result<()> {
-    let mode =
-        || connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    let mode = || -> rusqlite::Result<String> {
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0))
+    };
     if mode()? == "wal" {
         return Ok(());
     }
-    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
-    let mut rows = statement.query([])?;
-    while rows.next()?.is_some() {}
+    step_through(connection, "PRAGMA journal_mode = WAL")?;
     if mode()? == "wal" {
         return Ok(());
     }
@@ -162,7 +158,6 @@ pub(super) fn enable_log(connection: &Connection) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
 }
 
-/// Fills a new file.
 pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     enable_log(connection)?;

@@ -5,10 +5,8 @@ use std::time::Duration;
 use rusqlite::ffi::{self, SQLITE_CORRUPT, SQLITE_IOERR_SHMSIZE};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-/// How long SQLite itself waits for another process's transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The log is copied into the file when it has this many database pages.
 const LOG_PAGES: i64 = 1_000;
 
 /// SQLite's default, in bytes.
@@ -23,14 +21,13 @@ pub(super) fn uint(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Repeats `attempt` while another process is in its transaction.
 pub(super) fn retry_while_busy<T>(
     attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
     retry_at_most(u32::MAX, attempt)
 }
 
-/// The same, with at most `times` attempts of [`BUSY_TIMEOUT`] each.
+/// Makes at most `times` attempts of [`BUSY_TIMEOUT`] each.
 pub(super) fn retry_at_most<T>(
     times: u32,
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
@@ -48,28 +45,20 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Whether there was no space on the disk.
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|e| (e.code, e.extended_code));
-    // The second is about the index of the log.
-    matches!(
-        code,
-        Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE))
-    )
+    // The second code is about the index of the log.
+    let full =
+        |e: &ffi::Error| e.code == ErrorCode::DiskFull || e.extended_code == SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error().is_some_and(full)
 }
 
 /// Whether the file is not what was written. Our statements are right: SQLite rejects one, or the
 /// type of a value, only where the schema has changed.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code().is_none_or(|code| {
-        let damage = [
-            ErrorCode::DatabaseCorrupt,
-            ErrorCode::NotADatabase,
-            ErrorCode::Unknown,
-            ErrorCode::ConstraintViolation,
-        ];
-        damage.contains(&code)
-    })
+    use ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, Unknown};
+    let damage = [DatabaseCorrupt, NotADatabase, Unknown, ConstraintViolation];
+    let code = error.sqlite_error_code();
+    code.is_none_or(|code| damage.contains(&code))
 }
 
 /// An error for what SQLite itself does not notice.
@@ -77,18 +66,16 @@ pub(super) fn corrupt(how: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(SQLITE_CORRUPT), Some(how))
 }
 
-/// Begins a transaction that may write.
 pub(super) fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
-/// Has SQLite check what it reads from a file that may be damaged or forged.
+/// The file may be damaged or forged.
 pub(super) fn distrust_file(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)
 }
 
-/// Reads the whole file and fails if its structure is damaged.
 pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found == "ok" {
@@ -105,9 +92,8 @@ pub(super) fn count_rows(connection: &Connection, table: &str) -> rusqlite::Resu
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checkpoint {
-    /// Copies the log into the file.
     Copy,
-    /// Copies it and truncates the log, so that its space on the disk is free.
+    /// Frees the log's space on the disk as well.
     Truncate,
 }
 
@@ -141,14 +127,20 @@ pub(super) fn checkpoint(connection: &Connection, mode: Checkpoint) -> rusqlite:
 
 /// Returns at most this many free database pages to the disk; 0 is all.
 pub(super) fn vacuum(connection: &Connection, max_pages: u32) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({max_pages})"))?;
-    let mut steps = statement.query([])?;
-    // Each step returns one database page.
-    while steps.next()?.is_some() {}
+    // Each step returns one page.
+    step_through(
+        connection,
+        &format!("PRAGMA incremental_vacuum({max_pages})"),
+    )
+}
+
+pub(super) fn step_through(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
     Ok(())
 }
 
-/// Bytes of the file's free database pages.
 pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let count = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
     Ok(uint(count).saturating_mul(PAGE_SIZE))

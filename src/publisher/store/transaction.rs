@@ -15,8 +15,7 @@ use crate::publisher::queue::requests::{
     Counts, DeadLetter, Opened, Outcome, RowId, StoreResult, WriteBatch,
 };
 
-/// How long the outcome of a row with an owner is kept for it, in milliseconds. The owner concludes
-/// a delivery from the missing row, too; the other outcomes it knows only from here.
+/// An owner concludes a delivery from the missing row, too.
 const KEEP_DELIVERED_MS: u64 = 3_600_000;
 const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
 
@@ -51,12 +50,11 @@ impl<'a> CountedTransaction<'a> {
         owner: Option<&str>,
     ) -> rusqlite::Result<Vec<RowId>> {
         let mut insert = self.transaction.prepare_cached(rows::INSERT)?;
-        let mut ids = Vec::with_capacity(messages.size_hint().0);
-        for message in messages {
-            ids.push(rows::insert(&mut insert, message, owner)?);
+        let mut insert = |message: &Message| {
             self.counters.count_inserted(message.draft.size());
-        }
-        Ok(ids)
+            rows::insert(&mut insert, message, owner)
+        };
+        messages.map(&mut insert).collect()
     }
 
     fn set_numbers(&self, numbers: &[(RowId, Arc<Message>)]) -> rusqlite::Result<()> {
@@ -100,15 +98,15 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
-    /// Drops the oldest rows until the limits hold; gives them with their sequence numbers.
+    /// Gives the rows with their sequence numbers.
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
-        let most = match limits.capacity {
+        let max_messages = match limits.capacity {
             Capacity::Messages(most) => most as u64,
             Capacity::Disabled | Capacity::Unlimited => u64::MAX,
         };
         let max_bytes = limits.max_bytes.saturating_sub(self.counters.dead_bytes);
         let mut evicted = Vec::new();
-        while self.counters.waiting > most || self.counters.bytes > max_bytes {
+        while self.counters.waiting > max_messages || self.counters.bytes > max_bytes {
             let oldest = self
                 .transaction
                 .prepare_cached("SELECT id, coalesce(seq, 0) FROM queue ORDER BY id LIMIT 1")?
@@ -200,23 +198,19 @@ pub(super) fn write_batch(
     for dead in &batch.dead {
         transaction.insert_dead(dead)?;
     }
-    for (row, attempts) in &batch.attempts {
-        transaction
-            .transaction
-            .prepare_cached("UPDATE queue SET attempts = ?2 WHERE id = ?1")?
-            .execute(params![row, attempts])?;
+    for attempts in &batch.attempts {
+        let sql = "UPDATE queue SET attempts = ?2 WHERE id = ?1";
+        let mut update = transaction.transaction.prepare_cached(sql)?;
+        update.execute(*attempts)?;
     }
     // Without an owner the draining process itself knows the outcome.
     let owner = (!drains).then_some(me);
     let inserts = batch.inserts.iter().map(|message| &**message);
     let ids = transaction.insert(inserts, owner)?;
-    let evicted = match batch.within {
-        Some(limits) => transaction.evict(limits)?,
-        None => Vec::new(),
-    };
+    let evicted = batch.within.map(|limits| transaction.evict(limits));
     Ok(StoreResult::Committed {
         ids,
-        evicted,
+        evicted: evicted.transpose()?.unwrap_or_default(),
         counts: transaction.commit()?,
     })
 }
@@ -225,14 +219,9 @@ pub(super) fn write_batch(
 fn ranges(ends: &[(RowId, Outcome)]) -> Vec<(&Outcome, (RowId, RowId))> {
     let mut sorted: Vec<_> = ends.iter().collect();
     sorted.sort_by_key(|(row, _)| *row);
-    let mut ranges: Vec<(&Outcome, (RowId, RowId))> = Vec::new();
-    for (row, end) in sorted {
-        match ranges.last_mut() {
-            Some((same, (_, last))) if *same == end && *last + 1 == *row => *last = *row,
-            _ => ranges.push((end, (*row, *row))),
-        }
-    }
-    ranges
+    let ranges = sorted.chunk_by(|(row, end), (next, other)| end == other && row + 1 == *next);
+    let bounds = ranges.map(|range| (&range[0].1, (range[0].0, range[range.len() - 1].0)));
+    bounds.collect()
 }
 
 pub(super) fn bury_damaged(
@@ -247,17 +236,15 @@ pub(super) fn bury_damaged(
     transaction.commit()
 }
 
-/// What a process finds that begins to drain.
 pub(super) struct Started {
     pub(super) opened: Opened,
     pub(super) token: String,
-    /// The file was copied, moved or restored.
     pub(super) copied: bool,
 }
 
-/// The process begins to drain. A new stream with a new token begins if the process before did not
-/// end in order: it may have given numbers to messages that are not on disk; and if the file was
-/// copied: another process may give the same numbers.
+/// A new stream with a new token begins if the process before did not end in order (it may have given
+/// numbers to messages that are not on disk) or if the file was copied (another process may give the
+/// same numbers).
 pub(super) fn start_draining(
     connection: &mut Connection,
     new_stream: &str,
@@ -290,7 +277,7 @@ pub(super) fn start_draining(
     })
 }
 
-/// Deletes outcomes that their owners have not read for so long that they must have ended.
+/// Outcomes that were not read for so long that their owners must have ended.
 pub(super) fn forget_outcomes(connection: &Connection) -> rusqlite::Result<()> {
     // Both processes run in the same boot.
     let now = boot_ms();
@@ -305,8 +292,7 @@ pub(super) fn forget_outcomes(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The draining process ends in order. If the queue is empty, at most `max_pages` free database
-/// pages are returned to the disk.
+/// Ends draining in order; returns at most `max_pages` free pages of an empty queue to the disk.
 pub(super) fn stop_draining(
     connection: &mut Connection,
     next_seq: u64,

@@ -57,12 +57,11 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let sum = Checksum::default().add(&header[..24], big_endian);
     let known =
         magic & !1 == MAGIC && page_size.is_power_of_two() && (512..=1 << 16).contains(&page_size);
-    let sound = known && sum.is(&header[24..]);
-    let mut frame = vec![0; FRAME_HEADER + if sound { page_size } else { 0 }];
-    if !sound {
-        let more = fill(&mut log, &mut frame)? > 0;
+    if !known || !sum.is(&header[24..]) {
+        let more = fill(&mut log, &mut header)? > 0;
         return Ok(more.then_some(WalDamage::Header));
     }
+    let mut frame = vec![0; FRAME_HEADER + page_size];
     let salt = &header[16..24];
     let mut before = sum;
     let mut whole = true;
@@ -88,7 +87,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     Ok((longest > 1).then_some(WalDamage::Commits(longest)))
 }
 
-/// Reads until the buffer is full or the file ends; gives the number of bytes.
+/// Gives the number of bytes, which is less only at the end.
 fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
@@ -135,18 +134,15 @@ mod tests {
     use rusqlite::Connection;
     use rusqlite::config::DbConfig;
 
-    /// A log with this number of commits, as SQLite leaves it after a crash.
+    /// As SQLite leaves it after a crash.
     fn log_of(commits: usize) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
         let connection = Connection::open(&path).unwrap();
-        connection
-            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-            .unwrap();
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .unwrap();
-        connection.execute_batch("CREATE TABLE t (x)").unwrap();
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(keep_log, true).unwrap();
+        let begin = "PRAGMA journal_mode = WAL; CREATE TABLE t (x)";
+        connection.execute_batch(begin).unwrap();
         for _ in 1..commits {
             let insert = "INSERT INTO t VALUES (zeroblob(100))";
             connection.execute_batch(insert).unwrap();
@@ -177,10 +173,8 @@ mod tests {
             if at < HEADER {
                 assert_eq!(found, Some(WalDamage::Header), "{at}");
             } else if at < sure {
-                assert!(
-                    matches!(found, Some(WalDamage::Commits(2..))),
-                    "{at}: {found:?}"
-                );
+                let detected = matches!(found, Some(WalDamage::Commits(2..)));
+                assert!(detected, "{at}: {found:?}");
             }
         }
     }

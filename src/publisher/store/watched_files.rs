@@ -12,7 +12,6 @@ use nix::fcntl::OFlag;
 use super::files::{Identity, Stamp, beside};
 use crate::common::fault::{Exit, Fault};
 
-/// The queue must not be written any more.
 #[derive(Clone, Debug)]
 pub(super) struct FileGone {
     pub(super) fault: Fault,
@@ -27,7 +26,6 @@ pub(super) struct WatchedFiles {
     given: PathBuf,
     file: WatchedFile,
     log: WatchedFile,
-    /// The lock and the index of the log.
     others: [(&'static str, Identity); 2],
 }
 
@@ -55,7 +53,6 @@ impl WatchedFile {
         found.is_ok_and(|file| file.nlink() == 0)
     }
 
-    /// What has happened to the file that should be at this path.
     fn describe(&self, path: &Path, name: &str) -> String {
         if self.is_removed() {
             return format!("{name} was removed");
@@ -71,28 +68,26 @@ impl WatchedFile {
 }
 
 impl WatchedFiles {
-    /// Fails if a file is missing already or the queue is not the file of `identity`, which was
-    /// opened.
+    /// `identity` is of the file that was opened: fails if the queue is another one by now.
     pub(super) fn new(queue: &Path, given: &Path, identity: Identity) -> io::Result<Self> {
         let other = |suffix| -> io::Result<_> {
             let file = std::fs::metadata(beside(queue, suffix))?;
             Ok((suffix, Identity::of(&file)))
         };
-        let files = Self {
-            queue: queue.to_owned(),
-            given: given.to_owned(),
-            file: WatchedFile::open(queue)?,
-            log: WatchedFile::open(&beside(queue, "-wal"))?,
-            others: [other("-lock")?, other("-shm")?],
-        };
-        if files.file.identity != identity {
+        let file = WatchedFile::open(queue)?;
+        if file.identity != identity {
             let cause = "it was replaced while it was being opened";
             return Err(io::Error::other(cause));
         }
-        Ok(files)
+        Ok(Self {
+            queue: queue.to_owned(),
+            given: given.to_owned(),
+            file,
+            log: WatchedFile::open(&beside(queue, "-wal"))?,
+            others: [other("-lock")?, other("-shm")?],
+        })
     }
 
-    /// Fails if a file is missing or another.
     pub(super) fn check(&self) -> Result<(), FileGone> {
         let Some(what) = self.find_missing() else {
             return Ok(());
@@ -124,7 +119,6 @@ impl WatchedFiles {
         })
     }
 
-    /// The file is under its name, but another program has written to it.
     pub(super) fn overwritten(&self) -> FileGone {
         let remedy = "stop the publisher before you put a copy back or change the file";
         self.gone("the file was overwritten", false, remedy)
@@ -139,7 +133,6 @@ impl WatchedFiles {
         }
     }
 
-    /// The stamp of the open file.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         let file = self.file.descriptor.metadata().ok()?;
         Some(Stamp::of(&file))

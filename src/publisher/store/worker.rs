@@ -19,7 +19,7 @@ use super::lock::DrainLock;
 use super::open::OpenQueue;
 use super::overwrite::OverwriteDetector;
 use super::rows;
-use super::sqlite::{self, Checkpoint, corrupt, is_busy, is_full, retry_while_busy, uint};
+use super::sqlite::{self, Checkpoint, corrupt, int, is_busy, is_full, retry_while_busy, uint};
 use super::transaction;
 use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
@@ -29,20 +29,12 @@ use crate::publisher::queue::requests::{
     Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
-/// How often to look for what other processes have written.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
+const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
+const FORGET_OUTCOMES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often to check that the files are under their names.
-const FILES_INTERVAL: Duration = Duration::from_millis(400);
-
-/// How long to wait after the disk was full.
-const DISK_RETRY: Duration = Duration::from_secs(1);
-
-/// How often to delete outcomes that nobody reads.
-const FORGET_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The most free database pages that are returned to the disk at the end of a run, so that it takes
-/// no time.
+/// The most free pages that are returned to the disk at the end of a run, so that it takes no time.
 const VACUUM_PAGES: u32 = 4_096;
 
 pub(super) struct StoreWorker {
@@ -54,24 +46,20 @@ pub(super) struct StoreWorker {
     drains: bool,
     owner: String,
     stream: String,
-    /// Changes when another connection has committed.
     data_version: i64,
     space: Option<DiskSpace>,
     poll_at: Instant,
-    /// Not before then: the disk was full.
     take_over_at: Instant,
     checkpoint_at: Instant,
     forget_at: Instant,
     check_files_at: Instant,
-    /// The next sequence number when the queue was taken over.
     taken_over: Option<u64>,
     pub(super) files: Arc<WatchedFiles>,
     overwrites: OverwriteDetector,
-    /// The file was removed, moved or overwritten: nothing is written to it. It can still be read.
+    /// Nothing is written to the file, but it can still be read.
     gone: bool,
 }
 
-/// Why a request was not carried out.
 enum RequestError {
     Sqlite(rusqlite::Error),
     FileGone(FileGone),
@@ -80,12 +68,6 @@ enum RequestError {
 impl From<rusqlite::Error> for RequestError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
-    }
-}
-
-impl From<FileGone> for RequestError {
-    fn from(gone: FileGone) -> Self {
-        Self::FileGone(gone)
     }
 }
 
@@ -123,7 +105,7 @@ impl StoreWorker {
             poll_at: now,
             take_over_at: now,
             checkpoint_at: now,
-            forget_at: now + FORGET_INTERVAL,
+            forget_at: now + FORGET_OUTCOMES_INTERVAL,
             check_files_at: now,
             taken_over: None,
             files: Arc::new(files),
@@ -138,14 +120,9 @@ impl StoreWorker {
             let wait = self.poll_at.saturating_duration_since(clock());
             let done = match receive_within(inbox, wait) {
                 Ok(StoreRequest::Close { next_seq }) => return self.close(next_seq, notify),
-                Ok(request) => self.handle(request).map(|result| {
-                    if let Some(result) = result {
-                        notify(result);
-                    }
-                }),
-                Err(RecvTimeoutError::Timeout) if self.gone => {
-                    self.poll_at += FORGET_INTERVAL;
-                    Ok(())
+                Ok(request) => {
+                    let result = self.handle(request);
+                    result.map(|result| result.into_iter().for_each(notify))
                 }
                 Err(RecvTimeoutError::Timeout) => self.poll(notify).map_err(RequestError::from),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -161,8 +138,7 @@ impl StoreWorker {
         }
     }
 
-    /// Reports why a request failed; whether that is because the file is gone, which also causes
-    /// errors of SQLite.
+    /// Whether the cause is that the file is gone, which also leads to errors of SQLite.
     fn report(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
         if matches!(error, RequestError::Sqlite(_))
             && !self.gone
@@ -170,16 +146,17 @@ impl StoreWorker {
         {
             error = cause;
         }
-        match error {
+        let (result, gone) = match error {
             RequestError::Sqlite(error) => {
-                notify(StoreResult::Failed(errors::write_error(&self.path, &error)));
-                false
+                let fault = errors::write_error(&self.path, &error);
+                (StoreResult::Failed(fault), false)
             }
             RequestError::FileGone(FileGone { fault, exists }) => {
-                notify(StoreResult::FileMissing { fault, exists });
-                true
+                (StoreResult::FileMissing { fault, exists }, true)
             }
-        }
+        };
+        notify(result);
+        gone
     }
 
     /// A result is passed on only after this. A large file is not read each time it has changed.
@@ -187,28 +164,23 @@ impl StoreWorker {
         if self.overwrites.is_due(clock()) {
             return self.check_file_fully();
         }
-        Ok(self.files.check()?)
+        self.files.check().map_err(RequestError::FileGone)
     }
 
-    /// The same, but reads the file if it has changed.
     fn check_file_fully(&mut self) -> Result<(), RequestError> {
-        self.files.check()?;
-        let stamp = self.files.stamp();
-        if self.overwrites.is_unchanged(stamp) {
+        self.files.check().map_err(RequestError::FileGone)?;
+        let (stamp, connection) = (self.files.stamp(), &mut self.connection);
+        if self.overwrites.is_unchanged(stamp)
+            || self
+                .overwrites
+                .check_content(&self.path, connection, stamp, clock)?
+        {
             return Ok(());
         }
-        let connection = &mut self.connection;
-        if self
-            .overwrites
-            .check_content(&self.path, connection, stamp, clock)?
-        {
-            Ok(())
-        } else {
-            Err(self.files.overwritten().into())
-        }
+        Err(RequestError::FileGone(self.files.overwritten()))
     }
 
-    /// Copies the log into the file; `false` if there is no space.
+    /// `false` if there is no space.
     fn checkpoint(&mut self, mode: Checkpoint) -> Result<bool, RequestError> {
         self.check_file()?;
         let unchanged = self.overwrites.is_unchanged(self.files.stamp());
@@ -221,23 +193,23 @@ impl StoreWorker {
     }
 
     fn handle(&mut self, request: StoreRequest) -> Result<Option<StoreResult>, RequestError> {
-        match request {
+        Ok(Some(match request {
             StoreRequest::Load { after, rows, bytes } => {
-                Ok(Some(retry_while_busy(|| self.load(after, rows, bytes))?))
+                retry_while_busy(|| self.load(after, rows, bytes))?
             }
             // A file that is gone can only be read, so that the rest of it is sent.
-            _ if self.gone => Ok(None),
+            _ if self.gone => return Ok(None),
             StoreRequest::Commit(batch) => {
                 let result = self.commit(batch)?;
                 self.check_file()?;
-                Ok(Some(result))
+                result
             }
             StoreRequest::AskOutcomes { numbered } => {
-                Ok(Some(retry_while_busy(|| self.read_outcomes(numbered))?))
+                retry_while_busy(|| self.read_outcomes(numbered))?
             }
             // `run` closes.
-            StoreRequest::Close { .. } => Ok(None),
-        }
+            StoreRequest::Close { .. } => return Ok(None),
+        }))
     }
 
     fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, RequestError> {
@@ -259,7 +231,6 @@ impl StoreWorker {
         }
     }
 
-    /// Why there is no space for the inserts of a batch; none if there is.
     fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
         let sizes = batch.inserts.iter().map(|message| message.draft.size());
         let bytes = sizes.map(stored_size).sum();
@@ -280,14 +251,13 @@ impl StoreWorker {
         Ok(StoreResult::DiskFull { batch, why })
     }
 
-    /// What is due by time: checks the files, copies a long log and deletes old outcomes.
     fn maintain(&mut self) -> Result<(), RequestError> {
         let now = clock();
         if self.gone {
             return Ok(());
         }
         if now >= self.check_files_at {
-            self.check_files_at = now + FILES_INTERVAL;
+            self.check_files_at = now + CHECK_FILES_INTERVAL;
             self.check_file()?;
         }
         if now < self.checkpoint_at {
@@ -296,10 +266,10 @@ impl StoreWorker {
         self.space = DiskSpace::of(&self.path);
         let max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
         if sqlite::is_log_long(&self.connection, max_log)? && !self.checkpoint(Checkpoint::Copy)? {
-            self.checkpoint_at = now + DISK_RETRY;
+            self.checkpoint_at = now + DISK_FULL_RETRY;
         }
         if self.drains && now >= self.forget_at {
-            self.forget_at = now + FORGET_INTERVAL;
+            self.forget_at = now + FORGET_OUTCOMES_INTERVAL;
             match retry_while_busy(|| transaction::forget_outcomes(&self.connection)) {
                 Err(e) if is_full(&e) => {}
                 done => done?,
@@ -315,12 +285,11 @@ impl StoreWorker {
         // Rows and counters have to be of one time.
         let transaction = self.connection.transaction()?;
         {
-            let columns = rows::COLUMNS;
             let mut statement = transaction.prepare_cached(&format!(
-                "SELECT {columns} FROM queue WHERE id > ?1 ORDER BY id LIMIT ?2"
+                "SELECT {} FROM queue WHERE id > ?1 ORDER BY id LIMIT ?2",
+                rows::COLUMNS
             ))?;
-            let limit = i64::try_from(rows).unwrap_or(i64::MAX);
-            let mut rows = statement.query([after, limit])?;
+            let mut rows = statement.query([after, int(rows as u64)])?;
             let mut topic: Arc<str> = Arc::from("");
             let mut size = 0;
             while size < bytes
@@ -387,12 +356,10 @@ impl StoreWorker {
             .prepare_cached("SELECT min(id) FROM queue WHERE owner = ?1")?
             .query_row([&self.owner], |row| row.get(0))?;
         transaction.finish()?;
-        if !ends.is_empty() {
-            match self.delete_outcomes(&ends) {
-                // Read again later; the queue ignores what it knows.
-                Err(e) if is_full(&e) || is_busy(&e) => {}
-                done => done?,
-            }
+        match self.delete_outcomes(&ends) {
+            // Read again later; the queue ignores what it knows.
+            Err(e) if is_full(&e) || is_busy(&e) => {}
+            done => done?,
         }
         Ok(StoreResult::Outcomes {
             numbered,
@@ -401,31 +368,34 @@ impl StoreWorker {
         })
     }
 
-    /// Deletes exactly the outcomes that were read: one that was written since may be of an earlier
-    /// row.
+    /// An outcome that was written since they were read may be of an earlier row.
     fn delete_outcomes(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
+        if read.is_empty() {
+            return Ok(());
+        }
         let transaction = sqlite::write_transaction(&mut self.connection)?;
         for (row, ..) in read {
-            transaction
-                .prepare_cached("DELETE FROM fate WHERE id = ?1")?
-                .execute([row])?;
+            let mut delete = transaction.prepare_cached("DELETE FROM fate WHERE id = ?1")?;
+            delete.execute([row])?;
         }
         transaction.commit()
     }
 
-    /// Looks for what other processes have done.
     fn poll(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
+        if self.gone {
+            self.poll_at += FORGET_OUTCOMES_INTERVAL;
+            return Ok(());
+        }
         let now = clock();
         self.poll_at = now + POLL_INTERVAL;
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
             return self.take_over(now, notify);
         }
         let connection = &self.connection;
-        let version = retry_while_busy(|| {
-            connection.pragma_query_value(None, "data_version", |row| row.get(0))
-        })?;
+        let read = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
+        let version = retry_while_busy(read)?;
         if std::mem::replace(&mut self.data_version, version) != version {
-            let counts = retry_while_busy(|| Counters::read(&self.connection))?.counts();
+            let counts = retry_while_busy(|| Counters::read(connection))?.counts();
             notify(StoreResult::Changed { counts });
         }
         Ok(())
@@ -441,31 +411,28 @@ impl StoreWorker {
                 self.taken_over = Some(opened.next_seq);
                 notify(outcomes);
                 notify(StoreResult::TookOver(opened));
-                Ok(())
             }
             Err(e) if is_full(&e) => {
-                self.take_over_at = now + DISK_RETRY;
+                self.take_over_at = now + DISK_FULL_RETRY;
                 // If this fails, the lock is still ours at the next attempt.
                 let _ = self.lock.release();
                 notify(outcomes);
-                Ok(())
             }
-            Err(e) => Err(e),
+            Err(e) => return Err(e),
         }
+        Ok(())
     }
 
-    /// Writes that the run ended in order, if this process drains.
     fn end(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
         if let Some(next_seq) = next_seq {
             self.check_file_fully()?;
-            let connection = &mut self.connection;
-            match retry_while_busy(|| {
-                transaction::stop_draining(connection, next_seq, VACUUM_PAGES)
-            }) {
+            let mut stop = |pages| {
+                let connection = &mut self.connection;
+                retry_while_busy(|| transaction::stop_draining(connection, next_seq, pages))
+            };
+            match stop(VACUUM_PAGES) {
                 // Returning space to the disk takes some space itself.
-                Err(e) if is_full(&e) => {
-                    retry_while_busy(|| transaction::stop_draining(connection, next_seq, 0))?;
-                }
+                Err(e) if is_full(&e) => stop(0)?,
                 done => done?,
             }
             self.checkpoint(Checkpoint::Copy)?;
@@ -509,10 +476,8 @@ fn start_draining(
         retry_while_busy(|| transaction::start_draining(connection, stream, owner, &location))?;
     lock.write_token(&started.token);
     if started.copied {
-        info!(
-            "{}: the file was copied, moved or put back: a new stream begins",
-            path.display()
-        );
+        let path = path.display();
+        info!("{path}: the file was copied, moved or put back: a new stream begins");
     }
     Ok(started.opened)
 }

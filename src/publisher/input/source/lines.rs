@@ -4,12 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::mem;
 use std::sync::mpsc::Receiver;
 
-use super::{Chunk, Demand, Emit, SourceEvent};
+use super::{Chunk, Demand, Emit, InputError, SourceEvent};
 
 /// How much of standard input is read at once, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Lines that are passed on as one chunk.
 #[derive(Default)]
 struct Together {
     count: usize,
@@ -17,7 +16,7 @@ struct Together {
 }
 
 impl Together {
-    /// The chunk, if there is a line in it; `last` is the number of its last line.
+    /// `last` is the number of the last line.
     fn take(&mut self, last: u64) -> Option<SourceEvent> {
         let Together { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
@@ -63,11 +62,11 @@ pub(super) fn read(
                     lines.bytes.reserve(reader.buffer().len());
                 }
             }
-            credit.subtract(Demand {
-                readings: 1,
-                bytes: (lines.bytes.len() - before) as u64,
-            });
-            let last = matches!(other, Some(SourceEvent::End | SourceEvent::ReadFailed(_)));
+            credit.subtract(1, (lines.bytes.len() - before) as u64);
+            let goes_on = matches!(
+                other,
+                None | Some(SourceEvent::Failed(InputError::LineTooLong { .. }))
+            );
             if let Some(other) = other {
                 events.extend(lines.take(line - 1));
                 events.push(other);
@@ -75,7 +74,7 @@ pub(super) fn read(
                 let payload = mem::take(&mut lines.bytes);
                 events.push(SourceEvent::Chunk(Chunk::Message { line, payload }));
             }
-            if last {
+            if !goes_on {
                 emit(events);
                 return;
             }
@@ -109,12 +108,12 @@ fn read_line(
             bytes.pop();
             return None;
         }
-        Ok(read) if read > max => match reader.skip_until(b'\n') {
-            Ok(_) => SourceEvent::TooLong { line },
-            Err(error) => SourceEvent::ReadFailed(error),
-        },
+        Ok(read) if read > max => SourceEvent::Failed(match reader.skip_until(b'\n') {
+            Ok(_) => InputError::LineTooLong { line },
+            Err(error) => InputError::ReadFailed(error),
+        }),
         Ok(_) => return None,
-        Err(error) => SourceEvent::ReadFailed(error),
+        Err(error) => SourceEvent::Failed(InputError::ReadFailed(error)),
     };
     bytes.truncate(before);
     Some(other)
@@ -126,15 +125,10 @@ mod tests {
 
     use super::*;
 
-    /// All events of `input` when `at_once` lines are requested at a time.
     fn events(input: &'static [u8], max: usize, together: bool, at_once: usize) -> Vec<String> {
         let (ask, demand) = mpsc::channel();
-        let want = move || {
-            ask.send(Demand {
-                readings: at_once,
-                bytes: u64::MAX,
-            })
-        };
+        let (readings, bytes) = (at_once, u64::MAX);
+        let want = move || ask.send(Demand { readings, bytes });
         want().unwrap();
         let (sender, received) = mpsc::channel();
         read(input, max, together, &demand, move |events| {
@@ -149,7 +143,9 @@ mod tests {
                             count,
                             bytes,
                         }) => format!("{first}+{count} {}", bytes.escape_ascii()),
-                        SourceEvent::TooLong { line } => format!("{line} too long"),
+                        SourceEvent::Failed(InputError::LineTooLong { line }) => {
+                            format!("{line} too long")
+                        }
                         SourceEvent::End => "end".into(),
                         other => panic!("{other:?}"),
                     })
@@ -163,24 +159,13 @@ mod tests {
     #[test]
     fn lines_come_in_one_chunk_as_far_as_they_are_available_and_requested() {
         let input = b"a\n\n\0\xff\r\nfour!\nb\nc";
-        assert_eq!(
-            events(input, 4, true, 100),
-            [
-                r"1+3 a\n\n\x00\xff\r\n",
-                "4 too long",
-                r"5+1 b\n",
-                r"6+1 c\n",
-                "end"
-            ]
-        );
-        assert_eq!(
-            events(b"a\nb\nc\nd\n", 4, true, 3),
-            [r"1+3 a\nb\nc\n", r"4+1 d\n", "end"]
-        );
-        assert_eq!(
-            events(input, 4, false, 100)[..4],
-            ["1 a", "2 ", r"3 \x00\xff\r", "4 too long"]
-        );
+        let first = r"1+3 a\n\n\x00\xff\r\n";
+        let all = [first, "4 too long", r"5+1 b\n", r"6+1 c\n", "end"];
+        assert_eq!(events(input, 4, true, 100), all);
+        let requested = [r"1+3 a\nb\nc\n", r"4+1 d\n", "end"];
+        assert_eq!(events(b"a\nb\nc\nd\n", 4, true, 3), requested);
+        let single = ["1 a", "2 ", r"3 \x00\xff\r", "4 too long"];
+        assert_eq!(events(input, 4, false, 100)[..4], single);
         assert_eq!(events(b"", 4, true, 1), ["end"]);
     }
 }

@@ -15,7 +15,6 @@ use crate::common::runtime::process::{
 };
 use crate::common::runtime::stdio;
 
-/// What a source gives at once.
 #[derive(Debug)]
 pub enum Chunk {
     Message {
@@ -23,9 +22,8 @@ pub enum Chunk {
         line: u64,
         payload: Vec<u8>,
     },
-    /// Consecutive lines of standard input.
     Lines {
-        /// The number of the first one, from 1.
+        /// From 1.
         first: u64,
         count: usize,
         /// Each line ends with a newline, the last one too.
@@ -52,13 +50,16 @@ impl Chunk {
 #[derive(Debug)]
 pub enum SourceEvent {
     Chunk(Chunk),
-    /// This line of standard input was longer than allowed and was skipped.
-    TooLong {
-        line: u64,
-    },
-    /// This run of the command gave no message.
-    CommandFailed(String),
+    Failed(InputError),
     End,
+}
+
+#[derive(Debug)]
+pub enum InputError {
+    /// The line was skipped.
+    LineTooLong { line: u64 },
+    /// The next run of the command is tried.
+    CommandFailed(String),
     /// Nothing more can be read.
     ReadFailed(io::Error),
 }
@@ -76,9 +77,9 @@ impl Demand {
         self.bytes = self.bytes.saturating_add(more.bytes);
     }
 
-    fn subtract(&mut self, less: Demand) {
-        self.readings = self.readings.saturating_sub(less.readings);
-        self.bytes = self.bytes.saturating_sub(less.bytes);
+    fn subtract(&mut self, readings: usize, bytes: u64) {
+        self.readings = self.readings.saturating_sub(readings);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     fn is_spent(&self) -> bool {
@@ -91,7 +92,6 @@ impl Demand {
 pub struct SourceThread {
     demand: Sender<Demand>,
     outstanding: Demand,
-    /// The command that may be running.
     commands: Option<Arc<CommandGroup>>,
 }
 
@@ -100,15 +100,13 @@ pub trait Emit: FnMut(Vec<SourceEvent>) -> bool + Send + 'static {}
 impl<F: FnMut(Vec<SourceEvent>) -> bool + Send + 'static> Emit for F {}
 
 impl SourceThread {
-    /// Reads lines of standard input of at most `max` bytes. With `together`, lines that are
-    /// available at the same time come as one chunk.
+    /// With `together`, lines that are available at the same time come as one chunk. `max` is in bytes.
     pub fn lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             lines::read(stdio::stdin(), max, together, demand, emit);
         })
     }
 
-    /// Reads all of standard input as one message of at most `max` bytes.
     pub fn stdin(max: usize, mut emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             if demand.recv().is_ok() {
@@ -117,7 +115,7 @@ impl SourceThread {
         })
     }
 
-    /// Runs a command once per request; its output is a message of at most `max` bytes.
+    /// One message per request.
     pub fn command(command: ExecCommand, max: usize, mut emit: impl Emit) -> io::Result<Self> {
         let group = Arc::new(CommandGroup::new()?);
         let commands = Some(Arc::clone(&group));
@@ -127,10 +125,10 @@ impl SourceThread {
                 line += 1;
                 let event = match run_command(&command, max, &group) {
                     Ok(payload) => SourceEvent::Chunk(Chunk::Message { line, payload }),
-                    Err(why) => SourceEvent::CommandFailed(format!(
-                        "--exec {}: {why}; skipped",
-                        command.name()
-                    )),
+                    Err(why) => {
+                        let why = format!("--exec {}: {why}; skipped", command.name());
+                        SourceEvent::Failed(InputError::CommandFailed(why))
+                    }
                 };
                 if !emit(vec![event]) {
                     return;
@@ -170,7 +168,6 @@ impl SourceThread {
         }
     }
 
-    /// Whether something requested has not arrived yet.
     pub fn is_busy(&self) -> bool {
         self.outstanding.readings > 0
     }
@@ -180,10 +177,9 @@ impl SourceThread {
             SourceEvent::Chunk(chunk) => (chunk.readings(), chunk.bytes()),
             _ => (1, 0),
         };
-        self.outstanding.subtract(Demand { readings, bytes });
+        self.outstanding.subtract(readings, bytes);
     }
 
-    /// Ends a running command; no other is started.
     pub fn stop(&mut self) {
         if let Some(commands) = &self.commands {
             commands.stop();
@@ -194,13 +190,13 @@ impl SourceThread {
 fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     let mut payload = Vec::new();
     match input.take(max as u64 + 1).read_to_end(&mut payload) {
-        Ok(_) if payload.len() > max => SourceEvent::TooLong { line: 1 },
+        Ok(_) if payload.len() > max => SourceEvent::Failed(InputError::LineTooLong { line: 1 }),
         Ok(_) => SourceEvent::Chunk(Chunk::Message { line: 1, payload }),
-        Err(error) => SourceEvent::ReadFailed(error),
+        Err(error) => SourceEvent::Failed(InputError::ReadFailed(error)),
     }
 }
 
-/// Runs a command to its end; its output, without one final newline, is the message.
+/// The output without one final newline.
 fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
     let task = RunOptions {
         env: Vec::new(),
