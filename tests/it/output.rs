@@ -2,7 +2,7 @@
 //! and SIGHUP.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Cursor, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -491,12 +491,17 @@ fn a_named_pipe_is_written_to_as_long_as_somebody_reads() {
     let dir = temp_dir();
     let fifo = dir.path().join("fifo");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    // Before the program starts, which refuses a pipe that nobody reads. As a second writer it does
+    // not wait for the program.
+    let both_ends = OpenOptions::new().read(true).write(true).open(&fifo);
+    let reader = File::open(&fifo).unwrap();
     let running = to_file(&fifo)
         .args(["--rotate-size", "1"])
         .to(&broker)
         .start();
-    let mut reader = BufReader::new(File::open(&fifo).unwrap());
     running.wait_subscribed();
+    drop(both_ends);
+    let mut reader = BufReader::new(reader);
     publish(&broker, &numbers(3));
     let mut next = || {
         let mut line = String::new();

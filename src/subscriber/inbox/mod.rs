@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use log::{info, warn};
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use self::selector::{Action, Selector};
 use crate::common::acks::Ticket;
@@ -24,23 +25,22 @@ use crate::subscriber::output::consumer::Consumer;
 use crate::subscriber::sequence::SequenceRecord;
 use crate::subscriber::sequence::numbers::NumberStatus;
 
-/// What was received, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct InboxCounts {
     pub received: u64,
     pub duplicates: u64,
     pub gaps: u64,
     /// Messages that could not be read.
     pub skipped: u64,
-    /// Commands that failed, with `--exec`.
+    /// `--exec`: commands that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
-    /// The last write has not ended.
+    #[serde(skip)]
     pub is_blocked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct InboxOptions {
-    /// Whether messages are recorded in a state file.
     pub records_sequence: bool,
     /// Whether the session, and with it an exchange at QoS 2, outlives the run.
     pub keeps_session: bool,
@@ -51,7 +51,6 @@ pub struct Inbox {
     state: Mutex<InboxState>,
     consumer: Consumer,
     options: InboxOptions,
-    /// The readings completed so far.
     completed: Arc<AtomicU64>,
 }
 
@@ -63,7 +62,6 @@ struct InboxState {
     warned: BTreeSet<Vec<u8>>,
 }
 
-/// The most topics of skipped messages that warnings name.
 const MAX_WARNED: usize = 100;
 
 impl Inbox {
@@ -117,7 +115,7 @@ impl Inbox {
                 }
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let total = prepared.readings.total();
+                    let total = prepared.readings.count;
                     let count = state.selector.take_readings(total);
                     is_whole = count == total;
                     completion.readings = count as u64;
@@ -161,20 +159,18 @@ impl Inbox {
         self.consumer.reopen();
     }
 
-    /// Kills commands, because the process ends at once.
     pub fn abort(&self) {
         self.consumer.abort();
     }
 
-    /// Takes no more messages, and waits until those received have been completed, for
-    /// `grace_period` at most.
+    /// Takes no more messages, and waits for those received, for `grace_period` at most.
     pub fn close(&self, grace_period: Duration) -> InboxCounts {
         self.state.lock().is_closed = true;
         let is_blocked = !self.consumer.close(grace_period);
         let state = self.state.lock();
         InboxCounts {
             received: self.completed.load(Ordering::Relaxed),
-            duplicates: state.selector.duplicates(),
+            duplicates: state.selector.duplicates,
             gaps: state.selector.missing(),
             skipped: state.skipped,
             failed: self.consumer.failed_commands(),

@@ -5,12 +5,10 @@ use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::NumberStatus;
 use crate::subscriber::sequence::streams::Streams;
 
-/// Which messages are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The number of readings after which the run ends.
     pub limit: Option<u64>,
-    /// Whether to drop repeats.
     pub dedup: bool,
     pub retained: Retained,
 }
@@ -19,7 +17,6 @@ pub struct Selection {
 pub enum Retained {
     #[default]
     Include,
-    /// `--no-retained`
     Exclude,
     /// `--retained-only`: up to the first other message, because the broker sends the retained
     /// ones first.
@@ -38,7 +35,6 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceCheck {
     pub status: NumberStatus,
-    /// It is no repeat, or repeats are wanted.
     pub is_wanted: bool,
     /// None if the message has no number, or is a repeat, whose fingerprint is known.
     pub fingerprint: Option<Fingerprint>,
@@ -47,13 +43,13 @@ pub struct SequenceCheck {
 pub struct Selector {
     selection: Selection,
     taken: u64,
-    duplicates: u64,
+    pub duplicates: u64,
     streams: Streams,
     key: Option<FingerprintKey>,
 }
 
 impl Selector {
-    /// The fingerprints in `streams` are made with `key`. Without a key no repeats are found.
+    /// Without a key no repeats are found.
     pub fn new(selection: Selection, streams: Streams, key: Option<FingerprintKey>) -> Self {
         Self {
             selection,
@@ -102,7 +98,6 @@ impl Selector {
         }
     }
 
-    /// Returns how many of the readings of a message are wanted.
     pub fn take_readings(&mut self, count: usize) -> usize {
         let limit = self.selection.limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(self.taken);
@@ -116,11 +111,6 @@ impl Selector {
         limit.is_some_and(|limit| self.taken >= limit)
     }
 
-    pub fn duplicates(&self) -> u64 {
-        self.duplicates
-    }
-
-    /// How many numbers are missing between those received.
     pub fn missing(&self) -> u64 {
         self.streams.missing()
     }
@@ -173,13 +163,13 @@ mod tests {
             let mut selector = deduplicating(dedup);
             for seq in [1, 2, 2, 4] {
                 let check = selector.check_sequence(&message("t", &format!("s/{seq}/0")));
-                let repeat = selector.duplicates() == 1 && seq == 2;
+                let repeat = selector.duplicates == 1 && seq == 2;
                 assert_eq!(check.is_wanted, !(dedup && repeat));
                 assert_eq!(check.fingerprint.is_none(), repeat);
             }
             let unnumbered = selector.check_sequence(&message("t", ""));
             assert!(unnumbered.is_wanted && unnumbered.fingerprint.is_none());
-            assert_eq!((selector.duplicates(), selector.missing()), (1, 1));
+            assert_eq!((selector.duplicates, selector.missing()), (1, 1));
         }
     }
 
@@ -194,13 +184,10 @@ mod tests {
             ("b", "s/1/1000", false),
             ("a", "s/1/1001", false),
         ] {
-            assert_eq!(
-                selector.check_sequence(&message(topic, seq)).is_wanted,
-                wanted,
-                "{topic} {seq}"
-            );
+            let check = selector.check_sequence(&message(topic, seq));
+            assert_eq!(check.is_wanted, wanted, "{topic} {seq}");
         }
-        assert_eq!((selector.duplicates(), selector.missing()), (3, 0));
+        assert_eq!((selector.duplicates, selector.missing()), (3, 0));
     }
 
     #[test]
@@ -210,10 +197,8 @@ mod tests {
         let mut retained = message("t", "s/2/0");
         retained.retained = true;
         selector.skip(&retained);
-        assert_eq!(
-            selector.check_sequence(&message("t", "s/3/0")).status,
-            NumberStatus::Next
-        );
+        let next = selector.check_sequence(&message("t", "s/3/0"));
+        assert_eq!(next.status, NumberStatus::Next);
         assert!(selector.check_sequence(&message("t", "s/2/0")).is_wanted);
         assert_eq!(selector.missing(), 0);
     }

@@ -9,10 +9,8 @@ use crate::common::acks::Tickets;
 use crate::common::acks::pending::Exchange;
 use crate::subscriber::sequence::SequenceRecord;
 
-/// What the event loop has to know of the output.
 #[derive(Debug)]
 pub enum OutputEvent {
-    /// All messages that were wanted have been completed.
     Complete,
     Failed(OutputError),
 }
@@ -21,10 +19,9 @@ pub enum OutputEvent {
 pub enum OutputError {
     Write(io::Error),
     Reopen(io::Error),
-    StateFile(io::Error),
+    StateFile(anyhow::Error),
 }
 
-/// What is to be done once messages have been written.
 #[derive(Debug, Default)]
 pub struct Completion {
     pub tickets: Tickets,
@@ -32,7 +29,6 @@ pub struct Completion {
     /// The messages at QoS 2, to be remembered until PUBREL.
     pub exchanges: Vec<Exchange>,
     pub readings: u64,
-    /// No further messages are wanted.
     pub is_last: bool,
 }
 
@@ -50,31 +46,16 @@ impl Completion {
     }
 }
 
-/// Writes to the state file.
-pub type Record = Box<dyn FnMut(&[SequenceRecord], &[Exchange]) -> io::Result<()> + Send>;
+pub type Record = Box<dyn FnMut(&[SequenceRecord], &[Exchange]) -> anyhow::Result<()> + Send>;
 
-/// Records messages in the state file, if there is one, and lets the broker have their
-/// acknowledgements.
+/// Records messages in the state file, if there is one, and acknowledges them.
 pub struct Acknowledger {
-    record: Option<Record>,
-    readings: Arc<AtomicU64>,
-    notify: Box<dyn Fn(OutputEvent) + Send>,
+    pub record: Option<Record>,
+    pub completed_readings: Arc<AtomicU64>,
+    pub notify: Box<dyn Fn(OutputEvent) + Send>,
 }
 
 impl Acknowledger {
-    pub fn new(record: Option<Record>, notify: impl Fn(OutputEvent) + Send + 'static) -> Self {
-        Self {
-            record,
-            readings: Arc::default(),
-            notify: Box::new(notify),
-        }
-    }
-
-    /// The number of readings completed, as it grows.
-    pub fn readings(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.readings)
-    }
-
     /// Records messages, without acknowledging them. `false` if that fails.
     pub fn record(&mut self, completion: &mut Completion) -> bool {
         if let Some(record) = &mut self.record {
@@ -88,13 +69,12 @@ impl Acknowledger {
         true
     }
 
-    /// `false` if the messages cannot be recorded: then neither they nor later ones may be
-    /// acknowledged.
+    /// `false` if recording fails: then neither these messages nor later ones may be acknowledged.
     pub fn acknowledge(&mut self, mut completion: Completion) -> bool {
         if !self.record(&mut completion) {
             return false;
         }
-        self.readings
+        self.completed_readings
             .fetch_add(completion.readings, Ordering::Relaxed);
         completion.tickets.settle();
         if completion.is_last {

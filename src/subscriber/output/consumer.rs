@@ -36,38 +36,23 @@ pub struct PreparedMessage<'a> {
     exec_message: Option<ExecMessage>,
 }
 
-/// Adds readings to a chart, which another thread draws.
 pub struct Plotter {
     pub extractor: ValueExtractor,
     pub chart: Arc<Mutex<Chart>>,
     pub acknowledger: Mutex<Acknowledger>,
 }
 
-impl Plotter {
-    fn plot(&self, reading: &Received<'_>, now: Duration) {
-        let seq = reading.seq.as_ref();
-        let reading = PlottedMessage {
-            topic: reading.topic,
-            value: self.extractor.extract(reading.payload),
-            taken_at: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
-            arrived_at: now,
-        };
-        self.chart.lock().add(&reading, clock());
-    }
-}
-
-/// Calls `act` for each of the first `count` readings, with the other fields of its message.
 fn for_each<'a>(
     message: &Received<'a>,
     readings: Readings<'a>,
     count: usize,
     mut act: impl FnMut(&Received<'_>),
 ) {
-    if !readings.is_batch() && count > 0 {
+    if !readings.is_batch && count > 0 {
         return act(message);
     }
     let mut reading = message.clone();
-    for payload in readings.take(count) {
+    for payload in readings.payloads().take(count) {
         reading.payload = payload;
         act(&reading);
     }
@@ -89,7 +74,7 @@ impl Consumer {
         }
         let readings = Readings::of(message, max);
         if let Self::Writer(writer, style) = self {
-            let overhead = overhead.saturating_mul(readings.total());
+            let overhead = overhead.saturating_mul(readings.count);
             let (written, meanwhile) = style.max_bytes(message);
             writer.reserve(written.saturating_add(overhead), meanwhile)?;
         }
@@ -121,16 +106,23 @@ impl Consumer {
             }
             Self::Executor(executor) => {
                 if let Some(message) = prepared.exec_message {
-                    executor.push(message, readings.is_batch(), count);
+                    executor.push(message, readings.is_batch, count);
                 }
             }
             Self::Chart(plotter) => for_each(message, readings, count, |reading| {
-                plotter.plot(reading, now);
+                let seq = reading.seq.as_ref();
+                let reading = PlottedMessage {
+                    topic: reading.topic,
+                    value: plotter.extractor.extract(reading.payload),
+                    taken_at: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
+                    arrived_at: now,
+                };
+                plotter.chart.lock().add(&reading, clock());
             }),
         }
     }
 
-    /// The message of the readings pushed last has no more; `completion` is due once they are done.
+    /// Ends the message pushed last; `completion` is due once its readings are done.
     pub fn finish_message(&self, completion: Completion) {
         match self {
             Self::Writer(writer, _) => writer.finish_message(completion),
@@ -154,8 +146,7 @@ impl Consumer {
         }
     }
 
-    /// Waits until all readings are done; `false` if a write is blocked for longer than
-    /// `grace_period`.
+    /// Waits until all readings are done; `false` if a write blocks beyond `grace_period`.
     pub fn close(&self, grace_period: Duration) -> bool {
         match self {
             Self::Writer(writer, _) => writer.close(grace_period),
@@ -167,7 +158,6 @@ impl Consumer {
         }
     }
 
-    /// Kills commands, because the process ends at once.
     pub fn abort(&self) {
         if let Self::Executor(executor) = self {
             executor.abort();
@@ -176,8 +166,8 @@ impl Consumer {
 
     pub fn failed_commands(&self) -> Option<u64> {
         match self {
-            Self::Writer(..) | Self::Chart(_) => None,
             Self::Executor(executor) => Some(executor.failed()),
+            Self::Writer(..) | Self::Chart(_) => None,
         }
     }
 }

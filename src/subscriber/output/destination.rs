@@ -1,17 +1,15 @@
 //! Writes messages to standard output, or to a file that is rotated and can be reopened.
 
-use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use log::info;
+use log::{debug, info};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::common::runtime::stdio::{self, Blocking};
+use crate::common::runtime::stdio::Blocking;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -29,47 +27,22 @@ pub enum Destination {
 }
 
 impl Destination {
-    pub fn stdout() -> Self {
-        Self::Stdout(stdio::stdout())
-    }
-
     /// Reopens the file, because another program has moved it.
     pub fn reopen(&mut self) -> io::Result<()> {
-        match self {
-            Self::Stdout(_) => Ok(()),
-            Self::File(file) => file.reopen(),
+        if let Self::File(file) = self {
+            file.reopen()?;
+            debug!("{}: reopened", file.path.display());
         }
+        Ok(())
     }
 
     /// Writes readings, which end at `ends`. After an error some of them may have been written.
     pub fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         match self {
-            Self::Stdout(out) => write_all(out, bytes, &mut 0),
+            Self::Stdout(out) => out.write_all(bytes),
             Self::File(file) => file.write(bytes, ends),
         }
     }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout(_) => f.write_str("standard output"),
-            Self::File(file) => write!(f, "{}", file.path.display()),
-        }
-    }
-}
-
-/// Like `Write::write_all`, but also counts what was written before an error.
-fn write_all(mut out: impl Write, bytes: &[u8], written: &mut usize) -> io::Result<()> {
-    while let Some(rest) = bytes.get(*written..)
-        && !rest.is_empty()
-    {
-        match out.write(rest)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => *written += count,
-        }
-    }
-    Ok(())
 }
 
 #[derive(Debug)]
@@ -79,7 +52,6 @@ pub struct OutputFile {
     /// Whether each message ends in a newline.
     lines: bool,
     file: File,
-    /// The size of a regular file, as far as is known.
     size: u64,
     regular: bool,
 }
@@ -100,8 +72,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 }
 
 impl OutputFile {
-    /// Opens or creates the file. If `lines`, adds the newline that a last line lacks because an
-    /// earlier run was interrupted.
+    /// If `lines`, adds the newline that a last line lacks because an earlier run was interrupted.
     pub fn open(path: &Path, rotation: Option<Rotation>, lines: bool) -> io::Result<Self> {
         let mut file = open_file(path)?;
         let regular = file.metadata()?.is_file();
@@ -152,15 +123,12 @@ impl OutputFile {
         self.append(bytes.get(from..).unwrap_or_default())
     }
 
-    /// Whether the file that is open is still the one of this name.
     fn is_named(&self, open: &Metadata) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound};
         match fs::metadata(&self.path) {
             Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
             // After another error it may be there.
-            Err(e) => !matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ),
+            Err(e) => !matches!(e.kind(), NotFound | NotADirectory),
         }
     }
 
@@ -178,17 +146,20 @@ impl OutputFile {
 
     /// Appends all or, as far as possible, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut written = 0;
-        let done = write_all(Blocking(&self.file), bytes, &mut written);
-        let grown = self.size + written as u64;
-        if done.is_err() && self.regular {
-            // Half a message is useless, but what another program has written meanwhile must stay.
-            let ours = self.file.metadata().is_ok_and(|data| data.len() == grown);
-            if ours {
-                let _ = self.file.set_len(self.size);
-            }
-        } else {
+        let mut rest = bytes;
+        let mut done = Ok(());
+        while !rest.is_empty() && done.is_ok() {
+            done = match Blocking(&self.file).write(rest) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written.map(|count| rest = rest.get(count..).unwrap_or_default()),
+            };
+        }
+        let grown = self.size + (bytes.len() - rest.len()) as u64;
+        if done.is_ok() || !self.regular {
             self.size = grown;
+        } else if self.file.metadata().is_ok_and(|data| data.len() == grown) {
+            // Half a message is useless, but what another program has written meanwhile must stay.
+            let _ = self.file.set_len(self.size);
         }
         done
     }
@@ -198,22 +169,21 @@ impl OutputFile {
         if self.size == 0 {
             return Ok(());
         }
-        for number in (1..rotation.keep).rev() {
+        for number in (0..rotation.keep).rev() {
             match fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                // There were fewer files, or another program has moved it.
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
         }
-        match fs::rename(&self.path, self.numbered(1)) {
-            // Another program has moved it.
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => self.reopen(),
-        }
+        self.reopen()
     }
 
     fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = OsString::from(&self.path);
-        name.push(format!(".{number}"));
+        let mut name = self.path.clone().into_os_string();
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
         name.into()
     }
 }
@@ -257,8 +227,7 @@ mod tests {
             }
             let mut all = Vec::new();
             for number in (0..100).rev() {
-                let path = if number == 0 { path.clone() } else { file.numbered(number) };
-                let held = read(&path);
+                let held = read(&file.numbered(number));
                 prop_assert!(held.len() <= 100);
                 prop_assert!(held.is_empty() || held.ends_with(b"\n"));
                 all.extend(held);

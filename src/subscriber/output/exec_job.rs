@@ -37,7 +37,6 @@ impl ExecMessage {
         })
     }
 
-    /// Bytes of payload and topic.
     pub fn bytes(&self) -> u64 {
         (self.payload.len() + self.topic.len()) as u64
     }
@@ -54,18 +53,13 @@ impl ExecMessage {
     }
 }
 
-/// One run of the command, for one reading.
 pub struct ExecJob {
     message: Arc<ExecMessage>,
     begin: usize,
-    end: usize,
+    pub end: usize,
 }
 
 impl ExecJob {
-    pub fn next_begin(&self) -> usize {
-        self.end + 1
-    }
-
     pub fn task(&self) -> RunOptions<'_> {
         let message = &self.message;
         let seq = message.seq.as_ref();
@@ -87,11 +81,9 @@ impl ExecJob {
         }
     }
 
-    /// The message, as the log names it.
     pub fn name(&self) -> String {
         let seq = self.message.seq.as_ref();
-        let number = seq.map(|seq| format!(" {}/{}", seq.stream, seq.seq));
-        let number = number.unwrap_or_default();
+        let number = seq.map_or(String::new(), |seq| format!(" {}/{}", seq.stream, seq.seq));
         format!("message{number} on {:?}", self.message.topic)
     }
 }

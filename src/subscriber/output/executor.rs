@@ -22,7 +22,6 @@ const OVERHEAD: u64 = 256;
 /// How long to wait before a command that could not be started is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A message whose readings have not all been given to a command.
 struct WaitingMessage {
     /// The number of its [`UnfinishedMessage`].
     number: u64,
@@ -37,7 +36,6 @@ struct WaitingMessage {
 #[derive(Default)]
 struct UnfinishedMessage {
     jobs_left: usize,
-    /// Bytes counted in the backlog.
     counted: u64,
     /// None until all its readings are known.
     completion: Option<Completion>,
@@ -87,10 +85,9 @@ impl ExecutorState {
         // run its commands again.
         if index > 0
             && let Some(completion) = &mut message.completion
-            && let Some(acknowledger) = &mut self.acknowledger
-            && !acknowledger.record(completion)
         {
-            self.acknowledger = None;
+            self.acknowledger
+                .take_if(|acknowledger| !acknowledger.record(completion));
         }
         self.acknowledge();
         counted
@@ -104,10 +101,8 @@ impl ExecutorState {
         {
             self.unfinished.pop_front();
             self.first += 1;
-            let acknowledger = self.acknowledger.as_mut();
-            if !acknowledger.is_some_and(|acknowledger| acknowledger.acknowledge(completion)) {
-                self.acknowledger = None;
-            }
+            self.acknowledger
+                .take_if(|acknowledger| !acknowledger.acknowledge(completion));
         }
     }
 }
@@ -126,7 +121,6 @@ struct ExecutorShared {
 pub struct Executor(Arc<ExecutorShared>);
 
 impl Executor {
-    /// Starts `jobs` threads, each of which runs one command at a time.
     pub fn start(
         command: ExecCommand,
         jobs: usize,
@@ -147,14 +141,12 @@ impl Executor {
         });
         for slot in 0..jobs {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name(format!("exec-{slot}"))
-                .spawn(move || shared.run_jobs())?;
+            let builder = std::thread::Builder::new().name(format!("exec-{slot}"));
+            builder.spawn(move || shared.run_jobs())?;
         }
         Ok(Self(shared))
     }
 
-    /// Takes the first `count` readings of a message.
     pub fn push(&self, message: ExecMessage, is_batch: bool, count: usize) {
         if count == 0 {
             return;
@@ -186,7 +178,6 @@ impl Executor {
         state.acknowledge();
     }
 
-    /// How many commands have failed.
     pub fn failed(&self) -> u64 {
         self.0.state.lock().failed
     }
@@ -210,7 +201,6 @@ impl Executor {
         }
     }
 
-    /// Kills the commands that run and waits for nothing, because the process ends at once.
     pub fn abort(&self) {
         self.0.group.abandon();
     }
@@ -253,7 +243,7 @@ impl ExecutorShared {
         let waiting = state.waiting.front_mut()?;
         let job = waiting.message.job(waiting.begin, waiting.is_batch);
         let number = waiting.number;
-        waiting.begin = job.next_begin();
+        waiting.begin = job.end + 1;
         waiting.jobs_left = waiting.jobs_left.saturating_sub(1);
         if waiting.jobs_left == 0 {
             state.waiting.pop_front();

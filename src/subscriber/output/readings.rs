@@ -1,6 +1,6 @@
 //! Splits a batch into its readings, which are lines of one message. PURE.
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr_iter;
 
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::publish::Received;
@@ -18,9 +18,9 @@ pub fn is_batch(message: &Received<'_>) -> bool {
 /// The payload of a message, or the lines of a batch, of which the last may lack its newline.
 #[derive(Clone, Debug)]
 pub struct Readings<'a> {
-    rest: Option<&'a [u8]>,
-    is_batch: bool,
-    count: usize,
+    payload: &'a [u8],
+    pub is_batch: bool,
+    pub count: usize,
 }
 
 impl<'a> Readings<'a> {
@@ -29,46 +29,30 @@ impl<'a> Readings<'a> {
     pub fn of(message: &Received<'a>, max: usize) -> Self {
         let payload = message.payload;
         let whole = Self {
-            rest: Some(payload),
+            payload,
             is_batch: false,
             count: 1,
         };
         if !is_batch(message) {
             return whole;
         }
-        let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-        let count = 1 + memchr_iter(b'\n', lines).take(max).count();
+        let payload = payload.strip_suffix(b"\n").unwrap_or(payload);
+        let count = 1 + memchr_iter(b'\n', payload).take(max).count();
         if count > max {
             return whole;
         }
         Self {
-            rest: Some(lines),
+            payload,
             is_batch: true,
             count,
         }
     }
 
-    /// Whether readings end with newlines.
-    pub fn is_batch(&self) -> bool {
-        self.is_batch
-    }
-
-    pub fn total(&self) -> usize {
-        self.count
-    }
-}
-
-impl<'a> Iterator for Readings<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let rest = self.rest.take()?;
-        let end = memchr(b'\n', rest).filter(|_| self.is_batch);
-        let Some((reading, after)) = end.and_then(|end| rest.split_at_checked(end)) else {
-            return Some(rest);
-        };
-        self.rest = after.get(1..);
-        Some(reading)
+    pub fn payloads(self) -> impl Iterator<Item = &'a [u8]> {
+        let Self {
+            payload, is_batch, ..
+        } = self;
+        payload.split(move |byte| is_batch && *byte == b'\n')
     }
 }
 
@@ -94,10 +78,10 @@ mod tests {
             },
             Draft::MAX_READINGS as usize,
         );
-        let count = readings.total();
-        let readings: Vec<_> = readings.collect();
-        assert_eq!(readings.len(), count);
-        readings
+        let count = readings.count;
+        let payloads: Vec<_> = readings.payloads().collect();
+        assert_eq!(payloads.len(), count);
+        payloads
     }
 
     #[test]

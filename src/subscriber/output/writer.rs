@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::debug;
 use parking_lot::{Condvar, Mutex};
 
 use super::completion::{Acknowledger, Completion, OutputError, OutputEvent};
@@ -21,8 +20,7 @@ const BATCH_PAUSE: Duration = Duration::from_micros(200);
 const BATCH_TIME: Duration = Duration::from_millis(2);
 const BATCH_BYTES: usize = 64 << 10;
 
-/// What a waiting message takes beside its readings, about: messages without output must not
-/// accumulate without limit either.
+/// What a waiting message takes beside its readings, about: messages without output are limited too.
 const OVERHEAD: u64 = 64;
 
 /// From this size on, in bytes, a buffer does not grow ahead of need.
@@ -48,12 +46,10 @@ impl WriteBatch {
 #[derive(Default)]
 struct WriterState {
     batch: WriteBatch,
-    /// More readings of the last message may come: if they were written without it, they could
-    /// not be acknowledged with it.
+    /// More readings of the last message may come, which must be acknowledged together.
     is_message_open: bool,
     is_closed: bool,
     is_writing: bool,
-    /// The thread waits for `ready`.
     is_waiting: bool,
     has_ended: bool,
 }
@@ -61,9 +57,7 @@ struct WriterState {
 #[derive(Default)]
 struct WriterShared {
     state: Mutex<WriterState>,
-    /// There is something to write.
     ready: Condvar,
-    /// Everything has been written.
     idle: Condvar,
 }
 
@@ -73,15 +67,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `notify` reports an error that ended the thread.
     pub fn start(
         destination: Destination,
         backlog: Arc<Backlog>,
         acknowledger: Acknowledger,
-        notify: impl Fn(OutputEvent) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(WriterShared::default());
-        let thread = WriterThread {
+        let mut thread = WriterThread {
             shared: Arc::clone(&shared),
             destination,
             backlog: Arc::clone(&backlog),
@@ -89,12 +81,11 @@ impl Writer {
         };
         let builder = std::thread::Builder::new().name("writer".into());
         builder.spawn(move || {
-            let shared = Arc::clone(&thread.shared);
             if let Err(error) = thread.run() {
-                notify(OutputEvent::Failed(error));
+                (thread.acknowledger.notify)(OutputEvent::Failed(error));
             }
-            shared.state.lock().has_ended = true;
-            shared.idle.notify_all();
+            thread.shared.state.lock().has_ended = true;
+            thread.shared.idle.notify_all();
         })?;
         Ok(Self { shared, backlog })
     }
@@ -116,7 +107,6 @@ impl Writer {
         reserved.map_err(|_| OutOfMemory)
     }
 
-    /// Adds a reading, which `render` appends.
     pub fn write<T>(&self, render: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut state = self.shared.state.lock();
         state.is_message_open = true;
@@ -149,8 +139,7 @@ impl Writer {
         self.shared.ready.notify_one();
     }
 
-    /// Waits until everything has been written; `false` if that takes longer than `grace_period`:
-    /// then the rest stays unacknowledged.
+    /// Waits until all is written; `false` after `grace_period`: the rest stays unacknowledged.
     pub fn close(&self, grace_period: Duration) -> bool {
         let mut state = self.shared.state.lock();
         state.is_closed = true;
@@ -170,22 +159,18 @@ struct WriterThread {
 }
 
 impl WriterThread {
-    fn run(mut self) -> Result<(), OutputError> {
-        let mut spare = WriteBatch::default();
+    fn run(&mut self) -> Result<(), OutputError> {
+        let mut batch = WriteBatch::default();
         let mut last_write = clock();
-        while let Some(batch) = self.next_batch(spare, last_write) {
-            let Some(written) = self.write(batch)? else {
-                break;
-            };
-            spare = written;
+        while self.next_batch(&mut batch, last_write) && self.write(&mut batch)? {
             last_write = clock();
         }
         Ok(())
     }
 
-    /// Waits for something to write, and takes it, leaving `spare` in its place. None once the
+    /// Waits for something to write, and exchanges it for `batch`, which is empty. `false` once the
     /// writer is closed.
-    fn next_batch(&self, spare: WriteBatch, last_write: Instant) -> Option<WriteBatch> {
+    fn next_batch(&self, batch: &mut WriteBatch, last_write: Instant) -> bool {
         let mut state = self.shared.state.lock();
         state.is_writing = false;
         let mut seen = 0;
@@ -194,7 +179,7 @@ impl WriterThread {
                 if state.batch.is_empty() {
                     self.shared.idle.notify_all();
                     if state.is_closed {
-                        return None;
+                        return false;
                     }
                 }
                 state.is_waiting = true;
@@ -211,34 +196,26 @@ impl WriterThread {
             state = self.shared.state.lock();
         }
         state.is_writing = true;
-        Some(std::mem::replace(&mut state.batch, spare))
+        std::mem::swap(&mut state.batch, batch);
+        true
     }
 
-    /// Returns the emptied batch; none if its messages could not be recorded.
-    fn write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, OutputError> {
-        if batch.reopen {
+    /// Empties the batch; `false` if its messages could not be recorded.
+    fn write(&mut self, batch: &mut WriteBatch) -> Result<bool, OutputError> {
+        if std::mem::take(&mut batch.reopen) {
             self.destination.reopen().map_err(OutputError::Reopen)?;
-            debug!("{}: reopened", self.destination);
         }
         let written = self.destination.write(&batch.bytes, &batch.ends);
         written.map_err(OutputError::Write)?;
-        if !self.acknowledger.acknowledge(batch.completion) {
-            return Ok(None);
+        let completion = std::mem::take(&mut batch.completion);
+        if !self.acknowledger.acknowledge(completion) {
+            return Ok(false);
         }
-        self.backlog.remove(batch.counted);
-        let WriteBatch {
-            mut bytes,
-            mut ends,
-            ..
-        } = batch;
-        bytes.clear();
-        bytes.shrink_to(2 * BATCH_BYTES);
-        ends.clear();
-        ends.shrink_to(BATCH_BYTES);
-        Ok(Some(WriteBatch {
-            bytes,
-            ends,
-            ..WriteBatch::default()
-        }))
+        self.backlog.remove(std::mem::take(&mut batch.counted));
+        batch.bytes.clear();
+        batch.bytes.shrink_to(2 * BATCH_BYTES);
+        batch.ends.clear();
+        batch.ends.shrink_to(BATCH_BYTES);
+        Ok(true)
     }
 }

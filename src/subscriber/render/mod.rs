@@ -32,20 +32,15 @@ impl Style {
     /// Bytes that each reading of a batch takes beside its payload.
     pub fn overhead(&self, message: &Received<'_>) -> usize {
         let mut out = Vec::new();
-        let payload = &[][..];
-        let empty = Received {
-            payload,
-            ..message.clone()
-        };
+        let mut empty = message.clone();
+        empty.payload = &[];
         // Warnings concern the readings themselves.
         let _ = render(&mut out, &empty, self, Duration::ZERO);
         out.len()
     }
 
-    /// Upper bounds for the bytes that [`render`] appends, and for those that it allocates
-    /// meanwhile.
+    /// Upper bounds for the bytes that [`render`] appends, and that it allocates meanwhile.
     pub fn max_bytes(&self, message: &Received<'_>) -> (usize, usize) {
-        /// Of topic, numbers and names.
         const REST: usize = 256;
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
@@ -140,18 +135,13 @@ mod tests {
 
     #[test]
     fn text_is_byte_exact_in_a_pipe_and_escaped_on_a_terminal() {
-        assert_eq!(
-            rendered(Format::Payload, false, b"\x1b[2J", None),
-            "\x1b[2J\n"
-        );
-        assert_eq!(
-            rendered(Format::Verbose, false, b"1", None),
-            "a\u{1b}/b 1\n"
-        );
-        assert_eq!(
-            rendered(Format::Verbose, true, b"\x1b[2J", None),
-            "a\\x1b/b \\x1b[2J\n"
-        );
+        for (format, escape, payload, expected) in [
+            (Format::Payload, false, &b"\x1b[2J"[..], "\x1b[2J\n"),
+            (Format::Verbose, false, b"1", "a\u{1b}/b 1\n"),
+            (Format::Verbose, true, b"\x1b[2J", "a\\x1b/b \\x1b[2J\n"),
+        ] {
+            assert_eq!(rendered(format, escape, payload, None), expected);
+        }
     }
 
     #[test]
@@ -163,18 +153,14 @@ mod tests {
              \"taken\":\"2026-01-31T08:00:00.000Z\",\"latency_ms\":250}\n"
         );
         let binary = rendered(Format::Json, false, b"\xff\x00", None);
-        assert!(
-            binary.contains("\"payloadlen\":2,\"payload_base64\":\"/wA=\"}"),
-            "{binary}"
-        );
+        let expected = "\"payloadlen\":2,\"payload_base64\":\"/wA=\"}";
+        assert!(binary.contains(expected), "{binary}");
     }
 
     #[test]
     fn a_time_beyond_the_year_9999_is_printed_as_the_last() {
         let json = rendered(Format::Json, true, b"", Some(u64::MAX));
-        assert!(
-            json.contains("\"taken\":\"9999-12-31T23:59:59.999Z\""),
-            "{json}"
-        );
+        let expected = "\"taken\":\"9999-12-31T23:59:59.999Z\"";
+        assert!(json.contains(expected), "{json}");
     }
 }

@@ -23,7 +23,6 @@ impl<'a> Sanitizer<'a> {
         self.out.resize(self.out.len().saturating_add(count), byte);
     }
 
-    /// Appends a topic or a property.
     pub fn push_name(&mut self, bytes: &[u8]) {
         self.push_untrusted(bytes, &[]);
     }

@@ -14,15 +14,10 @@ use crate::subscriber::config::{Config, OutputKind};
 use crate::subscriber::inbox::InboxCounts;
 use crate::subscriber::output::completion::OutputError;
 
-/// What `--summary` prints.
 #[derive(Serialize)]
 struct Summary {
-    received: u64,
-    duplicates: u64,
-    gaps: u64,
-    skipped: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<u64>,
+    #[serde(flatten)]
+    counts: InboxCounts,
     reconnects: u64,
     elapsed_s: f64,
 }
@@ -45,11 +40,7 @@ pub(super) fn print_summary(counts: InboxCounts, reconnects: u64, started: Insta
     }
     let elapsed = clock().saturating_duration_since(started);
     let summary = Summary {
-        received: counts.received,
-        duplicates: counts.duplicates,
-        gaps: counts.gaps,
-        skipped: counts.skipped,
-        failed: counts.failed,
+        counts,
         reconnects,
         elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
     };
@@ -78,7 +69,10 @@ pub(super) fn output_failed(config: &Config, error: &OutputError) -> Exit {
         OutputKind::Stdout(_) | OutputKind::Chart(_) | OutputKind::Command { .. } => None,
     };
     match (error, file) {
-        (OutputError::StateFile(cause), _) => write_failed(config.state.as_deref(), cause),
+        (OutputError::StateFile(cause), _) => write_failed(
+            config.state.as_deref(),
+            &io::Error::other(cause.to_string()),
+        ),
         (OutputError::Reopen(cause), Some(file)) => {
             let fault = output_not_opened(file, cause);
             error!("{fault}");

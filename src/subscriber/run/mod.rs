@@ -154,7 +154,7 @@ fn forget(state: Option<&Mutex<StateFile>>, ended: Released<'_>, events: &Sender
         Released::PacketIds(ids) => state.lock().end_exchanges(ids),
     };
     if let Err(cause) = forgotten {
-        let event = OutputEvent::Failed(OutputError::StateFile(cause));
+        let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));
         send(events, Event::Output(event));
         return false;
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -47,28 +48,26 @@ pub(super) fn open_inbox(
         reports_gaps: config.gaps,
     };
     let record = state_file.map(|state_file| -> Record {
-        Box::new(move |records, exchanges| state_file.lock().record(records, exchanges))
+        Box::new(move |records, exchanges| Ok(state_file.lock().record(records, exchanges)?))
     });
-    let acknowledger = Acknowledger::new(record, notify.clone());
-    let completed = acknowledger.readings();
-    let start_writer = |destination, acknowledger| {
-        Writer::start(
-            destination,
-            Arc::clone(backlog),
-            acknowledger,
-            notify.clone(),
-        )
+    let completed = Arc::new(AtomicU64::new(0));
+    let acknowledger = Acknowledger {
+        record,
+        completed_readings: Arc::clone(&completed),
+        notify: Box::new(notify.clone()),
     };
+    let backlog = Arc::clone(backlog);
     let consumer = match &config.output {
         OutputKind::Stdout(style) => {
-            watch_reader(notify.clone()).context("threads cannot be started")?;
-            let writer = start_writer(Destination::stdout(), acknowledger)?;
+            watch_reader(notify).context("threads cannot be started")?;
+            let destination = Destination::Stdout(stdio::stdout());
+            let writer = Writer::start(destination, backlog, acknowledger)?;
             Consumer::Writer(writer, style.clone())
         }
         OutputKind::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline)
                 .map_err(|cause| output_not_opened(&file.path, &cause))?;
-            let writer = start_writer(Destination::File(out), acknowledger)?;
+            let writer = Writer::start(Destination::File(out), backlog, acknowledger)?;
             Consumer::Writer(writer, style.clone())
         }
         OutputKind::Chart(extractor) => Consumer::Chart(Plotter {
@@ -77,7 +76,6 @@ pub(super) fn open_inbox(
             acknowledger: Mutex::new(acknowledger),
         }),
         OutputKind::Command { command, jobs } => {
-            let backlog = Arc::clone(backlog);
             let executor = Executor::start(command.clone(), *jobs, backlog, acknowledger);
             Consumer::Executor(executor.context("threads cannot be started")?)
         }

@@ -1,7 +1,6 @@
 //! The subscriber's side of the event loop: keeps the connection, its subscriptions and its
 //! session.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -40,7 +39,6 @@ const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait for the end of the connection after DISCONNECT.
 const DISCONNECT_TIMEOUT: Duration = END_TIMEOUT.saturating_add(Duration::from_millis(100));
 
-/// The session's key in the state file.
 pub(super) fn session_key(config: &Config) -> String {
     let connection = &config.connection;
     format!("{} {}", connection.endpoint, connection.client_id)
@@ -65,7 +63,7 @@ impl<'a> Subscriber<'a> {
         backlog: Arc<Backlog>,
         state_file: Option<Arc<Mutex<StateFile>>>,
         now: Instant,
-    ) -> io::Result<Self> {
+    ) -> rusqlite::Result<Self> {
         let connection = config.connection.connection(config.run());
         let earlier = match &state_file {
             Some(state_file) => state_file.lock().session(&session_key(config))?,
@@ -230,7 +228,7 @@ impl<'a> Subscriber<'a> {
             let key = session_key(self.config);
             let saved = state_file.lock().save_session(&key, &self.config.filters);
             if let Err(cause) = saved {
-                let error = OutputError::StateFile(cause);
+                let error = OutputError::StateFile(cause.into());
                 self.exit = Some(output_failed(self.config, &error));
             }
         }

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 /// Runs remembered; beyond this the oldest gap is forgotten.
 const MAX_RUNS: usize = 64;
 
-/// What a number says about its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NumberStatus {
     /// Nothing is missing before it.

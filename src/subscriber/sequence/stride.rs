@@ -26,7 +26,6 @@ pub struct StrideDetector {
 }
 
 impl StrideDetector {
-    /// Takes a number higher than all before it.
     pub fn handle_number(&mut self, seq: u64) -> Stride {
         let Some(last) = self.last.replace(seq) else {
             return Stride::Irregular;
@@ -70,10 +69,10 @@ mod tests {
     fn every_third_number_from_the_first_on_is_a_part() {
         let seen = strides(&[2, 5, 8, 11, 14, 17, 20, 29, 32]);
         assert_eq!(seen[..5], [Stride::Irregular; 5]);
-        let [established, regular] = [Stride::Established(3), Stride::Regular(0)];
+        let [regular, skipped] = [Stride::Regular(0), Stride::Regular(2)];
         assert_eq!(
             seen[5..],
-            [established, regular, Stride::Regular(2), regular]
+            [Stride::Established(3), regular, skipped, regular]
         );
     }
 

@@ -8,11 +8,9 @@ use crate::common::mqtt::limits::check_topic_filter;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumption {
-    /// No session is kept, or it begins now.
     New,
-    /// The broker no longer has it.
     Lost,
-    /// It continues; these of its filters are no longer wanted.
+    /// With these filters, which are no longer wanted.
     Resumed(Vec<String>),
 }
 
@@ -20,14 +18,13 @@ pub enum Resumption {
 pub struct SessionTracker {
     is_persistent: bool,
     filters: Vec<String>,
-    /// The filters of the session that the broker should have, if it should have one.
+    /// The filters of the session that the broker should have, if any.
     expected: Option<Vec<String>>,
-    /// The filters that the state file has.
     saved: Option<Vec<String>>,
 }
 
 impl SessionTracker {
-    /// `earlier` are the filters of the session that an earlier run has left, if known.
+    /// `earlier`: the filters of the session that an earlier run has left, if known.
     pub fn new(is_persistent: bool, filters: Vec<String>, earlier: Option<Vec<String>>) -> Self {
         Self {
             is_persistent,
@@ -80,20 +77,14 @@ mod tests {
     fn a_session_is_lost_only_if_there_was_one() {
         let mut session = SessionTracker::new(true, list(&["a"]), None);
         assert_eq!(session.handle_connected(false), Resumption::New);
-        assert_eq!(
-            session.handle_connected(false),
-            Resumption::New,
-            "never subscribed"
-        );
+        let never_subscribed = session.handle_connected(false);
+        assert_eq!(never_subscribed, Resumption::New);
         assert!(session.handle_subscribed());
         assert!(!session.handle_subscribed());
         assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
         assert_eq!(session.handle_connected(false), Resumption::Lost);
-        assert_eq!(
-            session.handle_connected(false),
-            Resumption::New,
-            "reported once"
-        );
+        let reported_once = session.handle_connected(false);
+        assert_eq!(reported_once, Resumption::New);
     }
 
     #[test]
@@ -102,10 +93,8 @@ mod tests {
         let mut session = SessionTracker::new(true, list(&["a", "new"]), earlier.clone());
         assert_eq!(session.handle_connected(false), Resumption::Lost);
         let mut session = SessionTracker::new(true, list(&["a", "new"]), earlier);
-        assert_eq!(
-            session.handle_connected(true),
-            Resumption::Resumed(list(&["old"]))
-        );
+        let stale = Resumption::Resumed(list(&["old"]));
+        assert_eq!(session.handle_connected(true), stale);
         assert!(session.handle_subscribed());
         assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
     }

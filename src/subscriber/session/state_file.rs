@@ -11,7 +11,6 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions, Permissions};
-use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,13 +39,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// for them takes longer than adding one.
 const SURPLUS: usize = 1_024;
 
-/// The latest sessions are remembered.
 const MAX_SESSIONS: i64 = 100;
 
-/// Bytes of a fingerprint in the file.
 const FINGERPRINT: usize = size_of::<u64>();
 
-/// Each migrates a file to the version (`PRAGMA user_version`) of its position in the list, from 1.
+/// Each migrates to the version (`PRAGMA user_version`) of its position, from 1.
 const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
@@ -99,7 +96,6 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Opens or creates the file.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         open(path).map_err(|Unusable(why)| {
             let message = format!("--state {}: {why}", path.display());
@@ -111,16 +107,32 @@ impl StateFile {
         self.key
     }
 
-    /// The numbers and fingerprints of earlier runs.
-    pub fn load_streams(&self) -> io::Result<Streams> {
-        let mut streams = load_numbers(&self.connection).map_err(io::Error::other)?;
-        load_fingerprints(&self.connection, &mut streams).map_err(io::Error::other)?;
+    pub fn load_streams(&self) -> rusqlite::Result<Streams> {
+        let mut streams = load_numbers(&self.connection)?;
+        let mut rows = self.connection.prepare(
+            "SELECT streams.name, fingerprints.latest FROM fingerprints
+             JOIN streams ON streams.id = fingerprints.stream
+             ORDER BY streams.touched, fingerprints.id",
+        )?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(0)?;
+            // It must not replace a stream that was used later.
+            if streams.numbers(&name).is_some() {
+                for fingerprint in fingerprints_in(row.get_ref(1)?.as_blob()?) {
+                    streams.insert_fingerprint(&name, fingerprint);
+                }
+            }
+        }
         Ok(streams)
     }
 
-    /// Records messages that have been written, and the QoS 2 exchanges among them whose PUBREC may
-    /// go out now.
-    pub fn record(&mut self, records: &[SequenceRecord], exchanges: &[Exchange]) -> io::Result<()> {
+    /// Records written messages, and QoS 2 exchanges whose PUBREC may go out now.
+    pub fn record(
+        &mut self,
+        records: &[SequenceRecord],
+        exchanges: &[Exchange],
+    ) -> rusqlite::Result<()> {
         if records.is_empty() && exchanges.is_empty() {
             return Ok(());
         }
@@ -134,14 +146,6 @@ impl StateFile {
                 new.extend(fingerprint.to_le_bytes());
             }
         }
-        self.save(&changed, exchanges).map_err(io::Error::other)
-    }
-
-    fn save(
-        &mut self,
-        changed: &BTreeMap<&str, Vec<u8>>,
-        exchanges: &[Exchange],
-    ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         self.qos2_table.add(&transaction, exchanges)?;
         for (name, new) in changed {
@@ -150,9 +154,8 @@ impl StateFile {
                 continue;
             };
             self.touched += 1;
-            let last = numbers
-                .last()
-                .map_or(String::new(), |last| last.to_string());
+            let last = numbers.last();
+            let last = last.map_or(String::new(), |last| last.to_string());
             let id: i64 = transaction
                 .prepare_cached(
                     "INSERT INTO streams (name, runs, last, touched) VALUES (?1, ?2, ?3, ?4)
@@ -179,26 +182,21 @@ impl StateFile {
         transaction.commit()
     }
 
-    /// The exchanges of this session that await PUBREL. Exchanges recorded from now on belong to
-    /// it.
-    pub fn load_exchanges(&mut self, session: &str) -> io::Result<Vec<Exchange>> {
-        let loaded = self.qos2_table.load(&self.connection, session);
-        loaded.map_err(io::Error::other)
+    /// Those that await PUBREL. Exchanges recorded from now on belong to this session.
+    pub fn load_exchanges(&mut self, session: &str) -> rusqlite::Result<Vec<Exchange>> {
+        self.qos2_table.load(&self.connection, session)
     }
 
-    /// Removes the exchanges with these packet identifiers: PUBREL has come.
-    pub fn end_exchanges(&mut self, ids: &[u16]) -> io::Result<()> {
-        let removed = self.qos2_table.remove(&mut self.connection, ids);
-        removed.map_err(io::Error::other)
+    /// PUBREL has come for these packet identifiers.
+    pub fn end_exchanges(&mut self, ids: &[u16]) -> rusqlite::Result<()> {
+        self.qos2_table.remove(&mut self.connection, ids)
     }
 
-    /// Removes all exchanges of the session, which the broker has lost.
-    pub fn forget_exchanges(&mut self) -> io::Result<()> {
-        let cleared = self.qos2_table.clear(&self.connection);
-        cleared.map_err(io::Error::other)
+    pub fn forget_exchanges(&mut self) -> rusqlite::Result<()> {
+        self.qos2_table.clear(&self.connection)
     }
 
-    /// Moves the write-ahead log into the file, at the end of a run. If that fails, the log stays.
+    /// Moves the write-ahead log into the file. If that fails, the log stays.
     pub fn checkpoint(&self) {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(cause) = self.connection.query_row(sql, [], |_| Ok(())) {
@@ -207,33 +205,30 @@ impl StateFile {
     }
 
     /// The filters of a session that an earlier run has left with the broker.
-    pub fn session(&self, key: &str) -> io::Result<Option<Vec<String>>> {
+    pub fn session(&self, key: &str) -> rusqlite::Result<Option<Vec<String>>> {
         let sql = "SELECT filters FROM sessions WHERE client = ?1";
         let filters = self.connection.query_row(sql, [key], |row| row.get(0));
-        let filters: Option<String> = filters.optional().map_err(io::Error::other)?;
+        let filters: Option<String> = filters.optional()?;
         Ok(filters.and_then(|filters| serde_json::from_str(&filters).ok()))
     }
 
-    pub fn save_session(&self, key: &str, filters: &[String]) -> io::Result<()> {
+    pub fn save_session(&self, key: &str, filters: &[String]) -> rusqlite::Result<()> {
         // A list of strings cannot fail.
         let filters = serde_json::to_string(filters).unwrap_or_default();
-        let save = || {
-            self.connection.execute(
-                "INSERT OR REPLACE INTO sessions (client, filters, touched)
-                 VALUES (?1, ?2, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))",
-                params![key, filters],
-            )?;
-            self.connection.execute(
-                "DELETE FROM sessions WHERE client NOT IN
-                 (SELECT client FROM sessions ORDER BY touched DESC LIMIT ?1)",
-                [MAX_SESSIONS],
-            )
-        };
-        save().map(drop).map_err(io::Error::other)
+        self.connection.execute(
+            "INSERT OR REPLACE INTO sessions (client, filters, touched)
+             VALUES (?1, ?2, (SELECT coalesce(max(touched), 0) + 1 FROM sessions))",
+            params![key, filters],
+        )?;
+        self.connection.execute(
+            "DELETE FROM sessions WHERE client NOT IN
+             (SELECT client FROM sessions ORDER BY touched DESC LIMIT ?1)",
+            [MAX_SESSIONS],
+        )?;
+        Ok(())
     }
 }
 
-/// Why a file cannot be used, and what to do.
 struct Unusable(String);
 
 impl From<rusqlite::Error> for Unusable {
@@ -282,7 +277,7 @@ fn open(path: &Path) -> Result<StateFile, Unusable> {
             let why = "needs a random key, and the operating system provides no random numbers";
             return Err(Unusable(why.into()));
         };
-        migrate(&mut connection, version, FingerprintKey([first, second]))?;
+        migrate(&mut connection, version, [first, second])?;
     }
     Ok(load(connection)?)
 }
@@ -334,16 +329,12 @@ fn lock(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")
 }
 
-fn migrate(
-    connection: &mut Connection,
-    version: usize,
-    key: FingerprintKey,
-) -> rusqlite::Result<()> {
+fn migrate(connection: &mut Connection, version: usize, key: [u64; 2]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for migration in MIGRATIONS.iter().skip(version) {
         transaction.execute_batch(migration)?;
     }
-    let key: Vec<u8> = key.0.iter().flat_map(|half| half.to_le_bytes()).collect();
+    let key: Vec<u8> = key.iter().flat_map(|half| half.to_le_bytes()).collect();
     transaction.execute("INSERT INTO secret (one, key) VALUES (1, ?1)", [key])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     let version = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
@@ -389,26 +380,6 @@ fn load_numbers(connection: &Connection) -> rusqlite::Result<Streams> {
     Ok(streams)
 }
 
-fn load_fingerprints(connection: &Connection, streams: &mut Streams) -> rusqlite::Result<()> {
-    let mut rows = connection.prepare(
-        "SELECT streams.name, fingerprints.latest FROM fingerprints
-         JOIN streams ON streams.id = fingerprints.stream
-         ORDER BY streams.touched, fingerprints.id",
-    )?;
-    let mut rows = rows.query([])?;
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        // It must not replace a stream that was used later.
-        if streams.numbers(&name).is_none() {
-            continue;
-        }
-        for fingerprint in fingerprints_in(row.get_ref(1)?.as_blob()?) {
-            streams.insert_fingerprint(&name, fingerprint);
-        }
-    }
-    Ok(())
-}
-
 fn fingerprints_in(blob: &[u8]) -> impl Iterator<Item = Fingerprint> {
     let (fingerprints, _) = blob.as_chunks::<FINGERPRINT>();
     let read = |bytes: &[u8; FINGERPRINT]| Fingerprint(u64::from_le_bytes(*bytes));
@@ -452,15 +423,12 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
         *share -= kept;
         left += kept;
         if kept == 0 {
-            transaction
-                .prepare_cached("DELETE FROM fingerprints WHERE id = ?1")?
-                .execute([id])?;
+            let sql = "DELETE FROM fingerprints WHERE id = ?1";
+            transaction.prepare_cached(sql)?.execute([id])?;
         } else if kept < length {
-            transaction
-                .prepare_cached(
-                    "UPDATE fingerprints SET latest = substr(latest, -?2) WHERE id = ?1",
-                )?
-                .execute(params![id, i64::try_from(kept).unwrap_or(i64::MAX)])?;
+            let sql = "UPDATE fingerprints SET latest = substr(latest, -?2) WHERE id = ?1";
+            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+            transaction.prepare_cached(sql)?.execute([id, kept])?;
         }
     }
     Ok(left / FINGERPRINT)

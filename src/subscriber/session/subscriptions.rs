@@ -13,9 +13,7 @@ const MAX_UNANSWERED: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FilterState {
-    /// To be requested at this time.
     Due(Instant),
-    /// Requested; an answer is expected before this time.
     Requested(Instant),
     Granted,
 }
@@ -28,12 +26,9 @@ struct WantedFilter {
     unanswered: u32,
 }
 
-/// Filters are named by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscribeAction {
-    /// Send SUBSCRIBE for these filters.
     Subscribe(Vec<usize>),
-    /// This filter got no answer, several times.
     CloseConnection { filter: usize },
 }
 
@@ -46,21 +41,20 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// `policy` gives the delays between repeated requests.
     pub fn new(
         filters: Vec<String>,
         policy: Policy,
         operation_timeout: Duration,
         now: Instant,
     ) -> Self {
-        let filters = filters.into_iter().map(|text| WantedFilter {
+        let wanted = |text| WantedFilter {
             text,
             state: FilterState::Due(now),
             refusals: 0,
             unanswered: 0,
-        });
+        };
         Self {
-            filters: filters.collect(),
+            filters: filters.into_iter().map(wanted).collect(),
             policy,
             operation_timeout,
             is_online: false,
@@ -74,9 +68,8 @@ impl Subscriptions {
     /// A filter whose request on the present connection awaits its answer.
     pub fn unanswered(&self) -> Option<&str> {
         let mut filters = self.filters.iter().filter(|_| self.is_online);
-        filters
-            .find(|filter| matches!(filter.state, FilterState::Requested(_)))
-            .map(|filter| filter.text.as_str())
+        let filter = filters.find(|filter| matches!(filter.state, FilterState::Requested(_)));
+        filter.map(|filter| filter.text.as_str())
     }
 
     pub fn all_granted(&self) -> bool {
@@ -124,8 +117,7 @@ impl Subscriptions {
         delay
     }
 
-    /// `is_delayed` is whether answers may be behind messages that wait for the output: then they
-    /// get more time.
+    /// `is_delayed`: answers, which may be behind messages that wait for the output, get more time.
     pub fn next_action(&mut self, now: Instant, is_delayed: bool) -> SubscribeAction {
         let mut due = Vec::new();
         if !self.is_online {
@@ -154,7 +146,6 @@ impl Subscriptions {
         SubscribeAction::Subscribe(due)
     }
 
-    /// When to call [`next_action`](Self::next_action).
     pub fn wake_at(&self) -> Option<Instant> {
         let times = self.filters.iter().filter_map(|filter| match filter.state {
             FilterState::Due(at) | FilterState::Requested(at) => Some(at),

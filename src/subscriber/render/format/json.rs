@@ -13,17 +13,11 @@ use serde_json::value::RawValue;
 use super::arrival_time::ArrivalTime;
 use crate::common::mqtt::publish::{PublishProperties, Received};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PayloadForm {
-    Text,
-    Json,
-}
-
 /// None if the payload is to be shown as JSON and is not JSON.
 pub(super) fn object(
     message: &Received<'_>,
     time: &ArrivalTime,
-    form: PayloadForm,
+    payload_is_json: bool,
 ) -> Option<String> {
     let mut object = Object::default();
     object.add("tst", &time.in_json());
@@ -37,10 +31,10 @@ pub(super) fn object(
     if let Some(properties) = &message.properties {
         object.add_object("properties", properties_object(properties));
     }
-    match form {
-        _ if message.payload.is_empty() => object.add("payload", &()),
-        PayloadForm::Text => object.add("payload", &text(message.payload)),
-        PayloadForm::Json => object.add_raw("payload", &compact(message.payload)?),
+    match message.payload {
+        [] => object.add("payload", &()),
+        payload if payload_is_json => object.add_raw("payload", &compact(payload)?),
+        payload => object.add("payload", &text(payload)),
     }
     Some(object.end())
 }
@@ -50,20 +44,30 @@ fn properties_object(properties: &PublishProperties<'_>) -> Object {
     for id in properties.repeated.subscriptions() {
         object.add("subscription-identifier", &id);
     }
-    if let Some(alias) = properties.topic_alias {
-        object.add("topic-alias", &alias);
+    let numbers = [
+        ("topic-alias", properties.topic_alias.map(u32::from)),
+        (
+            "payload-format-indicator",
+            properties.payload_format.map(u32::from),
+        ),
+    ];
+    for (name, value) in numbers {
+        if let Some(number) = value {
+            object.add(name, &number);
+        }
     }
-    if let Some(format) = properties.payload_format {
-        object.add("payload-format-indicator", &format);
-    }
-    if let Some(content_type) = &properties.content_type {
-        object.add("content-type", &text(content_type.as_bytes()));
-    }
-    if let Some(topic) = &properties.response_topic {
-        object.add("response-topic", &text(topic.as_bytes()));
-    }
-    if let Some(data) = &properties.correlation_data {
-        object.add("correlation-data", &text(data));
+    let strings = [
+        ("content-type", properties.content_type.map(str::as_bytes)),
+        (
+            "response-topic",
+            properties.response_topic.map(str::as_bytes),
+        ),
+        ("correlation-data", properties.correlation_data),
+    ];
+    for (name, value) in strings {
+        if let Some(bytes) = value {
+            object.add(name, &text(bytes));
+        }
     }
     let mut user = Object::default();
     for (name, value) in properties.repeated.user() {
@@ -196,25 +200,9 @@ mod tests {
         ] {
             assert_eq!(compact(text).as_deref(), Some(recorded), "{text:?}");
         }
-        let not: [&[u8]; 16] = [
-            b"",
-            b"x",
-            b"a\0b",
-            b"\xff\xfe",
-            b"nul",
-            b"1 \0",
-            b"\"x",
-            b"[1,]",
-            b"-",
-            b"1e",
-            b"truex",
-            br#""\u12""#,
-            b"\n",
-            b"[1\0]",
-            br#""\udc00""#,
-            br#""\ud800x""#,
-        ];
-        for text in not {
+        let refused = b"|x|a\0b|\xff\xfe|nul|1 \0|\"x|[1,]|-|1e|truex|\"\\u12\"|\n|[1\0]|\
+                        \"\\udc00\"|\"\\ud800x\"";
+        for text in refused.split(|byte| *byte == b'|') {
             assert_eq!(compact(text), None, "{text:?}");
         }
     }

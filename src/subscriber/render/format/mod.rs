@@ -17,7 +17,6 @@ use jiff::tz::TimeZone;
 
 use self::arrival_time::ArrivalTime;
 use self::field::FieldSpec;
-use self::json::PayloadForm;
 use self::parse::Segment;
 use super::sanitize::Sanitizer;
 use crate::common::mqtt::publish::{PublishProperties, Received};
@@ -40,12 +39,9 @@ impl fmt::Display for PayloadNotJson {
 }
 
 impl Template {
-    /// Times are in UTC unless [`in_zone`](Self::in_zone) sets another zone.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong and how to write it, for formats that `mosquitto_sub` refuses, and for widths
-    /// of more than a million, which it does not.
+    /// Times are in UTC unless [`in_zone`](Self::in_zone) sets another zone. The error says what is
+    /// wrong and how to write it: for formats that `mosquitto_sub` refuses, and for widths above a
+    /// million, which it does not.
     pub fn parse(format: &str) -> Result<Self, String> {
         Ok(Self {
             segments: parse::segments(format)?,
@@ -94,11 +90,7 @@ impl Template {
                 Segment::Field(spec, 'I') => spec.trusted(out, time.iso().as_bytes()),
                 Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
                 Segment::Field(_, letter @ ('j' | 'J')) => {
-                    let form = match letter {
-                        'j' => PayloadForm::Text,
-                        _ => PayloadForm::Json,
-                    };
-                    match json::object(message, &time, form) {
+                    match json::object(message, &time, *letter == 'J') {
                         Some(object) => out.push_json(&object),
                         None => warning = Some(PayloadNotJson),
                     }

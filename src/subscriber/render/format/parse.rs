@@ -14,11 +14,9 @@ pub(super) enum Segment {
     Field(FieldSpec, char),
     /// `@` and a letter that `strftime` knows.
     Time(char),
-    /// `@N`
     Nanoseconds,
 }
 
-/// The characters that can end a `%` escape.
 const FIELDS: &str = "%ACDEFIJPRSUXjlmpqrtx";
 
 pub(super) fn segments(format: &str) -> Result<Vec<Segment>, String> {
@@ -53,7 +51,6 @@ fn flush(text: &mut String, segments: &mut Vec<Segment>) {
     }
 }
 
-/// The part of the format that has not been read.
 struct Rest<'a>(&'a str);
 
 impl Rest<'_> {
@@ -180,16 +177,7 @@ mod tests {
                 assert!(!error.contains('\t'), "{error}");
             }
         }
-        for format in [
-            "",
-            "%00t",
-            "%-05.3t",
-            "%.t",
-            "@q",
-            "@@@@",
-            "\\\\",
-            "%1000000p",
-        ] {
+        for format in r"|%00t|%-05.3t|%.t|@q|@@@@|\\|%1000000p".split('|') {
             assert!(segments(format).is_ok(), "{format}");
         }
     }

@@ -17,7 +17,6 @@ const TABLE: &str = "
         PRIMARY KEY (client, id)
     ) WITHOUT ROWID;";
 
-/// The rows of one session.
 #[derive(Default)]
 pub(super) struct Qos2Table {
     session: String,

@@ -10,7 +10,6 @@ fn state() -> (TempDir, StateFile) {
     (dir, state)
 }
 
-/// Its fingerprint is made of the two numbers.
 fn record(stream: u64, seq: u64) -> SequenceRecord {
     SequenceRecord {
         seq: SeqProperty {
