@@ -1,10 +1,9 @@
 //! Which received messages have not been acknowledged, and when they may be.
 //!
-//! The bridge of a connection hands each message over with a [`Ticket`]. Whoever processes messages settles the
-//! ticket, and only then does the bridge send the acknowledgement, with the message's own packet
-//! identifier. A message that is settled after its connection has ended is acknowledged on the next connection of the
-//! same session, once the broker has sent it again. While too many bytes wait to be processed, the bridge reads no
-//! more from the broker.
+//! The bridge of a connection hands each message over with a [`Ticket`], and sends the acknowledgement once the
+//! ticket has been settled. If that is after the connection has ended, the message is acknowledged on the next
+//! connection of the same session, once the broker has sent it again. While too many bytes wait to be processed,
+//! the bridge reads no more from the broker.
 
 pub mod pending;
 
@@ -15,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::mqtt::publish::Publish;
 use super::mqtt::qos::Qos;
@@ -24,7 +23,6 @@ use pending::{Exchange, PendingAcks, PublishKey, PublishStatus, PubrelStatus};
 /// Bytes that may wait before no more are read from the broker.
 const LIMIT: u64 = 1 << 20;
 
-/// What waits to be processed or acknowledged, over all connections of a run.
 #[derive(Debug, Default)]
 pub struct Backlog {
     bytes: AtomicU64,
@@ -34,40 +32,35 @@ pub struct Backlog {
 #[derive(Debug, Default)]
 struct Session {
     pending: PendingAcks,
-    /// The last connection.
     current: Option<Arc<ConnectionAcks>>,
     connections: u64,
 }
 
 impl Backlog {
-    /// Counts bytes that wait.
     pub fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Counts bytes that have been processed.
     pub fn remove(&self, bytes: u64) {
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         let after = before.saturating_sub(bytes);
         if before > LIMIT / 2 && after <= LIMIT / 2 {
-            let current = self.session.lock().current.clone();
-            if let Some(acks) = current {
+            if let Some(acks) = self.current() {
                 acks.wake();
             }
         }
     }
 
-    /// Whether the bridge may have stopped reading from the broker, because too many bytes wait.
+    /// Whether the bridge may have stopped reading from the broker.
     pub fn may_be_full(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
 
-    /// The session continues one of an earlier run, which has left these exchanges.
     pub fn restore(&self, exchanges: impl IntoIterator<Item = Exchange>) {
         self.session.lock().pending.restore(exchanges);
     }
 
-    /// Begins a connection. Nothing is acknowledged on an earlier one any more. Fails if there is no descriptor.
+    /// Nothing is acknowledged on an earlier connection any more. Fails if there is no descriptor.
     pub fn begin_connection(self: &Arc<Self>) -> io::Result<Arc<ConnectionAcks>> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake_up = EventFd::from_value_and_flags(0, flags)?;
@@ -85,8 +78,7 @@ impl Backlog {
         Ok(acks)
     }
 
-    /// Whether a message has been settled that can only be acknowledged on a later connection, or once the broker has
-    /// sent it again.
+    /// Whether a settled message can only be acknowledged on a later connection, or once it has come again.
     pub fn owes_acknowledgement(&self, is_connected: bool) -> bool {
         self.session.lock().pending.has_settled(is_connected)
     }
@@ -98,11 +90,14 @@ impl Backlog {
 
     /// The connection is to end in order: everything that has been settled is acknowledged, and DISCONNECT follows.
     pub fn end_connection(&self) {
-        let current = self.session.lock().current.clone();
-        if let Some(acks) = current {
+        if let Some(acks) = self.current() {
             acks.ending.store(true, Ordering::SeqCst);
             acks.make_readable();
         }
+    }
+
+    fn current(&self) -> Option<Arc<ConnectionAcks>> {
+        self.session.lock().current.clone()
     }
 
     fn settle(&self, numbers: RangeInclusive<u64>) {
@@ -120,7 +115,6 @@ impl Backlog {
 #[derive(Debug)]
 pub struct ConnectionAcks {
     backlog: Arc<Backlog>,
-    /// The number of the connection in the run.
     number: u64,
     wake_up: EventFd,
     wants_wake_up: AtomicBool,
@@ -128,20 +122,18 @@ pub struct ConnectionAcks {
 }
 
 impl ConnectionAcks {
-    /// The session, unless there is a later connection by now.
-    fn session(&self) -> Option<MutexGuard<'_, Session>> {
-        let session = self.backlog.session.lock();
-        (session.connections == self.number).then_some(session)
+    /// None if there is a later connection by now.
+    fn with_pending<T>(&self, act: impl FnOnce(&mut PendingAcks) -> T) -> Option<T> {
+        let mut session = self.backlog.session.lock();
+        (session.connections == self.number).then(|| act(&mut session.pending))
     }
 
     /// The broker has no session of an earlier connection: forgets what came on one.
     pub fn begin_session(&self) {
-        if let Some(mut session) = self.session() {
-            session.pending.begin_session();
-        }
+        self.with_pending(PendingAcks::begin_session);
     }
 
-    /// A ticket for a PUBLISH that is to be handed over, or else why it is not.
+    /// Without a ticket the message is not to be handed over.
     pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, PublishStatus> {
         let mut ticket = Ticket {
             backlog: Arc::clone(&self.backlog),
@@ -150,45 +142,36 @@ impl ConnectionAcks {
         };
         if publish.message.qos != Qos::AtMostOnce {
             let key = PublishKey::of(publish);
-            let mut session = self.session().ok_or(PublishStatus::Repeated)?;
-            ticket.number = match session.pending.handle_publish(key) {
-                PublishStatus::New(number) => number,
-                known => return Err(known),
+            ticket.number = match self.with_pending(|pending| pending.handle_publish(key)) {
+                Some(PublishStatus::New(number)) => number,
+                known => return Err(known.unwrap_or(PublishStatus::Repeated)),
             };
-            ticket.exchange = (key.qos == Qos::ExactlyOnce).then(|| key.exchange());
+            ticket.exchange = (key.qos == Qos::ExactlyOnce).then_some(key.exchange);
         }
         Ok(ticket)
     }
 
-    /// The message with this identifier could not be handed over: it is to come again.
+    /// The message could not be handed over: it is to come again.
     pub fn withdraw(&self, packet_id: u16) {
-        if let Some(mut session) = self.session() {
-            session.pending.withdraw(packet_id);
-        }
+        self.with_pending(|pending| pending.withdraw(packet_id));
     }
 
     pub fn handle_pubrel(&self, packet_id: u16) -> PubrelStatus {
-        self.session()
-            .map_or(PubrelStatus::OldConnection, |mut session| {
-                session.pending.handle_pubrel(packet_id)
-            })
+        self.with_pending(|pending| pending.handle_pubrel(packet_id))
+            .unwrap_or(PubrelStatus::OldConnection)
     }
 
     /// Appends the acknowledgements that may go out.
     pub fn poll_acks(&self, out: &mut Vec<u8>) {
-        if let Some(mut session) = self.session() {
-            session.pending.poll_acks(out);
-        }
+        self.with_pending(|pending| pending.poll_acks(out));
     }
 
     pub fn has_unacknowledged(&self) -> bool {
-        let session = self.session();
-        session.is_some_and(|session| session.pending.has_unacknowledged())
+        self.with_pending(|pending| pending.has_unacknowledged()) == Some(true)
     }
 
     pub fn is_pubrel_due(&self) -> bool {
-        let session = self.session();
-        session.is_some_and(|session| session.pending.is_pubrel_due())
+        self.with_pending(|pending| pending.is_pubrel_due()) == Some(true)
     }
 
     /// Whether to read no more from the broker; `was_full` is the last answer.
@@ -202,13 +185,11 @@ impl ConnectionAcks {
         self.ending.load(Ordering::SeqCst)
     }
 
-    /// Makes the descriptor readable as soon as messages are settled. Ask for acknowledgements once more
-    /// before sleeping.
+    /// Makes the descriptor readable once messages are settled. Poll for acknowledgements again before sleeping.
     pub fn request_wake_up(&self) {
         self.wants_wake_up.store(true, Ordering::SeqCst);
     }
 
-    /// The descriptor is not readable any more.
     pub fn clear_wake_up(&self) {
         let _ = self.wake_up.read();
     }
@@ -247,7 +228,6 @@ impl Ticket {
         self.exchange
     }
 
-    /// The message has been processed.
     pub fn settle(&self) {
         if self.number > 0 {
             self.backlog.settle(self.number..=self.number);

@@ -1,5 +1,4 @@
-//! Which messages of a session have been handed over and not acknowledged, and so which acknowledgements may go
-//! out. PURE.
+//! Which messages of a session have been handed over and not acknowledged, and which acknowledgements may go out. PURE.
 //!
 //! * An acknowledgement goes out with the packet identifier of its message, and in the order in which the
 //!   messages came (MQTT-4.6.0-2, MQTT-4.6.0-3): the first that is not settled holds up those behind it.
@@ -8,8 +7,7 @@
 //!   out: until then a broker may not use the identifier for another (section 2.2.1). At QoS 2 that lasts until
 //!   PUBREL. Such a message is not handed over again; its acknowledgement goes out on the connection on which it
 //!   came last, once it is settled.
-//! * A broker that uses an identifier for another message all the same gets an acknowledgement for the
-//!   other message only.
+//! * A broker that uses an identifier for another message all the same gets an acknowledgement for that only.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -25,38 +23,27 @@ const MAX_COMPLETED: usize = 1_024;
 /// What identifies a PUBLISH above QoS 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishKey {
-    pub packet_id: u16,
+    pub exchange: Exchange,
     pub qos: Qos,
     pub dup: bool,
-    /// [`fingerprint`] of topic and payload.
-    pub fingerprint: u64,
 }
 
 impl PublishKey {
     pub fn of(publish: &Publish<'_>) -> Self {
-        Self {
+        let exchange = Exchange {
             packet_id: publish.message.packet_id,
-            qos: publish.message.qos,
-            dup: publish.dup,
             fingerprint: fingerprint(publish.topic, publish.message.payload),
-        }
+        };
+        let (qos, dup) = (publish.message.qos, publish.dup);
+        Self { exchange, qos, dup }
     }
 
-    pub fn exchange(&self) -> Exchange {
-        Exchange {
-            packet_id: self.packet_id,
-            fingerprint: self.fingerprint,
-        }
-    }
-
-    /// Without the DUP flag.
     fn is_same_message(&self, other: &Self) -> bool {
-        (self.packet_id, self.qos, self.fingerprint)
-            == (other.packet_id, other.qos, other.fingerprint)
+        (self.exchange, self.qos) == (other.exchange, other.qos)
     }
 }
 
-/// A QoS 2 message that has been settled: its PUBREC may have gone out, and PUBREL is due.
+/// At QoS 2 this is kept from PUBREC until PUBREL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub packet_id: u16,
@@ -64,8 +51,7 @@ pub struct Exchange {
     pub fingerprint: u64,
 }
 
-/// CRC-32 (IEEE 802.3) of topic and payload, and below it their length modulo 2³². It is stored, so it has to stay
-/// the same.
+/// CRC-32 (IEEE 802.3) of topic and payload, and below it their length modulo 2³². It is stored.
 pub fn fingerprint(topic: &[u8], payload: &[u8]) -> u64 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(topic);
@@ -76,7 +62,6 @@ pub fn fingerprint(topic: &[u8], payload: &[u8]) -> u64 {
     u64::from(crc.finalize()) << 32 | (length & u64::from(u32::MAX))
 }
 
-/// A message that has been handed over and not acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Unacknowledged {
     key: PublishKey,
@@ -88,30 +73,25 @@ struct Unacknowledged {
 /// How far the exchange of a packet identifier is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The message with this number has not been acknowledged.
     Unacknowledged(u64),
     /// PUBREC may have gone out, PUBREL is due.
     Received {
         fingerprint: u64,
         /// PUBREC has gone out on the current connection.
         is_current: bool,
-        /// It is from an earlier run.
         is_restored: bool,
     },
 }
 
-/// What is to be done with a PUBLISH above QoS 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishStatus {
     /// It is new; its number in the run, from 1.
     New(u64),
-    /// It has come before and will be acknowledged once.
     Repeated,
     /// It has come before and has been acknowledged: the acknowledgement goes out again (MQTT-4.3.3-10).
     Acknowledged,
 }
 
-/// What is to be done with a PUBREL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PubrelStatus {
     /// PUBCOMP follows.
@@ -124,16 +104,13 @@ pub enum PubrelStatus {
     OldConnection,
 }
 
-/// The messages of a session that wait to be acknowledged or released.
 #[derive(Debug, Default)]
 pub struct PendingAcks {
-    /// By their numbers.
     unacknowledged: BTreeMap<u64, Unacknowledged>,
     /// The number of the last message, over all sessions.
     last_number: u64,
     /// The numbers of those that came on the current connection, in that order. Some may not be waiting any more.
     order: VecDeque<u64>,
-    /// By packet identifier.
     stages: HashMap<u16, Stage>,
     /// PUBRELs that are due on the current connection.
     due_pubrels: usize,
@@ -144,7 +121,7 @@ pub struct PendingAcks {
 impl PendingAcks {
     pub fn handle_publish(&mut self, key: PublishKey) -> PublishStatus {
         let was_completed = self.was_completed(&key);
-        match self.stages.get_mut(&key.packet_id) {
+        match self.stages.get_mut(&key.exchange.packet_id) {
             Some(Stage::Unacknowledged(number)) => {
                 let number = *number;
                 if let Some(message) = self.unacknowledged.get_mut(&number)
@@ -162,7 +139,7 @@ impl PendingAcks {
                 fingerprint,
                 is_current,
                 ..
-            }) if key.qos == Qos::ExactlyOnce && *fingerprint == key.fingerprint => {
+            }) if key.qos == Qos::ExactlyOnce && *fingerprint == key.exchange.fingerprint => {
                 self.due_pubrels += usize::from(!std::mem::replace(is_current, true));
                 return PublishStatus::Acknowledged;
             }
@@ -189,18 +166,17 @@ impl PendingAcks {
         self.unacknowledged.insert(number, message);
         self.order.push_back(number);
         self.stages
-            .insert(key.packet_id, Stage::Unacknowledged(number));
+            .insert(key.exchange.packet_id, Stage::Unacknowledged(number));
         PublishStatus::New(number)
     }
 
-    /// Whether a message is one that has been completed on this connection. On one connection nothing
-    /// is lost in between, so a message with the DUP flag is the last one with its identifier.
+    /// Whether the message has been completed on this connection. On one connection nothing is lost in between,
+    /// so a message with the DUP flag is the last one with its identifier.
     fn was_completed(&self, key: &PublishKey) -> bool {
         let mut latest = self.completed.iter().rev();
-        let same_id = |other: &&PublishKey| other.packet_id == key.packet_id;
         key.dup
             && latest
-                .find(same_id)
+                .find(|other| other.exchange.packet_id == key.exchange.packet_id)
                 .is_some_and(|last| last.is_same_message(key))
     }
 
@@ -229,55 +205,43 @@ impl PendingAcks {
             }) => {
                 self.due_pubrels -= usize::from(is_current);
                 self.stages.remove(&packet_id);
-                self.complete(PublishKey {
+                let (qos, dup) = (Qos::ExactlyOnce, false);
+                let exchange = Exchange {
                     packet_id,
-                    qos: Qos::ExactlyOnce,
-                    dup: false,
                     fingerprint,
-                });
+                };
+                self.complete(PublishKey { exchange, qos, dup });
                 PubrelStatus::Known
             }
             None => PubrelStatus::Unknown,
         }
     }
 
-    /// The messages with these numbers have been processed.
     pub fn settle(&mut self, numbers: RangeInclusive<u64>) {
         for (_, message) in self.unacknowledged.range_mut(numbers) {
             message.is_settled = true;
         }
     }
 
-    /// Whether messages of this connection wait to be acknowledged.
     pub fn has_unacknowledged(&self) -> bool {
         !self.order.is_empty()
     }
 
-    /// Whether a message has been settled and not acknowledged. With `elsewhere` those of the current connection do
-    /// not count.
+    /// Whether a message is settled and not acknowledged. `elsewhere` leaves out those of the current connection.
     pub fn has_settled(&self, elsewhere: bool) -> bool {
         let mut messages = self.unacknowledged.values();
         messages.any(|message| message.is_settled && !(elsewhere && message.is_current))
     }
 
-    /// Whether a QoS 2 message that was settled in this run is not completed: its PUBREC can go out now, or has
-    /// gone out on this connection or an earlier one.
+    /// Whether a QoS 2 message that was settled in this run is not completed: its PUBREC can go out or has gone out.
     pub fn has_open_exchange(&self) -> bool {
-        let is_open = |stage: &Stage| {
-            matches!(
-                stage,
-                Stage::Received {
-                    is_restored: false,
-                    ..
-                }
-            )
-        };
+        let is_open =
+            |stage: &Stage| matches!(stage, Stage::Received { is_restored, .. } if !is_restored);
         let next = self.order.iter().filter_map(|n| self.unacknowledged.get(n));
         let mut due = next.take_while(|message| message.is_settled);
         self.stages.values().any(is_open) || due.any(|message| message.key.qos == Qos::ExactlyOnce)
     }
 
-    /// Whether PUBRELs are due on this connection.
     pub fn is_pubrel_due(&self) -> bool {
         self.due_pubrels > 0
     }
@@ -290,7 +254,7 @@ impl PendingAcks {
                 Some(&Unacknowledged { key, .. }) => {
                     self.unacknowledged.remove(number);
                     let packet = self.acknowledge(key);
-                    out.extend(encode_short(packet, key.packet_id));
+                    out.extend(encode_short(packet, key.exchange.packet_id));
                 }
                 None => {}
             }
@@ -303,18 +267,18 @@ impl PendingAcks {
             self.await_pubrel(key);
             return PacketType::Pubrec;
         }
-        self.stages.remove(&key.packet_id);
+        self.stages.remove(&key.exchange.packet_id);
         self.complete(key);
         PacketType::Puback
     }
 
     fn await_pubrel(&mut self, key: PublishKey) {
         let stage = Stage::Received {
-            fingerprint: key.fingerprint,
+            fingerprint: key.exchange.fingerprint,
             is_current: true,
             is_restored: false,
         };
-        self.stages.insert(key.packet_id, stage);
+        self.stages.insert(key.exchange.packet_id, stage);
         self.due_pubrels += 1;
     }
 
@@ -341,7 +305,6 @@ impl PendingAcks {
         };
     }
 
-    /// The session continues one of an earlier run, which has left these.
     pub fn restore(&mut self, exchanges: impl IntoIterator<Item = Exchange>) {
         for exchange in exchanges {
             let stage = Stage::Received {

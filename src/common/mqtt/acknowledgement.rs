@@ -1,5 +1,4 @@
-//! PUBACK, PUBREC, PUBREL and PUBCOMP (MQTT 5.0 sections 3.4 to 3.7), SUBACK and UNSUBACK
-//! (sections 3.9 and 3.11). PURE.
+//! PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK (MQTT 5.0 sections 3.4 to 3.7, 3.9, 3.11). PURE.
 
 use super::field_reader::FieldReader;
 use super::framing;
@@ -12,32 +11,35 @@ use super::violation::Violation;
 pub struct Acknowledgement<'a> {
     pub packet: PacketType,
     pub packet_id: u16,
-    /// The reason code: 0 in MQTT 3.1.1, except in a SUBACK.
+    /// 0 in MQTT 3.1.1, except in a SUBACK.
     pub code: u8,
     /// Without U+0000.
     pub reason_string: Option<&'a str>,
 }
 
 impl<'a> Acknowledgement<'a> {
-    /// Decodes an answer. Each SUBSCRIBE and UNSUBSCRIBE of ours has one filter, so its answer has
-    /// one code.
+    pub fn new(packet: PacketType, packet_id: u16, code: u8) -> Self {
+        Self {
+            packet,
+            packet_id,
+            code,
+            reason_string: None,
+        }
+    }
+
+    /// Each SUBSCRIBE and UNSUBSCRIBE of ours has one filter, so its answer has one code.
     pub fn decode(packet: PacketType, body: &'a [u8], v5: bool) -> Result<Self, Violation> {
         let mut reader = FieldReader::new(body);
-        let mut acknowledgement = Self {
-            packet,
-            packet_id: reader.u16()?,
-            code: 0,
-            reason_string: None,
-        };
+        let mut acknowledgement = Self::new(packet, reader.u16()?, 0);
         if acknowledgement.packet_id == 0 {
             return Err(Violation::protocol_error("the packet identifier is 0"));
         }
-        let has_payload = acknowledgement.has_payload();
-        if has_payload {
+        let has_code = v5 || packet == PacketType::Suback;
+        if acknowledgement.has_payload() {
             if v5 {
                 acknowledgement.read_properties(&mut reader)?;
             }
-            if v5 || packet == PacketType::Suback {
+            if has_code {
                 acknowledgement.read_one_code(&mut reader)?;
             }
         } else if v5 && !reader.is_empty() {
@@ -50,7 +52,6 @@ impl<'a> Acknowledgement<'a> {
             return Err(Violation::malformed("something follows its last field"));
         }
         let code = acknowledgement.code;
-        let has_code = v5 || packet == PacketType::Suback;
         if has_code && !reason_code::is_allowed(packet, v5, code) {
             return Err(Violation::protocol_error(format!(
                 "a reason code that it cannot have (0x{code:02X})"
@@ -86,8 +87,7 @@ impl<'a> Acknowledgement<'a> {
         Ok(())
     }
 
-    /// Appends the same without what the client library does not need: a reason string is kept only
-    /// with a refusal.
+    /// Appends what the client library needs: a reason string only with a refusal.
     pub fn encode(&self, v5: bool, out: &mut Vec<u8>) {
         let has_payload = self.has_payload();
         if !has_payload && (self.code == 0 || !v5) {
@@ -135,10 +135,8 @@ mod tests {
         for packet in [PacketType::Puback, PacketType::Pubrec, PacketType::Suback] {
             for (code, reason_string) in [(0, None), (0x87, None), (0x87, Some(&*text))] {
                 let acknowledgement = Acknowledgement {
-                    packet,
-                    packet_id: 258,
-                    code,
                     reason_string,
+                    ..Acknowledgement::new(packet, 258, code)
                 };
                 let mut out = Vec::new();
                 acknowledgement.encode(true, &mut out);
@@ -150,14 +148,7 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        let (packet, code) = (PacketType::Suback, 0x80);
-        let refusal = Acknowledgement {
-            packet,
-            packet_id: 1,
-            code,
-            reason_string: None,
-        };
-        refusal.encode(false, &mut out);
+        Acknowledgement::new(PacketType::Suback, 1, 0x80).encode(false, &mut out);
         assert_eq!(out, [0x90, 3, 0, 1, 0x80]);
     }
 

@@ -1,7 +1,6 @@
 //! Which of our packets have not been answered, and with what (MQTT 5.0 sections 2.2.1 and 4.3). PURE.
 //!
-//! The client library matches an answer by its packet identifier alone, so only an answer that is due may
-//! reach it.
+//! The client library matches an answer by its packet identifier alone, so only one that is due may reach it.
 
 use super::acknowledgement::Acknowledgement;
 use super::framing::SentPacket;
@@ -9,7 +8,6 @@ use super::packet_type::PacketType;
 use super::reason_code::FIRST_ERROR;
 use super::violation::Violation;
 
-/// What is due for a packet identifier of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Due {
     #[default]
@@ -36,10 +34,8 @@ impl Due {
     }
 }
 
-/// What is to be done with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerAction {
-    /// The client library gets it.
     Forward,
     /// It is a repeated PUBREC: our PUBREL goes out again (MQTT-4.3.3-4).
     ResendPubrel,
@@ -47,11 +43,9 @@ pub enum AnswerAction {
     Ignore,
 }
 
-/// The answers that are due on one connection.
 #[derive(Debug, Default)]
 pub struct AwaitedAnswers {
-    /// By packet identifier, up to the highest that was used: one byte each, found faster than in
-    /// any map.
+    /// By packet identifier, up to the highest that was used: found faster than in any map.
     due: Vec<Due>,
     /// How many of them are not `Nothing`.
     count: usize,
@@ -110,84 +104,72 @@ impl AwaitedAnswers {
                 return Ok(AnswerAction::Forward);
             }
         };
-        let violation = Violation::protocol_error(error);
-        Err(match (*due, packet) {
-            (Due::Pubrec, PacketType::Puback) => {
-                violation.with_remedy("the broker takes QoS 2 for QoS 1: give --qos 1")
-            }
-            _ => violation,
-        })
+        let mut violation = Violation::protocol_error(error);
+        if (*due, packet) == (Due::Pubrec, PacketType::Puback) {
+            violation.remedy = Some("the broker takes QoS 2 for QoS 1: give --qos 1");
+        }
+        Err(violation)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use AnswerAction::{Forward, Ignore, ResendPubrel};
+    use PacketType::{Puback, Pubcomp, Pubrec, Suback};
 
-    fn answer(packet: PacketType, packet_id: u16, code: u8) -> Acknowledgement<'static> {
-        Acknowledgement {
-            packet,
-            packet_id,
-            code,
-            reason_string: None,
+    impl AwaitedAnswers {
+        fn send(&mut self, first: u8, packet_id: u16) {
+            self.handle_sent(SentPacket::new(first, packet_id));
         }
-    }
 
-    fn sent(first: u8, packet_id: u16) -> SentPacket {
-        SentPacket { first, packet_id }
+        fn answer(&mut self, packet: PacketType, id: u16, code: u8) -> Result<AnswerAction, u8> {
+            self.handle_answer(&Acknowledgement::new(packet, id, code))
+                .map_err(|violation| violation.code)
+        }
     }
 
     #[test]
     fn an_answer_is_accepted_once_and_only_for_the_packet_that_it_answers() {
         let mut awaited = AwaitedAnswers::default();
-        awaited.handle_sent(sent(0x32, 1));
-        awaited.handle_sent(sent(0x82, 2));
+        awaited.send(0x32, 1);
+        awaited.send(0x82, 2);
         for (packet, id) in [
-            (PacketType::Pubcomp, 1),
-            (PacketType::Pubrec, 1),
-            (PacketType::Suback, 1),
-            (PacketType::Puback, 2),
-            (PacketType::Puback, 3),
+            (Pubcomp, 1),
+            (Pubrec, 1),
+            (Suback, 1),
+            (Puback, 2),
+            (Puback, 3),
         ] {
-            assert!(
-                awaited.handle_answer(&answer(packet, id, 0)).is_err(),
-                "{packet:?} {id}"
-            );
+            assert_eq!(awaited.answer(packet, id, 0), Err(0x82), "{packet:?} {id}");
         }
-        let puback = answer(PacketType::Puback, 1, 0);
-        assert_eq!(awaited.handle_answer(&puback), Ok(AnswerAction::Forward));
-        assert!(awaited.handle_answer(&puback).is_err(), "a second one");
-        let suback = answer(PacketType::Suback, 2, 0x80);
+        assert_eq!(awaited.answer(Puback, 1, 0), Ok(Forward));
+        assert_eq!(awaited.answer(Puback, 1, 0), Err(0x82), "a second one");
         assert!(awaited.is_any_due());
-        assert_eq!(awaited.handle_answer(&suback), Ok(AnswerAction::Forward));
+        assert_eq!(awaited.answer(Suback, 2, 0x80), Ok(Forward));
         assert!(!awaited.is_any_due());
     }
 
     #[test]
     fn a_qos_2_exchange_keeps_its_order_and_allows_a_repeated_pubrec() {
         let mut awaited = AwaitedAnswers::default();
-        let pubrec = answer(PacketType::Pubrec, 7, 0);
-        let pubcomp = answer(PacketType::Pubcomp, 7, 0);
-        awaited.handle_sent(sent(0x34, 7));
-        assert!(awaited.handle_answer(&pubcomp).is_err());
-        assert_eq!(awaited.handle_answer(&pubrec), Ok(AnswerAction::Forward));
-        assert!(
-            awaited.handle_answer(&pubcomp).is_err(),
+        awaited.send(0x34, 7);
+        assert_eq!(awaited.answer(Pubcomp, 7, 0), Err(0x82));
+        assert_eq!(awaited.answer(Pubrec, 7, 0), Ok(Forward));
+        assert_eq!(
+            awaited.answer(Pubcomp, 7, 0),
+            Err(0x82),
             "before our PUBREL"
         );
-        assert_eq!(awaited.handle_answer(&pubrec), Ok(AnswerAction::Ignore));
-        awaited.handle_sent(sent(0x62, 7));
-        assert_eq!(
-            awaited.handle_answer(&pubrec),
-            Ok(AnswerAction::ResendPubrel)
-        );
+        assert_eq!(awaited.answer(Pubrec, 7, 0), Ok(Ignore));
+        awaited.send(0x62, 7);
+        assert_eq!(awaited.answer(Pubrec, 7, 0), Ok(ResendPubrel));
         assert!(awaited.is_any_due());
-        assert_eq!(awaited.handle_answer(&pubcomp), Ok(AnswerAction::Forward));
+        assert_eq!(awaited.answer(Pubcomp, 7, 0), Ok(Forward));
         assert!(!awaited.is_any_due());
-        assert!(awaited.handle_answer(&pubcomp).is_err());
-        awaited.handle_sent(sent(0x34, 8));
-        let refusal = answer(PacketType::Pubrec, 8, 0x87);
-        assert_eq!(awaited.handle_answer(&refusal), Ok(AnswerAction::Forward));
-        assert!(awaited.handle_answer(&refusal).is_err());
+        assert_eq!(awaited.answer(Pubcomp, 7, 0), Err(0x82));
+        awaited.send(0x34, 8);
+        assert_eq!(awaited.answer(Pubrec, 8, 0x87), Ok(Forward));
+        assert_eq!(awaited.answer(Pubrec, 8, 0x87), Err(0x82));
     }
 }

@@ -9,7 +9,6 @@ use super::properties::{self, Property, Value};
 use super::reason_code::{FIRST_ERROR, UNSUPPORTED_PROTOCOL_VERSION};
 use super::violation::Violation;
 
-/// The CONNACK of a broker that accepts a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connack {
     pub session_present: bool,
@@ -32,7 +31,7 @@ pub enum ConnectAnswer {
     OlderVersion(BrokerReason),
 }
 
-/// Decodes a CONNACK. `clean` is whether CONNECT asked for a new session.
+/// `clean` is whether CONNECT asked for a new session.
 pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Violation> {
     let mut reader = FieldReader::new(body);
     let flags = reader.byte()?;
@@ -70,15 +69,11 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
         let cause = "Session Present, where a new session was asked for";
         return Err(Violation::protocol_error(cause));
     }
-    let is_refusal = if v5 {
-        code >= FIRST_ERROR
-    } else {
-        (1..=5).contains(&code)
-    };
     match code {
         0 => Ok(ConnectAnswer::Accepted(connack)),
         UNSUPPORTED_PROTOCOL_VERSION if v5 => Ok(ConnectAnswer::OlderVersion(reason)),
-        _ if is_refusal => Ok(ConnectAnswer::Refused(reason)),
+        FIRST_ERROR.. if v5 => Ok(ConnectAnswer::Refused(reason)),
+        1..=5 if !v5 => Ok(ConnectAnswer::Refused(reason)),
         _ => Err(Violation::protocol_error(format!(
             "a code that it cannot have (0x{code:02X})"
         ))),
@@ -105,7 +100,16 @@ impl Connack {
                 Value::Number(2..),
             ) => "a value that is either 0 or 1 is neither",
             (property, Value::Number(number)) => {
-                self.set(property, number);
+                match property {
+                    Property::ReceiveMaximum => self.receive_maximum = u16::try_from(number).ok(),
+                    Property::ServerKeepAlive => {
+                        self.server_keep_alive = Some(Duration::from_secs(number.into()));
+                    }
+                    Property::MaximumPacketSize => self.maximum_packet_size = Some(number),
+                    Property::MaximumQos => self.maximum_qos = u8::try_from(number).ok(),
+                    Property::RetainAvailable => self.retain_available = number == 1,
+                    _ => {}
+                }
                 return Ok(());
             }
             _ => return Ok(()),
@@ -113,20 +117,6 @@ impl Connack {
         Err(Violation::protocol_error(error))
     }
 
-    fn set(&mut self, property: Property, number: u32) {
-        match property {
-            Property::ReceiveMaximum => self.receive_maximum = u16::try_from(number).ok(),
-            Property::ServerKeepAlive => {
-                self.server_keep_alive = Some(Duration::from_secs(number.into()));
-            }
-            Property::MaximumPacketSize => self.maximum_packet_size = Some(number),
-            Property::MaximumQos => self.maximum_qos = u8::try_from(number).ok(),
-            Property::RetainAvailable => self.retain_available = number == 1,
-            _ => {}
-        }
-    }
-
-    /// Appends a CONNACK that has no more in it than the client library needs.
     pub fn encode(&self, v5: bool, out: &mut Vec<u8>) {
         let mut properties = Vec::new();
         if let Some(maximum) = self.receive_maximum {
@@ -140,16 +130,15 @@ impl Connack {
         }
         // Six bytes at most.
         let length = u8::try_from(properties.len()).unwrap_or_default();
-        let flags_and_code = [u8::from(self.session_present), 0];
-        out.push(PacketType::Connack.first_byte(0));
+        let (first, flags) = (
+            PacketType::Connack.first_byte(0),
+            u8::from(self.session_present),
+        );
         if v5 {
-            out.push(3 + length);
-            out.extend(flags_and_code);
-            out.push(length);
+            out.extend([first, 3 + length, flags, 0, length]);
             out.extend(properties);
         } else {
-            out.push(2);
-            out.extend(flags_and_code);
+            out.extend([first, 2, flags, 0]);
         }
     }
 }
@@ -171,10 +160,15 @@ mod tests {
         assert!(decode(&body, true, true).is_err(), "it is cut off");
         let body = [0, 0, 10, 0x21, 0, 20, 0x13, 0, 7, 0x24, 1, 0x25, 0];
         let connack = accepted(&body);
-        assert_eq!(connack.receive_maximum, Some(20));
-        assert_eq!(connack.server_keep_alive, Some(Duration::from_secs(7)));
-        assert_eq!(connack.maximum_qos, Some(1));
-        assert!(!connack.retain_available);
+        let expected = Connack {
+            session_present: false,
+            receive_maximum: Some(20),
+            server_keep_alive: Some(Duration::from_secs(7)),
+            maximum_packet_size: None,
+            maximum_qos: Some(1),
+            retain_available: false,
+        };
+        assert_eq!(connack, expected);
         let mut out = Vec::new();
         connack.encode(true, &mut out);
         assert_eq!(out, [0x20, 9, 0, 0, 6, 0x21, 0, 20, 0x13, 0, 7]);

@@ -3,19 +3,18 @@
 use std::fmt::Write as _;
 
 use super::field_reader::FieldReader;
-use super::framing;
+use super::framing::PacketSplitter;
 use super::packet_type::PacketType;
 use super::violation::Violation;
 use crate::common::escape::escape;
 
-/// Characters shown of a payload, a topic or an identifier.
 const SHOWN: usize = 60;
 
 /// Bytes kept of a packet that is being written.
 const HEAD: usize = 1024;
 
-/// Describes a packet, such as `PUBLISH qos 1 id 7 topic "temperature" 4 bytes "21.4"`. `body` is what follows
-/// the fixed header, or the beginning of that; `length` is the Remaining Length.
+/// Such as `PUBLISH qos 1 id 7 topic "temperature" 4 bytes "21.4"`. `body` is what follows the fixed header,
+/// or the beginning of that; `length` is the Remaining Length.
 pub fn describe(first: u8, body: &[u8], length: usize, v5: bool) -> String {
     let Some(packet) = PacketType::of(first) else {
         return format!("packet of the reserved type 0, {length} bytes");
@@ -133,36 +132,16 @@ fn quoted(bytes: &[u8]) -> String {
     }
 }
 
-/// Finds the packets in a stream of bytes that are written in pieces of any size.
-#[derive(Debug, Default)]
-pub struct Describer {
-    /// The beginning of the packet that has begun.
-    head: Vec<u8>,
-    /// Bytes of that packet that have come.
-    taken: usize,
-}
-
-impl Describer {
-    /// Calls `line` with the description of each packet that ends in these bytes.
-    pub fn follow(&mut self, mut bytes: &[u8], v5: bool, mut line: impl FnMut(&str)) {
-        while !bytes.is_empty() {
-            let header = framing::header(&self.head, false).ok().flatten();
-            // A header ends with a byte below 128, so it is taken byte by byte.
-            let wanted = header.map_or(1, |header| header.total() - self.taken);
-            let (now, later) = bytes.split_at(wanted.min(bytes.len()));
-            let kept = HEAD.saturating_sub(self.head.len()).min(now.len());
-            self.head.extend_from_slice(&now[..kept]);
-            self.taken += now.len();
-            bytes = later;
-            let header = framing::header(&self.head, false).ok().flatten();
-            if let Some(header) = header.filter(|header| header.total() <= self.taken) {
-                let body = self.head.get(header.length..).unwrap_or_default();
-                line(&describe(header.first, body, header.remaining, v5));
-                self.head.clear();
-                self.taken = 0;
-            }
-        }
-    }
+pub fn describe_each(
+    splitter: &mut PacketSplitter,
+    bytes: &[u8],
+    v5: bool,
+    mut line: impl FnMut(&str),
+) {
+    splitter.split(bytes, HEAD, |header, head| {
+        let body = head.get(header.length..).unwrap_or_default();
+        line(&describe(header.first, body, header.remaining, v5));
+    });
 }
 
 #[cfg(test)]
@@ -170,57 +149,50 @@ mod tests {
     use super::*;
 
     fn lines(pieces: &[&[u8]], v5: bool) -> Vec<String> {
-        let (mut describer, mut lines) = (Describer::default(), Vec::new());
+        let (mut splitter, mut lines) = (PacketSplitter::default(), Vec::new());
         for piece in pieces {
-            describer.follow(piece, v5, |line| lines.push(line.to_owned()));
+            describe_each(&mut splitter, piece, v5, |line| lines.push(line.to_owned()));
         }
         lines
     }
 
     #[test]
     fn each_packet_is_one_line() {
-        for (v5, packet, line) in [
-            (true, &b"\xd0\0"[..], "PINGRESP"),
+        let v5: [(&[u8], &str); 9] = [
+            (b"\xd0\0", "PINGRESP"),
+            (b"\x20\x03\x01\0\0", "CONNACK code 0x00 session-present 1"),
+            (b"\x40\x02\0\x07", "PUBACK id 7 code 0x00"),
+            (b"\x40\x04\0\x07\x87\0", "PUBACK id 7 code 0x87"),
             (
-                true,
-                b"\x20\x03\x01\0\0",
-                "CONNACK code 0x00 session-present 1",
-            ),
-            (true, b"\x40\x02\0\x07", "PUBACK id 7 code 0x00"),
-            (true, b"\x40\x04\0\x07\x87\0", "PUBACK id 7 code 0x87"),
-            (false, b"\x40\x02\0\x07", "PUBACK id 7"),
-            (
-                false,
-                b"\x3b\x09\0\x01t\0\x0721.4",
-                "PUBLISH qos 1 id 7 dup retain topic \"t\" 4 bytes \"21.4\"",
-            ),
-            (
-                true,
                 b"\x30\x07\0\x01t\x02\x01\x01\x1b",
-                "PUBLISH qos 0 topic \"t\" 1 bytes \"\\x1b\"",
+                r#"PUBLISH qos 0 topic "t" 1 bytes "\x1b""#,
             ),
+            (b"\x30\x04\0\x01t\0", "PUBLISH qos 0 topic \"t\" 0 bytes"),
             (
-                true,
-                b"\x30\x04\0\x01t\0",
-                "PUBLISH qos 0 topic \"t\" 0 bytes",
-            ),
-            (
-                true,
-                b"\x82\x0a\0\x01\0\0\x03a/#\x01",
+                b"\x82\x09\0\x01\0\0\x03a/#\x01",
                 "SUBSCRIBE id 1 filter \"a/#\" qos 1",
             ),
             (
-                true,
                 b"\x90\x05\0\x01\0\x01\x87",
                 "SUBACK id 1 code 0x01 code 0x87",
             ),
-            (true, b"\xe0\x01\x04", "DISCONNECT code 0x04"),
-            (false, b"\xe0\0", "DISCONNECT"),
-            (true, b"\x30\x04\0\x09t\0", "PUBLISH 4 bytes"),
-        ] {
-            let length = packet.len() - 2;
-            assert_eq!(describe(packet[0], &packet[2..], length, v5), line);
+            (b"\xe0\x01\x04", "DISCONNECT code 0x04"),
+        ];
+        let v3: [(&[u8], &str); 3] = [
+            (b"\x40\x02\0\x07", "PUBACK id 7"),
+            (b"\xe0\0", "DISCONNECT"),
+            (
+                b"\x3b\x09\0\x01t\0\x0721.4",
+                "PUBLISH qos 1 id 7 dup retain topic \"t\" 4 bytes \"21.4\"",
+            ),
+        ];
+        for (packet, line) in v5 {
+            assert_eq!(lines(&[packet], true), [line]);
         }
+        for (packet, line) in v3 {
+            assert_eq!(lines(&[packet], false), [line]);
+        }
+        assert_eq!(lines(&[b"\x30\x04\0\x09t\0"], true), ["PUBLISH 4 bytes"]);
     }
 
     #[test]

@@ -6,10 +6,9 @@ use super::properties::{self, Property, Value};
 use super::violation::Violation;
 use crate::common::escape::shortened;
 
-/// Why a broker refuses or ends a connection, in its own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerReason {
-    /// The reason code, whether the specification has it or not.
+    /// Whether the specification has it or not.
     pub code: u8,
     pub reason_string: Option<String>,
     pub server_reference: Option<String>,
@@ -23,7 +22,7 @@ impl BrokerReason {
         }
     }
 
-    /// Takes the property if it is a text that explains the code. One with a U+0000 is left out.
+    /// Takes texts that explain the code, without those that have a U+0000.
     pub(super) fn take(&mut self, property: Property, value: Value<'_>) {
         let into = match property {
             Property::ReasonString => &mut self.reason_string,
@@ -39,8 +38,7 @@ impl BrokerReason {
     }
 }
 
-/// Decodes the DISCONNECT of a broker that speaks MQTT 5. A code that does not belong in a DISCONNECT is no error:
-/// the connection ends either way.
+/// A code that does not belong in a DISCONNECT is no error: the connection ends either way.
 pub fn decode(body: &[u8]) -> Result<BrokerReason, Violation> {
     let mut reader = FieldReader::new(body);
     let mut reason = BrokerReason::default();
@@ -62,9 +60,8 @@ pub fn decode(body: &[u8]) -> Result<BrokerReason, Violation> {
         }
         Ok(())
     })?;
-    if reader.is_empty() {
-        Ok(reason)
-    } else {
-        Err(Violation::malformed("something follows its properties"))
+    if !reader.is_empty() {
+        return Err(Violation::malformed("something follows its properties"));
     }
+    Ok(reason)
 }

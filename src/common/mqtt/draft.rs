@@ -7,7 +7,7 @@ use super::qos::Qos;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft<Payload = Vec<u8>> {
-    /// A checked topic name.
+    /// Checked.
     pub topic: Arc<str>,
     pub payload: Payload,
     pub qos: Qos,
@@ -21,7 +21,6 @@ impl Draft {
     /// The content type of a batch (MQTT 5, section 3.3.2.3.9).
     pub const BATCH_TYPE: &'static str = "application/x-ndjson";
 
-    /// Readings in one message, at most.
     pub const MAX_READINGS: u32 = 100_000;
 
     /// Bytes of topic and payload, which count against the limits of a queue.

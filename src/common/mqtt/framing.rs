@@ -1,27 +1,29 @@
 //! Where control packets begin and end in a stream of bytes (MQTT 5.0 section 2.1). PURE.
 //!
-//! [`header`] is for what a broker sends, which may be anything; [`PacketTracker`] for what our own
-//! client library sends, in pieces of any size.
+//! [`header`] is for what a broker sends, which may be anything; [`PacketSplitter`] for what we send.
 
+use super::limits::MAX_STRING;
 use super::packet_type::PacketType;
 use super::violation::Violation;
 
-/// A whole PINGRESP.
+/// Where the packet identifier of a PUBLISH with the longest topic ends.
+const IDENTIFIER_END: usize = 5 + 2 + MAX_STRING + 2;
+
+/// Bytes of memory that are kept from one unfinished packet to the next.
+const SHORT_HEAD: usize = 1024;
+
 pub const PINGRESP: [u8; 2] = [PacketType::Pingresp.first_byte(0), 0];
 
-/// The fixed header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Type and flags.
     pub first: u8,
-    /// Bytes of the header itself, 2 to 5.
+    /// Bytes of the header, 2 to 5.
     pub length: usize,
-    /// Bytes that follow it.
     pub remaining: usize,
 }
 
 impl Header {
-    /// Bytes of the whole packet.
     pub fn total(&self) -> usize {
         self.length + self.remaining
     }
@@ -49,11 +51,10 @@ pub fn header(bytes: &[u8], v5: bool) -> Result<Option<Header>, Violation> {
             }));
         }
     }
-    if rest.len() >= 4 {
-        let cause = "its length has more than four bytes";
-        return Err(Violation::malformed(cause).in_packet(packet));
+    if rest.len() < 4 {
+        return Ok(None);
     }
-    Ok(None)
+    Err(Violation::malformed("its length has more than four bytes").in_packet(packet))
 }
 
 /// Appends a variable byte integer (MQTT 5.0 section 1.5.5); `value` is at most 268,435,455.
@@ -69,53 +70,46 @@ pub fn push_variable_int(out: &mut Vec<u8>, mut value: usize) {
     }
 }
 
-/// A packet of our own client library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentPacket {
     /// Type and flags.
     pub first: u8,
-    /// The packet identifier of a PUBLISH above QoS 0, and of a PUBREL, SUBSCRIBE or UNSUBSCRIBE;
-    /// else 0.
+    /// Of a PUBLISH above QoS 0, and of a PUBREL, SUBSCRIBE or UNSUBSCRIBE; else 0.
     pub packet_id: u16,
 }
 
 impl SentPacket {
+    pub fn new(first: u8, packet_id: u16) -> Self {
+        Self { first, packet_id }
+    }
+
     /// The QoS of a PUBLISH.
     pub fn qos(&self) -> u8 {
         self.first >> 1 & 3
     }
 }
 
-/// The packet that these bytes begin with, once its identifier is among them.
-fn begin(bytes: &[u8]) -> Option<(Header, SentPacket)> {
-    let header = header(bytes, false).ok().flatten()?;
-    let mut packet = SentPacket {
-        first: header.first,
-        packet_id: 0,
-    };
-    let body = bytes.get(header.length..)?;
+fn sent_packet(header: Header, head: &[u8]) -> Option<SentPacket> {
+    let mut packet = SentPacket::new(header.first, 0);
+    let body = head.get(header.length..)?;
     let at = match PacketType::of(header.first) {
         Some(PacketType::Publish) if packet.qos() > 0 => {
             2 + usize::from(u16::from_be_bytes(*body.first_chunk()?))
         }
         Some(PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe) => 0,
-        _ => return Some((header, packet)),
+        _ => return Some(packet),
     };
     packet.packet_id = u16::from_be_bytes(*body.get(at..)?.first_chunk()?);
-    Some((header, packet))
+    Some(packet)
 }
 
-/// Finds the packets in a stream of well-formed packets.
-#[derive(Clone, Debug, Default)]
-pub struct PacketTracker {
-    /// The unfinished packet up to its identifier.
+#[derive(Debug, Default)]
+pub struct PacketSplitter {
     head: Vec<u8>,
-    /// The same, once the identifier is known.
-    begun: Option<(Header, SentPacket)>,
     unfinished: usize,
 }
 
-impl PacketTracker {
+impl PacketSplitter {
     /// How many bytes of an unfinished packet have come; 0 between two packets.
     pub fn unfinished_bytes(&self) -> usize {
         self.unfinished
@@ -125,34 +119,37 @@ impl PacketTracker {
         self.head.first().and_then(|first| PacketType::of(*first))
     }
 
-    /// Follows the stream through these bytes. `ended` is called at the end of each packet.
-    pub fn track(&mut self, mut bytes: &[u8], mut ended: impl FnMut(SentPacket)) {
+    /// Calls `ended` for each of our packets that ends in these bytes.
+    pub fn track(&mut self, bytes: &[u8], mut ended: impl FnMut(SentPacket)) {
+        self.split(bytes, IDENTIFIER_END, |header, head| {
+            ended(sent_packet(header, head).unwrap_or(SentPacket::new(header.first, 0)));
+        });
+    }
+
+    /// Calls `ended` for each packet that ends in these bytes, with at most `kept` of its bytes.
+    pub fn split(&mut self, mut bytes: &[u8], kept: usize, mut ended: impl FnMut(Header, &[u8])) {
         while !bytes.is_empty() {
             if self.unfinished == 0
-                && let Some((header, packet)) = begin(bytes)
-                && let Some(rest) = bytes.get(header.total()..)
+                && let Ok(Some(header)) = header(bytes, false)
+                && let Some((packet, rest)) = bytes.split_at_checked(header.total())
             {
-                ended(packet);
+                ended(header, packet.get(..kept).unwrap_or(packet));
                 bytes = rest;
                 continue;
             }
-            // Byte by byte up to the identifier, so that nothing beyond the end of the packet is taken.
-            let missing = self
-                .begun
-                .map_or(1, |(header, _)| header.total() - self.unfinished);
+            // A header ends with a byte below 128, so it is taken byte by byte.
+            let begun = header(&self.head, false).ok().flatten();
+            let missing = begun.map_or(1, |header| header.total() - self.unfinished);
             let (now, later) = bytes.split_at(missing.min(bytes.len()));
-            if self.begun.is_none() {
-                self.head.extend(now);
-                self.begun = begin(&self.head);
-            }
+            let space = kept.saturating_sub(self.head.len());
+            self.head.extend(now.get(..space).unwrap_or(now));
             self.unfinished += now.len();
             bytes = later;
-            if let Some((_, packet)) = self
-                .begun
-                .take_if(|(header, _)| header.total() <= self.unfinished)
-            {
-                ended(packet);
+            let begun = header(&self.head, false).ok().flatten();
+            if let Some(header) = begun.filter(|header| header.total() <= self.unfinished) {
+                ended(header, &self.head);
                 self.head.clear();
+                self.head.shrink_to(SHORT_HEAD);
                 self.unfinished = 0;
             }
         }
@@ -184,24 +181,16 @@ mod tests {
     fn any_packet() -> impl Strategy<Value = (Vec<u8>, SentPacket)> {
         prop_oneof![
             (0u8..3, "[a-z]{0,9}", 1u16.., 0usize..300).prop_map(|(qos, topic, id, size)| {
-                let first = 0x30 | qos << 1;
-                let packet_id = if qos == 0 { 0 } else { id };
-                let sent = SentPacket { first, packet_id };
+                let sent = SentPacket::new(0x30 | qos << 1, if qos == 0 { 0 } else { id });
                 (publish(qos, &topic, id, size), sent)
             }),
             (1u16.., prop_oneof![Just(0x62u8), Just(0x82), Just(0xa2)]).prop_map(
                 |(packet_id, first)| {
                     let body = [&packet_id.to_be_bytes()[..], b"\0\x01a\x01"].concat();
-                    (packet(first, &body), SentPacket { first, packet_id })
+                    (packet(first, &body), SentPacket::new(first, packet_id))
                 }
             ),
-            Just((
-                vec![0xc0, 0],
-                SentPacket {
-                    first: 0xc0,
-                    packet_id: 0
-                }
-            )),
+            Just((vec![0xc0, 0], SentPacket::new(0xc0, 0))),
         ]
     }
 
@@ -212,14 +201,14 @@ mod tests {
             cut in 1usize..50,
         ) {
             let stream: Vec<u8> = packets.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
-            let mut tracker = PacketTracker::default();
+            let mut splitter = PacketSplitter::default();
             let mut seen = Vec::new();
             let mut done = 0;
             for piece in stream.chunks(cut) {
-                tracker.track(piece, |packet| seen.push(packet));
+                splitter.track(piece, |packet| seen.push(packet));
                 done += piece.len();
                 let complete: usize = packets[..seen.len()].iter().map(|(bytes, _)| bytes.len()).sum();
-                prop_assert_eq!(tracker.unfinished_bytes(), done - complete);
+                prop_assert_eq!(splitter.unfinished_bytes(), done - complete);
             }
             let expected: Vec<SentPacket> = packets.iter().map(|(_, sent)| *sent).collect();
             prop_assert_eq!(seen, expected);
@@ -237,9 +226,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), cut in 1usize..50) {
-            let mut tracker = PacketTracker::default();
+            let mut splitter = PacketSplitter::default();
             for piece in bytes.chunks(cut) {
-                tracker.track(piece, |_| {});
+                splitter.track(piece, |_| {});
             }
             let _ = header(&bytes, true);
         }

@@ -11,7 +11,6 @@ use super::qos::Qos;
 use super::seq_property::SeqProperty;
 use super::timestamp::{BootTime, Timestamp};
 
-/// A message for whose delivery the publisher is responsible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// A name that no other message of this run has, in the order in which they came up.
@@ -35,19 +34,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// The size of its PUBLISH in bytes, exactly. `sequence` is whether it has the `seq` property.
+    /// Of its PUBLISH, in bytes. `sequence` is whether it has the `seq` property.
     pub fn packet_size(&self, v5: bool, sequence: bool) -> usize {
         let draft = &self.draft;
         let value = SeqProperty::value_size(&self.stream, self.seq, self.accepted_ms);
+        let (seq, batch) = (SeqProperty::NAME.len() + value, Draft::BATCH_TYPE.len());
         let sizes = [
-            (
-                sequence,
-                user_property_size(SeqProperty::NAME.len() + value),
-            ),
-            (
-                draft.is_batch(),
-                string_property_size(Draft::BATCH_TYPE.len()),
-            ),
+            (sequence, user_property_size(seq)),
+            (draft.is_batch(), string_property_size(batch)),
             (self.expires_at.is_some(), INTEGER_PROPERTY_SIZE),
         ];
         let properties = sizes.iter().filter(|(is_there, _)| *is_there);
@@ -81,7 +75,7 @@ impl Message {
         Some(Duration::from_millis(ms))
     }
 
-    /// When it expires, as far as that is known `now`, at the time `at`; none if it never does.
+    /// As far as it is known `now`, at the time `at`; none if it never does.
     pub fn expiry(&self, now: Instant, at: &Timestamp) -> Option<Instant> {
         let age = at.since(&self.accepted());
         now.checked_add(self.lifetime()?.saturating_sub(age))
@@ -95,40 +89,14 @@ mod tests {
 
     use super::*;
 
-    fn message(draft: Draft, number: u64) -> Message {
-        Message {
-            id: 1,
-            stream: "b1c2".into(),
-            seq: number,
-            accepted_ms: number,
-            accepted_boot: None,
-            expires_ms: None,
-            expires_at: None,
-            attempts: 0,
-            draft,
-        }
-    }
-
-    fn draft(topic: usize, payload: usize, qos: Qos, readings: u32) -> Draft {
-        Draft {
-            topic: "t".repeat(topic).into(),
-            payload: vec![b'\n'; payload],
-            qos,
-            retain: false,
-            readings,
-        }
-    }
-
     /// The bytes of its PUBLISH as an encoder makes them that has nothing in common with ours.
     fn encoded(message: &Message, v5: bool, sequence: bool) -> usize {
         let draft = &message.draft;
         let qos = packet::Qos::try_from(draft.qos.level()).unwrap();
         let identified = draft.qos != Qos::AtMostOnce;
         if !v5 {
-            let publish = v3_1_1::Publish::builder()
-                .topic_name(&*draft.topic)
-                .unwrap();
-            let publish = publish.qos(qos).payload(draft.payload.clone());
+            let publish = v3_1_1::Publish::builder().topic_name(&*draft.topic);
+            let publish = publish.unwrap().qos(qos).payload(draft.payload.clone());
             let publish = if identified {
                 publish.packet_id(1u16)
             } else {
@@ -149,10 +117,8 @@ mod tests {
             properties.push(packet::MessageExpiryInterval::new(60).unwrap().into());
         }
         let publish = v5_0::Publish::builder().topic_name(&*draft.topic).unwrap();
-        let publish = publish
-            .qos(qos)
-            .payload(draft.payload.clone())
-            .props(properties);
+        let publish = publish.qos(qos).payload(draft.payload.clone());
+        let publish = publish.props(properties);
         let publish = if identified {
             publish.packet_id(1u16)
         } else {
@@ -161,7 +127,6 @@ mod tests {
         publish.build().unwrap().to_continuous_buffer().len()
     }
 
-    /// Around the sizes at which a length takes one byte more.
     fn around_a_boundary() -> impl Strategy<Value = usize> {
         prop_oneof![8 => 0..300usize, 8 => 16_150..16_500usize, 1 => 2_096_950..2_097_200usize]
     }
@@ -177,10 +142,24 @@ mod tests {
             (v5, sequence, expires) in any::<(bool, bool, bool)>(),
             (stream, number) in (prop_oneof![1..100usize, 16_250..16_400usize], any::<u64>()),
         ) {
-            let draft = draft(topic, payload, Qos::from_level(level).unwrap(), readings);
-            let mut message = message(draft, number);
-            message.stream = "s".repeat(stream).into();
-            message.expires_at = expires.then(Instant::now);
+            let draft = Draft {
+                topic: "t".repeat(topic).into(),
+                payload: vec![b'\n'; payload],
+                qos: Qos::from_level(level).unwrap(),
+                retain: false,
+                readings,
+            };
+            let message = Message {
+                id: 1,
+                stream: "s".repeat(stream).into(),
+                seq: number,
+                accepted_ms: number,
+                accepted_boot: None,
+                expires_ms: None,
+                expires_at: expires.then(Instant::now),
+                attempts: 0,
+                draft,
+            };
             prop_assert_eq!(message.packet_size(v5, sequence), encoded(&message, v5, sequence));
         }
     }

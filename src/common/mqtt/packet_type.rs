@@ -52,7 +52,6 @@ impl PacketType {
         Self::ALL.get(index).map_or("packet", |(_, name)| *name)
     }
 
-    /// The number of the specification, 1 to 15.
     pub const fn number(self) -> u8 {
         self as u8
     }

@@ -1,5 +1,4 @@
-//! MQTT 5's properties (MQTT 5.0 section 2.2.2): which packets may have which, how often, and of
-//! what type their values are. PURE.
+//! Properties (MQTT 5.0 section 2.2.2): which packets may have which, how often, and their types. PURE.
 
 use std::fmt;
 
@@ -66,13 +65,11 @@ pub enum Value<'a> {
     /// A byte, or a two byte, four byte or variable byte integer.
     Number(u32),
     Binary(&'a [u8]),
-    /// A UTF-8 string, which may have a U+0000.
     Text(&'a str),
     Pair(&'a str, &'a str),
 }
 
 impl Value<'_> {
-    /// Whether one of its strings has a U+0000 (MQTT-1.5.4-2).
     pub fn has_nul(&self) -> bool {
         match self {
             Self::Text(text) => text.contains('\0'),
@@ -174,7 +171,6 @@ impl<'a> Repeated<'a> {
         })
     }
 
-    /// The user properties, name and value, in the order of the packet.
     pub fn user(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.all().filter_map(|(_, value)| match value {
             Value::Pair(name, value) => Some((name, value)),
@@ -182,7 +178,6 @@ impl<'a> Repeated<'a> {
         })
     }
 
-    /// The identifiers of the subscriptions that the message matched.
     pub fn subscriptions(self) -> impl Iterator<Item = u32> {
         self.all().filter_map(|property| match property {
             (Property::SubscriptionIdentifier, Value::Number(id)) => Some(id),
@@ -191,11 +186,9 @@ impl<'a> Repeated<'a> {
     }
 }
 
-/// Reads the properties of a packet of this type, from their length to their end, and hands each
-/// to `each`, whose error ends the reading.
-///
-/// A length beyond the packet, or a property that is unknown, does not belong in this packet or is cut off
-/// makes a malformed packet; one that must not repeat and does, a protocol error.
+/// Reads the properties of a packet of this type, with their length, until `each` fails. One that must not repeat
+/// and does is a protocol error; a length beyond the packet, or a property that is unknown, cut off or not one of
+/// this packet, makes a malformed packet.
 pub fn read<'a>(
     reader: &mut FieldReader<'a>,
     packet: PacketType,
@@ -236,9 +229,8 @@ fn next<'a>(
 }
 
 fn find(id: u32, packet: PacketType) -> Result<(Property, ValueType), Violation> {
-    let rule = RULES
-        .iter()
-        .find(|(property, ..)| u32::from(*property as u8) == id);
+    let mut rules = RULES.iter();
+    let rule = rules.find(|(property, ..)| u32::from(*property as u8) == id);
     let Some((property, value_type, packets)) = rule else {
         let cause = format!("a property with the unknown identifier {id:#04x}");
         return Err(Violation::malformed(cause));
@@ -261,11 +253,8 @@ mod tests {
 
     #[test]
     fn a_property_is_named_as_in_the_specification() {
-        for (property, name) in [
-            (Property::MaximumQos, "Maximum QoS"),
-            (Property::SessionExpiryInterval, "Session Expiry Interval"),
-        ] {
-            assert_eq!(property.to_string(), name);
-        }
+        assert_eq!(Property::MaximumQos.to_string(), "Maximum QoS");
+        let session_expiry = Property::SessionExpiryInterval;
+        assert_eq!(session_expiry.to_string(), "Session Expiry Interval");
     }
 }

@@ -1,5 +1,4 @@
-//! PUBLISH as a broker sends it (MQTT 5.0 section 3.3, MQTT 3.1.1 section 3.3), and the received message that
-//! comes of it. PURE.
+//! PUBLISH as a broker sends it (section 3.3 of MQTT 5.0 and 3.1.1), and the received message. PURE.
 
 use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
@@ -18,8 +17,8 @@ pub struct Publish<'a> {
     pub message: Received<'a>,
 }
 
-/// What is not valid text in a message, though brokers pass it on. The message is skipped: if the connection were
-/// closed, a retained message would come again and close the next one.
+/// Invalid text that brokers pass on. The message is skipped: if the connection were closed, a retained message would
+/// close the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
     TopicNotUtf8,
@@ -37,7 +36,6 @@ impl Defect {
     }
 }
 
-/// The properties of a PUBLISH (MQTT 5, section 3.3.2.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishProperties<'a> {
     /// 1 if the sender says that the payload is UTF-8.
@@ -63,12 +61,10 @@ pub struct Received<'a> {
     pub packet_id: u16,
     /// None if no publisher of ours has sent it.
     pub seq: Option<SeqProperty>,
-    /// None with MQTT 3.1.1.
     pub properties: Option<PublishProperties<'a>>,
 }
 
 impl<'a> Publish<'a> {
-    /// `first` is the packet's first byte.
     pub fn decode(first: u8, body: &'a [u8], v5: bool) -> Result<Self, Violation> {
         let qos =
             Qos::from_level(first >> 1 & 3).ok_or_else(|| Violation::malformed("its QoS is 3"))?;
@@ -88,13 +84,11 @@ impl<'a> Publish<'a> {
             let cause = "its topic has a wildcard";
             return Err(Violation::new(TOPIC_NAME_INVALID, cause));
         }
-        let packet_id = match qos {
-            Qos::AtMostOnce => 0,
-            _ => match reader.u16()? {
-                0 => return Err(Violation::protocol_error("the packet identifier is 0")),
-                packet_id => packet_id,
-            },
-        };
+        let has_packet_id = qos != Qos::AtMostOnce;
+        let packet_id = if has_packet_id { reader.u16()? } else { 0 };
+        if has_packet_id && packet_id == 0 {
+            return Err(Violation::protocol_error("the packet identifier is 0"));
+        }
         let mut properties = None;
         if v5 {
             let mut collected = PublishProperties::default();
@@ -106,8 +100,7 @@ impl<'a> Publish<'a> {
                 collected.take(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
-            let all = begin.rest().get(..length).unwrap_or_default();
-            collected.repeated = Repeated::of(all);
+            collected.repeated = Repeated::of(begin.rest().get(..length).unwrap_or_default());
             properties = Some(collected);
         }
         if topic.is_empty() {
@@ -177,26 +170,27 @@ mod tests {
 
     #[test]
     fn invalid_text_is_a_defect_and_a_broken_rule_is_a_violation() {
-        let decode = |first: u8, body: &[u8]| {
-            Publish::decode(first, body, true)
-                .map(|publish| publish.defect)
-                .map_err(|violation| violation.code)
-        };
-        assert_eq!(decode(0x30, b"\0\x01t\0x"), Ok(None));
-        assert_eq!(decode(0x30, b"\0\x03\xef\xbf\xbf\0"), Ok(None));
-        assert_eq!(decode(0x30, b"\0\x01\0\0"), Ok(Some(Defect::TopicNul)));
-        assert_eq!(
-            decode(0x30, b"\0\x01\xff\0"),
-            Ok(Some(Defect::TopicNotUtf8))
-        );
-        let nul = b"\0\x01t\x07\x26\0\x01\0\0\x01c";
-        assert_eq!(decode(0x30, nul), Ok(Some(Defect::PropertyNul)));
-        let ill_formed = b"\0\x01t\x07\x26\0\x01\xff\0\x01c";
-        assert_eq!(decode(0x30, ill_formed), Err(0x81));
-        assert_eq!(decode(0x36, b"\0\x01t\0\x01\0"), Err(0x81));
-        assert_eq!(decode(0x32, b"\0\x01t\0\0\0"), Err(0x82));
-        assert_eq!(decode(0x30, b"\0\x00\0"), Err(0x82));
-        assert_eq!(decode(0x30, b"\0\x01t\x03\x23\0\x01"), Err(0x94));
-        assert_eq!(decode(0x30, b"\0\x01t\x05\x02"), Err(0x81));
+        let rows: [(u8, &[u8], Result<Option<Defect>, u8>); 11] = [
+            (0x30, b"\0\x01t\0x", Ok(None)),
+            (0x30, b"\0\x03\xef\xbf\xbf\0", Ok(None)),
+            (0x30, b"\0\x01\0\0", Ok(Some(Defect::TopicNul))),
+            (0x30, b"\0\x01\xff\0", Ok(Some(Defect::TopicNotUtf8))),
+            (
+                0x30,
+                b"\0\x01t\x07\x26\0\x01\0\0\x01c",
+                Ok(Some(Defect::PropertyNul)),
+            ),
+            (0x30, b"\0\x01t\x07\x26\0\x01\xff\0\x01c", Err(0x81)),
+            (0x36, b"\0\x01t\0\x01\0", Err(0x81)),
+            (0x32, b"\0\x01t\0\0\0", Err(0x82)),
+            (0x30, b"\0\x00\0", Err(0x82)),
+            (0x30, b"\0\x01t\x03\x23\0\x01", Err(0x94)),
+            (0x30, b"\0\x01t\x05\x02", Err(0x81)),
+        ];
+        for (first, body, expected) in rows {
+            let publish = Publish::decode(first, body, true);
+            let defect = publish.map(|publish| publish.defect);
+            assert_eq!(defect.map_err(|v| v.code), expected, "{body:?}");
+        }
     }
 }

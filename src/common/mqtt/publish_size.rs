@@ -2,24 +2,20 @@
 
 use super::limits::{MAX_PACKET, variable_int_size};
 
-/// The size in bytes of a property whose value is a four byte integer.
 pub const INTEGER_PROPERTY_SIZE: usize = 1 + 4;
 
-/// The size in bytes of a property whose value is a string of so many bytes.
 pub const fn string_property_size(bytes: usize) -> usize {
     1 + 2 + bytes
 }
 
-/// The size in bytes of a user property with so many bytes of name and value.
+/// `bytes` are those of name and value.
 pub const fn user_property_size(bytes: usize) -> usize {
     1 + 2 + 2 + bytes
 }
 
-/// What the size of a PUBLISH depends on, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishSize {
     pub topic: usize,
-    /// At QoS 1 and 2.
     pub has_packet_id: bool,
     /// The properties, without their length; none with MQTT 3.1.1.
     pub properties: Option<usize>,
@@ -27,7 +23,6 @@ pub struct PublishSize {
 }
 
 impl PublishSize {
-    /// Bytes of the whole packet.
     pub fn total(self) -> usize {
         let packet_id = if self.has_packet_id { 2 } else { 0 };
         let properties = self
@@ -37,8 +32,7 @@ impl PublishSize {
         1 + variable_int_size(remaining) + remaining
     }
 
-    /// The largest payload with which it fits into a packet of this many bytes; none if it does not
-    /// fit even without one.
+    /// The largest with which it fits into a packet of this many bytes; none if it never does.
     pub fn max_payload(self, packet: usize) -> Option<usize> {
         let total_with = |payload| Self { payload, ..self }.total();
         // Without a payload the remaining length takes up to three bytes less than with one.
@@ -49,8 +43,7 @@ impl PublishSize {
     }
 }
 
-/// The largest payload in bytes that a PUBLISH to a topic of `topic` bytes can carry, with
-/// 128 bytes left for properties.
+/// For a PUBLISH to a topic of `topic` bytes, with 128 bytes left for properties.
 pub fn max_payload(topic: usize) -> usize {
     let size = PublishSize {
         topic,
@@ -66,7 +59,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Sizes around those at which a length takes a byte more.
     fn around_a_boundary() -> impl Strategy<Value = usize> {
         prop_oneof![
             0..400usize,

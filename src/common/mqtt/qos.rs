@@ -13,7 +13,6 @@ pub enum Qos {
 }
 
 impl Qos {
-    /// The number of the protocol.
     pub const fn level(self) -> u8 {
         self as u8
     }

@@ -14,10 +14,9 @@ pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub const PACKET_TOO_LARGE: u8 = 0x95;
 pub const QUOTA_EXCEEDED: u8 = 0x97;
 
-/// The lowest code that is a refusal.
 pub const FIRST_ERROR: u8 = 0x80;
 
-/// The names (MQTT 5.0 table 2-6). That of 0x00 depends on the packet.
+/// MQTT 5.0 table 2-6. That of 0x00 depends on the packet.
 const NAMES: [(u8, &str); 43] = [
     (0x00, "success"),
     (0x01, "granted QoS 1"),
@@ -79,17 +78,14 @@ pub fn describe_disconnect(code: u8) -> String {
     }
 }
 
-/// Whether a broker may send this code in a packet of this type.
 pub fn is_allowed(packet: PacketType, v5: bool, code: u8) -> bool {
     use PacketType as P;
     match packet {
         P::Suback if !v5 => matches!(code, 0..=2 | 0x80),
-        P::Suback => {
-            matches!(
-                code,
-                0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
-            )
-        }
+        P::Suback => matches!(
+            code,
+            0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
+        ),
         P::Unsuback => matches!(code, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
         P::Connack => {
             matches!(code, 0x00 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
@@ -98,12 +94,10 @@ pub fn is_allowed(packet: PacketType, v5: bool, code: u8) -> bool {
             code,
             0x00 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B | 0x8D..=0x90 | 0x93..=0xA2
         ),
-        P::Puback | P::Pubrec => {
-            matches!(
-                code,
-                0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
-            )
-        }
+        P::Puback | P::Pubrec => matches!(
+            code,
+            0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
+        ),
         P::Pubrel | P::Pubcomp => matches!(code, 0x00 | PACKET_IDENTIFIER_NOT_FOUND),
         _ => false,
     }

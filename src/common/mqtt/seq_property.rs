@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 use super::properties::Repeated;
 
-/// The value of the property: `STREAM/SEQ/MS`. A message that is sent again keeps it, so a
-/// receiver can drop repeats, see gaps and know when a reading was taken.
+/// Written as `STREAM/SEQ/MS`. A message that is sent again keeps it, so that a receiver can drop repeats, see gaps
+/// and know when a reading was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeqProperty {
     /// Which run of which publisher, or which queue file.
     pub stream: String,
-    /// The message's number in the stream, from 1.
+    /// From 1.
     pub seq: u64,
     /// Unix time of acceptance in milliseconds.
     pub accepted_ms: u64,
@@ -23,7 +23,6 @@ impl SeqProperty {
     /// Bytes of the longest property, name included, of a stream whose name has at most 64 bytes.
     pub const MAX_SIZE: usize = Self::NAME.len() + 64 + 2 * ("/".len() + 20);
 
-    /// The property among those of a received message, if it has one that a publisher of ours wrote.
     pub fn find(properties: Repeated<'_>) -> Option<Self> {
         let (_, value) = properties.user().find(|(name, _)| *name == Self::NAME)?;
         value.parse().ok()
@@ -79,13 +78,8 @@ mod tests {
     #[test]
     fn the_size_of_a_property_is_that_of_its_text() {
         for number in [0, 1, 9, 10, 99, 100, u64::MAX] {
-            let property = |stream: &str| SeqProperty {
-                stream: stream.to_owned(),
-                seq: number,
-                accepted_ms: number,
-            };
             let size = |stream| SeqProperty::value_size(stream, number, number);
-            assert_eq!(size("b1c2"), property("b1c2").to_string().len());
+            assert_eq!(size("b1c2"), format!("b1c2/{number}/{number}").len());
             let largest = SeqProperty::NAME.len() + size(&"s".repeat(64));
             assert!(largest <= SeqProperty::MAX_SIZE);
             assert_eq!(largest == SeqProperty::MAX_SIZE, number == u64::MAX);

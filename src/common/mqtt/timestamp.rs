@@ -21,18 +21,15 @@ impl FromStr for BootId {
     /// Reads a UUID, with or without hyphens.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.trim().replace('-', "");
-        let id = u128::from_str_radix(&digits, 16).map_err(|_| "not a UUID")?;
         let is_uuid = digits.len() == 32 && !digits.starts_with('+');
-        is_uuid
-            .then_some(Self(id.to_be_bytes()))
-            .ok_or("not a UUID")
+        let id = u128::from_str_radix(&digits, 16).ok().filter(|_| is_uuid);
+        id.map(|id| Self(id.to_be_bytes())).ok_or("not a UUID")
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootTime {
     pub boot: BootId,
-    /// Milliseconds since the boot.
     pub ms: u64,
 }
 
@@ -40,16 +37,13 @@ pub struct BootTime {
 pub struct Timestamp {
     /// Unix time in milliseconds.
     pub wall_ms: u64,
-    /// None if it is not known.
     pub boot: Option<BootTime>,
 }
 
 impl From<u64> for Timestamp {
     fn from(wall_ms: u64) -> Self {
-        Self {
-            wall_ms,
-            boot: None,
-        }
+        let boot = None;
+        Self { wall_ms, boot }
     }
 }
 
@@ -104,13 +98,8 @@ mod tests {
     fn a_boot_id_is_read_as_the_kernel_writes_it() {
         let id: BootId = "38a530dc-362b-452a-a6e9-c887448654d0\n".parse().unwrap();
         assert_eq!((id.0[0], id.0[15]), (0x38, 0xd0));
-        for wrong in [
-            "",
-            "38a530dc",
-            "38a530dc-362b-452a-a6e9-c887448654d",
-            "38a530dc-362b-452a-a6e9-c887448654d01",
-            "x",
-        ] {
+        let short = "38a530dc-362b-452a-a6e9-c887448654d";
+        for wrong in ["", "38a530dc", short, &format!("{short}01"), "x"] {
             assert!(wrong.parse::<BootId>().is_err(), "{wrong}");
         }
     }

@@ -6,10 +6,17 @@ use PubrelStatus::{BeforePubrec, Known, Unknown};
 use Qos::{AtLeastOnce, ExactlyOnce};
 use proptest::prelude::*;
 
-/// A broker that sends messages with one QoS.
 struct Broker {
     pending: PendingAcks,
     qos: Qos,
+}
+
+fn exchange(packet_id: u16, text: &str) -> Exchange {
+    let fingerprint = fingerprint(b"t", text.as_bytes());
+    Exchange {
+        packet_id,
+        fingerprint,
+    }
 }
 
 impl Broker {
@@ -18,28 +25,20 @@ impl Broker {
         Self { pending, qos }
     }
 
-    /// Sends a message for the first time.
     fn send(&mut self, packet_id: u16, text: &str) -> PublishStatus {
-        let (qos, dup) = (self.qos, false);
-        self.send_with(packet_id, qos, dup, text)
+        self.send_with(packet_id, self.qos, false, text)
     }
 
-    /// Sends a message with DUP.
     fn resend(&mut self, packet_id: u16, text: &str) -> PublishStatus {
         self.send_with(packet_id, self.qos, true, text)
     }
 
     fn send_with(&mut self, packet_id: u16, qos: Qos, dup: bool, text: &str) -> PublishStatus {
-        let fingerprint = fingerprint(b"t", text.as_bytes());
-        self.pending.handle_publish(PublishKey {
-            packet_id,
-            qos,
-            dup,
-            fingerprint,
-        })
+        let exchange = exchange(packet_id, text);
+        let key = PublishKey { exchange, qos, dup };
+        self.pending.handle_publish(key)
     }
 
-    /// The acknowledgements that it receives once this message is settled.
     fn acks_after(&mut self, number: u64) -> Vec<(u8, u16)> {
         self.pending.settle(number..=number);
         self.acks()
@@ -48,9 +47,8 @@ impl Broker {
     fn acks(&mut self) -> Vec<(u8, u16)> {
         let mut out = Vec::new();
         self.pending.poll_acks(&mut out);
-        let packets = out.chunks(4);
-        let packets = packets.map(|p| (p[0], u16::from_be_bytes([p[2], p[3]])));
-        packets.collect()
+        let packet = |p: &[u8]| (p[0], u16::from_be_bytes([p[2], p[3]]));
+        out.chunks(4).map(packet).collect()
     }
 
     fn pubrel(&mut self, packet_id: u16) -> PubrelStatus {
@@ -200,12 +198,7 @@ fn nothing_of_a_lost_session_is_acknowledged() {
 #[test]
 fn an_exchange_of_an_earlier_run_is_known_until_pubrel() {
     let mut broker = Broker::new(ExactlyOnce);
-    broker
-        .pending
-        .restore([("a", 1), ("b", 2)].map(|(text, packet_id)| Exchange {
-            packet_id,
-            fingerprint: fingerprint(b"t", text.as_bytes()),
-        }));
+    broker.pending.restore([exchange(1, "a"), exchange(2, "b")]);
     broker.reconnect();
     assert_eq!(broker.resend(1, "a"), Acknowledged);
     assert_eq!(broker.send(2, "other"), New(1));

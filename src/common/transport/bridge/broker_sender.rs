@@ -11,9 +11,8 @@ use super::byte_queue::ByteQueue;
 use super::event::PublishesArrived;
 use super::ready::{is_temporary, poll_fd, poll_until};
 use super::tcp_progress::{Progress, TcpProgress};
-
-use crate::common::mqtt::describe::Describer;
-use crate::common::mqtt::framing::{PacketTracker, SentPacket};
+use crate::common::mqtt::describe::describe_each;
+use crate::common::mqtt::framing::{PacketSplitter, SentPacket};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::send_queue;
@@ -23,11 +22,10 @@ use crate::common::transport::wire::Wire;
 pub(super) struct BrokerSender {
     pub(super) queue: ByteQueue,
     pub(super) progress: TcpProgress,
-    /// The client library's packets.
-    tracker: PacketTracker,
-    describer: Describer,
+    /// The client library's packets, and those that have been written, for the log.
+    from_library: PacketSplitter,
+    written: PacketSplitter,
     v5: bool,
-    /// PUBLISH packets of the client library.
     publishes: u64,
     /// The broker has to answer what is in the queue, pings aside.
     needs_answer: bool,
@@ -37,7 +35,6 @@ pub(super) struct BrokerSender {
     has_disconnect: bool,
     /// The last write has not taken everything: it must be given the same again.
     is_blocked: bool,
-    /// Nothing can be sent any more.
     pub(super) error: Option<io::Error>,
 }
 
@@ -49,9 +46,8 @@ impl BrokerSender {
         }
     }
 
-    /// Whether the client library is in the middle of a packet.
     pub(super) fn is_in_packet(&self) -> bool {
-        self.tracker.unfinished_bytes() > 0
+        self.from_library.unfinished_bytes() > 0
     }
 
     /// Whether packets of our own may follow what has been sent.
@@ -60,19 +56,18 @@ impl BrokerSender {
     }
 
     pub(super) fn add_disconnect(&mut self) {
-        self.queue
-            .bytes
-            .extend([PacketType::Disconnect.first_byte(0), 0]);
+        let packet = [PacketType::Disconnect.first_byte(0), 0];
+        self.queue.bytes.extend(packet);
         self.has_disconnect = true;
     }
 
-    /// The queue has been filled with bytes of the client library: finds the packets that end in them. Whether
-    /// packets of our own have to go out first, because DISCONNECT is among them.
+    /// Finds the packets that end in the queue, which are the client library's. Whether packets of our own have to go
+    /// out first, because DISCONNECT is among them.
     pub(super) fn track(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
         let at_boundary = !self.is_in_packet();
         let mut has_disconnect = false;
         self.needs_answer = false;
-        self.tracker.track(&self.queue.bytes, |packet| {
+        self.from_library.track(&self.queue.bytes, |packet| {
             ended(packet);
             self.has_connect = true;
             let packet = PacketType::of(packet.first);
@@ -85,7 +80,6 @@ impl BrokerSender {
         has_disconnect && at_boundary
     }
 
-    /// Writes what the broker takes; whether anything moved.
     pub(super) fn send(&mut self, wire: &mut Wire) -> bool {
         let before = wire.stream().counted().written_bytes();
         let sent = self.write(wire);
@@ -117,8 +111,9 @@ impl BrokerSender {
         let count = wire.send(self.queue.rest())?;
         if log_enabled!(Level::Debug) {
             let written = self.queue.rest().get(..count).unwrap_or_default();
-            self.describer
-                .follow(written, self.v5, |packet| debug!("sent {packet}"));
+            describe_each(&mut self.written, written, self.v5, |packet| {
+                debug!("sent {packet}")
+            });
         }
         self.queue.advance(count);
         Ok(count)
@@ -128,9 +123,8 @@ impl BrokerSender {
         !self.queue.is_empty() || wire.is_unflushed()
     }
 
-    /// What has been published when the broker ends the connection.
     pub(super) fn reached(&self, wire: &Wire) -> PublishesArrived {
-        let unfinished = self.tracker.unfinished_type();
+        let unfinished = self.from_library.unfinished_type();
         let is_begun = unfinished == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
         let queued = send_queue::unacknowledged(wire.stream().tcp());
@@ -142,28 +136,20 @@ impl BrokerSender {
         }
     }
 
-    /// Checks whether what needs an answer reaches the broker.
     pub(super) fn check_progress(&mut self, wire: &Wire) -> Progress {
         let queued = send_queue::unacknowledged(wire.stream().tcp());
-        let acknowledged = queued.ok().flatten().map(|queued| {
-            wire.stream()
-                .counted()
-                .written_bytes()
-                .saturating_sub(queued)
-        });
+        let counted = wire.stream().counted();
+        let acknowledged = queued.ok().flatten();
+        let acknowledged = acknowledged.map(|n| counted.written_bytes().saturating_sub(n));
         let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
-        self.progress.check(
-            acknowledged,
-            wire.stream().counted().read_bytes(),
-            has_unwritten,
-            clock(),
-        )
+        let received = counted.read_bytes();
+        self.progress
+            .check(acknowledged, received, has_unwritten, clock())
     }
 
-    /// Removes the unfinished packet from the queue, so that DISCONNECT can follow. Whether it can: not if a packet has
-    /// gone out in part, or nothing may follow.
+    /// Removes the unfinished packet from the queue. Fails if part of it is out, or DISCONNECT may not follow.
     pub(super) fn drop_unfinished_packet(&mut self) -> bool {
-        let unfinished = self.tracker.unfinished_bytes();
+        let unfinished = self.from_library.unfinished_bytes();
         let in_part = unfinished > self.queue.rest().len() || (unfinished > 0 && self.is_blocked);
         if in_part || !self.has_connect || self.has_disconnect || self.error.is_some() {
             return false;
@@ -173,18 +159,16 @@ impl BrokerSender {
         true
     }
 
-    /// Writes everything, if the broker takes it in time.
     pub(super) fn flush(&mut self, wire: &mut Wire, until: Instant) {
         while self.has_unsent(wire) {
-            let is_waited_for = match self.write(wire) {
-                Ok(_) => true,
+            let may_go_on = match self.write(wire) {
                 Err(e) if is_temporary(&e) => {
                     let wanted = poll_fd(wire.as_fd(), PollFlags::POLLOUT);
                     poll_until([wanted], Some(until)).is_ok()
                 }
-                Err(_) => false,
+                written => written.is_ok(),
             };
-            if !is_waited_for || clock() >= until {
+            if !may_go_on || clock() >= until {
                 return;
             }
         }

@@ -7,7 +7,6 @@ use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code;
 use crate::common::mqtt::violation::Violation;
 
-/// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// The client library closed it, and everything that it had sent has gone out.
@@ -18,13 +17,18 @@ pub enum EndReason {
     Refused(BrokerReason),
     /// The broker does not speak MQTT 5.
     OlderVersion(BrokerReason),
-    /// The broker sent DISCONNECT.
     Disconnected(BrokerReason),
     /// The broker broke the protocol before it accepted the connection.
     NoConnack(Violation),
     Violation(Violation),
     /// There is no memory for a packet of this size, in bytes.
     NoMemory(usize),
+}
+
+impl From<Violation> for EndReason {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
 }
 
 impl EndReason {
@@ -43,7 +47,6 @@ impl EndReason {
     }
 }
 
-/// How a connection ended, and what TLS and the operating system reported of it.
 #[derive(Clone, Debug)]
 pub struct ConnectionEnd {
     pub reason: EndReason,
@@ -53,18 +56,16 @@ pub struct ConnectionEnd {
     pub cause: Option<String>,
     /// The broker closed it in order: neither TLS nor TCP nor a packet was cut off.
     pub in_order: bool,
-    /// It ended inside a packet of the broker.
     pub in_packet: bool,
     /// None if it was not the broker that ended the connection.
     pub reached: Option<PublishesArrived>,
 }
 
-/// How much of what was published a broker had received when it ended a connection.
+/// What a broker had received when it ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishesArrived {
     /// PUBLISH packets that had been sent, in part at least.
     pub begun: u64,
-    /// All of them had arrived, as far as the operating system can tell.
     pub complete: bool,
 }
 
@@ -73,17 +74,15 @@ pub struct PublishesArrived {
 pub enum TransferProgress {
     /// Part of what the broker has to answer has arrived there.
     PartArrived,
-    /// The last of it has.
     AllArrived,
     Received,
 }
 
 #[derive(Debug)]
 pub enum BridgeEvent {
-    /// The broker has accepted the connection. The client library gets its CONNACK afterwards.
+    /// The client library gets its CONNACK afterwards.
     Accepted(Connack),
-    /// The broker has not answered, but the connection makes progress.
     Progress(TransferProgress),
-    /// The connection has ended. The client library sees that afterwards.
+    /// The client library sees that afterwards.
     Ended(ConnectionEnd),
 }

@@ -1,9 +1,8 @@
-//! Relays packets between the broker and the client library, which holds the other end of a
-//! local socket and takes it for the broker.
+//! Relays packets between the broker and the client library, which holds the other end of a local socket.
 //!
-//! One thread per connection, which has dialled it before: it sleeps in `poll(2)` until there is
-//! something to relay. Every packet of the broker is checked; what the client library sends is passed on as it
-//! is. Little is buffered in each direction: a slow reader slows the writer down, as on any connection.
+//! The thread that has dialled a connection sleeps in `poll(2)` until there is something to relay. Every packet of
+//! the broker is checked; what the client library sends is passed on as it is. Little is buffered in each
+//! direction, so a slow reader slows the writer down.
 
 mod broker_sender;
 mod byte_queue;

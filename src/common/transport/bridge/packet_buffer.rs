@@ -12,7 +12,6 @@ use crate::common::mqtt::violation::Violation;
 #[derive(Debug, Default)]
 pub(super) struct PacketBuffer {
     bytes: Vec<u8>,
-    /// Bytes of packets that have been read.
     read: usize,
     /// Bytes that are missing from the packet that has begun; 0 if that is not known.
     missing: usize,
@@ -20,9 +19,7 @@ pub(super) struct PacketBuffer {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NextPacket<'a> {
-    /// Its first byte, and its contents.
     Whole(u8, &'a [u8]),
-    /// A packet has begun, with this byte.
     Begun(u8),
     Nothing,
 }
@@ -35,8 +32,8 @@ pub(super) enum ReadError {
 }
 
 impl PacketBuffer {
-    /// Lets `receive` append what has come: it gets the buffer and how much to append at most. A
-    /// packet that has begun is received to its end and no further, so that its buffer need not grow.
+    /// `receive` gets the buffer and how much to append at most. A large packet is received to its end and no
+    /// further, so that its buffer need not grow.
     pub(super) fn fill(
         &mut self,
         receive: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
@@ -46,8 +43,8 @@ impl PacketBuffer {
             // After one large message not that much memory is kept.
             self.bytes.shrink_to(4 * CHUNK);
         }
-        let is_large = self.bytes.len() + self.missing > 4 * CHUNK;
-        let most = if self.missing > 0 && is_large {
+        let is_large = self.missing > 0 && self.bytes.len() + self.missing > 4 * CHUNK;
+        let most = if is_large {
             self.missing.min(4 * CHUNK)
         } else {
             CHUNK
@@ -55,22 +52,17 @@ impl PacketBuffer {
         receive(&mut self.bytes, most)
     }
 
-    /// The next packet. None may have more than `max_packet` bytes.
-    pub(super) fn next(
-        &mut self,
-        v5: bool,
-        max_packet: usize,
-    ) -> Result<NextPacket<'_>, ReadError> {
+    /// Fails for a packet of more than `most` bytes.
+    pub(super) fn next(&mut self, v5: bool, most: usize) -> Result<NextPacket<'_>, ReadError> {
         let rest = self.bytes.get(self.read..).unwrap_or_default();
-        let header = framing::header(rest, v5).map_err(ReadError::Violation)?;
-        let Some(header) = header else {
+        let Some(header) = framing::header(rest, v5).map_err(ReadError::Violation)? else {
             self.missing = 0;
             let first = rest.first();
             return Ok(first.map_or(NextPacket::Nothing, |first| NextPacket::Begun(*first)));
         };
         let total = header.total();
-        if total > max_packet {
-            let cause = format!("it has {total} bytes, above --max-packet, which is {max_packet}");
+        if total > most {
+            let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
             let violation = Violation::new(PACKET_TOO_LARGE, cause);
             let packet = PacketType::of(header.first);
             return Err(ReadError::Violation(violation.in_packet(packet)));
@@ -119,21 +111,19 @@ mod tests {
     fn packets_come_out_whole_and_in_order() {
         let mut received = PacketBuffer::default();
         add(&mut received, &[0xd0, 0, 0x30, 3, 0]);
-        assert_eq!(
-            received.next(true, 100).unwrap(),
-            NextPacket::Whole(0xd0, &[])
-        );
-        assert_eq!(received.next(true, 100).unwrap(), NextPacket::Begun(0x30));
-        add(&mut received, &[1, b't', 0xd0]);
-        let packet = NextPacket::Whole(0x30, &[0, 1, b't']);
-        assert_eq!(received.next(true, 100).unwrap(), packet);
-        assert_eq!(received.next(true, 100).unwrap(), NextPacket::Begun(0xd0));
-        add(&mut received, &[0]);
-        assert_eq!(
-            received.next(true, 100).unwrap(),
-            NextPacket::Whole(0xd0, &[])
-        );
-        assert_eq!(received.next(true, 100).unwrap(), NextPacket::Nothing);
+        for (packet, more) in [
+            (NextPacket::Whole(0xd0, &[]), &[][..]),
+            (NextPacket::Begun(0x30), &[1, b't', 0xd0]),
+            (NextPacket::Whole(0x30, &[0, 1, b't']), &[]),
+            (NextPacket::Begun(0xd0), &[0]),
+            (NextPacket::Whole(0xd0, &[]), &[]),
+            (NextPacket::Nothing, &[]),
+        ] {
+            assert_eq!(received.next(true, 100).unwrap(), packet);
+            if !more.is_empty() {
+                add(&mut received, more);
+            }
+        }
     }
 
     #[test]
@@ -148,14 +138,13 @@ mod tests {
         while !rest.is_empty() {
             let next = received.next(true, total).unwrap();
             assert!(matches!(next, NextPacket::Begun(_) | NextPacket::Nothing));
-            received
-                .fill(|buffer, most| {
-                    let (now, later) = rest.split_at(most.min(rest.len()));
-                    buffer.extend_from_slice(now);
-                    rest = later;
-                    Ok(now.len())
-                })
-                .unwrap();
+            let filled = received.fill(|buffer, most| {
+                let (now, later) = rest.split_at(most.min(rest.len()));
+                buffer.extend_from_slice(now);
+                rest = later;
+                Ok(now.len())
+            });
+            filled.unwrap();
         }
         assert!(received.bytes.capacity() <= total + CHUNK);
         match received.next(true, total).unwrap() {

@@ -1,9 +1,8 @@
 //! Checks and handles every packet of the broker.
 //!
-//! A packet that does not fit the specification, the state of the connection or what we have sent
-//! ends the connection. A message goes to its receiver, and is acknowledged once it has been processed; an answer
-//! goes to the client library, rewritten so that it has no more in it than the library needs. So the library never
-//! gets a message, and nothing malformed.
+//! A packet that does not fit the specification, the state of the connection or what we have sent ends the
+//! connection. A message goes to its receiver, and is acknowledged once it has been processed; an answer goes to
+//! the client library, with no more in it than the library needs. So the library gets nothing malformed.
 
 use log::warn;
 
@@ -24,12 +23,9 @@ use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::reason_code::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
 use crate::common::mqtt::violation::Violation;
 
-/// What our CONNECT says.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectParameters {
-    /// MQTT 5, not 3.1.1.
     pub v5: bool,
-    /// A new session is asked for.
     pub clean: bool,
     /// Maximum Packet Size in bytes.
     pub max_packet: u32,
@@ -51,23 +47,10 @@ pub(super) struct PacketHandler<'a> {
 pub(super) struct Effects {
     pub(super) to_library: Vec<u8>,
     pub(super) to_broker: Vec<u8>,
-    /// The broker has accepted the connection.
     pub(super) accepted: Option<Connack>,
     /// With MQTT 3.1.1.
     pub(super) refused_subscriptions: usize,
-    /// Packet identifiers whose PUBCOMP is due.
     released: Vec<u16>,
-}
-
-enum Failure {
-    Violation(Violation),
-    End(EndReason),
-}
-
-impl From<Violation> for Failure {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
-    }
 }
 
 impl<'a> PacketHandler<'a> {
@@ -90,7 +73,6 @@ impl<'a> PacketHandler<'a> {
         self.is_connected
     }
 
-    /// A packet of the client library goes to the broker.
     pub(super) fn handle_sent(&mut self, packet: SentPacket) {
         if PacketType::of(packet.first) == Some(PacketType::Pingreq) {
             self.pings += 1;
@@ -101,7 +83,6 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    /// Whether the broker has to answer something.
     pub(super) fn is_answer_due(&self) -> bool {
         self.pings > 0 || self.awaited.is_any_due()
     }
@@ -129,36 +110,28 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    /// Whether a broker may send a packet with this first byte now.
     pub(super) fn check_first_byte(&self, first: u8) -> Result<PacketType, EndReason> {
-        let Some(packet) = PacketType::of(first) else {
-            let violation = Violation::malformed("the type 0 is reserved");
-            return Err(self.violation(violation));
-        };
-        self.check_type(packet, first & 0x0f)
-            .map(|()| packet)
-            .map_err(|violation| self.violation(violation.in_packet(Some(packet))))
+        let packet = PacketType::of(first);
+        packet
+            .ok_or_else(|| Violation::malformed("the type 0 is reserved"))
+            .and_then(|packet| self.check_type(packet, first & 0x0f).map(|()| packet))
+            .map_err(|violation| self.violation(violation.in_packet(packet)))
     }
 
     fn check_type(&self, packet: PacketType, flags: u8) -> Result<(), Violation> {
+        use PacketType as P;
         let v5 = self.parameters.v5;
-        let required = match packet {
-            PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 2,
-            _ => 0,
-        };
-        if packet != PacketType::Publish && flags != required {
+        let has_flag = matches!(packet, P::Pubrel | P::Subscribe | P::Unsubscribe);
+        if packet != P::Publish && flags != u8::from(has_flag) << 1 {
             return Err(Violation::malformed(format!("its flags are {flags:#x}")));
         }
         let error = match packet {
-            PacketType::Connect
-            | PacketType::Subscribe
-            | PacketType::Unsubscribe
-            | PacketType::Pingreq => "only a client may send it",
-            PacketType::Disconnect if !v5 => "only a client may send it",
-            PacketType::Auth if !v5 => return Err(Violation::malformed("the type 15 is reserved")),
-            PacketType::Auth => "no authentication method was agreed",
-            PacketType::Connack if self.is_connected => "a second one",
-            PacketType::Connack => return Ok(()),
+            P::Connect | P::Subscribe | P::Unsubscribe | P::Pingreq => "only a client may send it",
+            P::Disconnect if !v5 => "only a client may send it",
+            P::Auth if !v5 => return Err(Violation::malformed("the type 15 is reserved")),
+            P::Auth => "no authentication method was agreed",
+            P::Connack if self.is_connected => "a second one",
+            P::Connack => return Ok(()),
             _ if !self.is_connected => "it comes before CONNACK",
             _ => return Ok(()),
         };
@@ -179,24 +152,22 @@ impl<'a> PacketHandler<'a> {
             PacketType::Pingresp if body.is_empty() => Ok(()),
             PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
             PacketType::Disconnect => disconnect::decode(body)
-                .map_err(Failure::Violation)
-                .and_then(|reason| Err(Failure::End(EndReason::Disconnected(reason)))),
+                .map_err(EndReason::Violation)
+                .and_then(|reason| Err(EndReason::Disconnected(reason))),
             _ => self.handle_answer(packet, body, effects),
         };
-        handled.map_err(|failure| match failure {
-            Failure::Violation(violation) => self.violation(violation.in_packet(Some(packet))),
-            Failure::End(end) => end,
+        handled.map_err(|end| match end {
+            EndReason::Violation(violation) => self.violation(violation.in_packet(Some(packet))),
+            end => end,
         })
     }
 
-    fn handle_connack(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
+    fn handle_connack(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), EndReason> {
         let ConnectParameters { v5, clean, .. } = self.parameters;
         let connack = match connack::decode(body, v5, clean)? {
             ConnectAnswer::Accepted(connack) => connack,
-            ConnectAnswer::Refused(reason) => return Err(Failure::End(EndReason::Refused(reason))),
-            ConnectAnswer::OlderVersion(reason) => {
-                return Err(Failure::End(EndReason::OlderVersion(reason)));
-            }
+            ConnectAnswer::Refused(reason) => return Err(EndReason::Refused(reason)),
+            ConnectAnswer::OlderVersion(reason) => return Err(EndReason::OlderVersion(reason)),
         };
         self.is_connected = true;
         if let Some(receiver) = self.receiver.filter(|_| !connack.session_present) {
@@ -214,7 +185,7 @@ impl<'a> PacketHandler<'a> {
         first: u8,
         body: &[u8],
         effects: &mut Effects,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), EndReason> {
         let publish = Publish::decode(first, body, self.parameters.v5)?;
         let Some(receiver) = self.receiver else {
             self.drop_message(&publish, effects);
@@ -222,23 +193,22 @@ impl<'a> PacketHandler<'a> {
         };
         let ticket = match receiver.acks.handle_publish(&publish) {
             Ok(ticket) => ticket,
-            Err(PublishStatus::Acknowledged) => {
-                acknowledge(&publish, effects);
+            Err(known) => {
+                if known == PublishStatus::Acknowledged {
+                    acknowledge(&publish, effects);
+                }
                 return Ok(());
             }
-            Err(_) => return Ok(()),
         };
         if let Some(defect) = publish.defect {
             ticket.settle();
-            (receiver.on_skipped)(SkippedMessage {
-                topic: publish.topic,
-                defect,
-            });
+            let topic = publish.topic;
+            (receiver.on_skipped)(SkippedMessage { topic, defect });
             return Ok(());
         }
         (receiver.on_message)(&publish.message, ticket).map_err(|OutOfMemory| {
             receiver.acks.withdraw(publish.message.packet_id);
-            Failure::End(EndReason::NoMemory(body.len()))
+            EndReason::NoMemory(body.len())
         })
     }
 
@@ -253,7 +223,7 @@ impl<'a> PacketHandler<'a> {
         acknowledge(publish, effects);
     }
 
-    fn handle_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), Failure> {
+    fn handle_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), EndReason> {
         let v5 = self.parameters.v5;
         let id = Acknowledgement::decode(PacketType::Pubrel, body, v5)?.packet_id;
         match self.acks().map(|acks| acks.handle_pubrel(id)) {
@@ -269,26 +239,21 @@ impl<'a> PacketHandler<'a> {
                 let packet = [first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND];
                 effects.to_broker.extend(packet);
             }
-            _ => {
-                let pubcomp = encode_short(PacketType::Pubcomp, id);
-                effects.to_broker.extend(pubcomp);
-            }
+            _ => effects
+                .to_broker
+                .extend(encode_short(PacketType::Pubcomp, id)),
         }
         Ok(())
     }
 
-    /// Several packets have been handled: does what is due once for all of them.
     pub(super) fn finish(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
-        if released.is_empty() {
-            return;
-        }
         let ended = Released::PacketIds(&released);
-        if self.receiver.is_none_or(|to| (to.on_released)(ended)) {
+        if !released.is_empty() && self.receiver.is_none_or(|to| (to.on_released)(ended)) {
             let pubcomps = released
                 .iter()
-                .flat_map(|id| encode_short(PacketType::Pubcomp, *id));
-            effects.to_broker.extend(pubcomps);
+                .map(|id| encode_short(PacketType::Pubcomp, *id));
+            effects.to_broker.extend(pubcomps.flatten());
         }
     }
 
@@ -297,7 +262,7 @@ impl<'a> PacketHandler<'a> {
         packet: PacketType,
         body: &[u8],
         effects: &mut Effects,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), EndReason> {
         let v5 = self.parameters.v5;
         let mut answer = Acknowledgement::decode(packet, body, v5)?;
         if packet == PacketType::Pubcomp {
@@ -327,8 +292,9 @@ fn acknowledge(publish: &Publish<'_>, effects: &mut Effects) {
         Qos::AtLeastOnce => PacketType::Puback,
         Qos::ExactlyOnce => PacketType::Pubrec,
     };
-    let packet = encode_short(packet, publish.message.packet_id);
-    effects.to_broker.extend(packet);
+    effects
+        .to_broker
+        .extend(encode_short(packet, publish.message.packet_id));
 }
 
 #[cfg(test)]
@@ -344,34 +310,63 @@ mod tests {
         max_packet: 1 << 20,
     };
 
-    /// A receiver that keeps payloads, and the tickets of those that it has not settled.
-    type Kept = Arc<Mutex<Vec<(Vec<u8>, Ticket)>>>;
+    #[derive(Default)]
+    struct Calls {
+        messages: Vec<(Vec<u8>, Ticket)>,
+        skipped: u32,
+        released: Vec<Vec<u16>>,
+    }
 
-    fn receiver(kept: &Kept, skipped: &Arc<Mutex<u32>>) -> Receiver {
-        let (kept, skipped) = (Arc::clone(kept), Arc::clone(skipped));
-        Receiver {
+    /// A receiver that has no memory for the payload "large".
+    fn receiver(forgets: bool) -> (Receiver, Arc<Mutex<Calls>>) {
+        let calls = Arc::new(Mutex::new(Calls::default()));
+        let [messages, skipped, released] = [(); 3].map(|()| Arc::clone(&calls));
+        let receiver = Receiver {
             on_message: Arc::new(move |message, ticket| {
                 if message.payload == b"large" {
                     return Err(OutOfMemory);
                 }
-                kept.lock().push((message.payload.to_vec(), ticket));
+                messages
+                    .lock()
+                    .messages
+                    .push((message.payload.to_vec(), ticket));
                 Ok(())
             }),
-            on_skipped: Arc::new(move |_| *skipped.lock() += 1),
-            on_released: Arc::new(|_| true),
+            on_skipped: Arc::new(move |_| skipped.lock().skipped += 1),
+            on_released: Arc::new(move |what| {
+                let Released::PacketIds(ids) = what else {
+                    return true;
+                };
+                released.lock().released.push(ids.to_vec());
+                forgets
+            }),
             acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
-        }
+        };
+        (receiver, calls)
     }
 
-    fn connected(receiver: Option<&Receiver>) -> (PacketHandler<'_>, Effects) {
-        let mut handler = PacketHandler::new(V5, receiver);
-        let mut effects = Effects::default();
-        handler
-            .handle_packet(0x20, &[0, 0, 0], &mut effects)
-            .unwrap();
-        assert!(effects.accepted.take().is_some());
-        effects.to_library.clear();
-        (handler, effects)
+    struct Connected<'a> {
+        handler: PacketHandler<'a>,
+        effects: Effects,
+    }
+
+    impl<'a> Connected<'a> {
+        fn new(receiver: Option<&'a Receiver>) -> Self {
+            let (handler, effects) = (PacketHandler::new(V5, receiver), Effects::default());
+            let mut connected = Self { handler, effects };
+            connected.handle(0x20, &[0, 0, 0]).unwrap();
+            assert!(connected.effects.accepted.take().is_some());
+            connected.effects.to_library.clear();
+            connected
+        }
+
+        fn send(&mut self, first: u8, packet_id: u16) {
+            self.handler.handle_sent(SentPacket::new(first, packet_id));
+        }
+
+        fn handle(&mut self, first: u8, body: &[u8]) -> Result<(), EndReason> {
+            self.handler.handle_packet(first, body, &mut self.effects)
+        }
     }
 
     fn due(receiver: &Receiver) -> Vec<u8> {
@@ -382,31 +377,28 @@ mod tests {
 
     #[test]
     fn a_message_is_handed_over_once_and_acknowledged_when_it_is_settled() {
-        let (kept, skipped) = (Arc::default(), Arc::default());
-        let receiver = receiver(&kept, &skipped);
-        let (mut handler, mut effects) = connected(Some(&receiver));
+        let (receiver, calls) = receiver(true);
+        let mut connected = Connected::new(Some(&receiver));
         for _ in 0..2 {
-            handler
-                .handle_packet(0x32, b"\0\x01t\0\x07\0job", &mut effects)
-                .unwrap();
+            connected.handle(0x32, b"\0\x01t\0\x07\0job").unwrap();
         }
-        let (payload, ticket) = kept.lock().remove(0);
+        let (payload, ticket) = calls.lock().messages.remove(0);
         assert_eq!(payload, b"job");
-        assert!(kept.lock().is_empty(), "the second is the same");
+        assert!(calls.lock().messages.is_empty(), "the second is the same");
         assert_eq!(due(&receiver), b"");
         ticket.settle();
         assert_eq!(due(&receiver), [0x40, 2, 0, 7]);
+        let effects = connected.effects;
         assert_eq!((effects.to_library, effects.to_broker), (vec![], vec![]));
     }
 
     #[test]
     fn without_memory_a_message_stays_unacknowledged_and_ends_the_connection() {
-        let (kept, skipped) = (Arc::default(), Arc::default());
-        let receiver = receiver(&kept, &skipped);
-        let (mut handler, mut effects) = connected(Some(&receiver));
+        let (receiver, _) = receiver(true);
+        let mut connected = Connected::new(Some(&receiver));
         for _ in 0..2 {
             // The second is not taken for one that has been handed over.
-            let end = handler.handle_packet(0x32, b"\0\x01t\0\x07\0large", &mut effects);
+            let end = connected.handle(0x32, b"\0\x01t\0\x07\0large");
             assert!(matches!(end, Err(EndReason::NoMemory(_))), "{end:?}");
             assert_eq!(due(&receiver), b"");
         }
@@ -414,106 +406,79 @@ mod tests {
 
     #[test]
     fn a_message_with_invalid_text_is_acknowledged_and_skipped() {
-        let (kept, skipped) = (Arc::default(), Arc::default());
-        let receiver = receiver(&kept, &skipped);
-        let (mut handler, mut effects) = connected(Some(&receiver));
-        handler
-            .handle_packet(0x32, b"\0\x01\0\0\x07\0x", &mut effects)
-            .unwrap();
-        handler
-            .handle_packet(0x34, b"\0\x01\xff\0\x08\0x", &mut effects)
-            .unwrap();
-        assert_eq!((kept.lock().len(), *skipped.lock()), (0, 2));
+        let (receiver, calls) = receiver(true);
+        let mut connected = Connected::new(Some(&receiver));
+        connected.handle(0x32, b"\0\x01\0\0\x07\0x").unwrap();
+        connected.handle(0x34, b"\0\x01\xff\0\x08\0x").unwrap();
+        assert!(calls.lock().messages.is_empty());
+        assert_eq!(calls.lock().skipped, 2);
         assert_eq!(due(&receiver), [0x40, 2, 0, 7, 0x50, 2, 0, 8]);
-        handler.handle_packet(0x62, &[0, 8], &mut effects).unwrap();
-        handler.finish(&mut effects);
-        assert_eq!(effects.to_broker, [0x70, 2, 0, 8]);
+        connected.handle(0x62, &[0, 8]).unwrap();
+        connected.handler.finish(&mut connected.effects);
+        assert_eq!(connected.effects.to_broker, [0x70, 2, 0, 8]);
     }
 
     #[test]
     fn pubcomp_goes_out_only_after_its_exchange_is_forgotten() {
         for forgets in [true, false] {
-            let (kept, skipped) = (Arc::default(), Arc::default());
-            let ended = Arc::new(Mutex::new(Vec::new()));
-            let seen = Arc::clone(&ended);
-            let receiver = Receiver {
-                on_released: Arc::new(move |what| {
-                    let Released::PacketIds(ids) = what else {
-                        return true;
-                    };
-                    seen.lock().push(ids.to_vec());
-                    forgets
-                }),
-                ..receiver(&kept, &skipped)
-            };
-            let (mut handler, mut effects) = connected(Some(&receiver));
+            let (receiver, calls) = receiver(forgets);
+            let mut connected = Connected::new(Some(&receiver));
             for id in 1..=2 {
-                let publish = [0, 1, b't', 0, id, 0, id];
-                handler.handle_packet(0x34, &publish, &mut effects).unwrap();
+                connected.handle(0x34, &[0, 1, b't', 0, id, 0, id]).unwrap();
             }
-            for (_, ticket) in kept.lock().drain(..) {
+            for (_, ticket) in std::mem::take(&mut calls.lock().messages) {
                 ticket.settle();
             }
             due(&receiver);
             for id in 1..=2 {
-                handler.handle_packet(0x62, &[0, id], &mut effects).unwrap();
+                connected.handle(0x62, &[0, id]).unwrap();
             }
-            handler.finish(&mut effects);
-            handler.finish(&mut effects);
-            assert_eq!(*ended.lock(), [[1, 2]]);
+            for _ in 0..2 {
+                connected.handler.finish(&mut connected.effects);
+            }
+            assert_eq!(calls.lock().released, [[1, 2]]);
             let pubcomps: &[u8] = &[0x70, 2, 0, 1, 0x70, 2, 0, 2];
-            assert_eq!(effects.to_broker, if forgets { pubcomps } else { b"" });
+            assert_eq!(
+                connected.effects.to_broker,
+                if forgets { pubcomps } else { b"" }
+            );
         }
     }
 
     #[test]
     fn the_client_library_gets_the_answers_that_are_due_and_no_others() {
-        let (mut handler, mut effects) = connected(None);
-        handler.handle_sent(SentPacket {
-            first: 0x32,
-            packet_id: 1,
-        });
-        let wrong = handler.handle_packet(0x70, &[0, 1], &mut effects);
+        let mut connected = Connected::new(None);
+        connected.send(0x32, 1);
+        let wrong = connected.handle(0x70, &[0, 1]);
         assert!(matches!(wrong, Err(EndReason::Violation(_))), "{wrong:?}");
-        assert_eq!(effects.to_library, b"");
-        let property = [0, 1, 0x87, 4, 0x1f, 0, 1, 0];
-        handler
-            .handle_packet(0x40, &property, &mut effects)
+        assert_eq!(connected.effects.to_library, b"");
+        connected
+            .handle(0x40, &[0, 1, 0x87, 4, 0x1f, 0, 1, 0])
             .unwrap();
-        assert_eq!(effects.to_library, [0x40, 4, 0, 1, 0x87, 0]);
+        assert_eq!(connected.effects.to_library, [0x40, 4, 0, 1, 0x87, 0]);
     }
 
     #[test]
     fn after_pubrec_a_message_is_delivered_whatever_code_pubcomp_has() {
-        let (mut handler, mut effects) = connected(None);
-        handler.handle_sent(SentPacket {
-            first: 0x34,
-            packet_id: 1,
-        });
-        handler.handle_packet(0x50, &[0, 1], &mut effects).unwrap();
-        handler.handle_sent(SentPacket {
-            first: 0x62,
-            packet_id: 1,
-        });
-        handler
-            .handle_packet(0x70, &[0, 1, 0x92], &mut effects)
-            .unwrap();
-        assert_eq!(effects.to_library, [0x50, 2, 0, 1, 0x70, 2, 0, 1]);
+        let mut connected = Connected::new(None);
+        connected.send(0x34, 1);
+        connected.handle(0x50, &[0, 1]).unwrap();
+        connected.send(0x62, 1);
+        connected.handle(0x70, &[0, 1, 0x92]).unwrap();
+        assert_eq!(connected.effects.to_library, [0x50, 2, 0, 1, 0x70, 2, 0, 1]);
     }
 
     #[test]
     fn a_publisher_drops_messages() {
-        let (mut handler, mut effects) = connected(None);
-        handler
-            .handle_packet(0x34, b"\0\x01t\0\x07\0x", &mut effects)
-            .unwrap();
-        assert_eq!(effects.to_broker, [0x50, 2, 0, 7]);
-        assert_eq!(effects.to_library, b"");
+        let mut connected = Connected::new(None);
+        connected.handle(0x34, b"\0\x01t\0\x07\0x").unwrap();
+        assert_eq!(connected.effects.to_broker, [0x50, 2, 0, 7]);
+        assert_eq!(connected.effects.to_library, b"");
     }
 
     #[test]
     fn a_packet_that_only_a_client_may_send_is_refused_at_its_first_byte() {
-        let (handler, _) = connected(None);
+        let handler = Connected::new(None).handler;
         for first in [0x10, 0x82, 0xa2, 0xc0, 0xf0, 0x00, 0x20, 0x41, 0x60] {
             assert!(handler.check_first_byte(first).is_err(), "{first:#x}");
         }

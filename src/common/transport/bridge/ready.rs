@@ -26,7 +26,6 @@ impl Default for Ready {
     }
 }
 
-/// Whether to try again later.
 pub(super) fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -39,7 +38,6 @@ pub(super) fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_
     (!events.is_empty()).then(|| PollFd::new(fd, events))
 }
 
-/// Waits for one of these descriptors, and gives the events of each.
 pub(super) fn poll_until<const N: usize>(
     wanted: [Option<PollFd<'_>>; N],
     until: Option<Instant>,

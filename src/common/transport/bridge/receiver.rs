@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::common::acks::{ConnectionAcks, Ticket};
 use crate::common::mqtt::publish::{Defect, Received};
 
-/// There is no memory for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 

@@ -28,13 +28,12 @@ use crate::common::transport::dial::DialedConnection;
 use crate::common::transport::tls_error;
 use crate::common::transport::wire::{Wire, linger};
 
-/// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has
-/// come by then costs each of the threads it passes hardly more than a single message would.
+/// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has come by
+/// then costs each thread hardly more than a single message would.
 const PAUSE: Duration = Duration::from_micros(200);
 const BURST: Duration = Duration::from_millis(1);
 
-/// More than that at once is a stream, or one large message, and so is 16 times that in the end:
-/// encrypting it is work for another core.
+/// More than that at once, or 16 times that in the end, is worth another core for its encryption.
 const LARGE: usize = 4 << 10;
 
 /// Bytes of answers that a broker may leave unread before nothing more is read from it.
@@ -43,8 +42,7 @@ const MAX_UNANSWERED: usize = 64 << 10;
 /// How long our DISCONNECT to a broker that breaks the protocol may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the next PUBREL may take when the connection of a subscriber is to end and its PUBREC has gone out, and
-/// how long all of them may.
+/// How long the next PUBREL, and all of them, may take when the connection of a subscriber is to end.
 const PUBREL_TIMEOUT: Duration = Duration::from_secs(1);
 const ALL_PUBRELS_TIMEOUT: Duration = Duration::from_millis(2_500);
 
@@ -55,8 +53,7 @@ const VIOLATION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the connection of a subscriber takes to end in order, at most.
 pub const END_TIMEOUT: Duration = ALL_PUBRELS_TIMEOUT.saturating_add(CLOSE_TIMEOUT);
 
-/// Relays packets on the thread that has dialled the connection. `local` is a socket whose other end the client
-/// library takes for the broker.
+/// Returns when the connection has ended. The client library has the other end of `local`.
 pub fn relay_packets(
     connection: DialedConnection,
     local: &UnixStream,
@@ -65,13 +62,8 @@ pub fn relay_packets(
     receiver: Option<&Receiver>,
     report: &mut dyn FnMut(BridgeEvent),
 ) {
-    let DialedConnection {
-        endpoint,
-        wire,
-        credentials,
-    } = connection;
     let mut relay = Relay {
-        wire,
+        wire: connection.wire,
         local,
         handle,
         report,
@@ -97,15 +89,17 @@ pub fn relay_packets(
     };
     let result = relay.run();
     let error = result.as_ref().err();
-    let is_in_packet = relay.received.expected_size() > 0;
+    let in_packet = relay.received.expected_size() > 0;
     let was_ended = matches!(result, Ok(EndReason::Lost | EndReason::Disconnected(_)));
     let connection_end = ConnectionEnd {
         reached: was_ended.then(|| relay.sender.reached(&relay.wire)),
-        fault: error.and_then(|error| tls_error::closing_fault(&endpoint, &credentials, error)),
+        fault: error.and_then(|error| {
+            tls_error::closing_fault(&connection.endpoint, &connection.credentials, error)
+        }),
         cause: error.map(ToString::to_string),
         reason: result.unwrap_or(EndReason::Lost),
-        in_order: relay.is_closed && !is_in_packet,
-        in_packet: is_in_packet,
+        in_order: relay.is_closed && !in_packet,
+        in_packet,
     };
     let code = connection_end.reason.disconnect_code();
     if let Some(code) = code.filter(|_| parameters.v5) {
@@ -113,10 +107,8 @@ pub fn relay_packets(
         relay.send_disconnect(code, is_for_memory);
     }
     relay.wire.close();
-    if connection_end.reason == EndReason::ByUs
-        && receiver.is_some()
-        && relay.handler.is_connected()
-    {
+    let is_by_us = connection_end.reason == EndReason::ByUs;
+    if is_by_us && receiver.is_some() && relay.handler.is_connected() {
         linger(relay.wire.stream().tcp(), CLOSE_TIMEOUT);
     }
     (relay.report)(BridgeEvent::Ended(connection_end));
@@ -134,31 +126,22 @@ struct Relay<'a> {
     report: &'a mut dyn FnMut(BridgeEvent),
     parameters: ConnectParameters,
     handler: PacketHandler<'a>,
-    /// Kept for its buffers.
     effects: Effects,
-    /// From the broker.
     received: PacketBuffer,
     sender: BrokerSender,
-    /// Whole packets.
     to_library: ByteQueue,
     ready: Ready,
-    /// Nothing is read from the broker, because too many messages wait.
     is_paused: bool,
     /// The connection was seen to break while nothing was read from it.
     has_hung_up: bool,
-    /// The broker has closed its side in order.
     is_closed: bool,
-    /// The client library has not closed its end.
     is_local_open: bool,
-    /// The client library reads nothing more.
     has_library_write_failed: bool,
     received_at: Option<Instant>,
     in_burst: bool,
     /// The thread has not left the core of those that write to it.
     is_pinned: bool,
-    /// Bytes from the client library.
     library_bytes: usize,
-    /// How the broker's side has ended.
     end: Option<EndReason>,
     /// When the connection is to end, and the same if the broker goes on sending.
     end_by: Option<Instant>,
@@ -202,7 +185,6 @@ impl Relay<'_> {
         }
     }
 
-    /// There is work for another core.
     fn unpin(&mut self) {
         if std::mem::take(&mut self.is_pinned) {
             affinity::unpin();
@@ -211,10 +193,8 @@ impl Relay<'_> {
 
     /// From the broker to receiver and client library; whether anything moved.
     fn relay_to_library(&mut self) -> io::Result<bool> {
-        let mut moved = false;
-        if self.to_library.is_empty() && self.ready.wire_read && self.may_read_broker() {
-            moved = self.read_broker()?;
-        }
+        let may_read = self.to_library.is_empty() && self.ready.wire_read && self.may_read_broker();
+        let moved = may_read && self.read_broker()?;
         if self.has_library_write_failed {
             self.to_library.clear();
         }
@@ -250,7 +230,6 @@ impl Relay<'_> {
         Ok(false)
     }
 
-    /// Handles the packets that are complete.
     fn handle_packets(&mut self) {
         let ConnectParameters { v5, max_packet, .. } = self.parameters;
         let max_packet = usize::try_from(max_packet).unwrap_or(usize::MAX);
@@ -278,8 +257,9 @@ impl Relay<'_> {
         self.handler.finish(&mut self.effects);
         let refused = std::mem::take(&mut self.effects.refused_subscriptions);
         if refused > 0 {
-            let counter = &self.handle.refused_subscriptions;
-            counter.fetch_add(refused, Ordering::Release);
+            self.handle
+                .refused_subscriptions
+                .fetch_add(refused, Ordering::Release);
         }
         self.to_library.append(&mut self.effects.to_library);
     }
@@ -302,7 +282,6 @@ impl Relay<'_> {
         self.is_paused
     }
 
-    /// Whether the client library took anything.
     fn write_library(&mut self) -> bool {
         if self.to_library.is_empty() || !self.ready.local_write {
             return false;
@@ -373,7 +352,7 @@ impl Relay<'_> {
         self.end_by.is_some_and(|by| !waits || clock() >= by)
     }
 
-    /// Adds packets of our own. The client library may not be in the middle of a packet.
+    /// The client library may not be in the middle of a packet.
     fn add_answers(&mut self) {
         let bytes = &mut self.sender.queue.bytes;
         bytes.append(&mut self.effects.to_broker);
@@ -382,8 +361,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Reports the progress while an answer is due, and answers the client library's pings if there is any:
-    /// PINGREQ and PINGRESP may stand behind a large message.
+    /// Progress answers the client library's pings: PINGREQ and PINGRESP may stand behind a large message.
     fn check_progress(&mut self) {
         let progress = self.sender.check_progress(&self.wire);
         if !self.handler.is_connected() {
@@ -407,8 +385,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Sends the broker the reason for which the connection ends, behind the whole packets that wait to be sent, unless
-    /// a packet has gone out in part.
+    /// DISCONNECT follows the whole packets that wait to be sent, unless a packet has gone out in part.
     fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
         if !self.sender.drop_unfinished_packet() {
             return;
@@ -424,12 +401,11 @@ impl Relay<'_> {
         self.sender.flush(&mut self.wire, until);
     }
 
-    /// Waits for messages that have been handed over to be settled.
     fn await_acks(&mut self, until: Instant) {
-        let Some(acks) = self.handler.acks() else {
-            return;
-        };
-        while acks.has_unacknowledged() && clock() < until {
+        while let Some(acks) = self.handler.acks()
+            && acks.has_unacknowledged()
+            && clock() < until
+        {
             acks.request_wake_up();
             acks.poll_acks(&mut self.sender.queue.bytes);
             let wanted = poll_fd(acks.as_fd(), PollFlags::POLLIN);
@@ -440,7 +416,6 @@ impl Relay<'_> {
         }
     }
 
-    /// Sleeps until a step can move something.
     fn wait(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.in_burst) {
             sleep(PAUSE);
@@ -495,18 +470,13 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Requests to be woken when messages are settled. Those that were settled before wake nobody, so whether there is
-    /// something to do is checked once more.
+    /// Messages that were settled before the request wake nobody, so this checks once more.
     fn has_work_after_request(&mut self) -> bool {
         let was_paused = self.is_paused;
-        let Some(acks) = self
-            .handler
-            .acks()
-            .filter(|acks| was_paused || acks.has_unacknowledged())
-        else {
-            return false;
-        };
-        acks.request_wake_up();
+        match self.handler.acks() {
+            Some(acks) if was_paused || acks.has_unacknowledged() => acks.request_wake_up(),
+            _ => return false,
+        }
         let is_changed = was_paused != self.update_pause();
         if self.sender.may_add_packets() {
             self.add_answers();

@@ -1,12 +1,11 @@
 //! Whether what we send reaches the broker while no answer comes. PURE.
 //!
-//! A large message takes long on a slow connection. Meanwhile the broker cannot answer, but its system acknowledges
-//! bytes: that is progress. It is checked at intervals as long as an answer is due. Once everything has been
-//! acknowledged there is no more progress: then the broker is slow, not the connection.
+//! While a large message passes a slow connection, the broker cannot answer, but its system acknowledges bytes: that
+//! is progress. Once everything has been acknowledged there is no more: the broker is slow, not the connection.
 
 use std::time::{Duration, Instant};
 
-/// Between two checks, while an answer is due.
+/// Between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// So many bytes may be in a buffer for a while although they have been acknowledged.
@@ -15,7 +14,6 @@ const BUFFERED: u64 = 8 << 10;
 /// Bytes are counted as TCP counts them, from the beginning of the connection.
 #[derive(Debug, Default)]
 pub(super) struct TcpProgress {
-    /// Answers were due at the last write.
     is_waiting: bool,
     check_at: Option<Instant>,
     /// Where the first packet begins that has not been answered.
@@ -26,14 +24,12 @@ pub(super) struct TcpProgress {
     acknowledged: u64,
     /// It took more than one check for them.
     is_slow: bool,
-    /// Bytes that had been received at the last check.
     received: u64,
     /// Messages, and other packets, have come since the last check.
     has_messages: bool,
     has_answers: bool,
 }
 
-/// What has moved since the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Bytes of what has to be answered have been acknowledged, and not all of them.
@@ -55,20 +51,17 @@ impl TcpProgress {
         self.end = to;
     }
 
-    /// A whole packet has come.
     pub(super) fn handle_received(&mut self, is_message: bool) {
         self.has_messages |= is_message;
         self.has_answers |= !is_message;
     }
 
-    /// No answer is due.
     pub(super) fn stop(&mut self) {
         self.is_waiting = false;
         self.is_slow = false;
         self.check_at = None;
     }
 
-    /// Answers are due: when to check next.
     pub(super) fn next_check(&mut self, now: Instant, received: u64) -> Instant {
         if self.check_at.is_none() {
             self.received = received;
@@ -77,8 +70,7 @@ impl TcpProgress {
         *self.check_at.get_or_insert(now + INTERVAL)
     }
 
-    /// So many bytes have been acknowledged and received. `has_unwritten` is whether there is more to be sent than
-    /// was written.
+    /// `has_unwritten` is whether there is more to be sent than was written.
     pub(super) fn check(
         &mut self,
         acknowledged: Option<u64>,
@@ -108,80 +100,89 @@ impl TcpProgress {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "an origin; the test moves it")]
+#[allow(clippy::disallowed_methods, reason = "any instant will do")]
 mod tests {
     use super::*;
 
-    /// Writes from 100 to 1,100, and checks what has been acknowledged after each interval.
-    fn checks(acknowledged: &[u64], unwritten: bool) -> Vec<bool> {
-        let mut now = Instant::now();
-        let mut tcp = TcpProgress::default();
-        tcp.handle_written(100, 600);
-        tcp.handle_written(600, 1_100);
-        let seen = acknowledged.iter().map(|count| {
-            assert_eq!(tcp.next_check(now, 0), now + INTERVAL);
-            now += INTERVAL;
-            tcp.check(Some(*count), 0, unwritten, now).part_arrived
-        });
-        seen.collect()
+    fn check(tcp: &mut TcpProgress, acknowledged: u64) -> Progress {
+        tcp.check(Some(acknowledged), 0, false, Instant::now())
+    }
+
+    fn has_contents(tcp: &mut TcpProgress, received: u64) -> bool {
+        tcp.check(None, received, false, Instant::now())
+            .has_contents
     }
 
     #[test]
     fn many_bytes_that_arrive_at_once_are_progress_and_few_are_not() {
         for (bytes, arrived) in [(BUFFERED, false), (BUFFERED + 1, true)] {
-            let now = Instant::now();
             let mut tcp = TcpProgress::default();
             tcp.handle_written(100, 100 + bytes);
-            tcp.next_check(now, 0);
-            let mut check = || tcp.check(Some(100 + bytes), 0, false, now + INTERVAL);
-            assert_eq!((check().all_arrived, check().all_arrived), (arrived, false));
+            assert_eq!(check(&mut tcp, 100 + bytes).all_arrived, arrived);
+            assert!(!check(&mut tcp, 100 + bytes).all_arrived);
         }
     }
 
     #[test]
     fn acknowledged_bytes_are_progress_except_the_last() {
-        assert_eq!(
-            checks(&[100, 100], false),
-            [false, false],
-            "a broken connection"
-        );
-        assert_eq!(
-            checks(&[110, 500, 500, 1_099], false),
-            [true, true, false, true]
-        );
-        assert_eq!(
-            checks(&[1_100, 1_100], false),
-            [false, false],
-            "the broker is silent"
-        );
-        assert_eq!(checks(&[1_100, 1_100], true), [true, false], "more follows");
+        for (acknowledged, unwritten, expected, case) in [
+            (
+                &[100, 100][..],
+                false,
+                &[false, false][..],
+                "a broken connection",
+            ),
+            (
+                &[110, 500, 500, 1_099],
+                false,
+                &[true, true, false, true],
+                "progress",
+            ),
+            (
+                &[1_100, 1_100],
+                false,
+                &[false, false],
+                "the broker is silent",
+            ),
+            (&[1_100, 1_100], true, &[true, false], "more follows"),
+        ] {
+            let mut now = Instant::now();
+            let mut tcp = TcpProgress::default();
+            tcp.handle_written(100, 600);
+            tcp.handle_written(600, 1_100);
+            for (count, part_arrived) in acknowledged.iter().zip(expected) {
+                assert_eq!(tcp.next_check(now, 0), now + INTERVAL);
+                now += INTERVAL;
+                let progress = tcp.check(Some(*count), 0, unwritten, now);
+                assert_eq!(progress.part_arrived, *part_arrived, "{case}: {count}");
+            }
+        }
     }
 
     #[test]
     fn that_the_last_bytes_arrived_is_reported_of_a_slow_connection_only() {
-        let now = Instant::now();
         let mut tcp = TcpProgress::default();
         tcp.handle_written(0, 100);
-        assert!(!tcp.check(Some(100), 0, false, now).all_arrived);
+        assert!(!check(&mut tcp, 100).all_arrived);
         tcp.stop();
         tcp.handle_written(100, 200);
-        assert!(tcp.check(Some(150), 0, false, now).part_arrived);
-        assert!(tcp.check(Some(200), 0, false, now).all_arrived);
-        assert!(!tcp.check(Some(200), 0, false, now).all_arrived);
+        assert!(check(&mut tcp, 150).part_arrived);
+        assert!(check(&mut tcp, 200).all_arrived);
+        assert!(!check(&mut tcp, 200).all_arrived);
     }
 
     #[test]
     fn bytes_that_need_no_answer_are_no_progress() {
-        let now = Instant::now();
         let mut tcp = TcpProgress::default();
         tcp.handle_written(0, 50);
         // A ping of 31 bytes follows.
-        assert!(!tcp.check(Some(50), 0, false, now).part_arrived);
-        assert!(!tcp.check(Some(81), 0, false, now).part_arrived);
+        for acknowledged in [50, 81] {
+            assert!(!check(&mut tcp, acknowledged).part_arrived);
+        }
         tcp.stop();
         tcp.handle_written(81, 200);
-        assert!(!tcp.check(Some(81), 0, false, now).part_arrived);
-        assert!(tcp.check(Some(100), 0, false, now).part_arrived);
+        assert!(!check(&mut tcp, 81).part_arrived);
+        assert!(check(&mut tcp, 100).part_arrived);
     }
 
     #[test]
@@ -193,30 +194,25 @@ mod tests {
 
     #[test]
     fn received_bytes_count_since_an_answer_is_due() {
-        let now = Instant::now();
         let mut tcp = TcpProgress::default();
-        tcp.next_check(now, 1_000);
-        assert!(!tcp.check(None, 1_000, false, now).has_contents);
-        assert!(tcp.check(None, 1_001, false, now).has_contents);
+        tcp.next_check(Instant::now(), 1_000);
+        assert!(!has_contents(&mut tcp, 1_000));
+        assert!(has_contents(&mut tcp, 1_001));
         tcp.stop();
-        tcp.next_check(now, 5_000);
-        assert!(!tcp.check(None, 5_000, false, now).has_contents);
+        tcp.next_check(Instant::now(), 5_000);
+        assert!(!has_contents(&mut tcp, 5_000));
     }
 
     #[test]
     fn an_answer_alone_is_no_progress() {
-        let now = Instant::now();
         let mut tcp = TcpProgress::default();
-        tcp.next_check(now, 0);
+        tcp.next_check(Instant::now(), 0);
         tcp.handle_received(false);
-        let progress = tcp.check(None, 2, false, now);
+        let progress = tcp.check(None, 2, false, Instant::now());
         assert!(progress.has_received && !progress.has_contents);
         tcp.handle_received(false);
         tcp.handle_received(true);
-        assert!(tcp.check(None, 20, false, now).has_contents);
-        assert!(
-            tcp.check(None, 30, false, now).has_contents,
-            "the part of a message"
-        );
+        assert!(has_contents(&mut tcp, 20));
+        assert!(has_contents(&mut tcp, 30), "the part of a message");
     }
 }
