@@ -106,6 +106,7 @@ impl AsFd for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::transport::stream::CountedTcp;
     use std::net::{Ipv4Addr, TcpListener};
 
     const LIMIT: Duration = Duration::from_millis(500);
@@ -125,7 +126,7 @@ mod tests {
         let (mut ours, mut theirs) = connected();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            Stream::Plain(ours.try_clone().unwrap().into()).close();
+            Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
             linger(&ours, LIMIT);
         });
         let mut received = Vec::new();
@@ -142,7 +143,7 @@ mod tests {
     fn a_broker_that_does_not_close_is_waited_for_no_longer_than_the_limit() {
         let (ours, _theirs) = connected();
         let since = clock();
-        Stream::Plain(ours.try_clone().unwrap().into()).close();
+        Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
         linger(&ours, LIMIT);
         let took = clock().saturating_duration_since(since);
         assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");

@@ -87,11 +87,11 @@ impl BrokerSender {
 
     /// Writes what the broker takes; whether anything moved.
     pub(super) fn send(&mut self, wire: &mut Wire) -> bool {
-        let before = wire.stream().counted().written_bytes();
+        let before = wire.stream().counted().written_bytes;
         let sent = self.write(wire);
         if self.needs_answer {
             self.progress
-                .handle_written(before, wire.stream().counted().written_bytes());
+                .handle_written(before, wire.stream().counted().written_bytes);
         }
         match sent {
             Ok(count) => {
@@ -145,16 +145,14 @@ impl BrokerSender {
     /// Checks whether what needs an answer reaches the broker.
     pub(super) fn check_progress(&mut self, wire: &Wire) -> Progress {
         let queued = send_queue::unacknowledged(wire.stream().tcp());
-        let acknowledged = queued.ok().flatten().map(|queued| {
-            wire.stream()
-                .counted()
-                .written_bytes()
-                .saturating_sub(queued)
-        });
+        let acknowledged = queued
+            .ok()
+            .flatten()
+            .map(|queued| wire.stream().counted().written_bytes.saturating_sub(queued));
         let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
         self.progress.check(
             acknowledged,
-            wire.stream().counted().read_bytes(),
+            wire.stream().counted().read_bytes,
             has_unwritten,
             clock(),
         )
