@@ -65,7 +65,11 @@ pub(super) fn handshake(
     let verified = failed.ssl().verify_result();
     if verified != X509VerifyResult::OK {
         let rejected = rejected.lock().take();
-        let error = rejected.unwrap_or_else(|| VerifyError::new(verified));
+        let error = rejected.unwrap_or_else(|| VerifyError {
+            result: verified,
+            depth: 0,
+            certificate: None,
+        });
         return Err(error.fault(endpoint, credentials));
     }
     let error = failed.error();
