@@ -40,7 +40,6 @@ pub enum DialProgress {
     TunnelOpened,
     TlsEstablished(Box<TlsInfo>),
     WebSocketOpened,
-    /// This endpoint does not work; the next one is tried.
     EndpointFailed(Fault),
 }
 
@@ -80,11 +79,12 @@ pub fn dial(
     for (index, endpoint) in endpoints.into_iter().enumerate() {
         let left = deadline.saturating_duration_since(clock());
         let share = left / u32::try_from(count - index).unwrap_or(1);
+        let deadline = clock() + share;
         let dialer = Dialer {
             route,
             credentials,
             endpoint: &endpoint,
-            deadline: clock() + share,
+            deadline,
             handle,
         };
         let (step, fault) = match dialer.dial(report) {
@@ -115,10 +115,13 @@ pub fn dial(
         report(DialProgress::EndpointFailed(fault));
     }
     // There is at least one endpoint.
-    Err(failed.unwrap_or_else(|| DialError {
-        step: DialStep::Dns,
-        endpoint: route.endpoint.clone(),
-        fault: Fault::passing(Exit::Unavailable, "no way to the broker"),
+    Err(failed.unwrap_or_else(|| {
+        let fault = Fault::passing(Exit::Unavailable, "no way to the broker");
+        DialError {
+            step: DialStep::Dns,
+            endpoint: route.endpoint.clone(),
+            fault,
+        }
     }))
 }
 

@@ -40,7 +40,6 @@ enum Cause {
     NotTls,
     OldVersion,
     NoProtocol,
-    /// Sent by the peer.
     Alert(u8),
     /// The operating system refused something.
     System,

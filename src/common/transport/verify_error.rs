@@ -125,7 +125,6 @@ impl VerifyError {
 }
 
 enum ChainPosition {
-    /// The server's own.
     Server,
     /// One above it that the server has sent, with its name.
     Chain(String),
@@ -156,7 +155,6 @@ impl ChainPosition {
         }
     }
 
-    /// Where it is in our files.
     fn file(&self, credentials: &TlsCredentials) -> String {
         match (self, &credentials.authorities) {
             (ChainPosition::Trusted(_, Some(number)), Some(authorities)) => {
@@ -182,7 +180,6 @@ impl std::fmt::Display for ChainPosition {
     }
 }
 
-/// The chain ends with a certificate whose issuer is not trusted.
 fn unknown_issuer(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
@@ -231,7 +228,6 @@ fn unknown_issuer(
     Fault::permanent(Exit::Config, message).with_remedy(remedy)
 }
 
-/// The certificate is good, but for another host.
 fn other_host(endpoint: &Endpoint, certificate: &X509) -> Fault {
     let host = endpoint.host.as_str();
     let fault = |cause: String, remedy: &str| {

@@ -32,7 +32,6 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Asks the web server for a WebSocket that carries MQTT.
     pub(super) fn open(
         endpoint: &Endpoint,
         credentials: &TlsCredentials,

@@ -18,14 +18,12 @@ const MAX_LABEL: usize = 40;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Its number in the file, from 1.
+    /// In the file, from 1; so is the line, which is that of its BEGIN.
     pub(super) number: usize,
-    /// The line of its BEGIN, from 1.
     pub(super) line: usize,
     pub(super) label: String,
     /// Headers before the content, as OpenSSL's older form of an encrypted key has them.
     pub(super) headers: Vec<String>,
-    /// The decoded base64.
     pub(super) content: Result<Vec<u8>, Flaw>,
 }
 
@@ -51,7 +49,6 @@ pub(super) enum Flaw {
     Incomplete,
     #[error("it is empty")]
     Empty,
-    /// The content is shorter than its DER header says, in bytes.
     #[error("it is cut short, {have} of {want} bytes are there")]
     Short { have: usize, want: usize },
 }
@@ -69,7 +66,6 @@ impl Block {
         self.label == "ENCRYPTED PRIVATE KEY" || self.headers.iter().any(says_so)
     }
 
-    /// The cipher that the headers name.
     pub(super) fn header_cipher(&self) -> Option<&str> {
         let mut headers = self.headers.iter();
         let value = headers.find_map(|header| header.strip_prefix("DEK-Info:"))?;
@@ -106,7 +102,6 @@ struct Marker<'a> {
 }
 
 impl Marker<'_> {
-    /// What is wrong with the line of a BEGIN.
     fn begin_flaw(&self) -> Option<Flaw> {
         if self.after.starts_with(b"\\n") || self.after.starts_with(b"\\r\\n") {
             return Some(Flaw::EscapedLines);
@@ -128,7 +123,6 @@ impl Marker<'_> {
     }
 }
 
-/// Headers and content.
 type Decoded = (Vec<String>, Result<Vec<u8>, Flaw>);
 
 fn flawed(flaw: Flaw) -> Decoded {
