@@ -114,10 +114,8 @@ mod tests {
         assert_eq!(escape("21.5 °C ✓".as_bytes(), &[]), "21.5 °C ✓");
         assert_eq!(escape(b"a\tb\nc", &['\t']), "a\tb\\x0ac");
         assert_eq!(escape(b"\xff\\", &[]), "\\xff\\\\");
-        assert_eq!(
-            escape("\u{9b}2J\u{202e}".as_bytes(), &[]),
-            "\\u{009b}2J\\u{202e}"
-        );
+        let escaped = escape("\u{9b}2J\u{202e}".as_bytes(), &[]);
+        assert_eq!(escaped, "\\u{009b}2J\\u{202e}");
     }
 
     #[test]
@@ -133,11 +131,12 @@ mod tests {
             assert_eq!(serde_json::from_str::<char>(&json).unwrap(), c);
         }
         // A family of emoji is joined by U+200D, a Persian word needs U+200C.
-        for text in [
+        let texts = [
             "\u{1f468}\u{200d}\u{1f469}",
             "\u{646}\u{200c}\u{647}",
             "\u{e9} \u{b0}C \u{6e29}",
-        ] {
+        ];
+        for text in texts {
             assert_eq!(escape(text.as_bytes(), &[]), text);
             assert_eq!((&*one_line(text), &*escape_json(text)), (text, text));
         }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// The exit code of a run. The numbers follow `sysexits.h` where it has one.
+/// The exit code of a run, with the number of `sysexits.h` where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
@@ -35,7 +35,6 @@ pub enum Exit {
 impl Exit {
     /// Of several codes that apply, the first is reported.
     const PRECEDENCE: [Exit; 12] = [
-        // Before anything has run.
         Exit::Usage,
         Exit::Io,
         Exit::CannotCreate,
@@ -83,13 +82,11 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub kind: Kind,
-    /// The exit code if the run ends because of it.
     pub exit: Exit,
     /// Retrying cannot help: somebody has to change something first.
     pub permanent: bool,
     /// The file, flag or host, a colon, and the cause.
     pub message: String,
-    /// What to do about it.
     pub remedy: Option<Box<str>>,
 }
 
@@ -113,7 +110,6 @@ impl Fault {
         }
     }
 
-    /// A bad flag, value or topic.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::permanent(Exit::Usage, message)
     }

@@ -35,12 +35,10 @@ pub fn clock() -> Instant {
     instant + since_boot().saturating_sub(boot)
 }
 
-/// Now, as the time since boot in milliseconds.
 pub fn boot_ms() -> u64 {
     u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Now, by the wall clock and by the time since boot.
 pub fn timestamp() -> Timestamp {
     let boot = BOOT_ID.map(|boot| BootTime {
         boot,

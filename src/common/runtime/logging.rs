@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use super::stdio;
 use crate::common::escape::one_line;
 
-/// The log level that the flags select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     /// Errors only.
@@ -30,7 +29,6 @@ const WEBSOCKETS: &str = "tungstenite";
 /// Lines held; of more, the oldest are dropped.
 const MAX_HELD: usize = 500;
 
-/// The progress bar that has to move aside for a line.
 static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Lines for a terminal that something else is using.
@@ -41,9 +39,8 @@ struct SecretFreeLogger(Logger);
 
 impl Log for SecretFreeLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let may_log_secrets = [PAHO, WEBSOCKETS]
-            .iter()
-            .any(|name| metadata.target().starts_with(name));
+        let target = metadata.target();
+        let may_log_secrets = target.starts_with(PAHO) || target.starts_with(WEBSOCKETS);
         (!may_log_secrets || metadata.level() <= LevelFilter::Info) && self.0.enabled(metadata)
     }
 
@@ -127,14 +124,15 @@ impl HeldLines {
             earlier = format!("({} earlier lines are left out)\n", self.dropped);
         }
         for (level, line) in self.lines {
+            if level != Level::Error {
+                earlier.push_str(&std::mem::take(&mut errors));
+            }
             let to = if level == Level::Error {
                 &mut errors
             } else {
-                earlier.push_str(&std::mem::take(&mut errors));
                 &mut earlier
             };
-            to.push_str(&line);
-            to.push('\n');
+            to.extend([line.as_str(), "\n"]);
         }
         (earlier, errors)
     }
@@ -190,15 +188,11 @@ mod tests {
 
     #[test]
     fn the_errors_at_the_end_of_the_held_lines_come_last() {
-        let line = |(level, text): (Level, &str)| (level, text.to_owned());
-        let levels = [
-            (Level::Error, "a"),
-            (Level::Warn, "b"),
-            (Level::Error, "c"),
-            (Level::Error, "d"),
-        ];
+        let levels = [Level::Error, Level::Warn, Level::Error, Level::Error];
+        let texts = ["a", "b", "c", "d"].map(str::to_owned);
+        let lines = levels.into_iter().zip(texts).collect();
         let held = HeldLines {
-            lines: levels.map(line).into(),
+            lines,
             dropped: 3,
             ..HeldLines::default()
         };

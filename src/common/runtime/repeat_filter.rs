@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// One kind of failure, and when it was logged last.
 #[derive(Clone, Debug, Default)]
 pub struct RepeatFilter {
     last: Option<Repeated>,

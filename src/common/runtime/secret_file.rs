@@ -56,7 +56,6 @@ impl SecretFile {
         }
     }
 
-    /// The secret, and whether it comes from a regular file.
     fn contents(&self) -> Result<(String, bool), Fault> {
         let (flag, path) = (self.flag, self.path());
         let content = read_for(flag, path)?;

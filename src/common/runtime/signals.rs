@@ -42,10 +42,10 @@ impl CurrentExit {
     }
 }
 
-/// What has to be done before the process ends without its loop: the terminal is restored.
 static EXIT_HOOK: Mutex<Option<fn()>> = Mutex::new(None);
 
-/// Sets what is done, on any thread, before the process ends without its loop.
+/// Sets what is done, on any thread, before the process ends without its loop, such as restoring
+/// the terminal.
 pub fn set_exit_hook(hook: fn()) {
     *EXIT_HOOK.lock() = Some(hook);
 }
@@ -58,7 +58,7 @@ fn exit(code: u8) -> ! {
     std::process::exit(i32::from(code));
 }
 
-/// Does something that may get stuck, and does not wait for it then.
+/// Does something that may get stuck; then it is not waited for.
 fn try_to(act: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().spawn(move || {
@@ -70,7 +70,6 @@ fn try_to(act: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Starts a thread that runs on any core.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = std::thread::Builder::new().name(name.into());
     let thread = builder.spawn(move || {
@@ -164,16 +163,15 @@ impl StopHandler {
             if let Some(last) = last {
                 last();
             }
-            let undelivered = if code == Exit::Deferred.code() {
+            let is_queued = code == Exit::Deferred.code();
+            let fate = if is_queued {
                 "waits in the queue"
             } else {
                 "is lost"
             };
             if code != Exit::Success.code() {
                 // Standard error may be blocked.
-                try_to(move || {
-                    error!("ended at once by {why}: what was not delivered {undelivered}");
-                });
+                try_to(move || error!("ended at once by {why}: what was not delivered {fate}"));
             }
             exit(code);
         });

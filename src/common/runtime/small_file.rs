@@ -2,6 +2,7 @@
 //! without an end or to a pipe without a writer: size and time are limited.
 
 use std::fs::{File, Metadata, OpenOptions};
+use std::io::ErrorKind::{FileTooLarge, Interrupted, IsADirectory, TimedOut, WouldBlock};
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -37,8 +38,7 @@ pub fn read(path: &Path) -> io::Result<FileContent> {
         .open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        let kind = io::ErrorKind::IsADirectory;
-        return Err(io::Error::new(kind, "it is a directory"));
+        return Err(io::Error::new(IsADirectory, "it is a directory"));
     }
     let mut bytes = Vec::new();
     if metadata.is_file() {
@@ -47,14 +47,12 @@ pub fn read(path: &Path) -> io::Result<FileContent> {
         read_stream(file, &mut bytes)?;
     }
     if bytes.len() as u64 > MAX_SIZE {
-        let kind = io::ErrorKind::FileTooLarge;
-        return Err(io::Error::new(kind, "it is larger than 16 MiB"));
+        return Err(io::Error::new(FileTooLarge, "it is larger than 16 MiB"));
     }
     Ok(FileContent { bytes, metadata })
 }
 
 fn read_stream(mut file: File, bytes: &mut Vec<u8>) -> io::Result<()> {
-    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     let until = clock() + TIMEOUT;
     let mut chunk = [0; 4096];
     while bytes.len() as u64 <= MAX_SIZE {
@@ -77,7 +75,6 @@ fn read_stream(mut file: File, bytes: &mut Vec<u8>) -> io::Result<()> {
 
 /// As [`read`], with a fault that names `flag`, which may be empty.
 pub fn read_for(flag: &str, path: &Path) -> Result<FileContent, Fault> {
-    use io::ErrorKind::{FileTooLarge, IsADirectory, TimedOut};
     read(path).map_err(|error| {
         let remedy = match error.kind() {
             FileTooLarge | TimedOut | IsADirectory => "give the path of a regular file",
@@ -92,9 +89,8 @@ pub fn read_for(flag: &str, path: &Path) -> Result<FileContent, Fault> {
 /// As [`read_for`], for UTF-8 text, without its byte order mark.
 pub fn read_text(flag: &str, path: &Path) -> Result<String, Fault> {
     let bytes = read_for(flag, path)?.bytes;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        invalid_file(flag, path, "is not UTF-8 text").with_remedy("save it as UTF-8")
-    })?;
+    let invalid = || invalid_file(flag, path, "is not UTF-8 text").with_remedy("save it as UTF-8");
+    let text = String::from_utf8(bytes).map_err(|_| invalid())?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(text) => text.to_owned(),
         None => text,
@@ -112,11 +108,10 @@ mod tests {
 
     #[test]
     fn a_file_without_an_end_is_refused() {
-        let error = read(Path::new("/dev/zero")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        for (path, kind) in [("/dev/zero", FileTooLarge), ("/", IsADirectory)] {
+            assert_eq!(read(Path::new(path)).unwrap_err().kind(), kind);
+        }
         assert_eq!(read(Path::new("/dev/null")).unwrap().bytes, b"");
-        let error = read(Path::new("/")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

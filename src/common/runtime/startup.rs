@@ -6,7 +6,6 @@ use std::process::Command;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-/// What glibc reads at the start of a process.
 const MALLOC_ARENAS: &str = "MALLOC_ARENA_MAX";
 
 /// Prepares the process. Call it first: it may start the program again.

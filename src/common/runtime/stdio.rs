@@ -80,7 +80,6 @@ fn wait(fd: BorrowedFd<'_>, ready: PollFlags) -> io::Result<()> {
     }
 }
 
-/// Writes a line to standard error, in one call.
 pub fn print_error(line: &str) {
     // Without standard error nobody reads it.
     let _ = stderr().write_all(format!("{line}\n").as_bytes());
@@ -107,10 +106,8 @@ fn check_open(
     message: String,
     remedy: &str,
 ) -> Result<(), Fault> {
-    if is_open_for(fd, access) {
-        return Ok(());
-    }
-    Err(Fault::permanent(Exit::Io, message).with_remedy(remedy))
+    let closed = || Fault::permanent(Exit::Io, message).with_remedy(remedy);
+    is_open_for(fd, access).then_some(()).ok_or_else(closed)
 }
 
 /// Whether the descriptor was opened for this access. One that was closed when the program started

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
 use super::proxy::{self, Proxy};
-use super::stream::Stream;
+use super::stream::{CountedTcp, Stream};
 use super::tcp;
 use super::tls::{self, TlsInfo};
 use super::websocket::WebSocket;
@@ -16,19 +16,17 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::runtime::clock::clock;
 
-/// How to get to the broker.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub endpoint: Endpoint,
     pub proxy: Option<Proxy>,
-    /// The largest packet that is received, in bytes.
+    /// Of a received packet, in bytes.
     pub max_packet: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialStep {
     Dns,
-    /// The TCP connection, to the broker or to the proxy.
     Tcp,
     Proxy,
     Tls,
@@ -39,11 +37,9 @@ pub enum DialStep {
 pub enum DialProgress {
     Resolved(Vec<SocketAddr>),
     Connected(SocketAddr),
-    /// The proxy has opened the tunnel.
     TunnelOpened,
     TlsEstablished(Box<TlsInfo>),
     WebSocketOpened,
-    /// This endpoint does not work; the next one is tried.
     EndpointFailed(Fault),
 }
 
@@ -83,11 +79,12 @@ pub fn dial(
     for (index, endpoint) in endpoints.into_iter().enumerate() {
         let left = deadline.saturating_duration_since(clock());
         let share = left / u32::try_from(count - index).unwrap_or(1);
+        let deadline = clock() + share;
         let dialer = Dialer {
             route,
             credentials,
             endpoint: &endpoint,
-            deadline: clock() + share,
+            deadline,
             handle,
         };
         let (step, fault) = match dialer.dial(report) {
@@ -118,10 +115,13 @@ pub fn dial(
         report(DialProgress::EndpointFailed(fault));
     }
     // There is at least one endpoint.
-    Err(failed.unwrap_or_else(|| DialError {
-        step: DialStep::Dns,
-        endpoint: route.endpoint.clone(),
-        fault: Fault::passing(Exit::Unavailable, "no way to the broker"),
+    Err(failed.unwrap_or_else(|| {
+        let fault = Fault::passing(Exit::Unavailable, "no way to the broker");
+        DialError {
+            step: DialStep::Dns,
+            endpoint: route.endpoint.clone(),
+            fault,
+        }
     }))
 }
 
@@ -143,7 +143,6 @@ impl DialError {
     }
 }
 
-/// One attempt at one endpoint.
 struct Dialer<'a> {
     route: &'a Route,
     credentials: &'a TlsCredentials,
@@ -182,7 +181,7 @@ impl Dialer<'_> {
             report(DialProgress::TlsEstablished(Box::new(info)));
             Stream::Tls(Box::new(stream))
         } else {
-            Stream::Plain(stream.into())
+            Stream::Plain(CountedTcp::new(stream))
         };
         let Some(path) = &endpoint.websocket else {
             return Ok(Wire::Bytes(stream));

@@ -21,10 +21,8 @@ const UNSUPPORTED_SCHEMES: [&str; 6] = ["https", "socks", "socks4", "socks4a", "
 /// The largest header of an answer, in bytes.
 const MAX_ANSWER: usize = 16 << 10;
 
-/// A proxy that supports CONNECT.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// A name or an address.
     pub host: String,
     pub port: u16,
     /// The flag or variable that named it.
@@ -57,9 +55,7 @@ impl Proxy {
         let rest = match text.split_once("://") {
             None => text,
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _))
-                if UNSUPPORTED_SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) =>
-            {
+            Some((scheme, _)) if UNSUPPORTED_SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
                 return Err(format!(
                     "the scheme {scheme} is not supported; give http://HOST:PORT"
                 ));
@@ -113,10 +109,8 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
             (_, Some(address)) => network.is_some_and(|network| network.contains(address)),
             (entry, None) => {
                 let domain = entry.trim_start_matches("*.").trim_start_matches('.');
-                host == domain
-                    || host
-                        .strip_suffix(domain)
-                        .is_some_and(|below| below.ends_with('.'))
+                let above = host.strip_suffix(domain);
+                above.is_some_and(|below| below.is_empty() || below.ends_with('.'))
             }
         };
     }
@@ -166,11 +160,11 @@ pub(super) fn open_tunnel(
     is_late: impl Fn() -> bool,
 ) -> Result<(), Fault> {
     let target = endpoint.authority();
-    let credentials = match &proxy.credentials {
-        Some(credentials) => format!("Proxy-Authorization: Basic {credentials}\r\n"),
-        None => String::new(),
-    };
-    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n");
+    let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    if let Some(credentials) = &proxy.credentials {
+        request = format!("{request}Proxy-Authorization: Basic {credentials}\r\n");
+    }
+    request.push_str("\r\n");
     let answer = stream
         .write_all(request.as_bytes())
         .and_then(|()| read_answer(stream, is_late));
@@ -205,21 +199,25 @@ fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result
 }
 
 fn check_answer(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
-    let permanent = |exit, cause: String, remedy: String| {
-        Fault::permanent(exit, format!("{proxy}: the proxy {cause}")).with_remedy(remedy)
-    };
-    let passing = |exit, cause: String, remedy: &str| {
-        Fault::passing(exit, format!("{proxy}: the proxy {cause}")).with_remedy(remedy)
+    let fault = |exit, permanent, cause: String, remedy: &str| {
+        let message = format!("{proxy}: the proxy {cause}");
+        Fault {
+            permanent,
+            ..Fault::passing(exit, message)
+        }
+        .with_remedy(remedy)
     };
     let origin = proxy.origin;
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let is_http = response.parse(answer).is_ok();
     let Some(code) = response.code.filter(|_| is_http) else {
-        return Err(permanent(
+        let remedy = format!("is {origin} an HTTP proxy?");
+        return Err(fault(
             Exit::Protocol,
+            true,
             "does not speak HTTP".into(),
-            format!("is {origin} an HTTP proxy?"),
+            &remedy,
         ));
     };
     let status = format!("{code} {}", response.reason.unwrap_or_default());
@@ -227,27 +225,30 @@ fn check_answer(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault>
     Err(match code {
         200..=299 => return Ok(()),
         // tinyproxy answers 401 for 407.
-        401 | 407 if proxy.credentials.is_some() => permanent(
-            Exit::Refused,
-            format!("refuses user name and password of {origin} ({status})"),
-            "check them".into(),
-        ),
-        401 | 407 => permanent(
-            Exit::Refused,
-            format!("wants a user name and a password ({status})"),
-            format!("give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY"),
-        ),
+        401 | 407 if proxy.credentials.is_some() => {
+            let cause = format!("refuses user name and password of {origin} ({status})");
+            fault(Exit::Refused, true, cause, "check them")
+        }
+        401 | 407 => {
+            let cause = format!("wants a user name and a password ({status})");
+            let remedy =
+                format!("give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY");
+            fault(Exit::Refused, true, cause, &remedy)
+        }
         // It may allow another port.
-        400..=499 => passing(
-            Exit::Refused,
-            format!("refuses a tunnel to {target} ({status})"),
-            "ask its operator to allow this host and port",
-        ),
-        _ => passing(
-            Exit::Unavailable,
-            format!("does not reach {target} ({status})"),
-            "is the broker running?",
-        ),
+        400..=499 => {
+            let cause = format!("refuses a tunnel to {target} ({status})");
+            fault(
+                Exit::Refused,
+                false,
+                cause,
+                "ask its operator to allow this host and port",
+            )
+        }
+        _ => {
+            let cause = format!("does not reach {target} ({status})");
+            fault(Exit::Unavailable, false, cause, "is the broker running?")
+        }
     })
 }
 
@@ -291,28 +292,24 @@ mod tests {
 
     #[test]
     fn no_proxy_names_hosts_domains_and_networks() {
-        for (list, host) in [
-            ("*", "a.example"),
-            ("b,a.example", "A.example."),
-            ("example", "a.example"),
-            (".example", "a.example"),
-            ("*.example", "a.example"),
-            ("10.0.0.0/8, ::1", "10.9.8.7"),
-            ("::1", "::1"),
-            ("192.0.2.1", "192.0.2.1"),
-            ("0.0.0.0/0", "192.0.2.1"),
+        for (list, host, expected) in [
+            ("*", "a.example", true),
+            ("b,a.example", "A.example.", true),
+            ("example", "a.example", true),
+            (".example", "a.example", true),
+            ("*.example", "a.example", true),
+            ("10.0.0.0/8, ::1", "10.9.8.7", true),
+            ("::1", "::1", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("", "a.example", false),
+            ("ample", "a.example", false),
+            ("b.a.example", "a.example", false),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("::/0", "11.0.0.1", false),
+            ("10.0.0.1", "10.0.0.10", false),
         ] {
-            assert!(is_exempt(list, host).unwrap(), "{list} {host}");
-        }
-        for (list, host) in [
-            ("", "a.example"),
-            ("ample", "a.example"),
-            ("b.a.example", "a.example"),
-            ("10.0.0.0/8", "11.0.0.1"),
-            ("::/0", "11.0.0.1"),
-            ("10.0.0.1", "10.0.0.10"),
-        ] {
-            assert!(!is_exempt(list, host).unwrap(), "{list} {host}");
+            assert_eq!(is_exempt(list, host), Ok(expected), "{list} {host}");
         }
     }
 
@@ -347,11 +344,8 @@ mod tests {
              Proxy-Authorization: Basic dTpw\r\n\r\n"
         );
         let fault = |answer| ask(answer).0.unwrap_err();
-        assert!(
-            fault("HTTP/1.1 407 Proxy Auth\r\n\r\n")
-                .message
-                .contains("refuses user name")
-        );
+        let refused = fault("HTTP/1.1 407 Proxy Auth\r\n\r\n").message;
+        assert!(refused.contains("refuses user name"));
         assert!(!fault("HTTP/1.1 403 Filtered\r\n\r\n").permanent);
         assert_eq!(fault("SSH-2.0-x\r\n").exit, Exit::Protocol);
         assert_eq!(fault("HTTP/1.1 2").exit, Exit::Unavailable);

@@ -20,23 +20,25 @@ const INODE: usize = 9;
 /// operating system does not know it any more.
 pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<Option<u64>> {
     let inode = fstat(stream)?.st_ino;
-    let table = if stream.local_addr()?.is_ipv4() {
-        "/proc/self/net/tcp"
+    let version = if stream.local_addr()?.is_ipv4() {
+        ""
     } else {
-        "/proc/self/net/tcp6"
+        "6"
     };
-    find(BufReader::new(File::open(table)?), inode)
+    let table = File::open(format!("/proc/self/net/tcp{version}"))?;
+    find(BufReader::new(table), inode)
 }
 
 fn find(table: impl BufRead, inode: u64) -> io::Result<Option<u64>> {
-    for line in table.lines() {
-        if let Some((found, queued)) = parse(&line?)
-            && found == inode
-        {
-            return Ok(Some(queued));
-        }
-    }
-    Ok(None)
+    let queued = |line: String| {
+        parse(&line)
+            .filter(|(found, _)| *found == inode)
+            .map(|(_, n)| n)
+    };
+    table
+        .lines()
+        .find_map(|line| line.map(queued).transpose())
+        .transpose()
 }
 
 /// The inode and the bytes of one line; none for the heading.

@@ -8,32 +8,18 @@ use openssl::ssl::SslStream;
 
 #[derive(Debug)]
 pub(super) struct CountedTcp {
-    tcp: TcpStream,
-    read: u64,
-    written: u64,
+    pub(super) tcp: TcpStream,
+    pub(super) read_bytes: u64,
+    /// Accepted by the operating system. They need not have arrived.
+    pub(super) written_bytes: u64,
 }
 
 impl CountedTcp {
-    pub(super) fn tcp(&self) -> &TcpStream {
-        &self.tcp
-    }
-
-    pub(super) fn read_bytes(&self) -> u64 {
-        self.read
-    }
-
-    /// Bytes that the operating system has accepted. They need not have arrived.
-    pub(super) fn written_bytes(&self) -> u64 {
-        self.written
-    }
-}
-
-impl From<TcpStream> for CountedTcp {
-    fn from(tcp: TcpStream) -> Self {
+    pub(super) fn new(tcp: TcpStream) -> Self {
         Self {
             tcp,
-            read: 0,
-            written: 0,
+            read_bytes: 0,
+            written_bytes: 0,
         }
     }
 }
@@ -41,7 +27,7 @@ impl From<TcpStream> for CountedTcp {
 impl Read for CountedTcp {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.tcp.read(buffer)?;
-        self.read += count as u64;
+        self.read_bytes += count as u64;
         Ok(count)
     }
 }
@@ -49,7 +35,7 @@ impl Read for CountedTcp {
 impl Write for CountedTcp {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.tcp.write(bytes)?;
-        self.written += count as u64;
+        self.written_bytes += count as u64;
         Ok(count)
     }
 
@@ -73,7 +59,7 @@ impl Stream {
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
-        self.counted().tcp()
+        &self.counted().tcp
     }
 
     /// Sends `close_notify` if the socket takes it now, and closes the connection for writing.

@@ -64,40 +64,45 @@ pub(super) fn connect(
 }
 
 pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Proxy>) -> Fault {
-    let whose = match proxy {
-        Some(_) => "the proxy's port",
-        None => "the port",
+    let whose = if proxy.is_some() {
+        "the proxy's port"
+    } else {
+        "the port"
     };
     let (cause, remedy) = match error.kind() {
-        ErrorKind::ConnectionRefused => (
-            format!("{whose} is closed (connection refused)"),
-            Some(match proxy {
+        ErrorKind::ConnectionRefused => {
+            let remedy = match proxy {
                 Some(proxy) => format!("is {} right?", proxy.origin),
                 None => "is the broker running, and --port right?".into(),
-            }),
-        ),
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => (
-            "no answer".into(),
-            Some(format!("is the network up, does a firewall block {whose}?")),
-        ),
-        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => (
-            format!("there is no way to this host ({error})"),
-            Some("is the network up?".into()),
-        ),
+            };
+            (
+                format!("{whose} is closed (connection refused)"),
+                Some(remedy),
+            )
+        }
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            let remedy = format!("is the network up, does a firewall block {whose}?");
+            ("no answer".into(), Some(remedy))
+        }
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            let cause = format!("there is no way to this host ({error})");
+            (cause, Some("is the network up?".into()))
+        }
         _ => (format!("cannot connect: {error}"), None),
-    };
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
     };
     // Without a free descriptor it is not the network's fault.
     let exit = match error.raw_os_error() {
         Some(EMFILE | ENFILE) => Exit::Io,
         _ => Exit::Unavailable,
     };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let message = format!("{host}:{port}: {cause}");
     Fault {
         remedy: remedy.map(String::into_boxed_str),
-        ..Fault::passing(exit, format!("{host}:{port}: {cause}"))
+        ..Fault::passing(exit, message)
     }
 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{HandshakeError, Ssl, SslCipherRef, SslContext, SslStream, SslVerifyMode};
+use openssl::ssl::{
+    HandshakeError, Ssl, SslCipherRef, SslContext, SslRef, SslStream, SslVerifyMode,
+};
 use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
 use parking_lot::Mutex;
@@ -18,17 +20,14 @@ use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
 
-/// Why the server's certificate was not accepted.
 type Rejected = Arc<Mutex<Option<VerifyError>>>;
 
 /// What client and server have agreed on.
 #[derive(Clone, Debug)]
 pub struct TlsInfo {
-    /// As OpenSSL writes it.
     pub version: String,
-    /// The cipher suite, by its standard name.
+    /// The standard name of the cipher suite.
     pub cipher: String,
-    /// The application protocol that the server has chosen.
     pub alpn: Option<String>,
     /// The host names of the server's certificate.
     pub names: String,
@@ -52,9 +51,9 @@ pub(super) fn handshake(
             ContextError::Unusable(fault) => fault,
             ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
         })?;
-    let failed = match ssl.connect(CountedTcp::from(stream)) {
+    let failed = match ssl.connect(CountedTcp::new(stream)) {
         Ok(stream) => {
-            let info = info(&stream);
+            let info = info(stream.ssl());
             return Ok((stream, info));
         }
         Err(HandshakeError::SetupFailure(stack)) => {
@@ -66,7 +65,11 @@ pub(super) fn handshake(
     let verified = failed.ssl().verify_result();
     if verified != X509VerifyResult::OK {
         let rejected = rejected.lock().take();
-        let error = rejected.unwrap_or_else(|| VerifyError::new(verified));
+        let error = rejected.unwrap_or_else(|| VerifyError {
+            result: verified,
+            depth: 0,
+            certificate: None,
+        });
         return Err(error.fault(endpoint, credentials));
     }
     let error = failed.error();
@@ -122,18 +125,14 @@ fn prepare(
     Ok(ssl)
 }
 
-fn info(stream: &SslStream<CountedTcp>) -> TlsInfo {
-    let ssl = stream.ssl();
+fn info(ssl: &SslRef) -> TlsInfo {
     let certificate = ssl.peer_certificate();
-    let cipher = ssl.current_cipher();
+    let cipher = ssl.current_cipher().and_then(SslCipherRef::standard_name);
     let alpn = ssl.selected_alpn_protocol();
     let chain = ssl.verified_chain().into_iter().flatten();
     TlsInfo {
         version: ssl.version_str().to_owned(),
-        cipher: cipher
-            .and_then(SslCipherRef::standard_name)
-            .unwrap_or("unknown cipher")
-            .to_owned(),
+        cipher: cipher.unwrap_or("unknown cipher").to_owned(),
         alpn: alpn.map(|name| String::from_utf8_lossy(name).into_owned()),
         names: certificate
             .as_ref()

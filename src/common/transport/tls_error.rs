@@ -12,9 +12,8 @@ use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
 
-/// The operating system's errors (`ERR_LIB_SYS`).
+/// `ERR_LIB_SYS` and `ERR_LIB_SSL`.
 const LIBRARY_SYSTEM: i32 = 2;
-/// The library of TLS (`ERR_LIB_SSL`).
 const LIBRARY_TLS: i32 = 20;
 
 /// A received alert is a reason with this number added (`SSL_AD_REASON_OFFSET`).
@@ -39,11 +38,8 @@ enum Cause {
     /// The peer closed the connection without `close_notify`.
     Eof,
     NotTls,
-    /// The peer offers no version that we accept.
     OldVersion,
-    /// The peer does not know the application protocol.
     NoProtocol,
-    /// The peer sent this alert.
     Alert(u8),
     /// The operating system refused something.
     System,
@@ -74,7 +70,6 @@ impl Cause {
     }
 }
 
-/// The texts of an error queue.
 fn reasons(stack: &ErrorStack) -> String {
     let reasons: Vec<_> = stack.errors().iter().filter_map(Error::reason).collect();
     if reasons.is_empty() {
@@ -95,15 +90,11 @@ pub(super) fn setup_fault(endpoint: &Endpoint, stack: &ErrorStack) -> Fault {
     }
 }
 
-/// The server does not answer the handshake.
 pub(super) fn timeout_fault(endpoint: &Endpoint) -> Fault {
-    no_tls_port(
-        endpoint,
-        "accepts connections but does not answer the TLS handshake",
-    )
+    let what = "accepts connections but does not answer the TLS handshake";
+    no_tls_port(endpoint, what)
 }
 
-/// The server closed the connection during the handshake.
 pub(super) fn closed_fault(endpoint: &Endpoint) -> Fault {
     no_tls_port(endpoint, "closed the connection during the TLS handshake")
 }
@@ -146,10 +137,8 @@ pub(super) fn fault(
         }
         Some(problem) if fault.exit == Exit::Refused => {
             let known = format!("of --cert {} it is known: {problem}", path.display());
-            let remedy = match &fault.remedy {
-                Some(remedy) => format!("{remedy}; {known}"),
-                None => known,
-            };
+            let remedy = fault.remedy.iter().map(|remedy| format!("{remedy}; "));
+            let remedy = remedy.collect::<String>() + &known;
             fault.with_remedy(remedy)
         }
         _ => fault,
@@ -159,79 +148,64 @@ pub(super) fn fault(
 fn reported_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack) -> Fault {
     let cause = Cause::of(stack);
     let reasons = reasons(stack);
-    // Exit code, what the server does, and the remedy.
-    let (exit, what, remedy) = match cause {
+    let failed = format!("{endpoint}: TLS failed: {reasons}");
+    // The alerts by their names in RFC 8446.
+    let text = match cause {
         Cause::Eof => return closed_fault(endpoint),
-        Cause::NotTls => (
-            Exit::Protocol,
-            "does not speak TLS on this port",
-            "use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS",
-        ),
+        Cause::System => return Fault::passing(Exit::Io, failed),
+        Cause::NotTls => {
+            "does not speak TLS on this port; \
+             use its TLS port, or mqtt:// (ws:// for a WebSocket) for no TLS"
+        }
         // protocol_version
-        Cause::OldVersion | Cause::Alert(70) => (
-            Exit::Config,
-            "offers no TLS 1.2 or 1.3",
-            "it must be brought up to date",
-        ),
+        Cause::OldVersion | Cause::Alert(70) => {
+            "offers no TLS 1.2 or 1.3; it must be brought up to date"
+        }
         // no_application_protocol
-        Cause::NoProtocol | Cause::Alert(120) => (
-            Exit::Protocol,
-            "does not know the protocol that it was asked for by name (ALPN)",
-            "is this an AWS IoT endpoint?",
-        ),
+        Cause::NoProtocol | Cause::Alert(120) => {
+            "does not know the protocol that it was asked for by name (ALPN); \
+             is this an AWS IoT endpoint?"
+        }
         // unrecognized_name
-        Cause::Alert(112) => (
-            Exit::Config,
-            "knows no host of this name",
-            "check --endpoint",
-        ),
+        Cause::Alert(112) => "knows no host of this name; check --endpoint",
         // certificate_required, handshake_failure
-        Cause::Alert(alert) if alert == 116 || alert == 40 && !has_certificate => (
-            Exit::Refused,
-            "wants a client certificate",
-            "give --cert and --key",
-        ),
+        Cause::Alert(alert) if alert == 116 || alert == 40 && !has_certificate => {
+            "wants a client certificate; give --cert and --key"
+        }
         // unknown_ca
-        Cause::Alert(48) => (
-            Exit::Refused,
-            "does not know the CA of --cert",
-            "register the certificate with the broker",
-        ),
+        Cause::Alert(48) => {
+            "does not know the CA of --cert; register the certificate with the broker"
+        }
         // certificate_expired
-        Cause::Alert(45) => (
-            Exit::Refused,
-            "says that the certificate of --cert has expired",
-            "get a new one, or is its clock wrong?",
-        ),
+        Cause::Alert(45) => {
+            "says that the certificate of --cert has expired; get a new one, or is its clock wrong?"
+        }
         // certificate_revoked
-        Cause::Alert(44) => (
-            Exit::Refused,
-            "says that the certificate of --cert is revoked",
-            "get a new one",
-        ),
+        Cause::Alert(44) => "says that the certificate of --cert is revoked; get a new one",
         // no_certificate, bad_certificate, unsupported_certificate, certificate_unknown,
         // access_denied, and those about extensions of certificates
-        Cause::Alert(41..=43 | 46 | 49 | 111 | 113 | 114) => (
-            Exit::Refused,
-            "refuses the certificate of --cert",
-            match endpoint.profile {
-                Profile::Aws => "is it active, in date and registered?",
-                Profile::Generic => "does the broker know it? see its log",
-            },
-        ),
-        Cause::System | Cause::Alert(_) | Cause::Other => {
-            let message = format!("{endpoint}: TLS failed: {reasons}");
-            return match cause {
-                Cause::System => Fault::passing(Exit::Io, message),
-                _ => Fault::passing(Exit::Unavailable, message).with_remedy("see the broker's log"),
-            };
+        Cause::Alert(41..=43 | 46 | 49 | 111 | 113 | 114) => match endpoint.profile {
+            Profile::Aws => {
+                "refuses the certificate of --cert; is it active, in date and registered?"
+            }
+            Profile::Generic => {
+                "refuses the certificate of --cert; does the broker know it? see its log"
+            }
+        },
+        Cause::Alert(_) | Cause::Other => {
+            return Fault::passing(Exit::Unavailable, failed).with_remedy("see the broker's log");
         }
     };
+    let exit = match cause {
+        Cause::NotTls | Cause::NoProtocol | Cause::Alert(120) => Exit::Protocol,
+        Cause::OldVersion | Cause::Alert(70 | 112) => Exit::Config,
+        _ => Exit::Refused,
+    };
+    let (what, remedy) = text.split_once("; ").unwrap_or((text, ""));
     let message = format!("{endpoint}: the server {what} (TLS: {reasons})");
     Fault::permanent(exit, message).with_remedy(remedy)
 }
 
-/// The errors of OpenSSL in an error of a TLS stream.
 fn stack_of(error: &io::Error) -> Option<&ErrorStack> {
     let error = error.get_ref()?.downcast_ref::<openssl::ssl::Error>()?;
     error.ssl_error()
@@ -273,11 +247,8 @@ mod tests {
             (2, 24, Cause::System),
             (11, 1_048, Cause::Other),
         ] {
-            assert_eq!(
-                Cause::of_codes(library, reason),
-                cause,
-                "{library} {reason}"
-            );
+            let found = Cause::of_codes(library, reason);
+            assert_eq!(found, cause, "{library} {reason}");
         }
     }
 }

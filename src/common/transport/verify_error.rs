@@ -18,7 +18,6 @@ pub(super) struct VerifyError {
     pub(super) result: X509VerifyResult,
     /// The distance from the server's own certificate, which has 0.
     pub(super) depth: u32,
-    /// The certificate that was not accepted, if it is known.
     pub(super) certificate: Option<X509>,
 }
 
@@ -44,15 +43,6 @@ const DIGEST_TOO_WEAK: i32 = 68;
 const INVALID_CA: i32 = 79;
 
 impl VerifyError {
-    /// An error of which only the result is known.
-    pub(super) fn new(result: X509VerifyResult) -> Self {
-        Self {
-            result,
-            depth: 0,
-            certificate: None,
-        }
-    }
-
     pub(super) fn fault(&self, endpoint: &Endpoint, credentials: &TlsCredentials) -> Fault {
         const CURRENT_CA: &str = "get the CA file that the broker's operator uses now";
         let result = self.result.error_string();
@@ -76,10 +66,11 @@ impl VerifyError {
             }
             SELF_SIGNED => {
                 let issuer = issuer(certificate);
+                let cause = format!(
+                    "the server's certificate is not trusted: it is self-signed (by {issuer})"
+                );
                 return fault(
-                    format!(
-                        "the server's certificate is not trusted: it is self-signed (by {issuer})"
-                    ),
+                    cause,
                     "if it is the right one, give this certificate as --cafile",
                 );
             }
@@ -99,12 +90,11 @@ impl VerifyError {
             }
             BAD_SIGNATURE => {
                 let issuer = issuer(certificate);
-                return fault(
-                    format!(
-                        "{position} was not signed by the key of {issuer} in --cafile: it is damaged, or the CA is another of the same name"
-                    ),
-                    CURRENT_CA,
+                let cause = format!(
+                    "{position} was not signed by the key of {issuer} in --cafile: it is damaged, or \
+                     the CA is another of the same name"
                 );
+                return fault(cause, CURRENT_CA);
             }
             INVALID_PURPOSE => {
                 "is not made for servers (its extended key usage lacks serverAuth); the CA is right"
@@ -124,9 +114,7 @@ impl VerifyError {
                 let bits = certificate.public_key().map_or(0, |key| key.bits());
                 format!("has a key of {bits} bits, {weak}")
             }
-            DIGEST_TOO_WEAK => {
-                format!("is signed with {}, {weak}", signature(certificate))
-            }
+            DIGEST_TOO_WEAK => format!("is signed with {}, {weak}", signature(certificate)),
             _ => format!("is not trusted: {result}"),
         };
         fault(
@@ -136,9 +124,7 @@ impl VerifyError {
     }
 }
 
-/// Which certificate of the chain it is.
 enum ChainPosition {
-    /// The server's own.
     Server,
     /// One above it that the server has sent, with its name.
     Chain(String),
@@ -169,7 +155,6 @@ impl ChainPosition {
         }
     }
 
-    /// Where it is in our files.
     fn file(&self, credentials: &TlsCredentials) -> String {
         match (self, &credentials.authorities) {
             (ChainPosition::Trusted(_, Some(number)), Some(authorities)) => {
@@ -195,7 +180,6 @@ impl std::fmt::Display for ChainPosition {
     }
 }
 
-/// The chain ends with a certificate whose issuer is not trusted.
 fn unknown_issuer(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
@@ -231,7 +215,9 @@ fn unknown_issuer(
         }
     };
     let cause = format!("{chain} signed by {}, {trusted}", issuer(last));
-    let mut remedy = "--cafile must hold the CA that signed it, or the server must send the certificates between".to_owned();
+    let mut remedy = "--cafile must hold the CA that signed it, or the server must send the \
+                      certificates between"
+        .to_owned();
     if aws_host::is_aws(&endpoint.host) {
         remedy.push_str("; for AWS IoT Core the CA is that of AmazonRootCA1.pem");
     }
@@ -242,7 +228,6 @@ fn unknown_issuer(
     Fault::permanent(Exit::Config, message).with_remedy(remedy)
 }
 
-/// The certificate is good, but for another host.
 fn other_host(endpoint: &Endpoint, certificate: &X509) -> Fault {
     let host = endpoint.host.as_str();
     let fault = |cause: String, remedy: &str| {
@@ -257,17 +242,15 @@ fn other_host(endpoint: &Endpoint, certificate: &X509) -> Fault {
         .collect();
     if let Ok(address) = host.parse::<IpAddr>() {
         let is_it = |name: &String| name.parse() == Ok(address);
-        let has_it_as = if dns.iter().any(is_it) {
-            Some("a DNS name")
-        } else if common.iter().any(is_it) {
-            Some("its common name only")
-        } else {
-            None
-        };
-        if let Some(has_it_as) = has_it_as {
-            let remedy = format!(
-                "it has the address as {has_it_as}; it must be an IP entry (subjectAltName)"
-            );
+        let has_as_dns = dns.iter().any(is_it);
+        if has_as_dns || common.iter().any(is_it) {
+            let entry = if has_as_dns {
+                "a DNS name"
+            } else {
+                "its common name only"
+            };
+            let remedy =
+                format!("it has the address as {entry}; it must be an IP entry (subjectAltName)");
             return fault(format!("not for the address {host}"), &remedy);
         }
     }

@@ -28,12 +28,10 @@ const MAX_EMPTY: usize = 64;
 #[derive(Debug)]
 pub(super) struct WebSocket {
     socket: Socket<Stream>,
-    /// Something has still to be written.
     unflushed: bool,
 }
 
 impl WebSocket {
-    /// Asks the web server for a WebSocket that carries MQTT.
     pub(super) fn open(
         endpoint: &Endpoint,
         credentials: &TlsCredentials,
@@ -50,9 +48,8 @@ impl WebSocket {
         })?;
         let mqtt = HeaderValue::from_static("mqtt");
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, mqtt);
-        let max_message = usize::try_from(max_packet)
-            .unwrap_or(usize::MAX)
-            .saturating_add(ALLOWANCE);
+        let max_message = usize::try_from(max_packet).unwrap_or(usize::MAX);
+        let max_message = max_message.saturating_add(ALLOWANCE);
         // The library aborts the process if it gets no memory for a frame.
         if Vec::<u8>::new().try_reserve_exact(max_message).is_err() {
             let message =
@@ -63,19 +60,17 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        match client_with_config(request, stream, Some(config)) {
-            Ok((socket, _)) => Ok(Self {
-                socket,
-                unflushed: false,
-            }),
-            Err(HandshakeError::Interrupted(_)) => {
-                let timeout = Error::Io(io::ErrorKind::TimedOut.into());
-                Err(handshake_fault(endpoint, credentials, path, &timeout))
+        let error = match client_with_config(request, stream, Some(config)) {
+            Ok((socket, _)) => {
+                return Ok(Self {
+                    socket,
+                    unflushed: false,
+                });
             }
-            Err(HandshakeError::Failure(error)) => {
-                Err(handshake_fault(endpoint, credentials, path, &error))
-            }
-        }
+            Err(HandshakeError::Interrupted(_)) => Error::Io(io::ErrorKind::TimedOut.into()),
+            Err(HandshakeError::Failure(error)) => error,
+        };
+        Err(handshake_fault(endpoint, credentials, path, &error))
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -118,9 +113,8 @@ impl WebSocket {
     /// Accepts all bytes, or `WouldBlock`.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
-        self.socket
-            .write(Message::binary(bytes.to_vec()))
-            .map_err(into_io)?;
+        let message = Message::binary(bytes.to_vec());
+        self.socket.write(message).map_err(into_io)?;
         self.unflushed = true;
         match self.flush() {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
@@ -128,7 +122,6 @@ impl WebSocket {
         }
     }
 
-    /// Writes what was accepted before.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.unflushed {
             self.socket.flush().map_err(into_io)?;
@@ -147,13 +140,14 @@ impl WebSocket {
 }
 
 fn into_io(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
+    let text = match error {
+        Error::Io(error) => return error,
         Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            io::Error::new(io::ErrorKind::InvalidData, "a message that is too long")
+            "a message that is too long".into()
         }
-        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
-    }
+        other => other.to_string(),
+    };
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn handshake_fault(
@@ -173,47 +167,49 @@ fn handshake_fault(
     match error {
         Error::Http(response) => {
             let status = response.status();
-            match status.as_u16() {
-                401 | 403 => permanent(
-                    Exit::Refused,
-                    format!("refuses the WebSocket ({status})"),
-                    match endpoint.profile {
+            match (status.as_u16(), endpoint.profile) {
+                (401 | 403, profile) => {
+                    let remedy = match profile {
                         Profile::Aws => {
-                            "check path and credentials (AWS IoT Core takes none with a client certificate: use mqtts://)"
+                            "check path and credentials (AWS IoT Core takes none with a client \
+                             certificate: use mqtts://)"
                         }
                         Profile::Generic => "check path and credentials",
-                    },
-                ),
-                500..=599 => {
+                    };
+                    let cause = format!("refuses the WebSocket ({status})");
+                    permanent(Exit::Refused, cause, remedy)
+                }
+                (500..=599, _) => {
                     passing(format!("has no WebSocket now ({status})")).with_remedy("it may later")
                 }
-                _ => permanent(
-                    Exit::Protocol,
-                    format!("has no WebSocket at {path} ({status})"),
-                    "check the path",
-                ),
+                _ => {
+                    let cause = format!("has no WebSocket at {path} ({status})");
+                    permanent(Exit::Protocol, cause, "check the path")
+                }
             }
         }
-        Error::Io(error) => match tls_error::closing_fault(endpoint, credentials, error) {
-            Some(fault) => fault,
-            None if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ) =>
-            {
-                passing("has not answered the WebSocket handshake in time".into())
-            }
-            None => passing(format!(
-                "closed the connection during the WebSocket handshake ({error})"
-            ))
-            .with_remedy(
-                "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
-            ),
-        },
-        other => permanent(
-            Exit::Protocol,
-            format!("does not speak WebSocket: {other}"),
-            "check port and path, or is this an MQTT port (mqtts://)?",
-        ),
+        Error::Io(error) => {
+            tls_error::closing_fault(endpoint, credentials, error).unwrap_or_else(|| {
+                match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        passing("has not answered the WebSocket handshake in time".into())
+                    }
+                    _ => passing(format!(
+                        "closed the connection during the WebSocket handshake ({error})"
+                    ))
+                    .with_remedy(
+                        "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
+                    ),
+                }
+            })
+        }
+        other => {
+            let remedy = "check port and path, or is this an MQTT port (mqtts://)?";
+            permanent(
+                Exit::Protocol,
+                format!("does not speak WebSocket: {other}"),
+                remedy,
+            )
+        }
     }
 }

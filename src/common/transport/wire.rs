@@ -16,24 +16,20 @@ fn fill(stream: &mut Stream, into: &mut Vec<u8>, most: usize) -> io::Result<usiz
     into.try_reserve_exact(most)
         .map_err(|_| io::ErrorKind::OutOfMemory)?;
     into.resize(before + most, 0);
-    let read = read_all(stream, into.get_mut(before..).unwrap_or_default());
-    into.truncate(before + *read.as_ref().unwrap_or(&0));
-    read
-}
-
-fn read_all(stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
-    while let Some(rest) = into.get_mut(count..)
-        && !rest.is_empty()
-    {
-        match stream.read(rest) {
-            Ok(read) if read > 0 => count += read,
-            // An error will be there again.
-            _ if count > 0 => break,
-            end => return end,
+    let result = loop {
+        match into.get_mut(before + count..) {
+            Some(rest) if !rest.is_empty() => match stream.read(rest) {
+                Ok(read) if read > 0 => count += read,
+                // An error will be there again.
+                _ if count > 0 => break Ok(count),
+                end => break end,
+            },
+            _ => break Ok(count),
         }
-    }
-    Ok(count)
+    };
+    into.truncate(before + count);
+    result
 }
 
 /// After our side is closed, reads until the broker has closed too, or the limit is over. If
@@ -106,12 +102,12 @@ impl AsFd for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::transport::stream::CountedTcp;
     use std::net::{Ipv4Addr, TcpListener};
 
     const LIMIT: Duration = Duration::from_millis(500);
 
-    /// Two ends of a connection, of which ours has something unread.
-    fn connected() -> (TcpStream, TcpStream) {
+    fn connected_with_unread_bytes() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut theirs, _) = listener.accept().unwrap();
@@ -122,10 +118,10 @@ mod tests {
 
     #[test]
     fn unread_bytes_do_not_reset_the_connection() {
-        let (mut ours, mut theirs) = connected();
+        let (mut ours, mut theirs) = connected_with_unread_bytes();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            Stream::Plain(ours.try_clone().unwrap().into()).close();
+            Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
             linger(&ours, LIMIT);
         });
         let mut received = Vec::new();
@@ -140,9 +136,9 @@ mod tests {
 
     #[test]
     fn a_broker_that_does_not_close_is_waited_for_no_longer_than_the_limit() {
-        let (ours, _theirs) = connected();
+        let (ours, _theirs) = connected_with_unread_bytes();
         let since = clock();
-        Stream::Plain(ours.try_clone().unwrap().into()).close();
+        Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
         linger(&ours, LIMIT);
         let took = clock().saturating_duration_since(since);
         assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");

@@ -38,10 +38,8 @@ struct Entry {
     stopped: bool,
 }
 
-/// Why a command has not been started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotStarted {
-    /// Its group is closed.
     Stopping,
     CannotStart(String),
 }
@@ -170,13 +168,12 @@ impl CommandGroup {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// No further command is started in it; those that run are killed with their process groups.
+    /// Closes it, and kills the commands that run with their process groups.
     pub fn stop(&self) {
         self.stop_in(&mut TABLE.lock());
     }
 
-    /// As [`stop`](Self::stop), but does not wait long for a thread that is just starting a
-    /// command.
+    /// As `stop`, but does not wait long for a thread that is just starting a command.
     pub fn abandon(&self) {
         // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {
@@ -224,7 +221,6 @@ pub(super) fn start_reaper() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the children that have ended.
 fn reap() {
     let mut table = TABLE.lock();
     table.retain(|_, entry| entry.is_running());

@@ -79,10 +79,7 @@ fn check_file(file: &Path) -> Result<(), NotExecutable> {
     let mut head = Vec::new();
     let read = File::open(file).and_then(|file| file.take(FIRST_LINE).read_to_end(&mut head));
     // An executable file need not be readable.
-    if read.is_err() {
-        return Ok(());
-    }
-    let Some(line) = head.strip_prefix(b"#!") else {
+    let Some(line) = head.strip_prefix(b"#!").filter(|_| read.is_ok()) else {
         return Ok(());
     };
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();

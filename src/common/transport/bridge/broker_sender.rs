@@ -81,11 +81,11 @@ impl BrokerSender {
     }
 
     pub(super) fn send(&mut self, wire: &mut Wire) -> bool {
-        let before = wire.stream().counted().written_bytes();
+        let before = wire.stream().counted().written_bytes;
         let sent = self.write(wire);
         if self.needs_answer {
             self.progress
-                .handle_written(before, wire.stream().counted().written_bytes());
+                .handle_written(before, wire.stream().counted().written_bytes);
         }
         match sent {
             Ok(count) => {
@@ -140,9 +140,9 @@ impl BrokerSender {
         let queued = send_queue::unacknowledged(wire.stream().tcp());
         let counted = wire.stream().counted();
         let acknowledged = queued.ok().flatten();
-        let acknowledged = acknowledged.map(|n| counted.written_bytes().saturating_sub(n));
+        let acknowledged = acknowledged.map(|n| counted.written_bytes.saturating_sub(n));
         let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
-        let received = counted.read_bytes();
+        let received = counted.read_bytes;
         self.progress
             .check(acknowledged, received, has_unwritten, clock())
     }

@@ -448,7 +448,7 @@ impl Relay<'_> {
         let end_by = self.end_by.filter(|by| *by > clock());
         let progress = &mut self.sender.progress;
         let check_at = if has_unsent || self.handler.is_answer_due() {
-            let received = self.wire.stream().counted().read_bytes();
+            let received = self.wire.stream().counted().read_bytes;
             Some(progress.next_check(clock(), received))
         } else {
             progress.stop();

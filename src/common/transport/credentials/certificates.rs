@@ -1,5 +1,6 @@
 //! Reads the certificates of a PEM file, and describes what is wrong with one that cannot be used.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
 use super::der;
-use super::foreign_formats::{self, ForeignFormat};
+use super::foreign_formats;
 use super::pem::{self, Block, Flaw};
 use crate::common::fault::Fault;
 use crate::common::runtime::small_file::{invalid_file, read_for};
@@ -54,7 +55,6 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
     Err(without_block(flag, path, cause, &bytes, &blocks))
 }
 
-/// Decodes the certificate of this number in the file.
 fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509, Fault> {
     let content = match &block.content {
         Ok(content) => content,
@@ -81,12 +81,7 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
     Ok(certificate)
 }
 
-pub(super) fn damaged(
-    flag: &str,
-    path: &Path,
-    block: &Block,
-    cause: impl std::fmt::Display,
-) -> Fault {
+pub(super) fn damaged(flag: &str, path: &Path, block: &Block, cause: impl Display) -> Fault {
     let cause = format!("{} is damaged: {cause}", block.position());
     invalid_file(flag, path, cause).with_remedy("copy the file again")
 }
@@ -105,7 +100,9 @@ pub(super) fn without_block(
         Some(foreign_formats::with_blocks(blocks))
     };
     match format {
-        Some(ForeignFormat { what, remedy }) => {
+        Some(format) => {
+            // A label may contain a semicolon, a remedy does not.
+            let (what, remedy) = format.rsplit_once("; ").unwrap_or((&format, ""));
             invalid_file(flag, path, format!("{cause}: {what}")).with_remedy(remedy)
         }
         None => invalid_file(flag, path, cause).with_remedy("give another file"),
@@ -125,7 +122,6 @@ pub(crate) fn subject(certificate: &X509Ref) -> String {
     common_name(certificate.subject_name())
 }
 
-/// The name of the CA that has signed it.
 pub(crate) fn issuer(certificate: &X509Ref) -> String {
     common_name(certificate.issuer_name())
 }
@@ -143,7 +139,6 @@ pub(crate) fn is_self_signed(certificate: &X509Ref) -> bool {
         && ids.is_none_or(|(issuer, own)| issuer.as_slice() == own.as_slice())
 }
 
-/// Whether a certificate claims to be a CA's.
 pub(crate) fn is_ca(certificate: &X509Ref) -> bool {
     certificate.to_der().is_ok_and(|der| der::is_ca(&der))
 }
@@ -189,13 +184,11 @@ pub(crate) fn host_names(certificate: &X509Ref) -> String {
     }
 }
 
-/// The algorithm of the signature.
 pub(crate) fn signature(certificate: &X509Ref) -> &'static str {
     let algorithm = certificate.signature_algorithm().object().nid();
     algorithm.long_name().unwrap_or("an unknown algorithm")
 }
 
-/// The first reason that OpenSSL gives.
 pub(super) fn reason(stack: &ErrorStack) -> &'static str {
     let mut errors = stack.errors().iter();
     errors

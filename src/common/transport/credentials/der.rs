@@ -61,7 +61,6 @@ fn sequence(bytes: &[u8]) -> Option<&[u8]> {
     (first.tag == SEQUENCE).then_some(first.content)
 }
 
-/// Whether a certificate claims to be a CA's.
 pub(super) fn is_ca(certificate: &[u8]) -> bool {
     let constraints = || {
         let to_be_signed = sequence(sequence(certificate)?)?;
@@ -104,11 +103,8 @@ fn dotted(id: &[u8]) -> Option<String> {
     }
     let (first, rest) = arcs.split_first()?;
     let root = (first / 40).min(2);
-    let mut text = format!("{root}.{}", first - root * 40);
-    for arc in rest {
-        text = format!("{text}.{arc}");
-    }
-    Some(text)
+    let text = format!("{root}.{}", first - root * 40);
+    Some(rest.iter().fold(text, |text, arc| format!("{text}.{arc}")))
 }
 
 #[cfg(test)]

@@ -51,16 +51,16 @@ pub(super) fn find(
             ErrorKind::NotADirectory => Exit::Config,
             _ => Exit::NoInput,
         };
-        let dir = dir.display();
-        Fault::permanent(
-            exit,
-            format!("{dir}: --certs cannot be read: {e}; check the path"),
-        )
+        let message = format!(
+            "{}: --certs cannot be read: {e}; check the path",
+            dir.display()
+        );
+        Fault::permanent(exit, message)
     })?;
-    let mut names: Vec<String> = entries
+    let names = entries
         .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+        .map(|entry| entry.file_name().into_string());
+    let mut names: Vec<String> = names.flatten().collect();
     names.sort();
     let find_one = |wanted: &FileNames| {
         let matching: Vec<&String> = names.iter().filter(|name| wanted.matches(name)).collect();
@@ -87,12 +87,8 @@ fn not_found(dir: &Path, cause: &str, names: &[String]) -> Fault {
         [] => "nothing".to_owned(),
         _ => names[..names.len().min(SHOWN)].join(", ") + more,
     };
-    Fault::permanent(
-        Exit::Config,
-        format!(
-            "{}: --certs {cause}; found: {found}; rename or move files, or give --cafile, --cert and \
-             --key",
-            dir.display()
-        ),
-    )
+    let dir = dir.display();
+    let remedy = "rename or move files, or give --cafile, --cert and --key";
+    let message = format!("{dir}: --certs {cause}; found: {found}; {remedy}");
+    Fault::permanent(Exit::Config, message)
 }

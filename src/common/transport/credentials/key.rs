@@ -104,7 +104,6 @@ fn decode(
     }
 }
 
-/// Why a block without a flaw is no key.
 fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -> Fault {
     let is_unsupported =
         |e: &openssl::error::Error| e.library_code() == LIB_EVP && e.reason_code() == UNSUPPORTED;

@@ -16,22 +16,17 @@ const DASHES: &[u8] = b"-----";
 /// Characters of a label that an error shows.
 const MAX_LABEL: usize = 40;
 
-/// One block, whole or damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Its number in the file, from 1.
+    /// In the file, from 1; so is the line, which is that of its BEGIN.
     pub(super) number: usize,
-    /// The line of its BEGIN, from 1.
     pub(super) line: usize,
-    /// What follows BEGIN.
     pub(super) label: String,
     /// Headers before the content, as OpenSSL's older form of an encrypted key has them.
     pub(super) headers: Vec<String>,
-    /// The decoded base64.
     pub(super) content: Result<Vec<u8>, Flaw>,
 }
 
-/// What is wrong with a block.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum Flaw {
     #[error("its BEGIN does not stand on a separate line")]
@@ -54,18 +49,15 @@ pub(super) enum Flaw {
     Incomplete,
     #[error("it is empty")]
     Empty,
-    /// The content is shorter than its DER header says, in bytes.
     #[error("it is cut short, {have} of {want} bytes are there")]
     Short { have: usize, want: usize },
 }
 
 impl Block {
-    /// What an error calls it.
     pub(super) fn position(&self) -> String {
         format!("block {} ({}, line {})", self.number, self.label, self.line)
     }
 
-    /// Whether the content is encrypted as a whole.
     pub(super) fn is_encrypted(&self) -> bool {
         let says_so = |header: &String| {
             let (name, value) = header.split_once(':').unwrap_or((header, ""));
@@ -74,14 +66,12 @@ impl Block {
         self.label == "ENCRYPTED PRIVATE KEY" || self.headers.iter().any(says_so)
     }
 
-    /// The cipher that the headers name.
     pub(super) fn header_cipher(&self) -> Option<&str> {
         let mut headers = self.headers.iter();
         let value = headers.find_map(|header| header.strip_prefix("DEK-Info:"))?;
         value.split(',').next().map(str::trim)
     }
 
-    /// The block as a separate file.
     pub(super) fn to_pem(&self, content: &[u8]) -> String {
         let mut lines = vec![format!("-----BEGIN {}-----", self.label)];
         lines.extend(self.headers.iter().cloned());
@@ -112,17 +102,14 @@ struct Marker<'a> {
 }
 
 impl Marker<'_> {
-    /// What is wrong with the line of a BEGIN.
     fn begin_flaw(&self) -> Option<Flaw> {
         if self.after.starts_with(b"\\n") || self.after.starts_with(b"\\r\\n") {
-            Some(Flaw::EscapedLines)
-        } else if !self.after.is_empty() {
-            Some(Flaw::NoLines)
-        } else if !self.before.is_empty() {
-            Some(Flaw::NotAlone)
-        } else {
-            None
+            return Some(Flaw::EscapedLines);
         }
+        let not_alone = || (!self.before.is_empty()).then_some(Flaw::NotAlone);
+        (!self.after.is_empty())
+            .then_some(Flaw::NoLines)
+            .or_else(not_alone)
     }
 
     /// What is wrong with the block that begins here and has this END.
@@ -130,26 +117,18 @@ impl Marker<'_> {
         // What follows END may be the next BEGIN; then the flaw is that BEGIN's.
         let is_end_alone = end.before.is_empty()
             && (end.after.is_empty() || end.after.starts_with(b"-----BEGIN "));
-        self.begin_flaw().or_else(|| {
-            if end.label != self.label {
-                Some(Flaw::OtherEnd(end.label.clone()))
-            } else if !is_end_alone {
-                Some(Flaw::NoLines)
-            } else {
-                None
-            }
-        })
+        let other_end = || (end.label != self.label).then(|| Flaw::OtherEnd(end.label.clone()));
+        let no_lines = || (!is_end_alone).then_some(Flaw::NoLines);
+        self.begin_flaw().or_else(other_end).or_else(no_lines)
     }
 }
 
-/// Headers and content.
 type Decoded = (Vec<String>, Result<Vec<u8>, Flaw>);
 
 fn flawed(flaw: Flaw) -> Decoded {
     (Vec::new(), Err(flaw))
 }
 
-/// All blocks of a file.
 pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut open: Option<Marker<'_>> = None;
@@ -194,23 +173,17 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
 
 /// The lines of a file, which may end with CR, LF or both, and their positions.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut at = 0;
-    let mut done = false;
+    let mut next = Some(0);
     std::iter::from_fn(move || {
-        if done {
-            return None;
-        }
-        let from = at;
-        let rest = bytes.get(from..).unwrap_or_default();
-        let Some(length) = rest.iter().position(|b| matches!(b, b'\n' | b'\r')) else {
-            done = true;
-            return Some((from, rest));
-        };
-        at = from + length + 1;
-        if rest[length..].starts_with(b"\r\n") {
-            at += 1;
-        }
-        Some((from, &rest[..length]))
+        let from = next?;
+        let rest = bytes.get(from..)?;
+        let length = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
+        let line = &rest[..length.unwrap_or(rest.len())];
+        next = length.map(|length| {
+            let is_crlf = rest[length..].starts_with(b"\r\n");
+            from + length + if is_crlf { 2 } else { 1 }
+        });
+        Some((from, line))
     })
 }
 
@@ -222,7 +195,6 @@ fn trim(line: &[u8]) -> &[u8] {
         .trim_ascii()
 }
 
-/// Every BEGIN and END of a file.
 fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
     let mut found = Vec::new();
     for (number, (start, raw)) in (1..).zip(lines(bytes)) {
@@ -372,10 +344,8 @@ mod tests {
         ];
         for text in taken {
             assert_eq!(only(&text), None, "{text:?}");
-            assert_eq!(
-                blocks(text.as_bytes())[0].content,
-                Ok(vec![0x30, 3, 1, 1, 0])
-            );
+            let content = &blocks(text.as_bytes())[0].content;
+            assert_eq!(content, &Ok(vec![0x30, 3, 1, 1, 0]));
         }
     }
 

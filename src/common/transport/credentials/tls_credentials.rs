@@ -30,19 +30,16 @@ const DIGEST_TOO_WEAK: [i32; 1] = [398];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertKeyPaths {
-    /// The certificate, and its chain if there is one.
+    /// May hold the chain, too.
     pub cert: PathBuf,
-    /// The private key.
     pub key: PathBuf,
 }
 
-/// The trusted CAs, and the client's certificate and key.
 #[derive(Clone, Default)]
 pub struct TlsCredentials {
     /// None for the system's store.
     pub(crate) authorities: Option<Authorities>,
     pub(super) client: Option<ClientCertificate>,
-    /// Made at the first use.
     context: OnceLock<SslContext>,
 }
 
@@ -60,10 +57,8 @@ pub(super) struct ClientCertificate {
     pub(super) key: PKey<Private>,
 }
 
-/// Why there is no TLS context.
 #[derive(Clone, Debug)]
 pub(crate) enum ContextError {
-    /// TLS cannot use certificate or key.
     Unusable(Fault),
     OpenSsl(ErrorStack),
 }
@@ -86,7 +81,6 @@ impl TlsCredentials {
         self.client.is_some()
     }
 
-    /// The path of the client certificate, for messages.
     pub(crate) fn certificate_path(&self) -> Option<&PathBuf> {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
@@ -105,11 +99,8 @@ impl TlsCredentials {
         builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
         // One read from the socket for many small records.
         builder.set_read_ahead(true);
-        builder.set_mode(
-            SslMode::ENABLE_PARTIAL_WRITE
-                | SslMode::ACCEPT_MOVING_WRITE_BUFFER
-                | SslMode::AUTO_RETRY,
-        );
+        let partial = SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER;
+        builder.set_mode(partial | SslMode::AUTO_RETRY);
         builder.set_verify(SslVerifyMode::PEER);
         match &self.authorities {
             // Already decoded: to read the file again takes half a millisecond.
@@ -126,9 +117,8 @@ impl TlsCredentials {
                 .set_certificate(leaf)
                 .map_err(|stack| client.unusable(leaf, &stack))?;
             for cert in chain {
-                builder
-                    .add_extra_chain_cert(cert.clone())
-                    .map_err(|stack| client.unusable(cert, &stack))?;
+                let added = builder.add_extra_chain_cert(cert.clone());
+                added.map_err(|stack| client.unusable(cert, &stack))?;
             }
             builder.set_private_key(&client.key).map_err(|stack| {
                 let cause = format!("cannot be used for TLS ({})", reason(&stack));
@@ -140,9 +130,8 @@ impl TlsCredentials {
         Ok(self.context.get_or_init(|| builder.build()).clone())
     }
 
-    /// Checks that the client certificate is in date, and one of the trusted CAs. The fault is
-    /// passing for a date in the future, because the clock of a device may be behind after it
-    /// starts.
+    /// Checks that the client certificate is in date, and one of the trusted CAs. The fault of a
+    /// date in the future is passing.
     pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
         let earlier = now.checked_sub(CLOCK_DIFFERENCE);
         let (Some(now), Some(earlier)) = (asn1_time(now), earlier.and_then(asn1_time)) else {
@@ -182,7 +171,6 @@ impl TlsCredentials {
         Ok(())
     }
 
-    /// Why a broker may refuse the client certificate.
     pub(crate) fn certificate_problem(&self, now: SystemTime) -> Option<String> {
         let client = self.client.as_ref()?;
         let (leaf, chain) = client.chain.split_first()?;
@@ -200,9 +188,10 @@ impl TlsCredentials {
             .extended_key_usage()
             .is_some_and(|all| !all.intersects(for_clients))
         {
-            return Some(
-                "it is not made for clients (its extended key usage lacks clientAuth); get one that is".into(),
-            );
+            let lacks = "its extended key usage lacks clientAuth";
+            return Some(format!(
+                "it is not made for clients ({lacks}); get one that is"
+            ));
         }
         // OpenSSL accepts both for a client: older handshakes agreed on keys.
         let signs = X509KeyUsage::DIGITAL_SIGNATURE | X509KeyUsage::KEY_AGREEMENT;
@@ -210,23 +199,18 @@ impl TlsCredentials {
             return Some("its key usage does not allow signatures; get one that does".into());
         }
         if let Some(why) = key::unfit_for_tls_1_3(&client.key) {
-            return Some(format!(
-                "{why}, which TLS 1.3 does not have; take an RSA key or one on P-256"
-            ));
+            let remedy = "take an RSA key or one on P-256";
+            return Some(format!("{why}, which TLS 1.3 does not have; {remedy}"));
         }
         let now = asn1_time(now)?;
-        let (at, expired) = (1..)
-            .zip(&client.chain)
-            .skip(1)
-            .find(|(_, cert)| *cert.not_after() < now)?;
+        let mut above = (2..).zip(chain);
+        let (at, expired) = above.find(|(_, cert)| *cert.not_after() < now)?;
+        let (name, end) = (subject(expired), expired.not_after());
         Some(format!(
-            "certificate {at} of its file, of {}, expired on {}; get the current chain",
-            subject(expired),
-            expired.not_after()
+            "certificate {at} of its file, of {name}, expired on {end}; get the current chain"
         ))
     }
 
-    /// The warning for a client certificate that expires soon.
     pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
         let left = match self.days_left(now)? {
             EXPIRY_WARNING.. => return None,
@@ -240,13 +224,11 @@ impl TlsCredentials {
         ))
     }
 
-    /// Whole days until the client certificate expires.
     fn days_left(&self, now: SystemTime) -> Option<i32> {
         let end = self.leaf()?.not_after();
         asn1_time(now)?.diff(end).ok().map(|left| left.days)
     }
 
-    /// Until when the client certificate is valid, if there is one.
     pub(super) fn validity(&self, now: SystemTime) -> Option<String> {
         let end = self.leaf()?.not_after();
         Some(match self.days_left(now) {
@@ -257,29 +239,27 @@ impl TlsCredentials {
 }
 
 impl ClientCertificate {
-    /// The error for a certificate of the chain that OpenSSL refuses.
     fn unusable(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
         let has = |codes: &[i32]| {
-            let mut errors = stack.errors().iter();
-            errors.any(|e| codes.contains(&e.reason_code()))
+            stack
+                .errors()
+                .iter()
+                .any(|e| codes.contains(&e.reason_code()))
         };
         let weak = "too weak for the security level of this OpenSSL";
         let (what, remedy) = if has(&KEY_TOO_SMALL) {
             let bits = certificate.public_key().map_or(0, |key| key.bits());
-            (
-                format!("has a key of {bits} bits, {weak}"),
-                "make an RSA key of 2048 bits or one on P-256",
-            )
+            let remedy = "make an RSA key of 2048 bits or one on P-256";
+            (format!("has a key of {bits} bits, {weak}"), remedy)
         } else if has(&DIGEST_TOO_WEAK) {
             let algorithm = certificates::signature(certificate);
-            (
-                format!("is signed with {algorithm}, {weak}"),
-                "get a certificate that is signed with SHA-256",
-            )
+            let remedy = "get a certificate that is signed with SHA-256";
+            (format!("is signed with {algorithm}, {weak}"), remedy)
         } else {
+            let remedy = "get a certificate for an RSA key or one on P-256";
             (
                 format!("cannot be used for TLS ({})", reason(stack)),
-                "get a certificate for an RSA key or one on P-256",
+                remedy,
             )
         };
         let cause = format!("({}) {what}", subject(certificate));
@@ -288,8 +268,7 @@ impl ClientCertificate {
     }
 }
 
-/// The fault of a certificate that is not valid yet: the clock of a device without a battery is
-/// behind until it is set.
+/// The clock of a device without a battery is behind until it is set, so the fault is passing.
 pub(crate) fn not_yet_valid(message: String) -> Fault {
     Fault::passing(Exit::Config, message)
         .of_kind(Kind::NotYetValid)
@@ -302,8 +281,7 @@ fn is_current(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
 
 /// None for a time that ASN.1 cannot express.
 fn asn1_time(time: SystemTime) -> Option<Asn1Time> {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
     Asn1Time::from_unix(i64::try_from(seconds).ok()?).ok()
 }

@@ -21,15 +21,13 @@ use crate::common::fault::Fault;
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::runtime::small_file::invalid_file;
 
-/// The files as the user named them.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
     /// A directory with those that are not given below.
     pub certs: Option<PathBuf>,
-    /// Trusted CAs; none for the system's store.
+    /// None for the system's store.
     pub cafile: Option<PathBuf>,
     pub pair: Option<CertKeyPaths>,
-    /// The passphrase of the key.
     pub passphrase: Option<SecretFile>,
     /// Whether others may be able to read the key.
     pub allow_readable_key: bool,
@@ -94,19 +92,17 @@ impl TlsFiles {
         }
         let mut credentials = TlsCredentials::default();
         let authorities = cafile.map(read_authorities).transpose();
-        find(
-            "CA file",
-            authorities.map(|authorities| {
-                credentials.authorities = authorities;
-                match &credentials.authorities {
-                    None => "the system's store".into(),
-                    Some(Authorities { path, certificates }) => match certificates.len() {
-                        1 => format!("{}: 1 CA", path.display()),
-                        n => format!("{}: {n} CAs", path.display()),
-                    },
-                }
-            }),
-        );
+        let described = authorities.map(|authorities| {
+            credentials.authorities = authorities;
+            match &credentials.authorities {
+                None => "the system's store".into(),
+                Some(Authorities { path, certificates }) => match certificates.len() {
+                    1 => format!("{}: 1 CA", path.display()),
+                    n => format!("{}: {n} CAs", path.display()),
+                },
+            }
+        });
+        find("CA file", described);
         let Some(paths) = paths else {
             return (findings, Some(credentials));
         };
@@ -116,11 +112,8 @@ impl TlsFiles {
             format!("{}: certificate of {name}", paths.cert.display())
         });
         find("certificate file", described);
-        let key = key::read(
-            &paths.key,
-            self.passphrase.as_ref(),
-            self.allow_readable_key,
-        );
+        let passphrase = self.passphrase.as_ref();
+        let key = key::read(&paths.key, passphrase, self.allow_readable_key);
         let described = key.as_ref().map_err(Clone::clone).map(|_| {
             let mode = fs::metadata(&paths.key).map_or(0, |m| m.permissions().mode() & 0o7777);
             format!("{}: mode {mode:04o}", paths.key.display())
@@ -130,14 +123,11 @@ impl TlsFiles {
             return (findings, None);
         };
         let added = self.add_client(&mut credentials, ClientCertificate { paths, chain, key });
-        find(
-            "key and certificate",
-            added.map(|()| "belong together".into()),
-        );
+        let added = added.map(|()| "belong together".into());
+        find("key and certificate", added);
         (findings, Some(credentials))
     }
 
-    /// Adds certificate and key, which have to belong together and be fit for TLS.
     fn add_client(
         &self,
         credentials: &mut TlsCredentials,
@@ -171,11 +161,8 @@ impl TlsFiles {
             return Err(invalid_file("--cert", &paths.cert, cause)
                 .with_remedy("the device's own certificate must come first"));
         }
-        let whose = if is_ca(first) {
-            format!(", which is that of the CA {}", subject(first))
-        } else {
-            String::new()
-        };
+        let ca = is_ca(first).then(|| format!(", which is that of the CA {}", subject(first)));
+        let whose = ca.unwrap_or_default();
         let cause = format!("is not the key of the certificate {file}{whose}");
         Err(invalid_file("--key", &paths.key, cause)
             .with_remedy("take the pair that was created together"))
@@ -186,23 +173,18 @@ impl TlsFiles {
 fn read_authorities(path: PathBuf) -> Result<Authorities, Fault> {
     const FLAG: &str = "--cafile";
     let certificates = certificates::read(FLAG, &path)?;
-    let (Some(first), false) = (
-        certificates.first(),
-        certificates.iter().any(|cert| is_self_signed(cert)),
-    ) else {
+    let has_root = certificates.iter().any(|cert| is_self_signed(cert));
+    let Some(first) = certificates.first().filter(|_| !has_root) else {
         return Ok(Authorities { path, certificates });
     };
     let (name, signer) = (subject(first), issuer(first));
-    let (cause, remedy) = if is_ca(first) {
-        (
-            format!("holds no root CA: {name} was signed by {signer}, which is not in it"),
-            format!("add the certificate of {signer}"),
-        )
+    Err(if is_ca(first) {
+        let cause = format!("holds no root CA: {name} was signed by {signer}, which is not in it");
+        invalid_file(FLAG, &path, cause).with_remedy(format!("add the certificate of {signer}"))
     } else {
-        (
-            format!("holds no CA: the certificate of {name} is one of a server or a device"),
-            format!("give the file of {signer}, which has signed it"),
-        )
-    };
-    Err(invalid_file(FLAG, &path, cause).with_remedy(remedy))
+        let cause =
+            format!("holds no CA: the certificate of {name} is one of a server or a device");
+        invalid_file(FLAG, &path, cause)
+            .with_remedy(format!("give the file of {signer}, which has signed it"))
+    })
 }
