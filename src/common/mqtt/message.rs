@@ -13,7 +13,7 @@ pub use super::qos::Qos;
 pub use super::seq_property::SeqProperty;
 
 /// A message for whose delivery the publisher is responsible.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// A name that no other message of this run has, in the order in which they came up.
     pub id: u64,

@@ -27,7 +27,7 @@ use ack_deadline::AckDeadline;
 use ack_time::AckTime;
 use broker_limits::{BrokerLimits, TooLarge};
 use ledger::{Ledger, Receipt};
-use pacing::{Drain, Growing};
+use pacing::Drain;
 use poison::{Finding, Poison};
 use throttle::Throttle;
 use types::{ConnectionLoss, Offered, OutboxConfig};
@@ -36,27 +36,27 @@ use crate::common::client::Delivery;
 use crate::common::mqtt::age::Timestamp;
 use crate::common::mqtt::message::{Draft, Message, Qos};
 use crate::publisher::queue::limits::{Admission, DropBehavior, Room};
-use crate::publisher::queue::requests::{Outcome, StoreRequest, StoreResult};
+use crate::publisher::queue::requests::{Outcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{MissingFile, Queue, QueueEvent, StoreEvent};
+use crate::publisher::queue::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
 
-/// While messages flow, a source waits rather than lengthen a durable queue of this many messages.
+/// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
 
-/// How many messages are read ahead of a full window while messages flow.
+/// How many messages are read ahead of a full window while acknowledgements are steady.
 const READ_AHEAD: usize = 256;
 
 /// The most bytes in flight, however much the queue may hold.
 const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
 
-/// How long to wait after the broker said that it cannot take a message now (quota exceeded, for one).
+/// The pause after the broker said that it cannot take a message now (quota exceeded, for one).
 const HOLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Outbox {
     config: OutboxConfig,
-    queue: Box<dyn Queue>,
-    drain: Drain,
+    pub queue: Box<dyn Queue>,
+    pub drain: Drain,
     online: Option<BrokerLimits>,
     /// The last position in the order of sending. A message keeps its position when it is sent
     /// again. Its `id` is not in this order: rows of earlier runs are read late and sent first.
@@ -71,7 +71,7 @@ pub struct Outbox {
     /// Messages of QoS 0 were sent on this connection.
     sent_unconfirmed: bool,
     held_until: Option<Instant>,
-    /// Until then the first connection may be established.
+    /// Until then, messages wait for the first connection rather than be written to disk.
     connecting_until: Option<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// The first attempt to connect begins: messages accepted now need not be on disk at once.
+    /// The first attempt to connect begins.
     pub fn expect_connection(&mut self, now: Instant) {
         self.connecting_until = Some(now + self.ack_time.estimate());
     }
@@ -119,17 +119,13 @@ impl Outbox {
         self.ready.len() + self.queue.len()
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    pub fn in_flight(&self) -> &SizedQueue {
+        &self.in_flight
     }
 
     /// Whether messages were sent on this connection that nobody acknowledges.
     pub fn has_sent_unconfirmed(&self) -> bool {
         self.online.is_some() && self.sent_unconfirmed
-    }
-
-    pub fn queue(&self) -> &dyn Queue {
-        &*self.queue
     }
 
     pub fn take_receipts(&mut self) -> Vec<Receipt> {
@@ -140,28 +136,24 @@ impl Outbox {
     /// on a connection even its sources wait.
     pub fn room(&self, now: Instant) -> Room {
         let limits = self.queue.limits();
-        let drops = limits.behavior != DropBehavior::Block && self.online.is_none();
-        let unwritten = self.queue.unwritten_room();
-        let (messages, bytes) = if drops {
-            (usize::MAX, limits.max_bytes)
-        } else {
-            let behind = if self.is_flowing(now) {
-                READ_AHEAD
-            } else {
-                self.queue.room(now)
-            };
-            let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
-            let messages = self.direct_room().saturating_add(behind);
-            (messages, limits.max_bytes.saturating_sub(bytes))
-        };
-        Room {
-            messages: messages.min(unwritten.messages),
-            bytes: bytes.min(unwritten.bytes),
+        let mut room = self.queue.unwritten_room();
+        if limits.behavior != DropBehavior::Block && self.online.is_none() {
+            room.bytes = room.bytes.min(limits.max_bytes);
+            return room;
         }
+        let behind = if self.is_flowing(now) {
+            READ_AHEAD
+        } else {
+            self.queue.room(now)
+        };
+        let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
+        room.messages = room.messages.min(self.direct_room().saturating_add(behind));
+        room.bytes = room.bytes.min(limits.max_bytes.saturating_sub(bytes));
+        room
     }
 
-    /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the
-    /// broker asked for a pause. [`next_messages`](Self::next_messages) notices when that is over.
+    /// Whether new drafts have to wait whatever the window: a backlog drains, or the broker asked for
+    /// a pause. [`next_messages`](Self::next_messages) notices when that is over.
     pub fn is_draining_or_held(&self) -> bool {
         self.held_until.is_some() || self.drain.is_active()
     }
@@ -185,25 +177,22 @@ impl Outbox {
         self.queue.unwritten().is_some() && self.queue.missing_file().is_none()
     }
 
-    /// Nothing more will be sent: drafts that are still offered wait in the queue.
-    pub fn stop_sending(&mut self, now: Instant) {
-        self.handle_disconnected(ConnectionLoss::Unrelated, now);
-    }
-
     /// Takes a draft; `at` is `now` by both clocks.
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
         let at = at.into();
-        let numbers = self.queue.next_numbers();
-        let (id, seq) = (numbers.id, numbers.seq);
+        let Numbers { id, stream, seq } = self.queue.next_numbers();
         let expiry = self.config.expiry;
-        let lifetime_ms = |expiry: Duration| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+        let expires_ms = |expiry: Duration| {
+            let lifetime_ms = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+            at.wall_ms.saturating_add(lifetime_ms)
+        };
         let message = Message {
             id,
-            stream: numbers.stream,
+            stream,
             seq,
             accepted_ms: at.wall_ms,
             accepted_boot: at.boot,
-            expires_ms: expiry.map(|expiry| at.wall_ms.saturating_add(lifetime_ms(expiry))),
+            expires_ms: expiry.map(expires_ms),
             expires_at: expiry.and_then(|expiry| now.checked_add(expiry)),
             attempts: 0,
             draft,
@@ -246,8 +235,7 @@ impl Outbox {
             if admission == Admission::Drop {
                 self.queue.use_numbers();
                 self.ledger.enter(id, seq, readings);
-                let receipt = Receipt::ended(seq, Outcome::NEWEST_FOR_QUEUE);
-                self.ledger.end(id, receipt);
+                self.ledger.end(id, seq, Outcome::NEWEST_FOR_QUEUE, None);
                 return Offered::Dropped { seq };
             }
         }
@@ -266,11 +254,10 @@ impl Outbox {
 
     /// How many new drafts may be sent at once, past the queue, without overtaking anything.
     fn direct_room(&self) -> usize {
-        if !self.is_draining_or_held() && self.queue.is_empty() {
-            self.window_room().saturating_sub(self.ready.len())
-        } else {
-            0
+        if self.is_draining_or_held() || !self.queue.is_empty() {
+            return 0;
         }
+        self.window_room().saturating_sub(self.ready.len())
     }
 
     /// On a connection a full queue makes room by sending sooner than its rate, unless the user has
@@ -279,7 +266,8 @@ impl Outbox {
         if self.drain.is_by_hand() || self.held_until.is_some() {
             return;
         }
-        while !self.queue.fits(bytes)
+        let limits = self.queue.limits();
+        while limits.admit(self.queue.len(), self.queue.bytes(), bytes) != Admission::Fits
             && self.window_room() > self.ready.len()
             && let Some(oldest) = self.queue.pop()
         {
@@ -299,12 +287,6 @@ impl Outbox {
         self.queue.set_window(window);
     }
 
-    /// The topic of the first message in flight and the size of its payload in bytes.
-    pub fn first_topic_in_flight(&self) -> Option<(Arc<str>, usize)> {
-        let draft = &self.in_flight.first()?.draft;
-        Some((Arc::clone(&draft.topic), draft.payload.len()))
-    }
-
     /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
     /// one was given up because the connection ended for it.
     pub fn handle_disconnected(&mut self, loss: ConnectionLoss, now: Instant) -> bool {
@@ -322,6 +304,7 @@ impl Outbox {
         is_poison
     }
 
+    /// The message that is given up because the connection ended for it, and why.
     fn find_poison(
         &mut self,
         loss: ConnectionLoss,
@@ -329,12 +312,8 @@ impl Outbox {
     ) -> Option<(Arc<Message>, String)> {
         let first = self.in_flight.first()?;
         let is_just_sent = self.ack_deadline.is_just_sent(&self.in_flight, now);
-        let in_flight = self.in_flight.len();
-        let reason = match self
-            .poison
-            .handle_loss(loss, first, in_flight, is_just_sent)
-        {
-            Finding::Nothing => return None,
+        let len = self.in_flight.len();
+        let reason = match self.poison.handle_loss(loss, first, len, is_just_sent)? {
             Finding::Attempts(attempts) => {
                 self.queue.record_attempts(first, attempts);
                 return None;
@@ -350,15 +329,6 @@ impl Outbox {
         self.in_flight.pop().map(|(_, message)| (message, reason))
     }
 
-    /// No more drafts will come, and everything has to be sent by `deadline`.
-    pub fn finish_by(&mut self, deadline: Instant) {
-        self.drain.finish_by(deadline);
-    }
-
-    pub fn check_backlog(&mut self, now: Instant) -> Option<Growing> {
-        self.drain.check_backlog(now, self.queue.len())
-    }
-
     /// What to give to the client now, in order, with the positions under which it reports their
     /// delivery; `time` is `now` by both clocks. Messages that cannot be sent are finished.
     pub fn next_messages(
@@ -368,12 +338,10 @@ impl Outbox {
     ) -> Vec<(u64, Arc<Message>)> {
         let time = time.into();
         let mut messages = Vec::new();
-        let Some(limits) = self.online else {
+        let is_held = self.held_until.is_some_and(|until| now < until);
+        let Some(limits) = self.online.filter(|_| !is_held) else {
             return messages;
         };
-        if self.held_until.is_some_and(|until| now < until) {
-            return messages;
-        }
         self.held_until = None;
         while self.window_room() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
             let Some((position, mut message)) = self.next_waiting(now) else {
@@ -411,24 +379,24 @@ impl Outbox {
         if message.expires_at.is_some_and(|at| at <= now) {
             return Some(Outcome::Expired);
         }
-        if let Some(too_large) = self.too_large(message) {
-            return Some(Outcome::Dead(too_large.to_string()));
-        }
-        let checked = self.config.profile.check_message(&message.draft);
-        checked.err().map(Outcome::Dead)
+        let too_large = self
+            .too_large(message)
+            .map(|too_large| too_large.to_string());
+        let check = || self.config.profile.check_message(&message.draft).err();
+        too_large.or_else(check).map(Outcome::Dead)
     }
 
     fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<Message>)> {
-        if self.ready.is_empty() {
-            if !self.drain.permits(now, self.queue.len()) {
-                return None;
-            }
-            let message = self.queue.pop()?;
-            self.drain.handle_sent(now, self.queue.len());
-            self.last_position += 1;
-            return Some((self.last_position, message));
+        if !self.ready.is_empty() {
+            return self.ready.pop();
         }
-        self.ready.pop()
+        if !self.drain.permits(now, self.queue.len()) {
+            return None;
+        }
+        let message = self.queue.pop()?;
+        self.drain.handle_sent(now, self.queue.len());
+        self.last_position += 1;
+        Some((self.last_position, message))
     }
 
     /// The client reports the delivery of the message with this position. An acknowledgement that is
@@ -458,19 +426,13 @@ impl Outbox {
     }
 
     fn finish(&mut self, message: Arc<Message>, outcome: Outcome, now: Instant) {
-        let (id, seq) = (message.id, message.seq);
-        self.poison.clear(id);
+        self.poison.clear(message.id);
         self.queue.finish(&message, &outcome, now);
-        let is_dead_letter = matches!(outcome, Outcome::Dead(_)) && self.is_durable();
-        let receipt = Receipt::Ended {
-            seq,
-            outcome,
-            message: Some(message),
-        };
-        if is_dead_letter {
-            self.ledger.hold(id, receipt);
+        if matches!(outcome, Outcome::Dead(_)) && self.is_durable() {
+            self.ledger.hold(message, outcome);
         } else {
-            self.ledger.end(id, receipt);
+            self.ledger
+                .end(message.id, message.seq, outcome, Some(message));
         }
     }
 
@@ -483,10 +445,6 @@ impl Outbox {
     /// Until when an acknowledgement is waited for on a slow connection that makes progress.
     pub fn slow_ack_due(&self) -> Option<Instant> {
         self.ack_deadline.slow_due(&self.in_flight)
-    }
-
-    pub fn first_in_flight(&self) -> Option<u64> {
-        self.in_flight.first_position()
     }
 
     pub fn is_ack_overdue(&self, now: Instant) -> bool {
@@ -551,19 +509,13 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn next_request(&mut self, now: Instant) -> Option<StoreRequest> {
-        self.queue.next_request(now)
-    }
-
     pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
         let mut store_events = Vec::new();
         for event in self.queue.handle_result(result, now) {
             match event {
                 QueueEvent::Stored { id } => self.ledger.accept(id),
                 QueueEvent::Numbered { id, seq } => self.ledger.number(id, seq),
-                QueueEvent::Ended { id, seq, outcome } => {
-                    self.ledger.end(id, Receipt::ended(seq, outcome));
-                }
+                QueueEvent::Ended { id, seq, outcome } => self.ledger.end(id, seq, outcome, None),
                 QueueEvent::DeadLetterStored { id } => self.ledger.release(id),
                 QueueEvent::Store(event) => {
                     if matches!(event, StoreEvent::FileMissing(_)) {
@@ -574,14 +526,5 @@ impl Outbox {
             }
         }
         store_events
-    }
-
-    pub fn write_all(&mut self) {
-        self.queue.write_all();
-    }
-
-    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
-    pub fn close_queue(&mut self) {
-        self.queue.close();
     }
 }

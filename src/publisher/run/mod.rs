@@ -37,7 +37,7 @@ use crate::publisher::input::source::SourceEvent;
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
 use crate::publisher::outbox::pacing::Drain;
-use crate::publisher::outbox::types::{ConnectionLoss, OutboxConfig};
+use crate::publisher::outbox::types::ConnectionLoss;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
@@ -152,7 +152,7 @@ impl<'a> Publisher<'a> {
         let client = Client::start(
             config
                 .connection
-                .client(config.max_in_flight, config.sequence),
+                .client(config.outbox.max_in_flight, config.outbox.sequence),
             None,
             move |event| send(&to_loop, Event::Client(event)),
         )?;
@@ -162,20 +162,12 @@ impl<'a> Publisher<'a> {
         let to_loop = events.clone();
         let notify = move |result| send(&to_loop, Event::Store(result));
         let store = file.map(|file| file.start(notify)).transpose()?;
-        let outbox_config = OutboxConfig {
-            max_in_flight: config.max_in_flight,
-            operation_timeout: config.connection.operation_timeout,
-            expiry: config.expiry,
-            max_attempts: config.max_attempts,
-            sequence: config.sequence,
-            profile: config.connection.profile,
-        };
         let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
             store_done: store.is_none(),
             store,
             driver: ConnectionDriver::new(config.connection.connection(config.run()), client),
-            outbox: Outbox::new(outbox_config, queue, drain),
+            outbox: Outbox::new(config.outbox, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
                 verbose: config.verbose,
@@ -201,9 +193,9 @@ impl<'a> Publisher<'a> {
             config,
         };
         if let Some(deadline) = publisher.flush.earliest() {
-            publisher.outbox.finish_by(deadline);
+            publisher.outbox.drain.finish_by(deadline);
         }
-        if publisher.outbox.queue().delegated().is_none() {
+        if publisher.outbox.queue.delegated().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
@@ -235,7 +227,11 @@ impl<'a> Publisher<'a> {
         self.flush.extend(&self.outbox, now);
         self.send_all();
         self.send_requests();
-        if let Some(growing) = self.outbox.check_backlog(now) {
+        if let Some(growing) = self
+            .outbox
+            .drain
+            .check_backlog(now, self.outbox.queue.len())
+        {
             self.report.growing(&growing);
         }
         self.report_receipts();
@@ -253,7 +249,7 @@ impl<'a> Publisher<'a> {
 
     /// A single message is faster on one core; a stream is faster on several.
     fn unpin(&mut self, now: Instant) {
-        let is_stream = self.report.summary.delivered >= self.config.max_in_flight as u64;
+        let is_stream = self.report.summary.delivered >= self.config.outbox.max_in_flight as u64;
         if self.pinned && (is_stream || now > self.started + BRIEF) {
             self.pinned = false;
             affinity::unpin();
@@ -309,7 +305,7 @@ impl<'a> Publisher<'a> {
 
     fn send_requests(&mut self) {
         if let Some(store) = &self.store {
-            while let Some(request) = self.outbox.next_request(self.now) {
+            while let Some(request) = self.outbox.queue.next_request(self.now) {
                 store.request(request);
             }
         }
@@ -323,7 +319,7 @@ impl<'a> Publisher<'a> {
 
     fn flush_by(&mut self, until: Instant) {
         let until = self.flush.set(until);
-        self.outbox.finish_by(until);
+        self.outbox.drain.finish_by(until);
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -361,7 +357,7 @@ impl<'a> Publisher<'a> {
                 self.feeder
                     .offer_parsed(&mut self.outbox, &mut self.report, now);
                 self.feeder.input.discard();
-                self.outbox.write_all();
+                self.outbox.queue.write_all();
                 // The rest of the time is for DISCONNECT and the disk.
                 let share = if self.store.is_some() { 0.8 } else { 0.95 };
                 self.flush_by(now + self.config.stop_timeout.mul_f64(share));
@@ -423,19 +419,19 @@ impl<'a> Publisher<'a> {
     }
 
     fn handle_disconnection(&mut self, disconnection: &Disconnection) {
-        let first = self.outbox.first_topic_in_flight();
+        let first = self.outbox.in_flight().first().map(|first| &first.draft);
         let has_delivered = self.report.summary.delivered > self.delivered_before;
-        let pending = match &first {
-            Some((topic, bytes)) if !has_delivered => PendingRequest::Publish(topic, *bytes),
+        let pending = match first {
+            Some(first) if !has_delivered => {
+                PendingRequest::Publish(&first.topic, first.payload.len())
+            }
             _ => PendingRequest::Nothing,
         };
-        if let Some(hint) = self
-            .diagnosis
-            .connection_ended(disconnection.closed_after, pending)
-        {
+        let closed_after = disconnection.closed_after;
+        if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
             warn!("{hint}");
         }
-        let loss = connection_loss(disconnection, first.as_ref().map(|(topic, _)| &**topic));
+        let loss = connection_loss(disconnection, first.map(|first| &*first.topic));
         let is_given_up = self.outbox.handle_disconnected(loss, self.now);
         if is_given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
@@ -471,7 +467,7 @@ impl<'a> Publisher<'a> {
         error!("{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
-        let sends = self.fault.is_none() && self.outbox.queue().delegated().is_none();
+        let sends = self.fault.is_none() && self.outbox.queue.delegated().is_none();
         self.store_done |= !sends;
         self.fault = Some(fault);
         self.flush_by(self.now + self.config.flush_timeout);
@@ -512,7 +508,7 @@ impl<'a> Publisher<'a> {
             lost: self.at_risk(),
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
-            gone: self.outbox.queue().missing_file().is_some(),
+            gone: self.outbox.queue.missing_file().is_some(),
             offline: self.driver.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             worst: self.refused,
@@ -525,7 +521,8 @@ impl<'a> Publisher<'a> {
         self.feeder.input.stop();
         self.progress.stop();
         if self.store.is_some() && !self.store_done {
-            self.outbox.stop_sending(self.now);
+            self.outbox
+                .handle_disconnected(ConnectionLoss::Unrelated, self.now);
             self.offer_all();
         }
         self.close_queue(inbox);
@@ -577,12 +574,12 @@ impl<'a> Publisher<'a> {
 
     /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.
     fn close_queue(&mut self, inbox: &Receiver<Event>) {
-        self.outbox.close_queue();
+        self.outbox.queue.close();
         let until = clock() + LAST_WRITE;
         while !self.store_done {
             self.now = clock();
             self.send_requests();
-            let wake_at = self.outbox.queue().wake_at(self.now);
+            let wake_at = self.outbox.queue.wake_at(self.now);
             let due = wake_at.map_or(until, |at| at.min(until));
             let event = receive_until(inbox, Some(due));
             self.now = clock();

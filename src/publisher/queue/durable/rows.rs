@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::requests::{RowId, StoreRequest};
 
-/// The most rows that are read at once. The next are read when half of them are left.
+/// The rows and bytes that are read at once. The next are read when half of them are left.
 pub(super) const PAGE: usize = 512;
 
-/// No further row is read after this many bytes.
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
@@ -63,18 +62,14 @@ impl KnownRows {
 #[derive(Debug, Default)]
 pub(super) struct RowReader {
     cursor: RowId,
-    is_reading: bool,
+    pub(super) is_reading: bool,
     /// This pass has found rows that were not in memory.
-    found_new: bool,
+    pub(super) found_new: bool,
     /// The last pass has found none: another one is of no use before something changes.
     is_done: bool,
 }
 
 impl RowReader {
-    pub(super) fn is_reading(&self) -> bool {
-        self.is_reading
-    }
-
     pub(super) fn handle_change(&mut self) {
         self.is_done = false;
     }
@@ -98,9 +93,5 @@ impl RowReader {
         if last.is_none() {
             self.is_done = !std::mem::take(&mut self.found_new);
         }
-    }
-
-    pub(super) fn handle_new_row(&mut self) {
-        self.found_new = true;
     }
 }
