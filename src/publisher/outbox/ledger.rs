@@ -60,7 +60,6 @@ impl Ledger {
         }
     }
 
-    /// The message is accepted, and has got its number.
     pub fn number(&mut self, id: u64, seq: u64) {
         if let Some(entry) = self.entry(id) {
             entry.seq = seq;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use ack_deadline::AckDeadline;
 use ack_time::AckTime;
-use broker_limits::{BrokerLimits, TooLarge};
+use broker_limits::BrokerLimits;
 use ledger::{Ledger, Receipt};
 use pacing::Drain;
 use poison::{Finding, Poison};
@@ -68,8 +68,8 @@ pub struct Outbox {
     ack_time: AckTime,
     ack_deadline: AckDeadline,
     throttle: Option<Throttle>,
-    /// Messages of QoS 0 were sent on this connection.
-    sent_unconfirmed: bool,
+    /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
+    pub sent_unconfirmed: bool,
     held_until: Option<Instant>,
     /// Until then, messages wait for the first connection rather than be written to disk.
     connecting_until: Option<Instant>,
@@ -96,7 +96,6 @@ impl Outbox {
         }
     }
 
-    /// The first attempt to connect begins.
     pub fn expect_connection(&mut self, now: Instant) {
         self.connecting_until = Some(now + self.ack_time.estimate());
     }
@@ -121,11 +120,6 @@ impl Outbox {
 
     pub fn in_flight(&self) -> &SizedQueue {
         &self.in_flight
-    }
-
-    /// Whether messages were sent on this connection that nobody acknowledges.
-    pub fn has_sent_unconfirmed(&self) -> bool {
-        self.online.is_some() && self.sent_unconfirmed
     }
 
     pub fn take_receipts(&mut self) -> Vec<Receipt> {
@@ -155,14 +149,14 @@ impl Outbox {
     /// Whether new drafts have to wait whatever the window: a backlog drains, or the broker asked for
     /// a pause. [`next_messages`](Self::next_messages) notices when that is over.
     pub fn is_draining_or_held(&self) -> bool {
-        self.held_until.is_some() || self.drain.is_active()
+        self.held_until.is_some() || self.drain.next_at.is_some()
     }
 
     /// Whether acknowledgements come so steadily that a source that can wait should: a message that
     /// is read when the window has room need not be written to disk.
     fn is_flowing(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
-        let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
+        let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.by_hand;
         let has_stalled = self.flows_until().is_some_and(|until| until <= now);
         self.is_durable() && waits && is_short && self.online.is_some() && !has_stalled
     }
@@ -182,17 +176,14 @@ impl Outbox {
         let at = at.into();
         let Numbers { id, stream, seq } = self.queue.next_numbers();
         let expiry = self.config.expiry;
-        let expires_ms = |expiry: Duration| {
-            let lifetime_ms = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-            at.wall_ms.saturating_add(lifetime_ms)
-        };
+        let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
         let message = Message {
             id,
             stream,
             seq,
             accepted_ms: at.wall_ms,
             accepted_boot: at.boot,
-            expires_ms: expiry.map(expires_ms),
+            expires_ms: lifetime.map(|ms| at.wall_ms.saturating_add(ms)),
             expires_at: expiry.and_then(|expiry| now.checked_add(expiry)),
             attempts: 0,
             draft,
@@ -204,6 +195,7 @@ impl Outbox {
             return Offered::TooLarge(too_large);
         }
         let readings = message.draft.readings;
+        let mut is_dropped = false;
         if self.direct_room() > 0 {
             let message = Arc::new(message);
             let due = now + self.ack_time.estimate();
@@ -225,22 +217,20 @@ impl Outbox {
                     let due = self.connecting_until.filter(|until| now < *until);
                     self.queue.push(Arc::new(message), due);
                 }
-                Admission::Drop => {}
+                Admission::Drop => is_dropped = true,
                 Admission::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
                     return Offered::Refused;
                 }
                 _ => return Offered::Full(message.draft),
             }
             self.drain.handle_arrival();
-            if admission == Admission::Drop {
-                self.queue.use_numbers();
-                self.ledger.enter(id, seq, readings);
-                self.ledger.end(id, seq, Outcome::NEWEST_FOR_QUEUE, None);
-                return Offered::Dropped { seq };
-            }
         }
         self.queue.use_numbers();
         self.ledger.enter(id, seq, readings);
+        if is_dropped {
+            self.ledger.end(id, seq, Outcome::NEWEST_FOR_QUEUE, None);
+            return Offered::Dropped { seq };
+        }
         if self.queue.unwritten().is_none() {
             self.ledger.accept(id);
         }
@@ -263,7 +253,7 @@ impl Outbox {
     /// On a connection a full queue makes room by sending sooner than its rate, unless the user has
     /// set that: while the window has room, nothing is dropped.
     fn send_oldest(&mut self, bytes: u64) {
-        if self.drain.is_by_hand() || self.held_until.is_some() {
+        if self.drain.by_hand || self.held_until.is_some() {
             return;
         }
         let limits = self.queue.limits();
@@ -275,7 +265,6 @@ impl Outbox {
         }
     }
 
-    /// A connection is up: ready messages are sent first, then the queue, then new drafts.
     pub fn handle_connected(&mut self, limits: BrokerLimits, now: Instant) {
         self.online = Some(limits);
         self.poison.handle_connected();
@@ -292,6 +281,7 @@ impl Outbox {
     pub fn handle_disconnected(&mut self, loss: ConnectionLoss, now: Instant) -> bool {
         let poison = self.find_poison(loss, now);
         self.online = None;
+        self.sent_unconfirmed = false;
         self.connecting_until = None;
         self.drain.stop();
         self.ack_time.stop();
@@ -343,7 +333,7 @@ impl Outbox {
             return messages;
         };
         self.held_until = None;
-        while self.window_room() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
+        while self.window_room() > 0 && self.quota_at(now).is_none() {
             let Some((position, mut message)) = self.next_waiting(now) else {
                 break;
             };
@@ -379,11 +369,8 @@ impl Outbox {
         if message.expires_at.is_some_and(|at| at <= now) {
             return Some(Outcome::Expired);
         }
-        let too_large = self
-            .too_large(message)
-            .map(|too_large| too_large.to_string());
         let check = || self.config.profile.check_message(&message.draft).err();
-        too_large.or_else(check).map(Outcome::Dead)
+        self.too_large(message).or_else(check).map(Outcome::Dead)
     }
 
     fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<Message>)> {
@@ -436,13 +423,11 @@ impl Outbox {
         }
     }
 
-    /// Bytes in flight were acknowledged by the peer's system; with `all_received`, all of them.
     pub fn handle_progress(&mut self, all_received: bool, now: Instant) {
         self.ack_deadline
             .handle_progress(all_received, &self.in_flight, now);
     }
 
-    /// Until when an acknowledgement is waited for on a slow connection that makes progress.
     pub fn slow_ack_due(&self) -> Option<Instant> {
         self.ack_deadline.slow_due(&self.in_flight)
     }
@@ -458,35 +443,34 @@ impl Outbox {
         if self.online.is_none() {
             return write;
         }
-        let send = if self.window_room() == 0 {
-            None
-        } else {
-            // A head that is being read is an event of its own.
-            let has_head = self.queue.has_next() || self.queue.is_empty();
-            let drain = self.drain.wake_at().filter(|_| has_head);
-            let quota = self.throttle.as_ref().and_then(Throttle::ready_at);
-            let quota = quota.filter(|at| *at > now);
-            // Ready messages wait only for the quota; a queue that drains waits for both.
-            let next = match (self.ready.is_empty(), drain) {
-                (false, _) => quota,
-                (true, Some(at)) => quota.max(Some(at)),
-                (true, None) => quota.filter(|_| !self.queue.is_empty()),
-            };
-            self.held_until.or(next)
+        // A head that is being read is an event of its own.
+        let has_head = self.queue.has_next() || self.queue.is_empty();
+        let quota = self.quota_at(now);
+        // Ready messages wait only for the quota; a queue that drains waits for both.
+        let next = match self.drain.next_at.filter(|_| has_head) {
+            _ if !self.ready.is_empty() => quota,
+            Some(at) => quota.max(Some(at)),
+            None => quota.filter(|_| !self.queue.is_empty()),
         };
-        let stalls = self
-            .flows_until()
-            .filter(|at| *at > now && self.queue.unwritten().is_some());
+        let send = self.held_until.or(next).filter(|_| self.window_room() > 0);
+        let is_written = self.queue.unwritten().is_some();
+        let stalls = self.flows_until().filter(|at| *at > now && is_written);
         let due = self.ack_deadline.due(&self.in_flight);
         [due, send, write, stalls].into_iter().flatten().min()
     }
 
-    /// Whether the broker does not take a packet of its size. Without a connection it is unknown.
-    fn too_large(&self, message: &Message) -> Option<TooLarge> {
+    /// When the broker's quota permits the next message; `None` is now.
+    fn quota_at(&self, now: Instant) -> Option<Instant> {
+        self.throttle.as_ref()?.ready_at(now)
+    }
+
+    /// Why the broker does not take the message, if it is too large. Unknown without a connection.
+    fn too_large(&self, message: &Message) -> Option<String> {
         let limits = self.online?;
         let packet = message.packet_size(limits.properties, self.config.sequence);
         let most = limits.maximum_packet_size;
-        (packet > most).then_some(TooLarge { packet, most })
+        let why = || format!("{packet} bytes are above the broker's maximum packet size of {most}");
+        (packet > most).then(why)
     }
 
     /// How many more messages may be sent; none while offline, or while the bytes in flight are as

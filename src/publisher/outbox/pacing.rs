@@ -53,15 +53,18 @@ impl fmt::Display for Growing {
 pub struct Drain {
     /// In messages per second; infinite is as fast as the window allows.
     configured: f64,
-    by_hand: bool,
+    /// The user has set the rate, so it is never raised.
+    pub by_hand: bool,
     rate: f64,
-    next_at: Option<Instant>,
+    /// When the message at the head may be sent. While it is set, new readings have to wait behind the
+    /// backlog: it drains, or its last message was sent less than an interval ago.
+    pub next_at: Option<Instant>,
     check: Option<BacklogCheck>,
-    finish_by: Option<Instant>,
+    /// No more readings come, and all have to be sent by then.
+    pub finish_by: Option<Instant>,
 }
 
 impl Drain {
-    /// A rate that the user has set `by_hand` is never raised.
     pub fn new(configured: f64, by_hand: bool) -> Self {
         Self {
             configured,
@@ -89,21 +92,6 @@ impl Drain {
         self.check = None;
     }
 
-    /// No more readings come, and all have to be sent by `deadline`.
-    pub fn finish_by(&mut self, deadline: Instant) {
-        self.finish_by = Some(deadline);
-    }
-
-    /// Whether new readings have to wait behind the backlog: it drains, or its last message was sent
-    /// less than an interval ago.
-    pub fn is_active(&self) -> bool {
-        self.next_at.is_some()
-    }
-
-    pub fn is_by_hand(&self) -> bool {
-        self.by_hand
-    }
-
     /// A reading was added to the queue, or dropped because it is full.
     pub fn handle_arrival(&mut self) {
         if let Some(check) = &mut self.check {
@@ -122,23 +110,13 @@ impl Drain {
         true
     }
 
-    /// One message has left the queue, `backlog` are still there.
     pub fn handle_sent(&mut self, now: Instant, backlog: usize) {
-        if let Some(at) = self.next_at {
-            let interval = self.interval(now, backlog);
+        let interval = self.interval(now, backlog);
+        self.next_at = self.next_at.map(|at| {
             let due = at + interval;
-            let late = now.saturating_duration_since(due);
-            self.next_at = Some(if late > CATCH_UP.max(interval) {
-                now + interval
-            } else {
-                due
-            });
-        }
-    }
-
-    /// When [`permits`](Self::permits) will change.
-    pub fn wake_at(&self) -> Option<Instant> {
-        self.next_at
+            let is_late = now.saturating_duration_since(due) > CATCH_UP.max(interval);
+            if is_late { now + interval } else { due }
+        });
     }
 
     /// Raises the rate if the backlog has not shrunk since the last check.

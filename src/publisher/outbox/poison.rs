@@ -22,9 +22,8 @@ pub struct Poison {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
     Attempts(u32),
-    /// The message is given up, for the broker's reason.
+    /// The broker's reason.
     Refused(String),
-    /// The message is given up.
     TooManyAttempts(u32),
 }
 
@@ -55,7 +54,6 @@ impl Poison {
         }
     }
 
-    /// The broker may close the connection for a message that it has refused.
     pub fn handle_refusal(&mut self) {
         self.others_possible = true;
     }

@@ -63,13 +63,13 @@ pub struct Journal {
     /// There was no space for more: the most bytes that are inserted at once.
     max_insert_bytes: Option<u64>,
     /// There was no space for inserts: none before then, and not in the batch that gives space back.
-    inserts_after: Option<Instant>,
+    pub inserts_after: Option<Instant>,
     /// There was no space for anything else either: nothing before then.
     pub retry_at: Option<Instant>,
 }
 
 impl Journal {
-    /// A message has to be on disk by `due`, or at once.
+    /// The message has to be on disk by `due`, or at once.
     pub fn insert(&mut self, message: Arc<Message>, due: Option<Instant>) {
         match due {
             None => self.due_now = self.due_now.max(Some(message.id)),
@@ -161,15 +161,10 @@ impl Journal {
             self.make_all_due();
         }
         // What makes room belongs to the inserts that need it.
-        let within = self.next.within.take();
-        let within = within.filter(|_| !self.pending.is_empty());
+        let within = self.next.within.take().filter(|_| !self.pending.is_empty());
         let is_tight = self.inserts_after.is_some();
         let has_to_wait = self.inserts_after.is_some_and(|at| now < at) && !closing;
-        let last = if has_to_wait {
-            None
-        } else {
-            self.last_due(now)
-        };
+        let last = (!has_to_wait).then(|| self.last_due(now)).flatten();
         let ends = closing
             || self.next.ends.len() >= self.delete_group.max(1)
             || self.ends_due().is_some_and(|due| now >= due);
@@ -184,9 +179,8 @@ impl Journal {
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last.filter(|_| !is_tight || batch.is_empty()) {
             batch.within = within;
-            let end = self
-                .max_insert_bytes
-                .map_or(last, |most| self.last_within(last, most));
+            let most = self.max_insert_bytes;
+            let end = most.map_or(last, |most| self.last_within(last, most));
             let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
             self.due_now = (end < last).then_some(last);
@@ -253,7 +247,7 @@ impl Journal {
         self.pending.range(..=last).next_back().map(|(id, _)| *id)
     }
 
-    /// The batch is on disk; `rows` are the rows of its inserts.
+    /// `rows` are those of the inserts.
     pub fn handle_committed(&mut self, rows: &[RowId], now: Instant) -> Written {
         let Some(mut writing) = self.writing.take() else {
             return Written::default();
@@ -310,11 +304,6 @@ impl Journal {
                 None => self.insert(message, None),
             }
         }
-    }
-
-    /// Room was made: inserts follow the batch that makes it.
-    pub fn retry_inserts(&mut self, now: Instant) {
-        self.inserts_after = Some(now);
     }
 
     pub fn remove(&mut self, id: u64) {

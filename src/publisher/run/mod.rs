@@ -60,7 +60,7 @@ const BURST: usize = 64;
 /// A run that lasts this long is not about one message.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// How long the loop has to end after `--deadline`, before the process is ended.
+/// How long the loop has after `--deadline` before the process is ended.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the disk may take for the rest at the end of the run. After a signal,
@@ -102,7 +102,6 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     Ok(publisher.finish(&inbox))
 }
 
-/// In memory or in a file, as the configuration says.
 fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fault> {
     let Some(path) = &config.queue else {
         let queue = MemoryQueue::new(config.limits, random::identifier()?.into());
@@ -115,7 +114,6 @@ fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fa
 
 struct Publisher<'a> {
     config: &'a Config,
-    /// The store of the queue, if that is in a file.
     store: Option<Store>,
     driver: ConnectionDriver,
     outbox: Outbox,
@@ -181,7 +179,11 @@ impl<'a> Publisher<'a> {
             exit_now,
             diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
-            feeder: Feeder::new(&config.input, config.connection.profile, input),
+            feeder: Feeder {
+                config: &config.input,
+                profile: config.connection.profile,
+                input,
+            },
             started: now,
             flush: FlushDeadline::new(config.deadline.map(|after| now + after)),
             now,
@@ -192,9 +194,7 @@ impl<'a> Publisher<'a> {
             pinned: true,
             config,
         };
-        if let Some(deadline) = publisher.flush.earliest() {
-            publisher.outbox.drain.finish_by(deadline);
-        }
+        publisher.outbox.drain.finish_by = publisher.flush.earliest();
         if publisher.outbox.queue.delegated().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
@@ -227,21 +227,15 @@ impl<'a> Publisher<'a> {
         self.flush.extend(&self.outbox, now);
         self.send_all();
         self.send_requests();
-        if let Some(growing) = self
-            .outbox
-            .drain
-            .check_backlog(now, self.outbox.queue.len())
-        {
+        let backlog = self.outbox.queue.len();
+        if let Some(growing) = self.outbox.drain.check_backlog(now, backlog) {
             self.report.growing(&growing);
         }
         self.report_receipts();
-        let online = matches!(
-            self.driver.connection().state(),
-            ConnectionState::Online { .. }
-        );
-        let delivered = self.report.summary.delivered;
-        self.progress
-            .update(online, self.outbox.backlog(), delivered, now);
+        let state = self.driver.connection().state();
+        let is_online = matches!(state, ConnectionState::Online { .. });
+        let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
+        self.progress.update(is_online, backlog, delivered, now);
         // Before the write, which may block until the process is ended.
         self.exit_now.set(self.exit_status().exit());
         self.report.flush();
@@ -318,8 +312,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn flush_by(&mut self, until: Instant) {
-        let until = self.flush.set(until);
-        self.outbox.drain.finish_by(until);
+        self.outbox.drain.finish_by = Some(self.flush.set(until));
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -336,11 +329,12 @@ impl<'a> Publisher<'a> {
                     ClientEvent::Progress {
                         generation,
                         direction,
-                    } if generation == self.driver.generation() => match direction {
-                        TransferProgress::PartArrived => self.outbox.handle_progress(false, now),
-                        TransferProgress::AllArrived => self.outbox.handle_progress(true, now),
-                        TransferProgress::Received => {}
-                    },
+                    } if generation == self.driver.generation()
+                        && direction != TransferProgress::Received =>
+                    {
+                        let all_received = direction == TransferProgress::AllArrived;
+                        self.outbox.handle_progress(all_received, now);
+                    }
                     _ => {}
                 }
             }
@@ -517,7 +511,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
-        let unconfirmed = self.outbox.has_sent_unconfirmed();
+        let unconfirmed = self.outbox.sent_unconfirmed;
         self.feeder.input.stop();
         self.progress.stop();
         if self.store.is_some() && !self.store_done {
@@ -532,11 +526,8 @@ impl<'a> Publisher<'a> {
             error!("{explanation}");
         }
         let reconnects = self.driver.connection().reconnects();
-        let mut timeout = self
-            .config
-            .connection
-            .connect_timeout
-            .min(DISCONNECT_TIMEOUT);
+        let connect_timeout = self.config.connection.connect_timeout;
+        let mut timeout = connect_timeout.min(DISCONNECT_TIMEOUT);
         if unconfirmed {
             // Nobody acknowledges messages of QoS 0: wait until they are written to the socket.
             let until = self.flush.earliest().unwrap_or_else(clock);

@@ -9,7 +9,7 @@ use crate::publisher::queue::requests::{Outcome, RowId, StoreRequest};
 pub(super) struct DelegatedRows {
     unnumbered: BTreeMap<RowId, u64>,
     /// Rows with a number: id and `seq` of their messages.
-    numbered: BTreeMap<RowId, (u64, u64)>,
+    pub(super) numbered: BTreeMap<RowId, (u64, u64)>,
     last_numbered: RowId,
     /// Something may have changed since the last request.
     pub(super) is_due: bool,
@@ -34,11 +34,6 @@ impl DelegatedRows {
 
     pub(super) fn remove_unnumbered(&mut self, row: RowId) -> Option<u64> {
         self.unnumbered.remove(&row)
-    }
-
-    /// This process drains from now on: it reads the numbered rows like all others.
-    pub(super) fn handle_takeover(&mut self) {
-        self.numbered.clear();
     }
 
     pub(super) fn next_request(&mut self) -> Option<StoreRequest> {

@@ -119,7 +119,7 @@ impl DurableQueue {
         now: Instant,
     ) -> Vec<QueueEvent> {
         let mut events = Vec::new();
-        self.reader.handle_change();
+        self.reader.is_done = false;
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
@@ -138,10 +138,7 @@ impl DurableQueue {
         let mut before = self.on_disk_only().saturating_sub(written.stored.len());
         for (message, row) in written.stored {
             let id = message.id;
-            let is_waiting = self.tail.first_position() == Some(id);
-            if is_waiting {
-                self.tail.pop();
-            }
+            let is_waiting = self.tail.first_position() == Some(id) && self.tail.pop().is_some();
             if message.seq == 0 {
                 // It needs a number first: also this process, should it take over, reads it again.
                 self.delegated.insert(row, id);
@@ -229,8 +226,19 @@ impl DurableQueue {
         self.disk.handle_full(batch.inserts.is_empty(), now);
         self.journal.handle_disk_full(batch, now, now + DISK_RETRY);
         if self.closing {
-            let event = self.close_on_full_disk(&why);
-            return event.map(QueueEvent::Store).into_iter().collect();
+            if !self.last_attempt {
+                self.journal.retry_at = None;
+                return Vec::new();
+            }
+            let event = match self.journal.unwritten() {
+                // Nothing is lost; rows that could not be deleted are sent again.
+                0 => StoreEvent::Closed,
+                count => {
+                    let message = format!("{why}; no space for {count} messages: free some");
+                    StoreEvent::Failed(Fault::permanent(Exit::Io, message))
+                }
+            };
+            return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
         if self.disk.report() {
@@ -250,7 +258,8 @@ impl DurableQueue {
                     let (id, seq) = (message.id, message.seq);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
-                self.journal.retry_inserts(now);
+                // Inserts follow the batch that makes room.
+                self.journal.inserts_after = Some(now);
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
                 while let Some((id, message)) = self.tail.pop() {
@@ -262,20 +271,6 @@ impl DurableQueue {
             }
         }
         events
-    }
-
-    fn close_on_full_disk(&mut self, why: &str) -> Option<StoreEvent> {
-        if !self.last_attempt {
-            self.journal.retry_at = None;
-            return None;
-        }
-        let unwritten = self.journal.unwritten();
-        if unwritten == 0 {
-            // Nothing is lost; rows that could not be deleted are sent again.
-            return Some(StoreEvent::Closed);
-        }
-        let message = format!("{why}; no space for {unwritten} messages: free some");
-        Some(StoreEvent::Failed(Fault::permanent(Exit::Io, message)))
     }
 }
 
@@ -493,10 +488,10 @@ impl Queue for DurableQueue {
             } => {
                 self.file.counts = counts;
                 self.handle_loaded(rows, last);
-                if damaged == 0 {
-                    return Vec::new();
+                match damaged {
+                    0 => return Vec::new(),
+                    _ => StoreEvent::Damaged(damaged),
                 }
-                StoreEvent::Damaged(damaged)
             }
             StoreResult::Outcomes {
                 numbered,
@@ -505,7 +500,7 @@ impl Queue for DurableQueue {
             } => return self.delegated.handle_outcomes(numbered, ends, oldest),
             StoreResult::Changed { counts } => {
                 self.file.counts = counts;
-                self.reader.handle_change();
+                self.reader.is_done = false;
                 self.delegated.is_due = true;
                 return Vec::new();
             }
@@ -513,7 +508,8 @@ impl Queue for DurableQueue {
             StoreResult::TookOver(_) if self.closing => return Vec::new(),
             StoreResult::TookOver(opened) => {
                 self.file = opened;
-                self.delegated.handle_takeover();
+                // It reads the numbered rows like all others.
+                self.delegated.numbered.clear();
                 StoreEvent::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
@@ -538,8 +534,9 @@ mod tests {
     use super::*;
     use crate::publisher::queue::limits::Capacity;
 
-    fn opened(drains: bool) -> Opened {
-        Opened {
+    #[test]
+    fn a_run_that_is_ending_takes_nothing_over() {
+        let opened = |drains| Opened {
             drains,
             stream: "s".into(),
             next_seq: 7,
@@ -547,11 +544,7 @@ mod tests {
                 rows: 3,
                 ..Counts::default()
             },
-        }
-    }
-
-    #[test]
-    fn a_run_that_is_ending_takes_nothing_over() {
+        };
         let limits = Limits {
             capacity: Capacity::Unlimited,
             max_bytes: 1 << 20,

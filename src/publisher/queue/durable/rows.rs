@@ -14,6 +14,7 @@ pub(super) const PAGE_BYTES: u64 = 1 << 20;
 pub(super) struct KnownRows {
     /// By the id of the message, until it has its outcome.
     by_id: HashMap<u64, RowId>,
+    /// Of each row until it is deleted.
     sizes: HashMap<RowId, u64>,
     bytes: u64,
 }
@@ -46,7 +47,6 @@ impl KnownRows {
         self.bytes += message.draft.size();
     }
 
-    /// The message has its outcome; its row stays known until it is deleted.
     pub(super) fn end(&mut self, message: &Message) -> Option<RowId> {
         self.by_id.remove(&message.id)
     }
@@ -66,14 +66,10 @@ pub(super) struct RowReader {
     /// This pass has found rows that were not in memory.
     pub(super) found_new: bool,
     /// The last pass has found none: another one is of no use before something changes.
-    is_done: bool,
+    pub(super) is_done: bool,
 }
 
 impl RowReader {
-    pub(super) fn handle_change(&mut self) {
-        self.is_done = false;
-    }
-
     pub(super) fn next_request(&mut self) -> Option<StoreRequest> {
         if self.is_reading || self.is_done {
             return None;
