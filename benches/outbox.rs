@@ -23,7 +23,7 @@ use iot_pubsub::common::runtime::clock::clock;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
+use iot_pubsub::publisher::outbox::pacing::Drain;
 use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig};
 use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
@@ -51,7 +51,7 @@ fn outbox(window: usize) -> Outbox {
         profile: Profile::Generic,
     };
     let queue = MemoryQueue::new(limits, STREAM.into());
-    Outbox::new(config, Box::new(queue), Drain::new(DrainRate::Max, false))
+    Outbox::new(config, Box::new(queue), Drain::new(f64::INFINITY, false))
 }
 
 fn drafts() -> Vec<Draft> {

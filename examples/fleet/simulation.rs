@@ -188,7 +188,7 @@ impl Fleet {
     fn arrival(&mut self, index: usize, generation: u64, now: Instant) {
         let since = now.saturating_duration_since(self.lost);
         let back = since.checked_sub(self.scene.outage);
-        let let_in = back.filter(|_| self.door.permits(now));
+        let let_in = back.filter(|_| self.door.ready_at(now).is_none());
         count(&mut self.course.attempts, since, 1);
         count(
             &mut self.course.accepted,

@@ -34,8 +34,8 @@ use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::process;
 use crate::common::runtime::stdio;
-use crate::publisher::outbox::pacing::DrainRate;
 use crate::publisher::outbox::pacing::parse_drain_rate;
+use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 
 /// Bytes per batch at most, newlines included: AWS IoT Core takes that much, and few brokers take less.
@@ -224,7 +224,7 @@ pub struct PublisherArgs {
     ///
     /// The default is 2 for timed readings in memory (more if the queue would grow), else max.
     #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = QUEUE)]
-    drain_rate: Option<DrainRate>,
+    drain_rate: Option<f64>,
 
     /// Do not send what has waited longer
     #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = QUEUE)]
@@ -359,6 +359,14 @@ impl PublisherArgs {
             warn_of_simulation(self.interval);
         }
         Ok(Config {
+            outbox: OutboxConfig {
+                max_in_flight: usize::from(self.max_inflight.unwrap_or(WINDOW)),
+                operation_timeout: connection.operation_timeout,
+                expiry: self.expiry,
+                max_attempts: self.max_attempts,
+                sequence: !self.no_sequence,
+                profile: connection.profile,
+            },
             connection,
             input: InputConfig {
                 source,
@@ -388,15 +396,12 @@ impl PublisherArgs {
                 },
             },
             queue: self.queue,
-            expiry: self.expiry,
-            max_attempts: self.max_attempts,
             drain_rate: self.drain_rate.unwrap_or(if timed && !durable {
-                DrainRate::PerSecond(2.0)
+                2.0
             } else {
-                DrainRate::Max
+                f64::INFINITY
             }),
             drain_by_hand: self.drain_rate.is_some(),
-            max_in_flight: usize::from(self.max_inflight.unwrap_or(WINDOW)),
             window_by_hand: self.max_inflight.is_some(),
             flush_timeout: self.flush_timeout,
             deadline: self.deadline,
@@ -404,7 +409,6 @@ impl PublisherArgs {
             receipts: self.receipts,
             summary: self.summary,
             verbose: self.verbose,
-            sequence: !self.no_sequence,
         })
     }
 }

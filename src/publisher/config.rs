@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::input::config::InputConfig;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
-use crate::publisher::outbox::pacing::DrainRate;
+use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::Limits;
 
 #[derive(Clone, Debug)]
@@ -14,11 +14,12 @@ pub struct Config {
     pub connection: ConnectionConfig,
     pub input: InputConfig,
     pub limits: Limits,
-    pub drain_rate: DrainRate,
+    /// In messages per second; infinite is as fast as the window allows.
+    pub drain_rate: f64,
     /// The rate was given by the user: it is never raised.
     pub drain_by_hand: bool,
-    pub max_in_flight: usize,
-    /// `max_in_flight` was given by the user: it holds for every kind of message.
+    pub outbox: OutboxConfig,
+    /// `outbox.max_in_flight` was given by the user: it holds for every kind of message.
     pub window_by_hand: bool,
     pub flush_timeout: Duration,
     pub deadline: Option<Duration>,
@@ -26,13 +27,8 @@ pub struct Config {
     pub receipts: bool,
     pub summary: bool,
     pub verbose: bool,
-    /// Messages carry the `seq` property.
-    pub sequence: bool,
     /// The file of the durable queue.
     pub queue: Option<PathBuf>,
-    pub expiry: Option<Duration>,
-    /// See `--max-attempts`.
-    pub max_attempts: u32,
 }
 
 impl Config {

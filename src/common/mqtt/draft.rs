@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::qos::Qos;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft<Payload = Vec<u8>> {
     /// Checked.
     pub topic: Arc<str>,

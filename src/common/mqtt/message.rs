@@ -11,7 +11,8 @@ use super::qos::Qos;
 use super::seq_property::SeqProperty;
 use super::timestamp::{BootTime, Timestamp};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message for whose delivery the publisher is responsible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// A name that no other message of this run has, in the order in which they came up.
     pub id: u64,

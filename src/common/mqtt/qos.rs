@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Qos {
+    #[default]
     AtMostOnce = 0,
     /// Answered with PUBACK.
     AtLeastOnce = 1,

@@ -71,7 +71,6 @@ impl AckDeadline {
         };
     }
 
-    /// When the last acknowledgement in order came, while messages are in flight.
     pub fn acknowledged_at(&self, in_flight: &SizedQueue) -> Option<Instant> {
         self.acknowledged_at.filter(|_| !in_flight.is_empty())
     }

@@ -14,12 +14,11 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub struct AckTime {
     /// Smoothed time and its deviation, in seconds.
     estimate: Option<(f64, f64)>,
-    /// The message that is timed, and when it was sent.
+    /// The one message that is timed, and when it was sent.
     timing: Option<(u64, Instant)>,
 }
 
 impl AckTime {
-    /// A message is sent. It is timed unless another one is.
     pub fn handle_sent(&mut self, position: u64, now: Instant) {
         self.timing.get_or_insert((position, now));
     }
@@ -38,12 +37,10 @@ impl AckTime {
         });
     }
 
-    /// The connection is gone: the message that was timed gets no acknowledgement.
     pub fn stop(&mut self) {
         self.timing = None;
     }
 
-    /// How long an acknowledgement is likely to take at most.
     pub fn estimate(&self) -> Duration {
         let Some((time, deviation)) = self.estimate else {
             return INITIAL;

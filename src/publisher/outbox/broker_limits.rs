@@ -1,7 +1,5 @@
 //! What the broker allows on a connection, from its CONNACK. PURE.
 
-use std::fmt;
-
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::client::ConnectionInfo;
 use crate::common::fault::{Exit, Fault};
@@ -14,7 +12,6 @@ pub struct BrokerLimits {
     pub receive_maximum: usize,
     /// Unacknowledged messages of QoS 2.
     pub exactly_once: usize,
-    /// In bytes.
     pub maximum_packet_size: usize,
     /// Whether messages carry properties: with MQTT 5.
     pub properties: bool,
@@ -64,22 +61,5 @@ impl BrokerLimits {
             limits.exactly_once = EXACTLY_ONCE_WINDOW;
         }
         Ok(limits)
-    }
-}
-
-/// Why a message cannot be sent on this connection: sizes of its packet, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge {
-    pub packet: usize,
-    pub most: usize,
-}
-
-impl fmt::Display for TooLarge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { packet, most } = self;
-        write!(
-            f,
-            "{packet} bytes are above the broker's maximum packet size of {most}"
-        )
     }
 }

@@ -24,16 +24,6 @@ pub enum Receipt {
     },
 }
 
-impl Receipt {
-    pub fn ended(seq: u64, outcome: Outcome) -> Self {
-        Self::Ended {
-            seq,
-            outcome,
-            message: None,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     id: u64,
@@ -48,12 +38,11 @@ pub struct Ledger {
     /// Messages that are not accepted yet, and those that wait for them. Ids ascend.
     entries: VecDeque<Entry>,
     /// Receipts of messages that are not among the dead letters on disk yet.
-    held: BTreeMap<u64, Receipt>,
+    held: BTreeMap<u64, (Arc<Message>, Outcome)>,
     receipts: Vec<Receipt>,
 }
 
 impl Ledger {
-    /// A new message, of this number of readings.
     pub fn enter(&mut self, id: u64, seq: u64, readings: u32) {
         self.entries.push_back(Entry {
             id,
@@ -71,7 +60,6 @@ impl Ledger {
         }
     }
 
-    /// It is accepted, and has got this number.
     pub fn number(&mut self, id: u64, seq: u64) {
         if let Some(entry) = self.entry(id) {
             entry.seq = seq;
@@ -81,13 +69,16 @@ impl Ledger {
 
     /// A message that is delivered or among the dead letters counts as accepted; one that is dropped
     /// or expired before never is.
-    pub fn end(&mut self, id: u64, receipt: Receipt) {
+    pub fn end(&mut self, id: u64, seq: u64, outcome: Outcome, message: Option<Arc<Message>>) {
+        let accepted = matches!(outcome, Outcome::Delivered | Outcome::Dead(_));
+        let receipt = Receipt::Ended {
+            seq,
+            outcome,
+            message,
+        };
         match self.entry(id) {
             Some(entry) => {
-                let Receipt::Ended { outcome, .. } = &receipt else {
-                    return;
-                };
-                entry.accepted |= matches!(outcome, Outcome::Delivered | Outcome::Dead(_));
+                entry.accepted |= accepted;
                 entry.end = Some(receipt);
                 self.flush();
             }
@@ -96,20 +87,20 @@ impl Ledger {
     }
 
     /// The receipt of a dead letter waits until [`release`](Self::release).
-    pub fn hold(&mut self, id: u64, receipt: Receipt) {
-        self.held.insert(id, receipt);
+    pub fn hold(&mut self, message: Arc<Message>, outcome: Outcome) {
+        self.held.insert(message.id, (message, outcome));
     }
 
     pub fn release(&mut self, id: u64) {
-        if let Some(receipt) = self.held.remove(&id) {
-            self.end(id, receipt);
+        if let Some((message, outcome)) = self.held.remove(&id) {
+            self.end(id, message.seq, outcome, Some(message));
         }
     }
 
     /// No dead letter will be written any more.
     pub fn release_all(&mut self) {
-        for (id, receipt) in std::mem::take(&mut self.held) {
-            self.end(id, receipt);
+        while let Some((&id, _)) = self.held.first_key_value() {
+            self.release(id);
         }
     }
 
@@ -146,17 +137,22 @@ mod tests {
         for id in 1..=4 {
             ledger.enter(id, id + 10, 1);
         }
-        let delivered = |seq| Receipt::ended(seq, Outcome::Delivered);
-        ledger.end(2, delivered(12));
+        let ended = |seq, outcome| Receipt::Ended {
+            seq,
+            outcome,
+            message: None,
+        };
+        let delivered = |seq| ended(seq, Outcome::Delivered);
+        ledger.end(2, 12, Outcome::Delivered, None);
         ledger.accept(4);
         assert!(ledger.take().is_empty(), "1 comes first");
         ledger.accept(1);
         let accepted = |seq| Receipt::Accepted { seq, readings: 1 };
         assert_eq!(ledger.take(), [accepted(11), accepted(12), delivered(12)]);
-        let dropped = Receipt::ended(13, Outcome::NEWEST_FOR_QUEUE);
-        ledger.end(3, dropped.clone());
+        let dropped = ended(13, Outcome::NEWEST_FOR_QUEUE);
+        ledger.end(3, 13, Outcome::NEWEST_FOR_QUEUE, None);
         assert_eq!(ledger.take(), [dropped, accepted(14)], "never accepted");
-        ledger.end(4, delivered(14));
+        ledger.end(4, 14, Outcome::Delivered, None);
         assert_eq!(ledger.take(), [delivered(14)]);
     }
 }

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use ack_deadline::AckDeadline;
 use ack_time::AckTime;
-use broker_limits::{BrokerLimits, TooLarge};
+use broker_limits::BrokerLimits;
 use ledger::{Ledger, Receipt};
-use pacing::{Drain, Growing};
+use pacing::Drain;
 use poison::{Finding, Poison};
 use throttle::Throttle;
 use types::{ConnectionLoss, Offered, OutboxConfig};
@@ -38,27 +38,27 @@ use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::limits::{Admission, DropBehavior, Room};
-use crate::publisher::queue::requests::{Outcome, StoreRequest, StoreResult};
+use crate::publisher::queue::requests::{Outcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{MissingFile, Queue, QueueEvent, StoreEvent};
+use crate::publisher::queue::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
 
-/// While messages flow, a source waits rather than lengthen a durable queue of this many messages.
+/// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
 
-/// How many messages are read ahead of a full window while messages flow.
+/// How many messages are read ahead of a full window while acknowledgements are steady.
 const READ_AHEAD: usize = 256;
 
 /// The most bytes in flight, however much the queue may hold.
 const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
 
-/// How long to wait after the broker said that it cannot take a message now (quota exceeded, for one).
+/// The pause after the broker said that it cannot take a message now (quota exceeded, for one).
 const HOLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Outbox {
     config: OutboxConfig,
-    queue: Box<dyn Queue>,
-    drain: Drain,
+    pub queue: Box<dyn Queue>,
+    pub drain: Drain,
     online: Option<BrokerLimits>,
     /// The last position in the order of sending. A message keeps its position when it is sent
     /// again. Its `id` is not in this order: rows of earlier runs are read late and sent first.
@@ -70,10 +70,10 @@ pub struct Outbox {
     ack_time: AckTime,
     ack_deadline: AckDeadline,
     throttle: Option<Throttle>,
-    /// Messages of QoS 0 were sent on this connection.
-    sent_unconfirmed: bool,
+    /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
+    pub sent_unconfirmed: bool,
     held_until: Option<Instant>,
-    /// Until then the first connection may be established.
+    /// Until then, messages wait for the first connection rather than be written to disk.
     connecting_until: Option<Instant>,
 }
 
@@ -98,7 +98,6 @@ impl Outbox {
         }
     }
 
-    /// The first attempt to connect begins: messages accepted now need not be on disk at once.
     pub fn expect_connection(&mut self, now: Instant) {
         self.connecting_until = Some(now + self.ack_time.estimate());
     }
@@ -121,17 +120,8 @@ impl Outbox {
         self.ready.len() + self.queue.len()
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Whether messages were sent on this connection that nobody acknowledges.
-    pub fn has_sent_unconfirmed(&self) -> bool {
-        self.online.is_some() && self.sent_unconfirmed
-    }
-
-    pub fn queue(&self) -> &dyn Queue {
-        &*self.queue
+    pub fn in_flight(&self) -> &SizedQueue {
+        &self.in_flight
     }
 
     pub fn take_receipts(&mut self) -> Vec<Receipt> {
@@ -142,37 +132,33 @@ impl Outbox {
     /// on a connection even its sources wait.
     pub fn room(&self, now: Instant) -> Room {
         let limits = self.queue.limits();
-        let drops = limits.behavior != DropBehavior::Block && self.online.is_none();
-        let unwritten = self.queue.unwritten_room();
-        let (messages, bytes) = if drops {
-            (usize::MAX, limits.max_bytes)
-        } else {
-            let behind = if self.is_flowing(now) {
-                READ_AHEAD
-            } else {
-                self.queue.room(now)
-            };
-            let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
-            let messages = self.direct_room().saturating_add(behind);
-            (messages, limits.max_bytes.saturating_sub(bytes))
-        };
-        Room {
-            messages: messages.min(unwritten.messages),
-            bytes: bytes.min(unwritten.bytes),
+        let mut room = self.queue.unwritten_room();
+        if limits.behavior != DropBehavior::Block && self.online.is_none() {
+            room.bytes = room.bytes.min(limits.max_bytes);
+            return room;
         }
+        let behind = if self.is_flowing(now) {
+            READ_AHEAD
+        } else {
+            self.queue.room(now)
+        };
+        let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
+        room.messages = room.messages.min(self.direct_room().saturating_add(behind));
+        room.bytes = room.bytes.min(limits.max_bytes.saturating_sub(bytes));
+        room
     }
 
-    /// Whether new drafts have to wait behind others whatever the window: a backlog drains, or the
-    /// broker asked for a pause. [`next_messages`](Self::next_messages) notices when that is over.
+    /// Whether new drafts have to wait whatever the window: a backlog drains, or the broker asked for
+    /// a pause. [`next_messages`](Self::next_messages) notices when that is over.
     pub fn is_draining_or_held(&self) -> bool {
-        self.held_until.is_some() || self.drain.is_active()
+        self.held_until.is_some() || self.drain.next_at.is_some()
     }
 
     /// Whether acknowledgements come so steadily that a source that can wait should: a message that
     /// is read when the window has room need not be written to disk.
     fn is_flowing(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
-        let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.is_by_hand();
+        let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.by_hand;
         let has_stalled = self.flows_until().is_some_and(|until| until <= now);
         self.is_durable() && waits && is_short && self.online.is_some() && !has_stalled
     }
@@ -187,25 +173,19 @@ impl Outbox {
         self.queue.unwritten().is_some() && self.queue.missing_file().is_none()
     }
 
-    /// Nothing more will be sent: drafts that are still offered wait in the queue.
-    pub fn stop_sending(&mut self, now: Instant) {
-        self.handle_disconnected(ConnectionLoss::Unrelated, now);
-    }
-
     /// Takes a draft; `at` is `now` by both clocks.
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
         let at = at.into();
-        let numbers = self.queue.next_numbers();
-        let (id, seq) = (numbers.id, numbers.seq);
+        let Numbers { id, stream, seq } = self.queue.next_numbers();
         let expiry = self.config.expiry;
-        let lifetime_ms = |expiry: Duration| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+        let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
         let message = Message {
             id,
-            stream: numbers.stream,
+            stream,
             seq,
             accepted_ms: at.wall_ms,
             accepted_boot: at.boot,
-            expires_ms: expiry.map(|expiry| at.wall_ms.saturating_add(lifetime_ms(expiry))),
+            expires_ms: lifetime.map(|ms| at.wall_ms.saturating_add(ms)),
             expires_at: expiry.and_then(|expiry| now.checked_add(expiry)),
             attempts: 0,
             draft,
@@ -217,6 +197,7 @@ impl Outbox {
             return Offered::TooLarge(too_large);
         }
         let readings = message.draft.readings;
+        let mut is_dropped = false;
         if self.direct_room() > 0 {
             let message = Arc::new(message);
             let due = now + self.ack_time.estimate();
@@ -238,23 +219,20 @@ impl Outbox {
                     let due = self.connecting_until.filter(|until| now < *until);
                     self.queue.push(Arc::new(message), due);
                 }
-                Admission::Drop => {}
+                Admission::Drop => is_dropped = true,
                 Admission::Disabled if self.queue.limits().behavior != DropBehavior::Block => {
                     return Offered::Refused;
                 }
                 _ => return Offered::Full(message.draft),
             }
             self.drain.handle_arrival();
-            if admission == Admission::Drop {
-                self.queue.use_numbers();
-                self.ledger.enter(id, seq, readings);
-                let receipt = Receipt::ended(seq, Outcome::NEWEST_FOR_QUEUE);
-                self.ledger.end(id, receipt);
-                return Offered::Dropped { seq };
-            }
         }
         self.queue.use_numbers();
         self.ledger.enter(id, seq, readings);
+        if is_dropped {
+            self.ledger.end(id, seq, Outcome::NEWEST_FOR_QUEUE, None);
+            return Offered::Dropped { seq };
+        }
         if self.queue.unwritten().is_none() {
             self.ledger.accept(id);
         }
@@ -268,20 +246,20 @@ impl Outbox {
 
     /// How many new drafts may be sent at once, past the queue, without overtaking anything.
     fn direct_room(&self) -> usize {
-        if !self.is_draining_or_held() && self.queue.is_empty() {
-            self.window_room().saturating_sub(self.ready.len())
-        } else {
-            0
+        if self.is_draining_or_held() || !self.queue.is_empty() {
+            return 0;
         }
+        self.window_room().saturating_sub(self.ready.len())
     }
 
     /// On a connection a full queue makes room by sending sooner than its rate, unless the user has
     /// set that: while the window has room, nothing is dropped.
     fn send_oldest(&mut self, bytes: u64) {
-        if self.drain.is_by_hand() || self.held_until.is_some() {
+        if self.drain.by_hand || self.held_until.is_some() {
             return;
         }
-        while !self.queue.fits(bytes)
+        let limits = self.queue.limits();
+        while limits.admit(self.queue.len(), self.queue.bytes(), bytes) != Admission::Fits
             && self.window_room() > self.ready.len()
             && let Some(oldest) = self.queue.pop()
         {
@@ -289,7 +267,6 @@ impl Outbox {
         }
     }
 
-    /// A connection is up: ready messages are sent first, then the queue, then new drafts.
     pub fn handle_connected(&mut self, limits: BrokerLimits, now: Instant) {
         self.online = Some(limits);
         self.poison.handle_connected();
@@ -301,17 +278,12 @@ impl Outbox {
         self.queue.set_window(window);
     }
 
-    /// The topic of the first message in flight and the size of its payload in bytes.
-    pub fn first_topic_in_flight(&self) -> Option<(Arc<str>, usize)> {
-        let draft = &self.in_flight.first()?.draft;
-        Some((Arc::clone(&draft.topic), draft.payload.len()))
-    }
-
     /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
     /// one was given up because the connection ended for it.
     pub fn handle_disconnected(&mut self, loss: ConnectionLoss, now: Instant) -> bool {
         let poison = self.find_poison(loss, now);
         self.online = None;
+        self.sent_unconfirmed = false;
         self.connecting_until = None;
         self.drain.stop();
         self.ack_time.stop();
@@ -324,6 +296,7 @@ impl Outbox {
         is_poison
     }
 
+    /// The message that is given up because the connection ended for it, and why.
     fn find_poison(
         &mut self,
         loss: ConnectionLoss,
@@ -331,12 +304,8 @@ impl Outbox {
     ) -> Option<(Arc<Message>, String)> {
         let first = self.in_flight.first()?;
         let is_just_sent = self.ack_deadline.is_just_sent(&self.in_flight, now);
-        let in_flight = self.in_flight.len();
-        let reason = match self
-            .poison
-            .handle_loss(loss, first, in_flight, is_just_sent)
-        {
-            Finding::Nothing => return None,
+        let len = self.in_flight.len();
+        let reason = match self.poison.handle_loss(loss, first, len, is_just_sent)? {
             Finding::Attempts(attempts) => {
                 self.queue.record_attempts(first, attempts);
                 return None;
@@ -352,15 +321,6 @@ impl Outbox {
         self.in_flight.pop().map(|(_, message)| (message, reason))
     }
 
-    /// No more drafts will come, and everything has to be sent by `deadline`.
-    pub fn finish_by(&mut self, deadline: Instant) {
-        self.drain.finish_by(deadline);
-    }
-
-    pub fn check_backlog(&mut self, now: Instant) -> Option<Growing> {
-        self.drain.check_backlog(now, self.queue.len())
-    }
-
     /// What to give to the client now, in order, with the positions under which it reports their
     /// delivery; `time` is `now` by both clocks. Messages that cannot be sent are finished.
     pub fn next_messages(
@@ -370,14 +330,12 @@ impl Outbox {
     ) -> Vec<(u64, Arc<Message>)> {
         let time = time.into();
         let mut messages = Vec::new();
-        let Some(limits) = self.online else {
+        let is_held = self.held_until.is_some_and(|until| now < until);
+        let Some(limits) = self.online.filter(|_| !is_held) else {
             return messages;
         };
-        if self.held_until.is_some_and(|until| now < until) {
-            return messages;
-        }
         self.held_until = None;
-        while self.window_room() > 0 && self.throttle.as_ref().is_none_or(|t| t.permits(now)) {
+        while self.window_room() > 0 && self.quota_at(now).is_none() {
             let Some((position, mut message)) = self.next_waiting(now) else {
                 break;
             };
@@ -413,24 +371,21 @@ impl Outbox {
         if message.expires_at.is_some_and(|at| at <= now) {
             return Some(Outcome::Expired);
         }
-        if let Some(too_large) = self.too_large(message) {
-            return Some(Outcome::Dead(too_large.to_string()));
-        }
-        let checked = self.config.profile.check_message(&message.draft);
-        checked.err().map(Outcome::Dead)
+        let check = || self.config.profile.check_message(&message.draft).err();
+        self.too_large(message).or_else(check).map(Outcome::Dead)
     }
 
     fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<Message>)> {
-        if self.ready.is_empty() {
-            if !self.drain.permits(now, self.queue.len()) {
-                return None;
-            }
-            let message = self.queue.pop()?;
-            self.drain.handle_sent(now, self.queue.len());
-            self.last_position += 1;
-            return Some((self.last_position, message));
+        if !self.ready.is_empty() {
+            return self.ready.pop();
         }
-        self.ready.pop()
+        if !self.drain.permits(now, self.queue.len()) {
+            return None;
+        }
+        let message = self.queue.pop()?;
+        self.drain.handle_sent(now, self.queue.len());
+        self.last_position += 1;
+        Some((self.last_position, message))
     }
 
     /// The client reports the delivery of the message with this position. An acknowledgement that is
@@ -460,35 +415,23 @@ impl Outbox {
     }
 
     fn finish(&mut self, message: Arc<Message>, outcome: Outcome, now: Instant) {
-        let (id, seq) = (message.id, message.seq);
-        self.poison.clear(id);
+        self.poison.clear(message.id);
         self.queue.finish(&message, &outcome, now);
-        let is_dead_letter = matches!(outcome, Outcome::Dead(_)) && self.is_durable();
-        let receipt = Receipt::Ended {
-            seq,
-            outcome,
-            message: Some(message),
-        };
-        if is_dead_letter {
-            self.ledger.hold(id, receipt);
+        if matches!(outcome, Outcome::Dead(_)) && self.is_durable() {
+            self.ledger.hold(message, outcome);
         } else {
-            self.ledger.end(id, receipt);
+            self.ledger
+                .end(message.id, message.seq, outcome, Some(message));
         }
     }
 
-    /// Bytes in flight were acknowledged by the peer's system; with `all_received`, all of them.
     pub fn handle_progress(&mut self, all_received: bool, now: Instant) {
         self.ack_deadline
             .handle_progress(all_received, &self.in_flight, now);
     }
 
-    /// Until when an acknowledgement is waited for on a slow connection that makes progress.
     pub fn slow_ack_due(&self) -> Option<Instant> {
         self.ack_deadline.slow_due(&self.in_flight)
-    }
-
-    pub fn first_in_flight(&self) -> Option<u64> {
-        self.in_flight.first_position()
     }
 
     pub fn is_ack_overdue(&self, now: Instant) -> bool {
@@ -502,35 +445,34 @@ impl Outbox {
         if self.online.is_none() {
             return write;
         }
-        let send = if self.window_room() == 0 {
-            None
-        } else {
-            // A head that is being read is an event of its own.
-            let has_head = self.queue.has_next() || self.queue.is_empty();
-            let drain = self.drain.wake_at().filter(|_| has_head);
-            let quota = self.throttle.as_ref().and_then(Throttle::ready_at);
-            let quota = quota.filter(|at| *at > now);
-            // Ready messages wait only for the quota; a queue that drains waits for both.
-            let next = match (self.ready.is_empty(), drain) {
-                (false, _) => quota,
-                (true, Some(at)) => quota.max(Some(at)),
-                (true, None) => quota.filter(|_| !self.queue.is_empty()),
-            };
-            self.held_until.or(next)
+        // A head that is being read is an event of its own.
+        let has_head = self.queue.has_next() || self.queue.is_empty();
+        let quota = self.quota_at(now);
+        // Ready messages wait only for the quota; a queue that drains waits for both.
+        let next = match self.drain.next_at.filter(|_| has_head) {
+            _ if !self.ready.is_empty() => quota,
+            Some(at) => quota.max(Some(at)),
+            None => quota.filter(|_| !self.queue.is_empty()),
         };
-        let stalls = self
-            .flows_until()
-            .filter(|at| *at > now && self.queue.unwritten().is_some());
+        let send = self.held_until.or(next).filter(|_| self.window_room() > 0);
+        let is_written = self.queue.unwritten().is_some();
+        let stalls = self.flows_until().filter(|at| *at > now && is_written);
         let due = self.ack_deadline.due(&self.in_flight);
         [due, send, write, stalls].into_iter().flatten().min()
     }
 
-    /// Whether the broker does not take a packet of its size. Without a connection it is unknown.
-    fn too_large(&self, message: &Message) -> Option<TooLarge> {
+    /// When the broker's quota permits the next message; `None` is now.
+    fn quota_at(&self, now: Instant) -> Option<Instant> {
+        self.throttle.as_ref()?.ready_at(now)
+    }
+
+    /// Why the broker does not take the message, if it is too large. Unknown without a connection.
+    fn too_large(&self, message: &Message) -> Option<String> {
         let limits = self.online?;
         let packet = message.packet_size(limits.properties, self.config.sequence);
         let most = limits.maximum_packet_size;
-        (packet > most).then_some(TooLarge { packet, most })
+        let why = || format!("{packet} bytes are above the broker's maximum packet size of {most}");
+        (packet > most).then(why)
     }
 
     /// How many more messages may be sent; none while offline, or while the bytes in flight are as
@@ -553,19 +495,13 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn next_request(&mut self, now: Instant) -> Option<StoreRequest> {
-        self.queue.next_request(now)
-    }
-
     pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
         let mut store_events = Vec::new();
         for event in self.queue.handle_result(result, now) {
             match event {
                 QueueEvent::Stored { id } => self.ledger.accept(id),
                 QueueEvent::Numbered { id, seq } => self.ledger.number(id, seq),
-                QueueEvent::Ended { id, seq, outcome } => {
-                    self.ledger.end(id, Receipt::ended(seq, outcome));
-                }
+                QueueEvent::Ended { id, seq, outcome } => self.ledger.end(id, seq, outcome, None),
                 QueueEvent::DeadLetterStored { id } => self.ledger.release(id),
                 QueueEvent::Store(event) => {
                     if matches!(event, StoreEvent::FileMissing(_)) {
@@ -576,14 +512,5 @@ impl Outbox {
             }
         }
         store_events
-    }
-
-    pub fn write_all(&mut self) {
-        self.queue.write_all();
-    }
-
-    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
-    pub fn close_queue(&mut self) {
-        self.queue.close();
     }
 }

@@ -8,21 +8,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Messages per second out of the backlog.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum DrainRate {
-    /// As fast as the window allows.
-    Max,
-    PerSecond(f64),
-}
-
 /// How late a message may be before the schedule starts again, so that a stopped process does not
 /// burst when it continues.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
-/// The arrivals between two checks of whether the backlog shrinks: few, so that a short queue is not
-/// full before the result.
-const CHECK_ARRIVALS: u64 = 4;
+/// Few, so that a short queue is not full before the result.
+const ARRIVALS_PER_CHECK: u32 = 4;
 
 /// A raised rate is this many times the lowest that would do: the rate of arrivals, or the messages
 /// left over the time left.
@@ -32,15 +23,13 @@ const HEADROOM: f64 = 2.0;
 struct BacklogCheck {
     since: Instant,
     backlog: usize,
-    arrivals: u64,
+    arrivals: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Growing {
     pub arrivals_per_s: f64,
-    /// From now on.
     pub drains_per_s: f64,
-    /// Whether the rate was raised; one that the user has set never is.
     pub raised: bool,
 }
 
@@ -62,17 +51,21 @@ impl fmt::Display for Growing {
 
 #[derive(Debug)]
 pub struct Drain {
-    configured: DrainRate,
-    by_hand: bool,
-    rate: DrainRate,
-    next_at: Option<Instant>,
+    /// In messages per second; infinite is as fast as the window allows.
+    configured: f64,
+    /// The user has set the rate, so it is never raised.
+    pub by_hand: bool,
+    rate: f64,
+    /// When the message at the head may be sent. While it is set, new readings have to wait behind the
+    /// backlog: it drains, or its last message was sent less than an interval ago.
+    pub next_at: Option<Instant>,
     check: Option<BacklogCheck>,
-    finish_by: Option<Instant>,
+    /// No more readings come, and all have to be sent by then.
+    pub finish_by: Option<Instant>,
 }
 
 impl Drain {
-    /// A rate that the user has set `by_hand` is never raised.
-    pub fn new(configured: DrainRate, by_hand: bool) -> Self {
+    pub fn new(configured: f64, by_hand: bool) -> Self {
         Self {
             configured,
             by_hand,
@@ -99,21 +92,6 @@ impl Drain {
         self.check = None;
     }
 
-    /// No more readings will come, and all have to be sent by `deadline`.
-    pub fn finish_by(&mut self, deadline: Instant) {
-        self.finish_by = Some(deadline);
-    }
-
-    /// Whether new readings have to wait behind the backlog: it drains, or its last message was sent
-    /// less than an interval ago.
-    pub fn is_active(&self) -> bool {
-        self.next_at.is_some()
-    }
-
-    pub fn is_by_hand(&self) -> bool {
-        self.by_hand
-    }
-
     /// A reading was added to the queue, or dropped because it is full.
     pub fn handle_arrival(&mut self) {
         if let Some(check) = &mut self.check {
@@ -122,7 +100,6 @@ impl Drain {
     }
 
     /// Whether the message at the head may be sent now. Becomes inactive when draining is over.
-    /// `backlog` is the queue's length.
     pub fn permits(&mut self, now: Instant, backlog: usize) -> bool {
         if self.next_at.is_some_and(|at| now < at) {
             return false;
@@ -133,34 +110,20 @@ impl Drain {
         true
     }
 
-    /// One message has left the queue, `backlog` are still there.
     pub fn handle_sent(&mut self, now: Instant, backlog: usize) {
-        if let Some(at) = self.next_at {
-            let interval = self.interval(now, backlog);
+        let interval = self.interval(now, backlog);
+        self.next_at = self.next_at.map(|at| {
             let due = at + interval;
-            let late = now.saturating_duration_since(due);
-            self.next_at = Some(if late > CATCH_UP.max(interval) {
-                now + interval
-            } else {
-                due
-            });
-        }
+            let is_late = now.saturating_duration_since(due) > CATCH_UP.max(interval);
+            if is_late { now + interval } else { due }
+        });
     }
 
-    /// When [`permits`](Self::permits) will change.
-    pub fn wake_at(&self) -> Option<Instant> {
-        self.next_at
-    }
-
-    /// Checks whether the backlog shrinks, once per [`CHECK_ARRIVALS`] arrivals.
+    /// Raises the rate if the backlog has not shrunk since the last check.
     pub fn check_backlog(&mut self, now: Instant, backlog: usize) -> Option<Growing> {
-        let DrainRate::PerSecond(rate) = self.rate else {
-            return None;
-        };
-        let check = self.check?;
-        if check.arrivals < CHECK_ARRIVALS {
-            return None;
-        }
+        let check = self
+            .check
+            .filter(|check| check.arrivals >= ARRIVALS_PER_CHECK)?;
         let elapsed = now.saturating_duration_since(check.since);
         self.check = Some(BacklogCheck {
             since: now,
@@ -170,32 +133,25 @@ impl Drain {
         if backlog < check.backlog || elapsed.is_zero() {
             return None;
         }
-        #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
-        let arrivals_per_s = check.arrivals as f64 / elapsed.as_secs_f64();
+        let arrivals_per_s = f64::from(check.arrivals) / elapsed.as_secs_f64();
         let wanted = HEADROOM * arrivals_per_s;
-        if wanted <= rate {
+        if wanted <= self.rate {
             // Something else than the rate delays them.
             return None;
         }
         if !self.by_hand {
-            self.rate = DrainRate::PerSecond(wanted);
+            self.rate = wanted;
             self.next_at = self.next_at.map(|at| at.min(now));
         }
         Some(Growing {
             arrivals_per_s,
-            drains_per_s: match self.rate {
-                DrainRate::PerSecond(rate) => rate,
-                DrainRate::Max => f64::INFINITY,
-            },
+            drains_per_s: self.rate,
             raised: !self.by_hand,
         })
     }
 
     fn interval(&self, now: Instant, backlog: usize) -> Duration {
-        let DrainRate::PerSecond(rate) = self.rate else {
-            return Duration::ZERO;
-        };
-        let configured = interval_of(rate);
+        let configured = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX);
         match self.finish_by {
             Some(deadline) if !self.by_hand && backlog > 0 => {
                 let share = deadline.saturating_duration_since(now).div_f64(HEADROOM);
@@ -206,17 +162,13 @@ impl Drain {
     }
 }
 
-fn interval_of(rate: f64) -> Duration {
-    Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX)
-}
-
-/// Messages per second, or `max`.
-pub fn parse_drain_rate(text: &str) -> Result<DrainRate, String> {
+/// Messages per second, or `max`, which is infinite.
+pub fn parse_drain_rate(text: &str) -> Result<f64, String> {
     if text == "max" {
-        return Ok(DrainRate::Max);
+        return Ok(f64::INFINITY);
     }
     match text.parse::<f64>() {
-        Ok(rate) if (0.001..=1e6).contains(&rate) => Ok(DrainRate::PerSecond(rate)),
+        Ok(rate) if (0.001..=1e6).contains(&rate) => Ok(rate),
         Ok(0.0) => Err("would never drain the queue; give messages per second, or max".into()),
         Ok(_) => Err("is outside 0.001 to 1000000 messages per second".into()),
         Err(_) => Err("is neither a number of messages per second nor max".into()),
@@ -229,8 +181,8 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_is_refused_with_the_reason() {
-        assert_eq!(parse_drain_rate("2"), Ok(DrainRate::PerSecond(2.0)));
-        assert_eq!(parse_drain_rate("max"), Ok(DrainRate::Max));
+        assert_eq!(parse_drain_rate("2"), Ok(2.0));
+        assert_eq!(parse_drain_rate("max"), Ok(f64::INFINITY));
         assert!(parse_drain_rate("0").unwrap_err().contains("never drain"));
         for bad in ["-1", "NaN", "inf", "fast", "1e9"] {
             assert!(parse_drain_rate(bad).is_err(), "{bad}");

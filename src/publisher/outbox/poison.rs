@@ -22,16 +22,13 @@ pub struct Poison {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
-    Nothing,
     Attempts(u32),
-    /// It is given up, for the broker's reason.
+    /// The broker's reason.
     Refused(String),
-    /// It is given up after this number of attempts.
     TooManyAttempts(u32),
 }
 
 impl Poison {
-    /// A message is given up after `max_attempts` closes.
     pub fn new(max_attempts: u32) -> Self {
         Self {
             max_attempts,
@@ -58,7 +55,6 @@ impl Poison {
         }
     }
 
-    /// The broker has refused a message; it may close the connection for it.
     pub fn handle_refusal(&mut self) {
         self.others_possible = true;
     }
@@ -76,33 +72,26 @@ impl Poison {
         first: &Message,
         in_flight: usize,
         is_just_sent: bool,
-    ) -> Finding {
-        let reached = match &loss {
-            ConnectionLoss::Unrelated => return Finding::Nothing,
-            ConnectionLoss::Closed { reached } | ConnectionLoss::Refused { reached, .. } => {
-                *reached
-            }
+    ) -> Option<Finding> {
+        let ConnectionLoss::ByBroker { reason, reached } = loss else {
+            return None;
         };
         self.set_candidate(first);
         let is_alone = in_flight == 1 && !self.others_possible;
-        let Some(reached) = reached.filter(|reached| is_alone && reached.begun == self.sent) else {
-            return Finding::Nothing;
-        };
-        if let ConnectionLoss::Refused { reason, .. } = loss {
-            return Finding::Refused(reason);
+        let reached = reached.filter(|reached| is_alone && reached.begun == self.sent)?;
+        if let Some(reason) = reason {
+            return Some(Finding::Refused(reason));
         }
-        let Some((_, attempts)) = &mut self.candidate else {
-            return Finding::Nothing;
-        };
+        let (_, attempts) = self.candidate.as_mut()?;
         if !reached.complete || !is_just_sent {
-            return Finding::Nothing;
+            return None;
         }
         *attempts = attempts.saturating_add(1);
-        if *attempts < self.max_attempts {
+        Some(if *attempts < self.max_attempts {
             Finding::Attempts(*attempts)
         } else {
             Finding::TooManyAttempts(*attempts)
-        }
+        })
     }
 
     fn set_candidate(&mut self, message: &Message) {

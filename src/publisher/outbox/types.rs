@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::broker_limits::TooLarge;
 use crate::common::broker::profile::Profile;
 use crate::common::client::PublishesArrived;
 use crate::common::mqtt::draft::Draft;
@@ -10,34 +9,27 @@ use crate::common::mqtt::draft::Draft;
 /// What the end of a connection says about the messages that were in flight on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionLoss {
-    /// Nothing: the network failed, or the broker or this program ended it for another reason.
+    /// The network failed, or the broker or this program ended it for another reason.
     Unrelated,
-    /// It may be because of a message: the broker closed it without a reason, or because of a packet
-    /// that it does not name.
-    Closed {
+    /// The broker ended it, perhaps because of a message.
+    ByBroker {
+        /// A reason that is about a message; `None` if the broker gave none, or named no message.
+        reason: Option<String>,
         /// What the broker had received; `None` if the connection broke.
-        reached: Option<PublishesArrived>,
-    },
-    /// The broker ended it for a reason that is about a message.
-    Refused {
-        reason: String,
         reached: Option<PublishesArrived>,
     },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// It was taken; older messages may have been dropped for it.
-    Taken {
-        seq: u64,
-    },
+    /// Older messages may have been dropped for it.
+    Taken { seq: u64 },
     /// The queue is full and keeps what it has. The receiver sees the gap in the numbers.
-    Dropped {
-        seq: u64,
-    },
-    /// It cannot be sent now, and the queue is off.
+    Dropped { seq: u64 },
+    /// The client is offline, and the queue is off.
     Refused,
-    TooLarge(TooLarge),
+    /// Its packet is larger than the broker takes.
+    TooLarge(String),
     /// The source has to wait; the draft comes back.
     Full(Draft),
 }
@@ -45,10 +37,10 @@ pub enum Offered {
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxConfig {
     pub max_in_flight: usize,
-    /// How long the oldest message in flight may wait for its acknowledgement.
+    /// For the acknowledgement of the oldest message in flight.
     pub operation_timeout: Duration,
     pub expiry: Option<Duration>,
-    /// A message is given up after the broker has closed this number of connections right after it.
+    /// Connections that the broker may close right after a message before it is given up.
     pub max_attempts: u32,
     pub sequence: bool,
     pub profile: Profile,

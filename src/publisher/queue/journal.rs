@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::limits::Limits;
 use super::requests::{DeadLetter, Outcome, RowId, WriteBatch};
 use crate::common::mqtt::message::Message;
 
@@ -34,7 +33,6 @@ struct Writing {
     unwritten_dead: usize,
 }
 
-/// What a batch that is on disk has changed.
 #[derive(Debug, Default)]
 pub struct Written {
     /// Messages still to be delivered, with their rows.
@@ -48,36 +46,30 @@ pub struct Written {
 
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// Messages that are not on disk, and when each is due there: `None` is at once.
+    /// Messages that are not on disk, and when each is due there; `None` is at once.
     pending: BTreeMap<u64, (Arc<Message>, Option<Instant>)>,
     /// The last message that is due at once.
     due_now: Option<u64>,
-    /// No other message is due before this.
+    /// No other message is due earlier.
     due_next: Option<Instant>,
-    next: WriteBatch,
+    /// What is not an insert, and is written next.
+    pub next: WriteBatch,
     ends_since: Option<Instant>,
     /// The window is full, with rows that are to be deleted among it, and more is to be sent.
-    blocked: bool,
-    delete_group: usize,
+    pub is_blocked: bool,
+    /// This number of rows is deleted together.
+    pub delete_group: usize,
     writing: Option<Writing>,
     /// There was no space for more: the most bytes that are inserted at once.
     max_insert_bytes: Option<u64>,
     /// There was no space for inserts: none before then, and not in the batch that gives space back.
-    inserts_after: Option<Instant>,
+    pub inserts_after: Option<Instant>,
     /// There was no space for anything else either: nothing before then.
-    retry_at: Option<Instant>,
+    pub retry_at: Option<Instant>,
 }
 
 impl Journal {
-    pub fn set_delete_group(&mut self, group: usize) {
-        self.delete_group = group.max(1);
-    }
-
-    pub fn set_blocked(&mut self, blocked: bool) {
-        self.blocked = blocked;
-    }
-
-    /// A message has to be on disk by `due`, or at once.
+    /// The message has to be on disk by `due`, or at once.
     pub fn insert(&mut self, message: Arc<Message>, due: Option<Instant>) {
         match due {
             None => self.due_now = self.due_now.max(Some(message.id)),
@@ -133,28 +125,6 @@ impl Journal {
         }
     }
 
-    pub fn number(&mut self, row: RowId, message: Arc<Message>) {
-        self.next.numbers.push((row, message));
-    }
-
-    pub fn record_attempts(&mut self, row: RowId, attempts: u32) {
-        self.next.attempts.push((row, attempts));
-    }
-
-    /// A message was dropped that was never on disk.
-    pub fn count_dropped(&mut self) {
-        self.next.dropped += 1;
-    }
-
-    /// The oldest rows have to be dropped, whoever inserted them, until these limits hold.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.next.within = Some(limits);
-    }
-
-    pub fn is_numbering(&self) -> bool {
-        !self.next.numbers.is_empty()
-    }
-
     pub fn is_idle(&self) -> bool {
         self.writing.is_none() && self.pending.is_empty() && self.next.is_empty()
     }
@@ -174,12 +144,10 @@ impl Journal {
         if self.writing.is_some() || self.is_idle() {
             return None;
         }
-        let inserts = self.inserts_due();
-        let due = inserts.into_iter().chain(self.ends_due()).min();
-        match self.retry_at {
-            Some(retry_at) => Some(due.map_or(retry_at, |due| due.max(retry_at))),
-            None => due,
-        }
+        let due = self.inserts_due().into_iter().chain(self.ends_due()).min();
+        self.retry_at
+            .map(|at| due.map_or(at, |due| due.max(at)))
+            .or(due)
     }
 
     /// The next batch, if one is due. With `closing` everything is.
@@ -193,17 +161,12 @@ impl Journal {
             self.make_all_due();
         }
         // What makes room belongs to the inserts that need it.
-        let within = self.next.within.take();
-        let within = within.filter(|_| !self.pending.is_empty());
+        let within = self.next.within.take().filter(|_| !self.pending.is_empty());
         let is_tight = self.inserts_after.is_some();
         let has_to_wait = self.inserts_after.is_some_and(|at| now < at) && !closing;
-        let last = if has_to_wait {
-            None
-        } else {
-            self.last_due(now)
-        };
+        let last = (!has_to_wait).then(|| self.last_due(now)).flatten();
         let ends = closing
-            || self.next.ends.len() >= self.delete_group
+            || self.next.ends.len() >= self.delete_group.max(1)
             || self.ends_due().is_some_and(|due| now >= due);
         let others = !self.next.numbers.is_empty()
             || !self.next.dead.is_empty()
@@ -216,9 +179,8 @@ impl Journal {
         let mut batch = std::mem::take(&mut self.next);
         if let Some(last) = last.filter(|_| !is_tight || batch.is_empty()) {
             batch.within = within;
-            let end = self
-                .max_insert_bytes
-                .map_or(last, |most| self.last_within(last, most));
+            let most = self.max_insert_bytes;
+            let end = most.map_or(last, |most| self.last_within(last, most));
             let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
             self.due_now = (end < last).then_some(last);
@@ -239,7 +201,7 @@ impl Journal {
 
     /// When rows of finished messages are to be deleted, however few they are.
     fn ends_due(&self) -> Option<Instant> {
-        let delay = if self.blocked {
+        let delay = if self.is_blocked {
             DELETE_DELAY_BLOCKED
         } else {
             DELETE_DELAY
@@ -285,7 +247,7 @@ impl Journal {
         self.pending.range(..=last).next_back().map(|(id, _)| *id)
     }
 
-    /// The batch is on disk; `rows` are the rows of its inserts.
+    /// `rows` are those of the inserts.
     pub fn handle_committed(&mut self, rows: &[RowId], now: Instant) -> Written {
         let Some(mut writing) = self.writing.take() else {
             return Written::default();
@@ -344,15 +306,6 @@ impl Journal {
         }
     }
 
-    pub fn retry_now(&mut self) {
-        self.retry_at = None;
-    }
-
-    /// Room was made: inserts follow the batch that makes it.
-    pub fn retry_inserts(&mut self, now: Instant) {
-        self.inserts_after = Some(now);
-    }
-
     pub fn remove(&mut self, id: u64) {
         self.pending.remove(&id);
     }
@@ -361,26 +314,11 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::draft::Draft;
-    use crate::common::mqtt::qos::Qos;
 
     fn message(id: u64) -> Arc<Message> {
         Arc::new(Message {
             id,
-            stream: "s".into(),
-            seq: id,
-            accepted_ms: 0,
-            accepted_boot: None,
-            expires_ms: None,
-            expires_at: None,
-            attempts: 0,
-            draft: Draft {
-                topic: "t".into(),
-                payload: Vec::new(),
-                qos: Qos::AtLeastOnce,
-                retain: false,
-                readings: 1,
-            },
+            ..Message::default()
         })
     }
 
@@ -394,12 +332,11 @@ mod tests {
             Arc::make_mut(&mut message).draft.payload = vec![0; 999];
             journal.insert(message, None);
         }
-        let all = journal.next_batch(now, false).unwrap();
-        assert_eq!(all.inserts.len(), 100);
-        journal.handle_disk_full(all, now, now);
-        let some = journal.next_batch(now, false).unwrap();
-        assert_eq!(some.inserts.len(), 50);
-        journal.handle_disk_full(some, now, now);
+        for expected in [100, 50] {
+            let batch = journal.next_batch(now, false).unwrap();
+            assert_eq!(batch.inserts.len(), expected);
+            journal.handle_disk_full(batch, now, now);
+        }
         let some = journal.next_batch(now, false).unwrap();
         assert_eq!(some.inserts.len(), 25);
         let ids: Vec<RowId> = (1..=25).collect();
@@ -413,15 +350,12 @@ mod tests {
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let mut journal = Journal::default();
-        journal.set_delete_group(2);
+        journal.delete_group = 2;
         journal.finish(&message(1), Some(1), Outcome::Delivered, now);
-        journal.set_blocked(true);
-        assert_eq!(journal.wake_at(), Some(now + DELETE_DELAY_BLOCKED));
-        assert!(
-            journal
-                .next_batch(now + DELETE_DELAY_BLOCKED, false)
-                .is_some()
-        );
+        journal.is_blocked = true;
+        let soon = now + DELETE_DELAY_BLOCKED;
+        assert_eq!(journal.wake_at(), Some(soon));
+        assert!(journal.next_batch(soon, false).is_some());
         journal.handle_committed(&[], now);
         journal.finish(&message(2), Some(2), Outcome::Delivered, now);
         journal.finish(&message(3), Some(3), Outcome::Delivered, now);

@@ -2,7 +2,7 @@
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// The queue is off: a message that comes while offline is refused.
+    /// A message that comes while offline is refused.
     Disabled,
     Messages(usize),
     /// Only the byte limit counts.
@@ -12,22 +12,20 @@ pub enum Capacity {
 impl Capacity {
     /// The convention of the AWS IoT Device SDK: 0 is disabled, a negative number unlimited.
     pub fn from_signed(size: i64) -> Self {
-        match usize::try_from(size) {
-            Ok(0) => Capacity::Disabled,
-            Ok(n) => Capacity::Messages(n),
-            Err(_) if size < 0 => Capacity::Unlimited,
-            Err(_) => Capacity::Messages(usize::MAX),
+        match size {
+            0 => Capacity::Disabled,
+            ..0 => Capacity::Unlimited,
+            _ => Capacity::Messages(usize::try_from(size).unwrap_or(usize::MAX)),
         }
     }
 }
 
-/// What a full queue does with a new message.
+/// What a full queue drops for a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropBehavior {
     Newest,
-    /// It drops its oldest messages until the new one fits.
     Oldest,
-    /// It lets the source wait until there is room.
+    /// The source waits until there is room.
     Block,
 }
 
@@ -43,10 +41,9 @@ impl Limits {
     /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
     pub fn room(&self, len: usize, bytes: u64) -> usize {
         match self.capacity {
-            _ if bytes >= self.max_bytes => 0,
-            Capacity::Disabled => 0,
-            Capacity::Messages(n) => n.saturating_sub(len),
-            Capacity::Unlimited => usize::MAX,
+            Capacity::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
+            Capacity::Unlimited if bytes < self.max_bytes => usize::MAX,
+            _ => 0,
         }
     }
 

@@ -12,8 +12,7 @@ use crate::common::mqtt::message::Message;
 pub struct MemoryQueue {
     limits: Limits,
     waiting: SizedQueue,
-    stream: Arc<str>,
-    last: u64,
+    next: Numbers,
 }
 
 impl MemoryQueue {
@@ -21,13 +20,12 @@ impl MemoryQueue {
         Self {
             limits,
             waiting: SizedQueue::default(),
-            stream,
-            last: 0,
+            next: Numbers {
+                id: 1,
+                stream,
+                seq: 1,
+            },
         }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.waiting.iter()
     }
 }
 
@@ -45,15 +43,12 @@ impl Queue for MemoryQueue {
     }
 
     fn next_numbers(&self) -> Numbers {
-        Numbers {
-            id: self.last + 1,
-            stream: Arc::clone(&self.stream),
-            seq: self.last + 1,
-        }
+        self.next.clone()
     }
 
     fn use_numbers(&mut self) {
-        self.last += 1;
+        self.next.id += 1;
+        self.next.seq += 1;
     }
 
     fn admit(&mut self, size: u64, _now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {

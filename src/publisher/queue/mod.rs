@@ -36,13 +36,12 @@ pub enum QueueEvent {
     Stored {
         id: u64,
     },
-    /// The message, which another publisher sends, is on disk and has its number now.
+    /// Another publisher, which sends the message, has given it its number.
     Numbered {
         id: u64,
         seq: u64,
     },
-    /// The message has its outcome. `id` is 0 for one that is not of this run; `seq` is 0 for one
-    /// that had no number yet.
+    /// `id` is 0 for a message of another run; `seq` is 0 for one that had no number yet.
     Ended {
         id: u64,
         seq: u64,
@@ -56,15 +55,14 @@ pub enum QueueEvent {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
-    /// This number of messages was found damaged and moved to the dead letters.
+    /// This number of damaged messages was moved to the dead letters.
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
     DiskRecovered,
-    /// The publisher that drained has gone: this process drains from now on.
+    /// The publisher that drained has ended: this process drains from now on.
     TookOver,
-    /// The file is not at its path any more: nothing more can be stored. Messages in memory, and
-    /// those that can still be read, can be sent.
+    /// The file is not at its path any more: nothing more can be stored. It can still be read.
     FileMissing(Fault),
     Failed(Fault),
     Closed,
@@ -97,17 +95,13 @@ pub trait Queue: fmt::Debug {
         self.limits().room(self.len(), self.bytes())
     }
 
-    fn fits(&self, size: u64) -> bool {
-        self.limits().admit(self.len(), self.bytes(), size) == Admission::Fits
-    }
-
     fn next_numbers(&self) -> Numbers;
 
     /// A message with those numbers was taken or dropped.
     fn use_numbers(&mut self);
 
-    /// Makes room for a message of `size` bytes as the limits say. Messages that had to be dropped
-    /// for it are added to `evicted`. With `Fits`, the message is pushed next.
+    /// Makes room for a message of `size` bytes as the limits say; dropped messages are added to
+    /// `evicted`. After `Fits`, the message has to be pushed.
     fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission;
 
     /// Adds a message at the tail. It has to be on disk by `due`, or at once, unless it is
@@ -131,8 +125,7 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    /// A message is sent at once, past the queue. It is written all the same if it is not
-    /// acknowledged by `due`.
+    /// A message is sent at once, past the queue, and written if it is not acknowledged by `due`.
     fn track_sent(&mut self, _message: &Arc<Message>, _due: Instant) {}
 
     /// A message that left by [`pop`](Self::pop) or [`track_sent`](Self::track_sent) has its outcome.

@@ -12,14 +12,13 @@ use crate::common::mqtt::message::Message;
 /// The number of a row in the file; never used twice.
 pub type RowId = i64;
 
-/// What finally became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The broker has acknowledged it; at QoS 0 it has been written to the connection.
     Delivered,
     Dropped(&'static str),
     Expired,
-    /// It cannot be delivered, for this reason, and goes to the dead letters.
+    /// It goes to the dead letters, for this reason.
     Dead(String),
 }
 
@@ -34,16 +33,14 @@ impl Outcome {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriteBatch {
     pub inserts: Vec<Arc<Message>>,
-    /// Rows that get their stream and number.
     pub numbers: Vec<(RowId, Arc<Message>)>,
     /// Rows to delete, other than dead letters.
     pub ends: Vec<(RowId, Outcome)>,
     pub dead: Vec<DeadLetter>,
     /// How many connections were closed while only this row was in flight.
     pub attempts: Vec<(RowId, u32)>,
-    /// Dropped messages that were never on disk, to be counted.
+    /// Counts of messages that were never on disk.
     pub dropped: u64,
-    /// Expired messages that were never on disk, to be counted.
     pub expired: u64,
     /// Drop the oldest rows, whoever inserted them, until these limits hold.
     pub within: Option<Limits>,
@@ -96,14 +93,12 @@ pub enum StoreRequest {
         rows: usize,
         bytes: u64,
     },
-    /// What has become of this process's rows?
+    /// What has become of this process's rows? `numbered` is the last one whose number is known.
     AskOutcomes {
-        /// The last row whose number is known.
         numbered: RowId,
     },
-    /// The run ends in order; the next one continues with this number.
+    /// The next run continues with `next_seq`; `None` from a process that did not drain.
     Close {
-        /// `None` from a process that did not drain.
         next_seq: Option<u64>,
     },
 }
@@ -117,7 +112,7 @@ pub enum StoreResult {
         evicted: Vec<(RowId, u64)>,
         counts: Counts,
     },
-    /// There is no space on disk; nothing was written.
+    /// Nothing was written.
     DiskFull {
         batch: WriteBatch,
         why: String,
@@ -141,7 +136,6 @@ pub enum StoreResult {
     Changed {
         counts: Counts,
     },
-    /// The process that drained has gone: this one drains now.
     TookOver(Opened),
     /// The file is not at its path any more: nothing more is written; it can still be read.
     FileMissing {

@@ -32,10 +32,6 @@ impl SizedQueue {
         self.exactly_once
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.messages.iter().map(|(_, message)| message)
-    }
-
     pub fn first(&self) -> Option<&Arc<Message>> {
         self.messages.front().map(|(_, message)| message)
     }

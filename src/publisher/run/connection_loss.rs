@@ -25,14 +25,14 @@ pub(super) fn connection_loss(
     // A receiver may treat a name with non-characters as a malformed packet (MQTT 5.0 section 1.5.4).
     let is_name =
         |code| ABOUT_A_PACKET.contains(&code) && topic.is_some_and(limits::has_noncharacters);
-    match disconnection.reason_code {
-        Some(code) if ABOUT_A_MESSAGE.contains(&code) || is_name(code) => ConnectionLoss::Refused {
-            reason: disconnection.message.clone(),
-            reached,
-        },
-        Some(code) if !ABOUT_A_PACKET.contains(&code) => ConnectionLoss::Unrelated,
+    let reason = match disconnection.reason_code {
+        Some(code) if ABOUT_A_MESSAGE.contains(&code) || is_name(code) => {
+            Some(disconnection.message.clone())
+        }
+        Some(code) if !ABOUT_A_PACKET.contains(&code) => return ConnectionLoss::Unrelated,
         // The broker broke the protocol, or there was no memory.
-        None if disconnection.exit != Exit::Unavailable => ConnectionLoss::Unrelated,
-        _ => ConnectionLoss::Closed { reached },
-    }
+        None if disconnection.exit != Exit::Unavailable => return ConnectionLoss::Unrelated,
+        _ => None,
+    };
+    ConnectionLoss::ByBroker { reason, reached }
 }

@@ -19,20 +19,12 @@ use crate::publisher::outbox::types::Offered;
 use crate::publisher::report::Reporter;
 
 pub(super) struct Feeder<'a> {
-    config: &'a InputConfig,
-    profile: Profile,
+    pub(super) config: &'a InputConfig,
+    pub(super) profile: Profile,
     pub(super) input: InputBuffer,
 }
 
-impl<'a> Feeder<'a> {
-    pub(super) fn new(config: &'a InputConfig, profile: Profile, input: InputBuffer) -> Self {
-        Self {
-            config,
-            profile,
-            input,
-        }
-    }
-
+impl Feeder<'_> {
     /// Returns the exit code that the event stands for.
     pub(super) fn handle_event(
         &mut self,
@@ -54,7 +46,6 @@ impl<'a> Feeder<'a> {
         Exit::Success
     }
 
-    /// Offers what has been read, as far as the outbox takes it.
     pub(super) fn offer_all(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) {
         while self.offer_closed(outbox, report, now) && self.parse(report, now) {}
     }
@@ -83,7 +74,6 @@ impl<'a> Feeder<'a> {
                 }
                 Offered::Refused => lines.iter().for_each(|line| report.refused_offline(line)),
                 Offered::TooLarge(why) => {
-                    let why = why.to_string();
                     lines.iter().for_each(|line| report.rejected(line, &why));
                 }
                 Offered::Taken { .. } | Offered::Dropped { .. } => {}

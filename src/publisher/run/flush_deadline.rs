@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use crate::publisher::outbox::Outbox;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FlushDeadline {
-    /// The end of the run, whatever happens.
+    /// `--deadline`: the end of the run, whatever happens.
     run: Option<Instant>,
     until: Option<Instant>,
     /// The time is up, and only the message with this position may still be acknowledged.
@@ -15,13 +15,10 @@ pub(super) struct FlushDeadline {
 }
 
 impl FlushDeadline {
-    /// `run` is `--deadline`.
     pub(super) fn new(run: Option<Instant>) -> Self {
         Self {
             run,
-            until: None,
-            last_message: None,
-            is_final: false,
+            ..Self::default()
         }
     }
 
@@ -29,8 +26,7 @@ impl FlushDeadline {
         self.until.is_some()
     }
 
-    /// No more input comes; the rest has to be sent by `until`, which never extends an earlier
-    /// deadline. Returns the deadline.
+    /// The rest has to be sent by `until`, or by an earlier deadline. Returns the deadline.
     pub(super) fn set(&mut self, until: Instant) -> Instant {
         let until = self.earliest().map_or(until, |earlier| earlier.min(until));
         self.until = Some(until);
@@ -49,7 +45,6 @@ impl FlushDeadline {
         self.earliest().is_some_and(|at| now >= at)
     }
 
-    /// Whether no further message is to be sent.
     pub(super) fn is_sending_last(&self) -> bool {
         self.last_message.is_some()
     }
@@ -57,7 +52,7 @@ impl FlushDeadline {
     /// When the time is up, the message that is being transmitted has as long as it makes progress: a
     /// slow connection may need longer for it.
     pub(super) fn extend(&mut self, outbox: &Outbox, now: Instant) {
-        let first = outbox.first_in_flight();
+        let first = outbox.in_flight().first_position();
         let is_other = self.last_message.is_some_and(|last| Some(last) != first);
         if self.is_final || is_other || self.until.is_none_or(|at| now < at) {
             return;

@@ -37,7 +37,7 @@ use crate::publisher::input::source::SourceEvent;
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
 use crate::publisher::outbox::pacing::Drain;
-use crate::publisher::outbox::types::{ConnectionLoss, OutboxConfig};
+use crate::publisher::outbox::types::ConnectionLoss;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
@@ -60,7 +60,7 @@ const BURST: usize = 64;
 /// A run that lasts this long is not about one message.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// How long the loop has to end after `--deadline`, before the process is ended.
+/// How long the loop has after `--deadline` before the process is ended.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the disk may take for the rest at the end of the run. After a signal,
@@ -102,7 +102,6 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     Ok(publisher.finish(&inbox))
 }
 
-/// In memory or in a file, as the configuration says.
 fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fault> {
     let Some(path) = &config.queue else {
         let queue = MemoryQueue::new(config.limits, random::identifier()?.into());
@@ -115,7 +114,6 @@ fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fa
 
 struct Publisher<'a> {
     config: &'a Config,
-    /// The store of the queue, if that is in a file.
     store: Option<Store>,
     driver: ConnectionDriver,
     outbox: Outbox,
@@ -152,7 +150,7 @@ impl<'a> Publisher<'a> {
         let client = Client::start(
             config
                 .connection
-                .client(config.max_in_flight, config.sequence),
+                .client(config.outbox.max_in_flight, config.outbox.sequence),
             None,
             move |event| send(&to_loop, Event::Client(event)),
         )?;
@@ -162,20 +160,12 @@ impl<'a> Publisher<'a> {
         let to_loop = events.clone();
         let notify = move |result| send(&to_loop, Event::Store(result));
         let store = file.map(|file| file.start(notify)).transpose()?;
-        let outbox_config = OutboxConfig {
-            max_in_flight: config.max_in_flight,
-            operation_timeout: config.connection.operation_timeout,
-            expiry: config.expiry,
-            max_attempts: config.max_attempts,
-            sequence: config.sequence,
-            profile: config.connection.profile,
-        };
         let drain = Drain::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
             store_done: store.is_none(),
             store,
             driver: ConnectionDriver::new(config.connection.connection(config.run()), client),
-            outbox: Outbox::new(outbox_config, queue, drain),
+            outbox: Outbox::new(config.outbox, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
                 verbose: config.verbose,
@@ -189,7 +179,11 @@ impl<'a> Publisher<'a> {
             exit_now,
             diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
-            feeder: Feeder::new(&config.input, config.connection.profile, input),
+            feeder: Feeder {
+                config: &config.input,
+                profile: config.connection.profile,
+                input,
+            },
             started: now,
             flush: FlushDeadline::new(config.deadline.map(|after| now + after)),
             now,
@@ -200,10 +194,8 @@ impl<'a> Publisher<'a> {
             pinned: true,
             config,
         };
-        if let Some(deadline) = publisher.flush.earliest() {
-            publisher.outbox.finish_by(deadline);
-        }
-        if publisher.outbox.queue().delegated().is_none() {
+        publisher.outbox.drain.finish_by = publisher.flush.earliest();
+        if publisher.outbox.queue.delegated().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
@@ -235,17 +227,15 @@ impl<'a> Publisher<'a> {
         self.flush.extend(&self.outbox, now);
         self.send_all();
         self.send_requests();
-        if let Some(growing) = self.outbox.check_backlog(now) {
+        let backlog = self.outbox.queue.len();
+        if let Some(growing) = self.outbox.drain.check_backlog(now, backlog) {
             self.report.growing(&growing);
         }
         self.report_receipts();
-        let online = matches!(
-            self.driver.connection().state(),
-            ConnectionState::Online { .. }
-        );
-        let delivered = self.report.summary.delivered;
-        self.progress
-            .update(online, self.outbox.backlog(), delivered, now);
+        let state = self.driver.connection().state();
+        let is_online = matches!(state, ConnectionState::Online { .. });
+        let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
+        self.progress.update(is_online, backlog, delivered, now);
         // Before the write, which may block until the process is ended.
         self.exit_now.set(self.exit_status().exit());
         self.report.flush();
@@ -253,7 +243,7 @@ impl<'a> Publisher<'a> {
 
     /// A single message is faster on one core; a stream is faster on several.
     fn unpin(&mut self, now: Instant) {
-        let is_stream = self.report.summary.delivered >= self.config.max_in_flight as u64;
+        let is_stream = self.report.summary.delivered >= self.config.outbox.max_in_flight as u64;
         if self.pinned && (is_stream || now > self.started + BRIEF) {
             self.pinned = false;
             affinity::unpin();
@@ -309,7 +299,7 @@ impl<'a> Publisher<'a> {
 
     fn send_requests(&mut self) {
         if let Some(store) = &self.store {
-            while let Some(request) = self.outbox.next_request(self.now) {
+            while let Some(request) = self.outbox.queue.next_request(self.now) {
                 store.request(request);
             }
         }
@@ -322,8 +312,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn flush_by(&mut self, until: Instant) {
-        let until = self.flush.set(until);
-        self.outbox.finish_by(until);
+        self.outbox.drain.finish_by = Some(self.flush.set(until));
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -336,11 +325,12 @@ impl<'a> Publisher<'a> {
                 match event.kind {
                     // Of any connection: an acknowledgement counts also after its end.
                     ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
-                    ClientEventKind::Progress(progress) if is_current => match progress {
-                        TransferProgress::PartArrived => self.outbox.handle_progress(false, now),
-                        TransferProgress::AllArrived => self.outbox.handle_progress(true, now),
-                        TransferProgress::Received => {}
-                    },
+                    ClientEventKind::Progress(progress)
+                        if is_current && progress != TransferProgress::Received =>
+                    {
+                        let all_received = progress == TransferProgress::AllArrived;
+                        self.outbox.handle_progress(all_received, now);
+                    }
                     _ => {}
                 }
             }
@@ -357,7 +347,7 @@ impl<'a> Publisher<'a> {
                 self.feeder
                     .offer_parsed(&mut self.outbox, &mut self.report, now);
                 self.feeder.input.discard();
-                self.outbox.write_all();
+                self.outbox.queue.write_all();
                 // The rest of the time is for DISCONNECT and the disk.
                 let share = if self.store.is_some() { 0.8 } else { 0.95 };
                 self.flush_by(now + self.config.stop_timeout.mul_f64(share));
@@ -420,19 +410,19 @@ impl<'a> Publisher<'a> {
     }
 
     fn handle_disconnection(&mut self, disconnection: &Disconnection) {
-        let first = self.outbox.first_topic_in_flight();
+        let first = self.outbox.in_flight().first().map(|first| &first.draft);
         let has_delivered = self.report.summary.delivered > self.delivered_before;
-        let pending = match &first {
-            Some((topic, bytes)) if !has_delivered => PendingRequest::Publish(topic, *bytes),
+        let pending = match first {
+            Some(first) if !has_delivered => {
+                PendingRequest::Publish(&first.topic, first.payload.len())
+            }
             _ => PendingRequest::Nothing,
         };
-        if let Some(hint) = self
-            .diagnosis
-            .connection_ended(disconnection.closed_after, pending)
-        {
+        let closed_after = disconnection.closed_after;
+        if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
             warn!("{hint}");
         }
-        let loss = connection_loss(disconnection, first.as_ref().map(|(topic, _)| &**topic));
+        let loss = connection_loss(disconnection, first.map(|first| &*first.topic));
         let is_given_up = self.outbox.handle_disconnected(loss, self.now);
         if is_given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
@@ -468,7 +458,7 @@ impl<'a> Publisher<'a> {
         error!("{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
-        let sends = self.fault.is_none() && self.outbox.queue().delegated().is_none();
+        let sends = self.fault.is_none() && self.outbox.queue.delegated().is_none();
         self.store_done |= !sends;
         self.fault = Some(fault);
         self.flush_by(self.now + self.config.flush_timeout);
@@ -509,7 +499,7 @@ impl<'a> Publisher<'a> {
             lost: self.at_risk(),
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
-            gone: self.outbox.queue().missing_file().is_some(),
+            gone: self.outbox.queue.missing_file().is_some(),
             offline: self.driver.connection().why_offline(),
             ended_by: self.fault.as_ref(),
             worst: self.refused,
@@ -518,11 +508,12 @@ impl<'a> Publisher<'a> {
     }
 
     fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
-        let unconfirmed = self.outbox.has_sent_unconfirmed();
+        let unconfirmed = self.outbox.sent_unconfirmed;
         self.feeder.input.stop();
         self.progress.stop();
         if self.store.is_some() && !self.store_done {
-            self.outbox.stop_sending(self.now);
+            self.outbox
+                .handle_disconnected(ConnectionLoss::Unrelated, self.now);
             self.offer_all();
         }
         self.close_queue(inbox);
@@ -532,11 +523,8 @@ impl<'a> Publisher<'a> {
             error!("{explanation}");
         }
         let reconnects = self.driver.connection().reconnects();
-        let mut timeout = self
-            .config
-            .connection
-            .connect_timeout
-            .min(DISCONNECT_TIMEOUT);
+        let connect_timeout = self.config.connection.connect_timeout;
+        let mut timeout = connect_timeout.min(DISCONNECT_TIMEOUT);
         if unconfirmed {
             // Nobody acknowledges messages of QoS 0: wait until they are written to the socket.
             let until = self.flush.earliest().unwrap_or_else(clock);
@@ -574,12 +562,12 @@ impl<'a> Publisher<'a> {
 
     /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.
     fn close_queue(&mut self, inbox: &Receiver<Event>) {
-        self.outbox.close_queue();
+        self.outbox.queue.close();
         let until = clock() + LAST_WRITE;
         while !self.store_done {
             self.now = clock();
             self.send_requests();
-            let wake_at = self.outbox.queue().wake_at(self.now);
+            let wake_at = self.outbox.queue.wake_at(self.now);
             let due = wake_at.map_or(until, |at| at.min(until));
             let event = receive_until(inbox, Some(due));
             self.now = clock();

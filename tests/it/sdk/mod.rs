@@ -42,12 +42,8 @@ fn message(seq: u64) -> Arc<Message> {
         id: seq,
         stream: "run".into(),
         seq,
-        accepted_ms: 0,
-        accepted_boot: None,
-        expires_ms: None,
-        expires_at: None,
-        attempts: 0,
         draft: draft("21.5"),
+        ..Message::default()
     })
 }
 

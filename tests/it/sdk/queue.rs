@@ -29,7 +29,8 @@ fn push(queue: &mut MemoryQueue, seq: u64) -> Pushed {
 fn filled(size: i64, behavior: DropBehavior, count: u64) -> (Vec<u64>, Vec<Pushed>) {
     let mut queue = memory_queue(Capacity::from_signed(size), u64::MAX, behavior);
     let answers = (0..count).map(|seq| push(&mut queue, seq)).collect();
-    (queue.iter().map(|m| m.seq).collect(), answers)
+    let contents = std::iter::from_fn(|| queue.pop()).map(|m| m.seq);
+    (contents.collect(), answers)
 }
 
 #[test]

@@ -6,7 +6,6 @@ mod world;
 
 use std::time::Duration;
 
-use iot_pubsub::publisher::outbox::pacing::DrainRate;
 use iot_pubsub::publisher::queue::limits::DropBehavior;
 use proptest::prelude::*;
 
@@ -19,8 +18,8 @@ fn worlds() -> impl Strategy<Value = World> {
         Just(DropBehavior::Block),
     ];
     let drain = prop_oneof![
-        Just(DrainRate::Max),
-        (1u32..50).prop_map(|r| DrainRate::PerSecond(f64::from(r) / 5.0)),
+        Just(f64::INFINITY),
+        (1u32..50).prop_map(|r| f64::from(r) / 5.0),
     ];
     let capacity = prop_oneof![Just(-1i64), Just(0), 1i64..50];
     (
@@ -77,7 +76,7 @@ fn a_world() -> World {
         seed: 42,
         capacity: 20,
         behavior: DropBehavior::Newest,
-        drain: DrainRate::PerSecond(2.0),
+        drain: 2.0,
         window: 100,
         receive_maximum: 65_535,
         interval: Duration::from_secs(1),
@@ -148,7 +147,7 @@ fn a_day_of_lost_acknowledgements_ends_connections_and_loses_nothing() {
     let world = World {
         capacity: -1,
         latency: Duration::from_secs(6),
-        drain: DrainRate::Max,
+        drain: f64::INFINITY,
         ..a_world()
     };
     let mut simulation = Simulation::new(world);

@@ -16,7 +16,7 @@ use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
+use iot_pubsub::publisher::outbox::pacing::Drain;
 use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
 use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
@@ -30,7 +30,7 @@ pub(super) struct World {
     pub(super) seed: u64,
     pub(super) capacity: i64,
     pub(super) behavior: DropBehavior,
-    pub(super) drain: DrainRate,
+    pub(super) drain: f64,
     pub(super) window: usize,
     pub(super) receive_maximum: usize,
     /// Between readings.
@@ -143,8 +143,13 @@ impl Simulation {
                 }
                 ConnectionAction::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
-                    self.outbox
-                        .handle_disconnected(ConnectionLoss::Closed { reached: None }, self.now);
+                    self.outbox.handle_disconnected(
+                        ConnectionLoss::ByBroker {
+                            reason: None,
+                            reached: None,
+                        },
+                        self.now,
+                    );
                     self.sent.clear();
                 }
                 ConnectionAction::Abandon => {}
@@ -234,11 +239,11 @@ impl Simulation {
 
     fn offer(&mut self, draft: Draft) {
         let straight = matches!(self.connection.state(), ConnectionState::Online { .. })
-            && self.outbox.queue().is_empty();
+            && self.outbox.queue.is_empty();
         match self.outbox.offer(draft, self.now, 0) {
             Offered::Taken { seq } => {
                 assert!(self.accepted.insert(seq));
-                if straight && self.outbox.queue().is_empty() {
+                if straight && self.outbox.queue.is_empty() {
                     self.taken_online.insert(seq);
                 }
                 for receipt in self.outbox.take_receipts() {
@@ -288,7 +293,8 @@ impl Simulation {
         if let Some(draft) = self.held.take() {
             self.offer(draft);
         }
-        self.outbox.check_backlog(self.now);
+        let backlog = self.outbox.queue.len();
+        self.outbox.drain.check_backlog(self.now, backlog);
         let generation = self.connection.generation();
         let messages = self.outbox.next_messages(self.now, 0);
         assert!(self.outbox.take_receipts().is_empty());
@@ -312,12 +318,12 @@ impl Simulation {
 
     /// What must hold at every moment.
     fn check(&self) {
-        let queue = self.outbox.queue();
+        let queue = &self.outbox.queue;
         if self.world.capacity >= 0 {
             assert!(queue.len() <= usize::try_from(self.world.capacity).unwrap());
         }
         assert!(queue.bytes() <= 100_000);
-        assert!(self.outbox.in_flight() <= self.world.window.min(self.world.receive_maximum));
+        assert!(self.outbox.in_flight().len() <= self.world.window.min(self.world.receive_maximum));
         let accounted =
             self.settled.len() + self.outbox.outstanding() + self.dropped_after_accepting;
         assert_eq!(

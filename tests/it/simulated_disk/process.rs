@@ -12,7 +12,7 @@ use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
 use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::{Drain, DrainRate};
+use iot_pubsub::publisher::outbox::pacing::Drain;
 use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
 use iot_pubsub::publisher::queue::durable::DurableQueue;
 use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
@@ -72,7 +72,7 @@ impl Process {
         let queue = DurableQueue::new(limits, opened);
         Self {
             name,
-            outbox: Outbox::new(config, Box::new(queue), Drain::new(DrainRate::Max, false)),
+            outbox: Outbox::new(config, Box::new(queue), Drain::new(f64::INFINITY, false)),
             drains,
             online: false,
             closed: false,
@@ -127,7 +127,7 @@ impl Process {
         self.wire.extend(sent.iter().cloned());
         assert!(self.wire.len() <= WINDOW, "more than a window in flight");
         let before = self.requests.len();
-        while let Some(request) = self.outbox.next_request(now) {
+        while let Some(request) = self.outbox.queue.next_request(now) {
             self.requests.push_back(request);
         }
         let receipts = self.outbox.take_receipts();

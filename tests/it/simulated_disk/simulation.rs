@@ -246,7 +246,7 @@ impl Simulation {
     /// A run ends in order, with whatever is left.
     pub(super) fn end(&mut self, index: usize) {
         self.lose_connection(index);
-        self.processes[index].outbox.close_queue();
+        self.processes[index].outbox.queue.close();
         // A full disk ends it as well; what was not written was not accepted.
         for _ in 0..1_000 {
             self.turn(index);

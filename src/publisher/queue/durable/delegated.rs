@@ -9,10 +9,10 @@ use crate::publisher::queue::requests::{Outcome, RowId, StoreRequest};
 pub(super) struct DelegatedRows {
     unnumbered: BTreeMap<RowId, u64>,
     /// Rows with a number: id and `seq` of their messages.
-    numbered: BTreeMap<RowId, (u64, u64)>,
+    pub(super) numbered: BTreeMap<RowId, (u64, u64)>,
     last_numbered: RowId,
     /// Something may have changed since the last request.
-    is_due: bool,
+    pub(super) is_due: bool,
     is_asking: bool,
 }
 
@@ -28,22 +28,12 @@ impl DelegatedRows {
 
     /// Gives the id of a message that is not to be sent by another process any more.
     pub(super) fn remove(&mut self, row: RowId) -> Option<u64> {
-        let numbered = |rows: &mut BTreeMap<_, (u64, u64)>| rows.remove(&row).map(|(id, _)| id);
         self.remove_unnumbered(row)
-            .or_else(|| numbered(&mut self.numbered))
+            .or_else(|| Some(self.numbered.remove(&row)?.0))
     }
 
     pub(super) fn remove_unnumbered(&mut self, row: RowId) -> Option<u64> {
         self.unnumbered.remove(&row)
-    }
-
-    /// This process drains from now on: it reads the numbered rows like all others.
-    pub(super) fn handle_takeover(&mut self) {
-        self.numbered.clear();
-    }
-
-    pub(super) fn handle_change(&mut self) {
-        self.is_due = true;
     }
 
     pub(super) fn next_request(&mut self) -> Option<StoreRequest> {
@@ -52,8 +42,9 @@ impl DelegatedRows {
         }
         self.is_due = false;
         self.is_asking = true;
-        let numbered = self.last_numbered;
-        Some(StoreRequest::AskOutcomes { numbered })
+        Some(StoreRequest::AskOutcomes {
+            numbered: self.last_numbered,
+        })
     }
 
     pub(super) fn handle_outcomes(

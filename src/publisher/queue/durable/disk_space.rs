@@ -12,21 +12,13 @@ pub(super) struct DiskSpace {
     full_until: Option<Instant>,
     full_since: Option<Instant>,
     is_reported: bool,
-    cannot_delete: bool,
+    pub(super) cannot_delete: bool,
     evictions: u32,
 }
 
 impl DiskSpace {
-    pub(super) fn is_full(&self, now: Instant) -> bool {
-        self.full_until.is_some_and(|until| now < until)
-    }
-
-    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn full_until(&self, now: Instant) -> Option<Instant> {
         self.full_until.filter(|at| *at > now)
-    }
-
-    pub(super) fn cannot_delete(&self) -> bool {
-        self.cannot_delete
     }
 
     pub(super) fn handle_full(&mut self, cannot_delete: bool, now: Instant) {
@@ -46,10 +38,10 @@ impl DiskSpace {
             return false;
         }
         self.evictions = 0;
-        let is_over = self
+        let is_recent = self
             .full_since
-            .is_none_or(|since| now >= since + DISK_RETRY);
-        is_over && std::mem::take(&mut self.is_reported)
+            .is_some_and(|since| now < since + DISK_RETRY);
+        !is_recent && std::mem::take(&mut self.is_reported)
     }
 
     /// Whether this is the first time that the full disk is to be reported.

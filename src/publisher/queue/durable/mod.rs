@@ -49,22 +49,18 @@ const EVICTION_BYTES: u64 = 2 * MIN_INSERT_BYTES;
 #[derive(Debug)]
 pub struct DurableQueue {
     limits: Limits,
-    drains: bool,
-    stream: Arc<str>,
-    next_seq: u64,
+    file: Opened,
     last_id: u64,
     head: SizedQueue,
     /// Read, but the numbers of some of them have to be written first.
     unnumbered: SizedQueue,
     tail: SizedQueue,
     journal: Journal,
-    counts: Counts,
     known: KnownRows,
     reader: RowReader,
     delegated: DelegatedRows,
     disk: DiskSpace,
     closing: bool,
-    /// The batch that is being written is the last attempt.
     last_attempt: bool,
     closed: bool,
     missing_file: Option<MissingFile>,
@@ -74,15 +70,12 @@ impl DurableQueue {
     pub fn new(limits: Limits, opened: Opened) -> Self {
         Self {
             limits,
-            drains: opened.drains,
-            stream: opened.stream,
-            next_seq: opened.next_seq,
+            file: opened,
             last_id: 0,
             head: SizedQueue::default(),
             unnumbered: SizedQueue::default(),
             tail: SizedQueue::default(),
             journal: Journal::default(),
-            counts: opened.counts,
             known: KnownRows::default(),
             reader: RowReader::default(),
             delegated: DelegatedRows::default(),
@@ -95,15 +88,15 @@ impl DurableQueue {
     }
 
     fn on_disk_only(&self) -> usize {
-        usize::try_from(self.counts.rows)
+        usize::try_from(self.file.counts.rows)
             .unwrap_or(usize::MAX)
             .saturating_sub(self.known.len())
     }
 
-    /// Whether nothing lies between the head and the tail, and the tail can be sent.
+    /// Whether nothing lies between head and tail, and the tail can be sent.
     fn is_tail_next(&self) -> bool {
         let has_number = self.tail.first().is_some_and(|message| message.seq > 0);
-        let is_between = !self.unnumbered.is_empty() || self.reader.is_reading();
+        let is_between = !self.unnumbered.is_empty() || self.reader.is_reading;
         has_number && !is_between && self.on_disk_only() == 0
     }
 
@@ -112,11 +105,10 @@ impl DurableQueue {
         let is_low = self.head.len() <= PAGE / 2
             && self.head.bytes() <= PAGE_BYTES / 2
             && self.unnumbered.is_empty();
-        if self.drains && is_low && self.on_disk_only() > 0 {
-            self.reader.next_request()
-        } else {
-            None
+        if !self.file.drains || !is_low || self.on_disk_only() == 0 {
+            return None;
         }
+        self.reader.next_request()
     }
 
     fn handle_committed(
@@ -127,7 +119,7 @@ impl DurableQueue {
         now: Instant,
     ) -> Vec<QueueEvent> {
         let mut events = Vec::new();
-        self.reader.handle_change();
+        self.reader.is_done = false;
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
@@ -141,15 +133,12 @@ impl DurableQueue {
         for (message, row) in written.ended {
             self.known.insert_ended(&message, row);
         }
-        self.counts = counts;
+        self.file.counts = counts;
         // Rows that only the disk knows come before those that were just written.
         let mut before = self.on_disk_only().saturating_sub(written.stored.len());
         for (message, row) in written.stored {
             let id = message.id;
-            let is_waiting = self.tail.first_position() == Some(id);
-            if is_waiting {
-                self.tail.pop();
-            }
+            let is_waiting = self.tail.first_position() == Some(id) && self.tail.pop().is_some();
             if message.seq == 0 {
                 // It needs a number first: also this process, should it take over, reads it again.
                 self.delegated.insert(row, id);
@@ -158,7 +147,7 @@ impl DurableQueue {
             }
             events.push(QueueEvent::Stored { id });
             let is_head_full = self.head.len() >= PAGE || self.head.bytes() >= PAGE_BYTES;
-            let is_behind = before > 0 || self.reader.is_reading() || !self.unnumbered.is_empty();
+            let is_behind = before > 0 || self.reader.is_reading || !self.unnumbered.is_empty();
             if is_waiting && (is_behind || is_head_full) {
                 before += 1;
                 continue;
@@ -173,7 +162,7 @@ impl DurableQueue {
             let outcome = Outcome::OLDEST_IN_QUEUE;
             events.push(QueueEvent::Ended { id, seq, outcome });
         }
-        if !self.journal.is_numbering() {
+        if self.journal.next.numbers.is_empty() {
             events.extend(self.release_unnumbered());
         }
         events
@@ -199,20 +188,21 @@ impl DurableQueue {
             if self.known.contains(row) {
                 continue;
             }
-            self.reader.handle_new_row();
+            self.reader.found_new = true;
             self.last_id += 1;
             message.id = self.last_id;
             let needs_number = message.seq == 0;
             if needs_number {
-                message.stream = Arc::clone(&self.stream);
-                message.seq = self.next_seq;
-                self.next_seq += 1;
+                message.stream = Arc::clone(&self.file.stream);
+                message.seq = self.file.next_seq;
+                self.file.next_seq += 1;
             }
             let message = Arc::new(message);
             self.known.insert(&message, row);
             let has_to_wait = needs_number && self.missing_file.is_none();
             if has_to_wait {
-                self.journal.number(row, Arc::clone(&message));
+                let numbers = &mut self.journal.next.numbers;
+                numbers.push((row, Arc::clone(&message)));
             }
             if has_to_wait || !self.unnumbered.is_empty() {
                 self.unnumbered.push(message);
@@ -236,8 +226,19 @@ impl DurableQueue {
         self.disk.handle_full(batch.inserts.is_empty(), now);
         self.journal.handle_disk_full(batch, now, now + DISK_RETRY);
         if self.closing {
-            let event = self.close_on_full_disk(&why);
-            return event.map(QueueEvent::Store).into_iter().collect();
+            if !self.last_attempt {
+                self.journal.retry_at = None;
+                return Vec::new();
+            }
+            let event = match self.journal.unwritten() {
+                // Nothing is lost; rows that could not be deleted are sent again.
+                0 => StoreEvent::Closed,
+                count => {
+                    let message = format!("{why}; no space for {count} messages: free some");
+                    StoreEvent::Failed(Fault::permanent(Exit::Io, message))
+                }
+            };
+            return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
         if self.disk.report() {
@@ -257,32 +258,19 @@ impl DurableQueue {
                     let (id, seq) = (message.id, message.seq);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
-                self.journal.retry_inserts(now);
+                // Inserts follow the batch that makes room.
+                self.journal.inserts_after = Some(now);
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
                 while let Some((id, message)) = self.tail.pop() {
                     self.journal.remove(id);
-                    self.journal.count_dropped();
+                    self.journal.next.dropped += 1;
                     let (seq, outcome) = (message.seq, Outcome::NEWEST_FOR_DISK);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
             }
         }
         events
-    }
-
-    fn close_on_full_disk(&mut self, why: &str) -> Option<StoreEvent> {
-        if !self.last_attempt {
-            self.journal.retry_now();
-            return None;
-        }
-        let unwritten = self.journal.unwritten();
-        if unwritten == 0 {
-            // Nothing is lost; rows that could not be deleted are sent again.
-            return Some(StoreEvent::Closed);
-        }
-        let message = format!("{why}; no space for {unwritten} messages: free some");
-        Some(StoreEvent::Failed(Fault::permanent(Exit::Io, message)))
     }
 }
 
@@ -296,13 +284,14 @@ impl Queue for DurableQueue {
     }
 
     fn bytes(&self) -> u64 {
-        let on_disk_only = self.counts.bytes.saturating_sub(self.known.bytes());
+        let counts = &self.file.counts;
+        let on_disk_only = counts.bytes.saturating_sub(self.known.bytes());
         let in_memory = self.head.bytes() + self.unnumbered.bytes() + self.tail.bytes();
-        on_disk_only + in_memory + self.counts.dead_bytes
+        on_disk_only + in_memory + counts.dead_bytes
     }
 
     fn room(&self, now: Instant) -> usize {
-        if self.disk.is_full(now) && self.limits.behavior == DropBehavior::Block {
+        if self.disk.full_until(now).is_some() && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
         self.limits.room(self.len(), self.bytes())
@@ -311,37 +300,40 @@ impl Queue for DurableQueue {
     fn next_numbers(&self) -> Numbers {
         Numbers {
             id: self.last_id + 1,
-            stream: Arc::clone(&self.stream),
-            seq: if self.drains { self.next_seq } else { 0 },
+            stream: Arc::clone(&self.file.stream),
+            seq: if self.file.drains {
+                self.file.next_seq
+            } else {
+                0
+            },
         }
     }
 
     fn use_numbers(&mut self) {
         self.last_id += 1;
-        self.next_seq += u64::from(self.drains);
+        self.file.next_seq += u64::from(self.file.drains);
     }
 
     fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {
-        if self.disk.is_full(now) {
+        if self.disk.full_until(now).is_some() {
             match self.limits.behavior {
                 DropBehavior::Block => return Admission::Wait,
                 DropBehavior::Oldest if self.tail.len() < MAX_UNWRITTEN => {}
                 DropBehavior::Oldest | DropBehavior::Newest => {
-                    self.journal.count_dropped();
+                    self.journal.next.dropped += 1;
                     return Admission::Drop;
                 }
             }
         }
-        let dead_bytes = self.counts.dead_bytes;
+        let dead_bytes = self.file.counts.dead_bytes;
         let limits = Limits {
             max_bytes: self.limits.max_bytes.saturating_sub(dead_bytes),
             ..self.limits
         };
         loop {
-            let admission = limits.admit(self.len(), self.bytes() - dead_bytes, size);
-            match admission {
-                Admission::EvictOldest if !self.drains => {
-                    self.journal.set_limits(self.limits);
+            match limits.admit(self.len(), self.bytes() - dead_bytes, size) {
+                Admission::EvictOldest if !self.file.drains => {
+                    self.journal.next.within = Some(self.limits);
                     return Admission::Fits;
                 }
                 Admission::EvictOldest => match self.pop() {
@@ -349,11 +341,11 @@ impl Queue for DurableQueue {
                     // It is being read.
                     None => return Admission::EvictOldest,
                 },
-                Admission::Drop => {
-                    self.journal.count_dropped();
-                    return Admission::Drop;
+                admission => {
+                    let is_dropped = admission == Admission::Drop;
+                    self.journal.next.dropped += u64::from(is_dropped);
+                    return admission;
                 }
-                Admission::Fits | Admission::Wait | Admission::Disabled => return admission,
             }
         }
     }
@@ -364,11 +356,10 @@ impl Queue for DurableQueue {
     }
 
     fn pop(&mut self) -> Option<Arc<Message>> {
-        if !self.drains {
+        if !self.file.drains {
             return None;
         }
-        let from_tail = self.head.is_empty() && self.is_tail_next();
-        let source = if from_tail {
+        let source = if self.head.is_empty() && self.is_tail_next() {
             &mut self.tail
         } else {
             &mut self.head
@@ -377,7 +368,7 @@ impl Queue for DurableQueue {
     }
 
     fn has_next(&self) -> bool {
-        self.drains && (!self.head.is_empty() || self.is_tail_next())
+        self.file.drains && (!self.head.is_empty() || self.is_tail_next())
     }
 
     fn unwritten(&self) -> Option<usize> {
@@ -393,30 +384,28 @@ impl Queue for DurableQueue {
     }
 
     fn finish(&mut self, message: &Arc<Message>, outcome: &Outcome, now: Instant) {
-        let row = self.known.end(message);
-        if self.missing_file.is_some() {
+        let (row, outcome) = match (self.known.end(message), self.missing_file) {
+            (row, None) => (row, outcome.clone()),
             // Outcomes are not written any more.
-            self.journal.finish(message, None, Outcome::Delivered, now);
-        } else {
-            self.journal.finish(message, row, outcome.clone(), now);
-        }
+            (_, Some(_)) => (None, Outcome::Delivered),
+        };
+        self.journal.finish(message, row, outcome, now);
     }
 
     fn record_attempts(&mut self, message: &Arc<Message>, attempts: u32) {
         if let Some(row) = self.known.row_of(message) {
-            self.journal.record_attempts(row, attempts);
+            self.journal.next.attempts.push((row, attempts));
         }
     }
 
     fn set_window(&mut self, window: usize) {
         // A quarter of the window: the others are in flight while these are deleted. Half of a small
         // one: flash memory wears out by transactions.
-        let group = (window / 4).max(25).min(window / 2);
-        self.journal.set_delete_group(group);
+        self.journal.delete_group = (window / 4).max(25).min(window / 2);
     }
 
     fn set_blocked(&mut self, blocked: bool) {
-        self.journal.set_blocked(blocked);
+        self.journal.is_blocked = blocked;
     }
 
     fn write_all(&mut self) {
@@ -425,7 +414,7 @@ impl Queue for DurableQueue {
 
     fn undeleted(&self) -> usize {
         // If nothing can be deleted, sending is worth more than avoiding repeats.
-        if self.disk.cannot_delete() || self.missing_file.is_some() {
+        if self.disk.cannot_delete || self.missing_file.is_some() {
             0
         } else {
             self.journal.undeleted()
@@ -433,7 +422,7 @@ impl Queue for DurableQueue {
     }
 
     fn delegated(&self) -> Option<usize> {
-        (!self.drains).then_some(self.delegated.len() + self.tail.len())
+        (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
     fn unwritten_room(&self) -> Room {
@@ -445,14 +434,14 @@ impl Queue for DurableQueue {
 
     fn close(&mut self) {
         self.closing = true;
-        self.journal.retry_now();
+        self.journal.retry_at = None;
     }
 
     fn wake_at(&self, now: Instant) -> Option<Instant> {
         if self.missing_file.is_some() {
             return None;
         }
-        let space = self.disk.wake_at(now);
+        let space = self.disk.full_until(now);
         self.journal.wake_at().into_iter().chain(space).min()
     }
 
@@ -461,11 +450,11 @@ impl Queue for DurableQueue {
             return None;
         }
         if self.missing_file.is_some() {
-            if self.closing {
-                self.closed = true;
-                return Some(StoreRequest::Close { next_seq: None });
-            }
-            return self.next_load();
+            self.closed = self.closing;
+            let close = self
+                .closing
+                .then_some(StoreRequest::Close { next_seq: None });
+            return close.or_else(|| self.next_load());
         }
         if let Some(batch) = self.journal.next_batch(now, self.closing) {
             self.last_attempt = self.closing;
@@ -473,10 +462,10 @@ impl Queue for DurableQueue {
         }
         if self.closing {
             self.closed = self.journal.is_idle();
-            let next_seq = self.drains.then_some(self.next_seq);
+            let next_seq = self.file.drains.then_some(self.file.next_seq);
             return self.closed.then_some(StoreRequest::Close { next_seq });
         }
-        if self.drains {
+        if self.file.drains {
             self.next_load()
         } else {
             self.delegated.next_request()
@@ -497,12 +486,12 @@ impl Queue for DurableQueue {
                 damaged,
                 counts,
             } => {
-                self.counts = counts;
+                self.file.counts = counts;
                 self.handle_loaded(rows, last);
-                if damaged == 0 {
-                    return Vec::new();
+                match damaged {
+                    0 => return Vec::new(),
+                    _ => StoreEvent::Damaged(damaged),
                 }
-                StoreEvent::Damaged(damaged)
             }
             StoreResult::Outcomes {
                 numbered,
@@ -510,19 +499,17 @@ impl Queue for DurableQueue {
                 oldest,
             } => return self.delegated.handle_outcomes(numbered, ends, oldest),
             StoreResult::Changed { counts } => {
-                self.counts = counts;
-                self.reader.handle_change();
-                self.delegated.handle_change();
+                self.file.counts = counts;
+                self.reader.is_done = false;
+                self.delegated.is_due = true;
                 return Vec::new();
             }
             // A run that is ending takes nothing over: it is responsible for its own messages alone.
             StoreResult::TookOver(_) if self.closing => return Vec::new(),
             StoreResult::TookOver(opened) => {
-                self.drains = true;
-                self.stream = opened.stream;
-                self.next_seq = opened.next_seq;
-                self.counts = opened.counts;
-                self.delegated.handle_takeover();
+                self.file = opened;
+                // It reads the numbered rows like all others.
+                self.delegated.numbered.clear();
                 StoreEvent::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
@@ -547,8 +534,9 @@ mod tests {
     use super::*;
     use crate::publisher::queue::limits::Capacity;
 
-    fn opened(drains: bool) -> Opened {
-        Opened {
+    #[test]
+    fn a_run_that_is_ending_takes_nothing_over() {
+        let opened = |drains| Opened {
             drains,
             stream: "s".into(),
             next_seq: 7,
@@ -556,11 +544,7 @@ mod tests {
                 rows: 3,
                 ..Counts::default()
             },
-        }
-    }
-
-    #[test]
-    fn a_run_that_is_ending_takes_nothing_over() {
+        };
         let limits = Limits {
             capacity: Capacity::Unlimited,
             max_bytes: 1 << 20,

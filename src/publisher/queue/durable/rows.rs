@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use crate::common::mqtt::message::Message;
 use crate::publisher::queue::requests::{RowId, StoreRequest};
 
-/// The most rows that are read at once. The next are read when half of them are left.
+/// The rows and bytes that are read at once. The next are read when half of them are left.
 pub(super) const PAGE: usize = 512;
 
-/// No further row is read after this many bytes.
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct KnownRows {
     /// By the id of the message, until it has its outcome.
     by_id: HashMap<u64, RowId>,
+    /// Of each row until it is deleted.
     sizes: HashMap<RowId, u64>,
     bytes: u64,
 }
@@ -47,7 +47,6 @@ impl KnownRows {
         self.bytes += message.draft.size();
     }
 
-    /// The message has its outcome; its row stays known until it is deleted.
     pub(super) fn end(&mut self, message: &Message) -> Option<RowId> {
         self.by_id.remove(&message.id)
     }
@@ -63,22 +62,14 @@ impl KnownRows {
 #[derive(Debug, Default)]
 pub(super) struct RowReader {
     cursor: RowId,
-    is_reading: bool,
+    pub(super) is_reading: bool,
     /// This pass has found rows that were not in memory.
-    found_new: bool,
+    pub(super) found_new: bool,
     /// The last pass has found none: another one is of no use before something changes.
-    is_done: bool,
+    pub(super) is_done: bool,
 }
 
 impl RowReader {
-    pub(super) fn is_reading(&self) -> bool {
-        self.is_reading
-    }
-
-    pub(super) fn handle_change(&mut self) {
-        self.is_done = false;
-    }
-
     pub(super) fn next_request(&mut self) -> Option<StoreRequest> {
         if self.is_reading || self.is_done {
             return None;
@@ -98,9 +89,5 @@ impl RowReader {
         if last.is_none() {
             self.is_done = !std::mem::take(&mut self.found_new);
         }
-    }
-
-    pub(super) fn handle_new_row(&mut self) {
-        self.found_new = true;
     }
 }
