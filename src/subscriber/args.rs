@@ -18,7 +18,7 @@ use super::config::{Config, File, OutputKind};
 use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
 use super::plot::screen;
-use super::plot::value_extractor::{JsonPointer, ValueExtractor};
+use super::plot::value_extractor::ValueExtractor;
 use super::render::format::Template;
 use super::render::{Format, Style};
 use crate::common::cli::args::{ConnectionArgs, LogArgs};
@@ -144,7 +144,7 @@ pub struct SubscriberArgs {
     ///
     /// Without it the payload itself is the number, else /temperature.
     #[arg(long, value_name = "POINTER", help_heading = OUTPUT, requires = "plot")]
-    value: Option<JsonPointer>,
+    value: Option<ValueExtractor>,
 
     /// Print one JSON object with the counts at the end
     #[arg(long, help_heading = OUTPUT)]
@@ -287,7 +287,7 @@ impl SubscriberArgs {
         let output = match (self.exec.is_empty(), self.output) {
             _ if self.plot => {
                 screen::check_terminal()?;
-                OutputKind::Chart(ValueExtractor::new(self.value))
+                OutputKind::Chart(self.value.unwrap_or_default())
             }
             (false, _) => OutputKind::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,

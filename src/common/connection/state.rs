@@ -17,9 +17,10 @@ pub enum RunKind {
     Endless,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionState {
     /// Not started yet.
+    #[default]
     Idle,
     /// DNS, TCP, TLS and CONNACK; the attempt fails at the deadline.
     Connecting { deadline: Instant },
