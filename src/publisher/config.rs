@@ -31,7 +31,6 @@ pub struct Config {
     /// The file of the durable queue.
     pub queue: Option<PathBuf>,
     pub expiry: Option<Duration>,
-    /// See `--max-attempts`.
     pub max_attempts: u32,
 }
 
