@@ -10,15 +10,15 @@ use iot_pubsub::publisher::{queue_command, run};
 fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
-            logging::init(cli.publish.verbosity());
+            logging::init(cli.publish.log.verbosity());
             run::run(&cli.publish.check()?)
         }
         Some(Command::Check(args)) => {
-            logging::init(args.verbosity());
+            logging::init(args.log.verbosity());
             check::run(&args.check("publisher")?)
         }
         Some(Command::Queue(args)) => {
-            logging::init(args.verbosity());
+            logging::init(args.log.verbosity());
             queue_command::run(args)
         }
     })

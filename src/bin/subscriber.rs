@@ -10,11 +10,11 @@ use iot_pubsub::subscriber::run;
 fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
-            logging::init(cli.subscribe.verbosity());
+            logging::init(cli.subscribe.log.verbosity());
             run::run(&cli.subscribe.check()?)
         }
         Some(Command::Check(args)) => {
-            logging::init(args.verbosity());
+            logging::init(args.log.verbosity());
             check::run(&args.check("subscriber")?)
         }
     })

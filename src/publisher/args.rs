@@ -19,7 +19,7 @@ use super::input::batch::BatchLimits;
 use super::input::config::{InputConfig, SourceKind};
 use super::queue_command::args::QueueArgs;
 use crate::common::broker::profile::Profile;
-use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::args::{ConnectionArgs, LogArgs, check_flag};
 use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
@@ -31,9 +31,7 @@ use crate::common::mqtt::publish_size::{
 };
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
-use crate::common::runtime::logging::Verbosity;
-use crate::common::runtime::process;
-use crate::common::runtime::stdio;
+use crate::common::runtime::{process, stdio};
 use crate::publisher::outbox::pacing::parse_drain_rate;
 use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::{Capacity, DropBehavior, Limits};
@@ -255,7 +253,7 @@ pub struct PublisherArgs {
     connection: ConnectionArgs,
 
     #[command(flatten)]
-    log: LogArgs,
+    pub log: LogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -272,10 +270,6 @@ enum InputChoice {
 }
 
 impl PublisherArgs {
-    pub fn verbosity(&self) -> Verbosity {
-        self.log.verbosity()
-    }
-
     fn check_source(&self) -> Result<(), Fault> {
         if self.input.is_some() && !self.stdin_line {
             let message = "--input is for lines of standard input: give --stdin-line as well";
@@ -313,7 +307,7 @@ impl PublisherArgs {
         Ok(())
     }
 
-    /// Checks everything that can be known before a connection, and reads `--file`.
+    /// Also reads `--file`.
     pub fn check(self) -> Result<Config, Fault> {
         self.check_source()?;
         self.check_streams()?;
@@ -321,12 +315,9 @@ impl PublisherArgs {
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
         let profile = connection.profile;
-        profile
-            .check_qos(self.qos)
-            .map_err(|e| Fault::usage(format!("--qos {e}")))?;
-        profile
-            .check_in_flight(self.max_inflight.unwrap_or(WINDOW))
-            .map_err(|e| Fault::usage(format!("--max-inflight {e}")))?;
+        check_flag("--qos", profile.check_qos(self.qos))?;
+        let max_in_flight = self.max_inflight.unwrap_or(WINDOW);
+        check_flag("--max-inflight", profile.check_in_flight(max_in_flight))?;
         let topic = check_topic(self.topic, json, self.retain, profile)?;
         let (size, bytes) = if durable {
             (-1, 1 << 30)
@@ -356,7 +347,11 @@ impl PublisherArgs {
             check_batches(&source, &connection)?;
         }
         if source == SourceKind::Simulated {
-            warn_of_simulation(self.interval);
+            warn!(
+                "no source is given: publishing a simulated temperature every {:?}; --exec, --stdin-line, \
+                 --message and --file are sources",
+                self.interval
+            );
         }
         Ok(Config {
             outbox: OutboxConfig {
@@ -421,29 +416,15 @@ fn check_topic(
     profile: Profile,
 ) -> Result<Option<Arc<str>>, Fault> {
     let Some(topic) = topic else {
-        let missing = "--topic is missing: where are the lines to go?";
-        return if json {
-            Ok(None)
-        } else {
-            Err(Fault::usage(missing))
-        };
+        let missing = Fault::usage("--topic is missing: where are the lines to go?");
+        return if json { Ok(None) } else { Err(missing) };
     };
-    profile
-        .check_topic_name(&topic)
-        .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&topic))))?;
+    let flag = format!("--topic {}", quoted(&topic));
+    check_flag(flag, profile.check_topic_name(&topic))?;
     if retain {
-        profile
-            .check_retain(&topic)
-            .map_err(|e| Fault::usage(format!("--retain {e}")))?;
+        check_flag("--retain", profile.check_retain(&topic))?;
     }
     Ok(Some(topic.into()))
-}
-
-fn warn_of_simulation(interval: Duration) {
-    warn!(
-        "no source is given: publishing a simulated temperature every {interval:?}; --exec, --stdin-line, \
-         --message and --file are sources"
-    );
 }
 
 /// Whether standard input is a pipe, a socket or a file. A terminal, `/dev/null` and a closed descriptor have no data.
@@ -456,38 +437,28 @@ fn stdin_has_data() -> bool {
 /// Bytes of a batch's properties, at most.
 fn batch_properties(sequence: bool, expiry: bool) -> usize {
     let content_type = string_property_size(Draft::BATCH_TYPE.len());
-    let seq = if sequence {
-        user_property_size(SeqProperty::MAX_SIZE)
-    } else {
-        0
-    };
-    let expiry = if expiry { INTEGER_PROPERTY_SIZE } else { 0 };
-    content_type + seq + expiry
+    let seq = user_property_size(SeqProperty::MAX_SIZE);
+    content_type + seq * usize::from(sequence) + INTEGER_PROPERTY_SIZE * usize::from(expiry)
 }
 
 fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(), Fault> {
-    if !source.is_timed() && *source != SourceKind::Lines {
-        let message = "--batch is for many readings: this source gives one message";
-        return Err(Fault::usage(message));
-    }
-    if connection.is_older_mqtt() {
-        let message =
-            "--batch needs MQTT 5: with 3.1.1 receivers cannot tell batches from messages";
-        return Err(Fault::usage(message));
-    }
-    Ok(())
+    let why = if !source.is_timed() && *source != SourceKind::Lines {
+        "--batch is for many readings: this source gives one message"
+    } else if connection.is_older_mqtt() {
+        "--batch needs MQTT 5: with 3.1.1 receivers cannot tell batches from messages"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::usage(why))
 }
 
 /// Reads a message file; one byte more than is allowed shows that it is too large.
 fn read_message(path: &Path, max: usize) -> Result<Vec<u8>, Fault> {
     let mut payload = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(max as u64 + 1).read_to_end(&mut payload))
-        .map_err(|e| {
-            Fault::permanent(
-                Exit::NoInput,
-                format!("{}: --file cannot be read: {e}", path.display()),
-            )
-        })?;
-    Ok(payload)
+    let read =
+        File::open(path).and_then(|file| file.take(max as u64 + 1).read_to_end(&mut payload));
+    read.map(|_| payload).map_err(|e| {
+        let message = format!("{}: --file cannot be read: {e}", path.display());
+        Fault::permanent(Exit::NoInput, message)
+    })
 }

@@ -18,18 +18,16 @@ use super::config::{Config, File, OutputKind};
 use super::inbox::selector::{Retained, Selection};
 use super::output::destination::Rotation;
 use super::plot::screen;
-use super::plot::value_extractor::{JsonPointer, ValueExtractor};
+use super::plot::value_extractor::ValueExtractor;
 use super::render::format::Template;
 use super::render::{Format, Style};
-use crate::common::cli::args::{ConnectionArgs, LogArgs};
+use crate::common::cli::args::{ConnectionArgs, LogArgs, check_flag};
 use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::mqtt::qos::Qos;
-use crate::common::runtime::logging::Verbosity;
-use crate::common::runtime::process;
-use crate::common::runtime::stdio;
+use crate::common::runtime::{process, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
@@ -144,7 +142,7 @@ pub struct SubscriberArgs {
     ///
     /// Without it the payload itself is the number, else /temperature.
     #[arg(long, value_name = "POINTER", help_heading = OUTPUT, requires = "plot")]
-    value: Option<JsonPointer>,
+    value: Option<ValueExtractor>,
 
     /// Print one JSON object with the counts at the end
     #[arg(long, help_heading = OUTPUT)]
@@ -218,15 +216,10 @@ pub struct SubscriberArgs {
     connection: ConnectionArgs,
 
     #[command(flatten)]
-    log: LogArgs,
+    pub log: LogArgs,
 }
 
 impl SubscriberArgs {
-    pub fn verbosity(&self) -> Verbosity {
-        self.log.verbosity()
-    }
-
-    /// Checks everything that can be known before a connection.
     pub fn check(self) -> Result<Config, Fault> {
         let format = match (self.format, self.json, self.verbose) {
             (Some(format), ..) => Format::Custom(template(&format)?),
@@ -236,21 +229,16 @@ impl SubscriberArgs {
         };
         let connection = self.connection.check("subscriber", false)?;
         let profile = connection.profile;
-        profile
-            .check_qos(self.qos)
-            .map_err(|e| Fault::usage(format!("--qos {e}")))?;
+        check_flag("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
         for filter in self.topic {
-            profile
-                .check_topic_filter(&filter)
-                .map_err(|e| Fault::usage(format!("--topic {} {e}", quoted(&filter))))?;
+            let flag = format!("--topic {}", quoted(&filter));
+            check_flag(flag, profile.check_topic_filter(&filter))?;
             if !filters.contains(&filter) {
                 filters.push(filter);
             }
         }
-        profile
-            .check_filters(filters.len())
-            .map_err(|e| Fault::usage(format!("--topic: {e}")))?;
+        check_flag("--topic:", profile.check_filters(filters.len()))?;
         if self.gaps && filters.iter().any(|filter| filter.starts_with("$share/")) {
             return Err(Fault::usage(
                 "--gaps makes no sense with a shared subscription: its other members get what is \
@@ -287,7 +275,7 @@ impl SubscriberArgs {
         let output = match (self.exec.is_empty(), self.output) {
             _ if self.plot => {
                 screen::check_terminal()?;
-                OutputKind::Chart(ValueExtractor::new(self.value))
+                OutputKind::Chart(self.value.unwrap_or_default())
             }
             (false, _) => OutputKind::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
@@ -324,13 +312,9 @@ impl SubscriberArgs {
 fn is_terminal(path: &Path) -> bool {
     let is_device = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
     let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .custom_flags(flags.bits())
-            .open(path)
-    };
-    is_device && open().is_ok_and(|file| file.is_terminal())
+    let mut options = OpenOptions::new();
+    let options = options.write(true).custom_flags(flags.bits());
+    is_device && options.open(path).is_ok_and(|file| file.is_terminal())
 }
 
 /// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.

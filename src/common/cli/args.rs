@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "doc comments are the text of --help")]
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,6 @@ use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
 const MIN_PACKET: u32 = 256;
 const MAX_PACKET: u32 = 268_435_460;
 
-/// How to reach the broker, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
@@ -159,7 +159,6 @@ enum ProfileChoice {
     Generic,
 }
 
-/// How much to log, as typed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
@@ -174,6 +173,11 @@ pub struct LogArgs {
     quiet: bool,
 }
 
+/// Names the flag in the fault.
+pub fn check_flag(flag: impl Display, result: Result<(), impl Display>) -> Result<(), Fault> {
+    result.map_err(|why| Fault::usage(format!("{flag} {why}")))
+}
+
 impl LogArgs {
     pub fn verbosity(&self) -> Verbosity {
         match (self.debug, self.quiet) {
@@ -185,8 +189,8 @@ impl LogArgs {
 }
 
 impl ConnectionArgs {
-    /// Checks values against each other and reads the files that are read once. `program` begins a random
-    /// client identifier. With `go_on` unusable TLS files are no error: each connection attempt reads them.
+    /// `program` begins a random client identifier. With `go_on` unusable TLS files are no error: each connection
+    /// attempt reads them.
     pub fn check(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
         let port = match self.port {
             Port::Auto => None,
@@ -205,15 +209,12 @@ impl ConnectionArgs {
             Some(id) => id,
             None => format!("{program}-{}", random::identifier()?),
         };
-        profile
-            .check_client_id(&client_id)
-            .map_err(|e| Fault::usage(format!("--client-id {client_id:?} {e}")))?;
+        let flag = format!("--client-id {client_id:?}");
+        check_flag(flag, profile.check_client_id(&client_id))?;
         if let Some(username) = &self.username {
-            check_name(username).map_err(|e| Fault::usage(format!("--username {e}")))?;
+            check_flag("--username", check_name(username))?;
         }
-        profile
-            .check_keep_alive(self.keep_alive)
-            .map_err(|e| Fault::usage(format!("--keep-alive {e}")))?;
+        check_flag("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
             ("--cafile", self.cafile.is_some()),
@@ -246,13 +247,11 @@ impl ConnectionArgs {
         };
         let passphrase = secret(self.key_passphrase_file, "--key-passphrase-file")?;
         let password = secret(self.password_file, "--password-file")?;
+        let pair = self.cert.zip(self.key);
         let files = TlsFiles {
             certs: self.certs,
             cafile: self.cafile,
-            pair: self
-                .cert
-                .zip(self.key)
-                .map(|(cert, key)| CertKeyPaths { cert, key }),
+            pair: pair.map(|(cert, key)| CertKeyPaths { cert, key }),
             passphrase,
             allow_readable_key: self.allow_readable_key,
         };
@@ -320,7 +319,6 @@ impl ConnectionArgs {
     }
 }
 
-/// Whether an endpoint as typed ends with a port.
 fn names_port(text: &str) -> bool {
     let after = text.rsplit_once("://").map_or(text, |(_, rest)| rest);
     let host = after.split('/').next().unwrap_or(after);
@@ -360,9 +358,8 @@ fn parse_keep_alive(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_max_packet(text: &str) -> Result<u32, String> {
-    let size = parse_size(text)?;
-    u32::try_from(size)
-        .ok()
-        .filter(|size| (MIN_PACKET..=MAX_PACKET).contains(size))
-        .ok_or_else(|| format!("must be from {MIN_PACKET} to {MAX_PACKET} bytes"))
+    match u32::try_from(parse_size(text)?) {
+        Ok(size @ MIN_PACKET..=MAX_PACKET) => Ok(size),
+        _ => Err(format!("must be from {MIN_PACKET} to {MAX_PACKET} bytes")),
+    }
 }

@@ -4,11 +4,10 @@
 
 use clap::Args;
 
-use super::args::{ConnectionArgs, LogArgs};
+use super::args::{ConnectionArgs, LogArgs, check_flag};
 use super::config::ConnectionConfig;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits;
-use crate::common::runtime::logging::Verbosity;
 
 /// Try each step of a connection, and report which one fails and why
 ///
@@ -32,7 +31,7 @@ pub struct CheckArgs {
     connection: ConnectionArgs,
 
     #[command(flatten)]
-    log: LogArgs,
+    pub log: LogArgs,
 }
 
 #[derive(Clone, Debug)]
@@ -40,25 +39,19 @@ pub struct CheckConfig {
     pub connection: ConnectionConfig,
     /// What to publish and subscribe to.
     pub topics: Vec<String>,
-    /// Print the report as JSON.
     pub json: bool,
 }
 
 impl CheckArgs {
-    pub fn verbosity(&self) -> Verbosity {
-        self.log.verbosity()
-    }
-
     /// Checks the values; files are left to the steps. `program` begins a random client identifier.
     pub fn check(self, program: &str) -> Result<CheckConfig, Fault> {
         let connection = self.connection.check(program, true)?;
         for topic in &self.topic {
-            let wrong = |why: String| Fault::usage(format!("--topic {topic:?} {why}"));
-            let profile = connection.profile;
-            match limits::check_topic_name(topic) {
-                Ok(()) => profile.check_topic_name(topic).map_err(wrong)?,
-                Err(_) => profile.check_topic_filter(topic).map_err(wrong)?,
-            }
+            let checked = match limits::check_topic_name(topic) {
+                Ok(()) => connection.profile.check_topic_name(topic),
+                Err(_) => connection.profile.check_topic_filter(topic),
+            };
+            check_flag(format!("--topic {topic:?}"), checked)?;
         }
         Ok(CheckConfig {
             connection,

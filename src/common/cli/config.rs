@@ -16,10 +16,8 @@ use crate::common::transport::proxy::Proxy;
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
     pub endpoint: Endpoint,
-    /// The broker limits to enforce.
     pub profile: Profile,
     pub proxy: Option<Proxy>,
-    /// Certificate, key and CA.
     pub files: TlsFiles,
     pub client_id: String,
     /// The client identifier is not random.
@@ -30,7 +28,6 @@ pub struct ConnectionConfig {
     pub policy: Policy,
     pub(super) loaded: Option<TlsCredentials>,
     pub(super) username: Option<String>,
-    /// The file that holds the MQTT password.
     pub password: Option<SecretFile>,
     pub(super) version: MqttVersion,
     pub(super) keep_alive: Duration,

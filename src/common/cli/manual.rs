@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, StyledStr};
 use clap::{Arg, Command};
 
 /// When the manual pages last changed.
@@ -129,8 +129,7 @@ fn page_name(root: &Command, command: Option<&Command>) -> String {
 fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     let name = page_name(root, command);
     let target = command.unwrap_or(root);
-    let about = target.get_about().map(ToString::to_string);
-    let about = about.unwrap_or_default();
+    let about = shown(target.get_about());
     let mut blocks = vec![
         Block::Section("Name".into()),
         Block::Text(format!("{name} - {}", decapitalized(&about))),
@@ -138,23 +137,25 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
         Block::Example(usage(target)),
         Block::Section("Description".into()),
     ];
-    let long = target.get_long_about().map(ToString::to_string);
-    let long = long.unwrap_or_else(|| format!("{about}."));
-    let paragraphs: Vec<&str> = long.split("\n\n").collect();
-    let paragraphs = paragraphs.get(1..).filter(|rest| !rest.is_empty());
-    let paragraphs = paragraphs.map_or(vec![long.as_str()], <[_]>::to_vec);
-    blocks.extend(paragraphs.into_iter().map(|text| Block::Text(text.into())));
+    let long = shown(target.get_long_about());
+    // The first paragraph repeats the title.
+    let text = long
+        .split_once("\n\n")
+        .map_or(long.as_str(), |(_, rest)| rest);
+    match text {
+        "" => blocks.push(Block::Text(format!("{about}."))),
+        text => blocks.extend(text.split("\n\n").map(|text| Block::Text(text.into()))),
+    }
     if subcommands(target).next().is_some() {
         blocks.push(Block::Section("Commands".into()));
     }
     for sub in subcommands(target) {
-        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        let (name, text) = (sub.get_name().to_owned(), shown(sub.get_about()) + ".");
         if command.is_none() {
-            let (name, text) = (sub.get_name().to_owned(), about + ".");
             blocks.push(Block::Item { name, text });
         } else {
-            blocks.push(Block::Subsection(sub.get_name().to_owned()));
-            blocks.push(Block::Text(about + "."));
+            blocks.push(Block::Subsection(name));
+            blocks.push(Block::Text(text));
             blocks.push(Block::Example(usage(sub)));
             blocks.extend(items(sub, None).filter(|item| !is_help(item)));
         }
@@ -169,8 +170,7 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.extend(items(target, Some(heading)));
         }
     }
-    let end = target.get_after_long_help().map(ToString::to_string);
-    blocks.extend(parse(&end.unwrap_or_default()));
+    blocks.extend(parse(&shown(target.get_after_long_help())));
     let others = std::iter::once(None).chain(subcommands(root).map(Some));
     let others = others
         .map(|command| page_name(root, command))
@@ -180,6 +180,10 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     blocks.push(Block::Section("See also".into()));
     blocks.push(Block::Text(others.join(", ")));
     blocks
+}
+
+fn shown(text: Option<&StyledStr>) -> String {
+    text.map(ToString::to_string).unwrap_or_default()
 }
 
 fn is_help(block: &Block) -> bool {
@@ -230,8 +234,7 @@ fn flag(arg: &Arg) -> String {
 }
 
 fn explanation(arg: &Arg) -> String {
-    let help = arg.get_long_help().or(arg.get_help());
-    let help = help.map(ToString::to_string).unwrap_or_default();
+    let help = shown(arg.get_long_help().or(arg.get_help()));
     let mut text = String::new();
     for paragraph in help.split("\n\n") {
         let _ = write!(text, "{}. ", paragraph.trim_end_matches('.'));

@@ -9,8 +9,7 @@ use crate::common::transport::proxy::{self, Proxy};
 const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The proxy of the flag, or of the environment, unless the environment exempts the host. A fault names the flag or the
-/// variable, without its value.
+/// A fault names the flag or the variable, without its value.
 pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
     match flag {
         Some("") => Ok(None),
@@ -20,13 +19,12 @@ pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Faul
                 return Ok(None);
             };
             if let Some((name, list)) = variable(EXEMPT)? {
-                let wrong = |entry: &str| {
-                    let message = format!(
-                        "{name}: {entry:?} is not an address and the length of its network"
-                    );
-                    Fault::usage(message).with_remedy("write it as 10.0.0.0/8")
-                };
-                if proxy::is_exempt(&list, host).map_err(|entry| wrong(&entry))? {
+                let is_exempt = proxy::is_exempt(&list, host).map_err(|entry| {
+                    let cause = "is not an address and the length of its network";
+                    Fault::usage(format!("{name}: {entry:?} {cause}"))
+                        .with_remedy("write it as 10.0.0.0/8")
+                })?;
+                if is_exempt {
                     return Ok(None);
                 }
             }

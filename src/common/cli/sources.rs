@@ -18,7 +18,6 @@ use crate::common::cli::redact::without_password;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::small_file;
 
-/// A command line with all settings on it.
 pub(super) struct Merged {
     /// The program's name first.
     pub(super) args: Vec<OsString>,
@@ -28,7 +27,6 @@ pub(super) struct Merged {
     pub(super) notes: Vec<String>,
 }
 
-/// A flag that is not typed.
 struct Setting {
     long: String,
     /// None for a flag that is off; empty for one that takes no value.
@@ -98,7 +96,6 @@ pub(super) fn merge(
     Ok(merged)
 }
 
-/// Remarks on variables that are nearly those of a flag.
 fn misspelt(root: &Command, env: &Variables) -> Vec<String> {
     let commands = std::iter::once(root).chain(root.get_subcommands());
     let known: BTreeSet<&str> = commands
@@ -192,7 +189,6 @@ fn from_environment(command: &Command, env: &Variables) -> Result<Vec<Setting>, 
     Ok(settings)
 }
 
-/// Reads the file of `--config`, or of its variable.
 fn config_file(
     root: &Command,
     target: &Command,
@@ -273,13 +269,8 @@ fn read(path: &Path, root: &Command, target: &Command) -> Result<ConfigFile, Fau
 fn place(text: &str, at: usize) -> String {
     let before = String::from_utf8_lossy(text.as_bytes().get(..at).unwrap_or(text.as_bytes()));
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    let column = last.chars().count() + 1;
     format!("line {line}, column {column}: ")
 }
 
@@ -287,15 +278,7 @@ fn place(text: &str, at: usize) -> String {
 const PROGRAMS: [&str; 2] = ["publisher", "subscriber"];
 
 /// The flags that both have beside those of the connection and the log.
-const OF_BOTH: [&str; 7] = [
-    "topic",
-    "qos",
-    "count",
-    "verbose",
-    "summary",
-    "exec",
-    "exec-timeout",
-];
+const OF_BOTH: &str = "topic qos count verbose summary exec exec-timeout";
 
 /// Why a key in `table`, that of the other program, is a mistake: only this program has the flag; or it is a source,
 /// and this program has no other.
@@ -309,7 +292,7 @@ fn misplaced(
     let program = root.get_name();
     let arg = find(root, key)?;
     let shared = LogArgs::augment_args(ConnectionArgs::augment_args(Command::new("shared")));
-    if !OF_BOTH.contains(&key) && find(&shared, key).is_none() {
+    if !OF_BOTH.split(' ').any(|flag| flag == key) && find(&shared, key).is_none() {
         return Some(format!(
             "{key} stands under [{table}], and is a flag of {program} only; move it under [{program}]"
         ));
@@ -339,15 +322,11 @@ fn conflicts<'a>(command: &'a Command, arg: &'a Arg) -> impl Iterator<Item = Str
     // A conflict is declared on one side, and holds on both.
     let excludes = |one: &Arg, other: &Arg| {
         let conflicts = command.get_arg_conflicts_with(one);
-        conflicts
-            .iter()
-            .any(|conflict| conflict.get_id() == other.get_id())
+        conflicts.iter().any(|arg| arg.get_id() == other.get_id())
     };
     let rivals = flags(command).filter(move |other| excludes(arg, other) || excludes(other, arg));
-    let ids = in_groups
-        .chain(rivals.map(Arg::get_id))
-        .chain([arg.get_id()]);
-    ids.map(ToString::to_string)
+    let ids = in_groups.chain(rivals.map(Arg::get_id));
+    ids.chain([arg.get_id()]).map(ToString::to_string)
 }
 
 fn unknown(key: &str, known: &BTreeSet<&str>) -> String {
@@ -367,9 +346,7 @@ fn takes_value(arg: &Arg) -> bool {
 
 /// The values of a flag as in [`Setting`].
 fn values(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, String> {
-    let takes_rest = arg
-        .get_num_args()
-        .is_some_and(|range| range.max_values() > 1);
+    let takes_rest = arg.get_num_args().is_some_and(|n| n.max_values() > 1);
     let is_list = matches!(arg.get_action(), ArgAction::Append) || takes_rest;
     match value {
         Value::Boolean(set) if !takes_value(arg) => Ok(set.then(Vec::new)),

@@ -15,8 +15,9 @@ pub enum RunKind {
     Endless,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionState {
+    #[default]
     Idle,
     Connecting {
         deadline: Instant,

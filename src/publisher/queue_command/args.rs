@@ -8,7 +8,6 @@ use clap::{Args, Subcommand};
 
 use crate::common::cli::args::LogArgs;
 use crate::common::cli::units::parse_whole;
-use crate::common::runtime::logging::Verbosity;
 
 /// Inspect and repair a queue file
 ///
@@ -21,13 +20,7 @@ pub struct QueueArgs {
     pub(super) action: Action,
 
     #[command(flatten)]
-    log: LogArgs,
-}
-
-impl QueueArgs {
-    pub fn verbosity(&self) -> Verbosity {
-        self.log.verbosity()
-    }
+    pub log: LogArgs,
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -11,7 +11,7 @@ use super::series::Series;
 use super::value_extractor::is_plottable;
 use super::view::{ChartLine, ChartView, MessageRate};
 pub use super::window::Zoom;
-use super::window::{MAX_WINDOW, Ms, Window};
+use super::window::{MAX_WINDOW, Ms, Window, seconds_before};
 use crate::common::connection::state::Connection;
 use crate::common::escape::{escape, one_line};
 
@@ -85,7 +85,7 @@ impl Chart {
             return;
         };
         let known = self.lines.iter().position(|l| l.topic == reading.topic);
-        if known.is_none() && self.lines.len() >= MAX_LINES {
+        if known.is_none() && self.lines.len() == MAX_LINES {
             if self.other_topics.len() < MAX_OTHER_TOPICS {
                 let mut hasher = DefaultHasher::new();
                 reading.topic.hash(&mut hasher);
@@ -101,9 +101,7 @@ impl Chart {
             });
             self.lines.len() - 1
         });
-        let Some(line) = self.lines.get_mut(number) else {
-            return;
-        };
+        let line = &mut self.lines[number];
         let delay = reading.taken_at.map_or(0, |taken| {
             unix_ms(reading.arrived_at).saturating_sub(unix_ms(taken))
         });
@@ -116,13 +114,12 @@ impl Chart {
         }
     }
 
-    /// To be called whenever the connection may have changed.
     pub fn update_connection(&mut self, connection: &Connection, now: Instant) {
         let ms = self.ms(now);
         self.revision += u64::from(self.connection.update(connection, ms));
     }
 
-    /// `missing` is the total of all streams.
+    /// Of all streams.
     pub fn set_missing(&mut self, missing: u64) {
         self.revision += u64::from(self.missing != missing);
         self.missing = missing;
@@ -137,41 +134,41 @@ impl Chart {
         }
     }
 
-    pub fn view(&self, now: Instant) -> ChartView {
-        let elapsed = now.saturating_duration_since(self.started);
-        let connection = self.connection.view(now);
-        let now = self.ms(now);
+    pub fn view(&self, at: Instant) -> ChartView {
+        let now = self.ms(at);
         let from = now - self.window.span();
-        let outages = self.connection.outages();
+        let outages = &self.connection.outages;
         let lines = self.lines.iter().filter_map(|line| {
-            let (at, last) = line.series.last()?;
+            let (at, last) = line.series.last?;
             Some(ChartLine {
-                label: escape(line.topic.as_bytes(), &[]),
-                segments: line.series.segments(from, now, &outages),
+                topic: escape(line.topic.as_bytes(), &[]),
+                segments: line.series.segments(from, now, outages),
                 last,
-                age: Duration::from_millis(u64::try_from(now - at).unwrap_or_default()),
-                places: line.series.places(),
+                age: duration(now - at),
+                decimal_places: line.series.places,
                 stats: line.series.stats(from, now),
             })
         });
-        let down = self.connection.down_since().map(|since| (since, now));
-        let seen = outages.iter().copied().chain(down).filter(|o| o.1 >= from);
+        let down = self.connection.down_since.map(|since| (since, now));
+        let shown = outages.iter().copied().chain(down).filter(|o| o.1 >= from);
         ChartView {
+            now: at,
             broker: self.broker.clone(),
-            connection,
-            elapsed,
-            span: Duration::from_millis(u64::try_from(self.window.span()).unwrap_or_default()),
+            connection: self.connection.state,
+            why_offline: self.connection.why_offline.clone(),
+            elapsed: at.saturating_duration_since(self.started),
+            span: duration(self.window.span()),
             lines: lines.collect(),
-            more: self.other_topics.len(),
+            more_topics: self.other_topics.len(),
             received: self.received,
             without_value: self.without_value,
             missing: self.missing,
-            reconnects: self.connection.reconnects(),
+            reconnects: self.connection.reconnects,
             rate: MessageRate {
                 per_second: self.rate.per_second(now),
                 per_minute: self.rate.per_minute(now),
             },
-            outages: seen
+            outages: shown
                 .map(|(down, up)| (seconds_before(down, now), seconds_before(up, now)))
                 .collect(),
             log: None,
@@ -189,14 +186,12 @@ fn unix_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// In seconds, negative.
-#[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
-fn seconds_before(at: Ms, now: Ms) -> f64 {
-    (at - now) as f64 / 1e3
+fn duration(ms: Ms) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -207,7 +202,7 @@ mod tests {
         clippy::disallowed_methods,
         reason = "an origin; the tests move it by hand"
     )]
-    fn chart() -> (Chart, Instant) {
+    pub(in crate::subscriber::plot) fn chart() -> (Chart, Instant) {
         let now = Instant::now();
         (Chart::new("broker\u{1b}", now), now)
     }
@@ -231,8 +226,8 @@ mod tests {
         chart.add(&reading("words", Some(f64::NAN)), now);
         let view = chart.view(now + SECOND);
         assert_eq!(view.broker, "broker\\u{1b}");
-        assert_eq!((view.lines.len(), view.more), (8, 2));
-        assert_eq!(view.lines[3].label, "t/3\\x07");
+        assert_eq!((view.lines.len(), view.more_topics), (8, 2));
+        assert_eq!(view.lines[3].topic, "t/3\\x07");
         assert_eq!((view.received, view.without_value), (22, 2));
         assert_eq!(view.lines[3].age, SECOND);
     }
@@ -242,11 +237,10 @@ mod tests {
         let (mut chart, now) = chart();
         let mut add = |taken: u64, arrived: u64| {
             let reading = PlottedMessage {
-                topic: "t",
-                value: Some(1.0),
                 // The sender's clock is an hour slow.
                 taken_at: Some(UNIX + Duration::from_secs(taken)),
                 arrived_at: UNIX + Duration::from_secs(3600 + arrived),
+                ..reading("t", Some(1.0))
             };
             chart.add(&reading, now + Duration::from_secs(arrived));
         };
@@ -274,10 +268,9 @@ mod tests {
                 now += Duration::from_millis(arrived % 100_000);
                 let topic = topic.to_string();
                 let reading = PlottedMessage {
-                    topic: &topic,
-                    value: Some(value),
                     taken_at: Some(Duration::from_millis(taken)),
                     arrived_at: Duration::from_millis(arrived),
+                    ..reading(&topic, Some(value))
                 };
                 chart.add(&reading, now);
                 chart.zoom(Zoom::Out);

@@ -2,8 +2,7 @@
 
 use super::window::Ms;
 
-/// The shortest delay is remembered for this long at least and twice as long at most. After that a
-/// clock that was adjusted is trusted again.
+/// The shortest delay is forgotten after one to two times this, because a clock may be adjusted.
 const MEMORY: Ms = 5 * 60 * 1000;
 
 /// Takes the shortest delay seen lately for no delay at all.
@@ -15,8 +14,8 @@ pub(super) struct DelayEstimator {
 }
 
 impl DelayEstimator {
-    /// The delay of a reading in milliseconds, 0 or more. `difference` is our time of arrival minus
-    /// the sender's time of measurement.
+    /// In milliseconds, 0 or more. `difference`: our time of arrival minus the sender's time of
+    /// measurement.
     pub(super) fn delay(&mut self, difference: i64, now: Ms) -> Ms {
         if self.shortest.is_some() && now.saturating_sub(self.since) >= MEMORY {
             self.shortest_before = self.shortest.take();

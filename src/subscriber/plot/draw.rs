@@ -1,13 +1,15 @@
 //! Draws a frame: connection and counts, graph, legend, the last line of the log, keys. PURE.
 
 use ratatui::Frame;
-use ratatui::buffer::Buffer;
+use ratatui::backend::IntoCrossterm as _;
+use ratatui::buffer::{Buffer, Cell};
+use ratatui::crossterm::style::{Attribute, Color, ContentStyle, StyledContent};
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 
-use super::style::{ERROR, Theme, WARNING, dim, put_text};
-use super::text::{format_time, truncate};
-use super::view::{ChartView, LogLevel};
+use super::style::{DIM, ERROR, NORMAL, Theme, WARNING, put_text};
+use super::text::{format_time, truncate, width};
+use super::view::{ChartView, LogLevel, LogLine};
 use super::{graph, header, legend};
 
 /// Columns and rows.
@@ -20,17 +22,12 @@ pub fn frame(frame: &mut Frame<'_>, view: &ChartView, theme: Theme) {
     draw(frame.buffer_mut(), area, view, theme);
 }
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
+fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let Rect { width, height, .. } = area;
     if width < MIN_SIZE.0 || height < MIN_SIZE.1 {
         let why = format!("the chart needs {}x{}", MIN_SIZE.0, MIN_SIZE.1);
-        put_text(
-            buffer,
-            area.x,
-            area.y,
-            &truncate(&why, width.into()),
-            Style::new(),
-        );
+        let why = truncate(&why, width.into());
+        put_text(buffer, area.x, area.y, &why, NORMAL);
         return;
     }
     let log = u16::from(view.log.is_some() && height >= 8);
@@ -38,60 +35,92 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     let legend = legend::height(view, (height - 1 - log - keys) / 2);
     // The counts get a row of their own if there is enough space.
     let counts = u16::from(height >= 16);
-    let row = |y: u16, height: u16| Rect::new(area.x, area.y + y, width, height);
-    header::draw(buffer, row(0, 1 + counts), view, theme);
+    let mut y = area.y;
+    let mut rows = |height: u16| {
+        y += height;
+        Rect::new(area.x, y - height, width, height)
+    };
+    header::draw(buffer, rows(1 + counts), view, theme);
     let graph = height - 1 - counts - legend - log - keys;
-    graph::draw(buffer, row(1 + counts, graph), view, theme);
-    let mut next = 1 + counts + graph;
+    graph::draw(buffer, rows(graph), view, theme);
     if legend > 0 {
-        legend::draw(buffer, row(next, legend), view, theme);
-        next += legend;
+        legend::draw(buffer, rows(legend), view, theme);
     }
-    if log > 0 {
-        log_line(buffer, row(next, 1), view, theme);
-        next += log;
+    if let Some(line) = view.log.as_ref().filter(|_| log > 0) {
+        draw_log(buffer, rows(log), line, theme);
     }
     if keys > 0 {
-        footer(buffer, row(next, 1), view);
+        let ended = view.ended.as_ref().map(|when| format!("ended {when}"));
+        let text = truncate(ended.as_deref().unwrap_or(KEYS), usize::from(width) - 2);
+        put_text(buffer, area.x + 1, rows(keys).y, &text, DIM);
     }
 }
 
-fn log_line(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
-    let Some(log) = &view.log else {
-        return;
-    };
-    let (level, style) = match log.level {
-        LogLevel::Error => ("error", theme.color(ERROR)),
-        LogLevel::Warning => ("warning", theme.color(WARNING)),
-        LogLevel::Other => ("log", dim()),
+fn draw_log(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
+    let (level, style): (_, Style) = match log.level {
+        LogLevel::Error => ("error", theme.color(ERROR).into()),
+        LogLevel::Warning => ("warning", theme.color(WARNING).into()),
+        LogLevel::Other => ("log", DIM.into()),
     };
     let level = format!("{level} {} ago:", format_time(log.age));
     put_text(buffer, area.x + 1, area.y, &level, style);
     let column = area.x + 2 + u16::try_from(level.len()).unwrap_or_default();
     let room = usize::from(area.right().saturating_sub(column + 1));
-    put_text(
-        buffer,
-        column,
-        area.y,
-        &truncate(&log.text, room),
-        Style::new(),
-    );
+    put_text(buffer, column, area.y, &truncate(&log.text, room), NORMAL);
 }
 
-fn footer(buffer: &mut Buffer, area: Rect, view: &ChartView) {
-    let room = usize::from(area.width) - 2;
-    let text = match &view.ended {
-        Some(when) => format!("ended {when}"),
-        None => KEYS.into(),
-    };
-    put_text(buffer, area.x + 1, area.y, &truncate(&text, room), dim());
+/// A frame as ordinary output: lines without trailing blanks, with escape sequences for colours.
+pub(super) fn snapshot(view: &ChartView, (columns, rows): (u16, u16), theme: Theme) -> String {
+    let area = Rect::new(0, 0, columns, rows);
+    let mut buffer = Buffer::empty(area);
+    draw(&mut buffer, area, view, theme);
+    let mut out = String::new();
+    for cells in buffer.content.chunks(columns.max(1).into()) {
+        let last = cells.iter().rposition(|cell| cell.symbol() != " ");
+        let used = last.map_or(0, |last| last + 1);
+        let mut skip = 0;
+        let mut run = String::new();
+        let mut style = ContentStyle::new();
+        for cell in cells.iter().take(used) {
+            // The cell after a wide character is empty.
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            skip = width(cell.symbol()).saturating_sub(1);
+            if style_of(cell) != style {
+                flush(&mut out, &mut run, style);
+                style = style_of(cell);
+            }
+            run.push_str(cell.symbol());
+        }
+        flush(&mut out, &mut run, style);
+        out.push('\n');
+    }
+    out
+}
+
+fn style_of(cell: &Cell) -> ContentStyle {
+    let mut style = ContentStyle::new();
+    style.foreground_color = Some(cell.fg.into_crossterm()).filter(|color| *color != Color::Reset);
+    if cell.modifier.contains(Modifier::DIM) {
+        style.attributes.set(Attribute::Dim);
+    }
+    style
+}
+
+fn flush(out: &mut String, run: &mut String, style: ContentStyle) {
+    if !run.is_empty() {
+        out.push_str(&StyledContent::new(style, std::mem::take(run)).to_string());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subscriber::plot::text::width;
-    use crate::subscriber::plot::view::{ChartLine, ConnectionStatus, LogLine, MessageRate, Stats};
+    use crate::common::connection::state::ConnectionState;
+    use crate::subscriber::plot::chart::tests::chart;
+    use crate::subscriber::plot::view::{ChartLine, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -104,24 +133,17 @@ mod tests {
     /// Two sine curves; one has a gap while there is no connection.
     fn view() -> ChartView {
         let sine = |from: i32, to: i32, mean: f64| -> Vec<(f64, f64)> {
+            let value = |at: f64| mean + ((at * 12.5).to_radians().sin() * 200.0).round() / 100.0;
             let times = (from..=to).map(f64::from);
-            times
-                .map(|at| {
-                    (
-                        at,
-                        mean + ((at * 12.5).to_radians().sin() * 200.0).round() / 100.0,
-                    )
-                })
-                .collect()
+            times.map(|at| (at, value(at))).collect()
         };
-        let line = |label: &str, segments: Vec<Vec<(f64, f64)>>| {
+        let line = |topic: &str, segments: Vec<Vec<(f64, f64)>>| {
             let values = segments.iter().flatten().map(|(_, value)| *value);
-            let last = values.clone().next_back().unwrap_or_default();
             ChartLine {
-                label: label.into(),
-                last,
+                topic: topic.into(),
+                last: values.clone().next_back().unwrap_or_default(),
                 age: Duration::from_millis(400),
-                places: 2,
+                decimal_places: 2,
                 stats: Some(Stats {
                     min: values.clone().fold(f64::MAX, f64::min),
                     mean: 20.0,
@@ -131,21 +153,20 @@ mod tests {
                 segments,
             }
         };
+        let (_, since) = chart();
+        let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
         ChartView {
+            now: since + Duration::from_secs(20),
             broker: "broker.example:8883".into(),
-            connection: ConnectionStatus::Connected {
-                uptime: Duration::from_secs(20),
-            },
+            connection: ConnectionState::Online { since },
+            why_offline: None,
             elapsed: Duration::from_secs(90),
             span: Duration::from_secs(60),
             lines: vec![
-                line(
-                    "site/7/temperature",
-                    vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)],
-                ),
+                line("site/7/temperature", with_gap),
                 line("site/温度", vec![sine(-45, 0, 16.0)]),
             ],
-            more: 0,
+            more_topics: 0,
             received: 97,
             without_value: 1,
             missing: 12,
@@ -166,120 +187,93 @@ mod tests {
         }
     }
 
-    fn drawn(view: &ChartView, (columns, rows): (u16, u16), theme: Theme) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-        terminal.draw(|f| frame(f, view, theme)).unwrap();
-        let buffer = terminal.backend().buffer();
-        let rows = buffer.content.chunks(columns.into());
-        let text = rows.map(|cells| {
-            let mut text = String::new();
-            let mut covered = 0;
-            for cell in cells {
-                if covered == 0 {
-                    text.push_str(cell.symbol());
-                    covered = width(cell.symbol());
-                }
-                covered = covered.saturating_sub(1);
-            }
-            text.trim_end().to_owned()
-        });
-        text.collect()
-    }
-
-    fn expect(size: (u16, u16), theme: Theme, expected: &str) {
-        let drawn = drawn(&view(), size, theme).join("\n") + "\n";
-        assert_eq!(drawn, expected, "{size:?}, drawn:\n{drawn}");
+    fn drawn(view: &ChartView, size: (u16, u16), theme: Theme) -> String {
+        console::strip_ansi_codes(&snapshot(view, size, theme)).into_owned()
     }
 
     #[test]
-    fn a_frame_of_80_by_24() {
-        let expected = include_str!("../../../tests/data/plot-80x24.txt");
-        expect((80, 24), COLOUR, expected);
-    }
-
-    #[test]
-    fn a_frame_of_200_by_50() {
-        let expected = include_str!("../../../tests/data/plot-200x50.txt");
-        expect((200, 50), COLOUR, expected);
-    }
-
-    #[test]
-    fn without_colours_the_lines_have_different_marks() {
-        let expected = include_str!("../../../tests/data/plot-60x16-plain.txt");
-        expect((60, 16), PLAIN, expected);
+    fn frames_look_as_recorded_and_lines_without_colours_have_different_marks() {
+        for (size, theme, expected) in [
+            (
+                (80, 24),
+                COLOUR,
+                include_str!("../../../tests/data/plot-80x24.txt"),
+            ),
+            (
+                (200, 50),
+                COLOUR,
+                include_str!("../../../tests/data/plot-200x50.txt"),
+            ),
+            (
+                (60, 16),
+                PLAIN,
+                include_str!("../../../tests/data/plot-60x16-plain.txt"),
+            ),
+        ] {
+            let drawn = drawn(&view(), size, theme);
+            assert_eq!(drawn, expected, "{size:?}, drawn:\n{drawn}");
+        }
         let mut terminal = Terminal::new(TestBackend::new(60, 16)).unwrap();
         terminal.draw(|f| frame(f, &view(), PLAIN)).unwrap();
-        let cells = &terminal.backend().buffer().content;
-        assert!(
-            cells
-                .iter()
-                .all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset)
-        );
+        let is_plain = |cell: &Cell| cell.fg == Color::Reset && cell.bg == Color::Reset;
+        assert!(terminal.backend().buffer().content.iter().all(is_plain));
     }
 
     #[test]
     fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
         let small = drawn(&view(), (30, 5), COLOUR);
+        let small: Vec<_> = small.lines().collect();
         assert_eq!(small[0], " ● broker.exampl…   2.0 msg/s");
         assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
         assert_eq!(small[4], " ━━ site/温度      16.00  0 s");
         let tiny = drawn(&view(), (19, 9), COLOUR);
-        assert_eq!(tiny[0], "the chart needs 20…");
+        assert!(tiny.starts_with("the chart needs 20…\n"), "{tiny}");
     }
 
     #[test]
     fn an_empty_chart_gives_the_reason() {
-        let empty = ChartView {
+        let wordy = ChartView {
             lines: vec![],
-            received: 0,
+            received: 5,
             without_value: 0,
             ..view()
         };
-        let text = drawn(&empty, (80, 24), COLOUR).concat();
-        assert!(text.contains("no message yet"), "{text}");
-        let wordy = ChartView {
-            received: 5,
-            ..empty
+        let empty = ChartView {
+            received: 0,
+            ..wordy.clone()
         };
-        let text = drawn(&wordy, (80, 24), COLOUR).concat();
-        assert!(
-            text.contains("no number in 5 messages: see --value"),
-            "{text}"
-        );
         let mut silent = view();
         for line in &mut silent.lines {
             line.stats = None;
             line.segments.clear();
         }
-        let text = drawn(&silent, (80, 24), COLOUR).concat();
-        assert!(text.contains("no reading in the last 1 min"), "{text}");
+        for (view, reason) in [
+            (empty, "no message yet"),
+            (wordy, "no number in 5 messages: see --value"),
+            (silent, "no reading in the last 1 min"),
+        ] {
+            let text = drawn(&view, (80, 24), COLOUR);
+            assert!(text.contains(reason), "{text}");
+        }
     }
 
     #[test]
     fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
-        let offline = ChartView {
-            connection: ConnectionStatus::Waiting {
-                why: "broker.example:8883: connection refused".into(),
-                left: Duration::from_millis(2300),
-            },
-            ..view()
-        };
-        assert_eq!(
-            drawn(&offline, (80, 24), COLOUR)[0],
-            " ○ offline, trying again in 3 s: broker.example:8883: connection refused"
-        );
+        let mut view = view();
+        let until = view.now + Duration::from_millis(2300);
+        view.connection = ConnectionState::Waiting { until };
+        view.why_offline = Some("broker.example:8883: connection refused".into());
+        let text = drawn(&view, (80, 24), COLOUR);
+        let row = " ○ offline, trying again in 3 s: broker.example:8883: connection refused";
+        assert_eq!(text.lines().next(), Some(row));
     }
 
     #[test]
     fn topics_that_do_not_fit_into_the_legend_are_counted() {
-        let one = view().lines.remove(0);
-        let many = ChartView {
-            lines: vec![one; 8],
-            more: 3,
-            ..view()
-        };
-        let small = drawn(&many, (80, 14), COLOUR);
-        let text = small.join("\n");
+        let mut view = view();
+        view.lines = vec![view.lines.remove(0); 8];
+        view.more_topics = 3;
+        let text = drawn(&view, (80, 14), COLOUR);
         assert!(text.contains("and 8 more topics"), "{text}");
         assert_eq!(text.matches("━━ site").count(), 3, "{text}");
     }
@@ -292,18 +286,20 @@ mod tests {
             colour: bool, more in 0usize..3, ended: bool,
         ) {
             let mut view = view();
-            view.lines[1].label.clone_from(&text);
+            view.lines[1].topic.clone_from(&text);
             view.lines[1].segments = vec![values.clone()];
             if let Some((_, first)) = values.first() {
                 let (min, max) = (first.min(0.0), first.max(0.0));
                 view.lines[1].stats = Some(Stats { min, max, mean: *first, count: u64::MAX });
             }
-            view.connection = ConnectionStatus::Waiting { why: text.clone(), left: Duration::MAX };
+            let until = view.now + Duration::from_secs(u32::MAX.into());
+            view.connection = ConnectionState::Waiting { until };
+            view.why_offline = Some(text.clone());
             view.log = Some(LogLine { level: LogLevel::Error, text: text.clone(), age: Duration::MAX });
-            view.more = more;
+            view.more_topics = more;
             view.ended = ended.then_some(text);
-            for row in drawn(&view, (columns, rows), Theme { colour }) {
-                prop_assert!(width(&row) <= usize::from(columns), "{row}");
+            for row in drawn(&view, (columns, rows), Theme { colour }).lines() {
+                prop_assert!(width(row) <= usize::from(columns), "{row}");
             }
         }
     }

@@ -2,30 +2,28 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::Color;
 use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
 use super::scale::Scale;
-use super::style::{ERROR, Theme, dim, line_mark, put_text};
+use super::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
 use super::text::{format_time, plural, truncate, width};
-use super::view::ChartView;
+use super::view::{ChartView, Point};
 
 const MIN_ROWS_PER_TICK: u16 = 3;
 
 const MIN_COLUMNS_PER_TICK: u64 = 12;
 
-/// The label of an outage on the time axis.
 const OFFLINE: &str = " offline ";
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let Some((min, max)) = value_range(view) else {
-        let why = why_empty(view);
-        let why = truncate(&why, area.width.into());
+        let why = truncate(&why_empty(view), area.width.into());
         let left = (usize::from(area.width) - width(&why)) / 2;
         let column = area.x + u16::try_from(left).unwrap_or_default();
-        put_text(buffer, column, area.y + area.height / 2, &why, dim());
+        put_text(buffer, column, area.y + area.height / 2, &why, DIM);
         return;
     };
     let axis_rows = match area.height {
@@ -34,22 +32,15 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
         _ => 2,
     };
     let rows = area.height - axis_rows;
-    let scale = Scale::new(
-        min,
-        max,
-        usize::from((rows / MIN_ROWS_PER_TICK).clamp(1, 8)),
-    );
-    let ticks = scale.ticks();
-    let label = ticks.iter().map(|(_, label)| width(label)).max();
+    let ticks = (rows / MIN_ROWS_PER_TICK).clamp(1, 8);
+    let scale = Scale::new(min, max, ticks.into());
+    let label = scale.ticks().iter().map(|(_, label)| width(label)).max();
     let label = u16::try_from(label.unwrap_or_default()).unwrap_or(u16::MAX);
-    let gutter = if label.saturating_mul(3) > area.width {
-        0
-    } else {
-        label + 2
-    };
+    let has_value_axis = label.saturating_mul(3) <= area.width;
+    let gutter = if has_value_axis { label + 2 } else { 0 };
     let plot = Rect::new(area.x + gutter, area.y, area.width - gutter, rows);
-    if gutter > 0 {
-        draw_value_axis(buffer, plot, &ticks, scale, theme);
+    if has_value_axis {
+        draw_value_axis(buffer, plot, scale, theme);
     }
     if axis_rows > 0 {
         draw_time_axis(buffer, plot, view, theme, axis_rows > 1);
@@ -76,24 +67,18 @@ fn value_range(view: &ChartView) -> Option<(f64, f64)> {
     })
 }
 
-fn draw_value_axis(
-    buffer: &mut Buffer,
-    plot: Rect,
-    ticks: &[(f64, String)],
-    scale: Scale,
-    theme: Theme,
-) {
+fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) {
     let axis = plot.x - 1;
     for row in plot.top()..plot.bottom() {
-        put_text(buffer, axis, row, "│", dim());
+        put_text(buffer, axis, row, "│", DIM);
     }
     let dots = f64::from(plot.height) * theme.dots_per_cell().1 - 1.0;
-    for (value, label) in ticks {
+    for (value, label) in scale.ticks() {
         let dot = ((scale.high - value) / (scale.high - scale.low) * dots).round();
         let row = plot.y + whole(dot / theme.dots_per_cell().1).min(plot.height - 1);
-        let column = axis - u16::try_from(width(label)).unwrap_or_default();
-        put_text(buffer, column.saturating_sub(1), row, label, Style::new());
-        put_text(buffer, axis, row, "┤", dim());
+        let column = axis - u16::try_from(width(&label)).unwrap_or_default();
+        put_text(buffer, column.saturating_sub(1), row, &label, NORMAL);
+        put_text(buffer, axis, row, "┤", DIM);
     }
 }
 
@@ -101,10 +86,10 @@ fn draw_value_axis(
 fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Theme, labels: bool) {
     let axis = plot.bottom();
     if plot.x > 0 {
-        put_text(buffer, plot.x - 1, axis, "└", dim());
+        put_text(buffer, plot.x - 1, axis, "└", DIM);
     }
     let line = "─".repeat(plot.width.into());
-    put_text(buffer, plot.x, axis, &line, dim());
+    put_text(buffer, plot.x, axis, &line, DIM);
     for (down, up) in &view.outages {
         let (from, to) = (column(plot, view, *down), column(plot, view, *up));
         for column in from..=to {
@@ -130,22 +115,19 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Them
         #[allow(clippy::cast_precision_loss, reason = "six at most")]
         let at = view.span.mul_f64((parts - part) as f64 / parts as f64);
         let column = column(plot, view, -at.as_secs_f64());
-        if buffer
-            .cell((column, axis))
-            .is_some_and(|cell| cell.symbol() == "─")
-        {
-            put_text(buffer, column, axis, "┬", dim());
+        let cell = buffer.cell((column, axis));
+        if cell.is_some_and(|cell| cell.symbol() == "─") {
+            put_text(buffer, column, axis, "┬", DIM);
         }
         let label = match ago {
             0 => "now".into(),
             _ => format!("-{ago} {unit}"),
         };
         let wide = u16::try_from(width(&label)).unwrap_or_default();
-        let column = column
-            .saturating_sub(wide / 2)
-            .min(plot.right().saturating_sub(wide));
+        let last = plot.right().saturating_sub(wide);
+        let column = column.saturating_sub(wide / 2).min(last);
         if labels && column >= end {
-            put_text(buffer, column, axis + 1, &label, Style::new());
+            put_text(buffer, column, axis + 1, &label, NORMAL);
             end = column + wide + 1;
         }
     }
@@ -181,12 +163,7 @@ fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartView, scale: Scale, t
         .render(plot, buffer);
 }
 
-fn draw_segment(
-    context: &mut Context<'_>,
-    segment: &[(f64, f64)],
-    rest: f64,
-    color: ratatui::style::Color,
-) {
+fn draw_segment(context: &mut Context<'_>, segment: &[Point], rest: f64, color: Color) {
     if let [(at, value)] = segment {
         let coords = &[(at - rest, *value)];
         context.draw(&Points { coords, color });

@@ -4,9 +4,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::style::{ERROR, OK, Theme, WARNING, dim, put_text};
+use super::style::{DIM, ERROR, NORMAL, OK, Theme, WARNING, put_text};
 use super::text::{format_rate, format_time, format_time_left, plural, truncate, width};
-use super::view::{ChartView, ConnectionStatus};
+use super::view::ChartView;
+use crate::common::connection::state::ConnectionState;
 
 /// The counts go into the second row or to the right, as many as fit.
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
@@ -32,11 +33,11 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     };
     put_text(buffer, area.x + 1, area.y, symbol, style);
     let shown = truncate(&state, left.saturating_sub(2));
-    put_text(buffer, area.x + 3, area.y, &shown, Style::new());
+    put_text(buffer, area.x + 3, area.y, &shown, NORMAL);
     for (n, (text, style)) in counts.iter().enumerate() {
         let at = area.x + u16::try_from(column).unwrap_or(u16::MAX);
         if n > 0 {
-            put_text(buffer, at - 2, area.bottom() - 1, "·", dim());
+            put_text(buffer, at - 2, area.bottom() - 1, "·", DIM);
         }
         put_text(buffer, at, area.bottom() - 1, text, *style);
         column += width(text) + 3;
@@ -44,48 +45,48 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
 }
 
 fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
-    let broker = &view.broker;
+    let ChartView { broker, now, .. } = view;
     if view.ended.is_some() {
         let text = format!("{broker}, after {}", format_time(view.elapsed));
-        return ("■", dim(), text);
+        return ("■", DIM.into(), text);
     }
-    match &view.connection {
-        ConnectionStatus::Connecting { why: None } => {
-            let text = format!("connecting to {broker}");
-            ("○", theme.color(WARNING), text)
+    let why = view.why_offline.as_deref();
+    let (symbol, color, text) = match view.connection {
+        ConnectionState::Idle | ConnectionState::Connecting { .. } => match why {
+            None => ("○", WARNING, format!("connecting to {broker}")),
+            Some(why) => ("○", ERROR, format!("connecting again: {why}")),
+        },
+        ConnectionState::Online { since } => {
+            let uptime = format_time(now.saturating_duration_since(since));
+            ("●", OK, format!("{broker}, connected for {uptime}"))
         }
-        ConnectionStatus::Connecting { why: Some(why) } => {
-            ("○", theme.color(ERROR), format!("connecting again: {why}"))
+        ConnectionState::Waiting { until } => {
+            let left = format_time_left(until.saturating_duration_since(*now));
+            let why = why.unwrap_or_default();
+            (
+                "○",
+                ERROR,
+                format!("offline, trying again in {left}: {why}"),
+            )
         }
-        ConnectionStatus::Connected { uptime } => {
-            let text = format!("{broker}, connected for {}", format_time(*uptime));
-            ("●", theme.color(OK), text)
-        }
-        ConnectionStatus::Waiting { why, left } => {
-            let text = format!(
-                "offline, trying again in {}: {why}",
-                format_time_left(*left)
-            );
-            ("○", theme.color(ERROR), text)
-        }
-        ConnectionStatus::Ended => ("■", dim(), format!("{broker}, ended")),
-    }
+        ConnectionState::Stopped => return ("■", DIM.into(), format!("{broker}, ended")),
+    };
+    (symbol, theme.color(color).into(), text)
 }
 
 /// The most important count first.
 fn counts(view: &ChartView, theme: Theme) -> Vec<(String, Style)> {
-    let mut counts = vec![(format_rate(view.rate), Style::new())];
-    if view.missing > 0 {
-        counts.push((format!("{} missing", view.missing), theme.color(ERROR)));
-    }
-    if view.without_value > 0 {
-        let text = format!("{} without a value", view.without_value);
-        counts.push((text, theme.color(WARNING)));
-    }
-    if view.reconnects > 0 {
-        let text = plural(view.reconnects, "reconnect");
-        counts.push((text, theme.color(WARNING)));
-    }
-    counts.push((format!("{} received", view.received), Style::new()));
+    let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
+    let mut add_problem = |count: u64, color, text: String| {
+        if count > 0 {
+            counts.push((text, theme.color(color).into()));
+        }
+    };
+    let (missing, without) = (view.missing, view.without_value);
+    add_problem(missing, ERROR, format!("{missing} missing"));
+    add_problem(without, WARNING, format!("{without} without a value"));
+    let reconnects = plural(view.reconnects, "reconnect");
+    add_problem(view.reconnects, WARNING, reconnects);
+    counts.push((format!("{} received", view.received), NORMAL.into()));
     counts
 }

@@ -2,12 +2,12 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::Modifier;
 
 use super::scale::{format_number, shared_places};
-use super::style::{Theme, dim, put_text};
+use super::style::{DIM, NORMAL, Theme, put_text};
 use super::text::{format_time, plural, truncate, truncate_middle, width};
-use super::view::{ChartLine, ChartView};
+use super::view::{ChartLine, ChartView, Stats};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -36,7 +36,7 @@ pub(super) fn height(view: &ChartView, max: u16) -> u16 {
 
 /// The rows without the heading, if all are shown.
 fn body_rows(view: &ChartView) -> usize {
-    let more = view.more > 0 && !view.lines.is_empty();
+    let more = view.more_topics > 0 && !view.lines.is_empty();
     view.lines.len() + usize::from(more)
 }
 
@@ -44,119 +44,86 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     let height = usize::from(area.height);
     let heading = usize::from(height > 3 || height > body_rows(view));
     let room = height.saturating_sub(heading);
-    let hidden = |shown: usize| view.lines.len() - shown + view.more;
+    let hidden = |shown: usize| view.lines.len() - shown + view.more_topics;
     let mut shown = view.lines.len().min(room);
     // The last row counts the topics that are not shown.
     let note = hidden(shown) > 0 && room > 1;
     if note {
         shown = shown.min(room - 1);
     }
-    let table: Vec<_> = view.lines.iter().take(shown).map(cells).collect();
-    let topics = view.lines.iter().take(shown);
-    let topic = topics.map(|line| width(&line.label)).max().unwrap_or(0);
-    let wide: Vec<_> = COLUMNS
-        .iter()
-        .enumerate()
-        .map(|(n, (name, _))| {
-            let cells = table.iter().filter_map(|row| row.get(n)).map(String::len);
-            cells.max().unwrap_or(0).max(name.len() * heading)
-        })
-        .collect();
-    let (topic, kept) = fit(area.width.into(), topic, &wide);
+    let lines = view.lines.iter().take(shown);
+    let table: Vec<_> = lines.clone().map(cells).collect();
+    let widths = std::array::from_fn(|n| {
+        let widest = table.iter().map(|row| row[n].len()).max().unwrap_or(0);
+        widest.max(COLUMNS[n].0.len() * heading)
+    });
+    let topic = lines.clone().map(|line| width(&line.topic)).max();
+    let (topic, columns) = fit(area.width.into(), topic.unwrap_or(0), widths);
     let mut row = area.y;
     if heading > 0 {
-        let names: Vec<_> = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        draw_numbers(buffer, (area, row), topic, (&names, &wide, &kept), dim());
+        let names = COLUMNS.map(|(name, _)| name.to_owned());
+        draw_numbers(buffer, (area.x, row), &names, &columns, DIM);
         let over = format!("over {}", format_time(view.span));
-        put_text(buffer, area.x + 4, row, &truncate(&over, topic), dim());
+        put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
-    for (n, (line, cells)) in view.lines.iter().zip(&table).enumerate() {
-        put_text(
-            buffer,
-            area.x + 1,
-            row,
-            &theme.legend_mark(n),
-            theme.line_style(n),
-        );
-        let label = truncate_middle(&line.label, topic);
-        put_text(buffer, area.x + 4, row, &label, Style::new());
-        draw_numbers(
-            buffer,
-            (area, row),
-            topic,
-            (cells, &wide, &kept),
-            Style::new(),
-        );
+    for (n, (line, cells)) in lines.zip(&table).enumerate() {
+        let mark = theme.legend_mark(n);
+        put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
+        let label = truncate_middle(&line.topic, topic);
+        put_text(buffer, area.x + 4, row, &label, NORMAL);
+        draw_numbers(buffer, (area.x, row), cells, &columns, NORMAL);
         row += 1;
     }
     if note {
         let more = u64::try_from(hidden(shown)).unwrap_or(u64::MAX);
         let note = format!("and {}", plural(more, "more topic"));
-        put_text(buffer, area.x + 4, row, &note, dim());
+        put_text(buffer, area.x + 4, row, &note, DIM);
     }
 }
 
-/// The width of the topics, and which columns are kept.
-fn fit(room: usize, topic: usize, wide: &[usize]) -> (usize, Vec<bool>) {
-    let room = room.saturating_sub(4 + 1);
-    let mut kept = vec![true; wide.len()];
-    for rank in (1..=4).rev() {
-        let taken: usize = wide
-            .iter()
-            .zip(&kept)
-            .filter(|(_, kept)| **kept)
-            .map(|(wide, _)| wide + GAP)
-            .sum();
-        if topic.min(MIN_TOPIC) + taken <= room {
-            return (topic.min(room - taken), kept);
-        }
-        for (kept, (_, column_rank)) in kept.iter_mut().zip(COLUMNS) {
-            *kept &= column_rank < rank;
-        }
-    }
-    let last = wide.first().copied().unwrap_or(0) + GAP;
-    (topic.min(room.saturating_sub(last)), kept)
+/// The width of the topics, and the columns that fit: index and right end.
+fn fit(room: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
+    let for_rows = room.saturating_sub(4 + 1);
+    let kept = |max_rank| (0..6).filter(move |n| COLUMNS[*n].1 <= max_rank);
+    let taken = |max_rank| kept(max_rank).map(|n| widths[n] + GAP).sum::<usize>();
+    let fits = |max_rank: &usize| topic.min(MIN_TOPIC) + taken(*max_rank) <= for_rows;
+    let max_rank = (1..=4).rev().find(fits).unwrap_or(0);
+    let topic = topic.min(for_rows.saturating_sub(taken(max_rank)));
+    let mut right = 4 + topic;
+    let columns = kept(max_rank).map(|n| {
+        right += GAP + widths[n];
+        (n, right)
+    });
+    (topic, columns.filter(|(_, right)| *right <= room).collect())
 }
 
-/// The numbers of a row, aligned at the right.
+/// Aligned at the right.
 fn draw_numbers(
     buffer: &mut Buffer,
-    (area, row): (Rect, u16),
-    topic: usize,
-    (cells, wide, kept): (&[String], &[usize], &[bool]),
-    style: Style,
+    (left, row): (u16, u16),
+    cells: &[String; 6],
+    columns: &[(usize, usize)],
+    style: Modifier,
 ) {
-    let mut right = 4 + topic;
-    for ((cell, wide), kept) in cells.iter().zip(wide).zip(kept) {
-        if *kept {
-            right += GAP + wide;
-            let column = right - cell.len();
-            if right <= area.width.into() {
-                put_text(
-                    buffer,
-                    area.x + u16::try_from(column).unwrap_or(0),
-                    row,
-                    cell,
-                    style,
-                );
-            }
-        }
+    for (n, right) in columns {
+        let column = u16::try_from(right - cells[*n].len()).unwrap_or(0);
+        put_text(buffer, left + column, row, &cells[*n], style);
     }
 }
 
 /// The numbers of a line, in ASCII.
-fn cells(line: &ChartLine) -> Vec<String> {
+fn cells(line: &ChartLine) -> [String; 6] {
     let stats = line.stats;
     let mut values = vec![line.last];
     values.extend(stats.iter().flat_map(|s| [s.min, s.max]));
-    let places = shared_places(&values, line.places);
-    let of = |pick: fn(super::view::Stats) -> f64, places| {
+    let places = shared_places(&values, line.decimal_places);
+    let of = |pick: fn(Stats) -> f64, places| {
         stats.map_or("-".into(), |stats| format_number(pick(stats), places))
     };
     // The mean of integers is shown with a fraction.
     let mean_places = if places == 0 { 1 } else { places };
-    vec![
+    [
         format_number(line.last, places),
         of(|s| s.min, places),
         of(|s| s.mean, mean_places),

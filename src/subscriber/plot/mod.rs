@@ -12,7 +12,6 @@ mod rate_meter;
 mod scale;
 pub mod screen;
 mod series;
-mod snapshot;
 pub mod style;
 mod text;
 pub mod value_extractor;

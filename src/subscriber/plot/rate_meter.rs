@@ -11,7 +11,6 @@ const SECOND: Ms = 1000;
 
 #[derive(Debug)]
 struct Second {
-    number: i64,
     first: Ms,
     last: Ms,
     count: u64,
@@ -27,39 +26,35 @@ impl RateMeter {
     pub(super) fn count(&mut self, now: Ms) {
         let number = now.div_euclid(SECOND);
         match self.seconds.back_mut() {
-            Some(second) if second.number >= number => {
+            Some(second) if second.first.div_euclid(SECOND) >= number => {
                 second.count += 1;
                 second.last = second.last.max(now);
             }
             _ => self.seconds.push_back(Second {
-                number,
                 first: now,
                 last: now,
                 count: 1,
             }),
         }
-        while self
-            .seconds
-            .front()
-            .is_some_and(|second| second.last < now - MINUTE)
-        {
+        let is_old = |second: &Second| second.last < now - MINUTE;
+        while self.seconds.front().is_some_and(is_old) {
             self.seconds.pop_front();
         }
     }
 
     pub(super) fn per_minute(&self, now: Ms) -> u64 {
-        self.since(now - MINUTE).map(|second| second.count).sum()
+        self.count_since(now - MINUTE)
     }
 
     /// The rate of the last seconds. It is constant for messages at a constant interval.
     #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
     pub(super) fn per_second(&self, now: Ms) -> f64 {
-        let count: u64 = self.since(now - RECENT).map(|second| second.count).sum();
-        let first = self.since(now - RECENT).next().map(|second| second.first);
-        let (Some(first), Some(last)) = (first, self.seconds.back()) else {
+        let (Some(first), Some(last)) = (self.since(now - RECENT).next(), self.seconds.back())
+        else {
             return 0.0;
         };
-        let (count, between) = (count as f64, (last.last - first) as f64 / 1e3);
+        let count = self.count_since(now - RECENT) as f64;
+        let between = (last.last - first.first) as f64 / 1e3;
         let silent = (now - last.last) as f64 / 1e3;
         let spacing = between / (count - 1.0).max(1.0);
         if count < 2.0 || silent > 2.0 * spacing.max(0.5) {
@@ -69,10 +64,13 @@ impl RateMeter {
         }
     }
 
+    fn count_since(&self, from: Ms) -> u64 {
+        self.since(from).map(|second| second.count).sum()
+    }
+
     fn since(&self, from: Ms) -> impl Iterator<Item = &Second> {
-        self.seconds
-            .iter()
-            .skip_while(move |second| second.first < from)
+        let seconds = self.seconds.iter();
+        seconds.skip_while(move |second| second.first < from)
     }
 }
 

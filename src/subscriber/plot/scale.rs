@@ -17,8 +17,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// A scale around `min` and `max`, both finite, with about `wanted` ticks. A flat line gets space
-    /// above and below.
+    /// Encloses `min` and `max`, both finite, with about `wanted` ticks and space around a flat line.
     pub(super) fn new(min: f64, max: f64, wanted: usize) -> Self {
         let magnitude = min.abs().max(max.abs());
         let (min, max) = if magnitude < SMALLEST {
@@ -40,19 +39,16 @@ impl Scale {
     /// From the lowest, each with its label.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let places = places_for_step(self.step);
-        let mut ticks = Vec::new();
-        let mut value = self.low;
         // Counted in whole steps, so that errors do not add up.
-        for n in 1..=100 {
-            if value > self.high + self.step / 2.0 {
-                break;
-            }
-            let is_near_zero = value.abs() < self.step / 1e3;
-            let shown = if is_near_zero { 0.0 } else { value };
-            ticks.push((value, format_number(shown, places)));
-            value = self.low + f64::from(n) * self.step;
-        }
-        ticks
+        (0..100)
+            .map(|n| self.low + f64::from(n) * self.step)
+            .take_while(|value| *value <= self.high + self.step / 2.0)
+            .map(|value| {
+                let is_near_zero = value.abs() < self.step / 1e3;
+                let shown = if is_near_zero { 0.0 } else { value };
+                (value, format_number(shown, places))
+            })
+            .collect()
     }
 }
 
@@ -66,7 +62,6 @@ fn round_up(width: f64) -> f64 {
     rounded.unwrap_or(10.0) * power
 }
 
-/// The decimal places needed for numbers that differ by `step`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -82,22 +77,14 @@ pub(super) fn format_number(value: f64, places: usize) -> String {
     if plain.len() <= MAX_PLAIN_CHARS {
         return plain;
     }
-    let mut digits = 6;
-    let mut scientific = format!("{value:.digits$e}");
-    // Removes trailing zeros, as in 1.500000e9.
-    while digits > 0 {
-        let shorter = format!("{:.*e}", digits - 1, value);
-        if shorter.parse::<f64>() != scientific.parse::<f64>() {
-            break;
-        }
-        digits -= 1;
-        scientific = shorter;
-    }
-    if scientific.len() < plain.len() {
-        scientific
-    } else {
-        plain
-    }
+    // The shortest without trailing zeros, as in 1.500000e9.
+    let precise = format!("{value:.6e}").parse::<f64>();
+    let scientific = (0..=6)
+        .map(|digits| format!("{value:.digits$e}"))
+        .find(|text| text.parse() == precise);
+    scientific
+        .filter(|text| text.len() < plain.len())
+        .unwrap_or(plain)
 }
 
 pub(super) fn decimal_places(value: f64) -> usize {
@@ -105,12 +92,9 @@ pub(super) fn decimal_places(value: f64) -> usize {
     text.split_once('.').map_or(0, |(_, places)| places.len())
 }
 
-/// The decimal places with which all numbers of a line are written: `places`, but not more than six
-/// digits in all.
+/// `places`, but fewer if a number of the line would have more than six digits.
 pub(super) fn shared_places(values: &[f64], places: usize) -> usize {
-    let magnitude = values
-        .iter()
-        .fold(0f64, |most, value| most.max(value.abs()));
+    let magnitude = values.iter().fold(0f64, |most, n| most.max(n.abs()));
     let digits_before = if magnitude < 1.0 {
         1
     } else {

@@ -23,8 +23,7 @@ use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::chart::{Chart, Zoom};
-use super::draw::frame;
-use super::snapshot::snapshot;
+use super::draw::{frame, snapshot};
 use super::style::Theme;
 use super::view::{ChartView, LogLevel, LogLine};
 use crate::common::fault::{Exit, Fault};
@@ -34,18 +33,16 @@ use crate::common::runtime::{logging, signals};
 
 const MIN_FRAME_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A frame without changes is drawn again after this, because it shows times.
+/// Because a frame shows times.
 const MAX_FRAME_AGE: Duration = Duration::from_secs(1);
 
-/// Standard output without the standard library's lock: restoring the terminal must not wait for a
-/// write that is stuck.
+/// Without the standard library's lock: restoring must not wait for a write that is stuck.
 type Out = BufWriter<Blocking<File>>;
 
 struct ActiveTerminal {
     terminal: Terminal<CrosstermBackend<Out>>,
     theme: Theme,
-    /// The last frame.
-    view: Option<ChartView>,
+    last_view: Option<ChartView>,
 }
 
 static ACTIVE: Mutex<Option<ActiveTerminal>> = Mutex::new(None);
@@ -76,14 +73,12 @@ impl Screen {
         let options = TerminalOptions {
             viewport: Viewport::Fixed(Rect::ZERO),
         };
-        let active = ActiveTerminal {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        *ACTIVE.lock() = Some(ActiveTerminal {
             terminal: Terminal::with_options(backend, options).map_err(unusable)?,
-            theme: Theme {
-                colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-            },
-            view: None,
-        };
-        *ACTIVE.lock() = Some(active);
+            theme: Theme { colour },
+            last_view: None,
+        });
         // From here on the terminal is restored on every path.
         let screen = Self {
             chart: Arc::clone(&chart),
@@ -131,7 +126,6 @@ impl Screen {
 
     /// Restores the terminal and prints the chart as it is now.
     pub fn finish(mut self, now: Instant) {
-        // A last frame that cannot be drawn is not worth an error.
         let _ = self.draw(now);
     }
 
@@ -160,7 +154,7 @@ impl Screen {
                 active.terminal.resize(area)?;
             }
             active.terminal.draw(|f| frame(f, &view, theme))?;
-            active.view = Some(view);
+            active.last_view = Some(view);
         }
         Ok(())
     }
@@ -188,7 +182,7 @@ pub fn check_terminal() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Restores the terminal and prints the last frame. May be called by any thread and repeatedly.
+/// Restores the terminal and prints the last frame. Any thread may call it, repeatedly.
 pub fn restore() {
     // This comes first because it cannot block: the terminal may accept no output.
     let _ = disable_raw_mode();
@@ -204,7 +198,7 @@ fn print_last_frame(active: &mut ActiveTerminal) -> io::Result<()> {
     let out = active.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
     stdio::stderr().write_all(earlier.as_bytes())?;
-    if let Some(view) = &mut active.view {
+    if let Some(view) = &mut active.last_view {
         view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
         // The last row is left for the prompt.
         let Size { width, height } = size()?;
@@ -241,8 +235,7 @@ fn read_keys(chart: &Mutex<Chart>) {
     while let Ok(event) = event::read() {
         let Event::Key(key) = event else { continue };
         match key_command(key) {
-            // Handled like Ctrl-C in a program without raw mode, with the stop timeout and the
-            // effect of a second signal.
+            // As Ctrl-C without raw mode, with the stop timeout and the effect of a second signal.
             Some(KeyCommand::End) => {
                 let _ = raise(Signal::SIGINT);
             }
@@ -289,9 +282,7 @@ mod tests {
         let c = KeyCode::Char('c');
         assert_eq!(press(c, KeyModifiers::CONTROL), Some(KeyCommand::End));
         assert_eq!(press(c, none), None);
-        assert_eq!(
-            press(KeyCode::Char('-'), none),
-            Some(KeyCommand::Zoom(Zoom::Out))
-        );
+        let minus = press(KeyCode::Char('-'), none);
+        assert_eq!(minus, Some(KeyCommand::Zoom(Zoom::Out)));
     }
 }

@@ -7,14 +7,10 @@
 use std::collections::VecDeque;
 
 use super::scale::decimal_places;
-use super::window::Ms;
+use super::window::{MAX_WINDOW, Ms, seconds_before};
 
 /// The width of the buckets and how far they reach back, in milliseconds.
-const TIERS: [(Ms, Ms); 3] = [
-    (50, 60_000),
-    (1000, 3_600_000),
-    (30_000, super::window::MAX_WINDOW),
-];
+const TIERS: [(Ms, Ms); 3] = [(50, 60_000), (1000, 3_600_000), (30_000, MAX_WINDOW)];
 
 /// Intervals between readings of which the median is taken.
 const MAX_INTERVALS: usize = 31;
@@ -48,18 +44,6 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(number: i64, at: Ms, value: f64) -> Self {
-        Self {
-            number,
-            first: (at, value),
-            last: (at, value),
-            min: value,
-            max: value,
-            sum: value,
-            count: 1,
-        }
-    }
-
     fn add(&mut self, at: Ms, value: f64) {
         if at < self.first.0 {
             self.first = (at, value);
@@ -109,7 +93,18 @@ impl Tier {
         let index = self.buckets.partition_point(|b| b.number < number);
         match self.buckets.get_mut(index) {
             Some(bucket) if bucket.number == number => bucket.add(at, value),
-            _ => self.buckets.insert(index, Bucket::new(number, at, value)),
+            _ => {
+                let bucket = Bucket {
+                    number,
+                    first: (at, value),
+                    last: (at, value),
+                    min: value,
+                    max: value,
+                    sum: value,
+                    count: 1,
+                };
+                self.buckets.insert(index, bucket);
+            }
         }
     }
 }
@@ -118,9 +113,9 @@ impl Tier {
 pub(super) struct Series {
     tiers: [Tier; 3],
     intervals: VecDeque<Ms>,
-    last: Option<(Ms, f64)>,
+    pub(super) last: Option<(Ms, f64)>,
     /// The most decimal places of a reading.
-    places: usize,
+    pub(super) places: usize,
 }
 
 impl Series {
@@ -156,14 +151,6 @@ impl Series {
         self.last = Some((at, value));
     }
 
-    pub(super) fn last(&self) -> Option<(Ms, f64)> {
-        self.last
-    }
-
-    pub(super) fn places(&self) -> usize {
-        self.places
-    }
-
     /// The median.
     pub(super) fn interval(&self) -> Option<Ms> {
         let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
@@ -183,26 +170,21 @@ impl Series {
         let mut segment: Vec<Point> = Vec::new();
         let mut last: Option<Ms> = None;
         for bucket in tier.buckets.iter().skip(inside.saturating_sub(1)) {
+            let first = bucket.first.0;
             let is_gap = |last: Ms| {
-                bucket.first.0 - last > max_interval
-                    || outages
-                        .iter()
-                        .any(|(down, up)| last <= *down && *up <= bucket.first.0)
+                let mut outages = outages.iter();
+                first - last > max_interval
+                    || outages.any(|(down, up)| last <= *down && *up <= first)
             };
             if last.is_some_and(is_gap) {
                 segments.push(std::mem::take(&mut segment));
             }
-            #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
-            segment.extend(
-                bucket
-                    .points()
-                    .map(|(at, value)| ((at - now) as f64 / 1e3, value)),
-            );
+            let points = bucket.points();
+            segment.extend(points.map(|(at, value)| (seconds_before(at, now), value)));
             last = Some(bucket.last.0);
         }
         segments.push(segment);
-        #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
-        let edge = (from - now) as f64 / 1e3;
+        let edge = seconds_before(from, now);
         segments.retain(|points| points.last().is_some_and(|(at, _)| *at >= edge));
         segments
     }
@@ -229,11 +211,9 @@ impl Series {
 
     /// The finest one that reaches far enough.
     fn tier(&self, span: Ms) -> &Tier {
-        let [fine, middle, coarse] = &self.tiers;
-        [fine, middle]
-            .into_iter()
-            .find(|tier| tier.keep >= span)
-            .unwrap_or(coarse)
+        let [.., coarse] = &self.tiers;
+        let mut tiers = self.tiers.iter();
+        tiers.find(|tier| tier.keep >= span).unwrap_or(coarse)
     }
 }
 
@@ -258,13 +238,9 @@ mod tests {
 
     #[test]
     fn a_line_has_a_gap_where_readings_are_missing() {
-        let every_second: Vec<_> = (0..40).filter(|n| !(10..20).contains(n)).collect();
-        let series = series(
-            &every_second
-                .iter()
-                .map(|n| (n * 1000, 1.0))
-                .collect::<Vec<_>>(),
-        );
+        let every_second = (0..40).filter(|n| !(10..20).contains(n));
+        let readings: Vec<_> = every_second.map(|n| (n * 1000, 1.0)).collect();
+        let series = series(&readings);
         assert_eq!(series.interval(), Some(1000));
         let segments = series.segments(-20_000, 40_000, &[]);
         assert_eq!(lengths(&segments), [10, 20]);
@@ -282,7 +258,7 @@ mod tests {
         assert_eq!(lengths(&segments), [5]);
         let values: Vec<_> = segments[0].iter().map(|(_, value)| *value).collect();
         assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(series.last(), Some((4000, 5.0)));
+        assert_eq!(series.last, Some((4000, 5.0)));
     }
 
     #[test]
@@ -303,10 +279,8 @@ mod tests {
         }
         for span in [MINUTE, 5 * MINUTE, 24 * 60 * MINUTE] {
             let stats = series.stats(MINUTE - span, MINUTE).unwrap();
-            assert_eq!(
-                (stats.max.to_bits(), stats.count),
-                (99f64.to_bits(), 60_000)
-            );
+            assert_eq!(stats.max.to_bits(), 99f64.to_bits());
+            assert_eq!(stats.count, 60_000);
             let segments = series.segments(MINUTE - span, MINUTE, &[]);
             assert_eq!(segments.len(), 1, "{span}");
             assert!(segments[0].iter().any(|(_, value)| *value > 98.0));
@@ -327,7 +301,7 @@ mod tests {
             for tier in &series.tiers {
                 prop_assert!(i64::try_from(tier.buckets.len()).unwrap() <= tier.keep / tier.width + 3);
             }
-            for span in [MINUTE, 60 * MINUTE, super::super::window::MAX_WINDOW] {
+            for span in [MINUTE, 60 * MINUTE, MAX_WINDOW] {
                 let points: Vec<_> = series.segments(now - span, now, &[(now - 5, now)]).concat();
                 prop_assert!(points.is_sorted_by(|(a, _), (b, _)| a <= b));
                 if let Some(stats) = series.stats(now - span, now) {

@@ -3,6 +3,9 @@
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
+pub(super) const NORMAL: Modifier = Modifier::empty();
+pub(super) const DIM: Modifier = Modifier::DIM;
+
 /// Of the 256 colours some whose contrast is above 3 to 1 both on black and on white.
 const LINE_COLORS: [u8; 8] = [33, 166, 28, 162, 136, 99, 30, 244];
 
@@ -25,10 +28,7 @@ impl Theme {
     }
 
     pub(super) fn line_color(self, number: usize) -> Color {
-        let index = LINE_COLORS.get(number % LINE_COLORS.len()).copied();
-        index
-            .filter(|_| self.colour)
-            .map_or(Color::Reset, Color::Indexed)
+        self.color(LINE_COLORS[number % LINE_COLORS.len()])
     }
 
     /// Two columns wide.
@@ -38,35 +38,30 @@ impl Theme {
         } else {
             line_mark(number)
         };
-        [mark, mark].iter().collect()
+        String::from_iter([mark, mark])
     }
 
-    pub(super) fn line_style(self, number: usize) -> Style {
-        Style::new().fg(self.line_color(number))
-    }
-
-    pub(super) fn color(self, color: u8) -> Style {
-        let style = Style::new();
+    pub(super) fn color(self, color: u8) -> Color {
         if self.colour {
-            style.fg(Color::Indexed(color))
+            Color::Indexed(color)
         } else {
-            style
+            Color::Reset
         }
     }
 }
 
 pub(super) fn line_mark(number: usize) -> char {
-    LINE_MARKS
-        .get(number % LINE_MARKS.len())
-        .copied()
-        .unwrap_or('*')
+    LINE_MARKS[number % LINE_MARKS.len()]
 }
 
-pub(super) fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
-}
-
-pub(super) fn put_text(buffer: &mut Buffer, column: u16, row: u16, text: &str, style: Style) {
+/// Clips the text at the border of the buffer.
+pub(super) fn put_text(
+    buffer: &mut Buffer,
+    column: u16,
+    row: u16,
+    text: &str,
+    style: impl Into<Style>,
+) {
     if buffer.area.contains((column, row).into()) {
         buffer.set_string(column, row, text, style);
     }

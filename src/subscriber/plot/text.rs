@@ -12,26 +12,34 @@ pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-fn head(text: &str, columns: usize) -> String {
+/// As much of the beginning, or of the end, as fits.
+fn fitting(text: &str, mut columns: usize, from_end: bool) -> String {
     let span = Span::raw(text);
-    let mut left = columns;
-    let symbols = span.styled_graphemes(Style::new()).map(|g| g.symbol);
-    let fits = symbols.take_while(|symbol| {
-        let fits = width(symbol) <= left;
-        left = left.saturating_sub(width(symbol));
-        fits
-    });
-    fits.collect()
+    let graphemes = span.styled_graphemes(Style::new());
+    let mut symbols: Vec<_> = graphemes.map(|g| g.symbol).collect();
+    if from_end {
+        symbols.reverse();
+    }
+    let fits = |symbol: &&&str| {
+        let left = columns.checked_sub(width(symbol));
+        columns = left.unwrap_or(0);
+        left.is_some()
+    };
+    symbols.truncate(symbols.iter().take_while(fits).count());
+    if from_end {
+        symbols.reverse();
+    }
+    symbols.concat()
 }
 
 pub(super) fn truncate(text: &str, columns: usize) -> String {
     if width(text) <= columns {
-        return text.to_owned();
+        text.to_owned()
+    } else if columns == 0 {
+        String::new()
+    } else {
+        fitting(text, columns - 1, false) + "…"
     }
-    if columns == 0 {
-        return String::new();
-    }
-    head(text, columns - 1) + "…"
 }
 
 /// For topics, which differ at both ends.
@@ -39,22 +47,9 @@ pub(super) fn truncate_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns || columns < 5 {
         return truncate(text, columns);
     }
-    let first = (columns - 1) / 3;
-    let span = Span::raw(text);
-    let graphemes = span.styled_graphemes(Style::new());
-    let symbols: Vec<_> = graphemes.map(|g| g.symbol).collect();
-    let begin = head(text, first);
-    let mut end = Vec::new();
-    let mut left = columns - 1 - width(&begin);
-    for symbol in symbols.iter().rev() {
-        if width(symbol) > left {
-            break;
-        }
-        left -= width(symbol);
-        end.push(*symbol);
-    }
-    end.reverse();
-    begin + "…" + &end.concat()
+    let begin = fitting(text, (columns - 1) / 3, false);
+    let end = fitting(text, columns - 1 - width(&begin), true);
+    begin + "…" + &end
 }
 
 /// In one unit: `59 s`, `3 min`, `26 h`.

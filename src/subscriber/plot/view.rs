@@ -1,26 +1,10 @@
-//! The contents of one frame: everything that [`draw`](super::draw) needs, with all times relative
-//! to the moment of the frame. Texts have no control characters. PURE.
+//! The contents of one frame: everything that [`draw`](super::draw) needs. Texts have no control
+//! characters. PURE.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use super::series::{Point, Stats};
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionStatus {
-    /// An attempt is under way; `why` the previous one failed.
-    Connecting {
-        why: Option<String>,
-    },
-    Connected {
-        uptime: Duration,
-    },
-    /// Between two attempts.
-    Waiting {
-        why: String,
-        left: Duration,
-    },
-    Ended,
-}
+use crate::common::connection::state::ConnectionState;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -32,22 +16,18 @@ pub enum LogLevel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     pub level: LogLevel,
-    /// Without control characters.
     pub text: String,
     pub age: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChartLine {
-    /// The topic.
-    pub label: String,
+    pub topic: String,
     /// The readings in order of time; there is a gap between two segments.
     pub segments: Vec<Vec<Point>>,
-    /// The latest reading.
     pub last: f64,
     pub age: Duration,
-    /// Decimal places of the readings.
-    pub places: usize,
+    pub decimal_places: usize,
     /// Of the readings in the window, if there are any.
     pub stats: Option<Stats>,
 }
@@ -62,8 +42,11 @@ pub struct MessageRate {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChartView {
+    pub now: Instant,
     pub broker: String,
-    pub connection: ConnectionStatus,
+    pub connection: ConnectionState,
+    /// Why there is no connection, or why the attempt before this one failed.
+    pub why_offline: Option<String>,
     /// The age of the chart.
     pub elapsed: Duration,
     /// The length of the time axis.
@@ -71,12 +54,12 @@ pub struct ChartView {
     /// In the order in which their topics were first seen.
     pub lines: Vec<ChartLine>,
     /// Topics with a value that have no line.
-    pub more: usize,
+    pub more_topics: usize,
     /// Messages.
     pub received: u64,
     /// Messages without a number.
     pub without_value: u64,
-    /// Readings that are missing.
+    /// Readings.
     pub missing: u64,
     pub reconnects: u64,
     pub rate: MessageRate,

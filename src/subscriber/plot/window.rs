@@ -3,28 +3,22 @@
 /// Milliseconds since the chart was started; may be negative.
 pub(super) type Ms = i64;
 
-const SECOND: Ms = 1000;
-const MINUTE: Ms = 60 * SECOND;
-const HOUR: Ms = 60 * MINUTE;
+pub(super) const MAX_WINDOW: Ms = 24 * 3600 * 1000;
 
-pub(super) const MAX_WINDOW: Ms = 24 * HOUR;
+/// In seconds.
+const WINDOWS: [Ms; 8] = [10, 30, 60, 300, 900, 3600, 6 * 3600, MAX_WINDOW / 1000];
 
-const WINDOWS: [Ms; 8] = [
-    10 * SECOND,
-    30 * SECOND,
-    MINUTE,
-    5 * MINUTE,
-    15 * MINUTE,
-    HOUR,
-    6 * HOUR,
-    MAX_WINDOW,
-];
-
-/// Index of the initial window.
+/// An index.
 const INITIAL: usize = 2;
 
 /// Readings that the automatic window shows at least.
 const MIN_READINGS: Ms = 30;
+
+/// In seconds, negative.
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
+pub(super) fn seconds_before(at: Ms, now: Ms) -> f64 {
+    (at - now) as f64 / 1e3
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zoom {
@@ -50,7 +44,7 @@ impl Window {
     }
 
     pub(super) fn span(&self) -> Ms {
-        WINDOWS.get(self.index).copied().unwrap_or(MAX_WINDOW)
+        WINDOWS[self.index] * 1000
     }
 
     pub(super) fn zoom(&mut self, zoom: Zoom) {
@@ -62,8 +56,7 @@ impl Window {
         };
     }
 
-    /// Enlarges an automatic window for readings at this interval. It never shrinks, so that it does
-    /// not change back and forth.
+    /// Enlarges an automatic window, which never shrinks, so that it does not go back and forth.
     pub(super) fn fit_interval(&mut self, interval: Ms) {
         let span = interval.saturating_mul(MIN_READINGS);
         while !self.is_chosen && self.span() < span && self.index + 1 < WINDOWS.len() {
@@ -76,15 +69,18 @@ impl Window {
 mod tests {
     use super::*;
 
+    const SECOND: Ms = 1000;
+    const MINUTE: Ms = 60 * SECOND;
+
     #[test]
     fn the_window_grows_with_the_interval_until_one_is_chosen() {
         let mut window = Window::new();
         window.fit_interval(SECOND);
         assert_eq!(window.span(), MINUTE);
         window.fit_interval(MINUTE);
-        assert_eq!(window.span(), HOUR);
+        assert_eq!(window.span(), 60 * MINUTE);
         window.fit_interval(SECOND);
-        assert_eq!(window.span(), HOUR);
+        assert_eq!(window.span(), 60 * MINUTE);
         window.zoom(Zoom::In);
         window.fit_interval(MINUTE);
         assert_eq!(window.span(), 15 * MINUTE);
