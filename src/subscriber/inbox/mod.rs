@@ -30,7 +30,6 @@ pub struct InboxCounts {
     pub received: u64,
     pub duplicates: u64,
     pub gaps: u64,
-    /// Messages that could not be read.
     pub skipped: u64,
     /// `--exec`: commands that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,14 +47,15 @@ pub struct InboxOptions {
 }
 
 pub struct Inbox {
-    state: Mutex<InboxState>,
-    consumer: Consumer,
-    options: InboxOptions,
-    completed: Arc<AtomicU64>,
+    pub state: Mutex<InboxState>,
+    pub consumer: Consumer,
+    pub options: InboxOptions,
+    pub completed_readings: Arc<AtomicU64>,
 }
 
-struct InboxState {
-    selector: Selector,
+#[derive(Default)]
+pub struct InboxState {
+    pub selector: Selector,
     is_closed: bool,
     skipped: u64,
     /// Topics of skipped messages that a warning has named.
@@ -65,25 +65,6 @@ struct InboxState {
 const MAX_WARNED: usize = 100;
 
 impl Inbox {
-    pub fn new(
-        selector: Selector,
-        consumer: Consumer,
-        options: InboxOptions,
-        completed: Arc<AtomicU64>,
-    ) -> Self {
-        Self {
-            state: Mutex::new(InboxState {
-                selector,
-                is_closed: false,
-                skipped: 0,
-                warned: BTreeSet::new(),
-            }),
-            consumer,
-            options,
-            completed,
-        }
-    }
-
     /// Without memory for the message it is not acknowledged.
     pub fn receive(&self, message: &Received<'_>, ticket: Ticket) -> Result<(), OutOfMemory> {
         let mut state = self.state.lock();
@@ -139,7 +120,6 @@ impl Inbox {
         Ok(())
     }
 
-    /// Counts a message that cannot be read, and warns of it.
     pub fn skip(&self, skipped: SkippedMessage<'_>) {
         let mut state = self.state.lock();
         state.skipped += 1;
@@ -169,7 +149,7 @@ impl Inbox {
         let is_blocked = !self.consumer.close(grace_period);
         let state = self.state.lock();
         InboxCounts {
-            received: self.completed.load(Ordering::Relaxed),
+            received: self.completed_readings.load(Ordering::Relaxed),
             duplicates: state.selector.duplicates,
             gaps: state.selector.missing(),
             skipped: state.skipped,

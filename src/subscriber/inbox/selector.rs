@@ -40,26 +40,17 @@ pub struct SequenceCheck {
     pub fingerprint: Option<Fingerprint>,
 }
 
+#[derive(Default)]
 pub struct Selector {
-    selection: Selection,
+    pub selection: Selection,
     taken: u64,
     pub duplicates: u64,
-    streams: Streams,
-    key: Option<FingerprintKey>,
+    pub streams: Streams,
+    /// What the fingerprints are made with. Without a key no repeats are found.
+    pub key: Option<FingerprintKey>,
 }
 
 impl Selector {
-    /// Without a key no repeats are found.
-    pub fn new(selection: Selection, streams: Streams, key: Option<FingerprintKey>) -> Self {
-        Self {
-            selection,
-            taken: 0,
-            duplicates: 0,
-            streams,
-            key,
-        }
-    }
-
     pub fn action(&self, retained: bool) -> Action {
         match (self.selection.retained, retained) {
             (Retained::Exclude, true) => Action::Skip,
@@ -136,7 +127,11 @@ mod tests {
     }
 
     fn selector(selection: Selection) -> Selector {
-        Selector::new(selection, Streams::default(), Some(KEY))
+        Selector {
+            selection,
+            key: Some(KEY),
+            ..Selector::default()
+        }
     }
 
     fn deduplicating(dedup: bool) -> Selector {

@@ -26,7 +26,6 @@ pub enum OutputError {
 pub struct Completion {
     pub tickets: Tickets,
     pub records: Vec<SequenceRecord>,
-    /// The messages at QoS 2, to be remembered until PUBREL.
     pub exchanges: Vec<Exchange>,
     pub readings: u64,
     pub is_last: bool,

@@ -30,7 +30,6 @@ pub enum Consumer {
 /// payloads. A batch that would take more counts as one reading.
 const MAX_RENDERED: usize = 16 << 20;
 
-/// A message for which memory has been reserved.
 pub struct PreparedMessage<'a> {
     pub readings: Readings<'a>,
     exec_message: Option<ExecMessage>,

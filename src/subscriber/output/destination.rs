@@ -27,7 +27,6 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Reopens the file, because another program has moved it.
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Self::File(file) = self {
             file.reopen()?;
@@ -132,7 +131,6 @@ impl OutputFile {
         }
     }
 
-    /// Continues in a new file after the file or its directory was removed or renamed.
     fn replace(&mut self) -> io::Result<()> {
         self.reopen().map_err(|e| {
             let why =

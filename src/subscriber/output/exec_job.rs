@@ -13,7 +13,6 @@ use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::process::RunOptions;
 use crate::common::transport::bridge::OutOfMemory;
 
-/// A copy of a message, from which the commands of its readings are run.
 pub struct ExecMessage {
     topic: String,
     payload: Vec<u8>,

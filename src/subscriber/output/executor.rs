@@ -27,7 +27,6 @@ struct WaitingMessage {
     number: u64,
     message: Arc<ExecMessage>,
     is_batch: bool,
-    /// Where the next reading begins in the payload.
     begin: usize,
     jobs_left: usize,
 }
@@ -93,7 +92,6 @@ impl ExecutorState {
         counted
     }
 
-    /// Acknowledges the messages at the front whose commands have ended.
     fn acknowledge(&mut self) {
         while let Some(message) = self.unfinished.front_mut()
             && message.jobs_left == 0

@@ -31,7 +31,6 @@ struct WriteBatch {
     bytes: Vec<u8>,
     /// Where each reading ends in `bytes`.
     ends: Vec<usize>,
-    /// Bytes counted in the backlog.
     counted: u64,
     completion: Completion,
     reopen: bool,

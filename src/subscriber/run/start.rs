@@ -13,7 +13,7 @@ use crate::common::random;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputKind};
 use crate::subscriber::inbox::selector::Selector;
-use crate::subscriber::inbox::{Inbox, InboxOptions};
+use crate::subscriber::inbox::{Inbox, InboxOptions, InboxState};
 use crate::subscriber::output::completion::{Acknowledger, OutputError, OutputEvent, Record};
 use crate::subscriber::output::consumer::{Consumer, Plotter};
 use crate::subscriber::output::destination::{Destination, OutputFile};
@@ -50,10 +50,10 @@ pub(super) fn open_inbox(
     let record = state_file.map(|state_file| -> Record {
         Box::new(move |records, exchanges| Ok(state_file.lock().record(records, exchanges)?))
     });
-    let completed = Arc::new(AtomicU64::new(0));
+    let completed_readings = Arc::new(AtomicU64::new(0));
     let acknowledger = Acknowledger {
         record,
-        completed_readings: Arc::clone(&completed),
+        completed_readings: Arc::clone(&completed_readings),
         notify: Box::new(notify.clone()),
     };
     let backlog = Arc::clone(backlog);
@@ -80,8 +80,21 @@ pub(super) fn open_inbox(
             Consumer::Executor(executor.context("threads cannot be started")?)
         }
     };
-    let selector = Selector::new(config.selection, streams, key);
-    Ok(Inbox::new(selector, consumer, options, completed))
+    let selector = Selector {
+        selection: config.selection,
+        streams,
+        key,
+        ..Selector::default()
+    };
+    Ok(Inbox {
+        state: Mutex::new(InboxState {
+            selector,
+            ..InboxState::default()
+        }),
+        consumer,
+        options,
+        completed_readings,
+    })
 }
 
 /// Reports that nobody reads standard output any more, even while there is nothing to write.

@@ -53,7 +53,6 @@ impl SessionTracker {
         }
     }
 
-    /// The broker has granted all filters. Returns whether the session is to be saved.
     pub fn handle_subscribed(&mut self) -> bool {
         if !self.is_persistent {
             return false;

@@ -106,7 +106,6 @@ impl Subscriptions {
         }
     }
 
-    /// Returns the time until the next request.
     pub fn handle_refused(&mut self, index: usize, now: Instant) -> Duration {
         let Some(filter) = self.filters.get_mut(index) else {
             return Duration::ZERO;

@@ -40,7 +40,6 @@ impl ArrivalTime {
         format!("{:09}", self.nanoseconds)
     }
 
-    /// Seconds and nanoseconds since 1970.
     pub(super) fn unix(&self) -> String {
         format!("{}.{:09}", self.seconds, self.nanoseconds)
     }

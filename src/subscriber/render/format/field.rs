@@ -4,7 +4,6 @@ use data_encoding::Encoding;
 
 use super::super::sanitize::Sanitizer;
 
-/// What stands between `%` and its letter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSpec {
     /// `-`

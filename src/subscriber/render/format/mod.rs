@@ -21,7 +21,6 @@ use self::parse::Segment;
 use super::sanitize::Sanitizer;
 use crate::common::mqtt::publish::{PublishProperties, Received};
 
-/// A format, checked once, to be filled in for each message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     segments: Vec<Segment>,

@@ -12,7 +12,6 @@ pub(super) enum Segment {
     Text(Vec<u8>),
     /// `%`, how to align, and one of [`FIELDS`].
     Field(FieldSpec, char),
-    /// `@` and a letter that `strftime` knows.
     Time(char),
     Nanoseconds,
 }
@@ -102,7 +101,6 @@ fn field(rest: &mut Rest<'_>) -> Result<Segment, String> {
     }
 }
 
-/// Reads what follows an `@`: a segment, or text.
 fn time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Segment>, String> {
     let Some(letter) = rest.next() else {
         return Err("ends with an @; write @@ for an at sign".into());

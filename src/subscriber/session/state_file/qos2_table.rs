@@ -28,7 +28,6 @@ impl Qos2Table {
         connection.execute_batch(TABLE)
     }
 
-    /// Selects the session, and returns what earlier runs have left of it.
     pub(super) fn load(
         &mut self,
         connection: &Connection,
