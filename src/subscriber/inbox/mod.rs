@@ -56,10 +56,10 @@ pub struct Inbox {
 #[derive(Default)]
 pub struct InboxState {
     pub selector: Selector,
-    is_closed: bool,
-    skipped: u64,
+    pub(crate) is_closed: bool,
+    pub(crate) skipped: u64,
     /// Topics of skipped messages that a warning has named.
-    warned: BTreeSet<Vec<u8>>,
+    pub(crate) warned: BTreeSet<Vec<u8>>,
 }
 
 const MAX_WARNED: usize = 100;

@@ -43,7 +43,7 @@ pub struct SequenceCheck {
 #[derive(Default)]
 pub struct Selector {
     pub selection: Selection,
-    taken: u64,
+    pub(crate) taken: u64,
     pub duplicates: u64,
     pub streams: Streams,
     /// What the fingerprints are made with. Without a key no repeats are found.
