@@ -349,8 +349,10 @@ mod tests {
     fn rows_are_deleted_in_groups_but_soon_if_the_window_is_full() {
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
-        let mut journal = Journal::default();
-        journal.delete_group = 2;
+        let mut journal = Journal {
+            delete_group: 2,
+            ..Journal::default()
+        };
         journal.finish(&message(1), Some(1), Outcome::Delivered, now);
         journal.is_blocked = true;
         let soon = now + DELETE_DELAY_BLOCKED;
