@@ -144,8 +144,6 @@ fn one_refused_filter_of_two_ends_a_finite_run() {
         let outcome = program.run(SOON).expect_code(77);
         let outcome = outcome.expect_stderr("\"closed\"");
         let text = outcome.stderr.text();
-        // The debug log names every filter.
-        let mut lines = text.lines().filter(|line| !line.contains(" DEBUG "));
         assert!(text.contains("refused the subscription"), "{outcome}");
         // Apart from the packets, which `-d` logs.
         let mut lines = text.lines().filter(|line| !line.contains(" DEBUG "));

@@ -44,10 +44,11 @@ impl Backlog {
     pub fn remove(&self, bytes: u64) {
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         let after = before.saturating_sub(bytes);
-        if before > LIMIT / 2 && after <= LIMIT / 2 {
-            if let Some(acks) = self.current() {
-                acks.wake();
-            }
+        if before > LIMIT / 2
+            && after <= LIMIT / 2
+            && let Some(acks) = self.current()
+        {
+            acks.wake();
         }
     }
 

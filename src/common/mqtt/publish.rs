@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn invalid_text_is_a_defect_and_a_broken_rule_is_a_violation() {
-        let rows: [(u8, &[u8], Result<Option<Defect>, u8>); 11] = [
+        type Row<'a> = (u8, &'a [u8], Result<Option<Defect>, u8>);
+        let rows: [Row<'_>; 11] = [
             (0x30, b"\0\x01t\0x", Ok(None)),
             (0x30, b"\0\x03\xef\xbf\xbf\0", Ok(None)),
             (0x30, b"\0\x01\0\0", Ok(Some(Defect::TopicNul))),

@@ -153,12 +153,14 @@ mod tests {
                 segments,
             }
         };
-        let (_, since) = chart();
+        let (_, online_since) = chart();
         let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
         ChartView {
-            now: since + Duration::from_secs(20),
+            now: online_since + Duration::from_secs(20),
             broker: "broker.example:8883".into(),
-            connection: ConnectionState::Online { since },
+            connection: ConnectionState::Online {
+                since: online_since,
+            },
             why_offline: None,
             elapsed: Duration::from_secs(90),
             span: Duration::from_secs(60),

@@ -112,7 +112,7 @@ impl BrokerSender {
         if log_enabled!(Level::Debug) {
             let written = self.queue.rest().get(..count).unwrap_or_default();
             describe_each(&mut self.written, written, self.v5, |packet| {
-                debug!("sent {packet}")
+                debug!("sent {packet}");
             });
         }
         self.queue.advance(count);
