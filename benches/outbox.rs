@@ -72,8 +72,8 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
     let mut under_way: VecDeque<u64> = VecDeque::with_capacity(window);
     let mut delivered = 0;
     loop {
-        let room = window - under_way.len();
-        offer(outbox, drafts.by_ref().take(room), now);
+        let space = window - under_way.len();
+        offer(outbox, drafts.by_ref().take(space), now);
         let sent = outbox.next_messages(now, WALL_MS);
         under_way.extend(sent.iter().map(|(position, _)| *position));
         assert!(!under_way.is_empty(), "{outbox:?}");

@@ -70,7 +70,6 @@ pub fn escape_json(json: &str) -> String {
     out
 }
 
-/// The first characters of a text, and an ellipsis if there are more.
 fn cut(text: &str, length: usize) -> (&str, &'static str) {
     match text.char_indices().nth(length) {
         Some((end, _)) => (&text[..end], "…"),
@@ -90,7 +89,6 @@ pub fn quoted(text: &str) -> String {
     format!("{text:?}{more}")
 }
 
-/// A log line or an error that may quote the network, as one line.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -3,37 +3,24 @@
 
 use std::fmt;
 
-/// The exit code of a run, with the number of `sysexits.h` where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// All that was accepted is delivered.
     Success = 0,
-    /// The subscriber's `--timeout` ran out.
     TimedOut = 27,
-    /// A bad flag, value or topic.
     Usage = 64,
-    /// Some input was rejected, dropped, expired or dead-lettered.
     Data = 65,
-    /// A named input file cannot be read.
     NoInput = 66,
-    /// The broker was not reached, and messages that were only in memory are lost.
     Unavailable = 69,
-    /// Queue or output cannot be created or opened.
     CannotCreate = 73,
     Io = 74,
-    /// Not delivered, but safe in the queue.
     Deferred = 75,
-    /// The broker broke the protocol, or speaks another.
     Protocol = 76,
-    /// The broker refused: not authorised, bad credentials.
     Refused = 77,
-    /// The configuration cannot work: keys, certificates, file modes, trust.
     Config = 78,
 }
 
 impl Exit {
-    /// Of several codes that apply, the first is reported.
     const PRECEDENCE: [Exit; 12] = [
         Exit::Usage,
         Exit::Io,
@@ -53,7 +40,6 @@ impl Exit {
         self as u8
     }
 
-    /// Of two codes that apply, the one to report.
     pub fn or_worse(self, other: Exit) -> Exit {
         let mut all = Self::PRECEDENCE.into_iter();
         all.find(|exit| [self, other].contains(exit))

@@ -27,7 +27,6 @@ pub struct Config {
     pub receipts: bool,
     pub summary: bool,
     pub verbose: bool,
-    /// The file of the durable queue.
     pub queue: Option<PathBuf>,
 }
 

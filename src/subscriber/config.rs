@@ -23,11 +23,7 @@ pub enum OutputKind {
     Stdout(Style),
     File(File, Style),
     Chart(ValueExtractor),
-    Command {
-        command: ExecCommand,
-        /// Commands that run at the same time.
-        jobs: usize,
-    },
+    Command { command: ExecCommand, jobs: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -38,11 +34,9 @@ pub struct Config {
     pub selection: Selection,
     pub timeout: Option<Duration>,
     pub output: OutputKind,
-    /// None if the session ends with the connection.
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
     pub gaps: bool,
-    /// The file of `--state`.
     pub state: Option<PathBuf>,
     pub summary: bool,
 }

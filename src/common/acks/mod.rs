@@ -52,7 +52,6 @@ impl Backlog {
         }
     }
 
-    /// Whether the bridge may have stopped reading from the broker.
     pub fn may_be_full(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
@@ -162,7 +161,6 @@ impl ConnectionAcks {
             .unwrap_or(PubrelStatus::OldConnection)
     }
 
-    /// Appends the acknowledgements that may go out.
     pub fn poll_acks(&self, out: &mut Vec<u8>) {
         self.with_pending(|pending| pending.poll_acks(out));
     }

@@ -20,7 +20,6 @@ use crate::common::mqtt::qos::Qos;
 /// Messages remembered after their PUBACK or PUBREL, for a broker that sends one again because the two have crossed.
 const MAX_COMPLETED: usize = 1_024;
 
-/// What identifies a PUBLISH above QoS 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishKey {
     pub exchange: Exchange,
@@ -107,12 +106,10 @@ pub enum PubrelStatus {
 #[derive(Debug, Default)]
 pub struct PendingAcks {
     unacknowledged: BTreeMap<u64, Unacknowledged>,
-    /// The number of the last message, over all sessions.
     last_number: u64,
     /// The numbers of those that came on the current connection, in that order. Some may not be waiting any more.
     order: VecDeque<u64>,
     stages: HashMap<u16, Stage>,
-    /// PUBRELs that are due on the current connection.
     due_pubrels: usize,
     /// The last messages that were completed on it.
     completed: VecDeque<PublishKey>,

@@ -12,7 +12,6 @@ pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
-    /// The path, for MQTT over WebSocket.
     pub websocket: Option<String>,
     pub alpn: Option<&'static str>,
     /// The port to try next, with [`ALPN_AWS`], if this one does not answer.
@@ -129,7 +128,6 @@ impl Endpoint {
         [first].into_iter().chain(second).collect()
     }
 
-    /// Host and port as in HTTP, an IPv6 address in brackets.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)

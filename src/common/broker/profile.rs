@@ -30,7 +30,6 @@ const AWS_MAX_SUBSCRIPTIONS: usize = 50;
 const AWS_KEEP_ALIVE_SECONDS: (u64, u64) = (30, 1_200);
 const AWS_MAX_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
 
-/// How fast a connection may publish, per second, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     pub messages: f64,
@@ -120,7 +119,6 @@ impl Profile {
         })
     }
 
-    /// Checks a message that an earlier run accepted, perhaps for another broker.
     pub fn check_message(self, draft: &Draft) -> Result<(), String> {
         let (bytes, (max, source)) = (draft.payload.len(), self.max_payload(draft.topic.len()));
         if bytes > max {
@@ -168,7 +166,6 @@ impl Profile {
         }
     }
 
-    /// What the users of such a broker call its access rules.
     pub fn access_rules(self) -> &'static str {
         match self {
             Profile::Generic => "the broker's access control list (ACL)",

@@ -33,7 +33,6 @@ pub(super) struct CheckConnection<'a> {
     last_attempt: Option<Instant>,
     /// TCP was refused, or a CONNECT was not answered, since this was last cleared.
     pub(super) was_down: bool,
-    /// The step that is not done yet, or has failed.
     pub(super) step: &'static str,
 }
 

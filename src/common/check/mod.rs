@@ -67,7 +67,6 @@ fn check_clock(now: SystemTime, report: &mut CheckReport) {
     }
 }
 
-/// Returns whether certificate, key, CA and password file can be used.
 fn check_files(connection: &ConnectionConfig, now: SystemTime, report: &mut CheckReport) -> bool {
     let mut are_good = true;
     if connection.endpoint.tls {
@@ -88,7 +87,6 @@ fn check_files(connection: &ConnectionConfig, now: SystemTime, report: &mut Chec
     are_good
 }
 
-/// Checks what does not need the files: the steps up to TCP.
 fn check_network(connection: &ConnectionConfig, report: &mut CheckReport) {
     let mut route = connection.route();
     route.endpoint.tls = false;

@@ -54,7 +54,6 @@ enum StepStatus {
 struct StepResult {
     step: &'static str,
     status: StepStatus,
-    /// What was found; for a failure the cause and the remedy.
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<Box<str>>,
@@ -197,7 +196,6 @@ impl CheckReport {
         self.note_error(result);
     }
 
-    /// A reader that has closed the pipe is no error.
     fn note_error(&mut self, result: io::Result<()>) {
         if let Err(cause) = result
             && cause.kind() != io::ErrorKind::BrokenPipe

@@ -30,7 +30,6 @@ pub(super) fn added_to(command: Command) -> Command {
     command.subcommand(completions).subcommand(man)
 }
 
-/// The text that was asked for, if it was one of these.
 pub(super) fn asked_for(command: &Command, matches: &ArgMatches) -> Option<Vec<u8>> {
     match matches.subcommand()? {
         (COMPLETIONS, matches) => {

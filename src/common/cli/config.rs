@@ -24,7 +24,6 @@ pub struct ConnectionConfig {
     pub client_id_given: bool,
     pub operation_timeout: Duration,
     pub connect_timeout: Duration,
-    /// The delays between connection attempts.
     pub policy: Policy,
     pub(super) loaded: Option<TlsCredentials>,
     pub(super) username: Option<String>,

@@ -13,17 +13,12 @@ use clap::{Arg, Command};
 /// When the manual pages last changed.
 const DATE: &str = "2026-11-29";
 
-/// A part of a manual page.
 enum Block {
     Section(String),
     Subsection(String),
     Text(String),
-    /// Lines to type.
     Example(String),
-    Item {
-        name: String,
-        text: String,
-    },
+    Item { name: String, text: String },
 }
 
 /// The manual page of a program, or of one of its commands, for man(1).
@@ -57,7 +52,6 @@ pub(super) fn roff(root: &Command, command: Option<&str>) -> String {
     out
 }
 
-/// `docs/reference.md`: the manual pages of these programs, in Markdown.
 pub fn reference(programs: &[Command]) -> String {
     let mut out = "# Reference\n\n\
         The manual pages of `publisher` and `subscriber`, as `publisher man` and `publisher man COMMAND` print them.\n\
@@ -196,7 +190,6 @@ fn decapitalized(text: &str) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-/// The lines of a usage, without their heading.
 fn usage(command: &Command) -> String {
     let usage = command.clone().render_usage().to_string();
     let lines = usage.lines().map(|line| {
@@ -206,7 +199,6 @@ fn usage(command: &Command) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The flags under a heading.
 fn items(command: &Command, heading: Option<&str>) -> impl Iterator<Item = Block> {
     let args = command.get_arguments();
     args.filter(move |arg| !arg.is_hide_set() && arg.get_help_heading() == heading)

@@ -26,7 +26,6 @@ use super::fault::{Exit, Fault};
 use crate::common::runtime::{process, startup, stdio};
 use crate::common::{client, transport};
 
-/// How durations and sizes are written, for the end of the help.
 pub const UNITS: &str = "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h.\n\
      SIZE is a number of bytes, or with a unit as in 64KiB, 1MiB, 1GB.";
 
@@ -59,7 +58,6 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
     exit.code().into()
 }
 
-/// The whole description of a program's command line.
 pub fn command<T: Parser>() -> clap::Command {
     let version = format!(
         "{} ({}, {})",

@@ -5,11 +5,9 @@ use std::env;
 use crate::common::fault::Fault;
 use crate::common::transport::proxy::{self, Proxy};
 
-/// The first that is set is used.
 const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// A fault names the flag or the variable, without its value.
 pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
     match flag {
         Some("") => Ok(None),
@@ -37,7 +35,6 @@ fn read(text: &str, origin: &'static str) -> Result<Proxy, Fault> {
     Proxy::parse(text, origin).map_err(|why| Fault::usage(format!("{origin} {why}")))
 }
 
-/// The first of these variables that is set, and not empty.
 fn variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Fault> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let Some((name, value)) = names.into_iter().find_map(|name| Some((name, set(name)?))) else {

@@ -21,9 +21,7 @@ use crate::common::runtime::small_file;
 pub(super) struct Merged {
     /// The program's name first.
     pub(super) args: Vec<OsString>,
-    /// Flags that were not typed, and where they come from.
     pub(super) origins: Vec<(String, String)>,
-    /// Remarks that are no errors.
     pub(super) notes: Vec<String>,
 }
 
@@ -31,7 +29,6 @@ struct Setting {
     long: String,
     /// None for a flag that is off; empty for one that takes no value.
     values: Option<Vec<OsString>>,
-    /// The variable or the file.
     origin: String,
 }
 
@@ -114,7 +111,6 @@ fn misspelt(root: &Command, env: &Variables) -> Vec<String> {
     unknown.filter_map(note).collect()
 }
 
-/// The subcommand that was typed, its matches, and how many words name it.
 fn deepest<'a>(
     command: &'a Command,
     matches: &'a ArgMatches,
@@ -316,7 +312,6 @@ fn choices<'a>(command: &'a Command, arg: &'a Arg) -> impl Iterator<Item = &'a A
     groups.filter(move |group| !(*group).clone().is_multiple() && has(group))
 }
 
-/// The flag itself, and those that it cannot be given with.
 fn conflicts<'a>(command: &'a Command, arg: &'a Arg) -> impl Iterator<Item = String> {
     let in_groups = choices(command, arg).flat_map(ArgGroup::get_args);
     // A conflict is declared on one side, and holds on both.
@@ -344,7 +339,6 @@ fn takes_value(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
-/// The values of a flag as in [`Setting`].
 fn values(arg: &Arg, value: &Value) -> Result<Option<Vec<OsString>>, String> {
     let takes_rest = arg.get_num_args().is_some_and(|n| n.max_values() > 1);
     let is_list = matches!(arg.get_action(), ArgAction::Append) || takes_rest;

@@ -6,13 +6,11 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-/// Programs, flags and answer, separated by tabs.
 const ANSWERS: &str = include_str!("suggestions.tsv");
 
 const HELP: &str = "-h is help; the broker goes to --endpoint";
 const VERSION: &str = "-V is the version of this program; for that of MQTT use --mqtt-version 5, or --mqtt-version 3.1.1";
 
-/// The rows of the table that are for a program: flags, and the answer.
 pub fn answers(program: &str) -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {
     let rows = ANSWERS.lines().filter_map(|line| {
         let mut columns = line.split('\t');
@@ -98,16 +96,13 @@ fn has_long(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
 }
 
-/// Whether the command has to know a broker.
 fn connects(command: &Command) -> bool {
     find(command, |arg| arg.get_long() == Some("endpoint")).is_some()
 }
 
-/// How many values a flag takes.
 enum Takes {
     None,
     One,
-    /// All that follows.
     Rest,
 }
 

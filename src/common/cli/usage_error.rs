@@ -10,7 +10,6 @@ use super::{redact, suggestions};
 
 const SEE_HELP: &str = "; see --help";
 
-/// Explains an error of clap. `typed` are all arguments, the program's name first.
 pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error) -> String {
     use ErrorKind as Kind;
     let strange = [Kind::UnknownArgument, Kind::InvalidSubcommand];
@@ -73,7 +72,6 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
     redact::without_passwords(&line, quoted)
 }
 
-/// The texts that an error has of this kind.
 fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => vec![text],
@@ -82,7 +80,6 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
     }
 }
 
-/// `--topic` of `--topic <NAME>`, `ID` of `[ID]...`.
 fn name(arg: &str) -> &str {
     let name = arg.split([' ', '=']).next().unwrap_or(arg);
     name.trim_start_matches(['[', '<'])
@@ -96,7 +93,6 @@ fn first_paragraph(rendered: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The flags that are required and not there, all of them.
 fn missing(typed: &[OsString], args: &[&str]) -> String {
     let shown = args.iter().map(|arg| {
         let arg = arg.replace(['<', '>'], "").replace("...", "");
@@ -121,7 +117,6 @@ fn missing(typed: &[OsString], args: &[&str]) -> String {
     format!("{shown} {verb} missing{rest}")
 }
 
-/// A flag that neither this program nor another client has.
 fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
     let (command, path) = deepest(root, typed);
     let has = |command: &Command, long: &str| {
@@ -141,7 +136,6 @@ fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
     }
 }
 
-/// A word that is neither a flag nor the value of one.
 fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
     let (command, path) = deepest(root, typed);
     let program = root.get_name();
@@ -175,14 +169,12 @@ fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
     format!("{word}: is neither a flag nor a command; {remedy}")
 }
 
-/// The names of its commands.
 fn commands(command: &Command) -> String {
     let names = command.get_subcommands().map(Command::get_name);
     let names: Vec<&str> = names.filter(|name| *name != "help").collect();
     names.join(", ")
 }
 
-/// The command that is typed, and its name with those of the commands above it.
 fn deepest<'a>(root: &'a Command, typed: &[OsString]) -> (&'a Command, String) {
     let (mut command, mut path) = (root, root.get_name().to_owned());
     for word in typed.iter().skip(1) {

@@ -31,7 +31,6 @@ pub(super) enum CommandKind {
     Disconnect,
     /// A Paho token may have completed.
     CheckTokens,
-    /// Paho has noticed the end of the connection.
     ConnectionLost,
     DialPassed(DialProgress),
     DialSucceeded(Dial, OwnedFd),

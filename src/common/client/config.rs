@@ -35,7 +35,6 @@ pub struct ClientConfig {
     /// A longer message expiry is cut to this.
     pub max_expiry: Duration,
     pub max_in_flight: usize,
-    /// Whether published messages carry the `seq` property.
     pub sequence: bool,
     /// How long the broker keeps the session of an ended connection; `None` for new sessions.
     pub session_expiry: Option<Duration>,

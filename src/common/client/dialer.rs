@@ -22,7 +22,6 @@ pub(super) struct Dialer {
     commands: Sender<WorkerCommand>,
     pending: Option<Dial>,
     last_number: u64,
-    /// Every running thread holds a clone.
     threads: Arc<()>,
     pub(super) first_port: Option<u16>,
 }
@@ -45,7 +44,6 @@ impl Dialer {
         }
     }
 
-    /// Starts a dial, and cancels the one that is pending. Returns the MQTT password.
     pub(super) fn start(
         &mut self,
         generation: u64,
@@ -111,7 +109,6 @@ impl Dialer {
         self.pending.take_if(|p| p.number == dial).is_some()
     }
 
-    /// Returns whether the pending dial was of this generation.
     pub(super) fn cancel_generation(&mut self, generation: u64) -> bool {
         let pending = self.pending.take_if(|p| p.generation == generation);
         pending.map(|pending| pending.handle.cancel()).is_some()

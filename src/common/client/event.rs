@@ -15,7 +15,6 @@ pub struct ClientEvent {
 #[derive(Clone, Debug)]
 pub enum ClientEventKind {
     Connected(ConnectionInfo),
-    /// The attempt failed, or the connection ended.
     Ended {
         /// The step that failed, if no connection was made.
         step: Option<DialStep>,
@@ -24,17 +23,14 @@ pub enum ClientEventKind {
         fault: Fault,
         reached: Option<PublishesArrived>,
     },
-    /// Bytes move on a connection on which an answer is due.
     Progress(TransferProgress),
     DialPassed(DialProgress),
-    /// The fate of published messages, by the id of the message.
     Deliveries(Vec<(u64, Delivery)>),
     /// The granted QoS or a refusal. `filter` is the number that the caller gave the filter.
     Subscribed {
         filter: usize,
         answer: Result<u8, Refusal>,
     },
-    /// DISCONNECT has been sent.
     Disconnected,
 }
 

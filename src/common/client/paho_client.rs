@@ -59,7 +59,6 @@ pub(super) struct PahoClient {
     deliveries: VecDeque<(u64, DeliveryToken)>,
     subscribes: Vec<(usize, SubscribeToken)>,
     is_wake_requested: bool,
-    /// How many deliveries may be done before the worker is woken.
     wake_stride: usize,
     scanned_at: Instant,
     is_disconnecting: bool,
@@ -156,7 +155,6 @@ impl PahoClient {
         matches!(self.connect, ConnectState::Pending(_))
     }
 
-    /// Returns a delivery if Paho refuses the message at once.
     pub(super) fn publish(&mut self, id: u64, message: &Message) -> Option<Delivery> {
         let draft = &message.draft;
         if !self.dial.v5 && draft.qos == Qos::ExactlyOnce {

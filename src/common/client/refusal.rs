@@ -7,7 +7,6 @@ use crate::common::fault::Exit;
 pub struct Refusal {
     /// The reason code; 0x80 with MQTT 3.1.1, which has no others.
     pub code: u8,
-    /// The name of the code, and the broker's reason string.
     pub reason: String,
 }
 

@@ -122,7 +122,6 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Makes attempts that are not answered. Returns the version of each.
     fn attempts(versions: &mut VersionFallback, count: usize, now: Instant) -> String {
         let mut spoken = String::new();
         for _ in 0..count {

@@ -249,7 +249,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    /// Finds acknowledgements for which no wake-up was requested.
     fn scan_deliveries(&mut self) {
         if let Some(client) = &mut self.current {
             let (generation, deliveries) = (client.dial.generation, client.take_deliveries());
@@ -275,7 +274,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.notify(generation, ClientEventKind::Connected(info));
     }
 
-    /// Reports why CONNECT failed, or tries the other version of MQTT.
     fn connect_failed(&mut self, generation: u64) {
         let Some(client) = self.current.take() else {
             return;
@@ -364,7 +362,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.notify(generation, ended);
     }
 
-    /// Ends a connection with DISCONNECT; an attempt, at once.
     fn disconnect(&mut self, generation: u64) {
         let backlog = self.backlog.clone();
         let Some(client) = self.current(generation) else {

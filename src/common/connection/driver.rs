@@ -21,13 +21,11 @@ pub enum ConnectionUpdate {
     /// A connection has ended or an attempt has failed; the next attempt follows.
     Disconnected(Disconnection),
     GaveUp(Fault),
-    /// After [`ConnectionDriver::close`] began.
     Closed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disconnection {
-    /// As it was logged.
     pub message: String,
     pub exit: Exit,
     /// Of the broker's DISCONNECT, if it sent one.

@@ -33,7 +33,6 @@ pub enum ConnectionState {
     Stopped,
 }
 
-/// What the caller has to do with the current attempt or connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionAction {
     Connect {
@@ -55,7 +54,6 @@ pub struct ConnectionSettings {
     pub host: String,
     pub run: RunKind,
     pub connect_timeout: Duration,
-    /// The minimum time between the starts of two attempts.
     pub interval: Duration,
 }
 
@@ -131,7 +129,6 @@ impl Connection {
         }
     }
 
-    /// Returns `false` for an attempt that is no longer current.
     pub fn handle_connected(&mut self, generation: u64, now: Instant) -> bool {
         let is_current = generation == self.generation
             && matches!(self.state, ConnectionState::Connecting { .. });

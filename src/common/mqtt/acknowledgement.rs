@@ -87,7 +87,6 @@ impl<'a> Acknowledgement<'a> {
         Ok(())
     }
 
-    /// Appends what the client library needs: a reason string only with a refusal.
     pub fn encode(&self, v5: bool, out: &mut Vec<u8>) {
         let has_payload = self.has_payload();
         if !has_payload && (self.code == 0 || !v5) {
@@ -118,7 +117,6 @@ impl<'a> Acknowledgement<'a> {
     }
 }
 
-/// A PUBACK, PUBREC, PUBREL or PUBCOMP without a reason code.
 pub fn encode_short(packet: PacketType, packet_id: u16) -> [u8; 4] {
     let flags = if packet == PacketType::Pubrel { 2 } else { 0 };
     let [high, low] = packet_id.to_be_bytes();

@@ -12,12 +12,9 @@ use super::violation::Violation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connack {
     pub session_present: bool,
-    /// None for 65,535.
     pub receive_maximum: Option<u16>,
     pub server_keep_alive: Option<Duration>,
-    /// In bytes.
     pub maximum_packet_size: Option<u32>,
-    /// None for 2.
     pub maximum_qos: Option<u8>,
     pub retain_available: bool,
 }

@@ -8,7 +8,6 @@ use crate::common::escape::shortened;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerReason {
-    /// Whether the specification has it or not.
     pub code: u8,
     pub reason_string: Option<String>,
     pub server_reference: Option<String>,

@@ -7,7 +7,6 @@ use super::qos::Qos;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft<Payload = Vec<u8>> {
-    /// Checked.
     pub topic: Arc<str>,
     pub payload: Payload,
     pub qos: Qos,
@@ -32,7 +31,6 @@ impl Draft {
         self.readings > 1
     }
 
-    /// Each reading, in order, without the newline that ends it in a batch.
     pub fn each_reading(&self) -> impl Iterator<Item = &[u8]> {
         let payload = &*self.payload;
         let (single, batch) = if self.is_batch() {

@@ -62,7 +62,6 @@ impl<'a> FieldReader<'a> {
         Err(Violation::malformed("a length has more than four bytes"))
     }
 
-    /// Binary data: a length of two bytes, and the bytes.
     pub fn binary(&mut self) -> Result<&'a [u8], Violation> {
         let length = self.u16()?;
         self.take(length.into())

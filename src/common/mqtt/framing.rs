@@ -83,7 +83,6 @@ impl SentPacket {
         Self { first, packet_id }
     }
 
-    /// The QoS of a PUBLISH.
     pub fn qos(&self) -> u8 {
         self.first >> 1 & 3
     }

@@ -34,7 +34,6 @@ pub struct JsonLine<'a> {
     latency_ms: Option<i128>,
 }
 
-/// Bytes that are written in base64, without a copy in between.
 #[derive(Debug)]
 struct Base64<'a>(&'a [u8]);
 
@@ -75,7 +74,6 @@ impl<'a> JsonLine<'a> {
         }
     }
 
-    /// Appends the line, without a newline.
     pub fn write(&self, out: &mut Vec<u8>) {
         // Strings and numbers cannot fail.
         let _ = serde_json::to_writer(out, self);
@@ -93,7 +91,6 @@ impl<'a> JsonLine<'a> {
         payload.len() + escapes.sum::<usize>()
     }
 
-    /// The line, without a newline.
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -148,7 +145,6 @@ impl<'a> JsonInput<'a> {
 /// The last second that RFC 3339 can write: a sender may claim any time.
 const LAST_MS: u64 = 253_402_300_799_999;
 
-/// A Unix time in UTC with milliseconds.
 pub fn rfc3339(since_epoch: Duration) -> String {
     let time = SystemTime::UNIX_EPOCH + since_epoch.min(Duration::from_millis(LAST_MS));
     humantime::format_rfc3339_millis(time).to_string()

@@ -70,7 +70,6 @@ pub fn has_noncharacters(name: &str) -> bool {
     })
 }
 
-/// Checks the topic name of a PUBLISH: a name without wildcards.
 pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
     check_name(name)?;
     let wildcard = name.chars().find(|c| matches!(c, '+' | '#'));

@@ -41,7 +41,6 @@ impl PacketType {
         (P::Auth, "AUTH"),
     ];
 
-    /// The type in the upper half of a packet's first byte; none for the reserved type 0.
     pub fn of(first: u8) -> Option<Self> {
         let index = usize::from(first >> 4).checked_sub(1)?;
         Self::ALL.get(index).map(|(packet, _)| *packet)

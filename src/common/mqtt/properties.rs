@@ -6,7 +6,6 @@ use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::violation::Violation;
 
-/// The properties by their identifiers (MQTT 5.0 table 2-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Property {
@@ -147,7 +146,6 @@ const RULES: [Rule; 27] = {
     ]
 };
 
-/// The properties of a PUBLISH as they stand in the packet, with their length in front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repeated<'a>(&'a [u8]);
 

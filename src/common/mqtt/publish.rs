@@ -13,7 +13,6 @@ pub struct Publish<'a> {
     pub dup: bool,
     pub topic: &'a [u8],
     pub defect: Option<Defect>,
-    /// The topic is empty if it is not valid UTF-8.
     pub message: Received<'a>,
 }
 
@@ -50,7 +49,6 @@ pub struct PublishProperties<'a> {
     pub repeated: Repeated<'a>,
 }
 
-/// A received message, borrowed for as long as the callback runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
     pub topic: &'a str,

@@ -16,7 +16,6 @@ pub const QUOTA_EXCEEDED: u8 = 0x97;
 
 pub const FIRST_ERROR: u8 = 0x80;
 
-/// MQTT 5.0 table 2-6. That of 0x00 depends on the packet.
 const NAMES: [(u8, &str); 43] = [
     (0x00, "success"),
     (0x01, "granted QoS 1"),
@@ -63,7 +62,6 @@ const NAMES: [(u8, &str); 43] = [
     (0xA2, "wildcard subscriptions not supported"),
 ];
 
-/// A code with its name, such as "not authorized (0x87)".
 pub fn describe(code: u8) -> String {
     let name = NAMES.iter().find(|(number, _)| *number == code);
     let name = name.map_or("unknown reason code", |(_, name)| *name);

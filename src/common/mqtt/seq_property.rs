@@ -28,7 +28,6 @@ impl SeqProperty {
         value.parse().ok()
     }
 
-    /// Bytes of the value, without writing it.
     pub fn value_size(stream: &str, seq: u64, accepted_ms: u64) -> usize {
         let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log as usize + 1);
         stream.len() + digits(seq) + digits(accepted_ms) + 2

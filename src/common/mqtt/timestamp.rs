@@ -18,7 +18,6 @@ pub struct BootId(pub [u8; 16]);
 impl FromStr for BootId {
     type Err = &'static str;
 
-    /// Reads a UUID, with or without hyphens.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.trim().replace('-', "");
         let is_uuid = digits.len() == 32 && !digits.starts_with('+');

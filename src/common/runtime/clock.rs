@@ -55,7 +55,6 @@ pub fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// Now, as the Unix time in milliseconds; 0 before 1970.
 pub fn unix_ms() -> u64 {
     let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -71,7 +70,6 @@ pub(super) static CLOCKS_AGREE: LazyLock<bool> = LazyLock::new(|| {
     library.is_ok_and(|library| library.tv_sec().abs_diff(kernel) <= 1)
 });
 
-/// Sleeps for about this long; it may return early.
 pub fn sleep(duration: Duration) {
     if *CLOCKS_AGREE {
         std::thread::park_timeout(duration);

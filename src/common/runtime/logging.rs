@@ -58,7 +58,6 @@ impl Log for SecretFreeLogger {
     }
 }
 
-/// Starts the log. `RUST_LOG` overrides the flags. A second call changes nothing.
 pub fn init(verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => "error",
@@ -80,7 +79,6 @@ pub fn init(verbosity: Verbosity) {
     }
 }
 
-/// The progress bar that is on standard error from now on, if any.
 pub fn set_progress_bar(bar: Option<ProgressBar>) {
     *PROGRESS_BAR.lock() = bar;
 }

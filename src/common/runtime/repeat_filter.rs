@@ -15,7 +15,6 @@ pub struct RepeatFilter {
 #[derive(Clone, Debug)]
 struct Repeated {
     what: String,
-    /// Failures since the last line.
     unlogged: u64,
     interval: Duration,
     logged_at: Instant,

@@ -40,7 +40,6 @@ impl SecretFile {
         &self.path
     }
 
-    /// Checks the file by reading it, and keeps what came out of a pipe.
     pub fn open(&mut self) -> Result<(), Fault> {
         let (secret, is_regular) = self.contents()?;
         self.from_pipe = (!is_regular).then_some(secret);

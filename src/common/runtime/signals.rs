@@ -58,7 +58,6 @@ fn exit(code: u8) -> ! {
     std::process::exit(i32::from(code));
 }
 
-/// Does something that may get stuck; then it is not waited for.
 fn try_to(act: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().spawn(move || {
@@ -134,7 +133,6 @@ fn is_hang_up_ignored() -> bool {
 struct StopHandler {
     grace_period: Duration,
     current: CurrentExit,
-    /// When the first signal came, and the thread that waits for a second one.
     first: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
     stop: Mutex<Callback>,
     last: Mutex<Option<Callback>>,

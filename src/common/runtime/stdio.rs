@@ -93,7 +93,6 @@ pub fn check_stdout(use_of_it: &str) -> Result<(), Fault> {
     check_open(io::stdout().as_fd(), OFlag::O_WRONLY, message, remedy)
 }
 
-/// A fault if standard input is closed, which `flag` reads.
 pub fn check_stdin(flag: &str) -> Result<(), Fault> {
     let message = format!("standard input is closed, and {flag} reads it");
     let remedy = "redirect it from a file or a program";

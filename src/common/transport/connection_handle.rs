@@ -17,7 +17,6 @@ pub struct ConnectionHandle {
 }
 
 impl ConnectionHandle {
-    /// Closes the connection, or ends the dial.
     pub fn cancel(&self) {
         let mut attached = self.stream.lock();
         self.cancelled.store(true, Ordering::Release);
@@ -41,7 +40,6 @@ impl ConnectionHandle {
             .is_ok()
     }
 
-    /// From now on `cancel` closes this connection.
     pub(super) fn attach(&self, stream: &TcpStream) -> io::Result<()> {
         let stream = stream.try_clone()?;
         let mut attached = self.stream.lock();

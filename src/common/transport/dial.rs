@@ -50,7 +50,6 @@ pub struct DialError {
     pub fault: Fault,
 }
 
-/// A connection to something that should be an MQTT broker.
 #[derive(Debug)]
 pub struct DialedConnection {
     pub endpoint: Endpoint,

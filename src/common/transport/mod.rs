@@ -43,7 +43,6 @@ pub fn prepare_tls(credentials: &TlsCredentials) {
     drop(credentials.tls_context());
 }
 
-/// The TLS library in use, as `--version` names it.
 pub fn library_version() -> &'static str {
     openssl::version::version()
 }

@@ -125,7 +125,6 @@ struct Network {
 }
 
 impl Network {
-    /// Parses an entry that begins with an address; none for another.
     fn parse(entry: &str) -> Result<Option<Self>, String> {
         let (address, length) = entry.split_once('/').unwrap_or((entry, ""));
         let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() else {

@@ -10,7 +10,6 @@ use super::proxy::Proxy;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::clock;
 
-/// The host's addresses. Blocks for as long as the resolver does.
 pub(super) fn resolve(
     host: &str,
     port: u16,

@@ -22,22 +22,18 @@ use crate::common::fault::Fault;
 
 type Rejected = Arc<Mutex<Option<VerifyError>>>;
 
-/// What client and server have agreed on.
 #[derive(Clone, Debug)]
 pub struct TlsInfo {
     pub version: String,
     /// The standard name of the cipher suite.
     pub cipher: String,
     pub alpn: Option<String>,
-    /// The host names of the server's certificate.
     pub names: String,
     /// The common names from the server's certificate to the trusted CA.
     pub chain: Vec<String>,
-    /// When the server's certificate expires.
     pub ends: String,
 }
 
-/// Performs the handshake on a connected socket, whose timeouts are the deadline.
 pub(super) fn handshake(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,

@@ -41,7 +41,6 @@ enum Cause {
     OldVersion,
     NoProtocol,
     Alert(u8),
-    /// The operating system refused something.
     System,
     Other,
 }

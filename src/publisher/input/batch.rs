@@ -17,7 +17,6 @@ use crate::common::mqtt::publish_size::PublishSize;
 pub struct BatchLimits {
     /// The most readings in a message; with 1 there are no batches.
     pub readings: u32,
-    /// How long the first reading of a batch waits for others.
     pub wait: Duration,
     pub payload: usize,
     /// Of topic and payload together.
@@ -28,7 +27,6 @@ pub struct BatchLimits {
 /// A draft of one reading, which borrows its payload from the input where it can.
 pub type Reading<'a> = Draft<Cow<'a, [u8]>>;
 
-/// A message to be offered: several readings, or one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub draft: Draft,
@@ -63,11 +61,9 @@ impl LineNumbers {
     }
 }
 
-/// Readings that were read and not yet accepted, in messages.
 #[derive(Debug)]
 pub struct Batcher {
     limits: BatchLimits,
-    /// In bytes, for the whole packet.
     max_packet: usize,
     /// With the time when it is due. Its payload ends with a newline, also with one reading.
     open: Option<(Batch, Instant)>,
@@ -195,7 +191,6 @@ impl Batcher {
         self.bytes
     }
 
-    /// In bytes. At QoS 0 it could be two larger.
     fn max_payload(&self, topic: &str) -> usize {
         let size = publish_size(topic.len(), self.limits.properties, 0);
         let within = size.max_payload(self.max_packet).unwrap_or_default();

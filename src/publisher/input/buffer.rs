@@ -11,7 +11,7 @@ use super::batch::{Batcher, Reading};
 use super::config::{InputConfig, SourceKind};
 use super::simulated::SimulatedSensor;
 use super::source::{Chunk, Emit, InputError, SourceEvent, SourceThread};
-use crate::publisher::queue::limits::Room;
+use crate::publisher::queue::limits::FreeSpace;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
 const JSON_OVERHEAD: usize = 1 << 20;
@@ -25,7 +25,6 @@ const MAX_REQUEST_BATCHED: usize = 16 * MAX_REQUEST;
 enum Source {
     Thread(SourceThread),
     Simulated(SimulatedSensor),
-    /// One message, until it is taken.
     Single(Option<Vec<u8>>),
 }
 
@@ -113,7 +112,7 @@ impl InputBuffer {
         }
     }
 
-    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, room: Room) {
+    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, space: FreeSpace) {
         if !self.open {
             return;
         }
@@ -128,13 +127,13 @@ impl InputBuffer {
                     several => several.saturating_add(MAX_REQUEST_BATCHED),
                 };
                 let left = self.left.and_then(|n| usize::try_from(n).ok());
-                let wanted = room.messages.saturating_mul(per_message);
+                let wanted = space.messages.saturating_mul(per_message);
                 let wanted = wanted.min(left.unwrap_or(most)).min(most);
                 let parsed = usize::try_from(self.batches.readings()).unwrap_or(usize::MAX);
                 let bytes = self.unparsed_bytes + self.batches.bytes();
                 thread.request(
                     wanted.saturating_sub(self.unparsed_readings.saturating_add(parsed)),
-                    room.bytes.saturating_sub(bytes),
+                    space.bytes.saturating_sub(bytes),
                 );
             }
             Source::Single(message) => {
@@ -171,7 +170,6 @@ impl InputBuffer {
         }
     }
 
-    /// The outbox has taken or refused this many readings; they count towards `--count`.
     pub fn count_offered(&mut self, readings: u32) {
         self.left = self.left.map(|n| n.saturating_sub(readings.into()));
         if self.left == Some(0) {
@@ -197,7 +195,6 @@ impl InputBuffer {
         Ok(())
     }
 
-    /// Reads nothing more and ends a running command. What is held stays.
     pub fn stop(&mut self) {
         self.open = false;
         if let Source::Thread(thread) = &mut self.source {
@@ -205,7 +202,6 @@ impl InputBuffer {
         }
     }
 
-    /// Drops what was read and never accepted.
     pub fn discard(&mut self) {
         self.unparsed.clear();
         (self.unparsed_readings, self.unparsed_bytes) = (0, 0);

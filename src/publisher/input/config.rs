@@ -9,14 +9,10 @@ use crate::common::runtime::process::ExecCommand;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceKind {
-    /// A simulated temperature at every interval.
     Simulated,
-    /// The output of a command, at every interval.
     Command(ExecCommand),
     Lines,
-    /// All of standard input as one message.
     Stdin,
-    /// One message from the command line or a file.
     Message(Vec<u8>),
 }
 
@@ -31,14 +27,11 @@ impl SourceKind {
 pub struct InputConfig {
     pub source: SourceKind,
     pub interval: Duration,
-    /// Readings until the source is treated as ended.
     pub count: Option<u64>,
     pub json: bool,
-    /// None if each line names its own.
     pub topic: Option<Arc<str>>,
     pub qos: Qos,
     pub retain: bool,
-    /// In bytes.
     pub max_payload: usize,
     pub batch: BatchLimits,
 }

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 const INITIAL: Duration = Duration::from_millis(250);
 /// Shorter is not worth a wake-up.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// Longer would keep the source waiting.
 const LONGEST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct AckTime {
     /// Smoothed time and its deviation, in seconds.
     estimate: Option<(f64, f64)>,
-    /// The one message that is timed, and when it was sent.
     timing: Option<(u64, Instant)>,
 }
 

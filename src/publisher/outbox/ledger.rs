@@ -37,7 +37,6 @@ struct Entry {
 pub struct Ledger {
     /// Messages that are not accepted yet, and those that wait for them. Ids ascend.
     entries: VecDeque<Entry>,
-    /// Receipts of messages that are not among the dead letters on disk yet.
     held: BTreeMap<u64, (Arc<Message>, Outcome)>,
     receipts: Vec<Receipt>,
 }
@@ -97,7 +96,6 @@ impl Ledger {
         }
     }
 
-    /// No dead letter will be written any more.
     pub fn release_all(&mut self) {
         while let Some((&id, _)) = self.held.first_key_value() {
             self.release(id);

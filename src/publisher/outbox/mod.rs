@@ -2,7 +2,7 @@
 //!
 //! A message that is not finished is in exactly one of three queues, each in the order of sending:
 //!
-//! * *ready*: to be sent before anything else. Accepted while the window had room, or in flight when
+//! * *ready*: to be sent before anything else. Accepted while the window had space, or in flight when
 //!   a connection ended; then nobody knows whether it arrived, and it is sent again. These are one
 //!   window at most, count against no limit and are never dropped.
 //! * the *queue*: accepted while offline, while a backlog drains, or while the window was full.
@@ -37,7 +37,7 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::Timestamp;
-use crate::publisher::queue::limits::{Admission, DropBehavior, Room};
+use crate::publisher::queue::limits::{Admission, DropBehavior, FreeSpace};
 use crate::publisher::queue::requests::{Outcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
 use crate::publisher::queue::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
@@ -130,22 +130,24 @@ impl Outbox {
 
     /// How much a source that can wait should read now. Offline, a queue that drops takes everything;
     /// on a connection even its sources wait.
-    pub fn room(&self, now: Instant) -> Room {
+    pub fn free_space(&self, now: Instant) -> FreeSpace {
         let limits = self.queue.limits();
-        let mut room = self.queue.unwritten_room();
+        let mut space = self.queue.unwritten_space();
         if limits.behavior != DropBehavior::Block && self.online.is_none() {
-            room.bytes = room.bytes.min(limits.max_bytes);
-            return room;
+            space.bytes = space.bytes.min(limits.max_bytes);
+            return space;
         }
         let behind = if self.is_flowing(now) {
             READ_AHEAD
         } else {
-            self.queue.room(now)
+            self.queue.free_space(now)
         };
         let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
-        room.messages = room.messages.min(self.direct_room().saturating_add(behind));
-        room.bytes = room.bytes.min(limits.max_bytes.saturating_sub(bytes));
-        room
+        space.messages = space
+            .messages
+            .min(self.direct_space().saturating_add(behind));
+        space.bytes = space.bytes.min(limits.max_bytes.saturating_sub(bytes));
+        space
     }
 
     /// Whether new drafts have to wait whatever the window: a backlog drains, or the broker asked for
@@ -155,7 +157,7 @@ impl Outbox {
     }
 
     /// Whether acknowledgements come so steadily that a source that can wait should: a message that
-    /// is read when the window has room need not be written to disk.
+    /// is read when the window has space need not be written to disk.
     fn is_flowing(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
         let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.by_hand;
@@ -198,7 +200,7 @@ impl Outbox {
         }
         let readings = message.draft.readings;
         let mut is_dropped = false;
-        if self.direct_room() > 0 {
+        if self.direct_space() > 0 {
             let message = Arc::new(message);
             let due = now + self.ack_time.estimate();
             self.queue.track_sent(&message, due);
@@ -245,22 +247,22 @@ impl Outbox {
     }
 
     /// How many new drafts may be sent at once, past the queue, without overtaking anything.
-    fn direct_room(&self) -> usize {
+    fn direct_space(&self) -> usize {
         if self.is_draining_or_held() || !self.queue.is_empty() {
             return 0;
         }
-        self.window_room().saturating_sub(self.ready.len())
+        self.window_space().saturating_sub(self.ready.len())
     }
 
-    /// On a connection a full queue makes room by sending sooner than its rate, unless the user has
-    /// set that: while the window has room, nothing is dropped.
+    /// On a connection a full queue makes space by sending sooner than its rate, unless the user has
+    /// set that: while the window has space, nothing is dropped.
     fn send_oldest(&mut self, bytes: u64) {
         if self.drain.by_hand || self.held_until.is_some() {
             return;
         }
         let limits = self.queue.limits();
         while limits.admit(self.queue.len(), self.queue.bytes(), bytes) != Admission::Fits
-            && self.window_room() > self.ready.len()
+            && self.window_space() > self.ready.len()
             && let Some(oldest) = self.queue.pop()
         {
             self.make_ready(oldest);
@@ -335,7 +337,7 @@ impl Outbox {
             return messages;
         };
         self.held_until = None;
-        while self.window_room() > 0 && self.quota_at(now).is_none() {
+        while self.window_space() > 0 && self.quota_at(now).is_none() {
             let Some((position, mut message)) = self.next_waiting(now) else {
                 break;
             };
@@ -363,7 +365,7 @@ impl Outbox {
             messages.push((position, message));
         }
         let has_more = !self.ready.is_empty() || !self.queue.is_empty();
-        self.queue.set_blocked(has_more && self.window_room() == 0);
+        self.queue.set_blocked(has_more && self.window_space() == 0);
         messages
     }
 
@@ -445,7 +447,7 @@ impl Outbox {
         if self.online.is_none() {
             return write;
         }
-        // A head that is being read is an event of its own.
+        // A head that is being read is a separate event.
         let has_head = self.queue.has_next() || self.queue.is_empty();
         let quota = self.quota_at(now);
         // Ready messages wait only for the quota; a queue that drains waits for both.
@@ -454,7 +456,7 @@ impl Outbox {
             Some(at) => quota.max(Some(at)),
             None => quota.filter(|_| !self.queue.is_empty()),
         };
-        let send = self.held_until.or(next).filter(|_| self.window_room() > 0);
+        let send = self.held_until.or(next).filter(|_| self.window_space() > 0);
         let is_written = self.queue.unwritten().is_some();
         let stalls = self.flows_until().filter(|at| *at > now && is_written);
         let due = self.ack_deadline.due(&self.in_flight);
@@ -478,7 +480,7 @@ impl Outbox {
     /// How many more messages may be sent; none while offline, or while the bytes in flight are as
     /// many as may wait in the queue. A message that is acknowledged and still on disk counts as in
     /// flight: a crash would send it again, and that is to be one window at most.
-    fn window_room(&self) -> usize {
+    fn window_space(&self) -> usize {
         let Some(limits) = self.online else {
             return 0;
         };

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 /// burst when it continues.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
-/// Few, so that a short queue is not full before the result.
 const ARRIVALS_PER_CHECK: u32 = 4;
 
 /// A raised rate is this many times the lowest that would do: the rate of arrivals, or the messages
@@ -92,7 +91,6 @@ impl Drain {
         self.check = None;
     }
 
-    /// A reading was added to the queue, or dropped because it is full.
     pub fn handle_arrival(&mut self) {
         if let Some(check) = &mut self.check {
             check.arrivals += 1;

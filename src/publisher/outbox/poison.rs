@@ -23,7 +23,6 @@ pub struct Poison {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
     Attempts(u32),
-    /// The broker's reason.
     Refused(String),
     TooManyAttempts(u32),
 }

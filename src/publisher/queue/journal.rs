@@ -25,7 +25,6 @@ pub(super) const MIN_INSERT_BYTES: u64 = 8 << 10;
 #[derive(Debug, Default)]
 struct Writing {
     inserts: Vec<Arc<Message>>,
-    /// Inserts whose messages have got their outcome meanwhile.
     ended: BTreeMap<u64, Outcome>,
     rows: Vec<RowId>,
     /// The ids of its dead letters, and how many of them were never written.
@@ -35,7 +34,6 @@ struct Writing {
 
 #[derive(Debug, Default)]
 pub struct Written {
-    /// Messages still to be delivered, with their rows.
     pub stored: Vec<(Arc<Message>, RowId)>,
     /// Messages that got their outcome while they were being written: to be deleted again.
     pub ended: Vec<(Arc<Message>, RowId)>,
@@ -52,7 +50,6 @@ pub struct Journal {
     due_now: Option<u64>,
     /// No other message is due earlier.
     due_next: Option<Instant>,
-    /// What is not an insert, and is written next.
     pub next: WriteBatch,
     ends_since: Option<Instant>,
     /// The window is full, with rows that are to be deleted among it, and more is to be sent.
@@ -69,7 +66,6 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The message has to be on disk by `due`, or at once.
     pub fn insert(&mut self, message: Arc<Message>, due: Option<Instant>) {
         match due {
             None => self.due_now = self.due_now.max(Some(message.id)),
@@ -82,7 +78,6 @@ impl Journal {
         self.due_now = self.pending.last_key_value().map(|(id, _)| *id);
     }
 
-    /// A message has its outcome; `row` is its row, if that is known.
     pub fn finish(
         &mut self,
         message: &Arc<Message>,
@@ -150,7 +145,6 @@ impl Journal {
             .or(due)
     }
 
-    /// The next batch, if one is due. With `closing` everything is.
     pub fn next_batch(&mut self, now: Instant, closing: bool) -> Option<WriteBatch> {
         if self.writing.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return None;
@@ -160,7 +154,7 @@ impl Journal {
         if closing {
             self.make_all_due();
         }
-        // What makes room belongs to the inserts that need it.
+        // What makes space belongs to the inserts that need it.
         let within = self.next.within.take().filter(|_| !self.pending.is_empty());
         let is_tight = self.inserts_after.is_some();
         let has_to_wait = self.inserts_after.is_some_and(|at| now < at) && !closing;
@@ -199,7 +193,6 @@ impl Journal {
         Some(batch)
     }
 
-    /// When rows of finished messages are to be deleted, however few they are.
     fn ends_due(&self) -> Option<Instant> {
         let delay = if self.is_blocked {
             DELETE_DELAY_BLOCKED

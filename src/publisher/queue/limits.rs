@@ -20,12 +20,11 @@ impl Capacity {
     }
 }
 
-/// What a full queue drops for a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropBehavior {
     Newest,
     Oldest,
-    /// The source waits until there is room.
+    /// The source waits until there is space.
     Block,
 }
 
@@ -39,7 +38,7 @@ pub struct Limits {
 
 impl Limits {
     /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
-    pub fn room(&self, len: usize, bytes: u64) -> usize {
+    pub fn free_space(&self, len: usize, bytes: u64) -> usize {
         match self.capacity {
             Capacity::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
             Capacity::Unlimited if bytes < self.max_bytes => usize::MAX,
@@ -48,7 +47,7 @@ impl Limits {
     }
 
     pub fn admit(&self, len: usize, bytes: u64, size: u64) -> Admission {
-        let fits = self.room(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
+        let fits = self.free_space(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
         match (self.capacity, self.behavior) {
             (Capacity::Disabled, _) => Admission::Disabled,
             _ if fits => Admission::Fits,
@@ -71,7 +70,7 @@ pub enum Admission {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct FreeSpace {
     pub messages: usize,
     /// Bytes of topics and payloads. The last message may exceed it.
     pub bytes: u64,

@@ -19,12 +19,11 @@ use std::time::Instant;
 
 use crate::common::fault::Fault;
 use crate::common::mqtt::message::Message;
-use limits::{Admission, Limits, Room};
+use limits::{Admission, FreeSpace, Limits};
 use requests::{Outcome, StoreRequest, StoreResult};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbers {
-    /// Unique in this run; ascending.
     pub id: u64,
     pub stream: Arc<str>,
     /// The number in the stream; 0 if another process will assign it.
@@ -55,7 +54,6 @@ pub enum QueueEvent {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
-    /// This number of damaged messages was moved to the dead letters.
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
@@ -90,17 +88,15 @@ pub trait Queue: fmt::Debug {
 
     fn bytes(&self) -> u64;
 
-    /// How many more messages fit now, as far as their number goes.
-    fn room(&self, _now: Instant) -> usize {
-        self.limits().room(self.len(), self.bytes())
+    fn free_space(&self, _now: Instant) -> usize {
+        self.limits().free_space(self.len(), self.bytes())
     }
 
     fn next_numbers(&self) -> Numbers;
 
-    /// A message with those numbers was taken or dropped.
     fn use_numbers(&mut self);
 
-    /// Makes room for a message of `size` bytes as the limits say; dropped messages are added to
+    /// Makes space for a message of `size` bytes as the limits say; dropped messages are added to
     /// `evicted`. After `Fits`, the message has to be pushed.
     fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission;
 
@@ -150,8 +146,8 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn unwritten_room(&self) -> Room {
-        Room {
+    fn unwritten_space(&self) -> FreeSpace {
+        FreeSpace {
             messages: usize::MAX,
             bytes: u64::MAX,
         }

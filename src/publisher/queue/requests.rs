@@ -62,7 +62,6 @@ impl WriteBatch {
         self.inserts.iter().map(|m| m.draft.size()).sum()
     }
 
-    /// Dead letters that were never rows of the queue.
     pub fn unwritten_dead(&self) -> usize {
         self.dead.iter().filter(|dead| dead.row.is_none()).count()
     }
@@ -80,7 +79,6 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredMessage {
     pub row: RowId,
-    /// Its `id` is not set yet; its `seq` is 0 if it has none.
     pub message: Message,
 }
 
@@ -106,13 +104,11 @@ pub enum StoreRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreResult {
     Committed {
-        /// The rows of its inserts, in order.
         ids: Vec<RowId>,
-        /// Rows that had to make room, with their numbers: 0 for those without.
+        /// Rows that had to make space, with their numbers: 0 for those without.
         evicted: Vec<(RowId, u64)>,
         counts: Counts,
     },
-    /// Nothing was written.
     DiskFull {
         batch: WriteBatch,
         why: String,

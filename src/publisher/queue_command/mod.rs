@@ -166,7 +166,6 @@ fn time(ms: u64) -> String {
     rfc3339(Duration::from_millis(ms))
 }
 
-/// In whole seconds, as far as it is known.
 fn age(accepted: &Timestamp) -> Duration {
     Duration::from_secs(timestamp().since(accepted).as_secs())
 }
@@ -273,7 +272,6 @@ fn item_json(item: &ListedMessage) -> String {
     line.to_string()
 }
 
-/// One line per reading, so that a batch can be published again like other lines.
 fn item_export(item: &ListedMessage) -> String {
     let message = &item.message;
     let seq = (message.seq > 0).then(|| message.seq_property());

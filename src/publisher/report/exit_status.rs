@@ -20,7 +20,6 @@ pub struct Summary {
     pub rejected: u64,
     /// Too old to be sent; only a run with an expiry has any.
     pub expired: u64,
-    /// Refused by the broker, or damaged on disk.
     pub dead: u64,
     pub reconnects: u64,
     pub elapsed_s: f64,
@@ -38,7 +37,6 @@ pub struct ExitStatus<'a> {
     pub lost: usize,
     pub kept: usize,
     pub queue: Option<&'a Path>,
-    /// Whether the queue file was removed, moved or overwritten.
     pub gone: bool,
     pub offline: Option<Fault>,
     pub ended_by: Option<&'a Fault>,
@@ -62,7 +60,6 @@ impl ExitStatus<'_> {
         causes.fold(self.worst, Exit::or_worse)
     }
 
-    /// None if all messages are delivered.
     fn offline_with_undelivered(&self) -> Option<&Fault> {
         self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
     }

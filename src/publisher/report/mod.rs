@@ -21,23 +21,18 @@ use crate::publisher::queue::requests::Outcome;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ReportOptions {
-    /// One line per event.
     pub receipts: bool,
-    /// Topic and payload of what is delivered.
     pub verbose: bool,
     pub summary: bool,
     pub readings: bool,
     pub commands: bool,
 }
 
-/// Counts what happens to messages and prints it.
 #[derive(Debug)]
 pub struct Reporter {
     pub summary: Summary,
-    /// Why the first message was rejected or died.
     pub first_reason: Option<String>,
     options: ReportOptions,
-    /// Whether this outage was warned about.
     warned: bool,
     command_failures: RepeatFilter,
     terminal: bool,

@@ -126,10 +126,8 @@ struct Publisher<'a> {
     started: Instant,
     flush: FlushDeadline,
     now: Instant,
-    /// What ends the run before its work is done.
     fault: Option<Fault>,
     refused: Exit,
-    /// Nothing more can be stored, or everything is.
     store_done: bool,
     v5: bool,
     warned_batches: bool,
@@ -253,8 +251,8 @@ impl<'a> Publisher<'a> {
     /// Reads from the source and sends until the source has no more or the outbox takes no more.
     fn send_all(&mut self) {
         loop {
-            let room = self.outbox.room(self.now);
-            self.feeder.input.fill(self.now, wall_clock, room);
+            let space = self.outbox.free_space(self.now);
+            self.feeder.input.fill(self.now, wall_clock, space);
             self.offer_all();
             let was_held = self.outbox.is_draining_or_held();
             let has_sent = self.send_messages();

@@ -40,9 +40,7 @@ pub(super) struct FileLocation {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CopyCheck {
-    /// The file is new, or an older program wrote it.
     Unknown,
-    /// With its token.
     Original(String),
     Copy,
 }
@@ -85,7 +83,6 @@ impl FileLocation {
     }
 }
 
-/// What the system does not tell is left empty.
 fn describe(queue: &Path) -> String {
     let machine = ["/etc/machine-id", "/proc/device-tree/serial-number"]
         .map(|file| std::fs::read(file).unwrap_or_default());

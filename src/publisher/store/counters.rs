@@ -13,15 +13,12 @@ use crate::publisher::queue::requests::{Counts, Opened, Outcome};
 pub struct Counters {
     pub stream: String,
     pub next_seq: u64,
-    /// A process drains the queue, or crashed while it did.
     pub running: bool,
     /// Messages waiting or in flight, and their topics and payloads in bytes.
     pub waiting: u64,
     pub bytes: u64,
-    /// Dead letters, and their topics and payloads in bytes.
     pub dead: u64,
     pub dead_bytes: u64,
-    /// Messages since the file was made.
     pub dropped: u64,
     pub expired: u64,
     pub died: u64,
@@ -36,7 +33,6 @@ impl Counters {
         }
     }
 
-    /// Fails if the checksum is wrong.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         Self::read_with(connection, true)
     }
@@ -101,7 +97,6 @@ impl Counters {
         }
     }
 
-    /// `bytes` is the size of topic and payload, as below.
     pub(super) fn count_inserted(&mut self, bytes: u64) {
         self.waiting += 1;
         self.bytes += bytes;
@@ -129,7 +124,6 @@ impl Counters {
         self.dead_bytes = self.dead_bytes.saturating_sub(bytes);
     }
 
-    /// In the order of the checksum.
     fn numbers(&self) -> [i64; 8] {
         [
             self.next_seq,

@@ -16,7 +16,6 @@ pub(super) fn stored_size(message: u64) -> u64 {
     message.saturating_add(128).saturating_mul(2)
 }
 
-/// In bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiskSpace {
     available: u64,

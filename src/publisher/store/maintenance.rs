@@ -24,7 +24,6 @@ use crate::publisher::queue::requests::RowId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
     pub moved: u64,
-    /// Rows that were asked for and do not exist or are damaged.
     pub missing: Vec<RowId>,
     /// These stay.
     pub damaged: u64,

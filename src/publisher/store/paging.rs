@@ -20,11 +20,9 @@ pub enum Table {
     DeadLetters,
 }
 
-/// A message as `publisher queue` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedMessage {
     pub row: RowId,
-    /// Its sequence number is 0 if it has none yet.
     pub message: Message,
     /// Of a dead letter: Unix time in milliseconds, and the reason.
     pub died: Option<(u64, String)>,

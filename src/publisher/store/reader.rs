@@ -45,9 +45,7 @@ type FileState = [Option<(Identity, Stamp)>; 2];
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueStatus {
     pub counters: Counters,
-    /// When the oldest message was accepted.
     pub oldest: Option<Timestamp>,
-    /// The number of dead letters for each reason.
     pub reasons: BTreeMap<String, u64>,
     pub draining: bool,
 }
@@ -60,7 +58,6 @@ pub struct QueueReader {
     /// When the file was opened; none while other processes have it open as well.
     alone: Option<FileState>,
     descriptor: File,
-    /// Set if the file is damaged; what can be read is read.
     pub damaged: Option<Fault>,
 }
 
@@ -69,7 +66,6 @@ impl QueueReader {
         Self::open_with(path, false)
     }
 
-    /// Also opens a damaged file, to save what can be read.
     pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
         match Self::open_with(path, false) {
             Err(fault) if fault.kind == Kind::Damaged => {

@@ -99,7 +99,7 @@ const VERSION_3: &str = "
 ";
 
 const VERSION_4: &str = "
-    -- Where the file was when a process last began to drain it: no row, or one. See home.rs.
+    -- Where the file was when a process last began to drain it: no row, or one. See copy_detection.rs.
     CREATE TABLE home (
         one   INTEGER PRIMARY KEY CHECK (one = 1),
         place TEXT NOT NULL, -- machine, file system, file

@@ -9,7 +9,6 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const LOG_PAGES: i64 = 1_000;
 
-/// SQLite's default, in bytes.
 const PAGE_SIZE: u64 = 4_096;
 
 /// SQLite's integers are signed.
@@ -61,7 +60,6 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     code.is_none_or(|code| damage.contains(&code))
 }
 
-/// An error for what SQLite itself does not notice.
 pub(super) fn corrupt(how: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(SQLITE_CORRUPT), Some(how))
 }

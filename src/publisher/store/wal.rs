@@ -22,7 +22,6 @@ const MAGIC: u32 = 0x377f_0682;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WalDamage {
-    /// None of the frames would be read.
     Header,
     /// At least this many commits lie behind a damaged frame.
     Commits(u64),
@@ -87,7 +86,6 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     Ok((longest > 1).then_some(WalDamage::Commits(longest)))
 }
 
-/// Gives the number of bytes, which is less only at the end.
 fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {

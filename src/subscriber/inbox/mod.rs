@@ -31,7 +31,6 @@ pub struct InboxCounts {
     pub duplicates: u64,
     pub gaps: u64,
     pub skipped: u64,
-    /// `--exec`: commands that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
     #[serde(skip)]

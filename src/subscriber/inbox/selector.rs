@@ -7,7 +7,6 @@ use crate::subscriber::sequence::streams::Streams;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// The number of readings after which the run ends.
     pub limit: Option<u64>,
     pub dedup: bool,
     pub retained: Retained,

@@ -23,7 +23,6 @@ const OVERHEAD: u64 = 256;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 struct WaitingMessage {
-    /// The number of its [`UnfinishedMessage`].
     number: u64,
     message: Arc<ExecMessage>,
     is_batch: bool,
@@ -36,7 +35,6 @@ struct WaitingMessage {
 struct UnfinishedMessage {
     jobs_left: usize,
     counted: u64,
-    /// None until all its readings are known.
     completion: Option<Completion>,
 }
 
@@ -230,7 +228,6 @@ impl ExecutorShared {
         }
     }
 
-    /// Waits for a job; none once the executor is closed.
     fn next_job(&self) -> Option<(u64, ExecJob)> {
         let mut state = self.state.lock();
         let has_none = |state: &mut ExecutorState| state.waiting.is_empty() && !state.is_closed;

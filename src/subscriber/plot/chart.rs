@@ -15,7 +15,6 @@ use super::window::{MAX_WINDOW, Ms, Window, seconds_before};
 use crate::common::connection::state::Connection;
 use crate::common::escape::{escape, one_line};
 
-/// More lines could not be distinguished.
 pub const MAX_LINES: usize = 8;
 
 /// Topics without a line that are counted.
@@ -70,7 +69,6 @@ impl Chart {
         }
     }
 
-    /// Grows whenever there is something new to draw.
     pub fn revision(&self) -> u64 {
         self.revision
     }

@@ -17,7 +17,6 @@ pub(super) struct ConnectionHistory {
 }
 
 impl ConnectionHistory {
-    /// Returns whether anything has changed.
     pub(super) fn update(&mut self, connection: &Connection, now: Ms) -> bool {
         let was_up = matches!(self.state, ConnectionState::Online { .. });
         let state = connection.state();

@@ -33,7 +33,7 @@ fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let log = u16::from(view.log.is_some() && height >= 8);
     let keys = u16::from(height >= 10);
     let legend = legend::height(view, (height - 1 - log - keys) / 2);
-    // The counts get a row of their own if there is enough space.
+    // The counts get their own row if there is enough space.
     let counts = u16::from(height >= 16);
     let mut y = area.y;
     let mut rows = |height: u16| {
@@ -65,8 +65,8 @@ fn draw_log(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
     let level = format!("{level} {} ago:", format_time(log.age));
     put_text(buffer, area.x + 1, area.y, &level, style);
     let column = area.x + 2 + u16::try_from(level.len()).unwrap_or_default();
-    let room = usize::from(area.right().saturating_sub(column + 1));
-    put_text(buffer, column, area.y, &truncate(&log.text, room), NORMAL);
+    let space = usize::from(area.right().saturating_sub(column + 1));
+    put_text(buffer, column, area.y, &truncate(&log.text, space), NORMAL);
 }
 
 /// A frame as ordinary output: lines without trailing blanks, with escape sequences for colours.

@@ -82,7 +82,6 @@ fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) 
     }
 }
 
-/// With the outages.
 fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Theme, labels: bool) {
     let axis = plot.bottom();
     if plot.x > 0 {
@@ -95,9 +94,9 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Them
         for column in from..=to {
             put_text(buffer, column, axis, "━", theme.color(ERROR));
         }
-        let room = usize::from(to - from);
-        if room > OFFLINE.len() {
-            let left = u16::try_from((room - OFFLINE.len()) / 2).unwrap_or_default();
+        let space = usize::from(to - from);
+        if space > OFFLINE.len() {
+            let left = u16::try_from((space - OFFLINE.len()) / 2).unwrap_or_default();
             put_text(buffer, from + left + 1, axis, OFFLINE, theme.color(ERROR));
         }
     }
@@ -106,8 +105,8 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Them
         seconds @ ..7200 => (seconds / 60, "min"),
         seconds => (seconds / 3600, "h"),
     };
-    let room = u64::from(plot.width) / MIN_COLUMNS_PER_TICK;
-    let parts = (1..=6).rev().find(|n| number % n == 0 && *n <= room);
+    let space = u64::from(plot.width) / MIN_COLUMNS_PER_TICK;
+    let parts = (1..=6).rev().find(|n| number % n == 0 && *n <= space);
     let parts = parts.unwrap_or(1);
     let mut end = 0;
     for part in 0..=parts {
@@ -133,7 +132,6 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Them
     }
 }
 
-/// `at` is in seconds before now, negative.
 fn column(plot: Rect, view: &ChartView, at: f64) -> u16 {
     let part = 1.0 + at / view.span.as_secs_f64();
     let column = whole(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));

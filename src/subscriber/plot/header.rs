@@ -13,23 +13,23 @@ use crate::common::connection::state::ConnectionState;
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let (symbol, style, state) = state(view, theme);
     let mut counts = counts(view, theme);
-    let room = usize::from(area.width) - 2;
+    let space = usize::from(area.width) - 2;
     let below = area.height > 1;
     // Includes the separators.
     let wide = |counts: &[(String, Style)]| counts.iter().map(|(text, _)| width(text) + 3).sum();
     let beside = if below { 3 } else { width(&state) + 2 };
-    while counts.len() > 1 && beside + wide(&counts) > room + 3 {
+    while counts.len() > 1 && beside + wide(&counts) > space + 3 {
         counts.pop();
     }
     // A long error leaves space for one count.
-    if beside.min(room / 2) + wide(&counts) > room + 3 {
+    if beside.min(space / 2) + wide(&counts) > space + 3 {
         counts.clear();
     }
     let counts_width: usize = wide(&counts);
     let (left, mut column) = if below {
-        (room, 3)
+        (space, 3)
     } else {
-        (room - counts_width.min(room), room + 4 - counts_width)
+        (space - counts_width.min(space), space + 4 - counts_width)
     };
     put_text(buffer, area.x + 1, area.y, symbol, style);
     let shown = truncate(&state, left.saturating_sub(2));
@@ -74,7 +74,6 @@ fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
     (symbol, theme.color(color).into(), text)
 }
 
-/// The most important count first.
 fn counts(view: &ChartView, theme: Theme) -> Vec<(String, Style)> {
     let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
     let mut add_problem = |count: u64, color, text: String| {

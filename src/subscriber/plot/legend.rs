@@ -25,7 +25,6 @@ const COLUMNS: [(&str, usize); 6] = [
     ("age", 1),
 ];
 
-/// The height of the legend, `max` at most.
 pub(super) fn height(view: &ChartView, max: u16) -> u16 {
     let wanted = match body_rows(view) {
         0 => 0,
@@ -34,7 +33,6 @@ pub(super) fn height(view: &ChartView, max: u16) -> u16 {
     u16::try_from(wanted).unwrap_or(u16::MAX).min(max)
 }
 
-/// The rows without the heading, if all are shown.
 fn body_rows(view: &ChartView) -> usize {
     let more = view.more_topics > 0 && !view.lines.is_empty();
     view.lines.len() + usize::from(more)
@@ -43,13 +41,13 @@ fn body_rows(view: &ChartView) -> usize {
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     let height = usize::from(area.height);
     let heading = usize::from(height > 3 || height > body_rows(view));
-    let room = height.saturating_sub(heading);
+    let space = height.saturating_sub(heading);
     let hidden = |shown: usize| view.lines.len() - shown + view.more_topics;
-    let mut shown = view.lines.len().min(room);
+    let mut shown = view.lines.len().min(space);
     // The last row counts the topics that are not shown.
-    let note = hidden(shown) > 0 && room > 1;
+    let note = hidden(shown) > 0 && space > 1;
     if note {
-        shown = shown.min(room - 1);
+        shown = shown.min(space - 1);
     }
     let lines = view.lines.iter().take(shown);
     let table: Vec<_> = lines.clone().map(cells).collect();
@@ -83,8 +81,8 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
 }
 
 /// The width of the topics, and the columns that fit: index and right end.
-fn fit(room: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
-    let for_rows = room.saturating_sub(4 + 1);
+fn fit(space: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
+    let for_rows = space.saturating_sub(4 + 1);
     let kept = |max_rank| (0..6).filter(move |n| COLUMNS[*n].1 <= max_rank);
     let taken = |max_rank| kept(max_rank).map(|n| widths[n] + GAP).sum::<usize>();
     let fits = |max_rank: &usize| topic.min(MIN_TOPIC) + taken(*max_rank) <= for_rows;
@@ -95,10 +93,12 @@ fn fit(room: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usi
         right += GAP + widths[n];
         (n, right)
     });
-    (topic, columns.filter(|(_, right)| *right <= room).collect())
+    (
+        topic,
+        columns.filter(|(_, right)| *right <= space).collect(),
+    )
 }
 
-/// Aligned at the right.
 fn draw_numbers(
     buffer: &mut Buffer,
     (left, row): (u16, u16),

@@ -16,7 +16,6 @@ struct Second {
     count: u64,
 }
 
-/// Counts the messages of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct RateMeter {
     seconds: VecDeque<Second>,

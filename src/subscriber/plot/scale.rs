@@ -3,7 +3,6 @@
 /// A smaller number is taken for 0.
 const SMALLEST: f64 = 1e-100;
 
-/// A line whose relative variation is less than this is flat.
 const FLAT: f64 = 1e-9;
 
 /// A longer number is written with an exponent if that is shorter.
@@ -36,7 +35,6 @@ impl Scale {
         }
     }
 
-    /// From the lowest, each with its label.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let places = places_for_step(self.step);
         // Counted in whole steps, so that errors do not add up.

@@ -33,7 +33,6 @@ use crate::common::runtime::{logging, signals};
 
 const MIN_FRAME_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Because a frame shows times.
 const MAX_FRAME_AGE: Duration = Duration::from_secs(1);
 
 /// Without the standard library's lock: restoring must not wait for a write that is stuck.
@@ -124,7 +123,6 @@ impl Screen {
         Ok(())
     }
 
-    /// Restores the terminal and prints the chart as it is now.
     pub fn finish(mut self, now: Instant) {
         let _ = self.draw(now);
     }

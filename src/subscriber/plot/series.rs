@@ -151,7 +151,6 @@ impl Series {
         self.last = Some((at, value));
     }
 
-    /// The median.
     pub(super) fn interval(&self) -> Option<Ms> {
         let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
         sorted.sort_unstable();
@@ -209,7 +208,6 @@ impl Series {
         })
     }
 
-    /// The finest one that reaches far enough.
     fn tier(&self, span: Ms) -> &Tier {
         let [.., coarse] = &self.tiers;
         let mut tiers = self.tiers.iter();

@@ -12,7 +12,6 @@ pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// As much of the beginning, or of the end, as fits.
 fn fitting(text: &str, mut columns: usize, from_end: bool) -> String {
     let span = Span::raw(text);
     let graphemes = span.styled_graphemes(Style::new());

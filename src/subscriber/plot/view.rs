@@ -34,9 +34,7 @@ pub struct ChartLine {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MessageRate {
-    /// Over the last seconds.
     pub per_second: f64,
-    /// Messages in the last minute.
     pub per_minute: u64,
 }
 
@@ -47,25 +45,19 @@ pub struct ChartView {
     pub connection: ConnectionState,
     /// Why there is no connection, or why the attempt before this one failed.
     pub why_offline: Option<String>,
-    /// The age of the chart.
     pub elapsed: Duration,
-    /// The length of the time axis.
     pub span: Duration,
-    /// In the order in which their topics were first seen.
     pub lines: Vec<ChartLine>,
     /// Topics with a value that have no line.
     pub more_topics: usize,
-    /// Messages.
     pub received: u64,
     /// Messages without a number.
     pub without_value: u64,
-    /// Readings.
     pub missing: u64,
     pub reconnects: u64,
     pub rate: MessageRate,
     /// Start and end in seconds before now, negative.
     pub outages: Vec<(f64, f64)>,
-    /// The last line of the log.
     pub log: Option<LogLine>,
     /// When the chart was closed, in UTC; until then the keys are shown.
     pub ended: Option<String>,

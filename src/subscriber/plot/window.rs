@@ -1,17 +1,13 @@
 //! The length of the time axis. PURE.
 
-/// Milliseconds since the chart was started; may be negative.
 pub(super) type Ms = i64;
 
 pub(super) const MAX_WINDOW: Ms = 24 * 3600 * 1000;
 
-/// In seconds.
 const WINDOWS: [Ms; 8] = [10, 30, 60, 300, 900, 3600, 6 * 3600, MAX_WINDOW / 1000];
 
-/// An index.
 const INITIAL: usize = 2;
 
-/// Readings that the automatic window shows at least.
 const MIN_READINGS: Ms = 30;
 
 /// In seconds, negative.
@@ -22,10 +18,8 @@ pub(super) fn seconds_before(at: Ms, now: Ms) -> f64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zoom {
-    /// A shorter window.
     In,
     Out,
-    /// The window that fits the readings.
     Auto,
 }
 

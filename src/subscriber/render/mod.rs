@@ -14,7 +14,6 @@ use crate::common::mqtt::publish::Received;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Payload,
-    /// Topic, space, payload.
     Verbose,
     Json,
     Custom(Template),
@@ -58,7 +57,6 @@ impl Style {
     }
 }
 
-/// Appends a message that arrived at the Unix time `now`.
 pub fn render(
     out: &mut Vec<u8>,
     message: &Received<'_>,

@@ -14,7 +14,6 @@ impl<'a> Sanitizer<'a> {
         Self { out, escapes }
     }
 
-    /// Appends bytes of this program or of the user, unchanged.
     pub fn push_trusted(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }

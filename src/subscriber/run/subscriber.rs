@@ -33,7 +33,6 @@ pub(super) enum Event {
     Stop,
 }
 
-/// How often to look whether everything has been acknowledged.
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for the end of the connection after DISCONNECT.

@@ -93,7 +93,6 @@ impl ReceivedNumbers {
         true
     }
 
-    /// The numbers between two received ones that are in no run.
     fn missing_between(&self, last: u64, seq: u64) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
         let mut from = last.saturating_add(1);
@@ -124,7 +123,6 @@ impl ReceivedNumbers {
         self.last
     }
 
-    /// The runs as text, `1-40,42-50`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (start, end) in &self.runs {

@@ -31,12 +31,10 @@ const MAX_NAME: usize = 128;
 #[derive(Debug, Default)]
 struct TrackedStream {
     numbers: ReceivedNumbers,
-    /// Up to here what is missing was missing in an earlier run.
     before: u64,
     stride: StrideDetector,
     /// Numbers missing in this run, as long as the stream may yet prove to be seen in part.
     missing: u64,
-    /// In the order in which the messages came first.
     fingerprints: VecDeque<Fingerprint>,
 }
 
@@ -75,7 +73,6 @@ impl TrackedStream {
 pub struct Streams {
     tracked: LruCache<String, TrackedStream>,
     known: HashSet<Fingerprint>,
-    /// Also of streams that are no longer remembered.
     missing: u64,
 }
 

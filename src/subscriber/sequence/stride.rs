@@ -14,11 +14,9 @@ pub enum Stride {
     Regular(u64),
 }
 
-/// The steps between the numbers of one stream in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StrideDetector {
     last: Option<u64>,
-    /// 0 before the first step.
     width: u64,
     count: u32,
     /// Two steps differed, or were of one number.

@@ -90,7 +90,6 @@ pub struct StateFile {
     touched: i64,
     /// Streams added to the file since it held at most [`MAX_STREAMS`].
     added: usize,
-    /// Fingerprints in the file.
     fingerprints: usize,
     qos2_table: Qos2Table,
 }
@@ -342,7 +341,6 @@ fn migrate(connection: &mut Connection, version: usize, key: [u64; 2]) -> rusqli
     transaction.commit()
 }
 
-/// Cuts the file back to its limits, and loads it.
 fn load(mut connection: Connection) -> rusqlite::Result<StateFile> {
     Qos2Table::create(&connection)?;
     let transaction = connection.transaction()?;

@@ -29,12 +29,10 @@ const TRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Our own children, by process identifier.
 static TABLE: Mutex<BTreeMap<u32, Entry>> = Mutex::new(BTreeMap::new());
 
-/// A child that has not been waited for.
 struct Entry {
     child: Child,
     group: u64,
     notice: Arc<ExitNotice>,
-    /// Its group was stopped while it ran.
     stopped: bool,
 }
 
@@ -48,11 +46,9 @@ pub enum NotStarted {
 pub(super) struct ChildExit {
     /// None if the system does not know.
     pub(super) status: Option<ExitStatus>,
-    /// Its group was stopped before.
     pub(super) stopped: bool,
 }
 
-/// How a child has exited, once it has. Its descriptor becomes readable then.
 #[derive(Debug)]
 pub(super) struct ExitNotice {
     exit: OnceLock<ChildExit>,
@@ -80,7 +76,6 @@ impl AsFd for ExitNotice {
 }
 
 impl Entry {
-    /// Whether it still runs. If not, it has been waited for, and its notice is set.
     fn is_running(&mut self) -> bool {
         let status = match self.child.try_wait() {
             Ok(None) => return true,
@@ -94,7 +89,6 @@ impl Entry {
         false
     }
 
-    /// Kills it, also if it has left its process group, and the group.
     fn kill(&self) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
         // It may have ended and not have been waited for.
@@ -140,7 +134,6 @@ pub(super) fn start(
     Ok(started)
 }
 
-/// Kills a child and its process group; `false` if it had ended before.
 pub(super) fn kill_child(id: u32) -> bool {
     TABLE.lock().get(&id).map(Entry::kill).is_some()
 }
@@ -162,13 +155,11 @@ impl CommandGroup {
         })
     }
 
-    /// No further command is started in it.
     pub fn close(&self) {
         let _table = TABLE.lock();
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Closes it, and kills the commands that run with their process groups.
     pub fn stop(&self) {
         self.stop_in(&mut TABLE.lock());
     }
@@ -194,7 +185,6 @@ impl CommandGroup {
     }
 }
 
-/// Starts the thread that waits for children, if there is none yet.
 pub(super) fn start_reaper() -> io::Result<()> {
     static STARTED: Mutex<bool> = Mutex::new(false);
     let mut started = STARTED.lock();
@@ -229,7 +219,6 @@ fn reap() {
     }
 }
 
-/// Waits for the children that have ended and are not our own.
 fn reap_orphans(table: &mut BTreeMap<u32, Entry>) {
     let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {

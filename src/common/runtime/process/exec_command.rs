@@ -42,15 +42,12 @@ pub struct RunOptions<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// It exited with 0; what it wrote.
     Succeeded(Vec<u8>),
     Failed(String),
-    /// It was killed with its group.
     Stopped,
 }
 
 impl ExecCommand {
-    /// The first argument is the program. It is a fault if that cannot be executed.
     pub fn new(argv: Vec<OsString>, timeout: Duration) -> Result<Self, Fault> {
         program::check(argv.first().map(OsString::as_os_str).unwrap_or_default())?;
         Ok(Self { argv, timeout })
@@ -138,7 +135,6 @@ impl<'a> RunningCommand<'a> {
         self.outcome(exit)
     }
 
-    /// Kills it for this cause, unless it has ended.
     fn kill(&mut self, cause: String) {
         if children::kill_child(self.id) {
             self.killed_for = Some(cause);
@@ -151,7 +147,6 @@ impl<'a> RunningCommand<'a> {
         self.stdin.is_some() || self.stdout.is_some()
     }
 
-    /// Writes as much input as the pipe takes now. The command need not read it.
     fn write_input(&mut self) {
         let Some(pipe) = &mut self.stdin else { return };
         while !self.input.is_empty() {
@@ -194,7 +189,6 @@ impl<'a> RunningCommand<'a> {
         format!("it prints more than {} bytes", self.max_output)
     }
 
-    /// Waits until a pipe is ready, the command has exited if `for_exit`, or the deadline.
     fn wait(&self, deadline: Option<Instant>, for_exit: bool) {
         let mut fds = Vec::with_capacity(3);
         if for_exit {

@@ -1,4 +1,4 @@
-//! What goes to the broker: the client library's bytes, and packets of our own between them.
+//! What goes to the broker: the client library's bytes, and our own packets between them.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,7 +33,6 @@ pub(super) struct BrokerSender {
     has_connect: bool,
     /// Nothing may follow DISCONNECT (MQTT-3.14.4-1).
     has_disconnect: bool,
-    /// The last write has not taken everything: it must be given the same again.
     is_blocked: bool,
     pub(super) error: Option<io::Error>,
 }
@@ -50,7 +49,7 @@ impl BrokerSender {
         self.from_library.unfinished_bytes() > 0
     }
 
-    /// Whether packets of our own may follow what has been sent.
+    /// Whether our own packets may follow what has been sent.
     pub(super) fn may_add_packets(&self) -> bool {
         self.queue.is_empty() && !self.is_in_packet() && self.has_connect && !self.has_disconnect
     }
@@ -61,7 +60,7 @@ impl BrokerSender {
         self.has_disconnect = true;
     }
 
-    /// Finds the packets that end in the queue, which are the client library's. Whether packets of our own have to go
+    /// Finds the packets that end in the queue, which are the client library's. Whether our own packets have to go
     /// out first, because DISCONNECT is among them.
     pub(super) fn track(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
         let at_boundary = !self.is_in_packet();
@@ -106,7 +105,6 @@ impl BrokerSender {
         }
     }
 
-    /// Each packet that has been written is a line of the debug log.
     fn write(&mut self, wire: &mut Wire) -> io::Result<usize> {
         let count = wire.send(self.queue.rest())?;
         if log_enabled!(Level::Debug) {

@@ -50,9 +50,7 @@ impl EndReason {
 #[derive(Clone, Debug)]
 pub struct ConnectionEnd {
     pub reason: EndReason,
-    /// From the broker's TLS alert.
     pub fault: Option<Fault>,
-    /// The error of the operating system or of TLS.
     pub cause: Option<String>,
     /// The broker closed it in order: neither TLS nor TCP nor a packet was cut off.
     pub in_order: bool,
@@ -61,7 +59,6 @@ pub struct ConnectionEnd {
     pub reached: Option<PublishesArrived>,
 }
 
-/// What a broker had received when it ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishesArrived {
     /// PUBLISH packets that had been sent, in part at least.

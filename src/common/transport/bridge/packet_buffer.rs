@@ -52,7 +52,6 @@ impl PacketBuffer {
         receive(&mut self.bytes, most)
     }
 
-    /// Fails for a packet of more than `most` bytes.
     pub(super) fn next(&mut self, v5: bool, most: usize) -> Result<NextPacket<'_>, ReadError> {
         let rest = self.bytes.get(self.read..).unwrap_or_default();
         let Some(header) = framing::header(rest, v5).map_err(ReadError::Violation)? else {

@@ -38,7 +38,6 @@ pub(super) struct PacketHandler<'a> {
     is_connected: bool,
     /// PINGREQs of the client library that have not been answered.
     pings: u32,
-    /// The user has been warned of messages that nobody subscribed to.
     has_warned: bool,
 }
 
@@ -317,7 +316,6 @@ mod tests {
         released: Vec<Vec<u16>>,
     }
 
-    /// A receiver that has no memory for the payload "large".
     fn receiver(forgets: bool) -> (Receiver, Arc<Mutex<Calls>>) {
         let calls = Arc::new(Mutex::new(Calls::default()));
         let [messages, skipped, released] = [(); 3].map(|()| Arc::clone(&calls));

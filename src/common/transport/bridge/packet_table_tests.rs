@@ -12,7 +12,6 @@ use crate::common::mqtt::framing::SentPacket;
 
 const TABLE: &str = include_str!("../../../../tests/data/packets.tsv");
 
-/// One row of the table, for one program and one version.
 struct Row<'a> {
     name: &'a str,
     program: &'a str,

@@ -57,7 +57,6 @@ pub(super) fn poll_until<const N: usize>(
     }))
 }
 
-/// Not less than the time that is left, though `poll(2)` counts whole milliseconds.
 fn timeout(until: Instant) -> PollTimeout {
     let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)

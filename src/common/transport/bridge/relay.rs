@@ -132,14 +132,12 @@ struct Relay<'a> {
     to_library: ByteQueue,
     ready: Ready,
     is_paused: bool,
-    /// The connection was seen to break while nothing was read from it.
     has_hung_up: bool,
     is_closed: bool,
     is_local_open: bool,
     has_library_write_failed: bool,
     received_at: Option<Instant>,
     in_burst: bool,
-    /// The thread has not left the core of those that write to it.
     is_pinned: bool,
     library_bytes: usize,
     end: Option<EndReason>,
@@ -191,7 +189,6 @@ impl Relay<'_> {
         }
     }
 
-    /// From the broker to receiver and client library; whether anything moved.
     fn relay_to_library(&mut self) -> io::Result<bool> {
         let may_read = self.to_library.is_empty() && self.ready.wire_read && self.may_read_broker();
         let moved = may_read && self.read_broker()?;
@@ -271,7 +268,6 @@ impl Relay<'_> {
         self.end.is_none() && (!waits || self.handle.is_cancelled())
     }
 
-    /// Whether too many messages wait to be processed. CONNACK is read in any case.
     fn update_pause(&mut self) -> bool {
         let acks = self.handler.acks().filter(|_| self.handler.is_connected());
         self.is_paused = acks.is_some_and(|acks| acks.is_full(self.is_paused));
@@ -301,7 +297,6 @@ impl Relay<'_> {
         false
     }
 
-    /// From the client library to the broker; whether anything moved.
     fn relay_to_broker(&mut self) -> bool {
         if self.sender.error.is_some() {
             return false;
@@ -352,7 +347,6 @@ impl Relay<'_> {
         self.end_by.is_some_and(|by| !waits || clock() >= by)
     }
 
-    /// The client library may not be in the middle of a packet.
     fn add_answers(&mut self) {
         let bytes = &mut self.sender.queue.bytes;
         bytes.append(&mut self.effects.to_broker);

@@ -5,10 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// So many bytes may be in a buffer for a while although they have been acknowledged.
+/// This many bytes may be in a buffer for a while although they have been acknowledged.
 const BUFFERED: u64 = 8 << 10;
 
 /// Bytes are counted as TCP counts them, from the beginning of the connection.
@@ -25,7 +24,6 @@ pub(super) struct TcpProgress {
     /// It took more than one check for them.
     is_slow: bool,
     received: u64,
-    /// Messages, and other packets, have come since the last check.
     has_messages: bool,
     has_answers: bool,
 }
@@ -42,7 +40,6 @@ pub(super) struct Progress {
 }
 
 impl TcpProgress {
-    /// Bytes of a packet that has to be answered were written, from here to there.
     pub(super) fn handle_written(&mut self, from: u64, to: u64) {
         if !std::mem::replace(&mut self.is_waiting, true) {
             self.acknowledged = from;

@@ -109,7 +109,6 @@ pub(super) fn without_block(
     }
 }
 
-/// The common name, or the first entry of a name that has none.
 pub(crate) fn common_name(name: &X509NameRef) -> String {
     let entry = name
         .entries_by_nid(Nid::COMMONNAME)
@@ -130,7 +129,6 @@ pub(crate) fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
     one.try_cmp(other).is_ok_and(std::cmp::Ordering::is_eq)
 }
 
-/// Whether a certificate claims to be signed with its own key, as roots do.
 pub(crate) fn is_self_signed(certificate: &X509Ref) -> bool {
     let ids = certificate
         .authority_key_id()

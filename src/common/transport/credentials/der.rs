@@ -44,7 +44,6 @@ pub(super) fn sequence_size(bytes: &[u8]) -> Option<usize> {
     (bytes[0] == SEQUENCE).then_some(header + content)
 }
 
-/// The elements at this level, up to the first that is cut short.
 fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
     std::iter::from_fn(move || {
         let (header, length) = sizes(bytes)?;
@@ -90,7 +89,6 @@ pub(super) fn encryption(key: &[u8]) -> Option<String> {
     dotted(elements(cipher.content).next()?.content)
 }
 
-/// An object identifier as text (X.690, section 8.19).
 fn dotted(id: &[u8]) -> Option<String> {
     let mut arcs: Vec<u64> = Vec::new();
     let mut arc: u64 = 0;

@@ -43,7 +43,6 @@ pub(super) fn without_blocks(bytes: &[u8]) -> Option<String> {
     Some(known.into())
 }
 
-/// What a whole DER structure is, and the remedy.
 fn der_format(bytes: &[u8]) -> &'static str {
     if X509::from_der(bytes).is_ok() {
         "it is a certificate in DER form; convert it: openssl x509 -inform DER -in FILE -out FILE.pem"

@@ -27,7 +27,6 @@ const LIB_EVP: i32 = 6;
 /// Its reason for an algorithm that no active provider has (`ERR_R_UNSUPPORTED`, `openssl/err.h`).
 const UNSUPPORTED: i32 = 0x8_010c;
 
-/// Reads the first private key of a file. A fault names file, block and cause.
 pub(super) fn read(
     path: &Path,
     passphrase: Option<&SecretFile>,

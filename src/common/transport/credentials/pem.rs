@@ -86,7 +86,6 @@ impl Block {
     }
 }
 
-/// A BEGIN or an END.
 struct Marker<'a> {
     is_begin: bool,
     label: String,
@@ -263,7 +262,6 @@ fn label(bytes: &[u8]) -> String {
     text.chars().take(MAX_LABEL).collect()
 }
 
-/// Decodes what stands between BEGIN, on line `first`, and END.
 fn decode(body: &[u8], first: usize) -> Decoded {
     let mut headers = Vec::new();
     let mut in_headers = true;

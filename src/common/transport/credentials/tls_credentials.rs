@@ -52,7 +52,6 @@ pub(crate) struct Authorities {
 #[derive(Clone)]
 pub(super) struct ClientCertificate {
     pub(super) paths: CertKeyPaths,
-    /// The client's own first; at least that.
     pub(super) chain: Vec<X509>,
     pub(super) key: PKey<Private>,
 }

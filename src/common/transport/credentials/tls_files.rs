@@ -33,7 +33,6 @@ pub struct TlsFiles {
     pub allow_readable_key: bool,
 }
 
-/// What was found out about one file, or about several together.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub what: &'static str,
@@ -142,7 +141,6 @@ impl TlsFiles {
         }
     }
 
-    /// Checks that the first certificate is that of the key.
     fn check_pair(&self, client: &ClientCertificate) -> Result<(), Fault> {
         let ClientCertificate { paths, chain, key } = client;
         let is_of_key = |cert: &X509| cert.public_key().is_ok_and(|public| public.public_eq(key));

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::mem;
 use std::sync::mpsc::Receiver;
 
-use super::{Chunk, Demand, Emit, InputError, SourceEvent};
+use super::event::{Chunk, Demand, Emit, InputError, SourceEvent};
 
 /// How much of standard input is read at once, in bytes.
 const BUFFER: usize = 64 << 10;

@@ -1,91 +1,23 @@
 //! Sources that can block: standard input and commands, each on a thread.
 //!
 //! The thread reads only on request: the event loop requests as many readings as the outbox has
-//! room for, so that no more than one buffer of standard input is read ahead. Payloads are not
+//! space for, so that no more than one buffer of standard input is read ahead. Payloads are not
 //! looked at here.
 
+mod event;
 mod lines;
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use event::Demand;
+pub use event::{Chunk, Emit, InputError, SourceEvent};
+
 use crate::common::runtime::process::{
     CommandGroup, CommandOutcome, ExecCommand, NotStarted, RunOptions,
 };
 use crate::common::runtime::stdio;
-
-#[derive(Debug)]
-pub enum Chunk {
-    Message {
-        /// The line of standard input, or the run of the command, from 1.
-        line: u64,
-        payload: Vec<u8>,
-    },
-    Lines {
-        /// From 1.
-        first: u64,
-        count: usize,
-        /// Each line ends with a newline, the last one too.
-        bytes: Vec<u8>,
-    },
-}
-
-impl Chunk {
-    pub fn readings(&self) -> usize {
-        match self {
-            Chunk::Message { .. } => 1,
-            Chunk::Lines { count, .. } => *count,
-        }
-    }
-
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Chunk::Message { payload, .. } => payload.len() as u64,
-            Chunk::Lines { bytes, .. } => bytes.len() as u64,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub enum SourceEvent {
-    Chunk(Chunk),
-    Failed(InputError),
-    End,
-}
-
-#[derive(Debug)]
-pub enum InputError {
-    /// The line was skipped.
-    LineTooLong { line: u64 },
-    /// The next run of the command is tried.
-    CommandFailed(String),
-    /// Nothing more can be read.
-    ReadFailed(io::Error),
-}
-
-/// What a source may read: this many readings, and none that begins after this many bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Demand {
-    readings: usize,
-    bytes: u64,
-}
-
-impl Demand {
-    fn add(&mut self, more: Demand) {
-        self.readings = self.readings.saturating_add(more.readings);
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
-
-    fn subtract(&mut self, readings: usize, bytes: u64) {
-        self.readings = self.readings.saturating_sub(readings);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.readings == 0 || self.bytes == 0
-    }
-}
 
 /// A handle to the thread. Dropping it requests nothing more.
 #[derive(Debug)]
@@ -94,10 +26,6 @@ pub struct SourceThread {
     outstanding: Demand,
     commands: Option<Arc<CommandGroup>>,
 }
-
-/// Passes events to the event loop; `false` once that has ended.
-pub trait Emit: FnMut(Vec<SourceEvent>) -> bool + Send + 'static {}
-impl<F: FnMut(Vec<SourceEvent>) -> bool + Send + 'static> Emit for F {}
 
 impl SourceThread {
     /// With `together`, lines that are available at the same time come as one chunk. `max` is in bytes.
@@ -115,7 +43,6 @@ impl SourceThread {
         })
     }
 
-    /// One message per request.
     pub fn command(command: ExecCommand, max: usize, mut emit: impl Emit) -> io::Result<Self> {
         let group = Arc::new(CommandGroup::new()?);
         let commands = Some(Arc::clone(&group));
@@ -155,7 +82,6 @@ impl SourceThread {
         })
     }
 
-    /// Raises what is outstanding to this many readings and bytes.
     pub fn request(&mut self, readings: usize, bytes: u64) {
         let more = Demand {
             readings: readings.saturating_sub(self.outstanding.readings),
@@ -196,7 +122,6 @@ fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     }
 }
 
-/// The output without one final newline.
 fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
     let task = RunOptions {
         env: Vec::new(),

@@ -26,7 +26,6 @@ impl DelegatedRows {
         self.is_due = true;
     }
 
-    /// Gives the id of a message that is not to be sent by another process any more.
     pub(super) fn remove(&mut self, row: RowId) -> Option<u64> {
         self.remove_unnumbered(row)
             .or_else(|| Some(self.numbered.remove(&row)?.0))
@@ -88,7 +87,6 @@ impl DelegatedRows {
     }
 }
 
-/// Removes the rows before `oldest`; all of them if there is none.
 fn split_before<T>(rows: &mut BTreeMap<RowId, T>, oldest: Option<RowId>) -> BTreeMap<RowId, T> {
     let later = oldest.map(|oldest| rows.split_off(&oldest));
     std::mem::replace(rows, later.unwrap_or_default())

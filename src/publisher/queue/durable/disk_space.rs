@@ -44,7 +44,6 @@ impl DiskSpace {
         !is_recent && std::mem::take(&mut self.is_reported)
     }
 
-    /// Whether this is the first time that the full disk is to be reported.
     pub(super) fn report(&mut self) -> bool {
         !std::mem::replace(&mut self.is_reported, true)
     }

@@ -28,7 +28,7 @@ use disk_space::{DISK_RETRY, DiskSpace};
 use rows::{KnownRows, PAGE, PAGE_BYTES, RowReader};
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
-use super::limits::{Admission, DropBehavior, Limits, Room};
+use super::limits::{Admission, DropBehavior, FreeSpace, Limits};
 use super::requests::{
     Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
@@ -168,7 +168,6 @@ impl DurableQueue {
         events
     }
 
-    /// The numbers of the rows that were read are on disk: they can be sent.
     fn release_unnumbered(&mut self) -> Vec<QueueEvent> {
         let mut events = Vec::new();
         while let Some((_, message)) = self.unnumbered.pop() {
@@ -258,7 +257,7 @@ impl DurableQueue {
                     let (id, seq) = (message.id, message.seq);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
-                // Inserts follow the batch that makes room.
+                // Inserts follow the batch that makes space.
                 self.journal.inserts_after = Some(now);
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
@@ -290,11 +289,11 @@ impl Queue for DurableQueue {
         on_disk_only + in_memory + counts.dead_bytes
     }
 
-    fn room(&self, now: Instant) -> usize {
+    fn free_space(&self, now: Instant) -> usize {
         if self.disk.full_until(now).is_some() && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
-        self.limits.room(self.len(), self.bytes())
+        self.limits.free_space(self.len(), self.bytes())
     }
 
     fn next_numbers(&self) -> Numbers {
@@ -425,8 +424,8 @@ impl Queue for DurableQueue {
         (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
-    fn unwritten_room(&self) -> Room {
-        Room {
+    fn unwritten_space(&self) -> FreeSpace {
+        FreeSpace {
             messages: MAX_UNWRITTEN.saturating_sub(self.tail.len()),
             bytes: MAX_UNWRITTEN_BYTES.saturating_sub(self.tail.bytes()),
         }

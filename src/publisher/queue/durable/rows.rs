@@ -14,7 +14,6 @@ pub(super) const PAGE_BYTES: u64 = 1 << 20;
 pub(super) struct KnownRows {
     /// By the id of the message, until it has its outcome.
     by_id: HashMap<u64, RowId>,
-    /// Of each row until it is deleted.
     sizes: HashMap<RowId, u64>,
     bytes: u64,
 }
@@ -41,7 +40,6 @@ impl KnownRows {
         self.insert_ended(message, row);
     }
 
-    /// The message has its outcome already; its row is not deleted yet.
     pub(super) fn insert_ended(&mut self, message: &Message, row: RowId) {
         self.sizes.insert(row, message.draft.size());
         self.bytes += message.draft.size();
@@ -63,7 +61,6 @@ impl KnownRows {
 pub(super) struct RowReader {
     cursor: RowId,
     pub(super) is_reading: bool,
-    /// This pass has found rows that were not in memory.
     pub(super) found_new: bool,
     /// The last pass has found none: another one is of no use before something changes.
     pub(super) is_done: bool,

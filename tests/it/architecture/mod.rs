@@ -3,11 +3,13 @@
 //! A search in plain text, on purpose: it can be read in a minute, and a rule that is
 //! broken in a way it does not see is broken on purpose.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use imports::{Imports, circle, module};
 
 /// A file below `src`.
 struct Source {
@@ -39,8 +41,8 @@ impl Source {
         self.module_doc().contains("PURE")
     }
 
-    fn is_below(&self, room: &str) -> bool {
-        self.path.starts_with(room)
+    fn is_below(&self, directory: &str) -> bool {
+        self.path.starts_with(directory)
     }
 }
 
@@ -50,12 +52,12 @@ fn root() -> &'static Path {
 
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    let mut rooms = vec![root().join("src")];
-    while let Some(room) = rooms.pop() {
-        for entry in room.read_dir().unwrap() {
+    let mut directories = vec![root().join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in directory.read_dir().unwrap() {
             let path: PathBuf = entry.unwrap().path();
             if path.is_dir() {
-                rooms.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let below = path.strip_prefix(root().join("src")).unwrap();
                 found.push(Source {
@@ -95,9 +97,9 @@ fn has_word(line: &str, word: &str) -> bool {
 #[test]
 fn the_two_programs_know_nothing_of_each_other() {
     let use_of = |name: &str| [format!("{name}::"), format!("::{name}")];
-    for (room, other) in [("publisher/", "subscriber"), ("subscriber/", "publisher")] {
+    for (directory, other) in [("publisher/", "subscriber"), ("subscriber/", "publisher")] {
         let words = use_of(other);
-        expect_nowhere(|s| s.is_below(room), &[&words[0], &words[1]]);
+        expect_nowhere(|s| s.is_below(directory), &[&words[0], &words[1]]);
     }
     expect_nowhere(|s| s.path == "bin/publisher.rs", &["subscriber::"]);
     expect_nowhere(|s| s.path == "bin/subscriber.rs", &["publisher::"]);
@@ -131,8 +133,8 @@ fn only_the_transport_names_openssl_and_websockets() {
     );
     let words = ["openssl", "tungstenite::", "use tungstenite"];
     expect_nowhere(|s| s.path == "common/runtime/logging.rs", &words);
-    let rooms = ["common::client", "publisher::queue", "publisher::store"];
-    expect_nowhere(is_transport, &rooms);
+    let above = ["common::client", "publisher::queue", "publisher::store"];
+    expect_nowhere(is_transport, &above);
 }
 
 #[test]
@@ -270,8 +272,8 @@ fn the_table_in_the_docs_names_the_pure_files() {
     let mut documented = BTreeSet::new();
     for row in doc.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
-        if let [room, "yes", _] = cells[..] {
-            documented.insert(room.trim_matches('`').trim_end_matches('/').to_owned());
+        if let [file, "yes", _] = cells[..] {
+            documented.insert(file.trim_matches('`').trim_end_matches('/').to_owned());
         }
     }
     let pure = sources().into_iter().filter(Source::is_pure);
@@ -304,5 +306,191 @@ fn a_bin_only_parses_runs_and_ends() {
     for source in sources().iter().filter(|s| s.is_below("bin/")) {
         let lines = source.text.lines().count();
         assert!(lines < 40, "src/{}: {lines} lines", source.path);
+    }
+}
+
+/// The layers, from top to bottom: each may import from those behind it.
+const LAYERS: [(&str, &[&str]); 3] = [
+    (
+        "common",
+        &[
+            "check",
+            "cli",
+            "connection",
+            "client",
+            "transport",
+            "broker",
+            "acks",
+            "runtime",
+            "mqtt",
+            "random",
+            "fault",
+            "escape",
+        ],
+    ),
+    (
+        "publisher",
+        &[
+            "args",
+            "queue_command",
+            "run",
+            "config",
+            "report",
+            "input",
+            "outbox",
+            "store",
+            "queue",
+        ],
+    ),
+    (
+        "subscriber",
+        &[
+            "args", "run", "config", "inbox", "session", "output", "plot", "render", "sequence",
+        ],
+    ),
+];
+
+#[test]
+fn imports_between_the_layers_point_down() {
+    let imports = Imports::of(&sources());
+    for (part, layers) in LAYERS {
+        let layer = |module: &[String]| {
+            let entry = module.get(1).filter(|_| module[0] == part)?;
+            let position = layers.iter().position(|layer| layer == entry);
+            Some(position.unwrap_or_else(|| panic!("{part}/{entry} is in no layer")))
+        };
+        let mut upwards = Vec::new();
+        for (from, targets) in &imports.edges {
+            for target in targets {
+                if let (Some(above), Some(below)) = (layer(from), layer(target))
+                    && above > below
+                {
+                    upwards.push(format!("{} -> {}", from.join("::"), target.join("::")));
+                }
+            }
+        }
+        assert!(upwards.is_empty(), "{upwards:#?}");
+    }
+}
+
+#[test]
+fn no_module_imports_from_itself_through_others() {
+    let imports = Imports::of(&sources());
+    assert!(imports.edges.values().map(BTreeSet::len).sum::<usize>() > 300);
+    let circle = circle(&imports.edges);
+    assert!(circle.is_none(), "{circle:#?}");
+}
+
+#[test]
+fn no_directory_imports_from_itself_through_others() {
+    let imports = Imports::of(&sources());
+    let depth = sources().iter().map(|source| module(source).len()).max();
+    for depth in 1..depth.unwrap() {
+        let group = |module: &[String]| module.get(..depth).map(<[String]>::to_vec);
+        let circle = circle(&imports.grouped(group));
+        assert!(circle.is_none(), "{circle:#?}");
+    }
+}
+
+#[test]
+fn the_imports_are_read_as_they_are_written() {
+    let source = |path: &str, text: &str| Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let sources = [
+        source("a/mod.rs", "mod b;\nmod c;\npub use b::{B, Other};\n"),
+        source("a/b.rs", "use crate::{\n    d::{self, D},\n    e,\n};\n"),
+        source("a/c.rs", "fn f() { super::Other::new(); }\n"),
+        source("d.rs", "fn f() { e::f(&crate::a::c::NUMBER); }\n"),
+        source("e.rs", "#[cfg(test)]\nmod tests { use crate::a; }\n"),
+    ];
+    let imports = Imports::of(&sources);
+    let edges: Vec<_> = imports
+        .edges
+        .iter()
+        .map(|(from, targets)| {
+            let targets: Vec<_> = targets.iter().map(|target| target.join("::")).collect();
+            format!("{} -> {}", from.join("::"), targets.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        edges,
+        [
+            "a -> a::b",
+            "a::b -> d e",
+            "a::c -> a::b",
+            "d -> a::c",
+            "e -> "
+        ]
+    );
+    let circle = circle(&imports.edges);
+    assert_eq!(circle.unwrap(), ["a::b", "d", "a::c", "a::b"]);
+}
+
+#[test]
+fn a_type_has_its_impls_in_one_file() {
+    let sources = sources();
+    let imports = Imports::of(&sources);
+    let mut homes: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for source in &sources {
+        let code = source.code();
+        for line in code.lines().filter(|line| line.starts_with("impl")) {
+            let Some(name) = implementing_type(line) else {
+                continue;
+            };
+            let is_defined_here = ["struct", "enum"].iter().any(|kind| {
+                code.lines()
+                    .any(|line| has_word(line, &format!("{kind} {name}")))
+            });
+            let home = if is_defined_here {
+                Some(module(source))
+            } else {
+                imports.type_home(source, name)
+            };
+            if let Some(home) = home {
+                let name = format!("{}::{name}", home.join("::"));
+                homes.entry(name).or_default().insert(&source.path);
+            }
+        }
+    }
+    assert!(homes.len() > 100, "{} types", homes.len());
+    homes.retain(|_, files| files.len() > 1);
+    assert!(homes.is_empty(), "{homes:#?}");
+}
+
+/// The name of the type for which `line` begins an `impl`.
+fn implementing_type(line: &str) -> Option<&str> {
+    let mut rest = line.strip_prefix("impl")?;
+    if rest.starts_with('<') {
+        let mut depth = 0;
+        let end = rest.find(|c| {
+            depth += match c {
+                '<' => 1,
+                '>' => -1,
+                _ => 0,
+            };
+            depth == 0
+        })?;
+        rest = &rest[end + 1..];
+    }
+    let subject = rest
+        .split_once(" for ")
+        .map_or(rest, |(_, subject)| subject);
+    let name = subject
+        .trim_start_matches([' ', '&'])
+        .split([' ', '<', '{'])
+        .next()?;
+    let name = name.rsplit("::").next()?;
+    (!name.is_empty()).then_some(name)
+}
+
+#[test]
+fn a_directory_has_few_entries() {
+    for (part, most) in [("common", 12), ("publisher", 10), ("subscriber", 10)] {
+        let entries = root().join("src").join(part).read_dir().unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        let names: Vec<_> = names.filter(|name| name != "mod.rs").collect();
+        assert!(names.len() <= most, "src/{part}: {names:?}");
     }
 }
