@@ -172,9 +172,9 @@ impl Fleet {
 
     fn act(&mut self, index: usize, actions: &[ConnectionAction], now: Instant) {
         for action in actions {
-            if let ConnectionAction::Connect { generation, .. } = action {
+            if let ConnectionAction::Connect { .. } = action {
                 let way = Duration::from_millis(self.random.u64(WAY));
-                let arrival = Happening::Arrival(*generation);
+                let arrival = Happening::Arrival(self.devices[index].generation());
                 self.agenda.push(Reverse((now + way, index, arrival)));
             }
         }

@@ -12,9 +12,8 @@ pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
-    /// The path of the WebSocket that carries MQTT, if there is one.
+    /// The path, for MQTT over WebSocket.
     pub websocket: Option<String>,
-    /// The application protocol to request in the TLS handshake (ALPN).
     pub alpn: Option<&'static str>,
     /// The port to try next, with [`ALPN_AWS`], if this one does not answer.
     pub fallback: Option<u16>,
@@ -37,8 +36,7 @@ const NOT_A_HOST: &str = "is not a host name; give the bare name or mqtts://HOST
 
 impl Endpoint {
     /// Parses `--endpoint`: a host name, or a URL `mqtts://HOST[:PORT]`, `mqtt://HOST[:PORT]` (no
-    /// TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is `--port`, `None` for `auto`. The
-    /// error is a usage fault that names the flag.
+    /// TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is `--port`, `None` for `auto`.
     pub fn parse(text: &str, port: Option<u16>) -> Result<Self, Fault> {
         let shown = match text.rsplit_once('@') {
             // There may be a password before the @.
@@ -82,9 +80,8 @@ impl Endpoint {
         }
         let port = match (url_port, port) {
             (Some(url), Some(flag)) if url != flag => {
-                return Err(wrong(&format!(
-                    "names port {url}, --port says {flag}; keep one"
-                )));
+                let why = format!("names port {url}, --port says {flag}; keep one");
+                return Err(wrong(&why));
             }
             (Some(port), _) | (None, Some(port)) => port,
             (None, None) => match (tls, &websocket) {
@@ -119,7 +116,6 @@ impl Endpoint {
         self
     }
 
-    /// This endpoint, and the same with the fallback port, if there is one.
     pub fn with_fallback(&self) -> Vec<Endpoint> {
         let first = Endpoint {
             fallback: None,
@@ -214,28 +210,13 @@ mod tests {
 
     #[test]
     fn an_invalid_address_is_refused_with_the_name_of_the_flag() {
-        for text in [
-            "",
-            "mqtt://",
-            "a b",
-            "a:0",
-            "a:70000",
-            "a:x",
-            "ftp://a",
-            "wss://",
-            "[::1",
-            "u@a",
-            "a/b",
-            "ws://a/b c",
-        ] {
+        let invalid = "|mqtt://|a b|a:0|a:70000|a:x|ftp://a|wss://|[::1|u@a|a/b|ws://a/b c";
+        for text in invalid.split('|') {
             let why = parsed(text, None).unwrap_err();
             assert!(why.starts_with("--endpoint"), "{text}: {why}");
         }
-        assert!(
-            parsed("mqtt://a:1", Some(2))
-                .unwrap_err()
-                .contains("keep one")
-        );
+        let why = parsed("mqtt://a:1", Some(2)).unwrap_err();
+        assert!(why.contains("keep one"), "{why}");
     }
 
     #[test]

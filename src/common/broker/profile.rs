@@ -5,7 +5,6 @@
 //! topics". AWS IoT Core answers most violations by closing the connection without a reason, so they
 //! are refused here with an error that names the limit and completes "FLAG VALUE …".
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::aws_host;
@@ -28,7 +27,7 @@ const AWS_MAX_TOPIC_SLASHES: usize = 7;
 const AWS_MAX_CLIENT_ID_BYTES: usize = 128;
 const AWS_MAX_IN_FLIGHT: u16 = 100;
 const AWS_MAX_SUBSCRIPTIONS: usize = 50;
-const AWS_KEEP_ALIVE_SECONDS: RangeInclusive<u64> = 30..=1_200;
+const AWS_KEEP_ALIVE_SECONDS: (u64, u64) = (30, 1_200);
 const AWS_MAX_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
 
 /// How fast a connection may publish, per second, and how much at once.
@@ -58,63 +57,67 @@ impl Profile {
         }
     }
 
+    fn check(self, is_allowed: bool, error: impl FnOnce() -> String) -> Result<(), String> {
+        match self {
+            Profile::Aws if !is_allowed => Err(error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_length(self, text: &str, max: usize) -> Result<(), String> {
+        let bytes = text.len();
+        self.check(bytes <= max, || {
+            format!("is {bytes} bytes long, {AWS} allows {max}")
+        })
+    }
+
     pub fn check_topic_name(self, name: &str) -> Result<(), String> {
         limits::check_topic_name(name).map_err(|e| e.to_string())?;
-        if self == Profile::Generic {
-            return Ok(());
-        }
-        if name.starts_with('$') && !name.starts_with("$aws/") {
-            return Err(format!("begins with $, which {AWS} reserves"));
-        }
-        check_aws_topic(limited_part(name))
+        self.check(!name.starts_with('$') || name.starts_with("$aws/"), || {
+            format!("begins with $, which {AWS} reserves")
+        })?;
+        self.check_size(name)
     }
 
     pub fn check_topic_filter(self, filter: &str) -> Result<(), String> {
         limits::check_topic_filter(filter).map_err(|e| e.to_string())?;
-        match self {
-            Profile::Generic => Ok(()),
-            Profile::Aws => check_aws_topic(limited_part(filter)),
-        }
+        self.check_size(filter)
+    }
+
+    fn check_size(self, topic: &str) -> Result<(), String> {
+        let topic = limited_part(topic);
+        self.check_length(topic, AWS_MAX_TOPIC_BYTES)?;
+        let slashes = topic.matches('/').count();
+        self.check(slashes <= AWS_MAX_TOPIC_SLASHES, || {
+            format!("has {slashes} slashes, {AWS} allows {AWS_MAX_TOPIC_SLASHES}")
+        })
     }
 
     pub fn check_filters(self, count: usize) -> Result<(), String> {
-        if self == Profile::Aws && count > AWS_MAX_SUBSCRIPTIONS {
-            return Err(format!(
-                "{count} filters are too many: {AWS} allows {AWS_MAX_SUBSCRIPTIONS} subscriptions per \
-                 connection"
-            ));
-        }
-        Ok(())
+        let max = AWS_MAX_SUBSCRIPTIONS;
+        self.check(count <= max, || {
+            format!("{count} filters are too many: {AWS} allows {max} subscriptions per connection")
+        })
     }
 
     pub fn check_client_id(self, id: &str) -> Result<(), String> {
         limits::check_name(id).map_err(|e| e.to_string())?;
-        match self {
-            Profile::Aws if id.len() > AWS_MAX_CLIENT_ID_BYTES => Err(format!(
-                "is {} bytes long, {AWS} allows {AWS_MAX_CLIENT_ID_BYTES}",
-                id.len()
-            )),
-            Profile::Aws if id.starts_with('$') => {
-                Err(format!("begins with $, which {AWS} does not allow"))
-            }
-            _ => Ok(()),
-        }
+        self.check_length(id, AWS_MAX_CLIENT_ID_BYTES)?;
+        self.check(!id.starts_with('$'), || {
+            format!("begins with $, which {AWS} does not allow")
+        })
     }
 
     pub fn check_qos(self, qos: Qos) -> Result<(), String> {
-        match (self, qos) {
-            (Profile::Aws, Qos::ExactlyOnce) => Err(format!("2 is not supported by {AWS}; use 1")),
-            _ => Ok(()),
-        }
+        self.check(qos != Qos::ExactlyOnce, || {
+            format!("2 is not supported by {AWS}; use 1")
+        })
     }
 
     pub fn check_retain(self, topic: &str) -> Result<(), String> {
-        if self == Profile::Aws && topic.starts_with('$') {
-            return Err(format!(
-                "is not possible on {topic:?}: {AWS} keeps no message on reserved topics"
-            ));
-        }
-        Ok(())
+        self.check(!topic.starts_with('$'), || {
+            format!("is not possible on {topic:?}: {AWS} keeps no message on reserved topics")
+        })
     }
 
     /// Checks a message that an earlier run accepted, perhaps for another broker.
@@ -123,37 +126,29 @@ impl Profile {
         if bytes > max {
             return Err(format!("{bytes} bytes of payload, {source} allows {max}"));
         }
-        self.check_topic_name(&draft.topic)
-            .map_err(|why| format!("its topic {why}"))?;
-        if self == Profile::Generic {
-            return Ok(());
-        }
-        self.check_qos(draft.qos)
-            .map_err(|why| format!("QoS {why}"))?;
+        let of_topic = |why| format!("its topic {why}");
+        self.check_topic_name(&draft.topic).map_err(of_topic)?;
+        let of_qos = |why| format!("QoS {why}");
+        self.check_qos(draft.qos).map_err(of_qos)?;
         if draft.retain {
-            self.check_retain(&draft.topic)
-                .map_err(|why| format!("retaining {why}"))?;
+            let of_retain = |why| format!("retaining {why}");
+            self.check_retain(&draft.topic).map_err(of_retain)?;
         }
         Ok(())
     }
 
     pub fn check_keep_alive(self, keep_alive: Duration) -> Result<(), String> {
-        let range = AWS_KEEP_ALIVE_SECONDS;
-        if self == Profile::Aws && !range.contains(&keep_alive.as_secs()) {
-            let (min, max) = range.into_inner();
-            return Err(format!("must be from {min} to {max} seconds for {AWS}"));
-        }
-        Ok(())
+        let (min, max) = AWS_KEEP_ALIVE_SECONDS;
+        self.check((min..=max).contains(&keep_alive.as_secs()), || {
+            format!("must be from {min} to {max} seconds for {AWS}")
+        })
     }
 
     pub fn check_in_flight(self, count: u16) -> Result<(), String> {
-        if self == Profile::Aws && count > AWS_MAX_IN_FLIGHT {
-            return Err(format!("is at most {AWS_MAX_IN_FLIGHT} for {AWS}"));
-        }
-        Ok(())
+        let max = AWS_MAX_IN_FLIGHT;
+        self.check(count <= max, || format!("is at most {max} for {AWS}"))
     }
 
-    /// The largest payload in bytes for a topic of `topic_bytes`, and who sets the limit.
     pub fn max_payload(self, topic_bytes: usize) -> (usize, &'static str) {
         match self {
             Profile::Generic => (publish_size::max_payload(topic_bytes), "MQTT"),
@@ -161,7 +156,6 @@ impl Profile {
         }
     }
 
-    /// `None` if the rate has no limit.
     pub fn pace(self) -> Option<Pace> {
         (self == Profile::Aws).then_some(AWS_PACE)
     }
@@ -182,7 +176,6 @@ impl Profile {
         }
     }
 
-    /// The name of an action in a policy of AWS IoT Core, in brackets; empty for other brokers.
     pub fn action(self, name: &str) -> String {
         match self {
             Profile::Generic => String::new(),
@@ -190,7 +183,6 @@ impl Profile {
         }
     }
 
-    /// The longest message expiry interval that the broker accepts.
     pub fn max_expiry(self) -> Duration {
         match self {
             Profile::Generic => Duration::MAX,
@@ -202,31 +194,12 @@ impl Profile {
 /// The part of a topic to which the limits apply, without the prefix of a rule (Basic Ingest) or of
 /// a shared subscription.
 fn limited_part(topic: &str) -> &str {
-    for prefix in ["$aws/rules/", "$share/"] {
-        if let Some((_, rest)) = topic
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split_once('/'))
-        {
-            return rest;
-        }
-    }
-    topic
-}
-
-fn check_aws_topic(topic: &str) -> Result<(), String> {
-    let slashes = topic.matches('/').count();
-    if topic.len() > AWS_MAX_TOPIC_BYTES {
-        return Err(format!(
-            "is {} bytes long, {AWS} allows {AWS_MAX_TOPIC_BYTES}",
-            topic.len()
-        ));
-    }
-    if slashes > AWS_MAX_TOPIC_SLASHES {
-        return Err(format!(
-            "has {slashes} slashes, {AWS} allows {AWS_MAX_TOPIC_SLASHES}"
-        ));
-    }
-    Ok(())
+    let prefixes = ["$aws/rules/", "$share/"];
+    let rest = prefixes
+        .iter()
+        .find_map(|prefix| topic.strip_prefix(prefix));
+    rest.and_then(|rest| rest.split_once('/'))
+        .map_or(topic, |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -241,12 +214,8 @@ mod tests {
         ] {
             assert_eq!(Profile::of_host(host), Profile::Aws, "{host}");
         }
-        for host in [
-            "localhost",
-            "amazonaws.com.evil.example",
-            "xamazonaws.com",
-            "192.0.2.1",
-        ] {
+        let lookalikes = ["amazonaws.com.evil.example", "xamazonaws.com"];
+        for host in lookalikes.into_iter().chain(["localhost", "192.0.2.1"]) {
             assert_eq!(Profile::of_host(host), Profile::Generic, "{host}");
         }
     }
@@ -274,11 +243,11 @@ mod tests {
         let aws = Profile::Aws;
         let bytes = |n: usize| "x".repeat(n);
         assert!(aws.check_topic_name(&bytes(256)).is_ok());
-        let error = aws.check_topic_name(&bytes(257)).unwrap_err();
-        assert!(error.contains("256"));
         assert!(aws.check_topic_name("1/2/3/4/5/6/7/8").is_ok());
-        let error = aws.check_topic_name("1/2/3/4/5/6/7/8/").unwrap_err();
-        assert!(error.contains('7'));
+        for (topic, limit) in [(&*bytes(257), "256"), ("1/2/3/4/5/6/7/8/", "7")] {
+            let error = aws.check_topic_name(topic).unwrap_err();
+            assert!(error.contains(limit), "{error}");
+        }
         let basic = format!("$aws/rules/rule/{}", bytes(256));
         assert!(aws.check_topic_name(&basic).is_ok());
         assert!(aws.check_topic_name("$aws/things/t/shadow/update").is_ok());

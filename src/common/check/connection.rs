@@ -4,39 +4,19 @@
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use super::report::CheckReport;
-use super::steps;
+use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, WEBSOCKET};
 use crate::common::cli::check_args::CheckConfig;
 use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo};
 use crate::common::fault::{Exit, Fault, Kind};
 use crate::common::runtime::channel::{receive_until, send};
 use crate::common::runtime::clock::clock;
-use crate::common::transport::{DialProgress, DialStep};
+use crate::common::transport::DialProgress;
 
-/// The delay before another attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A connection without requests that lasts this long shows that the broker keeps connections.
 const IDLE_TEST: Duration = Duration::from_secs(1);
 
-/// A stage of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Dial(DialStep),
-    /// CONNECT and its answer.
-    Connect,
-}
-
-impl Stage {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Dial(step) => steps::name(step),
-            Self::Connect => steps::CONNECT,
-        }
-    }
-}
-
-/// Why a request failed.
 pub(super) enum RequestError {
     /// The broker closed two connections right after the request, but not one without it.
     ClosedTwice(Fault),
@@ -49,17 +29,15 @@ pub(super) struct CheckConnection<'a> {
     inbox: Receiver<ClientEvent>,
     generation: u64,
     is_connected: bool,
-    /// CONNECTs in a row that were not answered.
     unanswered: u32,
     last_attempt: Option<Instant>,
     /// TCP was refused, or a CONNECT was not answered, since this was last cleared.
     pub(super) was_down: bool,
-    /// The stage that is missing an answer.
-    stage: Stage,
+    /// The step that is not done yet, or has failed.
+    pub(super) step: &'static str,
 }
 
 impl<'a> CheckConnection<'a> {
-    /// Fails if no thread can be created.
     pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
         let client = Client::start(config.connection.client(1, false), None, move |event| {
@@ -74,34 +52,27 @@ impl<'a> CheckConnection<'a> {
             unanswered: 0,
             last_attempt: None,
             was_down: false,
-            stage: Stage::Dial(DialStep::Dns),
+            step: DNS,
         })
     }
 
-    /// The first connection, whose steps are reported. Returns the stage that failed.
     pub(super) fn connect_first(
         &mut self,
         report: &mut CheckReport,
-    ) -> Result<ConnectionInfo, (Stage, Fault)> {
-        let mut result = self.connect(Some(report));
-        if let Err((_, fault)) = &result
-            && fault.kind == Kind::Unanswered
-        {
+    ) -> Result<ConnectionInfo, Fault> {
+        match self.connect(Some(report)) {
             // The broker may be restarting, or support only MQTT 3.1.1.
-            result = self.reconnect(RETRY_DELAY);
+            Err(fault) if fault.kind == Kind::Unanswered => self.reconnect(RETRY_DELAY),
+            result => result,
         }
-        result.map_err(|(step, fault)| (step.map_or(self.stage, Stage::Dial), fault))
     }
 
-    fn connect(
-        &mut self,
-        report: Option<&mut CheckReport>,
-    ) -> Result<ConnectionInfo, (Option<DialStep>, Fault)> {
+    fn connect(&mut self, report: Option<&mut CheckReport>) -> Result<ConnectionInfo, Fault> {
         let connection = &self.config.connection;
         if let Some(at) = self.last_attempt {
             self.sleep_until(at + connection.profile.connect_interval());
         }
-        self.stage = Stage::Dial(DialStep::Dns);
+        self.step = DNS;
         self.generation += 1;
         self.last_attempt = Some(clock());
         let deadline = clock() + connection.connect_timeout;
@@ -113,7 +84,7 @@ impl<'a> CheckConnection<'a> {
         });
         self.is_connected = result.is_ok();
         self.unanswered = match &result {
-            Err((_, fault)) if fault.kind == Kind::Unanswered => self.unanswered + 1,
+            Err(fault) if fault.kind == Kind::Unanswered => self.unanswered + 1,
             _ => 0,
         };
         if result.is_err() {
@@ -122,11 +93,8 @@ impl<'a> CheckConnection<'a> {
         result
     }
 
-    /// Connects after a connection has ended. A broker that restarts gets the connect timeout for it.
-    fn reconnect(
-        &mut self,
-        first_delay: Duration,
-    ) -> Result<ConnectionInfo, (Option<DialStep>, Fault)> {
+    /// A broker that restarts gets the connect timeout for it.
+    fn reconnect(&mut self, first_delay: Duration) -> Result<ConnectionInfo, Fault> {
         let until = clock() + self.config.connection.connect_timeout;
         // The third attempt may be one of MQTT 3.1.1.
         let tries_older = self.config.connection.tries_older_mqtt();
@@ -136,15 +104,15 @@ impl<'a> CheckConnection<'a> {
             self.sleep_until(clock() + delay);
             delay = RETRY_DELAY;
             let result = self.connect(None);
-            let Err((step, fault)) = &result else {
+            let Err(fault) = &result else {
                 return result;
             };
-            let is_unanswered = fault.kind == Kind::Unanswered;
             let is_unavailable = fault.exit == Exit::Unavailable;
-            self.was_down |= is_unanswered || *step == Some(DialStep::Tcp) && is_unavailable;
-            let retries = if is_unanswered {
+            let retries = if fault.kind == Kind::Unanswered {
+                self.was_down = true;
                 self.unanswered < max_unanswered
             } else {
+                self.was_down |= self.step == TCP && is_unavailable;
                 is_unavailable && clock() < until
             };
             if !retries {
@@ -157,9 +125,7 @@ impl<'a> CheckConnection<'a> {
         if self.is_connected {
             return Ok(());
         }
-        self.reconnect(first_delay)
-            .map(|_| ())
-            .map_err(|(_, fault)| fault)
+        self.reconnect(first_delay).map(|_| ())
     }
 
     /// Sends a request and waits for its answer. If the connection ends first, which may be due to
@@ -170,14 +136,14 @@ impl<'a> CheckConnection<'a> {
         answer: impl Fn(&ClientEventKind) -> Option<T>,
     ) -> Result<T, RequestError> {
         let timeout = self.config.connection.operation_timeout;
-        let mut first_end: Option<Kind> = None;
+        let mut first_end = None;
         loop {
             self.ensure_connected(RETRY_DELAY)
                 .map_err(RequestError::Fault)?;
             send(&self.client, self.generation);
             let fault = match self.wait_for(timeout, None, &answer) {
                 Ok(answer) => return Ok(answer),
-                Err((_, fault)) => fault,
+                Err(fault) => fault,
             };
             if self.is_connected || fault.exit != Exit::Unavailable {
                 return Err(RequestError::Fault(fault));
@@ -189,17 +155,16 @@ impl<'a> CheckConnection<'a> {
         }
     }
 
-    /// Why two connections have ended before the answer: because of the request only if a
-    /// connection without one lasts.
+    /// The request is the cause only if a connection without one lasts.
     fn explain_second_end(&mut self, first_end: Kind, fault: Fault) -> RequestError {
         if let Err(fault) = self.ensure_connected(RETRY_DELAY) {
             return RequestError::Fault(fault);
         }
         match self.idle(IDLE_TEST) {
             Some(end) if end.kind == Kind::Closed => {
-                let host = &self.config.connection.endpoint;
                 let message = format!(
-                    "{host}: the broker closes every connection right after CONNACK, whatever is requested"
+                    "{}: the broker closes every connection right after CONNACK, whatever is requested",
+                    self.config.connection.endpoint
                 );
                 RequestError::Fault(Fault::passing(Exit::Unavailable, message).with_remedy(
                     "see the log of the broker, or of the proxy or load balancer in front of it",
@@ -212,13 +177,10 @@ impl<'a> CheckConnection<'a> {
         }
     }
 
-    /// Requests nothing for this long. Returns why the connection ended, if it did.
+    /// Returns why the connection ended, if it did.
     pub(super) fn idle(&mut self, duration: Duration) -> Option<Fault> {
         let result = self.wait_for(duration, None, |_| None::<()>);
-        result
-            .err()
-            .filter(|_| !self.is_connected)
-            .map(|(_, fault)| fault)
+        result.err().filter(|_| !self.is_connected)
     }
 
     pub(super) fn disconnect(mut self) {
@@ -228,19 +190,18 @@ impl<'a> CheckConnection<'a> {
         });
     }
 
-    /// Waits until `answer` accepts an event. The error has the step that failed, if one did.
     fn wait_for<T>(
         &mut self,
         within: Duration,
         mut report: Option<&mut CheckReport>,
         answer: impl Fn(&ClientEventKind) -> Option<T>,
-    ) -> Result<T, (Option<DialStep>, Fault)> {
+    ) -> Result<T, Fault> {
         let until = clock() + within;
         while let Some(event) = receive_until(&self.inbox, Some(until)) {
             if let ClientEventKind::DialPassed(passed) = &event.kind {
-                self.stage = self.stage_after(passed);
+                self.step = self.step_after(passed);
                 if let Some(report) = &mut report {
-                    steps::report_passed(passed, report);
+                    report.passed(passed);
                 }
             }
             if event.generation != self.generation {
@@ -251,45 +212,38 @@ impl<'a> CheckConnection<'a> {
             }
             if let ClientEventKind::Ended { step, fault, .. } = event.kind {
                 self.is_connected = false;
-                return Err((step, fault));
+                self.step = step.map_or(self.step, report::name);
+                return Err(fault);
             }
         }
         let host = &self.config.connection.endpoint;
         let message = format!("{host}: no answer within {within:?}");
-        let kind = match self.stage {
-            Stage::Connect if !self.is_connected => Kind::Unanswered,
+        let kind = match self.step {
+            CONNECT if !self.is_connected => Kind::Unanswered,
             _ => Kind::Other,
         };
-        let fault = Fault::passing(Exit::Unavailable, message)
+        Err(Fault::passing(Exit::Unavailable, message)
             .with_remedy("is the network up, and is the broker running?")
-            .of_kind(kind);
-        Err((None, fault))
+            .of_kind(kind))
     }
 
-    fn stage_after(&self, passed: &DialProgress) -> Stage {
+    fn step_after(&self, passed: &DialProgress) -> &'static str {
         let connection = &self.config.connection;
-        let after_tls = match connection.endpoint.websocket {
-            Some(_) => Stage::Dial(DialStep::WebSocket),
-            None => Stage::Connect,
-        };
         match passed {
-            DialProgress::Resolved(_) => Stage::Dial(DialStep::Tcp),
-            DialProgress::Connected(_) if connection.proxy.is_some() => {
-                Stage::Dial(DialStep::Proxy)
-            }
+            DialProgress::Resolved(_) => TCP,
+            DialProgress::Connected(_) if connection.proxy.is_some() => PROXY,
             DialProgress::Connected(_) | DialProgress::TunnelOpened if connection.endpoint.tls => {
-                Stage::Dial(DialStep::Tls)
+                TLS
             }
-            DialProgress::Connected(_)
-            | DialProgress::TunnelOpened
-            | DialProgress::TlsEstablished(_) => after_tls,
-            DialProgress::WebSocketOpened => Stage::Connect,
-            DialProgress::EndpointFailed(_) => Stage::Dial(DialStep::Dns),
+            DialProgress::WebSocketOpened => CONNECT,
+            DialProgress::EndpointFailed(_) => DNS,
+            _ if connection.endpoint.websocket.is_some() => WEBSOCKET,
+            _ => CONNECT,
         }
     }
 
     fn sleep_until(&self, until: Instant) {
-        // Events of earlier attempts are discarded.
+        // Discards the events of earlier attempts.
         while receive_until(&self.inbox, Some(until)).is_some() {}
     }
 }

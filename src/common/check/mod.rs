@@ -5,7 +5,6 @@
 mod connection;
 mod online;
 mod report;
-mod steps;
 
 use std::time::SystemTime;
 
@@ -25,7 +24,6 @@ use connection::CheckConnection;
 use online::OnlineCheck;
 use report::CheckReport;
 
-/// Fails if the check cannot be started, or its report cannot be written.
 pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
     stdio::check_stdout("the result is printed there")?;
     let connection = &config.connection;
@@ -35,10 +33,10 @@ pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
     check_clock(now, &mut report);
     if check_files(connection, now, &mut report) {
         let connection = CheckConnection::start(config).context("threads cannot be started")?;
-        OnlineCheck::new(config, connection).run(&mut report);
+        OnlineCheck { config, connection }.run(&mut report);
     } else {
         check_network(connection, &mut report);
-        for step in steps::after_tcp(config) {
+        for step in report::steps_after_tcp(config) {
             report.skipped(step, "needs the files");
         }
     }
@@ -97,16 +95,9 @@ fn check_network(connection: &ConnectionConfig, report: &mut CheckReport) {
     route.endpoint.websocket = None;
     let deadline = clock() + connection.connect_timeout;
     let handle = ConnectionHandle::default();
-    let on_passed = &mut |passed| steps::report_passed(&passed, report);
-    let dialled = transport::dial(
-        &route,
-        &TlsCredentials::default(),
-        None,
-        deadline,
-        &handle,
-        on_passed,
-    );
-    if let Err(failed) = dialled {
-        report.failed(steps::name(failed.step), &failed.fault);
+    let credentials = TlsCredentials::default();
+    let on_passed = &mut |passed| report.passed(&passed);
+    if let Err(failed) = transport::dial(&route, &credentials, None, deadline, &handle, on_passed) {
+        report.failed(report::name(failed.step), &failed.fault);
     }
 }

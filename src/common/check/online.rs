@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{CheckConnection, RequestError, Stage};
-use super::report::CheckReport;
-use super::steps::{self, CLIENT_ID, CONNECT, PUBLISH, SUBSCRIBE, TLS};
+use super::connection::{CheckConnection, RequestError};
+use super::report::{
+    CLIENT_ID, CONNECT, CheckReport, DNS, PROXY, PUBLISH, SUBSCRIBE, TCP, TLS, steps_after_tcp,
+};
 use crate::common::cli::check_args::CheckConfig;
 use crate::common::client::{ClientEventKind, ConnectionInfo, Delivery, Refusal, Request};
 use crate::common::connection::driver::FALLBACK_NOTICE;
@@ -16,7 +17,6 @@ use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::reason_code::FIRST_ERROR;
 use crate::common::runtime::clock::unix_ms;
-use crate::common::transport::DialStep;
 
 /// How long a connection must last: another client with the same identifier, once disconnected,
 /// usually reconnects after a second.
@@ -25,26 +25,22 @@ const CLIENT_ID_TEST: Duration = Duration::from_millis(2_500);
 const PAYLOAD: &str = "{\"check\":\"iot-pubsub\"}";
 
 pub(super) struct OnlineCheck<'a> {
-    config: &'a CheckConfig,
-    connection: CheckConnection<'a>,
+    pub(super) config: &'a CheckConfig,
+    pub(super) connection: CheckConnection<'a>,
 }
 
-impl<'a> OnlineCheck<'a> {
-    pub(super) fn new(config: &'a CheckConfig, connection: CheckConnection<'a>) -> Self {
-        Self { config, connection }
-    }
-
+impl OnlineCheck<'_> {
     pub(super) fn run(mut self, report: &mut CheckReport) {
-        let later = &steps::after_tcp(self.config)[1..];
+        let later = &steps_after_tcp(self.config)[1..];
         match self.connection.connect_first(report) {
             Ok(info) => report.ok(CONNECT, describe(&info)),
-            Err((stage, fault)) => {
-                report.failed(stage.name(), &fault);
-                let before_tls = [DialStep::Dns, DialStep::Tcp, DialStep::Proxy].map(Stage::Dial);
-                if before_tls.contains(&stage) && self.config.connection.endpoint.tls {
+            Err(fault) => {
+                let failed = self.connection.step;
+                report.failed(failed, &fault);
+                if [DNS, TCP, PROXY].contains(&failed) && self.config.connection.endpoint.tls {
                     report.skipped(TLS, "needs a connection");
                 }
-                for step in later.iter().filter(|step| **step != stage.name()) {
+                for step in later.iter().filter(|step| **step != failed) {
                     report.skipped(step, "needs a connection");
                 }
                 return;
@@ -105,13 +101,12 @@ impl<'a> OnlineCheck<'a> {
             Kind::TakenOver => fault.with_remedy(format!(
                 "another client is connected with this --client-id; {advice}"
             )),
-            _ if is_closed_twice => Fault::passing(
-                Exit::Refused,
-                format!("{}, twice within seconds after CONNACK", fault.message),
-            )
-            .with_remedy(format!(
-                "is another client connected with the client id {id:?}? {advice}"
-            )),
+            _ if is_closed_twice => {
+                let message = format!("{}, twice within seconds after CONNACK", fault.message);
+                Fault::passing(Exit::Refused, message).with_remedy(format!(
+                    "is another client connected with the client id {id:?}? {advice}"
+                ))
+            }
             _ => fault,
         }
     }
@@ -166,13 +161,11 @@ impl<'a> OnlineCheck<'a> {
     fn not_answered(&self, what: &str, error: RequestError, request: Request) -> Fault {
         match error {
             RequestError::Fault(fault) => fault,
+            // With MQTT 3.1.1 a broker can refuse only by closing the connection.
             RequestError::ClosedTwice(fault) => {
-                // With MQTT 3.1.1 a broker can refuse only by closing the connection.
-                let refusal = Refusal {
-                    code: FIRST_ERROR,
-                    reason: format!("{}, right after it, twice", fault.message),
-                };
-                self.refused(what, &refusal, request)
+                let (code, message) = (FIRST_ERROR, fault.message);
+                let reason = format!("{message}, right after it, twice");
+                self.refused(what, &Refusal { code, reason }, request)
             }
         }
     }

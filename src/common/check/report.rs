@@ -1,20 +1,52 @@
-//! The report of the check, as text (each step when it is done) or as one JSON object.
+//! The steps of the check and their report: text (each step when it is done) or one JSON object.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::common::cli::check_args::CheckConfig;
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
+use crate::common::transport::{DialProgress, DialStep};
+
+pub(super) const DNS: &str = "DNS";
+pub(super) const TCP: &str = "TCP";
+pub(super) const PROXY: &str = "proxy";
+pub(super) const TLS: &str = "TLS";
+pub(super) const WEBSOCKET: &str = "WebSocket";
+pub(super) const CONNECT: &str = "CONNECT";
+pub(super) const CLIENT_ID: &str = "client id";
+pub(super) const PUBLISH: &str = "publish";
+pub(super) const SUBSCRIBE: &str = "subscribe";
+
+pub(super) fn name(step: DialStep) -> &'static str {
+    match step {
+        DialStep::Dns => DNS,
+        DialStep::Tcp => TCP,
+        DialStep::Proxy => PROXY,
+        DialStep::Tls => TLS,
+        DialStep::WebSocket => WEBSOCKET,
+    }
+}
+
+pub(super) fn steps_after_tcp(config: &CheckConfig) -> Vec<&'static str> {
+    let mut steps = vec![TLS, CONNECT];
+    if config.connection.client_id_given {
+        steps.push(CLIENT_ID);
+    }
+    if !config.topics.is_empty() {
+        steps.extend([PUBLISH, SUBSCRIBE]);
+    }
+    steps
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum StepStatus {
     Ok,
     Failed,
-    /// Not tried, because an earlier step failed.
     Skipped,
 }
 
@@ -26,7 +58,6 @@ struct StepResult {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<Box<str>>,
-    /// The exit code of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<u8>,
 }
@@ -43,7 +74,6 @@ pub(super) struct CheckReport {
     json: bool,
     #[serde(skip)]
     colour: bool,
-    /// The first error of standard output.
     #[serde(skip)]
     write_error: Option<io::Error>,
 }
@@ -59,6 +89,29 @@ impl CheckReport {
             json,
             colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             write_error: None,
+        }
+    }
+
+    pub(super) fn passed(&mut self, passed: &DialProgress) {
+        match passed {
+            DialProgress::Resolved(addresses) => {
+                let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
+                self.ok(DNS, all.join(", "));
+            }
+            DialProgress::Connected(address) => self.ok(TCP, address.to_string()),
+            DialProgress::TunnelOpened => self.ok(PROXY, "has opened a tunnel"),
+            DialProgress::TlsEstablished(facts) => {
+                let alpn = facts.alpn.iter().map(|name| format!(", ALPN {name}"));
+                let alpn: String = alpn.collect();
+                self.ok(TLS, format!("{}, {}{alpn}", facts.version, facts.cipher));
+                let chain = facts.chain.join(" < ");
+                let server = format!("{}, until {}; chain: {chain}", facts.names, facts.ends);
+                self.ok("server", server);
+            }
+            DialProgress::WebSocketOpened => self.ok(WEBSOCKET, "is open"),
+            DialProgress::EndpointFailed(fault) => {
+                self.skipped("port", &format!("{fault}; trying the next port"));
+            }
         }
     }
 
@@ -98,12 +151,11 @@ impl CheckReport {
         };
         if !self.json {
             let detail = one_line(&detail);
-            let line = if self.colour {
+            self.print(&if self.colour {
                 format!("\x1b[{style}m{word:<8}\x1b[0m{step}: {detail}")
             } else {
                 format!("{word:<8}{step}: {detail}")
-            };
-            self.print(&line);
+            });
         }
         self.steps.push(StepResult {
             step,
@@ -114,8 +166,8 @@ impl CheckReport {
         });
     }
 
-    /// Prints the summary. Returns the exit code, or an error if standard output could not be
-    /// written; the exit code of a failed step takes precedence over that of the error.
+    /// Fails if standard output could not be written, with the exit code of a failed step if there
+    /// is one.
     pub(super) fn finish(mut self) -> Result<Exit, Fault> {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default() + "\n";

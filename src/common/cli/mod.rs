@@ -64,7 +64,7 @@ pub fn command<T: Parser>() -> clap::Command {
     let version = format!(
         "{} ({}, {})",
         env!("CARGO_PKG_VERSION"),
-        client::library_version(),
+        client::LIBRARY_VERSION,
         transport::library_version()
     );
     completions::added_to(T::command().version(version))

@@ -19,9 +19,7 @@ pub(super) struct WorkerCommand {
 
 /// `dial` is the number of a dial; a generation has several if it tries both versions of MQTT.
 pub(super) enum CommandKind {
-    Connect {
-        deadline: Instant,
-    },
+    Connect(Instant),
     Publish(Vec<(u64, Arc<Message>)>),
     Subscribe {
         filter: usize,
@@ -36,8 +34,7 @@ pub(super) enum CommandKind {
     /// Paho has noticed the end of the connection.
     ConnectionLost,
     DialPassed(DialProgress),
-    /// The socket is Paho's end of the local socket.
-    DialSucceeded(OpenConnection, OwnedFd),
+    DialSucceeded(Dial, OwnedFd),
     DialFailed {
         dial: u64,
         step: DialStep,
@@ -49,9 +46,11 @@ pub(super) enum CommandKind {
     },
 }
 
+/// A dial, and the connection that it makes.
 #[derive(Clone)]
-pub(super) struct OpenConnection {
-    pub(super) dial: u64,
+pub(super) struct Dial {
+    pub(super) generation: u64,
+    pub(super) number: u64,
     pub(super) endpoint: Endpoint,
     pub(super) has_certificate: bool,
     pub(super) handle: Arc<ConnectionHandle>,

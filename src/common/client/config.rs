@@ -21,38 +21,31 @@ pub enum MqttVersion {
 pub struct ClientConfig {
     pub route: Route,
     pub files: TlsFiles,
-    /// The contents of `files` when they were checked, for the first connection; every later
-    /// connection reads the files again.
+    /// The contents of `files` for the first connection; every later one reads the files again.
     pub loaded: Option<TlsCredentials>,
     pub client_id: String,
     pub username: Option<String>,
-    /// The file with the MQTT password, which is read for every connection.
+    /// Read for every connection.
     pub password: Option<SecretFile>,
     pub version: MqttVersion,
-    /// Time between pings on an idle connection, whole seconds.
+    /// Whole seconds.
     pub keep_alive: Duration,
-    /// The time limit for name look-up, TCP, TLS and CONNACK together.
+    /// For name look-up, TCP, TLS and CONNACK together.
     pub connect_timeout: Duration,
     /// A longer message expiry is cut to this.
     pub max_expiry: Duration,
     pub max_in_flight: usize,
     /// Whether published messages carry the `seq` property.
     pub sequence: bool,
-    /// How long the broker keeps the session after the connection has ended; `None` for a new
-    /// session each time.
+    /// How long the broker keeps the session of an ended connection; `None` for new sessions.
     pub session_expiry: Option<Duration>,
-    /// The subscription option Retain As Published.
     pub retain_as_published: bool,
 }
 
-/// Who handles received messages. The callbacks run on the thread of the connection.
 #[derive(Clone)]
 pub struct MessageHandlers {
     pub on_message: OnMessage,
-    /// Called for each message that is skipped.
     pub on_skipped: OnSkipped,
-    /// Called when the broker has ended the session or QoS 2 exchanges.
     pub on_released: OnReleased,
-    /// Messages that have not been processed yet.
     pub backlog: Arc<Backlog>,
 }

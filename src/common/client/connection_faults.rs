@@ -3,7 +3,8 @@
 //!
 //! Sources: MQTT 5.0 section 2.4 (reason codes), MQTT 3.1.1 section 3.2.2.3 (return codes).
 
-use super::MqttVersion;
+use super::command::Dial;
+use super::{ClientConfig, MqttVersion};
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault, Kind};
@@ -15,7 +16,7 @@ use crate::common::mqtt::reason_code::{
 use crate::common::mqtt::violation::Violation;
 use crate::common::transport::bridge::{ConnectionEnd, EndReason};
 
-/// MQTT 3.1.1's return code for a version that the broker does not speak.
+/// A return code of MQTT 3.1.1.
 pub(super) const UNACCEPTABLE_VERSION: u8 = 1;
 
 const CHECK_CREDENTIALS: &str = "check --username and --password-file";
@@ -23,45 +24,30 @@ const MAY_ACCEPT_LATER: &str = "it may accept later";
 const SEE_LOG: &str = "see the broker's log";
 const ASK_FOR_ENDPOINT: &str = "ask its operator for the --endpoint to use";
 
-/// A CONNECT that was not answered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unanswered<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) has_certificate: bool,
-    pub(super) client_id: &'a str,
-    /// The error of the operating system or of TLS.
-    pub(super) cause: Option<&'a str>,
-    /// The connection ended inside the CONNACK.
-    pub(super) in_packet: bool,
-    /// The version of MQTT that the user asked for.
-    pub(super) version: MqttVersion,
-    /// CONNECT was one of MQTT 5.
-    pub(super) v5: bool,
-    /// Unanswered CONNECTs in a row, this one included.
-    pub(super) in_a_row: u32,
-    /// The next CONNECT will be one of MQTT 3.1.1.
-    pub(super) older_is_next: bool,
-}
-
-/// The server accepted TCP and TLS and closed the connection after our CONNECT. Once, this may only
-/// mean that the broker is starting, or that a proxy in front of it does not reach it.
-pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
-    let Unanswered {
-        endpoint,
-        client_id,
-        ..
-    } = facts;
-    let cause = facts.cause.map_or_else(String::new, |c| format!(" ({c})"));
-    let when = if facts.in_packet {
+/// The server closed the connection after our CONNECT. Once, this may only mean that the broker is
+/// starting, or that a proxy in front of it does not reach it. `in_a_row` counts such CONNECTs with
+/// this one; `older_is_next` is whether the next is one of MQTT 3.1.1.
+pub(super) fn unanswered(
+    config: &ClientConfig,
+    dial: &Dial,
+    end: Option<&ConnectionEnd>,
+    in_a_row: u32,
+    older_is_next: bool,
+) -> Fault {
+    let (endpoint, client_id) = (&dial.endpoint, &config.client_id);
+    let in_packet = end.is_some_and(|end| end.in_packet);
+    let cause = end.and_then(|end| end.cause.as_deref());
+    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let when = if in_packet {
         "in the middle of its CONNACK"
-    } else if !facts.v5 && facts.version == MqttVersion::Any {
+    } else if !dial.v5 && config.version == MqttVersion::Any {
         "before CONNACK, with MQTT 3.1.1 as with 5"
     } else {
         "before CONNACK"
     };
     let message = format!("{endpoint}: the broker closed the connection {when}{cause}");
-    let is_repeated = facts.in_a_row > 1;
-    let remedy = if facts.in_packet {
+    let is_repeated = in_a_row > 1;
+    let remedy = if in_packet {
         "is it being restarted?".into()
     } else if !endpoint.tls {
         let port = "is this an MQTT port without TLS? if it wants TLS, use mqtts://";
@@ -72,7 +58,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
         } else {
             port.into()
         }
-    } else if !facts.has_certificate {
+    } else if !dial.has_certificate {
         "if the broker wants a client certificate, give --cert and --key".into()
     } else if !is_repeated {
         "is it being restarted?".into()
@@ -82,7 +68,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
              iot:Connect for the client id {client_id:?}?"
         )
     } else {
-        let speaks_5 = match facts.version {
+        let speaks_5 = match config.version {
             MqttVersion::V5 => "speak MQTT 5 (--mqtt-version 3.1.1 if not), and ",
             _ => "",
         };
@@ -90,7 +76,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
             "does it {speaks_5}accept this certificate, the client id {client_id:?} and --username? see its log"
         )
     };
-    let next = if facts.older_is_next && facts.v5 {
+    let next = if older_is_next && dial.v5 {
         "; MQTT 3.1.1 is tried next"
     } else {
         ""
@@ -100,26 +86,24 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
         .with_remedy(format!("{remedy}{next}"))
 }
 
-/// A CONNACK of MQTT 5 that refuses the connection.
 pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let code = reason.code;
     if code == UNSUPPORTED_PROTOCOL_VERSION {
         return version_5_refused(endpoint, reason);
     }
-    let what = describe(reason_code::describe(code), reason);
-    let what = what + &code_not_allowed(PacketType::Connack, code);
+    let what = describe(reason_code::describe(code), reason)
+        + &code_not_allowed(PacketType::Connack, code);
     let message = format!("{endpoint}: the broker refused the connection: {what}");
+    let permanent = |exit| Fault::permanent(exit, message.clone());
     match code {
-        0x85 => Fault::permanent(Exit::Refused, message).with_remedy(other_client_id(endpoint)),
-        0x86 | 0x8C => Fault::permanent(Exit::Refused, message).with_remedy(CHECK_CREDENTIALS),
-        0x87 | 0x8A => {
-            Fault::permanent(Exit::Refused, message).with_remedy(not_authorized(endpoint))
-        }
+        0x85 => permanent(Exit::Refused).with_remedy(other_client_id(endpoint)),
+        0x86 | 0x8C => permanent(Exit::Refused).with_remedy(CHECK_CREDENTIALS),
+        0x87 | 0x8A => permanent(Exit::Refused).with_remedy(not_authorized(endpoint)),
         0x80 | 0x83 | 0x88 | 0x89 | 0x8B | 0x97 | 0x9F => {
             Fault::passing(Exit::Unavailable, message).with_remedy(MAY_ACCEPT_LATER)
         }
-        0x9C | 0x9D => Fault::permanent(Exit::Protocol, message).with_remedy(ASK_FOR_ENDPOINT),
-        _ => Fault::permanent(Exit::Protocol, message).with_remedy(SEE_LOG),
+        0x9C | 0x9D => permanent(Exit::Protocol).with_remedy(ASK_FOR_ENDPOINT),
+        _ => permanent(Exit::Protocol).with_remedy(SEE_LOG),
     }
 }
 
@@ -130,7 +114,6 @@ pub(super) fn version_5_refused(endpoint: &Endpoint, reason: &BrokerReason) -> F
     Fault::permanent(Exit::Protocol, message).with_remedy("give --mqtt-version 3.1.1")
 }
 
-/// A CONNACK of MQTT 3.1.1 that refuses the connection.
 pub(super) fn connect_returned(endpoint: &Endpoint, code: u8) -> Fault {
     let message =
         |what: &str| format!("{endpoint}: the broker refused the connection: {what} ({code})");
@@ -160,7 +143,7 @@ pub(super) fn no_connack(endpoint: &Endpoint, violation: &Violation) -> Fault {
         .with_remedy("check --endpoint and --port (for a WebSocket wss:// or ws://)")
 }
 
-pub(super) fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
+fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
     let message = format!(
         "{endpoint}: the broker broke the MQTT protocol: {violation}; the connection was closed"
     );
@@ -171,8 +154,7 @@ pub(super) fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
     )
 }
 
-/// There is no memory for a packet of `size` bytes.
-pub(super) fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
+fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
     let message = format!(
         "{endpoint}: no memory for a message of {size} bytes; the connection was closed, and the message \
          not acknowledged"
@@ -183,9 +165,9 @@ pub(super) fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
 /// The end of an accepted connection, and the reason code of the broker's DISCONNECT.
 pub(super) fn connection_ended(
     endpoint: &Endpoint,
-    connection_end: Option<&ConnectionEnd>,
+    end: Option<&ConnectionEnd>,
 ) -> (Option<u8>, Fault) {
-    let fault = match connection_end.map(|end| &end.reason) {
+    let fault = match end.map(|end| &end.reason) {
         Some(EndReason::Disconnected(reason)) => {
             return (Some(reason.code), disconnected(endpoint, reason));
         }
@@ -193,9 +175,9 @@ pub(super) fn connection_ended(
             self::violation(endpoint, violation)
         }
         Some(EndReason::NoMemory(size)) => no_memory(endpoint, *size),
-        _ => connection_end
+        _ => end
             .and_then(|end| end.fault.clone())
-            .unwrap_or_else(|| lost(endpoint, connection_end)),
+            .unwrap_or_else(|| lost(endpoint, end)),
     };
     (None, fault)
 }
@@ -203,74 +185,62 @@ pub(super) fn connection_ended(
 /// A DISCONNECT from the broker. Only the next attempt shows whether the reason is permanent.
 fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let code = reason.code;
-    let what = describe(reason_code::describe_disconnect(code), reason);
-    let what = what + &code_not_allowed(PacketType::Disconnect, code);
+    let what = describe(reason_code::describe_disconnect(code), reason)
+        + &code_not_allowed(PacketType::Disconnect, code);
     let rules = endpoint.profile.access_rules();
     let check_rules = format!("check what {rules} lets this client do");
-    let (exit, remedy) = match code {
-        0x8E => (
-            Exit::Refused,
-            "another client connected with this --client-id; give each its own",
-        ),
-        0x87 | 0x98 => (Exit::Refused, &*check_rules),
-        0x8D => (
-            Exit::Unavailable,
-            "it received nothing for too long; connecting again",
-        ),
-        0x93 => (Exit::Protocol, "give a smaller --max-inflight"),
-        0x95 => (Exit::Protocol, "publish smaller messages"),
-        0x90 => (Exit::Protocol, "check --topic"),
-        0x96 | 0x97 => (
-            Exit::Unavailable,
-            "publish less often, or raise the broker's quota",
-        ),
-        0x9A => (Exit::Protocol, "leave --retain out"),
-        0x9B => (Exit::Protocol, "give a lower --qos"),
-        0x9C | 0x9D => (Exit::Protocol, ASK_FOR_ENDPOINT),
-        0x81..=0x83 | 0x8F | 0x91 | 0x92 | 0x94 | 0x99 | 0x9E | 0xA1 | 0xA2 => {
-            (Exit::Protocol, SEE_LOG)
-        }
-        _ => (Exit::Unavailable, "connecting again"),
+    let exit = match code {
+        0x87 | 0x8E | 0x98 => Exit::Refused,
+        0x81..=0x83 | 0x8F..=0x95 | 0x99..=0x9E | 0xA1 | 0xA2 => Exit::Protocol,
+        _ => Exit::Unavailable,
     };
-    let kind = match code {
-        0x8E => Kind::TakenOver,
-        _ => Kind::Other,
+    let remedy = match code {
+        0x8E => "another client connected with this --client-id; give each its own",
+        0x87 | 0x98 => &*check_rules,
+        0x8D => "it received nothing for too long; connecting again",
+        0x90 => "check --topic",
+        0x93 => "give a smaller --max-inflight",
+        0x95 => "publish smaller messages",
+        0x96 | 0x97 => "publish less often, or raise the broker's quota",
+        0x9A => "leave --retain out",
+        0x9B => "give a lower --qos",
+        0x9C | 0x9D => ASK_FOR_ENDPOINT,
+        _ if exit == Exit::Protocol => SEE_LOG,
+        _ => "connecting again",
     };
     let message = format!("{endpoint}: the broker ended the connection: {what}");
-    Fault::passing(exit, message)
-        .with_remedy(remedy)
-        .of_kind(kind)
+    let fault = Fault::passing(exit, message).with_remedy(remedy);
+    match code {
+        0x8E => fault.of_kind(Kind::TakenOver),
+        _ => fault,
+    }
 }
 
 /// The end of an accepted connection for which neither MQTT nor TLS gives a reason.
-fn lost(endpoint: &Endpoint, connection_end: Option<&ConnectionEnd>) -> Fault {
-    let closed = connection_end.is_some_and(|end| end.in_order);
-    let why = match connection_end {
-        Some(connection_end) if connection_end.reason != EndReason::ByUs => {
-            match &connection_end.cause {
-                _ if closed => "the broker closed it",
-                Some(cause) => cause,
-                None => "the broker closed it in the middle of a packet",
-            }
+fn lost(endpoint: &Endpoint, end: Option<&ConnectionEnd>) -> Fault {
+    let (why, kind) = match end {
+        Some(end) if end.in_order && end.reason == EndReason::Lost => {
+            ("the broker closed it", Kind::Closed)
         }
-        _ => "the broker does not answer",
+        Some(end) if end.reason != EndReason::ByUs => match &end.cause {
+            _ if end.in_order => ("the broker closed it", Kind::Other),
+            Some(cause) => (&**cause, Kind::Other),
+            None => (
+                "the broker closed it in the middle of a packet",
+                Kind::Other,
+            ),
+        },
+        _ => ("the broker does not answer", Kind::Other),
     };
     let message = format!("{endpoint}: the connection was lost: {why}");
-    let is_closed = closed && connection_end.is_some_and(|end| end.reason == EndReason::Lost);
-    let kind = if is_closed { Kind::Closed } else { Kind::Other };
     Fault::passing(Exit::Unavailable, message).of_kind(kind)
 }
 
-/// Adds the texts that the broker sent to the name of the code.
 fn describe(name: String, reason: &BrokerReason) -> String {
-    let mut description = name;
-    if let Some(text) = &reason.reason_string {
-        description = format!("{description}: {text}");
-    }
-    if let Some(server) = &reason.server_reference {
-        description = format!("{description}, the server to use is {server}");
-    }
-    description
+    let text = reason.reason_string.iter().map(|text| format!(": {text}"));
+    let server = reason.server_reference.iter();
+    let server = server.map(|server| format!(", the server to use is {server}"));
+    [name].into_iter().chain(text).chain(server).collect()
 }
 
 /// A note on a code that the specification does not allow in this packet.
@@ -302,11 +272,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_reason_and_a_remedy() {
-        let fault = connect_refused(&endpoint(), &BrokerReason::of(0x87));
-        assert_eq!(fault.exit, Exit::Refused);
-        assert!(fault.permanent);
+        let refused = |code| connect_refused(&endpoint(), &BrokerReason::of(code));
+        let fault = refused(0x87);
+        assert_eq!((fault.exit, fault.permanent), (Exit::Refused, true));
         assert!(fault.message.contains("not authorized (0x87)"), "{fault}");
-        assert!(!connect_refused(&endpoint(), &BrokerReason::of(0x89)).permanent);
+        assert!(!refused(0x89).permanent);
         let fault = connect_returned(&endpoint(), 3);
         assert!(!fault.permanent);
         assert!(fault.message.contains("server unavailable (3)"), "{fault}");
@@ -321,14 +291,11 @@ mod tests {
         };
         let text =
             "unknown reason code (0xA5): come later, the server to use is b.example, which no ";
-        let normal = BrokerReason::of(0);
+        let normal = disconnected(&endpoint(), &BrokerReason::of(0));
         for (fault, text) in [
             (connect_refused(&endpoint(), &reason), text),
             (disconnected(&endpoint(), &reason), text),
-            (
-                disconnected(&endpoint(), &normal),
-                "normal disconnection (0x00)",
-            ),
+            (normal, "normal disconnection (0x00)"),
         ] {
             assert!(fault.message.contains(text), "{fault}");
         }

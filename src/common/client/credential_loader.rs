@@ -11,9 +11,7 @@ use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 pub(super) struct CredentialLoader {
     files: TlsFiles,
     password: Option<SecretFile>,
-    /// Files that were read just before the start.
     preloaded: Option<TlsCredentials>,
-    /// An earlier attempt could read the files.
     were_valid: bool,
     logged_warning: Option<String>,
 }
@@ -29,7 +27,6 @@ impl CredentialLoader {
         }
     }
 
-    /// The files and the MQTT password.
     pub(super) fn load(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {
         let (loaded, password) = self.read().map_err(|fault| Fault {
             // Files that were valid may be in the middle of being replaced.
@@ -40,20 +37,18 @@ impl CredentialLoader {
         let now = wall_clock();
         loaded.check_dates(now)?;
         let warning = loaded.expiry_warning(now);
-        if warning != self.logged_warning {
-            if let Some(warning) = &warning {
-                warn!("{warning}");
-            }
-            self.logged_warning = warning;
+        if let Some(warning) = warning.as_ref().filter(|_| warning != self.logged_warning) {
+            warn!("{warning}");
         }
+        self.logged_warning = warning;
         Ok((loaded, password))
     }
 
     fn read(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {
-        let loaded = match self.preloaded.take() {
-            Some(loaded) => loaded,
-            None => self.files.load()?,
-        };
+        let loaded = self
+            .preloaded
+            .take()
+            .map_or_else(|| self.files.load(), Ok)?;
         let password = self.password.as_ref().map(SecretFile::read).transpose()?;
         Ok((loaded, password))
     }

@@ -1,35 +1,29 @@
 //! Starts a connection thread for each dial, and knows which dial is pending.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use super::command::WorkerCommand;
+use super::command::{Dial, WorkerCommand};
 use super::connection_thread::ConnectionThread;
+use super::credential_loader::CredentialLoader;
 use super::{ClientConfig, MessageHandlers};
 use crate::common::fault::{Exit, Fault};
-use crate::common::transport::ConnectionHandle;
 use crate::common::transport::bridge::Receiver;
 use crate::common::transport::credentials::TlsCredentials;
 
 /// Threads of abandoned dials that may still run: a name look-up cannot be cancelled.
 const MAX_THREADS: usize = 8;
 
-struct PendingDial {
-    generation: u64,
-    number: u64,
-    handle: Arc<ConnectionHandle>,
-}
-
 pub(super) struct Dialer {
     config: Arc<ClientConfig>,
+    credentials: CredentialLoader,
     handlers: Option<MessageHandlers>,
     commands: Sender<WorkerCommand>,
-    pending: Option<PendingDial>,
+    pending: Option<Dial>,
     last_number: u64,
-    threads: Arc<AtomicUsize>,
-    /// The port on which the broker accepted a connection, to be tried first.
+    /// Every running thread holds a clone.
+    threads: Arc<()>,
     pub(super) first_port: Option<u16>,
 }
 
@@ -40,59 +34,51 @@ impl Dialer {
         commands: Sender<WorkerCommand>,
     ) -> Self {
         Self {
+            credentials: CredentialLoader::new(&config),
             config,
             handlers,
             commands,
             pending: None,
             last_number: 0,
-            threads: Arc::default(),
+            threads: Arc::new(()),
             first_port: None,
         }
     }
 
-    /// Fails while too many threads of earlier dials are still running.
-    pub(super) fn check_thread_limit(&self) -> Result<(), Fault> {
-        if self.threads.load(Ordering::Relaxed) < MAX_THREADS {
-            return Ok(());
-        }
-        let endpoint = &self.config.route.endpoint;
-        let message = format!("{endpoint}: {MAX_THREADS} earlier attempts are still hanging");
-        Err(Fault::passing(Exit::Unavailable, message))
-    }
-
-    /// Starts a dial, and cancels the one that is pending.
+    /// Starts a dial, and cancels the one that is pending. Returns the MQTT password.
     pub(super) fn start(
         &mut self,
         generation: u64,
         v5: bool,
         deadline: Instant,
-        loaded: TlsCredentials,
-    ) -> Result<(), Fault> {
-        self.cancel();
+    ) -> Result<Option<String>, Fault> {
+        let endpoint = &self.config.route.endpoint;
+        if Arc::strong_count(&self.threads) > MAX_THREADS {
+            let message = format!("{endpoint}: {MAX_THREADS} earlier attempts are still hanging");
+            return Err(Fault::passing(Exit::Unavailable, message));
+        }
+        let (loaded, password) = self.credentials.load()?;
+        if let Some(pending) = self.pending.take() {
+            pending.handle.cancel();
+        }
         self.last_number += 1;
-        let handle = Arc::new(ConnectionHandle::default());
-        self.spawn(generation, v5, deadline, loaded, &handle)
-            .map_err(|e| {
-                let endpoint = &self.config.route.endpoint;
-                let message = format!("{endpoint}: no thread or descriptor to connect with: {e}");
-                Fault::passing(Exit::Io, message)
-            })?;
-        self.pending = Some(PendingDial {
+        let dial = Dial {
             generation,
             number: self.last_number,
-            handle,
-        });
-        Ok(())
+            endpoint: endpoint.clone(),
+            has_certificate: loaded.has_certificate(),
+            handle: Arc::default(),
+            v5,
+        };
+        self.spawn(dial.clone(), deadline, loaded).map_err(|e| {
+            let message = format!("{endpoint}: no thread or descriptor to connect with: {e}");
+            Fault::passing(Exit::Io, message)
+        })?;
+        self.pending = Some(dial);
+        Ok(password)
     }
 
-    fn spawn(
-        &self,
-        generation: u64,
-        v5: bool,
-        deadline: Instant,
-        loaded: TlsCredentials,
-        handle: &Arc<ConnectionHandle>,
-    ) -> std::io::Result<()> {
+    fn spawn(&self, dial: Dial, deadline: Instant, loaded: TlsCredentials) -> std::io::Result<()> {
         let receiver = match &self.handlers {
             Some(handlers) => Some(Receiver {
                 on_message: Arc::clone(&handlers.on_message),
@@ -103,48 +89,31 @@ impl Dialer {
             None => None,
         };
         let thread = ConnectionThread {
-            generation,
-            dial: self.last_number,
-            handle: Arc::clone(handle),
+            dial,
             receiver,
-            v5,
             commands: self.commands.clone(),
             config: Arc::clone(&self.config),
             loaded,
             first_port: self.first_port,
             deadline,
-            threads: Arc::clone(&self.threads),
         };
-        self.threads.fetch_add(1, Ordering::Relaxed);
+        let running = Arc::clone(&self.threads);
         std::thread::Builder::new()
             .name("connection".into())
-            .spawn(move || thread.run())
-            .inspect_err(|_| {
-                self.threads.fetch_sub(1, Ordering::Relaxed);
+            .spawn(move || {
+                thread.run();
+                drop(running);
             })?;
         Ok(())
     }
 
-    /// Whether this dial is the pending one, which then ends.
     pub(super) fn take_pending(&mut self, dial: u64) -> bool {
         self.pending.take_if(|p| p.number == dial).is_some()
     }
 
-    /// Cancels the pending dial if it is of this generation. Returns whether it was.
+    /// Returns whether the pending dial was of this generation.
     pub(super) fn cancel_generation(&mut self, generation: u64) -> bool {
-        let is_pending = self
-            .pending
-            .as_ref()
-            .is_some_and(|p| p.generation == generation);
-        if is_pending {
-            self.cancel();
-        }
-        is_pending
-    }
-
-    fn cancel(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            pending.handle.cancel();
-        }
+        let pending = self.pending.take_if(|p| p.generation == generation);
+        pending.map(|pending| pending.handle.cancel()).is_some()
     }
 }

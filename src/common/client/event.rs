@@ -19,20 +19,17 @@ pub enum ClientEventKind {
     Ended {
         /// The step that failed, if no connection was made.
         step: Option<DialStep>,
-        /// The reason code of the broker's DISCONNECT, if it sent one.
+        /// Of the broker's DISCONNECT, if it sent one.
         reason_code: Option<u8>,
         fault: Fault,
-        /// How much of what was published had reached a broker that closed the connection.
         reached: Option<PublishesArrived>,
     },
     /// Bytes move on a connection on which an answer is due.
     Progress(TransferProgress),
-    /// A step towards a connection has succeeded.
     DialPassed(DialProgress),
     /// The fate of published messages, by the id of the message.
     Deliveries(Vec<(u64, Delivery)>),
-    /// The broker has answered a SUBSCRIBE with the granted QoS or a refusal. `filter` is the number
-    /// that the caller gave the filter.
+    /// The granted QoS or a refusal. `filter` is the number that the caller gave the filter.
     Subscribed {
         filter: usize,
         answer: Result<u8, Refusal>,
@@ -41,10 +38,8 @@ pub enum ClientEventKind {
     Disconnected,
 }
 
-/// A connection that the broker has accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// MQTT 5, not 3.1.1.
     pub is_v5: bool,
     /// MQTT 3.1.1 was tried because the broker does not answer MQTT 5.
     pub by_fallback: bool,
@@ -58,7 +53,6 @@ impl ConnectionInfo {
     }
 }
 
-/// The broker's answer to a PUBLISH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// Acknowledged; at QoS 0, written to the connection.

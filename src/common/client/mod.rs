@@ -33,9 +33,9 @@ pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
 pub use refusal::{Refusal, Request};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
-const PAHO_C_VERSION: &str = "1.3.16";
+pub const LIBRARY_VERSION: &str = "Paho C 1.3.16";
 
-/// A handle to the worker. The worker lives as long as the process, even if the handle is dropped.
+/// The worker lives as long as the process, even if this handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: Sender<WorkerCommand>,
@@ -43,8 +43,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts the worker. `notify` gets every event and must not block. Events of one generation
-    /// come in order. Fails if no thread can be created.
+    /// `notify` gets every event and must not block. Events of one generation come in order.
     pub fn start(
         config: ClientConfig,
         handlers: Option<MessageHandlers>,
@@ -59,30 +58,26 @@ impl Client {
         Ok(Self { commands, receives })
     }
 
-    /// Whether the client was started with message handlers.
     pub fn receives(&self) -> bool {
         self.receives
     }
 
-    /// Starts an attempt, which is answered with `Connected` or `Ended`; the answer may come
-    /// after the deadline.
+    /// Is answered with `Connected` or `Ended`, perhaps after the deadline.
     pub fn connect(&self, generation: u64, deadline: Instant) {
-        self.send(generation, CommandKind::Connect { deadline });
+        self.send(generation, CommandKind::Connect(deadline));
     }
 
-    /// Publishes in order. The fate of each message is reported in `Deliveries`, under the id
-    /// given here, unless the connection ends first.
+    /// Publishes in order. `Deliveries` reports each message under the id given here, unless the
+    /// connection ends first.
     pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<Message>)>) {
         self.send(generation, CommandKind::Publish(messages));
     }
 
-    /// Sends a SUBSCRIBE with one filter, which must be valid. `filter` is a number that comes
-    /// back in `Subscribed`.
+    /// `text` must be a valid filter. `filter` is a number that comes back in `Subscribed`.
     pub fn subscribe(&self, generation: u64, filter: usize, text: String, qos: Qos) {
         self.send(generation, CommandKind::Subscribe { filter, text, qos });
     }
 
-    /// Sends UNSUBSCRIBE. There is no event for the answer; messages that still arrive are received.
     pub fn unsubscribe(&self, generation: u64, filters: Vec<String>) {
         self.send(generation, CommandKind::Unsubscribe(filters));
     }
@@ -103,20 +98,13 @@ impl Client {
     }
 }
 
-/// The name and version of the library, for `--version`.
-pub fn library_version() -> String {
-    format!("Paho C {PAHO_C_VERSION}")
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_named_paho_c_version_is_the_one_that_the_locked_crate_bundles() {
         let lock = include_str!("../../../Cargo.lock");
         let entry = "name = \"paho-mqtt-sys\"\nversion = \"0.11.0\"";
-        assert!(
-            lock.contains(entry),
-            "look up the Paho C version of the new paho-mqtt-sys"
-        );
+        let advice = "look up the Paho C version of the new paho-mqtt-sys";
+        assert!(lock.contains(entry), "{advice}");
     }
 }

@@ -2,7 +2,6 @@
 //! What Paho reports on its own threads becomes a command for the worker.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,8 +14,8 @@ use paho_mqtt::{
     RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
-use super::command::{CommandKind, OpenConnection, WorkerCommand};
-use super::paho_options::{connect_options, create_options};
+use super::command::{CommandKind, Dial, WorkerCommand};
+use super::paho_options::{connect_options, create_options, whole_seconds};
 use super::paho_results::{delivery, subscription};
 use super::{ClientConfig, Delivery, Refusal};
 use crate::common::mqtt::connack::Connack;
@@ -29,38 +28,34 @@ use crate::common::runtime::channel::send;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::bridge::ConnectionEnd;
 
-/// The maximum number of acknowledgements per wake-up of the worker. A wake-up for each would cost
-/// more than everything else; one for half of a large window would leave the network idle meanwhile.
+/// The maximum number of acknowledgements per wake-up. A wake-up for each would cost more than
+/// everything else; one for half of a large window would leave the network idle meanwhile.
 const MAX_WAKE_STRIDE: usize = 50;
 
 /// Paho's return code for a publish without a connection (`MQTTASYNC_DISCONNECTED`).
 const DISCONNECTED: i32 = -3;
 
 /// Acknowledgements nearly always come in order, so usually only the first deliveries are polled.
-/// At this interval all are polled, which in a large window costs more than sending.
+/// At this interval all are, which in a large window costs more than sending.
 pub(super) const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 
 enum ConnectState {
     Pending(ConnectToken),
-    /// Paho has the CONNACK; the bridge's report of it is still on its way.
+    /// Paho has the CONNACK; the bridge's report of it may still be in the queue.
     Completed,
-    Failed(Error),
-    /// The result has been taken.
+    Failed,
     Taken,
 }
 
 pub(super) struct PahoClient {
-    pub(super) generation: u64,
-    pub(super) connection: OpenConnection,
-    /// When CONNECT was sent.
+    pub(super) dial: Dial,
     pub(super) started: Instant,
     pub(super) connection_end: Option<ConnectionEnd>,
     config: Arc<ClientConfig>,
     client: AsyncClient,
     connect: ConnectState,
-    connack: Option<Connack>,
+    pub(super) connack: Option<Connack>,
     waker: Waker,
-    /// In the order of sending.
     deliveries: VecDeque<(u64, DeliveryToken)>,
     subscribes: Vec<(usize, SubscribeToken)>,
     is_wake_requested: bool,
@@ -70,7 +65,6 @@ pub(super) struct PahoClient {
     is_disconnecting: bool,
 }
 
-/// Wakes the worker when a token completes.
 struct WakeWorker {
     generation: u64,
     commands: Sender<WorkerCommand>,
@@ -84,29 +78,26 @@ impl Wake for WakeWorker {
 }
 
 impl PahoClient {
-    /// Creates a client on the connection and sends CONNECT.
     pub(super) fn start(
-        generation: u64,
-        connection: OpenConnection,
+        dial: Dial,
         socket: OwnedFd,
         config: &Arc<ClientConfig>,
         password: Option<&str>,
         commands: &Sender<WorkerCommand>,
     ) -> Result<Self, Error> {
         let client = AsyncClient::new(create_options(config, socket))?;
-        let lost = commands.clone();
+        let (generation, lost) = (dial.generation, commands.clone());
         client.set_connection_lost_callback(move |_| {
             let kind = CommandKind::ConnectionLost;
             send(&lost, WorkerCommand { generation, kind });
         });
-        let connect = client.connect(connect_options(config, password, connection.v5));
+        let connect = client.connect(connect_options(config, password, dial.v5));
         let waker = Waker::from(Arc::new(WakeWorker {
             generation,
             commands: commands.clone(),
         }));
         Ok(Self {
-            generation,
-            connection,
+            dial,
             started: clock(),
             connection_end: None,
             config: Arc::clone(config),
@@ -123,33 +114,32 @@ impl PahoClient {
         })
     }
 
-    /// The result of CONNECT, once; `None` while the connect is pending and afterwards.
-    pub(super) fn take_connect_result(&mut self) -> Option<Result<(), Error>> {
+    /// Whether CONNECT succeeded, once; `None` while it is pending and afterwards.
+    pub(super) fn take_connect_result(&mut self) -> Option<bool> {
         if let ConnectState::Pending(token) = &mut self.connect {
             let Poll::Ready(result) = poll(token, &self.waker) else {
                 return None;
             };
-            self.connect = match result {
-                Ok(_) => ConnectState::Completed,
-                Err(error) => ConnectState::Failed(error),
-            };
-            if self.connection_end.is_none() && matches!(self.connect, ConnectState::Failed(_)) {
-                // If the bridge ended the connection, its report with the reason is in the queue already.
-                self.waker.wake_by_ref();
-                return None;
+            if result.is_ok() {
+                self.connect = ConnectState::Completed;
+            } else {
+                self.connect = ConnectState::Failed;
+                if self.connection_end.is_none() {
+                    // If the bridge ended the connection, its report is in the queue already.
+                    self.waker.wake_by_ref();
+                    return None;
+                }
             }
         }
-        match std::mem::replace(&mut self.connect, ConnectState::Taken) {
-            ConnectState::Failed(error) => Some(Err(error)),
-            ConnectState::Completed if self.connack.is_some() => Some(Ok(())),
-            other => {
-                self.connect = other;
-                None
-            }
-        }
+        let is_success = match self.connect {
+            ConnectState::Failed => false,
+            ConnectState::Completed if self.connack.is_some() => true,
+            _ => return None,
+        };
+        self.connect = ConnectState::Taken;
+        Some(is_success)
     }
 
-    /// The bridge has received CONNACK; Paho gets it next.
     pub(super) fn handle_connack(&mut self, connack: Connack) {
         if let Some(max) = connack.receive_maximum {
             self.wake_stride = self.wake_stride.min(usize::from(max) / 4);
@@ -157,23 +147,19 @@ impl PahoClient {
         self.connack = Some(connack);
     }
 
-    pub(super) fn connack(&self) -> Option<Connack> {
-        self.connack
-    }
-
     pub(super) fn has_deliveries(&self) -> bool {
         !self.deliveries.is_empty()
     }
 
-    /// Whether Paho is still connecting. Dropping the client now would leak its socket.
+    /// Dropping the client now would leak its socket.
     pub(super) fn is_connecting(&self) -> bool {
         matches!(self.connect, ConnectState::Pending(_))
     }
 
-    /// Hands a message to Paho. Returns a delivery if Paho refuses it at once.
+    /// Returns a delivery if Paho refuses the message at once.
     pub(super) fn publish(&mut self, id: u64, message: &Message) -> Option<Delivery> {
         let draft = &message.draft;
-        if !self.connection.v5 && draft.qos == Qos::ExactlyOnce {
+        if !self.dial.v5 && draft.qos == Qos::ExactlyOnce {
             self.wake_stride = self.wake_stride.min(EXACTLY_ONCE_WINDOW / 4);
         }
         let mut builder = MessageBuilder::new()
@@ -181,7 +167,7 @@ impl PahoClient {
             .payload(draft.payload.as_slice())
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
-        if self.connection.v5
+        if self.dial.v5
             && (self.config.sequence || message.expires_at.is_some() || draft.is_batch())
         {
             builder = builder.properties(self.properties(message));
@@ -197,30 +183,21 @@ impl PahoClient {
         }
     }
 
-    /// The MQTT 5 properties. One that Paho rejects is omitted: the message matters more.
+    /// A property that Paho rejects is omitted: the message matters more.
     fn properties(&self, message: &Message) -> Properties {
         let mut properties = Properties::new();
         if self.config.sequence {
             let seq = message.seq_property().to_string();
-            let _ =
-                properties.push_string_pair(PropertyCode::UserProperty, SeqProperty::NAME, &seq);
+            let code = PropertyCode::UserProperty;
+            let _ = properties.push_string_pair(code, SeqProperty::NAME, &seq);
         }
         if message.draft.is_batch() {
             let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
         }
         if let Some(at) = message.expires_at {
-            let left = at
-                .saturating_duration_since(clock())
-                .min(self.config.max_expiry)
-                .as_secs_f64()
-                .ceil()
-                .max(1.0);
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "saturates"
-            )]
-            let _ = properties.push_u32(PropertyCode::MessageExpiryInterval, left as u32);
+            let left = at.saturating_duration_since(clock());
+            let seconds = whole_seconds(left.min(self.config.max_expiry)).max(1);
+            let _ = properties.push_u32(PropertyCode::MessageExpiryInterval, seconds);
         }
         properties
     }
@@ -231,7 +208,7 @@ impl PahoClient {
         let qos = i32::from(qos.level());
         let is_persistent = self.config.session_expiry.is_some();
         let retain_as_published = self.config.retain_as_published;
-        let token = if self.connection.v5 && (is_persistent || retain_as_published) {
+        let token = if self.dial.v5 && (is_persistent || retain_as_published) {
             let mut options = SubscribeOptionsBuilder::default();
             options.retain_as_published(retain_as_published);
             if is_persistent {
@@ -251,30 +228,26 @@ impl PahoClient {
         }
     }
 
-    /// Lets Paho send DISCONNECT.
-    pub(super) fn disconnect(&mut self) {
-        drop(self.client.disconnect(None));
+    /// DISCONNECT is sent by Paho, or by the bridge, which knows what is still to be acknowledged.
+    pub(super) fn disconnect(&mut self, by_bridge: bool) {
+        if !by_bridge {
+            drop(self.client.disconnect(None));
+        }
         self.is_disconnecting = true;
     }
 
-    /// Notes that the bridge sends DISCONNECT, because it knows what is still to be acknowledged.
-    pub(super) fn disconnect_by_bridge(&mut self) {
-        self.is_disconnecting = true;
-    }
-
-    /// Whether DISCONNECT and everything before it has been sent, or could not be. Paho's own token
-    /// completes a second later.
+    /// DISCONNECT and all before it has been sent or could not be. Paho's token is a second late.
     pub(super) fn is_disconnected(&self) -> bool {
         self.is_disconnecting && self.connection_end.is_some()
     }
 
     /// Closes the connection without DISCONNECT. Paho notices.
     pub(super) fn close(&self) {
-        self.connection.handle.cancel();
+        self.dial.handle.cancel();
     }
 
     /// The deliveries that are done; the worker is woken for the next ones. Those that failed
-    /// without a reason code are left out: their fate is unknown, and the connection is ending.
+    /// without a reason code are omitted: the connection is ending.
     pub(super) fn take_deliveries(&mut self) -> Vec<(u64, Delivery)> {
         let mut done = Vec::new();
         let now = clock();
@@ -302,21 +275,18 @@ impl PahoClient {
         }
     }
 
-    /// As [`take_deliveries`](Self::take_deliveries), but nothing if a wake-up will come anyway.
     pub(super) fn take_deliveries_unless_woken(&mut self) -> Vec<(u64, Delivery)> {
         if self.is_wake_requested {
-            Vec::new()
-        } else {
-            self.take_deliveries()
+            return Vec::new();
         }
+        self.take_deliveries()
     }
 
-    /// Has the worker woken when the delivery one stride ahead is done, or the last one if there
-    /// are fewer. Returns `false` if that delivery is done already.
+    /// Has the worker woken when the delivery one stride ahead, or the last one, is done. Returns
+    /// `false` if it is done already.
     fn request_wake(&mut self, done: &mut Vec<(u64, Delivery)>) -> bool {
-        let index = self
-            .wake_stride
-            .min(self.deliveries.len().saturating_sub(1));
+        let last = self.deliveries.len().saturating_sub(1);
+        let index = self.wake_stride.min(last);
         let Some((id, token)) = self.deliveries.get_mut(index) else {
             self.is_wake_requested = false;
             return true;
@@ -330,14 +300,13 @@ impl PahoClient {
         false
     }
 
-    /// The answers to SUBSCRIBE: the granted QoS or the refusal.
     pub(super) fn take_subscribed(&mut self) -> Vec<(usize, Result<u8, Refusal>)> {
         let mut answers = Vec::new();
         self.subscribes.retain_mut(|(filter, token)| {
             let Poll::Ready(result) = poll(token, &self.waker) else {
                 return true;
             };
-            let was_refused = || self.connection.handle.take_refused_subscription();
+            let was_refused = || self.dial.handle.take_refused_subscription();
             answers.extend(subscription(result, was_refused).map(|answer| (*filter, answer)));
             false
         });

@@ -2,8 +2,7 @@
 
 use paho_mqtt::{Error, Properties, PropertyCode, ReasonCode, ServerResponse};
 
-use super::Delivery;
-use super::Refusal;
+use super::{Delivery, Refusal};
 use crate::common::escape::shortened;
 use crate::common::mqtt::reason_code::{self, FIRST_ERROR};
 
@@ -23,8 +22,8 @@ pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
     }
 }
 
-/// The granted QoS or the refusal; `None` if the connection ended first. `was_refused` tells
-/// whether the broker has refused a SUBSCRIBE that has not been reported yet.
+/// The granted QoS or the refusal; `None` if the connection ended first. `was_refused`: the broker
+/// has refused a SUBSCRIBE that has not been reported yet.
 pub(super) fn subscription(
     result: Result<ServerResponse, Error>,
     was_refused: impl FnOnce() -> bool,

@@ -11,7 +11,6 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     Publish,

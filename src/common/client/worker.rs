@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use super::command::{CommandKind, OpenConnection, WorkerCommand};
-use super::connection_faults::{self as faults, Unanswered};
-use super::credential_loader::CredentialLoader;
+use super::command::{CommandKind, Dial, WorkerCommand};
+use super::connection_faults as faults;
 use super::dialer::Dialer;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
 use super::version_fallback::VersionFallback;
@@ -32,16 +31,12 @@ pub(super) struct Worker<N> {
     commands: Sender<WorkerCommand>,
     notify: N,
     dialer: Dialer,
-    credentials: CredentialLoader,
     versions: VersionFallback,
     current: Option<PahoClient>,
     /// Clients that are no longer in use but must not be dropped yet.
     retired: Vec<PahoClient>,
-    /// The deadline of the attempt.
     deadline: Option<Instant>,
-    /// The MQTT password for the attempt.
     password: Option<String>,
-    /// The attempt, or the connection, is one of MQTT 5.
     v5: bool,
     /// When the attempt goes on with MQTT 3.1.1 if MQTT 5 is not answered.
     fallback_at: Option<Instant>,
@@ -59,7 +54,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         Self {
             backlog: handlers.as_ref().map(|h| Arc::clone(&h.backlog)),
             dialer: Dialer::new(Arc::clone(&config), handlers, commands.clone()),
-            credentials: CredentialLoader::new(&config),
             versions: VersionFallback::new(config.version, is_generic),
             config,
             commands,
@@ -76,10 +70,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     pub(super) fn run(mut self, inbox: &Receiver<WorkerCommand>) {
         affinity::pin();
         loop {
-            let has_deliveries = self
-                .current
-                .as_ref()
-                .is_some_and(PahoClient::has_deliveries);
+            let current = self.current.as_ref();
+            let has_deliveries = current.is_some_and(PahoClient::has_deliveries);
             let command = match self.fallback_at {
                 _ if has_deliveries => receive_within(inbox, SCAN_INTERVAL),
                 Some(at) => receive_within(inbox, at.saturating_duration_since(clock())),
@@ -96,7 +88,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
 
     fn handle_command(&mut self, WorkerCommand { generation, kind }: WorkerCommand) {
         match kind {
-            CommandKind::Connect { deadline } => self.connect(generation, deadline),
+            CommandKind::Connect(deadline) => self.connect(generation, deadline),
             CommandKind::Publish(messages) => self.publish(generation, &messages),
             CommandKind::Subscribe { filter, text, qos } => {
                 if let Some(client) = self.current(generation) {
@@ -116,9 +108,9 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             CommandKind::DialPassed(passed) => {
                 self.notify(generation, ClientEventKind::DialPassed(passed));
             }
-            CommandKind::DialSucceeded(connection, socket) => {
-                if self.dialer.take_pending(connection.dial) {
-                    self.send_connect(generation, connection, socket);
+            CommandKind::DialSucceeded(dial, socket) => {
+                if self.dialer.take_pending(dial.number) {
+                    self.send_connect(dial, socket);
                 }
             }
             CommandKind::DialFailed { dial, step, fault } => {
@@ -128,14 +120,14 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 }
             }
             CommandKind::Bridge { dial, event } => {
-                self.handle_bridge_event(generation, dial, event)
+                self.handle_bridge_event(generation, dial, event);
             }
         }
     }
 
     fn handle_bridge_event(&mut self, generation: u64, dial: u64, event: BridgeEvent) {
         let current = self.current.as_mut();
-        let Some(client) = current.filter(|client| client.connection.dial == dial) else {
+        let Some(client) = current.filter(|client| client.dial.number == dial) else {
             return;
         };
         match event {
@@ -149,9 +141,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     fn current(&mut self, generation: u64) -> Option<&mut PahoClient> {
-        self.current
-            .as_mut()
-            .filter(|client| client.generation == generation)
+        let current = self.current.as_mut();
+        current.filter(|client| client.dial.generation == generation)
     }
 
     fn connect(&mut self, generation: u64, deadline: Instant) {
@@ -164,36 +155,21 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.dial(generation, v5);
     }
 
-    /// Starts a dial for the attempt.
     fn dial(&mut self, generation: u64, v5: bool) {
         self.v5 = v5;
-        if let Err(fault) = self.try_dial(generation) {
-            self.notify_ended(generation, None, fault);
+        self.fallback_at = None;
+        let deadline = self.deadline.unwrap_or_else(clock);
+        match self.dialer.start(generation, v5, deadline) {
+            Ok(password) => self.password = password,
+            Err(fault) => self.notify_ended(generation, None, fault),
         }
     }
 
-    fn try_dial(&mut self, generation: u64) -> Result<(), Fault> {
-        self.dialer.check_thread_limit()?;
-        let (loaded, password) = self.credentials.load()?;
-        self.password = password;
-        self.fallback_at = None;
-        let deadline = self.deadline.unwrap_or_else(clock);
-        self.dialer.start(generation, self.v5, deadline, loaded)
-    }
-
-    /// Sends CONNECT on a new connection, with a new Paho client.
-    fn send_connect(&mut self, generation: u64, connection: OpenConnection, socket: OwnedFd) {
-        let endpoint = connection.endpoint.clone();
+    fn send_connect(&mut self, dial: Dial, socket: OwnedFd) {
+        let (generation, endpoint) = (dial.generation, dial.endpoint.clone());
         let password = self.password.take();
-        let client = PahoClient::start(
-            generation,
-            connection,
-            socket,
-            &self.config,
-            password.as_deref(),
-            &self.commands,
-        );
-        match client {
+        let password = password.as_deref();
+        match PahoClient::start(dial, socket, &self.config, password, &self.commands) {
             Ok(client) => {
                 self.retire();
                 self.current = Some(client);
@@ -211,25 +187,22 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     /// When to replace a CONNECT of MQTT 5 that is sent now by one of MQTT 3.1.1, which then has
-    /// half of the attempt's time. `None` if the version is not changed during the attempt.
+    /// half of the attempt's time.
     fn fallback_time(&self, now: Instant) -> Option<Instant> {
         if !self.v5 || !self.versions.would_try_older() {
             return None;
         }
-        let quarter = self.config.connect_timeout / 4;
-        let deadline = self.deadline?;
-        let half = deadline.checked_sub(quarter * 2)?;
-        let at = half.max(now + quarter);
+        let (quarter, deadline) = (self.config.connect_timeout / 4, self.deadline?);
+        let at = deadline.checked_sub(quarter * 2)?.max(now + quarter);
         (at + quarter <= deadline).then_some(at)
     }
 
-    /// MQTT 5 has not been answered: tries MQTT 3.1.1 in the same attempt.
     fn fall_back(&mut self) {
         self.fallback_at = None;
         let Some(client) = self.current.take_if(|client| client.is_connecting()) else {
             return;
         };
-        let generation = client.generation;
+        let generation = client.dial.generation;
         client.close();
         self.retired.push(client);
         self.versions.unanswered(true, clock());
@@ -240,22 +213,19 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let Some(client) = self.current(generation) else {
             return;
         };
-        let mut deliveries: Vec<(u64, Delivery)> = Vec::new();
-        for (id, message) in messages {
-            let refused = client.publish(*id, message);
-            deliveries.extend(refused.map(|delivery| (*id, delivery)));
-        }
+        let refused = messages
+            .iter()
+            .filter_map(|(id, message)| Some((*id, client.publish(*id, message)?)));
+        let mut deliveries: Vec<(u64, Delivery)> = refused.collect();
         deliveries.extend(client.take_deliveries_unless_woken());
         self.notify_deliveries(generation, deliveries);
     }
 
-    /// Handles every token that has completed.
     fn check_tokens(&mut self, generation: u64) {
-        for client in &mut self.retired {
-            if client.generation == generation {
-                // Makes it possible to drop the client; the result does not matter.
-                let _ = client.take_connect_result();
-            }
+        let retired = self.retired.iter_mut();
+        for client in retired.filter(|client| client.dial.generation == generation) {
+            // Makes it possible to drop the client; the result does not matter.
+            let _ = client.take_connect_result();
         }
         let Some(client) = self.current(generation) else {
             return;
@@ -267,8 +237,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             return self.notify(generation, ClientEventKind::Disconnected);
         }
         match client.take_connect_result() {
-            Some(Ok(())) => return self.connected(generation),
-            Some(Err(_)) => return self.connect_failed(generation),
+            Some(true) => return self.connected(generation),
+            Some(false) => return self.connect_failed(generation),
             None => {}
         }
         let deliveries = client.take_deliveries();
@@ -279,19 +249,19 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    /// Reports acknowledgements for which no wake-up was requested.
+    /// Finds acknowledgements for which no wake-up was requested.
     fn scan_deliveries(&mut self) {
         if let Some(client) = &mut self.current {
-            let generation = client.generation;
-            let deliveries = client.take_deliveries();
+            let (generation, deliveries) = (client.dial.generation, client.take_deliveries());
             self.notify_deliveries(generation, deliveries);
         }
     }
 
     fn connected(&mut self, generation: u64) {
-        let client = self.current.as_ref();
-        let accepted = client.and_then(|c| Some((c.connection.endpoint.port, c.connack()?)));
-        let Some((port, connack)) = accepted else {
+        let Some(client) = &self.current else {
+            return;
+        };
+        let (port, Some(connack)) = (client.dial.endpoint.port, client.connack) else {
             return;
         };
         self.dialer.first_port = Some(port);
@@ -312,88 +282,77 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         };
         self.fallback_at = None;
         client.close();
-        let (connection, end) = (client.connection.clone(), client.connection_end.clone());
+        let (dial, end) = (client.dial.clone(), client.connection_end.clone());
         self.retired.push(client);
-        let endpoint = &connection.endpoint;
+        let endpoint = &dial.endpoint;
         let fault = match end.as_ref().map(|end| &end.reason) {
-            Some(EndReason::OlderVersion(diagnosis)) => {
+            Some(EndReason::OlderVersion(reason)) => {
                 if self.versions.refused(true) {
                     return self.dial(generation, false);
                 }
-                faults::version_5_refused(endpoint, diagnosis)
+                faults::version_5_refused(endpoint, reason)
             }
-            Some(EndReason::Refused(diagnosis)) if self.v5 => {
+            Some(EndReason::Refused(reason)) if self.v5 => {
                 self.versions.interrupted();
-                faults::connect_refused(endpoint, diagnosis)
+                faults::connect_refused(endpoint, reason)
             }
-            Some(EndReason::Refused(diagnosis)) => {
-                let is_version = diagnosis.code == faults::UNACCEPTABLE_VERSION;
+            Some(EndReason::Refused(reason)) => {
+                let is_version = reason.code == faults::UNACCEPTABLE_VERSION;
                 if is_version && self.versions.refused(false) {
                     return self.dial(generation, true);
                 }
                 self.versions.interrupted();
-                faults::connect_returned(endpoint, diagnosis.code)
+                faults::connect_returned(endpoint, reason.code)
             }
             Some(EndReason::NoConnack(violation)) => {
                 // A broker that takes any version for 3.1.1 answers like this.
-                let is_older = violation.packet == Some(PacketType::Connack)
-                    && violation.code == MALFORMED_PACKET;
-                if is_older {
+                if violation.packet == Some(PacketType::Connack)
+                    && violation.code == MALFORMED_PACKET
+                {
                     self.versions.unanswered(self.v5, clock());
                 } else {
                     self.versions.interrupted();
                 }
                 faults::no_connack(endpoint, violation)
             }
-            Some(EndReason::Violation(violation)) => faults::violation(endpoint, violation),
-            Some(EndReason::NoMemory(size)) => faults::no_memory(endpoint, *size),
+            Some(EndReason::Violation(_) | EndReason::NoMemory(_)) => {
+                faults::connection_ended(endpoint, end.as_ref()).1
+            }
             _ => match end.as_ref().and_then(|end| end.fault.clone()) {
                 Some(fault) => {
                     self.versions.interrupted();
                     fault
                 }
-                None => self.not_answered(&connection, end.as_ref()),
+                None => self.not_answered(&dial, end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
     }
 
-    /// The fault of a connection that ended without an answer to CONNECT.
-    fn not_answered(&mut self, connection: &OpenConnection, end: Option<&ConnectionEnd>) -> Fault {
+    fn not_answered(&mut self, dial: &Dial, end: Option<&ConnectionEnd>) -> Fault {
         let now = clock();
-        let in_packet = end.is_some_and(|end| end.in_packet);
-        let in_a_row = if in_packet {
+        let in_a_row = if end.is_some_and(|end| end.in_packet) {
             self.versions.interrupted();
             1
         } else {
             self.versions.unanswered(self.v5, now)
         };
-        faults::unanswered(Unanswered {
-            endpoint: &connection.endpoint,
-            has_certificate: connection.has_certificate,
-            client_id: &self.config.client_id,
-            cause: end.and_then(|end| end.cause.as_deref()),
-            in_packet,
-            version: self.config.version,
-            v5: self.v5,
-            in_a_row,
-            older_is_next: !self.versions.begins_with_v5(now),
-        })
+        let older_is_next = !self.versions.begins_with_v5(now);
+        faults::unanswered(&self.config, dial, end, in_a_row, older_is_next)
     }
 
     fn connection_lost(&mut self, generation: u64) {
         let Some(client) = self.current(generation) else {
             return;
         };
-        if let Some(Err(_)) = client.take_connect_result() {
+        if client.take_connect_result() == Some(false) {
             return self.connect_failed(generation);
         }
         // Acknowledgements that arrived before the end count.
         let deliveries = client.take_deliveries();
         let end = client.connection_end.take();
         client.close();
-        let (reason_code, fault) =
-            faults::connection_ended(&client.connection.endpoint, end.as_ref());
+        let (reason_code, fault) = faults::connection_ended(&client.dial.endpoint, end.as_ref());
         self.retire();
         self.notify_deliveries(generation, deliveries);
         let ended = ClientEventKind::Ended {
@@ -412,12 +371,9 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             self.abandon(generation);
             return self.notify(generation, ClientEventKind::Disconnected);
         };
-        match backlog {
-            Some(backlog) => {
-                client.disconnect_by_bridge();
-                backlog.end_connection();
-            }
-            None => client.disconnect(),
+        client.disconnect(backlog.is_some());
+        if let Some(backlog) = backlog {
+            backlog.end_connection();
         }
         self.check_tokens(generation);
     }
@@ -442,7 +398,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    /// Keeps the current client until it can be dropped.
     fn retire(&mut self) {
         self.retired.extend(self.current.take());
     }

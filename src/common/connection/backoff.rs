@@ -97,7 +97,6 @@ impl Backoff {
         self.policy.delay(self.failures)
     }
 
-    /// A connection has ended after `lasted`.
     pub fn connection_ended(&mut self, lasted: Duration) {
         if lasted >= self.policy.stable {
             self.failures = 0;

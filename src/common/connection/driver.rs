@@ -15,30 +15,25 @@ use crate::common::random;
 use crate::common::runtime::channel::receive_until;
 use crate::common::runtime::clock::clock;
 
-/// A change of the connection that concerns its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionUpdate {
     Connected(ConnectionInfo),
     /// A connection has ended or an attempt has failed; the next attempt follows.
     Disconnected(Disconnection),
-    /// There will be no further attempt.
     GaveUp(Fault),
-    /// The connection has ended after [`ConnectionDriver::close`] began.
+    /// After [`ConnectionDriver::close`] began.
     Closed,
 }
 
-/// How a connection, or an attempt, has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disconnection {
-    /// The fault as it was logged.
+    /// As it was logged.
     pub message: String,
     pub exit: Exit,
-    /// The reason code of the broker's DISCONNECT, if it sent one.
+    /// Of the broker's DISCONNECT, if it sent one.
     pub reason_code: Option<u8>,
-    /// How long the connection was up, if it was accepted and then closed without a reason and
-    /// without a network error.
+    /// How long an accepted connection was up that was closed without a reason or network error.
     pub closed_after: Option<Duration>,
-    /// How much of what was published had reached a broker that closed the connection.
     pub reached: Option<PublishesArrived>,
 }
 
@@ -73,12 +68,10 @@ impl ConnectionDriver {
         &self.connection
     }
 
-    /// The client, to publish and subscribe with.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// See [`Connection::generation`].
     pub fn generation(&self) -> u64 {
         self.connection.generation()
     }
@@ -88,7 +81,6 @@ impl ConnectionDriver {
         self.carry_out(actions);
     }
 
-    /// Handles an event of the client that is about the connection itself.
     pub fn handle_event(&mut self, event: &ClientEvent, now: Instant) -> Option<ConnectionUpdate> {
         let generation = event.generation;
         match &event.kind {
@@ -96,17 +88,13 @@ impl ConnectionDriver {
                 if !self.connection.handle_connected(generation, now) {
                     return None;
                 }
-                info!(
-                    "connected to {} (port {}) with MQTT {}",
-                    self.connection.host(),
-                    info.port,
-                    info.version_name()
-                );
+                let (host, port, version) =
+                    (self.connection.host(), info.port, info.version_name());
+                info!("connected to {host} (port {port}) with MQTT {version}");
                 self.last_logged = None;
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
-                        "{}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once",
-                        self.connection.host()
+                        "{host}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once"
                     );
                 }
                 Some(ConnectionUpdate::Connected(*info))
@@ -144,24 +132,20 @@ impl ConnectionDriver {
         }
     }
 
-    /// See [`Connection::fail_connection`].
     pub fn fail_connection(&mut self, fault: Fault, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
         let actions = self.connection.fail_connection(fault, now, random);
         self.carry_out(actions)
     }
 
-    /// See [`Connection::handle_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
         let actions = self.connection.handle_timeout(now, random);
         self.carry_out(actions)
     }
 
-    /// Ends the connection and waits until everything has been sent, DISCONNECT last. At
-    /// [`QoS`](crate::common::mqtt::qos::Qos) 1 and 2 nothing is lost without it, so
-    /// `timeout` may be short. `client_event` picks the client's events out of those in `inbox`.
-    /// Returns `false` if the timeout passed first.
+    /// Ends the connection and waits until everything has been sent, DISCONNECT last. At QoS 1 and 2
+    /// nothing is lost without it, so `timeout` may be short. Returns `false` if it passed first.
     pub fn close<E>(
         &mut self,
         inbox: &Receiver<E>,
@@ -172,14 +156,12 @@ impl ConnectionDriver {
         if self.client.receives() {
             // Messages may have arrived on a connection whose CONNACK has not been handled yet.
             for action in &mut actions {
-                if let ConnectionAction::Abandon { generation } = *action {
-                    *action = ConnectionAction::Disconnect { generation };
+                if *action == ConnectionAction::Abandon {
+                    *action = ConnectionAction::Disconnect;
                 }
             }
         }
-        let sends_disconnect = actions
-            .iter()
-            .any(|action| matches!(action, ConnectionAction::Disconnect { .. }));
+        let sends_disconnect = actions.contains(&ConnectionAction::Disconnect);
         self.carry_out(actions);
         let until = clock() + timeout;
         while sends_disconnect && let Some(event) = receive_until(inbox, Some(until)) {
@@ -193,25 +175,21 @@ impl ConnectionDriver {
     }
 
     fn carry_out(&mut self, actions: Vec<ConnectionAction>) -> Option<ConnectionUpdate> {
+        let generation = self.generation();
         let mut update = None;
         for action in actions {
             match action {
-                ConnectionAction::Connect {
-                    generation,
-                    deadline,
-                } => self.client.connect(generation, deadline),
-                ConnectionAction::Abandon { generation } => self.client.abandon(generation),
-                ConnectionAction::Disconnect { generation } => self.client.disconnect(generation),
+                ConnectionAction::Connect { deadline } => self.client.connect(generation, deadline),
+                ConnectionAction::Abandon => self.client.abandon(generation),
+                ConnectionAction::Disconnect => self.client.disconnect(generation),
                 ConnectionAction::Retry { fault, delay } => {
-                    let delay = delay.as_secs_f64();
-                    if self.last_logged.as_ref() == Some(&fault) {
-                        // The remedy is in the log already.
-                        warn!("{}; trying again in {delay:.1} s", fault.message);
-                    } else {
-                        warn!("{fault}; trying again in {delay:.1} s");
-                    }
+                    let is_logged = self.last_logged.as_ref() == Some(&fault);
+                    let message = fault.to_string();
+                    // The remedy is logged once.
+                    let logged = if is_logged { &fault.message } else { &message };
+                    warn!("{logged}; trying again in {:.1} s", delay.as_secs_f64());
                     update = Some(ConnectionUpdate::Disconnected(Disconnection {
-                        message: fault.to_string(),
+                        message,
                         exit: fault.exit,
                         reason_code: None,
                         closed_after: None,
@@ -219,9 +197,7 @@ impl ConnectionDriver {
                     }));
                     self.last_logged = Some(fault);
                 }
-                ConnectionAction::GiveUp { fault } => {
-                    update = Some(ConnectionUpdate::GaveUp(fault));
-                }
+                ConnectionAction::GiveUp(fault) => update = Some(ConnectionUpdate::GaveUp(fault)),
             }
         }
         update

@@ -11,64 +11,53 @@ use crate::common::fault::{Exit, Fault};
 /// A fault that no retry can cure ends a finite run; an endless run keeps trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunKind {
-    /// The run ends when its work is done.
     Finite,
-    /// The run lasts until it is stopped.
     Endless,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// Not started yet.
     Idle,
-    /// DNS, TCP, TLS and CONNACK; the attempt fails at the deadline.
-    Connecting { deadline: Instant },
-    /// The broker has accepted the connection.
-    Online { since: Instant },
-    /// Between two attempts; the next one starts at `until`.
-    Waiting { until: Instant },
-    /// Stopped by the user or given up; only [`Connection::start`] leaves this state.
+    Connecting {
+        deadline: Instant,
+    },
+    Online {
+        since: Instant,
+    },
+    /// Between two attempts.
+    Waiting {
+        until: Instant,
+    },
+    /// Only [`Connection::start`] leaves this state.
     Stopped,
 }
 
-/// What the caller has to do.
+/// What the caller has to do with the current attempt or connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionAction {
     Connect {
-        generation: u64,
         deadline: Instant,
     },
-    /// Close an attempt or a connection without DISCONNECT.
-    Abandon {
-        generation: u64,
-    },
+    Abandon,
     /// Send DISCONNECT and close.
-    Disconnect {
-        generation: u64,
-    },
-    /// Log why there is no connection; the next attempt starts after `delay`.
+    Disconnect,
     Retry {
         fault: Fault,
         delay: Duration,
     },
     /// End the run: no retry can cure this fault.
-    GiveUp {
-        fault: Fault,
-    },
+    GiveUp(Fault),
 }
 
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
-    /// The name of the broker in error messages.
     pub host: String,
     pub run: RunKind,
-    /// The time limit of one attempt.
     pub connect_timeout: Duration,
-    /// The minimum time from the start of one attempt to the start of the next.
+    /// The minimum time between the starts of two attempts.
     pub interval: Duration,
 }
 
-/// The state machine.
 #[derive(Debug)]
 pub struct Connection {
     settings: ConnectionSettings,
@@ -97,17 +86,14 @@ impl Connection {
         self.state
     }
 
-    /// The number of the current attempt or connection.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether the broker has ever accepted a connection of this run.
     pub fn was_ever_online(&self) -> bool {
         self.times_connected > 0
     }
 
-    /// Connections after the first.
     pub fn reconnects(&self) -> u64 {
         self.times_connected.saturating_sub(1)
     }
@@ -116,15 +102,12 @@ impl Connection {
         &self.settings.host
     }
 
-    /// Why there is no connection, `None` while there is one. During the first attempt the
-    /// reason is that the broker has not answered yet.
+    /// `None` while there is a connection.
     pub fn why_offline(&self) -> Option<Fault> {
         match self.state {
             ConnectionState::Connecting { .. } if self.last_fault.is_none() => {
-                Some(Fault::passing(
-                    Exit::Unavailable,
-                    format!("{}: no answer yet", self.settings.host),
-                ))
+                let message = format!("{}: no answer yet", self.settings.host);
+                Some(Fault::passing(Exit::Unavailable, message))
             }
             _ => self.last_fault.clone(),
         }
@@ -135,13 +118,11 @@ impl Connection {
         match self.state {
             ConnectionState::Connecting { deadline } => Some(deadline),
             ConnectionState::Waiting { until } => Some(until),
-            ConnectionState::Idle | ConnectionState::Online { .. } | ConnectionState::Stopped => {
-                None
-            }
+            _ => None,
         }
     }
 
-    /// Starts the first attempt, or a new one after a stop.
+    /// Has no effect except before the first attempt and after a stop.
     pub fn start(&mut self, now: Instant) -> Vec<ConnectionAction> {
         match self.state {
             ConnectionState::Idle | ConnectionState::Stopped => vec![self.connect(now)],
@@ -149,8 +130,7 @@ impl Connection {
         }
     }
 
-    /// The broker has accepted the connection; the time that counts as stable begins. Returns
-    /// `false` for an attempt that is no longer current.
+    /// Returns `false` for an attempt that is no longer current.
     pub fn handle_connected(&mut self, generation: u64, now: Instant) -> bool {
         let is_current = generation == self.generation
             && matches!(self.state, ConnectionState::Connecting { .. });
@@ -183,7 +163,7 @@ impl Connection {
         self.last_fault = Some(fault.clone());
         if fault.permanent && self.settings.run == RunKind::Finite {
             self.state = ConnectionState::Stopped;
-            return vec![ConnectionAction::GiveUp { fault }];
+            return vec![ConnectionAction::GiveUp(fault)];
         }
         let delay = self.backoff.next_delay(random);
         let until = (now + delay).max(self.last_attempt.unwrap_or(now) + self.settings.interval);
@@ -192,17 +172,16 @@ impl Connection {
         vec![ConnectionAction::Retry { fault, delay }]
     }
 
-    /// Closes a connection that does not work (no PUBACK, no SUBACK); another attempt follows.
+    /// For a connection that does not work (no PUBACK, no SUBACK).
     pub fn fail_connection(
         &mut self,
         fault: Fault,
         now: Instant,
         random: f64,
     ) -> Vec<ConnectionAction> {
-        let generation = self.generation;
-        let mut actions = self.handle_ended(generation, fault, now, random);
+        let mut actions = self.handle_ended(self.generation, fault, now, random);
         if !actions.is_empty() {
-            actions.insert(0, ConnectionAction::Abandon { generation });
+            actions.insert(0, ConnectionAction::Abandon);
         }
         actions
     }
@@ -223,12 +202,10 @@ impl Connection {
         }
     }
 
-    /// Ends the connection, the attempt or the wait for one.
     pub fn stop(&mut self) -> Vec<ConnectionAction> {
-        let generation = self.generation;
         match std::mem::replace(&mut self.state, ConnectionState::Stopped) {
-            ConnectionState::Online { .. } => vec![ConnectionAction::Disconnect { generation }],
-            ConnectionState::Connecting { .. } => vec![ConnectionAction::Abandon { generation }],
+            ConnectionState::Online { .. } => vec![ConnectionAction::Disconnect],
+            ConnectionState::Connecting { .. } => vec![ConnectionAction::Abandon],
             _ => Vec::new(),
         }
     }
@@ -238,9 +215,6 @@ impl Connection {
         self.last_attempt = Some(now);
         let deadline = now + self.settings.connect_timeout;
         self.state = ConnectionState::Connecting { deadline };
-        ConnectionAction::Connect {
-            generation: self.generation,
-            deadline,
-        }
+        ConnectionAction::Connect { deadline }
     }
 }

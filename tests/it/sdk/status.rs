@@ -30,10 +30,8 @@ fn keep_after_a_user_stop_only_a_new_start_changes_anything() {
     assert_eq!(connection.state(), ConnectionState::Idle);
     connection.start(now);
     assert!(connection.handle_connected(1, now));
-    assert_eq!(
-        connection.stop(),
-        [ConnectionAction::Disconnect { generation: 1 }]
-    );
+    assert_eq!(connection.stop(), [ConnectionAction::Disconnect]);
+    assert_eq!(connection.generation(), 1);
     assert!(connection.handle_ended(1, passing(), now, 0.0).is_empty());
     assert!(!connection.handle_connected(1, now));
     assert!(connection.handle_timeout(now + secs(99), 0.0).is_empty());
@@ -68,7 +66,7 @@ fn better_the_first_connect_is_retried_but_not_what_no_retry_can_cure() {
     finite.handle_timeout(now + SECOND, 0.0);
     let fault = Fault::permanent(Exit::Config, "not trusted");
     let actions = finite.handle_ended(2, fault.clone(), now + SECOND, 0.0);
-    assert_eq!(actions, [ConnectionAction::GiveUp { fault }]);
+    assert_eq!(actions, [ConnectionAction::GiveUp(fault)]);
     assert_eq!(finite.state(), ConnectionState::Stopped);
 }
 
@@ -109,7 +107,7 @@ fn keep_an_attempt_without_an_answer_ends_at_the_connect_timeout() {
     let actions = connection.handle_timeout(now + secs(10), 0.0);
     assert!(matches!(
         &actions[..],
-        [ConnectionAction::Abandon { generation: 1 }, ConnectionAction::Retry { fault, .. }]
+        [ConnectionAction::Abandon, ConnectionAction::Retry { fault, .. }]
             if fault.message.contains("connect-timeout")
     ));
 }

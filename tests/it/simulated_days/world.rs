@@ -136,8 +136,9 @@ impl Simulation {
     fn act(&mut self, actions: Vec<ConnectionAction>) {
         for action in actions {
             match action {
-                ConnectionAction::Connect { generation, .. } => {
+                ConnectionAction::Connect { .. } => {
                     let at = self.within(Duration::from_millis(300));
+                    let generation = self.connection.generation();
                     self.agenda.insert((at, Happening::Answer(generation)));
                 }
                 ConnectionAction::Retry { delay, .. } => {
@@ -146,8 +147,8 @@ impl Simulation {
                         .handle_disconnected(ConnectionLoss::Closed { reached: None }, self.now);
                     self.sent.clear();
                 }
-                ConnectionAction::Abandon { .. } => {}
-                ConnectionAction::Disconnect { .. } | ConnectionAction::GiveUp { .. } => {
+                ConnectionAction::Abandon => {}
+                ConnectionAction::Disconnect | ConnectionAction::GiveUp(_) => {
                     unreachable!("{action:?}")
                 }
             }
