@@ -73,7 +73,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
             port.into()
         }
     } else if !facts.has_certificate {
-        "if the broker wants a client certificate, give --cert and --key".into()
+        "if the broker wants a client certificate, give --cert and --key, or --certs DIR".into()
     } else if !is_repeated {
         "is it being restarted?".into()
     } else if endpoint.profile == Profile::Aws {
@@ -91,7 +91,7 @@ pub(super) fn unanswered(facts: Unanswered<'_>) -> Fault {
         )
     };
     let next = if facts.older_is_next && facts.v5 {
-        "; MQTT 3.1.1 is tried next"
+        "; a further attempt uses MQTT 3.1.1"
     } else {
         ""
     };

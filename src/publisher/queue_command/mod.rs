@@ -222,7 +222,7 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
         lines.push(format!("  {count} x {}", one_line(reason)));
     }
     lines.push(format!(
-        "ever: {} dropped, {} expired, {} dead",
+        "since the file was created: {} dropped, {} expired, {} dead",
         status.dropped, status.expired, status.died
     ));
     let who = if status.draining { "a" } else { "no" };
