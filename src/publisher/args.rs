@@ -51,8 +51,8 @@ const WINDOW: u16 = 100;
 /// Without a source it publishes a simulated temperature every --interval, if standard input is a terminal, /dev/null
 /// or closed. A pipe or a file on standard input needs --stdin-line or --stdin-file.
 ///
-/// With MQTT 5 each message has the user property seq, STREAM/NUMBER/MS: the stream (a run, or a queue file), the
-/// number of the message in it, and the Unix time in milliseconds at which it was taken.
+/// With MQTT 5 each message has the user property seq, STREAM/SEQ/MS: the stream (a run, or a queue file), the
+/// number of the message in it, and the Unix time in milliseconds at which it was accepted.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "publisher",
@@ -90,7 +90,7 @@ const OUTPUT: &str = "Output";
 pub struct PublisherArgs {
     /// The topic name to publish to
     ///
-    /// It has no wildcards and no control characters. With --input json it is for lines that name no topic.
+    /// Wildcards and control characters are not allowed. With --input json it is for lines without a topic.
     #[arg(short, long, value_name = "NAME", required_unless_present = "input")]
     topic: Option<String>,
 
@@ -102,10 +102,10 @@ pub struct PublisherArgs {
     #[arg(short, long)]
     retain: bool,
 
-    /// Unacknowledged messages at most
+    /// How many messages may be unacknowledged
     ///
     /// The default is 100; for QoS 2 with MQTT 3.1.1 it is 20: Mosquitto with its default settings drops QoS 2 messages
-    /// above that. A lower Receive Maximum of the broker wins.
+    /// above that. A lower Receive Maximum of the broker has priority.
     #[arg(long, value_name = "N", value_parser = parse_whole(1..=u16::MAX))]
     max_inflight: Option<u16>,
 
@@ -151,11 +151,11 @@ pub struct PublisherArgs {
     #[arg(short = 'l', long, group = "source", help_heading = SOURCE)]
     stdin_line: bool,
 
-    /// The form of a line of --stdin-line
+    /// What a line of --stdin-line is: lines or json
     ///
-    /// lines, the default: the line is the payload. json: the line is an object with payload and optionally topic, qos and retain,
-    /// as subscriber --json and publisher queue export write it. A payload that is not a string is published byte for
-    /// byte as it stands; payload_base64 has any bytes.
+    /// lines, the default: the line is the payload. json: the line is an object with payload and optionally topic, qos
+    /// and retain, as subscriber --json and publisher queue export write it. A payload that is not a string is
+    /// published as the JSON text that is in the line; payload_base64 holds arbitrary bytes.
     #[arg(long, value_name = "FORM", help_heading = SOURCE)]
     input: Option<InputChoice>,
 
@@ -199,14 +199,14 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "FILE", help_heading = QUEUE)]
     queue: Option<PathBuf>,
 
-    /// Messages that may wait; -1 means no limit, 0 no queue
+    /// How many messages may wait; -1 means no limit, 0 no queue
     ///
-    /// The default is 20 in memory, and -1 with --queue; --queue-bytes holds in any case.
+    /// The default is 20 in memory, and -1 with --queue; --queue-bytes is a limit in both cases.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = QUEUE)]
     #[arg(value_parser = parse_whole(-1i64..))]
     queue_size: Option<i64>,
 
-    /// Bytes that may wait; also the largest message
+    /// How many bytes may wait; also the size of the largest message
     ///
     /// The default is 64MiB in memory, and 1GiB with --queue.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = QUEUE)]
@@ -214,13 +214,13 @@ pub struct PublisherArgs {
 
     /// What a full queue does: drop the newest or oldest, or block the source
     ///
-    /// The default is newest for timed readings, and block for standard input and files.
+    /// The default is newest for readings of --interval, and block for standard input and files.
     #[arg(long, value_name = "WHAT", help_heading = QUEUE)]
     drop_behavior: Option<DropChoice>,
 
     /// Messages per second out of the queue, or max
     ///
-    /// The default is 2 for timed readings in memory (more if the queue would grow), else max.
+    /// The default is 2 for readings of --interval in memory (more if the queue would grow), else max.
     #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = QUEUE)]
     drain_rate: Option<f64>,
 
@@ -228,9 +228,10 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = QUEUE)]
     expiry: Option<Duration>,
 
-    /// Closed connections before a message goes to the dead letters
+    /// Give a message up after the broker has closed the connection on it N times
     ///
-    /// Only connections count that the broker closed right after the same message, without a reason.
+    /// Only connections count that the broker closed right after this message, without a reason. The message is moved
+    /// to the dead letters: messages that the broker refuses, kept in the queue file.
     #[arg(long, value_name = "N", default_value = "5", help_heading = QUEUE)]
     #[arg(value_parser = parse_whole(1u32..))]
     max_attempts: u32,

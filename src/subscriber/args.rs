@@ -31,8 +31,8 @@ use crate::common::runtime::{process, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
-/// Messages go to standard output, a file, a chart, or a command each. A message is acknowledged to the broker only
-/// after it has been written: what is lost on the way comes again.
+/// Messages go to standard output, a file, a chart, or a command that is run for each. A message is acknowledged to the broker only
+/// after it has been written: what is lost before that is sent again.
 ///
 /// A message of several readings (publisher --batch) is split: each reading is written, counted and passed to the
 /// command separately. On a terminal control characters are shown as text; in a pipe or a file no byte is changed.
@@ -87,7 +87,7 @@ pub struct SubscriberArgs {
 
     /// Exit 27 after this time
     ///
-    /// 69, 76, 77 or 78 if there was never a connection.
+    /// The exit code is 69, 76, 77 or 78 if there was never a connection.
     #[arg(short = 'W', long, value_name = "D", value_parser = parse_positive_duration)]
     timeout: Option<Duration>,
 
@@ -129,7 +129,7 @@ pub struct SubscriberArgs {
 
     /// Keep the retain flag as the publisher set it (MQTT 5)
     ///
-    /// Otherwise the broker clears the flag of a message that is not sent because it is retained. A bridge needs it.
+    /// Without it, the broker clears the flag of each message that it passes on when it is published. A bridge needs it.
     #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["no_retained", "retained_only"])]
     retain_as_published: bool,
 
@@ -156,7 +156,7 @@ pub struct SubscriberArgs {
 
     /// Start a new FILE before it would grow beyond SIZE
     ///
-    /// The old one becomes FILE.1, and that FILE.2. No message is cut.
+    /// The old one becomes FILE.1, and FILE.1 becomes FILE.2. No message is split.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = OUTPUT)]
     rotate_size: Option<u64>,
 

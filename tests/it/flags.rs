@@ -77,11 +77,11 @@ fn letters_of_mosquitto_that_mean_something_else_or_nothing_are_answered_with_th
         for (words, part) in [
             (
                 &["-h", "localhost", "-p", &port, "-t", "t"][..],
-                "-h is help; the broker goes to --endpoint",
+                "-h is help; for the broker type --endpoint mqtt://HOST",
             ),
             (
                 &["-t", "t", "-p", &port, "-h", "localhost"],
-                "-h is help; the broker goes to --endpoint",
+                "-h is help; for the broker type --endpoint mqtt://HOST",
             ),
             (
                 &["-V", "mqttv5", "-e", "localhost", "-t", "t"],
@@ -113,7 +113,7 @@ fn letters_of_mosquitto_that_mean_something_else_or_nothing_are_answered_with_th
             ),
             (
                 &["check", "-h", "localhost"],
-                "-h is help; the broker goes to --endpoint",
+                "-h is help; for the broker type --endpoint mqtt://HOST",
             ),
         ] {
             let outcome = program().args(words).run(SOON).expect_fault(64, &[part]);

@@ -150,7 +150,7 @@ fn only_a_near_name_is_suggested_and_flags_of_other_clients_are_answered() {
         (
             "publisher",
             "--zzz x",
-            "'--zzz': is no flag of publisher; see --help",
+            "'--zzz': publisher has no such flag; see --help",
         ),
         (
             "publisher",

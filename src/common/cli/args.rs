@@ -38,7 +38,7 @@ const MAX_PACKET: u32 = 268_435_460;
 pub struct ConnectionArgs {
     /// The broker: HOST, or mqtts://HOST:PORT, or wss://HOST:PORT/PATH
     ///
-    /// mqtt:// and ws:// connect without TLS. Not needed if the directory of --certs has a file named endpoint.
+    /// A bare HOST means TLS; mqtt:// and ws:// connect without. Not needed if the directory of --certs has a file named endpoint.
     #[arg(
         short,
         long,
@@ -112,7 +112,7 @@ pub struct ConnectionArgs {
 
     /// The time limit of a connection attempt
     ///
-    /// It covers name lookup, TCP, TLS and CONNACK together. DISCONNECT has the same limit.
+    /// It covers name look-up, TCP, TLS and CONNACK together.
     #[arg(long, value_name = "D", default_value = "10", value_parser = parse_positive_duration)]
     connect_timeout: Duration,
 
@@ -144,11 +144,13 @@ pub struct ConnectionArgs {
 
     /// Broker limits to enforce before sending
     ///
-    /// Without it, aws for an endpoint of amazonaws.com, else generic.
+    /// The default is aws for an endpoint of amazonaws.com, else generic.
     #[arg(long, value_name = "NAME")]
     profile: Option<ProfileChoice>,
 
-    /// Read flags that are not given from this TOML file; its keys are their long names
+    /// A TOML file with values for flags that are not on the command line
+    ///
+    /// Its keys are the long names of the flags.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

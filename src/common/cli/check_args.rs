@@ -11,7 +11,7 @@ use crate::common::mqtt::limits;
 
 /// Try each step of a connection, and report which one fails and why
 ///
-/// The steps are files, clock, name lookup, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe.
+/// The steps are files, clock, name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe.
 /// With --client-id the check shows whether another client uses the same identifier; it disconnects that client.
 #[derive(Args, Clone, Debug)]
 #[command(max_term_width = 100, after_help = super::UNITS)]

@@ -4,7 +4,7 @@
 //! section; two spaces begin text, or a name and its explanation; four spaces are something to type; six and more go
 //! on with the explanation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use clap::builder::{PossibleValue, StyledStr};
@@ -57,17 +57,18 @@ pub fn reference(programs: &[Command]) -> String {
         The manual pages of `publisher` and `subscriber`, as `publisher man` and `publisher man COMMAND` print them.\n\
         This file is generated: `UPDATE_REFERENCE=1 cargo test --test it reference` writes it.\n"
         .to_owned();
-    let mut described = BTreeSet::new();
+    let mut described = Described::default();
     for root in programs.iter().map(built) {
         let commands = subcommands(&root).map(Some);
         for command in std::iter::once(None).chain(commands) {
-            let _ = write!(out, "\n## {}\n", page_name(&root, command));
+            let page = page_name(&root, command);
+            let _ = write!(out, "\n## {page}\n");
             // Flags that several commands share are described once.
             let mut group = (String::new(), String::new());
             for block in blocks(&root, command) {
                 let begins = matches!(block, Block::Section(_) | Block::Subsection(_));
                 if begins {
-                    push_group(&mut out, &mut described, std::mem::take(&mut group));
+                    described.push(&mut out, &page, std::mem::take(&mut group));
                 }
                 let _ = match block {
                     Block::Section(title) => write!(group.0, "\n### {title}\n"),
@@ -79,25 +80,42 @@ pub fn reference(programs: &[Command]) -> String {
                     }
                 };
             }
-            push_group(&mut out, &mut described, group);
+            described.push(&mut out, &page, group);
         }
     }
     out
 }
 
-fn push_group(
-    out: &mut String,
-    described: &mut BTreeSet<(String, String)>,
-    group: (String, String),
-) {
-    out.push_str(&group.0);
-    let title = group.0.trim().trim_start_matches('#').trim();
-    if described.contains(&group) && group.1.lines().count() > 4 {
-        let anchor = title.to_lowercase().replace(' ', "-");
-        let _ = write!(out, "\nThe same as [{title}](#{anchor}) above.\n");
-    } else {
-        out.push_str(&group.1);
-        described.insert(group);
+/// What the reference has described already.
+#[derive(Default)]
+struct Described {
+    /// Heading and text; where they are.
+    groups: BTreeMap<(String, String), String>,
+    /// How often a heading has been used: GitHub numbers the anchors of equal ones.
+    headings: BTreeMap<String, usize>,
+}
+
+impl Described {
+    /// Adds a heading and its text, or a link to the page that has the same.
+    fn push(&mut self, out: &mut String, page: &str, group: (String, String)) {
+        out.push_str(&group.0);
+        let title = group.0.trim().trim_start_matches('#').trim();
+        let mut anchor = title.to_lowercase().replace(' ', "-");
+        let used = self.headings.entry(anchor.clone()).or_default();
+        if *used > 0 {
+            let _ = write!(anchor, "-{used}");
+        }
+        *used += 1;
+        match self.groups.get(&group) {
+            Some(link) if group.1.lines().count() > 4 => {
+                let _ = write!(out, "\nThe same as {link}.\n");
+            }
+            _ => {
+                out.push_str(&group.1);
+                let link = format!("[{title} of {page}](#{anchor})");
+                self.groups.entry(group).or_insert(link);
+            }
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use super::fault::{Exit, Fault};
 use crate::common::runtime::{process, startup, stdio};
 use crate::common::{client, transport};
 
-pub const UNITS: &str = "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h.\n\
+pub const UNITS: &str = "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h, 7d.\n\
      SIZE is a number of bytes, or with a unit as in 64KiB, 1MiB, 1GB.";
 
 /// A whole program: parses the command line, runs, and ends with the exit code. A fault is one line on standard error.

@@ -8,7 +8,8 @@ use clap::{Arg, ArgAction, Command};
 
 const ANSWERS: &str = include_str!("suggestions.tsv");
 
-const HELP: &str = "-h is help; the broker goes to --endpoint";
+const HELP: &str =
+    "-h is help; for the broker type --endpoint mqtt://HOST (without TLS) or --endpoint HOST (TLS)";
 const VERSION: &str = "-V is the version of this program; for that of MQTT use --mqtt-version 5, or --mqtt-version 3.1.1";
 
 pub fn answers(program: &str) -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {

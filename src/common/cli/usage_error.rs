@@ -103,6 +103,19 @@ fn missing(typed: &[OsString], args: &[&str]) -> String {
             _ => arg,
         }
     });
+    match args {
+        ["--key <FILE>"] => {
+            return "--key FILE is missing: --cert needs it as well; the key in the directory of \
+                    --certs is for the certificate there"
+                .to_owned();
+        }
+        ["--cert <FILE>"] => {
+            return "--cert FILE is missing: --key needs it as well; the certificate in the \
+                    directory of --certs is for the key there"
+                .to_owned();
+        }
+        _ => {}
+    }
     let (shown, verb) = (
         shown.collect::<Vec<_>>().join(" and "),
         if args.len() == 1 { "is" } else { "are" },
@@ -131,8 +144,8 @@ fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
     }
     let known = command.get_arguments().filter_map(|arg| arg.get_long());
     match suggestions::nearest(long, known).filter(|_| flag.starts_with("--")) {
-        Some(nearest) => format!("'{flag}': is no flag of {path}; did you mean --{nearest}?"),
-        None => format!("'{flag}': is no flag of {path}{SEE_HELP}"),
+        Some(nearest) => format!("'{flag}': {path} has no such flag; did you mean --{nearest}?"),
+        None => format!("'{flag}': {path} has no such flag{SEE_HELP}"),
     }
 }
 
@@ -150,18 +163,31 @@ fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
     }
     let names = command.get_subcommands().map(Command::get_name);
     if let Some(nearest) = suggestions::nearest(word, names.filter(|name| *name != "help")) {
-        return format!("{word}: is no command; did you mean {path} {nearest}?");
+        return format!("{word}: there is no such command; did you mean {path} {nearest}?");
     }
     let has_text = typed.iter().any(|word| word == "-m" || word == "--message");
     let has_flag = |long| root.get_arguments().any(|arg| arg.get_long() == Some(long));
     let remedy = match () {
         () if command.has_subcommands() && command.get_name() != program => {
             return format!(
-                "{word}: is no command of {path}; type one of {}",
+                "{word}: {path} has no such command; type one of {}",
                 commands(command)
             );
         }
-        () if command.get_name() != program => return format!("{word}: is one argument too many"),
+        () if command.get_name() != program => {
+            let takes_queue = command
+                .get_arguments()
+                .any(|arg| arg.get_long() == Some("queue"));
+            let has_queue = typed
+                .iter()
+                .any(|word| word.to_string_lossy().starts_with("--queue"));
+            let hint = if takes_queue && !has_queue {
+                format!("; did you mean --queue {word}?")
+            } else {
+                String::new()
+            };
+            return format!("{word}: is one argument too many{hint}");
+        }
         () if has_text => "put a text of several words in quotes".to_owned(),
         () if has_flag("message") => format!("to publish it type --message {word}"),
         () => format!("to subscribe to it type --topic {word}"),

@@ -59,7 +59,7 @@ pub(super) fn unanswered(
             port.into()
         }
     } else if !dial.has_certificate {
-        "if the broker wants a client certificate, give --cert and --key".into()
+        "if the broker wants a client certificate, give --cert and --key, or --certs DIR".into()
     } else if !is_repeated {
         "is it being restarted?".into()
     } else if endpoint.profile == Profile::Aws {
@@ -77,7 +77,7 @@ pub(super) fn unanswered(
         )
     };
     let next = if older_is_next && dial.v5 {
-        "; MQTT 3.1.1 is tried next"
+        "; a further attempt uses MQTT 3.1.1"
     } else {
         ""
     };

@@ -112,7 +112,8 @@ pub struct JsonInput<'a> {
 
 impl<'a> JsonInput<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|e| format!("not a JSON object as expected: {e}"))
+        serde_json::from_slice(line)
+            .map_err(|e| format!("not a JSON object, for example {{\"payload\": \"21.5\"}}: {e}"))
     }
 
     /// Whether the broker is to retain it, if the line says so: `true`, `false`, 1 or 0.

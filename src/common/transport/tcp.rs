@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::libc::{EMFILE, ENFILE};
 
 use super::proxy::Proxy;
+use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::clock;
 
@@ -72,6 +73,10 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
         ErrorKind::ConnectionRefused => {
             let remedy = match proxy {
                 Some(proxy) => format!("is {} right?", proxy.origin),
+                None if port == 8883 && Profile::of_host(host) == Profile::Generic => {
+                    "is the broker running, and --port right? without TLS use --endpoint mqtt://HOST"
+                        .into()
+                }
                 None => "is the broker running, and --port right?".into(),
             };
             (

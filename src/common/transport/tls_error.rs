@@ -99,8 +99,13 @@ pub(super) fn closed_fault(endpoint: &Endpoint) -> Fault {
 }
 
 fn no_tls_port(endpoint: &Endpoint, what: &str) -> Fault {
-    Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {what}"))
-        .with_remedy("is this the broker's TLS port?")
+    let remedy = match endpoint.profile {
+        Profile::Aws => "is this the broker's TLS port?",
+        Profile::Generic => {
+            "is this the broker's TLS port? if it has no TLS there, use mqtt:// or ws:// in --endpoint"
+        }
+    };
+    Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {what}")).with_remedy(remedy)
 }
 
 /// What the server, or our TLS, reported in the handshake or after it, with what is known of the
@@ -169,7 +174,7 @@ fn reported_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack
         Cause::Alert(112) => "knows no host of this name; check --endpoint",
         // certificate_required, handshake_failure
         Cause::Alert(alert) if alert == 116 || alert == 40 && !has_certificate => {
-            "wants a client certificate; give --cert and --key"
+            "wants a client certificate; give --cert and --key, or --certs DIR"
         }
         // unknown_ca
         Cause::Alert(48) => {

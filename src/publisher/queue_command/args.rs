@@ -59,7 +59,7 @@ pub(super) enum Action {
     Retry {
         #[command(flatten)]
         file: FileArgs,
-        /// Their numbers, as list --dead shows them; all if not given
+        /// Numbers of the dead letters, as list --dead shows them; all if not given
         #[arg(value_name = "ID", value_parser = parse_whole::<i64>(..))]
         ids: Vec<i64>,
     },

@@ -201,7 +201,7 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
     let reasons = status.reasons.iter();
     lines.extend(reasons.map(|(reason, count)| format!("  {count} x {}", one_line(reason))));
     lines.push(format!(
-        "ever: {dropped} dropped, {expired} expired, {died} dead"
+        "since the file was created: {dropped} dropped, {expired} expired, {died} dead"
     ));
     let who = if status.draining { "a" } else { "no" };
     lines.push(format!("{who} publisher drains it now"));

@@ -163,7 +163,7 @@ impl Reporter {
     }
 
     fn count_rejected(&mut self, line: u64, reason: &str) {
-        let first = || format!("message {line} {reason}");
+        let first = || format!("message {line}: {reason}");
         self.first_reason.get_or_insert_with(first);
         self.summary.rejected += 1;
         self.receipt(format_args!("rejected {line} {reason}"));

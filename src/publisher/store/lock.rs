@@ -10,7 +10,7 @@ use std::path::Path;
 
 use log::debug;
 
-use super::errors::cannot;
+use super::errors::cannot_open;
 use super::files::beside;
 use crate::common::fault::Fault;
 
@@ -28,7 +28,7 @@ impl DrainLock {
         options.mode(0o600).open(&path).map(Self).map_err(|e| {
             let path = path.display();
             let remedy = "the directory must exist and be writable";
-            cannot(queue, &format!("{path} cannot be opened: {e}; {remedy}"))
+            cannot_open(queue, &format!("its lock file {path}: {e}; {remedy}"))
         })
     }
 
