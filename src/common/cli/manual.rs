@@ -107,13 +107,13 @@ impl Described {
         }
         *used += 1;
         match self.groups.get(&group) {
-            Some(link) if group.1.lines().count() > 4 => {
-                let _ = write!(out, "\nThe same as {link}.\n");
+            Some(page_link) if group.1.lines().count() > 4 => {
+                let _ = write!(out, "\nThe same as {page_link}.\n");
             }
             _ => {
                 out.push_str(&group.1);
-                let link = format!("[{title} of {page}](#{anchor})");
-                self.groups.entry(group).or_insert(link);
+                let page_link = format!("[{title} of {page}](#{anchor})");
+                self.groups.entry(group).or_insert(page_link);
             }
         }
     }

@@ -195,7 +195,6 @@ fn read_readable(
     Err(skipped.unwrap_or(rusqlite::Error::InvalidQuery))
 }
 
-/// Each connection of another process holds a lock for as long as it lives.
 fn is_open(descriptor: &File) -> bool {
     #[allow(clippy::cast_possible_truncation, reason = "as the structure has them")]
     let mut lock = libc::flock {

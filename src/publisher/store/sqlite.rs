@@ -11,7 +11,6 @@ const LOG_PAGES: i64 = 1_000;
 
 const PAGE_SIZE: u64 = 4_096;
 
-/// SQLite's integers are signed.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -19,7 +19,6 @@ use crate::publisher::queue::requests::{
 const KEEP_DELIVERED_MS: u64 = 3_600_000;
 const KEEP_OTHERS_MS: u64 = 24 * 3_600_000;
 
-/// A transaction whose counters follow the rows.
 pub(super) struct CountedTransaction<'a> {
     pub(super) transaction: Transaction<'a>,
     pub(super) counters: Counters,
@@ -67,7 +66,6 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
-    /// Deletes a range of rows and leaves the outcome to other processes that wait for it.
     fn remove(&mut self, (first, last): (RowId, RowId), outcome: &Outcome) -> rusqlite::Result<()> {
         let mut statement = self.transaction.prepare_cached(
             "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
@@ -98,7 +96,6 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
-    /// Gives the rows with their sequence numbers.
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
         let max_messages = match limits.capacity {
             Capacity::Messages(most) => most as u64,
@@ -156,7 +153,6 @@ impl<'a> CountedTransaction<'a> {
         }
     }
 
-    /// Moves a row whose checksum is wrong to the dead letters, as it is.
     fn bury_damaged(&mut self, row: RowId) -> rusqlite::Result<()> {
         let reason = "damaged on disk: its checksum does not fit";
         let bytes = self
@@ -215,7 +211,6 @@ pub(super) fn write_batch(
     })
 }
 
-/// Joins consecutive rows with the same outcome.
 fn ranges(ends: &[(RowId, Outcome)]) -> Vec<(&Outcome, (RowId, RowId))> {
     let mut sorted: Vec<_> = ends.iter().collect();
     sorted.sort_by_key(|(row, _)| *row);

@@ -15,7 +15,6 @@ use crate::common::fault::{Exit, Fault};
 #[derive(Clone, Debug)]
 pub(super) struct FileGone {
     pub(super) fault: Fault,
-    /// File and log still exist, with all that was committed.
     pub(super) exists: bool,
 }
 
@@ -138,7 +137,6 @@ impl WatchedFiles {
         Some(Stamp::of(&file))
     }
 
-    /// Whether the queue file, whatever is beside it, is under its name.
     pub(super) fn is_in_place(&self) -> bool {
         mismatch(&self.queue, self.file.identity).is_none()
     }

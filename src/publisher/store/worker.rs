@@ -56,7 +56,6 @@ pub(super) struct StoreWorker {
     taken_over: Option<u64>,
     pub(super) files: Arc<WatchedFiles>,
     overwrites: OverwriteDetector,
-    /// Nothing is written to the file, but it can still be read.
     gone: bool,
 }
 

@@ -57,7 +57,6 @@ pub struct InboxState {
     pub selector: Selector,
     pub(crate) is_closed: bool,
     pub(crate) skipped: u64,
-    /// Topics of skipped messages that a warning has named.
     pub(crate) warned: BTreeSet<Vec<u8>>,
 }
 

@@ -25,9 +25,7 @@ pub enum Retained {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Deliver,
-    /// Acknowledge the message without output.
     Skip,
-    /// End the run without it.
     Stop,
 }
 

@@ -47,7 +47,6 @@ impl Completion {
 
 pub type Record = Box<dyn FnMut(&[SequenceRecord], &[Exchange]) -> anyhow::Result<()> + Send>;
 
-/// Records messages in the state file, if there is one, and acknowledges them.
 pub struct Acknowledger {
     pub record: Option<Record>,
     pub completed_readings: Arc<AtomicU64>,
@@ -55,7 +54,6 @@ pub struct Acknowledger {
 }
 
 impl Acknowledger {
-    /// Records messages, without acknowledging them. `false` if that fails.
     pub fn record(&mut self, completion: &mut Completion) -> bool {
         if let Some(record) = &mut self.record {
             if let Err(cause) = record(&completion.records, &completion.exchanges) {

@@ -58,7 +58,6 @@ fn for_each<'a>(
 }
 
 impl Consumer {
-    /// Splits a message into readings, and reserves the memory that they will take.
     pub fn prepare<'a>(&self, message: &Received<'a>) -> Result<PreparedMessage<'a>, OutOfMemory> {
         let mut max = Draft::MAX_READINGS as usize;
         let mut exec_message = None;

@@ -48,7 +48,6 @@ impl Destination {
 pub struct OutputFile {
     path: PathBuf,
     rotation: Option<Rotation>,
-    /// Whether each message ends in a newline.
     lines: bool,
     file: File,
     size: u64,
@@ -142,7 +141,6 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Appends all or, as far as possible, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         let mut done = Ok(());

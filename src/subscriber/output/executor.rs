@@ -30,7 +30,6 @@ struct WaitingMessage {
     jobs_left: usize,
 }
 
-/// A message of which not all commands, or not all before it, have ended.
 #[derive(Default)]
 struct UnfinishedMessage {
     jobs_left: usize,
@@ -42,21 +41,17 @@ struct UnfinishedMessage {
 struct ExecutorState {
     waiting: VecDeque<WaitingMessage>,
     unfinished: VecDeque<UnfinishedMessage>,
-    /// The number of the first unfinished message.
     first: u64,
     /// Jobs that have left `waiting` and whose end has not been accounted for.
     running: usize,
-    /// Jobs that were taken and not started, because the run ends.
     not_started: usize,
     failed: u64,
     start_failures: RepeatFilter,
     is_closed: bool,
-    /// None after it has failed.
     acknowledger: Option<Acknowledger>,
 }
 
 impl ExecutorState {
-    /// Changes the last message; after a complete one, begins a new one.
     fn update_last(&mut self, update: impl FnOnce(&mut UnfinishedMessage)) {
         let last = self.unfinished.back();
         if last.is_none_or(|last| last.completion.is_some()) {
@@ -67,7 +62,6 @@ impl ExecutorState {
         }
     }
 
-    /// Accounts for the end of a command, and returns the bytes to remove from the backlog.
     fn finish_job(&mut self, number: u64) -> u64 {
         let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let Some(message) = self.unfinished.get_mut(index) else {
@@ -105,9 +99,7 @@ impl ExecutorState {
 
 struct ExecutorShared {
     state: Mutex<ExecutorState>,
-    /// A message waits, or the executor is closed.
     work: Condvar,
-    /// A command has ended, or the executor is closed.
     change: Condvar,
     command: ExecCommand,
     group: CommandGroup,
@@ -178,7 +170,6 @@ impl Executor {
         self.0.state.lock().failed
     }
 
-    /// Starts no further command, waits for those that run, and kills them after `grace_period`.
     pub fn close(&self, grace_period: Duration) {
         self.0.group.close();
         let mut state = self.0.state.lock();

@@ -15,7 +15,6 @@ pub fn is_batch(message: &Received<'_>) -> bool {
     })
 }
 
-/// The payload of a message, or the lines of a batch, of which the last may lack its newline.
 #[derive(Clone, Debug)]
 pub struct Readings<'a> {
     payload: &'a [u8],

@@ -199,7 +199,6 @@ impl WriterThread {
         true
     }
 
-    /// Empties the batch; `false` if its messages could not be recorded.
     fn write(&mut self, batch: &mut WriteBatch) -> Result<bool, OutputError> {
         if std::mem::take(&mut batch.reopen) {
             self.destination.reopen().map_err(OutputError::Reopen)?;

@@ -26,7 +26,6 @@ pub struct PlottedMessage<'a> {
     pub value: Option<f64>,
     /// The Unix time of the measurement by the sender's clock, if it is in the message.
     pub taken_at: Option<Duration>,
-    /// The Unix time of arrival.
     pub arrived_at: Duration,
 }
 
@@ -117,7 +116,6 @@ impl Chart {
         self.revision += u64::from(self.connection.update(connection, ms));
     }
 
-    /// Of all streams.
     pub fn set_missing(&mut self, missing: u64) {
         self.revision += u64::from(self.missing != missing);
         self.missing = missing;

@@ -12,7 +12,6 @@ use super::text::{format_time, truncate, width};
 use super::view::{ChartView, LogLevel, LogLine};
 use super::{graph, header, legend};
 
-/// Columns and rows.
 const MIN_SIZE: (u16, u16) = (20, 5);
 
 const KEYS: &str = "q end   + - zoom   0 automatic";

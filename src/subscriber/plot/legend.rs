@@ -12,7 +12,6 @@ use super::view::{ChartLine, ChartView, Stats};
 /// Between two columns.
 const GAP: usize = 2;
 
-/// Columns are dropped before a topic gets shorter than this.
 const MIN_TOPIC: usize = 12;
 
 /// The columns with their ranks. The highest rank is dropped first, rank 0 never.
@@ -112,7 +111,6 @@ fn draw_numbers(
     }
 }
 
-/// The numbers of a line, in ASCII.
 fn cells(line: &ChartLine) -> [String; 6] {
     let stats = line.stats;
     let mut values = vec![line.last];

@@ -16,7 +16,6 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// Encloses `min` and `max`, both finite, with about `wanted` ticks and space around a flat line.
     pub(super) fn new(min: f64, max: f64, wanted: usize) -> Self {
         let magnitude = min.abs().max(max.abs());
         let (min, max) = if magnitude < SMALLEST {

@@ -46,12 +46,10 @@ struct ActiveTerminal {
 
 static ACTIVE: Mutex<Option<ActiveTerminal>> = Mutex::new(None);
 
-/// The chart on the terminal, which is restored when this is dropped.
 #[derive(Debug)]
 pub struct Screen {
     chart: Arc<Mutex<Chart>>,
     next_frame: Instant,
-    /// The time, the chart's revision and the size of the last frame.
     drawn: Option<(Instant, u64, Size)>,
     /// The number of the last line of the log, and when it was first seen.
     log: Option<(u64, Instant)>,
@@ -100,12 +98,10 @@ impl Screen {
         Ok(screen)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called next.
     pub fn wake_at(&self) -> Instant {
         self.next_frame
     }
 
-    /// Draws a frame if it is due and something has changed. Fails if the terminal is gone.
     pub fn handle_timeout(&mut self, now: Instant) -> io::Result<()> {
         if now < self.next_frame {
             return Ok(());
@@ -180,7 +176,6 @@ pub fn check_terminal() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Restores the terminal and prints the last frame. Any thread may call it, repeatedly.
 pub fn restore() {
     // This comes first because it cannot block: the terminal may accept no output.
     let _ = disable_raw_mode();
@@ -207,7 +202,6 @@ fn print_last_frame(active: &mut ActiveTerminal) -> io::Result<()> {
     stdio::stderr().write_all(errors.as_bytes())
 }
 
-/// The size of the terminal; 80x24 on a serial line, which does not know its own.
 fn size() -> io::Result<Size> {
     match terminal::size()? {
         (0, _) | (_, 0) => Ok(Size::new(80, 24)),

@@ -12,7 +12,6 @@ use super::window::{MAX_WINDOW, Ms, seconds_before};
 /// The width of the buckets and how far they reach back, in milliseconds.
 const TIERS: [(Ms, Ms); 3] = [(50, 60_000), (1000, 3_600_000), (30_000, MAX_WINDOW)];
 
-/// Intervals between readings of which the median is taken.
 const MAX_INTERVALS: usize = 31;
 
 /// A line has a gap where readings are further apart than this many usual intervals.
@@ -33,7 +32,6 @@ pub struct Stats {
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// Time divided by width.
     number: i64,
     first: (Ms, f64),
     last: (Ms, f64),
@@ -57,7 +55,6 @@ impl Bucket {
         self.count += 1;
     }
 
-    /// The points of the line: first reading, extremes, last reading.
     fn points(&self) -> impl Iterator<Item = (Ms, f64)> {
         let middle = self.first.0.midpoint(self.last.0);
         let inner = self.count > 2;
@@ -114,7 +111,6 @@ pub(super) struct Series {
     tiers: [Tier; 3],
     intervals: VecDeque<Ms>,
     pub(super) last: Option<(Ms, f64)>,
-    /// The most decimal places of a reading.
     pub(super) places: usize,
 }
 
@@ -157,8 +153,6 @@ impl Series {
         sorted.get(sorted.len() / 2).copied()
     }
 
-    /// The readings since `from`. Between two segments is a gap: readings are missing, or the
-    /// connection was down and no reading from that time has arrived later.
     pub(super) fn segments(&self, from: Ms, now: Ms, outages: &[(Ms, Ms)]) -> Vec<Vec<Point>> {
         let tier = self.tier(now - from);
         let max_interval = (self.interval().unwrap_or_default() * GAP_INTERVALS)

@@ -9,7 +9,6 @@ pub(super) const DIM: Modifier = Modifier::DIM;
 /// Of the 256 colours some whose contrast is above 3 to 1 both on black and on white.
 const LINE_COLORS: [u8; 8] = [33, 166, 28, 162, 136, 99, 30, 244];
 
-/// Instead of colours.
 const LINE_MARKS: [char; 8] = ['*', '+', 'o', 'x', '#', '%', '@', '='];
 
 pub(super) const OK: u8 = 28;
@@ -31,7 +30,6 @@ impl Theme {
         self.color(LINE_COLORS[number % LINE_COLORS.len()])
     }
 
-    /// Two columns wide.
     pub(super) fn legend_mark(self, number: usize) -> String {
         let mark = if self.colour {
             '━'

@@ -7,7 +7,6 @@ use ratatui::text::Span;
 
 use super::view::MessageRate;
 
-/// In columns.
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }

@@ -15,7 +15,6 @@ const DEFAULT_POINTER: &str = "/temperature";
 /// Without a pointer the number is the payload itself or at `/temperature`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValueExtractor {
-    /// A valid JSON pointer (RFC 6901).
     pointer: Option<String>,
 }
 

@@ -51,7 +51,6 @@ pub struct ChartView {
     /// Topics with a value that have no line.
     pub more_topics: usize,
     pub received: u64,
-    /// Messages without a number.
     pub without_value: u64,
     pub missing: u64,
     pub reconnects: u64,

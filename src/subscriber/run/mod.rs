@@ -30,7 +30,6 @@ use crate::subscriber::plot::chart::Chart;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
 
-/// How long the process may go on after a signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the output of received messages may take at the end.

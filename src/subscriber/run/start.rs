@@ -97,7 +97,6 @@ pub(super) fn open_inbox(
     })
 }
 
-/// Reports that nobody reads standard output any more, even while there is nothing to write.
 fn watch_reader(notify: impl Fn(OutputEvent) + Send + 'static) -> io::Result<()> {
     let builder = std::thread::Builder::new().name("reader".into());
     let watch = move || {

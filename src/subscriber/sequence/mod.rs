@@ -10,7 +10,6 @@ use self::fingerprint::Fingerprint;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 
-/// What the state file remembers of a message that has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRecord {
     pub seq: SeqProperty,
@@ -20,7 +19,6 @@ pub struct SequenceRecord {
 }
 
 impl SequenceRecord {
-    /// None if the message has no number.
     pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
         Some(Self {
             seq: message.seq.clone()?,

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-/// Runs remembered; beyond this the oldest gap is forgotten.
 const MAX_RUNS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +23,6 @@ pub enum NumberStatus {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceivedNumbers {
-    /// In ascending order, both ends included.
     runs: Vec<(u64, u64)>,
     /// The highest number of a message that was not retained. Up to it all that is in
     /// no run is missing; runs beyond it are of retained messages.
@@ -118,7 +116,6 @@ impl ReceivedNumbers {
         }
     }
 
-    /// The highest number of a message that was not retained.
     pub fn last(&self) -> Option<u64> {
         self.last
     }

@@ -15,7 +15,6 @@ use super::numbers::{NumberStatus, ReceivedNumbers};
 use super::stride::{Stride, StrideDetector};
 use crate::common::mqtt::seq_property::SeqProperty;
 
-/// Streams remembered; the one that was silent longest is forgotten first.
 pub const MAX_STREAMS: usize = 16_384;
 
 /// Fingerprints of all streams: what a hash table of 2¹⁸ slots holds before it grows.
@@ -95,7 +94,6 @@ impl Streams {
         }
     }
 
-    /// `false` if it is there: then the message is a repeat.
     pub fn insert_fingerprint(&mut self, stream: &str, fingerprint: Fingerprint) -> bool {
         if self.known.contains(&fingerprint) {
             return false;

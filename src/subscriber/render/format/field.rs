@@ -43,7 +43,6 @@ impl FieldSpec {
         self.aligned(out, b' ', missing, |out| out.push_trusted(text));
     }
 
-    /// A topic or a property.
     pub(super) fn name(self, out: &mut Sanitizer<'_>, text: &[u8]) {
         let (text, missing) = self.string(text);
         self.aligned(out, b' ', missing, |out| out.push_name(text));

@@ -10,7 +10,6 @@ const MAX_WIDTH: usize = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     Text(Vec<u8>),
-    /// `%`, how to align, and one of [`FIELDS`].
     Field(FieldSpec, char),
     Time(char),
     Nanoseconds,
