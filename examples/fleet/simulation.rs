@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::broker::profile::{Pace, Profile};
 use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
 use iot_pubsub::common::connection::state::{
-    Connection, ConnectionAction, ConnectionSettings, RunKind,
+    ConnectionAction, ConnectionSettings, ConnectionStateMachine, RunKind,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::publisher::outbox::throttle::Throttle;
@@ -92,7 +92,7 @@ struct Fleet {
     scene: Scene,
     lost: Instant,
     random: fastrand::Rng,
-    devices: Vec<Connection>,
+    devices: Vec<ConnectionStateMachine>,
     agenda: BinaryHeap<Reverse<(Instant, usize, Happening)>>,
     door: Throttle,
     course: Course,
@@ -130,7 +130,7 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
             connect_timeout: CONNECT_TIMEOUT,
             interval: Profile::Aws.connect_interval(),
         };
-        let mut device = Connection::new(settings, Backoff::new(policy));
+        let mut device = ConnectionStateMachine::new(settings, Backoff::new(policy));
         device.start(origin);
         device.handle_connected(device.generation(), origin);
         fleet.devices.push(device);

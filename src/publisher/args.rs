@@ -19,7 +19,7 @@ use super::input::batch::BatchLimits;
 use super::input::config::{InputConfig, SourceKind};
 use super::queue_command::args::QueueArgs;
 use crate::common::broker::profile::Profile;
-use crate::common::cli::args::{ConnectionArgs, LogArgs, check_flag};
+use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::config::ConnectionConfig;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
@@ -316,9 +316,9 @@ impl PublisherArgs {
         let durable = self.queue.is_some();
         let connection = self.connection.check("publisher", durable)?;
         let profile = connection.profile;
-        check_flag("--qos", profile.check_qos(self.qos))?;
+        name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let max_in_flight = self.max_inflight.unwrap_or(WINDOW);
-        check_flag("--max-inflight", profile.check_in_flight(max_in_flight))?;
+        name_flag_in_error("--max-inflight", profile.check_in_flight(max_in_flight))?;
         let topic = check_topic(self.topic, json, self.retain, profile)?;
         let (size, bytes) = if durable {
             (-1, 1 << 30)
@@ -421,9 +421,9 @@ fn check_topic(
         return if json { Ok(None) } else { Err(missing) };
     };
     let flag = format!("--topic {}", quoted(&topic));
-    check_flag(flag, profile.check_topic_name(&topic))?;
+    name_flag_in_error(flag, profile.check_topic_name(&topic))?;
     if retain {
-        check_flag("--retain", profile.check_retain(&topic))?;
+        name_flag_in_error("--retain", profile.check_retain(&topic))?;
     }
     Ok(Some(topic.into()))
 }

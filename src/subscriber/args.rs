@@ -21,7 +21,7 @@ use super::plot::screen;
 use super::plot::value_extractor::ValueExtractor;
 use super::render::format::Template;
 use super::render::{Format, Style};
-use crate::common::cli::args::{ConnectionArgs, LogArgs, check_flag};
+use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_args::CheckArgs;
 use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
@@ -229,16 +229,16 @@ impl SubscriberArgs {
         };
         let connection = self.connection.check("subscriber", false)?;
         let profile = connection.profile;
-        check_flag("--qos", profile.check_qos(self.qos))?;
+        name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
         for filter in self.topic {
             let flag = format!("--topic {}", quoted(&filter));
-            check_flag(flag, profile.check_topic_filter(&filter))?;
+            name_flag_in_error(flag, profile.check_topic_filter(&filter))?;
             if !filters.contains(&filter) {
                 filters.push(filter);
             }
         }
-        check_flag("--topic:", profile.check_filters(filters.len()))?;
+        name_flag_in_error("--topic:", profile.check_filters(filters.len()))?;
         if self.gaps && filters.iter().any(|filter| filter.starts_with("$share/")) {
             return Err(Fault::usage(
                 "--gaps makes no sense with a shared subscription: its other members get what is \

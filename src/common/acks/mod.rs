@@ -236,9 +236,9 @@ impl Ticket {
 
 /// Many tickets of one run, in the order in which the messages came: runs of a first ticket and a last number.
 #[derive(Debug, Default)]
-pub struct Tickets(Vec<(Ticket, u64)>);
+pub struct TicketRanges(Vec<(Ticket, u64)>);
 
-impl Tickets {
+impl TicketRanges {
     pub fn push(&mut self, ticket: Ticket) {
         if ticket.number > 0 {
             let number = ticket.number;

@@ -31,7 +31,7 @@ impl PublishKey {
     pub fn of(publish: &Publish<'_>) -> Self {
         let exchange = Exchange {
             packet_id: publish.message.packet_id,
-            fingerprint: fingerprint(publish.topic, publish.message.payload),
+            content_checksum: content_checksum(publish.topic, publish.message.payload),
         };
         let (qos, dup) = (publish.message.qos, publish.dup);
         Self { exchange, qos, dup }
@@ -46,12 +46,12 @@ impl PublishKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub packet_id: u16,
-    /// [`fingerprint`] of topic and payload.
-    pub fingerprint: u64,
+    /// [`content_checksum`] of topic and payload.
+    pub content_checksum: u64,
 }
 
 /// CRC-32 (IEEE 802.3) of topic and payload, and below it their length modulo 2³². It is stored.
-pub fn fingerprint(topic: &[u8], payload: &[u8]) -> u64 {
+pub fn content_checksum(topic: &[u8], payload: &[u8]) -> u64 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(topic);
     // No topic that is handed over has one.
@@ -75,7 +75,7 @@ enum Stage {
     Unacknowledged(u64),
     /// PUBREC may have gone out, PUBREL is due.
     Received {
-        fingerprint: u64,
+        content_checksum: u64,
         /// PUBREC has gone out on the current connection.
         is_current: bool,
         is_restored: bool,
@@ -133,10 +133,12 @@ impl PendingAcks {
                 self.unacknowledged.remove(&number);
             }
             Some(Stage::Received {
-                fingerprint,
+                content_checksum,
                 is_current,
                 ..
-            }) if key.qos == Qos::ExactlyOnce && *fingerprint == key.exchange.fingerprint => {
+            }) if key.qos == Qos::ExactlyOnce
+                && *content_checksum == key.exchange.content_checksum =>
+            {
                 self.due_pubrels += usize::from(!std::mem::replace(is_current, true));
                 return PublishStatus::Acknowledged;
             }
@@ -196,7 +198,7 @@ impl PendingAcks {
         match self.stages.get(&packet_id) {
             Some(Stage::Unacknowledged(_)) => PubrelStatus::BeforePubrec,
             Some(&Stage::Received {
-                fingerprint,
+                content_checksum,
                 is_current,
                 ..
             }) => {
@@ -205,7 +207,7 @@ impl PendingAcks {
                 let (qos, dup) = (Qos::ExactlyOnce, false);
                 let exchange = Exchange {
                     packet_id,
-                    fingerprint,
+                    content_checksum,
                 };
                 self.complete(PublishKey { exchange, qos, dup });
                 PubrelStatus::Known
@@ -271,7 +273,7 @@ impl PendingAcks {
 
     fn await_pubrel(&mut self, key: PublishKey) {
         let stage = Stage::Received {
-            fingerprint: key.exchange.fingerprint,
+            content_checksum: key.exchange.content_checksum,
             is_current: true,
             is_restored: false,
         };
@@ -305,7 +307,7 @@ impl PendingAcks {
     pub fn restore(&mut self, exchanges: impl IntoIterator<Item = Exchange>) {
         for exchange in exchanges {
             let stage = Stage::Received {
-                fingerprint: exchange.fingerprint,
+                content_checksum: exchange.content_checksum,
                 is_current: false,
                 is_restored: true,
             };

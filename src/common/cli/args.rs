@@ -176,7 +176,10 @@ pub struct LogArgs {
 }
 
 /// Names the flag in the fault.
-pub fn check_flag(flag: impl Display, result: Result<(), impl Display>) -> Result<(), Fault> {
+pub fn name_flag_in_error(
+    flag: impl Display,
+    result: Result<(), impl Display>,
+) -> Result<(), Fault> {
     result.map_err(|why| Fault::usage(format!("{flag} {why}")))
 }
 
@@ -212,11 +215,11 @@ impl ConnectionArgs {
             None => format!("{program}-{}", random::identifier()?),
         };
         let flag = format!("--client-id {client_id:?}");
-        check_flag(flag, profile.check_client_id(&client_id))?;
+        name_flag_in_error(flag, profile.check_client_id(&client_id))?;
         if let Some(username) = &self.username {
-            check_flag("--username", check_name(username))?;
+            name_flag_in_error("--username", check_name(username))?;
         }
-        check_flag("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
+        name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
             ("--cafile", self.cafile.is_some()),

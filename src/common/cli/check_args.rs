@@ -4,7 +4,7 @@
 
 use clap::Args;
 
-use super::args::{ConnectionArgs, LogArgs, check_flag};
+use super::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use super::config::ConnectionConfig;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits;
@@ -51,7 +51,7 @@ impl CheckArgs {
                 Ok(()) => connection.profile.check_topic_name(topic),
                 Err(_) => connection.profile.check_topic_filter(topic),
             };
-            check_flag(format!("--topic {topic:?}"), checked)?;
+            name_flag_in_error(format!("--topic {topic:?}"), checked)?;
         }
         Ok(CheckConfig {
             connection,

@@ -6,8 +6,8 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
-use crate::common::connection::diagnosis::CloseDiagnosis;
-use crate::common::connection::state::{Connection, ConnectionSettings, RunKind};
+use crate::common::connection::diagnosis::UnexplainedCloses;
+use crate::common::connection::state::{ConnectionSettings, ConnectionStateMachine, RunKind};
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -34,14 +34,14 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    pub fn connection(&self, run: RunKind) -> Connection {
+    pub fn connection(&self, run: RunKind) -> ConnectionStateMachine {
         let settings = ConnectionSettings {
             host: self.endpoint.to_string(),
             run,
             connect_timeout: self.connect_timeout,
             interval: self.profile.connect_interval(),
         };
-        Connection::new(settings, Backoff::new(self.policy))
+        ConnectionStateMachine::new(settings, Backoff::new(self.policy))
     }
 
     pub fn is_older_mqtt(&self) -> bool {
@@ -73,9 +73,9 @@ impl ConnectionConfig {
         }
     }
 
-    pub fn close_diagnosis(&self) -> CloseDiagnosis {
+    pub fn close_diagnosis(&self) -> UnexplainedCloses {
         let given = self.client_id_given.then(|| self.client_id.clone());
-        CloseDiagnosis::new(self.endpoint.to_string(), self.endpoint.profile, given)
+        UnexplainedCloses::new(self.endpoint.to_string(), self.endpoint.profile, given)
     }
 
     pub fn route(&self) -> Route {

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use clap::builder::{PossibleValue, StyledStr};
 use clap::{Arg, Command};
 
-/// When the manual pages last changed.
 const DATE: &str = "2026-11-29";
 
 enum Block {
@@ -141,7 +140,7 @@ fn page_name(root: &Command, command: Option<&Command>) -> String {
 fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     let name = page_name(root, command);
     let target = command.unwrap_or(root);
-    let about = shown(target.get_about());
+    let about = text_or_empty(target.get_about());
     let mut blocks = vec![
         Block::Section("Name".into()),
         Block::Text(format!("{name} - {}", decapitalized(&about))),
@@ -149,7 +148,7 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
         Block::Example(usage(target)),
         Block::Section("Description".into()),
     ];
-    let long = shown(target.get_long_about());
+    let long = text_or_empty(target.get_long_about());
     // The first paragraph repeats the title.
     let text = long
         .split_once("\n\n")
@@ -162,7 +161,10 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
         blocks.push(Block::Section("Commands".into()));
     }
     for sub in subcommands(target) {
-        let (name, text) = (sub.get_name().to_owned(), shown(sub.get_about()) + ".");
+        let (name, text) = (
+            sub.get_name().to_owned(),
+            text_or_empty(sub.get_about()) + ".",
+        );
         if command.is_none() {
             blocks.push(Block::Item { name, text });
         } else {
@@ -182,7 +184,7 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.extend(items(target, Some(heading)));
         }
     }
-    blocks.extend(parse(&shown(target.get_after_long_help())));
+    blocks.extend(parse(&text_or_empty(target.get_after_long_help())));
     let others = std::iter::once(None).chain(subcommands(root).map(Some));
     let others = others
         .map(|command| page_name(root, command))
@@ -194,7 +196,7 @@ fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     blocks
 }
 
-fn shown(text: Option<&StyledStr>) -> String {
+fn text_or_empty(text: Option<&StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default()
 }
 
@@ -244,7 +246,7 @@ fn flag(arg: &Arg) -> String {
 }
 
 fn explanation(arg: &Arg) -> String {
-    let help = shown(arg.get_long_help().or(arg.get_help()));
+    let help = text_or_empty(arg.get_long_help().or(arg.get_help()));
     let mut text = String::new();
     for paragraph in help.split("\n\n") {
         let _ = write!(text, "{}. ", paragraph.trim_end_matches('.'));

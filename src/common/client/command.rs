@@ -12,13 +12,13 @@ use crate::common::mqtt::qos::Qos;
 use crate::common::transport::bridge::BridgeEvent;
 use crate::common::transport::{ConnectionHandle, DialProgress, DialStep};
 
-pub(super) struct WorkerCommand {
+pub(super) struct WorkerInput {
     pub(super) generation: u64,
-    pub(super) kind: CommandKind,
+    pub(super) kind: WorkerInputKind,
 }
 
 /// `dial` is the number of a dial; a generation has several if it tries both versions of MQTT.
-pub(super) enum CommandKind {
+pub(super) enum WorkerInputKind {
     Connect(Instant),
     Publish(Vec<(u64, Arc<Message>)>),
     Subscribe {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::acks::Backlog;
 use crate::common::runtime::secret_file::SecretFile;
 use crate::common::transport::Route;
-use crate::common::transport::bridge::{OnMessage, OnReleased, OnSkipped};
+use crate::common::transport::bridge::{OnForgotten, OnMessage, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,6 @@ pub struct ClientConfig {
 pub struct MessageHandlers {
     pub on_message: OnMessage,
     pub on_skipped: OnSkipped,
-    pub on_released: OnReleased,
+    pub on_forgotten: OnForgotten,
     pub backlog: Arc<Backlog>,
 }

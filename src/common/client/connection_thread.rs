@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::ClientConfig;
-use super::command::{CommandKind, Dial, WorkerCommand};
+use super::command::{Dial, WorkerInput, WorkerInputKind};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::channel;
 use crate::common::transport::bridge::{self, ConnectParameters, Receiver};
@@ -17,7 +17,7 @@ use crate::common::transport::{self, DialStep};
 pub(super) struct ConnectionThread {
     pub(super) dial: Dial,
     pub(super) receiver: Option<Receiver>,
-    pub(super) commands: Sender<WorkerCommand>,
+    pub(super) commands: Sender<WorkerInput>,
     pub(super) config: Arc<ClientConfig>,
     pub(super) loaded: TlsCredentials,
     pub(super) first_port: Option<u16>,
@@ -28,7 +28,7 @@ impl ConnectionThread {
     pub(super) fn run(self) {
         if let Err((step, fault)) = self.connect() {
             let dial = self.dial.number;
-            self.send(CommandKind::DialFailed { dial, step, fault });
+            self.send(WorkerInputKind::DialFailed { dial, step, fault });
         }
     }
 
@@ -43,7 +43,7 @@ impl ConnectionThread {
             self.first_port,
             deadline.unwrap_or(self.deadline),
             &self.dial.handle,
-            &mut |passed| self.send(CommandKind::DialPassed(passed)),
+            &mut |passed| self.send(WorkerInputKind::DialPassed(passed)),
         )
         .map_err(|failed| (failed.step, failed.fault))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| {
@@ -55,7 +55,7 @@ impl ConnectionThread {
             endpoint: connected.endpoint.clone(),
             ..self.dial.clone()
         };
-        self.send(CommandKind::DialSucceeded(dial, theirs.into()));
+        self.send(WorkerInputKind::DialSucceeded(dial, theirs.into()));
         let parameters = ConnectParameters {
             v5: self.dial.v5,
             clean: self.config.session_expiry.is_none(),
@@ -68,13 +68,13 @@ impl ConnectionThread {
             &self.dial.handle,
             parameters,
             self.receiver.as_ref(),
-            &mut |event| self.send(CommandKind::Bridge { dial, event }),
+            &mut |event| self.send(WorkerInputKind::Bridge { dial, event }),
         );
         Ok(())
     }
 
-    fn send(&self, kind: CommandKind) {
+    fn send(&self, kind: WorkerInputKind) {
         let generation = self.dial.generation;
-        channel::send(&self.commands, WorkerCommand { generation, kind });
+        channel::send(&self.commands, WorkerInput { generation, kind });
     }
 }

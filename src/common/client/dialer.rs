@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use super::command::{Dial, WorkerCommand};
+use super::command::{Dial, WorkerInput};
 use super::connection_thread::ConnectionThread;
 use super::credential_loader::CredentialLoader;
 use super::{ClientConfig, MessageHandlers};
@@ -19,7 +19,7 @@ pub(super) struct Dialer {
     config: Arc<ClientConfig>,
     credentials: CredentialLoader,
     handlers: Option<MessageHandlers>,
-    commands: Sender<WorkerCommand>,
+    commands: Sender<WorkerInput>,
     pending: Option<Dial>,
     last_number: u64,
     threads: Arc<()>,
@@ -30,7 +30,7 @@ impl Dialer {
     pub(super) fn new(
         config: Arc<ClientConfig>,
         handlers: Option<MessageHandlers>,
-        commands: Sender<WorkerCommand>,
+        commands: Sender<WorkerInput>,
     ) -> Self {
         Self {
             credentials: CredentialLoader::new(&config),
@@ -81,7 +81,7 @@ impl Dialer {
             Some(handlers) => Some(Receiver {
                 on_message: Arc::clone(&handlers.on_message),
                 on_skipped: Arc::clone(&handlers.on_skipped),
-                on_released: Arc::clone(&handlers.on_released),
+                on_forgotten: Arc::clone(&handlers.on_forgotten),
                 acks: handlers.backlog.begin_connection()?,
             }),
             None => None,

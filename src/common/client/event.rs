@@ -54,6 +54,5 @@ pub enum Delivery {
     /// Acknowledged; at QoS 0, written to the connection.
     Done,
     Refused(Refusal),
-    /// The broker or the library cannot take it now.
     NotNow,
 }

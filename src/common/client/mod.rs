@@ -27,7 +27,7 @@ use super::mqtt::message::Message;
 use super::mqtt::qos::Qos;
 use super::runtime::channel;
 pub use super::transport::bridge::{PublishesArrived, TransferProgress};
-use command::{CommandKind, WorkerCommand};
+use command::{WorkerInput, WorkerInputKind};
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};
 pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
 pub use refusal::{Refusal, Request};
@@ -38,7 +38,7 @@ pub const LIBRARY_VERSION: &str = "Paho C 1.3.16";
 /// The worker lives as long as the process, even if this handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Client {
-    commands: Sender<WorkerCommand>,
+    commands: Sender<WorkerInput>,
     receives: bool,
 }
 
@@ -64,37 +64,37 @@ impl Client {
 
     /// Is answered with `Connected` or `Ended`, perhaps after the deadline.
     pub fn connect(&self, generation: u64, deadline: Instant) {
-        self.send(generation, CommandKind::Connect(deadline));
+        self.send(generation, WorkerInputKind::Connect(deadline));
     }
 
     /// Publishes in order. `Deliveries` reports each message under the id given here, unless the
     /// connection ends first.
     pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<Message>)>) {
-        self.send(generation, CommandKind::Publish(messages));
+        self.send(generation, WorkerInputKind::Publish(messages));
     }
 
     /// `text` must be a valid filter. `filter` is a number that comes back in `Subscribed`.
     pub fn subscribe(&self, generation: u64, filter: usize, text: String, qos: Qos) {
-        self.send(generation, CommandKind::Subscribe { filter, text, qos });
+        self.send(generation, WorkerInputKind::Subscribe { filter, text, qos });
     }
 
     pub fn unsubscribe(&self, generation: u64, filters: Vec<String>) {
-        self.send(generation, CommandKind::Unsubscribe(filters));
+        self.send(generation, WorkerInputKind::Unsubscribe(filters));
     }
 
     /// Closes an attempt or a connection without DISCONNECT; no event follows.
     pub fn abandon(&self, generation: u64) {
-        self.send(generation, CommandKind::Abandon);
+        self.send(generation, WorkerInputKind::Abandon);
     }
 
     /// Sends DISCONNECT and closes, which is answered with `Disconnected`. A client that receives
     /// messages first acknowledges those that have been processed.
     pub fn disconnect(&self, generation: u64) {
-        self.send(generation, CommandKind::Disconnect);
+        self.send(generation, WorkerInputKind::Disconnect);
     }
 
-    fn send(&self, generation: u64, kind: CommandKind) {
-        channel::send(&self.commands, WorkerCommand { generation, kind });
+    fn send(&self, generation: u64, kind: WorkerInputKind) {
+        channel::send(&self.commands, WorkerInput { generation, kind });
     }
 }
 

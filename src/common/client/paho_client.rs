@@ -14,7 +14,7 @@ use paho_mqtt::{
     RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
-use super::command::{CommandKind, Dial, WorkerCommand};
+use super::command::{Dial, WorkerInput, WorkerInputKind};
 use super::paho_options::{connect_options, create_options, whole_seconds};
 use super::paho_results::{delivery, subscription};
 use super::{ClientConfig, Delivery, Refusal};
@@ -66,13 +66,13 @@ pub(super) struct PahoClient {
 
 struct WakeWorker {
     generation: u64,
-    commands: Sender<WorkerCommand>,
+    commands: Sender<WorkerInput>,
 }
 
 impl Wake for WakeWorker {
     fn wake(self: Arc<Self>) {
-        let (generation, kind) = (self.generation, CommandKind::CheckTokens);
-        send(&self.commands, WorkerCommand { generation, kind });
+        let (generation, kind) = (self.generation, WorkerInputKind::CheckTokens);
+        send(&self.commands, WorkerInput { generation, kind });
     }
 }
 
@@ -82,13 +82,13 @@ impl PahoClient {
         socket: OwnedFd,
         config: &Arc<ClientConfig>,
         password: Option<&str>,
-        commands: &Sender<WorkerCommand>,
+        commands: &Sender<WorkerInput>,
     ) -> Result<Self, Error> {
         let client = AsyncClient::new(create_options(config, socket))?;
         let (generation, lost) = (dial.generation, commands.clone());
         client.set_connection_lost_callback(move |_| {
-            let kind = CommandKind::ConnectionLost;
-            send(&lost, WorkerCommand { generation, kind });
+            let kind = WorkerInputKind::ConnectionLost;
+            send(&lost, WorkerInput { generation, kind });
         });
         let connect = client.connect(connect_options(config, password, dial.v5));
         let waker = Waker::from(Arc::new(WakeWorker {
@@ -185,7 +185,7 @@ impl PahoClient {
     fn properties(&self, message: &Message) -> Properties {
         let mut properties = Properties::new();
         if self.config.sequence {
-            let seq = message.seq_property().to_string();
+            let seq = message.to_seq_property().to_string();
             let code = PropertyCode::UserProperty;
             let _ = properties.push_string_pair(code, SeqProperty::NAME, &seq);
         }

@@ -94,13 +94,13 @@ impl VersionFallback {
     /// The broker has refused this version. Returns whether to try the other one at once.
     pub(super) fn refused(&mut self, v5: bool) -> bool {
         let by_fallback = self.try_older || self.older_until.is_some();
-        self.interrupted();
+        self.reset_attempts();
         self.older_until = None;
         self.wanted == MqttVersion::Any && (v5 || by_fallback)
     }
 
     /// An attempt has ended for a reason that has nothing to do with versions.
-    pub(super) fn interrupted(&mut self) {
+    pub(super) fn reset_attempts(&mut self) {
         self.in_a_row = 0;
         self.v5_unanswered = 0;
         self.try_older = false;
@@ -173,7 +173,7 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(versions.unanswered(true, now), 1);
             assert!(versions.begins_with_v5(now));
-            versions.interrupted();
+            versions.reset_attempts();
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
                     0 => { versions.accepted(v5, now); }
                     1 => { versions.unanswered(v5, now); }
                     2 => { versions.refused(v5); }
-                    _ => versions.interrupted(),
+                    _ => versions.reset_attempts(),
                 }
             }
             let reached = (0..=MAX_UNANSWERED_IF_V5_WORKED).any(|_| {

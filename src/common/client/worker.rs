@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use super::command::{CommandKind, Dial, WorkerCommand};
+use super::command::{Dial, WorkerInput, WorkerInputKind};
 use super::connection_faults as faults;
 use super::dialer::Dialer;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
@@ -28,7 +28,7 @@ use crate::common::transport::bridge::{BridgeEvent, ConnectionEnd, EndReason};
 pub(super) struct Worker<N> {
     config: Arc<ClientConfig>,
     backlog: Option<Arc<Backlog>>,
-    commands: Sender<WorkerCommand>,
+    commands: Sender<WorkerInput>,
     notify: N,
     dialer: Dialer,
     versions: VersionFallback,
@@ -46,7 +46,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     pub(super) fn new(
         config: ClientConfig,
         handlers: Option<MessageHandlers>,
-        commands: Sender<WorkerCommand>,
+        commands: Sender<WorkerInput>,
         notify: N,
     ) -> Self {
         let config = Arc::new(config);
@@ -67,7 +67,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<WorkerCommand>) {
+    pub(super) fn run(mut self, inbox: &Receiver<WorkerInput>) {
         affinity::pin();
         loop {
             let current = self.current.as_ref();
@@ -86,40 +86,40 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    fn handle_command(&mut self, WorkerCommand { generation, kind }: WorkerCommand) {
+    fn handle_command(&mut self, WorkerInput { generation, kind }: WorkerInput) {
         match kind {
-            CommandKind::Connect(deadline) => self.connect(generation, deadline),
-            CommandKind::Publish(messages) => self.publish(generation, &messages),
-            CommandKind::Subscribe { filter, text, qos } => {
+            WorkerInputKind::Connect(deadline) => self.connect(generation, deadline),
+            WorkerInputKind::Publish(messages) => self.publish(generation, &messages),
+            WorkerInputKind::Subscribe { filter, text, qos } => {
                 if let Some(client) = self.current(generation) {
                     client.subscribe(filter, text, qos);
                     self.check_tokens(generation);
                 }
             }
-            CommandKind::Unsubscribe(filters) => {
+            WorkerInputKind::Unsubscribe(filters) => {
                 if let Some(client) = self.current(generation) {
                     client.unsubscribe(&filters);
                 }
             }
-            CommandKind::Abandon => self.abandon(generation),
-            CommandKind::Disconnect => self.disconnect(generation),
-            CommandKind::CheckTokens => self.check_tokens(generation),
-            CommandKind::ConnectionLost => self.connection_lost(generation),
-            CommandKind::DialPassed(passed) => {
+            WorkerInputKind::Abandon => self.abandon(generation),
+            WorkerInputKind::Disconnect => self.disconnect(generation),
+            WorkerInputKind::CheckTokens => self.check_tokens(generation),
+            WorkerInputKind::ConnectionLost => self.connection_lost(generation),
+            WorkerInputKind::DialPassed(passed) => {
                 self.notify(generation, ClientEventKind::DialPassed(passed));
             }
-            CommandKind::DialSucceeded(dial, socket) => {
+            WorkerInputKind::DialSucceeded(dial, socket) => {
                 if self.dialer.take_pending(dial.number) {
                     self.send_connect(dial, socket);
                 }
             }
-            CommandKind::DialFailed { dial, step, fault } => {
+            WorkerInputKind::DialFailed { dial, step, fault } => {
                 if self.dialer.take_pending(dial) {
-                    self.versions.interrupted();
+                    self.versions.reset_attempts();
                     self.notify_ended(generation, Some(step), fault);
                 }
             }
-            CommandKind::Bridge { dial, event } => {
+            WorkerInputKind::Bridge { dial, event } => {
                 self.handle_bridge_event(generation, dial, event);
             }
         }
@@ -291,7 +291,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 faults::version_5_refused(endpoint, reason)
             }
             Some(EndReason::Refused(reason)) if self.v5 => {
-                self.versions.interrupted();
+                self.versions.reset_attempts();
                 faults::connect_refused(endpoint, reason)
             }
             Some(EndReason::Refused(reason)) => {
@@ -299,7 +299,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 if is_version && self.versions.refused(false) {
                     return self.dial(generation, true);
                 }
-                self.versions.interrupted();
+                self.versions.reset_attempts();
                 faults::connect_returned(endpoint, reason.code)
             }
             Some(EndReason::NoConnack(violation)) => {
@@ -309,7 +309,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 {
                     self.versions.unanswered(self.v5, clock());
                 } else {
-                    self.versions.interrupted();
+                    self.versions.reset_attempts();
                 }
                 faults::no_connack(endpoint, violation)
             }
@@ -318,7 +318,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             }
             _ => match end.as_ref().and_then(|end| end.fault.clone()) {
                 Some(fault) => {
-                    self.versions.interrupted();
+                    self.versions.reset_attempts();
                     fault
                 }
                 None => self.not_answered(&dial, end.as_ref()),
@@ -330,7 +330,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     fn not_answered(&mut self, dial: &Dial, end: Option<&ConnectionEnd>) -> Fault {
         let now = clock();
         let in_a_row = if end.is_some_and(|end| end.in_packet) {
-            self.versions.interrupted();
+            self.versions.reset_attempts();
             1
         } else {
             self.versions.unanswered(self.v5, now)
@@ -377,7 +377,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
 
     fn abandon(&mut self, generation: u64) {
         if self.dialer.cancel_generation(generation) {
-            self.versions.interrupted();
+            self.versions.reset_attempts();
         }
         self.fallback_at = None;
         let (v5, now) = (self.v5, clock());

@@ -38,7 +38,7 @@ impl CloseCounter {
 }
 
 #[derive(Debug)]
-pub struct CloseDiagnosis {
+pub struct UnexplainedCloses {
     host: String,
     profile: Profile,
     /// `None` for an identifier that was generated for this run.
@@ -48,7 +48,7 @@ pub struct CloseDiagnosis {
     subscribe: CloseCounter,
 }
 
-impl CloseDiagnosis {
+impl UnexplainedCloses {
     pub fn new(host: String, profile: Profile, client_id: Option<String>) -> Self {
         Self {
             host,
@@ -125,13 +125,13 @@ mod tests {
     const PUBLISH: PendingRequest<'_> = PendingRequest::Publish("a/b", 7);
     const SUBSCRIBE: PendingRequest<'_> = PendingRequest::Subscribe("#");
 
-    fn diagnosis(profile: Profile) -> CloseDiagnosis {
-        CloseDiagnosis::new("h:8883".into(), profile, Some("me".into()))
+    fn diagnosis(profile: Profile) -> UnexplainedCloses {
+        UnexplainedCloses::new("h:8883".into(), profile, Some("me".into()))
     }
 
     #[test]
     fn three_short_connections_point_to_a_second_client_and_the_hint_is_given_once() {
-        let generated = CloseDiagnosis::new("h".into(), Profile::Generic, None);
+        let generated = UnexplainedCloses::new("h".into(), Profile::Generic, None);
         for (mut diagnosis, part) in [
             (diagnosis(Profile::Generic), "\"me\""),
             (generated, "see its log"),

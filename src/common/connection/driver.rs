@@ -1,4 +1,4 @@
-//! Carries out the actions of [`Connection`] through the [`Client`], and logs why there is no
+//! Carries out the actions of [`ConnectionStateMachine`] through the [`Client`], and logs why there is no
 //! connection. The event loop of each program owns one driver.
 
 use std::sync::mpsc::Receiver;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::state::{Connection, ConnectionAction, ConnectionState};
+use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, PublishesArrived,
 };
@@ -43,7 +43,7 @@ pub const FALLBACK_NOTICE: &str = "the broker does not answer MQTT 5; MQTT 3.1.1
 
 #[derive(Debug)]
 pub struct ConnectionDriver {
-    connection: Connection,
+    connection: ConnectionStateMachine,
     client: Client,
     random: fastrand::Rng,
     /// The last fault that was logged together with its remedy.
@@ -52,7 +52,7 @@ pub struct ConnectionDriver {
 }
 
 impl ConnectionDriver {
-    pub fn new(connection: Connection, client: Client) -> Self {
+    pub fn new(connection: ConnectionStateMachine, client: Client) -> Self {
         Self {
             connection,
             client,
@@ -62,7 +62,7 @@ impl ConnectionDriver {
         }
     }
 
-    pub fn connection(&self) -> &Connection {
+    pub fn connection(&self) -> &ConnectionStateMachine {
         &self.connection
     }
 

@@ -25,11 +25,10 @@ pub enum ConnectionState {
     Online {
         since: Instant,
     },
-    /// Between two attempts.
     Waiting {
         until: Instant,
     },
-    /// Only [`Connection::start`] leaves this state.
+    /// Only [`ConnectionStateMachine::start`] leaves this state.
     Stopped,
 }
 
@@ -58,7 +57,7 @@ pub struct ConnectionSettings {
 }
 
 #[derive(Debug)]
-pub struct Connection {
+pub struct ConnectionStateMachine {
     settings: ConnectionSettings,
     backoff: Backoff,
     state: ConnectionState,
@@ -68,7 +67,7 @@ pub struct Connection {
     last_fault: Option<Fault>,
 }
 
-impl Connection {
+impl ConnectionStateMachine {
     pub fn new(settings: ConnectionSettings, backoff: Backoff) -> Self {
         Self {
             settings,

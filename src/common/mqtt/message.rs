@@ -11,7 +11,6 @@ use super::qos::Qos;
 use super::seq_property::SeqProperty;
 use super::timestamp::{BootTime, Timestamp};
 
-/// A message for whose delivery the publisher is responsible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// A name that no other message of this run has, in the order in which they came up.
@@ -55,7 +54,7 @@ impl Message {
         size.total()
     }
 
-    pub fn seq_property(&self) -> SeqProperty {
+    pub fn to_seq_property(&self) -> SeqProperty {
         SeqProperty {
             stream: self.stream.to_string(),
             seq: self.seq,
@@ -107,7 +106,7 @@ mod tests {
         }
         let mut properties = packet::Properties::new();
         if sequence {
-            let seq = message.seq_property().to_string();
+            let seq = message.to_seq_property().to_string();
             let property = packet::UserProperty::new(SeqProperty::NAME, &seq).unwrap();
             properties.push(property.into());
         }

@@ -16,7 +16,6 @@ use crate::common::escape::one_line;
 pub enum Verbosity {
     /// Errors only.
     Quiet,
-    /// Warnings and errors.
     Normal,
     Debug,
 }

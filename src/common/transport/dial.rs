@@ -9,7 +9,7 @@ use super::credentials::TlsCredentials;
 use super::proxy::{self, Proxy};
 use super::stream::{CountedTcp, Stream};
 use super::tcp;
-use super::tls::{self, TlsInfo};
+use super::tls_handshake::{self, TlsInfo};
 use super::websocket::WebSocket;
 use super::wire::Wire;
 use crate::common::broker::endpoint::Endpoint;
@@ -175,8 +175,8 @@ impl Dialer<'_> {
         }
         let stream = if endpoint.tls {
             self.set_timeouts(&stream);
-            let (stream, info) =
-                tls::handshake(endpoint, self.credentials, stream).map_err(at(DialStep::Tls))?;
+            let (stream, info) = tls_handshake::handshake(endpoint, self.credentials, stream)
+                .map_err(at(DialStep::Tls))?;
             report(DialProgress::TlsEstablished(Box::new(info)));
             Stream::Tls(Box::new(stream))
         } else {

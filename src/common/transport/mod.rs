@@ -20,8 +20,8 @@ pub mod proxy;
 mod send_queue;
 mod stream;
 mod tcp;
-mod tls;
 mod tls_error;
+mod tls_handshake;
 mod verify_error;
 mod websocket;
 mod wire;
@@ -29,7 +29,7 @@ mod wire;
 pub use connection_handle::ConnectionHandle;
 use credentials::TlsCredentials;
 pub use dial::{DialError, DialProgress, DialStep, DialedConnection, Route, dial};
-pub use tls::TlsInfo;
+pub use tls_handshake::TlsInfo;
 
 /// Initialises OpenSSL without a clean-up at exit, which would race against other threads. Call it
 /// once, before anything else uses OpenSSL.

@@ -46,7 +46,6 @@ enum Cause {
 }
 
 impl Cause {
-    /// The first cause in the queue other than `Other`.
     fn of(stack: &ErrorStack) -> Self {
         let errors = stack.errors().iter();
         let mut causes = errors.map(|e| Self::of_codes(e.library_code(), e.reason_code()));

@@ -19,7 +19,6 @@ pub struct BatchLimits {
     pub readings: u32,
     pub wait: Duration,
     pub payload: usize,
-    /// Of topic and payload together.
     pub size: usize,
     pub properties: usize,
 }

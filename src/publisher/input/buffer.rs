@@ -10,8 +10,8 @@ use log::warn;
 use super::batch::{Batcher, Reading};
 use super::config::{InputConfig, SourceKind};
 use super::simulated::SimulatedSensor;
-use super::source::{Chunk, Emit, InputError, SourceEvent, SourceThread};
-use crate::publisher::queue::limits::FreeSpace;
+use super::source::{Emit, InputChunk, InputError, SourceEvent, SourceThread};
+use crate::publisher::queue::limits::RemainingCapacity;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
 const JSON_OVERHEAD: usize = 1 << 20;
@@ -32,7 +32,7 @@ enum Source {
 pub struct InputBuffer {
     source: Source,
     /// Read and not yet parsed, because the outbox is full.
-    unparsed: VecDeque<Chunk>,
+    unparsed: VecDeque<InputChunk>,
     unparsed_readings: usize,
     unparsed_bytes: u64,
     /// Parsed and not yet accepted.
@@ -112,7 +112,12 @@ impl InputBuffer {
         }
     }
 
-    pub fn fill(&mut self, now: Instant, time: impl FnOnce() -> SystemTime, space: FreeSpace) {
+    pub fn fill(
+        &mut self,
+        now: Instant,
+        time: impl FnOnce() -> SystemTime,
+        space: RemainingCapacity,
+    ) {
         if !self.open {
             return;
         }
@@ -138,7 +143,7 @@ impl InputBuffer {
             }
             Source::Single(message) => {
                 if let Some(payload) = message.take() {
-                    self.hold(Chunk::Message { line: 1, payload });
+                    self.hold(InputChunk::Message { line: 1, payload });
                 }
                 self.open = false;
             }
@@ -146,7 +151,7 @@ impl InputBuffer {
         }
     }
 
-    pub fn next_chunk(&mut self) -> Option<Chunk> {
+    pub fn next_chunk(&mut self) -> Option<InputChunk> {
         let chunk = self.unparsed.pop_front()?;
         self.unparsed_readings -= chunk.readings();
         self.unparsed_bytes -= chunk.bytes();
@@ -185,7 +190,7 @@ impl InputBuffer {
             return Ok(());
         }
         match event {
-            SourceEvent::Chunk(chunk) => self.hold(chunk),
+            SourceEvent::InputChunk(chunk) => self.hold(chunk),
             SourceEvent::End => self.open = false,
             SourceEvent::Failed(error) => {
                 self.open &= !matches!(error, InputError::ReadFailed(_));
@@ -225,7 +230,7 @@ impl InputBuffer {
             Source::Simulated(sensor) => {
                 let payload = sensor.read(time());
                 let line = sensor.sequence;
-                self.hold(Chunk::Message { line, payload });
+                self.hold(InputChunk::Message { line, payload });
             }
             Source::Thread(thread) if !thread.is_busy() => {
                 self.warned_busy = false;
@@ -238,7 +243,7 @@ impl InputBuffer {
         }
     }
 
-    fn hold(&mut self, chunk: Chunk) {
+    fn hold(&mut self, chunk: InputChunk) {
         self.unparsed_readings += chunk.readings();
         self.unparsed_bytes += chunk.bytes();
         self.unparsed.push_back(chunk);

@@ -10,13 +10,13 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub struct AckTime {
+pub struct AckTimeEstimator {
     /// Smoothed time and its deviation, in seconds.
     estimate: Option<(f64, f64)>,
     timing: Option<(u64, Instant)>,
 }
 
-impl AckTime {
+impl AckTimeEstimator {
     pub fn handle_sent(&mut self, position: u64, now: Instant) {
         self.timing.get_or_insert((position, now));
     }
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_estimate_follows_the_acknowledgements_within_its_bounds() {
-        let mut ack_time = AckTime::default();
+        let mut ack_time = AckTimeEstimator::default();
         let mut now = Instant::now();
         assert_eq!(ack_time.estimate(), INITIAL);
         let mut after = |milliseconds: u64, rounds: u64| {

@@ -24,11 +24,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ack_deadline::AckDeadline;
-use ack_time::AckTime;
+use ack_time::AckTimeEstimator;
 use broker_limits::BrokerLimits;
 use ledger::{Ledger, Receipt};
 use pacing::Drain;
-use poison::{Finding, Poison};
+use poison::{Finding, PoisonDetector};
 use throttle::Throttle;
 use types::{ConnectionLoss, Offered, OutboxConfig};
 
@@ -37,10 +37,10 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::Timestamp;
-use crate::publisher::queue::limits::{Admission, DropBehavior, FreeSpace};
+use crate::publisher::queue::limits::{Admission, DropBehavior, RemainingCapacity};
 use crate::publisher::queue::requests::{Outcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
+use crate::publisher::queue::{Numbers, Queue, QueueEvent, StoreEvent, VanishedFile};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
@@ -66,8 +66,8 @@ pub struct Outbox {
     ready: SizedQueue,
     in_flight: SizedQueue,
     ledger: Ledger,
-    poison: Poison,
-    ack_time: AckTime,
+    poison: PoisonDetector,
+    ack_time: AckTimeEstimator,
     ack_deadline: AckDeadline,
     throttle: Option<Throttle>,
     /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
@@ -87,8 +87,8 @@ impl Outbox {
             ready: SizedQueue::default(),
             in_flight: SizedQueue::default(),
             ledger: Ledger::default(),
-            poison: Poison::new(config.max_attempts),
-            ack_time: AckTime::default(),
+            poison: PoisonDetector::new(config.max_attempts),
+            ack_time: AckTimeEstimator::default(),
             ack_deadline: AckDeadline::new(config.operation_timeout),
             throttle: config.profile.pace().map(Throttle::new),
             sent_unconfirmed: false,
@@ -111,7 +111,7 @@ impl Outbox {
     /// Messages that would be lost if the process ended now.
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) if self.queue.missing_file() != Some(MissingFile::Lost) => unwritten,
+            Some(unwritten) if self.queue.missing_file() != Some(VanishedFile::Lost) => unwritten,
             _ => self.outstanding(),
         }
     }
@@ -130,7 +130,7 @@ impl Outbox {
 
     /// How much a source that can wait should read now. Offline, a queue that drops takes everything;
     /// on a connection even its sources wait.
-    pub fn free_space(&self, now: Instant) -> FreeSpace {
+    pub fn remaining_capacity(&self, now: Instant) -> RemainingCapacity {
         let limits = self.queue.limits();
         let mut space = self.queue.unwritten_space();
         if limits.behavior != DropBehavior::Block && self.online.is_none() {
@@ -140,7 +140,7 @@ impl Outbox {
         let behind = if self.is_flowing(now) {
             READ_AHEAD
         } else {
-            self.queue.free_space(now)
+            self.queue.remaining_capacity(now)
         };
         let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
         space.messages = space

@@ -10,7 +10,7 @@ use crate::common::mqtt::message::Message;
 use crate::common::mqtt::qos::Qos;
 
 #[derive(Debug)]
-pub struct Poison {
+pub struct PoisonDetector {
     max_attempts: u32,
     /// The candidate's id, and the connections that were closed while it was alone.
     candidate: Option<(u64, u32)>,
@@ -27,7 +27,7 @@ pub enum Finding {
     TooManyAttempts(u32),
 }
 
-impl Poison {
+impl PoisonDetector {
     pub fn new(max_attempts: u32) -> Self {
         Self {
             max_attempts,

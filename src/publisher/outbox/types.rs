@@ -23,12 +23,15 @@ pub enum ConnectionLoss {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offered {
     /// Older messages may have been dropped for it.
-    Taken { seq: u64 },
+    Taken {
+        seq: u64,
+    },
     /// The queue is full and keeps what it has. The receiver sees the gap in the numbers.
-    Dropped { seq: u64 },
+    Dropped {
+        seq: u64,
+    },
     /// The client is offline, and the queue is off.
     Refused,
-    /// Its packet is larger than the broker takes.
     TooLarge(String),
     /// The source has to wait; the draft comes back.
     Full(Draft),

@@ -46,7 +46,6 @@ pub struct Written {
 pub struct Journal {
     /// Messages that are not on disk, and when each is due there; `None` is at once.
     pending: BTreeMap<u64, (Arc<Message>, Option<Instant>)>,
-    /// The last message that is due at once.
     due_now: Option<u64>,
     /// No other message is due earlier.
     due_next: Option<Instant>,

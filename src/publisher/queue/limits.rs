@@ -38,7 +38,7 @@ pub struct Limits {
 
 impl Limits {
     /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
-    pub fn free_space(&self, len: usize, bytes: u64) -> usize {
+    pub fn remaining_capacity(&self, len: usize, bytes: u64) -> usize {
         match self.capacity {
             Capacity::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
             Capacity::Unlimited if bytes < self.max_bytes => usize::MAX,
@@ -47,7 +47,8 @@ impl Limits {
     }
 
     pub fn admit(&self, len: usize, bytes: u64, size: u64) -> Admission {
-        let fits = self.free_space(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
+        let fits =
+            self.remaining_capacity(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
         match (self.capacity, self.behavior) {
             (Capacity::Disabled, _) => Admission::Disabled,
             _ if fits => Admission::Fits,
@@ -70,7 +71,7 @@ pub enum Admission {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FreeSpace {
+pub struct RemainingCapacity {
     pub messages: usize,
     /// Bytes of topics and payloads. The last message may exceed it.
     pub bytes: u64,

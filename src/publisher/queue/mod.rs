@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use crate::common::fault::Fault;
 use crate::common::mqtt::message::Message;
-use limits::{Admission, FreeSpace, Limits};
+use limits::{Admission, Limits, RemainingCapacity};
 use requests::{Outcome, StoreRequest, StoreResult};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,6 @@ pub enum QueueEvent {
     Stored {
         id: u64,
     },
-    /// Another publisher, which sends the message, has given it its number.
     Numbered {
         id: u64,
         seq: u64,
@@ -68,7 +67,7 @@ pub enum StoreEvent {
 
 /// What became of a queue file that is not at its path any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingFile {
+pub enum VanishedFile {
     /// No later run will find it.
     Lost,
     /// The file still exists elsewhere, with everything that was stored.
@@ -88,8 +87,8 @@ pub trait Queue: fmt::Debug {
 
     fn bytes(&self) -> u64;
 
-    fn free_space(&self, _now: Instant) -> usize {
-        self.limits().free_space(self.len(), self.bytes())
+    fn remaining_capacity(&self, _now: Instant) -> usize {
+        self.limits().remaining_capacity(self.len(), self.bytes())
     }
 
     fn next_numbers(&self) -> Numbers;
@@ -117,7 +116,7 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn missing_file(&self) -> Option<MissingFile> {
+    fn missing_file(&self) -> Option<VanishedFile> {
         None
     }
 
@@ -146,8 +145,8 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn unwritten_space(&self) -> FreeSpace {
-        FreeSpace {
+    fn unwritten_space(&self) -> RemainingCapacity {
+        RemainingCapacity {
             messages: usize::MAX,
             bytes: u64::MAX,
         }

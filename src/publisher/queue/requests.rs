@@ -120,7 +120,6 @@ pub enum StoreResult {
         damaged: usize,
         counts: Counts,
     },
-    /// What has become of this process's rows.
     Outcomes {
         /// Those that have got a number since the last time.
         numbered: Vec<(RowId, u64)>,

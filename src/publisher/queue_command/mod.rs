@@ -274,7 +274,7 @@ fn item_json(item: &ListedMessage) -> String {
 
 fn item_export(item: &ListedMessage) -> String {
     let message = &item.message;
-    let seq = (message.seq > 0).then(|| message.seq_property());
+    let seq = (message.seq > 0).then(|| message.to_seq_property());
     let taken = Duration::from_millis(message.accepted_ms);
     let lines = message.draft.each_reading().map(|payload| {
         let parts = Parts {

@@ -16,7 +16,6 @@ const ABOUT_A_MESSAGE: [u8; 6] = [NOT_AUTHORIZED, 0x90, 0x95, 0x99, 0x9A, 0x9B];
 /// sends the first for a topic with control characters, the second for one with wildcards.
 const ABOUT_A_PACKET: [u8; 2] = [0x81, 0x82];
 
-/// `topic` is that of the first message in flight.
 pub(super) fn connection_loss(
     disconnection: &Disconnection,
     topic: Option<&str>,

@@ -13,7 +13,7 @@ use crate::publisher::input::batch::Batch;
 use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::InputConfig;
 use crate::publisher::input::draft;
-use crate::publisher::input::source::{Chunk, InputError, SourceEvent};
+use crate::publisher::input::source::{InputChunk, InputError, SourceEvent};
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::types::Offered;
 use crate::publisher::report::Reporter;
@@ -87,10 +87,10 @@ impl Feeder<'_> {
     fn parse(&mut self, report: &mut Reporter, now: Instant) -> bool {
         while let Some(chunk) = self.input.next_chunk() {
             match chunk {
-                Chunk::Message { line, payload } => {
+                InputChunk::Message { line, payload } => {
                     self.parse_reading(line, payload.into(), report, now);
                 }
-                Chunk::Lines { first, bytes, .. } => {
+                InputChunk::Lines { first, bytes, .. } => {
                     for (line, bytes) in (first..).zip(lines(&bytes)) {
                         self.parse_reading(line, bytes.into(), report, now);
                     }

@@ -19,7 +19,7 @@ use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
 
 use crate::common::client::{Client, ClientEvent, ClientEventKind, Delivery, TransferProgress};
-use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
+use crate::common::connection::diagnosis::{PendingRequest, UnexplainedCloses};
 use crate::common::connection::driver::{
     ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
 };
@@ -120,7 +120,7 @@ struct Publisher<'a> {
     report: Reporter,
     progress: DrainProgress,
     exit_now: CurrentExit,
-    diagnosis: CloseDiagnosis,
+    diagnosis: UnexplainedCloses,
     delivered_before: u64,
     feeder: Feeder<'a>,
     started: Instant,
@@ -224,7 +224,7 @@ impl<'a> Publisher<'a> {
         }
         self.flush.extend(&self.outbox, now);
         self.send_all();
-        self.send_requests();
+        self.send_store_requests();
         let backlog = self.outbox.queue.len();
         if let Some(growing) = self.outbox.drain.check_backlog(now, backlog) {
             self.report.growing(&growing);
@@ -251,7 +251,7 @@ impl<'a> Publisher<'a> {
     /// Reads from the source and sends until the source has no more or the outbox takes no more.
     fn send_all(&mut self) {
         loop {
-            let space = self.outbox.free_space(self.now);
+            let space = self.outbox.remaining_capacity(self.now);
             self.feeder.input.fill(self.now, wall_clock, space);
             self.offer_all();
             let was_held = self.outbox.is_draining_or_held();
@@ -295,7 +295,7 @@ impl<'a> Publisher<'a> {
         true
     }
 
-    fn send_requests(&mut self) {
+    fn send_store_requests(&mut self) {
         if let Some(store) = &self.store {
             while let Some(request) = self.outbox.queue.next_request(self.now) {
                 store.request(request);
@@ -564,7 +564,7 @@ impl<'a> Publisher<'a> {
         let until = clock() + LAST_WRITE;
         while !self.store_done {
             self.now = clock();
-            self.send_requests();
+            self.send_store_requests();
             let wake_at = self.outbox.queue.wake_at(self.now);
             let due = wake_at.map_or(until, |at| at.min(until));
             let event = receive_until(inbox, Some(due));

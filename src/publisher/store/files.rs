@@ -45,7 +45,6 @@ pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     })
 }
 
-/// Makes changes of names durable.
 pub(super) fn sync_directory(queue: &Path) -> io::Result<()> {
     File::open(directory(queue))?.sync_all()
 }

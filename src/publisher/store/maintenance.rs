@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 
 use super::counters::Counters;
+use super::drain_lock::DrainLock;
 use super::errors::{cannot, write_error};
 use super::files::{beside, check_is_queue, resolve, sync_directory};
-use super::lock::DrainLock;
 use super::open;
 use super::paging::{self, Columns, ListedMessage, Table};
 use super::sqlite::{
@@ -155,7 +155,6 @@ fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64
     Ok(removed)
 }
 
-/// Gives the number of dead letters that still existed.
 fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite::Result<u64> {
     let mut counted = CountedTransaction::begin(connection, "")?;
     let mut found = Vec::new();

@@ -25,19 +25,19 @@
 mod copy_detection;
 mod counters;
 mod disk_space;
+mod drain_lock;
 mod errors;
 mod files;
-mod lock;
 pub mod maintenance;
 mod open;
-mod overwrite;
+mod overwrite_detection;
 pub mod paging;
 pub mod reader;
 mod rows;
 mod schema;
 mod sqlite;
 mod transaction;
-mod wal;
+mod wal_damage;
 mod watched_files;
 mod worker;
 

@@ -13,15 +13,15 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::drain_lock::DrainLock;
 use super::errors::{cannot, cannot_open, damaged, io_error, open_error};
 use super::files::{self, Identity, beside, sync_directory};
-use super::lock::DrainLock;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
     BUSY_TIMEOUT, Checkpoint, checkpoint, distrust_file, retry_at_most, retry_while_busy,
     write_transaction,
 };
-use super::wal;
+use super::wal_damage;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::sleep;
 
@@ -170,14 +170,14 @@ fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<bo
 fn check_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
     let found = retry_while_busy(|| {
         let _lock = write_transaction(connection)?;
-        Ok(wal::find_damage(&beside(queue, "-wal")))
+        Ok(wal_damage::find_damage(&beside(queue, "-wal")))
     });
     report_log_damage(queue, found.map_err(|e| open_error(queue, &e))?)
 }
 
 pub(super) fn report_log_damage(
     queue: &Path,
-    found: io::Result<Option<wal::WalDamage>>,
+    found: io::Result<Option<wal_damage::WalDamage>>,
 ) -> Result<(), Fault> {
     match found {
         Ok(None) => Ok(()),

@@ -52,7 +52,6 @@ impl Columns {
         }
     }
 
-    /// A statement with defaults in place of the columns that are missing.
     pub(super) fn select(self, columns: &str) -> String {
         let mut sql = format!("SELECT {columns}");
         if !self.readings {

@@ -16,15 +16,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
+use super::drain_lock::DrainLock;
 use super::errors::{io_error, open_error, write_error};
 use super::files::{self, Identity, Stamp, beside, check_is_queue, identify, resolve};
-use super::lock::DrainLock;
 use super::open::{check_version, report_log_damage};
 use super::paging::{self, Columns, ListedMessage, Portion, Table};
 use super::rows;
 use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
-use super::wal;
+use super::wal_damage;
 use crate::common::fault::{Fault, Kind};
 use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::requests::RowId;
@@ -234,7 +234,7 @@ fn connect(
     let before = state(queue);
     let has_log = before[1].is_some_and(|(_, stamp)| !stamp.is_empty());
     if has_log && !damaged {
-        let found = wal::find_damage(&beside(queue, "-wal"));
+        let found = wal_damage::find_damage(&beside(queue, "-wal"));
         if !matches!(found, Ok(Some(_))) || before == state(queue) {
             report_log_damage(queue, found)?;
         }

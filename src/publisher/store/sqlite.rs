@@ -90,7 +90,6 @@ pub(super) fn count_rows(connection: &Connection, table: &str) -> rusqlite::Resu
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checkpoint {
     Copy,
-    /// Frees the log's space on the disk as well.
     Truncate,
 }
 

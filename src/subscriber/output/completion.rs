@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::common::acks::Tickets;
+use crate::common::acks::TicketRanges;
 use crate::common::acks::pending::Exchange;
 use crate::subscriber::sequence::SequenceRecord;
 
@@ -24,7 +24,7 @@ pub enum OutputError {
 
 #[derive(Debug, Default)]
 pub struct Completion {
-    pub tickets: Tickets,
+    pub tickets: TicketRanges,
     pub records: Vec<SequenceRecord>,
     pub exchanges: Vec<Exchange>,
     pub readings: u64,

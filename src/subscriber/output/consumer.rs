@@ -16,7 +16,7 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::publish::Received;
 use crate::common::runtime::clock::clock;
 use crate::common::transport::bridge::OutOfMemory;
-use crate::subscriber::plot::chart::{Chart, PlottedMessage};
+use crate::subscriber::plot::chart_data::{ChartData, PlottedMessage};
 use crate::subscriber::plot::value_extractor::ValueExtractor;
 use crate::subscriber::render::{Style, render};
 
@@ -37,7 +37,7 @@ pub struct PreparedMessage<'a> {
 
 pub struct Plotter {
     pub extractor: ValueExtractor,
-    pub chart: Arc<Mutex<Chart>>,
+    pub chart: Arc<Mutex<ChartData>>,
     pub acknowledger: Mutex<Acknowledger>,
 }
 

@@ -13,7 +13,7 @@ use super::completion::{Acknowledger, Completion};
 use super::exec_job::{ExecJob, ExecMessage};
 use crate::common::acks::Backlog;
 use crate::common::runtime::clock::clock;
-use crate::common::runtime::process::{CommandGroup, CommandOutcome, ExecCommand, NotStarted};
+use crate::common::runtime::process::{CommandOutcome, CommandSet, ExecCommand, NotStarted};
 use crate::common::runtime::repeat_filter::RepeatFilter;
 
 /// Bytes that a waiting message takes beside payload and topic, about.
@@ -102,7 +102,7 @@ struct ExecutorShared {
     work: Condvar,
     change: Condvar,
     command: ExecCommand,
-    group: CommandGroup,
+    group: CommandSet,
     backlog: Arc<Backlog>,
 }
 
@@ -124,7 +124,7 @@ impl Executor {
             work: Condvar::new(),
             change: Condvar::new(),
             command,
-            group: CommandGroup::new()?,
+            group: CommandSet::new()?,
             backlog,
         });
         for slot in 0..jobs {

@@ -1,7 +1,7 @@
 //! The state of the connection, and its outages. PURE.
 
 use super::window::Ms;
-use crate::common::connection::state::{Connection, ConnectionState};
+use crate::common::connection::state::{ConnectionState, ConnectionStateMachine};
 use crate::common::escape::one_line;
 
 const MAX_OUTAGES: usize = 100;
@@ -17,7 +17,7 @@ pub(super) struct ConnectionHistory {
 }
 
 impl ConnectionHistory {
-    pub(super) fn update(&mut self, connection: &Connection, now: Ms) -> bool {
+    pub(super) fn update(&mut self, connection: &ConnectionStateMachine, now: Ms) -> bool {
         let was_up = matches!(self.state, ConnectionState::Online { .. });
         let state = connection.state();
         if state == self.state {
@@ -53,12 +53,12 @@ mod tests {
     use crate::common::connection::backoff::{Backoff, Policy};
     use crate::common::connection::state::{ConnectionSettings, RunKind};
     use crate::common::fault::{Exit, Fault};
-    use crate::subscriber::plot::chart::tests::chart;
+    use crate::subscriber::plot::chart_data::tests::chart;
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn connection(host: &str) -> Connection {
+    fn connection(host: &str) -> ConnectionStateMachine {
         let settings = ConnectionSettings {
             host: host.into(),
             run: RunKind::Endless,
@@ -66,7 +66,7 @@ mod tests {
             interval: Duration::ZERO,
         };
         let policy = Policy::new(SECOND, SECOND, SECOND * 20, 0.0).unwrap();
-        Connection::new(settings, Backoff::new(policy))
+        ConnectionStateMachine::new(settings, Backoff::new(policy))
     }
 
     #[test]

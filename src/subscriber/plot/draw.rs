@@ -118,7 +118,7 @@ fn flush(out: &mut String, run: &mut String, style: ContentStyle) {
 mod tests {
     use super::*;
     use crate::common::connection::state::ConnectionState;
-    use crate::subscriber::plot::chart::tests::chart;
+    use crate::subscriber::plot::chart_data::tests::chart;
     use crate::subscriber::plot::view::{ChartLine, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;

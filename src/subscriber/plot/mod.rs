@@ -1,7 +1,7 @@
-//! `--plot`: a live chart in the terminal. [`chart`] holds the data, [`draw`] draws a frame of it, and
+//! `--plot`: a live chart in the terminal. [`chart_data`] holds the data, [`draw`] draws a frame of it, and
 //! [`screen`], the only module here with side effects, owns the terminal.
 
-pub mod chart;
+pub mod chart_data;
 mod connection_history;
 mod delay_estimator;
 pub mod draw;

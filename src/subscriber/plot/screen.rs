@@ -22,7 +22,7 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
-use super::chart::{Chart, Zoom};
+use super::chart_data::{ChartData, Zoom};
 use super::draw::{frame, snapshot};
 use super::style::Theme;
 use super::view::{ChartView, LogLevel, LogLine};
@@ -48,7 +48,7 @@ static ACTIVE: Mutex<Option<ActiveTerminal>> = Mutex::new(None);
 
 #[derive(Debug)]
 pub struct Screen {
-    chart: Arc<Mutex<Chart>>,
+    chart: Arc<Mutex<ChartData>>,
     next_frame: Instant,
     drawn: Option<(Instant, u64, Size)>,
     /// The number of the last line of the log, and when it was first seen.
@@ -58,7 +58,7 @@ pub struct Screen {
 impl Screen {
     /// Takes the terminal and starts reading keys: q, Esc and Ctrl-C raise SIGINT, + and - change
     /// the window of the chart.
-    pub fn start(chart: Arc<Mutex<Chart>>, now: Instant) -> Result<Self, Fault> {
+    pub fn start(chart: Arc<Mutex<ChartData>>, now: Instant) -> Result<Self, Fault> {
         check_terminal()?;
         let unusable = |cause| {
             let message = format!("--plot: the terminal cannot be used: {cause}");
@@ -223,7 +223,7 @@ fn restore_on_panic() {
     }));
 }
 
-fn read_keys(chart: &Mutex<Chart>) {
+fn read_keys(chart: &Mutex<ChartData>) {
     while let Ok(event) = event::read() {
         let Event::Key(key) = event else { continue };
         match key_command(key) {

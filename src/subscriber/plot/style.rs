@@ -52,7 +52,6 @@ pub(super) fn line_mark(number: usize) -> char {
     LINE_MARKS[number % LINE_MARKS.len()]
 }
 
-/// Clips the text at the border of the buffer.
 pub(super) fn put_text(
     buffer: &mut Buffer,
     column: u16,

@@ -83,7 +83,7 @@ pub fn render(
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json => out.push_json(&json().text()),
+        Format::Json => out.push_json_text(&json().text()),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {
             out.push_name(message.topic.as_bytes());

@@ -31,7 +31,7 @@ impl<'a> Sanitizer<'a> {
         self.push_untrusted(bytes, &['\t', '\n']);
     }
 
-    pub fn push_json(&mut self, json: &str) {
+    pub fn push_json_text(&mut self, json: &str) {
         if self.escapes {
             self.push_trusted(escape_json(json).as_bytes());
         } else {
@@ -61,7 +61,7 @@ mod tests {
             sanitizer.push_repeated(b'.', 2);
             sanitizer.push_name(b"\x1b\n");
             sanitizer.push_payload(b"\x1b\n\xff");
-            sanitizer.push_json("\"\x7f\\n\"");
+            sanitizer.push_json_text("\"\x7f\\n\"");
             out
         };
         let raw = b"\x1b[1m..\x1b\n\x1b\n\xff\"\x7f\\n\"";

@@ -22,17 +22,16 @@ use crate::common::fault::Exit;
 use crate::common::runtime::channel::{receive_until, send};
 use crate::common::runtime::clock::clock;
 use crate::common::runtime::signals;
-use crate::common::transport::bridge::Released;
+use crate::common::transport::bridge::ForgottenByBroker;
 use crate::subscriber::config::{Config, OutputKind};
 use crate::subscriber::inbox::Inbox;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
-use crate::subscriber::plot::chart::Chart;
+use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the output of received messages may take at the end.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long completed messages may wait at the end for a connection, or at QoS 2 for PUBREL.
@@ -56,7 +55,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     let started = clock();
-    let chart = Chart::new(&config.connection.endpoint.to_string(), started);
+    let chart = ChartData::new(&config.connection.endpoint.to_string(), started);
     let chart = Arc::new(Mutex::new(chart));
     let to_loop = events.clone();
     let notify = move |event| send(&to_loop, Event::Output(event));
@@ -137,7 +136,7 @@ fn start_client(
         Some(MessageHandlers {
             on_message: Arc::new(move |message, ticket| receiver.receive(message, ticket)),
             on_skipped: Arc::new(move |skipped| skipper.skip(skipped)),
-            on_released: Arc::new(move |ended| forget(state_file.as_deref(), ended, &notify)),
+            on_forgotten: Arc::new(move |ended| forget(state_file.as_deref(), ended, &notify)),
             backlog: Arc::clone(backlog),
         }),
         move |event| send(&to_loop, Event::Client(event)),
@@ -146,11 +145,15 @@ fn start_client(
 }
 
 /// Removes from the state file what the broker has ended; `false` if that fails.
-fn forget(state: Option<&Mutex<StateFile>>, ended: Released<'_>, events: &Sender<Event>) -> bool {
+fn forget(
+    state: Option<&Mutex<StateFile>>,
+    ended: ForgottenByBroker<'_>,
+    events: &Sender<Event>,
+) -> bool {
     let Some(state) = state else { return true };
     let forgotten = match ended {
-        Released::Session => state.lock().forget_exchanges(),
-        Released::PacketIds(ids) => state.lock().end_exchanges(ids),
+        ForgottenByBroker::Session => state.lock().forget_exchanges(),
+        ForgottenByBroker::PacketIds(ids) => state.lock().end_exchanges(ids),
     };
     if let Err(cause) = forgotten {
         let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));

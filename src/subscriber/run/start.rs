@@ -19,7 +19,7 @@ use crate::subscriber::output::consumer::{Consumer, Plotter};
 use crate::subscriber::output::destination::{Destination, OutputFile};
 use crate::subscriber::output::executor::Executor;
 use crate::subscriber::output::writer::Writer;
-use crate::subscriber::plot::chart::Chart;
+use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::sequence::fingerprint::FingerprintKey;
 use crate::subscriber::sequence::streams::Streams;
 use crate::subscriber::session::state_file::StateFile;
@@ -29,7 +29,7 @@ pub(super) fn open_inbox(
     state_file: Option<Arc<Mutex<StateFile>>>,
     backlog: &Arc<Backlog>,
     notify: impl Fn(OutputEvent) + Clone + Send + 'static,
-    chart: &Arc<Mutex<Chart>>,
+    chart: &Arc<Mutex<ChartData>>,
 ) -> anyhow::Result<Inbox> {
     let (streams, key) = match &state_file {
         Some(state_file) => {

@@ -13,9 +13,9 @@ use crate::common::acks::Backlog;
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, Refusal, Request, TransferProgress,
 };
-use crate::common::connection::diagnosis::{CloseDiagnosis, PendingRequest};
+use crate::common::connection::diagnosis::{PendingRequest, UnexplainedCloses};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
-use crate::common::connection::state::{Connection, ConnectionState, RunKind};
+use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, RunKind};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::channel::receive_until;
 use crate::common::runtime::clock::clock;
@@ -47,7 +47,7 @@ pub(super) struct Subscriber<'a> {
     config: &'a Config,
     driver: ConnectionDriver,
     subscriptions: Subscriptions,
-    diagnosis: CloseDiagnosis,
+    diagnosis: UnexplainedCloses,
     deadline: Option<Instant>,
     exit: Option<Exit>,
     session: SessionTracker,
@@ -62,7 +62,7 @@ impl<'a> Subscriber<'a> {
         backlog: Arc<Backlog>,
         state_file: Option<Arc<Mutex<StateFile>>>,
         now: Instant,
-    ) -> rusqlite::Result<Self> {
+    ) -> anyhow::Result<Self> {
         let connection = config.connection.connection(config.run());
         let earlier = match &state_file {
             Some(state_file) => state_file.lock().session(&session_key(config))?,
@@ -93,7 +93,7 @@ impl<'a> Subscriber<'a> {
         self.exit
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &ConnectionStateMachine {
         self.driver.connection()
     }
 

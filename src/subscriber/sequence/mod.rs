@@ -3,8 +3,8 @@
 
 pub mod fingerprint;
 pub mod numbers;
+pub mod partial_stream;
 pub mod streams;
-pub mod stride;
 
 use self::fingerprint::Fingerprint;
 use crate::common::mqtt::publish::Received;

@@ -11,7 +11,6 @@ pub enum NumberStatus {
     Next,
     /// These are missing before it: ranges, both ends included.
     Gap(Vec<(u64, u64)>),
-    /// It had been missing.
     Late,
     /// Only multiples of this width come: the others are sent to topics that no filter matches.
     /// What was reported of them before was no gap.

@@ -12,7 +12,7 @@ use hashlink::LruCache;
 
 use super::fingerprint::Fingerprint;
 use super::numbers::{NumberStatus, ReceivedNumbers};
-use super::stride::{Stride, StrideDetector};
+use super::partial_stream::{PartialStream, PartialStreamDetector};
 use crate::common::mqtt::seq_property::SeqProperty;
 
 pub const MAX_STREAMS: usize = 16_384;
@@ -31,7 +31,7 @@ const MAX_NAME: usize = 128;
 struct TrackedStream {
     numbers: ReceivedNumbers,
     before: u64,
-    stride: StrideDetector,
+    stride: PartialStreamDetector,
     /// Numbers missing in this run, as long as the stream may yet prove to be seen in part.
     missing: u64,
     fingerprints: VecDeque<Fingerprint>,
@@ -57,13 +57,15 @@ impl TrackedStream {
             sum.saturating_add((until - from).saturating_add(1))
         });
         match self.stride.handle_number(seq) {
-            Stride::Irregular => {
+            PartialStream::Irregular => {
                 self.missing = self.missing.saturating_add(count);
                 (status, count, 0)
             }
-            Stride::Established(width) => (NumberStatus::PartialStream(width), 0, self.missing),
-            Stride::Regular(0) => (NumberStatus::Next, 0, 0),
-            Stride::Regular(missing) => (status, missing, 0),
+            PartialStream::Established(width) => {
+                (NumberStatus::PartialStream(width), 0, self.missing)
+            }
+            PartialStream::Regular(0) => (NumberStatus::Next, 0, 0),
+            PartialStream::Regular(missing) => (status, missing, 0),
         }
     }
 }

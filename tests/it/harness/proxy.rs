@@ -150,9 +150,9 @@ fn connect(
 }
 
 /// Bytes and when they are due; no bytes at the end.
-type Chunk = (Instant, Vec<u8>);
+type InputChunk = (Instant, Vec<u8>);
 
-fn read(mut from: TcpStream, one_way: Duration, chunks: &mpsc::Sender<Chunk>) {
+fn read(mut from: TcpStream, one_way: Duration, chunks: &mpsc::Sender<InputChunk>) {
     let mut buffer = [0; 16 * 1024];
     loop {
         // A broken connection ends like a closed one.
@@ -164,7 +164,7 @@ fn read(mut from: TcpStream, one_way: Duration, chunks: &mpsc::Sender<Chunk>) {
     }
 }
 
-fn write(mut to: TcpStream, queue: &Receiver<Chunk>, control: &Control, generation: u64) {
+fn write(mut to: TcpStream, queue: &Receiver<InputChunk>, control: &Control, generation: u64) {
     for (due, bytes) in queue {
         while let Some(left) = due.checked_duration_since(Instant::now()) {
             thread::park_timeout(left);

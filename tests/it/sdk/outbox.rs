@@ -125,7 +125,7 @@ fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
         blocking.offer(draft("b"), origin(), 0),
         Offered::Full(draft("b"))
     );
-    assert_eq!(blocking.free_space(origin()).messages, 0);
+    assert_eq!(blocking.remaining_capacity(origin()).messages, 0);
 }
 
 #[test]
@@ -397,14 +397,14 @@ fn better_what_is_under_way_is_bounded_in_bytes() {
     let drain = Drain::new(f64::INFINITY, false);
     let mut outbox = Outbox::new(config(100), Box::new(queue), drain);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
-    assert_eq!(outbox.free_space(now).bytes, 1_000);
+    assert_eq!(outbox.remaining_capacity(now).bytes, 1_000);
     for _ in 0..3 {
         let mut half = draft("");
         half.payload = vec![0; 500];
         outbox.offer(half, now, 0);
         outbox.next_messages(now, 0);
     }
-    assert_eq!(outbox.free_space(now).bytes, 0);
+    assert_eq!(outbox.remaining_capacity(now).bytes, 0);
     assert_eq!(outbox.in_flight().len(), 2);
     outbox.handle_delivery(1, Delivery::Done, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);

@@ -2,13 +2,13 @@
 
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{
-    Connection, ConnectionAction, ConnectionSettings, ConnectionState, RunKind,
+    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunKind,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 
 use super::{SECOND, origin, secs};
 
-fn connection(run: RunKind) -> Connection {
+fn connection(run: RunKind) -> ConnectionStateMachine {
     let policy = Policy::new(SECOND, secs(32), secs(20), 0.0).unwrap();
     let settings = ConnectionSettings {
         host: "h:1".into(),
@@ -16,7 +16,7 @@ fn connection(run: RunKind) -> Connection {
         connect_timeout: secs(10),
         interval: secs(0),
     };
-    Connection::new(settings, Backoff::new(policy))
+    ConnectionStateMachine::new(settings, Backoff::new(policy))
 }
 
 fn passing() -> Fault {

@@ -8,7 +8,7 @@ use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{
-    Connection, ConnectionAction, ConnectionSettings, ConnectionState, RunKind,
+    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunKind,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::mqtt::draft::Draft;
@@ -59,7 +59,7 @@ pub(super) struct Simulation {
     now: Instant,
     agenda: BTreeSet<(Instant, Happening)>,
     link_is_up: bool,
-    pub(super) connection: Connection,
+    pub(super) connection: ConnectionStateMachine,
     pub(super) outbox: Outbox,
     held: Option<Draft>,
     pub(super) accepted: BTreeSet<u64>,
@@ -101,7 +101,7 @@ impl Simulation {
             now,
             agenda: BTreeSet::from([(now, Happening::Reading), (now, Happening::LinkChanges)]),
             link_is_up: false,
-            connection: Connection::new(
+            connection: ConnectionStateMachine::new(
                 ConnectionSettings {
                     host: "h:1".into(),
                     run: RunKind::Endless,

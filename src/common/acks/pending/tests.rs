@@ -12,10 +12,10 @@ struct Broker {
 }
 
 fn exchange(packet_id: u16, text: &str) -> Exchange {
-    let fingerprint = fingerprint(b"t", text.as_bytes());
+    let content_checksum = content_checksum(b"t", text.as_bytes());
     Exchange {
         packet_id,
-        fingerprint,
+        content_checksum,
     }
 }
 
@@ -67,12 +67,12 @@ impl Broker {
 #[test]
 fn a_fingerprint_depends_on_topic_payload_and_the_boundary_between_them() {
     let texts = [("t", ""), ("", "t"), ("ab", "c"), ("a", "bc"), ("a", "bd")];
-    let all = texts.map(|(topic, payload)| fingerprint(topic.as_bytes(), payload.as_bytes()));
+    let all = texts.map(|(topic, payload)| content_checksum(topic.as_bytes(), payload.as_bytes()));
     for (at, one) in all.iter().enumerate() {
         assert!(!all[..at].contains(one), "{at}");
     }
     // It is stored.
-    assert_eq!(fingerprint(b"site/1", b"20.5"), 0xc1df_136a_0000_000a);
+    assert_eq!(content_checksum(b"site/1", b"20.5"), 0xc1df_136a_0000_000a);
 }
 
 #[test]

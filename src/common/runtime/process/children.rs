@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::sleep;
 
-/// How often, and at which interval, [`CommandGroup::abandon`] tries to lock the table.
+/// How often, and at which interval, [`CommandSet::abandon`] tries to lock the table.
 const TRIES: u32 = 50;
 const TRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -105,10 +105,7 @@ pub(super) struct StartedChild {
     pub(super) notice: Arc<ExitNotice>,
 }
 
-pub(super) fn start(
-    command: &mut Command,
-    group: &CommandGroup,
-) -> Result<StartedChild, NotStarted> {
+pub(super) fn start(command: &mut Command, group: &CommandSet) -> Result<StartedChild, NotStarted> {
     let cannot = |e: io::Error| NotStarted::CannotStart(e.to_string());
     let notice = Arc::new(ExitNotice::new().map_err(cannot)?);
     // Under the lock: it is in the table before it can be waited for, and none is started in a
@@ -140,12 +137,12 @@ pub(super) fn kill_child(id: u32) -> bool {
 
 /// Commands that are stopped together.
 #[derive(Debug)]
-pub struct CommandGroup {
+pub struct CommandSet {
     id: u64,
     closed: AtomicBool,
 }
 
-impl CommandGroup {
+impl CommandSet {
     pub fn new() -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         start_reaper()?;

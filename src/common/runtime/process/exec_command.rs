@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::children::{self, ChildExit, CommandGroup, ExitNotice, NotStarted, StartedChild};
+use super::children::{self, ChildExit, CommandSet, ExitNotice, NotStarted, StartedChild};
 use super::program;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::clock;
@@ -61,7 +61,7 @@ impl ExecCommand {
     pub fn run(
         &self,
         options: &RunOptions<'_>,
-        group: &CommandGroup,
+        group: &CommandSet,
     ) -> Result<CommandOutcome, NotStarted> {
         let mut argv = self.argv.iter().map(OsString::as_os_str);
         let mut command = Command::new(argv.next().unwrap_or(OsStr::new("")));
@@ -245,7 +245,7 @@ mod tests {
             input: Some(input),
             output: Some(most),
         };
-        let group = CommandGroup::new().unwrap();
+        let group = CommandSet::new().unwrap();
         shell(script, timeout).run(&options, &group).unwrap()
     }
 
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_stopped_group_starts_nothing_and_kills_what_runs() {
-        let group = Arc::new(CommandGroup::new().unwrap());
+        let group = Arc::new(CommandSet::new().unwrap());
         let options = || RunOptions {
             env: Vec::new(),
             input: None,

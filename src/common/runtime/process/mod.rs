@@ -15,7 +15,7 @@ mod children;
 mod exec_command;
 mod program;
 
-pub use children::{CommandGroup, NotStarted};
+pub use children::{CommandSet, NotStarted};
 pub use exec_command::{CommandOutcome, ExecCommand, RunOptions};
 
 /// As process 1, waits for processes whose parents have ended, so that they do not stay as zombies.

@@ -49,7 +49,6 @@ impl BrokerSender {
         self.from_library.unfinished_bytes() > 0
     }
 
-    /// Whether our own packets may follow what has been sent.
     pub(super) fn may_add_packets(&self) -> bool {
         self.queue.is_empty() && !self.is_in_packet() && self.has_connect && !self.has_disconnect
     }

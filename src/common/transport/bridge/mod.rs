@@ -19,6 +19,6 @@ mod tcp_progress;
 pub use event::{BridgeEvent, ConnectionEnd, EndReason, PublishesArrived, TransferProgress};
 pub use packet_handler::ConnectParameters;
 pub use receiver::{
-    OnMessage, OnReleased, OnSkipped, OutOfMemory, Receiver, Released, SkippedMessage,
+    ForgottenByBroker, OnForgotten, OnMessage, OnSkipped, OutOfMemory, Receiver, SkippedMessage,
 };
 pub use relay::{END_TIMEOUT, relay_packets};

@@ -8,7 +8,7 @@ use log::warn;
 
 use super::event::EndReason;
 use super::packet_buffer::ReadError;
-use super::receiver::{OutOfMemory, Receiver, Released, SkippedMessage};
+use super::receiver::{ForgottenByBroker, OutOfMemory, Receiver, SkippedMessage};
 use crate::common::acks::ConnectionAcks;
 use crate::common::acks::pending::{PublishStatus, PubrelStatus};
 use crate::common::escape::shortened;
@@ -109,7 +109,7 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    pub(super) fn check_first_byte(&self, first: u8) -> Result<PacketType, EndReason> {
+    pub(super) fn check_type_and_flags(&self, first: u8) -> Result<PacketType, EndReason> {
         let packet = PacketType::of(first);
         packet
             .ok_or_else(|| Violation::malformed("the type 0 is reserved"))
@@ -143,7 +143,7 @@ impl<'a> PacketHandler<'a> {
         body: &[u8],
         effects: &mut Effects,
     ) -> Result<(), EndReason> {
-        let packet = self.check_first_byte(first)?;
+        let packet = self.check_type_and_flags(first)?;
         let handled = match packet {
             PacketType::Connack => self.handle_connack(body, effects),
             PacketType::Publish => self.handle_publish(first, body, effects),
@@ -172,7 +172,7 @@ impl<'a> PacketHandler<'a> {
         if let Some(receiver) = self.receiver.filter(|_| !connack.session_present) {
             receiver.acks.begin_session();
             // If it cannot be forgotten the run is ending.
-            (receiver.on_released)(Released::Session);
+            (receiver.on_forgotten)(ForgottenByBroker::Session);
         }
         connack.encode(v5, &mut effects.to_library);
         effects.accepted = Some(connack);
@@ -247,8 +247,8 @@ impl<'a> PacketHandler<'a> {
 
     pub(super) fn finish(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
-        let ended = Released::PacketIds(&released);
-        if !released.is_empty() && self.receiver.is_none_or(|to| (to.on_released)(ended)) {
+        let ended = ForgottenByBroker::PacketIds(&released);
+        if !released.is_empty() && self.receiver.is_none_or(|to| (to.on_forgotten)(ended)) {
             let pubcomps = released
                 .iter()
                 .map(|id| encode_short(PacketType::Pubcomp, *id));
@@ -331,8 +331,8 @@ mod tests {
                 Ok(())
             }),
             on_skipped: Arc::new(move |_| skipped.lock().skipped += 1),
-            on_released: Arc::new(move |what| {
-                let Released::PacketIds(ids) = what else {
+            on_forgotten: Arc::new(move |what| {
+                let ForgottenByBroker::PacketIds(ids) = what else {
                     return true;
                 };
                 released.lock().released.push(ids.to_vec());
@@ -478,10 +478,10 @@ mod tests {
     fn a_packet_that_only_a_client_may_send_is_refused_at_its_first_byte() {
         let handler = Connected::new(None).handler;
         for first in [0x10, 0x82, 0xa2, 0xc0, 0xf0, 0x00, 0x20, 0x41, 0x60] {
-            assert!(handler.check_first_byte(first).is_err(), "{first:#x}");
+            assert!(handler.check_type_and_flags(first).is_err(), "{first:#x}");
         }
         assert!(
-            handler.check_first_byte(0x3f).is_ok(),
+            handler.check_type_and_flags(0x3f).is_ok(),
             "its contents decide"
         );
     }

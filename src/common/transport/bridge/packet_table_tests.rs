@@ -74,7 +74,7 @@ fn outcome(row: &Row<'_>) -> String {
             Ok(())
         }),
         on_skipped: Arc::new(move |_| seen.store(true, Ordering::Relaxed)),
-        on_released: Arc::new(|_| true),
+        on_forgotten: Arc::new(|_| true),
         acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
     };
     let parameters = ConnectParameters {
@@ -114,7 +114,7 @@ fn outcome(row: &Row<'_>) -> String {
     loop {
         let outcome = match buffer.next(row.v5, 16 << 20) {
             Ok(NextPacket::Whole(first, body)) => handler.handle_packet(first, body, &mut effects),
-            Ok(NextPacket::Begun(first)) => match handler.check_first_byte(first) {
+            Ok(NextPacket::Begun(first)) => match handler.check_type_and_flags(first) {
                 Ok(_) if row.expected == "again" => return "again".into(),
                 Ok(_) => return "unfinished".into(),
                 Err(end) => Err(end),

@@ -21,9 +21,8 @@ pub type OnMessage = Arc<dyn Fn(&Received<'_>, Ticket) -> Result<(), OutOfMemory
 
 pub type OnSkipped = Arc<dyn Fn(SkippedMessage<'_>) + Send + Sync>;
 
-/// What the broker has forgotten of what it sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released<'a> {
+pub enum ForgottenByBroker<'a> {
     /// It has no session of an earlier connection.
     Session,
     /// It has sent PUBREL for these packet identifiers. They are free once PUBCOMP goes out.
@@ -31,13 +30,13 @@ pub enum Released<'a> {
 }
 
 /// Called for what must be forgotten. `false` if that failed: then PUBCOMP does not go out.
-pub type OnReleased = Arc<dyn Fn(Released<'_>) -> bool + Send + Sync>;
+pub type OnForgotten = Arc<dyn Fn(ForgottenByBroker<'_>) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Receiver {
     pub on_message: OnMessage,
     pub on_skipped: OnSkipped,
-    pub on_released: OnReleased,
+    pub on_forgotten: OnForgotten,
     pub acks: Arc<ConnectionAcks>,
 }
 

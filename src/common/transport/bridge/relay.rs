@@ -240,7 +240,7 @@ impl Relay<'_> {
                     self.handler.handle_packet(first, body, &mut self.effects)
                 }
                 Ok(NextPacket::Begun(first)) => {
-                    self.end = self.handler.check_first_byte(first).err();
+                    self.end = self.handler.check_type_and_flags(first).err();
                     break;
                 }
                 Ok(NextPacket::Nothing) => break,
@@ -387,7 +387,7 @@ impl Relay<'_> {
         let until = clock() + DISCONNECT_TIMEOUT;
         if is_for_memory {
             // Messages received before it would come again, on each connection.
-            self.await_acks(until);
+            self.await_processing(until);
         }
         self.add_answers();
         let first = PacketType::Disconnect.first_byte(0);
@@ -395,7 +395,7 @@ impl Relay<'_> {
         self.sender.flush(&mut self.wire, until);
     }
 
-    fn await_acks(&mut self, until: Instant) {
+    fn await_processing(&mut self, until: Instant) {
         while let Some(acks) = self.handler.acks()
             && acks.has_unacknowledged()
             && clock() < until

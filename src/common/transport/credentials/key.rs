@@ -85,7 +85,6 @@ pub(super) fn number_of(
     at.map(|at| at + 1)
 }
 
-/// Whether it is a private key, or says where one is.
 fn is_key(block: &Block) -> bool {
     block.label.ends_with("PRIVATE KEY") || block.label == TOKEN_KEY
 }

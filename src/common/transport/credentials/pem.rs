@@ -111,7 +111,6 @@ impl Marker<'_> {
             .or_else(not_alone)
     }
 
-    /// What is wrong with the block that begins here and has this END.
     fn flaw(&self, end: &Marker<'_>) -> Option<Flaw> {
         // What follows END may be the next BEGIN; then the flaw is that BEGIN's.
         let is_end_alone = end.before.is_empty()

@@ -29,7 +29,6 @@ pub struct TlsFiles {
     pub cafile: Option<PathBuf>,
     pub pair: Option<CertKeyPaths>,
     pub passphrase: Option<SecretFile>,
-    /// Whether others may be able to read the key.
     pub allow_readable_key: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 #[derive(Debug)]
-pub enum Chunk {
+pub enum InputChunk {
     Message {
         /// The line of standard input, or the run of the command, from 1.
         line: u64,
@@ -18,25 +18,25 @@ pub enum Chunk {
     },
 }
 
-impl Chunk {
+impl InputChunk {
     pub fn readings(&self) -> usize {
         match self {
-            Chunk::Message { .. } => 1,
-            Chunk::Lines { count, .. } => *count,
+            InputChunk::Message { .. } => 1,
+            InputChunk::Lines { count, .. } => *count,
         }
     }
 
     pub fn bytes(&self) -> u64 {
         match self {
-            Chunk::Message { payload, .. } => payload.len() as u64,
-            Chunk::Lines { bytes, .. } => bytes.len() as u64,
+            InputChunk::Message { payload, .. } => payload.len() as u64,
+            InputChunk::Lines { bytes, .. } => bytes.len() as u64,
         }
     }
 }
 
 #[derive(Debug)]
 pub enum SourceEvent {
-    Chunk(Chunk),
+    InputChunk(InputChunk),
     Failed(InputError),
     End,
 }

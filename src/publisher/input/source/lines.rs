@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::mem;
 use std::sync::mpsc::Receiver;
 
-use super::event::{Chunk, Demand, Emit, InputError, SourceEvent};
+use super::event::{Demand, Emit, InputChunk, InputError, SourceEvent};
 
 /// How much of standard input is read at once, in bytes.
 const BUFFER: usize = 64 << 10;
@@ -20,7 +20,7 @@ impl Together {
     fn take(&mut self, last: u64) -> Option<SourceEvent> {
         let Together { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
-        (count > 0).then_some(SourceEvent::Chunk(Chunk::Lines {
+        (count > 0).then_some(SourceEvent::InputChunk(InputChunk::Lines {
             first,
             count,
             bytes,
@@ -72,7 +72,10 @@ pub(super) fn read(
                 events.push(other);
             } else if !together {
                 let payload = mem::take(&mut lines.bytes);
-                events.push(SourceEvent::Chunk(Chunk::Message { line, payload }));
+                events.push(SourceEvent::InputChunk(InputChunk::Message {
+                    line,
+                    payload,
+                }));
             }
             if !goes_on {
                 emit(events);
@@ -135,10 +138,10 @@ mod tests {
             for event in events {
                 sender
                     .send(match event {
-                        SourceEvent::Chunk(Chunk::Message { line, payload }) => {
+                        SourceEvent::InputChunk(InputChunk::Message { line, payload }) => {
                             format!("{line} {}", payload.escape_ascii())
                         }
-                        SourceEvent::Chunk(Chunk::Lines {
+                        SourceEvent::InputChunk(InputChunk::Lines {
                             first,
                             count,
                             bytes,

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use event::Demand;
-pub use event::{Chunk, Emit, InputError, SourceEvent};
+pub use event::{Emit, InputChunk, InputError, SourceEvent};
 
 use crate::common::runtime::process::{
-    CommandGroup, CommandOutcome, ExecCommand, NotStarted, RunOptions,
+    CommandOutcome, CommandSet, ExecCommand, NotStarted, RunOptions,
 };
 use crate::common::runtime::stdio;
 
@@ -24,7 +24,7 @@ use crate::common::runtime::stdio;
 pub struct SourceThread {
     demand: Sender<Demand>,
     outstanding: Demand,
-    commands: Option<Arc<CommandGroup>>,
+    commands: Option<Arc<CommandSet>>,
 }
 
 impl SourceThread {
@@ -44,14 +44,14 @@ impl SourceThread {
     }
 
     pub fn command(command: ExecCommand, max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        let group = Arc::new(CommandGroup::new()?);
+        let group = Arc::new(CommandSet::new()?);
         let commands = Some(Arc::clone(&group));
         Self::spawn(commands, move |demand| {
             let mut line = 0;
             while demand.recv().is_ok() {
                 line += 1;
                 let event = match run_command(&command, max, &group) {
-                    Ok(payload) => SourceEvent::Chunk(Chunk::Message { line, payload }),
+                    Ok(payload) => SourceEvent::InputChunk(InputChunk::Message { line, payload }),
                     Err(why) => {
                         let why = format!("--exec {}: {why}; skipped", command.name());
                         SourceEvent::Failed(InputError::CommandFailed(why))
@@ -65,7 +65,7 @@ impl SourceThread {
     }
 
     fn spawn(
-        commands: Option<Arc<CommandGroup>>,
+        commands: Option<Arc<CommandSet>>,
         work: impl FnOnce(&Receiver<Demand>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, requests) = mpsc::channel();
@@ -100,7 +100,7 @@ impl SourceThread {
 
     pub fn handle_received(&mut self, event: &SourceEvent) {
         let (readings, bytes) = match event {
-            SourceEvent::Chunk(chunk) => (chunk.readings(), chunk.bytes()),
+            SourceEvent::InputChunk(chunk) => (chunk.readings(), chunk.bytes()),
             _ => (1, 0),
         };
         self.outstanding.subtract(readings, bytes);
@@ -117,12 +117,12 @@ fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     let mut payload = Vec::new();
     match input.take(max as u64 + 1).read_to_end(&mut payload) {
         Ok(_) if payload.len() > max => SourceEvent::Failed(InputError::LineTooLong { line: 1 }),
-        Ok(_) => SourceEvent::Chunk(Chunk::Message { line: 1, payload }),
+        Ok(_) => SourceEvent::InputChunk(InputChunk::Message { line: 1, payload }),
         Err(error) => SourceEvent::Failed(InputError::ReadFailed(error)),
     }
 }
 
-fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
+fn run_command(command: &ExecCommand, max: usize, group: &CommandSet) -> Result<Vec<u8>, String> {
     let task = RunOptions {
         env: Vec::new(),
         input: None,

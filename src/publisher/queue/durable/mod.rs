@@ -25,15 +25,15 @@ use std::time::Instant;
 
 use delegated::DelegatedRows;
 use disk_space::{DISK_RETRY, DiskSpace};
-use rows::{KnownRows, PAGE, PAGE_BYTES, RowReader};
+use rows::{LoadedRows, PAGE, PAGE_BYTES, RowReader};
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
-use super::limits::{Admission, DropBehavior, FreeSpace, Limits};
+use super::limits::{Admission, DropBehavior, Limits, RemainingCapacity};
 use super::requests::{
     Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
 use super::sized::SizedQueue;
-use super::{MissingFile, Numbers, Queue, QueueEvent, StoreEvent};
+use super::{Numbers, Queue, QueueEvent, StoreEvent, VanishedFile};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::message::Message;
 
@@ -56,14 +56,14 @@ pub struct DurableQueue {
     unnumbered: SizedQueue,
     tail: SizedQueue,
     journal: Journal,
-    known: KnownRows,
+    known: LoadedRows,
     reader: RowReader,
     delegated: DelegatedRows,
     disk: DiskSpace,
     closing: bool,
     last_attempt: bool,
     closed: bool,
-    missing_file: Option<MissingFile>,
+    missing_file: Option<VanishedFile>,
 }
 
 impl DurableQueue {
@@ -76,7 +76,7 @@ impl DurableQueue {
             unnumbered: SizedQueue::default(),
             tail: SizedQueue::default(),
             journal: Journal::default(),
-            known: KnownRows::default(),
+            known: LoadedRows::default(),
             reader: RowReader::default(),
             delegated: DelegatedRows::default(),
             disk: DiskSpace::default(),
@@ -289,11 +289,11 @@ impl Queue for DurableQueue {
         on_disk_only + in_memory + counts.dead_bytes
     }
 
-    fn free_space(&self, now: Instant) -> usize {
+    fn remaining_capacity(&self, now: Instant) -> usize {
         if self.disk.full_until(now).is_some() && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
-        self.limits.free_space(self.len(), self.bytes())
+        self.limits.remaining_capacity(self.len(), self.bytes())
     }
 
     fn next_numbers(&self) -> Numbers {
@@ -374,7 +374,7 @@ impl Queue for DurableQueue {
         Some(self.journal.unwritten())
     }
 
-    fn missing_file(&self) -> Option<MissingFile> {
+    fn missing_file(&self) -> Option<VanishedFile> {
         self.missing_file
     }
 
@@ -424,8 +424,8 @@ impl Queue for DurableQueue {
         (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
-    fn unwritten_space(&self) -> FreeSpace {
-        FreeSpace {
+    fn unwritten_space(&self) -> RemainingCapacity {
+        RemainingCapacity {
             messages: MAX_UNWRITTEN.saturating_sub(self.tail.len()),
             bytes: MAX_UNWRITTEN_BYTES.saturating_sub(self.tail.bytes()),
         }
@@ -513,9 +513,9 @@ impl Queue for DurableQueue {
             }
             StoreResult::FileMissing { fault, exists } => {
                 self.missing_file = Some(if exists {
-                    MissingFile::Moved
+                    VanishedFile::Moved
                 } else {
-                    MissingFile::Lost
+                    VanishedFile::Lost
                 });
                 let mut events = self.release_unnumbered();
                 events.push(QueueEvent::Store(StoreEvent::FileMissing(fault)));

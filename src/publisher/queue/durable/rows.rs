@@ -11,14 +11,14 @@ pub(super) const PAGE: usize = 512;
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
-pub(super) struct KnownRows {
+pub(super) struct LoadedRows {
     /// By the id of the message, until it has its outcome.
     by_id: HashMap<u64, RowId>,
     sizes: HashMap<RowId, u64>,
     bytes: u64,
 }
 
-impl KnownRows {
+impl LoadedRows {
     pub(super) fn len(&self) -> usize {
         self.sizes.len()
     }

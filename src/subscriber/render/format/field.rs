@@ -39,17 +39,17 @@ impl FieldSpec {
     }
 
     pub(super) fn trusted(self, out: &mut Sanitizer<'_>, text: &[u8]) {
-        let (text, missing) = self.string(text);
+        let (text, missing) = self.fit_string(text);
         self.aligned(out, b' ', missing, |out| out.push_trusted(text));
     }
 
     pub(super) fn name(self, out: &mut Sanitizer<'_>, text: &[u8]) {
-        let (text, missing) = self.string(text);
+        let (text, missing) = self.fit_string(text);
         self.aligned(out, b' ', missing, |out| out.push_name(text));
     }
 
     /// What is shown of a string, and the spaces beside it: it is never padded with zeros.
-    fn string(self, text: &[u8]) -> (&[u8], usize) {
+    fn fit_string(self, text: &[u8]) -> (&[u8], usize) {
         let most = self.precision.unwrap_or(usize::MAX);
         let text = text.get(..most).unwrap_or(text);
         (text, self.width.saturating_sub(text.len()))

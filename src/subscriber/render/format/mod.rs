@@ -90,7 +90,7 @@ impl Template {
                 Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
                 Segment::Field(_, letter @ ('j' | 'J')) => {
                     match json::object(message, &time, *letter == 'J') {
-                        Some(object) => out.push_json(&object),
+                        Some(object) => out.push_json_text(&object),
                         None => warning = Some(PayloadNotJson),
                     }
                 }

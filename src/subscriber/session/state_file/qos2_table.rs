@@ -39,7 +39,7 @@ impl Qos2Table {
         let exchanges = rows.query_map([session], |row| {
             Ok(Exchange {
                 packet_id: row.get(0)?,
-                fingerprint: row.get::<_, i64>(1)?.cast_unsigned(),
+                content_checksum: row.get::<_, i64>(1)?.cast_unsigned(),
             })
         })?;
         let exchanges: Vec<_> = exchanges.collect::<Result<_, _>>()?;
@@ -59,8 +59,8 @@ impl Qos2Table {
         let sql = "INSERT OR REPLACE INTO exchanges VALUES (?1, ?2, ?3)";
         let mut add = connection.prepare_cached(sql)?;
         for exchange in exchanges {
-            let fingerprint = exchange.fingerprint.cast_signed();
-            add.execute(params![self.session, exchange.packet_id, fingerprint])?;
+            let checksum = exchange.content_checksum.cast_signed();
+            add.execute(params![self.session, exchange.packet_id, checksum])?;
         }
         Ok(())
     }
@@ -93,10 +93,10 @@ impl Qos2Table {
 mod tests {
     use super::*;
 
-    fn exchange(packet_id: u16, fingerprint: u64) -> Exchange {
+    fn exchange(packet_id: u16, content_checksum: u64) -> Exchange {
         Exchange {
             packet_id,
-            fingerprint,
+            content_checksum,
         }
     }
 

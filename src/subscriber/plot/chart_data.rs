@@ -12,7 +12,7 @@ use super::value_extractor::is_plottable;
 use super::view::{ChartLine, ChartView, MessageRate};
 pub use super::window::Zoom;
 use super::window::{MAX_WINDOW, Ms, Window, seconds_before};
-use crate::common::connection::state::Connection;
+use crate::common::connection::state::ConnectionStateMachine;
 use crate::common::escape::{escape, one_line};
 
 pub const MAX_LINES: usize = 8;
@@ -37,7 +37,7 @@ struct Line {
 }
 
 #[derive(Debug)]
-pub struct Chart {
+pub struct ChartData {
     broker: String,
     started: Instant,
     window: Window,
@@ -51,7 +51,7 @@ pub struct Chart {
     revision: u64,
 }
 
-impl Chart {
+impl ChartData {
     pub fn new(broker: &str, now: Instant) -> Self {
         Self {
             broker: one_line(broker),
@@ -111,7 +111,7 @@ impl Chart {
         }
     }
 
-    pub fn update_connection(&mut self, connection: &Connection, now: Instant) {
+    pub fn update_connection(&mut self, connection: &ConnectionStateMachine, now: Instant) {
         let ms = self.ms(now);
         self.revision += u64::from(self.connection.update(connection, ms));
     }
@@ -198,9 +198,9 @@ pub(super) mod tests {
         clippy::disallowed_methods,
         reason = "an origin; the tests move it by hand"
     )]
-    pub(in crate::subscriber::plot) fn chart() -> (Chart, Instant) {
+    pub(in crate::subscriber::plot) fn chart() -> (ChartData, Instant) {
         let now = Instant::now();
-        (Chart::new("broker\u{1b}", now), now)
+        (ChartData::new("broker\u{1b}", now), now)
     }
 
     fn reading(topic: &str, value: Option<f64>) -> PlottedMessage<'_> {

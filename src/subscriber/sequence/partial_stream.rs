@@ -5,7 +5,7 @@
 const ENOUGH: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stride {
+pub enum PartialStream {
     /// Numbers that are skipped are missing.
     Irregular,
     /// From here on the stream counts as seen in part: only multiples of this width are expected.
@@ -15,7 +15,7 @@ pub enum Stride {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StrideDetector {
+pub struct PartialStreamDetector {
     last: Option<u64>,
     width: u64,
     count: u32,
@@ -23,10 +23,10 @@ pub struct StrideDetector {
     is_irregular: bool,
 }
 
-impl StrideDetector {
-    pub fn handle_number(&mut self, seq: u64) -> Stride {
+impl PartialStreamDetector {
+    pub fn handle_number(&mut self, seq: u64) -> PartialStream {
         let Some(last) = self.last.replace(seq) else {
-            return Stride::Irregular;
+            return PartialStream::Irregular;
         };
         let step = seq.saturating_sub(last);
         if self.width == 0 {
@@ -36,13 +36,13 @@ impl StrideDetector {
         let fits = step == self.width || established && step.is_multiple_of(self.width);
         self.is_irregular |= self.width < 2 || !fits;
         if self.is_irregular {
-            return Stride::Irregular;
+            return PartialStream::Irregular;
         }
         self.count = self.count.saturating_add(1);
         match self.count {
-            ENOUGH => Stride::Established(self.width),
-            _ if established => Stride::Regular(step / self.width - 1),
-            _ => Stride::Irregular,
+            ENOUGH => PartialStream::Established(self.width),
+            _ if established => PartialStream::Regular(step / self.width - 1),
+            _ => PartialStream::Irregular,
         }
     }
 
@@ -57,8 +57,8 @@ impl StrideDetector {
 mod tests {
     use super::*;
 
-    fn strides(numbers: &[u64]) -> Vec<Stride> {
-        let mut detector = StrideDetector::default();
+    fn strides(numbers: &[u64]) -> Vec<PartialStream> {
+        let mut detector = PartialStreamDetector::default();
         let each = numbers.iter().map(|seq| detector.handle_number(*seq));
         each.collect()
     }
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn every_third_number_from_the_first_on_is_a_part() {
         let seen = strides(&[2, 5, 8, 11, 14, 17, 20, 29, 32]);
-        assert_eq!(seen[..5], [Stride::Irregular; 5]);
-        let [regular, skipped] = [Stride::Regular(0), Stride::Regular(2)];
+        assert_eq!(seen[..5], [PartialStream::Irregular; 5]);
+        let [regular, skipped] = [PartialStream::Regular(0), PartialStream::Regular(2)];
         assert_eq!(
             seen[5..],
-            [Stride::Established(3), regular, skipped, regular]
+            [PartialStream::Established(3), regular, skipped, regular]
         );
     }
 
@@ -82,17 +82,20 @@ mod tests {
             &[1, 3, 5, 9, 11, 13, 15, 17, 19],
         ] {
             let seen = strides(numbers);
-            assert!(seen.iter().all(|stride| *stride == Stride::Irregular));
+            assert!(
+                seen.iter()
+                    .all(|stride| *stride == PartialStream::Irregular)
+            );
         }
         let broken = strides(&[1, 3, 5, 7, 9, 11, 12, 14, 16]);
-        assert_eq!(broken[6..], [Stride::Irregular; 3]);
+        assert_eq!(broken[6..], [PartialStream::Irregular; 3]);
     }
 
     #[test]
     fn a_late_number_shows_that_all_topics_are_matched() {
-        let mut detector = StrideDetector::default();
+        let mut detector = PartialStreamDetector::default();
         detector.handle_number(1);
         assert!(!detector.handle_late());
-        assert!((1..20).all(|n| detector.handle_number(1 + 2 * n) == Stride::Irregular));
+        assert!((1..20).all(|n| detector.handle_number(1 + 2 * n) == PartialStream::Irregular));
     }
 }
