@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::mqtt::publish::Publish;
 use super::mqtt::qos::Qos;
-use pending::{Exchange, PendingAcks, PublishKey, PublishStatus, PubrelStatus};
+use pending::{Exchange, OwedAcks, PublishKey, PubrelStatus, ReceivedPublish};
 
 /// Bytes that may wait before no more are read from the broker.
 const LIMIT: u64 = 1 << 20;
@@ -31,7 +31,7 @@ pub struct Backlog {
 
 #[derive(Debug, Default)]
 struct Session {
-    pending: PendingAcks,
+    pending: OwedAcks,
     current: Option<Arc<ConnectionAcks>>,
     connections: u64,
 }
@@ -123,18 +123,18 @@ pub struct ConnectionAcks {
 
 impl ConnectionAcks {
     /// None if there is a later connection by now.
-    fn with_pending<T>(&self, act: impl FnOnce(&mut PendingAcks) -> T) -> Option<T> {
+    fn with_pending<T>(&self, act: impl FnOnce(&mut OwedAcks) -> T) -> Option<T> {
         let mut session = self.backlog.session.lock();
         (session.connections == self.number).then(|| act(&mut session.pending))
     }
 
     /// The broker has no session of an earlier connection: forgets what came on one.
-    pub fn begin_session(&self) {
-        self.with_pending(PendingAcks::begin_session);
+    pub fn forget_session(&self) {
+        self.with_pending(OwedAcks::forget_session);
     }
 
     /// Without a ticket the message is not to be handed over.
-    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, PublishStatus> {
+    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, ReceivedPublish> {
         let mut ticket = Ticket {
             backlog: Arc::clone(&self.backlog),
             number: 0,
@@ -143,8 +143,8 @@ impl ConnectionAcks {
         if publish.message.qos != Qos::AtMostOnce {
             let key = PublishKey::of(publish);
             ticket.number = match self.with_pending(|pending| pending.handle_publish(key)) {
-                Some(PublishStatus::New(number)) => number,
-                known => return Err(known.unwrap_or(PublishStatus::Repeated)),
+                Some(ReceivedPublish::New(number)) => number,
+                known => return Err(known.unwrap_or(ReceivedPublish::Repeated)),
             };
             ticket.exchange = (key.qos == Qos::ExactlyOnce).then_some(key.exchange);
         }

@@ -83,7 +83,7 @@ enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishStatus {
+pub enum ReceivedPublish {
     /// It is new; its number in the run, from 1.
     New(u64),
     Repeated,
@@ -104,7 +104,7 @@ pub enum PubrelStatus {
 }
 
 #[derive(Debug, Default)]
-pub struct PendingAcks {
+pub struct OwedAcks {
     unacknowledged: BTreeMap<u64, Unacknowledged>,
     last_number: u64,
     /// The numbers of those that came on the current connection, in that order. Some may not be waiting any more.
@@ -115,8 +115,8 @@ pub struct PendingAcks {
     completed: VecDeque<PublishKey>,
 }
 
-impl PendingAcks {
-    pub fn handle_publish(&mut self, key: PublishKey) -> PublishStatus {
+impl OwedAcks {
+    pub fn handle_publish(&mut self, key: PublishKey) -> ReceivedPublish {
         let was_completed = self.was_completed(&key);
         match self.stages.get_mut(&key.exchange.packet_id) {
             Some(Stage::Unacknowledged(number)) => {
@@ -127,7 +127,7 @@ impl PendingAcks {
                     if !std::mem::replace(&mut message.is_current, true) {
                         self.order.push_back(number);
                     }
-                    return PublishStatus::Repeated;
+                    return ReceivedPublish::Repeated;
                 }
                 // Its acknowledgement would be one for the new message.
                 self.unacknowledged.remove(&number);
@@ -140,7 +140,7 @@ impl PendingAcks {
                 && *content_checksum == key.exchange.content_checksum =>
             {
                 self.due_pubrels += usize::from(!std::mem::replace(is_current, true));
-                return PublishStatus::Acknowledged;
+                return ReceivedPublish::Acknowledged;
             }
             // The identifier of a QoS 2 message is free only after PUBREL; another message with it
             // shows that the broker has forgotten the first.
@@ -151,7 +151,7 @@ impl PendingAcks {
                 if key.qos == Qos::ExactlyOnce {
                     self.await_pubrel(key);
                 }
-                return PublishStatus::Acknowledged;
+                return ReceivedPublish::Acknowledged;
             }
             None => {}
         }
@@ -166,7 +166,7 @@ impl PendingAcks {
         self.order.push_back(number);
         self.stages
             .insert(key.exchange.packet_id, Stage::Unacknowledged(number));
-        PublishStatus::New(number)
+        ReceivedPublish::New(number)
     }
 
     /// Whether the message has been completed on this connection. On one connection nothing is lost in between,
@@ -297,7 +297,7 @@ impl PendingAcks {
     }
 
     /// The broker has no session of an earlier connection: nothing that came on one is acknowledged any more.
-    pub fn begin_session(&mut self) {
+    pub fn forget_session(&mut self) {
         *self = Self {
             last_number: self.last_number,
             ..Self::default()

@@ -147,9 +147,9 @@ const RULES: [Rule; 27] = {
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RepeatableProperties<'a>(&'a [u8]);
+pub struct RawProperties<'a>(&'a [u8]);
 
-impl<'a> RepeatableProperties<'a> {
+impl<'a> RawProperties<'a> {
     /// Properties that have been [`read`] without an error.
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         Self(bytes)

@@ -2,7 +2,7 @@
 
 use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
-use super::properties::{self, Property, RepeatableProperties, Value};
+use super::properties::{self, Property, RawProperties, Value};
 use super::qos::Qos;
 use super::reason_code::{TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID};
 use super::seq_property::SeqProperty;
@@ -46,7 +46,7 @@ pub struct PublishProperties<'a> {
     pub correlation_data: Option<&'a [u8]>,
     pub content_type: Option<&'a str>,
     /// What may be there more than once. They stay in the packet: there may be millions.
-    pub repeated: RepeatableProperties<'a>,
+    pub repeated: RawProperties<'a>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +98,7 @@ impl<'a> Publish<'a> {
                 collected.take(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
-            collected.repeated =
-                RepeatableProperties::of(begin.rest().get(..length).unwrap_or_default());
+            collected.repeated = RawProperties::of(begin.rest().get(..length).unwrap_or_default());
             properties = Some(collected);
         }
         if topic.is_empty() {

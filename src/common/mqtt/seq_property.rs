@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::properties::RepeatableProperties;
+use super::properties::RawProperties;
 
 /// Written as `STREAM/SEQ/MS`. A message that is sent again keeps it, so that a receiver can drop repeats, see gaps
 /// and know when a reading was taken.
@@ -23,7 +23,7 @@ impl SeqProperty {
     /// Bytes of the longest property, name included, of a stream whose name has at most 64 bytes.
     pub const MAX_SIZE: usize = Self::NAME.len() + 64 + 2 * ("/".len() + 20);
 
-    pub fn find(properties: RepeatableProperties<'_>) -> Option<Self> {
+    pub fn find(properties: RawProperties<'_>) -> Option<Self> {
         let (_, value) = properties.user().find(|(name, _)| *name == Self::NAME)?;
         value.parse().ok()
     }

@@ -40,7 +40,7 @@ use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::limits::{Admission, DropBehavior, RemainingCapacity};
 use crate::publisher::queue::requests::{Outcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{Numbers, Queue, QueueEvent, StoreEvent, VanishedFile};
+use crate::publisher::queue::{Numbers, Queue, QueueEvent, StoreCondition, VanishedFile};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
@@ -497,7 +497,11 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
+    pub fn handle_store_result(
+        &mut self,
+        result: StoreResult,
+        now: Instant,
+    ) -> Vec<StoreCondition> {
         let mut store_events = Vec::new();
         for event in self.queue.handle_result(result, now) {
             match event {
@@ -506,7 +510,7 @@ impl Outbox {
                 QueueEvent::Ended { id, seq, outcome } => self.ledger.end(id, seq, outcome, None),
                 QueueEvent::DeadLetterStored { id } => self.ledger.release(id),
                 QueueEvent::Store(event) => {
-                    if matches!(event, StoreEvent::FileMissing(_)) {
+                    if matches!(event, StoreCondition::FileMissing(_)) {
                         self.ledger.release_all();
                     }
                     store_events.push(event);

@@ -48,11 +48,11 @@ pub enum QueueEvent {
     DeadLetterStored {
         id: u64,
     },
-    Store(StoreEvent),
+    Store(StoreCondition),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum StoreEvent {
+pub enum StoreCondition {
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
@@ -152,7 +152,7 @@ pub trait Queue: fmt::Debug {
         }
     }
 
-    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
+    /// The run ends: what is due is written, then [`StoreCondition::Closed`] follows.
     fn close(&mut self) {}
 
     fn wake_at(&self, _now: Instant) -> Option<Instant> {

@@ -41,7 +41,7 @@ use crate::publisher::outbox::types::ConnectionLoss;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
-use crate::publisher::queue::{Queue, StoreEvent};
+use crate::publisher::queue::{Queue, StoreCondition};
 use crate::publisher::report::exit_status::ExitStatus;
 use crate::publisher::report::progress::DrainProgress;
 use crate::publisher::report::{ReportOptions, Reporter};
@@ -430,22 +430,22 @@ impl<'a> Publisher<'a> {
     fn handle_store_result(&mut self, result: StoreResult) {
         for event in self.outbox.handle_store_result(result, self.now) {
             match event {
-                StoreEvent::Damaged(count) => self.report.damaged(count),
-                StoreEvent::DiskFull(why) => {
+                StoreCondition::Damaged(count) => self.report.damaged(count),
+                StoreCondition::DiskFull(why) => {
                     warn!("{why}; nothing can be stored until there is space");
                 }
-                StoreEvent::DiskRecovered => warn!("there is space on the disk again"),
-                StoreEvent::TookOver => {
+                StoreCondition::DiskRecovered => warn!("there is space on the disk again"),
+                StoreCondition::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
                 }
-                StoreEvent::FileMissing(fault) => self.handle_missing_file(fault),
-                StoreEvent::Failed(fault) => {
+                StoreCondition::FileMissing(fault) => self.handle_missing_file(fault),
+                StoreCondition::Failed(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
                     self.feeder.input.stop();
                 }
-                StoreEvent::Closed => self.store_done = true,
+                StoreCondition::Closed => self.store_done = true,
             }
         }
     }

@@ -1,13 +1,13 @@
 //! What waits, is acknowledged and is completed, on one connection and over several.
 
 use super::*;
-use PublishStatus::{Acknowledged, New, Repeated};
 use PubrelStatus::{BeforePubrec, Known, Unknown};
 use Qos::{AtLeastOnce, ExactlyOnce};
+use ReceivedPublish::{Acknowledged, New, Repeated};
 use proptest::prelude::*;
 
 struct Broker {
-    pending: PendingAcks,
+    pending: OwedAcks,
     qos: Qos,
 }
 
@@ -21,19 +21,19 @@ fn exchange(packet_id: u16, text: &str) -> Exchange {
 
 impl Broker {
     fn new(qos: Qos) -> Self {
-        let pending = PendingAcks::default();
+        let pending = OwedAcks::default();
         Self { pending, qos }
     }
 
-    fn send(&mut self, packet_id: u16, text: &str) -> PublishStatus {
+    fn send(&mut self, packet_id: u16, text: &str) -> ReceivedPublish {
         self.send_with(packet_id, self.qos, false, text)
     }
 
-    fn resend(&mut self, packet_id: u16, text: &str) -> PublishStatus {
+    fn resend(&mut self, packet_id: u16, text: &str) -> ReceivedPublish {
         self.send_with(packet_id, self.qos, true, text)
     }
 
-    fn send_with(&mut self, packet_id: u16, qos: Qos, dup: bool, text: &str) -> PublishStatus {
+    fn send_with(&mut self, packet_id: u16, qos: Qos, dup: bool, text: &str) -> ReceivedPublish {
         let exchange = exchange(packet_id, text);
         let key = PublishKey { exchange, qos, dup };
         self.pending.handle_publish(key)
@@ -187,7 +187,7 @@ fn nothing_of_a_lost_session_is_acknowledged() {
     broker.send(2, "b");
     broker.acks_after(1);
     broker.reconnect();
-    broker.pending.begin_session();
+    broker.pending.forget_session();
     assert_eq!(broker.send(1, "a"), New(3));
     assert_eq!(broker.send(2, "b"), New(4));
     // Those are settled by the tickets of the session before.
@@ -225,7 +225,7 @@ fn an_exchange_of_this_run_is_open_until_pubrel_on_any_connection() {
     broker.send(7, "y");
     broker.acks_after(3);
     broker.reconnect();
-    broker.pending.begin_session();
+    broker.pending.forget_session();
     assert!(!broker.pending.has_open_exchange(), "no PUBREL will come");
 }
 

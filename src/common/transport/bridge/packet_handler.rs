@@ -10,7 +10,7 @@ use super::event::EndReason;
 use super::packet_buffer::ReadError;
 use super::receiver::{ForgottenByBroker, OutOfMemory, Receiver, SkippedMessage};
 use crate::common::acks::ConnectionAcks;
-use crate::common::acks::pending::{PublishStatus, PubrelStatus};
+use crate::common::acks::pending::{PubrelStatus, ReceivedPublish};
 use crate::common::escape::shortened;
 use crate::common::mqtt::acknowledgement::{Acknowledgement, encode_short};
 use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
@@ -170,7 +170,7 @@ impl<'a> PacketHandler<'a> {
         };
         self.is_connected = true;
         if let Some(receiver) = self.receiver.filter(|_| !connack.session_present) {
-            receiver.acks.begin_session();
+            receiver.acks.forget_session();
             // If it cannot be forgotten the run is ending.
             (receiver.on_forgotten)(ForgottenByBroker::Session);
         }
@@ -193,7 +193,7 @@ impl<'a> PacketHandler<'a> {
         let ticket = match receiver.acks.handle_publish(&publish) {
             Ok(ticket) => ticket,
             Err(known) => {
-                if known == PublishStatus::Acknowledged {
+                if known == ReceivedPublish::Acknowledged {
                     acknowledge(&publish, effects);
                 }
                 return Ok(());

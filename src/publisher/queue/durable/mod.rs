@@ -33,7 +33,7 @@ use super::requests::{
     Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
 use super::sized::SizedQueue;
-use super::{Numbers, Queue, QueueEvent, StoreEvent, VanishedFile};
+use super::{Numbers, Queue, QueueEvent, StoreCondition, VanishedFile};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::message::Message;
 
@@ -123,7 +123,7 @@ impl DurableQueue {
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
-            events.push(QueueEvent::Store(StoreEvent::DiskRecovered));
+            events.push(QueueEvent::Store(StoreCondition::DiskRecovered));
         }
         for row in written.deleted {
             self.known.remove(row);
@@ -231,17 +231,17 @@ impl DurableQueue {
             }
             let event = match self.journal.unwritten() {
                 // Nothing is lost; rows that could not be deleted are sent again.
-                0 => StoreEvent::Closed,
+                0 => StoreCondition::Closed,
                 count => {
                     let message = format!("{why}; no space for {count} messages: free some");
-                    StoreEvent::Failed(Fault::permanent(Exit::Io, message))
+                    StoreCondition::Failed(Fault::permanent(Exit::Io, message))
                 }
             };
             return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
         if self.disk.report() {
-            events.push(QueueEvent::Store(StoreEvent::DiskFull(why)));
+            events.push(QueueEvent::Store(StoreCondition::DiskFull(why)));
         }
         match self.limits.behavior {
             DropBehavior::Block => {}
@@ -489,7 +489,7 @@ impl Queue for DurableQueue {
                 self.handle_loaded(rows, last);
                 match damaged {
                     0 => return Vec::new(),
-                    _ => StoreEvent::Damaged(damaged),
+                    _ => StoreCondition::Damaged(damaged),
                 }
             }
             StoreResult::Outcomes {
@@ -509,7 +509,7 @@ impl Queue for DurableQueue {
                 self.file = opened;
                 // It reads the numbered rows like all others.
                 self.delegated.numbered.clear();
-                StoreEvent::TookOver
+                StoreCondition::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
                 self.missing_file = Some(if exists {
@@ -518,11 +518,11 @@ impl Queue for DurableQueue {
                     VanishedFile::Lost
                 });
                 let mut events = self.release_unnumbered();
-                events.push(QueueEvent::Store(StoreEvent::FileMissing(fault)));
+                events.push(QueueEvent::Store(StoreCondition::FileMissing(fault)));
                 return events;
             }
-            StoreResult::Failed(fault) => StoreEvent::Failed(fault),
-            StoreResult::Closed => StoreEvent::Closed,
+            StoreResult::Failed(fault) => StoreCondition::Failed(fault),
+            StoreResult::Closed => StoreCondition::Closed,
         };
         vec![QueueEvent::Store(event)]
     }

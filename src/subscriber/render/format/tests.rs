@@ -2,7 +2,7 @@
 //! compare with the program itself, as far as a broker can be made to send the message.
 
 use super::*;
-use crate::common::mqtt::properties::RepeatableProperties;
+use crate::common::mqtt::properties::RawProperties;
 use crate::common::mqtt::qos::Qos;
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn with_properties(payload: &[u8]) -> Received<'_> {
         response_topic: Some("re/ply"),
         correlation_data: Some(b"co\x1brr"),
         content_type: Some("text/plain; \u{e9}"),
-        repeated: RepeatableProperties::parse(REPEATED).unwrap(),
+        repeated: RawProperties::parse(REPEATED).unwrap(),
     };
     Received {
         properties: Some(properties),
