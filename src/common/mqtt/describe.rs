@@ -98,7 +98,7 @@ fn describe_fields(
             if v5 {
                 skip_properties(&mut reader)?;
             }
-            for code in reader.rest() {
+            for code in reader.rest().iter().take(SHOWN) {
                 add(line, &format!("code {code:#04x}"));
             }
         }

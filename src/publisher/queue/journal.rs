@@ -159,7 +159,7 @@ impl Journal {
         let has_to_wait = self.inserts_after.is_some_and(|at| now < at) && !closing;
         let last = (!has_to_wait).then(|| self.last_due(now)).flatten();
         let ends = closing
-            || self.next.ends.len() >= self.delete_group.max(1)
+            || self.next.ends.len() >= self.delete_group
             || self.ends_due().is_some_and(|due| now >= due);
         let others = !self.next.numbers.is_empty()
             || !self.next.dead.is_empty()

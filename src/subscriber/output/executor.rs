@@ -72,19 +72,21 @@ impl ExecutorState {
             return 0;
         }
         let counted = std::mem::take(&mut message.counted);
-        // It may have to wait for earlier messages to be acknowledged, but the next run must not
-        // run its commands again.
+        self.record_and_acknowledge(index);
+        counted
+    }
+
+    /// A message may have to wait until earlier ones are acknowledged, but the next run must not run
+    /// its commands again.
+    fn record_and_acknowledge(&mut self, index: usize) {
         if index > 0
+            && let Some(message) = self.unfinished.get_mut(index)
+            && message.jobs_left == 0
             && let Some(completion) = &mut message.completion
         {
             self.acknowledger
                 .take_if(|acknowledger| !acknowledger.record(completion));
         }
-        self.acknowledge();
-        counted
-    }
-
-    fn acknowledge(&mut self) {
         while let Some(message) = self.unfinished.front_mut()
             && message.jobs_left == 0
             && let Some(completion) = message.completion.take()
@@ -163,7 +165,8 @@ impl Executor {
         let mut state = self.0.state.lock();
         state.update_last(|last| last.completion = Some(completion));
         // Its commands may have ended already.
-        state.acknowledge();
+        let index = state.unfinished.len().saturating_sub(1);
+        state.record_and_acknowledge(index);
     }
 
     pub fn failed(&self) -> u64 {

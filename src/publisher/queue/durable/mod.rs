@@ -400,7 +400,7 @@ impl Queue for DurableQueue {
     fn set_window(&mut self, window: usize) {
         // A quarter of the window: the others are in flight while these are deleted. Half of a small
         // one: flash memory wears out by transactions.
-        self.journal.delete_group = (window / 4).max(25).min(window / 2);
+        self.journal.delete_group = (window / 4).max(25).min(window / 2).max(1);
     }
 
     fn set_blocked(&mut self, blocked: bool) {

@@ -1,6 +1,7 @@
 //! `%j` and `%J`: a message as JSON, with the payload as a string or as the JSON that it is. PURE.
 //!
-//! Parsed, the output equals that of `mosquitto_sub` 2.0.11 (cJSON 1.7.15). It is always UTF-8, a
+//! Parsed, the output equals that of `mosquitto_sub` 2.0.11 (cJSON 1.7.15, which also accepts `01`,
+//! `1.` and `\uZZZZ`; here they are not JSON). It is always UTF-8, a
 //! string in it ends at its first NUL, and numbers of the payload keep their digits. The properties
 //! come in a fixed order; `mosquitto_sub` keeps the order of the packet.
 
