@@ -1,6 +1,6 @@
 //! A fleet of devices that lose their broker together, and come back to one that takes only so
 //! many connections a second. The devices are the programs' own state machine and backoff
-//! (`common/connection.rs`, `common/backoff.rs`); time is simulated, and the same scene always
+//! (`common/connection/state.rs`, `common/connection/backoff.rs`); time is simulated, and the same scene always
 //! takes the same course.
 
 use std::cmp::Reverse;
