@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use std::vec;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use iot_pubsub::common::mqtt::message::Message;
-use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
+use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::limits::{Admission, Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::requests::{
-    Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage,
+    Counts, MessageOutcome, Opened, RowId, StoreRequest, StoreResult, StoredMessage,
 };
 use iot_pubsub::publisher::queue::{Queue, QueueEvent};
 use shared::STREAM;
@@ -55,7 +55,7 @@ impl Stub {
         let rows = |(row, message)| StoredMessage { row, message };
         let rows: Vec<StoredMessage> = (1..).zip(shared::messages(messages)).map(rows).collect();
         let each = shared::messages(1)
-            .map(|message| message.draft.size())
+            .map(|message| message.draft.content_size())
             .sum();
         Self {
             counts: Counts {
@@ -73,7 +73,7 @@ impl Stub {
 
     fn queue(&self) -> DurableQueue {
         let limits = Limits {
-            capacity: Capacity::Unlimited,
+            capacity: MessageLimit::Unlimited,
             max_bytes: 64 << 20,
             behavior: DropBehavior::Block,
         };
@@ -84,7 +84,7 @@ impl Stub {
             counts: self.counts,
         };
         let mut queue = DurableQueue::new(limits, opened);
-        queue.set_window(WINDOW);
+        queue.set_send_window(WINDOW);
         queue
     }
 
@@ -132,7 +132,7 @@ impl Stub {
     }
 }
 
-fn messages() -> Vec<Arc<Message>> {
+fn messages() -> Vec<Arc<OutgoingMessage>> {
     shared::messages(MESSAGES).map(Arc::new).collect()
 }
 
@@ -143,30 +143,40 @@ fn empty() -> (Stub, DurableQueue) {
 }
 
 /// Sent and acknowledged, without a disk.
-fn pass(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
+fn pass(
+    stub: &mut Stub,
+    queue: &mut DurableQueue,
+    messages: &[Arc<OutgoingMessage>],
+    mut now: Instant,
+) {
     for window in messages.chunks(WINDOW) {
         for message in window {
-            queue.track_sent(message, now + ACK_TIME);
-            queue.use_numbers();
+            queue.add_sent(message, now + ACK_TIME);
+            queue.advance_numbers();
         }
         stub.handle_requests(queue, now);
         now += ROUND_TRIP;
         for message in window {
-            queue.finish(message, &Outcome::Delivered, now);
+            queue.finish_message(message, &MessageOutcome::Delivered, now);
         }
     }
     assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
     assert_eq!(queue.next_numbers().seq, MESSAGES + 1);
 }
 
-fn write(stub: &mut Stub, queue: &mut DurableQueue, messages: &[Arc<Message>], mut now: Instant) {
+fn write(
+    stub: &mut Stub,
+    queue: &mut DurableQueue,
+    messages: &[Arc<OutgoingMessage>],
+    mut now: Instant,
+) {
     let mut safe = 0;
     for burst in messages.chunks(WINDOW) {
         for message in burst {
-            let admission = queue.admit(message.draft.size(), now, &mut Vec::new());
+            let admission = queue.make_room(message.draft.content_size(), now, &mut Vec::new());
             assert_eq!(admission, Admission::Fits);
             queue.push(Arc::clone(message), None);
-            queue.use_numbers();
+            queue.advance_numbers();
         }
         safe += stub.handle_requests(queue, now);
         now += ROUND_TRIP;
@@ -183,17 +193,17 @@ fn drain(stub: &mut Stub, queue: &mut DurableQueue, mut now: Instant) {
         let window: Vec<_> = iter::from_fn(|| queue.pop()).take(WINDOW / 4).collect();
         assert!(!window.is_empty(), "{queue:?}");
         for message in window {
-            queue.finish(&message, &Outcome::Delivered, now);
+            queue.finish_message(&message, &MessageOutcome::Delivered, now);
             taken += 1;
         }
     }
-    queue.close();
+    queue.begin_close();
     stub.handle_requests(queue, now);
     assert_eq!((taken, stub.counts.rows, stub.closed), (MESSAGES, 0, true));
 }
 
 fn queue(criterion: &mut Criterion) {
-    let (messages, now) = (messages(), clock());
+    let (messages, now) = (messages(), instant_now());
     let mut group = criterion.benchmark_group("durable_queue");
     group.throughput(Throughput::Elements(MESSAGES));
     group.bench_function("passed", |bencher| {

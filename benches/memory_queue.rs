@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use iot_pubsub::common::mqtt::message::Message;
-use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
+use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::queue::Queue;
-use iot_pubsub::publisher::queue::limits::{Admission, Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use shared::STREAM;
 
@@ -25,14 +25,14 @@ const MESSAGES: u64 = 10_000;
 /// Messages that fit.
 const LIMIT: usize = 1_000;
 
-fn messages() -> Vec<Arc<Message>> {
+fn messages() -> Vec<Arc<OutgoingMessage>> {
     shared::messages(MESSAGES).map(Arc::new).collect()
 }
 
 /// An empty queue, called as the outbox calls it.
 fn queue(behavior: DropBehavior) -> Box<dyn Queue> {
     let limits = Limits {
-        capacity: Capacity::Messages(LIMIT),
+        capacity: MessageLimit::Messages(LIMIT),
         max_bytes: 64 << 20,
         behavior,
     };
@@ -40,11 +40,11 @@ fn queue(behavior: DropBehavior) -> Box<dyn Queue> {
 }
 
 /// Puts them in; gives how many of them were stored, and how many had to go for them.
-fn push(queue: &mut dyn Queue, messages: &[Arc<Message>], now: Instant) -> (usize, usize) {
+fn push(queue: &mut dyn Queue, messages: &[Arc<OutgoingMessage>], now: Instant) -> (usize, usize) {
     let (mut stored, mut gone) = (0, 0);
     let mut evicted = Vec::new();
     for message in messages {
-        if queue.admit(message.draft.size(), now, &mut evicted) == Admission::Fits {
+        if queue.make_room(message.draft.content_size(), now, &mut evicted) == Admission::Fits {
             queue.push(Arc::clone(message), None);
             stored += 1;
             gone += evicted.len();
@@ -55,7 +55,7 @@ fn push(queue: &mut dyn Queue, messages: &[Arc<Message>], now: Instant) -> (usiz
 }
 
 fn put_and_taken(criterion: &mut Criterion) {
-    let (messages, now) = (messages(), clock());
+    let (messages, now) = (messages(), instant_now());
     let mut queue = queue(DropBehavior::Block);
     let mut group = criterion.benchmark_group("memory_queue");
     group.throughput(Throughput::Elements(MESSAGES));
@@ -76,7 +76,7 @@ fn put_and_taken(criterion: &mut Criterion) {
 }
 
 fn full(criterion: &mut Criterion) {
-    let (messages, now) = (messages(), clock());
+    let (messages, now) = (messages(), instant_now());
     let mut group = criterion.benchmark_group("memory_queue/full");
     group.throughput(Throughput::Elements(MESSAGES));
     let cases = [

@@ -19,15 +19,15 @@ use criterion::{
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::mqtt::draft::Draft;
-use iot_pubsub::common::runtime::clock::clock;
+use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::Drain;
+use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
+use iot_pubsub::publisher::outbox::receipt_order::Receipt;
 use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::requests::Outcome;
+use iot_pubsub::publisher::queue::requests::MessageOutcome;
 use shared::{STREAM, WALL_MS};
 
 /// Readings in a round.
@@ -38,7 +38,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 fn outbox(window: usize) -> Outbox {
     let limits = Limits {
-        capacity: Capacity::Unlimited,
+        capacity: MessageLimit::Unlimited,
         max_bytes: 64 << 20,
         behavior: DropBehavior::Block,
     };
@@ -51,7 +51,11 @@ fn outbox(window: usize) -> Outbox {
         profile: Profile::Generic,
     };
     let queue = MemoryQueue::new(limits, STREAM.into());
-    Outbox::new(config, Box::new(queue), Drain::new(f64::INFINITY, false))
+    Outbox::new(
+        config,
+        Box::new(queue),
+        DrainRate::new(f64::INFINITY, false),
+    )
 }
 
 fn drafts() -> Vec<Draft> {
@@ -86,7 +90,7 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
             matches!(
                 receipt,
                 Receipt::Ended {
-                    outcome: Outcome::Delivered,
+                    outcome: MessageOutcome::Delivered,
                     ..
                 }
             )
@@ -100,7 +104,7 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
 }
 
 fn window(criterion: &mut Criterion) {
-    let now = clock();
+    let now = instant_now();
     let mut group = criterion.benchmark_group("outbox/window");
     group.throughput(Throughput::Elements(READINGS));
     group.sampling_mode(SamplingMode::Flat);
@@ -126,7 +130,7 @@ fn window(criterion: &mut Criterion) {
 
 fn burst(criterion: &mut Criterion) {
     const WINDOW: usize = 100;
-    let now = clock();
+    let now = instant_now();
     let mut group = criterion.benchmark_group("outbox/burst");
     group.throughput(Throughput::Elements(READINGS));
     group.sampling_mode(SamplingMode::Flat);

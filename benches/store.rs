@@ -21,9 +21,9 @@ use std::thread;
 use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::requests::{
-    Counts, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
+    Counts, MessageOutcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
 use iot_pubsub::publisher::store::{self, Store};
 use shared::STREAM;
@@ -103,7 +103,7 @@ fn directory() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-fn inserts(messages: impl Iterator<Item = Message>) -> WriteBatch {
+fn inserts(messages: impl Iterator<Item = OutgoingMessage>) -> WriteBatch {
     WriteBatch {
         inserts: messages.map(Arc::new).collect(),
         ..WriteBatch::default()
@@ -160,7 +160,9 @@ fn delete(criterion: &mut Criterion) {
             || {
                 // As many come as go, so that the backlog stays as long as it is.
                 rows.extend(queue.commit(more.clone()).0);
-                let delivered = rows.drain(..COUNT).map(|row| (row, Outcome::Delivered));
+                let delivered = rows
+                    .drain(..COUNT)
+                    .map(|row| (row, MessageOutcome::Delivered));
                 WriteBatch {
                     ends: delivered.collect(),
                     ..WriteBatch::default()

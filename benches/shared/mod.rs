@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use iot_pubsub::common::mqtt::draft::Draft;
-use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::mqtt::qos::Qos;
 
 /// The Unix time in milliseconds at which all of it takes place.
@@ -24,11 +24,11 @@ pub(crate) fn criterion() -> Criterion {
 
 /// Messages as a device sends them, with a payload of 20 bytes. Keys and numbers are from 1, as a
 /// queue gives them.
-pub(crate) fn messages(count: u64) -> impl Iterator<Item = Message> {
+pub(crate) fn messages(count: u64) -> impl Iterator<Item = OutgoingMessage> {
     // One topic for all of them, as from one command line.
     let (topic, stream): (Arc<str>, Arc<str>) =
         ("plant/7/line/3/temperature".into(), STREAM.into());
-    (1..=count).map(move |seq| Message {
+    (1..=count).map(move |seq| OutgoingMessage {
         id: seq,
         stream: Arc::clone(&stream),
         seq,

@@ -13,7 +13,7 @@ use iot_pubsub::common::connection::state::{
     ConnectionAction, ConnectionSettings, ConnectionStateMachine, RunKind,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
-use iot_pubsub::publisher::outbox::throttle::Throttle;
+use iot_pubsub::publisher::outbox::rate_limiter::RateLimiter;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// `--connect-timeout`.
@@ -94,7 +94,7 @@ struct Fleet {
     random: fastrand::Rng,
     devices: Vec<ConnectionStateMachine>,
     agenda: BinaryHeap<Reverse<(Instant, usize, Happening)>>,
-    door: Throttle,
+    door: RateLimiter,
     course: Course,
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
         random: fastrand::Rng::with_seed(8883),
         devices: Vec::new(),
         agenda: BinaryHeap::new(),
-        door: Throttle::new(Pace {
+        door: RateLimiter::new(Pace {
             messages: f64::from(scene.rate),
             burst: f64::from(scene.rate),
             bytes: 1.0,

@@ -11,11 +11,11 @@ fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
             logging::init(cli.publish.log.verbosity());
-            run::run(&cli.publish.check()?)
+            run::run(&cli.publish.into_config()?)
         }
         Some(Command::Check(args)) => {
             logging::init(args.log.verbosity());
-            check::run(&args.check("publisher")?)
+            check::run(&args.into_config("publisher")?)
         }
         Some(Command::Queue(args)) => {
             logging::init(args.log.verbosity());

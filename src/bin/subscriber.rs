@@ -11,11 +11,11 @@ fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
             logging::init(cli.subscribe.log.verbosity());
-            run::run(&cli.subscribe.check()?)
+            run::run(&cli.subscribe.into_config()?)
         }
         Some(Command::Check(args)) => {
             logging::init(args.log.verbosity());
-            check::run(&args.check("subscriber")?)
+            check::run(&args.into_config("subscriber")?)
         }
     })
 }

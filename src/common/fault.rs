@@ -49,7 +49,7 @@ impl Exit {
 
 /// What a fault is about, for code that depends on it. The text is for people only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     #[default]
     Other,
     /// A stored file is damaged.
@@ -67,7 +67,7 @@ pub enum Kind {
 /// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    pub kind: Kind,
+    pub kind: FaultKind,
     pub exit: Exit,
     /// Retrying cannot help: somebody has to change something first.
     pub permanent: bool,
@@ -80,7 +80,7 @@ impl Fault {
     /// A fault that ends a finite run at once.
     pub fn permanent(exit: Exit, message: impl Into<String>) -> Self {
         Self {
-            kind: Kind::Other,
+            kind: FaultKind::Other,
             exit,
             permanent: true,
             message: message.into(),
@@ -105,7 +105,7 @@ impl Fault {
         self
     }
 
-    pub fn of_kind(mut self, kind: Kind) -> Self {
+    pub fn with_kind(mut self, kind: FaultKind) -> Self {
         self.kind = kind;
         self
     }

@@ -20,8 +20,8 @@ use super::input::config::{InputConfig, SourceKind};
 use super::queue_command::args::QueueArgs;
 use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
-use crate::common::cli::check_args::CheckArgs;
-use crate::common::cli::config::ConnectionConfig;
+use crate::common::cli::check_command_args::CheckArgs;
+use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
@@ -32,9 +32,9 @@ use crate::common::mqtt::publish_size::{
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::{process, stdio};
-use crate::publisher::outbox::pacing::parse_drain_rate;
+use crate::publisher::outbox::drain_rate::parse_drain_rate;
 use crate::publisher::outbox::types::OutboxConfig;
-use crate::publisher::queue::limits::{Capacity, DropBehavior, Limits};
+use crate::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
 
 /// Bytes per batch at most, newlines included: AWS IoT Core takes that much, and few brokers take less.
 const BATCH_BYTES: usize = 128 << 10;
@@ -157,7 +157,7 @@ pub struct PublisherArgs {
     /// and retain, as subscriber --json and publisher queue export write it. A payload that is not a string is
     /// published as the JSON text that is in the line; payload_base64 holds arbitrary bytes.
     #[arg(long, value_name = "FORM", help_heading = SOURCE)]
-    input: Option<InputChoice>,
+    input: Option<InputFormat>,
 
     /// Run this every --interval and publish its output; must be the last flag
     ///
@@ -265,7 +265,7 @@ enum DropChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum InputChoice {
+enum InputFormat {
     Lines,
     Json,
 }
@@ -287,7 +287,7 @@ impl PublisherArgs {
         Ok(())
     }
 
-    fn check_streams(&self) -> Result<(), Fault> {
+    fn check_stdio(&self) -> Result<(), Fault> {
         for (given, flag) in [
             (self.stdin_line, "--stdin-line"),
             (self.stdin_file, "--stdin-file"),
@@ -309,12 +309,12 @@ impl PublisherArgs {
     }
 
     /// Also reads `--file`.
-    pub fn check(self) -> Result<Config, Fault> {
+    pub fn into_config(self) -> Result<Config, Fault> {
         self.check_source()?;
-        self.check_streams()?;
-        let json = self.input == Some(InputChoice::Json);
+        self.check_stdio()?;
+        let json = self.input == Some(InputFormat::Json);
         let durable = self.queue.is_some();
-        let connection = self.connection.check("publisher", durable)?;
+        let connection = self.connection.into_config("publisher", durable)?;
         let profile = connection.profile;
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let max_in_flight = self.max_inflight.unwrap_or(WINDOW);
@@ -325,16 +325,16 @@ impl PublisherArgs {
         } else {
             (20, 64 << 20)
         };
-        let capacity = Capacity::from_signed(self.queue_size.unwrap_or(size));
+        let capacity = MessageLimit::from_signed(self.queue_size.unwrap_or(size));
         let max_bytes = self.queue_bytes.unwrap_or(bytes);
         let (limit, _) = profile.max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
         let max_payload = match capacity {
-            Capacity::Disabled => limit,
+            MessageLimit::Disabled => limit,
             _ => limit.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
         };
         let source = match (self.message, self.file) {
             (Some(text), _) => SourceKind::Message(text.into_bytes()),
-            (_, Some(path)) => SourceKind::Message(read_message(&path, max_payload)?),
+            (_, Some(path)) => SourceKind::Message(read_message_file(&path, max_payload)?),
             _ if self.null_message => SourceKind::Message(Vec::new()),
             _ if self.stdin_file => SourceKind::Stdin,
             _ if self.stdin_line => SourceKind::Lines,
@@ -378,7 +378,7 @@ impl PublisherArgs {
                     wait: self.batch_wait,
                     payload: BATCH_BYTES.min(max_payload),
                     size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-                    properties: batch_properties(!self.no_sequence, self.expiry.is_some()),
+                    properties: batch_properties_size(!self.no_sequence, self.expiry.is_some()),
                 },
             },
             limits: Limits {
@@ -436,7 +436,7 @@ fn stdin_has_data() -> bool {
 }
 
 /// Bytes of a batch's properties, at most.
-fn batch_properties(sequence: bool, expiry: bool) -> usize {
+fn batch_properties_size(sequence: bool, expiry: bool) -> usize {
     let content_type = string_property_size(Draft::BATCH_TYPE.len());
     let seq = user_property_size(SeqProperty::MAX_SIZE);
     content_type + seq * usize::from(sequence) + INTEGER_PROPERTY_SIZE * usize::from(expiry)
@@ -454,7 +454,7 @@ fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(
 }
 
 /// Reads a message file; one byte more than is allowed shows that it is too large.
-fn read_message(path: &Path, max: usize) -> Result<Vec<u8>, Fault> {
+fn read_message_file(path: &Path, max: usize) -> Result<Vec<u8>, Fault> {
     let mut payload = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(max as u64 + 1).read_to_end(&mut payload));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::input::config::InputConfig;
-use crate::common::cli::config::ConnectionConfig;
+use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
 use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::Limits;
@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run(&self) -> RunKind {
+    pub fn run_kind(&self) -> RunKind {
         if self.input.source.is_timed() && self.input.count.is_none() {
             RunKind::Endless
         } else {

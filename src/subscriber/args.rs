@@ -14,15 +14,15 @@ use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
 
-use super::config::{Config, File, OutputKind};
-use super::inbox::selector::{Retained, Selection};
+use super::config::{Config, FileConfig, OutputConfig};
+use super::message_receiver::selector::{Retained, SelectionOptions};
 use super::output::destination::Rotation;
 use super::plot::screen;
 use super::plot::value_extractor::ValueExtractor;
 use super::render::format::Template;
-use super::render::{Format, Style};
+use super::render::{Format, RenderOptions};
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
-use crate::common::cli::check_args::CheckArgs;
+use crate::common::cli::check_command_args::CheckArgs;
 use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
@@ -220,14 +220,14 @@ pub struct SubscriberArgs {
 }
 
 impl SubscriberArgs {
-    pub fn check(self) -> Result<Config, Fault> {
+    pub fn into_config(self) -> Result<Config, Fault> {
         let format = match (self.format, self.json, self.verbose) {
-            (Some(format), ..) => Format::Custom(template(&format)?),
+            (Some(format), ..) => Format::Custom(parse_template(&format)?),
             (_, true, _) => Format::Json,
             (_, _, true) => Format::Verbose,
             _ => Format::Payload,
         };
-        let connection = self.connection.check("subscriber", false)?;
+        let connection = self.connection.into_config("subscriber", false)?;
         let profile = connection.profile;
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
@@ -238,7 +238,7 @@ impl SubscriberArgs {
                 filters.push(filter);
             }
         }
-        name_flag_in_error("--topic:", profile.check_filters(filters.len()))?;
+        name_flag_in_error("--topic:", profile.check_filter_count(filters.len()))?;
         if self.gaps && filters.iter().any(|filter| filter.starts_with("$share/")) {
             return Err(Fault::usage(
                 "--gaps makes no sense with a shared subscription: its other members get what is \
@@ -261,9 +261,9 @@ impl SubscriberArgs {
         }
         let terminal = match &self.output {
             None => std::io::stdout().is_terminal(),
-            Some(path) => is_terminal(path),
+            Some(path) => is_terminal_path(path),
         };
-        let style = Style {
+        let style = RenderOptions {
             format,
             newline: !self.no_newline,
             escape: terminal && !self.raw,
@@ -275,20 +275,20 @@ impl SubscriberArgs {
         let output = match (self.exec.is_empty(), self.output) {
             _ if self.plot => {
                 screen::check_terminal()?;
-                OutputKind::Chart(self.value.unwrap_or_default())
+                OutputConfig::Chart(self.value.unwrap_or_default())
             }
-            (false, _) => OutputKind::Command {
+            (false, _) => OutputConfig::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
-            (true, Some(path)) => OutputKind::File(File { path, rotation }, style),
-            (true, None) => OutputKind::Stdout(style),
+            (true, Some(path)) => OutputConfig::File(FileConfig { path, rotation }, style),
+            (true, None) => OutputConfig::Stdout(style),
         };
         Ok(Config {
             connection,
             filters,
             qos: self.qos,
-            selection: Selection {
+            selection: SelectionOptions {
                 limit: (self.count > 0).then_some(self.count),
                 dedup: self.dedup,
                 retained: match (self.no_retained, self.retained_only) {
@@ -309,7 +309,7 @@ impl SubscriberArgs {
 }
 
 /// Whether a file to write to is a terminal, as `/dev/tty` is, and often `/dev/stdout`.
-fn is_terminal(path: &Path) -> bool {
+fn is_terminal_path(path: &Path) -> bool {
     let is_device = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
     let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let mut options = OpenOptions::new();
@@ -318,7 +318,7 @@ fn is_terminal(path: &Path) -> bool {
 }
 
 /// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.
-fn template(format: &str) -> Result<Template, Fault> {
+fn parse_template(format: &str) -> Result<Template, Fault> {
     let template = Template::parse(format)
         .map_err(|e| Fault::usage(format!("--format {} {e}", quoted(format))))?;
     if !template.has_local_time() {

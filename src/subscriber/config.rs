@@ -3,25 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::inbox::selector::{Retained, Selection};
+use super::message_receiver::selector::{Retained, SelectionOptions};
 use super::output::destination::Rotation;
 use super::plot::value_extractor::ValueExtractor;
-use super::render::Style;
-use crate::common::cli::config::ConnectionConfig;
+use super::render::RenderOptions;
+use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::connection::state::RunKind;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct FileConfig {
     pub path: PathBuf,
     pub rotation: Option<Rotation>,
 }
 
 #[derive(Clone, Debug)]
-pub enum OutputKind {
-    Stdout(Style),
-    File(File, Style),
+pub enum OutputConfig {
+    Stdout(RenderOptions),
+    File(FileConfig, RenderOptions),
     Chart(ValueExtractor),
     Command { command: ExecCommand, jobs: usize },
 }
@@ -31,9 +31,9 @@ pub struct Config {
     pub connection: ConnectionConfig,
     pub filters: Vec<String>,
     pub qos: Qos,
-    pub selection: Selection,
+    pub selection: SelectionOptions,
     pub timeout: Option<Duration>,
-    pub output: OutputKind,
+    pub output: OutputConfig,
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
     pub gaps: bool,
@@ -42,7 +42,7 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run(&self) -> RunKind {
+    pub fn run_kind(&self) -> RunKind {
         let has_last = self.selection.limit.is_some() || self.selection.retained == Retained::Only;
         if has_last || self.timeout.is_some() {
             RunKind::Finite

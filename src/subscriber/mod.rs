@@ -2,7 +2,7 @@
 
 pub mod args;
 pub mod config;
-pub mod inbox;
+pub mod message_receiver;
 pub mod output;
 pub mod plot;
 pub mod render;

@@ -5,7 +5,7 @@
 //! connection of the same session, once the broker has sent it again. While too many bytes wait to be processed,
 //! the bridge reads no more from the broker.
 
-pub mod pending;
+pub mod owed_acks;
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -18,35 +18,35 @@ use parking_lot::Mutex;
 
 use super::mqtt::publish::Publish;
 use super::mqtt::qos::Qos;
-use pending::{Exchange, OwedAcks, PublishKey, PubrelStatus, ReceivedPublish};
+use owed_acks::{OwedAcks, PublishKey, Qos2Exchange, ReceivedPublishKind, ReceivedPubrelKind};
 
 /// Bytes that may wait before no more are read from the broker.
 const LIMIT: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub struct SessionAcks {
     bytes: AtomicU64,
-    session: Mutex<Session>,
+    session: Mutex<SessionState>,
 }
 
 #[derive(Debug, Default)]
-struct Session {
+struct SessionState {
     pending: OwedAcks,
     current: Option<Arc<ConnectionAcks>>,
     connections: u64,
 }
 
-impl Backlog {
-    pub fn add(&self, bytes: u64) {
+impl SessionAcks {
+    pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    pub fn remove(&self, bytes: u64) {
+    pub fn remove_bytes(&self, bytes: u64) {
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         let after = before.saturating_sub(bytes);
         if before > LIMIT / 2
             && after <= LIMIT / 2
-            && let Some(acks) = self.current()
+            && let Some(acks) = self.current_acks()
         {
             acks.wake();
         }
@@ -56,8 +56,8 @@ impl Backlog {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
 
-    pub fn restore(&self, exchanges: impl IntoIterator<Item = Exchange>) {
-        self.session.lock().pending.restore(exchanges);
+    pub fn restore_exchanges(&self, exchanges: impl IntoIterator<Item = Qos2Exchange>) {
+        self.session.lock().pending.restore_exchanges(exchanges);
     }
 
     /// Nothing is acknowledged on an earlier connection any more. Fails if there is no descriptor.
@@ -68,7 +68,7 @@ impl Backlog {
         session.connections += 1;
         session.pending.begin_connection();
         let acks = Arc::new(ConnectionAcks {
-            backlog: Arc::clone(self),
+            session_acks: Arc::clone(self),
             number: session.connections,
             wake_up,
             wants_wake_up: AtomicBool::new(false),
@@ -79,8 +79,8 @@ impl Backlog {
     }
 
     /// Whether a settled message can only be acknowledged on a later connection, or once it has come again.
-    pub fn owes_acknowledgement(&self, is_connected: bool) -> bool {
-        self.session.lock().pending.has_settled(is_connected)
+    pub fn owes_later_ack(&self, is_connected: bool) -> bool {
+        self.session.lock().pending.has_unsent_ack(is_connected)
     }
 
     /// Whether a QoS 2 message that was settled in this run waits for its PUBREC to go out, or for its PUBREL.
@@ -89,14 +89,14 @@ impl Backlog {
     }
 
     /// The connection is to end in order: everything that has been settled is acknowledged, and DISCONNECT follows.
-    pub fn end_connection(&self) {
-        if let Some(acks) = self.current() {
+    pub fn begin_disconnect(&self) {
+        if let Some(acks) = self.current_acks() {
             acks.ending.store(true, Ordering::SeqCst);
             acks.make_readable();
         }
     }
 
-    fn current(&self) -> Option<Arc<ConnectionAcks>> {
+    fn current_acks(&self) -> Option<Arc<ConnectionAcks>> {
         self.session.lock().current.clone()
     }
 
@@ -114,7 +114,7 @@ impl Backlog {
 /// The acknowledgements of one connection. The descriptor wakes its bridge.
 #[derive(Debug)]
 pub struct ConnectionAcks {
-    backlog: Arc<Backlog>,
+    session_acks: Arc<SessionAcks>,
     number: u64,
     wake_up: EventFd,
     wants_wake_up: AtomicBool,
@@ -123,28 +123,28 @@ pub struct ConnectionAcks {
 
 impl ConnectionAcks {
     /// None if there is a later connection by now.
-    fn with_pending<T>(&self, act: impl FnOnce(&mut OwedAcks) -> T) -> Option<T> {
-        let mut session = self.backlog.session.lock();
+    fn access_owed_acks<T>(&self, act: impl FnOnce(&mut OwedAcks) -> T) -> Option<T> {
+        let mut session = self.session_acks.session.lock();
         (session.connections == self.number).then(|| act(&mut session.pending))
     }
 
     /// The broker has no session of an earlier connection: forgets what came on one.
     pub fn forget_session(&self) {
-        self.with_pending(OwedAcks::forget_session);
+        self.access_owed_acks(OwedAcks::forget_session);
     }
 
     /// Without a ticket the message is not to be handed over.
-    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, ReceivedPublish> {
+    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, ReceivedPublishKind> {
         let mut ticket = Ticket {
-            backlog: Arc::clone(&self.backlog),
+            session_acks: Arc::clone(&self.session_acks),
             number: 0,
             exchange: None,
         };
         if publish.message.qos != Qos::AtMostOnce {
             let key = PublishKey::of(publish);
-            ticket.number = match self.with_pending(|pending| pending.handle_publish(key)) {
-                Some(ReceivedPublish::New(number)) => number,
-                known => return Err(known.unwrap_or(ReceivedPublish::Repeated)),
+            ticket.number = match self.access_owed_acks(|pending| pending.handle_publish(key)) {
+                Some(ReceivedPublishKind::New(number)) => number,
+                known => return Err(known.unwrap_or(ReceivedPublishKind::Repeated)),
             };
             ticket.exchange = (key.qos == Qos::ExactlyOnce).then_some(key.exchange);
         }
@@ -152,31 +152,31 @@ impl ConnectionAcks {
     }
 
     /// The message could not be handed over: it is to come again.
-    pub fn withdraw(&self, packet_id: u16) {
-        self.with_pending(|pending| pending.withdraw(packet_id));
+    pub fn forget_publish(&self, packet_id: u16) {
+        self.access_owed_acks(|pending| pending.withdraw(packet_id));
     }
 
-    pub fn handle_pubrel(&self, packet_id: u16) -> PubrelStatus {
-        self.with_pending(|pending| pending.handle_pubrel(packet_id))
-            .unwrap_or(PubrelStatus::OldConnection)
+    pub fn handle_pubrel(&self, packet_id: u16) -> ReceivedPubrelKind {
+        self.access_owed_acks(|pending| pending.handle_pubrel(packet_id))
+            .unwrap_or(ReceivedPubrelKind::OldConnection)
     }
 
     pub fn poll_acks(&self, out: &mut Vec<u8>) {
-        self.with_pending(|pending| pending.poll_acks(out));
+        self.access_owed_acks(|pending| pending.poll_acks(out));
     }
 
     pub fn has_unacknowledged(&self) -> bool {
-        self.with_pending(|pending| pending.has_unacknowledged()) == Some(true)
+        self.access_owed_acks(|pending| pending.has_unacknowledged()) == Some(true)
     }
 
-    pub fn is_pubrel_due(&self) -> bool {
-        self.with_pending(|pending| pending.is_pubrel_due()) == Some(true)
+    pub fn is_awaiting_pubrel(&self) -> bool {
+        self.access_owed_acks(|pending| pending.is_pubrel_due()) == Some(true)
     }
 
     /// Whether to read no more from the broker; `was_full` is the last answer.
-    pub fn is_full(&self, was_full: bool) -> bool {
+    pub fn is_backlog_full(&self, was_full: bool) -> bool {
         let limit = if was_full { LIMIT / 2 } else { LIMIT };
-        self.backlog.bytes.load(Ordering::Acquire) > limit
+        self.session_acks.bytes.load(Ordering::Acquire) > limit
     }
 
     /// Whether the connection is to end. The descriptor becomes readable when that changes.
@@ -215,21 +215,21 @@ impl AsFd for ConnectionAcks {
 /// again to a session that outlives the run.
 #[derive(Clone, Debug)]
 pub struct Ticket {
-    backlog: Arc<Backlog>,
+    session_acks: Arc<SessionAcks>,
     /// Its number in the run; 0 at QoS 0.
     number: u64,
-    exchange: Option<Exchange>,
+    exchange: Option<Qos2Exchange>,
 }
 
 impl Ticket {
     /// What is to be remembered of it until PUBREL; none below QoS 2.
-    pub fn exchange(&self) -> Option<Exchange> {
+    pub fn exchange(&self) -> Option<Qos2Exchange> {
         self.exchange
     }
 
     pub fn settle(&self) {
         if self.number > 0 {
-            self.backlog.settle(self.number..=self.number);
+            self.session_acks.settle(self.number..=self.number);
         }
     }
 }
@@ -261,7 +261,7 @@ impl TicketRanges {
 
     pub fn settle(self) {
         for (first, last) in self.0 {
-            first.backlog.settle(first.number..=last);
+            first.session_acks.settle(first.number..=last);
         }
     }
 }

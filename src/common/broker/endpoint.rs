@@ -103,7 +103,7 @@ impl Endpoint {
 
     /// The endpoint as one of AWS IoT Core, which takes MQTT with ALPN on port 443. That port is the
     /// fallback if no port was given (`auto`), because some networks block 8883.
-    pub fn at_aws(mut self, auto: bool) -> Self {
+    pub fn into_aws(mut self, auto: bool) -> Self {
         self.profile = Profile::Aws;
         if self.tls && self.websocket.is_none() {
             if self.port == HTTPS_PORT {
@@ -115,7 +115,7 @@ impl Endpoint {
         self
     }
 
-    pub fn with_fallback(&self) -> Vec<Endpoint> {
+    pub fn endpoints_to_try(&self) -> Vec<Endpoint> {
         let first = Endpoint {
             fallback: None,
             ..self.clone()
@@ -220,8 +220,10 @@ mod tests {
     #[test]
     fn aws_is_reached_at_port_8883_or_at_443_with_alpn() {
         let ports = |text: &str, port: Option<u16>| -> Vec<(u16, Option<&str>)> {
-            let endpoint = Endpoint::parse(text, port).unwrap().at_aws(port.is_none());
-            let endpoints = endpoint.with_fallback();
+            let endpoint = Endpoint::parse(text, port)
+                .unwrap()
+                .into_aws(port.is_none());
+            let endpoints = endpoint.endpoints_to_try();
             endpoints.iter().map(|e| (e.port, e.alpn)).collect()
         };
         let alpn = Some(ALPN_AWS);

@@ -56,7 +56,7 @@ impl Profile {
         }
     }
 
-    fn check(self, is_allowed: bool, error: impl FnOnce() -> String) -> Result<(), String> {
+    fn check_for_aws(self, is_allowed: bool, error: impl FnOnce() -> String) -> Result<(), String> {
         match self {
             Profile::Aws if !is_allowed => Err(error()),
             _ => Ok(()),
@@ -65,36 +65,36 @@ impl Profile {
 
     fn check_length(self, text: &str, max: usize) -> Result<(), String> {
         let bytes = text.len();
-        self.check(bytes <= max, || {
+        self.check_for_aws(bytes <= max, || {
             format!("is {bytes} bytes long, {AWS} allows {max}")
         })
     }
 
     pub fn check_topic_name(self, name: &str) -> Result<(), String> {
         limits::check_topic_name(name).map_err(|e| e.to_string())?;
-        self.check(!name.starts_with('$') || name.starts_with("$aws/"), || {
+        self.check_for_aws(!name.starts_with('$') || name.starts_with("$aws/"), || {
             format!("begins with $, which {AWS} reserves")
         })?;
-        self.check_size(name)
+        self.check_topic_size(name)
     }
 
     pub fn check_topic_filter(self, filter: &str) -> Result<(), String> {
         limits::check_topic_filter(filter).map_err(|e| e.to_string())?;
-        self.check_size(filter)
+        self.check_topic_size(filter)
     }
 
-    fn check_size(self, topic: &str) -> Result<(), String> {
-        let topic = limited_part(topic);
+    fn check_topic_size(self, topic: &str) -> Result<(), String> {
+        let topic = unprefixed_topic(topic);
         self.check_length(topic, AWS_MAX_TOPIC_BYTES)?;
         let slashes = topic.matches('/').count();
-        self.check(slashes <= AWS_MAX_TOPIC_SLASHES, || {
+        self.check_for_aws(slashes <= AWS_MAX_TOPIC_SLASHES, || {
             format!("has {slashes} slashes, {AWS} allows {AWS_MAX_TOPIC_SLASHES}")
         })
     }
 
-    pub fn check_filters(self, count: usize) -> Result<(), String> {
+    pub fn check_filter_count(self, count: usize) -> Result<(), String> {
         let max = AWS_MAX_SUBSCRIPTIONS;
-        self.check(count <= max, || {
+        self.check_for_aws(count <= max, || {
             format!("{count} filters are too many: {AWS} allows {max} subscriptions per connection")
         })
     }
@@ -102,19 +102,19 @@ impl Profile {
     pub fn check_client_id(self, id: &str) -> Result<(), String> {
         limits::check_name(id).map_err(|e| e.to_string())?;
         self.check_length(id, AWS_MAX_CLIENT_ID_BYTES)?;
-        self.check(!id.starts_with('$'), || {
+        self.check_for_aws(!id.starts_with('$'), || {
             format!("begins with $, which {AWS} does not allow")
         })
     }
 
     pub fn check_qos(self, qos: Qos) -> Result<(), String> {
-        self.check(qos != Qos::ExactlyOnce, || {
+        self.check_for_aws(qos != Qos::ExactlyOnce, || {
             format!("2 is not supported by {AWS}; use 1")
         })
     }
 
     pub fn check_retain(self, topic: &str) -> Result<(), String> {
-        self.check(!topic.starts_with('$'), || {
+        self.check_for_aws(!topic.starts_with('$'), || {
             format!("is not possible on {topic:?}: {AWS} keeps no message on reserved topics")
         })
     }
@@ -137,14 +137,14 @@ impl Profile {
 
     pub fn check_keep_alive(self, keep_alive: Duration) -> Result<(), String> {
         let (min, max) = AWS_KEEP_ALIVE_SECONDS;
-        self.check((min..=max).contains(&keep_alive.as_secs()), || {
+        self.check_for_aws((min..=max).contains(&keep_alive.as_secs()), || {
             format!("must be from {min} to {max} seconds for {AWS}")
         })
     }
 
     pub fn check_in_flight(self, count: u16) -> Result<(), String> {
         let max = AWS_MAX_IN_FLIGHT;
-        self.check(count <= max, || format!("is at most {max} for {AWS}"))
+        self.check_for_aws(count <= max, || format!("is at most {max} for {AWS}"))
     }
 
     pub fn max_payload(self, topic_bytes: usize) -> (usize, &'static str) {
@@ -173,7 +173,7 @@ impl Profile {
         }
     }
 
-    pub fn action(self, name: &str) -> String {
+    pub fn format_policy_action(self, name: &str) -> String {
         match self {
             Profile::Generic => String::new(),
             Profile::Aws => format!(" ({name})"),
@@ -190,7 +190,7 @@ impl Profile {
 
 /// The part of a topic to which the limits apply, without the prefix of a rule (Basic Ingest) or of
 /// a shared subscription.
-fn limited_part(topic: &str) -> &str {
+fn unprefixed_topic(topic: &str) -> &str {
     let prefixes = ["$aws/rules/", "$share/"];
     let rest = prefixes
         .iter()
@@ -263,7 +263,7 @@ mod tests {
             let checked = aws.check_keep_alive(Duration::from_secs(seconds));
             assert_eq!(checked.is_ok(), good, "{seconds}");
         }
-        assert!(aws.check_filters(50).is_ok() && aws.check_filters(51).is_err());
+        assert!(aws.check_filter_count(50).is_ok() && aws.check_filter_count(51).is_err());
         assert!(aws.check_in_flight(100).is_ok() && aws.check_in_flight(101).is_err());
         assert_eq!(aws.max_payload(3).0, 131_072);
     }

@@ -5,11 +5,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, WEBSOCKET};
-use crate::common::cli::check_args::CheckConfig;
+use crate::common::cli::check_command_args::CheckConfig;
 use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo};
-use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::runtime::channel::{receive_until, send};
-use crate::common::runtime::clock::clock;
+use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::DialProgress;
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -39,9 +39,13 @@ pub(super) struct CheckConnection<'a> {
 impl<'a> CheckConnection<'a> {
     pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
-        let client = Client::start(config.connection.client(1, false), None, move |event| {
-            send(&events, event);
-        })?;
+        let client = Client::start(
+            config.connection.client_config(1, false),
+            None,
+            move |event| {
+                send(&events, event);
+            },
+        )?;
         Ok(Self {
             config,
             client,
@@ -61,7 +65,9 @@ impl<'a> CheckConnection<'a> {
     ) -> Result<ConnectionInfo, Fault> {
         match self.connect(Some(report)) {
             // The broker may be restarting, or support only MQTT 3.1.1.
-            Err(fault) if fault.kind == Kind::Unanswered => self.reconnect(RETRY_DELAY),
+            Err(fault) if fault.kind == FaultKind::Unanswered => {
+                self.connect_with_retries(RETRY_DELAY)
+            }
             result => result,
         }
     }
@@ -73,8 +79,8 @@ impl<'a> CheckConnection<'a> {
         }
         self.step = DNS;
         self.generation += 1;
-        self.last_attempt = Some(clock());
-        let deadline = clock() + connection.connect_timeout;
+        self.last_attempt = Some(instant_now());
+        let deadline = instant_now() + connection.connect_timeout;
         self.client.connect(self.generation, deadline);
         let timeout = connection.connect_timeout + Duration::from_millis(200);
         let result = self.wait_for(timeout, report, |event| match event {
@@ -83,7 +89,7 @@ impl<'a> CheckConnection<'a> {
         });
         self.is_connected = result.is_ok();
         self.unanswered = match &result {
-            Err(fault) if fault.kind == Kind::Unanswered => self.unanswered + 1,
+            Err(fault) if fault.kind == FaultKind::Unanswered => self.unanswered + 1,
             _ => 0,
         };
         if result.is_err() {
@@ -93,26 +99,26 @@ impl<'a> CheckConnection<'a> {
     }
 
     /// A broker that restarts gets the connect timeout for it.
-    fn reconnect(&mut self, first_delay: Duration) -> Result<ConnectionInfo, Fault> {
-        let until = clock() + self.config.connection.connect_timeout;
+    fn connect_with_retries(&mut self, first_delay: Duration) -> Result<ConnectionInfo, Fault> {
+        let until = instant_now() + self.config.connection.connect_timeout;
         // The third attempt may be one of MQTT 3.1.1.
         let tries_older = self.config.connection.tries_older_mqtt();
         let max_unanswered = if tries_older { 3 } else { 2 };
         let mut delay = first_delay;
         loop {
-            self.sleep_until(clock() + delay);
+            self.sleep_until(instant_now() + delay);
             delay = RETRY_DELAY;
             let result = self.connect(None);
             let Err(fault) = &result else {
                 return result;
             };
             let is_unavailable = fault.exit == Exit::Unavailable;
-            let retries = if fault.kind == Kind::Unanswered {
+            let retries = if fault.kind == FaultKind::Unanswered {
                 self.was_down = true;
                 self.unanswered < max_unanswered
             } else {
                 self.was_down |= self.step == TCP && is_unavailable;
-                is_unavailable && clock() < until
+                is_unavailable && instant_now() < until
             };
             if !retries {
                 return result;
@@ -124,7 +130,7 @@ impl<'a> CheckConnection<'a> {
         if self.is_connected {
             return Ok(());
         }
-        self.reconnect(first_delay).map(|_| ())
+        self.connect_with_retries(first_delay).map(|_| ())
     }
 
     /// Sends a request and waits for its answer. If the connection ends first, which may be due to
@@ -155,12 +161,12 @@ impl<'a> CheckConnection<'a> {
     }
 
     /// The request is the cause only if a connection without one lasts.
-    fn explain_second_end(&mut self, first_end: Kind, fault: Fault) -> RequestError {
+    fn explain_second_end(&mut self, first_end: FaultKind, fault: Fault) -> RequestError {
         if let Err(fault) = self.ensure_connected(RETRY_DELAY) {
             return RequestError::Fault(fault);
         }
         match self.idle(IDLE_TEST) {
-            Some(end) if end.kind == Kind::Closed => {
+            Some(end) if end.kind == FaultKind::Closed => {
                 let message = format!(
                     "{}: the broker closes every connection right after CONNACK, whatever is requested",
                     self.config.connection.endpoint
@@ -169,7 +175,7 @@ impl<'a> CheckConnection<'a> {
                     "see the log of the broker, or of the proxy or load balancer in front of it",
                 ))
             }
-            None if first_end == Kind::Closed && fault.kind == Kind::Closed => {
+            None if first_end == FaultKind::Closed && fault.kind == FaultKind::Closed => {
                 RequestError::ClosedTwice(fault)
             }
             _ => RequestError::Fault(fault),
@@ -195,12 +201,12 @@ impl<'a> CheckConnection<'a> {
         mut report: Option<&mut CheckReport>,
         answer: impl Fn(&ClientEventKind) -> Option<T>,
     ) -> Result<T, Fault> {
-        let until = clock() + within;
+        let until = instant_now() + within;
         while let Some(event) = receive_until(&self.inbox, Some(until)) {
             if let ClientEventKind::DialPassed(passed) = &event.kind {
                 self.step = self.step_after(passed);
                 if let Some(report) = &mut report {
-                    report.passed(passed);
+                    report.handle_progress(passed);
                 }
             }
             if event.generation != self.generation {
@@ -218,12 +224,12 @@ impl<'a> CheckConnection<'a> {
         let host = &self.config.connection.endpoint;
         let message = format!("{host}: no answer within {within:?}");
         let kind = match self.step {
-            CONNECT if !self.is_connected => Kind::Unanswered,
-            _ => Kind::Other,
+            CONNECT if !self.is_connected => FaultKind::Unanswered,
+            _ => FaultKind::Other,
         };
         Err(Fault::passing(Exit::Unavailable, message)
             .with_remedy("is the network up, and is the broker running?")
-            .of_kind(kind))
+            .with_kind(kind))
     }
 
     fn step_after(&self, passed: &DialProgress) -> &'static str {

@@ -12,11 +12,11 @@ use anyhow::Context as _;
 
 use super::broker::aws_host;
 use super::broker::profile::Profile;
-use super::cli::check_args::CheckConfig;
-use super::cli::config::ConnectionConfig;
+use super::cli::check_command_args::CheckConfig;
+use super::cli::connection_config::ConnectionConfig;
 use super::fault::{Exit, Fault};
 use super::mqtt::timestamp::EARLIEST_MS;
-use super::runtime::clock::{clock, unix_ms, wall_clock};
+use super::runtime::clock::{instant_now, unix_ms, wall_clock};
 use super::runtime::stdio;
 use super::transport::credentials::TlsCredentials;
 use super::transport::{self, ConnectionHandle};
@@ -37,14 +37,14 @@ pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
     } else {
         check_network(connection, &mut report);
         for step in report::steps_after_tcp(config) {
-            report.skipped(step, "needs the files");
+            report.add_skipped(step, "needs the files");
         }
     }
     Ok(report.finish()?)
 }
 
 fn report_endpoint(connection: &ConnectionConfig, report: &mut CheckReport) {
-    let endpoints = connection.endpoint.with_fallback();
+    let endpoints = connection.endpoint.endpoints_to_try();
     let mut details: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
     if connection.profile == Profile::Aws {
         details.push("limits of AWS IoT Core".into());
@@ -53,17 +53,17 @@ fn report_endpoint(connection: &ConnectionConfig, report: &mut CheckReport) {
         details.push(format!("proxy {proxy} (from {})", proxy.origin));
     }
     details.extend(aws_host::hint(&connection.endpoint.host));
-    report.ok("endpoint", details.join(", "));
+    report.add_ok("endpoint", details.join(", "));
 }
 
 fn check_clock(now: SystemTime, report: &mut CheckReport) {
     let now = humantime::format_rfc3339_seconds(now);
     if unix_ms() >= EARLIEST_MS {
-        report.ok("clock", now.to_string());
+        report.add_ok("clock", now.to_string());
     } else {
         let message = format!("the system clock ({now}) is in the past");
         let fault = Fault::permanent(Exit::Config, message).with_remedy("set it or enable NTP");
-        report.failed("clock", &fault);
+        report.add_failed("clock", &fault);
     }
 }
 
@@ -77,7 +77,7 @@ fn check_files(connection: &ConnectionConfig, now: SystemTime, report: &mut Chec
             report.add(finding.what, finding.result);
         }
     } else {
-        report.ok("files", "none are needed without TLS");
+        report.add_ok("files", "none are needed without TLS");
     }
     if let Some(file) = &connection.password {
         let result = file.read().map(|_| file.path().display().to_string());
@@ -91,11 +91,11 @@ fn check_network(connection: &ConnectionConfig, report: &mut CheckReport) {
     let mut route = connection.route();
     route.endpoint.tls = false;
     route.endpoint.websocket = None;
-    let deadline = clock() + connection.connect_timeout;
+    let deadline = instant_now() + connection.connect_timeout;
     let handle = ConnectionHandle::default();
     let credentials = TlsCredentials::default();
-    let on_passed = &mut |passed| report.passed(&passed);
+    let on_passed = &mut |passed| report.handle_progress(&passed);
     if let Err(failed) = transport::dial(&route, &credentials, None, deadline, &handle, on_passed) {
-        report.failed(report::name(failed.step), &failed.fault);
+        report.add_failed(report::name(failed.step), &failed.fault);
     }
 }

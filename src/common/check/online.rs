@@ -7,13 +7,15 @@ use super::connection::{CheckConnection, RequestError};
 use super::report::{
     CLIENT_ID, CONNECT, CheckReport, DNS, PROXY, PUBLISH, SUBSCRIBE, TCP, TLS, steps_after_tcp,
 };
-use crate::common::cli::check_args::CheckConfig;
-use crate::common::client::{ClientEventKind, ConnectionInfo, Delivery, Refusal, Request};
+use crate::common::cli::check_command_args::CheckConfig;
+use crate::common::client::{
+    BrokerRefusal, ClientEventKind, ConnectionInfo, Delivery, RefusedRequest,
+};
 use crate::common::connection::driver::FALLBACK_NOTICE;
-use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::fault::{Exit, Fault, FaultKind};
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::reason_code::FIRST_ERROR;
 use crate::common::runtime::clock::unix_ms;
@@ -33,22 +35,22 @@ impl OnlineCheck<'_> {
     pub(super) fn run(mut self, report: &mut CheckReport) {
         let later = &steps_after_tcp(self.config)[1..];
         match self.connection.connect_first(report) {
-            Ok(info) => report.ok(CONNECT, describe(&info)),
+            Ok(info) => report.add_ok(CONNECT, describe(&info)),
             Err(fault) => {
                 let failed = self.connection.step;
-                report.failed(failed, &fault);
+                report.add_failed(failed, &fault);
                 if [DNS, TCP, PROXY].contains(&failed) && self.config.connection.endpoint.tls {
-                    report.skipped(TLS, "needs a connection");
+                    report.add_skipped(TLS, "needs a connection");
                 }
                 for step in later.iter().filter(|step| **step != failed) {
-                    report.skipped(step, "needs a connection");
+                    report.add_skipped(step, "needs a connection");
                 }
                 return;
             }
         }
         if self.config.connection.client_id_given && !self.check_client_id(report) {
             for step in later.iter().skip_while(|s| **s != CLIENT_ID).skip(1) {
-                report.skipped(step, "needs a connection that stays");
+                report.add_skipped(step, "needs a connection that stays");
             }
             return;
         }
@@ -57,7 +59,7 @@ impl OnlineCheck<'_> {
                 let result = self.publish(topic);
                 report.add(PUBLISH, result);
             } else {
-                report.skipped(PUBLISH, &format!("{topic}: a filter is no topic name"));
+                report.add_skipped(PUBLISH, &format!("{topic}: a filter is no topic name"));
             }
             let result = self.subscribe(topic);
             report.add(SUBSCRIBE, result);
@@ -73,23 +75,23 @@ impl OnlineCheck<'_> {
         for (duration, is_last) in [(CLIENT_ID_TEST, false), (CLIENT_ID_TEST * 2, true)] {
             // Without delay: a broker that restarts may be down for some milliseconds only.
             if let Err(fault) = self.connection.ensure_connected(Duration::ZERO) {
-                report.failed(CLIENT_ID, &fault);
+                report.add_failed(CLIENT_ID, &fault);
                 return false;
             }
             let Some(fault) = self.connection.idle(duration) else {
                 break;
             };
-            let is_closed = fault.kind == Kind::Closed;
+            let is_closed = fault.kind == FaultKind::Closed;
             if is_last || fault.exit != Exit::Unavailable {
                 // Another client does not close the broker's port.
                 let is_closed_twice = is_closed && was_closed_before && !self.connection.was_down;
-                report.failed(CLIENT_ID, &self.explain_end(fault, is_closed_twice));
+                report.add_failed(CLIENT_ID, &self.explain_end(fault, is_closed_twice));
                 return false;
             }
             was_closed_before = is_closed;
         }
         let id = &self.config.connection.client_id;
-        report.ok(CLIENT_ID, format!("{id}: no other client uses it"));
+        report.add_ok(CLIENT_ID, format!("{id}: no other client uses it"));
         true
     }
 
@@ -98,7 +100,7 @@ impl OnlineCheck<'_> {
         let advice =
             "give each its own --client-id (a service of yours? stop it while you run the check)";
         match fault.kind {
-            Kind::TakenOver => fault.with_remedy(format!(
+            FaultKind::TakenOver => fault.with_remedy(format!(
                 "another client is connected with this --client-id; {advice}"
             )),
             _ if is_closed_twice => {
@@ -112,7 +114,7 @@ impl OnlineCheck<'_> {
     }
 
     fn publish(&mut self, topic: &str) -> Result<String, Fault> {
-        let message = Arc::new(message(topic));
+        let message = Arc::new(test_message(topic));
         let answer = self.connection.request(
             |client, generation| client.publish(generation, vec![(1, Arc::clone(&message))]),
             |event| match event {
@@ -129,8 +131,10 @@ impl OnlineCheck<'_> {
                 let message = format!("the broker refuses {what} now");
                 Fault::passing(Exit::Unavailable, message).with_remedy("it may accept later")
             }
-            Ok(Delivery::Refused(refusal)) => self.refused(&what, &refusal, Request::Publish),
-            Err(error) => self.not_answered(&what, error, Request::Publish),
+            Ok(Delivery::Refused(refusal)) => {
+                self.refusal_fault(&what, &refusal, RefusedRequest::Publish)
+            }
+            Err(error) => self.request_fault(&what, error, RefusedRequest::Publish),
         })
     }
 
@@ -147,25 +151,25 @@ impl OnlineCheck<'_> {
         let what = format!("the subscription to {filter:?}");
         match answer {
             Ok(Ok(qos)) => Ok(format!("{filter}: granted with QoS {qos}")),
-            Ok(Err(refusal)) => Err(self.refused(&what, &refusal, Request::Subscribe)),
-            Err(error) => Err(self.not_answered(&what, error, Request::Subscribe)),
+            Ok(Err(refusal)) => Err(self.refusal_fault(&what, &refusal, RefusedRequest::Subscribe)),
+            Err(error) => Err(self.request_fault(&what, error, RefusedRequest::Subscribe)),
         }
     }
 
-    fn refused(&self, what: &str, refusal: &Refusal, request: Request) -> Fault {
+    fn refusal_fault(&self, what: &str, refusal: &BrokerRefusal, request: RefusedRequest) -> Fault {
         let message = format!("the broker refuses {what}: {}", refusal.reason);
         let remedy = refusal.remedy(self.config.connection.endpoint.profile, request);
         Fault::permanent(refusal.exit(), message).with_remedy(remedy)
     }
 
-    fn not_answered(&self, what: &str, error: RequestError, request: Request) -> Fault {
+    fn request_fault(&self, what: &str, error: RequestError, request: RefusedRequest) -> Fault {
         match error {
             RequestError::Fault(fault) => fault,
             // With MQTT 3.1.1 a broker can refuse only by closing the connection.
             RequestError::ClosedTwice(fault) => {
                 let (code, message) = (FIRST_ERROR, fault.message);
                 let reason = format!("{message}, right after it, twice");
-                self.refused(what, &Refusal { code, reason }, request)
+                self.refusal_fault(what, &BrokerRefusal { code, reason }, request)
             }
         }
     }
@@ -185,8 +189,8 @@ fn describe(info: &ConnectionInfo) -> String {
     text
 }
 
-fn message(topic: &str) -> Message {
-    Message {
+fn test_message(topic: &str) -> OutgoingMessage {
+    OutgoingMessage {
         id: 0,
         stream: "check".into(),
         seq: 0,

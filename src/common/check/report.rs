@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-use crate::common::cli::check_args::CheckConfig;
+use crate::common::cli::check_command_args::CheckConfig;
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::escaping_writer::EscapingWriter;
@@ -91,48 +91,48 @@ impl CheckReport {
         }
     }
 
-    pub(super) fn passed(&mut self, passed: &DialProgress) {
-        match passed {
+    pub(super) fn handle_progress(&mut self, handle_progress: &DialProgress) {
+        match handle_progress {
             DialProgress::Resolved(addresses) => {
                 let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
-                self.ok(DNS, all.join(", "));
+                self.add_ok(DNS, all.join(", "));
             }
-            DialProgress::Connected(address) => self.ok(TCP, address.to_string()),
-            DialProgress::TunnelOpened => self.ok(PROXY, "has opened a tunnel"),
+            DialProgress::Connected(address) => self.add_ok(TCP, address.to_string()),
+            DialProgress::TunnelOpened => self.add_ok(PROXY, "has opened a tunnel"),
             DialProgress::TlsEstablished(facts) => {
                 let alpn = facts.alpn.iter().map(|name| format!(", ALPN {name}"));
                 let alpn: String = alpn.collect();
-                self.ok(TLS, format!("{}, {}{alpn}", facts.version, facts.cipher));
+                self.add_ok(TLS, format!("{}, {}{alpn}", facts.version, facts.cipher));
                 let chain = facts.chain.join(" < ");
                 let server = format!("{}, until {}; chain: {chain}", facts.names, facts.ends);
-                self.ok("server", server);
+                self.add_ok("server", server);
             }
-            DialProgress::WebSocketOpened => self.ok(WEBSOCKET, "is open"),
+            DialProgress::WebSocketOpened => self.add_ok(WEBSOCKET, "is open"),
             DialProgress::EndpointFailed(fault) => {
-                self.skipped("port", &format!("{fault}; trying the next port"));
+                self.add_skipped("port", &format!("{fault}; trying the next port"));
             }
         }
     }
 
     pub(super) fn add(&mut self, step: &'static str, result: Result<String, Fault>) {
         match result {
-            Ok(detail) => self.ok(step, detail),
-            Err(fault) => self.failed(step, &fault),
+            Ok(detail) => self.add_ok(step, detail),
+            Err(fault) => self.add_failed(step, &fault),
         }
     }
 
-    pub(super) fn ok(&mut self, step: &'static str, detail: impl Into<String>) {
+    pub(super) fn add_ok(&mut self, step: &'static str, detail: impl Into<String>) {
         self.push(step, StepStatus::Ok, detail.into(), None);
     }
 
-    pub(super) fn failed(&mut self, step: &'static str, fault: &Fault) {
+    pub(super) fn add_failed(&mut self, step: &'static str, fault: &Fault) {
         self.worst = self.worst.or_worse(fault.exit);
         self.ok = false;
         self.exit = self.worst.code();
         self.push(step, StepStatus::Failed, fault.to_string(), Some(fault));
     }
 
-    pub(super) fn skipped(&mut self, step: &'static str, why: &str) {
+    pub(super) fn add_skipped(&mut self, step: &'static str, why: &str) {
         self.push(step, StepStatus::Skipped, why.to_owned(), None);
     }
 
@@ -150,7 +150,7 @@ impl CheckReport {
         };
         if !self.json {
             let detail = one_line(&detail);
-            self.print(&if self.colour {
+            self.print_line(&if self.colour {
                 format!("\x1b[{style}m{word:<8}\x1b[0m{step}: {detail}")
             } else {
                 format!("{word:<8}{step}: {detail}")
@@ -171,7 +171,7 @@ impl CheckReport {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default() + "\n";
             let result = EscapingWriter::stdout(stdio::stdout()).write_all(line.as_bytes());
-            self.note_error(result);
+            self.keep_write_error(result);
         } else {
             let count = |status| self.steps.iter().filter(|s| s.status == status).count();
             let all = self.steps.len();
@@ -180,7 +180,7 @@ impl CheckReport {
                 (0, skipped) => format!("{} steps passed, {skipped} skipped", all - skipped),
                 (failed, _) => format!("{failed} of {all} steps failed"),
             };
-            self.print(&line);
+            self.print_line(&line);
         }
         let Some(cause) = self.write_error else {
             return Ok(self.worst);
@@ -191,12 +191,12 @@ impl CheckReport {
             .with_remedy("redirect it to where there is space, or to /dev/null"))
     }
 
-    fn print(&mut self, line: &str) {
+    fn print_line(&mut self, line: &str) {
         let result = stdio::stdout().write_all(format!("{line}\n").as_bytes());
-        self.note_error(result);
+        self.keep_write_error(result);
     }
 
-    fn note_error(&mut self, result: io::Result<()>) {
+    fn keep_write_error(&mut self, result: io::Result<()>) {
         if let Err(cause) = result
             && cause.kind() != io::ErrorKind::BrokenPipe
         {

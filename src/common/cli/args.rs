@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use log::warn;
 
-use super::config::ConnectionConfig;
+use super::connection_config::ConnectionConfig;
 use super::proxy;
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
@@ -23,7 +23,7 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_name;
 use crate::common::random;
 use crate::common::runtime::logging::Verbosity;
-use crate::common::runtime::secret_file::SecretFile;
+use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
 use crate::common::transport;
 use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
@@ -52,7 +52,7 @@ pub struct ConnectionArgs {
     ///
     /// auto is 8883 with TLS, 1883 without, and 443 for wss; for AWS IoT Core 8883, then 443.
     #[arg(short, long, value_name = "N", default_value = "auto", value_parser = parse_port)]
-    port: Port,
+    port: PortChoice,
 
     /// A directory with CA, certificate and key
     ///
@@ -196,10 +196,10 @@ impl LogArgs {
 impl ConnectionArgs {
     /// `program` begins a random client identifier. With `go_on` unusable TLS files are no error: each connection
     /// attempt reads them.
-    pub fn check(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
+    pub fn into_config(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
         let port = match self.port {
-            Port::Auto => None,
-            Port::Number(port) => Some(port),
+            PortChoice::Auto => None,
+            PortChoice::Number(port) => Some(port),
         };
         let (endpoint, profile) = self.endpoint(port)?;
         let policy = Policy::new(
@@ -244,8 +244,8 @@ impl ConnectionArgs {
         let proxy = proxy::find(self.proxy.as_deref(), &endpoint.host)?;
         let secret = |path: Option<PathBuf>, flag| {
             let Some(path) = path else { return Ok(None) };
-            let mut file = SecretFile::new(path, flag, self.allow_readable_key);
-            match file.open() {
+            let mut file = SecretSource::new(path, flag, self.allow_readable_key);
+            match file.keep_pipe_content() {
                 Err(fault) if !go_on => Err(fault),
                 _ => Ok(Some(file)),
             }
@@ -316,7 +316,7 @@ impl ConnectionArgs {
         }
         let at_aws = profile == Profile::Aws || Profile::of_host(&endpoint.host) == Profile::Aws;
         let endpoint = if at_aws {
-            endpoint.at_aws(port.is_none() && !names_port(&text))
+            endpoint.into_aws(port.is_none() && !names_port(&text))
         } else {
             endpoint
         };
@@ -332,15 +332,15 @@ fn names_port(text: &str) -> bool {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Port {
+enum PortChoice {
     Auto,
     Number(u16),
 }
 
-fn parse_port(text: &str) -> Result<Port, String> {
+fn parse_port(text: &str) -> Result<PortChoice, String> {
     match parse_whole(1..=u16::MAX)(text) {
-        _ if text == "auto" => Ok(Port::Auto),
-        Ok(port) => Ok(Port::Number(port)),
+        _ if text == "auto" => Ok(PortChoice::Auto),
+        Ok(port) => Ok(PortChoice::Number(port)),
         Err(_) => Err("must be auto or a number from 1 to 65535".into()),
     }
 }

@@ -31,20 +31,20 @@ pub(super) fn roff(root: &Command, command: Option<&str>) -> String {
         name.to_uppercase()
     );
     let mut in_paragraph = false;
-    for block in blocks(&root, command) {
+    for block in page_blocks(&root, command) {
         let paragraph = if in_paragraph { ".PP\n" } else { "" };
         in_paragraph = !matches!(block, Block::Section(_) | Block::Subsection(_));
         let _ = match block {
             Block::Section(title) => writeln!(out, ".SH {}", title.to_uppercase()),
             Block::Subsection(title) => writeln!(out, ".SS {}", roff_line(&title)),
-            Block::Text(text) => write!(out, "{paragraph}{}", roff_text(&text)),
+            Block::Text(text) => write!(out, "{paragraph}{}", wrap_roff(&text)),
             Block::Example(lines) => {
                 let lines: String = lines.lines().map(|line| roff_line(line) + "\n").collect();
                 write!(out, "{paragraph}.nf\n.RS 4\n{lines}.RE\n.fi\n")
             }
             Block::Item { name, text } => {
                 let name = roff_line(&name);
-                write!(out, ".TP\n\\fB{name}\\fR\n{}", roff_text(&text))
+                write!(out, ".TP\n\\fB{name}\\fR\n{}", wrap_roff(&text))
             }
         };
     }
@@ -56,7 +56,7 @@ pub fn reference(programs: &[Command]) -> String {
         The manual pages of `publisher` and `subscriber`, as `publisher man` and `publisher man COMMAND` print them.\n\
         This file is generated: `UPDATE_REFERENCE=1 cargo test --test it reference` writes it.\n"
         .to_owned();
-    let mut described = Described::default();
+    let mut described = DescribedGroups::default();
     for root in programs.iter().map(built) {
         let commands = subcommands(&root).map(Some);
         for command in std::iter::once(None).chain(commands) {
@@ -64,7 +64,7 @@ pub fn reference(programs: &[Command]) -> String {
             let _ = write!(out, "\n## {page}\n");
             // Flags that several commands share are described once.
             let mut group = (String::new(), String::new());
-            for block in blocks(&root, command) {
+            for block in page_blocks(&root, command) {
                 let begins = matches!(block, Block::Section(_) | Block::Subsection(_));
                 if begins {
                     described.push(&mut out, &page, std::mem::take(&mut group));
@@ -72,10 +72,10 @@ pub fn reference(programs: &[Command]) -> String {
                 let _ = match block {
                     Block::Section(title) => write!(group.0, "\n### {title}\n"),
                     Block::Subsection(title) => write!(group.0, "\n#### {title}\n"),
-                    Block::Text(text) => write!(group.1, "\n{}\n", markdown(&text)),
+                    Block::Text(text) => write!(group.1, "\n{}\n", escape_markdown(&text)),
                     Block::Example(lines) => write!(group.1, "\n```\n{lines}\n```\n"),
                     Block::Item { name, text } => {
-                        write!(group.1, "\n- `{name}`: {}\n", markdown(&text))
+                        write!(group.1, "\n- `{name}`: {}\n", escape_markdown(&text))
                     }
                 };
             }
@@ -87,14 +87,14 @@ pub fn reference(programs: &[Command]) -> String {
 
 /// What the reference has described already.
 #[derive(Default)]
-struct Described {
+struct DescribedGroups {
     /// Heading and text; where they are.
     groups: BTreeMap<(String, String), String>,
     /// How often a heading has been used: GitHub numbers the anchors of equal ones.
     headings: BTreeMap<String, usize>,
 }
 
-impl Described {
+impl DescribedGroups {
     /// Adds a heading and its text, or a link to the page that has the same.
     fn push(&mut self, out: &mut String, page: &str, group: (String, String)) {
         out.push_str(&group.0);
@@ -137,7 +137,7 @@ fn page_name(root: &Command, command: Option<&Command>) -> String {
     }
 }
 
-fn blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
+fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     let name = page_name(root, command);
     let target = command.unwrap_or(root);
     let about = text_or_empty(target.get_about());
@@ -223,13 +223,13 @@ fn items(command: &Command, heading: Option<&str>) -> impl Iterator<Item = Block
     let args = command.get_arguments();
     args.filter(move |arg| !arg.is_hide_set() && arg.get_help_heading() == heading)
         .map(|arg| Block::Item {
-            name: flag(arg),
+            name: format_flag(arg),
             text: explanation(arg),
         })
 }
 
 /// `-t, --topic NAME`.
-fn flag(arg: &Arg) -> String {
+fn format_flag(arg: &Arg) -> String {
     let short = arg.get_short().map(|short| format!("-{short}"));
     let long = arg.get_long().map(|long| format!("--{long}"));
     let names: Vec<String> = short.into_iter().chain(long).collect();
@@ -318,7 +318,7 @@ fn roff_line(line: &str) -> String {
 }
 
 /// Text in lines that are not too long for a manual page's source.
-fn roff_text(text: &str) -> String {
+fn wrap_roff(text: &str) -> String {
     const WIDTH: usize = 75;
     let mut out = String::new();
     let mut line = String::new();
@@ -333,7 +333,7 @@ fn roff_text(text: &str) -> String {
     out + &line + "\n"
 }
 
-fn markdown(text: &str) -> String {
+fn escape_markdown(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         if "\\`*_<[|".contains(c) {

@@ -1,14 +1,14 @@
-//! The command line of both programs: `args` are the shared flags as typed, `config` is what they mean once checked.
+//! The command line of both programs: `args` are the shared flags as typed, `connection_config` is what they mean once checked.
 //! The environment and a configuration file add to them; errors are one line; the exit code is set at the end.
 
 pub mod args;
-pub mod check_args;
+pub mod check_command_args;
 mod completions;
-pub mod config;
+pub mod connection_config;
 pub mod manual;
+mod merged_settings;
 mod proxy;
 pub mod redact;
-mod sources;
 pub mod suggestions;
 pub mod units;
 mod usage_error;
@@ -36,7 +36,7 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
     let command = command::<T>();
     let program = command.get_name().to_owned();
     let exit = match parse(command, &std::env::args_os().collect::<Vec<_>>()) {
-        Ok(Parsed::Run(args)) => process::adopt_orphans()
+        Ok(Parsed::Run(args)) => process::start_orphan_reaper()
             .context("threads cannot be started")
             .and_then(|()| run(args)),
         Ok(Parsed::Show(text)) => match stdio::stdout().write_all(&text) {
@@ -65,7 +65,7 @@ pub fn command<T: Parser>() -> clap::Command {
         client::LIBRARY_VERSION,
         transport::library_version()
     );
-    completions::added_to(T::command().version(version))
+    completions::add_commands(T::command().version(version))
 }
 
 enum Parsed<T> {
@@ -75,14 +75,14 @@ enum Parsed<T> {
 }
 
 fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Parsed<T>, Fault> {
-    let merged = sources::merge(&command, typed.to_vec(), std::env::vars_os())?;
+    let merged = merged_settings::merge(&command, typed.to_vec(), std::env::vars_os())?;
     for note in merged.notes {
         stdio::print_error(&format!("{}: {}", command.get_name(), one_line(&note)));
     }
     let parsed = command
         .try_get_matches_from_mut(merged.args)
         .and_then(
-            |mut matches| match completions::asked_for(&command, &matches) {
+            |mut matches| match completions::generate_requested(&command, &matches) {
                 Some(text) => Ok(Parsed::Show(text)),
                 None => T::from_arg_matches_mut(&mut matches).map(Parsed::Run),
             },
@@ -93,7 +93,7 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         ) {
             // -h and -V may be meant as the letters of another client.
-            return match suggestions::answer(&command, typed) {
+            return match suggestions::answer_foreign_flag(&command, typed) {
                 Some(answer) => Err(Fault::usage(answer)),
                 None => Ok(Parsed::Show(error.render().to_string().into_bytes())),
             };

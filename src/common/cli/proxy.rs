@@ -11,12 +11,12 @@ const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
     match flag {
         Some("") => Ok(None),
-        Some(text) => read(text, "--proxy").map(Some),
+        Some(text) => parse_proxy(text, "--proxy").map(Some),
         None => {
-            let Some((name, text)) = variable(PROXY)? else {
+            let Some((name, text)) = read_variable(PROXY)? else {
                 return Ok(None);
             };
-            if let Some((name, list)) = variable(EXEMPT)? {
+            if let Some((name, list)) = read_variable(EXEMPT)? {
                 let is_exempt = proxy::is_exempt(&list, host).map_err(|entry| {
                     let cause = "is not an address and the length of its network";
                     Fault::usage(format!("{name}: {entry:?} {cause}"))
@@ -26,16 +26,16 @@ pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Faul
                     return Ok(None);
                 }
             }
-            read(&text, name).map(Some)
+            parse_proxy(&text, name).map(Some)
         }
     }
 }
 
-fn read(text: &str, origin: &'static str) -> Result<Proxy, Fault> {
+fn parse_proxy(text: &str, origin: &'static str) -> Result<Proxy, Fault> {
     Proxy::parse(text, origin).map_err(|why| Fault::usage(format!("{origin} {why}")))
 }
 
-fn variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Fault> {
+fn read_variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Fault> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let Some((name, value)) = names.into_iter().find_map(|name| Some((name, set(name)?))) else {
         return Ok(None);

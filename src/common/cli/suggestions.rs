@@ -12,7 +12,9 @@ const HELP: &str =
     "-h is help; for the broker type --endpoint mqtt://HOST (without TLS) or --endpoint HOST (TLS)";
 const VERSION: &str = "-V is the version of this program; for that of MQTT use --mqtt-version 5, or --mqtt-version 3.1.1";
 
-pub fn answers(program: &str) -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {
+pub fn foreign_flag_answers(
+    program: &str,
+) -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {
     let rows = ANSWERS.lines().filter_map(|line| {
         let mut columns = line.split('\t');
         Some((columns.next()?, columns.next()?, columns.next()?))
@@ -34,7 +36,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// The answer to the first flag on a command line that `root` does not have, or whose letter means something else
 /// in other clients. None if no client is known to have it.
-pub fn answer(root: &Command, typed: &[OsString]) -> Option<String> {
+pub fn answer_foreign_flag(root: &Command, typed: &[OsString]) -> Option<String> {
     let mut command = root;
     let mut commands = 0;
     let mut words = typed.iter().skip(1).map(|word| word.to_string_lossy());
@@ -47,8 +49,8 @@ pub fn answer(root: &Command, typed: &[OsString]) -> Option<String> {
             if name.is_empty() || ["help", "version"].contains(&name) {
                 return None;
             }
-            match find(command, |arg| has_long(arg, name)).map(takes) {
-                None => return look_up(root, &format!("--{name}")),
+            match find_arg(command, |arg| has_long(arg, name)).map(value_count) {
+                None => return find_answer(root, &format!("--{name}")),
                 Some(Takes::Rest) => return None,
                 Some(Takes::One) if !joined => drop(words.next()),
                 Some(Takes::One | Takes::None) => {}
@@ -65,8 +67,8 @@ pub fn answer(root: &Command, typed: &[OsString]) -> Option<String> {
                     }
                     _ => {}
                 }
-                match find(command, |arg| arg.get_short() == Some(letter)).map(takes) {
-                    None => return look_up(root, &format!("-{letter}")),
+                match find_arg(command, |arg| arg.get_short() == Some(letter)).map(value_count) {
+                    None => return find_answer(root, &format!("-{letter}")),
                     Some(Takes::Rest) => return None,
                     Some(Takes::One) => {
                         if at + letter.len_utf8() == letters.len() {
@@ -84,12 +86,13 @@ pub fn answer(root: &Command, typed: &[OsString]) -> Option<String> {
     None
 }
 
-fn look_up(root: &Command, flag: &str) -> Option<String> {
-    let (_, text) = answers(root.get_name()).find(|(flags, _)| flags.contains(&flag))?;
+fn find_answer(root: &Command, flag: &str) -> Option<String> {
+    let (_, text) =
+        foreign_flag_answers(root.get_name()).find(|(flags, _)| flags.contains(&flag))?;
     Some(format!("{flag}: {text}"))
 }
 
-fn find(command: &Command, fits: impl Fn(&Arg) -> bool) -> Option<&Arg> {
+fn find_arg(command: &Command, fits: impl Fn(&Arg) -> bool) -> Option<&Arg> {
     command.get_arguments().find(|arg| fits(arg))
 }
 
@@ -98,7 +101,7 @@ fn has_long(arg: &Arg, name: &str) -> bool {
 }
 
 fn connects(command: &Command) -> bool {
-    find(command, |arg| arg.get_long() == Some("endpoint")).is_some()
+    find_arg(command, |arg| arg.get_long() == Some("endpoint")).is_some()
 }
 
 enum Takes {
@@ -107,7 +110,7 @@ enum Takes {
     Rest,
 }
 
-fn takes(arg: &Arg) -> Takes {
+fn value_count(arg: &Arg) -> Takes {
     match arg.get_action() {
         ArgAction::Set | ArgAction::Append => match arg.get_num_args() {
             Some(range) if range.max_values() > 1 => Takes::Rest,

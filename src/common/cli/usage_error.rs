@@ -14,7 +14,7 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
     use ErrorKind as Kind;
     let strange = [Kind::UnknownArgument, Kind::InvalidSubcommand];
     if strange.contains(&error.kind())
-        && let Some(answer) = suggestions::answer(command, typed)
+        && let Some(answer) = suggestions::answer_foreign_flag(command, typed)
     {
         return answer;
     }
@@ -39,15 +39,15 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
         }
         (Kind::ArgumentConflict, Some(arg), _) => {
             let others = texts(error, ContextKind::PriorArg);
-            let others: Vec<_> = others.into_iter().map(name).collect();
+            let others: Vec<_> = others.into_iter().map(flag_name).collect();
             match others[..] {
-                [other] if other != name(arg) => {
-                    format!("{}: cannot be used with {other}{SEE_HELP}", name(arg))
+                [other] if other != flag_name(arg) => {
+                    format!("{}: cannot be used with {other}{SEE_HELP}", flag_name(arg))
                 }
-                [] | [_] => format!("{}: can be given once only", name(arg)),
+                [] | [_] => format!("{}: can be given once only", flag_name(arg)),
                 _ => format!(
                     "{}: cannot be used with {}{SEE_HELP}",
-                    name(arg),
+                    flag_name(arg),
                     others.join(", ")
                 ),
             }
@@ -57,15 +57,15 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
             match value.filter(|value| !value.is_empty()) {
                 None if values.is_empty() => format!("{arg}: needs a value{SEE_HELP}"),
                 None => format!("{arg}: needs a value: {values}"),
-                Some(value) => format!("{} '{value}': must be one of {values}", name(arg)),
+                Some(value) => format!("{} '{value}': must be one of {values}", flag_name(arg)),
             }
         }
         (Kind::ValueValidation, Some(arg), _) if error.source().is_some() => {
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
             let value = value.unwrap_or_default();
-            format!("{} '{value}': {cause}{SEE_HELP}", name(arg))
+            format!("{} '{value}': {cause}{SEE_HELP}", flag_name(arg))
         }
-        (Kind::TooManyValues, Some(arg), _) => format!("{}: takes no value", name(arg)),
+        (Kind::TooManyValues, Some(arg), _) => format!("{}: takes no value", flag_name(arg)),
         _ => first_paragraph(&error.render().to_string()) + SEE_HELP,
     };
     let quoted = error.context().flat_map(|(kind, _)| texts(error, kind));
@@ -80,7 +80,7 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
     }
 }
 
-fn name(arg: &str) -> &str {
+fn flag_name(arg: &str) -> &str {
     let name = arg.split([' ', '=']).next().unwrap_or(arg);
     name.trim_start_matches(['[', '<'])
         .trim_end_matches(['.', ']', '>'])
@@ -121,7 +121,7 @@ fn missing(typed: &[OsString], args: &[&str]) -> String {
         if args.len() == 1 { "is" } else { "are" },
     );
     let mut after_exec = typed.iter().skip_while(|word| *word != "--exec");
-    let swallowed = after_exec.any(|word| args.iter().any(|arg| word == name(arg)));
+    let swallowed = after_exec.any(|word| args.iter().any(|arg| word == flag_name(arg)));
     let rest = if swallowed {
         ": --exec takes all that follows it; type --exec and its command last"
     } else {

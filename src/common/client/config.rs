@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::acks::Backlog;
-use crate::common::runtime::secret_file::SecretFile;
+use crate::common::acks::SessionAcks;
+use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::bridge::{OnForgotten, OnMessage, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -26,7 +26,7 @@ pub struct ClientConfig {
     pub client_id: String,
     pub username: Option<String>,
     /// Read for every connection.
-    pub password: Option<SecretFile>,
+    pub password: Option<SecretSource>,
     pub version: MqttVersion,
     /// Whole seconds.
     pub keep_alive: Duration,
@@ -46,5 +46,5 @@ pub struct MessageHandlers {
     pub on_message: OnMessage,
     pub on_skipped: OnSkipped,
     pub on_forgotten: OnForgotten,
-    pub backlog: Arc<Backlog>,
+    pub session_acks: Arc<SessionAcks>,
 }

@@ -3,12 +3,12 @@
 //!
 //! Sources: MQTT 5.0 section 2.4 (reason codes), MQTT 3.1.1 section 3.2.2.3 (return codes).
 
-use super::command::Dial;
+use super::worker_input::DialAttempt;
 use super::{ClientConfig, MqttVersion};
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
-use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::mqtt::disconnect::BrokerReason;
+use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::mqtt::broker_reason::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::{
     self, MALFORMED_PACKET, PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION,
@@ -27,9 +27,9 @@ const ASK_FOR_ENDPOINT: &str = "ask its operator for the --endpoint to use";
 /// The server closed the connection after our CONNECT. Once, this may only mean that the broker is
 /// starting, or that a proxy in front of it does not reach it. `in_a_row` counts such CONNECTs, this
 /// one included; `older_is_next` is whether the next is one of MQTT 3.1.1.
-pub(super) fn unanswered(
+pub(super) fn connect_unanswered(
     config: &ClientConfig,
-    dial: &Dial,
+    dial: &DialAttempt,
     end: Option<&ConnectionEnd>,
     in_a_row: u32,
     older_is_next: bool,
@@ -82,7 +82,7 @@ pub(super) fn unanswered(
         ""
     };
     Fault::passing(Exit::Unavailable, message)
-        .of_kind(Kind::Unanswered)
+        .with_kind(FaultKind::Unanswered)
         .with_remedy(format!("{remedy}{next}"))
 }
 
@@ -91,14 +91,14 @@ pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fau
     if code == UNSUPPORTED_PROTOCOL_VERSION {
         return version_5_refused(endpoint, reason);
     }
-    let what = describe(reason_code::describe(code), reason)
-        + &code_not_allowed(PacketType::Connack, code);
+    let what = describe_reason(reason_code::describe(code), reason)
+        + &forbidden_code_note(PacketType::Connack, code);
     let message = format!("{endpoint}: the broker refused the connection: {what}");
     let permanent = |exit| Fault::permanent(exit, message.clone());
     match code {
-        0x85 => permanent(Exit::Refused).with_remedy(other_client_id(endpoint)),
+        0x85 => permanent(Exit::Refused).with_remedy(client_id_remedy(endpoint)),
         0x86 | 0x8C => permanent(Exit::Refused).with_remedy(CHECK_CREDENTIALS),
-        0x87 | 0x8A => permanent(Exit::Refused).with_remedy(not_authorized(endpoint)),
+        0x87 | 0x8A => permanent(Exit::Refused).with_remedy(authorization_remedy(endpoint)),
         0x80 | 0x83 | 0x88 | 0x89 | 0x8B | 0x97 | 0x9F => {
             Fault::passing(Exit::Unavailable, message).with_remedy(MAY_ACCEPT_LATER)
         }
@@ -109,12 +109,12 @@ pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fau
 
 /// A broker without MQTT 5, where MQTT 3.1.1 must not be used or does not work either.
 pub(super) fn version_5_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
-    let what = describe(reason_code::describe(reason.code), reason);
+    let what = describe_reason(reason_code::describe(reason.code), reason);
     let message = format!("{endpoint}: the broker refuses MQTT 5: {what}");
     Fault::permanent(Exit::Protocol, message).with_remedy("give --mqtt-version 3.1.1")
 }
 
-pub(super) fn connect_returned(endpoint: &Endpoint, code: u8) -> Fault {
+pub(super) fn connect_refused_v3(endpoint: &Endpoint, code: u8) -> Fault {
     let message =
         |what: &str| format!("{endpoint}: the broker refused the connection: {what} ({code})");
     let refused = |what: &str| Fault::permanent(Exit::Refused, message(what));
@@ -123,9 +123,9 @@ pub(super) fn connect_returned(endpoint: &Endpoint, code: u8) -> Fault {
             Fault::permanent(Exit::Protocol, message("unacceptable protocol version"))
                 .with_remedy("it speaks neither MQTT 5 nor 3.1.1 on this port")
         }
-        2 => refused("identifier rejected").with_remedy(other_client_id(endpoint)),
+        2 => refused("identifier rejected").with_remedy(client_id_remedy(endpoint)),
         4 => refused("bad user name or password").with_remedy(CHECK_CREDENTIALS),
-        5 => refused("not authorized").with_remedy(not_authorized(endpoint)),
+        5 => refused("not authorized").with_remedy(authorization_remedy(endpoint)),
         _ => Fault::passing(Exit::Unavailable, message("server unavailable"))
             .with_remedy(MAY_ACCEPT_LATER),
     }
@@ -133,7 +133,7 @@ pub(super) fn connect_returned(endpoint: &Endpoint, code: u8) -> Fault {
 
 /// The answer to CONNECT is not a CONNACK. A packet of another type, or a CONNACK that breaks the
 /// protocol, may be a passing error of the broker; anything else is not MQTT.
-pub(super) fn no_connack(endpoint: &Endpoint, violation: &Violation) -> Fault {
+pub(super) fn invalid_connack(endpoint: &Endpoint, violation: &Violation) -> Fault {
     if violation.packet == Some(PacketType::Connack) || violation.code != MALFORMED_PACKET {
         return self::violation(endpoint, violation);
     }
@@ -185,8 +185,8 @@ pub(super) fn connection_ended(
 /// A DISCONNECT from the broker. Only the next attempt shows whether the reason is permanent.
 fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let code = reason.code;
-    let what = describe(reason_code::describe_disconnect(code), reason)
-        + &code_not_allowed(PacketType::Disconnect, code);
+    let what = describe_reason(reason_code::describe_disconnect(code), reason)
+        + &forbidden_code_note(PacketType::Disconnect, code);
     let rules = endpoint.profile.access_rules();
     let check_rules = format!("check what {rules} lets this client do");
     let exit = match code {
@@ -211,7 +211,7 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let message = format!("{endpoint}: the broker ended the connection: {what}");
     let fault = Fault::passing(exit, message).with_remedy(remedy);
     match code {
-        0x8E => fault.of_kind(Kind::TakenOver),
+        0x8E => fault.with_kind(FaultKind::TakenOver),
         _ => fault,
     }
 }
@@ -220,23 +220,23 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
 fn lost(endpoint: &Endpoint, end: Option<&ConnectionEnd>) -> Fault {
     let (why, kind) = match end {
         Some(end) if end.in_order && end.reason == EndReason::Lost => {
-            ("the broker closed it", Kind::Closed)
+            ("the broker closed it", FaultKind::Closed)
         }
         Some(end) if end.reason != EndReason::ByUs => match &end.cause {
-            _ if end.in_order => ("the broker closed it", Kind::Other),
-            Some(cause) => (&**cause, Kind::Other),
+            _ if end.in_order => ("the broker closed it", FaultKind::Other),
+            Some(cause) => (&**cause, FaultKind::Other),
             None => (
                 "the broker closed it in the middle of a packet",
-                Kind::Other,
+                FaultKind::Other,
             ),
         },
-        _ => ("the broker does not answer", Kind::Other),
+        _ => ("the broker does not answer", FaultKind::Other),
     };
     let message = format!("{endpoint}: the connection was lost: {why}");
-    Fault::passing(Exit::Unavailable, message).of_kind(kind)
+    Fault::passing(Exit::Unavailable, message).with_kind(kind)
 }
 
-fn describe(name: String, reason: &BrokerReason) -> String {
+fn describe_reason(name: String, reason: &BrokerReason) -> String {
     let text = reason.reason_string.iter().map(|text| format!(": {text}"));
     let server = reason.server_reference.iter();
     let server = server.map(|server| format!(", the server to use is {server}"));
@@ -244,7 +244,7 @@ fn describe(name: String, reason: &BrokerReason) -> String {
 }
 
 /// A note on a code that the specification does not allow in this packet.
-fn code_not_allowed(packet: PacketType, code: u8) -> String {
+fn forbidden_code_note(packet: PacketType, code: u8) -> String {
     if reason_code::is_allowed(packet, true, code) {
         return String::new();
     }
@@ -252,12 +252,12 @@ fn code_not_allowed(packet: PacketType, code: u8) -> String {
     format!(", which no {} can have: {error}", packet.name())
 }
 
-fn other_client_id(endpoint: &Endpoint) -> String {
+fn client_id_remedy(endpoint: &Endpoint) -> String {
     let rules = endpoint.profile.access_rules();
     format!("choose another --client-id, or allow this one in {rules}")
 }
 
-fn not_authorized(endpoint: &Endpoint) -> String {
+fn authorization_remedy(endpoint: &Endpoint) -> String {
     let rules = endpoint.profile.access_rules();
     format!("{CHECK_CREDENTIALS}, and whether {rules} lets this client id connect")
 }
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!((fault.exit, fault.permanent), (Exit::Refused, true));
         assert!(fault.message.contains("not authorized (0x87)"), "{fault}");
         assert!(!refused(0x89).permanent);
-        let fault = connect_returned(&endpoint(), 3);
+        let fault = connect_refused_v3(&endpoint(), 3);
         assert!(!fault.permanent);
         assert!(fault.message.contains("server unavailable (3)"), "{fault}");
     }

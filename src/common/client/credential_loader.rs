@@ -5,12 +5,12 @@ use log::warn;
 use super::ClientConfig;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::wall_clock;
-use crate::common::runtime::secret_file::SecretFile;
+use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 pub(super) struct CredentialLoader {
     files: TlsFiles,
-    password: Option<SecretFile>,
+    password: Option<SecretSource>,
     preloaded: Option<TlsCredentials>,
     were_valid: bool,
     logged_warning: Option<String>,
@@ -49,7 +49,7 @@ impl CredentialLoader {
             .preloaded
             .take()
             .map_or_else(|| self.files.load(), Ok)?;
-        let password = self.password.as_ref().map(SecretFile::read).transpose()?;
+        let password = self.password.as_ref().map(SecretSource::read).transpose()?;
         Ok((loaded, password))
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use super::command::{Dial, WorkerInput};
-use super::connection_thread::ConnectionThread;
+use super::connection_task::ConnectionTask;
 use super::credential_loader::CredentialLoader;
+use super::worker_input::{DialAttempt, WorkerInput};
 use super::{ClientConfig, MessageHandlers};
 use crate::common::fault::{Exit, Fault};
-use crate::common::transport::bridge::Receiver;
+use crate::common::transport::bridge::MessageCallbacks;
 use crate::common::transport::credentials::TlsCredentials;
 
 /// Threads of abandoned dials that may still run: a name look-up cannot be cancelled.
@@ -20,7 +20,7 @@ pub(super) struct Dialer {
     credentials: CredentialLoader,
     handlers: Option<MessageHandlers>,
     commands: Sender<WorkerInput>,
-    pending: Option<Dial>,
+    pending: Option<DialAttempt>,
     last_number: u64,
     threads: Arc<()>,
     pub(super) first_port: Option<u16>,
@@ -60,7 +60,7 @@ impl Dialer {
             pending.handle.cancel();
         }
         self.last_number += 1;
-        let dial = Dial {
+        let dial = DialAttempt {
             generation,
             number: self.last_number,
             endpoint: endpoint.clone(),
@@ -76,17 +76,22 @@ impl Dialer {
         Ok(password)
     }
 
-    fn spawn(&self, dial: Dial, deadline: Instant, loaded: TlsCredentials) -> std::io::Result<()> {
+    fn spawn(
+        &self,
+        dial: DialAttempt,
+        deadline: Instant,
+        loaded: TlsCredentials,
+    ) -> std::io::Result<()> {
         let receiver = match &self.handlers {
-            Some(handlers) => Some(Receiver {
+            Some(handlers) => Some(MessageCallbacks {
                 on_message: Arc::clone(&handlers.on_message),
                 on_skipped: Arc::clone(&handlers.on_skipped),
                 on_forgotten: Arc::clone(&handlers.on_forgotten),
-                acks: handlers.backlog.begin_connection()?,
+                acks: handlers.session_acks.begin_connection()?,
             }),
             None => None,
         };
-        let thread = ConnectionThread {
+        let thread = ConnectionTask {
             dial,
             receiver,
             commands: self.commands.clone(),
@@ -105,7 +110,7 @@ impl Dialer {
         Ok(())
     }
 
-    pub(super) fn take_pending(&mut self, dial: u64) -> bool {
+    pub(super) fn take_if_pending(&mut self, dial: u64) -> bool {
         self.pending.take_if(|p| p.number == dial).is_some()
     }
 

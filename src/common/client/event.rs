@@ -1,9 +1,9 @@
 //! What the worker reports.
 
-use super::Refusal;
+use super::BrokerRefusal;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::transport::bridge::{PublishesArrived, TransferProgress};
+use crate::common::transport::bridge::{SentPublishes, TransferProgress};
 use crate::common::transport::{DialProgress, DialStep};
 
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum ClientEventKind {
         /// Of the broker's DISCONNECT, if it sent one.
         reason_code: Option<u8>,
         fault: Fault,
-        reached: Option<PublishesArrived>,
+        reached: Option<SentPublishes>,
     },
     Progress(TransferProgress),
     DialPassed(DialProgress),
@@ -29,7 +29,7 @@ pub enum ClientEventKind {
     /// The granted QoS or a refusal. `filter` is the number that the caller gave the filter.
     Subscribed {
         filter: usize,
-        answer: Result<u8, Refusal>,
+        answer: Result<u8, BrokerRefusal>,
     },
     Disconnected,
 }
@@ -53,6 +53,6 @@ impl ConnectionInfo {
 pub enum Delivery {
     /// Acknowledged; at QoS 0, written to the connection.
     Done,
-    Refused(Refusal),
+    Refused(BrokerRefusal),
     NotNow,
 }

@@ -5,32 +5,32 @@
 //! Paho, which holds a global lock while a message callback runs. [`transport`](super::transport)
 //! makes the connection to the broker; Paho gets the other end of a local socket.
 
-mod command;
+mod broker_refusal;
 mod config;
 mod connection_faults;
-mod connection_thread;
+mod connection_task;
 mod credential_loader;
 mod dialer;
 mod event;
 mod paho_client;
 mod paho_options;
 mod paho_results;
-mod refusal;
 mod version_fallback;
 mod worker;
+mod worker_input;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
-use super::mqtt::message::Message;
+use super::mqtt::outgoing_message::OutgoingMessage;
 use super::mqtt::qos::Qos;
-use super::runtime::channel;
-pub use super::transport::bridge::{PublishesArrived, TransferProgress};
-use command::{WorkerInput, WorkerInputKind};
+use super::runtime::timed_receive;
+pub use super::transport::bridge::{SentPublishes, TransferProgress};
+pub use broker_refusal::{BrokerRefusal, RefusedRequest};
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};
 pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
-pub use refusal::{Refusal, Request};
+use worker_input::{WorkerInput, WorkerInputKind};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
 pub const LIBRARY_VERSION: &str = "Paho C 1.3.16";
@@ -64,37 +64,37 @@ impl Client {
 
     /// Is answered with `Connected` or `Ended`, perhaps after the deadline.
     pub fn connect(&self, generation: u64, deadline: Instant) {
-        self.send(generation, WorkerInputKind::Connect(deadline));
+        self.send_input(generation, WorkerInputKind::Connect(deadline));
     }
 
     /// Publishes in order. `Deliveries` reports each message under the id given here, unless the
     /// connection ends first.
-    pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<Message>)>) {
-        self.send(generation, WorkerInputKind::Publish(messages));
+    pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<OutgoingMessage>)>) {
+        self.send_input(generation, WorkerInputKind::Publish(messages));
     }
 
     /// `text` must be a valid filter. `filter` is a number that comes back in `Subscribed`.
     pub fn subscribe(&self, generation: u64, filter: usize, text: String, qos: Qos) {
-        self.send(generation, WorkerInputKind::Subscribe { filter, text, qos });
+        self.send_input(generation, WorkerInputKind::Subscribe { filter, text, qos });
     }
 
     pub fn unsubscribe(&self, generation: u64, filters: Vec<String>) {
-        self.send(generation, WorkerInputKind::Unsubscribe(filters));
+        self.send_input(generation, WorkerInputKind::Unsubscribe(filters));
     }
 
     /// Closes an attempt or a connection without DISCONNECT; no event follows.
     pub fn abandon(&self, generation: u64) {
-        self.send(generation, WorkerInputKind::Abandon);
+        self.send_input(generation, WorkerInputKind::Abandon);
     }
 
     /// Sends DISCONNECT and closes, which is answered with `Disconnected`. A client that receives
     /// messages first acknowledges those that have been processed.
     pub fn disconnect(&self, generation: u64) {
-        self.send(generation, WorkerInputKind::Disconnect);
+        self.send_input(generation, WorkerInputKind::Disconnect);
     }
 
-    fn send(&self, generation: u64, kind: WorkerInputKind) {
-        channel::send(&self.commands, WorkerInput { generation, kind });
+    fn send_input(&self, generation: u64, kind: WorkerInputKind) {
+        timed_receive::send(&self.commands, WorkerInput { generation, kind });
     }
 }
 

@@ -14,18 +14,18 @@ use paho_mqtt::{
     RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
-use super::command::{Dial, WorkerInput, WorkerInputKind};
 use super::paho_options::{connect_options, create_options, whole_seconds};
 use super::paho_results::{delivery, subscription};
-use super::{ClientConfig, Delivery, Refusal};
+use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
+use super::{BrokerRefusal, ClientConfig, Delivery};
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
-use crate::common::runtime::channel::send;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::send;
 use crate::common::transport::bridge::ConnectionEnd;
 
 /// The maximum number of acknowledgements per wake-up. A wake-up for each would cost more than
@@ -48,7 +48,7 @@ enum ConnectState {
 }
 
 pub(super) struct PahoClient {
-    pub(super) dial: Dial,
+    pub(super) dial: DialAttempt,
     pub(super) started: Instant,
     pub(super) connection_end: Option<ConnectionEnd>,
     config: Arc<ClientConfig>,
@@ -64,12 +64,12 @@ pub(super) struct PahoClient {
     is_disconnecting: bool,
 }
 
-struct WakeWorker {
+struct WorkerWaker {
     generation: u64,
     commands: Sender<WorkerInput>,
 }
 
-impl Wake for WakeWorker {
+impl Wake for WorkerWaker {
     fn wake(self: Arc<Self>) {
         let (generation, kind) = (self.generation, WorkerInputKind::CheckTokens);
         send(&self.commands, WorkerInput { generation, kind });
@@ -78,7 +78,7 @@ impl Wake for WakeWorker {
 
 impl PahoClient {
     pub(super) fn start(
-        dial: Dial,
+        dial: DialAttempt,
         socket: OwnedFd,
         config: &Arc<ClientConfig>,
         password: Option<&str>,
@@ -91,13 +91,13 @@ impl PahoClient {
             send(&lost, WorkerInput { generation, kind });
         });
         let connect = client.connect(connect_options(config, password, dial.v5));
-        let waker = Waker::from(Arc::new(WakeWorker {
+        let waker = Waker::from(Arc::new(WorkerWaker {
             generation,
             commands: commands.clone(),
         }));
         Ok(Self {
             dial,
-            started: clock(),
+            started: instant_now(),
             connection_end: None,
             config: Arc::clone(config),
             client,
@@ -108,7 +108,7 @@ impl PahoClient {
             subscribes: Vec::new(),
             is_wake_requested: false,
             wake_stride: (config.max_in_flight / 4).min(MAX_WAKE_STRIDE),
-            scanned_at: clock(),
+            scanned_at: instant_now(),
             is_disconnecting: false,
         })
     }
@@ -116,7 +116,7 @@ impl PahoClient {
     /// Whether CONNECT succeeded, once; `None` while it is pending and afterwards.
     pub(super) fn take_connect_result(&mut self) -> Option<bool> {
         if let ConnectState::Pending(token) = &mut self.connect {
-            let Poll::Ready(result) = poll(token, &self.waker) else {
+            let Poll::Ready(result) = poll_token(token, &self.waker) else {
                 return None;
             };
             if result.is_ok() {
@@ -155,7 +155,7 @@ impl PahoClient {
         matches!(self.connect, ConnectState::Pending(_))
     }
 
-    pub(super) fn publish(&mut self, id: u64, message: &Message) -> Option<Delivery> {
+    pub(super) fn publish(&mut self, id: u64, message: &OutgoingMessage) -> Option<Delivery> {
         let draft = &message.draft;
         if !self.dial.v5 && draft.qos == Qos::ExactlyOnce {
             self.wake_stride = self.wake_stride.min(EXACTLY_ONCE_WINDOW / 4);
@@ -168,7 +168,7 @@ impl PahoClient {
         if self.dial.v5
             && (self.config.sequence || message.expires_at.is_some() || draft.is_batch())
         {
-            builder = builder.properties(self.properties(message));
+            builder = builder.properties(self.publish_properties(message));
         }
         match self.client.try_publish(builder.finalize()) {
             Ok(token) => {
@@ -182,7 +182,7 @@ impl PahoClient {
     }
 
     /// A property that Paho rejects is omitted: the message matters more.
-    fn properties(&self, message: &Message) -> Properties {
+    fn publish_properties(&self, message: &OutgoingMessage) -> Properties {
         let mut properties = Properties::new();
         if self.config.sequence {
             let seq = message.to_seq_property().to_string();
@@ -193,7 +193,7 @@ impl PahoClient {
             let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
         }
         if let Some(at) = message.expires_at {
-            let left = at.saturating_duration_since(clock());
+            let left = at.saturating_duration_since(instant_now());
             let seconds = whole_seconds(left.min(self.config.max_expiry)).max(1);
             let _ = properties.push_u32(PropertyCode::MessageExpiryInterval, seconds);
         }
@@ -227,7 +227,7 @@ impl PahoClient {
     }
 
     /// DISCONNECT is sent by Paho, or by the bridge, which knows what is still to be acknowledged.
-    pub(super) fn disconnect(&mut self, by_bridge: bool) {
+    pub(super) fn begin_disconnect(&mut self, by_bridge: bool) {
         if !by_bridge {
             drop(self.client.disconnect(None));
         }
@@ -235,12 +235,12 @@ impl PahoClient {
     }
 
     /// Everything, DISCONNECT last, has been sent or could not be. Paho's token comes a second later.
-    pub(super) fn is_disconnected(&self) -> bool {
+    pub(super) fn is_disconnect_done(&self) -> bool {
         self.is_disconnecting && self.connection_end.is_some()
     }
 
     /// Closes the connection without DISCONNECT. Paho notices.
-    pub(super) fn close(&self) {
+    pub(super) fn close_connection(&self) {
         self.dial.handle.cancel();
     }
 
@@ -248,14 +248,14 @@ impl PahoClient {
     /// without a reason code are omitted: the connection is ending.
     pub(super) fn take_deliveries(&mut self) -> Vec<(u64, Delivery)> {
         let mut done = Vec::new();
-        let now = clock();
+        let now = instant_now();
         let scan_all = now >= self.scanned_at + SCAN_INTERVAL;
         if scan_all {
             self.scanned_at = now;
         }
         loop {
             let mut take = |(id, token): &mut (u64, DeliveryToken)| {
-                let Poll::Ready(result) = poll(token, Waker::noop()) else {
+                let Poll::Ready(result) = poll_token(token, Waker::noop()) else {
                     return false;
                 };
                 done.extend(delivery(result).map(|delivery| (*id, delivery)));
@@ -273,7 +273,7 @@ impl PahoClient {
         }
     }
 
-    pub(super) fn take_deliveries_unless_woken(&mut self) -> Vec<(u64, Delivery)> {
+    pub(super) fn take_deliveries_unless_wake_requested(&mut self) -> Vec<(u64, Delivery)> {
         if self.is_wake_requested {
             return Vec::new();
         }
@@ -289,7 +289,7 @@ impl PahoClient {
             self.is_wake_requested = false;
             return true;
         };
-        let Poll::Ready(result) = poll(token, &self.waker) else {
+        let Poll::Ready(result) = poll_token(token, &self.waker) else {
             self.is_wake_requested = true;
             return true;
         };
@@ -298,10 +298,10 @@ impl PahoClient {
         false
     }
 
-    pub(super) fn take_subscribed(&mut self) -> Vec<(usize, Result<u8, Refusal>)> {
+    pub(super) fn take_subscribe_answers(&mut self) -> Vec<(usize, Result<u8, BrokerRefusal>)> {
         let mut answers = Vec::new();
         self.subscribes.retain_mut(|(filter, token)| {
-            let Poll::Ready(result) = poll(token, &self.waker) else {
+            let Poll::Ready(result) = poll_token(token, &self.waker) else {
                 return true;
             };
             let was_refused = || self.dial.handle.take_refused_subscription();
@@ -312,6 +312,6 @@ impl PahoClient {
     }
 }
 
-fn poll<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {
+fn poll_token<F: Future + Unpin>(token: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(token).poll(&mut Context::from_waker(waker))
 }

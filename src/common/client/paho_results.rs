@@ -2,7 +2,7 @@
 
 use paho_mqtt::{Error, Properties, PropertyCode, ReasonCode, ServerResponse};
 
-use super::{Delivery, Refusal};
+use super::{BrokerRefusal, Delivery};
 use crate::common::escape::shortened;
 use crate::common::mqtt::reason_code::{self, FIRST_ERROR};
 
@@ -11,7 +11,7 @@ pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
     match result {
         Ok(()) => Some(Delivery::Done),
         Err(Error::ReasonCode(code, properties)) => {
-            let refusal = refusal(number(code), &properties);
+            let refusal = refusal(reason_number(code), &properties);
             Some(if refusal.is_transient() {
                 Delivery::NotNow
             } else {
@@ -27,7 +27,7 @@ pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
 pub(super) fn subscription(
     result: Result<ServerResponse, Error>,
     was_refused: impl FnOnce() -> bool,
-) -> Option<Result<u8, Refusal>> {
+) -> Option<Result<u8, BrokerRefusal>> {
     match result {
         Ok(response) => {
             let granted = response
@@ -40,10 +40,12 @@ pub(super) fn subscription(
                 Err(refusal(granted, response.properties()))
             })
         }
-        Err(Error::ReasonCode(code, properties)) => Some(Err(refusal(number(code), &properties))),
+        Err(Error::ReasonCode(code, properties)) => {
+            Some(Err(refusal(reason_number(code), &properties)))
+        }
         // Paho reports the one failure code of MQTT 3.1.1 (0x80) like this, but also a SUBSCRIBE
         // that could not be written.
-        Err(Error::Failure) if was_refused() => Some(Err(Refusal {
+        Err(Error::Failure) if was_refused() => Some(Err(BrokerRefusal {
             code: FIRST_ERROR,
             reason: "no reason given (0x80)".into(),
         })),
@@ -51,15 +53,15 @@ pub(super) fn subscription(
     }
 }
 
-fn refusal(code: u8, properties: &Properties) -> Refusal {
+fn refusal(code: u8, properties: &Properties) -> BrokerRefusal {
     let mut reason = reason_code::describe(code);
     let text = properties.get_string(PropertyCode::ReasonString);
     if let Some(text) = text.filter(|text| !text.is_empty()) {
         reason = format!("{reason}: {}", shortened(&text));
     }
-    Refusal { code, reason }
+    BrokerRefusal { code, reason }
 }
 
-fn number(code: ReasonCode) -> u8 {
+fn reason_number(code: ReasonCode) -> u8 {
     u8::try_from(code as u32).unwrap_or(FIRST_ERROR)
 }

@@ -63,7 +63,7 @@ impl VersionFallback {
     }
 
     /// The server closed the connection or sent nothing. Returns the number of such CONNECTs in a row.
-    pub(super) fn unanswered(&mut self, v5: bool, now: Instant) -> u32 {
+    pub(super) fn handle_unanswered(&mut self, v5: bool, now: Instant) -> u32 {
         self.in_a_row = self.in_a_row.saturating_add(1);
         if !v5 {
             self.try_older = false;
@@ -78,7 +78,7 @@ impl VersionFallback {
     }
 
     /// Returns whether 3.1.1 is used because MQTT 5 was not answered.
-    pub(super) fn accepted(&mut self, v5: bool, now: Instant) -> bool {
+    pub(super) fn handle_accepted(&mut self, v5: bool, now: Instant) -> bool {
         self.in_a_row = 0;
         self.v5_unanswered = 0;
         if v5 {
@@ -92,7 +92,7 @@ impl VersionFallback {
     }
 
     /// The broker has refused this version. Returns whether to try the other one at once.
-    pub(super) fn refused(&mut self, v5: bool) -> bool {
+    pub(super) fn handle_refused(&mut self, v5: bool) -> bool {
         let by_fallback = self.try_older || self.older_until.is_some();
         self.reset_attempts();
         self.older_until = None;
@@ -127,7 +127,7 @@ mod tests {
         for _ in 0..count {
             let v5 = versions.begins_with_v5(now);
             spoken.push(if v5 { '5' } else { '3' });
-            versions.unanswered(v5, now);
+            versions.handle_unanswered(v5, now);
         }
         spoken
     }
@@ -141,29 +141,29 @@ mod tests {
         let mut only = VersionFallback::new(MqttVersion::V311, true);
         assert_eq!(attempts(&mut only, 3, now), "333");
         let (mut with_v5, now) = start();
-        with_v5.accepted(true, now);
+        with_v5.handle_accepted(true, now);
         assert_eq!(attempts(&mut with_v5, 6, now), "555553");
     }
 
     #[test]
     fn an_accepted_version_is_tried_first_and_mqtt_5_again_an_hour_later() {
         let (mut versions, now) = start();
-        assert_eq!(versions.unanswered(true, now), 1);
+        assert_eq!(versions.handle_unanswered(true, now), 1);
         assert!(versions.begins_with_v5(now));
-        assert_eq!(versions.unanswered(true, now), 2);
+        assert_eq!(versions.handle_unanswered(true, now), 2);
         assert!(!versions.begins_with_v5(now));
-        assert!(versions.accepted(false, now));
+        assert!(versions.handle_accepted(false, now));
         let (before, later) = (now + OLDER_FIRST_FOR / 2, now + OLDER_FIRST_FOR);
         assert!(!versions.begins_with_v5(before));
-        assert!(versions.accepted(false, before));
+        assert!(versions.handle_accepted(false, before));
         assert!(versions.begins_with_v5(later));
-        versions.unanswered(true, later);
+        versions.handle_unanswered(true, later);
         assert!(!versions.begins_with_v5(later));
-        assert!(versions.accepted(false, later));
+        assert!(versions.handle_accepted(false, later));
         assert!(!versions.begins_with_v5(later + SECOND));
-        versions.unanswered(false, later + SECOND);
+        versions.handle_unanswered(false, later + SECOND);
         assert!(versions.begins_with_v5(later + SECOND));
-        assert!(!versions.accepted(true, later + SECOND));
+        assert!(!versions.handle_accepted(true, later + SECOND));
         assert!(versions.begins_with_v5(later + SECOND * 9));
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn an_interrupted_series_does_not_count() {
         let (mut versions, now) = start();
         for _ in 0..9 {
-            assert_eq!(versions.unanswered(true, now), 1);
+            assert_eq!(versions.handle_unanswered(true, now), 1);
             assert!(versions.begins_with_v5(now));
             versions.reset_attempts();
         }
@@ -180,14 +180,14 @@ mod tests {
     #[test]
     fn a_broker_that_refuses_the_version_leads_to_the_other_one_at_once() {
         let (mut versions, now) = start();
-        assert!(versions.refused(true));
-        assert!(!versions.accepted(false, now));
+        assert!(versions.handle_refused(true));
+        assert!(!versions.handle_accepted(false, now));
         assert!(versions.begins_with_v5(now));
-        assert!(!versions.refused(false), "it speaks neither");
-        versions.unanswered(true, now);
-        versions.unanswered(true, now);
-        assert!(versions.refused(false), "it has been replaced");
-        assert!(!VersionFallback::new(MqttVersion::V5, true).refused(true));
+        assert!(!versions.handle_refused(false), "it speaks neither");
+        versions.handle_unanswered(true, now);
+        versions.handle_unanswered(true, now);
+        assert!(versions.handle_refused(false), "it has been replaced");
+        assert!(!VersionFallback::new(MqttVersion::V5, true).handle_refused(true));
     }
 
     proptest! {
@@ -200,16 +200,16 @@ mod tests {
             for (what, v5, seconds) in past {
                 now += SECOND * u32::try_from(seconds).unwrap();
                 match what {
-                    0 => { versions.accepted(v5, now); }
-                    1 => { versions.unanswered(v5, now); }
-                    2 => { versions.refused(v5); }
+                    0 => { versions.handle_accepted(v5, now); }
+                    1 => { versions.handle_unanswered(v5, now); }
+                    2 => { versions.handle_refused(v5); }
                     _ => versions.reset_attempts(),
                 }
             }
             let reached = (0..=MAX_UNANSWERED_IF_V5_WORKED).any(|_| {
                 let v5 = versions.begins_with_v5(now);
                 if v5 != answers_v5 {
-                    versions.unanswered(v5, now);
+                    versions.handle_unanswered(v5, now);
                     now += SECOND;
                 }
                 v5 == answers_v5

@@ -5,29 +5,29 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use super::command::{Dial, WorkerInput, WorkerInputKind};
 use super::connection_faults as faults;
 use super::dialer::Dialer;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
 use super::version_fallback::VersionFallback;
+use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use super::{
     ClientConfig, ClientEvent, ClientEventKind, ConnectionInfo, Delivery, MessageHandlers,
 };
-use crate::common::acks::Backlog;
+use crate::common::acks::SessionAcks;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code::MALFORMED_PACKET;
 use crate::common::runtime::affinity;
-use crate::common::runtime::channel::receive_within;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::receive_within;
 use crate::common::transport::DialStep;
 use crate::common::transport::bridge::{BridgeEvent, ConnectionEnd, EndReason};
 
 pub(super) struct Worker<N> {
     config: Arc<ClientConfig>,
-    backlog: Option<Arc<Backlog>>,
+    session_acks: Option<Arc<SessionAcks>>,
     commands: Sender<WorkerInput>,
     notify: N,
     dialer: Dialer,
@@ -52,7 +52,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let config = Arc::new(config);
         let is_generic = config.route.endpoint.profile == Profile::Generic;
         Self {
-            backlog: handlers.as_ref().map(|h| Arc::clone(&h.backlog)),
+            session_acks: handlers.as_ref().map(|h| Arc::clone(&h.session_acks)),
             dialer: Dialer::new(Arc::clone(&config), handlers, commands.clone()),
             versions: VersionFallback::new(config.version, is_generic),
             config,
@@ -74,11 +74,11 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             let has_deliveries = current.is_some_and(PahoClient::has_deliveries);
             let command = match self.fallback_at {
                 _ if has_deliveries => receive_within(inbox, SCAN_INTERVAL),
-                Some(at) => receive_within(inbox, at.saturating_duration_since(clock())),
+                Some(at) => receive_within(inbox, at.saturating_duration_since(instant_now())),
                 None => inbox.recv().map_err(RecvTimeoutError::from),
             };
             match command {
-                Ok(command) => self.handle_command(command),
+                Ok(command) => self.handle_input(command),
                 Err(RecvTimeoutError::Timeout) if has_deliveries => self.scan_deliveries(),
                 Err(RecvTimeoutError::Timeout) => self.fall_back(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -86,35 +86,35 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    fn handle_command(&mut self, WorkerInput { generation, kind }: WorkerInput) {
+    fn handle_input(&mut self, WorkerInput { generation, kind }: WorkerInput) {
         match kind {
             WorkerInputKind::Connect(deadline) => self.connect(generation, deadline),
             WorkerInputKind::Publish(messages) => self.publish(generation, &messages),
             WorkerInputKind::Subscribe { filter, text, qos } => {
-                if let Some(client) = self.current(generation) {
+                if let Some(client) = self.current_client(generation) {
                     client.subscribe(filter, text, qos);
                     self.check_tokens(generation);
                 }
             }
             WorkerInputKind::Unsubscribe(filters) => {
-                if let Some(client) = self.current(generation) {
+                if let Some(client) = self.current_client(generation) {
                     client.unsubscribe(&filters);
                 }
             }
-            WorkerInputKind::Abandon => self.abandon(generation),
+            WorkerInputKind::Abandon => self.abandon_connection(generation),
             WorkerInputKind::Disconnect => self.disconnect(generation),
             WorkerInputKind::CheckTokens => self.check_tokens(generation),
-            WorkerInputKind::ConnectionLost => self.connection_lost(generation),
+            WorkerInputKind::ConnectionLost => self.handle_connection_lost(generation),
             WorkerInputKind::DialPassed(passed) => {
                 self.notify(generation, ClientEventKind::DialPassed(passed));
             }
             WorkerInputKind::DialSucceeded(dial, socket) => {
-                if self.dialer.take_pending(dial.number) {
+                if self.dialer.take_if_pending(dial.number) {
                     self.send_connect(dial, socket);
                 }
             }
             WorkerInputKind::DialFailed { dial, step, fault } => {
-                if self.dialer.take_pending(dial) {
+                if self.dialer.take_if_pending(dial) {
                     self.versions.reset_attempts();
                     self.notify_ended(generation, Some(step), fault);
                 }
@@ -140,32 +140,32 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.check_tokens(generation);
     }
 
-    fn current(&mut self, generation: u64) -> Option<&mut PahoClient> {
+    fn current_client(&mut self, generation: u64) -> Option<&mut PahoClient> {
         let current = self.current.as_mut();
         current.filter(|client| client.dial.generation == generation)
     }
 
     fn connect(&mut self, generation: u64, deadline: Instant) {
         self.deadline = Some(deadline);
-        if clock() >= deadline {
+        if instant_now() >= deadline {
             // The command waited behind one that was slow; the caller has given the attempt up.
             return;
         }
-        let v5 = self.versions.begins_with_v5(clock());
+        let v5 = self.versions.begins_with_v5(instant_now());
         self.dial(generation, v5);
     }
 
     fn dial(&mut self, generation: u64, v5: bool) {
         self.v5 = v5;
         self.fallback_at = None;
-        let deadline = self.deadline.unwrap_or_else(clock);
+        let deadline = self.deadline.unwrap_or_else(instant_now);
         match self.dialer.start(generation, v5, deadline) {
             Ok(password) => self.password = password,
             Err(fault) => self.notify_ended(generation, None, fault),
         }
     }
 
-    fn send_connect(&mut self, dial: Dial, socket: OwnedFd) {
+    fn send_connect(&mut self, dial: DialAttempt, socket: OwnedFd) {
         let (generation, endpoint) = (dial.generation, dial.endpoint.clone());
         let password = self.password.take();
         let password = password.as_deref();
@@ -175,7 +175,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 self.current = Some(client);
                 // Not earlier: dropping the last client would wait for Paho's threads to end.
                 self.retired.retain(PahoClient::is_connecting);
-                self.fallback_at = self.fallback_time(clock());
+                self.fallback_at = self.version_fallback_time(instant_now());
                 self.check_tokens(generation);
             }
             Err(e) => {
@@ -188,7 +188,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
 
     /// When to replace a CONNECT of MQTT 5 that is sent now by one of MQTT 3.1.1, which then has
     /// half of the attempt's time.
-    fn fallback_time(&self, now: Instant) -> Option<Instant> {
+    fn version_fallback_time(&self, now: Instant) -> Option<Instant> {
         if !self.v5 || !self.versions.would_try_older() {
             return None;
         }
@@ -203,21 +203,21 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             return;
         };
         let generation = client.dial.generation;
-        client.close();
+        client.close_connection();
         self.retired.push(client);
-        self.versions.unanswered(true, clock());
+        self.versions.handle_unanswered(true, instant_now());
         self.dial(generation, false);
     }
 
-    fn publish(&mut self, generation: u64, messages: &[(u64, Arc<Message>)]) {
-        let Some(client) = self.current(generation) else {
+    fn publish(&mut self, generation: u64, messages: &[(u64, Arc<OutgoingMessage>)]) {
+        let Some(client) = self.current_client(generation) else {
             return;
         };
         let refused = messages
             .iter()
             .filter_map(|(id, message)| Some((*id, client.publish(*id, message)?)));
         let mut deliveries: Vec<(u64, Delivery)> = refused.collect();
-        deliveries.extend(client.take_deliveries_unless_woken());
+        deliveries.extend(client.take_deliveries_unless_wake_requested());
         self.notify_deliveries(generation, deliveries);
     }
 
@@ -227,22 +227,22 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             // Makes it possible to drop the client; the result does not matter.
             let _ = client.take_connect_result();
         }
-        let Some(client) = self.current(generation) else {
+        let Some(client) = self.current_client(generation) else {
             return;
         };
-        if client.is_disconnected() {
+        if client.is_disconnect_done() {
             let deliveries = client.take_deliveries();
             self.notify_deliveries(generation, deliveries);
             self.retire();
             return self.notify(generation, ClientEventKind::Disconnected);
         }
         match client.take_connect_result() {
-            Some(true) => return self.connected(generation),
-            Some(false) => return self.connect_failed(generation),
+            Some(true) => return self.handle_connected(generation),
+            Some(false) => return self.handle_connect_failed(generation),
             None => {}
         }
         let deliveries = client.take_deliveries();
-        let subscribed = client.take_subscribed();
+        let subscribed = client.take_subscribe_answers();
         self.notify_deliveries(generation, deliveries);
         for (filter, answer) in subscribed {
             self.notify(generation, ClientEventKind::Subscribed { filter, answer });
@@ -256,7 +256,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         }
     }
 
-    fn connected(&mut self, generation: u64) {
+    fn handle_connected(&mut self, generation: u64) {
         let Some(client) = &self.current else {
             return;
         };
@@ -267,25 +267,25 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.fallback_at = None;
         let info = ConnectionInfo {
             is_v5: self.v5,
-            by_fallback: self.versions.accepted(self.v5, clock()),
+            by_fallback: self.versions.handle_accepted(self.v5, instant_now()),
             port,
             connack,
         };
         self.notify(generation, ClientEventKind::Connected(info));
     }
 
-    fn connect_failed(&mut self, generation: u64) {
+    fn handle_connect_failed(&mut self, generation: u64) {
         let Some(client) = self.current.take() else {
             return;
         };
         self.fallback_at = None;
-        client.close();
+        client.close_connection();
         let (dial, end) = (client.dial.clone(), client.connection_end.clone());
         self.retired.push(client);
         let endpoint = &dial.endpoint;
         let fault = match end.as_ref().map(|end| &end.reason) {
             Some(EndReason::OlderVersion(reason)) => {
-                if self.versions.refused(true) {
+                if self.versions.handle_refused(true) {
                     return self.dial(generation, false);
                 }
                 faults::version_5_refused(endpoint, reason)
@@ -296,22 +296,22 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             }
             Some(EndReason::Refused(reason)) => {
                 let is_version = reason.code == faults::UNACCEPTABLE_VERSION;
-                if is_version && self.versions.refused(false) {
+                if is_version && self.versions.handle_refused(false) {
                     return self.dial(generation, true);
                 }
                 self.versions.reset_attempts();
-                faults::connect_returned(endpoint, reason.code)
+                faults::connect_refused_v3(endpoint, reason.code)
             }
             Some(EndReason::NoConnack(violation)) => {
                 // A broker that takes any version for 3.1.1 answers like this.
                 if violation.packet == Some(PacketType::Connack)
                     && violation.code == MALFORMED_PACKET
                 {
-                    self.versions.unanswered(self.v5, clock());
+                    self.versions.handle_unanswered(self.v5, instant_now());
                 } else {
                     self.versions.reset_attempts();
                 }
-                faults::no_connack(endpoint, violation)
+                faults::invalid_connack(endpoint, violation)
             }
             Some(EndReason::Violation(_) | EndReason::NoMemory(_)) => {
                 faults::connection_ended(endpoint, end.as_ref()).1
@@ -321,35 +321,35 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                     self.versions.reset_attempts();
                     fault
                 }
-                None => self.not_answered(&dial, end.as_ref()),
+                None => self.connect_unanswered(&dial, end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
     }
 
-    fn not_answered(&mut self, dial: &Dial, end: Option<&ConnectionEnd>) -> Fault {
-        let now = clock();
+    fn connect_unanswered(&mut self, dial: &DialAttempt, end: Option<&ConnectionEnd>) -> Fault {
+        let now = instant_now();
         let in_a_row = if end.is_some_and(|end| end.in_packet) {
             self.versions.reset_attempts();
             1
         } else {
-            self.versions.unanswered(self.v5, now)
+            self.versions.handle_unanswered(self.v5, now)
         };
         let older_is_next = !self.versions.begins_with_v5(now);
-        faults::unanswered(&self.config, dial, end, in_a_row, older_is_next)
+        faults::connect_unanswered(&self.config, dial, end, in_a_row, older_is_next)
     }
 
-    fn connection_lost(&mut self, generation: u64) {
-        let Some(client) = self.current(generation) else {
+    fn handle_connection_lost(&mut self, generation: u64) {
+        let Some(client) = self.current_client(generation) else {
             return;
         };
         if client.take_connect_result() == Some(false) {
-            return self.connect_failed(generation);
+            return self.handle_connect_failed(generation);
         }
         // Acknowledgements that arrived before the end count.
         let deliveries = client.take_deliveries();
         let end = client.connection_end.take();
-        client.close();
+        client.close_connection();
         let (reason_code, fault) = faults::connection_ended(&client.dial.endpoint, end.as_ref());
         self.retire();
         self.notify_deliveries(generation, deliveries);
@@ -363,32 +363,32 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     fn disconnect(&mut self, generation: u64) {
-        let backlog = self.backlog.clone();
-        let Some(client) = self.current(generation) else {
-            self.abandon(generation);
+        let session_acks = self.session_acks.clone();
+        let Some(client) = self.current_client(generation) else {
+            self.abandon_connection(generation);
             return self.notify(generation, ClientEventKind::Disconnected);
         };
-        client.disconnect(backlog.is_some());
-        if let Some(backlog) = backlog {
-            backlog.end_connection();
+        client.begin_disconnect(session_acks.is_some());
+        if let Some(session_acks) = session_acks {
+            session_acks.begin_disconnect();
         }
         self.check_tokens(generation);
     }
 
-    fn abandon(&mut self, generation: u64) {
+    fn abandon_connection(&mut self, generation: u64) {
         if self.dialer.cancel_generation(generation) {
             self.versions.reset_attempts();
         }
         self.fallback_at = None;
-        let (v5, now) = (self.v5, clock());
+        let (v5, now) = (self.v5, instant_now());
         let quarter = self.config.connect_timeout / 4;
-        if let Some(client) = self.current(generation) {
+        if let Some(client) = self.current_client(generation) {
             // A CONNECT that was sent just now had no time to be answered.
             let is_unanswered = client.is_connecting() && now >= client.started + quarter;
             let deliveries = client.take_deliveries();
-            client.close();
+            client.close_connection();
             if is_unanswered {
-                self.versions.unanswered(v5, now);
+                self.versions.handle_unanswered(v5, now);
             }
             self.retire();
             self.notify_deliveries(generation, deliveries);

@@ -63,7 +63,7 @@ impl Policy {
     }
 
     /// min(2ⁿ · base, max), without jitter.
-    pub fn delay(&self, n: u32) -> Duration {
+    pub fn nominal_delay(&self, n: u32) -> Duration {
         1u32.checked_shl(n)
             .and_then(|factor| self.base.checked_mul(factor))
             .map_or(self.max, |delay| delay.min(self.max))
@@ -94,7 +94,7 @@ impl Backoff {
 
     /// The delay after the next failure, without jitter.
     pub fn upcoming(&self) -> Duration {
-        self.policy.delay(self.failures)
+        self.policy.nominal_delay(self.failures)
     }
 
     pub fn connection_ended(&mut self, lasted: Duration) {
@@ -119,7 +119,7 @@ mod tests {
             let policy = Policy::new(base, base * factor, base * 2, jitter).unwrap();
             let mut backoff = Backoff::new(policy);
             for (n, draw) in draws.into_iter().enumerate() {
-                let full = policy.delay(u32::try_from(n).unwrap());
+                let full = policy.nominal_delay(u32::try_from(n).unwrap());
                 let delay = backoff.next_delay(draw);
                 prop_assert!(delay <= full && full <= base * factor);
                 prop_assert!(delay >= full.mul_f64((1.0 - jitter).max(0.0)).saturating_sub(Duration::from_nanos(1)));
@@ -132,7 +132,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.0).unwrap();
         for n in [5, 31, 32, 33, u32::MAX] {
-            assert_eq!(policy.delay(n), second * 32);
+            assert_eq!(policy.nominal_delay(n), second * 32);
         }
     }
 }

@@ -31,7 +31,7 @@ struct CloseCounter {
 }
 
 impl CloseCounter {
-    fn count(&mut self, min_closes: u32) -> bool {
+    fn count_close(&mut self, min_closes: u32) -> bool {
         self.closes += 1;
         self.closes >= min_closes && !std::mem::replace(&mut self.is_hint_given, true)
     }
@@ -81,25 +81,25 @@ impl UnexplainedCloses {
         let (host, rules) = (&self.host, self.profile.access_rules());
         match pending {
             PendingRequest::Publish(topic, bytes) => {
-                self.publish.count(MIN_CLOSES_WITH_REQUEST).then(|| {
+                self.publish.count_close(MIN_CLOSES_WITH_REQUEST).then(|| {
                     format!(
                         "{host}: the broker closes the connection right after a message for \
                          {topic:?} ({bytes} bytes), without a reason; does {rules} let this client \
                          publish there{}, and is the message within the broker's limits?",
-                        self.profile.action("iot:Publish")
+                        self.profile.format_policy_action("iot:Publish")
                     )
                 })
             }
             PendingRequest::Subscribe(filter) => {
-                self.subscribe.count(MIN_CLOSES_WITH_REQUEST).then(|| {
+                self.subscribe.count_close(MIN_CLOSES_WITH_REQUEST).then(|| {
                     format!(
                         "{host}: the broker closes the connection right after the SUBSCRIBE for \
                          {filter:?}, without a reason; does {rules} let this client subscribe to it{}?",
-                        self.profile.action("iot:Subscribe")
+                        self.profile.format_policy_action("iot:Subscribe")
                     )
                 })
             }
-            PendingRequest::Nothing => self.idle.count(MIN_CLOSES).then(|| {
+            PendingRequest::Nothing => self.idle.count_close(MIN_CLOSES).then(|| {
                 let remedy = match &self.client_id {
                     Some(id) => format!(
                         "is another client connected with the client id {id:?}? give each its own \

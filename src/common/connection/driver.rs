@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
-use crate::common::client::{
-    Client, ClientEvent, ClientEventKind, ConnectionInfo, PublishesArrived,
-};
-use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishes};
+use crate::common::fault::{Exit, Fault, FaultKind};
 use crate::common::random;
-use crate::common::runtime::channel::receive_until;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::receive_until;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionUpdate {
@@ -32,7 +30,7 @@ pub struct Disconnection {
     pub reason_code: Option<u8>,
     /// How long an accepted connection was up that was closed without a reason or network error.
     pub closed_after: Option<Duration>,
-    pub reached: Option<PublishesArrived>,
+    pub reached: Option<SentPublishes>,
 }
 
 /// How long to wait for DISCONNECT to be sent when nothing depends on it.
@@ -62,7 +60,7 @@ impl ConnectionDriver {
         }
     }
 
-    pub fn connection(&self) -> &ConnectionStateMachine {
+    pub fn state_machine(&self) -> &ConnectionStateMachine {
         &self.connection
     }
 
@@ -87,7 +85,7 @@ impl ConnectionDriver {
                     return None;
                 }
                 let (host, port, version) =
-                    (self.connection.host(), info.port, info.version_name());
+                    (self.connection.authority(), info.port, info.version_name());
                 info!("connected to {host} (port {port}) with MQTT {version}");
                 self.last_logged = None;
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
@@ -116,7 +114,7 @@ impl ConnectionDriver {
                     disconnection.reason_code = *reason_code;
                     disconnection.reached = *reached;
                     if let ConnectionState::Online { since } = state
-                        && fault.kind == Kind::Closed
+                        && fault.kind == FaultKind::Closed
                     {
                         disconnection.closed_after = Some(now.saturating_duration_since(since));
                     }
@@ -161,10 +159,10 @@ impl ConnectionDriver {
         }
         let sends_disconnect = actions.contains(&ConnectionAction::Disconnect);
         self.carry_out(actions);
-        let until = clock() + timeout;
+        let until = instant_now() + timeout;
         while sends_disconnect && let Some(event) = receive_until(inbox, Some(until)) {
             if let Some(event) = client_event(event)
-                && self.handle_event(&event, clock()) == Some(ConnectionUpdate::Closed)
+                && self.handle_event(&event, instant_now()) == Some(ConnectionUpdate::Closed)
             {
                 return true;
             }

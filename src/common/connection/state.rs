@@ -92,11 +92,11 @@ impl ConnectionStateMachine {
         self.times_connected > 0
     }
 
-    pub fn reconnects(&self) -> u64 {
+    pub fn reconnect_count(&self) -> u64 {
         self.times_connected.saturating_sub(1)
     }
 
-    pub fn host(&self) -> &str {
+    pub fn authority(&self) -> &str {
         &self.settings.host
     }
 

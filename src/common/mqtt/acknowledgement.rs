@@ -3,7 +3,7 @@
 use super::field_reader::FieldReader;
 use super::framing;
 use super::packet_type::PacketType;
-use super::properties::{self, Property, Value};
+use super::properties::{self, PropertyId, Value};
 use super::reason_code::{self, FIRST_ERROR};
 use super::violation::Violation;
 
@@ -67,7 +67,7 @@ impl<'a> Acknowledgement<'a> {
     fn read_properties(&mut self, reader: &mut FieldReader<'a>) -> Result<(), Violation> {
         properties::read(reader, self.packet, |property, value| {
             match (property, value) {
-                (Property::ReasonString, Value::Text(text)) => {
+                (PropertyId::ReasonString, Value::Text(text)) => {
                     self.reason_string = Some(text).filter(|text| !text.contains('\0'));
                 }
                 _ if value.has_nul() => return Err(Violation::malformed("a string has a U+0000")),
@@ -96,7 +96,7 @@ impl<'a> Acknowledgement<'a> {
         let mut body = self.packet_id.to_be_bytes().to_vec();
         let mut properties = Vec::new();
         if let Some(text) = self.reason_string.filter(|_| self.code >= FIRST_ERROR) {
-            properties.push(Property::ReasonString as u8);
+            properties.push(PropertyId::ReasonString as u8);
             // It came with a length of two bytes.
             properties.extend(u16::try_from(text.len()).unwrap_or_default().to_be_bytes());
             properties.extend(text.as_bytes());

@@ -9,7 +9,7 @@ use super::reason_code::FIRST_ERROR;
 use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Due {
+enum DuePacket {
     #[default]
     Nothing,
     Puback,
@@ -21,8 +21,8 @@ enum Due {
     Unsuback,
 }
 
-impl Due {
-    fn packet(self) -> Option<PacketType> {
+impl DuePacket {
+    fn answer_type(self) -> Option<PacketType> {
         match self {
             Self::Nothing => None,
             Self::Puback => Some(PacketType::Puback),
@@ -46,31 +46,31 @@ pub enum AnswerAction {
 #[derive(Debug, Default)]
 pub struct AwaitedAnswers {
     /// By packet identifier, up to the highest that was used: found faster than in any map.
-    due: Vec<Due>,
+    due: Vec<DuePacket>,
     /// How many of them are not `Nothing`.
     count: usize,
 }
 
 impl AwaitedAnswers {
-    pub fn is_any_due(&self) -> bool {
+    pub fn is_any_awaited(&self) -> bool {
         self.count > 0
     }
 
     pub fn handle_sent(&mut self, packet: SentPacket) {
         let due = match PacketType::of(packet.first) {
-            Some(PacketType::Publish) if packet.qos() == 1 => Due::Puback,
-            Some(PacketType::Publish) if packet.qos() == 2 => Due::Pubrec,
-            Some(PacketType::Pubrel) => Due::Pubcomp,
-            Some(PacketType::Subscribe) => Due::Suback,
-            Some(PacketType::Unsubscribe) => Due::Unsuback,
+            Some(PacketType::Publish) if packet.qos() == 1 => DuePacket::Puback,
+            Some(PacketType::Publish) if packet.qos() == 2 => DuePacket::Pubrec,
+            Some(PacketType::Pubrel) => DuePacket::Pubcomp,
+            Some(PacketType::Subscribe) => DuePacket::Suback,
+            Some(PacketType::Unsubscribe) => DuePacket::Unsuback,
             _ => return,
         };
         let index = usize::from(packet.packet_id);
         if index >= self.due.len() {
-            self.due.resize(index + 1, Due::Nothing);
+            self.due.resize(index + 1, DuePacket::Nothing);
         }
         if let Some(before) = self.due.get_mut(index) {
-            self.count += usize::from(*before == Due::Nothing);
+            self.count += usize::from(*before == DuePacket::Nothing);
             *before = due;
         }
     }
@@ -81,31 +81,33 @@ impl AwaitedAnswers {
         answer: &Acknowledgement<'_>,
     ) -> Result<AnswerAction, Violation> {
         let (packet, id) = (answer.packet, answer.packet_id);
-        let mut nothing = Due::Nothing;
+        let mut nothing = DuePacket::Nothing;
         let due = self.due.get_mut(usize::from(id)).unwrap_or(&mut nothing);
         let error = match (*due, packet) {
-            (Due::OurPubrel, PacketType::Pubrec) => return Ok(AnswerAction::Ignore),
-            (Due::Pubcomp, PacketType::Pubrec) => return Ok(AnswerAction::ResendPubrel),
-            (Due::Nothing, _) => format!("nothing with the packet identifier {id} waits for it"),
-            (Due::OurPubrel, PacketType::Pubcomp) => {
+            (DuePacket::OurPubrel, PacketType::Pubrec) => return Ok(AnswerAction::Ignore),
+            (DuePacket::Pubcomp, PacketType::Pubrec) => return Ok(AnswerAction::ResendPubrel),
+            (DuePacket::Nothing, _) => {
+                format!("nothing with the packet identifier {id} waits for it")
+            }
+            (DuePacket::OurPubrel, PacketType::Pubcomp) => {
                 format!("PUBREL with the packet identifier {id} has not been sent")
             }
-            (_, _) if due.packet() != Some(packet) => {
-                let due = due.packet().map_or("nothing", PacketType::name);
+            (_, _) if due.answer_type() != Some(packet) => {
+                let due = due.answer_type().map_or("nothing", PacketType::name);
                 format!("{due} is due for the packet identifier {id}")
             }
-            (Due::Pubrec, _) if answer.code < FIRST_ERROR => {
-                *due = Due::OurPubrel;
+            (DuePacket::Pubrec, _) if answer.code < FIRST_ERROR => {
+                *due = DuePacket::OurPubrel;
                 return Ok(AnswerAction::Forward);
             }
             _ => {
-                *due = Due::Nothing;
+                *due = DuePacket::Nothing;
                 self.count = self.count.saturating_sub(1);
                 return Ok(AnswerAction::Forward);
             }
         };
         let mut violation = Violation::protocol_error(error);
-        if (*due, packet) == (Due::Pubrec, PacketType::Puback) {
+        if (*due, packet) == (DuePacket::Pubrec, PacketType::Puback) {
             violation.remedy = Some("the broker takes QoS 2 for QoS 1: give --qos 1");
         }
         Err(violation)
@@ -145,9 +147,9 @@ mod tests {
         }
         assert_eq!(awaited.answer(Puback, 1, 0), Ok(Forward));
         assert_eq!(awaited.answer(Puback, 1, 0), Err(0x82), "a second one");
-        assert!(awaited.is_any_due());
+        assert!(awaited.is_any_awaited());
         assert_eq!(awaited.answer(Suback, 2, 0x80), Ok(Forward));
-        assert!(!awaited.is_any_due());
+        assert!(!awaited.is_any_awaited());
     }
 
     #[test]
@@ -164,9 +166,9 @@ mod tests {
         assert_eq!(awaited.answer(Pubrec, 7, 0), Ok(Ignore));
         awaited.send(0x62, 7);
         assert_eq!(awaited.answer(Pubrec, 7, 0), Ok(ResendPubrel));
-        assert!(awaited.is_any_due());
+        assert!(awaited.is_any_awaited());
         assert_eq!(awaited.answer(Pubcomp, 7, 0), Ok(Forward));
-        assert!(!awaited.is_any_due());
+        assert!(!awaited.is_any_awaited());
         assert_eq!(awaited.answer(Pubcomp, 7, 0), Err(0x82));
         awaited.send(0x34, 8);
         assert_eq!(awaited.answer(Pubrec, 8, 0x87), Ok(Forward));

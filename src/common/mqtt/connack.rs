@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::disconnect::BrokerReason;
+use super::broker_reason::BrokerReason;
 use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
-use super::properties::{self, Property, Value};
+use super::properties::{self, PropertyId, Value};
 use super::reason_code::{FIRST_ERROR, UNSUPPORTED_PROTOCOL_VERSION};
 use super::violation::Violation;
 
@@ -52,8 +52,8 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
     let mut reason = BrokerReason::of(code);
     if v5 {
         properties::read(&mut reader, PacketType::Connack, |property, value| {
-            reason.take(property, value);
-            connack.take(property, value)
+            reason.add_property(property, value);
+            connack.set_property(property, value)
         })?;
     }
     if !reader.is_empty() {
@@ -78,33 +78,33 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
 }
 
 impl Connack {
-    fn take(&mut self, property: Property, value: Value<'_>) -> Result<(), Violation> {
-        if value.has_nul() && property != Property::ReasonString {
+    fn set_property(&mut self, property: PropertyId, value: Value<'_>) -> Result<(), Violation> {
+        if value.has_nul() && property != PropertyId::ReasonString {
             return Err(Violation::malformed("a string has a U+0000"));
         }
         let error = match (property, value) {
-            (Property::AuthenticationMethod | Property::AuthenticationData, _) => {
+            (PropertyId::AuthenticationMethod | PropertyId::AuthenticationData, _) => {
                 "authentication that was not asked for"
             }
-            (Property::ReceiveMaximum, Value::Number(0)) => "Receive Maximum is 0",
-            (Property::MaximumPacketSize, Value::Number(0)) => "Maximum Packet Size is 0",
-            (Property::MaximumQos, Value::Number(2..)) => "Maximum QoS is neither 0 nor 1",
+            (PropertyId::ReceiveMaximum, Value::Number(0)) => "Receive Maximum is 0",
+            (PropertyId::MaximumPacketSize, Value::Number(0)) => "Maximum Packet Size is 0",
+            (PropertyId::MaximumQos, Value::Number(2..)) => "Maximum QoS is neither 0 nor 1",
             (
-                Property::RetainAvailable
-                | Property::WildcardSubscriptionAvailable
-                | Property::SubscriptionIdentifierAvailable
-                | Property::SharedSubscriptionAvailable,
+                PropertyId::RetainAvailable
+                | PropertyId::WildcardSubscriptionAvailable
+                | PropertyId::SubscriptionIdentifierAvailable
+                | PropertyId::SharedSubscriptionAvailable,
                 Value::Number(2..),
             ) => "a value that is either 0 or 1 is neither",
             (property, Value::Number(number)) => {
                 match property {
-                    Property::ReceiveMaximum => self.receive_maximum = u16::try_from(number).ok(),
-                    Property::ServerKeepAlive => {
+                    PropertyId::ReceiveMaximum => self.receive_maximum = u16::try_from(number).ok(),
+                    PropertyId::ServerKeepAlive => {
                         self.server_keep_alive = Some(Duration::from_secs(number.into()));
                     }
-                    Property::MaximumPacketSize => self.maximum_packet_size = Some(number),
-                    Property::MaximumQos => self.maximum_qos = u8::try_from(number).ok(),
-                    Property::RetainAvailable => self.retain_available = number == 1,
+                    PropertyId::MaximumPacketSize => self.maximum_packet_size = Some(number),
+                    PropertyId::MaximumQos => self.maximum_qos = u8::try_from(number).ok(),
+                    PropertyId::RetainAvailable => self.retain_available = number == 1,
                     _ => {}
                 }
                 return Ok(());
@@ -117,12 +117,12 @@ impl Connack {
     pub fn encode(&self, v5: bool, out: &mut Vec<u8>) {
         let mut properties = Vec::new();
         if let Some(maximum) = self.receive_maximum {
-            properties.push(Property::ReceiveMaximum as u8);
+            properties.push(PropertyId::ReceiveMaximum as u8);
             properties.extend(maximum.to_be_bytes());
         }
         if let Some(keep_alive) = self.server_keep_alive {
             let seconds = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
-            properties.push(Property::ServerKeepAlive as u8);
+            properties.push(PropertyId::ServerKeepAlive as u8);
             properties.extend(seconds.to_be_bytes());
         }
         // Six bytes at most.

@@ -23,7 +23,7 @@ impl Draft {
     pub const MAX_READINGS: u32 = 100_000;
 
     /// Bytes of topic and payload, which count against the limits of a queue.
-    pub fn size(&self) -> u64 {
+    pub fn content_size(&self) -> u64 {
         (self.topic.len() + self.payload.len()) as u64
     }
 
@@ -31,14 +31,14 @@ impl Draft {
         self.readings > 1
     }
 
-    pub fn each_reading(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn reading_payloads(&self) -> impl Iterator<Item = &[u8]> {
         let payload = &*self.payload;
         let (single, batch) = if self.is_batch() {
             (None, payload)
         } else {
             (Some(payload), &[][..])
         };
-        single.into_iter().chain(lines(batch))
+        single.into_iter().chain(split_lines(batch))
     }
 }
 
@@ -55,7 +55,7 @@ impl Draft<Cow<'_, [u8]>> {
 }
 
 /// The lines in these bytes, without their newlines. What follows the last newline is no line.
-pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn split_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut begin = 0;
     memchr::memchr_iter(b'\n', bytes).map(move |end| {
         let line = bytes.get(begin..end).unwrap_or_default();
@@ -83,7 +83,7 @@ mod tests {
                 retain: false,
                 readings,
             };
-            assert_eq!(draft.each_reading().collect::<Vec<_>>(), expected);
+            assert_eq!(draft.reading_payloads().collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::seq_property::SeqProperty;
 
 #[derive(Debug, Serialize)]
-pub struct JsonLine<'a> {
+pub struct JsonOutput<'a> {
     tst: String,
     topic: &'a str,
     qos: u8,
@@ -44,7 +44,7 @@ impl Serialize for Base64<'_> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
+pub struct MessageParts<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
     pub qos: u8,
@@ -52,9 +52,9 @@ pub struct Parts<'a> {
     pub seq: Option<&'a SeqProperty>,
 }
 
-impl<'a> JsonLine<'a> {
+impl<'a> JsonOutput<'a> {
     /// A message at this Unix time. `arrived` adds how long it was on its way.
-    pub fn new(parts: Parts<'a>, now: Duration, arrived: bool) -> Self {
+    pub fn new(parts: MessageParts<'a>, now: Duration, arrived: bool) -> Self {
         let text = std::str::from_utf8(parts.payload).ok();
         let seq = parts.seq;
         Self {
@@ -79,7 +79,7 @@ impl<'a> JsonLine<'a> {
         let _ = serde_json::to_writer(out, self);
     }
 
-    pub fn payload_bytes(payload: &[u8]) -> usize {
+    pub fn encoded_length(payload: &[u8]) -> usize {
         if std::str::from_utf8(payload).is_err() {
             return BASE64.encode_len(payload.len());
         }
@@ -91,7 +91,7 @@ impl<'a> JsonLine<'a> {
         payload.len() + escapes.sum::<usize>()
     }
 
-    pub fn text(&self) -> String {
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -117,7 +117,7 @@ impl<'a> JsonInput<'a> {
     }
 
     /// Whether the broker is to retain it, if the line says so: `true`, `false`, 1 or 0.
-    pub fn retain(&self) -> Result<Option<bool>, String> {
+    pub fn retain_flag(&self) -> Result<Option<bool>, String> {
         match self.retain.map(RawValue::get) {
             None => Ok(None),
             Some("false" | "0") => Ok(Some(false)),
@@ -164,17 +164,17 @@ mod tests {
     fn any_payload_reads_back_as_it_was_written() {
         let text = "\u{1f600}\n\u{1b}".as_bytes();
         for payload in [&b"21.5"[..], b"", b"\xff\x00", text] {
-            let parts = Parts {
+            let parts = MessageParts {
                 topic: "a/b",
                 payload,
                 qos: 2,
                 retain: true,
                 seq: None,
             };
-            let line = JsonLine::new(parts, Duration::ZERO, true).text();
+            let line = JsonOutput::new(parts, Duration::ZERO, true).to_json();
             let read = JsonInput::parse(line.as_bytes()).unwrap();
             assert_eq!((read.topic.as_deref(), read.qos), (Some("a/b"), Some(2)));
-            assert_eq!(read.retain(), Ok(Some(true)));
+            assert_eq!(read.retain_flag(), Ok(Some(true)));
             assert_eq!(read.into_payload().as_deref(), Ok(payload));
         }
     }
@@ -205,7 +205,7 @@ mod tests {
         for retain in [r#""yes""#, "1.0", "{}"] {
             let line = format!("{{\"retain\":{retain}}}");
             let input = JsonInput::parse(line.as_bytes()).unwrap();
-            assert!(input.retain().is_err(), "{line}");
+            assert!(input.retain_flag().is_err(), "{line}");
         }
     }
 

@@ -5,15 +5,15 @@
 
 pub mod acknowledgement;
 pub mod awaited_answers;
+pub mod broker_reason;
 pub mod connack;
-pub mod describe;
-pub mod disconnect;
 pub mod draft;
 pub mod field_reader;
 pub mod framing;
 pub mod json;
 pub mod limits;
-pub mod message;
+pub mod outgoing_message;
+pub mod packet_text;
 pub mod packet_type;
 pub mod properties;
 pub mod publish;

@@ -8,7 +8,7 @@ use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Property {
+pub enum PropertyId {
     PayloadFormatIndicator = 0x01,
     MessageExpiryInterval = 0x02,
     ContentType = 0x03,
@@ -38,7 +38,7 @@ pub enum Property {
     SharedSubscriptionAvailable = 0x2A,
 }
 
-impl Property {
+impl PropertyId {
     /// A message may match several subscriptions (MQTT 5.0 section 3.3.2.3.8).
     fn may_repeat(self) -> bool {
         matches!(self, Self::UserProperty | Self::SubscriptionIdentifier)
@@ -46,7 +46,7 @@ impl Property {
 }
 
 /// The name that the specification has for it: the variant's, in words.
-impl fmt::Display for Property {
+impl fmt::Display for PropertyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = String::new();
         for letter in format!("{self:?}").chars() {
@@ -90,7 +90,7 @@ enum ValueType {
 }
 
 /// A property, the type of its value, and the packets from a broker that may have it.
-type Rule = (Property, ValueType, &'static [PacketType]);
+type Rule = (PropertyId, ValueType, &'static [PacketType]);
 
 const CLIENT_ONLY: &[PacketType] = &[];
 const PUBLISH: &[PacketType] = &[PacketType::Publish];
@@ -113,7 +113,7 @@ const ALL_BUT_PUBLISH: &[PacketType] = match ALL {
 };
 
 const RULES: [Rule; 27] = {
-    use Property as P;
+    use PropertyId as P;
     use ValueType::{Binary, Byte, Pair, Text, U16, U32, VariableInt};
     [
         (P::PayloadFormatIndicator, Byte, PUBLISH),
@@ -160,7 +160,7 @@ impl<'a> RawProperties<'a> {
         read(&mut reader, PacketType::Publish, |_, _| Ok(())).map(|()| Self(bytes))
     }
 
-    fn all(self) -> impl Iterator<Item = (Property, Value<'a>)> {
+    fn all(self) -> impl Iterator<Item = (PropertyId, Value<'a>)> {
         let mut reader = FieldReader::new(self.0);
         let length = reader.variable_int();
         std::iter::from_fn(move || {
@@ -178,7 +178,7 @@ impl<'a> RawProperties<'a> {
 
     pub fn subscriptions(self) -> impl Iterator<Item = u32> {
         self.all().filter_map(|property| match property {
-            (Property::SubscriptionIdentifier, Value::Number(id)) => Some(id),
+            (PropertyId::SubscriptionIdentifier, Value::Number(id)) => Some(id),
             _ => None,
         })
     }
@@ -190,7 +190,7 @@ impl<'a> RawProperties<'a> {
 pub fn read<'a>(
     reader: &mut FieldReader<'a>,
     packet: PacketType,
-    mut each: impl FnMut(Property, Value<'a>) -> Result<(), Violation>,
+    mut each: impl FnMut(PropertyId, Value<'a>) -> Result<(), Violation>,
 ) -> Result<(), Violation> {
     let length = reader.variable_int()?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -212,8 +212,8 @@ pub fn read<'a>(
 fn next<'a>(
     reader: &mut FieldReader<'a>,
     packet: PacketType,
-) -> Result<(Property, Value<'a>), Violation> {
-    let (property, value_type) = find(reader.variable_int()?, packet)?;
+) -> Result<(PropertyId, Value<'a>), Violation> {
+    let (property, value_type) = find_rule(reader.variable_int()?, packet)?;
     let value = match value_type {
         ValueType::Byte => Value::Number(reader.byte()?.into()),
         ValueType::U16 => Value::Number(reader.u16()?.into()),
@@ -226,7 +226,7 @@ fn next<'a>(
     Ok((property, value))
 }
 
-fn find(id: u32, packet: PacketType) -> Result<(Property, ValueType), Violation> {
+fn find_rule(id: u32, packet: PacketType) -> Result<(PropertyId, ValueType), Violation> {
     let mut rules = RULES.iter();
     let rule = rules.find(|(property, ..)| u32::from(*property as u8) == id);
     let Some((property, value_type, packets)) = rule else {
@@ -237,7 +237,7 @@ fn find(id: u32, packet: PacketType) -> Result<(Property, ValueType), Violation>
         return Ok((*property, *value_type));
     }
     // The specification names this one in particular (section 3.14.2.2.2).
-    if packet == PacketType::Disconnect && *property == Property::SessionExpiryInterval {
+    if packet == PacketType::Disconnect && *property == PropertyId::SessionExpiryInterval {
         let cause = format!("{property} from a server");
         return Err(Violation::protocol_error(cause));
     }
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_property_is_named_as_in_the_specification() {
-        assert_eq!(Property::MaximumQos.to_string(), "Maximum QoS");
-        let session_expiry = Property::SessionExpiryInterval;
+        assert_eq!(PropertyId::MaximumQos.to_string(), "Maximum QoS");
+        let session_expiry = PropertyId::SessionExpiryInterval;
         assert_eq!(session_expiry.to_string(), "Session Expiry Interval");
     }
 }

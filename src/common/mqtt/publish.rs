@@ -2,7 +2,7 @@
 
 use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
-use super::properties::{self, Property, RawProperties, Value};
+use super::properties::{self, PropertyId, RawProperties, Value};
 use super::qos::Qos;
 use super::reason_code::{TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID};
 use super::seq_property::SeqProperty;
@@ -12,20 +12,20 @@ use super::violation::Violation;
 pub struct Publish<'a> {
     pub dup: bool,
     pub topic: &'a [u8],
-    pub defect: Option<Defect>,
+    pub defect: Option<TextDefect>,
     pub message: Received<'a>,
 }
 
 /// Invalid text that brokers pass on. The message is skipped: if the connection were closed, a retained message would
 /// close the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
+pub enum TextDefect {
     TopicNotUtf8,
     TopicNul,
     PropertyNul,
 }
 
-impl Defect {
+impl TextDefect {
     pub fn describe(self) -> &'static str {
         match self {
             Self::TopicNotUtf8 => "its topic is not valid UTF-8",
@@ -74,8 +74,8 @@ impl<'a> Publish<'a> {
         let topic = reader.binary()?;
         let text = std::str::from_utf8(topic);
         let mut defect = match text {
-            Err(_) => Some(Defect::TopicNotUtf8),
-            Ok(topic) if topic.contains('\0') => Some(Defect::TopicNul),
+            Err(_) => Some(TextDefect::TopicNotUtf8),
+            Ok(topic) if topic.contains('\0') => Some(TextDefect::TopicNul),
             Ok(_) => None,
         };
         if defect.is_none() && topic.iter().any(|byte| matches!(byte, b'+' | b'#')) {
@@ -93,9 +93,9 @@ impl<'a> Publish<'a> {
             let begin = reader;
             properties::read(&mut reader, PacketType::Publish, |property, value| {
                 if value.has_nul() {
-                    defect = defect.or(Some(Defect::PropertyNul));
+                    defect = defect.or(Some(TextDefect::PropertyNul));
                 }
-                collected.take(property, value)
+                collected.set_property(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
             collected.repeated = RawProperties::of(begin.rest().get(..length).unwrap_or_default());
@@ -126,34 +126,34 @@ impl<'a> Publish<'a> {
 }
 
 impl<'a> PublishProperties<'a> {
-    fn take(&mut self, property: Property, value: Value<'a>) -> Result<(), Violation> {
+    fn set_property(&mut self, property: PropertyId, value: Value<'a>) -> Result<(), Violation> {
         match (property, value) {
-            (Property::PayloadFormatIndicator, Value::Number(2..)) => {
+            (PropertyId::PayloadFormatIndicator, Value::Number(2..)) => {
                 let cause = "Payload Format Indicator is neither 0 nor 1";
                 return Err(Violation::protocol_error(cause));
             }
-            (Property::PayloadFormatIndicator, Value::Number(number)) => {
+            (PropertyId::PayloadFormatIndicator, Value::Number(number)) => {
                 self.payload_format = u8::try_from(number).ok();
             }
-            (Property::MessageExpiryInterval, Value::Number(number)) => {
+            (PropertyId::MessageExpiryInterval, Value::Number(number)) => {
                 self.message_expiry = Some(number);
             }
             // Our CONNECT has no Topic Alias Maximum, so there is none (MQTT-3.1.2-27).
-            (Property::TopicAlias, _) => {
+            (PropertyId::TopicAlias, _) => {
                 let cause = "a topic alias, where none is allowed";
                 return Err(Violation::new(TOPIC_ALIAS_INVALID, cause));
             }
-            (Property::SubscriptionIdentifier, Value::Number(0)) => {
+            (PropertyId::SubscriptionIdentifier, Value::Number(0)) => {
                 return Err(Violation::protocol_error("Subscription Identifier is 0"));
             }
-            (Property::ResponseTopic, Value::Text(text)) => {
+            (PropertyId::ResponseTopic, Value::Text(text)) => {
                 if text.contains(['+', '#']) {
                     return Err(Violation::protocol_error("Response Topic has a wildcard"));
                 }
                 self.response_topic = Some(text);
             }
-            (Property::ContentType, Value::Text(text)) => self.content_type = Some(text),
-            (Property::CorrelationData, Value::Binary(bytes)) => {
+            (PropertyId::ContentType, Value::Text(text)) => self.content_type = Some(text),
+            (PropertyId::CorrelationData, Value::Binary(bytes)) => {
                 self.correlation_data = Some(bytes);
             }
             _ => {}
@@ -168,16 +168,16 @@ mod tests {
 
     #[test]
     fn invalid_text_is_a_defect_and_a_broken_rule_is_a_violation() {
-        type Row<'a> = (u8, &'a [u8], Result<Option<Defect>, u8>);
+        type Row<'a> = (u8, &'a [u8], Result<Option<TextDefect>, u8>);
         let rows: [Row<'_>; 11] = [
             (0x30, b"\0\x01t\0x", Ok(None)),
             (0x30, b"\0\x03\xef\xbf\xbf\0", Ok(None)),
-            (0x30, b"\0\x01\0\0", Ok(Some(Defect::TopicNul))),
-            (0x30, b"\0\x01\xff\0", Ok(Some(Defect::TopicNotUtf8))),
+            (0x30, b"\0\x01\0\0", Ok(Some(TextDefect::TopicNul))),
+            (0x30, b"\0\x01\xff\0", Ok(Some(TextDefect::TopicNotUtf8))),
             (
                 0x30,
                 b"\0\x01t\x07\x26\0\x01\0\0\x01c",
-                Ok(Some(Defect::PropertyNul)),
+                Ok(Some(TextDefect::PropertyNul)),
             ),
             (0x30, b"\0\x01t\x07\x26\0\x01\xff\0\x01c", Err(0x81)),
             (0x36, b"\0\x01t\0\x01\0", Err(0x81)),

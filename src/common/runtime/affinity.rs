@@ -14,20 +14,20 @@ use nix::unistd::Pid;
 /// Where the process could run before the first thread was pinned.
 static ALLOWED_CORES: OnceLock<CpuSet> = OnceLock::new();
 
-fn this_thread() -> Pid {
+fn calling_thread() -> Pid {
     Pid::from_raw(0)
 }
 
 /// Keeps this thread, and those that it starts later, on the current core, if the system allows
 /// that.
 pub fn pin() {
-    let Ok(allowed) = sched_getaffinity(this_thread()) else {
+    let Ok(allowed) = sched_getaffinity(calling_thread()) else {
         return;
     };
     ALLOWED_CORES.get_or_init(|| allowed);
     let mut current = CpuSet::new();
     if sched_getcpu().and_then(|core| current.set(core)).is_ok() {
-        let _ = sched_setaffinity(this_thread(), &current);
+        let _ = sched_setaffinity(calling_thread(), &current);
     }
 }
 
@@ -35,6 +35,6 @@ pub fn pin() {
 /// with.
 pub fn unpin() {
     if let Some(allowed) = ALLOWED_CORES.get() {
-        let _ = sched_setaffinity(this_thread(), allowed);
+        let _ = sched_setaffinity(calling_thread(), allowed);
     }
 }

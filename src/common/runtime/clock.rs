@@ -30,7 +30,7 @@ fn since_boot() -> Duration {
 
 /// Now, on a clock that never goes back and cannot be set. Unlike [`Instant::now`] it also counts
 /// the time during which the machine is suspended.
-pub fn clock() -> Instant {
+pub fn instant_now() -> Instant {
     let (instant, boot) = *ORIGIN;
     instant + since_boot().saturating_sub(boot)
 }

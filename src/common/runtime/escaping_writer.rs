@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::common::escape::{escape, escape_json};
+use crate::common::escape::{escape, escape_in_json};
 
 /// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays
 /// the same JSON; newlines stay. Each write has to end between characters, as those of `writeln!`
@@ -32,7 +32,7 @@ impl<W: Write> Write for EscapingWriter<W> {
             return self.inner.write_all(bytes);
         }
         for chunk in bytes.utf8_chunks() {
-            let valid = escape_json(chunk.valid());
+            let valid = escape_in_json(chunk.valid());
             self.inner.write_all(valid.as_bytes())?;
             let invalid = escape(chunk.invalid(), &[]);
             self.inner.write_all(invalid.as_bytes())?;

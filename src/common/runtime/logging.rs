@@ -44,7 +44,7 @@ impl Log for SecretFreeLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) && !hold(record) {
+        if self.enabled(record.metadata()) && !hold_if_enabled(record) {
             match &*PROGRESS_BAR.lock() {
                 Some(bar) => bar.suspend(|| self.0.log(record)),
                 None => self.0.log(record),
@@ -98,7 +98,10 @@ pub fn last_held_line() -> Option<(u64, Level, String)> {
 /// Ends what [`hold_lines`] began, and returns the lines, to be written to standard error: first
 /// all earlier ones, second the errors at the end, because they give the cause.
 pub fn take_held_lines() -> (String, String) {
-    HELD.lock().take().map(HeldLines::split).unwrap_or_default()
+    HELD.lock()
+        .take()
+        .map(HeldLines::split_off_errors)
+        .unwrap_or_default()
 }
 
 pub fn is_on_terminal() -> bool {
@@ -114,7 +117,7 @@ struct HeldLines {
 }
 
 impl HeldLines {
-    fn split(self) -> (String, String) {
+    fn split_off_errors(self) -> (String, String) {
         let mut earlier = String::new();
         let mut errors = String::new();
         if self.dropped > 0 {
@@ -136,7 +139,7 @@ impl HeldLines {
 }
 
 /// Holds a line if lines are held; `false` if it has to be written now.
-fn hold(record: &Record<'_>) -> bool {
+fn hold_if_enabled(record: &Record<'_>) -> bool {
     let mut held = HELD.lock();
     let Some(held) = &mut *held else { return false };
     let level = record.level();
@@ -193,7 +196,7 @@ mod tests {
             dropped: 3,
             ..HeldLines::default()
         };
-        let (earlier, errors) = held.split();
+        let (earlier, errors) = held.split_off_errors();
         assert_eq!(earlier, "(3 earlier lines are left out)\na\nb\n");
         assert_eq!(errors, "c\nd\n");
     }

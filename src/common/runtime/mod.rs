@@ -1,14 +1,14 @@
 //! What the programs use of the operating system: clock, channels, signals, log, processes, files.
 
 pub mod affinity;
-pub mod channel;
 pub mod clock;
 pub mod escaping_writer;
 pub mod logging;
 pub mod process;
 pub mod repeat_filter;
-pub mod secret_file;
+pub mod secret_source;
 pub mod signals;
 pub mod small_file;
 pub mod startup;
 pub mod stdio;
+pub mod timed_receive;

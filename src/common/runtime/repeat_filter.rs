@@ -9,11 +9,11 @@ const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Clone, Debug, Default)]
 pub struct RepeatFilter {
-    last: Option<Repeated>,
+    last: Option<LastFailure>,
 }
 
 #[derive(Clone, Debug)]
-struct Repeated {
+struct LastFailure {
     what: String,
     unlogged: u64,
     interval: Duration,
@@ -37,7 +37,7 @@ impl RepeatFilter {
                 Some(format!("{what} ({count} times in {seconds} s)"))
             }
             _ => {
-                self.last = Some(Repeated {
+                self.last = Some(LastFailure {
                     what: what.to_owned(),
                     unlogged: 0,
                     interval: FIRST_INTERVAL,
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_failure_per_second_is_logged_at_once_and_then_at_growing_intervals() {
-        let start = crate::common::runtime::clock::clock();
+        let start = crate::common::runtime::clock::instant_now();
         let mut filter = RepeatFilter::default();
         let lines: Vec<(u64, String)> = (0..3_600)
             .filter_map(|n| Some((n, filter.filter("no", start + Duration::from_secs(n))?)))

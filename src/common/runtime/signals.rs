@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::affinity;
-use super::channel::receive_within;
-use super::clock::clock;
+use super::clock::instant_now;
+use super::timed_receive::receive_within;
 use crate::common::fault::Exit;
 
 pub type Callback = Box<dyn Fn() + Send>;
@@ -30,9 +30,9 @@ const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// The exit code that would be right if the process ended now. The loop keeps it up to date.
 #[derive(Clone, Debug)]
-pub struct CurrentExit(Arc<AtomicU8>);
+pub struct CurrentExitCode(Arc<AtomicU8>);
 
-impl CurrentExit {
+impl CurrentExitCode {
     pub fn set(&self, exit: Exit) {
         self.0.store(exit.code(), Ordering::Relaxed);
     }
@@ -53,12 +53,12 @@ pub fn set_exit_hook(hook: fn()) {
 fn exit(code: u8) -> ! {
     let hook = *EXIT_HOOK.lock();
     if let Some(hook) = hook {
-        try_to(hook);
+        run_with_timeout(hook);
     }
     std::process::exit(i32::from(code));
 }
 
-fn try_to(act: impl FnOnce() + Send + 'static) {
+fn run_with_timeout(act: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().spawn(move || {
         act();
@@ -69,7 +69,7 @@ fn try_to(act: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+fn spawn_unpinned(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let builder = std::thread::Builder::new().name(name.into());
     let thread = builder.spawn(move || {
         affinity::unpin();
@@ -79,8 +79,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 /// Ends the process after this time, if the loop has not: it may be stuck in a write.
-pub fn exit_after(time: Duration, current: CurrentExit) -> io::Result<()> {
-    spawn("deadline", move || {
+pub fn exit_after(time: Duration, current: CurrentExitCode) -> io::Result<()> {
+    spawn_unpinned("deadline", move || {
         let (_never, wait) = mpsc::channel::<()>();
         let _ = receive_within(&wait, time);
         exit(current.code());
@@ -90,13 +90,13 @@ pub fn exit_after(time: Duration, current: CurrentExit) -> io::Result<()> {
 /// Calls `stop` at the first signal. At a second one more than half a second later, or
 /// `grace_period` after the first, calls `last` and ends the process. SIGHUP calls `hang_up`
 /// instead, if that is given.
-pub fn handle_stop_signals(
+pub fn watch_stop_signals(
     grace_period: Duration,
     stop: impl Fn() + Send + 'static,
     hang_up: Option<Callback>,
     last: Option<Callback>,
-) -> io::Result<CurrentExit> {
-    let current = CurrentExit(Arc::new(AtomicU8::new(Exit::Success.code())));
+) -> io::Result<CurrentExitCode> {
+    let current = CurrentExitCode(Arc::new(AtomicU8::new(Exit::Success.code())));
     let handler = Arc::new(StopHandler {
         grace_period,
         current: current.clone(),
@@ -110,7 +110,7 @@ pub fn handle_stop_signals(
     }
     let mut signals = Signals::new(wanted)?;
     let on_signal = Arc::clone(&handler);
-    spawn("signals", move || {
+    spawn_unpinned("signals", move || {
         for signal in signals.forever() {
             match &hang_up {
                 Some(hang_up) if signal == SIGHUP => hang_up(),
@@ -132,7 +132,7 @@ fn is_hang_up_ignored() -> bool {
 
 struct StopHandler {
     grace_period: Duration,
-    current: CurrentExit,
+    current: CurrentExitCode,
     first: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
     stop: Mutex<Callback>,
     last: Mutex<Option<Callback>>,
@@ -142,17 +142,17 @@ impl StopHandler {
     fn handle_signal(&self) {
         let mut first = self.first.lock();
         if let Some((at, second)) = first.as_ref() {
-            if clock() >= *at + SAME_REQUEST {
+            if instant_now() >= *at + SAME_REQUEST {
                 let _ = second.send(());
             }
             return;
         }
         let (second, wait) = mpsc::channel();
-        *first = Some((clock(), second));
+        *first = Some((instant_now(), second));
         let current = self.current.clone();
         let grace_period = self.grace_period;
         let last = self.last.lock().take();
-        let guard = spawn("stop-timeout", move || {
+        let guard = spawn_unpinned("stop-timeout", move || {
             let why = match receive_within(&wait, grace_period) {
                 Ok(()) => "a second signal",
                 Err(_) => "the stop timeout",
@@ -169,7 +169,9 @@ impl StopHandler {
             };
             if code != Exit::Success.code() {
                 // Standard error may be blocked.
-                try_to(move || error!("ended at once by {why}: what was not delivered {fate}"));
+                run_with_timeout(move || {
+                    error!("ended at once by {why}: what was not delivered {fate}")
+                });
             }
             exit(code);
         });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::clock::clock;
+use super::clock::instant_now;
 use crate::common::fault::{Exit, Fault};
 
 /// In bytes. No certificate store is larger.
@@ -53,10 +53,10 @@ pub fn read(path: &Path) -> io::Result<FileContent> {
 }
 
 fn read_stream(mut file: File, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let until = clock() + TIMEOUT;
+    let until = instant_now() + TIMEOUT;
     let mut chunk = [0; 4096];
     while bytes.len() as u64 <= MAX_SIZE {
-        let left = until.saturating_duration_since(clock());
+        let left = until.saturating_duration_since(instant_now());
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
         if left == PollTimeout::ZERO || poll(&mut fds, left)? == 0 {

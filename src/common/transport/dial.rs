@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
+use super::mqtt_stream::MqttStream;
 use super::proxy::{self, Proxy};
 use super::stream::{CountedTcp, Stream};
 use super::tcp;
 use super::tls_handshake::{self, TlsInfo};
 use super::websocket::WebSocket;
-use super::wire::Wire;
 use crate::common::broker::endpoint::Endpoint;
-use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::runtime::clock::clock;
+use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::runtime::clock::instant_now;
 
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -53,7 +53,7 @@ pub struct DialError {
 #[derive(Debug)]
 pub struct DialedConnection {
     pub endpoint: Endpoint,
-    pub(super) wire: Wire,
+    pub(super) wire: MqttStream,
     pub(super) credentials: TlsCredentials,
 }
 
@@ -69,17 +69,17 @@ pub fn dial(
     handle: &ConnectionHandle,
     report: &mut dyn FnMut(DialProgress),
 ) -> Result<DialedConnection, DialError> {
-    let mut endpoints = route.endpoint.with_fallback();
+    let mut endpoints = route.endpoint.endpoints_to_try();
     if let Some(at) = endpoints.iter().position(|e| Some(e.port) == first) {
         endpoints.rotate_left(at);
     }
     let mut failed: Option<DialError> = None;
     let count = endpoints.len();
     for (index, endpoint) in endpoints.into_iter().enumerate() {
-        let left = deadline.saturating_duration_since(clock());
+        let left = deadline.saturating_duration_since(instant_now());
         let share = left / u32::try_from(count - index).unwrap_or(1);
-        let deadline = clock() + share;
-        let dialer = Dialer {
+        let deadline = instant_now() + share;
+        let dialer = EndpointDialer {
             route,
             credentials,
             endpoint: &endpoint,
@@ -98,7 +98,7 @@ pub fn dial(
             Err(error) => error,
         };
         // Name and date are the same for every endpoint.
-        let is_common = step == DialStep::Dns || fault.kind == Kind::NotYetValid;
+        let is_common = step == DialStep::Dns || fault.kind == FaultKind::NotYetValid;
         let ends = is_common || fault.permanent || handle.is_cancelled() || index + 1 == count;
         failed = Some(match failed.take() {
             Some(first) => first.followed_by(&fault),
@@ -142,7 +142,7 @@ impl DialError {
     }
 }
 
-struct Dialer<'a> {
+struct EndpointDialer<'a> {
     route: &'a Route,
     credentials: &'a TlsCredentials,
     endpoint: &'a Endpoint,
@@ -150,8 +150,8 @@ struct Dialer<'a> {
     handle: &'a ConnectionHandle,
 }
 
-impl Dialer<'_> {
-    fn dial(&self, report: &mut dyn FnMut(DialProgress)) -> Result<Wire, (DialStep, Fault)> {
+impl EndpointDialer<'_> {
+    fn dial(&self, report: &mut dyn FnMut(DialProgress)) -> Result<MqttStream, (DialStep, Fault)> {
         let at = |step| move |fault| (step, fault);
         let endpoint = self.endpoint;
         let proxy = self.route.proxy.as_ref();
@@ -169,8 +169,10 @@ impl Dialer<'_> {
         report(DialProgress::Connected(address));
         if let Some(proxy) = proxy {
             self.set_timeouts(&stream);
-            proxy::open_tunnel(&mut stream, proxy, endpoint, || clock() >= self.deadline)
-                .map_err(at(DialStep::Proxy))?;
+            proxy::open_tunnel(&mut stream, proxy, endpoint, || {
+                instant_now() >= self.deadline
+            })
+            .map_err(at(DialStep::Proxy))?;
             report(DialProgress::TunnelOpened);
         }
         let stream = if endpoint.tls {
@@ -183,20 +185,20 @@ impl Dialer<'_> {
             Stream::Plain(CountedTcp::new(stream))
         };
         let Some(path) = &endpoint.websocket else {
-            return Ok(Wire::Bytes(stream));
+            return Ok(MqttStream::Bytes(stream));
         };
         self.set_timeouts(stream.tcp());
         let max_packet = self.route.max_packet;
         let socket = WebSocket::open(endpoint, self.credentials, path, max_packet, stream)
             .map_err(at(DialStep::WebSocket))?;
         report(DialProgress::WebSocketOpened);
-        Ok(Wire::WebSocket(Box::new(socket)))
+        Ok(MqttStream::WebSocket(Box::new(socket)))
     }
 
     /// No read or write of the next step blocks beyond the deadline. A step has one or two of them;
     /// a peer that sends a byte at a time is given up by the event loop.
     fn set_timeouts(&self, stream: &TcpStream) {
-        let left = self.deadline.saturating_duration_since(clock());
+        let left = self.deadline.saturating_duration_since(instant_now());
         let left = Some(left.max(Duration::from_millis(1)));
         // Only a timeout of zero is refused.
         let _ = stream.set_read_timeout(left);

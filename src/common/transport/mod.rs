@@ -9,22 +9,22 @@
 //! * `tls_error` turns what OpenSSL reports into faults, `verify_error` why a server's certificate
 //!   is not accepted;
 //! * `credentials` finds, reads and checks CA, certificate and key;
-//! * `stream` is a connection with or without TLS, `send_queue` how much of it has not arrived;
+//! * `stream` is a connection with or without TLS, `unacknowledged_bytes` how much of it has not arrived;
 //! * `bridge` carries bytes between the broker and the client library.
 
 pub mod bridge;
 mod connection_handle;
 pub mod credentials;
 mod dial;
+mod mqtt_stream;
 pub mod proxy;
-mod send_queue;
 mod stream;
 mod tcp;
 mod tls_error;
 mod tls_handshake;
+mod unacknowledged_bytes;
 mod verify_error;
 mod websocket;
-mod wire;
 
 pub use connection_handle::ConnectionHandle;
 use credentials::TlsCredentials;

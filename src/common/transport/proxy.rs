@@ -103,7 +103,7 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
         .filter(|entry| !entry.is_empty());
     let mut exempt = false;
     for entry in entries {
-        let network = Network::parse(&entry)?;
+        let network = AddressPrefix::parse(&entry)?;
         exempt |= match (entry.as_str(), address) {
             ("*", _) => true,
             (_, Some(address)) => network.is_some_and(|network| network.contains(address)),
@@ -118,13 +118,13 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
 }
 
 /// Addresses with the same prefix: `10.0.0.0/8`, or a single one.
-struct Network {
+struct AddressPrefix {
     address: IpAddr,
     /// Of the prefix, in bits.
     length: u32,
 }
 
-impl Network {
+impl AddressPrefix {
     fn parse(entry: &str) -> Result<Option<Self>, String> {
         let (address, length) = entry.split_once('/').unwrap_or((entry, ""));
         let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() else {

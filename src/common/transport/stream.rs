@@ -51,7 +51,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) fn counted(&self) -> &CountedTcp {
+    pub(super) fn counted_tcp(&self) -> &CountedTcp {
         match self {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.get_ref(),
@@ -59,7 +59,7 @@ impl Stream {
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
-        &self.counted().tcp
+        &self.counted_tcp().tcp
     }
 
     /// Sends `close_notify` if the socket takes it now, and closes the connection for writing.

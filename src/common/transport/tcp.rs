@@ -9,7 +9,7 @@ use nix::libc::{EMFILE, ENFILE};
 use super::proxy::Proxy;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
 
 pub(super) fn resolve(
     host: &str,
@@ -44,7 +44,7 @@ pub(super) fn connect(
 ) -> Result<(TcpStream, SocketAddr), Fault> {
     let mut last = None;
     for (index, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(clock());
+        let left = deadline.saturating_duration_since(instant_now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
         if share.is_zero() {
             break;

@@ -114,7 +114,7 @@ pub(super) fn fault(
     credentials: &TlsCredentials,
     stack: &ErrorStack,
 ) -> Fault {
-    let fault = reported_fault(endpoint, credentials.has_certificate(), stack);
+    let fault = stack_fault(endpoint, credentials.has_certificate(), stack);
     let Some(path) = credentials.certificate_path() else {
         return fault;
     };
@@ -148,7 +148,7 @@ pub(super) fn fault(
     }
 }
 
-fn reported_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack) -> Fault {
+fn stack_fault(endpoint: &Endpoint, has_certificate: bool, stack: &ErrorStack) -> Fault {
     let cause = Cause::of(stack);
     let reasons = reasons(stack);
     let failed = format!("{endpoint}: TLS failed: {reasons}");

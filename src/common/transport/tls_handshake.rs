@@ -20,7 +20,7 @@ use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
 
-type Rejected = Arc<Mutex<Option<VerifyError>>>;
+type SharedVerifyError = Arc<Mutex<Option<VerifyError>>>;
 
 #[derive(Clone, Debug)]
 pub struct TlsInfo {
@@ -39,7 +39,7 @@ pub(super) fn handshake(
     credentials: &TlsCredentials,
     stream: TcpStream,
 ) -> Result<(SslStream<CountedTcp>, TlsInfo), Fault> {
-    let rejected = Rejected::default();
+    let rejected = SharedVerifyError::default();
     let ssl = credentials
         .tls_context()
         .and_then(|context| Ok(prepare(endpoint, &context, Arc::clone(&rejected))?))
@@ -83,7 +83,7 @@ pub(super) fn handshake(
 fn prepare(
     endpoint: &Endpoint,
     context: &SslContext,
-    rejected: Rejected,
+    rejected: SharedVerifyError,
 ) -> Result<Ssl, ErrorStack> {
     let mut ssl = Ssl::new(context)?;
     // After the handshake a rejected certificate is no longer available: the first one is kept.

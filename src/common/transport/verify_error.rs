@@ -8,7 +8,7 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use super::credentials::certificates::{
     dns_names, host_names, is_ca, is_same_name, is_self_signed, issuer, signature, subject,
 };
-use super::credentials::{TlsCredentials, not_yet_valid};
+use super::credentials::{TlsCredentials, not_yet_valid_fault};
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault};
@@ -54,7 +54,7 @@ impl VerifyError {
             return fault(cause, "--cafile must hold the CA that signed it");
         };
         let position = ChainPosition::of(certificate, self.depth, credentials);
-        let file = position.file(credentials);
+        let file = position.file_text(credentials);
         let weak = "too weak for the security level of this OpenSSL";
         let defect = match self.result.as_raw() {
             OTHER_HOST | OTHER_ADDRESS => return other_host(endpoint, certificate),
@@ -76,7 +76,7 @@ impl VerifyError {
             }
             NOT_YET_VALID => {
                 let from = certificate.not_before();
-                return not_yet_valid(format!(
+                return not_yet_valid_fault(format!(
                     "{endpoint}: {position} is not valid yet (from {from}){file}; is this machine's clock right?"
                 ));
             }
@@ -155,7 +155,7 @@ impl ChainPosition {
         }
     }
 
-    fn file(&self, credentials: &TlsCredentials) -> String {
+    fn file_text(&self, credentials: &TlsCredentials) -> String {
         match (self, &credentials.authorities) {
             (ChainPosition::Trusted(_, Some(number)), Some(authorities)) => {
                 format!(" ({}, certificate {number})", authorities.path.display())

@@ -68,7 +68,7 @@ impl InputBuffer {
                 let longest = if config.json { json } else { max };
                 Source::Thread(SourceThread::lines(longest, config.has_batches(), emit)?)
             }
-            SourceKind::Stdin => Source::Thread(SourceThread::stdin(max, emit)?),
+            SourceKind::Stdin => Source::Thread(SourceThread::whole_stdin(max, emit)?),
             SourceKind::Message(payload) => Source::Single(Some(payload.clone())),
         };
         Ok(Self {
@@ -97,7 +97,7 @@ impl InputBuffer {
 
     /// Messages read and not yet accepted. What has not been parsed counts as full batches.
     pub fn pending_messages(&self) -> usize {
-        self.batches.messages() + self.unparsed_readings.div_ceil(self.readings_per_message)
+        self.batches.message_count() + self.unparsed_readings.div_ceil(self.readings_per_message)
     }
 
     pub fn wake_at(&self) -> Option<Instant> {
@@ -112,7 +112,7 @@ impl InputBuffer {
         }
     }
 
-    pub fn fill(
+    pub fn request_readings(
         &mut self,
         now: Instant,
         time: impl FnOnce() -> SystemTime,
@@ -122,7 +122,7 @@ impl InputBuffer {
             return;
         }
         if self.next_reading_at.is_some() {
-            return self.take_timed_reading(now, time);
+            return self.read_when_due(now, time);
         }
         match &mut self.source {
             Source::Thread(thread) if self.started || !self.waits_for_limits => {
@@ -143,7 +143,7 @@ impl InputBuffer {
             }
             Source::Single(message) => {
                 if let Some(payload) = message.take() {
-                    self.hold(InputChunk::Message { line: 1, payload });
+                    self.push_chunk(InputChunk::Message { line: 1, payload });
                 }
                 self.open = false;
             }
@@ -153,7 +153,7 @@ impl InputBuffer {
 
     pub fn next_chunk(&mut self) -> Option<InputChunk> {
         let chunk = self.unparsed.pop_front()?;
-        self.unparsed_readings -= chunk.readings();
+        self.unparsed_readings -= chunk.reading_count();
         self.unparsed_bytes -= chunk.bytes();
         Some(chunk)
     }
@@ -175,7 +175,7 @@ impl InputBuffer {
         }
     }
 
-    pub fn count_offered(&mut self, readings: u32) {
+    pub fn deduct_readings(&mut self, readings: u32) {
         self.left = self.left.map(|n| n.saturating_sub(readings.into()));
         if self.left == Some(0) {
             self.stop();
@@ -190,7 +190,7 @@ impl InputBuffer {
             return Ok(());
         }
         match event {
-            SourceEvent::InputChunk(chunk) => self.hold(chunk),
+            SourceEvent::InputChunk(chunk) => self.push_chunk(chunk),
             SourceEvent::End => self.open = false,
             SourceEvent::Failed(error) => {
                 self.open &= !matches!(error, InputError::ReadFailed(_));
@@ -203,7 +203,7 @@ impl InputBuffer {
     pub fn stop(&mut self) {
         self.open = false;
         if let Source::Thread(thread) = &mut self.source {
-            thread.stop();
+            thread.stop_commands();
         }
     }
 
@@ -215,7 +215,7 @@ impl InputBuffer {
 
     /// Readings that were missed (the machine was suspended, or the command is still running) are left
     /// out.
-    fn take_timed_reading(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
+    fn read_when_due(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
         let Some(due) = self.next_reading_at.filter(|at| *at <= now) else {
             return;
         };
@@ -230,7 +230,7 @@ impl InputBuffer {
             Source::Simulated(sensor) => {
                 let payload = sensor.read(time());
                 let line = sensor.sequence;
-                self.hold(InputChunk::Message { line, payload });
+                self.push_chunk(InputChunk::Message { line, payload });
             }
             Source::Thread(thread) if !thread.is_busy() => {
                 self.warned_busy = false;
@@ -243,8 +243,8 @@ impl InputBuffer {
         }
     }
 
-    fn hold(&mut self, chunk: InputChunk) {
-        self.unparsed_readings += chunk.readings();
+    fn push_chunk(&mut self, chunk: InputChunk) {
+        self.unparsed_readings += chunk.reading_count();
         self.unparsed_bytes += chunk.bytes();
         self.unparsed.push_back(chunk);
     }

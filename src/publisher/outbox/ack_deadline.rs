@@ -18,7 +18,7 @@ const LONGEST_IN_BUFFERS: Duration = Duration::from_secs(60);
 /// A broker closes a connection because of a message this soon after it has received it.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
-fn time_for(bytes: u64, rate: u64) -> Duration {
+fn transfer_time(bytes: u64, rate: u64) -> Duration {
     Duration::from_millis(bytes.saturating_mul(1_000) / rate)
 }
 
@@ -64,31 +64,32 @@ impl AckDeadline {
         };
         self.progress_at = Some(now);
         self.took = if all_received {
-            let buffered = time_for(first.draft.size(), SLOWEST_RATE).min(LONGEST_IN_BUFFERS);
+            let buffered =
+                transfer_time(first.draft.content_size(), SLOWEST_RATE).min(LONGEST_IN_BUFFERS);
             now.saturating_duration_since(since).max(buffered)
         } else {
             Duration::ZERO
         };
     }
 
-    pub fn acknowledged_at(&self, in_flight: &SizedQueue) -> Option<Instant> {
+    pub fn last_ack_time(&self, in_flight: &SizedQueue) -> Option<Instant> {
         self.acknowledged_at.filter(|_| !in_flight.is_empty())
     }
 
     pub fn due(&self, in_flight: &SizedQueue) -> Option<Instant> {
         let since = self.moved_at(in_flight)?;
-        let slow = time_for(in_flight.bytes(), SLOW_RATE).max(self.took);
+        let slow = transfer_time(in_flight.bytes(), SLOW_RATE).max(self.took);
         Some(since + self.operation_timeout + slow)
     }
 
     /// The same on a connection whose bytes were seen to make progress.
-    pub fn slow_due(&self, in_flight: &SizedQueue) -> Option<Instant> {
+    pub fn due_if_progressing(&self, in_flight: &SizedQueue) -> Option<Instant> {
         self.progress_at.and_then(|_| self.due(in_flight))
     }
 
     /// Whether the messages in flight were sent so recently that a close may be the answer to them.
-    pub fn is_just_sent(&self, in_flight: &SizedQueue, now: Instant) -> bool {
-        let slow = time_for(in_flight.bytes(), SLOW_RATE);
+    pub fn may_explain_close(&self, in_flight: &SizedQueue, now: Instant) -> bool {
+        let slow = transfer_time(in_flight.bytes(), SLOW_RATE);
         self.moved_at(in_flight)
             .is_some_and(|at| now < at + CLOSES_WITHIN + slow)
     }

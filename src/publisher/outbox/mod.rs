@@ -14,10 +14,10 @@
 pub mod ack_deadline;
 pub mod ack_time;
 pub mod broker_limits;
-pub mod ledger;
-pub mod pacing;
+pub mod drain_rate;
 pub mod poison;
-pub mod throttle;
+pub mod rate_limiter;
+pub mod receipt_order;
 pub mod types;
 
 use std::sync::Arc;
@@ -26,21 +26,21 @@ use std::time::{Duration, Instant};
 use ack_deadline::AckDeadline;
 use ack_time::AckTimeEstimator;
 use broker_limits::BrokerLimits;
-use ledger::{Ledger, Receipt};
-use pacing::Drain;
-use poison::{Finding, PoisonDetector};
-use throttle::Throttle;
-use types::{ConnectionLoss, Offered, OutboxConfig};
+use drain_rate::DrainRate;
+use poison::{PoisonDetector, PoisonFinding};
+use rate_limiter::RateLimiter;
+use receipt_order::{Receipt, ReceiptOrder};
+use types::{DisconnectCause, Offered, OutboxConfig};
 
 use crate::common::client::Delivery;
 use crate::common::mqtt::draft::Draft;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::limits::{Admission, DropBehavior, RemainingCapacity};
-use crate::publisher::queue::requests::{Outcome, StoreResult};
+use crate::publisher::queue::requests::{MessageOutcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{Numbers, Queue, QueueEvent, StoreCondition, VanishedFile};
+use crate::publisher::queue::{MessageNumbers, MissingFile, Queue, QueueEvent, StoreEvent};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
@@ -58,18 +58,18 @@ const HOLD: Duration = Duration::from_secs(1);
 pub struct Outbox {
     config: OutboxConfig,
     pub queue: Box<dyn Queue>,
-    pub drain: Drain,
+    pub drain: DrainRate,
     online: Option<BrokerLimits>,
     /// The last position in the order of sending. A message keeps its position when it is sent
     /// again. Its `id` is not in this order: rows of earlier runs are read late and sent first.
     last_position: u64,
     ready: SizedQueue,
     in_flight: SizedQueue,
-    ledger: Ledger,
+    receipts: ReceiptOrder,
     poison: PoisonDetector,
     ack_time: AckTimeEstimator,
     ack_deadline: AckDeadline,
-    throttle: Option<Throttle>,
+    rate_limiter: Option<RateLimiter>,
     /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
     pub sent_unconfirmed: bool,
     held_until: Option<Instant>,
@@ -78,7 +78,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(config: OutboxConfig, queue: Box<dyn Queue>, drain: Drain) -> Self {
+    pub fn new(config: OutboxConfig, queue: Box<dyn Queue>, drain: DrainRate) -> Self {
         Self {
             queue,
             drain,
@@ -86,11 +86,11 @@ impl Outbox {
             last_position: 0,
             ready: SizedQueue::default(),
             in_flight: SizedQueue::default(),
-            ledger: Ledger::default(),
+            receipts: ReceiptOrder::default(),
             poison: PoisonDetector::new(config.max_attempts),
             ack_time: AckTimeEstimator::default(),
             ack_deadline: AckDeadline::new(config.operation_timeout),
-            throttle: config.profile.pace().map(Throttle::new),
+            rate_limiter: config.profile.pace().map(RateLimiter::new),
             sent_unconfirmed: false,
             held_until: None,
             connecting_until: None,
@@ -105,13 +105,13 @@ impl Outbox {
     /// Messages without an outcome: waiting, in flight, or to be deleted from the disk.
     pub fn outstanding(&self) -> usize {
         let waiting = self.queue.len() + self.queue.undeleted();
-        self.ready.len() + self.queue.delegated().unwrap_or(waiting) + self.in_flight.len()
+        self.ready.len() + self.queue.delegated_count().unwrap_or(waiting) + self.in_flight.len()
     }
 
     /// Messages that would be lost if the process ended now.
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) if self.queue.missing_file() != Some(VanishedFile::Lost) => unwritten,
+            Some(unwritten) if self.queue.missing_file() != Some(MissingFile::Lost) => unwritten,
             _ => self.outstanding(),
         }
     }
@@ -125,7 +125,7 @@ impl Outbox {
     }
 
     pub fn take_receipts(&mut self) -> Vec<Receipt> {
-        self.ledger.take()
+        self.receipts.take_receipts()
     }
 
     /// How much a source that can wait should read now. Offline, a queue that drops takes everything;
@@ -140,7 +140,7 @@ impl Outbox {
         let behind = if self.is_flowing(now) {
             READ_AHEAD
         } else {
-            self.queue.remaining_capacity(now)
+            self.queue.remaining_messages(now)
         };
         let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
         space.messages = space
@@ -152,7 +152,7 @@ impl Outbox {
 
     /// Whether new drafts have to wait whatever the window: a backlog drains, or the broker asked for
     /// a pause. [`next_messages`](Self::next_messages) notices when that is over.
-    pub fn is_draining_or_held(&self) -> bool {
+    pub fn is_draining_or_paused(&self) -> bool {
         self.held_until.is_some() || self.drain.next_at.is_some()
     }
 
@@ -167,7 +167,7 @@ impl Outbox {
 
     /// Without an acknowledgement by then, they do not come steadily. `None` if none is due.
     fn flows_until(&self) -> Option<Instant> {
-        let since = self.ack_deadline.acknowledged_at(&self.in_flight)?;
+        let since = self.ack_deadline.last_ack_time(&self.in_flight)?;
         Some(since + self.ack_time.estimate())
     }
 
@@ -178,10 +178,10 @@ impl Outbox {
     /// Takes a draft; `at` is `now` by both clocks.
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
         let at = at.into();
-        let Numbers { id, stream, seq } = self.queue.next_numbers();
+        let MessageNumbers { id, stream, seq } = self.queue.next_numbers();
         let expiry = self.config.expiry;
         let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
-        let message = Message {
+        let message = OutgoingMessage {
             id,
             stream,
             seq,
@@ -193,7 +193,7 @@ impl Outbox {
             draft,
         };
         // A batch may have been gathered before the limit was known: it becomes one dead letter.
-        if let Some(too_large) = self.too_large(&message)
+        if let Some(too_large) = self.why_too_large(&message)
             && !message.draft.is_batch()
         {
             return Offered::TooLarge(too_large);
@@ -203,18 +203,18 @@ impl Outbox {
         if self.direct_space() > 0 {
             let message = Arc::new(message);
             let due = now + self.ack_time.estimate();
-            self.queue.track_sent(&message, due);
-            self.make_ready(message);
+            self.queue.add_sent(&message, due);
+            self.push_ready(message);
         } else {
-            let size = message.draft.size();
-            self.send_oldest(size);
+            let size = message.draft.content_size();
+            self.make_space(size);
             if self.is_flowing(now) {
                 return Offered::Full(message.draft);
             }
             let mut evicted = Vec::new();
-            let admission = self.queue.admit(size, now, &mut evicted);
+            let admission = self.queue.make_room(size, now, &mut evicted);
             for oldest in evicted {
-                self.finish(oldest, Outcome::OLDEST_IN_QUEUE, now);
+                self.finish_message(oldest, MessageOutcome::OLDEST_IN_QUEUE, now);
             }
             match admission {
                 Admission::Fits => {
@@ -229,26 +229,27 @@ impl Outbox {
             }
             self.drain.handle_arrival();
         }
-        self.queue.use_numbers();
-        self.ledger.enter(id, seq, readings);
+        self.queue.advance_numbers();
+        self.receipts.enter(id, seq, readings);
         if is_dropped {
-            self.ledger.end(id, seq, Outcome::NEWEST_FOR_QUEUE, None);
+            self.receipts
+                .end_message(id, seq, MessageOutcome::NEWEST_FOR_QUEUE, None);
             return Offered::Dropped { seq };
         }
         if self.queue.unwritten().is_none() {
-            self.ledger.accept(id);
+            self.receipts.mark_accepted(id);
         }
         Offered::Taken { seq }
     }
 
-    fn make_ready(&mut self, message: Arc<Message>) {
+    fn push_ready(&mut self, message: Arc<OutgoingMessage>) {
         self.last_position += 1;
         self.ready.insert(self.last_position, message);
     }
 
     /// How many new drafts may be sent at once, past the queue, without overtaking anything.
     fn direct_space(&self) -> usize {
-        if self.is_draining_or_held() || !self.queue.is_empty() {
+        if self.is_draining_or_paused() || !self.queue.is_empty() {
             return 0;
         }
         self.window_space().saturating_sub(self.ready.len())
@@ -256,7 +257,7 @@ impl Outbox {
 
     /// On a connection a full queue makes space by sending sooner than its rate, unless the user has
     /// set that: while the window has space, nothing is dropped.
-    fn send_oldest(&mut self, bytes: u64) {
+    fn make_space(&mut self, bytes: u64) {
         if self.drain.by_hand || self.held_until.is_some() {
             return;
         }
@@ -265,7 +266,7 @@ impl Outbox {
             && self.window_space() > self.ready.len()
             && let Some(oldest) = self.queue.pop()
         {
-            self.make_ready(oldest);
+            self.push_ready(oldest);
         }
     }
 
@@ -277,12 +278,12 @@ impl Outbox {
         self.held_until = None;
         self.drain.begin(now, self.queue.len());
         let window = self.config.max_in_flight.min(limits.receive_maximum);
-        self.queue.set_window(window);
+        self.queue.set_send_window(window);
     }
 
     /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
     /// one was given up because the connection ended for it.
-    pub fn handle_disconnected(&mut self, loss: ConnectionLoss, now: Instant) -> bool {
+    pub fn handle_disconnected(&mut self, loss: DisconnectCause, now: Instant) -> bool {
         let poison = self.find_poison(loss, now);
         self.online = None;
         self.sent_unconfirmed = false;
@@ -292,7 +293,7 @@ impl Outbox {
         self.ack_deadline.reset();
         let is_poison = poison.is_some();
         if let Some((message, reason)) = poison {
-            self.finish(message, Outcome::Dead(reason), now);
+            self.finish_message(message, MessageOutcome::Dead(reason), now);
         }
         self.ready.append(&mut self.in_flight);
         is_poison
@@ -301,19 +302,19 @@ impl Outbox {
     /// The message that is given up because the connection ended for it, and why.
     fn find_poison(
         &mut self,
-        loss: ConnectionLoss,
+        loss: DisconnectCause,
         now: Instant,
-    ) -> Option<(Arc<Message>, String)> {
+    ) -> Option<(Arc<OutgoingMessage>, String)> {
         let first = self.in_flight.first()?;
-        let is_just_sent = self.ack_deadline.is_just_sent(&self.in_flight, now);
+        let is_just_sent = self.ack_deadline.may_explain_close(&self.in_flight, now);
         let len = self.in_flight.len();
         let reason = match self.poison.handle_loss(loss, first, len, is_just_sent)? {
-            Finding::Attempts(attempts) => {
+            PoisonFinding::Attempts(attempts) => {
                 self.queue.record_attempts(first, attempts);
                 return None;
             }
-            Finding::Refused(reason) => reason,
-            Finding::TooManyAttempts(attempts) => format!(
+            PoisonFinding::Refused(reason) => reason,
+            PoisonFinding::TooManyAttempts(attempts) => format!(
                 "{attempts} connections were lost with it at the head; does {} let this client \
                  publish to {:?}, and is it within the limits?",
                 self.config.profile.access_rules(),
@@ -329,7 +330,7 @@ impl Outbox {
         &mut self,
         now: Instant,
         time: impl Into<Timestamp>,
-    ) -> Vec<(u64, Arc<Message>)> {
+    ) -> Vec<(u64, Arc<OutgoingMessage>)> {
         let time = time.into();
         let mut messages = Vec::new();
         let is_held = self.held_until.is_some_and(|until| now < until);
@@ -337,23 +338,23 @@ impl Outbox {
             return messages;
         };
         self.held_until = None;
-        while self.window_space() > 0 && self.quota_at(now).is_none() {
+        while self.window_space() > 0 && self.quota_ready_at(now).is_none() {
             let Some((position, mut message)) = self.next_waiting(now) else {
                 break;
             };
             if message.expires_at.is_none()
-                && let Some(expiry) = message.expiry(now, &time)
+                && let Some(expiry) = message.expiry_instant(now, &time)
             {
                 Arc::make_mut(&mut message).expires_at = Some(expiry);
             }
             if let Some(outcome) = self.outcome_before_sending(&message, now) {
-                self.finish(message, outcome, now);
+                self.finish_message(message, outcome, now);
                 continue;
             }
             self.sent_unconfirmed |= message.draft.qos == Qos::AtMostOnce;
-            if let Some(throttle) = &mut self.throttle {
+            if let Some(rate_limiter) = &mut self.rate_limiter {
                 let packet = message.packet_size(limits.properties, self.config.sequence);
-                throttle.take(packet, now);
+                rate_limiter.take(packet, now);
             }
             let is_first = self.in_flight.is_empty();
             if is_first {
@@ -365,19 +366,26 @@ impl Outbox {
             messages.push((position, message));
         }
         let has_more = !self.ready.is_empty() || !self.queue.is_empty();
-        self.queue.set_blocked(has_more && self.window_space() == 0);
+        self.queue
+            .set_send_blocked(has_more && self.window_space() == 0);
         messages
     }
 
-    fn outcome_before_sending(&self, message: &Message, now: Instant) -> Option<Outcome> {
+    fn outcome_before_sending(
+        &self,
+        message: &OutgoingMessage,
+        now: Instant,
+    ) -> Option<MessageOutcome> {
         if message.expires_at.is_some_and(|at| at <= now) {
-            return Some(Outcome::Expired);
+            return Some(MessageOutcome::Expired);
         }
         let check = || self.config.profile.check_message(&message.draft).err();
-        self.too_large(message).or_else(check).map(Outcome::Dead)
+        self.why_too_large(message)
+            .or_else(check)
+            .map(MessageOutcome::Dead)
     }
 
-    fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<Message>)> {
+    fn next_waiting(&mut self, now: Instant) -> Option<(u64, Arc<OutgoingMessage>)> {
         if !self.ready.is_empty() {
             return self.ready.pop();
         }
@@ -403,11 +411,11 @@ impl Outbox {
         match delivery {
             Delivery::Done => {
                 self.ack_time.handle_ack(position, now);
-                self.finish(message, Outcome::Delivered, now);
+                self.finish_message(message, MessageOutcome::Delivered, now);
             }
             Delivery::Refused(refusal) => {
-                self.poison.handle_refusal();
-                self.finish(message, Outcome::Dead(refusal.reason), now);
+                self.poison.set_others_possible();
+                self.finish_message(message, MessageOutcome::Dead(refusal.reason), now);
             }
             Delivery::NotNow => {
                 self.held_until = Some(now + HOLD);
@@ -416,14 +424,19 @@ impl Outbox {
         }
     }
 
-    fn finish(&mut self, message: Arc<Message>, outcome: Outcome, now: Instant) {
+    fn finish_message(
+        &mut self,
+        message: Arc<OutgoingMessage>,
+        outcome: MessageOutcome,
+        now: Instant,
+    ) {
         self.poison.clear(message.id);
-        self.queue.finish(&message, &outcome, now);
-        if matches!(outcome, Outcome::Dead(_)) && self.is_durable() {
-            self.ledger.hold(message, outcome);
+        self.queue.finish_message(&message, &outcome, now);
+        if matches!(outcome, MessageOutcome::Dead(_)) && self.is_durable() {
+            self.receipts.hold_receipt(message, outcome);
         } else {
-            self.ledger
-                .end(message.id, message.seq, outcome, Some(message));
+            self.receipts
+                .end_message(message.id, message.seq, outcome, Some(message));
         }
     }
 
@@ -432,8 +445,8 @@ impl Outbox {
             .handle_progress(all_received, &self.in_flight, now);
     }
 
-    pub fn slow_ack_due(&self) -> Option<Instant> {
-        self.ack_deadline.slow_due(&self.in_flight)
+    pub fn slow_ack_deadline(&self) -> Option<Instant> {
+        self.ack_deadline.due_if_progressing(&self.in_flight)
     }
 
     pub fn is_ack_overdue(&self, now: Instant) -> bool {
@@ -448,8 +461,8 @@ impl Outbox {
             return write;
         }
         // A head that is being read is a separate event.
-        let has_head = self.queue.has_next() || self.queue.is_empty();
-        let quota = self.quota_at(now);
+        let has_head = self.queue.is_head_loaded() || self.queue.is_empty();
+        let quota = self.quota_ready_at(now);
         // Ready messages wait only for the quota; a queue that drains waits for both.
         let next = match self.drain.next_at.filter(|_| has_head) {
             _ if !self.ready.is_empty() => quota,
@@ -464,12 +477,12 @@ impl Outbox {
     }
 
     /// When the broker's quota permits the next message; `None` is now.
-    fn quota_at(&self, now: Instant) -> Option<Instant> {
-        self.throttle.as_ref()?.ready_at(now)
+    fn quota_ready_at(&self, now: Instant) -> Option<Instant> {
+        self.rate_limiter.as_ref()?.ready_at(now)
     }
 
     /// Why the broker does not take the message, if it is too large. Unknown without a connection.
-    fn too_large(&self, message: &Message) -> Option<String> {
+    fn why_too_large(&self, message: &OutgoingMessage) -> Option<String> {
         let limits = self.online?;
         let packet = message.packet_size(limits.properties, self.config.sequence);
         let most = limits.maximum_packet_size;
@@ -497,21 +510,19 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn handle_store_result(
-        &mut self,
-        result: StoreResult,
-        now: Instant,
-    ) -> Vec<StoreCondition> {
+    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
         let mut store_events = Vec::new();
         for event in self.queue.handle_result(result, now) {
             match event {
-                QueueEvent::Stored { id } => self.ledger.accept(id),
-                QueueEvent::Numbered { id, seq } => self.ledger.number(id, seq),
-                QueueEvent::Ended { id, seq, outcome } => self.ledger.end(id, seq, outcome, None),
-                QueueEvent::DeadLetterStored { id } => self.ledger.release(id),
+                QueueEvent::Stored { id } => self.receipts.mark_accepted(id),
+                QueueEvent::Numbered { id, seq } => self.receipts.set_number(id, seq),
+                QueueEvent::Ended { id, seq, outcome } => {
+                    self.receipts.end_message(id, seq, outcome, None)
+                }
+                QueueEvent::DeadLetterStored { id } => self.receipts.release_receipt(id),
                 QueueEvent::Store(event) => {
-                    if matches!(event, StoreCondition::FileMissing(_)) {
-                        self.ledger.release_all();
+                    if matches!(event, StoreEvent::FileMissing(_)) {
+                        self.receipts.release_dead_receipts();
                     }
                     store_events.push(event);
                 }

@@ -5,8 +5,8 @@
 //! candidate: it is sent alone on the next connection. Only a close while it is alone counts against
 //! it. Ends that have nothing to do with a message neither count nor clear it.
 
-use super::types::ConnectionLoss;
-use crate::common::mqtt::message::Message;
+use super::types::DisconnectCause;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct PoisonDetector {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum PoisonFinding {
     Attempts(u32),
     Refused(String),
     TooManyAttempts(u32),
@@ -46,7 +46,7 @@ impl PoisonDetector {
         self.sent = 0;
     }
 
-    pub fn handle_sent(&mut self, message: &Message, is_first: bool) {
+    pub fn handle_sent(&mut self, message: &OutgoingMessage, is_first: bool) {
         self.sent += 1;
         self.others_possible |= message.draft.qos == Qos::AtMostOnce;
         if is_first && message.attempts > 0 {
@@ -54,7 +54,7 @@ impl PoisonDetector {
         }
     }
 
-    pub fn handle_refusal(&mut self) {
+    pub fn set_others_possible(&mut self) {
         self.others_possible = true;
     }
 
@@ -67,19 +67,19 @@ impl PoisonDetector {
     /// reached it.
     pub fn handle_loss(
         &mut self,
-        loss: ConnectionLoss,
-        first: &Message,
+        loss: DisconnectCause,
+        first: &OutgoingMessage,
         in_flight: usize,
         is_just_sent: bool,
-    ) -> Option<Finding> {
-        let ConnectionLoss::ByBroker { reason, reached } = loss else {
+    ) -> Option<PoisonFinding> {
+        let DisconnectCause::ByBroker { reason, reached } = loss else {
             return None;
         };
         self.set_candidate(first);
         let is_alone = in_flight == 1 && !self.others_possible;
         let reached = reached.filter(|reached| is_alone && reached.begun == self.sent)?;
         if let Some(reason) = reason {
-            return Some(Finding::Refused(reason));
+            return Some(PoisonFinding::Refused(reason));
         }
         let (_, attempts) = self.candidate.as_mut()?;
         if !reached.complete || !is_just_sent {
@@ -87,13 +87,13 @@ impl PoisonDetector {
         }
         *attempts = attempts.saturating_add(1);
         Some(if *attempts < self.max_attempts {
-            Finding::Attempts(*attempts)
+            PoisonFinding::Attempts(*attempts)
         } else {
-            Finding::TooManyAttempts(*attempts)
+            PoisonFinding::TooManyAttempts(*attempts)
         })
     }
 
-    fn set_candidate(&mut self, message: &Message) {
+    fn set_candidate(&mut self, message: &OutgoingMessage) {
         if self.candidate.is_none_or(|(id, _)| id != message.id) {
             self.candidate = Some((message.id, message.attempts));
         }

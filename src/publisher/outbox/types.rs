@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::common::broker::profile::Profile;
-use crate::common::client::PublishesArrived;
+use crate::common::client::SentPublishes;
 use crate::common::mqtt::draft::Draft;
 
 /// What the end of a connection says about the messages that were in flight on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionLoss {
+pub enum DisconnectCause {
     /// The network failed, or the broker or this program ended it for another reason.
     Unrelated,
     /// The broker ended it, perhaps because of a message.
@@ -16,7 +16,7 @@ pub enum ConnectionLoss {
         /// A reason that is about a message; `None` if the broker gave none, or named no message.
         reason: Option<String>,
         /// What the broker had received; `None` if the connection broke.
-        reached: Option<PublishesArrived>,
+        reached: Option<SentPublishes>,
     },
 }
 

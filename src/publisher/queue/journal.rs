@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::requests::{DeadLetter, Outcome, RowId, WriteBatch};
-use crate::common::mqtt::message::Message;
+use super::requests::{DeadLetter, MessageOutcome, RowId, WriteBatch};
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 /// How long the row of a finished message may stay if there are too few for a group.
 const DELETE_DELAY: Duration = Duration::from_millis(50);
@@ -24,8 +24,8 @@ pub(super) const MIN_INSERT_BYTES: u64 = 8 << 10;
 
 #[derive(Debug, Default)]
 struct Writing {
-    inserts: Vec<Arc<Message>>,
-    ended: BTreeMap<u64, Outcome>,
+    inserts: Vec<Arc<OutgoingMessage>>,
+    ended: BTreeMap<u64, MessageOutcome>,
     rows: Vec<RowId>,
     /// The ids of its dead letters, and how many of them were never written.
     dead: Vec<u64>,
@@ -34,9 +34,9 @@ struct Writing {
 
 #[derive(Debug, Default)]
 pub struct Written {
-    pub stored: Vec<(Arc<Message>, RowId)>,
+    pub stored: Vec<(Arc<OutgoingMessage>, RowId)>,
     /// Messages that got their outcome while they were being written: to be deleted again.
-    pub ended: Vec<(Arc<Message>, RowId)>,
+    pub ended: Vec<(Arc<OutgoingMessage>, RowId)>,
     pub deleted: Vec<RowId>,
     /// The ids of messages that are among the dead letters now.
     pub dead: Vec<u64>,
@@ -45,7 +45,7 @@ pub struct Written {
 #[derive(Debug, Default)]
 pub struct Journal {
     /// Messages that are not on disk, and when each is due there; `None` is at once.
-    pending: BTreeMap<u64, (Arc<Message>, Option<Instant>)>,
+    pending: BTreeMap<u64, (Arc<OutgoingMessage>, Option<Instant>)>,
     due_now: Option<u64>,
     /// No other message is due earlier.
     due_next: Option<Instant>,
@@ -65,7 +65,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub fn insert(&mut self, message: Arc<Message>, due: Option<Instant>) {
+    pub fn insert(&mut self, message: Arc<OutgoingMessage>, due: Option<Instant>) {
         match due {
             None => self.due_now = self.due_now.max(Some(message.id)),
             Some(at) => self.due_next = Some(self.due_next.map_or(at, |next| next.min(at))),
@@ -77,11 +77,11 @@ impl Journal {
         self.due_now = self.pending.last_key_value().map(|(id, _)| *id);
     }
 
-    pub fn finish(
+    pub fn finish_message(
         &mut self,
-        message: &Arc<Message>,
+        message: &Arc<OutgoingMessage>,
         row: Option<RowId>,
-        outcome: Outcome,
+        outcome: MessageOutcome,
         now: Instant,
     ) {
         let id = message.id;
@@ -98,13 +98,13 @@ impl Journal {
 
     fn record_outcome(
         &mut self,
-        message: &Arc<Message>,
+        message: &Arc<OutgoingMessage>,
         row: Option<RowId>,
-        outcome: Outcome,
+        outcome: MessageOutcome,
         now: Instant,
     ) {
         match (outcome, row) {
-            (Outcome::Dead(reason), row) => self.next.dead.push(DeadLetter {
+            (MessageOutcome::Dead(reason), row) => self.next.dead.push(DeadLetter {
                 row,
                 message: Arc::clone(message),
                 reason,
@@ -113,9 +113,9 @@ impl Journal {
                 self.next.ends.push((row, outcome));
                 self.ends_since.get_or_insert(now);
             }
-            (Outcome::Dropped(_), None) => self.next.dropped += 1,
-            (Outcome::Expired, None) => self.next.expired += 1,
-            (Outcome::Delivered, None) => {}
+            (MessageOutcome::Dropped(_), None) => self.next.dropped += 1,
+            (MessageOutcome::Expired, None) => self.next.expired += 1,
+            (MessageOutcome::Delivered, None) => {}
         }
     }
 
@@ -126,7 +126,7 @@ impl Journal {
     pub fn unwritten(&self) -> usize {
         let writing = self.writing.as_ref();
         let inserts = writing.map_or(0, |w| w.inserts.len() - w.ended.len() + w.unwritten_dead);
-        self.pending.len() + inserts + self.next.unwritten_dead()
+        self.pending.len() + inserts + self.next.count_unwritten_dead()
     }
 
     pub fn undeleted(&self) -> usize {
@@ -138,7 +138,11 @@ impl Journal {
         if self.writing.is_some() || self.is_idle() {
             return None;
         }
-        let due = self.inserts_due().into_iter().chain(self.ends_due()).min();
+        let due = self
+            .inserts_due_at()
+            .into_iter()
+            .chain(self.outcomes_due_at())
+            .min();
         self.retry_at
             .map(|at| due.map_or(at, |due| due.max(at)))
             .or(due)
@@ -160,7 +164,7 @@ impl Journal {
         let last = (!has_to_wait).then(|| self.last_due(now)).flatten();
         let ends = closing
             || self.next.ends.len() >= self.delete_group
-            || self.ends_due().is_some_and(|due| now >= due);
+            || self.outcomes_due_at().is_some_and(|due| now >= due);
         let others = !self.next.numbers.is_empty()
             || !self.next.dead.is_empty()
             || !self.next.attempts.is_empty();
@@ -187,12 +191,12 @@ impl Journal {
             ended: BTreeMap::new(),
             rows: batch.ends.iter().map(|(row, _)| *row).chain(dead).collect(),
             dead: batch.dead.iter().map(|dead| dead.message.id).collect(),
-            unwritten_dead: batch.unwritten_dead(),
+            unwritten_dead: batch.count_unwritten_dead(),
         });
         Some(batch)
     }
 
-    fn ends_due(&self) -> Option<Instant> {
+    fn outcomes_due_at(&self) -> Option<Instant> {
         let delay = if self.is_blocked {
             DELETE_DELAY_BLOCKED
         } else {
@@ -201,7 +205,7 @@ impl Journal {
         self.ends_since.map(|since| since + delay)
     }
 
-    fn inserts_due(&self) -> Option<Instant> {
+    fn inserts_due_at(&self) -> Option<Instant> {
         let due = self.due_next.filter(|_| !self.pending.is_empty());
         let Some(after) = self.inserts_after else {
             return due;
@@ -219,7 +223,7 @@ impl Journal {
         let due = self.pending.range(..=last);
         let some = due.take_while(|(_, (message, _))| {
             let is_first = bytes == 0;
-            bytes += message.draft.size();
+            bytes += message.draft.content_size();
             is_first || bytes <= max_bytes
         });
         some.last().map_or(last, |(id, _)| *id)
@@ -298,7 +302,7 @@ impl Journal {
         }
     }
 
-    pub fn remove(&mut self, id: u64) {
+    pub fn cancel_insert(&mut self, id: u64) {
         self.pending.remove(&id);
     }
 }
@@ -307,10 +311,10 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn message(id: u64) -> Arc<Message> {
-        Arc::new(Message {
+    fn message(id: u64) -> Arc<OutgoingMessage> {
+        Arc::new(OutgoingMessage {
             id,
-            ..Message::default()
+            ..OutgoingMessage::default()
         })
     }
 
@@ -345,14 +349,14 @@ mod tests {
             delete_group: 2,
             ..Journal::default()
         };
-        journal.finish(&message(1), Some(1), Outcome::Delivered, now);
+        journal.finish_message(&message(1), Some(1), MessageOutcome::Delivered, now);
         journal.is_blocked = true;
         let soon = now + DELETE_DELAY_BLOCKED;
         assert_eq!(journal.wake_at(), Some(soon));
         assert!(journal.next_batch(soon, false).is_some());
         journal.handle_committed(&[], now);
-        journal.finish(&message(2), Some(2), Outcome::Delivered, now);
-        journal.finish(&message(3), Some(3), Outcome::Delivered, now);
+        journal.finish_message(&message(2), Some(2), MessageOutcome::Delivered, now);
+        journal.finish_message(&message(3), Some(3), MessageOutcome::Delivered, now);
         assert!(journal.next_batch(now, false).is_some(), "a group");
     }
 }

@@ -1,7 +1,7 @@
 //! How much a queue holds, and what it does when it is full. PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capacity {
+pub enum MessageLimit {
     /// A message that comes while offline is refused.
     Disabled,
     Messages(usize),
@@ -9,13 +9,13 @@ pub enum Capacity {
     Unlimited,
 }
 
-impl Capacity {
+impl MessageLimit {
     /// The convention of the AWS IoT Device SDK: 0 is disabled, a negative number unlimited.
     pub fn from_signed(size: i64) -> Self {
         match size {
-            0 => Capacity::Disabled,
-            ..0 => Capacity::Unlimited,
-            _ => Capacity::Messages(usize::try_from(size).unwrap_or(usize::MAX)),
+            0 => MessageLimit::Disabled,
+            ..0 => MessageLimit::Unlimited,
+            _ => MessageLimit::Messages(usize::try_from(size).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -30,7 +30,7 @@ pub enum DropBehavior {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    pub capacity: Capacity,
+    pub capacity: MessageLimit,
     /// In bytes of topics and payloads.
     pub max_bytes: u64,
     pub behavior: DropBehavior,
@@ -38,19 +38,19 @@ pub struct Limits {
 
 impl Limits {
     /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
-    pub fn remaining_capacity(&self, len: usize, bytes: u64) -> usize {
+    pub fn remaining_messages(&self, len: usize, bytes: u64) -> usize {
         match self.capacity {
-            Capacity::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
-            Capacity::Unlimited if bytes < self.max_bytes => usize::MAX,
+            MessageLimit::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
+            MessageLimit::Unlimited if bytes < self.max_bytes => usize::MAX,
             _ => 0,
         }
     }
 
     pub fn admit(&self, len: usize, bytes: u64, size: u64) -> Admission {
         let fits =
-            self.remaining_capacity(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
+            self.remaining_messages(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
         match (self.capacity, self.behavior) {
-            (Capacity::Disabled, _) => Admission::Disabled,
+            (MessageLimit::Disabled, _) => Admission::Disabled,
             _ if fits => Admission::Fits,
             (_, DropBehavior::Block) => Admission::Wait,
             (_, DropBehavior::Newest) => Admission::Drop,

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::limits::{Admission, Limits};
 use super::sized::SizedQueue;
-use super::{Numbers, Queue};
-use crate::common::mqtt::message::Message;
+use super::{MessageNumbers, Queue};
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 #[derive(Debug)]
 pub struct MemoryQueue {
     limits: Limits,
     waiting: SizedQueue,
-    next: Numbers,
+    next: MessageNumbers,
 }
 
 impl MemoryQueue {
@@ -20,7 +20,7 @@ impl MemoryQueue {
         Self {
             limits,
             waiting: SizedQueue::default(),
-            next: Numbers {
+            next: MessageNumbers {
                 id: 1,
                 stream,
                 seq: 1,
@@ -42,16 +42,21 @@ impl Queue for MemoryQueue {
         self.waiting.bytes()
     }
 
-    fn next_numbers(&self) -> Numbers {
+    fn next_numbers(&self) -> MessageNumbers {
         self.next.clone()
     }
 
-    fn use_numbers(&mut self) {
+    fn advance_numbers(&mut self) {
         self.next.id += 1;
         self.next.seq += 1;
     }
 
-    fn admit(&mut self, size: u64, _now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {
+    fn make_room(
+        &mut self,
+        size: u64,
+        _now: Instant,
+        evicted: &mut Vec<Arc<OutgoingMessage>>,
+    ) -> Admission {
         loop {
             match self.limits.admit(self.len(), self.bytes(), size) {
                 Admission::EvictOldest => evicted.extend(self.pop()),
@@ -60,11 +65,11 @@ impl Queue for MemoryQueue {
         }
     }
 
-    fn push(&mut self, message: Arc<Message>, _due: Option<Instant>) {
+    fn push(&mut self, message: Arc<OutgoingMessage>, _due: Option<Instant>) {
         self.waiting.push(message);
     }
 
-    fn pop(&mut self) -> Option<Arc<Message>> {
+    fn pop(&mut self) -> Option<Arc<OutgoingMessage>> {
         self.waiting.pop().map(|(_, message)| message)
     }
 }

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::common::fault::Fault;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use limits::{Admission, Limits, RemainingCapacity};
-use requests::{Outcome, StoreRequest, StoreResult};
+use requests::{MessageOutcome, StoreRequest, StoreResult};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Numbers {
+pub struct MessageNumbers {
     pub id: u64,
     pub stream: Arc<str>,
     /// The number in the stream; 0 if another process will assign it.
@@ -43,16 +43,16 @@ pub enum QueueEvent {
     Ended {
         id: u64,
         seq: u64,
-        outcome: Outcome,
+        outcome: MessageOutcome,
     },
     DeadLetterStored {
         id: u64,
     },
-    Store(StoreCondition),
+    Store(StoreEvent),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum StoreCondition {
+pub enum StoreEvent {
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
@@ -67,7 +67,7 @@ pub enum StoreCondition {
 
 /// What became of a queue file that is not at its path any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VanishedFile {
+pub enum MissingFile {
     /// No later run will find it.
     Lost,
     /// The file still exists elsewhere, with everything that was stored.
@@ -87,27 +87,32 @@ pub trait Queue: fmt::Debug {
 
     fn bytes(&self) -> u64;
 
-    fn remaining_capacity(&self, _now: Instant) -> usize {
-        self.limits().remaining_capacity(self.len(), self.bytes())
+    fn remaining_messages(&self, _now: Instant) -> usize {
+        self.limits().remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_numbers(&self) -> Numbers;
+    fn next_numbers(&self) -> MessageNumbers;
 
-    fn use_numbers(&mut self);
+    fn advance_numbers(&mut self);
 
     /// Makes space for a message of `size` bytes as the limits say; dropped messages are added to
     /// `evicted`. After `Fits`, the message has to be pushed.
-    fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission;
+    fn make_room(
+        &mut self,
+        size: u64,
+        now: Instant,
+        evicted: &mut Vec<Arc<OutgoingMessage>>,
+    ) -> Admission;
 
     /// Adds a message at the tail. It has to be on disk by `due`, or at once, unless it is
     /// acknowledged before.
-    fn push(&mut self, message: Arc<Message>, due: Option<Instant>);
+    fn push(&mut self, message: Arc<OutgoingMessage>, due: Option<Instant>);
 
     /// Takes the message at the head, if it is in memory.
-    fn pop(&mut self) -> Option<Arc<Message>>;
+    fn pop(&mut self) -> Option<Arc<OutgoingMessage>>;
 
     /// Whether the message at the head is in memory.
-    fn has_next(&self) -> bool {
+    fn is_head_loaded(&self) -> bool {
         !self.is_empty()
     }
 
@@ -116,24 +121,30 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn missing_file(&self) -> Option<VanishedFile> {
+    fn missing_file(&self) -> Option<MissingFile> {
         None
     }
 
     /// A message is sent at once, past the queue, and written if it is not acknowledged by `due`.
-    fn track_sent(&mut self, _message: &Arc<Message>, _due: Instant) {}
+    fn add_sent(&mut self, _message: &Arc<OutgoingMessage>, _due: Instant) {}
 
-    /// A message that left by [`pop`](Self::pop) or [`track_sent`](Self::track_sent) has its outcome.
-    fn finish(&mut self, _message: &Arc<Message>, _outcome: &Outcome, _now: Instant) {}
+    /// A message that left by [`pop`](Self::pop) or [`add_sent`](Self::add_sent) has its outcome.
+    fn finish_message(
+        &mut self,
+        _message: &Arc<OutgoingMessage>,
+        _outcome: &MessageOutcome,
+        _now: Instant,
+    ) {
+    }
 
-    fn record_attempts(&mut self, _message: &Arc<Message>, _attempts: u32) {}
+    fn record_attempts(&mut self, _message: &Arc<OutgoingMessage>, _attempts: u32) {}
 
-    fn set_window(&mut self, _window: usize) {}
+    fn set_send_window(&mut self, _window: usize) {}
 
     /// Whether more could be sent if fewer messages were [`undeleted`](Self::undeleted).
-    fn set_blocked(&mut self, _blocked: bool) {}
+    fn set_send_blocked(&mut self, _blocked: bool) {}
 
-    fn write_all(&mut self) {}
+    fn make_all_writes_due(&mut self) {}
 
     /// Messages that have their outcome and would be sent again after a crash.
     fn undeleted(&self) -> usize {
@@ -141,7 +152,7 @@ pub trait Queue: fmt::Debug {
     }
 
     /// Messages of this run that another publisher is to send; `None` if this one sends.
-    fn delegated(&self) -> Option<usize> {
+    fn delegated_count(&self) -> Option<usize> {
         None
     }
 
@@ -152,8 +163,8 @@ pub trait Queue: fmt::Debug {
         }
     }
 
-    /// The run ends: what is due is written, then [`StoreCondition::Closed`] follows.
-    fn close(&mut self) {}
+    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
+    fn begin_close(&mut self) {}
 
     fn wake_at(&self, _now: Instant) -> Option<Instant> {
         None

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::limits::Limits;
 use crate::common::fault::Fault;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 /// The number of a row in the file; never used twice.
 pub type RowId = i64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum MessageOutcome {
     /// The broker has acknowledged it; at QoS 0 it has been written to the connection.
     Delivered,
     Dropped(&'static str),
@@ -22,7 +22,7 @@ pub enum Outcome {
     Dead(String),
 }
 
-impl Outcome {
+impl MessageOutcome {
     pub const OLDEST_IN_QUEUE: Self = Self::Dropped("oldest in a full queue");
     pub const NEWEST_FOR_QUEUE: Self = Self::Dropped("newest for a full queue");
     pub const OLDEST_ON_DISK: Self = Self::Dropped("oldest on a full disk");
@@ -32,10 +32,10 @@ impl Outcome {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriteBatch {
-    pub inserts: Vec<Arc<Message>>,
-    pub numbers: Vec<(RowId, Arc<Message>)>,
+    pub inserts: Vec<Arc<OutgoingMessage>>,
+    pub numbers: Vec<(RowId, Arc<OutgoingMessage>)>,
     /// Rows to delete, other than dead letters.
-    pub ends: Vec<(RowId, Outcome)>,
+    pub ends: Vec<(RowId, MessageOutcome)>,
     pub dead: Vec<DeadLetter>,
     /// How many connections were closed while only this row was in flight.
     pub attempts: Vec<(RowId, u32)>,
@@ -49,7 +49,7 @@ pub struct WriteBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub row: Option<RowId>,
-    pub message: Arc<Message>,
+    pub message: Arc<OutgoingMessage>,
     pub reason: String,
 }
 
@@ -59,10 +59,10 @@ impl WriteBatch {
     }
 
     pub fn insert_bytes(&self) -> u64 {
-        self.inserts.iter().map(|m| m.draft.size()).sum()
+        self.inserts.iter().map(|m| m.draft.content_size()).sum()
     }
 
-    pub fn unwritten_dead(&self) -> usize {
+    pub fn count_unwritten_dead(&self) -> usize {
         self.dead.iter().filter(|dead| dead.row.is_none()).count()
     }
 }
@@ -79,7 +79,7 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredMessage {
     pub row: RowId,
-    pub message: Message,
+    pub message: OutgoingMessage,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +124,7 @@ pub enum StoreResult {
         /// Those that have got a number since the last time.
         numbered: Vec<(RowId, u64)>,
         /// Row, number and outcome, as far as it was recorded.
-        ends: Vec<(RowId, u64, Outcome)>,
+        ends: Vec<(RowId, u64, MessageOutcome)>,
         /// The oldest row that is still there.
         oldest: Option<RowId>,
     },

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 
 /// Messages under ascending positions. In a first-in, first-out queue the position is the message's
 /// `id`; in the outbox it is the position in the order of sending.
 #[derive(Debug, Default)]
 pub struct SizedQueue {
-    messages: VecDeque<(u64, Arc<Message>)>,
+    messages: VecDeque<(u64, Arc<OutgoingMessage>)>,
     bytes: u64,
     exactly_once: usize,
 }
@@ -32,7 +32,7 @@ impl SizedQueue {
         self.exactly_once
     }
 
-    pub fn first(&self) -> Option<&Arc<Message>> {
+    pub fn first(&self) -> Option<&Arc<OutgoingMessage>> {
         self.messages.front().map(|(_, message)| message)
     }
 
@@ -40,13 +40,13 @@ impl SizedQueue {
         self.messages.front().map(|(position, _)| *position)
     }
 
-    pub fn push(&mut self, message: Arc<Message>) {
-        self.count(&message);
+    pub fn push(&mut self, message: Arc<OutgoingMessage>) {
+        self.add_to_totals(&message);
         self.messages.push_back((message.id, message));
     }
 
-    pub fn insert(&mut self, position: u64, message: Arc<Message>) {
-        self.count(&message);
+    pub fn insert(&mut self, position: u64, message: Arc<OutgoingMessage>) {
+        self.add_to_totals(&message);
         if self
             .messages
             .back()
@@ -59,13 +59,13 @@ impl SizedQueue {
         }
     }
 
-    pub fn pop(&mut self) -> Option<(u64, Arc<Message>)> {
+    pub fn pop(&mut self) -> Option<(u64, Arc<OutgoingMessage>)> {
         let (position, message) = self.messages.pop_front()?;
         self.discount(&message);
         Some((position, message))
     }
 
-    pub fn remove(&mut self, position: u64) -> Option<Arc<Message>> {
+    pub fn remove(&mut self, position: u64) -> Option<Arc<OutgoingMessage>> {
         if self.first_position() == Some(position) {
             return self.pop().map(|(_, message)| message);
         }
@@ -81,13 +81,13 @@ impl SizedQueue {
         }
     }
 
-    fn count(&mut self, message: &Message) {
-        self.bytes += message.draft.size();
+    fn add_to_totals(&mut self, message: &OutgoingMessage) {
+        self.bytes += message.draft.content_size();
         self.exactly_once += usize::from(message.draft.qos == Qos::ExactlyOnce);
     }
 
-    fn discount(&mut self, message: &Message) {
-        self.bytes -= message.draft.size();
+    fn discount(&mut self, message: &OutgoingMessage) {
+        self.bytes -= message.draft.content_size();
         self.exactly_once -= usize::from(message.draft.qos == Qos::ExactlyOnce);
     }
 }

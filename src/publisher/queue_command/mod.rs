@@ -10,9 +10,9 @@ use log::{error, warn};
 use serde_json::json;
 
 use crate::common::escape::one_line;
-use crate::common::fault::{Exit, Fault, Kind};
-use crate::common::mqtt::json::{JsonLine, Parts, rfc3339};
-use crate::common::mqtt::message::Message;
+use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::mqtt::json::{JsonOutput, MessageParts, rfc3339};
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::timestamp::Timestamp;
 use crate::common::runtime::clock::{timestamp, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
@@ -114,7 +114,7 @@ fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit
 
 fn purge(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
     let opened = match QueueMaintenance::open(queue) {
-        Err(fault) if fault.kind == Kind::Damaged => None,
+        Err(fault) if fault.kind == FaultKind::Damaged => None,
         opened => Some(opened?),
     };
     if let Some(mut maintenance) = opened
@@ -171,10 +171,10 @@ fn age(accepted: &Timestamp) -> Duration {
 }
 
 /// When a message expires by the clock as it is set now; Unix time in milliseconds.
-fn expiry(message: &Message) -> Option<u64> {
+fn expiry_ms(message: &OutgoingMessage) -> Option<u64> {
     let now = timestamp();
     let lifetime = message.lifetime()?;
-    let Some(age) = now.since_in_this_boot(&message.accepted()) else {
+    let Some(age) = now.since_in_this_boot(&message.accepted_at()) else {
         return message.expires_ms;
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -260,7 +260,7 @@ fn item_json(item: &ListedMessage) -> String {
         "payloadlen": message.draft.payload.len(),
         "readings": message.draft.readings,
     });
-    if let Some(ms) = expiry(message) {
+    if let Some(ms) = expiry_ms(message) {
         line["expires"] = time(ms).into();
     }
     if let Some((ms, reason)) = &item.died {
@@ -276,15 +276,15 @@ fn item_export(item: &ListedMessage) -> String {
     let message = &item.message;
     let seq = (message.seq > 0).then(|| message.to_seq_property());
     let taken = Duration::from_millis(message.accepted_ms);
-    let lines = message.draft.each_reading().map(|payload| {
-        let parts = Parts {
+    let lines = message.draft.reading_payloads().map(|payload| {
+        let parts = MessageParts {
             topic: &message.draft.topic,
             payload,
             qos: message.draft.qos.level(),
             retain: message.draft.retain,
             seq: seq.as_ref(),
         };
-        JsonLine::new(parts, taken, false).text()
+        JsonOutput::new(parts, taken, false).to_json()
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -45,10 +45,10 @@ pub struct ExitStatus<'a> {
 }
 
 impl ExitStatus<'_> {
-    pub fn exit(&self) -> Exit {
+    pub fn worst_exit(&self) -> Exit {
         let summary = self.summary;
         let given_up = summary.dropped + summary.rejected + summary.dead + summary.expired;
-        let offline = self.offline_with_undelivered().map(|why| why.exit);
+        let offline = self.offline_fault().map(|why| why.exit);
         let causes = [
             (given_up > 0).then_some(Exit::Data),
             (self.lost > 0).then_some(Exit::Unavailable),
@@ -60,14 +60,14 @@ impl ExitStatus<'_> {
         causes.fold(self.worst, Exit::or_worse)
     }
 
-    fn offline_with_undelivered(&self) -> Option<&Fault> {
+    fn offline_fault(&self) -> Option<&Fault> {
         self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
     }
 
     /// Why the exit code is not 0, on one line.
     pub fn explanation(&self) -> Option<String> {
         let summary = self.summary;
-        let why = self.ended_by.or(self.offline_with_undelivered());
+        let why = self.ended_by.or(self.offline_fault());
         let mut parts: Vec<_> = why.map(ToString::to_string).into_iter().collect();
         let lost = if self.gone {
             "lost: saved nowhere"
@@ -127,7 +127,7 @@ mod tests {
                 first_reason: None,
             };
             let explanation = status.explanation().unwrap_or_default();
-            (status.exit().code(), explanation)
+            (status.worst_exit().code(), explanation)
         };
         assert_eq!(code(&summary, 0, Some(&offline), None), (0, String::new()));
         let lost = "h: closed; 2 messages lost: in memory only";

@@ -12,12 +12,12 @@ use log::{error, warn};
 
 use self::exit_status::Summary;
 use crate::common::escape::{escape, one_line};
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::runtime::stdio::{self, Blocking};
-use crate::publisher::outbox::ledger::Receipt;
-use crate::publisher::outbox::pacing::Growing;
-use crate::publisher::queue::requests::Outcome;
+use crate::publisher::outbox::drain_rate::BacklogGrowth;
+use crate::publisher::outbox::receipt_order::Receipt;
+use crate::publisher::queue::requests::MessageOutcome;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ReportOptions {
@@ -37,7 +37,7 @@ pub struct Reporter {
     command_failures: RepeatFilter,
     terminal: bool,
     out: Blocking<Stdout>,
-    /// Written by `flush`, the only call that can block.
+    /// Written by `flush_stdout`, the only call that can block.
     buffer: Vec<u8>,
     error: Option<io::Error>,
 }
@@ -61,59 +61,66 @@ impl Reporter {
         }
     }
 
-    pub fn record(&mut self, receipt: &Receipt) {
+    pub fn record_receipt(&mut self, receipt: &Receipt) {
         match receipt {
             Receipt::Accepted { seq, readings } => {
                 self.summary.accepted += 1;
                 if let Some(all) = &mut self.summary.readings {
                     *all += u64::from(*readings);
-                    self.receipt(format_args!("accepted {seq} {readings}"));
+                    self.push_receipt_line(format_args!("accepted {seq} {readings}"));
                 } else {
-                    self.receipt(format_args!("accepted {seq}"));
+                    self.push_receipt_line(format_args!("accepted {seq}"));
                 }
             }
             Receipt::Ended {
                 seq,
                 outcome,
                 message,
-            } => self.ended(*seq, outcome, message.as_deref()),
+            } => self.record_outcome(*seq, outcome, message.as_deref()),
         }
     }
 
-    fn ended(&mut self, seq: u64, outcome: &Outcome, message: Option<&Message>) {
+    fn record_outcome(
+        &mut self,
+        seq: u64,
+        outcome: &MessageOutcome,
+        message: Option<&OutgoingMessage>,
+    ) {
         match outcome {
-            Outcome::Delivered => {
+            MessageOutcome::Delivered => {
                 self.summary.delivered += 1;
-                self.receipt(format_args!("delivered {seq}"));
+                self.push_receipt_line(format_args!("delivered {seq}"));
                 if let Some(message) = message.filter(|_| self.options.verbose) {
-                    self.show(message);
+                    self.print_readings(message);
                 }
             }
-            Outcome::Dropped(reason) => {
+            MessageOutcome::Dropped(reason) => {
                 self.summary.dropped += 1;
-                self.receipt(format_args!("dropped {seq} {reason}"));
-                self.warn_once("readings are being dropped: the queue is full; see --queue-size");
+                self.push_receipt_line(format_args!("dropped {seq} {reason}"));
+                self.warn_per_outage(
+                    "readings are being dropped: the queue is full; see --queue-size",
+                );
             }
-            Outcome::Expired => {
+            MessageOutcome::Expired => {
                 self.summary.expired += 1;
-                self.receipt(format_args!("expired {seq}"));
-                self.warn_once("readings are too old to be sent: see --expiry");
+                self.push_receipt_line(format_args!("expired {seq}"));
+                self.warn_per_outage("readings are too old to be sent: see --expiry");
             }
-            Outcome::Dead(reason) => {
+            MessageOutcome::Dead(reason) => {
                 let topic = message.map(|message| format!("{}: ", message.draft.topic));
                 let topic = topic.unwrap_or_default();
                 let why = format!("{topic}message {seq} cannot be delivered: {reason}");
                 warn!("{why}");
                 self.first_reason.get_or_insert(one_line(&why));
                 self.summary.dead += 1;
-                self.receipt(format_args!("dead {seq} {reason}"));
+                self.push_receipt_line(format_args!("dead {seq} {reason}"));
             }
         }
     }
 
-    fn show(&mut self, message: &Message) {
+    fn print_readings(&mut self, message: &OutgoingMessage) {
         let topic = &message.draft.topic;
-        for reading in message.draft.each_reading() {
+        for reading in message.draft.reading_payloads() {
             let line = if self.terminal {
                 let topic = escape(topic.as_bytes(), &[]);
                 format!("{topic} {}\n", escape(reading, &['\t', '\n'])).into()
@@ -133,25 +140,25 @@ impl Reporter {
 
     pub fn refused_offline(&mut self, line: u64) {
         self.count_rejected(line, "cannot be sent now and the queue is disabled");
-        self.warn_once(
+        self.warn_per_outage(
             "readings are being refused: they cannot be sent now, and --queue-size is 0",
         );
     }
 
     /// The queue grows while it drains: logged each time the rate is raised, otherwise once.
-    pub fn growing(&mut self, growing: &Growing) {
+    pub fn growing(&mut self, growing: &BacklogGrowth) {
         if growing.raised {
             warn!("{growing}");
         } else {
-            self.warn_once(&growing.to_string());
+            self.warn_per_outage(&growing.to_string());
         }
     }
 
-    pub fn outage_over(&mut self) {
+    pub fn reset_warning(&mut self) {
         self.warned = false;
     }
 
-    fn warn_once(&mut self, what: &str) {
+    fn warn_per_outage(&mut self, what: &str) {
         if !std::mem::replace(&mut self.warned, true) {
             warn!("{what}");
         }
@@ -166,7 +173,7 @@ impl Reporter {
         let first = || format!("message {line}: {reason}");
         self.first_reason.get_or_insert_with(first);
         self.summary.rejected += 1;
-        self.receipt(format_args!("rejected {line} {reason}"));
+        self.push_receipt_line(format_args!("rejected {line} {reason}"));
     }
 
     pub fn damaged(&mut self, count: usize) {
@@ -178,7 +185,7 @@ impl Reporter {
     }
 
     /// Writes the buffer to standard output. Blocks for as long as its reader does.
-    pub fn flush(&mut self) {
+    pub fn flush_stdout(&mut self) {
         if self.error.is_none() && !self.buffer.is_empty() {
             self.error = self.out.write_all(&self.buffer).err();
             if let Some(cause) = &self.error {
@@ -199,11 +206,11 @@ impl Reporter {
                 .extend(serde_json::to_vec(&self.summary).unwrap_or_default());
             self.buffer.push(b'\n');
         }
-        self.flush();
+        self.flush_stdout();
         self.error.is_none()
     }
 
-    fn receipt(&mut self, line: Arguments<'_>) {
+    fn push_receipt_line(&mut self, line: Arguments<'_>) {
         if self.options.receipts {
             // A reason may be the broker's text and may contain newlines.
             self.buffer.extend(one_line(&line.to_string()).bytes());

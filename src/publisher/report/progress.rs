@@ -24,12 +24,12 @@ struct Draining {
 }
 
 #[derive(Debug)]
-pub struct DrainProgress {
+pub struct DrainReporter {
     show_bar: bool,
     draining: Option<Draining>,
 }
 
-impl DrainProgress {
+impl DrainReporter {
     /// `prints` is whether receipts or messages go to a terminal: a bar would overwrite them.
     pub fn new(prints: bool) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl DrainProgress {
                 since: now,
                 delivered_before: delivered,
                 log_at: now + LOG_INTERVAL,
-                bar: self.show_bar.then(bar),
+                bar: self.show_bar.then(create_bar),
             });
         }
         let Some(draining) = &mut self.draining else {
@@ -77,7 +77,7 @@ impl DrainProgress {
     }
 }
 
-fn bar() -> ProgressBar {
+fn create_bar() -> ProgressBar {
     // The size is that of the second one, which is written to.
     let terminal = Term::read_write_pair(io::stdin(), stdio::stderr());
     let target = ProgressDrawTarget::term(terminal, 10);

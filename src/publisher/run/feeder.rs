@@ -7,24 +7,24 @@ use log::error;
 
 use crate::common::broker::profile::Profile;
 use crate::common::fault::Exit;
-use crate::common::mqtt::draft::lines;
+use crate::common::mqtt::draft::split_lines;
 use crate::common::runtime::clock::timestamp;
 use crate::publisher::input::batch::Batch;
 use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::InputConfig;
-use crate::publisher::input::draft;
+use crate::publisher::input::reading_parser;
 use crate::publisher::input::source::{InputChunk, InputError, SourceEvent};
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::types::Offered;
 use crate::publisher::report::Reporter;
 
-pub(super) struct Feeder<'a> {
+pub(super) struct OutboxFeeder<'a> {
     pub(super) config: &'a InputConfig,
     pub(super) profile: Profile,
     pub(super) input: InputBuffer,
 }
 
-impl Feeder<'_> {
+impl OutboxFeeder<'_> {
     /// Returns the exit code that the event stands for.
     pub(super) fn handle_event(
         &mut self,
@@ -35,7 +35,7 @@ impl Feeder<'_> {
         match self.input.handle_event(event) {
             Ok(()) => {}
             Err(InputError::LineTooLong { line }) => {
-                report.rejected(line, &draft::too_long(self.config, self.profile));
+                report.rejected(line, &reading_parser::too_long(self.config, self.profile));
             }
             Err(InputError::CommandFailed(why)) => report.command_failed(&why, now),
             Err(InputError::ReadFailed(cause)) => {
@@ -47,7 +47,7 @@ impl Feeder<'_> {
     }
 
     pub(super) fn offer_all(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) {
-        while self.offer_closed(outbox, report, now) && self.parse(report, now) {}
+        while self.offer_closed(outbox, report, now) && self.parse_message(report, now) {}
     }
 
     /// Offers what has been parsed, also an open batch that is due, and nothing more.
@@ -78,20 +78,20 @@ impl Feeder<'_> {
                 }
                 Offered::Taken { .. } | Offered::Dropped { .. } => {}
             }
-            self.input.count_offered(readings);
+            self.input.deduct_readings(readings);
         }
         true
     }
 
     /// Parses what the source has read until a message is complete. Returns whether one is.
-    fn parse(&mut self, report: &mut Reporter, now: Instant) -> bool {
+    fn parse_message(&mut self, report: &mut Reporter, now: Instant) -> bool {
         while let Some(chunk) = self.input.next_chunk() {
             match chunk {
                 InputChunk::Message { line, payload } => {
                     self.parse_reading(line, payload.into(), report, now);
                 }
                 InputChunk::Lines { first, bytes, .. } => {
-                    for (line, bytes) in (first..).zip(lines(&bytes)) {
+                    for (line, bytes) in (first..).zip(split_lines(&bytes)) {
                         self.parse_reading(line, bytes.into(), report, now);
                     }
                 }
@@ -111,7 +111,7 @@ impl Feeder<'_> {
         report: &mut Reporter,
         now: Instant,
     ) {
-        match draft::parse(self.config, self.profile, bytes) {
+        match reading_parser::parse(self.config, self.profile, bytes) {
             Ok(reading) => self.input.push_reading(reading, line, now),
             Err(why) => report.rejected(line, &why),
         }

@@ -33,7 +33,7 @@ impl FlushDeadline {
         until
     }
 
-    pub(super) fn set_final(&mut self) {
+    pub(super) fn forbid_extension(&mut self) {
         self.is_final = true;
     }
 
@@ -45,7 +45,7 @@ impl FlushDeadline {
         self.earliest().is_some_and(|at| now >= at)
     }
 
-    pub(super) fn is_sending_last(&self) -> bool {
+    pub(super) fn is_extended(&self) -> bool {
         self.last_message.is_some()
     }
 
@@ -57,7 +57,7 @@ impl FlushDeadline {
         if self.is_final || is_other || self.until.is_none_or(|at| now < at) {
             return;
         }
-        if let Some(until) = outbox.slow_ack_due().filter(|at| *at > now) {
+        if let Some(until) = outbox.slow_ack_deadline().filter(|at| *at > now) {
             self.last_message = first;
             self.until = Some(until);
         }

@@ -3,7 +3,7 @@
 //! The only module of the publisher that reads the clock. Outbox and connection decide what to do;
 //! this module does it.
 
-mod connection_loss;
+mod disconnect_cause;
 mod feeder;
 mod flush_deadline;
 
@@ -13,8 +13,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use connection_loss::{NOT_AUTHORIZED, connection_loss};
-use feeder::Feeder;
+use disconnect_cause::{NOT_AUTHORIZED, classify_loss};
+use feeder::OutboxFeeder;
 use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
 
@@ -27,23 +27,23 @@ use crate::common::connection::state::ConnectionState;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
 use crate::common::runtime::affinity;
-use crate::common::runtime::channel::{receive_until, send};
-use crate::common::runtime::clock::{clock, timestamp, wall_clock};
-use crate::common::runtime::signals::{self, CurrentExit};
+use crate::common::runtime::clock::{instant_now, timestamp, wall_clock};
+use crate::common::runtime::signals::{self, CurrentExitCode};
+use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::publisher::config::Config;
 use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::SourceKind;
 use crate::publisher::input::source::SourceEvent;
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
-use crate::publisher::outbox::pacing::Drain;
-use crate::publisher::outbox::types::ConnectionLoss;
+use crate::publisher::outbox::drain_rate::DrainRate;
+use crate::publisher::outbox::types::DisconnectCause;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
-use crate::publisher::queue::{Queue, StoreCondition};
+use crate::publisher::queue::{Queue, StoreEvent};
 use crate::publisher::report::exit_status::ExitStatus;
-use crate::publisher::report::progress::DrainProgress;
+use crate::publisher::report::progress::DrainReporter;
 use crate::publisher::report::{ReportOptions, Reporter};
 use crate::publisher::store::{QueueFile, Store};
 
@@ -74,7 +74,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (file, queue) = open_queue(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
-    let exit_now = signals::handle_stop_signals(
+    let exit_now = signals::watch_stop_signals(
         config.stop_timeout,
         move || send(&stop, Event::Stop),
         None,
@@ -88,15 +88,15 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let mut publisher = Publisher::start(config, file, queue, &events, exit_now)
         .context("threads cannot be started")?;
     loop {
-        publisher.step(clock());
+        publisher.step(instant_now());
         if publisher.is_finished() {
             break;
         }
         if let Some(event) = receive_until(&inbox, publisher.wake_at()) {
-            publisher.handle(event, clock());
+            publisher.handle(event, instant_now());
         }
         for event in inbox.try_iter().take(BURST) {
-            publisher.handle(event, clock());
+            publisher.handle(event, instant_now());
         }
     }
     Ok(publisher.finish(&inbox))
@@ -118,11 +118,11 @@ struct Publisher<'a> {
     driver: ConnectionDriver,
     outbox: Outbox,
     report: Reporter,
-    progress: DrainProgress,
-    exit_now: CurrentExit,
+    progress: DrainReporter,
+    exit_now: CurrentExitCode,
     diagnosis: UnexplainedCloses,
     delivered_before: u64,
-    feeder: Feeder<'a>,
+    feeder: OutboxFeeder<'a>,
     started: Instant,
     flush: FlushDeadline,
     now: Instant,
@@ -141,14 +141,14 @@ impl<'a> Publisher<'a> {
         file: Option<QueueFile>,
         queue: Box<dyn Queue>,
         events: &Sender<Event>,
-        exit_now: CurrentExit,
+        exit_now: CurrentExitCode,
     ) -> std::io::Result<Self> {
-        let now = clock();
+        let now = instant_now();
         let to_loop = events.clone();
         let client = Client::start(
             config
                 .connection
-                .client(config.outbox.max_in_flight, config.outbox.sequence),
+                .client_config(config.outbox.max_in_flight, config.outbox.sequence),
             None,
             move |event| send(&to_loop, Event::Client(event)),
         )?;
@@ -158,11 +158,14 @@ impl<'a> Publisher<'a> {
         let to_loop = events.clone();
         let notify = move |result| send(&to_loop, Event::Store(result));
         let store = file.map(|file| file.start(notify)).transpose()?;
-        let drain = Drain::new(config.drain_rate, config.drain_by_hand);
+        let drain = DrainRate::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
             store_done: store.is_none(),
             store,
-            driver: ConnectionDriver::new(config.connection.connection(config.run()), client),
+            driver: ConnectionDriver::new(
+                config.connection.state_machine(config.run_kind()),
+                client,
+            ),
             outbox: Outbox::new(config.outbox, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
@@ -171,13 +174,13 @@ impl<'a> Publisher<'a> {
                 readings: config.input.has_batches(),
                 commands: matches!(config.input.source, SourceKind::Command(_)),
             }),
-            progress: DrainProgress::new(
+            progress: DrainReporter::new(
                 (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
             ),
             exit_now,
             diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
-            feeder: Feeder {
+            feeder: OutboxFeeder {
                 config: &config.input,
                 profile: config.connection.profile,
                 input,
@@ -193,7 +196,7 @@ impl<'a> Publisher<'a> {
             config,
         };
         publisher.outbox.drain.finish_by = publisher.flush.earliest();
-        if publisher.outbox.queue.delegated().is_none() {
+        if publisher.outbox.queue.delegated_count().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
@@ -205,13 +208,13 @@ impl<'a> Publisher<'a> {
 
     fn step(&mut self, now: Instant) {
         self.now = now;
-        self.unpin(now);
+        self.unpin_from_core(now);
         let change = self.driver.handle_timeout(now);
-        self.apply(change);
+        self.handle_connection_update(change);
         if self.outbox.is_ack_overdue(now) {
             // A missing answer is the network's fault: no message is given up for it.
             self.outbox
-                .handle_disconnected(ConnectionLoss::Unrelated, now);
+                .handle_disconnected(DisconnectCause::Unrelated, now);
             let fault = Fault::passing(
                 Exit::Unavailable,
                 format!(
@@ -220,27 +223,27 @@ impl<'a> Publisher<'a> {
                 ),
             );
             let change = self.driver.fail_connection(fault, now);
-            self.apply(change);
+            self.handle_connection_update(change);
         }
         self.flush.extend(&self.outbox, now);
-        self.send_all();
+        self.read_and_send();
         self.send_store_requests();
         let backlog = self.outbox.queue.len();
-        if let Some(growing) = self.outbox.drain.check_backlog(now, backlog) {
+        if let Some(growing) = self.outbox.drain.adjust_rate(now, backlog) {
             self.report.growing(&growing);
         }
         self.report_receipts();
-        let state = self.driver.connection().state();
+        let state = self.driver.state_machine().state();
         let is_online = matches!(state, ConnectionState::Online { .. });
         let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
         self.progress.update(is_online, backlog, delivered, now);
         // Before the write, which may block until the process is ended.
-        self.exit_now.set(self.exit_status().exit());
-        self.report.flush();
+        self.exit_now.set(self.exit_status().worst_exit());
+        self.report.flush_stdout();
     }
 
     /// A single message is faster on one core; a stream is faster on several.
-    fn unpin(&mut self, now: Instant) {
+    fn unpin_from_core(&mut self, now: Instant) {
         let is_stream = self.report.summary.delivered >= self.config.outbox.max_in_flight as u64;
         if self.pinned && (is_stream || now > self.started + BRIEF) {
             self.pinned = false;
@@ -249,15 +252,17 @@ impl<'a> Publisher<'a> {
     }
 
     /// Reads from the source and sends until the source has no more or the outbox takes no more.
-    fn send_all(&mut self) {
+    fn read_and_send(&mut self) {
         loop {
             let space = self.outbox.remaining_capacity(self.now);
-            self.feeder.input.fill(self.now, wall_clock, space);
-            self.offer_all();
-            let was_held = self.outbox.is_draining_or_held();
+            self.feeder
+                .input
+                .request_readings(self.now, wall_clock, space);
+            self.offer_input();
+            let was_held = self.outbox.is_draining_or_paused();
             let has_sent = self.send_messages();
             // When that has just ended, drafts that had to wait are taken now; no event may follow.
-            let has_ended = was_held && !self.outbox.is_draining_or_held();
+            let has_ended = was_held && !self.outbox.is_draining_or_paused();
             if !has_sent && !has_ended {
                 break;
             }
@@ -267,14 +272,14 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn offer_all(&mut self) {
+    fn offer_input(&mut self) {
         self.feeder
             .offer_all(&mut self.outbox, &mut self.report, self.now);
     }
 
     /// Gives the client what may be sent. Returns whether there was anything.
     fn send_messages(&mut self) -> bool {
-        if self.flush.is_sending_last() {
+        if self.flush.is_extended() {
             return false;
         }
         let messages = self.outbox.next_messages(self.now, timestamp());
@@ -305,7 +310,7 @@ impl<'a> Publisher<'a> {
 
     fn report_receipts(&mut self) {
         for receipt in self.outbox.take_receipts() {
-            self.report.record(&receipt);
+            self.report.record_receipt(&receipt);
         }
     }
 
@@ -318,7 +323,7 @@ impl<'a> Publisher<'a> {
         match event {
             Event::Client(event) => {
                 let change = self.driver.handle_event(&event, now);
-                self.apply(change);
+                self.handle_connection_update(change);
                 let is_current = event.generation == self.driver.generation();
                 match event.kind {
                     // Of any connection: an acknowledgement counts also after its end.
@@ -340,12 +345,12 @@ impl<'a> Publisher<'a> {
             }
             Event::Store(result) => self.handle_store_result(result),
             Event::Stop => {
-                self.flush.set_final();
+                self.flush.forbid_extension();
                 self.feeder.input.stop();
                 self.feeder
                     .offer_parsed(&mut self.outbox, &mut self.report, now);
                 self.feeder.input.discard();
-                self.outbox.queue.write_all();
+                self.outbox.queue.make_all_writes_due();
                 // The rest of the time is for DISCONNECT and the disk.
                 let share = if self.store.is_some() { 0.8 } else { 0.95 };
                 self.flush_by(now + self.config.stop_timeout.mul_f64(share));
@@ -363,7 +368,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn apply(&mut self, change: Option<ConnectionUpdate>) {
+    fn handle_connection_update(&mut self, change: Option<ConnectionUpdate>) {
         match change {
             Some(ConnectionUpdate::Connected(info)) => {
                 let input = &self.config.input;
@@ -377,11 +382,11 @@ impl<'a> Publisher<'a> {
                         batches.set_max_packet(limits.maximum_packet_size);
                         self.outbox.handle_connected(limits, self.now);
                         self.feeder.input.handle_first_attempt(self.now);
-                        self.report.outage_over();
+                        self.report.reset_warning();
                     }
                     Err(fault) => {
                         let change = self.driver.fail_connection(fault, self.now);
-                        self.apply(change);
+                        self.handle_connection_update(change);
                     }
                 }
             }
@@ -391,7 +396,7 @@ impl<'a> Publisher<'a> {
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 self.outbox
-                    .handle_disconnected(ConnectionLoss::Unrelated, self.now);
+                    .handle_disconnected(DisconnectCause::Unrelated, self.now);
                 if self.fault.is_some() {
                     // The queue file is missing, and now nothing can be sent either.
                     self.store_done = true;
@@ -420,7 +425,7 @@ impl<'a> Publisher<'a> {
         if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
             warn!("{hint}");
         }
-        let loss = connection_loss(disconnection, first.map(|first| &*first.topic));
+        let loss = classify_loss(disconnection, first.map(|first| &*first.topic));
         let is_given_up = self.outbox.handle_disconnected(loss, self.now);
         if is_given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
@@ -430,22 +435,22 @@ impl<'a> Publisher<'a> {
     fn handle_store_result(&mut self, result: StoreResult) {
         for event in self.outbox.handle_store_result(result, self.now) {
             match event {
-                StoreCondition::Damaged(count) => self.report.damaged(count),
-                StoreCondition::DiskFull(why) => {
+                StoreEvent::Damaged(count) => self.report.damaged(count),
+                StoreEvent::DiskFull(why) => {
                     warn!("{why}; nothing can be stored until there is space");
                 }
-                StoreCondition::DiskRecovered => warn!("there is space on the disk again"),
-                StoreCondition::TookOver => {
+                StoreEvent::DiskRecovered => warn!("there is space on the disk again"),
+                StoreEvent::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
                 }
-                StoreCondition::FileMissing(fault) => self.handle_missing_file(fault),
-                StoreCondition::Failed(fault) => {
+                StoreEvent::FileMissing(fault) => self.handle_missing_file(fault),
+                StoreEvent::Failed(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
                     self.feeder.input.stop();
                 }
-                StoreCondition::Closed => self.store_done = true,
+                StoreEvent::Closed => self.store_done = true,
             }
         }
     }
@@ -456,7 +461,7 @@ impl<'a> Publisher<'a> {
         error!("{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
-        let sends = self.fault.is_none() && self.outbox.queue.delegated().is_none();
+        let sends = self.fault.is_none() && self.outbox.queue.delegated_count().is_none();
         self.store_done |= !sends;
         self.fault = Some(fault);
         self.flush_by(self.now + self.config.flush_timeout);
@@ -464,7 +469,7 @@ impl<'a> Publisher<'a> {
 
     fn wake_at(&self) -> Option<Instant> {
         [
-            self.driver.connection().wake_at(),
+            self.driver.state_machine().wake_at(),
             self.outbox.wake_at(self.now),
             self.progress.wake_at(),
             self.feeder.input.wake_at(),
@@ -498,7 +503,7 @@ impl<'a> Publisher<'a> {
             kept: self.undelivered().saturating_sub(self.at_risk()),
             queue: self.config.queue.as_deref(),
             gone: self.outbox.queue.missing_file().is_some(),
-            offline: self.driver.connection().why_offline(),
+            offline: self.driver.state_machine().why_offline(),
             ended_by: self.fault.as_ref(),
             worst: self.refused,
             first_reason: self.report.first_reason.as_deref(),
@@ -511,22 +516,22 @@ impl<'a> Publisher<'a> {
         self.progress.stop();
         if self.store.is_some() && !self.store_done {
             self.outbox
-                .handle_disconnected(ConnectionLoss::Unrelated, self.now);
-            self.offer_all();
+                .handle_disconnected(DisconnectCause::Unrelated, self.now);
+            self.offer_input();
         }
         self.close_queue(inbox);
         self.report_receipts();
-        let mut exit = self.exit_status().exit();
+        let mut exit = self.exit_status().worst_exit();
         if let Some(explanation) = self.exit_status().explanation() {
             error!("{explanation}");
         }
-        let reconnects = self.driver.connection().reconnects();
+        let reconnects = self.driver.state_machine().reconnect_count();
         let connect_timeout = self.config.connection.connect_timeout;
         let mut timeout = connect_timeout.min(DISCONNECT_TIMEOUT);
         if unconfirmed {
             // Nobody acknowledges messages of QoS 0: wait until they are written to the socket.
-            let until = self.flush.earliest().unwrap_or_else(clock);
-            timeout = timeout.max(until.saturating_duration_since(clock()));
+            let until = self.flush.earliest().unwrap_or_else(instant_now);
+            timeout = timeout.max(until.saturating_duration_since(instant_now()));
         }
         let is_closed = self.driver.close(inbox, timeout, |event| match event {
             Event::Client(event) => Some(event),
@@ -548,7 +553,7 @@ impl<'a> Publisher<'a> {
             );
             exit = exit.or_worse(Exit::Io);
         }
-        let elapsed = clock().saturating_duration_since(self.started);
+        let elapsed = instant_now().saturating_duration_since(self.started);
         let queued = self.outbox.outstanding() as u64;
         self.report.summary.lost = self.at_risk() as u64;
         if self.report.finish(reconnects, queued, elapsed) {
@@ -560,15 +565,15 @@ impl<'a> Publisher<'a> {
 
     /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.
     fn close_queue(&mut self, inbox: &Receiver<Event>) {
-        self.outbox.queue.close();
-        let until = clock() + LAST_WRITE;
+        self.outbox.queue.begin_close();
+        let until = instant_now() + LAST_WRITE;
         while !self.store_done {
-            self.now = clock();
+            self.now = instant_now();
             self.send_store_requests();
             let wake_at = self.outbox.queue.wake_at(self.now);
             let due = wake_at.map_or(until, |at| at.min(until));
             let event = receive_until(inbox, Some(due));
-            self.now = clock();
+            self.now = instant_now();
             match event {
                 Some(Event::Store(result)) => self.handle_store_result(result),
                 Some(Event::Client(event)) => {

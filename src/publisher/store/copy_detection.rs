@@ -39,7 +39,7 @@ pub(super) struct FileLocation {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum CopyCheck {
+pub(super) enum CopyCheckResult {
     Unknown,
     Original(String),
     Copy,
@@ -48,7 +48,7 @@ pub(super) enum CopyCheck {
 impl FileLocation {
     pub(super) fn of(queue: &Path, note: Option<String>) -> Self {
         Self {
-            description: describe(queue),
+            description: describe_location(queue),
             note,
         }
     }
@@ -58,16 +58,16 @@ impl FileLocation {
         &self,
         connection: &Connection,
         next_seq: u64,
-    ) -> rusqlite::Result<CopyCheck> {
+    ) -> rusqlite::Result<CopyCheckResult> {
         let query = "SELECT place, token FROM home";
         let before = connection.query_row(query, [], |row| <(String, String)>::try_from(row));
         let Some((location, token)) = before.optional()? else {
-            return Ok(CopyCheck::Unknown);
+            return Ok(CopyCheckResult::Unknown);
         };
         if location == self.description && self.has_noted(&token, next_seq) {
-            return Ok(CopyCheck::Original(token));
+            return Ok(CopyCheckResult::Original(token));
         }
-        Ok(CopyCheck::Copy)
+        Ok(CopyCheckResult::Copy)
     }
 
     fn has_noted(&self, token: &str, next_seq: u64) -> bool {
@@ -83,7 +83,7 @@ impl FileLocation {
     }
 }
 
-fn describe(queue: &Path) -> String {
+fn describe_location(queue: &Path) -> String {
     let machine = ["/etc/machine-id", "/proc/device-tree/serial-number"]
         .map(|file| std::fs::read(file).unwrap_or_default());
     let mut text = format!("machine {:016x}", hash(&machine));
@@ -136,10 +136,10 @@ mod tests {
             (location, found)
         };
         let (first, found) = check("here", None, 1);
-        assert_eq!(found, CopyCheck::Unknown);
+        assert_eq!(found, CopyCheckResult::Unknown);
         first.write(&file, "token").unwrap();
         let note = Some("token00000000000000000007");
-        let original = CopyCheck::Original("token".into());
+        let original = CopyCheckResult::Original("token".into());
         assert_eq!(check("here", note, 7).1, original);
         for (location, note, next_seq) in [
             ("there", note, 7),
@@ -151,7 +151,11 @@ mod tests {
             ("here", Some("to"), 7),
         ] {
             let found = check(location, note, next_seq).1;
-            assert_eq!(found, CopyCheck::Copy, "{location} {note:?} {next_seq}");
+            assert_eq!(
+                found,
+                CopyCheckResult::Copy,
+                "{location} {note:?} {next_seq}"
+            );
         }
     }
 
@@ -161,9 +165,9 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         std::fs::write(&one, "x").unwrap();
         std::fs::copy(&one, &two).unwrap();
-        let location = describe(&one);
-        assert_eq!(location, describe(&one));
-        assert_ne!(location, describe(&two));
+        let location = describe_location(&one);
+        assert_eq!(location, describe_location(&one));
+        assert_ne!(location, describe_location(&two));
         let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_else(|_| "none".into());
         assert!(location.starts_with("machine ") && !location.contains(id.trim()));
     }

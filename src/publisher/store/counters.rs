@@ -6,8 +6,8 @@
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
-use super::sqlite::{corrupt, int, uint};
-use crate::publisher::queue::requests::{Counts, Opened, Outcome};
+use super::sqlite::{corrupt, int, to_u64};
+use crate::publisher::queue::requests::{Counts, MessageOutcome, Opened};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -34,18 +34,21 @@ impl Counters {
     }
 
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        Self::read_with(connection, true)
+        Self::read_any_schema(connection, true)
     }
 
     /// A file of schema 1 has no checksum.
-    pub(super) fn read_with(connection: &Connection, has_crc: bool) -> rusqlite::Result<Self> {
+    pub(super) fn read_any_schema(
+        connection: &Connection,
+        has_crc: bool,
+    ) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT stream, next_seq, running, waiting, bytes, dead, dead_bytes, dropped, expired,
              died, {} FROM books",
             if has_crc { "crc" } else { "NULL" }
         ))?;
         let (counters, crc) = statement.query_row([], |row| {
-            let number = |index| row.get(index).map(uint);
+            let number = |index| row.get(index).map(to_u64);
             let counters = Self {
                 stream: row.get(0)?,
                 next_seq: number(1)?,
@@ -73,7 +76,7 @@ impl Counters {
              dead, dead_bytes, dropped, expired, died)
              VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
-        let (crc, numbers) = (self.crc(), self.numbers());
+        let (crc, numbers) = (self.crc(), self.column_values());
         let texts: [&dyn ToSql; 3] = [&self.stream, &self.running, &crc];
         let numbers = numbers.iter().map(|number| number as &dyn ToSql);
         statement.execute(params_from_iter(texts.into_iter().chain(numbers)))?;
@@ -88,7 +91,7 @@ impl Counters {
         }
     }
 
-    pub(super) fn opened(&self, drains: bool) -> Opened {
+    pub(super) fn to_opened(&self, drains: bool) -> Opened {
         Opened {
             drains,
             counts: self.counts(),
@@ -102,13 +105,13 @@ impl Counters {
         self.bytes += bytes;
     }
 
-    pub(super) fn count_removed(&mut self, bytes: u64, outcome: &Outcome) {
+    pub(super) fn count_removed(&mut self, bytes: u64, outcome: &MessageOutcome) {
         self.waiting = self.waiting.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         match outcome {
-            Outcome::Dropped(_) => self.dropped += 1,
-            Outcome::Expired => self.expired += 1,
-            Outcome::Delivered | Outcome::Dead(_) => {}
+            MessageOutcome::Dropped(_) => self.dropped += 1,
+            MessageOutcome::Expired => self.expired += 1,
+            MessageOutcome::Delivered | MessageOutcome::Dead(_) => {}
         }
     }
 
@@ -124,7 +127,7 @@ impl Counters {
         self.dead_bytes = self.dead_bytes.saturating_sub(bytes);
     }
 
-    fn numbers(&self) -> [i64; 8] {
+    fn column_values(&self) -> [i64; 8] {
         [
             self.next_seq,
             self.waiting,
@@ -142,7 +145,7 @@ impl Counters {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(self.stream.as_bytes());
         hasher.update(&[u8::from(self.running)]);
-        for number in self.numbers() {
+        for number in self.column_values() {
             hasher.update(&number.to_le_bytes());
         }
         hasher.finalize()

@@ -4,18 +4,18 @@ use std::io;
 use std::path::Path;
 
 use super::sqlite::{is_damage, is_full};
-use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::fault::{Exit, Fault, FaultKind};
 
 const DAMAGED: &str = "is damaged";
 
 /// `why` continues "the queue ...".
-pub(super) fn cannot(queue: &Path, why: &str) -> Fault {
+pub(super) fn queue_fault(queue: &Path, why: &str) -> Fault {
     let message = format!("{}: the queue {why}", queue.display());
     Fault::permanent(Exit::CannotCreate, message)
 }
 
 pub(super) fn cannot_open(queue: &Path, why: &str) -> Fault {
-    cannot(queue, &format!("cannot be opened: {why}"))
+    queue_fault(queue, &format!("cannot be opened: {why}"))
 }
 
 pub(super) fn io_error(queue: &Path, error: &io::Error) -> Fault {
@@ -28,9 +28,9 @@ pub(super) fn io_error(queue: &Path, error: &io::Error) -> Fault {
 }
 
 pub(super) fn damaged(queue: &Path, how: &str) -> Fault {
-    cannot(queue, &format!("{DAMAGED}: {how}"))
+    queue_fault(queue, &format!("{DAMAGED}: {how}"))
         .with_remedy(damage_remedy(queue))
-        .of_kind(Kind::Damaged)
+        .with_kind(FaultKind::Damaged)
 }
 
 fn damage_remedy(queue: &Path) -> String {

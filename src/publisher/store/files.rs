@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::errors::{cannot, cannot_open, damaged, io_error};
+use super::errors::{cannot_open, damaged, io_error, queue_fault};
 use super::schema::APPLICATION_ID;
 use crate::common::fault::Fault;
 
@@ -32,12 +32,15 @@ fn directory(queue: &Path) -> &Path {
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     if let Ok(found) = queue.canonicalize() {
         if found.is_dir() {
-            return Err(cannot(queue, "is a directory: name a file in it"));
+            return Err(queue_fault(queue, "is a directory: name a file in it"));
         }
         return Ok(found);
     }
     if queue.is_symlink() {
-        return Err(cannot(queue, "is a link to a file that does not exist"));
+        return Err(queue_fault(
+            queue,
+            "is a link to a file that does not exist",
+        ));
     }
     Ok(match (directory(queue).canonicalize(), queue.file_name()) {
         (Ok(directory), Some(name)) => directory.join(name),
@@ -87,7 +90,7 @@ pub(super) fn open(queue: &Path, write: bool) -> io::Result<File> {
 }
 
 /// Looks before SQLite opens the file: another file is never changed, and never reported as a damaged
-/// queue. Fails with `Kind::Damaged` if the file is empty: a queue never is.
+/// queue. Fails with `FaultKind::Damaged` if the file is empty: a queue never is.
 pub(super) fn check_is_queue(queue: &Path) -> Result<(), Fault> {
     let unreadable = |e: io::Error| io_error(queue, &e);
     // By its name first: opening a device may do something.

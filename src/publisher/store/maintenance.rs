@@ -9,15 +9,15 @@ use rusqlite::{Connection, params};
 
 use super::counters::Counters;
 use super::drain_lock::DrainLock;
-use super::errors::{cannot, write_error};
+use super::errors::{queue_fault, write_error};
 use super::files::{beside, check_is_queue, resolve, sync_directory};
 use super::open;
-use super::paging::{self, Columns, ListedMessage, Table};
+use super::paging::{self, ListedMessage, OptionalColumns, Table};
 use super::sqlite::{
     self, corrupt, count_rows, int, is_busy, is_damage, is_full, quick_check, retry_while_busy,
 };
 use super::transaction::CountedTransaction;
-use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::fault::{Exit, Fault, FaultKind};
 use crate::common::runtime::clock::boot_ms;
 use crate::publisher::queue::requests::RowId;
 
@@ -69,7 +69,7 @@ impl QueueMaintenance {
     pub fn retry(&mut self, ids: &[RowId]) -> Result<Retried, Fault> {
         let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
         let mut retried = Retried::default();
-        let done = self.retry_portions(ids.is_empty(), &mut wanted, &mut retried);
+        let done = self.retry_dead_letters(ids.is_empty(), &mut wanted, &mut retried);
         retried.missing = wanted.into_iter().collect();
         let moved = retried.moved;
         done.map(|()| retried).map_err(|e| {
@@ -81,7 +81,7 @@ impl QueueMaintenance {
         })
     }
 
-    fn retry_portions(
+    fn retry_dead_letters(
         &mut self,
         all: bool,
         wanted: &mut BTreeSet<RowId>,
@@ -90,7 +90,7 @@ impl QueueMaintenance {
         let connection = &mut self.connection;
         let highest = "SELECT coalesce(max(id), 0) FROM dead";
         let end: RowId = retry_while_busy(|| connection.query_row(highest, [], |row| row.get(0)))?;
-        let columns = Columns::of(connection);
+        let columns = OptionalColumns::detect(connection);
         let mut last = 0;
         while last < end && (all || !wanted.is_empty()) {
             let portion =
@@ -98,9 +98,9 @@ impl QueueMaintenance {
             let Some(reached) = portion.last() else {
                 break;
             };
-            last = paging::row_of(reached);
+            last = paging::row_id(reached);
             let mut chosen = Vec::new();
-            for entry in portion.iter().filter(|entry| paging::row_of(entry) <= end) {
+            for entry in portion.iter().filter(|entry| paging::row_id(entry) <= end) {
                 match entry {
                     Ok(item) if all || wanted.contains(&item.row) => chosen.push(item),
                     Ok(_) => {}
@@ -108,7 +108,7 @@ impl QueueMaintenance {
                 }
             }
             if !chosen.is_empty() {
-                retried.moved += retry_while_busy(|| put_back(connection, &chosen))?;
+                retried.moved += retry_while_busy(|| requeue_dead_letters(connection, &chosen))?;
             }
             for item in chosen {
                 wanted.remove(&item.row);
@@ -155,7 +155,10 @@ fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64
     Ok(removed)
 }
 
-fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite::Result<u64> {
+fn requeue_dead_letters(
+    connection: &mut Connection,
+    chosen: &[&ListedMessage],
+) -> rusqlite::Result<u64> {
     let mut counted = CountedTransaction::begin(connection, "")?;
     let mut found = Vec::new();
     for item in chosen {
@@ -164,7 +167,7 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
         if delete.execute([item.row])? > 0 {
             counted
                 .counters
-                .count_dead_removed(item.message.draft.size());
+                .count_dead_removed(item.message.draft.content_size());
             found.push(&item.message);
         }
     }
@@ -172,7 +175,7 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
     counted.commit()?;
     // Keeps the log short, however many portions follow.
     if sqlite::is_log_long(connection, u64::MAX)? {
-        sqlite::checkpoint(connection, sqlite::Checkpoint::Copy)?;
+        sqlite::checkpoint(connection, sqlite::CheckpointMode::Copy)?;
     }
     Ok(moved)
 }
@@ -182,19 +185,19 @@ fn put_back(connection: &mut Connection, chosen: &[&ListedMessage]) -> rusqlite:
 pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
     let path = &resolve(path)?;
     match check_is_queue(path) {
-        Err(fault) if fault.kind != Kind::Damaged => return Err(fault),
+        Err(fault) if fault.kind != FaultKind::Damaged => return Err(fault),
         _ => {}
     }
     let lock = DrainLock::open(path)?;
     if !lock.try_take().unwrap_or(false) {
-        return Err(cannot(path, "is in use: stop the publisher first"));
+        return Err(queue_fault(path, "is in use: stop the publisher first"));
     }
     let aside = beside(path, &format!(".damaged-{stamp}"));
     // The queue first: a log without a queue is refused, a queue without its log looks sound.
     for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (beside(path, suffix), beside(&aside, suffix));
         if to.exists() {
-            return Err(cannot(path, "was moved aside a moment ago: try again"));
+            return Err(queue_fault(path, "was moved aside a moment ago: try again"));
         }
         match std::fs::rename(&from, &to) {
             Err(e) if suffix.is_empty() || e.kind() != ErrorKind::NotFound => {

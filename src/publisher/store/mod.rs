@@ -15,7 +15,7 @@
 //!   is noticed before a result is reported.
 //! * One process drains, by a lock (`lock`); others add to the file. No sequence number is given
 //!   twice, not even by a copy of the file (`copy_detection`).
-//! * A reserve of disk space is kept, so that a queue on a full disk can drain (`disk_space`).
+//! * A reserve of disk space is kept, so that a queue on a full disk can drain (`disk_reserve`).
 //!
 //! [`Store`] is a handle to a thread that owns the connection, so that a slow disk delays neither the
 //! event loop nor the MQTT connection. Requests go there through a channel; results come back in
@@ -24,7 +24,7 @@
 
 mod copy_detection;
 mod counters;
-mod disk_space;
+mod disk_reserve;
 mod drain_lock;
 mod errors;
 mod files;

@@ -14,12 +14,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::drain_lock::DrainLock;
-use super::errors::{cannot, cannot_open, damaged, io_error, open_error};
+use super::errors::{cannot_open, damaged, io_error, open_error, queue_fault};
 use super::files::{self, Identity, beside, sync_directory};
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
-    BUSY_TIMEOUT, Checkpoint, checkpoint, distrust_file, retry_at_most, retry_while_busy,
-    write_transaction,
+    BUSY_TIMEOUT, CheckpointMode, begin_write, checkpoint, distrust_file, retry_at_most,
+    retry_while_busy,
 };
 use super::wal_damage;
 use crate::common::fault::Fault;
@@ -48,7 +48,7 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
     let take = || {
         lock.try_take().map_err(|e| {
             let why = format!("cannot be locked: {e}; it must lie on a local disk");
-            cannot(queue, &why)
+            queue_fault(queue, &why)
         })
     };
     let mut drains = take()?;
@@ -61,7 +61,7 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // The process that holds the lock is creating the file.
         attempts += 1;
         if attempts > 100 * OPEN_ATTEMPTS {
-            return Err(cannot(
+            return Err(queue_fault(
                 queue,
                 "is not made by the process that holds its lock",
             ));
@@ -96,7 +96,7 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
         let mut connection = Connection::open_with_flags(&new, READ_WRITE)?;
         schema::create(&mut connection, stream)?;
         // The log is not renamed with the file.
-        if !checkpoint(&connection, Checkpoint::Truncate)? {
+        if !checkpoint(&connection, CheckpointMode::Truncate)? {
             return Err("there is no space for it".into());
         }
         connection.close().map_err(|(_, e)| e)?;
@@ -105,12 +105,12 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
         Ok(sync_directory(queue)?)
     };
     if beside(queue, "-wal").exists() {
-        return Err(cannot(
+        return Err(queue_fault(
             queue,
             "is not there, but its log is, the file with -wal at its end: put the queue back beside it, or remove it",
         ));
     }
-    create().map_err(|e| cannot(queue, &format!("cannot be created: {e}")))
+    create().map_err(|e| queue_fault(queue, &format!("cannot be created: {e}")))
 }
 
 /// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not
@@ -169,13 +169,13 @@ fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<bo
 
 fn check_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
     let found = retry_while_busy(|| {
-        let _lock = write_transaction(connection)?;
+        let _lock = begin_write(connection)?;
         Ok(wal_damage::find_damage(&beside(queue, "-wal")))
     });
-    report_log_damage(queue, found.map_err(|e| open_error(queue, &e))?)
+    check_log_damage(queue, found.map_err(|e| open_error(queue, &e))?)
 }
 
-pub(super) fn report_log_damage(
+pub(super) fn check_log_damage(
     queue: &Path,
     found: io::Result<Option<wal_damage::WalDamage>>,
 ) -> Result<(), Fault> {

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use super::counters::Counters;
 use super::files::Stamp;
 use super::sqlite::{
-    BUSY_TIMEOUT, corrupt, count_rows, distrust_file, is_damage, quick_check, retry_while_busy,
-    write_transaction,
+    BUSY_TIMEOUT, begin_write, corrupt, count_rows, distrust_file, is_damage, quick_check,
+    retry_while_busy,
 };
 use crate::publisher::queue::requests::RowId;
 
@@ -73,7 +73,7 @@ impl OverwriteDetector {
             return Ok(false);
         }
         let began = clock();
-        match retry_while_busy(|| read(path, connection, self.highest)) {
+        match retry_while_busy(|| check_uncached(path, connection, self.highest)) {
             Ok(highest) => self.highest = highest,
             Err(e) if is_damage(&e) => return Ok(false),
             Err(e) => return Err(e),
@@ -86,14 +86,18 @@ impl OverwriteDetector {
     }
 }
 
-fn read(path: &Path, connection: &mut Connection, highest: RowId) -> rusqlite::Result<RowId> {
+fn check_uncached(
+    path: &Path,
+    connection: &mut Connection,
+    highest: RowId,
+) -> rusqlite::Result<RowId> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut uncached = Connection::open_with_flags(path, flags)?;
     uncached.busy_timeout(BUSY_TIMEOUT)?;
     distrust_file(&uncached)?;
     let snapshot = uncached.transaction()?;
     // No process writes in between: both see the same, `ours` partly from its cache.
-    let ours = write_transaction(connection)?;
+    let ours = begin_write(connection)?;
     let counters = Counters::read(&snapshot)?;
     if counters != Counters::read(&ours)? {
         return Err(corrupt("its counters differ".into()));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::rows;
-use super::sqlite::uint;
-use crate::common::mqtt::message::Message;
+use super::sqlite::to_u64;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::requests::RowId;
 
 const ROWS: i64 = 256;
@@ -23,24 +23,24 @@ pub enum Table {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedMessage {
     pub row: RowId,
-    pub message: Message,
+    pub message: OutgoingMessage,
     /// Of a dead letter: Unix time in milliseconds, and the reason.
     pub died: Option<(u64, String)>,
 }
 
 /// Rows in order; of a damaged one only the number.
-pub(super) type Portion = Vec<Result<ListedMessage, RowId>>;
+pub(super) type PageRows = Vec<Result<ListedMessage, RowId>>;
 
 /// Older files lack some, and a reader does not migrate them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Columns {
+pub(super) struct OptionalColumns {
     readings: bool,
     boot: bool,
     pub(super) counters_crc: bool,
 }
 
-impl Columns {
-    pub(super) fn of(connection: &Connection) -> Self {
+impl OptionalColumns {
+    pub(super) fn detect(connection: &Connection) -> Self {
         let has = |table, column| {
             let query = format!("SELECT {column} FROM {table}");
             connection.prepare(&query).is_ok()
@@ -68,10 +68,10 @@ impl Columns {
 /// fails.
 pub(super) fn read(
     connection: &Connection,
-    columns: Columns,
+    columns: OptionalColumns,
     table: Table,
     after: RowId,
-) -> rusqlite::Result<Portion> {
+) -> rusqlite::Result<PageRows> {
     let selected = columns.select(&match table {
         Table::Queue => format!("{}, NULL, NULL FROM queue", rows::COLUMNS),
         Table::DeadLetters => {
@@ -94,18 +94,18 @@ pub(super) fn read(
         };
         let died: Option<i64> = row.get(14)?;
         let reason: Option<String> = row.get(15)?;
-        portion.push(rows::read(row, &mut topic)?.map(|stored| {
-            bytes += stored.message.draft.size();
+        portion.push(rows::read_row(row, &mut topic)?.map(|stored| {
+            bytes += stored.message.draft.content_size();
             ListedMessage {
                 row: stored.row,
                 message: stored.message,
-                died: died.map(uint).zip(reason),
+                died: died.map(to_u64).zip(reason),
             }
         }));
     }
     Ok(portion)
 }
 
-pub(super) fn row_of(entry: &Result<ListedMessage, RowId>) -> RowId {
+pub(super) fn row_id(entry: &Result<ListedMessage, RowId>) -> RowId {
     entry.as_ref().map_or_else(|row| *row, |item| item.row)
 }

@@ -19,13 +19,13 @@ use super::counters::Counters;
 use super::drain_lock::DrainLock;
 use super::errors::{io_error, open_error, write_error};
 use super::files::{self, Identity, Stamp, beside, check_is_queue, identify, resolve};
-use super::open::{check_version, report_log_damage};
-use super::paging::{self, Columns, ListedMessage, Portion, Table};
+use super::open::{check_log_damage, check_version};
+use super::paging::{self, ListedMessage, OptionalColumns, PageRows, Table};
 use super::rows;
 use super::schema;
-use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, uint};
+use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to_u64};
 use super::wal_damage;
-use crate::common::fault::{Fault, Kind};
+use crate::common::fault::{Fault, FaultKind};
 use crate::common::mqtt::timestamp::Timestamp;
 use crate::publisher::queue::requests::RowId;
 
@@ -40,7 +40,7 @@ const MAX_SKIPPED: RowId = 100_000;
 const MAX_READS: u32 = 1_000;
 
 /// The state of the file and of its log: differs if a process has written.
-type FileState = [Option<(Identity, Stamp)>; 2];
+type FileStamps = [Option<(Identity, Stamp)>; 2];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueStatus {
@@ -54,9 +54,9 @@ pub struct QueueReader {
     path: PathBuf,
     // Before the descriptor: closing that gives up the locks of the connection.
     connection: Connection,
-    columns: Columns,
+    columns: OptionalColumns,
     /// When the file was opened; none while other processes have it open as well.
-    alone: Option<FileState>,
+    alone: Option<FileStamps>,
     descriptor: File,
     pub damaged: Option<Fault>,
 }
@@ -68,7 +68,7 @@ impl QueueReader {
 
     pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
         match Self::open_with(path, false) {
-            Err(fault) if fault.kind == Kind::Damaged => {
+            Err(fault) if fault.kind == FaultKind::Damaged => {
                 let mut reader = Self::open_with(path, true).map_err(|_| fault.clone())?;
                 reader.damaged = Some(fault);
                 Ok(reader)
@@ -83,7 +83,7 @@ impl QueueReader {
         let descriptor = files::open(&path, false).map_err(|e| io_error(&path, &e))?;
         let (connection, alone) = connect(&path, &descriptor, damaged)?;
         Ok(Self {
-            columns: Columns::of(&connection),
+            columns: OptionalColumns::detect(&connection),
             path,
             connection,
             alone,
@@ -93,23 +93,23 @@ impl QueueReader {
     }
 
     /// Repeats `read` if the file has changed meanwhile.
-    fn read<T>(
+    fn read_consistent<T>(
         &mut self,
-        read: impl Fn(&Connection, Columns) -> rusqlite::Result<T>,
+        read: impl Fn(&Connection, OptionalColumns) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let mut reads = 0;
         loop {
             let found = retry_while_busy(|| read(&self.connection, self.columns));
-            let changed = self
-                .alone
-                .is_some_and(|before| is_open(&self.descriptor) || before != state(&self.path));
+            let changed = self.alone.is_some_and(|before| {
+                is_open(&self.descriptor) || before != file_state(&self.path)
+            });
             reads += 1;
             if !changed || reads == MAX_READS {
                 return found;
             }
             let damaged = self.damaged.is_some();
             if let Ok((connection, alone)) = connect(&self.path, &self.descriptor, damaged) {
-                self.columns = Columns::of(&connection);
+                self.columns = OptionalColumns::detect(&connection);
                 (self.connection, self.alone) = (connection, alone);
             }
         }
@@ -117,22 +117,22 @@ impl QueueReader {
 
     pub fn status(&mut self) -> Result<QueueStatus, Fault> {
         let draining = DrainLock::is_taken(&self.path);
-        let found = self.read(|connection, columns| {
+        let found = self.read_consistent(|connection, columns| {
             // All of one time, although a publisher may write.
             let snapshot = connection.unchecked_transaction()?;
             let query = columns.select("accepted_ms, boot_id, boot_ms FROM queue");
             let oldest = snapshot.query_row(&format!("{query} ORDER BY id LIMIT 1"), [], |row| {
                 Ok(Timestamp {
-                    wall_ms: uint(row.get(0)?),
+                    wall_ms: to_u64(row.get(0)?),
                     boot: rows::boot_time(row.get(1)?, row.get(2)?),
                 })
             });
             let reasons = snapshot
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
-                .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
+                .query_map([], |row| Ok((row.get(0)?, to_u64(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
             Ok(QueueStatus {
-                counters: Counters::read_with(&snapshot, columns.counters_crc)?,
+                counters: Counters::read_any_schema(&snapshot, columns.counters_crc)?,
                 oldest: oldest.optional()?,
                 reasons,
                 draining,
@@ -152,8 +152,9 @@ impl QueueReader {
         let mut damaged = 0;
         let mut skipped = None;
         loop {
-            let found =
-                self.read(|connection, columns| read_readable(connection, columns, table, last));
+            let found = self.read_consistent(|connection, columns| {
+                read_readable(connection, columns, table, last)
+            });
             let portion = match found {
                 Ok((portion, error)) => {
                     skipped = skipped.or(error);
@@ -164,7 +165,7 @@ impl QueueReader {
             let Some(end) = portion.last() else {
                 return skipped.map_or(Ok(damaged), |e| Err(write_error(&self.path, &e)));
             };
-            last = paging::row_of(end);
+            last = paging::row_id(end);
             for entry in &portion {
                 match entry {
                     Ok(message) if !take(message) => return Ok(damaged),
@@ -180,10 +181,10 @@ impl QueueReader {
 /// damaged page are found by their numbers.
 fn read_readable(
     connection: &Connection,
-    columns: Columns,
+    columns: OptionalColumns,
     table: Table,
     after: RowId,
-) -> rusqlite::Result<(Portion, Option<rusqlite::Error>)> {
+) -> rusqlite::Result<(PageRows, Option<rusqlite::Error>)> {
     let mut skipped = None;
     for more in 0..MAX_SKIPPED {
         match paging::read(connection, columns, table, after + more) {
@@ -209,7 +210,7 @@ fn is_open(descriptor: &File) -> bool {
     asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
 }
 
-fn state(queue: &Path) -> FileState {
+fn file_state(queue: &Path) -> FileStamps {
     ["", "-wal"].map(|suffix| identify(&beside(queue, suffix)))
 }
 
@@ -217,7 +218,7 @@ fn connect(
     queue: &Path,
     descriptor: &File,
     damaged: bool,
-) -> Result<(Connection, Option<FileState>), Fault> {
+) -> Result<(Connection, Option<FileStamps>), Fault> {
     if is_open(descriptor) {
         let connection = open_checked(queue, damaged, || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -231,12 +232,12 @@ fn connect(
         // The other process has closed the file meanwhile. Closing leaves no log behind.
         let _ = connection.close();
     }
-    let before = state(queue);
+    let before = file_state(queue);
     let has_log = before[1].is_some_and(|(_, stamp)| !stamp.is_empty());
     if has_log && !damaged {
         let found = wal_damage::find_damage(&beside(queue, "-wal"));
-        if !matches!(found, Ok(Some(_))) || before == state(queue) {
-            report_log_damage(queue, found)?;
+        if !matches!(found, Ok(Some(_))) || before == file_state(queue) {
+            check_log_damage(queue, found)?;
         }
     }
     let connection = open_checked(queue, damaged, || {

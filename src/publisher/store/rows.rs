@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Row, Statement};
 
-use super::sqlite::{int, uint};
+use super::sqlite::{int, to_u64};
 use crate::common::mqtt::draft::Draft;
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::timestamp::{BootId, BootTime};
 use crate::publisher::queue::requests::{RowId, StoredMessage};
@@ -24,7 +24,7 @@ pub(super) const INSERT: &str = "INSERT INTO queue
      readings, boot_id, boot_ms)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-pub(super) fn crc(message: &Message) -> u32 {
+pub(super) fn crc(message: &OutgoingMessage) -> u32 {
     let draft = &message.draft;
     let mut hasher = crc32fast::Hasher::new();
     let stream = if message.seq == 0 {
@@ -54,7 +54,7 @@ pub(super) fn crc(message: &Message) -> u32 {
 /// `owner` is the process that waits for the outcome and does not drain.
 pub(super) fn insert(
     statement: &mut Statement<'_>,
-    message: &Message,
+    message: &OutgoingMessage,
     owner: Option<&str>,
 ) -> rusqlite::Result<RowId> {
     let draft = &message.draft;
@@ -79,7 +79,7 @@ pub(super) fn insert(
 }
 
 /// Only the row if it is damaged. `last_topic` saves an allocation where topics repeat.
-pub(super) fn read(
+pub(super) fn read_row(
     row: &Row<'_>,
     last_topic: &mut Arc<str>,
 ) -> rusqlite::Result<Result<StoredMessage, RowId>> {
@@ -93,7 +93,7 @@ pub(super) fn read(
 }
 
 /// With the stored checksum; none if a value has the wrong type.
-fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
+fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(OutgoingMessage, i64)> {
     fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Option<T> {
         row.get(index).ok()
     }
@@ -102,13 +102,13 @@ fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
         *last_topic = topic.into();
     }
     let stream: Option<String> = get(row, 1)?;
-    let message = Message {
+    let message = OutgoingMessage {
         id: 0,
         stream: stream.unwrap_or_default().into(),
-        seq: uint(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
-        accepted_ms: uint(get(row, 3)?),
+        seq: to_u64(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
+        accepted_ms: to_u64(get(row, 3)?),
         accepted_boot: boot_time(get(row, 12)?, get(row, 13)?),
-        expires_ms: get::<Option<i64>>(row, 4)?.map(uint),
+        expires_ms: get::<Option<i64>>(row, 4)?.map(to_u64),
         expires_at: None,
         attempts: get(row, 10)?,
         draft: Draft {
@@ -123,7 +123,7 @@ fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(Message, i64)> {
 }
 
 pub(super) fn boot_time(id: Option<[u8; 16]>, ms: Option<i64>) -> Option<BootTime> {
-    let (boot, ms) = (BootId(id?), uint(ms?));
+    let (boot, ms) = (BootId(id?), to_u64(ms?));
     Some(BootTime { boot, ms })
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn checksum(readings: u32) -> u32 {
-        crc(&Message {
+        crc(&OutgoingMessage {
             id: 0,
             stream: "5b7d025ce9bc0b91".into(),
             seq: 7,

@@ -7,7 +7,7 @@ use rusqlite::ffi::{self, SQLITE_IOERR};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::counters::Counters;
-use super::sqlite::{step_through, write_transaction};
+use super::sqlite::{begin_write, step_through};
 
 /// `IoTq`.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
@@ -86,7 +86,7 @@ const VERSION_1: &str = "
 fn add_counters_checksum(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
     // A new file has no counters yet.
-    match Counters::read_with(connection, false).optional()? {
+    match Counters::read_any_schema(connection, false).optional()? {
         Some(counters) => counters.write(connection),
         None => Ok(()),
     }
@@ -130,7 +130,7 @@ pub(super) fn read_version(connection: &Connection) -> rusqlite::Result<Version>
 }
 
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = write_transaction(connection)?;
+    let transaction = begin_write(connection)?;
     // Another process may have done it since the version was read.
     let version = read_version(&transaction)?.schema;
     for migration in MIGRATIONS.iter().skip(version) {

@@ -15,7 +15,7 @@ pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(super) fn uint(number: i64) -> u64 {
+pub(super) fn to_u64(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
@@ -63,7 +63,7 @@ pub(super) fn corrupt(how: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(SQLITE_CORRUPT), Some(how))
 }
 
-pub(super) fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+pub(super) fn begin_write(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
@@ -84,11 +84,11 @@ pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
 
 pub(super) fn count_rows(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     let query = format!("SELECT count(*) FROM {table}");
-    connection.query_row(&query, [], |row| row.get(0).map(uint))
+    connection.query_row(&query, [], |row| row.get(0).map(to_u64))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Checkpoint {
+pub(super) enum CheckpointMode {
     Copy,
     Truncate,
 }
@@ -96,7 +96,7 @@ pub(super) enum Checkpoint {
 /// Whether the log is due to be copied: it has [`LOG_PAGES`] database pages, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
     let length = wal_checkpoint(connection, "NOOP")?;
-    Ok(length >= LOG_PAGES || uint(length).saturating_mul(PAGE_SIZE) >= bytes)
+    Ok(length >= LOG_PAGES || to_u64(length).saturating_mul(PAGE_SIZE) >= bytes)
 }
 
 /// Gives the number of database pages in the log.
@@ -109,10 +109,10 @@ fn wal_checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> 
 /// Copies the log into the file as far as its readers allow; `false` if there is no space. SQLite's
 /// automatic checkpoint is off: it ignores a sync that fails, and syncs again the next time, when
 /// the kernel may report success for what it has thrown away.
-pub(super) fn checkpoint(connection: &Connection, mode: Checkpoint) -> rusqlite::Result<bool> {
+pub(super) fn checkpoint(connection: &Connection, mode: CheckpointMode) -> rusqlite::Result<bool> {
     let mode = match mode {
-        Checkpoint::Truncate => "TRUNCATE",
-        Checkpoint::Copy => "PASSIVE",
+        CheckpointMode::Truncate => "TRUNCATE",
+        CheckpointMode::Copy => "PASSIVE",
     };
     match wal_checkpoint(connection, mode) {
         // It can be done later: what is in the log is safe.
@@ -139,5 +139,5 @@ pub(super) fn step_through(connection: &Connection, sql: &str) -> rusqlite::Resu
 
 pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let count = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    Ok(uint(count).saturating_mul(PAGE_SIZE))
+    Ok(to_u64(count).saturating_mul(PAGE_SIZE))
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::copy_detection::{CopyCheck, FileLocation};
+use super::copy_detection::{CopyCheckResult, FileLocation};
 use super::counters::Counters;
 use super::rows;
-use super::sqlite::{int, uint, vacuum, write_transaction};
-use crate::common::mqtt::message::Message;
+use super::sqlite::{begin_write, int, to_u64, vacuum};
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::runtime::clock::{boot_ms, unix_ms};
-use crate::publisher::queue::limits::{Capacity, Limits};
+use crate::publisher::queue::limits::{Limits, MessageLimit};
 use crate::publisher::queue::requests::{
-    Counts, DeadLetter, Opened, Outcome, RowId, StoreResult, WriteBatch,
+    Counts, DeadLetter, MessageOutcome, Opened, RowId, StoreResult, WriteBatch,
 };
 
 /// An owner concludes a delivery from the missing row, too.
@@ -28,7 +28,7 @@ pub(super) struct CountedTransaction<'a> {
 
 impl<'a> CountedTransaction<'a> {
     pub(super) fn begin(connection: &'a mut Connection, me: &'a str) -> rusqlite::Result<Self> {
-        let transaction = write_transaction(connection)?;
+        let transaction = begin_write(connection)?;
         let counters = Counters::read(&transaction)?;
         Ok(Self {
             transaction,
@@ -45,18 +45,18 @@ impl<'a> CountedTransaction<'a> {
 
     pub(super) fn insert<'m>(
         &mut self,
-        messages: impl Iterator<Item = &'m Message>,
+        messages: impl Iterator<Item = &'m OutgoingMessage>,
         owner: Option<&str>,
     ) -> rusqlite::Result<Vec<RowId>> {
         let mut insert = self.transaction.prepare_cached(rows::INSERT)?;
-        let mut insert = |message: &Message| {
-            self.counters.count_inserted(message.draft.size());
+        let mut insert = |message: &OutgoingMessage| {
+            self.counters.count_inserted(message.draft.content_size());
             rows::insert(&mut insert, message, owner)
         };
         messages.map(&mut insert).collect()
     }
 
-    fn set_numbers(&self, numbers: &[(RowId, Arc<Message>)]) -> rusqlite::Result<()> {
+    fn number_rows(&self, numbers: &[(RowId, Arc<OutgoingMessage>)]) -> rusqlite::Result<()> {
         for (row, message) in numbers {
             let (stream, seq) = (&*message.stream, int(message.seq));
             self.transaction
@@ -66,7 +66,11 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
-    fn remove(&mut self, (first, last): (RowId, RowId), outcome: &Outcome) -> rusqlite::Result<()> {
+    fn remove(
+        &mut self,
+        (first, last): (RowId, RowId),
+        outcome: &MessageOutcome,
+    ) -> rusqlite::Result<()> {
         let mut statement = self.transaction.prepare_cached(
             "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
              RETURNING id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
@@ -75,7 +79,7 @@ impl<'a> CountedTransaction<'a> {
         let mut removed = statement.query([first, last])?;
         let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
         while let Some(row) = removed.next()? {
-            self.counters.count_removed(uint(row.get(3)?), outcome);
+            self.counters.count_removed(to_u64(row.get(3)?), outcome);
             // The owner of a damaged row cannot be known.
             let owner = row.get_ref(1)?.as_str().ok();
             if let Some(owner) = owner.filter(|owner| *owner != self.me) {
@@ -83,10 +87,10 @@ impl<'a> CountedTransaction<'a> {
             }
         }
         let (kind, reason) = match outcome {
-            Outcome::Delivered => (0, None),
-            Outcome::Dropped(_) => (1, None),
-            Outcome::Expired => (2, None),
-            Outcome::Dead(reason) => (3, Some(reason)),
+            MessageOutcome::Delivered => (0, None),
+            MessageOutcome::Dropped(_) => (1, None),
+            MessageOutcome::Expired => (2, None),
+            MessageOutcome::Dead(reason) => (3, Some(reason)),
         };
         for (row, owner, seq) in to_report {
             self.transaction
@@ -98,8 +102,8 @@ impl<'a> CountedTransaction<'a> {
 
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
         let max_messages = match limits.capacity {
-            Capacity::Messages(most) => most as u64,
-            Capacity::Disabled | Capacity::Unlimited => u64::MAX,
+            MessageLimit::Messages(most) => most as u64,
+            MessageLimit::Disabled | MessageLimit::Unlimited => u64::MAX,
         };
         let max_bytes = limits.max_bytes.saturating_sub(self.counters.dead_bytes);
         let mut evicted = Vec::new();
@@ -107,11 +111,11 @@ impl<'a> CountedTransaction<'a> {
             let oldest = self
                 .transaction
                 .prepare_cached("SELECT id, coalesce(seq, 0) FROM queue ORDER BY id LIMIT 1")?
-                .query_row([], |row| Ok((row.get(0)?, uint(row.get(1)?))));
+                .query_row([], |row| Ok((row.get(0)?, to_u64(row.get(1)?))));
             let Some((row, seq)) = oldest.optional()? else {
                 break;
             };
-            self.remove((row, row), &Outcome::OLDEST_IN_QUEUE)?;
+            self.remove((row, row), &MessageOutcome::OLDEST_IN_QUEUE)?;
             evicted.push((row, seq));
         }
         Ok(evicted)
@@ -121,9 +125,9 @@ impl<'a> CountedTransaction<'a> {
         let message = &dead.message;
         let draft = &message.draft;
         // A dead letter has no expiry.
-        let crc = rows::crc(&Message {
+        let crc = rows::crc(&OutgoingMessage {
             expires_ms: None,
-            ..Message::clone(message)
+            ..OutgoingMessage::clone(message)
         });
         self.transaction
             .prepare_cached(
@@ -146,9 +150,9 @@ impl<'a> CountedTransaction<'a> {
                 message.accepted_boot.map(|at| at.boot.0),
                 message.accepted_boot.map(|at| int(at.ms))
             ])?;
-        self.counters.count_dead(message.draft.size());
+        self.counters.count_dead(message.draft.content_size());
         match dead.row {
-            Some(row) => self.remove((row, row), &Outcome::Dead(dead.reason.clone())),
+            Some(row) => self.remove((row, row), &MessageOutcome::Dead(dead.reason.clone())),
             None => Ok(()),
         }
     }
@@ -172,9 +176,9 @@ impl<'a> CountedTransaction<'a> {
             )
             .optional()?;
         if let Some(bytes) = bytes {
-            self.counters.count_dead(uint(bytes));
+            self.counters.count_dead(to_u64(bytes));
         }
-        self.remove((row, row), &Outcome::Dead(reason.into()))
+        self.remove((row, row), &MessageOutcome::Dead(reason.into()))
     }
 }
 
@@ -187,7 +191,7 @@ pub(super) fn write_batch(
     let mut transaction = CountedTransaction::begin(connection, me)?;
     transaction.counters.dropped += batch.dropped;
     transaction.counters.expired += batch.expired;
-    transaction.set_numbers(&batch.numbers)?;
+    transaction.number_rows(&batch.numbers)?;
     for (outcome, rows) in ranges(&batch.ends) {
         transaction.remove(rows, outcome)?;
     }
@@ -211,7 +215,7 @@ pub(super) fn write_batch(
     })
 }
 
-fn ranges(ends: &[(RowId, Outcome)]) -> Vec<(&Outcome, (RowId, RowId))> {
+fn ranges(ends: &[(RowId, MessageOutcome)]) -> Vec<(&MessageOutcome, (RowId, RowId))> {
     let mut sorted: Vec<_> = ends.iter().collect();
     sorted.sort_by_key(|(row, _)| *row);
     let ranges = sorted.chunk_by(|(row, end), (next, other)| end == other && row + 1 == *next);
@@ -231,7 +235,7 @@ pub(super) fn bury_damaged(
     transaction.commit()
 }
 
-pub(super) struct Started {
+pub(super) struct DrainStart {
     pub(super) opened: Opened,
     pub(super) token: String,
     pub(super) copied: bool,
@@ -245,27 +249,27 @@ pub(super) fn start_draining(
     new_stream: &str,
     new_token: &str,
     location: &FileLocation,
-) -> rusqlite::Result<Started> {
+) -> rusqlite::Result<DrainStart> {
     let mut transaction = CountedTransaction::begin(connection, new_token)?;
     let counters = &mut transaction.counters;
     let crashed = std::mem::replace(&mut counters.running, true);
     let found = location.check(&transaction.transaction, counters.next_seq)?;
-    let copied = !crashed && found == CopyCheck::Copy;
+    let copied = !crashed && found == CopyCheckResult::Copy;
     if crashed || copied {
         new_stream.clone_into(&mut counters.stream);
         counters.next_seq = 1;
     }
     let token = match found {
-        CopyCheck::Original(token) if !crashed => token,
+        CopyCheckResult::Original(token) if !crashed => token,
         _ => {
             location.write(&transaction.transaction, new_token)?;
             new_token.to_owned()
         }
     };
-    forget_outcomes(&transaction.transaction)?;
-    let opened = transaction.counters.opened(true);
+    delete_old_outcomes(&transaction.transaction)?;
+    let opened = transaction.counters.to_opened(true);
     transaction.commit()?;
-    Ok(Started {
+    Ok(DrainStart {
         opened,
         token,
         copied,
@@ -273,7 +277,7 @@ pub(super) fn start_draining(
 }
 
 /// Outcomes that were not read for so long that their owners must have ended.
-pub(super) fn forget_outcomes(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn delete_old_outcomes(connection: &Connection) -> rusqlite::Result<()> {
     // Both processes run in the same boot.
     let now = boot_ms();
     connection.execute(

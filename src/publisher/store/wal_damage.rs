@@ -47,7 +47,7 @@ pub(super) fn find_damage(path: &Path) -> io::Result<Option<WalDamage>> {
 
 fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let mut header = [0; HEADER];
-    if fill(&mut log, &mut header)? < HEADER {
+    if read_full(&mut log, &mut header)? < HEADER {
         return Ok(None);
     }
     let magic = word(&header, 0);
@@ -57,7 +57,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let known =
         magic & !1 == MAGIC && page_size.is_power_of_two() && (512..=1 << 16).contains(&page_size);
     if !known || !sum.is(&header[24..]) {
-        let more = fill(&mut log, &mut header)? > 0;
+        let more = read_full(&mut log, &mut header)? > 0;
         return Ok(more.then_some(WalDamage::Header));
     }
     let mut frame = vec![0; FRAME_HEADER + page_size];
@@ -66,7 +66,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let mut whole = true;
     let mut chain = 0;
     let mut longest = 0;
-    while fill(&mut log, &mut frame)? == frame.len() {
+    while read_full(&mut log, &mut frame)? == frame.len() {
         let (head, content) = frame.split_at(FRAME_HEADER);
         // Frames with other salts are left over from before the last checkpoint.
         let ours = &head[8..16] == salt;
@@ -86,7 +86,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     Ok((longest > 1).then_some(WalDamage::Commits(longest)))
 }
 
-fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_full(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
         match log.read(&mut buffer[length..])? {

@@ -97,7 +97,7 @@ impl WatchedFiles {
         } else {
             "stop the publisher before you remove its queue"
         };
-        Err(self.gone(&what, exists, remedy))
+        Err(self.file_gone(&what, exists, remedy))
     }
 
     fn find_missing(&self) -> Option<String> {
@@ -118,12 +118,12 @@ impl WatchedFiles {
         })
     }
 
-    pub(super) fn overwritten(&self) -> FileGone {
+    pub(super) fn overwritten_error(&self) -> FileGone {
         let remedy = "stop the publisher before you put a copy back or change the file";
-        self.gone("the file was overwritten", false, remedy)
+        self.file_gone("the file was overwritten", false, remedy)
     }
 
-    fn gone(&self, what: &str, exists: bool, remedy: &str) -> FileGone {
+    fn file_gone(&self, what: &str, exists: bool, remedy: &str) -> FileGone {
         let queue = self.queue.display();
         let message = format!("{queue}: the queue is gone while it is in use: {what}");
         FileGone {

@@ -12,21 +12,23 @@ use rusqlite::Connection;
 
 use super::copy_detection::FileLocation;
 use super::counters::Counters;
-use super::disk_space::{DiskSpace, stored_size};
+use super::disk_reserve::{DiskSpace, stored_size};
 use super::drain_lock::DrainLock;
 use super::errors;
 use super::files::identify;
 use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::rows;
-use super::sqlite::{self, Checkpoint, corrupt, int, is_busy, is_full, retry_while_busy, uint};
+use super::sqlite::{
+    self, CheckpointMode, corrupt, int, is_busy, is_full, retry_while_busy, to_u64,
+};
 use super::transaction;
 use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
-use crate::common::runtime::channel::receive_within;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::receive_within;
 use crate::publisher::queue::requests::{
-    Opened, Outcome, RowId, StoreRequest, StoreResult, WriteBatch,
+    MessageOutcome, Opened, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -78,14 +80,14 @@ impl StoreWorker {
         owner: &str,
         stream: &str,
     ) -> Result<(Self, Opened), Fault> {
-        let now = clock();
+        let now = instant_now();
         let failed = |e: rusqlite::Error| errors::first_write_error(path, &e);
         let mut connection = ManuallyDrop::new(open.connection);
         let stamp = identify(path).map(|(_, stamp)| stamp);
         let opened = if open.drains {
             start_draining(path, &mut connection, &open.lock, owner, stream)
         } else {
-            retry_while_busy(|| Ok(Counters::read(&connection)?.opened(false)))
+            retry_while_busy(|| Ok(Counters::read(&connection)?.to_opened(false)))
         };
         let opened = opened.map_err(failed)?;
         // The log exists since the first transaction.
@@ -116,20 +118,22 @@ impl StoreWorker {
 
     pub(super) fn run(mut self, inbox: &Receiver<StoreRequest>, notify: &impl Fn(StoreResult)) {
         loop {
-            let wait = self.poll_at.saturating_duration_since(clock());
+            let wait = self.poll_at.saturating_duration_since(instant_now());
             let done = match receive_within(inbox, wait) {
                 Ok(StoreRequest::Close { next_seq }) => return self.close(next_seq, notify),
                 Ok(request) => {
                     let result = self.handle(request);
                     result.map(|result| result.into_iter().for_each(notify))
                 }
-                Err(RecvTimeoutError::Timeout) => self.poll(notify).map_err(RequestError::from),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.poll_file(notify).map_err(RequestError::from)
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return drop(ManuallyDrop::into_inner(self.connection));
                 }
             };
             if let Err(error) = done.and_then(|()| self.maintain()) {
-                if !self.report(error, notify) {
+                if !self.report_error(error, notify) {
                     return;
                 }
                 self.gone = true;
@@ -138,7 +142,7 @@ impl StoreWorker {
     }
 
     /// Whether the cause is that the file is gone, which also leads to errors of SQLite.
-    fn report(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
+    fn report_error(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
         if matches!(error, RequestError::Sqlite(_))
             && !self.gone
             && let Err(cause @ RequestError::FileGone(_)) = self.check_file_fully()
@@ -160,7 +164,7 @@ impl StoreWorker {
 
     /// A result is passed on only after this. A large file is not read each time it has changed.
     fn check_file(&mut self) -> Result<(), RequestError> {
-        if self.overwrites.is_due(clock()) {
+        if self.overwrites.is_due(instant_now()) {
             return self.check_file_fully();
         }
         self.files.check().map_err(RequestError::FileGone)
@@ -172,15 +176,15 @@ impl StoreWorker {
         if self.overwrites.is_unchanged(stamp)
             || self
                 .overwrites
-                .check_content(&self.path, connection, stamp, clock)?
+                .check_content(&self.path, connection, stamp, instant_now)?
         {
             return Ok(());
         }
-        Err(RequestError::FileGone(self.files.overwritten()))
+        Err(RequestError::FileGone(self.files.overwritten_error()))
     }
 
     /// `false` if there is no space.
-    fn checkpoint(&mut self, mode: Checkpoint) -> Result<bool, RequestError> {
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<bool, RequestError> {
         self.check_file()?;
         let unchanged = self.overwrites.is_unchanged(self.files.stamp());
         let done = sqlite::checkpoint(&self.connection, mode);
@@ -204,7 +208,7 @@ impl StoreWorker {
                 result
             }
             StoreRequest::AskOutcomes { numbered } => {
-                retry_while_busy(|| self.read_outcomes(numbered))?
+                retry_while_busy(|| self.read_delegated_outcomes(numbered))?
             }
             // `run` closes.
             StoreRequest::Close { .. } => return Ok(None),
@@ -213,11 +217,11 @@ impl StoreWorker {
 
     fn commit(&mut self, batch: WriteBatch) -> Result<StoreResult, RequestError> {
         if let Some(why) = self.find_shortage(&batch)? {
-            return self.disk_full(batch, &why);
+            return self.handle_disk_full(batch, &why);
         }
         let (connection, owner, drains) = (&mut self.connection, &self.owner, self.drains);
         match retry_while_busy(|| transaction::write_batch(connection, &batch, owner, drains)) {
-            Err(error) if is_full(&error) => self.disk_full(batch, &error.to_string()),
+            Err(error) if is_full(&error) => self.handle_disk_full(batch, &error.to_string()),
             done => {
                 let result = done?;
                 if let StoreResult::Committed { ids, .. } = &result
@@ -231,27 +235,34 @@ impl StoreWorker {
     }
 
     fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
-        let sizes = batch.inserts.iter().map(|message| message.draft.size());
+        let sizes = batch
+            .inserts
+            .iter()
+            .map(|message| message.draft.content_size());
         let bytes = sizes.map(stored_size).sum();
         let shortage = |space: Option<DiskSpace>, free| space?.shortage(bytes, free);
         if batch.inserts.is_empty() || shortage(self.space, 0).is_none() {
             return Ok(None);
         }
         // Is it enough with the space of the log, and with what is free in the file?
-        self.checkpoint(Checkpoint::Truncate)?;
+        self.checkpoint(CheckpointMode::Truncate)?;
         self.space = DiskSpace::of(&self.path);
         Ok(shortage(self.space, sqlite::free_bytes(&self.connection)?))
     }
 
-    fn disk_full(&mut self, batch: WriteBatch, why: &str) -> Result<StoreResult, RequestError> {
+    fn handle_disk_full(
+        &mut self,
+        batch: WriteBatch,
+        why: &str,
+    ) -> Result<StoreResult, RequestError> {
         // Frees the space of the log, so that rows can be deleted.
-        self.checkpoint(Checkpoint::Truncate)?;
+        self.checkpoint(CheckpointMode::Truncate)?;
         let why = format!("{}: {why}", self.path.display());
         Ok(StoreResult::DiskFull { batch, why })
     }
 
     fn maintain(&mut self) -> Result<(), RequestError> {
-        let now = clock();
+        let now = instant_now();
         if self.gone {
             return Ok(());
         }
@@ -264,12 +275,14 @@ impl StoreWorker {
         }
         self.space = DiskSpace::of(&self.path);
         let max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
-        if sqlite::is_log_long(&self.connection, max_log)? && !self.checkpoint(Checkpoint::Copy)? {
+        if sqlite::is_log_long(&self.connection, max_log)?
+            && !self.checkpoint(CheckpointMode::Copy)?
+        {
             self.checkpoint_at = now + DISK_FULL_RETRY;
         }
         if self.drains && now >= self.forget_at {
             self.forget_at = now + FORGET_OUTCOMES_INTERVAL;
-            match retry_while_busy(|| transaction::forget_outcomes(&self.connection)) {
+            match retry_while_busy(|| transaction::delete_old_outcomes(&self.connection)) {
                 Err(e) if is_full(&e) => {}
                 done => done?,
             }
@@ -294,7 +307,7 @@ impl StoreWorker {
             while size < bytes
                 && let Some(row) = rows.next()?
             {
-                let read = rows::read(row, &mut topic)?;
+                let read = rows::read_row(row, &mut topic)?;
                 let id = *read.as_ref().map_or_else(|id| id, |stored| &stored.row);
                 if id <= last.unwrap_or(after) {
                     return Err(corrupt(format!("row {id} is not where it belongs")));
@@ -326,7 +339,7 @@ impl StoreWorker {
         })
     }
 
-    fn read_outcomes(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
+    fn read_delegated_outcomes(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
         // All three answers have to be of one time.
         let transaction = self.connection.transaction()?;
         let numbered = transaction
@@ -335,7 +348,7 @@ impl StoreWorker {
                  ORDER BY id",
             )?
             .query_map((&self.owner, numbered), |row| {
-                Ok((row.get(0)?, uint(row.get(1)?)))
+                Ok((row.get(0)?, to_u64(row.get(1)?)))
             })?
             .collect::<Result<_, _>>()?;
         let ends = transaction
@@ -343,19 +356,19 @@ impl StoreWorker {
             .query_map([&self.owner], |row| {
                 let reason: Option<String> = row.get(3)?;
                 let outcome = match row.get(2)? {
-                    1 => Outcome::DROPPED_ELSEWHERE,
-                    2 => Outcome::Expired,
-                    3 => Outcome::Dead(reason.unwrap_or_default()),
-                    _ => Outcome::Delivered,
+                    1 => MessageOutcome::DROPPED_ELSEWHERE,
+                    2 => MessageOutcome::Expired,
+                    3 => MessageOutcome::Dead(reason.unwrap_or_default()),
+                    _ => MessageOutcome::Delivered,
                 };
-                Ok((row.get(0)?, uint(row.get(1)?), outcome))
+                Ok((row.get(0)?, to_u64(row.get(1)?), outcome))
             })?
-            .collect::<Result<Vec<(RowId, u64, Outcome)>, _>>()?;
+            .collect::<Result<Vec<(RowId, u64, MessageOutcome)>, _>>()?;
         let oldest = transaction
             .prepare_cached("SELECT min(id) FROM queue WHERE owner = ?1")?
             .query_row([&self.owner], |row| row.get(0))?;
         transaction.finish()?;
-        match self.delete_outcomes(&ends) {
+        match self.delete_read_outcomes(&ends) {
             // Read again later; the queue ignores what it knows.
             Err(e) if is_full(&e) || is_busy(&e) => {}
             done => done?,
@@ -368,11 +381,14 @@ impl StoreWorker {
     }
 
     /// An outcome that was written since they were read may be of an earlier row.
-    fn delete_outcomes(&mut self, read: &[(RowId, u64, Outcome)]) -> rusqlite::Result<()> {
+    fn delete_read_outcomes(
+        &mut self,
+        read: &[(RowId, u64, MessageOutcome)],
+    ) -> rusqlite::Result<()> {
         if read.is_empty() {
             return Ok(());
         }
-        let transaction = sqlite::write_transaction(&mut self.connection)?;
+        let transaction = sqlite::begin_write(&mut self.connection)?;
         for (row, ..) in read {
             let mut delete = transaction.prepare_cached("DELETE FROM fate WHERE id = ?1")?;
             delete.execute([row])?;
@@ -380,12 +396,12 @@ impl StoreWorker {
         transaction.commit()
     }
 
-    fn poll(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
+    fn poll_file(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
         if self.gone {
             self.poll_at += FORGET_OUTCOMES_INTERVAL;
             return Ok(());
         }
-        let now = clock();
+        let now = instant_now();
         self.poll_at = now + POLL_INTERVAL;
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
             return self.take_over(now, notify);
@@ -402,7 +418,7 @@ impl StoreWorker {
 
     /// The process that drained has ended, so the outcomes of our rows are final.
     fn take_over(&mut self, now: Instant, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
-        let outcomes = retry_while_busy(|| self.read_outcomes(0))?;
+        let outcomes = retry_while_busy(|| self.read_delegated_outcomes(0))?;
         let (owner, stream) = (&self.owner, &self.stream);
         match start_draining(&self.path, &mut self.connection, &self.lock, owner, stream) {
             Ok(opened) => {
@@ -422,7 +438,7 @@ impl StoreWorker {
         Ok(())
     }
 
-    fn end(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
+    fn prepare_close(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
         if let Some(next_seq) = next_seq {
             self.check_file_fully()?;
             let mut stop = |pages| {
@@ -434,7 +450,7 @@ impl StoreWorker {
                 Err(e) if is_full(&e) => stop(0)?,
                 done => done?,
             }
-            self.checkpoint(Checkpoint::Copy)?;
+            self.checkpoint(CheckpointMode::Copy)?;
         }
         self.check_file_fully()
     }
@@ -445,8 +461,8 @@ impl StoreWorker {
         }
         // The queue may not know yet that it was taken over.
         let next_seq = next_seq.or(self.taken_over);
-        if let Err(error) = self.end(next_seq) {
-            if self.report(error, notify) {
+        if let Err(error) = self.prepare_close(next_seq) {
+            if self.report_error(error, notify) {
                 notify(StoreResult::Closed);
             }
             return;

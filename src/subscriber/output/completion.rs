@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::acks::TicketRanges;
-use crate::common::acks::pending::Exchange;
-use crate::subscriber::sequence::SequenceRecord;
+use crate::common::acks::owed_acks::Qos2Exchange;
+use crate::subscriber::sequence::MessageRecord;
 
 #[derive(Debug)]
 pub enum OutputEvent {
@@ -25,8 +25,8 @@ pub enum OutputError {
 #[derive(Debug, Default)]
 pub struct Completion {
     pub tickets: TicketRanges,
-    pub records: Vec<SequenceRecord>,
-    pub exchanges: Vec<Exchange>,
+    pub records: Vec<MessageRecord>,
+    pub exchanges: Vec<Qos2Exchange>,
     pub readings: u64,
     pub is_last: bool,
 }
@@ -45,16 +45,17 @@ impl Completion {
     }
 }
 
-pub type Record = Box<dyn FnMut(&[SequenceRecord], &[Exchange]) -> anyhow::Result<()> + Send>;
+pub type RecordCallback =
+    Box<dyn FnMut(&[MessageRecord], &[Qos2Exchange]) -> anyhow::Result<()> + Send>;
 
 pub struct Acknowledger {
-    pub record: Option<Record>,
+    pub record: Option<RecordCallback>,
     pub completed_readings: Arc<AtomicU64>,
     pub notify: Box<dyn Fn(OutputEvent) + Send>,
 }
 
 impl Acknowledger {
-    pub fn record(&mut self, completion: &mut Completion) -> bool {
+    pub fn record_completion(&mut self, completion: &mut Completion) -> bool {
         if let Some(record) = &mut self.record {
             if let Err(cause) = record(&completion.records, &completion.exchanges) {
                 (self.notify)(OutputEvent::Failed(OutputError::StateFile(cause)));
@@ -68,7 +69,7 @@ impl Acknowledger {
 
     /// `false` if recording fails: then neither these messages nor later ones may be acknowledged.
     pub fn acknowledge(&mut self, mut completion: Completion) -> bool {
-        if !self.record(&mut completion) {
+        if !self.record_completion(&mut completion) {
             return false;
         }
         self.completed_readings

@@ -101,7 +101,7 @@ impl OutputFile {
                 // Others may append to it too, or empty it.
                 self.size = open.len();
             } else {
-                self.replace()?;
+                self.recreate()?;
             }
         }
         let Some(rotation) = self.rotation.filter(|_| self.regular) else {
@@ -130,7 +130,7 @@ impl OutputFile {
         }
     }
 
-    fn replace(&mut self) -> io::Result<()> {
+    fn recreate(&mut self) -> io::Result<()> {
         self.reopen().map_err(|e| {
             let why =
                 format!("the file was removed or renamed, and a new one cannot be created: {e}");

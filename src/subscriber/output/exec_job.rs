@@ -59,7 +59,7 @@ pub struct ExecJob {
 }
 
 impl ExecJob {
-    pub fn task(&self) -> RunOptions<'_> {
+    pub fn run_options(&self) -> RunOptions<'_> {
         let message = &self.message;
         let seq = message.seq.as_ref();
         let taken = seq.map(|seq| rfc3339(Duration::from_millis(seq.accepted_ms)));

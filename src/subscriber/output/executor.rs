@@ -11,9 +11,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::completion::{Acknowledger, Completion};
 use super::exec_job::{ExecJob, ExecMessage};
-use crate::common::acks::Backlog;
-use crate::common::runtime::clock::clock;
-use crate::common::runtime::process::{CommandOutcome, CommandSet, ExecCommand, NotStarted};
+use crate::common::acks::SessionAcks;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::process::{CommandGroup, CommandOutcome, ExecCommand, NotStarted};
 use crate::common::runtime::repeat_filter::RepeatFilter;
 
 /// Bytes that a waiting message takes beside payload and topic, about.
@@ -52,7 +52,7 @@ struct ExecutorState {
 }
 
 impl ExecutorState {
-    fn update_last(&mut self, update: impl FnOnce(&mut UnfinishedMessage)) {
+    fn update_last_message(&mut self, update: impl FnOnce(&mut UnfinishedMessage)) {
         let last = self.unfinished.back();
         if last.is_none_or(|last| last.completion.is_some()) {
             self.unfinished.push_back(UnfinishedMessage::default());
@@ -85,7 +85,7 @@ impl ExecutorState {
             && let Some(completion) = &mut message.completion
         {
             self.acknowledger
-                .take_if(|acknowledger| !acknowledger.record(completion));
+                .take_if(|acknowledger| !acknowledger.record_completion(completion));
         }
         while let Some(message) = self.unfinished.front_mut()
             && message.jobs_left == 0
@@ -104,8 +104,8 @@ struct ExecutorShared {
     work: Condvar,
     change: Condvar,
     command: ExecCommand,
-    group: CommandSet,
-    backlog: Arc<Backlog>,
+    group: CommandGroup,
+    session_acks: Arc<SessionAcks>,
 }
 
 pub struct Executor(Arc<ExecutorShared>);
@@ -114,7 +114,7 @@ impl Executor {
     pub fn start(
         command: ExecCommand,
         jobs: usize,
-        backlog: Arc<Backlog>,
+        session_acks: Arc<SessionAcks>,
         acknowledger: Acknowledger,
     ) -> io::Result<Self> {
         let state = ExecutorState {
@@ -126,8 +126,8 @@ impl Executor {
             work: Condvar::new(),
             change: Condvar::new(),
             command,
-            group: CommandSet::new()?,
-            backlog,
+            group: CommandGroup::new()?,
+            session_acks,
         });
         for slot in 0..jobs {
             let shared = Arc::clone(&shared);
@@ -142,9 +142,9 @@ impl Executor {
             return;
         }
         let counted = message.bytes() + OVERHEAD;
-        self.0.backlog.add(counted);
+        self.0.session_acks.add_bytes(counted);
         let mut state = self.0.state.lock();
-        state.update_last(|last| {
+        state.update_last_message(|last| {
             last.jobs_left = count;
             last.counted = counted;
         });
@@ -163,18 +163,18 @@ impl Executor {
 
     pub fn finish_message(&self, completion: Completion) {
         let mut state = self.0.state.lock();
-        state.update_last(|last| last.completion = Some(completion));
+        state.update_last_message(|last| last.completion = Some(completion));
         // Its commands may have ended already.
         let index = state.unfinished.len().saturating_sub(1);
         state.record_and_acknowledge(index);
     }
 
-    pub fn failed(&self) -> u64 {
+    pub fn failed_commands(&self) -> u64 {
         self.0.state.lock().failed
     }
 
     pub fn close(&self, grace_period: Duration) {
-        self.0.group.close();
+        self.0.group.forbid_starts();
         let mut state = self.0.state.lock();
         state.is_closed = true;
         self.0.work.notify_all();
@@ -192,14 +192,14 @@ impl Executor {
     }
 
     pub fn abort(&self) {
-        self.0.group.abandon();
+        self.0.group.try_stop();
     }
 }
 
 impl ExecutorShared {
     fn run_jobs(&self) {
         while let Some((number, job)) = self.next_job() {
-            let outcome = self.run(&job);
+            let outcome = self.run_job(&job);
             let mut state = self.state.lock();
             state.running -= 1;
             match outcome {
@@ -217,7 +217,7 @@ impl ExecutorShared {
             }
             let counted = state.finish_job(number);
             drop(state);
-            self.backlog.remove(counted);
+            self.session_acks.remove_bytes(counted);
             self.change.notify_all();
         }
     }
@@ -242,10 +242,10 @@ impl ExecutorShared {
     }
 
     /// Runs the command, and tries again while it cannot be started. None if the run ends before.
-    fn run(&self, job: &ExecJob) -> Option<CommandOutcome> {
+    fn run_job(&self, job: &ExecJob) -> Option<CommandOutcome> {
         loop {
             // Without the lock: this takes as long as the command does.
-            let why = match self.command.run(&job.task(), &self.group) {
+            let why = match self.command.run(&job.run_options(), &self.group) {
                 Ok(outcome) => return Some(outcome),
                 Err(NotStarted::Stopping) => None,
                 Err(NotStarted::CannotStart(why)) => Some(why),
@@ -257,7 +257,7 @@ impl ExecutorShared {
             };
             let name = self.command.name();
             let line = format!("--exec {name}: cannot be run: {why}; trying again every second");
-            if let Some(line) = state.start_failures.filter(&line, clock()) {
+            if let Some(line) = state.start_failures.filter(&line, instant_now()) {
                 warn!("{line}");
             }
             let is_open = |state: &mut ExecutorState| !state.is_closed;

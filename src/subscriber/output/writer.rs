@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::completion::{Acknowledger, Completion, OutputError, OutputEvent};
 use super::destination::Destination;
-use crate::common::acks::Backlog;
-use crate::common::runtime::clock::{clock, sleep};
+use crate::common::acks::SessionAcks;
+use crate::common::runtime::clock::{instant_now, sleep};
 use crate::common::transport::bridge::OutOfMemory;
 
 /// While messages keep coming, how long to wait for one more before a write, the longest time
@@ -62,20 +62,20 @@ struct WriterShared {
 
 pub struct Writer {
     shared: Arc<WriterShared>,
-    backlog: Arc<Backlog>,
+    session_acks: Arc<SessionAcks>,
 }
 
 impl Writer {
     pub fn start(
         destination: Destination,
-        backlog: Arc<Backlog>,
+        session_acks: Arc<SessionAcks>,
         acknowledger: Acknowledger,
     ) -> io::Result<Self> {
         let shared = Arc::new(WriterShared::default());
         let mut thread = WriterThread {
             shared: Arc::clone(&shared),
             destination,
-            backlog: Arc::clone(&backlog),
+            session_acks: Arc::clone(&session_acks),
             acknowledger,
         };
         let builder = std::thread::Builder::new().name("writer".into());
@@ -86,12 +86,15 @@ impl Writer {
             thread.shared.state.lock().has_ended = true;
             thread.shared.idle.notify_all();
         })?;
-        Ok(Self { shared, backlog })
+        Ok(Self {
+            shared,
+            session_acks,
+        })
     }
 
     /// Reserves memory for `bytes` of output; checks that `meanwhile` more can be allocated while
     /// it is rendered. For a large message the buffer grows by no more than it needs.
-    pub fn reserve(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
+    pub fn reserve_memory(&self, bytes: usize, meanwhile: usize) -> Result<(), OutOfMemory> {
         if meanwhile > LARGE {
             // The allocations themselves cannot report failure.
             let tried = Vec::<u8>::new().try_reserve_exact(meanwhile + bytes);
@@ -116,7 +119,7 @@ impl Writer {
         batch.ends.push(end);
         let added = (end - before) as u64;
         batch.counted += added;
-        self.backlog.add(added);
+        self.session_acks.add_bytes(added);
         result
     }
 
@@ -124,7 +127,7 @@ impl Writer {
         let mut state = self.shared.state.lock();
         state.batch.completion.append(completion);
         state.batch.counted += OVERHEAD;
-        self.backlog.add(OVERHEAD);
+        self.session_acks.add_bytes(OVERHEAD);
         state.is_message_open = false;
         let is_waiting = std::mem::take(&mut state.is_waiting);
         drop(state);
@@ -153,16 +156,16 @@ impl Writer {
 struct WriterThread {
     shared: Arc<WriterShared>,
     destination: Destination,
-    backlog: Arc<Backlog>,
+    session_acks: Arc<SessionAcks>,
     acknowledger: Acknowledger,
 }
 
 impl WriterThread {
     fn run(&mut self) -> Result<(), OutputError> {
         let mut batch = WriteBatch::default();
-        let mut last_write = clock();
+        let mut last_write = instant_now();
         while self.next_batch(&mut batch, last_write) && self.write(&mut batch)? {
-            last_write = clock();
+            last_write = instant_now();
         }
         Ok(())
     }
@@ -185,7 +188,7 @@ impl WriterThread {
                 self.shared.ready.wait(&mut state);
             }
             let bytes = state.batch.bytes.len();
-            let waited = clock().saturating_duration_since(last_write);
+            let waited = instant_now().saturating_duration_since(last_write);
             if bytes <= seen || bytes >= BATCH_BYTES || state.is_closed || waited >= BATCH_TIME {
                 break;
             }
@@ -209,7 +212,8 @@ impl WriterThread {
         if !self.acknowledger.acknowledge(completion) {
             return Ok(false);
         }
-        self.backlog.remove(std::mem::take(&mut batch.counted));
+        self.session_acks
+            .remove_bytes(std::mem::take(&mut batch.counted));
         batch.bytes.clear();
         batch.bytes.shrink_to(2 * BATCH_BYTES);
         batch.ends.clear();

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
+use super::chart_view::{ChartCurve, ChartView, MessageRate};
 use super::connection_history::ConnectionHistory;
 use super::delay_estimator::DelayEstimator;
 use super::rate_meter::RateMeter;
 use super::series::Series;
 use super::value_extractor::is_plottable;
-use super::view::{ChartLine, ChartView, MessageRate};
-pub use super::window::Zoom;
-use super::window::{MAX_WINDOW, Ms, Window, seconds_before};
+pub use super::zoom::ZoomCommand;
+use super::zoom::{MAX_WINDOW, Ms, ZoomLevel, offset_seconds};
 use crate::common::connection::state::ConnectionStateMachine;
 use crate::common::escape::{escape, one_line};
 
@@ -40,7 +40,7 @@ struct Line {
 pub struct ChartData {
     broker: String,
     started: Instant,
-    window: Window,
+    window: ZoomLevel,
     lines: Vec<Line>,
     other_topics: HashSet<u64>,
     received: u64,
@@ -56,7 +56,7 @@ impl ChartData {
         Self {
             broker: one_line(broker),
             started: now,
-            window: Window::new(),
+            window: ZoomLevel::new(),
             lines: Vec::new(),
             other_topics: HashSet::new(),
             received: 0,
@@ -107,7 +107,7 @@ impl ChartData {
         let at = if late > MAX_WINDOW { now } else { now - late };
         line.series.add(at, value, now);
         if let Some(interval) = line.series.interval() {
-            self.window.fit_interval(interval);
+            self.window.grow_for_interval(interval);
         }
     }
 
@@ -116,17 +116,17 @@ impl ChartData {
         self.revision += u64::from(self.connection.update(connection, ms));
     }
 
-    pub fn set_missing(&mut self, missing: u64) {
+    pub fn set_missing_count(&mut self, missing: u64) {
         self.revision += u64::from(self.missing != missing);
         self.missing = missing;
     }
 
-    pub fn zoom(&mut self, zoom: Zoom) {
+    pub fn zoom(&mut self, zoom: ZoomCommand) {
         self.revision += 1;
         self.window.zoom(zoom);
         let intervals = self.lines.iter().filter_map(|line| line.series.interval());
         if let Some(longest) = intervals.max() {
-            self.window.fit_interval(longest);
+            self.window.grow_for_interval(longest);
         }
     }
 
@@ -136,11 +136,11 @@ impl ChartData {
         let outages = &self.connection.outages;
         let lines = self.lines.iter().filter_map(|line| {
             let (at, last) = line.series.last?;
-            Some(ChartLine {
+            Some(ChartCurve {
                 topic: escape(line.topic.as_bytes(), &[]),
                 segments: line.series.segments(from, now, outages),
                 last,
-                age: duration(now - at),
+                age: ms_to_duration(now - at),
                 decimal_places: line.series.places,
                 stats: line.series.stats(from, now),
             })
@@ -153,7 +153,7 @@ impl ChartData {
             connection: self.connection.state,
             why_offline: self.connection.why_offline.clone(),
             elapsed: at.saturating_duration_since(self.started),
-            span: duration(self.window.span()),
+            span: ms_to_duration(self.window.span()),
             lines: lines.collect(),
             more_topics: self.other_topics.len(),
             received: self.received,
@@ -165,7 +165,7 @@ impl ChartData {
                 per_minute: self.rate.per_minute(now),
             },
             outages: shown
-                .map(|(down, up)| (seconds_before(down, now), seconds_before(up, now)))
+                .map(|(down, up)| (offset_seconds(down, now), offset_seconds(up, now)))
                 .collect(),
             log: None,
             ended: None,
@@ -182,7 +182,7 @@ fn unix_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn duration(ms: Ms) -> Duration {
+fn ms_to_duration(ms: Ms) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or_default())
 }
 
@@ -269,7 +269,7 @@ pub(super) mod tests {
                     ..reading(&topic, Some(value))
                 };
                 chart.add(&reading, now);
-                chart.zoom(Zoom::Out);
+                chart.zoom(ZoomCommand::Out);
             }
             prop_assert!(chart.lines.len() <= MAX_LINES);
             prop_assert!(chart.other_topics.len() <= 50);

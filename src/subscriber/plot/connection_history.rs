@@ -1,6 +1,6 @@
 //! The state of the connection, and its outages. PURE.
 
-use super::window::Ms;
+use super::zoom::Ms;
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine};
 use crate::common::escape::one_line;
 
@@ -24,7 +24,7 @@ impl ConnectionHistory {
             return false;
         }
         self.state = state;
-        self.reconnects = connection.reconnects();
+        self.reconnects = connection.reconnect_count();
         match state {
             ConnectionState::Idle | ConnectionState::Connecting { .. } => {}
             ConnectionState::Online { .. } | ConnectionState::Stopped => self.why_offline = None,

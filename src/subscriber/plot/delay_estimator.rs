@@ -1,6 +1,6 @@
 //! How late readings arrive, measured with two clocks that may differ. PURE.
 
-use super::window::Ms;
+use super::zoom::Ms;
 
 /// The shortest delay is forgotten after one to two times this, because a clock may be adjusted.
 const MEMORY: Ms = 5 * 60 * 1000;

@@ -7,9 +7,9 @@ use ratatui::crossterm::style::{Attribute, Color, ContentStyle, StyledContent};
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
+use super::chart_view::{ChartView, LogLevel, LogLine};
 use super::style::{DIM, ERROR, NORMAL, Theme, WARNING, put_text};
-use super::text::{format_time, truncate, width};
-use super::view::{ChartView, LogLevel, LogLine};
+use super::text_format::{format_duration, truncate, width};
 use super::{graph, header, legend};
 
 const MIN_SIZE: (u16, u16) = (20, 5);
@@ -57,11 +57,11 @@ fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
 
 fn draw_log(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
     let (level, style): (_, Style) = match log.level {
-        LogLevel::Error => ("error", theme.color(ERROR).into()),
-        LogLevel::Warning => ("warning", theme.color(WARNING).into()),
+        LogLevel::Error => ("error", theme.indexed_color(ERROR).into()),
+        LogLevel::Warning => ("warning", theme.indexed_color(WARNING).into()),
         LogLevel::Other => ("log", DIM.into()),
     };
-    let level = format!("{level} {} ago:", format_time(log.age));
+    let level = format!("{level} {} ago:", format_duration(log.age));
     put_text(buffer, area.x + 1, area.y, &level, style);
     let column = area.x + 2 + u16::try_from(level.len()).unwrap_or_default();
     let space = usize::from(area.right().saturating_sub(column + 1));
@@ -87,19 +87,19 @@ pub(super) fn snapshot(view: &ChartView, (columns, rows): (u16, u16), theme: The
                 continue;
             }
             skip = width(cell.symbol()).saturating_sub(1);
-            if style_of(cell) != style {
-                flush(&mut out, &mut run, style);
-                style = style_of(cell);
+            if cell_style(cell) != style {
+                push_run(&mut out, &mut run, style);
+                style = cell_style(cell);
             }
             run.push_str(cell.symbol());
         }
-        flush(&mut out, &mut run, style);
+        push_run(&mut out, &mut run, style);
         out.push('\n');
     }
     out
 }
 
-fn style_of(cell: &Cell) -> ContentStyle {
+fn cell_style(cell: &Cell) -> ContentStyle {
     let mut style = ContentStyle::new();
     style.foreground_color = Some(cell.fg.into_crossterm()).filter(|color| *color != Color::Reset);
     if cell.modifier.contains(Modifier::DIM) {
@@ -108,7 +108,7 @@ fn style_of(cell: &Cell) -> ContentStyle {
     style
 }
 
-fn flush(out: &mut String, run: &mut String, style: ContentStyle) {
+fn push_run(out: &mut String, run: &mut String, style: ContentStyle) {
     if !run.is_empty() {
         out.push_str(&StyledContent::new(style, std::mem::take(run)).to_string());
     }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::common::connection::state::ConnectionState;
     use crate::subscriber::plot::chart_data::tests::chart;
-    use crate::subscriber::plot::view::{ChartLine, MessageRate, Stats};
+    use crate::subscriber::plot::chart_view::{ChartCurve, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -138,7 +138,7 @@ mod tests {
         };
         let line = |topic: &str, segments: Vec<Vec<(f64, f64)>>| {
             let values = segments.iter().flatten().map(|(_, value)| *value);
-            ChartLine {
+            ChartCurve {
                 topic: topic.into(),
                 last: values.clone().next_back().unwrap_or_default(),
                 age: Duration::from_millis(400),

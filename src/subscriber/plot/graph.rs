@@ -7,10 +7,10 @@ use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
+use super::chart_view::{ChartView, Point};
 use super::scale::Scale;
 use super::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
-use super::text::{format_time, plural, truncate, width};
-use super::view::{ChartView, Point};
+use super::text_format::{format_count, format_duration, truncate, width};
 
 const MIN_ROWS_PER_TICK: u16 = 3;
 
@@ -52,10 +52,10 @@ fn why_empty(view: &ChartView) -> String {
     if view.received == 0 {
         "no message yet".into()
     } else if view.lines.is_empty() {
-        let messages = plural(view.received, "message");
+        let messages = format_count(view.received, "message");
         format!("no number in {messages}: see --value")
     } else {
-        format!("no reading in the last {}", format_time(view.span))
+        format!("no reading in the last {}", format_duration(view.span))
     }
 }
 
@@ -92,12 +92,18 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartView, theme: Them
     for (down, up) in &view.outages {
         let (from, to) = (column(plot, view, *down), column(plot, view, *up));
         for column in from..=to {
-            put_text(buffer, column, axis, "━", theme.color(ERROR));
+            put_text(buffer, column, axis, "━", theme.indexed_color(ERROR));
         }
         let space = usize::from(to - from);
         if space > OFFLINE.len() {
             let left = u16::try_from((space - OFFLINE.len()) / 2).unwrap_or_default();
-            put_text(buffer, from + left + 1, axis, OFFLINE, theme.color(ERROR));
+            put_text(
+                buffer,
+                from + left + 1,
+                axis,
+                OFFLINE,
+                theme.indexed_color(ERROR),
+            );
         }
     }
     let (number, unit) = match view.span.as_secs() {

@@ -4,9 +4,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
+use super::chart_view::ChartView;
 use super::style::{DIM, ERROR, NORMAL, OK, Theme, WARNING, put_text};
-use super::text::{format_rate, format_time, format_time_left, plural, truncate, width};
-use super::view::ChartView;
+use super::text_format::{
+    format_count, format_duration, format_rate, format_time_left, truncate, width,
+};
 use crate::common::connection::state::ConnectionState;
 
 /// The counts go into the second row or to the right, as many as fit.
@@ -47,7 +49,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
 fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
     let ChartView { broker, now, .. } = view;
     if view.ended.is_some() {
-        let text = format!("{broker}, after {}", format_time(view.elapsed));
+        let text = format!("{broker}, after {}", format_duration(view.elapsed));
         return ("■", DIM.into(), text);
     }
     let why = view.why_offline.as_deref();
@@ -57,7 +59,7 @@ fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
             Some(why) => ("○", ERROR, format!("connecting again: {why}")),
         },
         ConnectionState::Online { since } => {
-            let uptime = format_time(now.saturating_duration_since(since));
+            let uptime = format_duration(now.saturating_duration_since(since));
             ("●", OK, format!("{broker}, connected for {uptime}"))
         }
         ConnectionState::Waiting { until } => {
@@ -71,20 +73,20 @@ fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
         }
         ConnectionState::Stopped => return ("■", DIM.into(), format!("{broker}, ended")),
     };
-    (symbol, theme.color(color).into(), text)
+    (symbol, theme.indexed_color(color).into(), text)
 }
 
 fn counts(view: &ChartView, theme: Theme) -> Vec<(String, Style)> {
     let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
     let mut add_problem = |count: u64, color, text: String| {
         if count > 0 {
-            counts.push((text, theme.color(color).into()));
+            counts.push((text, theme.indexed_color(color).into()));
         }
     };
     let (missing, without) = (view.missing, view.without_value);
     add_problem(missing, ERROR, format!("{missing} missing"));
     add_problem(without, WARNING, format!("{without} without a value"));
-    let reconnects = plural(view.reconnects, "reconnect");
+    let reconnects = format_count(view.reconnects, "reconnect");
     add_problem(view.reconnects, WARNING, reconnects);
     counts.push((format!("{} received", view.received), NORMAL.into()));
     counts

@@ -4,10 +4,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
-use super::scale::{format_number, shared_places};
+use super::chart_view::{ChartCurve, ChartView, Stats};
+use super::scale::{format_number, limit_places};
 use super::style::{DIM, NORMAL, Theme, put_text};
-use super::text::{format_time, plural, truncate, truncate_middle, width};
-use super::view::{ChartLine, ChartView, Stats};
+use super::text_format::{format_count, format_duration, truncate, truncate_middle, width};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -55,12 +55,12 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
         widest.max(COLUMNS[n].0.len() * heading)
     });
     let topic = lines.clone().map(|line| width(&line.topic)).max();
-    let (topic, columns) = fit(area.width.into(), topic.unwrap_or(0), widths);
+    let (topic, columns) = fit_columns(area.width.into(), topic.unwrap_or(0), widths);
     let mut row = area.y;
     if heading > 0 {
         let names = COLUMNS.map(|(name, _)| name.to_owned());
         draw_numbers(buffer, (area.x, row), &names, &columns, DIM);
-        let over = format!("over {}", format_time(view.span));
+        let over = format!("over {}", format_duration(view.span));
         put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
@@ -74,13 +74,13 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     }
     if note {
         let more = u64::try_from(hidden(shown)).unwrap_or(u64::MAX);
-        let note = format!("and {}", plural(more, "more topic"));
+        let note = format!("and {}", format_count(more, "more topic"));
         put_text(buffer, area.x + 4, row, &note, DIM);
     }
 }
 
 /// The width of the topics, and the columns that fit: index and right end.
-fn fit(space: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
+fn fit_columns(space: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
     let for_rows = space.saturating_sub(4 + 1);
     let kept = |max_rank| (0..6).filter(move |n| COLUMNS[*n].1 <= max_rank);
     let taken = |max_rank| kept(max_rank).map(|n| widths[n] + GAP).sum::<usize>();
@@ -111,11 +111,11 @@ fn draw_numbers(
     }
 }
 
-fn cells(line: &ChartLine) -> [String; 6] {
+fn cells(line: &ChartCurve) -> [String; 6] {
     let stats = line.stats;
     let mut values = vec![line.last];
     values.extend(stats.iter().flat_map(|s| [s.min, s.max]));
-    let places = shared_places(&values, line.decimal_places);
+    let places = limit_places(&values, line.decimal_places);
     let of = |pick: fn(Stats) -> f64, places| {
         stats.map_or("-".into(), |stats| format_number(pick(stats), places))
     };
@@ -127,6 +127,6 @@ fn cells(line: &ChartLine) -> [String; 6] {
         of(|s| s.mean, mean_places),
         of(|s| s.max, places),
         stats.map_or(0, |stats| stats.count).to_string(),
-        format_time(line.age),
+        format_duration(line.age),
     ]
 }

@@ -2,6 +2,7 @@
 //! [`screen`], the only module here with side effects, owns the terminal.
 
 pub mod chart_data;
+pub mod chart_view;
 mod connection_history;
 mod delay_estimator;
 pub mod draw;
@@ -13,7 +14,6 @@ mod scale;
 pub mod screen;
 mod series;
 pub mod style;
-mod text;
+mod text_format;
 pub mod value_extractor;
-pub mod view;
-mod window;
+mod zoom;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::window::Ms;
+use super::zoom::Ms;
 
 /// The rate per second is measured over this time.
 const RECENT: Ms = 10_000;
@@ -48,7 +48,8 @@ impl RateMeter {
     /// The rate of the last seconds. It is constant for messages at a constant interval.
     #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
     pub(super) fn per_second(&self, now: Ms) -> f64 {
-        let (Some(first), Some(last)) = (self.since(now - RECENT).next(), self.seconds.back())
+        let (Some(first), Some(last)) =
+            (self.seconds_since(now - RECENT).next(), self.seconds.back())
         else {
             return 0.0;
         };
@@ -64,10 +65,10 @@ impl RateMeter {
     }
 
     fn count_since(&self, from: Ms) -> u64 {
-        self.since(from).map(|second| second.count).sum()
+        self.seconds_since(from).map(|second| second.count).sum()
     }
 
-    fn since(&self, from: Ms) -> impl Iterator<Item = &Second> {
+    fn seconds_since(&self, from: Ms) -> impl Iterator<Item = &Second> {
         let seconds = self.seconds.iter();
         seconds.skip_while(move |second| second.first < from)
     }

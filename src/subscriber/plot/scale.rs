@@ -90,7 +90,7 @@ pub(super) fn decimal_places(value: f64) -> usize {
 }
 
 /// `places`, but fewer if a number of the line would have more than six digits.
-pub(super) fn shared_places(values: &[f64], places: usize) -> usize {
+pub(super) fn limit_places(values: &[f64], places: usize) -> usize {
     let magnitude = values.iter().fold(0f64, |most, n| most.max(n.abs()));
     let digits_before = if magnitude < 1.0 {
         1
@@ -136,10 +136,10 @@ mod tests {
     fn numbers_of_a_line_have_the_same_decimal_places_and_are_not_too_long() {
         assert_eq!(decimal_places(22.25), 2);
         assert_eq!(decimal_places(1e9), 0);
-        assert_eq!(shared_places(&[21.5, 20.0], 2), 2);
-        assert_eq!(shared_places(&[1.0 / 3.0], 16), 5);
-        assert_eq!(shared_places(&[0.5, -1013.1], 16), 2);
-        assert_eq!(shared_places(&[1e9], 1), 0);
+        assert_eq!(limit_places(&[21.5, 20.0], 2), 2);
+        assert_eq!(limit_places(&[1.0 / 3.0], 16), 5);
+        assert_eq!(limit_places(&[0.5, -1013.1], 16), 2);
+        assert_eq!(limit_places(&[1e9], 1), 0);
         assert_eq!(format_number(-0.0, 1), "0.0");
         assert_eq!(format_number(1.5e9, 0), "1.5e9");
         assert_eq!(format_number(123_456_789.0, 0), "123456789");

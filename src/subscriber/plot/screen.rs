@@ -22,10 +22,10 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
-use super::chart_data::{ChartData, Zoom};
+use super::chart_data::{ChartData, ZoomCommand};
+use super::chart_view::{ChartView, LogLevel, LogLine};
 use super::draw::{frame, snapshot};
 use super::style::Theme;
-use super::view::{ChartView, LogLevel, LogLine};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::stdio::{self, Blocking};
@@ -83,7 +83,7 @@ impl Screen {
             drawn: None,
             log: None,
         };
-        signals::set_exit_hook(restore);
+        signals::set_exit_hook(restore_terminal);
         restore_on_panic();
         logging::hold_lines();
         // Without a terminal to read from there are no keys, and a signal ends it.
@@ -156,7 +156,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        restore();
+        restore_terminal();
     }
 }
 
@@ -176,7 +176,7 @@ pub fn check_terminal() -> Result<(), Fault> {
     Ok(())
 }
 
-pub fn restore() {
+pub fn restore_terminal() {
     // This comes first because it cannot block: the terminal may accept no output.
     let _ = disable_raw_mode();
     let Some(mut active) = ACTIVE.lock().take() else {
@@ -217,7 +217,7 @@ fn restore_on_panic() {
             let _ = disable_raw_mode();
             let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
         } else {
-            restore();
+            restore_terminal();
         }
         previous_hook(panic);
     }));
@@ -240,7 +240,7 @@ fn read_keys(chart: &Mutex<ChartData>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyCommand {
     End,
-    Zoom(Zoom),
+    Zoom(ZoomCommand),
 }
 
 fn key_command(key: KeyEvent) -> Option<KeyCommand> {
@@ -253,9 +253,9 @@ fn key_command(key: KeyEvent) -> Option<KeyCommand> {
         }
         KeyCode::Char('q') | KeyCode::Esc => Some(KeyCommand::End),
         // A shorter window magnifies the line.
-        KeyCode::Char('+' | '=') => Some(KeyCommand::Zoom(Zoom::In)),
-        KeyCode::Char('-' | '_') => Some(KeyCommand::Zoom(Zoom::Out)),
-        KeyCode::Char('0') => Some(KeyCommand::Zoom(Zoom::Auto)),
+        KeyCode::Char('+' | '=') => Some(KeyCommand::Zoom(ZoomCommand::In)),
+        KeyCode::Char('-' | '_') => Some(KeyCommand::Zoom(ZoomCommand::Out)),
+        KeyCode::Char('0') => Some(KeyCommand::Zoom(ZoomCommand::Auto)),
         _ => None,
     }
 }
@@ -275,6 +275,6 @@ mod tests {
         assert_eq!(press(c, KeyModifiers::CONTROL), Some(KeyCommand::End));
         assert_eq!(press(c, none), None);
         let minus = press(KeyCode::Char('-'), none);
-        assert_eq!(minus, Some(KeyCommand::Zoom(Zoom::Out)));
+        assert_eq!(minus, Some(KeyCommand::Zoom(ZoomCommand::Out)));
     }
 }

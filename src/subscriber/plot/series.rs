@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::scale::decimal_places;
-use super::window::{MAX_WINDOW, Ms, seconds_before};
+use super::zoom::{MAX_WINDOW, Ms, offset_seconds};
 
 /// The width of the buckets and how far they reach back, in milliseconds.
 const TIERS: [(Ms, Ms); 3] = [(50, 60_000), (1000, 3_600_000), (30_000, MAX_WINDOW)];
@@ -173,11 +173,11 @@ impl Series {
                 segments.push(std::mem::take(&mut segment));
             }
             let points = bucket.points();
-            segment.extend(points.map(|(at, value)| (seconds_before(at, now), value)));
+            segment.extend(points.map(|(at, value)| (offset_seconds(at, now), value)));
             last = Some(bucket.last.0);
         }
         segments.push(segment);
-        let edge = seconds_before(from, now);
+        let edge = offset_seconds(from, now);
         segments.retain(|points| points.last().is_some_and(|(at, _)| *at >= edge));
         segments
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use self::format::{PayloadNotJson, Template};
 use self::sanitize::Sanitizer;
-use crate::common::mqtt::json::{JsonLine, Parts};
+use crate::common::mqtt::json::{JsonOutput, MessageParts};
 use crate::common::mqtt::publish::Received;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +20,14 @@ pub enum Format {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Style {
+pub struct RenderOptions {
     pub format: Format,
     pub newline: bool,
     /// Whether to escape control characters: on a terminal.
     pub escape: bool,
 }
 
-impl Style {
+impl RenderOptions {
     /// Bytes that each reading of a batch takes beside its payload.
     pub fn overhead(&self, message: &Received<'_>) -> usize {
         let mut out = Vec::new();
@@ -47,7 +47,7 @@ impl Style {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
-            Format::Json if !self.escape => (JsonLine::payload_bytes(message.payload), 0),
+            Format::Json if !self.escape => (JsonOutput::encoded_length(message.payload), 0),
             // In JSON it has up to six.
             Format::Json => (times(6), times(24)),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
@@ -60,18 +60,18 @@ impl Style {
 pub fn render(
     out: &mut Vec<u8>,
     message: &Received<'_>,
-    style: &Style,
+    style: &RenderOptions,
     now: Duration,
 ) -> Option<PayloadNotJson> {
     let json = || {
-        let parts = Parts {
+        let parts = MessageParts {
             topic: message.topic,
             payload: message.payload,
             qos: message.qos.level(),
             retain: message.retained,
             seq: message.seq.as_ref(),
         };
-        JsonLine::new(parts, now, true)
+        JsonOutput::new(parts, now, true)
     };
     if style.format == Format::Json && !style.escape {
         json().write(out);
@@ -83,7 +83,7 @@ pub fn render(
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json => out.push_json_text(&json().text()),
+        Format::Json => out.push_json_text(&json().to_json()),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {
             out.push_name(message.topic.as_bytes());
@@ -121,7 +121,7 @@ mod tests {
             }),
         };
         let mut out = Vec::new();
-        let style = Style {
+        let style = RenderOptions {
             format,
             newline: true,
             escape,

@@ -1,7 +1,7 @@
 //! Appends output, and on a terminal escapes what came over the network, never what the user typed.
 //! PURE.
 
-use crate::common::escape::{escape, escape_json};
+use crate::common::escape::{escape, escape_in_json};
 
 #[derive(Debug)]
 pub struct Sanitizer<'a> {
@@ -33,7 +33,7 @@ impl<'a> Sanitizer<'a> {
 
     pub fn push_json_text(&mut self, json: &str) {
         if self.escapes {
-            self.push_trusted(escape_json(json).as_bytes());
+            self.push_trusted(escape_in_json(json).as_bytes());
         } else {
             self.push_trusted(json.as_bytes());
         }

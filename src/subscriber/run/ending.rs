@@ -8,21 +8,21 @@ use log::{debug, error, warn};
 use serde::Serialize;
 
 use crate::common::fault::{Exit, Fault};
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::stdio;
-use crate::subscriber::config::{Config, OutputKind};
-use crate::subscriber::inbox::InboxCounts;
+use crate::subscriber::config::{Config, OutputConfig};
+use crate::subscriber::message_receiver::ReceiverCounts;
 use crate::subscriber::output::completion::OutputError;
 
 #[derive(Serialize)]
 struct Summary {
     #[serde(flatten)]
-    counts: InboxCounts,
+    counts: ReceiverCounts,
     reconnects: u64,
     elapsed_s: f64,
 }
 
-pub(super) fn exit_for_counts(config: &Config, counts: InboxCounts) -> Exit {
+pub(super) fn exit_for_counts(config: &Config, counts: ReceiverCounts) -> Exit {
     let failed = counts.failed.unwrap_or_default();
     if failed > 0 {
         warn!("--exec: {failed} of {} commands failed", counts.received);
@@ -33,12 +33,12 @@ pub(super) fn exit_for_counts(config: &Config, counts: InboxCounts) -> Exit {
     Exit::Success
 }
 
-pub(super) fn print_summary(counts: InboxCounts, reconnects: u64, started: Instant) -> Exit {
+pub(super) fn print_summary(counts: ReceiverCounts, reconnects: u64, started: Instant) -> Exit {
     if counts.is_blocked {
         warn!("no summary: the output is blocked");
         return Exit::Success;
     }
-    let elapsed = clock().saturating_duration_since(started);
+    let elapsed = instant_now().saturating_duration_since(started);
     let summary = Summary {
         counts,
         reconnects,
@@ -63,10 +63,10 @@ pub(super) fn write_failed(path: Option<&Path>, cause: &io::Error) -> Exit {
     Exit::Io
 }
 
-pub(super) fn output_failed(config: &Config, error: &OutputError) -> Exit {
+pub(super) fn report_output_error(config: &Config, error: &OutputError) -> Exit {
     let file = match &config.output {
-        OutputKind::File(file, _) => Some(file.path.as_path()),
-        OutputKind::Stdout(_) | OutputKind::Chart(_) | OutputKind::Command { .. } => None,
+        OutputConfig::File(file, _) => Some(file.path.as_path()),
+        OutputConfig::Stdout(_) | OutputConfig::Chart(_) | OutputConfig::Command { .. } => None,
     };
     match (error, file) {
         (OutputError::StateFile(cause), _) => write_failed(

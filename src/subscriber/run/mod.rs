@@ -1,10 +1,10 @@
 //! A run of the subscriber: starts everything, runs the event loop, and ends in order.
 //!
-//! Messages go from the connection's thread straight into the inbox. The event loop neither handles
+//! Messages go from the connection's thread straight into the receiver. The event loop neither handles
 //! them nor calls Paho, so neither a blocked output nor a slow name server keeps it from ending.
 
 mod ending;
-mod start;
+mod output_setup;
 mod subscriber;
 
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use parking_lot::Mutex;
 
 use self::ending::{exit_for_counts, print_summary, write_failed};
 use self::subscriber::{Event, Subscriber, session_key};
-use crate::common::acks::Backlog;
+use crate::common::acks::SessionAcks;
 use crate::common::client::{Client, ClientConfig, MessageHandlers};
 use crate::common::fault::Exit;
-use crate::common::runtime::channel::{receive_until, send};
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::signals;
+use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::bridge::ForgottenByBroker;
-use crate::subscriber::config::{Config, OutputKind};
-use crate::subscriber::inbox::Inbox;
+use crate::subscriber::config::{Config, OutputConfig};
+use crate::subscriber::message_receiver::MessageReceiver;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
 use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
@@ -47,66 +47,74 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         Some(path) => Some(Arc::new(Mutex::new(StateFile::open(path)?))),
         None => None,
     };
-    let backlog = Arc::new(Backlog::default());
+    let session_acks = Arc::new(SessionAcks::default());
     if let Some(state_file) = &state_file {
         let exchanges = state_file.lock().load_exchanges(&session_key(config))?;
         if config.session_expiry.is_some() {
-            backlog.restore(exchanges);
+            session_acks.restore_exchanges(exchanges);
         }
     }
-    let started = clock();
+    let started = instant_now();
     let chart = ChartData::new(&config.connection.endpoint.to_string(), started);
     let chart = Arc::new(Mutex::new(chart));
     let to_loop = events.clone();
     let notify = move |event| send(&to_loop, Event::Output(event));
-    let inbox = start::open_inbox(config, state_file.clone(), &backlog, notify, &chart)?;
-    let inbox = Arc::new(inbox);
-    let on_signal = |call: fn(&Inbox)| -> signals::Callback {
-        let inbox = Arc::clone(&inbox);
-        Box::new(move || call(&inbox))
+    let receiver =
+        output_setup::open_receiver(config, state_file.clone(), &session_acks, notify, &chart)?;
+    let receiver = Arc::new(receiver);
+    let on_signal = |call: fn(&MessageReceiver)| -> signals::Callback {
+        let receiver = Arc::clone(&receiver);
+        Box::new(move || call(&receiver))
     };
-    let reopen = matches!(config.output, OutputKind::File(..));
-    let reopen = reopen.then(|| on_signal(Inbox::reopen_output));
-    let abort = Some(on_signal(Inbox::abort));
+    let reopen = matches!(config.output, OutputConfig::File(..));
+    let reopen = reopen.then(|| on_signal(MessageReceiver::reopen_output));
+    let abort = Some(on_signal(MessageReceiver::abort));
     let to_loop = events.clone();
     let stop = move || send(&to_loop, Event::Stop);
-    let exit_now = signals::handle_stop_signals(STOP_TIMEOUT, stop, reopen, abort)
+    let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, reopen, abort)
         .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     // After that, because its keys raise signals.
     let mut screen = match &config.output {
-        OutputKind::Chart(_) => Some(Screen::start(Arc::clone(&chart), started)?),
+        OutputConfig::Chart(_) => Some(Screen::start(Arc::clone(&chart), started)?),
         _ => None,
     };
-    let client = start_client(config, &inbox, &backlog, state_file.clone(), &events)?;
-    let mut subscriber = Subscriber::start(config, client, backlog, state_file.clone(), started)?;
-    while subscriber.exit().is_none() {
-        subscriber.handle_time(clock());
+    let client = start_client(
+        config,
+        &receiver,
+        &session_acks,
+        state_file.clone(),
+        &events,
+    )?;
+    let mut subscriber =
+        Subscriber::start(config, client, session_acks, state_file.clone(), started)?;
+    while subscriber.pending_exit().is_none() {
+        subscriber.handle_time(instant_now());
         if let Some(screen) = &mut screen {
             chart
                 .lock()
-                .update_connection(subscriber.connection(), clock());
-            if let Err(cause) = screen.handle_timeout(clock()) {
-                subscriber.end(write_failed(None, &cause));
+                .update_connection(subscriber.connection(), instant_now());
+            if let Err(cause) = screen.handle_timeout(instant_now()) {
+                subscriber.set_exit(write_failed(None, &cause));
                 break;
             }
         }
         let redraw_at = screen.as_ref().map(Screen::wake_at);
         let until = subscriber.wake_at().into_iter().chain(redraw_at).min();
         if let Some(event) = receive_until(&queue, until) {
-            subscriber.handle_event(event, clock());
+            subscriber.handle_event(event, instant_now());
         }
     }
     if let Some(screen) = screen {
-        screen.finish(clock());
+        screen.finish(instant_now());
     }
     // Standard output may block even now.
-    exit_now.set(subscriber.exit().unwrap_or(Exit::Success));
+    exit_now.set(subscriber.pending_exit().unwrap_or(Exit::Success));
     signals::exit_after(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
     // What has been received is written and acknowledged before DISCONNECT.
-    let completed_by = clock() + OUTPUT_TIMEOUT;
-    let counts = inbox.close(OUTPUT_TIMEOUT);
-    subscriber.acknowledge(&queue, clock() + ACKNOWLEDGE_TIMEOUT, completed_by);
+    let completed_by = instant_now() + OUTPUT_TIMEOUT;
+    let counts = receiver.close(OUTPUT_TIMEOUT);
+    subscriber.await_acks(&queue, instant_now() + ACKNOWLEDGE_TIMEOUT, completed_by);
     if let Some(state_file) = state_file.as_ref().and_then(|file| file.try_lock()) {
         state_file.checkpoint();
     }
@@ -120,24 +128,26 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
 
 fn start_client(
     config: &Config,
-    inbox: &Arc<Inbox>,
-    backlog: &Arc<Backlog>,
+    receiver: &Arc<MessageReceiver>,
+    session_acks: &Arc<SessionAcks>,
     state_file: Option<Arc<Mutex<StateFile>>>,
     events: &Sender<Event>,
 ) -> anyhow::Result<Client> {
-    let (receiver, skipper) = (Arc::clone(inbox), Arc::clone(inbox));
+    let (taker, skipper) = (Arc::clone(receiver), Arc::clone(receiver));
     let (to_loop, notify) = (events.clone(), events.clone());
     Client::start(
         ClientConfig {
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
-            ..config.connection.client(DEFAULT_WINDOW, false)
+            ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {
-            on_message: Arc::new(move |message, ticket| receiver.receive(message, ticket)),
-            on_skipped: Arc::new(move |skipped| skipper.skip(skipped)),
-            on_forgotten: Arc::new(move |ended| forget(state_file.as_deref(), ended, &notify)),
-            backlog: Arc::clone(backlog),
+            on_message: Arc::new(move |message, ticket| taker.receive(message, ticket)),
+            on_skipped: Arc::new(move |skipped| skipper.handle_skipped(skipped)),
+            on_forgotten: Arc::new(move |ended| {
+                handle_forgotten(state_file.as_deref(), ended, &notify)
+            }),
+            session_acks: Arc::clone(session_acks),
         }),
         move |event| send(&to_loop, Event::Client(event)),
     )
@@ -145,7 +155,7 @@ fn start_client(
 }
 
 /// Removes from the state file what the broker has ended; `false` if that fails.
-fn forget(
+fn handle_forgotten(
     state: Option<&Mutex<StateFile>>,
     ended: ForgottenByBroker<'_>,
     events: &Sender<Event>,
@@ -153,7 +163,7 @@ fn forget(
     let Some(state) = state else { return true };
     let forgotten = match ended {
         ForgottenByBroker::Session => state.lock().forget_exchanges(),
-        ForgottenByBroker::PacketIds(ids) => state.lock().end_exchanges(ids),
+        ForgottenByBroker::PacketIds(ids) => state.lock().remove_exchanges(ids),
     };
     if let Err(cause) = forgotten {
         let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 
-use super::ending::output_failed;
-use crate::common::acks::Backlog;
+use super::ending::report_output_error;
+use crate::common::acks::SessionAcks;
 use crate::common::client::{
-    Client, ClientEvent, ClientEventKind, Refusal, Request, TransferProgress,
+    BrokerRefusal, Client, ClientEvent, ClientEventKind, RefusedRequest, TransferProgress,
 };
 use crate::common::connection::diagnosis::{PendingRequest, UnexplainedCloses};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, RunKind};
 use crate::common::fault::{Exit, Fault};
-use crate::common::runtime::channel::receive_until;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::timed_receive::receive_until;
 use crate::common::transport::bridge::END_TIMEOUT;
 use crate::subscriber::config::Config;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
@@ -51,7 +51,7 @@ pub(super) struct Subscriber<'a> {
     deadline: Option<Instant>,
     exit: Option<Exit>,
     session: SessionTracker,
-    backlog: Arc<Backlog>,
+    session_acks: Arc<SessionAcks>,
     state_file: Option<Arc<Mutex<StateFile>>>,
 }
 
@@ -59,13 +59,13 @@ impl<'a> Subscriber<'a> {
     pub(super) fn start(
         config: &'a Config,
         client: Client,
-        backlog: Arc<Backlog>,
+        session_acks: Arc<SessionAcks>,
         state_file: Option<Arc<Mutex<StateFile>>>,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let connection = config.connection.connection(config.run());
+        let connection = config.connection.state_machine(config.run_kind());
         let earlier = match &state_file {
-            Some(state_file) => state_file.lock().session(&session_key(config))?,
+            Some(state_file) => state_file.lock().session_filters(&session_key(config))?,
             None => None,
         };
         let persistent = config.session_expiry.is_some();
@@ -83,24 +83,24 @@ impl<'a> Subscriber<'a> {
             deadline: config.timeout.map(|after| now + after),
             exit: None,
             session: SessionTracker::new(persistent, config.filters.clone(), earlier),
-            backlog,
+            session_acks,
             state_file,
             config,
         })
     }
 
-    pub(super) fn exit(&self) -> Option<Exit> {
+    pub(super) fn pending_exit(&self) -> Option<Exit> {
         self.exit
     }
 
     pub(super) fn connection(&self) -> &ConnectionStateMachine {
-        self.driver.connection()
+        self.driver.state_machine()
     }
 
     pub(super) fn handle_time(&mut self, now: Instant) {
         let update = self.driver.handle_timeout(now);
         self.handle_update(update, now);
-        let may_be_delayed = self.backlog.may_be_full();
+        let may_be_delayed = self.session_acks.may_be_full();
         match self.subscriptions.next_action(now, may_be_delayed) {
             SubscribeAction::Subscribe(filters) => {
                 for filter in filters {
@@ -127,7 +127,7 @@ impl<'a> Subscriber<'a> {
         if self.deadline.is_some_and(|at| now >= at) {
             // Messages are not the ones to blame if there was never a connection, or if the broker
             // breaks the protocol.
-            let connection = self.driver.connection();
+            let connection = self.driver.state_machine();
             let unreached = !connection.was_ever_online();
             let is_cause = |fault: &Fault| matches!(fault.exit, Exit::Protocol | Exit::Io);
             let why = connection.why_offline();
@@ -136,16 +136,16 @@ impl<'a> Subscriber<'a> {
                 error!("{fault}");
             }
             let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
-            self.end(exit);
+            self.set_exit(exit);
         }
     }
 
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
-            Event::Output(OutputEvent::Complete) | Event::Stop => self.end(Exit::Success),
+            Event::Output(OutputEvent::Complete) | Event::Stop => self.set_exit(Exit::Success),
             Event::Output(OutputEvent::Failed(error)) => {
-                self.end(output_failed(self.config, &error));
+                self.set_exit(report_output_error(self.config, &error));
             }
         }
     }
@@ -155,7 +155,7 @@ impl<'a> Subscriber<'a> {
         match event.kind {
             ClientEventKind::Subscribed { filter, answer } if is_current => match answer {
                 Ok(qos) => self.handle_granted(filter, qos),
-                Err(refusal) => self.handle_refused(filter, &refusal, now),
+                Err(refusal) => self.handle_subscribe_refused(filter, &refusal, now),
             },
             ClientEventKind::Progress(TransferProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
@@ -175,7 +175,7 @@ impl<'a> Subscriber<'a> {
                 self.handle_resumption(resumption);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
-                let unanswered = self.subscriptions.unanswered();
+                let unanswered = self.subscriptions.unanswered_filter();
                 let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
                 if let Some(hint) = self
                     .diagnosis
@@ -187,7 +187,7 @@ impl<'a> Subscriber<'a> {
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
-                self.end(fault.exit);
+                self.set_exit(fault.exit);
             }
             Some(ConnectionUpdate::Closed) | None => {}
         }
@@ -221,14 +221,14 @@ impl<'a> Subscriber<'a> {
         self.subscriptions.handle_granted(filter);
         // Once all are granted, the broker keeps messages for the session.
         if self.subscriptions.all_granted()
-            && self.session.handle_subscribed()
+            && self.session.handle_all_granted()
             && let Some(state_file) = &self.state_file
         {
             let key = session_key(self.config);
             let saved = state_file.lock().save_session(&key, &self.config.filters);
             if let Err(cause) = saved {
                 let error = OutputError::StateFile(cause.into());
-                self.exit = Some(output_failed(self.config, &error));
+                self.exit = Some(report_output_error(self.config, &error));
             }
         }
         let text = self.subscriptions.filter(filter);
@@ -240,30 +240,30 @@ impl<'a> Subscriber<'a> {
     }
 
     /// A finite run ends; an endless one subscribes again, on the same connection.
-    fn handle_refused(&mut self, filter: usize, refusal: &Refusal, now: Instant) {
+    fn handle_subscribe_refused(&mut self, filter: usize, refusal: &BrokerRefusal, now: Instant) {
         let delay = self.subscriptions.handle_refused(filter, now);
         let endpoint = &self.config.connection.endpoint;
         let what = format!(
             "{endpoint}: the broker refused the subscription to {:?}: {}; {}",
             self.subscriptions.filter(filter),
             refusal.reason,
-            refusal.remedy(endpoint.profile, Request::Subscribe)
+            refusal.remedy(endpoint.profile, RefusedRequest::Subscribe)
         );
-        if self.config.run() == RunKind::Finite {
+        if self.config.run_kind() == RunKind::Finite {
             error!("{what}");
-            self.end(refusal.exit());
+            self.set_exit(refusal.exit());
         } else {
             warn!("{what}; trying again in {:.1} s", delay.as_secs_f64());
         }
     }
 
-    pub(super) fn end(&mut self, exit: Exit) {
+    pub(super) fn set_exit(&mut self, exit: Exit) {
         self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
         [
-            self.driver.connection().wake_at(),
+            self.driver.state_machine().wake_at(),
             self.subscriptions.wake_at(),
             self.deadline,
         ]
@@ -276,36 +276,36 @@ impl<'a> Subscriber<'a> {
     /// connection, because the last one may have ended and a kept session still has the messages.
     /// Until `completed_by` it waits for PUBREL, while there is a connection: if that ends, the
     /// exchange is completed on the next one, and the next run does not get the message again.
-    pub(super) fn acknowledge(
+    pub(super) fn await_acks(
         &mut self,
         queue: &Receiver<Event>,
         until: Instant,
         completed_by: Instant,
     ) {
         self.deadline = None;
-        while self.config.session_expiry.is_some() && clock() < until {
-            let (connected, hopeless) = match self.driver.connection().state() {
+        while self.config.session_expiry.is_some() && instant_now() < until {
+            let (connected, hopeless) = match self.driver.state_machine().state() {
                 ConnectionState::Online { .. } => (true, false),
                 ConnectionState::Waiting { until: at } => (false, at >= until),
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),
             };
-            let owes = self.backlog.owes_acknowledgement(connected)
-                || (clock() < completed_by && self.backlog.has_open_exchange());
+            let owes = self.session_acks.owes_later_ack(connected)
+                || (instant_now() < completed_by && self.session_acks.has_open_exchange());
             if hopeless || !owes {
                 return;
             }
-            self.handle_time(clock());
+            self.handle_time(instant_now());
             // No event says that the bridge has sent an acknowledgement.
-            if let Some(event) = receive_until(queue, Some(clock() + ACKNOWLEDGE_PAUSE)) {
-                self.handle_event(event, clock());
+            if let Some(event) = receive_until(queue, Some(instant_now() + ACKNOWLEDGE_PAUSE)) {
+                self.handle_event(event, instant_now());
             }
         }
     }
 
     /// Sends DISCONNECT if there is a connection. Returns also the number of reconnects.
     pub(super) fn disconnect(mut self, queue: &Receiver<Event>) -> (Exit, u64) {
-        let reconnects = self.driver.connection().reconnects();
+        let reconnects = self.driver.state_machine().reconnect_count();
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {
                 Event::Client(event) => Some(event),

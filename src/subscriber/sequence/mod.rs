@@ -11,14 +11,14 @@ use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequenceRecord {
+pub struct MessageRecord {
     pub seq: SeqProperty,
     pub retained: bool,
     /// None if the message is a repeat, whose fingerprint is known.
     pub fingerprint: Option<Fingerprint>,
 }
 
-impl SequenceRecord {
+impl MessageRecord {
     pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
         Some(Self {
             seq: message.seq.clone()?,

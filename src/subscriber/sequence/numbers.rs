@@ -52,7 +52,7 @@ impl ReceivedNumbers {
             NumberStatus::Next
         } else {
             self.last = Some(seq);
-            let missing = self.missing_between(last, seq);
+            let missing = self.missing_ranges_between(last, seq);
             if missing.is_empty() {
                 NumberStatus::Next
             } else {
@@ -90,7 +90,7 @@ impl ReceivedNumbers {
         true
     }
 
-    fn missing_between(&self, last: u64, seq: u64) -> Vec<(u64, u64)> {
+    fn missing_ranges_between(&self, last: u64, seq: u64) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
         let mut from = last.saturating_add(1);
         let first = self.runs.partition_point(|(_, end)| *end < from);

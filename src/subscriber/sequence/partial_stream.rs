@@ -5,7 +5,7 @@
 const ENOUGH: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartialStream {
+pub enum StreamStep {
     /// Numbers that are skipped are missing.
     Irregular,
     /// From here on the stream counts as seen in part: only multiples of this width are expected.
@@ -24,9 +24,9 @@ pub struct PartialStreamDetector {
 }
 
 impl PartialStreamDetector {
-    pub fn handle_number(&mut self, seq: u64) -> PartialStream {
+    pub fn handle_number(&mut self, seq: u64) -> StreamStep {
         let Some(last) = self.last.replace(seq) else {
-            return PartialStream::Irregular;
+            return StreamStep::Irregular;
         };
         let step = seq.saturating_sub(last);
         if self.width == 0 {
@@ -36,13 +36,13 @@ impl PartialStreamDetector {
         let fits = step == self.width || established && step.is_multiple_of(self.width);
         self.is_irregular |= self.width < 2 || !fits;
         if self.is_irregular {
-            return PartialStream::Irregular;
+            return StreamStep::Irregular;
         }
         self.count = self.count.saturating_add(1);
         match self.count {
-            ENOUGH => PartialStream::Established(self.width),
-            _ if established => PartialStream::Regular(step / self.width - 1),
-            _ => PartialStream::Irregular,
+            ENOUGH => StreamStep::Established(self.width),
+            _ if established => StreamStep::Regular(step / self.width - 1),
+            _ => StreamStep::Irregular,
         }
     }
 
@@ -57,7 +57,7 @@ impl PartialStreamDetector {
 mod tests {
     use super::*;
 
-    fn strides(numbers: &[u64]) -> Vec<PartialStream> {
+    fn strides(numbers: &[u64]) -> Vec<StreamStep> {
         let mut detector = PartialStreamDetector::default();
         let each = numbers.iter().map(|seq| detector.handle_number(*seq));
         each.collect()
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn every_third_number_from_the_first_on_is_a_part() {
         let seen = strides(&[2, 5, 8, 11, 14, 17, 20, 29, 32]);
-        assert_eq!(seen[..5], [PartialStream::Irregular; 5]);
-        let [regular, skipped] = [PartialStream::Regular(0), PartialStream::Regular(2)];
+        assert_eq!(seen[..5], [StreamStep::Irregular; 5]);
+        let [regular, skipped] = [StreamStep::Regular(0), StreamStep::Regular(2)];
         assert_eq!(
             seen[5..],
-            [PartialStream::Established(3), regular, skipped, regular]
+            [StreamStep::Established(3), regular, skipped, regular]
         );
     }
 
@@ -82,13 +82,10 @@ mod tests {
             &[1, 3, 5, 9, 11, 13, 15, 17, 19],
         ] {
             let seen = strides(numbers);
-            assert!(
-                seen.iter()
-                    .all(|stride| *stride == PartialStream::Irregular)
-            );
+            assert!(seen.iter().all(|stride| *stride == StreamStep::Irregular));
         }
         let broken = strides(&[1, 3, 5, 7, 9, 11, 12, 14, 16]);
-        assert_eq!(broken[6..], [PartialStream::Irregular; 3]);
+        assert_eq!(broken[6..], [StreamStep::Irregular; 3]);
     }
 
     #[test]
@@ -96,6 +93,6 @@ mod tests {
         let mut detector = PartialStreamDetector::default();
         detector.handle_number(1);
         assert!(!detector.handle_late());
-        assert!((1..20).all(|n| detector.handle_number(1 + 2 * n) == PartialStream::Irregular));
+        assert!((1..20).all(|n| detector.handle_number(1 + 2 * n) == StreamStep::Irregular));
     }
 }

@@ -12,7 +12,7 @@ use hashlink::LruCache;
 
 use super::fingerprint::Fingerprint;
 use super::numbers::{NumberStatus, ReceivedNumbers};
-use super::partial_stream::{PartialStream, PartialStreamDetector};
+use super::partial_stream::{PartialStreamDetector, StreamStep};
 use crate::common::mqtt::seq_property::SeqProperty;
 
 pub const MAX_STREAMS: usize = 16_384;
@@ -57,15 +57,13 @@ impl TrackedStream {
             sum.saturating_add((until - from).saturating_add(1))
         });
         match self.stride.handle_number(seq) {
-            PartialStream::Irregular => {
+            StreamStep::Irregular => {
                 self.missing = self.missing.saturating_add(count);
                 (status, count, 0)
             }
-            PartialStream::Established(width) => {
-                (NumberStatus::PartialStream(width), 0, self.missing)
-            }
-            PartialStream::Regular(0) => (NumberStatus::Next, 0, 0),
-            PartialStream::Regular(missing) => (status, missing, 0),
+            StreamStep::Established(width) => (NumberStatus::PartialStream(width), 0, self.missing),
+            StreamStep::Regular(0) => (NumberStatus::Next, 0, 0),
+            StreamStep::Regular(missing) => (status, missing, 0),
         }
     }
 }
@@ -152,7 +150,7 @@ impl Streams {
         }
     }
 
-    pub fn numbers(&self, name: &str) -> Option<&ReceivedNumbers> {
+    pub fn received_numbers(&self, name: &str) -> Option<&ReceivedNumbers> {
         self.tracked.peek(name).map(|stream| &stream.numbers)
     }
 
@@ -232,7 +230,7 @@ mod tests {
                 let all = (first..=last).filter(|n| last > 0 && !seen.contains(n)).count();
                 prop_assert_eq!(streams.missing(), all as u64);
             }
-            let numbers = streams.numbers("s").unwrap();
+            let numbers = streams.received_numbers("s").unwrap();
             let read = ReceivedNumbers::parse(&numbers.text(), numbers.last());
             prop_assert_eq!(read.as_ref(), Some(numbers));
         }
@@ -353,7 +351,7 @@ mod tests {
         let long = "x".repeat(MAX_NAME + 1);
         assert_eq!(take(&long, 7), NumberStatus::Next);
         assert_eq!(take(&long, 7), NumberStatus::Next);
-        assert_eq!(streams.numbers("first"), None);
+        assert_eq!(streams.received_numbers("first"), None);
         assert_eq!(streams.tracked.len(), MAX_STREAMS);
         assert_eq!(streams.known.len(), MAX_STREAMS);
         assert_eq!(streams.missing(), 1, "what was missing stays missing");

@@ -53,7 +53,7 @@ impl SessionTracker {
         }
     }
 
-    pub fn handle_subscribed(&mut self) -> bool {
+    pub fn handle_all_granted(&mut self) -> bool {
         if !self.is_persistent {
             return false;
         }
@@ -78,8 +78,8 @@ mod tests {
         assert_eq!(session.handle_connected(false), Resumption::New);
         let never_subscribed = session.handle_connected(false);
         assert_eq!(never_subscribed, Resumption::New);
-        assert!(session.handle_subscribed());
-        assert!(!session.handle_subscribed());
+        assert!(session.handle_all_granted());
+        assert!(!session.handle_all_granted());
         assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
         assert_eq!(session.handle_connected(false), Resumption::Lost);
         let reported_once = session.handle_connected(false);
@@ -94,7 +94,7 @@ mod tests {
         let mut session = SessionTracker::new(true, list(&["a", "new"]), earlier);
         let stale = Resumption::Resumed(list(&["old"]));
         assert_eq!(session.handle_connected(true), stale);
-        assert!(session.handle_subscribed());
+        assert!(session.handle_all_granted());
         assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
     }
 
@@ -102,15 +102,15 @@ mod tests {
     fn an_unknown_session_is_saved_once() {
         let mut session = SessionTracker::new(true, list(&["a"]), None);
         assert_eq!(session.handle_connected(true), Resumption::Resumed(vec![]));
-        assert!(session.handle_subscribed());
-        assert!(!session.handle_subscribed());
+        assert!(session.handle_all_granted());
+        assert!(!session.handle_all_granted());
     }
 
     #[test]
     fn without_persistence_no_session_is_lost_or_saved() {
         let mut session = SessionTracker::new(false, list(&["a"]), None);
         assert_eq!(session.handle_connected(false), Resumption::New);
-        assert!(!session.handle_subscribed());
+        assert!(!session.handle_all_granted());
         assert_eq!(session.handle_connected(false), Resumption::New);
     }
 }

@@ -19,10 +19,10 @@ use log::{debug, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
 use self::qos2_table::Qos2Table;
-use crate::common::acks::pending::Exchange;
+use crate::common::acks::owed_acks::Qos2Exchange;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::subscriber::sequence::SequenceRecord;
+use crate::subscriber::sequence::MessageRecord;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::ReceivedNumbers;
 use crate::subscriber::sequence::streams::{
@@ -102,7 +102,7 @@ impl StateFile {
         })
     }
 
-    pub fn key(&self) -> FingerprintKey {
+    pub fn fingerprint_key(&self) -> FingerprintKey {
         self.key
     }
 
@@ -117,7 +117,7 @@ impl StateFile {
         while let Some(row) = rows.next()? {
             let name: String = row.get(0)?;
             // It must not replace a stream that was used later.
-            if streams.numbers(&name).is_some() {
+            if streams.received_numbers(&name).is_some() {
                 for fingerprint in fingerprints_in(row.get_ref(1)?.as_blob()?) {
                     streams.insert_fingerprint(&name, fingerprint);
                 }
@@ -129,8 +129,8 @@ impl StateFile {
     /// Records written messages, and QoS 2 exchanges whose PUBREC may go out now.
     pub fn record(
         &mut self,
-        records: &[SequenceRecord],
-        exchanges: &[Exchange],
+        records: &[MessageRecord],
+        exchanges: &[Qos2Exchange],
     ) -> rusqlite::Result<()> {
         if records.is_empty() && exchanges.is_empty() {
             return Ok(());
@@ -138,7 +138,7 @@ impl StateFile {
         let mut changed: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         for record in records {
             let name = &record.seq.stream;
-            self.added += usize::from(self.streams.numbers(name).is_none());
+            self.added += usize::from(self.streams.received_numbers(name).is_none());
             self.streams.handle_number(&record.seq, record.retained);
             let new = changed.entry(name).or_default();
             if let Some(Fingerprint(fingerprint)) = record.fingerprint {
@@ -149,7 +149,7 @@ impl StateFile {
         self.qos2_table.add(&transaction, exchanges)?;
         for (name, new) in changed {
             // None if its name is too long.
-            let Some(numbers) = self.streams.numbers(name) else {
+            let Some(numbers) = self.streams.received_numbers(name) else {
                 continue;
             };
             self.touched += 1;
@@ -172,7 +172,7 @@ impl StateFile {
             }
         }
         if self.added > SURPLUS {
-            remove_silent_streams(&transaction)?;
+            remove_oldest_streams(&transaction)?;
             self.added = 0;
         }
         if self.fingerprints > MAX_FINGERPRINTS {
@@ -182,12 +182,12 @@ impl StateFile {
     }
 
     /// Those that await PUBREL. Exchanges recorded from now on belong to this session.
-    pub fn load_exchanges(&mut self, session: &str) -> rusqlite::Result<Vec<Exchange>> {
+    pub fn load_exchanges(&mut self, session: &str) -> rusqlite::Result<Vec<Qos2Exchange>> {
         self.qos2_table.load(&self.connection, session)
     }
 
     /// PUBREL has come for these packet identifiers.
-    pub fn end_exchanges(&mut self, ids: &[u16]) -> rusqlite::Result<()> {
+    pub fn remove_exchanges(&mut self, ids: &[u16]) -> rusqlite::Result<()> {
         self.qos2_table.remove(&mut self.connection, ids)
     }
 
@@ -204,7 +204,7 @@ impl StateFile {
     }
 
     /// The filters of a session that an earlier run has left with the broker.
-    pub fn session(&self, key: &str) -> rusqlite::Result<Option<Vec<String>>> {
+    pub fn session_filters(&self, key: &str) -> rusqlite::Result<Option<Vec<String>>> {
         let sql = "SELECT filters FROM sessions WHERE client = ?1";
         let filters = self.connection.query_row(sql, [key], |row| row.get(0));
         let filters: Option<String> = filters.optional()?;
@@ -344,7 +344,7 @@ fn migrate(connection: &mut Connection, version: usize, key: [u64; 2]) -> rusqli
 fn load(mut connection: Connection) -> rusqlite::Result<StateFile> {
     Qos2Table::create(&connection)?;
     let transaction = connection.transaction()?;
-    remove_silent_streams(&transaction)?;
+    remove_oldest_streams(&transaction)?;
     let fingerprints = remove_oldest_fingerprints(&transaction)?;
     transaction.commit()?;
     let streams = load_numbers(&connection)?;
@@ -385,7 +385,7 @@ fn fingerprints_in(blob: &[u8]) -> impl Iterator<Item = Fingerprint> {
 }
 
 /// Removes the streams that do not fit into memory either.
-fn remove_silent_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+fn remove_oldest_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let sql = "DELETE FROM streams WHERE touched <= (
         SELECT touched FROM streams ORDER BY touched DESC LIMIT 1 OFFSET ?1)";
     transaction.execute(sql, [i64::try_from(MAX_STREAMS).unwrap_or(i64::MAX)])?;
@@ -401,7 +401,7 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
     )?;
     let lengths: Vec<usize> = transaction
         .prepare_cached("SELECT sum(length(latest)) FROM fingerprints GROUP BY stream")?
-        .query_map([], |row| length(row, 0))?
+        .query_map([], |row| read_length(row, 0))?
         .map(|bytes| Ok(bytes? / FINGERPRINT))
         .collect::<rusqlite::Result<_>>()?;
     let total = lengths.iter().sum();
@@ -411,7 +411,9 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
     let share = fair_share(lengths, SHARED) * FINGERPRINT;
     let rows: Vec<(i64, i64, usize)> = transaction
         .prepare_cached("SELECT id, stream, length(latest) FROM fingerprints ORDER BY id DESC")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, length(row, 2)?)))?
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, read_length(row, 2)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let mut shares: HashMap<i64, usize> = HashMap::new();
     let mut left = 0;
@@ -432,6 +434,6 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
     Ok(left / FINGERPRINT)
 }
 
-fn length(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+fn read_length(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     Ok(usize::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

@@ -66,7 +66,7 @@ impl Subscriptions {
     }
 
     /// A filter whose request on the present connection awaits its answer.
-    pub fn unanswered(&self) -> Option<&str> {
+    pub fn unanswered_filter(&self) -> Option<&str> {
         let mut filters = self.filters.iter().filter(|_| self.is_online);
         let filter = filters.find(|filter| matches!(filter.state, FilterState::Requested(_)));
         filter.map(|filter| filter.text.as_str())
@@ -110,7 +110,7 @@ impl Subscriptions {
         let Some(filter) = self.filters.get_mut(index) else {
             return Duration::ZERO;
         };
-        let delay = self.policy.delay(filter.refusals);
+        let delay = self.policy.nominal_delay(filter.refusals);
         filter.refusals = filter.refusals.saturating_add(1);
         filter.state = FilterState::Due(now + delay);
         delay
@@ -136,7 +136,7 @@ impl Subscriptions {
                     if filter.unanswered >= MAX_UNANSWERED {
                         return SubscribeAction::CloseConnection { filter: index };
                     }
-                    let delay = self.policy.delay(filter.unanswered - 1);
+                    let delay = self.policy.nominal_delay(filter.unanswered - 1);
                     filter.state = FilterState::Due(now + delay);
                 }
                 _ => {}
@@ -181,9 +181,9 @@ mod tests {
             assert_eq!(subscriptions.next_action(now, false), Subscribe(vec![0, 1]));
             subscriptions.handle_granted(0);
             assert!(!subscriptions.all_granted());
-            assert_eq!(subscriptions.unanswered(), Some("b"));
+            assert_eq!(subscriptions.unanswered_filter(), Some("b"));
             subscriptions.handle_granted(1);
-            assert_eq!(subscriptions.unanswered(), None);
+            assert_eq!(subscriptions.unanswered_filter(), None);
             assert!(subscriptions.all_granted());
             assert_eq!(subscriptions.wake_at(), None);
             subscriptions.handle_disconnected();

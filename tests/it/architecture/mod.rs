@@ -257,7 +257,7 @@ fn pure_files_touch_no_clock_thread_channel_file_socket_log_or_paho() {
         "warn!",
         "error!",
         "runtime::clock",
-        "runtime::channel",
+        "runtime::timed_receive",
         "clock()",
         "fastrand",
         "getrandom",

@@ -2,7 +2,7 @@
 
 use iot_pubsub::common::mqtt::limits::{LimitError, check_topic_filter, check_topic_name};
 use iot_pubsub::common::mqtt::qos::Qos;
-use iot_pubsub::publisher::outbox::pacing::parse_drain_rate;
+use iot_pubsub::publisher::outbox::drain_rate::parse_drain_rate;
 
 #[test]
 fn keep_topics_with_wildcards_or_without_a_character_are_refused() {

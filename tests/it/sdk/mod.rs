@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::mqtt::draft::Draft;
-use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::mqtt::qos::Qos;
-use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,17 +37,17 @@ fn draft(text: &str) -> Draft {
     }
 }
 
-fn message(seq: u64) -> Arc<Message> {
-    Arc::new(Message {
+fn message(seq: u64) -> Arc<OutgoingMessage> {
+    Arc::new(OutgoingMessage {
         id: seq,
         stream: "run".into(),
         seq,
         draft: draft("21.5"),
-        ..Message::default()
+        ..OutgoingMessage::default()
     })
 }
 
-fn memory_queue(capacity: Capacity, max_bytes: u64, behavior: DropBehavior) -> MemoryQueue {
+fn memory_queue(capacity: MessageLimit, max_bytes: u64, behavior: DropBehavior) -> MemoryQueue {
     let limits = Limits {
         capacity,
         max_bytes,

@@ -3,21 +3,25 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::client::{Delivery, PublishesArrived, Refusal};
+use iot_pubsub::common::client::{BrokerRefusal, Delivery, SentPublishes};
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::Drain;
-use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior};
-use iot_pubsub::publisher::queue::requests::Outcome;
+use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
+use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, MessageLimit};
+use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: f64) -> Outbox {
-    let queue = memory_queue(Capacity::from_signed(size), u64::MAX, drop);
-    Outbox::new(config(window), Box::new(queue), Drain::new(drain, false))
+    let queue = memory_queue(MessageLimit::from_signed(size), u64::MAX, drop);
+    Outbox::new(
+        config(window),
+        Box::new(queue),
+        DrainRate::new(drain, false),
+    )
 }
 
 fn config(window: usize) -> OutboxConfig {
@@ -137,7 +141,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     assert_eq!(outbox.next_messages(now, 0).len(), 20);
     assert_eq!(outbox.in_flight().len(), 20);
     outbox.handle_delivery(3, Delivery::Done, now);
-    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
+    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
     outbox.handle_connected(
         BrokerLimits {
             receive_maximum: 5,
@@ -170,7 +174,7 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     offer(&mut outbox, 4);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);
-    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
+    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
     assert_eq!(outbox.wake_at(now), None);
     assert!(outbox.next_messages(now + secs(1), 0).is_empty());
     outbox.handle_connected(BrokerLimits::PROTOCOL, now + secs(9));
@@ -193,7 +197,7 @@ fn better_every_message_has_one_final_outcome() {
         &ends(&mut outbox)[..],
         [Receipt::Ended {
             seq: 1,
-            outcome: Outcome::Delivered,
+            outcome: MessageOutcome::Delivered,
             ..
         }]
     ));
@@ -202,7 +206,7 @@ fn better_every_message_has_one_final_outcome() {
     assert!(ends(&mut outbox).is_empty());
     outbox.handle_delivery(
         3,
-        Delivery::Refused(Refusal {
+        Delivery::Refused(BrokerRefusal {
             code: 0x97,
             reason: "no".into(),
         }),
@@ -212,7 +216,7 @@ fn better_every_message_has_one_final_outcome() {
         ends(&mut outbox)[..],
         [Receipt::Ended {
             seq: 3,
-            outcome: Outcome::Dead(_),
+            outcome: MessageOutcome::Dead(_),
             ..
         }]
     ));
@@ -240,7 +244,7 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
         "the link is slow, not dead"
     );
     assert!(outbox.is_ack_overdue(now + secs(9) + SECOND / 10));
-    outbox.handle_disconnected(ConnectionLoss::Unrelated, now);
+    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
     assert!(!outbox.is_ack_overdue(now + secs(99)));
 }
 
@@ -300,9 +304,9 @@ fn better_bytes_that_get_through_are_a_sign_of_life() {
 fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, f64::INFINITY);
-    let closed = |begun, complete| ConnectionLoss::ByBroker {
+    let closed = |begun, complete| DisconnectCause::ByBroker {
         reason: None,
-        reached: Some(PublishesArrived { begun, complete }),
+        reached: Some(SentPublishes { begun, complete }),
     };
     let connect = |outbox: &mut Outbox| {
         outbox.handle_connected(BrokerLimits::PROTOCOL, now);
@@ -313,8 +317,8 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     assert!(!outbox.handle_disconnected(closed(3, true), now));
     // Nothing of this counts, and nothing of it clears the suspicion.
     for loss in [
-        ConnectionLoss::Unrelated,
-        ConnectionLoss::ByBroker {
+        DisconnectCause::Unrelated,
+        DisconnectCause::ByBroker {
             reason: None,
             reached: None,
         },
@@ -342,15 +346,15 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
         ends(&mut outbox)[..],
         [Receipt::Ended {
             seq: 1,
-            outcome: Outcome::Dead(_),
+            outcome: MessageOutcome::Dead(_),
             ..
         }]
     ));
     // The others are sent together; one reason that is about a message is enough once there is only one.
     assert_eq!(connect(&mut outbox), 2);
-    let refused = |begun| ConnectionLoss::ByBroker {
+    let refused = |begun| DisconnectCause::ByBroker {
         reason: Some("no".into()),
-        reached: Some(PublishesArrived {
+        reached: Some(SentPublishes {
             begun,
             complete: false,
         }),
@@ -393,8 +397,8 @@ fn better_qos_2_has_a_window_of_its_own() {
 #[test]
 fn better_what_is_under_way_is_bounded_in_bytes() {
     let now = origin();
-    let queue = memory_queue(Capacity::Messages(20), 1_000, DropBehavior::Block);
-    let drain = Drain::new(f64::INFINITY, false);
+    let queue = memory_queue(MessageLimit::Messages(20), 1_000, DropBehavior::Block);
+    let drain = DrainRate::new(f64::INFINITY, false);
     let mut outbox = Outbox::new(config(100), Box::new(queue), drain);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     assert_eq!(outbox.remaining_capacity(now).bytes, 1_000);

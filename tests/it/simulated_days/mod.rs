@@ -96,9 +96,9 @@ fn a_day_on_a_flapping_link() {
     simulation.run(DAY);
     assert!(simulation.readings > 86_000);
     assert!(
-        simulation.connection.reconnects() > 500,
+        simulation.connection.reconnect_count() > 500,
         "{}",
-        simulation.connection.reconnects()
+        simulation.connection.reconnect_count()
     );
     simulation.settle_down();
 }
@@ -152,7 +152,7 @@ fn a_day_of_lost_acknowledgements_ends_connections_and_loses_nothing() {
     };
     let mut simulation = Simulation::new(world);
     simulation.run(DAY);
-    assert!(simulation.connection.reconnects() > 100);
+    assert!(simulation.connection.reconnect_count() > 100);
     simulation.settle_down();
     assert_eq!(simulation.settled.len(), simulation.accepted.len());
 }

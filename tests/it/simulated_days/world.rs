@@ -15,12 +15,12 @@ use iot_pubsub::common::mqtt::draft::Draft;
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::Drain;
-use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
+use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::requests::Outcome;
+use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -82,7 +82,7 @@ impl Simulation {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.2).unwrap();
         let limits = Limits {
-            capacity: Capacity::from_signed(world.capacity),
+            capacity: MessageLimit::from_signed(world.capacity),
             max_bytes: 100_000,
             behavior: world.behavior,
         };
@@ -110,7 +110,7 @@ impl Simulation {
                 },
                 Backoff::new(policy),
             ),
-            outbox: Outbox::new(config, Box::new(queue), Drain::new(world.drain, false)),
+            outbox: Outbox::new(config, Box::new(queue), DrainRate::new(world.drain, false)),
             held: None,
             accepted: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -144,7 +144,7 @@ impl Simulation {
                 ConnectionAction::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
                     self.outbox.handle_disconnected(
-                        ConnectionLoss::ByBroker {
+                        DisconnectCause::ByBroker {
                             reason: None,
                             reached: None,
                         },
@@ -221,7 +221,7 @@ impl Simulation {
                         [
                             Receipt::Ended {
                                 seq,
-                                outcome: Outcome::Delivered,
+                                outcome: MessageOutcome::Delivered,
                                 ..
                             },
                         ] => {
@@ -251,7 +251,7 @@ impl Simulation {
                         Receipt::Accepted { seq: now, .. } => assert_eq!(now, seq),
                         Receipt::Ended {
                             seq: old,
-                            outcome: Outcome::Dropped(_),
+                            outcome: MessageOutcome::Dropped(_),
                             ..
                         } => {
                             assert!(self.accepted.contains(&old));
@@ -294,7 +294,7 @@ impl Simulation {
             self.offer(draft);
         }
         let backlog = self.outbox.queue.len();
-        self.outbox.drain.check_backlog(self.now, backlog);
+        self.outbox.drain.adjust_rate(self.now, backlog);
         let generation = self.connection.generation();
         let messages = self.outbox.next_messages(self.now, 0);
         assert!(self.outbox.take_receipts().is_empty());

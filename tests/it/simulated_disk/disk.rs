@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::requests::{
-    Counts, Opened, Outcome, RowId, StoreResult, StoredMessage, WriteBatch,
+    Counts, MessageOutcome, Opened, RowId, StoreResult, StoredMessage, WriteBatch,
 };
 
 /// The name of a process.
@@ -14,15 +14,15 @@ pub(super) type Owner = u32;
 
 #[derive(Clone, Debug)]
 struct Stored {
-    message: Message,
+    message: OutgoingMessage,
     owner: Option<Owner>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     rows: BTreeMap<RowId, Stored>,
-    pub(super) dead: Vec<Message>,
-    fates: Vec<(RowId, Owner, u64, Outcome)>,
+    pub(super) dead: Vec<OutgoingMessage>,
+    fates: Vec<(RowId, Owner, u64, MessageOutcome)>,
     last_id: RowId,
     stream: String,
     next_seq: u64,
@@ -46,8 +46,9 @@ impl Disk {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let bytes =
-            |messages: &mut dyn Iterator<Item = &Message>| messages.map(|m| m.draft.size()).sum();
+        let bytes = |messages: &mut dyn Iterator<Item = &OutgoingMessage>| {
+            messages.map(|m| m.draft.content_size()).sum()
+        };
         Counts {
             rows: self.rows.len() as u64,
             bytes: bytes(&mut self.rows.values().map(|row| &row.message)),
@@ -98,9 +99,9 @@ impl Disk {
             self.remove(*row, end, me);
         }
         for dead in &batch.dead {
-            self.dead.push(Message::clone(&dead.message));
+            self.dead.push(OutgoingMessage::clone(&dead.message));
             if let Some(row) = dead.row {
-                self.remove(row, &Outcome::Dead(dead.reason.clone()), me);
+                self.remove(row, &MessageOutcome::Dead(dead.reason.clone()), me);
             }
         }
         let mut ids = Vec::new();
@@ -108,7 +109,7 @@ impl Disk {
             self.last_id += 1;
             ids.push(self.last_id);
             let stored = Stored {
-                message: Message::clone(message),
+                message: OutgoingMessage::clone(message),
                 owner: (!drains).then_some(me),
             };
             self.rows.insert(self.last_id, stored);
@@ -121,7 +122,7 @@ impl Disk {
         }
     }
 
-    fn remove(&mut self, row: RowId, end: &Outcome, me: Owner) {
+    fn remove(&mut self, row: RowId, end: &MessageOutcome, me: Owner) {
         let Some(stored) = self.rows.remove(&row) else {
             return;
         };

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::mqtt::draft::Draft;
-use iot_pubsub::common::mqtt::message::Message;
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::outbox::pacing::Drain;
-use iot_pubsub::publisher::outbox::types::{ConnectionLoss, Offered, OutboxConfig};
+use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
+use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::limits::{Capacity, DropBehavior, Limits};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
 use iot_pubsub::publisher::queue::requests::{StoreRequest, StoreResult};
 
 use super::disk::{Disk, Owner};
@@ -32,7 +32,7 @@ pub(super) struct Process {
     requests: VecDeque<StoreRequest>,
     results: VecDeque<StoreResult>,
     /// Sent on this connection and not answered yet.
-    pub(super) wire: VecDeque<(u64, Arc<Message>)>,
+    pub(super) wire: VecDeque<(u64, Arc<OutgoingMessage>)>,
     /// Offered and not accepted yet, in order.
     pub(super) waiting: VecDeque<u64>,
     /// Had no place yet.
@@ -57,7 +57,7 @@ impl Process {
         let opened = disk.open(name, &format!("stream-{name}"));
         let drains = opened.drains;
         let limits = Limits {
-            capacity: Capacity::Unlimited,
+            capacity: MessageLimit::Unlimited,
             max_bytes: 1 << 30,
             behavior: DropBehavior::Block,
         };
@@ -72,7 +72,11 @@ impl Process {
         let queue = DurableQueue::new(limits, opened);
         Self {
             name,
-            outbox: Outbox::new(config, Box::new(queue), Drain::new(f64::INFINITY, false)),
+            outbox: Outbox::new(
+                config,
+                Box::new(queue),
+                DrainRate::new(f64::INFINITY, false),
+            ),
             drains,
             online: false,
             closed: false,
@@ -97,7 +101,7 @@ impl Process {
         if std::mem::take(&mut self.online) {
             self.wire.clear();
             self.outbox
-                .handle_disconnected(ConnectionLoss::Unrelated, now);
+                .handle_disconnected(DisconnectCause::Unrelated, now);
         }
     }
 
@@ -119,7 +123,10 @@ impl Process {
     }
 
     /// One turn of the event loop; gives what was sent, and what is told.
-    pub(super) fn turn(&mut self, now: Instant) -> (Vec<(u64, Arc<Message>)>, Vec<Receipt>) {
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+    ) -> (Vec<(u64, Arc<OutgoingMessage>)>, Vec<Receipt>) {
         if let Some(number) = self.held.take() {
             self.offer(number, now);
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use iot_pubsub::common::client::{Delivery, Refusal};
-use iot_pubsub::common::mqtt::message::Message;
-use iot_pubsub::publisher::outbox::ledger::Receipt;
-use iot_pubsub::publisher::queue::requests::Outcome;
+use iot_pubsub::common::client::{BrokerRefusal, Delivery};
+use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
+use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
 use super::disk::{Disk, Owner};
 use super::process::{Process, WINDOW};
@@ -50,7 +50,7 @@ pub(super) struct Simulation {
 /// One in so many is refused by the broker.
 const REFUSED: u64 = 23;
 
-fn number(message: &Message) -> u64 {
+fn number(message: &OutgoingMessage) -> u64 {
     let payload = message.draft.payload.clone();
     String::from_utf8(payload).unwrap().parse().unwrap()
 }
@@ -96,7 +96,7 @@ impl Simulation {
     }
 
     /// What a broker makes of a message that has reached it.
-    fn arrive(&mut self, message: &Message) {
+    fn arrive(&mut self, message: &OutgoingMessage) {
         let number = number(message);
         assert!(message.seq > 0, "{number} has no number");
         let name = (message.stream.to_string(), message.seq);
@@ -113,8 +113,9 @@ impl Simulation {
 
     pub(super) fn turn(&mut self, index: usize) {
         let (sent, receipts) = self.processes[index].turn(self.now);
-        let again =
-            |(_, message): &(u64, Arc<Message>)| self.acknowledged.contains(&number(message));
+        let again = |(_, message): &(u64, Arc<OutgoingMessage>)| {
+            self.acknowledged.contains(&number(message))
+        };
         assert!(
             self.crashes > 0 || !sent.iter().any(again),
             "sent after its acknowledgement"
@@ -132,11 +133,11 @@ impl Simulation {
                     assert!(self.accepted.insert(number), "{number} is accepted twice");
                 }
                 Receipt::Ended {
-                    outcome: Outcome::Dead(_),
+                    outcome: MessageOutcome::Dead(_),
                     ..
                 } => {}
                 Receipt::Ended {
-                    outcome: Outcome::Delivered,
+                    outcome: MessageOutcome::Delivered,
                     message: Some(message),
                     ..
                 } => {
@@ -147,7 +148,7 @@ impl Simulation {
                     assert!(self.acknowledged.contains(&payload));
                 }
                 Receipt::Ended {
-                    outcome: Outcome::Delivered,
+                    outcome: MessageOutcome::Delivered,
                     message: None,
                     ..
                 } => assert!(!self.acknowledged.is_empty()),
@@ -163,7 +164,7 @@ impl Simulation {
         };
         let number = number(&message);
         let delivery = if number.is_multiple_of(REFUSED) {
-            Delivery::Refused(Refusal {
+            Delivery::Refused(BrokerRefusal {
                 code: 0x97,
                 reason: "no".into(),
             })
@@ -246,7 +247,7 @@ impl Simulation {
     /// A run ends in order, with whatever is left.
     pub(super) fn end(&mut self, index: usize) {
         self.lose_connection(index);
-        self.processes[index].outbox.queue.close();
+        self.processes[index].outbox.queue.begin_close();
         // A full disk ends it as well; what was not written was not accepted.
         for _ in 0..1_000 {
             self.turn(index);

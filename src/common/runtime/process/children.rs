@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::sleep;
 
-/// How often, and at which interval, [`CommandSet::abandon`] tries to lock the table.
+/// How often, and at which interval, [`CommandGroup::try_stop`] tries to lock the table.
 const TRIES: u32 = 50;
 const TRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -76,7 +76,7 @@ impl AsFd for ExitNotice {
 }
 
 impl Entry {
-    fn is_running(&mut self) -> bool {
+    fn check_running(&mut self) -> bool {
         let status = match self.child.try_wait() {
             Ok(None) => return true,
             Ok(status) => status,
@@ -105,7 +105,10 @@ pub(super) struct StartedChild {
     pub(super) notice: Arc<ExitNotice>,
 }
 
-pub(super) fn start(command: &mut Command, group: &CommandSet) -> Result<StartedChild, NotStarted> {
+pub(super) fn start(
+    command: &mut Command,
+    group: &CommandGroup,
+) -> Result<StartedChild, NotStarted> {
     let cannot = |e: io::Error| NotStarted::CannotStart(e.to_string());
     let notice = Arc::new(ExitNotice::new().map_err(cannot)?);
     // Under the lock: it is in the table before it can be waited for, and none is started in a
@@ -137,12 +140,12 @@ pub(super) fn kill_child(id: u32) -> bool {
 
 /// Commands that are stopped together.
 #[derive(Debug)]
-pub struct CommandSet {
+pub struct CommandGroup {
     id: u64,
     closed: AtomicBool,
 }
 
-impl CommandSet {
+impl CommandGroup {
     pub fn new() -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         start_reaper()?;
@@ -152,28 +155,28 @@ impl CommandSet {
         })
     }
 
-    pub fn close(&self) {
+    pub fn forbid_starts(&self) {
         let _table = TABLE.lock();
         self.closed.store(true, Ordering::Relaxed);
     }
 
     pub fn stop(&self) {
-        self.stop_in(&mut TABLE.lock());
+        self.kill_entries(&mut TABLE.lock());
     }
 
     /// As `stop`, but does not wait long for a thread that is just starting a command.
-    pub fn abandon(&self) {
+    pub fn try_stop(&self) {
         // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {
             if let Some(mut table) = TABLE.try_lock() {
-                self.stop_in(&mut table);
+                self.kill_entries(&mut table);
                 return;
             }
             sleep(TRY_INTERVAL);
         }
     }
 
-    fn stop_in(&self, table: &mut BTreeMap<u32, Entry>) {
+    fn kill_entries(&self, table: &mut BTreeMap<u32, Entry>) {
         self.closed.store(true, Ordering::Relaxed);
         for entry in table.values_mut().filter(|entry| entry.group == self.id) {
             entry.stopped = true;
@@ -210,7 +213,7 @@ pub(super) fn start_reaper() -> io::Result<()> {
 
 fn reap() {
     let mut table = TABLE.lock();
-    table.retain(|_, entry| entry.is_running());
+    table.retain(|_, entry| entry.check_running());
     if getpid().as_raw() == 1 {
         reap_orphans(&mut table);
     }
@@ -232,7 +235,7 @@ fn reap_orphans(table: &mut BTreeMap<u32, Entry>) {
         };
         // It may be a command that has ended since `reap` looked.
         let before = table.len();
-        table.retain(|_, entry| entry.is_running());
+        table.retain(|_, entry| entry.check_running());
         let is_ours = table.len() < before;
         if !is_ours && waitpid(orphan, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
             return;

@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::children::{self, ChildExit, CommandSet, ExitNotice, NotStarted, StartedChild};
+use super::children::{self, ChildExit, CommandGroup, ExitNotice, NotStarted, StartedChild};
 use super::program;
 use crate::common::fault::Fault;
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
 
 /// How long pipes are read and written after the command has ended, for children that it has left
 /// running.
@@ -61,7 +61,7 @@ impl ExecCommand {
     pub fn run(
         &self,
         options: &RunOptions<'_>,
-        group: &CommandSet,
+        group: &CommandGroup,
     ) -> Result<CommandOutcome, NotStarted> {
         let mut argv = self.argv.iter().map(OsString::as_os_str);
         let mut command = Command::new(argv.next().unwrap_or(OsStr::new("")));
@@ -80,7 +80,7 @@ impl ExecCommand {
             };
         }
         let started = children::start(&mut command, group)?;
-        let deadline = clock().checked_add(self.timeout);
+        let deadline = instant_now().checked_add(self.timeout);
         Ok(RunningCommand::new(started, options).finish(deadline, self.timeout))
     }
 }
@@ -118,21 +118,25 @@ impl<'a> RunningCommand<'a> {
             if let Some(exit) = self.notice.get() {
                 break exit;
             }
-            if deadline.is_some_and(|deadline| clock() >= deadline) {
+            if deadline.is_some_and(|deadline| instant_now() >= deadline) {
                 deadline = None;
                 self.kill(format!(
                     "ended: it took longer than --exec-timeout {timeout:?}"
                 ));
             }
-            self.wait(deadline, true);
+            self.wait_for_events(deadline, true);
         };
-        let until = clock() + PIPE_TIMEOUT;
-        while self.has_pipes() && self.killed_for.is_none() && !exit.stopped && clock() < until {
-            self.wait(Some(until), false);
+        let until = instant_now() + PIPE_TIMEOUT;
+        while self.has_pipes()
+            && self.killed_for.is_none()
+            && !exit.stopped
+            && instant_now() < until
+        {
+            self.wait_for_events(Some(until), false);
             self.write_input();
             self.read_output();
         }
-        self.outcome(exit)
+        self.into_outcome(exit)
     }
 
     fn kill(&mut self, cause: String) {
@@ -172,7 +176,7 @@ impl<'a> RunningCommand<'a> {
                     if !has_memory || length > self.max_output.saturating_add(1) {
                         self.output = Vec::new();
                         self.kill(String::new());
-                        self.killed_for = Some(self.prints_too_much());
+                        self.killed_for = Some(self.output_limit_cause());
                         return;
                     }
                     let read = chunk.get(..count).unwrap_or_default();
@@ -185,11 +189,11 @@ impl<'a> RunningCommand<'a> {
         }
     }
 
-    fn prints_too_much(&self) -> String {
+    fn output_limit_cause(&self) -> String {
         format!("it prints more than {} bytes", self.max_output)
     }
 
-    fn wait(&self, deadline: Option<Instant>, for_exit: bool) {
+    fn wait_for_events(&self, deadline: Option<Instant>, for_exit: bool) {
         let mut fds = Vec::with_capacity(3);
         if for_exit {
             fds.push(PollFd::new(self.notice.as_fd(), PollFlags::POLLIN));
@@ -202,14 +206,14 @@ impl<'a> RunningCommand<'a> {
         }
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up: it must not wake just before the deadline again and again.
-            let left = deadline.saturating_duration_since(clock()) + Duration::from_millis(1);
+            let left = deadline.saturating_duration_since(instant_now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
         // Interrupted or not: the caller looks again.
         let _ = poll(&mut fds, timeout);
     }
 
-    fn outcome(mut self, exit: ChildExit) -> CommandOutcome {
+    fn into_outcome(mut self, exit: ChildExit) -> CommandOutcome {
         if exit.stopped {
             return CommandOutcome::Stopped;
         }
@@ -217,7 +221,7 @@ impl<'a> RunningCommand<'a> {
         CommandOutcome::Failed(match (self.killed_for.take(), exit.status) {
             (Some(cause), _) => cause,
             (None, Some(status)) if !status.success() => format!("failed: {status}"),
-            (None, Some(_)) if self.output.len() > self.max_output => self.prints_too_much(),
+            (None, Some(_)) if self.output.len() > self.max_output => self.output_limit_cause(),
             (None, Some(_)) => return CommandOutcome::Succeeded(self.output),
             (None, None) => "ended; the system does not know its status".into(),
         })
@@ -245,7 +249,7 @@ mod tests {
             input: Some(input),
             output: Some(most),
         };
-        let group = CommandSet::new().unwrap();
+        let group = CommandGroup::new().unwrap();
         shell(script, timeout).run(&options, &group).unwrap()
     }
 
@@ -288,10 +292,10 @@ mod tests {
 
     #[test]
     fn a_run_does_not_wait_for_a_background_child() {
-        let begun = clock();
+        let begun = instant_now();
         let script = "sleep 20 & echo here";
         assert_eq!(run(script, LONG, b"", 100), printed("here"));
-        assert!(clock() - begun < Duration::from_secs(10));
+        assert!(instant_now() - begun < Duration::from_secs(10));
         let input = vec![b'x'; 1 << 20];
         let failed = run("exec 3<&0; sleep 20 <&3 & exit 3", LONG, &input, 100);
         assert_eq!(
@@ -302,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_stopped_group_starts_nothing_and_kills_what_runs() {
-        let group = Arc::new(CommandSet::new().unwrap());
+        let group = Arc::new(CommandGroup::new().unwrap());
         let options = || RunOptions {
             env: Vec::new(),
             input: None,

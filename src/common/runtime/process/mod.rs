@@ -15,11 +15,11 @@ mod children;
 mod exec_command;
 mod program;
 
-pub use children::{CommandSet, NotStarted};
+pub use children::{CommandGroup, NotStarted};
 pub use exec_command::{CommandOutcome, ExecCommand, RunOptions};
 
 /// As process 1, waits for processes whose parents have ended, so that they do not stay as zombies.
-pub fn adopt_orphans() -> std::io::Result<()> {
+pub fn start_orphan_reaper() -> std::io::Result<()> {
     if nix::unistd::getpid().as_raw() == 1 {
         children::start_reaper()?;
     }

@@ -8,15 +8,15 @@ use log::{Level, debug, log_enabled};
 use nix::poll::PollFlags;
 
 use super::byte_queue::ByteQueue;
-use super::event::PublishesArrived;
-use super::ready::{is_temporary, poll_fd, poll_until};
+use super::event::SentPublishes;
+use super::ready::{is_temporary, make_poll_fd, poll_until};
 use super::tcp_progress::{Progress, TcpProgress};
-use crate::common::mqtt::describe::describe_each;
 use crate::common::mqtt::framing::{PacketSplitter, SentPacket};
+use crate::common::mqtt::packet_text::describe_packets;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::runtime::clock::clock;
-use crate::common::transport::send_queue;
-use crate::common::transport::wire::Wire;
+use crate::common::runtime::clock::instant_now;
+use crate::common::transport::mqtt_stream::MqttStream;
+use crate::common::transport::unacknowledged_bytes;
 
 #[derive(Debug, Default)]
 pub(super) struct BrokerSender {
@@ -49,7 +49,7 @@ impl BrokerSender {
         self.from_library.unfinished_bytes() > 0
     }
 
-    pub(super) fn may_add_packets(&self) -> bool {
+    pub(super) fn may_insert_packets(&self) -> bool {
         self.queue.is_empty() && !self.is_in_packet() && self.has_connect && !self.has_disconnect
     }
 
@@ -78,12 +78,12 @@ impl BrokerSender {
         has_disconnect && at_boundary
     }
 
-    pub(super) fn send(&mut self, wire: &mut Wire) -> bool {
-        let before = wire.stream().counted().written_bytes;
+    pub(super) fn send(&mut self, wire: &mut MqttStream) -> bool {
+        let before = wire.stream().counted_tcp().written_bytes;
         let sent = self.write(wire);
         if self.needs_answer {
             self.progress
-                .handle_written(before, wire.stream().counted().written_bytes);
+                .handle_written(before, wire.stream().counted_tcp().written_bytes);
         }
         match sent {
             Ok(count) => {
@@ -104,11 +104,11 @@ impl BrokerSender {
         }
     }
 
-    fn write(&mut self, wire: &mut Wire) -> io::Result<usize> {
+    fn write(&mut self, wire: &mut MqttStream) -> io::Result<usize> {
         let count = wire.send(self.queue.rest())?;
         if log_enabled!(Level::Debug) {
             let written = self.queue.rest().get(..count).unwrap_or_default();
-            describe_each(&mut self.written, written, self.v5, |packet| {
+            describe_packets(&mut self.written, written, self.v5, |packet| {
                 debug!("sent {packet}");
             });
         }
@@ -116,16 +116,16 @@ impl BrokerSender {
         Ok(count)
     }
 
-    pub(super) fn has_unsent(&self, wire: &Wire) -> bool {
+    pub(super) fn has_unsent(&self, wire: &MqttStream) -> bool {
         !self.queue.is_empty() || wire.is_unflushed()
     }
 
-    pub(super) fn reached(&self, wire: &Wire) -> PublishesArrived {
+    pub(super) fn sent_publishes(&self, wire: &MqttStream) -> SentPublishes {
         let unfinished = self.from_library.unfinished_type();
         let is_begun = unfinished == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
-        let queued = send_queue::unacknowledged(wire.stream().tcp());
-        PublishesArrived {
+        let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
+        SentPublishes {
             begun: self.publishes + u64::from(is_begun),
             complete: unfinished.is_none()
                 && !self.has_unsent(wire)
@@ -133,15 +133,15 @@ impl BrokerSender {
         }
     }
 
-    pub(super) fn check_progress(&mut self, wire: &Wire) -> Progress {
-        let queued = send_queue::unacknowledged(wire.stream().tcp());
-        let counted = wire.stream().counted();
+    pub(super) fn check_progress(&mut self, wire: &MqttStream) -> Progress {
+        let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
+        let counted = wire.stream().counted_tcp();
         let acknowledged = queued.ok().flatten();
         let acknowledged = acknowledged.map(|n| counted.written_bytes.saturating_sub(n));
         let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
         let received = counted.read_bytes;
         self.progress
-            .check(acknowledged, received, has_unwritten, clock())
+            .check(acknowledged, received, has_unwritten, instant_now())
     }
 
     /// Removes the unfinished packet from the queue. Fails if part of it is out, or DISCONNECT may not follow.
@@ -156,16 +156,16 @@ impl BrokerSender {
         true
     }
 
-    pub(super) fn flush(&mut self, wire: &mut Wire, until: Instant) {
+    pub(super) fn flush(&mut self, wire: &mut MqttStream, until: Instant) {
         while self.has_unsent(wire) {
             let may_go_on = match self.write(wire) {
                 Err(e) if is_temporary(&e) => {
-                    let wanted = poll_fd(wire.as_fd(), PollFlags::POLLOUT);
+                    let wanted = make_poll_fd(wire.as_fd(), PollFlags::POLLOUT);
                     poll_until([wanted], Some(until)).is_ok()
                 }
                 written => written.is_ok(),
             };
-            if !may_go_on || clock() >= until {
+            if !may_go_on || instant_now() >= until {
                 return;
             }
         }

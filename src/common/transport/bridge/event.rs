@@ -1,8 +1,8 @@
 //! How a connection ends, and what the bridge reports of it.
 
 use crate::common::fault::Fault;
+use crate::common::mqtt::broker_reason::BrokerReason;
 use crate::common::mqtt::connack::Connack;
-use crate::common::mqtt::disconnect::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_code;
 use crate::common::mqtt::violation::Violation;
@@ -33,7 +33,7 @@ impl From<Violation> for EndReason {
 
 impl EndReason {
     /// The reason code of our DISCONNECT (MQTT 5.0 section 3.14.2.1); none if there is to be none.
-    pub(super) fn disconnect_code(&self) -> Option<u8> {
+    pub(super) fn own_disconnect_code(&self) -> Option<u8> {
         let unless_allowed = |packet, code| {
             (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
         };
@@ -56,11 +56,11 @@ pub struct ConnectionEnd {
     pub in_order: bool,
     pub in_packet: bool,
     /// None if it was not the broker that ended the connection.
-    pub reached: Option<PublishesArrived>,
+    pub reached: Option<SentPublishes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublishesArrived {
+pub struct SentPublishes {
     /// PUBLISH packets that had been sent, in part at least.
     pub begun: u64,
     pub complete: bool,

@@ -7,18 +7,19 @@
 mod broker_sender;
 mod byte_queue;
 mod event;
+mod message_callbacks;
 mod packet_buffer;
 mod packet_handler;
 #[cfg(test)]
 mod packet_table_tests;
 mod ready;
-mod receiver;
 mod relay;
 mod tcp_progress;
 
-pub use event::{BridgeEvent, ConnectionEnd, EndReason, PublishesArrived, TransferProgress};
-pub use packet_handler::ConnectParameters;
-pub use receiver::{
-    ForgottenByBroker, OnForgotten, OnMessage, OnSkipped, OutOfMemory, Receiver, SkippedMessage,
+pub use event::{BridgeEvent, ConnectionEnd, EndReason, SentPublishes, TransferProgress};
+pub use message_callbacks::{
+    ForgottenByBroker, MessageCallbacks, OnForgotten, OnMessage, OnSkipped, OutOfMemory,
+    SkippedMessage,
 };
+pub use packet_handler::ConnectParameters;
 pub use relay::{END_TIMEOUT, relay_packets};

@@ -7,15 +7,15 @@
 use log::warn;
 
 use super::event::EndReason;
+use super::message_callbacks::{ForgottenByBroker, MessageCallbacks, OutOfMemory, SkippedMessage};
 use super::packet_buffer::ReadError;
-use super::receiver::{ForgottenByBroker, OutOfMemory, Receiver, SkippedMessage};
 use crate::common::acks::ConnectionAcks;
-use crate::common::acks::pending::{PubrelStatus, ReceivedPublish};
+use crate::common::acks::owed_acks::{ReceivedPublishKind, ReceivedPubrelKind};
 use crate::common::escape::shortened;
 use crate::common::mqtt::acknowledgement::{Acknowledgement, encode_short};
 use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
+use crate::common::mqtt::broker_reason;
 use crate::common::mqtt::connack::{self, Connack, ConnectAnswer};
-use crate::common::mqtt::disconnect;
 use crate::common::mqtt::framing::{PINGRESP, SentPacket};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::publish::Publish;
@@ -33,7 +33,7 @@ pub struct ConnectParameters {
 
 pub(super) struct PacketHandler<'a> {
     parameters: ConnectParameters,
-    receiver: Option<&'a Receiver>,
+    receiver: Option<&'a MessageCallbacks>,
     awaited: AwaitedAnswers,
     is_connected: bool,
     /// PINGREQs of the client library that have not been answered.
@@ -53,7 +53,10 @@ pub(super) struct Effects {
 }
 
 impl<'a> PacketHandler<'a> {
-    pub(super) fn new(parameters: ConnectParameters, receiver: Option<&'a Receiver>) -> Self {
+    pub(super) fn new(
+        parameters: ConnectParameters,
+        receiver: Option<&'a MessageCallbacks>,
+    ) -> Self {
         Self {
             parameters,
             receiver,
@@ -82,8 +85,8 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    pub(super) fn is_answer_due(&self) -> bool {
-        self.pings > 0 || self.awaited.is_any_due()
+    pub(super) fn is_answer_awaited(&self) -> bool {
+        self.pings > 0 || self.awaited.is_any_awaited()
     }
 
     /// Bytes have come from the broker, or none are read while too many messages wait: that is
@@ -94,18 +97,18 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    pub(super) fn end_for(&self, error: ReadError) -> EndReason {
+    pub(super) fn end_reason(&self, error: ReadError) -> EndReason {
         match error {
-            ReadError::Violation(violation) => self.violation(violation),
+            ReadError::Violation(violation) => self.to_end_reason(violation),
             ReadError::NoMemory(size) => EndReason::NoMemory(size),
         }
     }
 
-    fn violation(&self, violation: Violation) -> EndReason {
+    fn to_end_reason(&self, to_end_reason: Violation) -> EndReason {
         if self.is_connected {
-            EndReason::Violation(violation)
+            EndReason::Violation(to_end_reason)
         } else {
-            EndReason::NoConnack(violation)
+            EndReason::NoConnack(to_end_reason)
         }
     }
 
@@ -114,7 +117,7 @@ impl<'a> PacketHandler<'a> {
         packet
             .ok_or_else(|| Violation::malformed("the type 0 is reserved"))
             .and_then(|packet| self.check_type(packet, first & 0x0f).map(|()| packet))
-            .map_err(|violation| self.violation(violation.in_packet(packet)))
+            .map_err(|violation| self.to_end_reason(violation.in_packet(packet)))
     }
 
     fn check_type(&self, packet: PacketType, flags: u8) -> Result<(), Violation> {
@@ -150,13 +153,15 @@ impl<'a> PacketHandler<'a> {
             PacketType::Pubrel => self.handle_pubrel(body, effects),
             PacketType::Pingresp if body.is_empty() => Ok(()),
             PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
-            PacketType::Disconnect => disconnect::decode(body)
+            PacketType::Disconnect => broker_reason::decode(body)
                 .map_err(EndReason::Violation)
                 .and_then(|reason| Err(EndReason::Disconnected(reason))),
             _ => self.handle_answer(packet, body, effects),
         };
         handled.map_err(|end| match end {
-            EndReason::Violation(violation) => self.violation(violation.in_packet(Some(packet))),
+            EndReason::Violation(violation) => {
+                self.to_end_reason(violation.in_packet(Some(packet)))
+            }
             end => end,
         })
     }
@@ -187,13 +192,13 @@ impl<'a> PacketHandler<'a> {
     ) -> Result<(), EndReason> {
         let publish = Publish::decode(first, body, self.parameters.v5)?;
         let Some(receiver) = self.receiver else {
-            self.drop_message(&publish, effects);
+            self.drop_unexpected(&publish, effects);
             return Ok(());
         };
         let ticket = match receiver.acks.handle_publish(&publish) {
             Ok(ticket) => ticket,
             Err(known) => {
-                if known == ReceivedPublish::Acknowledged {
+                if known == ReceivedPublishKind::Acknowledged {
                     acknowledge(&publish, effects);
                 }
                 return Ok(());
@@ -206,13 +211,13 @@ impl<'a> PacketHandler<'a> {
             return Ok(());
         }
         (receiver.on_message)(&publish.message, ticket).map_err(|OutOfMemory| {
-            receiver.acks.withdraw(publish.message.packet_id);
+            receiver.acks.forget_publish(publish.message.packet_id);
             EndReason::NoMemory(body.len())
         })
     }
 
     /// There is no receiver: a publisher, which subscribes to nothing, or a check.
-    fn drop_message(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
+    fn drop_unexpected(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
         if !std::mem::replace(&mut self.has_warned, true) {
             let topic = shortened(&String::from_utf8_lossy(publish.topic));
             warn!(
@@ -226,13 +231,13 @@ impl<'a> PacketHandler<'a> {
         let v5 = self.parameters.v5;
         let id = Acknowledgement::decode(PacketType::Pubrel, body, v5)?.packet_id;
         match self.acks().map(|acks| acks.handle_pubrel(id)) {
-            Some(PubrelStatus::BeforePubrec) => {
+            Some(ReceivedPubrelKind::BeforePubrec) => {
                 let cause = format!("PUBREC with the packet identifier {id} has not been sent");
                 return Err(Violation::protocol_error(cause).into());
             }
-            Some(PubrelStatus::Known) => effects.released.push(id),
-            Some(PubrelStatus::OldConnection) => {}
-            Some(PubrelStatus::Unknown) if v5 => {
+            Some(ReceivedPubrelKind::Known) => effects.released.push(id),
+            Some(ReceivedPubrelKind::OldConnection) => {}
+            Some(ReceivedPubrelKind::Unknown) if v5 => {
                 let [high, low] = id.to_be_bytes();
                 let first = PacketType::Pubcomp.first_byte(0);
                 let packet = [first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND];
@@ -245,7 +250,7 @@ impl<'a> PacketHandler<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(&self, effects: &mut Effects) {
+    pub(super) fn answer_pubrels(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
         let ended = ForgottenByBroker::PacketIds(&released);
         if !released.is_empty() && self.receiver.is_none_or(|to| (to.on_forgotten)(ended)) {
@@ -299,7 +304,7 @@ fn acknowledge(publish: &Publish<'_>, effects: &mut Effects) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::acks::{Backlog, Ticket};
+    use crate::common::acks::{SessionAcks, Ticket};
     use parking_lot::Mutex;
     use std::sync::Arc;
 
@@ -316,10 +321,10 @@ mod tests {
         released: Vec<Vec<u16>>,
     }
 
-    fn receiver(forgets: bool) -> (Receiver, Arc<Mutex<Calls>>) {
+    fn receiver(forgets: bool) -> (MessageCallbacks, Arc<Mutex<Calls>>) {
         let calls = Arc::new(Mutex::new(Calls::default()));
         let [messages, skipped, released] = [(); 3].map(|()| Arc::clone(&calls));
-        let receiver = Receiver {
+        let receiver = MessageCallbacks {
             on_message: Arc::new(move |message, ticket| {
                 if message.payload == b"large" {
                     return Err(OutOfMemory);
@@ -338,7 +343,7 @@ mod tests {
                 released.lock().released.push(ids.to_vec());
                 forgets
             }),
-            acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
+            acks: Arc::new(SessionAcks::default()).begin_connection().unwrap(),
         };
         (receiver, calls)
     }
@@ -349,7 +354,7 @@ mod tests {
     }
 
     impl<'a> Connected<'a> {
-        fn new(receiver: Option<&'a Receiver>) -> Self {
+        fn new(receiver: Option<&'a MessageCallbacks>) -> Self {
             let (handler, effects) = (PacketHandler::new(V5, receiver), Effects::default());
             let mut connected = Self { handler, effects };
             connected.handle(0x20, &[0, 0, 0]).unwrap();
@@ -367,7 +372,7 @@ mod tests {
         }
     }
 
-    fn due(receiver: &Receiver) -> Vec<u8> {
+    fn due(receiver: &MessageCallbacks) -> Vec<u8> {
         let mut out = Vec::new();
         receiver.acks.poll_acks(&mut out);
         out
@@ -412,7 +417,7 @@ mod tests {
         assert_eq!(calls.lock().skipped, 2);
         assert_eq!(due(&receiver), [0x40, 2, 0, 7, 0x50, 2, 0, 8]);
         connected.handle(0x62, &[0, 8]).unwrap();
-        connected.handler.finish(&mut connected.effects);
+        connected.handler.answer_pubrels(&mut connected.effects);
         assert_eq!(connected.effects.to_broker, [0x70, 2, 0, 8]);
     }
 
@@ -432,7 +437,7 @@ mod tests {
                 connected.handle(0x62, &[0, id]).unwrap();
             }
             for _ in 0..2 {
-                connected.handler.finish(&mut connected.effects);
+                connected.handler.answer_pubrels(&mut connected.effects);
             }
             assert_eq!(calls.lock().released, [[1, 2]]);
             let pubcomps: &[u8] = &[0x70, 2, 0, 1, 0x70, 2, 0, 2];

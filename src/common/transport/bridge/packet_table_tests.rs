@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event::EndReason;
+use super::message_callbacks::MessageCallbacks;
 use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
-use super::receiver::Receiver;
-use crate::common::acks::Backlog;
+use crate::common::acks::SessionAcks;
 use crate::common::mqtt::framing::SentPacket;
 
 const TABLE: &str = include_str!("../../../../tests/data/packets.tsv");
@@ -68,14 +68,14 @@ fn decode(text: &str) -> Vec<u8> {
 fn outcome(row: &Row<'_>) -> String {
     let has_skipped = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&has_skipped);
-    let receiver = Receiver {
+    let receiver = MessageCallbacks {
         on_message: Arc::new(|_, ticket| {
             ticket.settle();
             Ok(())
         }),
         on_skipped: Arc::new(move |_| seen.store(true, Ordering::Relaxed)),
         on_forgotten: Arc::new(|_| true),
-        acks: Arc::new(Backlog::default()).begin_connection().unwrap(),
+        acks: Arc::new(SessionAcks::default()).begin_connection().unwrap(),
     };
     let parameters = ConnectParameters {
         v5: row.v5,
@@ -120,9 +120,9 @@ fn outcome(row: &Row<'_>) -> String {
                 Err(end) => Err(end),
             },
             Ok(NextPacket::Nothing) => break,
-            Err(error) => Err(handler.end_for(error)),
+            Err(error) => Err(handler.end_reason(error)),
         };
-        handler.finish(&mut effects);
+        handler.answer_pubrels(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
         receiver.acks.poll_acks(&mut effects.to_broker);
         if let Err(end) = outcome {
@@ -131,9 +131,9 @@ fn outcome(row: &Row<'_>) -> String {
                     format!("{:02X} ({violation})", violation.code)
                 }
                 EndReason::Refused(_) | EndReason::Disconnected(_)
-                    if end.disconnect_code().is_some() && row.v5 =>
+                    if end.own_disconnect_code().is_some() && row.v5 =>
                 {
-                    format!("{:02X}", end.disconnect_code().unwrap_or_default())
+                    format!("{:02X}", end.own_disconnect_code().unwrap_or_default())
                 }
                 EndReason::Refused(_) | EndReason::OlderVersion(_) => "refused".into(),
                 EndReason::Disconnected(_) => "ended".into(),

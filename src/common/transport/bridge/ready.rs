@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::common::runtime::clock::clock;
+use crate::common::runtime::clock::instant_now;
 
 /// Which sides of a bridge are worth trying: what was not possible is not until `poll(2)` reports it.
 pub(super) struct Ready {
@@ -34,7 +34,7 @@ pub(super) fn is_temporary(error: &io::Error) -> bool {
 }
 
 /// None without events: that a descriptor has hung up would be reported again and again.
-pub(super) fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
+pub(super) fn make_poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
     (!events.is_empty()).then(|| PollFd::new(fd, events))
 }
 
@@ -58,6 +58,6 @@ pub(super) fn poll_until<const N: usize>(
 }
 
 fn timeout(until: Instant) -> PollTimeout {
-    let left = until.saturating_duration_since(clock()) + Duration::from_micros(999);
+    let left = until.saturating_duration_since(instant_now()) + Duration::from_micros(999);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
 }

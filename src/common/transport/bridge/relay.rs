@@ -13,20 +13,20 @@ use nix::poll::{PollFd, PollFlags};
 use super::broker_sender::BrokerSender;
 use super::byte_queue::{ByteQueue, CHUNK};
 use super::event::{BridgeEvent, ConnectionEnd, EndReason, TransferProgress};
+use super::message_callbacks::MessageCallbacks;
 use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
-use super::ready::{Ready, is_temporary, poll_fd, poll_until};
-use super::receiver::Receiver;
+use super::ready::{Ready, is_temporary, make_poll_fd, poll_until};
 use crate::common::acks::ConnectionAcks;
-use crate::common::mqtt::describe::describe;
 use crate::common::mqtt::framing::PINGRESP;
+use crate::common::mqtt::packet_text::describe;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::{clock, sleep};
+use crate::common::runtime::clock::{instant_now, sleep};
 use crate::common::transport::connection_handle::ConnectionHandle;
 use crate::common::transport::dial::DialedConnection;
+use crate::common::transport::mqtt_stream::{MqttStream, linger};
 use crate::common::transport::tls_error;
-use crate::common::transport::wire::{Wire, linger};
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has come by
 /// then costs each thread hardly more than a single message would.
@@ -59,7 +59,7 @@ pub fn relay_packets(
     local: &UnixStream,
     handle: &ConnectionHandle,
     parameters: ConnectParameters,
-    receiver: Option<&Receiver>,
+    receiver: Option<&MessageCallbacks>,
     report: &mut dyn FnMut(BridgeEvent),
 ) {
     let mut relay = Relay {
@@ -92,7 +92,7 @@ pub fn relay_packets(
     let in_packet = relay.received.expected_size() > 0;
     let was_ended = matches!(result, Ok(EndReason::Lost | EndReason::Disconnected(_)));
     let connection_end = ConnectionEnd {
-        reached: was_ended.then(|| relay.sender.reached(&relay.wire)),
+        reached: was_ended.then(|| relay.sender.sent_publishes(&relay.wire)),
         fault: error.and_then(|error| {
             tls_error::closing_fault(&connection.endpoint, &connection.credentials, error)
         }),
@@ -101,7 +101,7 @@ pub fn relay_packets(
         in_order: relay.is_closed && !in_packet,
         in_packet,
     };
-    let code = connection_end.reason.disconnect_code();
+    let code = connection_end.reason.own_disconnect_code();
     if let Some(code) = code.filter(|_| parameters.v5) {
         let is_for_memory = matches!(connection_end.reason, EndReason::NoMemory(_));
         relay.send_disconnect(code, is_for_memory);
@@ -120,7 +120,7 @@ pub fn relay_packets(
 }
 
 struct Relay<'a> {
-    wire: Wire,
+    wire: MqttStream,
     local: &'a UnixStream,
     handle: &'a ConnectionHandle,
     report: &'a mut dyn FnMut(BridgeEvent),
@@ -149,7 +149,7 @@ struct Relay<'a> {
 impl Relay<'_> {
     fn run(&mut self) -> io::Result<EndReason> {
         if self.handler.acks().is_some() {
-            self.unpin();
+            self.unpin_thread();
         }
         self.wire.stream().tcp().set_nonblocking(true)?;
         self.local.set_nonblocking(true)?;
@@ -158,7 +158,7 @@ impl Relay<'_> {
                 if !self.handler.is_connected() {
                     return Ok(EndReason::ByUs);
                 }
-                let now = clock();
+                let now = instant_now();
                 self.end_by = Some(now + PUBREL_TIMEOUT);
                 self.end_at_latest = Some(now + ALL_PUBRELS_TIMEOUT);
             }
@@ -183,7 +183,7 @@ impl Relay<'_> {
         }
     }
 
-    fn unpin(&mut self) {
+    fn unpin_thread(&mut self) {
         if std::mem::take(&mut self.is_pinned) {
             affinity::unpin();
         }
@@ -206,7 +206,7 @@ impl Relay<'_> {
                 self.end = Some(EndReason::Lost);
             }
             Ok(_) => {
-                let now = clock();
+                let now = instant_now();
                 let before = self.received_at.replace(now);
                 if let Some(latest) = self.end_at_latest {
                     self.end_by = Some(latest.min(now + PUBREL_TIMEOUT));
@@ -236,7 +236,7 @@ impl Relay<'_> {
                 Ok(NextPacket::Whole(first, body)) => {
                     debug!("received {}", describe(first, body, body.len(), v5));
                     let is_message = PacketType::of(first) == Some(PacketType::Publish);
-                    self.sender.progress.handle_received(is_message);
+                    self.sender.progress.handle_received_packet(is_message);
                     self.handler.handle_packet(first, body, &mut self.effects)
                 }
                 Ok(NextPacket::Begun(first)) => {
@@ -244,14 +244,14 @@ impl Relay<'_> {
                     break;
                 }
                 Ok(NextPacket::Nothing) => break,
-                Err(error) => Err(self.handler.end_for(error)),
+                Err(error) => Err(self.handler.end_reason(error)),
             };
             if let Some(connack) = self.effects.accepted.take() {
                 (self.report)(BridgeEvent::Accepted(connack));
             }
             self.end = handled.err();
         }
-        self.handler.finish(&mut self.effects);
+        self.handler.answer_pubrels(&mut self.effects);
         let refused = std::mem::take(&mut self.effects.refused_subscriptions);
         if refused > 0 {
             self.handle
@@ -270,7 +270,7 @@ impl Relay<'_> {
 
     fn update_pause(&mut self) -> bool {
         let acks = self.handler.acks().filter(|_| self.handler.is_connected());
-        self.is_paused = acks.is_some_and(|acks| acks.is_full(self.is_paused));
+        self.is_paused = acks.is_some_and(|acks| acks.is_backlog_full(self.is_paused));
         if self.is_paused {
             // PINGRESP may stand behind a large message.
             self.handler.answer_pings(&mut self.to_library.bytes);
@@ -301,8 +301,8 @@ impl Relay<'_> {
         if self.sender.error.is_some() {
             return false;
         }
-        if self.sender.may_add_packets() {
-            self.add_answers();
+        if self.sender.may_insert_packets() {
+            self.add_outgoing_answers();
             if self.is_time_to_disconnect() {
                 self.sender.add_disconnect();
                 self.is_local_open = false;
@@ -323,12 +323,12 @@ impl Relay<'_> {
         self.sender.queue.bytes.truncate(count);
         self.library_bytes += count;
         if count > LARGE || self.library_bytes > 16 * LARGE {
-            self.unpin();
+            self.unpin_thread();
         }
         if self.sender.track(|packet| self.handler.handle_sent(packet)) {
             // The broker reads nothing behind DISCONNECT.
             let from_library = std::mem::take(&mut self.sender.queue.bytes);
-            self.add_answers();
+            self.add_outgoing_answers();
             self.sender.queue.bytes.extend(from_library);
         }
         count > 0
@@ -343,11 +343,11 @@ impl Relay<'_> {
     /// Whether the connection is to end, and all that has been acknowledged is completed or had its time.
     fn is_time_to_disconnect(&self) -> bool {
         let acks = self.handler.acks();
-        let waits = acks.is_some_and(ConnectionAcks::is_pubrel_due);
-        self.end_by.is_some_and(|by| !waits || clock() >= by)
+        let waits = acks.is_some_and(ConnectionAcks::is_awaiting_pubrel);
+        self.end_by.is_some_and(|by| !waits || instant_now() >= by)
     }
 
-    fn add_answers(&mut self) {
+    fn add_outgoing_answers(&mut self) {
         let bytes = &mut self.sender.queue.bytes;
         bytes.append(&mut self.effects.to_broker);
         if let Some(acks) = self.handler.acks() {
@@ -384,12 +384,12 @@ impl Relay<'_> {
         if !self.sender.drop_unfinished_packet() {
             return;
         }
-        let until = clock() + DISCONNECT_TIMEOUT;
+        let until = instant_now() + DISCONNECT_TIMEOUT;
         if is_for_memory {
             // Messages received before it would come again, on each connection.
             self.await_processing(until);
         }
-        self.add_answers();
+        self.add_outgoing_answers();
         let first = PacketType::Disconnect.first_byte(0);
         self.sender.queue.bytes.extend([first, 1, code]);
         self.sender.flush(&mut self.wire, until);
@@ -398,11 +398,11 @@ impl Relay<'_> {
     fn await_processing(&mut self, until: Instant) {
         while let Some(acks) = self.handler.acks()
             && acks.has_unacknowledged()
-            && clock() < until
+            && instant_now() < until
         {
             acks.request_wake_up();
             acks.poll_acks(&mut self.sender.queue.bytes);
-            let wanted = poll_fd(acks.as_fd(), PollFlags::POLLIN);
+            let wanted = make_poll_fd(acks.as_fd(), PollFlags::POLLIN);
             if poll_until([wanted], Some(until)).is_err() {
                 return;
             }
@@ -417,7 +417,7 @@ impl Relay<'_> {
             return Ok(());
         }
         self.update_pause();
-        if self.has_work_after_request() {
+        if self.request_wake_up() {
             return Ok(());
         }
         let acks = self.handler.acks();
@@ -435,15 +435,15 @@ impl Relay<'_> {
         let wire_fd = PollFd::new(self.wire.as_fd(), wire_events);
         let wanted = [
             (is_watched || !wire_events.is_empty()).then_some(wire_fd),
-            poll_fd(self.local.as_fd(), local_events),
+            make_poll_fd(self.local.as_fd(), local_events),
             acks.map(|acks| PollFd::new(acks.as_fd(), PollFlags::POLLIN)),
         ];
         // Afterwards only what is still to be sent is waited for.
-        let end_by = self.end_by.filter(|by| *by > clock());
+        let end_by = self.end_by.filter(|by| *by > instant_now());
         let progress = &mut self.sender.progress;
-        let check_at = if has_unsent || self.handler.is_answer_due() {
-            let received = self.wire.stream().counted().read_bytes;
-            Some(progress.next_check(clock(), received))
+        let check_at = if has_unsent || self.handler.is_answer_awaited() {
+            let received = self.wire.stream().counted_tcp().read_bytes;
+            Some(progress.next_check(instant_now(), received))
         } else {
             progress.stop();
             None
@@ -458,22 +458,22 @@ impl Relay<'_> {
         if let Some(acks) = acks.filter(|_| !wake_up.is_empty()) {
             acks.clear_wake_up();
         }
-        if check_at.is_some_and(|at| clock() >= at) {
+        if check_at.is_some_and(|at| instant_now() >= at) {
             self.check_progress();
         }
         Ok(())
     }
 
     /// Messages that were settled before the request wake nobody, so this checks once more.
-    fn has_work_after_request(&mut self) -> bool {
+    fn request_wake_up(&mut self) -> bool {
         let was_paused = self.is_paused;
         match self.handler.acks() {
             Some(acks) if was_paused || acks.has_unacknowledged() => acks.request_wake_up(),
             _ => return false,
         }
         let is_changed = was_paused != self.update_pause();
-        if self.sender.may_add_packets() {
-            self.add_answers();
+        if self.sender.may_insert_packets() {
+            self.add_outgoing_answers();
             return is_changed || !self.sender.queue.is_empty();
         }
         is_changed

@@ -48,7 +48,7 @@ impl TcpProgress {
         self.end = to;
     }
 
-    pub(super) fn handle_received(&mut self, is_message: bool) {
+    pub(super) fn handle_received_packet(&mut self, is_message: bool) {
         self.has_messages |= is_message;
         self.has_answers |= !is_message;
     }
@@ -105,7 +105,7 @@ mod tests {
         tcp.check(Some(acknowledged), 0, false, Instant::now())
     }
 
-    fn has_contents(tcp: &mut TcpProgress, received: u64) -> bool {
+    fn check_contents(tcp: &mut TcpProgress, received: u64) -> bool {
         tcp.check(None, received, false, Instant::now())
             .has_contents
     }
@@ -190,26 +190,26 @@ mod tests {
     }
 
     #[test]
-    fn received_bytes_count_since_an_answer_is_due() {
+    fn bytes_received_before_an_answer_is_due_do_not_count() {
         let mut tcp = TcpProgress::default();
         tcp.next_check(Instant::now(), 1_000);
-        assert!(!has_contents(&mut tcp, 1_000));
-        assert!(has_contents(&mut tcp, 1_001));
+        assert!(!check_contents(&mut tcp, 1_000));
+        assert!(check_contents(&mut tcp, 1_001));
         tcp.stop();
         tcp.next_check(Instant::now(), 5_000);
-        assert!(!has_contents(&mut tcp, 5_000));
+        assert!(!check_contents(&mut tcp, 5_000));
     }
 
     #[test]
     fn an_answer_alone_is_no_progress() {
         let mut tcp = TcpProgress::default();
         tcp.next_check(Instant::now(), 0);
-        tcp.handle_received(false);
+        tcp.handle_received_packet(false);
         let progress = tcp.check(None, 2, false, Instant::now());
         assert!(progress.has_received && !progress.has_contents);
-        tcp.handle_received(false);
-        tcp.handle_received(true);
-        assert!(has_contents(&mut tcp, 20));
-        assert!(has_contents(&mut tcp, 30), "the part of a message");
+        tcp.handle_received_packet(false);
+        tcp.handle_received_packet(true);
+        assert!(check_contents(&mut tcp, 20));
+        assert!(check_contents(&mut tcp, 30), "the part of a message");
     }
 }

@@ -32,9 +32,7 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
     let mut certificates = Vec::new();
     for (number, block) in (1..).zip(blocks.iter().filter(is_certificate)) {
         let certificate = decode(flag, path, number, block)?;
-        if verifies
-            && is_self_signed(&certificate)
-            && is_signed_by_another(&certificate, &certificate)
+        if verifies && is_self_signed(&certificate) && is_not_signed_by(&certificate, &certificate)
         {
             return Err(damaged(flag, path, block, "its signature does not fit"));
         }
@@ -68,7 +66,10 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
         Err(other) => return Err(damaged(flag, path, block, other)),
     };
     let certificate = X509::from_der(content).map_err(|e| {
-        let cause = format!("what it holds is no X.509 certificate ({})", reason(&e));
+        let cause = format!(
+            "what it holds is no X.509 certificate ({})",
+            openssl_reason(&e)
+        );
         damaged(flag, path, block, cause)
     })?;
     if certificate.public_key().is_err() {
@@ -97,7 +98,7 @@ pub(super) fn without_block(
     let format = if blocks.is_empty() {
         foreign_formats::without_blocks(bytes)
     } else {
-        Some(foreign_formats::with_blocks(blocks))
+        Some(foreign_formats::describe_blocks(blocks))
     };
     match format {
         Some(format) => {
@@ -147,11 +148,11 @@ pub(super) fn has_bad_signature(certificate: &X509Ref, issuer: &X509Ref) -> bool
     let ids = certificate.authority_key_id().zip(issuer.subject_key_id());
     let is_issuer = issuer.issued(certificate) == X509VerifyResult::OK
         && ids.is_some_and(|(wanted, own)| wanted.as_slice() == own.as_slice());
-    is_issuer && is_signed_by_another(certificate, issuer)
+    is_issuer && is_not_signed_by(certificate, issuer)
 }
 
 /// Whether the signature is certainly not this issuer's; `false` if it cannot be verified.
-fn is_signed_by_another(certificate: &X509Ref, issuer: &X509Ref) -> bool {
+fn is_not_signed_by(certificate: &X509Ref, issuer: &X509Ref) -> bool {
     let key = issuer.public_key();
     key.is_ok_and(|key| certificate.verify(&key).is_ok_and(|fits| !fits))
 }
@@ -187,7 +188,7 @@ pub(crate) fn signature(certificate: &X509Ref) -> &'static str {
     algorithm.long_name().unwrap_or("an unknown algorithm")
 }
 
-pub(super) fn reason(stack: &ErrorStack) -> &'static str {
+pub(super) fn openssl_reason(stack: &ErrorStack) -> &'static str {
     let mut errors = stack.errors().iter();
     errors
         .find_map(openssl::error::Error::reason)

@@ -64,7 +64,7 @@ fn der_format(bytes: &[u8]) -> &'static str {
 }
 
 /// What a file without a block of the kind that was asked for is, and the remedy.
-pub(super) fn with_blocks(blocks: &[Block]) -> String {
+pub(super) fn describe_blocks(blocks: &[Block]) -> String {
     let mut labels = blocks.iter().map(|block| block.label.as_str());
     let ends = |end| labels.clone().any(|label| label.ends_with(end));
     let has = |wanted| labels.clone().any(|label| label == wanted);

@@ -8,11 +8,11 @@ use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
 use openssl::x509::X509Ref;
 
-use super::certificates::{damaged, reason, without_block};
+use super::certificates::{damaged, openssl_reason, without_block};
 use super::der;
 use super::pem::{self, Block};
 use crate::common::fault::Fault;
-use crate::common::runtime::secret_file::{SecretFile, check_private};
+use crate::common::runtime::secret_source::{SecretSource, check_private};
 use crate::common::runtime::small_file::{invalid_file, read_for};
 
 const FLAG: &str = "--key";
@@ -29,7 +29,7 @@ const UNSUPPORTED: i32 = 0x8_010c;
 
 pub(super) fn read(
     path: &Path,
-    passphrase: Option<&SecretFile>,
+    passphrase: Option<&SecretSource>,
     allow_readable: bool,
 ) -> Result<PKey<Private>, Fault> {
     let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
@@ -66,9 +66,9 @@ pub(super) fn read(
 
 /// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are
 /// skipped.
-pub(super) fn number_of(
+pub(super) fn find_key_of_certificate(
     path: &Path,
-    passphrase: Option<&SecretFile>,
+    passphrase: Option<&SecretSource>,
     certificate: &X509Ref,
 ) -> Option<usize> {
     let public = certificate.public_key().ok()?;
@@ -119,7 +119,10 @@ fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -
         );
     }
     if !block.is_encrypted() {
-        let cause = format!("what it holds is no private key ({})", reason(stack));
+        let cause = format!(
+            "what it holds is no private key ({})",
+            openssl_reason(stack)
+        );
         return damaged(FLAG, path, block, cause);
     }
     if stack.errors().iter().any(is_unsupported) {

@@ -10,5 +10,5 @@ mod tls_credentials;
 mod tls_files;
 
 pub use tls_credentials::{CertKeyPaths, TlsCredentials};
-pub(super) use tls_credentials::{ContextError, not_yet_valid};
-pub use tls_files::{Finding, TlsFiles};
+pub(super) use tls_credentials::{ContextError, not_yet_valid_fault};
+pub use tls_files::{FileCheck, TlsFiles};

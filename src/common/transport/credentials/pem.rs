@@ -121,16 +121,16 @@ impl Marker<'_> {
     }
 }
 
-type Decoded = (Vec<String>, Result<Vec<u8>, Flaw>);
+type BlockContent = (Vec<String>, Result<Vec<u8>, Flaw>);
 
-fn flawed(flaw: Flaw) -> Decoded {
+fn decode_failure(flaw: Flaw) -> BlockContent {
     (Vec::new(), Err(flaw))
 }
 
 pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut open: Option<Marker<'_>> = None;
-    let mut add = |begin: &Marker<'_>, (headers, content): Decoded| {
+    let mut add = |begin: &Marker<'_>, (headers, content): BlockContent| {
         found.push(Block {
             number: found.len() + 1,
             line: begin.line,
@@ -139,7 +139,8 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
             content,
         });
     };
-    let without_end = |begin: &Marker<'_>| flawed(begin.begin_flaw().unwrap_or(Flaw::NoEnd));
+    let without_end =
+        |begin: &Marker<'_>| decode_failure(begin.begin_flaw().unwrap_or(Flaw::NoEnd));
     // An END after a BEGIN without its hyphens is no further flaw.
     let mut is_begin_flawed = false;
     for marker in markers(bytes) {
@@ -151,16 +152,16 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
             if marker.is_whole {
                 open = Some(marker);
             } else {
-                add(&marker, flawed(Flaw::Begin));
+                add(&marker, decode_failure(Flaw::Begin));
             }
         } else if let Some(begin) = open.take() {
             let decoded = match begin.flaw(&marker) {
-                Some(flaw) => flawed(flaw),
+                Some(flaw) => decode_failure(flaw),
                 None => decode(&bytes[begin.to..marker.from], begin.line),
             };
             add(&begin, decoded);
         } else if !is_begin_flawed {
-            add(&marker, flawed(Flaw::NoBegin));
+            add(&marker, decode_failure(Flaw::NoBegin));
         }
     }
     if let Some(begin) = open {
@@ -261,7 +262,7 @@ fn label(bytes: &[u8]) -> String {
     text.chars().take(MAX_LABEL).collect()
 }
 
-fn decode(body: &[u8], first: usize) -> Decoded {
+fn decode(body: &[u8], first: usize) -> BlockContent {
     let mut headers = Vec::new();
     let mut in_headers = true;
     let mut base64 = Vec::with_capacity(body.len());
@@ -282,7 +283,7 @@ fn decode(body: &[u8], first: usize) -> Decoded {
         base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
     }
     if base64.is_empty() {
-        return flawed(Flaw::Empty);
+        return decode_failure(Flaw::Empty);
     }
     let line_of = |position: usize| {
         let line = starts.iter().rev().find(|(start, _)| *start <= position);
@@ -290,12 +291,12 @@ fn decode(body: &[u8], first: usize) -> Decoded {
     };
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     if let Some(position) = base64.iter().position(|byte| !is_base64(byte)) {
-        return flawed(Flaw::NoBase64(line_of(position)));
+        return decode_failure(Flaw::NoBase64(line_of(position)));
     }
     let content = match BASE64.decode(&base64) {
         Ok(content) => content,
         Err(DecodeError { position, kind }) => {
-            return flawed(match kind {
+            return decode_failure(match kind {
                 DecodeKind::Length | DecodeKind::Padding => Flaw::Incomplete,
                 DecodeKind::Symbol | DecodeKind::Trailing => Flaw::NoBase64(line_of(position)),
             });
@@ -304,7 +305,9 @@ fn decode(body: &[u8], first: usize) -> Decoded {
     let have = content.len();
     // Content that is encrypted as a whole has no DER header.
     match der::sequence_size(&content) {
-        Some(want) if want > have && headers.is_empty() => flawed(Flaw::Short { have, want }),
+        Some(want) if want > have && headers.is_empty() => {
+            decode_failure(Flaw::Short { have, want })
+        }
         _ => (headers, Ok(content)),
     }
 }

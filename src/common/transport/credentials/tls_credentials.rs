@@ -12,9 +12,9 @@ use openssl::pkey::{PKey, Private};
 use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
-use super::certificates::{self, reason, subject};
+use super::certificates::{self, openssl_reason, subject};
 use super::key;
-use crate::common::fault::{Exit, Fault, Kind};
+use crate::common::fault::{Exit, Fault, FaultKind};
 use crate::common::runtime::small_file::invalid_file;
 
 /// A certificate that expires within this number of days causes a warning.
@@ -114,13 +114,13 @@ impl TlsCredentials {
             let (leaf, chain) = client.chain.split_first().ok_or_else(ErrorStack::get)?;
             builder
                 .set_certificate(leaf)
-                .map_err(|stack| client.unusable(leaf, &stack))?;
+                .map_err(|stack| client.unusable_error(leaf, &stack))?;
             for cert in chain {
                 let added = builder.add_extra_chain_cert(cert.clone());
-                added.map_err(|stack| client.unusable(cert, &stack))?;
+                added.map_err(|stack| client.unusable_error(cert, &stack))?;
             }
             builder.set_private_key(&client.key).map_err(|stack| {
-                let cause = format!("cannot be used for TLS ({})", reason(&stack));
+                let cause = format!("cannot be used for TLS ({})", openssl_reason(&stack));
                 let fault = invalid_file("--key", &client.paths.key, cause)
                     .with_remedy("make an RSA key or one on P-256");
                 ContextError::Unusable(fault)
@@ -133,12 +133,12 @@ impl TlsCredentials {
     /// date in the future is passing.
     pub fn check_dates(&self, now: SystemTime) -> Result<(), Fault> {
         let earlier = now.checked_sub(CLOCK_DIFFERENCE);
-        let (Some(now), Some(earlier)) = (asn1_time(now), earlier.and_then(asn1_time)) else {
+        let (Some(now), Some(earlier)) = (to_asn1_time(now), earlier.and_then(to_asn1_time)) else {
             return Ok(());
         };
         if let Some(Authorities { path, certificates }) = &self.authorities
             && let Some(first) = certificates.first()
-            && !certificates.iter().any(|ca| is_current(ca, &now))
+            && !certificates.iter().any(|ca| is_in_date(ca, &now))
         {
             let (from, to) = (first.not_before(), first.not_after());
             let ca = format!(
@@ -150,7 +150,7 @@ impl TlsCredentials {
                 Fault::permanent(Exit::Config, format!("{ca} expired on {to}"))
                     .with_remedy("get the CA file that the broker's operator uses now")
             } else {
-                not_yet_valid(format!("{ca} is not valid before {from}"))
+                not_yet_valid_fault(format!("{ca} is not valid before {from}"))
             });
         }
         let Some((leaf, path)) = self.leaf().zip(self.certificate_path()) else {
@@ -163,7 +163,7 @@ impl TlsCredentials {
         }
         if *from > earlier {
             let path = path.display();
-            return Err(not_yet_valid(format!(
+            return Err(not_yet_valid_fault(format!(
                 "{path}: --cert is not valid before {from}"
             )));
         }
@@ -201,7 +201,7 @@ impl TlsCredentials {
             let remedy = "take an RSA key or one on P-256";
             return Some(format!("{why}, which TLS 1.3 does not have; {remedy}"));
         }
-        let now = asn1_time(now)?;
+        let now = to_asn1_time(now)?;
         let mut above = (2..).zip(chain);
         let (at, expired) = above.find(|(_, cert)| *cert.not_after() < now)?;
         let (name, end) = (subject(expired), expired.not_after());
@@ -225,10 +225,10 @@ impl TlsCredentials {
 
     fn days_left(&self, now: SystemTime) -> Option<i32> {
         let end = self.leaf()?.not_after();
-        asn1_time(now)?.diff(end).ok().map(|left| left.days)
+        to_asn1_time(now)?.diff(end).ok().map(|left| left.days)
     }
 
-    pub(super) fn validity(&self, now: SystemTime) -> Option<String> {
+    pub(super) fn describe_validity(&self, now: SystemTime) -> Option<String> {
         let end = self.leaf()?.not_after();
         Some(match self.days_left(now) {
             Some(days) => format!("valid until {end}, {days} days from now"),
@@ -238,7 +238,7 @@ impl TlsCredentials {
 }
 
 impl ClientCertificate {
-    fn unusable(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
+    fn unusable_error(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
         let has = |codes: &[i32]| {
             stack
                 .errors()
@@ -257,7 +257,7 @@ impl ClientCertificate {
         } else {
             let remedy = "get a certificate for an RSA key or one on P-256";
             (
-                format!("cannot be used for TLS ({})", reason(stack)),
+                format!("cannot be used for TLS ({})", openssl_reason(stack)),
                 remedy,
             )
         };
@@ -268,18 +268,18 @@ impl ClientCertificate {
 }
 
 /// The clock of a device without a battery is behind until it is set, so the fault is passing.
-pub(crate) fn not_yet_valid(message: String) -> Fault {
+pub(crate) fn not_yet_valid_fault(message: String) -> Fault {
     Fault::passing(Exit::Config, message)
-        .of_kind(Kind::NotYetValid)
+        .with_kind(FaultKind::NotYetValid)
         .with_remedy("set the clock, if it is behind; until then it is tried again")
 }
 
-fn is_current(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
+fn is_in_date(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
     *certificate.not_before() <= *now && *certificate.not_after() >= *now
 }
 
 /// None for a time that ASN.1 cannot express.
-fn asn1_time(time: SystemTime) -> Option<Asn1Time> {
+fn to_asn1_time(time: SystemTime) -> Option<Asn1Time> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs());
     Asn1Time::from_unix(i64::try_from(seconds).ok()?).ok()

@@ -18,7 +18,7 @@ use super::tls_credentials::{
 };
 use super::{discover, key};
 use crate::common::fault::Fault;
-use crate::common::runtime::secret_file::SecretFile;
+use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file::invalid_file;
 
 #[derive(Clone, Debug, Default)]
@@ -28,12 +28,12 @@ pub struct TlsFiles {
     /// None for the system's store.
     pub cafile: Option<PathBuf>,
     pub pair: Option<CertKeyPaths>,
-    pub passphrase: Option<SecretFile>,
+    pub passphrase: Option<SecretSource>,
     pub allow_readable_key: bool,
 }
 
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct FileCheck {
     pub what: &'static str,
     pub result: Result<String, Fault>,
 }
@@ -51,7 +51,7 @@ impl TlsFiles {
     }
 
     /// The findings for each file, dates included, and the credentials if they can be used.
-    pub fn examine(&self, now: SystemTime) -> (Vec<Finding>, Option<TlsCredentials>) {
+    pub fn examine(&self, now: SystemTime) -> (Vec<FileCheck>, Option<TlsCredentials>) {
         let (mut findings, credentials) = self.read();
         let Some(credentials) = credentials else {
             return (findings, None);
@@ -63,18 +63,18 @@ impl TlsFiles {
             *text = format!("{text}, but {problem}: the broker may refuse it");
         }
         let dates = match credentials.check_dates(now) {
-            Ok(()) => credentials.validity(now).map(Ok),
+            Ok(()) => credentials.describe_validity(now).map(Ok),
             Err(fault) => Some(Err(fault)),
         };
         let what = "dates";
-        findings.extend(dates.map(|result| Finding { what, result }));
+        findings.extend(dates.map(|result| FileCheck { what, result }));
         (findings, is_good.then_some(credentials))
     }
 
     /// Goes on after an error, as far as possible. No credentials without certificate or key.
-    fn read(&self) -> (Vec<Finding>, Option<TlsCredentials>) {
+    fn read(&self) -> (Vec<FileCheck>, Option<TlsCredentials>) {
         let mut findings = Vec::new();
-        let mut find = |what, result| findings.push(Finding { what, result });
+        let mut find = |what, result| findings.push(FileCheck { what, result });
         let (mut cafile, mut paths) = (self.cafile.clone(), self.pair.clone());
         if let Some(dir) = &self.certs {
             match discover::find(dir, cafile.is_none(), paths.is_none()) {
@@ -120,13 +120,14 @@ impl TlsFiles {
         let (Ok(chain), Ok(key)) = (chain, key) else {
             return (findings, None);
         };
-        let added = self.add_client(&mut credentials, ClientCertificate { paths, chain, key });
+        let added =
+            self.set_client_certificate(&mut credentials, ClientCertificate { paths, chain, key });
         let added = added.map(|()| "belong together".into());
         find("key and certificate", added);
         (findings, Some(credentials))
     }
 
-    fn add_client(
+    fn set_client_certificate(
         &self,
         credentials: &mut TlsCredentials,
         client: ClientCertificate,
@@ -147,7 +148,9 @@ impl TlsFiles {
             return Ok(());
         };
         let file = paths.cert.display();
-        if let Some(number) = key::number_of(&paths.key, self.passphrase.as_ref(), first) {
+        if let Some(number) =
+            key::find_key_of_certificate(&paths.key, self.passphrase.as_ref(), first)
+        {
             let cause = format!("begins with a key that is not that of the certificate {file}");
             return Err(invalid_file("--key", &paths.key, cause)
                 .with_remedy(format!("its key {number} is the one; it must come first")));

@@ -19,7 +19,7 @@ pub enum InputChunk {
 }
 
 impl InputChunk {
-    pub fn readings(&self) -> usize {
+    pub fn reading_count(&self) -> usize {
         match self {
             InputChunk::Message { .. } => 1,
             InputChunk::Lines { count, .. } => *count,

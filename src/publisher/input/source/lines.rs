@@ -10,15 +10,15 @@ use super::event::{Demand, Emit, InputChunk, InputError, SourceEvent};
 const BUFFER: usize = 64 << 10;
 
 #[derive(Default)]
-struct Together {
+struct PendingLines {
     count: usize,
     bytes: Vec<u8>,
 }
 
-impl Together {
+impl PendingLines {
     /// `last` is the number of the last line.
     fn take(&mut self, last: u64) -> Option<SourceEvent> {
-        let Together { count, bytes } = mem::take(self);
+        let PendingLines { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
         (count > 0).then_some(SourceEvent::InputChunk(InputChunk::Lines {
             first,
@@ -50,7 +50,7 @@ pub(super) fn read(
             credit.add(more);
         }
         let mut events = Vec::new();
-        let mut lines = Together::default();
+        let mut lines = PendingLines::default();
         loop {
             line += 1;
             let before = lines.bytes.len();

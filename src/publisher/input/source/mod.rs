@@ -15,7 +15,7 @@ use event::Demand;
 pub use event::{Emit, InputChunk, InputError, SourceEvent};
 
 use crate::common::runtime::process::{
-    CommandOutcome, CommandSet, ExecCommand, NotStarted, RunOptions,
+    CommandGroup, CommandOutcome, ExecCommand, NotStarted, RunOptions,
 };
 use crate::common::runtime::stdio;
 
@@ -24,7 +24,7 @@ use crate::common::runtime::stdio;
 pub struct SourceThread {
     demand: Sender<Demand>,
     outstanding: Demand,
-    commands: Option<Arc<CommandSet>>,
+    commands: Option<Arc<CommandGroup>>,
 }
 
 impl SourceThread {
@@ -35,7 +35,7 @@ impl SourceThread {
         })
     }
 
-    pub fn stdin(max: usize, mut emit: impl Emit) -> io::Result<Self> {
+    pub fn whole_stdin(max: usize, mut emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             if demand.recv().is_ok() {
                 emit(vec![read_whole(stdio::stdin(), max), SourceEvent::End]);
@@ -44,7 +44,7 @@ impl SourceThread {
     }
 
     pub fn command(command: ExecCommand, max: usize, mut emit: impl Emit) -> io::Result<Self> {
-        let group = Arc::new(CommandSet::new()?);
+        let group = Arc::new(CommandGroup::new()?);
         let commands = Some(Arc::clone(&group));
         Self::spawn(commands, move |demand| {
             let mut line = 0;
@@ -65,7 +65,7 @@ impl SourceThread {
     }
 
     fn spawn(
-        commands: Option<Arc<CommandSet>>,
+        commands: Option<Arc<CommandGroup>>,
         work: impl FnOnce(&Receiver<Demand>) + Send + 'static,
     ) -> io::Result<Self> {
         let (demand, requests) = mpsc::channel();
@@ -100,13 +100,13 @@ impl SourceThread {
 
     pub fn handle_received(&mut self, event: &SourceEvent) {
         let (readings, bytes) = match event {
-            SourceEvent::InputChunk(chunk) => (chunk.readings(), chunk.bytes()),
+            SourceEvent::InputChunk(chunk) => (chunk.reading_count(), chunk.bytes()),
             _ => (1, 0),
         };
         self.outstanding.subtract(readings, bytes);
     }
 
-    pub fn stop(&mut self) {
+    pub fn stop_commands(&mut self) {
         if let Some(commands) = &self.commands {
             commands.stop();
         }
@@ -122,7 +122,7 @@ fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     }
 }
 
-fn run_command(command: &ExecCommand, max: usize, group: &CommandSet) -> Result<Vec<u8>, String> {
+fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
     let task = RunOptions {
         env: Vec::new(),
         input: None,

@@ -16,26 +16,26 @@
 //! row has its number on disk before it is sent, so a repeat carries the same number, whichever
 //! process sends it.
 
-mod delegated;
-mod disk_space;
-mod rows;
+mod disk_full;
+mod row_loading;
+mod rows_sent_elsewhere;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use delegated::DelegatedRows;
-use disk_space::{DISK_RETRY, DiskSpace};
-use rows::{LoadedRows, PAGE, PAGE_BYTES, RowReader};
+use disk_full::{DISK_RETRY, DiskFullState};
+use row_loading::{LoadedRows, PAGE, PAGE_BYTES, RowCursor};
+use rows_sent_elsewhere::RowsSentElsewhere;
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
 use super::limits::{Admission, DropBehavior, Limits, RemainingCapacity};
 use super::requests::{
-    Counts, Opened, Outcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
+    Counts, MessageOutcome, Opened, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
 use super::sized::SizedQueue;
-use super::{Numbers, Queue, QueueEvent, StoreCondition, VanishedFile};
+use super::{MessageNumbers, MissingFile, Queue, QueueEvent, StoreEvent};
 use crate::common::fault::{Exit, Fault};
-use crate::common::mqtt::message::Message;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 /// The most messages that wait to be written, and their bytes.
 const MAX_UNWRITTEN: usize = 4_096;
@@ -57,13 +57,13 @@ pub struct DurableQueue {
     tail: SizedQueue,
     journal: Journal,
     known: LoadedRows,
-    reader: RowReader,
-    delegated: DelegatedRows,
-    disk: DiskSpace,
+    reader: RowCursor,
+    delegated: RowsSentElsewhere,
+    disk: DiskFullState,
     closing: bool,
     last_attempt: bool,
     closed: bool,
-    missing_file: Option<VanishedFile>,
+    missing_file: Option<MissingFile>,
 }
 
 impl DurableQueue {
@@ -77,9 +77,9 @@ impl DurableQueue {
             tail: SizedQueue::default(),
             journal: Journal::default(),
             known: LoadedRows::default(),
-            reader: RowReader::default(),
-            delegated: DelegatedRows::default(),
-            disk: DiskSpace::default(),
+            reader: RowCursor::default(),
+            delegated: RowsSentElsewhere::default(),
+            disk: DiskFullState::default(),
             closing: false,
             last_attempt: false,
             closed: false,
@@ -123,7 +123,7 @@ impl DurableQueue {
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
-            events.push(QueueEvent::Store(StoreCondition::DiskRecovered));
+            events.push(QueueEvent::Store(StoreEvent::DiskRecovered));
         }
         for row in written.deleted {
             self.known.remove(row);
@@ -131,7 +131,7 @@ impl DurableQueue {
         let dead = written.dead.into_iter();
         events.extend(dead.map(|id| QueueEvent::DeadLetterStored { id }));
         for (message, row) in written.ended {
-            self.known.insert_ended(&message, row);
+            self.known.insert_ended_row(&message, row);
         }
         self.file.counts = counts;
         // Rows that only the disk knows come before those that were just written.
@@ -159,16 +159,16 @@ impl DurableQueue {
         }
         for (row, seq) in evicted {
             let id = self.delegated.remove(row).unwrap_or_default();
-            let outcome = Outcome::OLDEST_IN_QUEUE;
+            let outcome = MessageOutcome::OLDEST_IN_QUEUE;
             events.push(QueueEvent::Ended { id, seq, outcome });
         }
         if self.journal.next.numbers.is_empty() {
-            events.extend(self.release_unnumbered());
+            events.extend(self.release_numbered());
         }
         events
     }
 
-    fn release_unnumbered(&mut self) -> Vec<QueueEvent> {
+    fn release_numbered(&mut self) -> Vec<QueueEvent> {
         let mut events = Vec::new();
         while let Some((_, message)) = self.unnumbered.pop() {
             let row = self.known.row_of(&message);
@@ -231,29 +231,32 @@ impl DurableQueue {
             }
             let event = match self.journal.unwritten() {
                 // Nothing is lost; rows that could not be deleted are sent again.
-                0 => StoreCondition::Closed,
+                0 => StoreEvent::Closed,
                 count => {
                     let message = format!("{why}; no space for {count} messages: free some");
-                    StoreCondition::Failed(Fault::permanent(Exit::Io, message))
+                    StoreEvent::Failed(Fault::permanent(Exit::Io, message))
                 }
             };
             return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
-        if self.disk.report() {
-            events.push(QueueEvent::Store(StoreCondition::DiskFull(why)));
+        if self.disk.mark_reported() {
+            events.push(QueueEvent::Store(StoreEvent::DiskFull(why)));
         }
         match self.limits.behavior {
             DropBehavior::Block => {}
-            DropBehavior::Oldest if self.disk.try_eviction() => {
-                let next = self.tail.first().map_or(0, |message| message.draft.size());
+            DropBehavior::Oldest if self.disk.allow_eviction() => {
+                let next = self
+                    .tail
+                    .first()
+                    .map_or(0, |message| message.draft.content_size());
                 let mut wanted = next.saturating_mul(2).max(EVICTION_BYTES);
                 while wanted > 0
                     && let Some((_, message)) = self.head.pop()
                 {
-                    wanted = wanted.saturating_sub(message.draft.size());
-                    let outcome = Outcome::OLDEST_ON_DISK;
-                    self.finish(&message, &outcome, now);
+                    wanted = wanted.saturating_sub(message.draft.content_size());
+                    let outcome = MessageOutcome::OLDEST_ON_DISK;
+                    self.finish_message(&message, &outcome, now);
                     let (id, seq) = (message.id, message.seq);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
@@ -262,9 +265,9 @@ impl DurableQueue {
             }
             DropBehavior::Oldest | DropBehavior::Newest => {
                 while let Some((id, message)) = self.tail.pop() {
-                    self.journal.remove(id);
+                    self.journal.cancel_insert(id);
                     self.journal.next.dropped += 1;
-                    let (seq, outcome) = (message.seq, Outcome::NEWEST_FOR_DISK);
+                    let (seq, outcome) = (message.seq, MessageOutcome::NEWEST_FOR_DISK);
                     events.push(QueueEvent::Ended { id, seq, outcome });
                 }
             }
@@ -289,15 +292,15 @@ impl Queue for DurableQueue {
         on_disk_only + in_memory + counts.dead_bytes
     }
 
-    fn remaining_capacity(&self, now: Instant) -> usize {
+    fn remaining_messages(&self, now: Instant) -> usize {
         if self.disk.full_until(now).is_some() && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
-        self.limits.remaining_capacity(self.len(), self.bytes())
+        self.limits.remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_numbers(&self) -> Numbers {
-        Numbers {
+    fn next_numbers(&self) -> MessageNumbers {
+        MessageNumbers {
             id: self.last_id + 1,
             stream: Arc::clone(&self.file.stream),
             seq: if self.file.drains {
@@ -308,12 +311,17 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn use_numbers(&mut self) {
+    fn advance_numbers(&mut self) {
         self.last_id += 1;
         self.file.next_seq += u64::from(self.file.drains);
     }
 
-    fn admit(&mut self, size: u64, now: Instant, evicted: &mut Vec<Arc<Message>>) -> Admission {
+    fn make_room(
+        &mut self,
+        size: u64,
+        now: Instant,
+        evicted: &mut Vec<Arc<OutgoingMessage>>,
+    ) -> Admission {
         if self.disk.full_until(now).is_some() {
             match self.limits.behavior {
                 DropBehavior::Block => return Admission::Wait,
@@ -349,12 +357,12 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn push(&mut self, message: Arc<Message>, due: Option<Instant>) {
+    fn push(&mut self, message: Arc<OutgoingMessage>, due: Option<Instant>) {
         self.journal.insert(Arc::clone(&message), due);
         self.tail.push(message);
     }
 
-    fn pop(&mut self) -> Option<Arc<Message>> {
+    fn pop(&mut self) -> Option<Arc<OutgoingMessage>> {
         if !self.file.drains {
             return None;
         }
@@ -366,7 +374,7 @@ impl Queue for DurableQueue {
         source.pop().map(|(_, message)| message)
     }
 
-    fn has_next(&self) -> bool {
+    fn is_head_loaded(&self) -> bool {
         self.file.drains && (!self.head.is_empty() || self.is_tail_next())
     }
 
@@ -374,40 +382,45 @@ impl Queue for DurableQueue {
         Some(self.journal.unwritten())
     }
 
-    fn missing_file(&self) -> Option<VanishedFile> {
+    fn missing_file(&self) -> Option<MissingFile> {
         self.missing_file
     }
 
-    fn track_sent(&mut self, message: &Arc<Message>, due: Instant) {
+    fn add_sent(&mut self, message: &Arc<OutgoingMessage>, due: Instant) {
         self.journal.insert(Arc::clone(message), Some(due));
     }
 
-    fn finish(&mut self, message: &Arc<Message>, outcome: &Outcome, now: Instant) {
-        let (row, outcome) = match (self.known.end(message), self.missing_file) {
+    fn finish_message(
+        &mut self,
+        message: &Arc<OutgoingMessage>,
+        outcome: &MessageOutcome,
+        now: Instant,
+    ) {
+        let (row, outcome) = match (self.known.mark_ended(message), self.missing_file) {
             (row, None) => (row, outcome.clone()),
             // Outcomes are not written any more.
-            (_, Some(_)) => (None, Outcome::Delivered),
+            (_, Some(_)) => (None, MessageOutcome::Delivered),
         };
-        self.journal.finish(message, row, outcome, now);
+        self.journal.finish_message(message, row, outcome, now);
     }
 
-    fn record_attempts(&mut self, message: &Arc<Message>, attempts: u32) {
+    fn record_attempts(&mut self, message: &Arc<OutgoingMessage>, attempts: u32) {
         if let Some(row) = self.known.row_of(message) {
             self.journal.next.attempts.push((row, attempts));
         }
     }
 
-    fn set_window(&mut self, window: usize) {
+    fn set_send_window(&mut self, window: usize) {
         // A quarter of the window: the others are in flight while these are deleted. Half of a small
         // one: flash memory wears out by transactions.
         self.journal.delete_group = (window / 4).max(25).min(window / 2).max(1);
     }
 
-    fn set_blocked(&mut self, blocked: bool) {
+    fn set_send_blocked(&mut self, blocked: bool) {
         self.journal.is_blocked = blocked;
     }
 
-    fn write_all(&mut self) {
+    fn make_all_writes_due(&mut self) {
         self.journal.make_all_due();
     }
 
@@ -420,7 +433,7 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn delegated(&self) -> Option<usize> {
+    fn delegated_count(&self) -> Option<usize> {
         (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
@@ -431,7 +444,7 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn close(&mut self) {
+    fn begin_close(&mut self) {
         self.closing = true;
         self.journal.retry_at = None;
     }
@@ -489,7 +502,7 @@ impl Queue for DurableQueue {
                 self.handle_loaded(rows, last);
                 match damaged {
                     0 => return Vec::new(),
-                    _ => StoreCondition::Damaged(damaged),
+                    _ => StoreEvent::Damaged(damaged),
                 }
             }
             StoreResult::Outcomes {
@@ -509,20 +522,20 @@ impl Queue for DurableQueue {
                 self.file = opened;
                 // It reads the numbered rows like all others.
                 self.delegated.numbered.clear();
-                StoreCondition::TookOver
+                StoreEvent::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
                 self.missing_file = Some(if exists {
-                    VanishedFile::Moved
+                    MissingFile::Moved
                 } else {
-                    VanishedFile::Lost
+                    MissingFile::Lost
                 });
-                let mut events = self.release_unnumbered();
-                events.push(QueueEvent::Store(StoreCondition::FileMissing(fault)));
+                let mut events = self.release_numbered();
+                events.push(QueueEvent::Store(StoreEvent::FileMissing(fault)));
                 return events;
             }
-            StoreResult::Failed(fault) => StoreCondition::Failed(fault),
-            StoreResult::Closed => StoreCondition::Closed,
+            StoreResult::Failed(fault) => StoreEvent::Failed(fault),
+            StoreResult::Closed => StoreEvent::Closed,
         };
         vec![QueueEvent::Store(event)]
     }
@@ -531,7 +544,7 @@ impl Queue for DurableQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::queue::limits::Capacity;
+    use crate::publisher::queue::limits::MessageLimit;
 
     #[test]
     fn a_run_that_is_ending_takes_nothing_over() {
@@ -545,17 +558,17 @@ mod tests {
             },
         };
         let limits = Limits {
-            capacity: Capacity::Unlimited,
+            capacity: MessageLimit::Unlimited,
             max_bytes: 1 << 20,
             behavior: DropBehavior::Block,
         };
         let mut queue = DurableQueue::new(limits, opened(false));
-        queue.close();
+        queue.begin_close();
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let took_over = StoreResult::TookOver(opened(true));
         assert!(queue.handle_result(took_over, now).is_empty());
-        assert_eq!(queue.delegated(), Some(0));
+        assert_eq!(queue.delegated_count(), Some(0));
         let close = StoreRequest::Close { next_seq: None };
         assert_eq!(queue.next_request(now), Some(close));
     }

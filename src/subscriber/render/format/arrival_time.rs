@@ -28,7 +28,7 @@ impl ArrivalTime {
         }
     }
 
-    pub(super) fn strftime(&self, letter: char) -> String {
+    pub(super) fn format_letter(&self, letter: char) -> String {
         match letter {
             's' => self.seconds.to_string(),
             'z' => self.offset(),
@@ -86,7 +86,7 @@ mod tests {
             };
             let seconds = Duration::from_secs(seconds.parse().unwrap());
             let time = ArrivalTime::new(seconds, &TimeZone::posix(rule).unwrap());
-            let letters = LETTERS.chars().map(|letter| time.strftime(letter));
+            let letters = LETTERS.chars().map(|letter| time.format_letter(letter));
             assert_eq!(letters.collect::<Vec<_>>().join("|"), recorded, "{line}");
         }
     }
@@ -94,6 +94,6 @@ mod tests {
     #[test]
     fn a_time_beyond_the_last_year_is_printed() {
         let time = ArrivalTime::new(Duration::MAX, &TimeZone::UTC);
-        assert_eq!(time.strftime('Y'), "9999");
+        assert_eq!(time.format_letter('Y'), "9999");
     }
 }

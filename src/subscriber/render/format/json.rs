@@ -22,7 +22,7 @@ pub(super) fn object(
 ) -> Option<String> {
     let mut object = Object::default();
     object.add("tst", &time.in_json());
-    object.add("topic", &text(message.topic.as_bytes()));
+    object.add("topic", &decode_until_nul(message.topic.as_bytes()));
     object.add("qos", &message.qos.level());
     object.add("retain", &u8::from(message.retained));
     object.add("payloadlen", &message.payload.len());
@@ -35,7 +35,7 @@ pub(super) fn object(
     match message.payload {
         [] => object.add("payload", &()),
         payload if payload_is_json => object.add_raw("payload", &compact(payload)?),
-        payload => object.add("payload", &text(payload)),
+        payload => object.add("payload", &decode_until_nul(payload)),
     }
     Some(object.end())
 }
@@ -67,12 +67,12 @@ fn properties_object(properties: &PublishProperties<'_>) -> Object {
     ];
     for (name, value) in strings {
         if let Some(bytes) = value {
-            object.add(name, &text(bytes));
+            object.add(name, &decode_until_nul(bytes));
         }
     }
     let mut user = Object::default();
     for (name, value) in properties.repeated.user() {
-        user.add(name, &text(value.as_bytes()));
+        user.add(name, &decode_until_nul(value.as_bytes()));
     }
     object.add_object("user-properties", user);
     if let Some(seconds) = properties.message_expiry {
@@ -81,7 +81,7 @@ fn properties_object(properties: &PublishProperties<'_>) -> Object {
     object
 }
 
-fn text(bytes: &[u8]) -> Cow<'_, str> {
+fn decode_until_nul(bytes: &[u8]) -> Cow<'_, str> {
     let text = bytes.split(|byte| *byte == 0).next();
     String::from_utf8_lossy(text.unwrap_or_default())
 }
@@ -100,8 +100,8 @@ fn compact(payload: &[u8]) -> Option<String> {
     let mut json = String::with_capacity(rest.len());
     while let Some((before, string)) = rest.find('"').and_then(|at| rest.split_at_checked(at)) {
         json += &before.replace(is_space, "\n");
-        let (string, after) = string.split_at_checked(string_length(string)?)?;
-        json += &rewritten(string)?;
+        let (string, after) = string.split_at_checked(literal_length(string)?)?;
+        json += &rewrite_string(string)?;
         rest = after;
     }
     json += &rest.replace(is_space, "\n");
@@ -111,7 +111,7 @@ fn compact(payload: &[u8]) -> Option<String> {
 }
 
 /// The bytes of the string literal at the start of the text, quotes included.
-fn string_length(text: &str) -> Option<usize> {
+fn literal_length(text: &str) -> Option<usize> {
     let mut end = 1;
     loop {
         end += match text.as_bytes().get(end)? {
@@ -122,7 +122,7 @@ fn string_length(text: &str) -> Option<usize> {
     }
 }
 
-fn rewritten(literal: &str) -> Option<String> {
+fn rewrite_string(literal: &str) -> Option<String> {
     let mut escaped = String::with_capacity(literal.len());
     for c in literal.chars() {
         if c < ' ' {
@@ -132,7 +132,7 @@ fn rewritten(literal: &str) -> Option<String> {
         }
     }
     let value: String = serde_json::from_str(&escaped).ok()?;
-    serde_json::to_string(&text(value.as_bytes())).ok()
+    serde_json::to_string(&decode_until_nul(value.as_bytes())).ok()
 }
 
 /// A JSON object that is being written. Unlike in a map, a name may come twice.

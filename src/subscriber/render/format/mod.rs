@@ -2,7 +2,7 @@
 //! for byte as version 2.0.11 writes it except for JSON (see `json.rs`). PURE.
 
 mod arrival_time;
-mod field;
+mod field_spec;
 mod json;
 mod parse;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use data_encoding::{HEXLOWER, HEXUPPER};
 use jiff::tz::TimeZone;
 
 use self::arrival_time::ArrivalTime;
-use self::field::FieldSpec;
+use self::field_spec::FieldSpec;
 use self::parse::Segment;
 use super::sanitize::Sanitizer;
 use crate::common::mqtt::publish::{PublishProperties, Received};
@@ -84,9 +84,9 @@ impl Template {
         for segment in &self.segments {
             match segment {
                 Segment::Text(text) => out.push_trusted(text),
-                Segment::Time(letter) => out.push_trusted(time.strftime(*letter).as_bytes()),
+                Segment::Time(letter) => out.push_trusted(time.format_letter(*letter).as_bytes()),
                 Segment::Nanoseconds => out.push_trusted(time.nanoseconds().as_bytes()),
-                Segment::Field(spec, 'I') => spec.trusted(out, time.iso().as_bytes()),
+                Segment::Field(spec, 'I') => spec.push_trusted(out, time.iso().as_bytes()),
                 Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
                 Segment::Field(_, letter @ ('j' | 'J')) => {
                     match json::object(message, &time, *letter == 'J') {
@@ -108,24 +108,27 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
     match letter {
         'q' => out.push_trusted(message.qos.level().to_string().as_bytes()),
         'r' => out.push_trusted(if message.retained { b"1" } else { b"0" }),
-        't' => spec.name(out, message.topic.as_bytes()),
-        'p' => spec.payload(out, message.payload),
-        'x' => spec.hex(out, message.payload, &HEXLOWER),
-        'X' => spec.hex(out, message.payload, &HEXUPPER),
-        'l' => spec.integer(out, i64::try_from(message.payload.len()).ok()),
-        'm' => spec.integer(out, Some(message.packet_id.into())),
-        'A' => spec.integer(out, properties.topic_alias.map(i64::from)),
-        'F' => spec.integer(out, properties.payload_format.map(i64::from)),
+        't' => spec.push_name(out, message.topic.as_bytes()),
+        'p' => spec.push_payload(out, message.payload),
+        'x' => spec.push_hex(out, message.payload, &HEXLOWER),
+        'X' => spec.push_hex(out, message.payload, &HEXUPPER),
+        'l' => spec.push_integer(out, i64::try_from(message.payload.len()).ok()),
+        'm' => spec.push_integer(out, Some(message.packet_id.into())),
+        'A' => spec.push_integer(out, properties.topic_alias.map(i64::from)),
+        'F' => spec.push_integer(out, properties.payload_format.map(i64::from)),
         // `mosquitto_sub` prints these two as signed numbers.
-        'E' => spec.integer(out, properties.message_expiry.map(signed)),
-        'S' => spec.integer(out, properties.repeated.subscriptions().next().map(signed)),
+        'E' => spec.push_integer(out, properties.message_expiry.map(cast_signed)),
+        'S' => spec.push_integer(
+            out,
+            properties.repeated.subscriptions().next().map(cast_signed),
+        ),
         'C' => match &properties.content_type {
-            Some(content_type) => spec.name(out, content_type.as_bytes()),
-            None => spec.blank(out),
+            Some(content_type) => spec.push_name(out, content_type.as_bytes()),
+            None => spec.push_blank(out),
         },
         'R' => {
             if let Some(topic) = &properties.response_topic {
-                spec.name(out, topic.as_bytes());
+                spec.push_name(out, topic.as_bytes());
             }
         }
         'D' => out.push_name(properties.correlation_data.unwrap_or_default()),
@@ -141,6 +144,6 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
     }
 }
 
-fn signed(number: u32) -> i64 {
+fn cast_signed(number: u32) -> i64 {
     number.cast_signed().into()
 }

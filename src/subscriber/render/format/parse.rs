@@ -1,7 +1,7 @@
 //! Reads a format, and refuses what `mosquitto_sub` refuses. PURE.
 
 use super::arrival_time::LETTERS;
-use super::field::FieldSpec;
+use super::field_spec::FieldSpec;
 use crate::common::escape::quoted;
 
 /// The widest field. `mosquitto_sub` has no limit; a wider one is surely a typing error.
@@ -24,7 +24,7 @@ pub(super) fn segments(format: &str) -> Result<Vec<Segment>, String> {
     while let Some(c) = rest.next() {
         let segment = match c {
             '%' => Some(field(&mut rest)?),
-            '@' => time(&mut rest, &mut text)?,
+            '@' => parse_time(&mut rest, &mut text)?,
             '\\' => {
                 text.push(backslash(&mut rest)?);
                 None
@@ -100,7 +100,7 @@ fn field(rest: &mut Rest<'_>) -> Result<Segment, String> {
     }
 }
 
-fn time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Segment>, String> {
+fn parse_time(rest: &mut Rest<'_>, text: &mut String) -> Result<Option<Segment>, String> {
     let Some(letter) = rest.next() else {
         return Err("ends with an @; write @@ for an at sign".into());
     };

@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::common::acks::pending::Exchange;
+use crate::common::acks::owed_acks::Qos2Exchange;
 
 const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS exchanges (
@@ -32,12 +32,12 @@ impl Qos2Table {
         &mut self,
         connection: &Connection,
         session: &str,
-    ) -> rusqlite::Result<Vec<Exchange>> {
+    ) -> rusqlite::Result<Vec<Qos2Exchange>> {
         session.clone_into(&mut self.session);
         let sql = "SELECT id, fingerprint FROM exchanges WHERE client = ?1";
         let mut rows = connection.prepare(sql)?;
         let exchanges = rows.query_map([session], |row| {
-            Ok(Exchange {
+            Ok(Qos2Exchange {
                 packet_id: row.get(0)?,
                 content_checksum: row.get::<_, i64>(1)?.cast_unsigned(),
             })
@@ -50,7 +50,7 @@ impl Qos2Table {
     pub(super) fn add(
         &mut self,
         connection: &Connection,
-        exchanges: &[Exchange],
+        exchanges: &[Qos2Exchange],
     ) -> rusqlite::Result<()> {
         if exchanges.is_empty() {
             return Ok(());
@@ -93,14 +93,14 @@ impl Qos2Table {
 mod tests {
     use super::*;
 
-    fn exchange(packet_id: u16, content_checksum: u64) -> Exchange {
-        Exchange {
+    fn exchange(packet_id: u16, content_checksum: u64) -> Qos2Exchange {
+        Qos2Exchange {
             packet_id,
             content_checksum,
         }
     }
 
-    fn loaded_by_next_run(connection: &Connection, session: &str) -> Vec<Exchange> {
+    fn loaded_by_next_run(connection: &Connection, session: &str) -> Vec<Qos2Exchange> {
         Qos2Table::default().load(connection, session).unwrap()
     }
 

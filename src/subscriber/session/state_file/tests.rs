@@ -10,8 +10,8 @@ fn state() -> (TempDir, StateFile) {
     (dir, state)
 }
 
-fn record(stream: u64, seq: u64) -> SequenceRecord {
-    SequenceRecord {
+fn record(stream: u64, seq: u64) -> MessageRecord {
+    MessageRecord {
         seq: SeqProperty {
             stream: stream.to_string(),
             seq,
@@ -34,12 +34,12 @@ fn what_was_recorded_is_known_to_the_next_run() {
     retained.retained = true;
     let messages = [record(7, 1), record(7, 4), retained, record(8, 2)];
     state.record(&messages, &[]).unwrap();
-    let key = state.key();
+    let key = state.fingerprint_key();
     drop(state);
     let state = StateFile::open(&dir.path().join("state")).unwrap();
-    assert_eq!(state.key(), key);
+    assert_eq!(state.fingerprint_key(), key);
     let mut streams = state.load_streams().unwrap();
-    let numbers = streams.numbers("7").unwrap();
+    let numbers = streams.received_numbers("7").unwrap();
     assert_eq!((&*numbers.text(), numbers.last()), ("1-1,4-4,9-9", Some(4)));
     for known in [record(7, 4), record(7, 9), record(8, 2)] {
         assert!(!streams.insert_fingerprint(&known.seq.stream, known.fingerprint.unwrap()));
@@ -70,7 +70,7 @@ fn the_file_is_bounded_during_a_run() {
     for n in 600_002 - 65_535..600_002 {
         assert!(!streams.insert_fingerprint("0", Fingerprint(n)), "{n}");
     }
-    assert_eq!(streams.numbers("0").unwrap().text(), "1-600002");
+    assert_eq!(streams.received_numbers("0").unwrap().text(), "1-600002");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn only_the_latest_sessions_are_kept() {
         state.save_session("0", &["a/#".to_owned()]).unwrap();
     }
     assert_eq!(count(&state, "SELECT count(*) FROM sessions"), MAX_SESSIONS);
-    let kept = |client: &str| state.session(client).unwrap().is_some();
+    let kept = |client: &str| state.session_filters(client).unwrap().is_some();
     assert!(kept("0") && kept("109") && !kept("1"));
 }
 
@@ -101,7 +101,7 @@ fn a_new_file_has_the_schema_of_a_migrated_one() {
     fs::write(&old, include_bytes!("../../../../tests/data/state-1.db")).unwrap();
     let state = StateFile::open(&old).unwrap();
     let streams = state.load_streams().unwrap();
-    let numbers = streams.numbers("s").unwrap();
+    let numbers = streams.received_numbers("s").unwrap();
     assert_eq!((&*numbers.text(), numbers.last()), ("1-3,7-7", Some(7)));
     drop(state);
     assert_eq!(form(&old), form(&dir.path().join("state")));

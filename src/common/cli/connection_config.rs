@@ -1,0 +1,88 @@
+//! The configuration of the connection to a broker: the shared flags, checked.
+
+use std::time::Duration;
+
+use crate::common::broker::endpoint::Endpoint;
+use crate::common::broker::profile::Profile;
+use crate::common::client::{ClientConfig, MqttVersion};
+use crate::common::connection::backoff::{Backoff, Policy};
+use crate::common::connection::diagnosis::UnexplainedCloses;
+use crate::common::connection::state::{ConnectionSettings, ConnectionStateMachine, RunKind};
+use crate::common::runtime::secret_source::SecretSource;
+use crate::common::transport::Route;
+use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
+use crate::common::transport::proxy::Proxy;
+
+#[derive(Clone, Debug)]
+pub struct ConnectionConfig {
+    pub endpoint: Endpoint,
+    pub profile: Profile,
+    pub proxy: Option<Proxy>,
+    pub files: TlsFiles,
+    pub client_id: String,
+    /// The client identifier is not random.
+    pub client_id_given: bool,
+    pub operation_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub policy: Policy,
+    pub(super) loaded: Option<TlsCredentials>,
+    pub(super) username: Option<String>,
+    pub password: Option<SecretSource>,
+    pub(super) version: MqttVersion,
+    pub(super) keep_alive: Duration,
+    pub(super) max_packet: u32,
+}
+
+impl ConnectionConfig {
+    pub fn state_machine(&self, run: RunKind) -> ConnectionStateMachine {
+        let settings = ConnectionSettings {
+            host: self.endpoint.to_string(),
+            run,
+            connect_timeout: self.connect_timeout,
+            interval: self.profile.connect_interval(),
+        };
+        ConnectionStateMachine::new(settings, Backoff::new(self.policy))
+    }
+
+    pub fn is_older_mqtt(&self) -> bool {
+        self.version == MqttVersion::V311
+    }
+
+    /// Whether MQTT 3.1.1 is tried if the broker does not answer MQTT 5.
+    pub fn tries_older_mqtt(&self) -> bool {
+        self.version == MqttVersion::Any && self.endpoint.profile == Profile::Generic
+    }
+
+    /// `sequence`: published messages carry the `seq` property.
+    pub fn client_config(&self, max_in_flight: usize, sequence: bool) -> ClientConfig {
+        ClientConfig {
+            route: self.route(),
+            files: self.files.clone(),
+            loaded: self.loaded.clone(),
+            client_id: self.client_id.clone(),
+            username: self.username.clone(),
+            password: self.password.clone(),
+            version: self.version,
+            keep_alive: self.keep_alive,
+            connect_timeout: self.connect_timeout,
+            max_expiry: self.profile.max_expiry(),
+            max_in_flight,
+            sequence,
+            session_expiry: None,
+            retain_as_published: false,
+        }
+    }
+
+    pub fn close_diagnosis(&self) -> UnexplainedCloses {
+        let given = self.client_id_given.then(|| self.client_id.clone());
+        UnexplainedCloses::new(self.endpoint.to_string(), self.endpoint.profile, given)
+    }
+
+    pub fn route(&self) -> Route {
+        Route {
+            endpoint: self.endpoint.clone(),
+            proxy: self.proxy.clone(),
+            max_packet: self.max_packet,
+        }
+    }
+}

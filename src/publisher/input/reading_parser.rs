@@ -1,0 +1,81 @@
+//! Parses and checks the bytes that a source gave: topic, QoS, retain and size of each reading.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::batch::Reading;
+use super::config::InputConfig;
+use crate::common::broker::profile::Profile;
+use crate::common::mqtt::json::JsonInput;
+use crate::common::mqtt::qos::Qos;
+
+/// The error says why the reading is rejected.
+pub fn parse<'a>(
+    config: &InputConfig,
+    profile: Profile,
+    bytes: Cow<'a, [u8]>,
+) -> Result<Reading<'a>, String> {
+    if config.json {
+        return parse_json(config, profile, &bytes);
+    }
+    let topic = config.topic.as_ref().ok_or("no topic: give --topic")?;
+    if bytes.len() > config.max_payload {
+        return Err(too_long(config, profile));
+    }
+    Ok(Reading {
+        topic: Arc::clone(topic),
+        payload: bytes,
+        qos: config.qos,
+        retain: config.retain,
+        readings: 1,
+    })
+}
+
+pub fn too_long(config: &InputConfig, profile: Profile) -> String {
+    let (limit, whose) = profile.max_payload(0);
+    if limit <= config.max_payload {
+        format!("longer than {limit} bytes, which is {whose}'s limit")
+    } else {
+        format!("longer than {} bytes", config.max_payload)
+    }
+}
+
+fn parse_json(
+    config: &InputConfig,
+    profile: Profile,
+    line: &[u8],
+) -> Result<Reading<'static>, String> {
+    let input = JsonInput::parse(line)?;
+    let given = config.topic.as_ref();
+    let topic = match input.topic.as_deref() {
+        None => Arc::clone(given.ok_or("names no topic, and --topic is not given")?),
+        Some(named) => {
+            let checked = profile.check_topic_name(named);
+            checked.map_err(|e| format!("its topic {e}"))?;
+            let same = given.filter(|given| ***given == *named);
+            same.map_or_else(|| named.into(), Arc::clone)
+        }
+    };
+    let qos = match input.qos {
+        None => config.qos,
+        Some(level) => Qos::from_level(level).ok_or("\"qos\" must be 0, 1 or 2")?,
+    };
+    profile.check_qos(qos).map_err(|e| format!("\"qos\" {e}"))?;
+    let retain = input.retain_flag()?.unwrap_or(config.retain);
+    if retain {
+        profile
+            .check_retain(&topic)
+            .map_err(|e| format!("\"retain\" {e}"))?;
+    }
+    let payload = input.into_payload()?;
+    if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
+        return Err(too_long(config, profile));
+    }
+    Ok(Reading {
+        topic,
+        payload: payload.into(),
+        qos,
+        retain,
+        readings: 1,
+    })
+}

@@ -1,0 +1,181 @@
+//! Takes each message on the connection's thread, in order: selects it, splits it into readings,
+//! and hands them to the output. It never waits: [`acks`](crate::common::acks) bounds how much may
+//! accumulate, and acknowledges a message only once it has been written.
+
+pub mod selector;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use log::{info, warn};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use self::selector::{Action, Selector};
+use crate::common::acks::Ticket;
+use crate::common::escape::shortened;
+use crate::common::mqtt::publish::Received;
+use crate::common::mqtt::seq_property::SeqProperty;
+use crate::common::runtime::clock::wall_clock;
+use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
+use crate::subscriber::output::completion::Completion;
+use crate::subscriber::output::sink::OutputSink;
+use crate::subscriber::sequence::MessageRecord;
+use crate::subscriber::sequence::numbers::NumberStatus;
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReceiverCounts {
+    pub received: u64,
+    pub duplicates: u64,
+    pub gaps: u64,
+    pub skipped: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<u64>,
+    #[serde(skip)]
+    pub is_blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverOptions {
+    pub records_sequence: bool,
+    /// Whether the session, and with it an exchange at QoS 2, outlives the run.
+    pub keeps_session: bool,
+    pub reports_gaps: bool,
+}
+
+pub struct MessageReceiver {
+    pub state: Mutex<ReceiverState>,
+    pub sink: OutputSink,
+    pub options: ReceiverOptions,
+    pub completed_readings: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+pub struct ReceiverState {
+    pub selector: Selector,
+    pub(crate) is_closed: bool,
+    pub(crate) skipped: u64,
+    pub(crate) warned: BTreeSet<Vec<u8>>,
+}
+
+const MAX_WARNED: usize = 100;
+
+impl MessageReceiver {
+    /// Without memory for the message it is not acknowledged.
+    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) -> Result<(), OutOfMemory> {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Ok(());
+        }
+        let mut completion = Completion::default();
+        // A message that is not taken whole is not acknowledged.
+        let mut is_whole = true;
+        let mut fingerprint = None;
+        match state.selector.retained_action(message.retained) {
+            Action::Stop => {
+                is_whole = false;
+                completion.is_last = true;
+            }
+            Action::Skip => state.selector.handle_skipped(message),
+            Action::Deliver => {
+                // Before it counts as received: without memory it comes again.
+                let prepared = self.sink.prepare_message(message)?;
+                let check = state.selector.check_sequence(message);
+                fingerprint = check.fingerprint;
+                if check.status != NumberStatus::Next {
+                    if let Some(seq) = &message.seq
+                        && self.options.reports_gaps
+                    {
+                        log_number_status(&check.status, seq, message.topic);
+                    }
+                    self.sink.set_missing_count(state.selector.missing_count());
+                }
+                if check.is_wanted {
+                    let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let total = prepared.readings.count;
+                    let count = state.selector.take_within_limit(total);
+                    is_whole = count == total;
+                    completion.readings = count as u64;
+                    completion.is_last = state.selector.is_limit_reached();
+                    self.sink.push_message(message, prepared, count, now);
+                }
+            }
+        }
+        state.is_closed |= completion.is_last;
+        if is_whole {
+            if self.options.records_sequence {
+                let record = MessageRecord::of(message, fingerprint);
+                completion.records.extend(record);
+                if self.options.keeps_session {
+                    completion.exchanges.extend(ticket.exchange());
+                }
+            }
+            completion.tickets.push(ticket);
+        }
+        self.sink.finish_message(completion);
+        Ok(())
+    }
+
+    pub fn handle_skipped(&self, skipped: SkippedMessage<'_>) {
+        let mut state = self.state.lock();
+        state.skipped += 1;
+        let warned = &mut state.warned;
+        if warned.len() >= MAX_WARNED || !warned.insert(skipped.topic.to_owned()) {
+            return;
+        }
+        let topic = shortened(&skipped.topic.escape_ascii().to_string());
+        let defect = skipped.defect.describe();
+        warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
+        if warned.len() == MAX_WARNED {
+            warn!("further topics whose messages are skipped are not named");
+        }
+    }
+
+    pub fn reopen_output(&self) {
+        self.sink.reopen();
+    }
+
+    pub fn abort(&self) {
+        self.sink.abort_commands();
+    }
+
+    /// Takes no more messages, and waits for those received, for `grace_period` at most.
+    pub fn close(&self, grace_period: Duration) -> ReceiverCounts {
+        self.state.lock().is_closed = true;
+        let is_blocked = !self.sink.close(grace_period);
+        let state = self.state.lock();
+        ReceiverCounts {
+            received: self.completed_readings.load(Ordering::Relaxed),
+            duplicates: state.selector.duplicates,
+            gaps: state.selector.missing_count(),
+            skipped: state.skipped,
+            failed: self.sink.failed_commands(),
+            is_blocked,
+        }
+    }
+}
+
+fn log_number_status(status: &NumberStatus, seq: &SeqProperty, topic: &str) {
+    let stream = &seq.stream;
+    match status {
+        NumberStatus::Gap(gaps) => {
+            for (from, until) in gaps {
+                if from == until {
+                    warn!("gap: {from} of stream {stream} is missing ({topic})");
+                } else {
+                    warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
+                }
+            }
+        }
+        NumberStatus::PartialStream(width) => warn!(
+            "stream {stream}: only one number in {width} comes, and none comes late: the others \
+             seem to be sent to topics that no --topic matches ({topic} is matched), and are not \
+             counted as missing; for --gaps subscribe to all topics of a publisher, or use one \
+             publisher per topic. If all topics are matched, messages are being lost"
+        ),
+        NumberStatus::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
+        NumberStatus::Next | NumberStatus::Duplicate => {}
+    }
+}

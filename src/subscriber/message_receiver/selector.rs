@@ -1,0 +1,211 @@
+//! Decides which messages and readings are wanted, and counts repeats and missing numbers. PURE.
+
+use crate::common::mqtt::publish::Received;
+use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
+use crate::subscriber::sequence::numbers::NumberStatus;
+use crate::subscriber::sequence::streams::Streams;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SelectionOptions {
+    pub limit: Option<u64>,
+    pub dedup: bool,
+    pub retained: Retained,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retained {
+    #[default]
+    Include,
+    Exclude,
+    /// `--retained-only`: up to the first other message, because the broker sends the retained
+    /// ones first.
+    Only,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Deliver,
+    Skip,
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceCheckResult {
+    pub status: NumberStatus,
+    pub is_wanted: bool,
+    /// None if the message has no number, or is a repeat, whose fingerprint is known.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+#[derive(Default)]
+pub struct Selector {
+    pub selection: SelectionOptions,
+    pub(crate) taken: u64,
+    pub duplicates: u64,
+    pub streams: Streams,
+    /// What the fingerprints are made with. Without a key no repeats are found.
+    pub key: Option<FingerprintKey>,
+}
+
+impl Selector {
+    pub fn retained_action(&self, retained: bool) -> Action {
+        match (self.selection.retained, retained) {
+            (Retained::Exclude, true) => Action::Skip,
+            (Retained::Only, false) => Action::Stop,
+            _ => Action::Deliver,
+        }
+    }
+
+    /// Takes the number of a message. A repeat has the stream, number, time of acceptance and topic
+    /// of an earlier message: without the last two, messages of two publishers that use one stream,
+    /// because a queue file was copied, would be taken for repeats of each other.
+    pub fn check_sequence(&mut self, message: &Received<'_>) -> SequenceCheckResult {
+        let Some(seq) = &message.seq else {
+            return SequenceCheckResult {
+                status: NumberStatus::Next,
+                is_wanted: true,
+                fingerprint: None,
+            };
+        };
+        let fingerprint = self.key.map(|key| key.fingerprint(seq, message.topic));
+        let streams = &mut self.streams;
+        let new = fingerprint.filter(|new| streams.insert_fingerprint(&seq.stream, *new));
+        let is_repeat = fingerprint.is_some() && new.is_none();
+        self.duplicates += u64::from(is_repeat);
+        SequenceCheckResult {
+            status: self.streams.handle_number(seq, message.retained),
+            is_wanted: !(is_repeat && self.selection.dedup),
+            fingerprint: new,
+        }
+    }
+
+    /// Takes the number of a message that is not delivered, so that it does not count as missing.
+    pub fn handle_skipped(&mut self, message: &Received<'_>) {
+        if let Some(seq) = &message.seq {
+            self.streams.handle_number(seq, message.retained);
+        }
+    }
+
+    pub fn take_within_limit(&mut self, count: usize) -> usize {
+        let limit = self.selection.limit.unwrap_or(u64::MAX);
+        let left = limit.saturating_sub(self.taken);
+        let taken = count.min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.taken += taken as u64;
+        taken
+    }
+
+    pub fn is_limit_reached(&self) -> bool {
+        let limit = self.selection.limit;
+        limit.is_some_and(|limit| self.taken >= limit)
+    }
+
+    pub fn missing_count(&self) -> u64 {
+        self.streams.missing()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::mqtt::qos::Qos;
+
+    const KEY: FingerprintKey = FingerprintKey([1, 2]);
+
+    fn message<'a>(topic: &'a str, seq: &str) -> Received<'a> {
+        Received {
+            topic,
+            payload: b"x",
+            qos: Qos::AtLeastOnce,
+            retained: false,
+            packet_id: 1,
+            seq: seq.parse().ok(),
+            properties: None,
+        }
+    }
+
+    fn selector(selection: SelectionOptions) -> Selector {
+        Selector {
+            selection,
+            key: Some(KEY),
+            ..Selector::default()
+        }
+    }
+
+    fn deduplicating(dedup: bool) -> Selector {
+        selector(SelectionOptions {
+            dedup,
+            ..SelectionOptions::default()
+        })
+    }
+
+    #[test]
+    fn the_limit_is_reached_exactly() {
+        let mut selector = selector(SelectionOptions {
+            limit: Some(2),
+            ..SelectionOptions::default()
+        });
+        assert!(selector.take_within_limit(1) == 1 && !selector.is_limit_reached());
+        assert!(selector.take_within_limit(7) == 1 && selector.is_limit_reached());
+        assert_eq!(selector.take_within_limit(1), 0);
+    }
+
+    #[test]
+    fn repeats_are_counted_and_dropped_only_with_dedup() {
+        for dedup in [false, true] {
+            let mut selector = deduplicating(dedup);
+            for seq in [1, 2, 2, 4] {
+                let check = selector.check_sequence(&message("t", &format!("s/{seq}/0")));
+                let repeat = selector.duplicates == 1 && seq == 2;
+                assert_eq!(check.is_wanted, !(dedup && repeat));
+                assert_eq!(check.fingerprint.is_none(), repeat);
+            }
+            let unnumbered = selector.check_sequence(&message("t", ""));
+            assert!(unnumbered.is_wanted && unnumbered.fingerprint.is_none());
+            assert_eq!((selector.duplicates, selector.missing_count()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn a_message_with_another_time_or_topic_is_no_repeat() {
+        let mut selector = deduplicating(true);
+        for (topic, seq, wanted) in [
+            ("a", "s/1/1000", true),
+            ("b", "s/1/1000", true),
+            ("a", "s/1/1001", true),
+            ("a", "s/1/1000", false),
+            ("b", "s/1/1000", false),
+            ("a", "s/1/1001", false),
+        ] {
+            let check = selector.check_sequence(&message(topic, seq));
+            assert_eq!(check.is_wanted, wanted, "{topic} {seq}");
+        }
+        assert_eq!((selector.duplicates, selector.missing_count()), (3, 0));
+    }
+
+    #[test]
+    fn a_skipped_message_is_not_missing_and_no_repeat_when_it_comes_again() {
+        let mut selector = deduplicating(true);
+        selector.check_sequence(&message("t", "s/1/0"));
+        let mut retained = message("t", "s/2/0");
+        retained.retained = true;
+        selector.handle_skipped(&retained);
+        let next = selector.check_sequence(&message("t", "s/3/0"));
+        assert_eq!(next.status, NumberStatus::Next);
+        assert!(selector.check_sequence(&message("t", "s/2/0")).is_wanted);
+        assert_eq!(selector.missing_count(), 0);
+    }
+
+    #[test]
+    fn each_choice_of_retained_messages_decides_on_retained_and_other_messages() {
+        let actions = |retained| {
+            let selector = selector(SelectionOptions {
+                retained,
+                ..SelectionOptions::default()
+            });
+            [true, false].map(|retained| selector.retained_action(retained))
+        };
+        assert_eq!(actions(Retained::Include), [Action::Deliver; 2]);
+        assert_eq!(actions(Retained::Exclude), [Action::Skip, Action::Deliver]);
+        assert_eq!(actions(Retained::Only), [Action::Deliver, Action::Stop]);
+    }
+}

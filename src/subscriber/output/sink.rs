@@ -1,0 +1,174 @@
+//! The three kinds of output: readings are written, given to a command, or drawn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::warn;
+use parking_lot::Mutex;
+
+use super::batch_lines::{BatchLines, is_batch};
+use super::completion::{Acknowledger, Completion};
+use super::exec_job::ExecMessage;
+use super::executor::Executor;
+use super::writer::Writer;
+use crate::common::escape::quoted;
+use crate::common::mqtt::draft::Draft;
+use crate::common::mqtt::publish::Received;
+use crate::common::runtime::clock::instant_now;
+use crate::common::transport::bridge::OutOfMemory;
+use crate::subscriber::plot::chart_data::{ChartData, PlottedMessage};
+use crate::subscriber::plot::value_extractor::ValueExtractor;
+use crate::subscriber::render::{RenderOptions, render};
+
+pub enum OutputSink {
+    Writer(Writer, RenderOptions),
+    Executor(Executor),
+    Chart(Plotter),
+}
+
+/// The most bytes that the readings of one message may take when they are written, beside their
+/// payloads. A batch that would take more counts as one reading.
+const MAX_RENDERED: usize = 16 << 20;
+
+pub struct PreparedMessage<'a> {
+    pub readings: BatchLines<'a>,
+    exec_message: Option<ExecMessage>,
+}
+
+pub struct Plotter {
+    pub extractor: ValueExtractor,
+    pub chart: Arc<Mutex<ChartData>>,
+    pub acknowledger: Mutex<Acknowledger>,
+}
+
+fn for_each<'a>(
+    message: &Received<'a>,
+    readings: BatchLines<'a>,
+    count: usize,
+    mut act: impl FnMut(&Received<'_>),
+) {
+    if !readings.is_batch && count > 0 {
+        return act(message);
+    }
+    let mut reading = message.clone();
+    for payload in readings.payloads().take(count) {
+        reading.payload = payload;
+        act(&reading);
+    }
+}
+
+impl OutputSink {
+    pub fn prepare_message<'a>(
+        &self,
+        message: &Received<'a>,
+    ) -> Result<PreparedMessage<'a>, OutOfMemory> {
+        let mut max = Draft::MAX_READINGS as usize;
+        let mut exec_message = None;
+        let mut overhead = 0;
+        match self {
+            Self::Writer(_, style) if is_batch(message) => {
+                overhead = style.overhead(message);
+                max = max.min(MAX_RENDERED / overhead.max(1));
+            }
+            Self::Executor(_) => exec_message = Some(ExecMessage::of(message)?),
+            Self::Writer(..) | Self::Chart(_) => {}
+        }
+        let readings = BatchLines::of(message, max);
+        if let Self::Writer(writer, style) = self {
+            let overhead = overhead.saturating_mul(readings.count);
+            let (written, meanwhile) = style.max_bytes(message);
+            writer.reserve_memory(written.saturating_add(overhead), meanwhile)?;
+        }
+        Ok(PreparedMessage {
+            readings,
+            exec_message,
+        })
+    }
+
+    /// Takes the first `count` readings of a message that arrived at the Unix time `now`.
+    pub fn push_message(
+        &self,
+        message: &Received<'_>,
+        prepared: PreparedMessage<'_>,
+        count: usize,
+        now: Duration,
+    ) {
+        let readings = prepared.readings;
+        match self {
+            Self::Writer(writer, style) => {
+                let mut warning = None;
+                for_each(message, readings, count, |reading| {
+                    let result = writer.write(|out| render(out, reading, style, now));
+                    warning = warning.or(result);
+                });
+                if let Some(warning) = warning {
+                    warn!("{}: {warning}", quoted(message.topic));
+                }
+            }
+            Self::Executor(executor) => {
+                if let Some(message) = prepared.exec_message {
+                    executor.push(message, readings.is_batch, count);
+                }
+            }
+            Self::Chart(plotter) => for_each(message, readings, count, |reading| {
+                let seq = reading.seq.as_ref();
+                let reading = PlottedMessage {
+                    topic: reading.topic,
+                    value: plotter.extractor.extract(reading.payload),
+                    taken_at: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
+                    arrived_at: now,
+                };
+                plotter.chart.lock().add(&reading, instant_now());
+            }),
+        }
+    }
+
+    /// Ends the message pushed last; `completion` is due once its readings are done.
+    pub fn finish_message(&self, completion: Completion) {
+        match self {
+            Self::Writer(writer, _) => writer.finish_message(completion),
+            Self::Executor(executor) => executor.finish_message(completion),
+            Self::Chart(plotter) => {
+                // On failure it has notified the event loop.
+                let _ = plotter.acknowledger.lock().acknowledge(completion);
+            }
+        }
+    }
+
+    pub fn set_missing_count(&self, count: u64) {
+        if let Self::Chart(plotter) = self {
+            plotter.chart.lock().set_missing_count(count);
+        }
+    }
+
+    pub fn reopen(&self) {
+        if let Self::Writer(writer, _) = self {
+            writer.reopen();
+        }
+    }
+
+    /// Waits until all readings are done; `false` if a write blocks beyond `grace_period`.
+    pub fn close(&self, grace_period: Duration) -> bool {
+        match self {
+            Self::Writer(writer, _) => writer.close(grace_period),
+            Self::Executor(executor) => {
+                executor.close(grace_period);
+                true
+            }
+            Self::Chart(_) => true,
+        }
+    }
+
+    pub fn abort_commands(&self) {
+        if let Self::Executor(executor) = self {
+            executor.abort();
+        }
+    }
+
+    pub fn failed_commands(&self) -> Option<u64> {
+        match self {
+            Self::Executor(executor) => Some(executor.failed_commands()),
+            Self::Writer(..) | Self::Chart(_) => None,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Truncates text to a width in columns, and formats times and counts. PURE.
+
+use std::time::Duration;
+
+use ratatui::style::Style;
+use ratatui::text::Span;
+
+use super::chart_view::MessageRate;
+
+pub(super) fn width(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+fn fitting(text: &str, mut columns: usize, from_end: bool) -> String {
+    let span = Span::raw(text);
+    let graphemes = span.styled_graphemes(Style::new());
+    let mut symbols: Vec<_> = graphemes.map(|g| g.symbol).collect();
+    if from_end {
+        symbols.reverse();
+    }
+    let fits = |symbol: &&&str| {
+        let left = columns.checked_sub(width(symbol));
+        columns = left.unwrap_or(0);
+        left.is_some()
+    };
+    symbols.truncate(symbols.iter().take_while(fits).count());
+    if from_end {
+        symbols.reverse();
+    }
+    symbols.concat()
+}
+
+pub(super) fn truncate(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        text.to_owned()
+    } else if columns == 0 {
+        String::new()
+    } else {
+        fitting(text, columns - 1, false) + "…"
+    }
+}
+
+/// For topics, which differ at both ends.
+pub(super) fn truncate_middle(text: &str, columns: usize) -> String {
+    if width(text) <= columns || columns < 5 {
+        return truncate(text, columns);
+    }
+    let begin = fitting(text, (columns - 1) / 3, false);
+    let end = fitting(text, columns - 1 - width(&begin), true);
+    begin + "…" + &end
+}
+
+/// In one unit: `59 s`, `3 min`, `26 h`.
+pub(super) fn format_duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds @ ..3600 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// Rounds up to whole seconds.
+pub(super) fn format_time_left(left: Duration) -> String {
+    let rest = u64::from(left.subsec_nanos() > 0);
+    format_duration(Duration::from_secs(left.as_secs().saturating_add(rest)))
+}
+
+pub(super) fn format_rate(rate: MessageRate) -> String {
+    match rate.per_second {
+        many if many >= 99.5 => format!("{many:.0} msg/s"),
+        some if some >= 0.2 => format!("{some:.1} msg/s"),
+        _ => format!("{} msg/min", rate.per_minute),
+    }
+}
+
+pub(super) fn format_count(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn long_text_is_truncated_at_the_end_or_in_the_middle() {
+        assert_eq!(truncate("connection refused", 10), "connectio…");
+        assert_eq!(truncate("short", 5), "short");
+        assert_eq!(
+            truncate_middle("devices/building-7/pump/temperature", 20),
+            "device…p/temperature"
+        );
+        assert_eq!(truncate_middle("温度/温度/温度", 8), "温…/温度");
+    }
+
+    #[test]
+    fn times_and_rates_are_short() {
+        assert_eq!(format_duration(Duration::from_secs(59)), "59 s");
+        assert_eq!(format_duration(Duration::from_secs(150)), "2 min");
+        assert_eq!(format_duration(Duration::from_secs(90_000)), "25 h");
+        assert_eq!(format_time_left(Duration::from_millis(2001)), "3 s");
+        let at = |per_second| {
+            format_rate(MessageRate {
+                per_second,
+                per_minute: 7,
+            })
+        };
+        assert_eq!(
+            [at(1234.4), at(1.0), at(0.1)],
+            ["1234 msg/s", "1.0 msg/s", "7 msg/min"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
+            prop_assert!(width(&truncate(&text, columns)) <= columns);
+            prop_assert!(width(&truncate_middle(&text, columns)) <= columns);
+        }
+    }
+}

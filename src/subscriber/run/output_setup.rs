@@ -1,0 +1,114 @@
+//! Opens the output, and the receiver in front of it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+
+use super::ending::output_not_opened;
+use crate::common::acks::SessionAcks;
+use crate::common::random;
+use crate::common::runtime::stdio;
+use crate::subscriber::config::{Config, OutputConfig};
+use crate::subscriber::message_receiver::selector::Selector;
+use crate::subscriber::message_receiver::{MessageReceiver, ReceiverOptions, ReceiverState};
+use crate::subscriber::output::completion::{
+    Acknowledger, OutputError, OutputEvent, RecordCallback,
+};
+use crate::subscriber::output::destination::{Destination, OutputFile};
+use crate::subscriber::output::executor::Executor;
+use crate::subscriber::output::sink::{OutputSink, Plotter};
+use crate::subscriber::output::writer::Writer;
+use crate::subscriber::plot::chart_data::ChartData;
+use crate::subscriber::sequence::fingerprint::FingerprintKey;
+use crate::subscriber::sequence::streams::Streams;
+use crate::subscriber::session::state_file::StateFile;
+
+pub(super) fn open_receiver(
+    config: &Config,
+    state_file: Option<Arc<Mutex<StateFile>>>,
+    session_acks: &Arc<SessionAcks>,
+    notify: impl Fn(OutputEvent) + Clone + Send + 'static,
+    chart: &Arc<Mutex<ChartData>>,
+) -> anyhow::Result<MessageReceiver> {
+    let (streams, key) = match &state_file {
+        Some(state_file) => {
+            let state_file = state_file.lock();
+            (
+                state_file.load_streams()?,
+                Some(state_file.fingerprint_key()),
+            )
+        }
+        None if config.selection.dedup || config.summary => {
+            let key = FingerprintKey([random::bits()?, random::bits()?]);
+            (Streams::default(), Some(key))
+        }
+        None => (Streams::default(), None),
+    };
+    let options = ReceiverOptions {
+        records_sequence: state_file.is_some(),
+        keeps_session: config.session_expiry.is_some(),
+        reports_gaps: config.gaps,
+    };
+    let record = state_file.map(|state_file| -> RecordCallback {
+        Box::new(move |records, exchanges| Ok(state_file.lock().record(records, exchanges)?))
+    });
+    let completed_readings = Arc::new(AtomicU64::new(0));
+    let acknowledger = Acknowledger {
+        record,
+        completed_readings: Arc::clone(&completed_readings),
+        notify: Box::new(notify.clone()),
+    };
+    let session_acks = Arc::clone(session_acks);
+    let sink = match &config.output {
+        OutputConfig::Stdout(style) => {
+            watch_reader(notify).context("threads cannot be started")?;
+            let destination = Destination::Stdout(stdio::stdout());
+            let writer = Writer::start(destination, session_acks, acknowledger)?;
+            OutputSink::Writer(writer, style.clone())
+        }
+        OutputConfig::File(file, style) => {
+            let out = OutputFile::open(&file.path, file.rotation, style.newline)
+                .map_err(|cause| output_not_opened(&file.path, &cause))?;
+            let writer = Writer::start(Destination::File(out), session_acks, acknowledger)?;
+            OutputSink::Writer(writer, style.clone())
+        }
+        OutputConfig::Chart(extractor) => OutputSink::Chart(Plotter {
+            extractor: extractor.clone(),
+            chart: Arc::clone(chart),
+            acknowledger: Mutex::new(acknowledger),
+        }),
+        OutputConfig::Command { command, jobs } => {
+            let executor = Executor::start(command.clone(), *jobs, session_acks, acknowledger);
+            OutputSink::Executor(executor.context("threads cannot be started")?)
+        }
+    };
+    let selector = Selector {
+        selection: config.selection,
+        streams,
+        key,
+        ..Selector::default()
+    };
+    Ok(MessageReceiver {
+        state: Mutex::new(ReceiverState {
+            selector,
+            ..ReceiverState::default()
+        }),
+        sink,
+        options,
+        completed_readings,
+    })
+}
+
+fn watch_reader(notify: impl Fn(OutputEvent) + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("reader".into());
+    let watch = move || {
+        if stdio::wait_until_stdout_closed() {
+            let error = OutputError::Write(io::ErrorKind::BrokenPipe.into());
+            notify(OutputEvent::Failed(error));
+        }
+    };
+    builder.spawn(watch).map(drop)
+}
