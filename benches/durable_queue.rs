@@ -19,9 +19,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::requests::{
-    Counts, MessageOutcome, Opened, RowId, StoreRequest, StoreResult, StoredMessage,
+    Counts, MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, StoredMessage,
 };
 use iot_pubsub::publisher::queue::{Queue, QueueEvent};
 use shared::STREAM;
@@ -73,18 +73,18 @@ impl Stub {
 
     fn queue(&self) -> DurableQueue {
         let limits = Limits {
-            capacity: MessageLimit::Unlimited,
+            capacity: MessageCountLimit::Unlimited,
             max_bytes: 64 << 20,
             behavior: DropBehavior::Block,
         };
-        let opened = Opened {
+        let opened = OpenedQueue {
             drains: true,
             stream: STREAM.into(),
             next_seq: self.counts.rows + 1,
             counts: self.counts,
         };
         let mut queue = DurableQueue::new(limits, opened);
-        queue.set_send_window(WINDOW);
+        queue.handle_window_change(WINDOW);
         queue
     }
 
@@ -124,7 +124,7 @@ impl Stub {
     fn handle_requests(&mut self, queue: &mut DurableQueue, now: Instant) -> u64 {
         let mut stored = 0;
         while let Some(request) = queue.next_request(now) {
-            let events = queue.handle_result(self.answer(request), now);
+            let events = queue.handle_store_result(self.answer(request), now);
             let is_stored = |event: &&QueueEvent| matches!(event, QueueEvent::Stored { .. });
             stored += events.iter().filter(is_stored).count() as u64;
         }
@@ -151,8 +151,8 @@ fn pass(
 ) {
     for window in messages.chunks(WINDOW) {
         for message in window {
-            queue.add_sent(message, now + ACK_TIME);
-            queue.advance_numbers();
+            queue.store_unless_acked(message, now + ACK_TIME);
+            queue.advance_identity();
         }
         stub.handle_requests(queue, now);
         now += ROUND_TRIP;
@@ -161,7 +161,7 @@ fn pass(
         }
     }
     assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
-    assert_eq!(queue.next_numbers().seq, MESSAGES + 1);
+    assert_eq!(queue.next_identity().seq, MESSAGES + 1);
 }
 
 fn write(
@@ -176,7 +176,7 @@ fn write(
             let admission = queue.make_room(message.draft.content_size(), now, &mut Vec::new());
             assert_eq!(admission, Admission::Fits);
             queue.push(Arc::clone(message), None);
-            queue.advance_numbers();
+            queue.advance_identity();
         }
         safe += stub.handle_requests(queue, now);
         now += ROUND_TRIP;

@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::queue::Queue;
-use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use shared::STREAM;
 
@@ -32,7 +32,7 @@ fn messages() -> Vec<Arc<OutgoingMessage>> {
 /// An empty queue, called as the outbox calls it.
 fn queue(behavior: DropBehavior) -> Box<dyn Queue> {
     let limits = Limits {
-        capacity: MessageLimit::Messages(LIMIT),
+        capacity: MessageCountLimit::Messages(LIMIT),
         max_bytes: 64 << 20,
         behavior,
     };

@@ -22,10 +22,10 @@ use iot_pubsub::common::mqtt::draft::Draft;
 use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
-use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::outbox::drain_pacer::DrainPacer;
 use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use iot_pubsub::publisher::queue::requests::MessageOutcome;
 use shared::{STREAM, WALL_MS};
@@ -38,7 +38,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 fn outbox(window: usize) -> Outbox {
     let limits = Limits {
-        capacity: MessageLimit::Unlimited,
+        capacity: MessageCountLimit::Unlimited,
         max_bytes: 64 << 20,
         behavior: DropBehavior::Block,
     };
@@ -54,7 +54,7 @@ fn outbox(window: usize) -> Outbox {
     Outbox::new(
         config,
         Box::new(queue),
-        DrainRate::new(f64::INFINITY, false),
+        DrainPacer::new(f64::INFINITY, false),
     )
 }
 
@@ -83,20 +83,20 @@ fn deliver(outbox: &mut Outbox, drafts: Vec<Draft>, window: usize, mut now: Inst
         assert!(!under_way.is_empty(), "{outbox:?}");
         now += ROUND_TRIP;
         for position in under_way.drain(..under_way.len().min(window / 4).min(50)) {
-            outbox.handle_delivery(position, Delivery::Done, now);
+            outbox.handle_delivery_result(position, Delivery::Done, now);
         }
         let receipts = outbox.take_receipts();
-        let is_delivery = |receipt: &&Receipt| {
+        let is_delivery = |receipt: &&UserReceipt| {
             matches!(
                 receipt,
-                Receipt::Ended {
+                UserReceipt::Ended {
                     outcome: MessageOutcome::Delivered,
                     ..
                 }
             )
         };
         delivered += receipts.iter().filter(is_delivery).count() as u64;
-        if outbox.outstanding() == 0 {
+        if outbox.count_unfinished() == 0 {
             break;
         }
     }

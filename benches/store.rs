@@ -25,7 +25,7 @@ use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::requests::{
     Counts, MessageOutcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
-use iot_pubsub::publisher::store::{self, Store};
+use iot_pubsub::publisher::store::{self, StoreHandle};
 use shared::STREAM;
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 /// An open queue.
 struct Queue {
-    store: Store,
+    store: StoreHandle,
     reports: Receiver<StoreResult>,
     /// What it held when it was opened.
     found: Counts,
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     fn ask(&self, order: StoreRequest) -> StoreResult {
-        self.store.request(order);
+        self.store.send_request(order);
         let mut reports = self.reports.iter();
         // The first look at a file finds it changed.
         let report = reports.find(|report| !matches!(report, StoreResult::Changed { .. }));
@@ -87,7 +87,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let next_seq = Some(BACKLOG + 1);
-        self.store.request(StoreRequest::Close { next_seq });
+        self.store.send_request(StoreRequest::Close { next_seq });
         let closed = self
             .reports
             .iter()

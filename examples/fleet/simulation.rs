@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::broker::profile::{Pace, Profile};
 use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
 use iot_pubsub::common::connection::state::{
-    ConnectionAction, ConnectionSettings, ConnectionStateMachine, RunKind,
+    ConnectionAction, ConnectionSettings, ConnectionStateMachine, RunLength,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
-use iot_pubsub::publisher::outbox::rate_limiter::RateLimiter;
+use iot_pubsub::publisher::outbox::quota_limiter::QuotaLimiter;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// `--connect-timeout`.
@@ -94,7 +94,7 @@ struct Fleet {
     random: fastrand::Rng,
     devices: Vec<ConnectionStateMachine>,
     agenda: BinaryHeap<Reverse<(Instant, usize, Happening)>>,
-    door: RateLimiter,
+    door: QuotaLimiter,
     course: Course,
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
         random: fastrand::Rng::with_seed(8883),
         devices: Vec::new(),
         agenda: BinaryHeap::new(),
-        door: RateLimiter::new(Pace {
+        door: QuotaLimiter::new(Pace {
             messages: f64::from(scene.rate),
             burst: f64::from(scene.rate),
             bytes: 1.0,
@@ -126,7 +126,7 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
     for _ in 0..scene.devices {
         let settings = ConnectionSettings {
             host: String::new(),
-            run: RunKind::Endless,
+            run: RunLength::Endless,
             connect_timeout: CONNECT_TIMEOUT,
             interval: Profile::Aws.connect_interval(),
         };
@@ -196,7 +196,7 @@ impl Fleet {
             u32::from(let_in.is_some()),
         );
         if let Some(back) = let_in {
-            self.door.take(0, now);
+            self.door.record_sent(0, now);
             self.devices[index].handle_connected(generation, now);
             self.course.back.push(back);
             return;

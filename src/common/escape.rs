@@ -1,15 +1,13 @@
 //! Makes text from the network safe for a terminal. PURE.
 //!
-//! A payload or a topic may hold escape sequences that move the cursor or change the title, and
-//! characters that reorder the line. On a terminal they are shown as text; what goes to a pipe or a
-//! file is never changed.
+//! A payload or a topic may hold escape sequences that move the cursor or change the title, and characters that reorder
+//! the line. On a terminal they are shown as text; what goes to a pipe or a file is never changed.
 
 use std::fmt::Write as _;
 
-/// Whether a character is a control, or one of Unicode's general categories Zl, Zp and Cf (Unicode
-/// 16, section 4.5) that reorders (U+202E), ends a line (U+2028) or cannot be seen (U+FEFF, tags).
-/// Not those with a visible shape, and not the joiners U+200C and U+200D: several scripts and
-/// emoji need them.
+/// Whether a character is a control, or one of Unicode's general categories Zl, Zp and Cf (Unicode 16, section 4.5)
+/// that reorders (U+202E), ends a line (U+2028) or cannot be seen (U+FEFF, tags). Not those with a visible shape, and
+/// not the joiners U+200C and U+200D: several scripts and emoji need them.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -30,9 +28,8 @@ fn is_unsafe(c: char) -> bool {
         )
 }
 
-/// Escapes bytes that are not UTF-8 and ASCII controls as `\xNN`, other unsafe characters as
-/// `\u{NNNN}`, and a backslash as `\\`, so that nothing is ambiguous. Controls in `keep` are not
-/// escaped.
+/// Escapes bytes that are not UTF-8 and ASCII controls as `\xNN`, other unsafe characters as `\u{NNNN}`, and a
+/// backslash as `\\`, so that nothing is ambiguous. Controls in `keep` are not escaped.
 pub fn escape(bytes: &[u8], keep: &[char]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -56,7 +53,7 @@ pub fn escape(bytes: &[u8], keep: &[char]) -> String {
 
 /// Escapes what JSON serialisers do not (DEL, C1, format characters) as `\uNNNN`, so that it is
 /// still the same JSON. A newline can only stand between values, and stays.
-pub fn escape_in_json(json: &str) -> String {
+pub fn escape_json_text(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) && c != '\n' {
@@ -78,7 +75,7 @@ fn cut(text: &str, length: usize) -> (&str, &'static str) {
 }
 
 /// A text for a log line, cut at 200 characters.
-pub fn shortened(text: &str) -> String {
+pub fn shorten_for_log(text: &str) -> String {
     let (text, more) = cut(text, 200);
     format!("{text}{more}")
 }
@@ -124,7 +121,7 @@ mod tests {
             let code = u32::from(c);
             assert_eq!(one_line(&c.to_string()), format!("\\u{{{code:x}}}"));
             assert!(escape(c.to_string().as_bytes(), &[]).contains(&format!("{code:02x}")));
-            let json = format!("\"{}\"", escape_in_json(&c.to_string()));
+            let json = format!("\"{}\"", escape_json_text(&c.to_string()));
             assert!(json.is_ascii(), "{json}");
             assert_eq!(serde_json::from_str::<char>(&json).unwrap(), c);
         }
@@ -136,9 +133,9 @@ mod tests {
         ];
         for text in texts {
             assert_eq!(escape(text.as_bytes(), &[]), text);
-            assert_eq!((&*one_line(text), &*escape_in_json(text)), (text, text));
+            assert_eq!((&*one_line(text), &*escape_json_text(text)), (text, text));
         }
-        assert_eq!(escape_in_json("{}\n{}\n"), "{}\n{}\n");
+        assert_eq!(escape_json_text("{}\n{}\n"), "{}\n{}\n");
     }
 
     proptest! {
@@ -150,7 +147,7 @@ mod tests {
         #[test]
         fn json_stays_the_same_json(text in "\\PC*[\u{7f}-\u{9f}\u{202e}\u{2028}\u{feff}\u{e0061}]?") {
             let json = serde_json::to_string(&text).unwrap();
-            let shown = escape_in_json(&json);
+            let shown = escape_json_text(&json);
             prop_assert!(!shown.chars().any(is_unsafe));
             prop_assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
         }

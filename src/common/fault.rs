@@ -1,5 +1,4 @@
-//! One value for whatever can go wrong: the exit code, whether retrying can help, and one line for
-//! the user. PURE.
+//! One value for whatever can go wrong: the exit code, whether retrying can help, and one line for the user. PURE.
 
 use std::fmt;
 
@@ -49,7 +48,7 @@ impl Exit {
 
 /// What a fault is about, for code that depends on it. The text is for people only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultKind {
+pub enum FaultCause {
     #[default]
     Other,
     /// A stored file is damaged.
@@ -67,7 +66,7 @@ pub enum FaultKind {
 /// One cause of failure. It is displayed as one line without a full stop: `message; remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    pub kind: FaultKind,
+    pub kind: FaultCause,
     pub exit: Exit,
     /// Retrying cannot help: somebody has to change something first.
     pub permanent: bool,
@@ -80,7 +79,7 @@ impl Fault {
     /// A fault that ends a finite run at once.
     pub fn permanent(exit: Exit, message: impl Into<String>) -> Self {
         Self {
-            kind: FaultKind::Other,
+            kind: FaultCause::Other,
             exit,
             permanent: true,
             message: message.into(),
@@ -105,7 +104,7 @@ impl Fault {
         self
     }
 
-    pub fn with_kind(mut self, kind: FaultKind) -> Self {
+    pub fn with_kind(mut self, kind: FaultCause) -> Self {
         self.kind = kind;
         self
     }

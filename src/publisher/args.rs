@@ -22,7 +22,9 @@ use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_command_args::CheckArgs;
 use crate::common::cli::connection_config::ConnectionConfig;
-use crate::common::cli::units::{parse_duration, parse_positive_duration, parse_size, parse_whole};
+use crate::common::cli::units::{
+    integer_parser, parse_duration, parse_positive_duration, parse_size,
+};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::draft::Draft;
@@ -32,9 +34,9 @@ use crate::common::mqtt::publish_size::{
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::{process, stdio};
-use crate::publisher::outbox::drain_rate::parse_drain_rate;
+use crate::publisher::outbox::drain_pacer::parse_drain_rate;
 use crate::publisher::outbox::types::OutboxConfig;
-use crate::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
+use crate::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 
 /// Bytes per batch at most, newlines included: AWS IoT Core takes that much, and few brokers take less.
 const BATCH_BYTES: usize = 128 << 10;
@@ -106,7 +108,7 @@ pub struct PublisherArgs {
     ///
     /// The default is 100; for QoS 2 with MQTT 3.1.1 it is 20: Mosquitto with its default settings drops QoS 2 messages
     /// above that. A lower Receive Maximum of the broker has priority.
-    #[arg(long, value_name = "N", value_parser = parse_whole(1..=u16::MAX))]
+    #[arg(long, value_name = "N", value_parser = integer_parser(1..=u16::MAX))]
     max_inflight: Option<u16>,
 
     /// How long to keep trying after the end of input
@@ -180,7 +182,7 @@ pub struct PublisherArgs {
     ///
     /// Each ends with a newline, and the content type is application/x-ndjson. Needs MQTT 5.
     #[arg(long, value_name = "N", default_value = "1", help_heading = SOURCE)]
-    #[arg(value_parser = parse_whole(1..=Draft::MAX_READINGS))]
+    #[arg(value_parser = integer_parser(1..=Draft::MAX_READINGS))]
     batch: u32,
 
     /// How long the first reading of a batch waits for others
@@ -190,7 +192,7 @@ pub struct PublisherArgs {
 
     /// Stop after N readings; 0 means no limit
     #[arg(short = 'C', long, value_name = "N", default_value = "0", help_heading = SOURCE)]
-    #[arg(value_parser = parse_whole(0u64..))]
+    #[arg(value_parser = integer_parser(0u64..))]
     count: u64,
 
     /// Keep messages in this file until they are delivered
@@ -203,7 +205,7 @@ pub struct PublisherArgs {
     ///
     /// The default is 20 in memory, and -1 with --queue; --queue-bytes is a limit in both cases.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = QUEUE)]
-    #[arg(value_parser = parse_whole(-1i64..))]
+    #[arg(value_parser = integer_parser(-1i64..))]
     queue_size: Option<i64>,
 
     /// How many bytes may wait; also the size of the largest message
@@ -233,7 +235,7 @@ pub struct PublisherArgs {
     /// Only connections count that the broker closed right after this message, without a reason. The message is moved
     /// to the dead letters: messages that the broker refuses, kept in the queue file.
     #[arg(long, value_name = "N", default_value = "5", help_heading = QUEUE)]
-    #[arg(value_parser = parse_whole(1u32..))]
+    #[arg(value_parser = integer_parser(1u32..))]
     max_attempts: u32,
 
     /// Print a line for each message that is accepted, delivered or lost
@@ -278,7 +280,7 @@ impl PublisherArgs {
         }
         let one = self.message.is_some() || self.file.is_some() || self.null_message;
         let has_source = one || self.stdin_file || self.stdin_line || !self.exec.is_empty();
-        if !has_source && stdin_has_data() {
+        if !has_source && is_stdin_pipe_or_file() {
             let message = "standard input: is a pipe or a file, and no flag says how to read it";
             return Err(Fault::usage(message).with_remedy(
                 "give --stdin-line or --stdin-file (or </dev/null, to publish a simulated temperature)",
@@ -325,11 +327,11 @@ impl PublisherArgs {
         } else {
             (20, 64 << 20)
         };
-        let capacity = MessageLimit::from_signed(self.queue_size.unwrap_or(size));
+        let capacity = MessageCountLimit::from_signed(self.queue_size.unwrap_or(size));
         let max_bytes = self.queue_bytes.unwrap_or(bytes);
         let (limit, _) = profile.max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
         let max_payload = match capacity {
-            MessageLimit::Disabled => limit,
+            MessageCountLimit::Disabled => limit,
             _ => limit.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
         };
         let source = match (self.message, self.file) {
@@ -423,13 +425,13 @@ fn check_topic(
     let flag = format!("--topic {}", quoted(&topic));
     name_flag_in_error(flag, profile.check_topic_name(&topic))?;
     if retain {
-        name_flag_in_error("--retain", profile.check_retain(&topic))?;
+        name_flag_in_error("--retain", profile.check_retained_topic(&topic))?;
     }
     Ok(Some(topic.into()))
 }
 
 /// Whether standard input is a pipe, a socket or a file. A terminal, `/dev/null` and a closed descriptor have no data.
-fn stdin_has_data() -> bool {
+fn is_stdin_pipe_or_file() -> bool {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let found = stdin.and_then(|stdin| File::from(stdin).metadata());
     found.is_ok_and(|found| !found.file_type().is_char_device())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::input::config::InputConfig;
 use crate::common::cli::connection_config::ConnectionConfig;
-use crate::common::connection::state::RunKind;
+use crate::common::connection::state::RunLength;
 use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::Limits;
 
@@ -31,11 +31,11 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run_kind(&self) -> RunKind {
+    pub fn run_length(&self) -> RunLength {
         if self.input.source.is_timed() && self.input.count.is_none() {
-            RunKind::Endless
+            RunLength::Endless
         } else {
-            RunKind::Finite
+            RunLength::Finite
         }
     }
 }

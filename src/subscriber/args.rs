@@ -14,16 +14,16 @@ use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
 
-use super::config::{Config, FileConfig, OutputConfig};
+use super::config::{Config, OutputConfig, OutputFileConfig};
 use super::message_receiver::selector::{Retained, SelectionOptions};
 use super::output::destination::Rotation;
 use super::plot::screen;
 use super::plot::value_extractor::ValueExtractor;
-use super::render::format::Template;
+use super::render::format_template::Template;
 use super::render::{Format, RenderOptions};
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_command_args::CheckArgs;
-use crate::common::cli::units::{parse_positive_duration, parse_size, parse_whole};
+use crate::common::cli::units::{integer_parser, parse_positive_duration, parse_size};
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
 use crate::common::mqtt::qos::Qos;
@@ -31,8 +31,8 @@ use crate::common::runtime::{process, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
-/// Messages go to standard output, a file, a chart, or a command that is run for each. A message is acknowledged to the broker only
-/// after it has been written: what is lost before that is sent again.
+/// Messages go to standard output, a file, a chart, or a command that is run for each. A message is acknowledged to the
+/// broker only after it has been written: what is lost before that is sent again.
 ///
 /// A message of several readings (publisher --batch) is split: each reading is written, counted and passed to the
 /// command separately. On a terminal control characters are shown as text; in a pipe or a file no byte is changed.
@@ -82,7 +82,7 @@ pub struct SubscriberArgs {
 
     /// Exit 0 after N messages; 0 means no limit
     #[arg(short = 'C', long, value_name = "N", default_value = "0")]
-    #[arg(value_parser = parse_whole(0u64..))]
+    #[arg(value_parser = integer_parser(0u64..))]
     count: u64,
 
     /// Exit 27 after this time
@@ -162,7 +162,7 @@ pub struct SubscriberArgs {
 
     /// Number of old files to keep
     #[arg(long, value_name = "N", default_value = "5", help_heading = OUTPUT)]
-    #[arg(requires = "rotate_size", value_parser = parse_whole(1..=9_999u32))]
+    #[arg(requires = "rotate_size", value_parser = integer_parser(1..=9_999u32))]
     rotate_keep: u32,
 
     /// Run COMMAND for each message; must be the last flag
@@ -176,7 +176,7 @@ pub struct SubscriberArgs {
 
     /// Commands that run at the same time
     #[arg(long, value_name = "N", default_value = "1", help_heading = EXEC)]
-    #[arg(requires = "exec", value_parser = parse_whole(1..=1_000u16))]
+    #[arg(requires = "exec", value_parser = integer_parser(1..=1_000u16))]
     exec_jobs: u16,
 
     /// End a command that takes longer
@@ -238,7 +238,7 @@ impl SubscriberArgs {
                 filters.push(filter);
             }
         }
-        name_flag_in_error("--topic:", profile.check_filter_count(filters.len()))?;
+        name_flag_in_error("--topic:", profile.check_subscription_count(filters.len()))?;
         if self.gaps && filters.iter().any(|filter| filter.starts_with("$share/")) {
             return Err(Fault::usage(
                 "--gaps makes no sense with a shared subscription: its other members get what is \
@@ -281,7 +281,7 @@ impl SubscriberArgs {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
-            (true, Some(path)) => OutputConfig::File(FileConfig { path, rotation }, style),
+            (true, Some(path)) => OutputConfig::File(OutputFileConfig { path, rotation }, style),
             (true, None) => OutputConfig::Stdout(style),
         };
         Ok(Config {

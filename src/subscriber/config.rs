@@ -8,12 +8,12 @@ use super::output::destination::Rotation;
 use super::plot::value_extractor::ValueExtractor;
 use super::render::RenderOptions;
 use crate::common::cli::connection_config::ConnectionConfig;
-use crate::common::connection::state::RunKind;
+use crate::common::connection::state::RunLength;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
 #[derive(Clone, Debug)]
-pub struct FileConfig {
+pub struct OutputFileConfig {
     pub path: PathBuf,
     pub rotation: Option<Rotation>,
 }
@@ -21,7 +21,7 @@ pub struct FileConfig {
 #[derive(Clone, Debug)]
 pub enum OutputConfig {
     Stdout(RenderOptions),
-    File(FileConfig, RenderOptions),
+    File(OutputFileConfig, RenderOptions),
     Chart(ValueExtractor),
     Command { command: ExecCommand, jobs: usize },
 }
@@ -42,12 +42,12 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run_kind(&self) -> RunKind {
+    pub fn run_length(&self) -> RunLength {
         let has_last = self.selection.limit.is_some() || self.selection.retained == Retained::Only;
         if has_last || self.timeout.is_some() {
-            RunKind::Finite
+            RunLength::Finite
         } else {
-            RunKind::Endless
+            RunLength::Endless
         }
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::mqtt::publish::Publish;
 use super::mqtt::qos::Qos;
-use owed_acks::{OwedAcks, PublishKey, Qos2Exchange, ReceivedPublishKind, ReceivedPubrelKind};
+use owed_acks::{OwedAcks, PublishKey, Qos2ExchangeKey, ReceivedPublishKind, ReceivedPubrelKind};
 
 /// Bytes that may wait before no more are read from the broker.
 const LIMIT: u64 = 1 << 20;
@@ -26,11 +26,11 @@ const LIMIT: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub struct SessionAcks {
     bytes: AtomicU64,
-    session: Mutex<SessionState>,
+    session: Mutex<AckState>,
 }
 
 #[derive(Debug, Default)]
-struct SessionState {
+struct AckState {
     pending: OwedAcks,
     current: Option<Arc<ConnectionAcks>>,
     connections: u64,
@@ -52,11 +52,11 @@ impl SessionAcks {
         }
     }
 
-    pub fn may_be_full(&self) -> bool {
+    pub fn is_backlog_high(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }
 
-    pub fn restore_exchanges(&self, exchanges: impl IntoIterator<Item = Qos2Exchange>) {
+    pub fn restore_exchanges(&self, exchanges: impl IntoIterator<Item = Qos2ExchangeKey>) {
         self.session.lock().pending.restore_exchanges(exchanges);
     }
 
@@ -79,7 +79,7 @@ impl SessionAcks {
     }
 
     /// Whether a settled message can only be acknowledged on a later connection, or once it has come again.
-    pub fn owes_later_ack(&self, is_connected: bool) -> bool {
+    pub fn has_deferred_ack(&self, is_connected: bool) -> bool {
         self.session.lock().pending.has_unsent_ack(is_connected)
     }
 
@@ -89,7 +89,7 @@ impl SessionAcks {
     }
 
     /// The connection is to end in order: everything that has been settled is acknowledged, and DISCONNECT follows.
-    pub fn begin_disconnect(&self) {
+    pub fn request_disconnect(&self) {
         if let Some(acks) = self.current_acks() {
             acks.ending.store(true, Ordering::SeqCst);
             acks.make_readable();
@@ -102,7 +102,7 @@ impl SessionAcks {
 
     fn settle(&self, numbers: RangeInclusive<u64>) {
         let mut session = self.session.lock();
-        session.pending.settle(numbers);
+        session.pending.mark_settled(numbers);
         let current = session.current.clone();
         drop(session);
         if let Some(acks) = current {
@@ -161,8 +161,8 @@ impl ConnectionAcks {
             .unwrap_or(ReceivedPubrelKind::OldConnection)
     }
 
-    pub fn poll_acks(&self, out: &mut Vec<u8>) {
-        self.access_owed_acks(|pending| pending.poll_acks(out));
+    pub fn append_acks(&self, out: &mut Vec<u8>) {
+        self.access_owed_acks(|pending| pending.append_acks(out));
     }
 
     pub fn has_unacknowledged(&self) -> bool {
@@ -170,7 +170,7 @@ impl ConnectionAcks {
     }
 
     pub fn is_awaiting_pubrel(&self) -> bool {
-        self.access_owed_acks(|pending| pending.is_pubrel_due()) == Some(true)
+        self.access_owed_acks(|pending| pending.is_any_pubrel_due()) == Some(true)
     }
 
     /// Whether to read no more from the broker; `was_full` is the last answer.
@@ -218,12 +218,12 @@ pub struct Ticket {
     session_acks: Arc<SessionAcks>,
     /// Its number in the run; 0 at QoS 0.
     number: u64,
-    exchange: Option<Qos2Exchange>,
+    exchange: Option<Qos2ExchangeKey>,
 }
 
 impl Ticket {
     /// What is to be remembered of it until PUBREL; none below QoS 2.
-    pub fn exchange(&self) -> Option<Qos2Exchange> {
+    pub fn exchange(&self) -> Option<Qos2ExchangeKey> {
         self.exchange
     }
 

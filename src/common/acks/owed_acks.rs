@@ -22,14 +22,14 @@ const MAX_COMPLETED: usize = 1_024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishKey {
-    pub exchange: Qos2Exchange,
+    pub exchange: Qos2ExchangeKey,
     pub qos: Qos,
     pub dup: bool,
 }
 
 impl PublishKey {
     pub fn of(publish: &Publish<'_>) -> Self {
-        let exchange = Qos2Exchange {
+        let exchange = Qos2ExchangeKey {
             packet_id: publish.message.packet_id,
             content_checksum: content_checksum(publish.topic, publish.message.payload),
         };
@@ -44,7 +44,7 @@ impl PublishKey {
 
 /// At QoS 2 this is kept from PUBREC until PUBREL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Qos2Exchange {
+pub struct Qos2ExchangeKey {
     pub packet_id: u16,
     /// [`content_checksum`] of topic and payload.
     pub content_checksum: u64,
@@ -179,7 +179,7 @@ impl OwedAcks {
                 .is_some_and(|last| last.is_same_message(key))
     }
 
-    fn complete(&mut self, key: PublishKey) {
+    fn remember_completed(&mut self, key: PublishKey) {
         if self.completed.len() >= MAX_COMPLETED {
             self.completed.pop_front();
         }
@@ -205,18 +205,18 @@ impl OwedAcks {
                 self.due_pubrels -= usize::from(is_current);
                 self.stages.remove(&packet_id);
                 let (qos, dup) = (Qos::ExactlyOnce, false);
-                let exchange = Qos2Exchange {
+                let exchange = Qos2ExchangeKey {
                     packet_id,
                     content_checksum,
                 };
-                self.complete(PublishKey { exchange, qos, dup });
+                self.remember_completed(PublishKey { exchange, qos, dup });
                 ReceivedPubrelKind::Known
             }
             None => ReceivedPubrelKind::Unknown,
         }
     }
 
-    pub fn settle(&mut self, numbers: RangeInclusive<u64>) {
+    pub fn mark_settled(&mut self, numbers: RangeInclusive<u64>) {
         for (_, message) in self.unacknowledged.range_mut(numbers) {
             message.is_settled = true;
         }
@@ -241,12 +241,12 @@ impl OwedAcks {
         self.stages.values().any(is_open) || due.any(|message| message.key.qos == Qos::ExactlyOnce)
     }
 
-    pub fn is_pubrel_due(&self) -> bool {
+    pub fn is_any_pubrel_due(&self) -> bool {
         self.due_pubrels > 0
     }
 
     /// Appends the acknowledgements that may go out: PUBACK or PUBREC, in order.
-    pub fn poll_acks(&mut self, out: &mut Vec<u8>) {
+    pub fn append_acks(&mut self, out: &mut Vec<u8>) {
         while let Some(number) = self.order.front() {
             match self.unacknowledged.get(number) {
                 Some(message) if !message.is_settled => return,
@@ -267,7 +267,7 @@ impl OwedAcks {
             return PacketType::Pubrec;
         }
         self.stages.remove(&key.exchange.packet_id);
-        self.complete(key);
+        self.remember_completed(key);
         PacketType::Puback
     }
 
@@ -304,7 +304,7 @@ impl OwedAcks {
         };
     }
 
-    pub fn restore_exchanges(&mut self, exchanges: impl IntoIterator<Item = Qos2Exchange>) {
+    pub fn restore_exchanges(&mut self, exchanges: impl IntoIterator<Item = Qos2ExchangeKey>) {
         for exchange in exchanges {
             let stage = Stage::Received {
                 content_checksum: exchange.content_checksum,

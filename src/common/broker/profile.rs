@@ -56,23 +56,27 @@ impl Profile {
         }
     }
 
-    fn check_for_aws(self, is_allowed: bool, error: impl FnOnce() -> String) -> Result<(), String> {
+    fn check_aws_rule(
+        self,
+        is_allowed: bool,
+        error: impl FnOnce() -> String,
+    ) -> Result<(), String> {
         match self {
             Profile::Aws if !is_allowed => Err(error()),
             _ => Ok(()),
         }
     }
 
-    fn check_length(self, text: &str, max: usize) -> Result<(), String> {
+    fn check_aws_length(self, text: &str, max: usize) -> Result<(), String> {
         let bytes = text.len();
-        self.check_for_aws(bytes <= max, || {
+        self.check_aws_rule(bytes <= max, || {
             format!("is {bytes} bytes long, {AWS} allows {max}")
         })
     }
 
     pub fn check_topic_name(self, name: &str) -> Result<(), String> {
         limits::check_topic_name(name).map_err(|e| e.to_string())?;
-        self.check_for_aws(!name.starts_with('$') || name.starts_with("$aws/"), || {
+        self.check_aws_rule(!name.starts_with('$') || name.starts_with("$aws/"), || {
             format!("begins with $, which {AWS} reserves")
         })?;
         self.check_topic_size(name)
@@ -85,36 +89,36 @@ impl Profile {
 
     fn check_topic_size(self, topic: &str) -> Result<(), String> {
         let topic = unprefixed_topic(topic);
-        self.check_length(topic, AWS_MAX_TOPIC_BYTES)?;
+        self.check_aws_length(topic, AWS_MAX_TOPIC_BYTES)?;
         let slashes = topic.matches('/').count();
-        self.check_for_aws(slashes <= AWS_MAX_TOPIC_SLASHES, || {
+        self.check_aws_rule(slashes <= AWS_MAX_TOPIC_SLASHES, || {
             format!("has {slashes} slashes, {AWS} allows {AWS_MAX_TOPIC_SLASHES}")
         })
     }
 
-    pub fn check_filter_count(self, count: usize) -> Result<(), String> {
+    pub fn check_subscription_count(self, count: usize) -> Result<(), String> {
         let max = AWS_MAX_SUBSCRIPTIONS;
-        self.check_for_aws(count <= max, || {
+        self.check_aws_rule(count <= max, || {
             format!("{count} filters are too many: {AWS} allows {max} subscriptions per connection")
         })
     }
 
     pub fn check_client_id(self, id: &str) -> Result<(), String> {
-        limits::check_name(id).map_err(|e| e.to_string())?;
-        self.check_length(id, AWS_MAX_CLIENT_ID_BYTES)?;
-        self.check_for_aws(!id.starts_with('$'), || {
+        limits::check_no_controls(id).map_err(|e| e.to_string())?;
+        self.check_aws_length(id, AWS_MAX_CLIENT_ID_BYTES)?;
+        self.check_aws_rule(!id.starts_with('$'), || {
             format!("begins with $, which {AWS} does not allow")
         })
     }
 
     pub fn check_qos(self, qos: Qos) -> Result<(), String> {
-        self.check_for_aws(qos != Qos::ExactlyOnce, || {
+        self.check_aws_rule(qos != Qos::ExactlyOnce, || {
             format!("2 is not supported by {AWS}; use 1")
         })
     }
 
-    pub fn check_retain(self, topic: &str) -> Result<(), String> {
-        self.check_for_aws(!topic.starts_with('$'), || {
+    pub fn check_retained_topic(self, topic: &str) -> Result<(), String> {
+        self.check_aws_rule(!topic.starts_with('$'), || {
             format!("is not possible on {topic:?}: {AWS} keeps no message on reserved topics")
         })
     }
@@ -130,21 +134,21 @@ impl Profile {
         self.check_qos(draft.qos).map_err(of_qos)?;
         if draft.retain {
             let of_retain = |why| format!("retaining {why}");
-            self.check_retain(&draft.topic).map_err(of_retain)?;
+            self.check_retained_topic(&draft.topic).map_err(of_retain)?;
         }
         Ok(())
     }
 
     pub fn check_keep_alive(self, keep_alive: Duration) -> Result<(), String> {
         let (min, max) = AWS_KEEP_ALIVE_SECONDS;
-        self.check_for_aws((min..=max).contains(&keep_alive.as_secs()), || {
+        self.check_aws_rule((min..=max).contains(&keep_alive.as_secs()), || {
             format!("must be from {min} to {max} seconds for {AWS}")
         })
     }
 
     pub fn check_in_flight(self, count: u16) -> Result<(), String> {
         let max = AWS_MAX_IN_FLIGHT;
-        self.check_for_aws(count <= max, || format!("is at most {max} for {AWS}"))
+        self.check_aws_rule(count <= max, || format!("is at most {max} for {AWS}"))
     }
 
     pub fn max_payload(self, topic_bytes: usize) -> (usize, &'static str) {
@@ -173,7 +177,7 @@ impl Profile {
         }
     }
 
-    pub fn format_policy_action(self, name: &str) -> String {
+    pub fn policy_action_suffix(self, name: &str) -> String {
         match self {
             Profile::Generic => String::new(),
             Profile::Aws => format!(" ({name})"),
@@ -258,12 +262,17 @@ mod tests {
         assert!(error.contains("128"));
         assert!(aws.check_client_id("$id").is_err());
         assert!(aws.check_qos(Qos::ExactlyOnce).is_err());
-        assert!(aws.check_retain("$aws/things/t/shadow/update").is_err());
+        assert!(
+            aws.check_retained_topic("$aws/things/t/shadow/update")
+                .is_err()
+        );
         for (seconds, good) in [(29, false), (30, true), (1200, true), (1201, false)] {
             let checked = aws.check_keep_alive(Duration::from_secs(seconds));
             assert_eq!(checked.is_ok(), good, "{seconds}");
         }
-        assert!(aws.check_filter_count(50).is_ok() && aws.check_filter_count(51).is_err());
+        assert!(
+            aws.check_subscription_count(50).is_ok() && aws.check_subscription_count(51).is_err()
+        );
         assert!(aws.check_in_flight(100).is_ok() && aws.check_in_flight(101).is_err());
         assert_eq!(aws.max_payload(3).0, 131_072);
     }

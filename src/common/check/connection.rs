@@ -5,12 +5,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, WEBSOCKET};
-use crate::common::cli::check_command_args::CheckConfig;
+use crate::common::cli::check_command_args::ConnectionCheckConfig;
 use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo};
-use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::{receive_until, send};
-use crate::common::transport::DialProgress;
+use crate::common::transport::DialEvent;
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -24,7 +24,7 @@ pub(super) enum RequestError {
 }
 
 pub(super) struct CheckConnection<'a> {
-    config: &'a CheckConfig,
+    config: &'a ConnectionCheckConfig,
     client: Client,
     inbox: Receiver<ClientEvent>,
     generation: u64,
@@ -37,7 +37,7 @@ pub(super) struct CheckConnection<'a> {
 }
 
 impl<'a> CheckConnection<'a> {
-    pub(super) fn start(config: &'a CheckConfig) -> std::io::Result<Self> {
+    pub(super) fn start(config: &'a ConnectionCheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
         let client = Client::start(
             config.connection.client_config(1, false),
@@ -65,7 +65,7 @@ impl<'a> CheckConnection<'a> {
     ) -> Result<ConnectionInfo, Fault> {
         match self.connect(Some(report)) {
             // The broker may be restarting, or support only MQTT 3.1.1.
-            Err(fault) if fault.kind == FaultKind::Unanswered => {
+            Err(fault) if fault.kind == FaultCause::Unanswered => {
                 self.connect_with_retries(RETRY_DELAY)
             }
             result => result,
@@ -75,7 +75,7 @@ impl<'a> CheckConnection<'a> {
     fn connect(&mut self, report: Option<&mut CheckReport>) -> Result<ConnectionInfo, Fault> {
         let connection = &self.config.connection;
         if let Some(at) = self.last_attempt {
-            self.sleep_until(at + connection.profile.connect_interval());
+            self.sleep_discarding_events(at + connection.profile.connect_interval());
         }
         self.step = DNS;
         self.generation += 1;
@@ -89,7 +89,7 @@ impl<'a> CheckConnection<'a> {
         });
         self.is_connected = result.is_ok();
         self.unanswered = match &result {
-            Err(fault) if fault.kind == FaultKind::Unanswered => self.unanswered + 1,
+            Err(fault) if fault.kind == FaultCause::Unanswered => self.unanswered + 1,
             _ => 0,
         };
         if result.is_err() {
@@ -106,14 +106,14 @@ impl<'a> CheckConnection<'a> {
         let max_unanswered = if tries_older { 3 } else { 2 };
         let mut delay = first_delay;
         loop {
-            self.sleep_until(instant_now() + delay);
+            self.sleep_discarding_events(instant_now() + delay);
             delay = RETRY_DELAY;
             let result = self.connect(None);
             let Err(fault) = &result else {
                 return result;
             };
             let is_unavailable = fault.exit == Exit::Unavailable;
-            let retries = if fault.kind == FaultKind::Unanswered {
+            let retries = if fault.kind == FaultCause::Unanswered {
                 self.was_down = true;
                 self.unanswered < max_unanswered
             } else {
@@ -154,19 +154,19 @@ impl<'a> CheckConnection<'a> {
                 return Err(RequestError::Fault(fault));
             }
             if let Some(first_end) = first_end {
-                return Err(self.explain_second_end(first_end, fault));
+                return Err(self.diagnose_second_end(first_end, fault));
             }
             first_end = Some(fault.kind);
         }
     }
 
     /// The request is the cause only if a connection without one lasts.
-    fn explain_second_end(&mut self, first_end: FaultKind, fault: Fault) -> RequestError {
+    fn diagnose_second_end(&mut self, first_end: FaultCause, fault: Fault) -> RequestError {
         if let Err(fault) = self.ensure_connected(RETRY_DELAY) {
             return RequestError::Fault(fault);
         }
         match self.idle(IDLE_TEST) {
-            Some(end) if end.kind == FaultKind::Closed => {
+            Some(end) if end.kind == FaultCause::Closed => {
                 let message = format!(
                     "{}: the broker closes every connection right after CONNACK, whatever is requested",
                     self.config.connection.endpoint
@@ -175,7 +175,7 @@ impl<'a> CheckConnection<'a> {
                     "see the log of the broker, or of the proxy or load balancer in front of it",
                 ))
             }
-            None if first_end == FaultKind::Closed && fault.kind == FaultKind::Closed => {
+            None if first_end == FaultCause::Closed && fault.kind == FaultCause::Closed => {
                 RequestError::ClosedTwice(fault)
             }
             _ => RequestError::Fault(fault),
@@ -217,37 +217,35 @@ impl<'a> CheckConnection<'a> {
             }
             if let ClientEventKind::Ended { step, fault, .. } = event.kind {
                 self.is_connected = false;
-                self.step = step.map_or(self.step, report::name);
+                self.step = step.map_or(self.step, report::step_name);
                 return Err(fault);
             }
         }
         let host = &self.config.connection.endpoint;
         let message = format!("{host}: no answer within {within:?}");
         let kind = match self.step {
-            CONNECT if !self.is_connected => FaultKind::Unanswered,
-            _ => FaultKind::Other,
+            CONNECT if !self.is_connected => FaultCause::Unanswered,
+            _ => FaultCause::Other,
         };
         Err(Fault::passing(Exit::Unavailable, message)
             .with_remedy("is the network up, and is the broker running?")
             .with_kind(kind))
     }
 
-    fn step_after(&self, passed: &DialProgress) -> &'static str {
+    fn step_after(&self, passed: &DialEvent) -> &'static str {
         let connection = &self.config.connection;
         match passed {
-            DialProgress::Resolved(_) => TCP,
-            DialProgress::Connected(_) if connection.proxy.is_some() => PROXY,
-            DialProgress::Connected(_) | DialProgress::TunnelOpened if connection.endpoint.tls => {
-                TLS
-            }
-            DialProgress::WebSocketOpened => CONNECT,
-            DialProgress::EndpointFailed(_) => DNS,
+            DialEvent::Resolved(_) => TCP,
+            DialEvent::Connected(_) if connection.proxy.is_some() => PROXY,
+            DialEvent::Connected(_) | DialEvent::TunnelOpened if connection.endpoint.tls => TLS,
+            DialEvent::WebSocketOpened => CONNECT,
+            DialEvent::EndpointFailed(_) => DNS,
             _ if connection.endpoint.websocket.is_some() => WEBSOCKET,
             _ => CONNECT,
         }
     }
 
-    fn sleep_until(&self, until: Instant) {
+    fn sleep_discarding_events(&self, until: Instant) {
         // Discards the events of earlier attempts.
         while receive_until(&self.inbox, Some(until)).is_some() {}
     }

@@ -12,10 +12,10 @@ use anyhow::Context as _;
 
 use super::broker::aws_host;
 use super::broker::profile::Profile;
-use super::cli::check_command_args::CheckConfig;
+use super::cli::check_command_args::ConnectionCheckConfig;
 use super::cli::connection_config::ConnectionConfig;
 use super::fault::{Exit, Fault};
-use super::mqtt::timestamp::EARLIEST_MS;
+use super::mqtt::two_clock_time::EARLIEST_MS;
 use super::runtime::clock::{instant_now, unix_ms, wall_clock};
 use super::runtime::stdio;
 use super::transport::credentials::TlsCredentials;
@@ -24,7 +24,7 @@ use connection::CheckConnection;
 use online::OnlineCheck;
 use report::CheckReport;
 
-pub fn run(config: &CheckConfig) -> anyhow::Result<Exit> {
+pub fn run(config: &ConnectionCheckConfig) -> anyhow::Result<Exit> {
     stdio::check_stdout("the result is printed there")?;
     let connection = &config.connection;
     let mut report = CheckReport::new(connection.endpoint.to_string(), config.json);
@@ -96,6 +96,6 @@ fn check_network(connection: &ConnectionConfig, report: &mut CheckReport) {
     let credentials = TlsCredentials::default();
     let on_passed = &mut |passed| report.handle_progress(&passed);
     if let Err(failed) = transport::dial(&route, &credentials, None, deadline, &handle, on_passed) {
-        report.add_failed(report::name(failed.step), &failed.fault);
+        report.add_failed(report::step_name(failed.step), &failed.fault);
     }
 }

@@ -7,17 +7,17 @@ use super::connection::{CheckConnection, RequestError};
 use super::report::{
     CLIENT_ID, CONNECT, CheckReport, DNS, PROXY, PUBLISH, SUBSCRIBE, TCP, TLS, steps_after_tcp,
 };
-use crate::common::cli::check_command_args::CheckConfig;
+use crate::common::cli::check_command_args::ConnectionCheckConfig;
 use crate::common::client::{
-    BrokerRefusal, ClientEventKind, ConnectionInfo, Delivery, RefusedRequest,
+    ClientEventKind, ConnectionInfo, Delivery, RefusedRequest, RequestKind,
 };
 use crate::common::connection::driver::FALLBACK_NOTICE;
-use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
-use crate::common::mqtt::reason_code::FIRST_ERROR;
+use crate::common::mqtt::reason_codes::FIRST_ERROR;
 use crate::common::runtime::clock::unix_ms;
 
 /// How long a connection must last: another client with the same identifier, once disconnected,
@@ -27,7 +27,7 @@ const CLIENT_ID_TEST: Duration = Duration::from_millis(2_500);
 const PAYLOAD: &str = "{\"check\":\"iot-pubsub\"}";
 
 pub(super) struct OnlineCheck<'a> {
-    pub(super) config: &'a CheckConfig,
+    pub(super) config: &'a ConnectionCheckConfig,
     pub(super) connection: CheckConnection<'a>,
 }
 
@@ -35,7 +35,7 @@ impl OnlineCheck<'_> {
     pub(super) fn run(mut self, report: &mut CheckReport) {
         let later = &steps_after_tcp(self.config)[1..];
         match self.connection.connect_first(report) {
-            Ok(info) => report.add_ok(CONNECT, describe(&info)),
+            Ok(info) => report.add_ok(CONNECT, describe_connection(&info)),
             Err(fault) => {
                 let failed = self.connection.step;
                 report.add_failed(failed, &fault);
@@ -81,7 +81,7 @@ impl OnlineCheck<'_> {
             let Some(fault) = self.connection.idle(duration) else {
                 break;
             };
-            let is_closed = fault.kind == FaultKind::Closed;
+            let is_closed = fault.kind == FaultCause::Closed;
             if is_last || fault.exit != Exit::Unavailable {
                 // Another client does not close the broker's port.
                 let is_closed_twice = is_closed && was_closed_before && !self.connection.was_down;
@@ -100,7 +100,7 @@ impl OnlineCheck<'_> {
         let advice =
             "give each its own --client-id (a service of yours? stop it while you run the check)";
         match fault.kind {
-            FaultKind::TakenOver => fault.with_remedy(format!(
+            FaultCause::TakenOver => fault.with_remedy(format!(
                 "another client is connected with this --client-id; {advice}"
             )),
             _ if is_closed_twice => {
@@ -132,9 +132,9 @@ impl OnlineCheck<'_> {
                 Fault::passing(Exit::Unavailable, message).with_remedy("it may accept later")
             }
             Ok(Delivery::Refused(refusal)) => {
-                self.refusal_fault(&what, &refusal, RefusedRequest::Publish)
+                self.request_refusal_fault(&what, &refusal, RequestKind::Publish)
             }
-            Err(error) => self.request_fault(&what, error, RefusedRequest::Publish),
+            Err(error) => self.request_fault(&what, error, RequestKind::Publish),
         })
     }
 
@@ -151,31 +151,38 @@ impl OnlineCheck<'_> {
         let what = format!("the subscription to {filter:?}");
         match answer {
             Ok(Ok(qos)) => Ok(format!("{filter}: granted with QoS {qos}")),
-            Ok(Err(refusal)) => Err(self.refusal_fault(&what, &refusal, RefusedRequest::Subscribe)),
-            Err(error) => Err(self.request_fault(&what, error, RefusedRequest::Subscribe)),
+            Ok(Err(refusal)) => {
+                Err(self.request_refusal_fault(&what, &refusal, RequestKind::Subscribe))
+            }
+            Err(error) => Err(self.request_fault(&what, error, RequestKind::Subscribe)),
         }
     }
 
-    fn refusal_fault(&self, what: &str, refusal: &BrokerRefusal, request: RefusedRequest) -> Fault {
+    fn request_refusal_fault(
+        &self,
+        what: &str,
+        refusal: &RefusedRequest,
+        request: RequestKind,
+    ) -> Fault {
         let message = format!("the broker refuses {what}: {}", refusal.reason);
         let remedy = refusal.remedy(self.config.connection.endpoint.profile, request);
         Fault::permanent(refusal.exit(), message).with_remedy(remedy)
     }
 
-    fn request_fault(&self, what: &str, error: RequestError, request: RefusedRequest) -> Fault {
+    fn request_fault(&self, what: &str, error: RequestError, request: RequestKind) -> Fault {
         match error {
             RequestError::Fault(fault) => fault,
             // With MQTT 3.1.1 a broker can refuse only by closing the connection.
             RequestError::ClosedTwice(fault) => {
                 let (code, message) = (FIRST_ERROR, fault.message);
                 let reason = format!("{message}, right after it, twice");
-                self.refusal_fault(what, &BrokerRefusal { code, reason }, request)
+                self.request_refusal_fault(what, &RefusedRequest { code, reason }, request)
             }
         }
     }
 }
 
-fn describe(info: &ConnectionInfo) -> String {
+fn describe_connection(info: &ConnectionInfo) -> String {
     let mut text = format!("MQTT {}, port {}", info.version_name(), info.port);
     if let Some(max) = info.connack.receive_maximum {
         text = format!("{text}, {max} messages in flight");

@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-use crate::common::cli::check_command_args::CheckConfig;
+use crate::common::cli::check_command_args::ConnectionCheckConfig;
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::common::transport::{DialProgress, DialStep};
+use crate::common::transport::{DialEvent, DialStep};
 
 pub(super) const DNS: &str = "DNS";
 pub(super) const TCP: &str = "TCP";
@@ -21,7 +21,7 @@ pub(super) const CLIENT_ID: &str = "client id";
 pub(super) const PUBLISH: &str = "publish";
 pub(super) const SUBSCRIBE: &str = "subscribe";
 
-pub(super) fn name(step: DialStep) -> &'static str {
+pub(super) fn step_name(step: DialStep) -> &'static str {
     match step {
         DialStep::Dns => DNS,
         DialStep::Tcp => TCP,
@@ -31,7 +31,7 @@ pub(super) fn name(step: DialStep) -> &'static str {
     }
 }
 
-pub(super) fn steps_after_tcp(config: &CheckConfig) -> Vec<&'static str> {
+pub(super) fn steps_after_tcp(config: &ConnectionCheckConfig) -> Vec<&'static str> {
     let mut steps = vec![TLS, CONNECT];
     if config.connection.client_id_given {
         steps.push(CLIENT_ID);
@@ -91,15 +91,15 @@ impl CheckReport {
         }
     }
 
-    pub(super) fn handle_progress(&mut self, handle_progress: &DialProgress) {
+    pub(super) fn handle_progress(&mut self, handle_progress: &DialEvent) {
         match handle_progress {
-            DialProgress::Resolved(addresses) => {
+            DialEvent::Resolved(addresses) => {
                 let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
                 self.add_ok(DNS, all.join(", "));
             }
-            DialProgress::Connected(address) => self.add_ok(TCP, address.to_string()),
-            DialProgress::TunnelOpened => self.add_ok(PROXY, "has opened a tunnel"),
-            DialProgress::TlsEstablished(facts) => {
+            DialEvent::Connected(address) => self.add_ok(TCP, address.to_string()),
+            DialEvent::TunnelOpened => self.add_ok(PROXY, "has opened a tunnel"),
+            DialEvent::TlsEstablished(facts) => {
                 let alpn = facts.alpn.iter().map(|name| format!(", ALPN {name}"));
                 let alpn: String = alpn.collect();
                 self.add_ok(TLS, format!("{}, {}{alpn}", facts.version, facts.cipher));
@@ -107,8 +107,8 @@ impl CheckReport {
                 let server = format!("{}, until {}; chain: {chain}", facts.names, facts.ends);
                 self.add_ok("server", server);
             }
-            DialProgress::WebSocketOpened => self.add_ok(WEBSOCKET, "is open"),
-            DialProgress::EndpointFailed(fault) => {
+            DialEvent::WebSocketOpened => self.add_ok(WEBSOCKET, "is open"),
+            DialEvent::EndpointFailed(fault) => {
                 self.add_skipped("port", &format!("{fault}; trying the next port"));
             }
         }
@@ -122,21 +122,21 @@ impl CheckReport {
     }
 
     pub(super) fn add_ok(&mut self, step: &'static str, detail: impl Into<String>) {
-        self.push(step, StepStatus::Ok, detail.into(), None);
+        self.record_step(step, StepStatus::Ok, detail.into(), None);
     }
 
     pub(super) fn add_failed(&mut self, step: &'static str, fault: &Fault) {
         self.worst = self.worst.or_worse(fault.exit);
         self.ok = false;
         self.exit = self.worst.code();
-        self.push(step, StepStatus::Failed, fault.to_string(), Some(fault));
+        self.record_step(step, StepStatus::Failed, fault.to_string(), Some(fault));
     }
 
     pub(super) fn add_skipped(&mut self, step: &'static str, why: &str) {
-        self.push(step, StepStatus::Skipped, why.to_owned(), None);
+        self.record_step(step, StepStatus::Skipped, why.to_owned(), None);
     }
 
-    fn push(
+    fn record_step(
         &mut self,
         step: &'static str,
         status: StepStatus,
@@ -165,8 +165,7 @@ impl CheckReport {
         });
     }
 
-    /// Fails if standard output could not be written, with the exit code of a failed step if there
-    /// is one.
+    /// Fails if standard output could not be written, with the exit code of a failed step if there is one.
     pub(super) fn finish(mut self) -> Result<Exit, Fault> {
         if self.json {
             let line = serde_json::to_string(&self).unwrap_or_default() + "\n";

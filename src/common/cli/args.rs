@@ -15,12 +15,12 @@ use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::cli::units::{
-    parse_duration, parse_number, parse_positive_duration, parse_size, parse_whole,
+    integer_parser, parse_duration, parse_number, parse_positive_duration, parse_size,
 };
 use crate::common::client::MqttVersion;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
-use crate::common::mqtt::limits::check_name;
+use crate::common::mqtt::limits::check_no_controls;
 use crate::common::random;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::secret_source::SecretSource;
@@ -51,7 +51,7 @@ pub struct ConnectionArgs {
     /// The broker's port
     ///
     /// auto is 8883 with TLS, 1883 without, and 443 for wss; for AWS IoT Core 8883, then 443.
-    #[arg(short, long, value_name = "N", default_value = "auto", value_parser = parse_port)]
+    #[arg(short, long, value_name = "N", default_value = "auto", value_parser = parse_port_choice)]
     port: PortChoice,
 
     /// A directory with CA, certificate and key
@@ -201,7 +201,7 @@ impl ConnectionArgs {
             PortChoice::Auto => None,
             PortChoice::Number(port) => Some(port),
         };
-        let (endpoint, profile) = self.endpoint(port)?;
+        let (endpoint, profile) = self.find_endpoint(port)?;
         let policy = Policy::new(
             self.base_backoff,
             self.max_backoff,
@@ -217,7 +217,7 @@ impl ConnectionArgs {
         let flag = format!("--client-id {client_id:?}");
         name_flag_in_error(flag, profile.check_client_id(&client_id))?;
         if let Some(username) = &self.username {
-            name_flag_in_error("--username", check_name(username))?;
+            name_flag_in_error("--username", check_no_controls(username))?;
         }
         name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
@@ -287,7 +287,7 @@ impl ConnectionArgs {
     }
 
     /// The endpoint may be in a file beside the certificates, where `scripts/provision-thing` writes it.
-    fn endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
+    fn find_endpoint(&self, port: Option<u16>) -> Result<(Endpoint, Profile), Fault> {
         let beside = self.certs.as_ref().map(|certs| certs.join("endpoint"));
         let (text, file) = match (self.endpoint.clone(), beside) {
             (Some(typed), _) => (typed, None),
@@ -337,8 +337,8 @@ enum PortChoice {
     Number(u16),
 }
 
-fn parse_port(text: &str) -> Result<PortChoice, String> {
-    match parse_whole(1..=u16::MAX)(text) {
+fn parse_port_choice(text: &str) -> Result<PortChoice, String> {
+    match integer_parser(1..=u16::MAX)(text) {
         _ if text == "auto" => Ok(PortChoice::Auto),
         Ok(port) => Ok(PortChoice::Number(port)),
         Err(_) => Err("must be auto or a number from 1 to 65535".into()),

@@ -35,7 +35,7 @@ pub struct CheckArgs {
 }
 
 #[derive(Clone, Debug)]
-pub struct CheckConfig {
+pub struct ConnectionCheckConfig {
     pub connection: ConnectionConfig,
     /// What to publish and subscribe to.
     pub topics: Vec<String>,
@@ -44,7 +44,7 @@ pub struct CheckConfig {
 
 impl CheckArgs {
     /// Checks the values; files are left to the steps. `program` begins a random client identifier.
-    pub fn into_config(self, program: &str) -> Result<CheckConfig, Fault> {
+    pub fn into_config(self, program: &str) -> Result<ConnectionCheckConfig, Fault> {
         let connection = self.connection.into_config(program, true)?;
         for topic in &self.topic {
             let checked = match limits::check_topic_name(topic) {
@@ -53,7 +53,7 @@ impl CheckArgs {
             };
             name_flag_in_error(format!("--topic {topic:?}"), checked)?;
         }
-        Ok(CheckConfig {
+        Ok(ConnectionCheckConfig {
             connection,
             topics: self.topic,
             json: self.json,

@@ -9,7 +9,7 @@ use super::manual;
 const COMPLETIONS: &str = "completions";
 const MAN: &str = "man";
 
-pub(super) fn add_commands(command: Command) -> Command {
+pub(super) fn add_completions_and_man(command: Command) -> Command {
     let shell = Arg::new("shell")
         .value_name("SHELL")
         .required(true)
@@ -30,7 +30,7 @@ pub(super) fn add_commands(command: Command) -> Command {
     command.subcommand(completions).subcommand(man)
 }
 
-pub(super) fn generate_requested(command: &Command, matches: &ArgMatches) -> Option<Vec<u8>> {
+pub(super) fn generate_requested_text(command: &Command, matches: &ArgMatches) -> Option<Vec<u8>> {
     match matches.subcommand()? {
         (COMPLETIONS, matches) => {
             let mut text = Vec::new();

@@ -6,8 +6,8 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
-use crate::common::connection::diagnosis::UnexplainedCloses;
-use crate::common::connection::state::{ConnectionSettings, ConnectionStateMachine, RunKind};
+use crate::common::connection::state::{ConnectionSettings, ConnectionStateMachine, RunLength};
+use crate::common::connection::unexplained_closes::UnexplainedCloses;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -34,7 +34,7 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    pub fn state_machine(&self, run: RunKind) -> ConnectionStateMachine {
+    pub fn state_machine(&self, run: RunLength) -> ConnectionStateMachine {
         let settings = ConnectionSettings {
             host: self.endpoint.to_string(),
             run,

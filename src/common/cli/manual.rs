@@ -56,7 +56,7 @@ pub fn reference(programs: &[Command]) -> String {
         The manual pages of `publisher` and `subscriber`, as `publisher man` and `publisher man COMMAND` print them.\n\
         This file is generated: `UPDATE_REFERENCE=1 cargo test --test it reference` writes it.\n"
         .to_owned();
-    let mut described = DescribedGroups::default();
+    let mut described = PrintedGroups::default();
     for root in programs.iter().map(built) {
         let commands = subcommands(&root).map(Some);
         for command in std::iter::once(None).chain(commands) {
@@ -67,7 +67,7 @@ pub fn reference(programs: &[Command]) -> String {
             for block in page_blocks(&root, command) {
                 let begins = matches!(block, Block::Section(_) | Block::Subsection(_));
                 if begins {
-                    described.push(&mut out, &page, std::mem::take(&mut group));
+                    described.write_or_link(&mut out, &page, std::mem::take(&mut group));
                 }
                 let _ = match block {
                     Block::Section(title) => write!(group.0, "\n### {title}\n"),
@@ -79,7 +79,7 @@ pub fn reference(programs: &[Command]) -> String {
                     }
                 };
             }
-            described.push(&mut out, &page, group);
+            described.write_or_link(&mut out, &page, group);
         }
     }
     out
@@ -87,16 +87,16 @@ pub fn reference(programs: &[Command]) -> String {
 
 /// What the reference has described already.
 #[derive(Default)]
-struct DescribedGroups {
+struct PrintedGroups {
     /// Heading and text; where they are.
     groups: BTreeMap<(String, String), String>,
     /// How often a heading has been used: GitHub numbers the anchors of equal ones.
     headings: BTreeMap<String, usize>,
 }
 
-impl DescribedGroups {
+impl PrintedGroups {
     /// Adds a heading and its text, or a link to the page that has the same.
-    fn push(&mut self, out: &mut String, page: &str, group: (String, String)) {
+    fn write_or_link(&mut self, out: &mut String, page: &str, group: (String, String)) {
         out.push_str(&group.0);
         let title = group.0.trim().trim_start_matches('#').trim();
         let mut anchor = title.to_lowercase().replace(' ', "-");
@@ -184,7 +184,9 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.extend(items(target, Some(heading)));
         }
     }
-    blocks.extend(parse(&text_or_empty(target.get_after_long_help())));
+    blocks.extend(parse_after_help(&text_or_empty(
+        target.get_after_long_help(),
+    )));
     let others = std::iter::once(None).chain(subcommands(root).map(Some));
     let others = others
         .map(|command| page_name(root, command))
@@ -223,13 +225,13 @@ fn items(command: &Command, heading: Option<&str>) -> impl Iterator<Item = Block
     let args = command.get_arguments();
     args.filter(move |arg| !arg.is_hide_set() && arg.get_help_heading() == heading)
         .map(|arg| Block::Item {
-            name: format_flag(arg),
+            name: flag_usage(arg),
             text: explanation(arg),
         })
 }
 
 /// `-t, --topic NAME`.
-fn format_flag(arg: &Arg) -> String {
+fn flag_usage(arg: &Arg) -> String {
     let short = arg.get_short().map(|short| format!("-{short}"));
     let long = arg.get_long().map(|long| format!("--{long}"));
     let names: Vec<String> = short.into_iter().chain(long).collect();
@@ -268,7 +270,7 @@ fn explanation(arg: &Arg) -> String {
 }
 
 /// The sections of the text at the end of `--help`.
-fn parse(text: &str) -> Vec<Block> {
+fn parse_after_help(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut ended = true;
     for line in text.lines() {

@@ -13,12 +13,12 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args as _, Command};
 use toml::{Table, Value};
 
 use super::args::{ConnectionArgs, LogArgs};
-use super::suggestions::nearest;
+use super::foreign_flags::nearest;
 use crate::common::cli::redact::without_password;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::small_file;
 
-pub(super) struct Merged {
+pub(super) struct MergedArgs {
     /// The program's name first.
     pub(super) args: Vec<OsString>,
     pub(super) origins: Vec<(String, String)>,
@@ -48,12 +48,12 @@ pub(super) fn merge(
     command: &Command,
     args: Vec<OsString>,
     env: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Merged, Fault> {
+) -> Result<MergedArgs, Fault> {
     let is_ours = |name: &OsString| name.as_encoded_bytes().starts_with(b"IOT_");
     let env: Variables = env
         .filter(|(name, value)| is_ours(name) && !value.is_empty())
         .collect();
-    let mut merged = Merged {
+    let mut merged = MergedArgs {
         args,
         origins: Vec::new(),
         notes: Vec::new(),
@@ -75,25 +75,25 @@ pub(super) fn merge(
         .filter(|id| is_typed(matches, id))
         .collect();
     let mut settings = read_environment(target, &env)?;
-    let file = config_file(&lenient, target, matches, &env)?;
+    let file = load_config_file(&lenient, target, matches, &env)?;
     settings.extend(file.settings);
     settings.retain(|setting| {
-        let arg = find_flag(target, &setting.long);
+        let arg = find_by_long_name(target, &setting.long);
         let is_free = arg.filter(|arg| !conflicting_ids(target, arg).any(|id| given.contains(&id)));
         is_free.is_some_and(|arg| given.insert(arg.get_id().to_string()))
     });
     for (table, key) in file.of_other {
-        if let Some(cause) = misplaced(&lenient, target, &given, table, &key) {
+        if let Some(cause) = why_misplaced(&lenient, target, &given, table, &key) {
             let message = format!("{}: {cause}", file.path);
             return Err(Fault::permanent(Exit::Config, message));
         }
     }
-    insert_flags(&mut merged, depth, settings);
-    merged.notes = misspelt(&lenient, &env);
+    insert_settings(&mut merged, depth, settings);
+    merged.notes = misspelling_notes(&lenient, &env);
     Ok(merged)
 }
 
-fn misspelt(root: &Command, env: &Variables) -> Vec<String> {
+fn misspelling_notes(root: &Command, env: &Variables) -> Vec<String> {
     let commands = std::iter::once(root).chain(root.get_subcommands());
     let known: BTreeSet<&str> = commands
         .flat_map(Command::get_arguments)
@@ -135,7 +135,7 @@ fn configurable_flags(command: &Command) -> impl Iterator<Item = &Arg> {
     })
 }
 
-fn find_flag<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+fn find_by_long_name<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     configurable_flags(command).find(|arg| arg.get_long() == Some(long))
 }
 
@@ -185,7 +185,7 @@ fn read_environment(command: &Command, env: &Variables) -> Result<Vec<Setting>, 
     Ok(settings)
 }
 
-fn config_file(
+fn load_config_file(
     root: &Command,
     target: &Command,
     matches: &ArgMatches,
@@ -236,7 +236,7 @@ fn read_config_file(path: &Path, root: &Command, target: &Command) -> Result<Con
         if !known.contains(key.as_str()) {
             return Err(wrong(unknown_key(&key, &known)));
         }
-        let Some(arg) = find_flag(target, &key) else {
+        let Some(arg) = find_by_long_name(target, &key) else {
             continue;
         };
         let mut values =
@@ -279,7 +279,7 @@ const OF_BOTH: &str = "topic qos count verbose summary exec exec-timeout";
 
 /// Why a key in `table`, that of the other program, is a mistake: only this program has the flag; or it is a source,
 /// and this program has no other.
-fn misplaced(
+fn why_misplaced(
     root: &Command,
     target: &Command,
     given: &BTreeSet<String>,
@@ -287,9 +287,9 @@ fn misplaced(
     key: &str,
 ) -> Option<String> {
     let program = root.get_name();
-    let arg = find_flag(root, key)?;
+    let arg = find_by_long_name(root, key)?;
     let shared = LogArgs::augment_args(ConnectionArgs::augment_args(Command::new("shared")));
-    if !OF_BOTH.split(' ').any(|flag| flag == key) && find_flag(&shared, key).is_none() {
+    if !OF_BOTH.split(' ').any(|flag| flag == key) && find_by_long_name(&shared, key).is_none() {
         return Some(format!(
             "{key} stands under [{table}], and is a flag of {program} only; move it under [{program}]"
         ));
@@ -367,7 +367,7 @@ fn value_to_text(value: &Value) -> Result<OsString, String> {
 }
 
 /// Puts settings in front of the typed flags; `--exec`, which takes all that follows, behind them.
-fn insert_flags(merged: &mut Merged, depth: usize, settings: Vec<Setting>) {
+fn insert_settings(merged: &mut MergedArgs, depth: usize, settings: Vec<Setting>) {
     let (mut front, mut back) = (Vec::new(), Vec::new());
     for setting in settings {
         let flag = format!("--{}", setting.long);

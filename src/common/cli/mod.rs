@@ -1,15 +1,15 @@
-//! The command line of both programs: `args` are the shared flags as typed, `connection_config` is what they mean once checked.
-//! The environment and a configuration file add to them; errors are one line; the exit code is set at the end.
+//! The command line of both programs: `args` are the shared flags as typed, `connection_config` is what they mean once
+//! checked. The environment and a configuration file add to them; errors are one line; the exit code is set at the end.
 
 pub mod args;
 pub mod check_command_args;
 mod completions;
 pub mod connection_config;
+pub mod foreign_flags;
 pub mod manual;
 mod merged_settings;
 mod proxy;
 pub mod redact;
-pub mod suggestions;
 pub mod units;
 mod usage_error;
 
@@ -65,7 +65,7 @@ pub fn command<T: Parser>() -> clap::Command {
         client::LIBRARY_VERSION,
         transport::library_version()
     );
-    completions::add_commands(T::command().version(version))
+    completions::add_completions_and_man(T::command().version(version))
 }
 
 enum Parsed<T> {
@@ -82,7 +82,7 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
     let parsed = command
         .try_get_matches_from_mut(merged.args)
         .and_then(
-            |mut matches| match completions::generate_requested(&command, &matches) {
+            |mut matches| match completions::generate_requested_text(&command, &matches) {
                 Some(text) => Ok(Parsed::Show(text)),
                 None => T::from_arg_matches_mut(&mut matches).map(Parsed::Run),
             },
@@ -93,7 +93,7 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         ) {
             // -h and -V may be meant as the letters of another client.
-            return match suggestions::answer_foreign_flag(&command, typed) {
+            return match foreign_flags::answer_foreign_flag(&command, typed) {
                 Some(answer) => Err(Fault::usage(answer)),
                 None => Ok(Parsed::Show(error.render().to_string().into_bytes())),
             };

@@ -9,7 +9,7 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Reads whole numbers of this range.
-pub fn parse_whole<T>(
+pub fn integer_parser<T>(
     range: impl RangeBounds<T> + Clone + Send + Sync + 'static,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
@@ -92,9 +92,9 @@ mod tests {
     fn numbers_out_of_range_are_refused_with_the_range() {
         let error = "must be a whole number from 1 to 5".to_owned();
         for bad in ["0", "6", "x", "", "1.5", "99999999999"] {
-            assert_eq!(parse_whole(1u8..=5)(bad), Err(error.clone()), "{bad}");
+            assert_eq!(integer_parser(1u8..=5)(bad), Err(error.clone()), "{bad}");
         }
-        assert_eq!(parse_whole(-1i64..=5)("-1"), Ok(-1));
+        assert_eq!(integer_parser(-1i64..=5)("-1"), Ok(-1));
         assert_eq!(parse_number("0.5"), Ok(0.5));
         assert!(parse_number("half").is_err());
     }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{redact, suggestions};
+use super::{foreign_flags, redact};
 
 const SEE_HELP: &str = "; see --help";
 
@@ -14,7 +14,7 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
     use ErrorKind as Kind;
     let strange = [Kind::UnknownArgument, Kind::InvalidSubcommand];
     if strange.contains(&error.kind())
-        && let Some(answer) = suggestions::answer_foreign_flag(command, typed)
+        && let Some(answer) = foreign_flags::answer_foreign_flag(command, typed)
     {
         return answer;
     }
@@ -25,14 +25,14 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
     let line = match (error.kind(), arg, word) {
         (Kind::MissingSubcommand, _, Some(name)) => {
             let (command, _) = deepest(command, typed);
-            format!("{name}: needs a command: {}", commands(command))
+            format!("{name}: needs a command: {}", join_command_names(command))
         }
         (Kind::UnknownArgument, Some(arg), _) if !arg.starts_with('-') => {
-            positional(command, typed, arg)
+            describe_stray_word(command, typed, arg)
         }
         (Kind::UnknownArgument, Some(arg), _) => unknown_flag(command, typed, arg),
         (Kind::InvalidSubcommand | Kind::ArgumentConflict, None, Some(word)) => {
-            positional(command, typed, word)
+            describe_stray_word(command, typed, word)
         }
         (Kind::MissingRequiredArgument, ..) => {
             missing(typed, &texts(error, ContextKind::InvalidArg))
@@ -143,13 +143,13 @@ fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
         return format!("{flag}: comes after the command; type {path} {below} {flag}");
     }
     let known = command.get_arguments().filter_map(|arg| arg.get_long());
-    match suggestions::nearest(long, known).filter(|_| flag.starts_with("--")) {
+    match foreign_flags::nearest(long, known).filter(|_| flag.starts_with("--")) {
         Some(nearest) => format!("'{flag}': {path} has no such flag; did you mean --{nearest}?"),
         None => format!("'{flag}': {path} has no such flag{SEE_HELP}"),
     }
 }
 
-fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
+fn describe_stray_word(root: &Command, typed: &[OsString], word: &str) -> String {
     let (command, path) = deepest(root, typed);
     let program = root.get_name();
     if root.find_subcommand(word).is_some() {
@@ -162,7 +162,7 @@ fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
         }
     }
     let names = command.get_subcommands().map(Command::get_name);
-    if let Some(nearest) = suggestions::nearest(word, names.filter(|name| *name != "help")) {
+    if let Some(nearest) = foreign_flags::nearest(word, names.filter(|name| *name != "help")) {
         return format!("{word}: there is no such command; did you mean {path} {nearest}?");
     }
     let has_text = typed.iter().any(|word| word == "-m" || word == "--message");
@@ -171,7 +171,7 @@ fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
         () if command.has_subcommands() && command.get_name() != program => {
             return format!(
                 "{word}: {path} has no such command; type one of {}",
-                commands(command)
+                join_command_names(command)
             );
         }
         () if command.get_name() != program => {
@@ -195,7 +195,7 @@ fn positional(root: &Command, typed: &[OsString], word: &str) -> String {
     format!("{word}: is neither a flag nor a command; {remedy}")
 }
 
-fn commands(command: &Command) -> String {
+fn join_command_names(command: &Command) -> String {
     let names = command.get_subcommands().map(Command::get_name);
     let names: Vec<&str> = names.filter(|name| *name != "help").collect();
     names.join(", ")

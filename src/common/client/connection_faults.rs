@@ -1,5 +1,4 @@
-//! Turns the end of an attempt or a connection into a fault, from what MQTT, TLS and the operating
-//! system report. PURE.
+//! Turns the end of an attempt or a connection into a fault, from what MQTT, TLS and the operating system report. PURE.
 //!
 //! Sources: MQTT 5.0 section 2.4 (reason codes), MQTT 3.1.1 section 3.2.2.3 (return codes).
 
@@ -7,10 +6,10 @@ use super::worker_input::DialAttempt;
 use super::{ClientConfig, MqttVersion};
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
-use crate::common::fault::{Exit, Fault, FaultKind};
-use crate::common::mqtt::broker_reason::BrokerReason;
+use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::mqtt::disconnect_reason::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code::{
+use crate::common::mqtt::reason_codes::{
     self, MALFORMED_PACKET, PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION,
 };
 use crate::common::mqtt::violation::Violation;
@@ -27,7 +26,7 @@ const ASK_FOR_ENDPOINT: &str = "ask its operator for the --endpoint to use";
 /// The server closed the connection after our CONNECT. Once, this may only mean that the broker is
 /// starting, or that a proxy in front of it does not reach it. `in_a_row` counts such CONNECTs, this
 /// one included; `older_is_next` is whether the next is one of MQTT 3.1.1.
-pub(super) fn connect_unanswered(
+pub(super) fn closed_during_connect(
     config: &ClientConfig,
     dial: &DialAttempt,
     end: Option<&ConnectionEnd>,
@@ -82,7 +81,7 @@ pub(super) fn connect_unanswered(
         ""
     };
     Fault::passing(Exit::Unavailable, message)
-        .with_kind(FaultKind::Unanswered)
+        .with_kind(FaultCause::Unanswered)
         .with_remedy(format!("{remedy}{next}"))
 }
 
@@ -91,7 +90,7 @@ pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fau
     if code == UNSUPPORTED_PROTOCOL_VERSION {
         return version_5_refused(endpoint, reason);
     }
-    let what = describe_reason(reason_code::describe(code), reason)
+    let what = append_reason_details(reason_codes::describe(code), reason)
         + &forbidden_code_note(PacketType::Connack, code);
     let message = format!("{endpoint}: the broker refused the connection: {what}");
     let permanent = |exit| Fault::permanent(exit, message.clone());
@@ -109,7 +108,7 @@ pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fau
 
 /// A broker without MQTT 5, where MQTT 3.1.1 must not be used or does not work either.
 pub(super) fn version_5_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
-    let what = describe_reason(reason_code::describe(reason.code), reason);
+    let what = append_reason_details(reason_codes::describe(reason.code), reason);
     let message = format!("{endpoint}: the broker refuses MQTT 5: {what}");
     Fault::permanent(Exit::Protocol, message).with_remedy("give --mqtt-version 3.1.1")
 }
@@ -154,7 +153,7 @@ fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
     )
 }
 
-fn no_memory(endpoint: &Endpoint, size: usize) -> Fault {
+fn no_memory_for_message(endpoint: &Endpoint, size: usize) -> Fault {
     let message = format!(
         "{endpoint}: no memory for a message of {size} bytes; the connection was closed, and the message \
          not acknowledged"
@@ -174,7 +173,7 @@ pub(super) fn connection_ended(
         Some(EndReason::Violation(violation) | EndReason::NoConnack(violation)) => {
             self::violation(endpoint, violation)
         }
-        Some(EndReason::NoMemory(size)) => no_memory(endpoint, *size),
+        Some(EndReason::NoMemory(size)) => no_memory_for_message(endpoint, *size),
         _ => end
             .and_then(|end| end.fault.clone())
             .unwrap_or_else(|| lost(endpoint, end)),
@@ -185,7 +184,7 @@ pub(super) fn connection_ended(
 /// A DISCONNECT from the broker. Only the next attempt shows whether the reason is permanent.
 fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let code = reason.code;
-    let what = describe_reason(reason_code::describe_disconnect(code), reason)
+    let what = append_reason_details(reason_codes::describe_disconnect(code), reason)
         + &forbidden_code_note(PacketType::Disconnect, code);
     let rules = endpoint.profile.access_rules();
     let check_rules = format!("check what {rules} lets this client do");
@@ -211,7 +210,7 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
     let message = format!("{endpoint}: the broker ended the connection: {what}");
     let fault = Fault::passing(exit, message).with_remedy(remedy);
     match code {
-        0x8E => fault.with_kind(FaultKind::TakenOver),
+        0x8E => fault.with_kind(FaultCause::TakenOver),
         _ => fault,
     }
 }
@@ -220,23 +219,23 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
 fn lost(endpoint: &Endpoint, end: Option<&ConnectionEnd>) -> Fault {
     let (why, kind) = match end {
         Some(end) if end.in_order && end.reason == EndReason::Lost => {
-            ("the broker closed it", FaultKind::Closed)
+            ("the broker closed it", FaultCause::Closed)
         }
         Some(end) if end.reason != EndReason::ByUs => match &end.cause {
-            _ if end.in_order => ("the broker closed it", FaultKind::Other),
-            Some(cause) => (&**cause, FaultKind::Other),
+            _ if end.in_order => ("the broker closed it", FaultCause::Other),
+            Some(cause) => (&**cause, FaultCause::Other),
             None => (
                 "the broker closed it in the middle of a packet",
-                FaultKind::Other,
+                FaultCause::Other,
             ),
         },
-        _ => ("the broker does not answer", FaultKind::Other),
+        _ => ("the broker does not answer", FaultCause::Other),
     };
     let message = format!("{endpoint}: the connection was lost: {why}");
     Fault::passing(Exit::Unavailable, message).with_kind(kind)
 }
 
-fn describe_reason(name: String, reason: &BrokerReason) -> String {
+fn append_reason_details(name: String, reason: &BrokerReason) -> String {
     let text = reason.reason_string.iter().map(|text| format!(": {text}"));
     let server = reason.server_reference.iter();
     let server = server.map(|server| format!(", the server to use is {server}"));
@@ -245,10 +244,10 @@ fn describe_reason(name: String, reason: &BrokerReason) -> String {
 
 /// A note on a code that the specification does not allow in this packet.
 fn forbidden_code_note(packet: PacketType, code: u8) -> String {
-    if reason_code::is_allowed(packet, true, code) {
+    if reason_codes::is_allowed(packet, true, code) {
         return String::new();
     }
-    let error = reason_code::describe(PROTOCOL_ERROR);
+    let error = reason_codes::describe(PROTOCOL_ERROR);
     format!(", which no {} can have: {error}", packet.name())
 }
 
@@ -272,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_reason_and_a_remedy() {
-        let refused = |code| connect_refused(&endpoint(), &BrokerReason::of(code));
+        let refused = |code| connect_refused(&endpoint(), &BrokerReason::from_code(code));
         let fault = refused(0x87);
         assert_eq!((fault.exit, fault.permanent), (Exit::Refused, true));
         assert!(fault.message.contains("not authorized (0x87)"), "{fault}");
@@ -291,7 +290,7 @@ mod tests {
         };
         let text =
             "unknown reason code (0xA5): come later, the server to use is b.example, which no ";
-        let normal = disconnected(&endpoint(), &BrokerReason::of(0));
+        let normal = disconnected(&endpoint(), &BrokerReason::from_code(0));
         for (fault, text) in [
             (connect_refused(&endpoint(), &reason), text),
             (disconnected(&endpoint(), &reason), text),

@@ -1,10 +1,10 @@
 //! What the worker reports.
 
-use super::BrokerRefusal;
+use super::RefusedRequest;
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
-use crate::common::transport::bridge::{SentPublishes, TransferProgress};
-use crate::common::transport::{DialProgress, DialStep};
+use crate::common::transport::bridge::{AnswerProgress, SentPublishCount};
+use crate::common::transport::{DialEvent, DialStep};
 
 #[derive(Clone, Debug)]
 pub struct ClientEvent {
@@ -21,15 +21,15 @@ pub enum ClientEventKind {
         /// Of the broker's DISCONNECT, if it sent one.
         reason_code: Option<u8>,
         fault: Fault,
-        reached: Option<SentPublishes>,
+        reached: Option<SentPublishCount>,
     },
-    Progress(TransferProgress),
-    DialPassed(DialProgress),
+    Progress(AnswerProgress),
+    DialPassed(DialEvent),
     Deliveries(Vec<(u64, Delivery)>),
     /// The granted QoS or a refusal. `filter` is the number that the caller gave the filter.
     Subscribed {
         filter: usize,
-        answer: Result<u8, BrokerRefusal>,
+        answer: Result<u8, RefusedRequest>,
     },
     Disconnected,
 }
@@ -53,6 +53,6 @@ impl ConnectionInfo {
 pub enum Delivery {
     /// Acknowledged; at QoS 0, written to the connection.
     Done,
-    Refused(BrokerRefusal),
+    Refused(RefusedRequest),
     NotNow,
 }

@@ -5,16 +5,16 @@
 //! Paho, which holds a global lock while a message callback runs. [`transport`](super::transport)
 //! makes the connection to the broker; Paho gets the other end of a local socket.
 
-mod broker_refusal;
 mod config;
 mod connection_faults;
-mod connection_task;
+mod connection_spawner;
 mod credential_loader;
-mod dialer;
 mod event;
+mod one_connection;
 mod paho_client;
 mod paho_options;
 mod paho_results;
+mod refused_request;
 mod version_fallback;
 mod worker;
 mod worker_input;
@@ -26,10 +26,10 @@ use std::time::Instant;
 use super::mqtt::outgoing_message::OutgoingMessage;
 use super::mqtt::qos::Qos;
 use super::runtime::timed_receive;
-pub use super::transport::bridge::{SentPublishes, TransferProgress};
-pub use broker_refusal::{BrokerRefusal, RefusedRequest};
+pub use super::transport::bridge::{AnswerProgress, SentPublishCount};
 pub use config::{ClientConfig, MessageHandlers, MqttVersion};
 pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
+pub use refused_request::{RefusedRequest, RequestKind};
 use worker_input::{WorkerInput, WorkerInputKind};
 
 /// The version of the Paho C library that the `paho-mqtt-sys` crate bundles.
@@ -67,8 +67,7 @@ impl Client {
         self.send_input(generation, WorkerInputKind::Connect(deadline));
     }
 
-    /// Publishes in order. `Deliveries` reports each message under the id given here, unless the
-    /// connection ends first.
+    /// Publishes in order. `Deliveries` reports each message under the id given here, unless the connection ends first.
     pub fn publish(&self, generation: u64, messages: Vec<(u64, Arc<OutgoingMessage>)>) {
         self.send_input(generation, WorkerInputKind::Publish(messages));
     }

@@ -15,9 +15,9 @@ use paho_mqtt::{
 };
 
 use super::paho_options::{connect_options, create_options, whole_seconds};
-use super::paho_results::{delivery, subscription};
+use super::paho_results::{delivery, subscription_outcome};
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
-use super::{BrokerRefusal, ClientConfig, Delivery};
+use super::{ClientConfig, Delivery, RefusedRequest};
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
@@ -200,8 +200,7 @@ impl PahoClient {
         properties
     }
 
-    /// Sends SUBSCRIBE. A session that outlives its connections gets retained messages only with
-    /// the first SUBSCRIBE.
+    /// Sends SUBSCRIBE. A session that outlives its connections gets retained messages only with the first SUBSCRIBE.
     pub(super) fn subscribe(&mut self, filter: usize, text: String, qos: Qos) {
         let qos = i32::from(qos.level());
         let is_persistent = self.config.session_expiry.is_some();
@@ -235,7 +234,7 @@ impl PahoClient {
     }
 
     /// Everything, DISCONNECT last, has been sent or could not be. Paho's token comes a second later.
-    pub(super) fn is_disconnect_done(&self) -> bool {
+    pub(super) fn is_disconnect_sent(&self) -> bool {
         self.is_disconnecting && self.connection_end.is_some()
     }
 
@@ -267,7 +266,7 @@ impl PahoClient {
             while self.deliveries.front_mut().is_some_and(&mut take) {
                 self.deliveries.pop_front();
             }
-            if self.request_wake(&mut done) {
+            if self.wake_on_delivery(&mut done) {
                 return done;
             }
         }
@@ -282,7 +281,7 @@ impl PahoClient {
 
     /// Has the worker woken when the delivery one stride ahead, or the last one, is done. Returns
     /// `false` if it is done already.
-    fn request_wake(&mut self, done: &mut Vec<(u64, Delivery)>) -> bool {
+    fn wake_on_delivery(&mut self, done: &mut Vec<(u64, Delivery)>) -> bool {
         let last = self.deliveries.len().saturating_sub(1);
         let index = self.wake_stride.min(last);
         let Some((id, token)) = self.deliveries.get_mut(index) else {
@@ -298,14 +297,15 @@ impl PahoClient {
         false
     }
 
-    pub(super) fn take_subscribe_answers(&mut self) -> Vec<(usize, Result<u8, BrokerRefusal>)> {
+    pub(super) fn take_subscribe_answers(&mut self) -> Vec<(usize, Result<u8, RefusedRequest>)> {
         let mut answers = Vec::new();
         self.subscribes.retain_mut(|(filter, token)| {
             let Poll::Ready(result) = poll_token(token, &self.waker) else {
                 return true;
             };
-            let was_refused = || self.dial.handle.take_refused_subscription();
-            answers.extend(subscription(result, was_refused).map(|answer| (*filter, answer)));
+            let was_refused = || self.dial.handle.take_refused_flag();
+            answers
+                .extend(subscription_outcome(result, was_refused).map(|answer| (*filter, answer)));
             false
         });
         answers

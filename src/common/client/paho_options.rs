@@ -32,7 +32,9 @@ pub(super) fn connect_options(
     let mut options;
     if v5 {
         options = ConnectOptionsBuilder::new_v5();
-        options.clean_start(clean).properties(properties(config));
+        options
+            .clean_start(clean)
+            .properties(connect_properties(config));
     } else {
         options = ConnectOptionsBuilder::with_mqtt_version(MQTT_VERSION_3_1_1);
         options.clean_session(clean);
@@ -54,7 +56,7 @@ pub(super) fn connect_options(
 
 /// Maximum Packet Size (MQTT 5.0 section 3.1.2.11.4) and Session Expiry Interval (3.1.2.11.2), whose
 /// highest value means that the session never expires.
-fn properties(config: &ClientConfig) -> Properties {
+fn connect_properties(config: &ClientConfig) -> Properties {
     let mut properties = Properties::new();
     // Cannot fail for a number.
     let mut push = |code, number| {

@@ -2,16 +2,16 @@
 
 use paho_mqtt::{Error, Properties, PropertyCode, ReasonCode, ServerResponse};
 
-use super::{BrokerRefusal, Delivery};
-use crate::common::escape::shortened;
-use crate::common::mqtt::reason_code::{self, FIRST_ERROR};
+use super::{Delivery, RefusedRequest};
+use crate::common::escape::shorten_for_log;
+use crate::common::mqtt::reason_codes::{self, FIRST_ERROR};
 
 /// `None` if the fate of the message is unknown.
 pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
     match result {
         Ok(()) => Some(Delivery::Done),
         Err(Error::ReasonCode(code, properties)) => {
-            let refusal = refusal(reason_number(code), &properties);
+            let refusal = refused_request(reason_number(code), &properties);
             Some(if refusal.is_transient() {
                 Delivery::NotNow
             } else {
@@ -24,10 +24,10 @@ pub(super) fn delivery(result: Result<(), Error>) -> Option<Delivery> {
 
 /// The granted QoS or the refusal; `None` if the connection ended first. `was_refused`: the broker
 /// has refused a SUBSCRIBE that has not been reported yet.
-pub(super) fn subscription(
+pub(super) fn subscription_outcome(
     result: Result<ServerResponse, Error>,
     was_refused: impl FnOnce() -> bool,
-) -> Option<Result<u8, BrokerRefusal>> {
+) -> Option<Result<u8, RefusedRequest>> {
     match result {
         Ok(response) => {
             let granted = response
@@ -37,15 +37,15 @@ pub(super) fn subscription(
             Some(if granted <= 2 {
                 Ok(granted)
             } else {
-                Err(refusal(granted, response.properties()))
+                Err(refused_request(granted, response.properties()))
             })
         }
         Err(Error::ReasonCode(code, properties)) => {
-            Some(Err(refusal(reason_number(code), &properties)))
+            Some(Err(refused_request(reason_number(code), &properties)))
         }
         // Paho reports the one failure code of MQTT 3.1.1 (0x80) like this, but also a SUBSCRIBE
         // that could not be written.
-        Err(Error::Failure) if was_refused() => Some(Err(BrokerRefusal {
+        Err(Error::Failure) if was_refused() => Some(Err(RefusedRequest {
             code: FIRST_ERROR,
             reason: "no reason given (0x80)".into(),
         })),
@@ -53,13 +53,13 @@ pub(super) fn subscription(
     }
 }
 
-fn refusal(code: u8, properties: &Properties) -> BrokerRefusal {
-    let mut reason = reason_code::describe(code);
+fn refused_request(code: u8, properties: &Properties) -> RefusedRequest {
+    let mut reason = reason_codes::describe(code);
     let text = properties.get_string(PropertyCode::ReasonString);
     if let Some(text) = text.filter(|text| !text.is_empty()) {
-        reason = format!("{reason}: {}", shortened(&text));
+        reason = format!("{reason}: {}", shorten_for_log(&text));
     }
-    BrokerRefusal { code, reason }
+    RefusedRequest { code, reason }
 }
 
 fn reason_number(code: ReasonCode) -> u8 {

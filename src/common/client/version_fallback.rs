@@ -43,7 +43,7 @@ impl VersionFallback {
         }
     }
 
-    pub(super) fn begins_with_v5(&self, now: Instant) -> bool {
+    pub(super) fn is_v5_next(&self, now: Instant) -> bool {
         match self.wanted {
             MqttVersion::V5 => true,
             MqttVersion::V311 => false,
@@ -94,13 +94,13 @@ impl VersionFallback {
     /// The broker has refused this version. Returns whether to try the other one at once.
     pub(super) fn handle_refused(&mut self, v5: bool) -> bool {
         let by_fallback = self.try_older || self.older_until.is_some();
-        self.reset_attempts();
+        self.handle_unrelated_end();
         self.older_until = None;
         self.wanted == MqttVersion::Any && (v5 || by_fallback)
     }
 
     /// An attempt has ended for a reason that has nothing to do with versions.
-    pub(super) fn reset_attempts(&mut self) {
+    pub(super) fn handle_unrelated_end(&mut self) {
         self.in_a_row = 0;
         self.v5_unanswered = 0;
         self.try_older = false;
@@ -125,7 +125,7 @@ mod tests {
     fn attempts(versions: &mut VersionFallback, count: usize, now: Instant) -> String {
         let mut spoken = String::new();
         for _ in 0..count {
-            let v5 = versions.begins_with_v5(now);
+            let v5 = versions.is_v5_next(now);
             spoken.push(if v5 { '5' } else { '3' });
             versions.handle_unanswered(v5, now);
         }
@@ -149,22 +149,22 @@ mod tests {
     fn an_accepted_version_is_tried_first_and_mqtt_5_again_an_hour_later() {
         let (mut versions, now) = start();
         assert_eq!(versions.handle_unanswered(true, now), 1);
-        assert!(versions.begins_with_v5(now));
+        assert!(versions.is_v5_next(now));
         assert_eq!(versions.handle_unanswered(true, now), 2);
-        assert!(!versions.begins_with_v5(now));
+        assert!(!versions.is_v5_next(now));
         assert!(versions.handle_accepted(false, now));
         let (before, later) = (now + OLDER_FIRST_FOR / 2, now + OLDER_FIRST_FOR);
-        assert!(!versions.begins_with_v5(before));
+        assert!(!versions.is_v5_next(before));
         assert!(versions.handle_accepted(false, before));
-        assert!(versions.begins_with_v5(later));
+        assert!(versions.is_v5_next(later));
         versions.handle_unanswered(true, later);
-        assert!(!versions.begins_with_v5(later));
+        assert!(!versions.is_v5_next(later));
         assert!(versions.handle_accepted(false, later));
-        assert!(!versions.begins_with_v5(later + SECOND));
+        assert!(!versions.is_v5_next(later + SECOND));
         versions.handle_unanswered(false, later + SECOND);
-        assert!(versions.begins_with_v5(later + SECOND));
+        assert!(versions.is_v5_next(later + SECOND));
         assert!(!versions.handle_accepted(true, later + SECOND));
-        assert!(versions.begins_with_v5(later + SECOND * 9));
+        assert!(versions.is_v5_next(later + SECOND * 9));
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
         let (mut versions, now) = start();
         for _ in 0..9 {
             assert_eq!(versions.handle_unanswered(true, now), 1);
-            assert!(versions.begins_with_v5(now));
-            versions.reset_attempts();
+            assert!(versions.is_v5_next(now));
+            versions.handle_unrelated_end();
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let (mut versions, now) = start();
         assert!(versions.handle_refused(true));
         assert!(!versions.handle_accepted(false, now));
-        assert!(versions.begins_with_v5(now));
+        assert!(versions.is_v5_next(now));
         assert!(!versions.handle_refused(false), "it speaks neither");
         versions.handle_unanswered(true, now);
         versions.handle_unanswered(true, now);
@@ -203,11 +203,11 @@ mod tests {
                     0 => { versions.handle_accepted(v5, now); }
                     1 => { versions.handle_unanswered(v5, now); }
                     2 => { versions.handle_refused(v5); }
-                    _ => versions.reset_attempts(),
+                    _ => versions.handle_unrelated_end(),
                 }
             }
             let reached = (0..=MAX_UNANSWERED_IF_V5_WORKED).any(|_| {
-                let v5 = versions.begins_with_v5(now);
+                let v5 = versions.is_v5_next(now);
                 if v5 != answers_v5 {
                     versions.handle_unanswered(v5, now);
                     now += SECOND;

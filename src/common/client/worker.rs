@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
 use super::connection_faults as faults;
-use super::dialer::Dialer;
+use super::connection_spawner::ConnectionSpawner;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
 use super::version_fallback::VersionFallback;
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
@@ -18,7 +18,7 @@ use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code::MALFORMED_PACKET;
+use crate::common::mqtt::reason_codes::MALFORMED_PACKET;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_within;
@@ -30,7 +30,7 @@ pub(super) struct Worker<N> {
     session_acks: Option<Arc<SessionAcks>>,
     commands: Sender<WorkerInput>,
     notify: N,
-    dialer: Dialer,
+    dialer: ConnectionSpawner,
     versions: VersionFallback,
     current: Option<PahoClient>,
     /// Clients that are no longer in use but must not be dropped yet.
@@ -53,7 +53,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let is_generic = config.route.endpoint.profile == Profile::Generic;
         Self {
             session_acks: handlers.as_ref().map(|h| Arc::clone(&h.session_acks)),
-            dialer: Dialer::new(Arc::clone(&config), handlers, commands.clone()),
+            dialer: ConnectionSpawner::new(Arc::clone(&config), handlers, commands.clone()),
             versions: VersionFallback::new(config.version, is_generic),
             config,
             commands,
@@ -68,7 +68,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<WorkerInput>) {
-        affinity::pin();
+        affinity::pin_to_current_core();
         loop {
             let current = self.current.as_ref();
             let has_deliveries = current.is_some_and(PahoClient::has_deliveries);
@@ -80,7 +80,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             match command {
                 Ok(command) => self.handle_input(command),
                 Err(RecvTimeoutError::Timeout) if has_deliveries => self.scan_deliveries(),
-                Err(RecvTimeoutError::Timeout) => self.fall_back(),
+                Err(RecvTimeoutError::Timeout) => self.fall_back_to_v3(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -93,7 +93,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             WorkerInputKind::Subscribe { filter, text, qos } => {
                 if let Some(client) = self.current_client(generation) {
                     client.subscribe(filter, text, qos);
-                    self.check_tokens(generation);
+                    self.poll_tokens(generation);
                 }
             }
             WorkerInputKind::Unsubscribe(filters) => {
@@ -103,19 +103,19 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             }
             WorkerInputKind::Abandon => self.abandon_connection(generation),
             WorkerInputKind::Disconnect => self.disconnect(generation),
-            WorkerInputKind::CheckTokens => self.check_tokens(generation),
+            WorkerInputKind::CheckTokens => self.poll_tokens(generation),
             WorkerInputKind::ConnectionLost => self.handle_connection_lost(generation),
             WorkerInputKind::DialPassed(passed) => {
                 self.notify(generation, ClientEventKind::DialPassed(passed));
             }
             WorkerInputKind::DialSucceeded(dial, socket) => {
-                if self.dialer.take_if_pending(dial.number) {
+                if self.dialer.clear_if_pending(dial.number) {
                     self.send_connect(dial, socket);
                 }
             }
             WorkerInputKind::DialFailed { dial, step, fault } => {
-                if self.dialer.take_if_pending(dial) {
-                    self.versions.reset_attempts();
+                if self.dialer.clear_if_pending(dial) {
+                    self.versions.handle_unrelated_end();
                     self.notify_ended(generation, Some(step), fault);
                 }
             }
@@ -137,7 +137,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             BridgeEvent::Accepted(connack) => client.handle_connack(connack),
             BridgeEvent::Ended(connection_end) => client.connection_end = Some(connection_end),
         }
-        self.check_tokens(generation);
+        self.poll_tokens(generation);
     }
 
     fn current_client(&mut self, generation: u64) -> Option<&mut PahoClient> {
@@ -151,7 +151,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             // The command waited behind one that was slow; the caller has given the attempt up.
             return;
         }
-        let v5 = self.versions.begins_with_v5(instant_now());
+        let v5 = self.versions.is_v5_next(instant_now());
         self.dial(generation, v5);
     }
 
@@ -171,12 +171,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let password = password.as_deref();
         match PahoClient::start(dial, socket, &self.config, password, &self.commands) {
             Ok(client) => {
-                self.retire();
+                self.retire_client();
                 self.current = Some(client);
                 // Not earlier: dropping the last client would wait for Paho's threads to end.
                 self.retired.retain(PahoClient::is_connecting);
                 self.fallback_at = self.version_fallback_time(instant_now());
-                self.check_tokens(generation);
+                self.poll_tokens(generation);
             }
             Err(e) => {
                 let message = format!("{endpoint}: the MQTT library reports an error: {e}");
@@ -197,7 +197,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         (at + quarter <= deadline).then_some(at)
     }
 
-    fn fall_back(&mut self) {
+    fn fall_back_to_v3(&mut self) {
         self.fallback_at = None;
         let Some(client) = self.current.take_if(|client| client.is_connecting()) else {
             return;
@@ -221,7 +221,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.notify_deliveries(generation, deliveries);
     }
 
-    fn check_tokens(&mut self, generation: u64) {
+    fn poll_tokens(&mut self, generation: u64) {
         let retired = self.retired.iter_mut();
         for client in retired.filter(|client| client.dial.generation == generation) {
             // Makes it possible to drop the client; the result does not matter.
@@ -230,10 +230,10 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let Some(client) = self.current_client(generation) else {
             return;
         };
-        if client.is_disconnect_done() {
+        if client.is_disconnect_sent() {
             let deliveries = client.take_deliveries();
             self.notify_deliveries(generation, deliveries);
-            self.retire();
+            self.retire_client();
             return self.notify(generation, ClientEventKind::Disconnected);
         }
         match client.take_connect_result() {
@@ -291,7 +291,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 faults::version_5_refused(endpoint, reason)
             }
             Some(EndReason::Refused(reason)) if self.v5 => {
-                self.versions.reset_attempts();
+                self.versions.handle_unrelated_end();
                 faults::connect_refused(endpoint, reason)
             }
             Some(EndReason::Refused(reason)) => {
@@ -299,7 +299,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 if is_version && self.versions.handle_refused(false) {
                     return self.dial(generation, true);
                 }
-                self.versions.reset_attempts();
+                self.versions.handle_unrelated_end();
                 faults::connect_refused_v3(endpoint, reason.code)
             }
             Some(EndReason::NoConnack(violation)) => {
@@ -309,7 +309,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 {
                     self.versions.handle_unanswered(self.v5, instant_now());
                 } else {
-                    self.versions.reset_attempts();
+                    self.versions.handle_unrelated_end();
                 }
                 faults::invalid_connack(endpoint, violation)
             }
@@ -318,25 +318,29 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             }
             _ => match end.as_ref().and_then(|end| end.fault.clone()) {
                 Some(fault) => {
-                    self.versions.reset_attempts();
+                    self.versions.handle_unrelated_end();
                     fault
                 }
-                None => self.connect_unanswered(&dial, end.as_ref()),
+                None => self.handle_unanswered_connect(&dial, end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
     }
 
-    fn connect_unanswered(&mut self, dial: &DialAttempt, end: Option<&ConnectionEnd>) -> Fault {
+    fn handle_unanswered_connect(
+        &mut self,
+        dial: &DialAttempt,
+        end: Option<&ConnectionEnd>,
+    ) -> Fault {
         let now = instant_now();
         let in_a_row = if end.is_some_and(|end| end.in_packet) {
-            self.versions.reset_attempts();
+            self.versions.handle_unrelated_end();
             1
         } else {
             self.versions.handle_unanswered(self.v5, now)
         };
-        let older_is_next = !self.versions.begins_with_v5(now);
-        faults::connect_unanswered(&self.config, dial, end, in_a_row, older_is_next)
+        let older_is_next = !self.versions.is_v5_next(now);
+        faults::closed_during_connect(&self.config, dial, end, in_a_row, older_is_next)
     }
 
     fn handle_connection_lost(&mut self, generation: u64) {
@@ -351,7 +355,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let end = client.connection_end.take();
         client.close_connection();
         let (reason_code, fault) = faults::connection_ended(&client.dial.endpoint, end.as_ref());
-        self.retire();
+        self.retire_client();
         self.notify_deliveries(generation, deliveries);
         let ended = ClientEventKind::Ended {
             step: None,
@@ -370,14 +374,14 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         };
         client.begin_disconnect(session_acks.is_some());
         if let Some(session_acks) = session_acks {
-            session_acks.begin_disconnect();
+            session_acks.request_disconnect();
         }
-        self.check_tokens(generation);
+        self.poll_tokens(generation);
     }
 
     fn abandon_connection(&mut self, generation: u64) {
         if self.dialer.cancel_generation(generation) {
-            self.versions.reset_attempts();
+            self.versions.handle_unrelated_end();
         }
         self.fallback_at = None;
         let (v5, now) = (self.v5, instant_now());
@@ -390,12 +394,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             if is_unanswered {
                 self.versions.handle_unanswered(v5, now);
             }
-            self.retire();
+            self.retire_client();
             self.notify_deliveries(generation, deliveries);
         }
     }
 
-    fn retire(&mut self) {
+    fn retire_client(&mut self) {
         self.retired.extend(self.current.take());
     }
 

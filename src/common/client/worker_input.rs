@@ -10,7 +10,7 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::transport::bridge::BridgeEvent;
-use crate::common::transport::{ConnectionHandle, DialProgress, DialStep};
+use crate::common::transport::{ConnectionHandle, DialEvent, DialStep};
 
 pub(super) struct WorkerInput {
     pub(super) generation: u64,
@@ -32,7 +32,7 @@ pub(super) enum WorkerInputKind {
     /// A Paho token may have completed.
     CheckTokens,
     ConnectionLost,
-    DialPassed(DialProgress),
+    DialPassed(DialEvent),
     DialSucceeded(DialAttempt, OwnedFd),
     DialFailed {
         dial: u64,

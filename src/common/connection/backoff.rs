@@ -1,10 +1,9 @@
-//! The delays between connection attempts, as in the AWS IoT Device SDK: delay *n* is
-//! min(2ⁿ · base, max). *n* counts the failures in a row, from 0, and is reset only by a connection
-//! that has lasted the stable time. PURE: randomness comes in as a number.
+//! The delays between connection attempts, as in the AWS IoT Device SDK: delay *n* is min(2ⁿ · base, max). *n* counts
+//! the failures in a row, from 0, and is reset only by a connection that has lasted the stable time. PURE: randomness
+//! comes in as a number.
 //!
-//! Two differences are intended: the configured base applies from the first failure on, and each
-//! delay t is drawn from [(1 − jitter) · t, t], so that the clients of a broker that was down do
-//! not all reconnect at the same moment.
+//! Two differences are intended: the configured base applies from the first failure on, and each delay t is drawn from
+//! [(1 − jitter) · t, t], so that the clients of a broker that was down do not all reconnect at the same moment.
 
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ impl Backoff {
         self.policy.nominal_delay(self.failures)
     }
 
-    pub fn connection_ended(&mut self, lasted: Duration) {
+    pub fn handle_connection_ended(&mut self, lasted: Duration) {
         if lasted >= self.policy.stable {
             self.failures = 0;
         }

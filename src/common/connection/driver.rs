@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
-use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishes};
-use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::client::{
+    Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
+};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::random;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_until;
@@ -30,7 +32,7 @@ pub struct Disconnection {
     pub reason_code: Option<u8>,
     /// How long an accepted connection was up that was closed without a reason or network error.
     pub closed_after: Option<Duration>,
-    pub reached: Option<SentPublishes>,
+    pub reached: Option<SentPublishCount>,
 }
 
 /// How long to wait for DISCONNECT to be sent when nothing depends on it.
@@ -114,7 +116,7 @@ impl ConnectionDriver {
                     disconnection.reason_code = *reason_code;
                     disconnection.reached = *reached;
                     if let ConnectionState::Online { since } = state
-                        && fault.kind == FaultKind::Closed
+                        && fault.kind == FaultCause::Closed
                     {
                         disconnection.closed_after = Some(now.saturating_duration_since(since));
                     }

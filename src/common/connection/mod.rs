@@ -1,6 +1,6 @@
 //! Being connected: the states, the delays between attempts, and what carries them out.
 
 pub mod backoff;
-pub mod diagnosis;
 pub mod driver;
 pub mod state;
+pub mod unexplained_closes;

@@ -10,7 +10,7 @@ use crate::common::fault::{Exit, Fault};
 
 /// A fault that no retry can cure ends a finite run; an endless run keeps trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunKind {
+pub enum RunLength {
     Finite,
     Endless,
 }
@@ -51,7 +51,7 @@ pub enum ConnectionAction {
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
     pub host: String,
-    pub run: RunKind,
+    pub run: RunLength,
     pub connect_timeout: Duration,
     pub interval: Duration,
 }
@@ -154,11 +154,11 @@ impl ConnectionStateMachine {
             ConnectionState::Connecting { .. } => {}
             ConnectionState::Online { since } => self
                 .backoff
-                .connection_ended(now.saturating_duration_since(since)),
+                .handle_connection_ended(now.saturating_duration_since(since)),
             _ => return Vec::new(),
         }
         self.last_fault = Some(fault.clone());
-        if fault.permanent && self.settings.run == RunKind::Finite {
+        if fault.permanent && self.settings.run == RunLength::Finite {
             self.state = ConnectionState::Stopped;
             return vec![ConnectionAction::GiveUp(fault)];
         }

@@ -4,7 +4,7 @@ use super::field_reader::FieldReader;
 use super::framing;
 use super::packet_type::PacketType;
 use super::properties::{self, PropertyId, Value};
-use super::reason_code::{self, FIRST_ERROR};
+use super::reason_codes::{self, FIRST_ERROR};
 use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl<'a> Acknowledgement<'a> {
                 acknowledgement.read_properties(&mut reader)?;
             }
             if has_code {
-                acknowledgement.read_one_code(&mut reader)?;
+                acknowledgement.read_filter_code(&mut reader)?;
             }
         } else if v5 && !reader.is_empty() {
             acknowledgement.code = reader.byte()?;
@@ -52,7 +52,7 @@ impl<'a> Acknowledgement<'a> {
             return Err(Violation::malformed("something follows its last field"));
         }
         let code = acknowledgement.code;
-        if has_code && !reason_code::is_allowed(packet, v5, code) {
+        if has_code && !reason_codes::is_allowed(packet, v5, code) {
             return Err(Violation::protocol_error(format!(
                 "a reason code that it cannot have (0x{code:02X})"
             )));
@@ -77,7 +77,7 @@ impl<'a> Acknowledgement<'a> {
         })
     }
 
-    fn read_one_code(&mut self, reader: &mut FieldReader<'_>) -> Result<(), Violation> {
+    fn read_filter_code(&mut self, reader: &mut FieldReader<'_>) -> Result<(), Violation> {
         let count = reader.rest().len();
         if count != 1 {
             let cause = format!("{count} codes, where one filter was sent");
@@ -138,7 +138,7 @@ mod tests {
                 };
                 let mut out = Vec::new();
                 acknowledgement.encode(true, &mut out);
-                let header = framing::header(&out, true).unwrap().unwrap();
+                let header = framing::parse_header(&out, true).unwrap().unwrap();
                 assert_eq!(header.total(), out.len());
                 let body = &out[header.length..];
                 let read = Acknowledgement::decode(packet, body, true);

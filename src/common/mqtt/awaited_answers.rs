@@ -5,7 +5,7 @@
 use super::acknowledgement::Acknowledgement;
 use super::framing::SentPacket;
 use super::packet_type::PacketType;
-use super::reason_code::FIRST_ERROR;
+use super::reason_codes::FIRST_ERROR;
 use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

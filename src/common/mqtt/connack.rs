@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::broker_reason::BrokerReason;
+use super::disconnect_reason::BrokerReason;
 use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::properties::{self, PropertyId, Value};
-use super::reason_code::{FIRST_ERROR, UNSUPPORTED_PROTOCOL_VERSION};
+use super::reason_codes::{FIRST_ERROR, UNSUPPORTED_PROTOCOL_VERSION};
 use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
     let code = reader.byte()?;
     if v5 && reader.is_empty() && code != 0 {
         // In the form of MQTT 3.1.1: a broker that speaks MQTT 5 adds the length of its properties.
-        let reason = BrokerReason::of(UNSUPPORTED_PROTOCOL_VERSION);
+        let reason = BrokerReason::from_code(UNSUPPORTED_PROTOCOL_VERSION);
         return Ok(ConnectAnswer::OlderVersion(reason));
     }
     if flags > 1 {
@@ -49,7 +49,7 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
         maximum_qos: None,
         retain_available: true,
     };
-    let mut reason = BrokerReason::of(code);
+    let mut reason = BrokerReason::from_code(code);
     if v5 {
         properties::read(&mut reader, PacketType::Connack, |property, value| {
             reason.add_property(property, value);
@@ -189,9 +189,9 @@ mod tests {
             decode(&body, true, true),
             Ok(ConnectAnswer::Refused(reason))
         );
-        let refused = ConnectAnswer::Refused(BrokerReason::of(5));
+        let refused = ConnectAnswer::Refused(BrokerReason::from_code(5));
         assert_eq!(decode(&[0, 5], false, true), Ok(refused));
-        let older = Ok(ConnectAnswer::OlderVersion(BrokerReason::of(0x84)));
+        let older = Ok(ConnectAnswer::OlderVersion(BrokerReason::from_code(0x84)));
         assert_eq!(decode(&[0, 1], true, true), older);
         assert_eq!(decode(&[0, 0x84, 0], true, true), older);
     }

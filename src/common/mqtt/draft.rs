@@ -38,7 +38,7 @@ impl Draft {
         } else {
             (Some(payload), &[][..])
         };
-        single.into_iter().chain(split_lines(batch))
+        single.into_iter().chain(split_complete_lines(batch))
     }
 }
 
@@ -55,7 +55,7 @@ impl Draft<Cow<'_, [u8]>> {
 }
 
 /// The lines in these bytes, without their newlines. What follows the last newline is no line.
-pub fn split_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn split_complete_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut begin = 0;
     memchr::memchr_iter(b'\n', bytes).map(move |end| {
         let line = bytes.get(begin..end).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Where control packets begin and end in a stream of bytes (MQTT 5.0 section 2.1). PURE.
 //!
-//! [`header`] is for what a broker sends, which may be anything; [`PacketSplitter`] for what we send.
+//! [`parse_header`] is for what a broker sends, which may be anything; [`PacketSplitter`] for what we send.
 
 use super::limits::MAX_STRING;
 use super::packet_type::PacketType;
@@ -31,7 +31,7 @@ impl Header {
 
 /// The header that these bytes begin with; none as long as it is not complete. A length of more than
 /// four bytes is a malformed packet, and with MQTT 5 one of more than it needs (MQTT-1.5.5-1).
-pub fn header(bytes: &[u8], v5: bool) -> Result<Option<Header>, Violation> {
+pub fn parse_header(bytes: &[u8], v5: bool) -> Result<Option<Header>, Violation> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -129,7 +129,7 @@ impl PacketSplitter {
     pub fn split(&mut self, mut bytes: &[u8], kept: usize, mut ended: impl FnMut(Header, &[u8])) {
         while !bytes.is_empty() {
             if self.unfinished == 0
-                && let Ok(Some(header)) = header(bytes, false)
+                && let Ok(Some(header)) = parse_header(bytes, false)
                 && let Some((packet, rest)) = bytes.split_at_checked(header.total())
             {
                 ended(header, packet.get(..kept).unwrap_or(packet));
@@ -137,14 +137,14 @@ impl PacketSplitter {
                 continue;
             }
             // A header ends with a byte below 128, so it is taken byte by byte.
-            let begun = header(&self.head, false).ok().flatten();
+            let begun = parse_header(&self.head, false).ok().flatten();
             let missing = begun.map_or(1, |header| header.total() - self.unfinished);
             let (now, later) = bytes.split_at(missing.min(bytes.len()));
             let space = kept.saturating_sub(self.head.len());
             self.head.extend(now.get(..space).unwrap_or(now));
             self.unfinished += now.len();
             bytes = later;
-            let begun = header(&self.head, false).ok().flatten();
+            let begun = parse_header(&self.head, false).ok().flatten();
             if let Some(header) = begun.filter(|header| header.total() <= self.unfinished) {
                 ended(header, &self.head);
                 self.head.clear();
@@ -216,10 +216,10 @@ mod tests {
         #[test]
         fn a_header_is_read_as_soon_as_it_is_complete(size in 0usize..40_000) {
             let bytes = publish(1, "a", 7, size);
-            let found = header(&bytes, true).unwrap().unwrap();
+            let found = parse_header(&bytes, true).unwrap().unwrap();
             prop_assert_eq!(found.total(), bytes.len());
             for end in 0..found.length {
-                prop_assert_eq!(header(&bytes[..end], true), Ok(None));
+                prop_assert_eq!(parse_header(&bytes[..end], true), Ok(None));
             }
         }
 
@@ -229,17 +229,17 @@ mod tests {
             for piece in bytes.chunks(cut) {
                 splitter.track(piece, |_| {});
             }
-            let _ = header(&bytes, true);
+            let _ = parse_header(&bytes, true);
         }
     }
 
     #[test]
     fn a_length_has_at_most_four_bytes_and_in_mqtt_5_none_that_it_does_not_need() {
         let long = [0x30, 0xff, 0xff, 0xff, 0xff, 1];
-        assert_eq!(header(&long[..4], true), Ok(None));
-        assert_eq!(header(&long, true).map_err(|v| v.code), Err(0x81));
+        assert_eq!(parse_header(&long[..4], true), Ok(None));
+        assert_eq!(parse_header(&long, true).map_err(|v| v.code), Err(0x81));
         let wasteful = [0xd0, 0x80, 0];
-        assert_eq!(header(&wasteful, true).map_err(|v| v.code), Err(0x81));
-        assert!(header(&wasteful, false).unwrap().is_some());
+        assert_eq!(parse_header(&wasteful, true).map_err(|v| v.code), Err(0x81));
+        assert!(parse_header(&wasteful, false).unwrap().is_some());
     }
 }

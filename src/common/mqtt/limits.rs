@@ -22,7 +22,7 @@ pub const MAX_PACKET: usize = 1 + variable_int_size(MAX_REMAINING_LENGTH) + MAX_
 pub const EXACTLY_ONCE_WINDOW: usize = 20;
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum LimitError {
+pub enum MqttStringError {
     #[error("is empty")]
     Empty,
     #[error("is {0} bytes long, at most {MAX_STRING} are allowed")]
@@ -42,23 +42,23 @@ pub enum LimitError {
 }
 
 /// Checks any text in a packet, such as a password: not empty, not too long, no NUL.
-pub fn check_text(text: &str) -> Result<(), LimitError> {
+pub fn check_text(text: &str) -> Result<(), MqttStringError> {
     if text.is_empty() {
-        Err(LimitError::Empty)
+        Err(MqttStringError::Empty)
     } else if text.len() > MAX_STRING {
-        Err(LimitError::TooLong(text.len()))
+        Err(MqttStringError::TooLong(text.len()))
     } else if text.contains('\0') {
-        Err(LimitError::Nul)
+        Err(MqttStringError::Nul)
     } else {
         Ok(())
     }
 }
 
 /// Checks any name in a packet: a text without control characters (U+0001 to U+001F, U+007F to U+009F).
-pub fn check_name(name: &str) -> Result<(), LimitError> {
+pub fn check_no_controls(name: &str) -> Result<(), MqttStringError> {
     check_text(name)?;
     let control = name.chars().find(|c| c.is_control());
-    control.map_or(Ok(()), |c| Err(LimitError::Control(c.into())))
+    control.map_or(Ok(()), |c| Err(MqttStringError::Control(c.into())))
 }
 
 /// Whether a name has Unicode non-characters (U+FDD0 to U+FDEF, and the last two of each plane), which a receiver
@@ -70,20 +70,20 @@ pub fn has_noncharacters(name: &str) -> bool {
     })
 }
 
-pub fn check_topic_name(name: &str) -> Result<(), LimitError> {
-    check_name(name)?;
+pub fn check_topic_name(name: &str) -> Result<(), MqttStringError> {
+    check_no_controls(name)?;
     let wildcard = name.chars().find(|c| matches!(c, '+' | '#'));
-    wildcard.map_or(Ok(()), |c| Err(LimitError::Wildcard(c)))
+    wildcard.map_or(Ok(()), |c| Err(MqttStringError::Wildcard(c)))
 }
 
-pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
-    check_name(filter)?;
+pub fn check_topic_filter(filter: &str) -> Result<(), MqttStringError> {
+    check_no_controls(filter)?;
     let levels = match filter.strip_prefix("$share/") {
         None => filter,
         Some(shared) => {
-            let (name, rest) = shared.split_once('/').ok_or(LimitError::BadShare)?;
+            let (name, rest) = shared.split_once('/').ok_or(MqttStringError::BadShare)?;
             if name.is_empty() || name.contains(['+', '#']) || rest.is_empty() {
-                return Err(LimitError::BadShare);
+                return Err(MqttStringError::BadShare);
             }
             rest
         }
@@ -91,10 +91,10 @@ pub fn check_topic_filter(filter: &str) -> Result<(), LimitError> {
     let mut parts = levels.split('/').peekable();
     while let Some(level) = parts.next() {
         if level.contains('#') && (level != "#" || parts.peek().is_some()) {
-            return Err(LimitError::MisplacedHash);
+            return Err(MqttStringError::MisplacedHash);
         }
         if level.contains('+') && level != "+" {
-            return Err(LimitError::MisplacedPlus);
+            return Err(MqttStringError::MisplacedPlus);
         }
     }
     Ok(())
@@ -119,12 +119,15 @@ mod tests {
     fn names_for_which_a_broker_closes_the_connection_are_refused() {
         assert_eq!(check_topic_name("a/b"), Ok(()));
         assert_eq!(check_topic_name("/"), Ok(()));
-        assert_eq!(check_topic_name(""), Err(LimitError::Empty));
-        assert_eq!(check_topic_name("a/+"), Err(LimitError::Wildcard('+')));
-        assert_eq!(check_topic_name("a/#"), Err(LimitError::Wildcard('#')));
-        assert_eq!(check_topic_name("a\0b"), Err(LimitError::Nul));
+        assert_eq!(check_topic_name(""), Err(MqttStringError::Empty));
+        assert_eq!(check_topic_name("a/+"), Err(MqttStringError::Wildcard('+')));
+        assert_eq!(check_topic_name("a/#"), Err(MqttStringError::Wildcard('#')));
+        assert_eq!(check_topic_name("a\0b"), Err(MqttStringError::Nul));
         let long = "x".repeat(MAX_STRING + 1);
-        assert_eq!(check_topic_name(&long), Err(LimitError::TooLong(65_536)));
+        assert_eq!(
+            check_topic_name(&long),
+            Err(MqttStringError::TooLong(65_536))
+        );
         assert_eq!(check_topic_name(&long[1..]), Ok(()));
     }
 
@@ -134,10 +137,10 @@ mod tests {
             '\u{1}', '\t', '\n', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{9f}',
         ];
         for c in controls {
-            let (name, refused) = (format!("a/{c}"), Err(LimitError::Control(c.into())));
+            let (name, refused) = (format!("a/{c}"), Err(MqttStringError::Control(c.into())));
             assert_eq!(check_topic_name(&name), refused);
             assert_eq!(check_topic_filter(&format!("{name}/#")), refused);
-            assert_eq!(check_name(&name), refused);
+            assert_eq!(check_no_controls(&name), refused);
         }
         for c in [' ', '~', '\u{a0}', '\u{feff}', '\u{ffff}', '\u{202e}', '$'] {
             assert_eq!(check_topic_name(&format!("a/{c}")), Ok(()));

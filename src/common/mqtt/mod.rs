@@ -5,13 +5,13 @@
 
 pub mod acknowledgement;
 pub mod awaited_answers;
-pub mod broker_reason;
 pub mod connack;
+pub mod disconnect_reason;
 pub mod draft;
 pub mod field_reader;
 pub mod framing;
-pub mod json;
 pub mod limits;
+pub mod message_json;
 pub mod outgoing_message;
 pub mod packet_text;
 pub mod packet_type;
@@ -19,7 +19,7 @@ pub mod properties;
 pub mod publish;
 pub mod publish_size;
 pub mod qos;
-pub mod reason_code;
+pub mod reason_codes;
 pub mod seq_property;
-pub mod timestamp;
+pub mod two_clock_time;
 pub mod violation;

@@ -9,7 +9,7 @@ use super::publish_size::{
 };
 use super::qos::Qos;
 use super::seq_property::SeqProperty;
-use super::timestamp::{BootTime, Timestamp};
+use super::two_clock_time::{BootTime, TwoClockTime};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutgoingMessage {
@@ -62,8 +62,8 @@ impl OutgoingMessage {
         }
     }
 
-    pub fn accepted_at(&self) -> Timestamp {
-        Timestamp {
+    pub fn accepted_at(&self) -> TwoClockTime {
+        TwoClockTime {
             wall_ms: self.accepted_ms,
             boot: self.accepted_boot,
         }
@@ -76,7 +76,7 @@ impl OutgoingMessage {
     }
 
     /// As far as it is known `now`, at the time `at`; none if it never does.
-    pub fn expiry_instant(&self, now: Instant, at: &Timestamp) -> Option<Instant> {
+    pub fn expiry_instant(&self, now: Instant, at: &TwoClockTime) -> Option<Instant> {
         let age = at.since(&self.accepted_at());
         now.checked_add(self.lifetime()?.saturating_sub(age))
     }

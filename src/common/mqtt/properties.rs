@@ -151,7 +151,7 @@ pub struct RawProperties<'a>(&'a [u8]);
 
 impl<'a> RawProperties<'a> {
     /// Properties that have been [`read`] without an error.
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
+    pub(super) fn from_checked(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 

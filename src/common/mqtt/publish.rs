@@ -4,7 +4,7 @@ use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::properties::{self, PropertyId, RawProperties, Value};
 use super::qos::Qos;
-use super::reason_code::{TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID};
+use super::reason_codes::{TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID};
 use super::seq_property::SeqProperty;
 use super::violation::Violation;
 
@@ -98,7 +98,8 @@ impl<'a> Publish<'a> {
                 collected.set_property(property, value)
             })?;
             let length = begin.rest().len() - reader.rest().len();
-            collected.repeated = RawProperties::of(begin.rest().get(..length).unwrap_or_default());
+            collected.repeated =
+                RawProperties::from_checked(begin.rest().get(..length).unwrap_or_default());
             properties = Some(collected);
         }
         if topic.is_empty() {

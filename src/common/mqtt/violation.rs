@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 use super::packet_type::PacketType;
-use super::reason_code::{self, MALFORMED_PACKET, PROTOCOL_ERROR};
+use super::reason_codes::{self, MALFORMED_PACKET, PROTOCOL_ERROR};
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "{}: {cause}: {}",
     .packet.map_or("packet", PacketType::name),
-    reason_code::describe(*.code)
+    reason_codes::describe(*.code)
 )]
 pub struct Violation {
     /// Of the DISCONNECT that answers it in MQTT 5.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollTimeout, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::common::mqtt::timestamp::{BootId, BootTime, Timestamp};
+use crate::common::mqtt::two_clock_time::{BootId, BootTime, TwoClockTime};
 
 /// The kernel's identifier of this boot (random(4)), if it can be read.
 static BOOT_ID: LazyLock<Option<BootId>> = LazyLock::new(|| {
@@ -19,8 +19,7 @@ static BOOT_ID: LazyLock<Option<BootId>> = LazyLock::new(|| {
 #[allow(clippy::disallowed_methods, reason = "an origin for the event loops")]
 static ORIGIN: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), since_boot()));
 
-/// `CLOCK_BOOTTIME`, directly from the kernel: the C library's functions may be replaced
-/// (libfaketime).
+/// `CLOCK_BOOTTIME`, directly from the kernel: the C library's functions may be replaced (libfaketime).
 fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     // Neither is negative.
@@ -39,12 +38,12 @@ pub fn boot_ms() -> u64 {
     u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX)
 }
 
-pub fn timestamp() -> Timestamp {
+pub fn two_clock_now() -> TwoClockTime {
     let boot = BOOT_ID.map(|boot| BootTime {
         boot,
         ms: boot_ms(),
     });
-    Timestamp {
+    TwoClockTime {
         wall_ms: unix_ms(),
         boot,
     }

@@ -34,9 +34,9 @@ static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static HELD: Mutex<Option<HeldLines>> = Mutex::new(None);
 
 /// `env_logger`, which never logs the secrets of these crates, whatever `RUST_LOG` is set to.
-struct SecretFreeLogger(Logger);
+struct FilteringLogger(Logger);
 
-impl Log for SecretFreeLogger {
+impl Log for FilteringLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         let may_log_secrets = target.starts_with(PAHO) || target.starts_with(WEBSOCKETS);
@@ -44,7 +44,7 @@ impl Log for SecretFreeLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) && !hold_if_enabled(record) {
+        if self.enabled(record.metadata()) && !try_hold(record) {
             match &*PROGRESS_BAR.lock() {
                 Some(bar) => bar.suspend(|| self.0.log(record)),
                 None => self.0.log(record),
@@ -64,7 +64,7 @@ pub fn init(verbosity: Verbosity) {
         Verbosity::Debug => "debug",
     };
     let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
-        .target(Target::Pipe(Box::new(stdio::stderr())))
+        .target(Target::Pipe(Box::new(stdio::blocking_stderr())))
         .write_style(if is_coloured() {
             WriteStyle::Always
         } else {
@@ -73,7 +73,7 @@ pub fn init(verbosity: Verbosity) {
         .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
         .build();
     let max = logger.filter();
-    if log::set_boxed_logger(Box::new(SecretFreeLogger(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(FilteringLogger(logger))).is_ok() {
         log::set_max_level(max);
     }
 }
@@ -100,7 +100,7 @@ pub fn last_held_line() -> Option<(u64, Level, String)> {
 pub fn take_held_lines() -> (String, String) {
     HELD.lock()
         .take()
-        .map(HeldLines::split_off_errors)
+        .map(HeldLines::split_off_last_errors)
         .unwrap_or_default()
 }
 
@@ -117,7 +117,7 @@ struct HeldLines {
 }
 
 impl HeldLines {
-    fn split_off_errors(self) -> (String, String) {
+    fn split_off_last_errors(self) -> (String, String) {
         let mut earlier = String::new();
         let mut errors = String::new();
         if self.dropped > 0 {
@@ -139,7 +139,7 @@ impl HeldLines {
 }
 
 /// Holds a line if lines are held; `false` if it has to be written now.
-fn hold_if_enabled(record: &Record<'_>) -> bool {
+fn try_hold(record: &Record<'_>) -> bool {
     let mut held = HELD.lock();
     let Some(held) = &mut *held else { return false };
     let level = record.level();
@@ -196,7 +196,7 @@ mod tests {
             dropped: 3,
             ..HeldLines::default()
         };
-        let (earlier, errors) = held.split_off_errors();
+        let (earlier, errors) = held.split_off_last_errors();
         assert_eq!(earlier, "(3 earlier lines are left out)\na\nb\n");
         assert_eq!(errors, "c\nd\n");
     }

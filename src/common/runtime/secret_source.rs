@@ -80,8 +80,7 @@ impl SecretSource {
     }
 }
 
-/// A fault if others than the owner and root can read a file with a secret. Only the reader of a
-/// pipe can read from it.
+/// A fault if others than the owner and root can read a file with a secret. Only the reader of a pipe can read from it.
 pub fn check_private(
     flag: &str,
     path: &Path,

@@ -1,7 +1,6 @@
-//! SIGINT, SIGTERM and SIGHUP. The first asks the event loop to stop; a second one ends the
-//! process, and so does the end of a grace period: the loop may be stuck, in a write to a blocked
-//! pipe, say, so this does not depend on it. SIGHUP can have another meaning, and stays ignored if
-//! the program was started that way (`nohup`).
+//! SIGINT, SIGTERM and SIGHUP. The first asks the event loop to stop; a second one ends the process, and so does the
+//! end of a grace period: the loop may be stuck, in a write to a blocked pipe, say, so this does not depend on it.
+//! SIGHUP can have another meaning, and stays ignored if the program was started that way (`nohup`).
 
 use std::io;
 use std::sync::Arc;
@@ -44,21 +43,20 @@ impl CurrentExitCode {
 
 static EXIT_HOOK: Mutex<Option<fn()>> = Mutex::new(None);
 
-/// Sets what is done, on any thread, before the process ends without its loop, such as restoring
-/// the terminal.
+/// Sets what is done, on any thread, before the process ends without its loop, such as restoring the terminal.
 pub fn set_exit_hook(hook: fn()) {
     *EXIT_HOOK.lock() = Some(hook);
 }
 
-fn exit(code: u8) -> ! {
+fn run_hook_and_exit(code: u8) -> ! {
     let hook = *EXIT_HOOK.lock();
     if let Some(hook) = hook {
-        run_with_timeout(hook);
+        run_with_time_limit(hook);
     }
     std::process::exit(i32::from(code));
 }
 
-fn run_with_timeout(act: impl FnOnce() + Send + 'static) {
+fn run_with_time_limit(act: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::Builder::new().spawn(move || {
         act();
@@ -83,13 +81,12 @@ pub fn exit_after(time: Duration, current: CurrentExitCode) -> io::Result<()> {
     spawn_unpinned("deadline", move || {
         let (_never, wait) = mpsc::channel::<()>();
         let _ = receive_within(&wait, time);
-        exit(current.code());
+        run_hook_and_exit(current.code());
     })
 }
 
-/// Calls `stop` at the first signal. At a second one more than half a second later, or
-/// `grace_period` after the first, calls `last` and ends the process. SIGHUP calls `hang_up`
-/// instead, if that is given.
+/// Calls `stop` at the first signal. At a second one more than half a second later, or `grace_period` after the first,
+/// calls `last` and ends the process. SIGHUP calls `hang_up` instead, if that is given.
 pub fn watch_stop_signals(
     grace_period: Duration,
     stop: impl Fn() + Send + 'static,
@@ -169,16 +166,16 @@ impl StopHandler {
             };
             if code != Exit::Success.code() {
                 // Standard error may be blocked.
-                run_with_timeout(move || {
+                run_with_time_limit(move || {
                     error!("ended at once by {why}: what was not delivered {fate}")
                 });
             }
-            exit(code);
+            run_hook_and_exit(code);
         });
         (self.stop.lock())();
         // Without that thread nothing would end a stuck loop.
         if guard.is_err() {
-            exit(Exit::Io.code());
+            run_hook_and_exit(Exit::Io.code());
         }
     }
 }

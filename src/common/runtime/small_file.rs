@@ -18,8 +18,7 @@ use crate::common::fault::{Exit, Fault};
 /// In bytes. No certificate store is larger.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How long a pipe or a terminal may take. A command that fetches a key from a vault takes a second
-/// or two.
+/// How long a pipe or a terminal may take. A command that fetches a key from a vault takes a second or two.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -28,8 +27,7 @@ pub struct FileContent {
     pub metadata: Metadata,
 }
 
-/// Reads a file to its end. A file above 16 MiB is an error, and a pipe or a device that does not
-/// end within 5 s.
+/// Reads a file to its end. A file above 16 MiB is an error, and a pipe or a device that does not end within 5 s.
 pub fn read(path: &Path) -> io::Result<FileContent> {
     // A pipe without a writer would block already in open(2).
     let file = OpenOptions::new()

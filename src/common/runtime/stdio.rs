@@ -1,10 +1,9 @@
-//! Standard input, output and error as they were given to the program: closed, non-blocking, or a
-//! pipe without a reader.
+//! Standard input, output and error as they were given to the program: closed, non-blocking, or a pipe without a
+//! reader.
 //!
-//! `O_NONBLOCK` is a property of the open file, which others share: the shell, `ssh`, a process at
-//! the other end of a terminal. So it may change at any time, and makes no difference here. The
-//! standard library's handles return an error instead, and treat a closed descriptor as empty or
-//! endless.
+//! `O_NONBLOCK` is a property of the open file, which others share: the shell, `ssh`, a process at the other end of a
+//! terminal. So it may change at any time, and makes no difference here. The standard library's handles return an error
+//! instead, and treat a closed descriptor as empty or endless.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,8 +15,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::common::fault::{Exit, Fault};
 
-/// A descriptor whose reads and writes wait, whether or not it is set to `O_NONBLOCK`.
-/// Nothing is buffered.
+/// A descriptor whose reads and writes wait, whether or not it is set to `O_NONBLOCK`. Nothing is buffered.
 #[derive(Debug)]
 pub struct Blocking<D>(pub D);
 
@@ -29,7 +27,7 @@ pub fn stdout() -> Blocking<io::Stdout> {
     Blocking(io::stdout())
 }
 
-pub fn stderr() -> Blocking<io::Stderr> {
+pub fn blocking_stderr() -> Blocking<io::Stderr> {
     Blocking(io::stderr())
 }
 
@@ -82,11 +80,10 @@ fn wait(fd: BorrowedFd<'_>, ready: PollFlags) -> io::Result<()> {
 
 pub fn print_error(line: &str) {
     // Without standard error nobody reads it.
-    let _ = stderr().write_all(format!("{line}\n").as_bytes());
+    let _ = blocking_stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// A fault if standard output is closed. `use_of_it` continues the error: "`--summary` prints
-/// there".
+/// A fault if standard output is closed. `use_of_it` continues the error: "`--summary` prints there".
 pub fn check_stdout(use_of_it: &str) -> Result<(), Fault> {
     let message = format!("standard output is closed, and {use_of_it}");
     let remedy = "open it, or redirect it to a file or to /dev/null";

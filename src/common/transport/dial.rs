@@ -1,5 +1,4 @@
-//! Dials the broker: takes the steps of a route, and tries the next endpoint if one does not
-//! answer.
+//! Dials the broker: takes the steps of a route, and tries the next endpoint if one does not answer.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -8,12 +7,12 @@ use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
 use super::mqtt_stream::MqttStream;
 use super::proxy::{self, Proxy};
-use super::stream::{CountedTcp, Stream};
 use super::tcp;
+use super::tcp_or_tls::{CountedTcp, TcpOrTls};
 use super::tls_handshake::{self, TlsInfo};
 use super::websocket::WebSocket;
 use crate::common::broker::endpoint::Endpoint;
-use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::instant_now;
 
 #[derive(Clone, Debug)]
@@ -34,7 +33,7 @@ pub enum DialStep {
 }
 
 #[derive(Clone, Debug)]
-pub enum DialProgress {
+pub enum DialEvent {
     Resolved(Vec<SocketAddr>),
     Connected(SocketAddr),
     TunnelOpened,
@@ -57,17 +56,16 @@ pub struct DialedConnection {
     pub(super) credentials: TlsCredentials,
 }
 
-/// Connects to one of the route's endpoints, which are tried in turn, beginning with the one on
-/// port `first`. One that does not answer leaves time for the next. Blocks until the deadline at
-/// most, and for as long as the name look-up takes. The error is that of the first endpoint, with
-/// what the others met.
+/// Connects to one of the route's endpoints, which are tried in turn, beginning with the one on port `first`. One that
+/// does not answer leaves time for the next. Blocks until the deadline at most, and for as long as the name look-up
+/// takes. The error is that of the first endpoint, with what the others met.
 pub fn dial(
     route: &Route,
     credentials: &TlsCredentials,
     first: Option<u16>,
     deadline: Instant,
     handle: &ConnectionHandle,
-    report: &mut dyn FnMut(DialProgress),
+    report: &mut dyn FnMut(DialEvent),
 ) -> Result<DialedConnection, DialError> {
     let mut endpoints = route.endpoint.endpoints_to_try();
     if let Some(at) = endpoints.iter().position(|e| Some(e.port) == first) {
@@ -98,7 +96,7 @@ pub fn dial(
             Err(error) => error,
         };
         // Name and date are the same for every endpoint.
-        let is_common = step == DialStep::Dns || fault.kind == FaultKind::NotYetValid;
+        let is_common = step == DialStep::Dns || fault.kind == FaultCause::NotYetValid;
         let ends = is_common || fault.permanent || handle.is_cancelled() || index + 1 == count;
         failed = Some(match failed.take() {
             Some(first) => first.followed_by(&fault),
@@ -111,7 +109,7 @@ pub fn dial(
         if ends {
             break;
         }
-        report(DialProgress::EndpointFailed(fault));
+        report(DialEvent::EndpointFailed(fault));
     }
     // There is at least one endpoint.
     Err(failed.unwrap_or_else(|| {
@@ -151,7 +149,7 @@ struct EndpointDialer<'a> {
 }
 
 impl EndpointDialer<'_> {
-    fn dial(&self, report: &mut dyn FnMut(DialProgress)) -> Result<MqttStream, (DialStep, Fault)> {
+    fn dial(&self, report: &mut dyn FnMut(DialEvent)) -> Result<MqttStream, (DialStep, Fault)> {
         let at = |step| move |fault| (step, fault);
         let endpoint = self.endpoint;
         let proxy = self.route.proxy.as_ref();
@@ -160,29 +158,29 @@ impl EndpointDialer<'_> {
             None => (endpoint.host.as_str(), endpoint.port),
         };
         let addresses = tcp::resolve(host, port, proxy).map_err(at(DialStep::Dns))?;
-        report(DialProgress::Resolved(addresses.clone()));
+        report(DialEvent::Resolved(addresses.clone()));
         let (mut stream, address) = tcp::connect(&addresses, host, port, self.deadline, proxy)
             .map_err(at(DialStep::Tcp))?;
         self.handle
             .attach(&stream)
             .map_err(|e| (DialStep::Tcp, tcp::fault(host, port, &e, proxy)))?;
-        report(DialProgress::Connected(address));
+        report(DialEvent::Connected(address));
         if let Some(proxy) = proxy {
             self.set_timeouts(&stream);
             proxy::open_tunnel(&mut stream, proxy, endpoint, || {
                 instant_now() >= self.deadline
             })
             .map_err(at(DialStep::Proxy))?;
-            report(DialProgress::TunnelOpened);
+            report(DialEvent::TunnelOpened);
         }
         let stream = if endpoint.tls {
             self.set_timeouts(&stream);
             let (stream, info) = tls_handshake::handshake(endpoint, self.credentials, stream)
                 .map_err(at(DialStep::Tls))?;
-            report(DialProgress::TlsEstablished(Box::new(info)));
-            Stream::Tls(Box::new(stream))
+            report(DialEvent::TlsEstablished(Box::new(info)));
+            TcpOrTls::Tls(Box::new(stream))
         } else {
-            Stream::Plain(CountedTcp::new(stream))
+            TcpOrTls::Plain(CountedTcp::new(stream))
         };
         let Some(path) = &endpoint.websocket else {
             return Ok(MqttStream::Bytes(stream));
@@ -191,7 +189,7 @@ impl EndpointDialer<'_> {
         let max_packet = self.route.max_packet;
         let socket = WebSocket::open(endpoint, self.credentials, path, max_packet, stream)
             .map_err(at(DialStep::WebSocket))?;
-        report(DialProgress::WebSocketOpened);
+        report(DialEvent::WebSocketOpened);
         Ok(MqttStream::WebSocket(Box::new(socket)))
     }
 

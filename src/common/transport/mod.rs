@@ -1,15 +1,14 @@
-//! The route to the broker: name look-up, TCP, proxy, TLS and WebSocket, one after the other. The
-//! only module that names `openssl` and `tungstenite`.
+//! The route to the broker: name look-up, TCP, proxy, TLS and WebSocket, one after the other. The only module that
+//! names `openssl` and `tungstenite`.
 //!
-//! The result is a stream of bytes to something that should speak MQTT. The client library, which
-//! interprets them, gets the other end of a local socket ([`bridge`]). Because the steps are ours,
-//! each failure has its cause, and one deadline covers them all.
+//! The result is a stream of bytes to something that should speak MQTT. The client library, which interprets them, gets
+//! the other end of a local socket ([`bridge`]). Because the steps are ours, each failure has its cause, and one
+//! deadline covers them all.
 //!
 //! * `dial` takes the steps: `tcp`, `proxy`, `tls` and `websocket`;
-//! * `tls_error` turns what OpenSSL reports into faults, `verify_error` why a server's certificate
-//!   is not accepted;
+//! * `tls_error` turns what OpenSSL reports into faults, `verify_error` why a server's certificate is not accepted;
 //! * `credentials` finds, reads and checks CA, certificate and key;
-//! * `stream` is a connection with or without TLS, `unacknowledged_bytes` how much of it has not arrived;
+//! * `tcp_or_tls` is a connection with or without TLS, `unacknowledged_bytes` how much of it has not arrived;
 //! * `bridge` carries bytes between the broker and the client library.
 
 pub mod bridge;
@@ -18,8 +17,8 @@ pub mod credentials;
 mod dial;
 mod mqtt_stream;
 pub mod proxy;
-mod stream;
 mod tcp;
+mod tcp_or_tls;
 mod tls_error;
 mod tls_handshake;
 mod unacknowledged_bytes;
@@ -28,7 +27,7 @@ mod websocket;
 
 pub use connection_handle::ConnectionHandle;
 use credentials::TlsCredentials;
-pub use dial::{DialError, DialProgress, DialStep, DialedConnection, Route, dial};
+pub use dial::{DialError, DialEvent, DialStep, DialedConnection, Route, dial};
 pub use tls_handshake::TlsInfo;
 
 /// Initialises OpenSSL without a clean-up at exit, which would race against other threads. Call it
@@ -37,8 +36,7 @@ pub fn init() {
     openssl::init();
 }
 
-/// Makes the TLS context while there is only one thread. An error comes again when a connection is
-/// made.
+/// Makes the TLS context while there is only one thread. An error comes again when a connection is made.
 pub fn prepare_tls(credentials: &TlsCredentials) {
     drop(credentials.tls_context());
 }

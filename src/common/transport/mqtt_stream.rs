@@ -5,13 +5,13 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::stream::Stream;
+use super::tcp_or_tls::TcpOrTls;
 use super::websocket::WebSocket;
 use crate::common::runtime::clock::instant_now;
 
 /// Appends at most `most` received bytes. It reads several times: in TLS one read gives one record,
 /// which may be one small packet.
-fn read_available(stream: &mut Stream, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+fn read_available(stream: &mut TcpOrTls, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let before = into.len();
     into.try_reserve_exact(most)
         .map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -48,20 +48,19 @@ pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
 
 #[derive(Debug)]
 pub(super) enum MqttStream {
-    Bytes(Stream),
+    Bytes(TcpOrTls),
     WebSocket(Box<WebSocket>),
 }
 
 impl MqttStream {
-    pub(super) fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &TcpOrTls {
         match self {
             MqttStream::Bytes(stream) => stream,
             MqttStream::WebSocket(socket) => socket.stream(),
         }
     }
 
-    /// Appends what was received; 0 at the end. A message of a WebSocket is appended whole, whatever
-    /// `most` is.
+    /// Appends what was received; 0 at the end. A message of a WebSocket is appended whole, whatever `most` is.
     pub(super) fn receive(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         match self {
             MqttStream::Bytes(stream) => read_available(stream, into, most),
@@ -102,7 +101,7 @@ impl AsFd for MqttStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::transport::stream::CountedTcp;
+    use crate::common::transport::tcp_or_tls::CountedTcp;
     use std::net::{Ipv4Addr, TcpListener};
 
     const LIMIT: Duration = Duration::from_millis(500);
@@ -121,7 +120,7 @@ mod tests {
         let (mut ours, mut theirs) = connected_with_unread_bytes();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
+            TcpOrTls::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
             linger(&ours, LIMIT);
         });
         let mut received = Vec::new();
@@ -138,7 +137,7 @@ mod tests {
     fn a_broker_that_does_not_close_is_waited_for_no_longer_than_the_limit() {
         let (ours, _theirs) = connected_with_unread_bytes();
         let since = instant_now();
-        Stream::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
+        TcpOrTls::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
         linger(&ours, LIMIT);
         let took = instant_now().saturating_duration_since(since);
         assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");

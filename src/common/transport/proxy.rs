@@ -103,7 +103,7 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
         .filter(|entry| !entry.is_empty());
     let mut exempt = false;
     for entry in entries {
-        let network = AddressPrefix::parse(&entry)?;
+        let network = IpNetwork::parse(&entry)?;
         exempt |= match (entry.as_str(), address) {
             ("*", _) => true,
             (_, Some(address)) => network.is_some_and(|network| network.contains(address)),
@@ -118,13 +118,13 @@ pub fn is_exempt(no_proxy: &str, host: &str) -> Result<bool, String> {
 }
 
 /// Addresses with the same prefix: `10.0.0.0/8`, or a single one.
-struct AddressPrefix {
+struct IpNetwork {
     address: IpAddr,
     /// Of the prefix, in bits.
     length: u32,
 }
 
-impl AddressPrefix {
+impl IpNetwork {
     fn parse(entry: &str) -> Result<Option<Self>, String> {
         let (address, length) = entry.split_once('/').unwrap_or((entry, ""));
         let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() else {
@@ -179,8 +179,7 @@ pub(super) fn open_tunnel(
     }
 }
 
-/// Reads the header, up to the empty line after it and not a byte further: what follows is the
-/// broker's.
+/// Reads the header, up to the empty line after it and not a byte further: what follows is the broker's.
 fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut byte = [0];

@@ -21,8 +21,7 @@ const ALERTS: i32 = 1_000;
 
 /// The connection ended without the alert `close_notify` (`SSL_R_UNEXPECTED_EOF_WHILE_READING`).
 const UNEXPECTED_EOF: i32 = 294;
-/// What was received is not TLS: an HTTP request, a record that is too long, another version
-/// number.
+/// What was received is not TLS: an HTTP request, a record that is too long, another version number.
 const NOT_TLS: [i32; 4] = [155, 156, 198, 267];
 /// The server has chosen a version of TLS that we do not accept.
 const OLD_VERSION: [i32; 3] = [116, 258, 259];
@@ -77,8 +76,7 @@ fn reasons(stack: &ErrorStack) -> String {
     }
 }
 
-/// The handshake could not begin. If the system refused something (no more descriptors), that may
-/// pass.
+/// The handshake could not begin. If the system refused something (no more descriptors), that may pass.
 pub(super) fn setup_fault(endpoint: &Endpoint, stack: &ErrorStack) -> Fault {
     let message = format!("{endpoint}: TLS cannot be set up: {}", reasons(stack));
     if Cause::of(stack) == Cause::System {
@@ -107,8 +105,7 @@ fn no_tls_port(endpoint: &Endpoint, what: &str) -> Fault {
     Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {what}")).with_remedy(remedy)
 }
 
-/// What the server, or our TLS, reported in the handshake or after it, with what is known of the
-/// client certificate.
+/// What the server, or our TLS, reported in the handshake or after it, with what is known of the client certificate.
 pub(super) fn fault(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
@@ -118,8 +115,7 @@ pub(super) fn fault(
     let Some(path) = credentials.certificate_path() else {
         return fault;
     };
-    // To find it out takes as long as a part of the handshake: only if there is something to
-    // explain.
+    // To find it out takes as long as a part of the handshake: only if there is something to explain.
     let problem = credentials.certificate_problem(wall_clock());
     let has = |reason: i32| stack.errors().iter().any(|e| e.reason_code() == reason);
     let refused = |what: &str, why: &str| {

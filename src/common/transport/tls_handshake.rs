@@ -12,9 +12,9 @@ use openssl::x509::X509VerifyResult;
 use openssl::x509::verify::X509CheckFlags;
 use parking_lot::Mutex;
 
-use super::credentials::certificates::{common_name, host_names};
+use super::credentials::certificates::{common_name, describe_host_names};
 use super::credentials::{ContextError, TlsCredentials};
-use super::stream::CountedTcp;
+use super::tcp_or_tls::CountedTcp;
 use super::tls_error;
 use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
@@ -132,7 +132,7 @@ fn info(ssl: &SslRef) -> TlsInfo {
         alpn: alpn.map(|name| String::from_utf8_lossy(name).into_owned()),
         names: certificate
             .as_ref()
-            .map_or_else(|| "another name".into(), |c| host_names(c)),
+            .map_or_else(|| "another name".into(), |c| describe_host_names(c)),
         chain: chain.map(|c| common_name(c.subject_name())).collect(),
         ends: certificate.map_or_else(String::new, |c| c.not_after().to_string()),
     }

@@ -1,10 +1,9 @@
 //! How much of what was written to a TCP connection the peer has not acknowledged.
 //!
-//! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with
-//! the connection's inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel).
-//! `SIOCOUTQ` of tcp(7) returns the same number without a search, but no library has a safe call
-//! for it. To read the table takes some milliseconds, so this is for connections on which nothing
-//! has been received for a while.
+//! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with the connection's
+//! inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel). `SIOCOUTQ` of tcp(7) returns the
+//! same number without a search, but no library has a safe call for it. To read the table takes some milliseconds, so
+//! this is for connections on which nothing has been received for a while.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -26,10 +25,10 @@ pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<Option<u64>> {
         "6"
     };
     let table = File::open(format!("/proc/self/net/tcp{version}"))?;
-    find_queued_bytes(BufReader::new(table), inode)
+    find_in_tcp_table(BufReader::new(table), inode)
 }
 
-fn find_queued_bytes(table: impl BufRead, inode: u64) -> io::Result<Option<u64>> {
+fn find_in_tcp_table(table: impl BufRead, inode: u64) -> io::Result<Option<u64>> {
     let queued = |line: String| {
         parse(&line)
             .filter(|(found, _)| *found == inode)
@@ -60,12 +59,12 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              \x20  0: 0100007F:075B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0 100 0\n\
              \x20  1: 0100007F:D2F0 0100007F:075B 01 003B2C1B:00000000 01:00000014 00000000     0        0 34 3 0 20 4\n";
-        assert_eq!(find_queued_bytes(table.as_bytes(), 12).unwrap(), Some(0));
+        assert_eq!(find_in_tcp_table(table.as_bytes(), 12).unwrap(), Some(0));
         assert_eq!(
-            find_queued_bytes(table.as_bytes(), 34).unwrap(),
+            find_in_tcp_table(table.as_bytes(), 34).unwrap(),
             Some(3_877_915)
         );
-        assert_eq!(find_queued_bytes(table.as_bytes(), 56).unwrap(), None);
+        assert_eq!(find_in_tcp_table(table.as_bytes(), 56).unwrap(), None);
     }
 
     #[test]

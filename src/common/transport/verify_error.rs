@@ -6,7 +6,8 @@ use openssl::nid::Nid;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
 use super::credentials::certificates::{
-    dns_names, host_names, is_ca, is_same_name, is_self_signed, issuer, signature, subject,
+    describe_host_names, dns_names, is_ca, is_same_name, is_self_issued, issuer,
+    signature_algorithm, subject,
 };
 use super::credentials::{TlsCredentials, not_yet_valid_fault};
 use crate::common::broker::aws_host;
@@ -54,7 +55,7 @@ impl VerifyError {
             return fault(cause, "--cafile must hold the CA that signed it");
         };
         let position = ChainPosition::of(certificate, self.depth, credentials);
-        let file = position.file_text(credentials);
+        let file = position.authority_text(credentials);
         let weak = "too weak for the security level of this OpenSSL";
         let defect = match self.result.as_raw() {
             OTHER_HOST | OTHER_ADDRESS => return other_host(endpoint, certificate),
@@ -114,7 +115,10 @@ impl VerifyError {
                 let bits = certificate.public_key().map_or(0, |key| key.bits());
                 format!("has a key of {bits} bits, {weak}")
             }
-            DIGEST_TOO_WEAK => format!("is signed with {}, {weak}", signature(certificate)),
+            DIGEST_TOO_WEAK => format!(
+                "is signed with {}, {weak}",
+                signature_algorithm(certificate)
+            ),
             _ => format!("is not trusted: {result}"),
         };
         fault(
@@ -147,7 +151,7 @@ impl ChainPosition {
                 .position(is_it)
                 .map(|at| Some(at + 1)),
             // Only the roots of the system's store are used.
-            None => is_self_signed(certificate).then_some(None),
+            None => is_self_issued(certificate).then_some(None),
         };
         match at {
             Some(number) => ChainPosition::Trusted(name, number),
@@ -155,7 +159,7 @@ impl ChainPosition {
         }
     }
 
-    fn file_text(&self, credentials: &TlsCredentials) -> String {
+    fn authority_text(&self, credentials: &TlsCredentials) -> String {
         match (self, &credentials.authorities) {
             (ChainPosition::Trusted(_, Some(number)), Some(authorities)) => {
                 format!(" ({}, certificate {number})", authorities.path.display())
@@ -189,7 +193,7 @@ fn unknown_issuer(
     const SHOWN: usize = 3;
     let chain = match position {
         ChainPosition::Server => "it was".to_owned(),
-        ChainPosition::Chain(name) | ChainPosition::Trusted(name, _) if is_self_signed(last) => {
+        ChainPosition::Chain(name) | ChainPosition::Trusted(name, _) if is_self_issued(last) => {
             format!("its chain ends with the root {name},")
         }
         ChainPosition::Chain(name) | ChainPosition::Trusted(name, _) => {
@@ -267,6 +271,6 @@ fn other_host(endpoint: &Endpoint, certificate: &X509) -> Fault {
     } else {
         "use that name as --endpoint, or the server needs another certificate"
     };
-    let names = host_names(certificate);
+    let names = describe_host_names(certificate);
     fault(format!("for {names}, not for {host}"), remedy)
 }

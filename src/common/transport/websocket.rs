@@ -12,14 +12,13 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
 use super::credentials::TlsCredentials;
-use super::stream::Stream;
+use super::tcp_or_tls::TcpOrTls;
 use super::tls_error;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 
-/// By this number of bytes a message may be larger than the largest packet: it may hold several
-/// packets.
+/// By this number of bytes a message may be larger than the largest packet: it may hold several packets.
 const ALLOWANCE: usize = 64 << 10;
 
 /// Messages without data that are read one after the other.
@@ -27,7 +26,7 @@ const MAX_EMPTY: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct WebSocket {
-    socket: Socket<Stream>,
+    socket: Socket<TcpOrTls>,
     unflushed: bool,
 }
 
@@ -37,7 +36,7 @@ impl WebSocket {
         credentials: &TlsCredentials,
         path: &str,
         max_packet: u32,
-        stream: Stream,
+        stream: TcpOrTls,
     ) -> Result<Self, Fault> {
         let scheme = if endpoint.tls { "wss" } else { "ws" };
         let url = format!("{scheme}://{}{path}", endpoint.authority());
@@ -73,7 +72,7 @@ impl WebSocket {
         Err(handshake_fault(endpoint, credentials, path, &error))
     }
 
-    pub(super) fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &TcpOrTls {
         self.socket.get_ref()
     }
 

@@ -95,7 +95,7 @@ impl Batcher {
         let most = self.max_payload(&reading.topic);
         let bytes = reading.payload.len();
         if self.limits.readings <= 1 || bytes >= most || reading.payload.contains(&b'\n') {
-            self.close();
+            self.close_batch();
             self.bytes += bytes as u64;
             self.closed.push_back(single(reading, line));
             return;
@@ -104,7 +104,7 @@ impl Batcher {
             (&draft.topic, draft.qos, draft.retain) != (&reading.topic, reading.qos, reading.retain)
                 || draft.payload.len() + bytes >= most
         }) {
-            self.close();
+            self.close_batch();
         }
         self.bytes += bytes as u64 + 1;
         if let Some((batch, _)) = &mut self.open {
@@ -113,7 +113,7 @@ impl Batcher {
             batch.draft.readings += 1;
             batch.lines.push(line);
             if batch.draft.readings >= self.limits.readings {
-                self.close();
+                self.close_batch();
             }
         } else {
             let mut batch = single(reading, line);
@@ -127,7 +127,7 @@ impl Batcher {
     /// While an earlier batch waits for the outbox, the open one can still grow.
     pub fn handle_time(&mut self, now: Instant) {
         if self.wake_at().is_some_and(|due| due <= now) {
-            self.close();
+            self.close_batch();
         }
     }
 
@@ -136,7 +136,7 @@ impl Batcher {
         open.map(|(_, due)| *due)
     }
 
-    pub fn close(&mut self) {
+    pub fn close_batch(&mut self) {
         let Some((mut batch, _)) = self.open.take() else {
             return;
         };
@@ -178,11 +178,11 @@ impl Batcher {
     }
 
     /// The open batch counts too.
-    pub fn message_count(&self) -> usize {
+    pub fn batch_count(&self) -> usize {
         self.closed.len() + usize::from(self.open.is_some())
     }
 
-    pub fn readings(&self) -> u64 {
+    pub fn pending_readings(&self) -> u64 {
         self.readings
     }
 
@@ -276,11 +276,11 @@ mod tests {
         assert_eq!(drained(&mut batcher), r"a\n\nb\n");
         assert_eq!(batcher.wake_at(), Some(at(4 + WAIT)));
         batcher.handle_time(at(3 + WAIT));
-        assert!(!batcher.has_batch() && batcher.message_count() == 1);
+        assert!(!batcher.has_batch() && batcher.batch_count() == 1);
         batcher.handle_time(at(4 + WAIT));
         let last = batcher.next_batch().unwrap();
         assert_eq!((&*last.draft.payload, last.draft.readings), (&b"c"[..], 1));
-        assert_eq!((batcher.readings(), batcher.bytes()), (0, 0));
+        assert_eq!((batcher.pending_readings(), batcher.bytes()), (0, 0));
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
             let (topic, payload) = input.split_at(1);
             batcher.push(reading(topic, payload.as_bytes()), n, at(0));
         }
-        batcher.close();
+        batcher.close_batch();
         let expected = r"1\n2\n|3|4\n|5|12345678|1234567|\n123456\n|6";
         assert_eq!(drained(&mut batcher), expected);
         let mut retained = reading("t", b"2");
@@ -327,7 +327,7 @@ mod tests {
         let first = batcher.next_batch().unwrap();
         batcher.put_back(first);
         batcher.handle_time(at(1_000));
-        assert_eq!((batcher.wake_at(), batcher.message_count()), (None, 2));
+        assert_eq!((batcher.wake_at(), batcher.batch_count()), (None, 2));
         batcher.push(reading("t", b"y"), 4, at(1_000));
         assert_eq!(drained(&mut batcher), r"x\nx\n|x\ny\n");
     }
@@ -371,14 +371,14 @@ mod tests {
                 pushed.push((topic, payload.clone(), now));
                 batcher.push(reading(&topic.to_string(), &payload), line, at(now));
                 let out = drain(&mut batcher, &pushed, now);
-                prop_assert_eq!(batcher.readings(), (pushed.len() - out) as u64);
-                prop_assert!(most > 1 || batcher.message_count() == 0);
+                prop_assert_eq!(batcher.pending_readings(), (pushed.len() - out) as u64);
+                prop_assert!(most > 1 || batcher.batch_count() == 0);
             }
-            batcher.close();
+            batcher.close_batch();
             drain(&mut batcher, &pushed, now);
             let expected: Vec<_> = pushed.into_iter().map(|(t, p, _)| (t, p)).collect();
             prop_assert_eq!(got, expected);
-            prop_assert_eq!((batcher.readings(), batcher.bytes()), (0, 0));
+            prop_assert_eq!((batcher.pending_readings(), batcher.bytes()), (0, 0));
         }
     }
 }

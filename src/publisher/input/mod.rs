@@ -1,9 +1,9 @@
 //! Reads from the source and makes the messages that are offered to the outbox: `source` reads on a
-//! thread, `buffer` holds what was read, `reading_parser` checks it, `batch` joins readings to messages.
+//! thread, `source_reader` holds what was read, `reading_parser` checks it, `batch` joins readings to messages.
 
 pub mod batch;
-pub mod buffer;
 pub mod config;
 pub mod reading_parser;
 mod simulated;
 pub mod source;
+pub mod source_reader;

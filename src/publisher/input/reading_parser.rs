@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::Reading;
 use super::config::InputConfig;
 use crate::common::broker::profile::Profile;
-use crate::common::mqtt::json::JsonInput;
+use crate::common::mqtt::message_json::JsonInput;
 use crate::common::mqtt::qos::Qos;
 
 /// The error says why the reading is rejected.
@@ -64,7 +64,7 @@ fn parse_json(
     let retain = input.retain_flag()?.unwrap_or(config.retain);
     if retain {
         profile
-            .check_retain(&topic)
+            .check_retained_topic(&topic)
             .map_err(|e| format!("\"retain\" {e}"))?;
     }
     let payload = input.into_payload()?;

@@ -88,7 +88,7 @@ impl AckDeadline {
     }
 
     /// Whether the messages in flight were sent so recently that a close may be the answer to them.
-    pub fn may_explain_close(&self, in_flight: &SizedQueue, now: Instant) -> bool {
+    pub fn has_just_sent(&self, in_flight: &SizedQueue, now: Instant) -> bool {
         let slow = transfer_time(in_flight.bytes(), SLOW_RATE);
         self.moved_at(in_flight)
             .is_some_and(|at| now < at + CLOSES_WITHIN + slow)

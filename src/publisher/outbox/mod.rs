@@ -2,45 +2,44 @@
 //!
 //! A message that is not finished is in exactly one of three queues, each in the order of sending:
 //!
-//! * *ready*: to be sent before anything else. Accepted while the window had space, or in flight when
-//!   a connection ended; then nobody knows whether it arrived, and it is sent again. These are one
-//!   window at most, count against no limit and are never dropped.
+//! * *ready*: to be sent before anything else. Accepted while the window had space, or in flight when a connection
+//!   ended; then nobody knows whether it arrived, and it is sent again. These are one window at most, count against no
+//!   limit and are never dropped.
 //! * the *queue*: accepted while offline, while a backlog drains, or while the window was full.
 //! * *in flight*: given to the client on this connection.
 //!
-//! The queue decides what is on disk; the outbox tells it of every message that passes and its
-//! outcome.
+//! The queue decides what is on disk; the outbox tells it of every message that passes and its outcome.
 
 pub mod ack_deadline;
-pub mod ack_time;
+pub mod ack_time_estimator;
 pub mod broker_limits;
-pub mod drain_rate;
+pub mod drain_pacer;
 pub mod poison;
-pub mod rate_limiter;
-pub mod receipt_order;
+pub mod quota_limiter;
 pub mod types;
+pub mod user_receipts;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ack_deadline::AckDeadline;
-use ack_time::AckTimeEstimator;
+use ack_time_estimator::AckTimeEstimator;
 use broker_limits::BrokerLimits;
-use drain_rate::DrainRate;
+use drain_pacer::DrainPacer;
 use poison::{PoisonDetector, PoisonFinding};
-use rate_limiter::RateLimiter;
-use receipt_order::{Receipt, ReceiptOrder};
-use types::{DisconnectCause, Offered, OutboxConfig};
+use quota_limiter::QuotaLimiter;
+use types::{Offered, OutboxConfig, PoisonEvidence};
+use user_receipts::{UserReceipt, UserReceipts};
 
 use crate::common::client::Delivery;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
-use crate::common::mqtt::timestamp::Timestamp;
-use crate::publisher::queue::limits::{Admission, DropBehavior, RemainingCapacity};
+use crate::common::mqtt::two_clock_time::TwoClockTime;
+use crate::publisher::queue::limits::{Admission, DropBehavior, ReadAllowance};
 use crate::publisher::queue::requests::{MessageOutcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{MessageNumbers, MissingFile, Queue, QueueEvent, StoreEvent};
+use crate::publisher::queue::{MessageIdentity, MissingFileFate, Queue, QueueEvent, StoreNotice};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
@@ -58,18 +57,18 @@ const HOLD: Duration = Duration::from_secs(1);
 pub struct Outbox {
     config: OutboxConfig,
     pub queue: Box<dyn Queue>,
-    pub drain: DrainRate,
+    pub drain: DrainPacer,
     online: Option<BrokerLimits>,
     /// The last position in the order of sending. A message keeps its position when it is sent
     /// again. Its `id` is not in this order: rows of earlier runs are read late and sent first.
     last_position: u64,
     ready: SizedQueue,
     in_flight: SizedQueue,
-    receipts: ReceiptOrder,
+    receipts: UserReceipts,
     poison: PoisonDetector,
     ack_time: AckTimeEstimator,
     ack_deadline: AckDeadline,
-    rate_limiter: Option<RateLimiter>,
+    quota_limiter: Option<QuotaLimiter>,
     /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
     pub sent_unconfirmed: bool,
     held_until: Option<Instant>,
@@ -78,7 +77,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(config: OutboxConfig, queue: Box<dyn Queue>, drain: DrainRate) -> Self {
+    pub fn new(config: OutboxConfig, queue: Box<dyn Queue>, drain: DrainPacer) -> Self {
         Self {
             queue,
             drain,
@@ -86,11 +85,11 @@ impl Outbox {
             last_position: 0,
             ready: SizedQueue::default(),
             in_flight: SizedQueue::default(),
-            receipts: ReceiptOrder::default(),
+            receipts: UserReceipts::default(),
             poison: PoisonDetector::new(config.max_attempts),
             ack_time: AckTimeEstimator::default(),
             ack_deadline: AckDeadline::new(config.operation_timeout),
-            rate_limiter: config.profile.pace().map(RateLimiter::new),
+            quota_limiter: config.profile.pace().map(QuotaLimiter::new),
             sent_unconfirmed: false,
             held_until: None,
             connecting_until: None,
@@ -99,20 +98,24 @@ impl Outbox {
     }
 
     pub fn expect_connection(&mut self, now: Instant) {
-        self.connecting_until = Some(now + self.ack_time.estimate());
+        self.connecting_until = Some(now + self.ack_time.estimate_upper_bound());
     }
 
     /// Messages without an outcome: waiting, in flight, or to be deleted from the disk.
-    pub fn outstanding(&self) -> usize {
+    pub fn count_unfinished(&self) -> usize {
         let waiting = self.queue.len() + self.queue.undeleted();
-        self.ready.len() + self.queue.delegated_count().unwrap_or(waiting) + self.in_flight.len()
+        self.ready.len()
+            + self.queue.sent_elsewhere_count().unwrap_or(waiting)
+            + self.in_flight.len()
     }
 
     /// Messages that would be lost if the process ended now.
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) if self.queue.missing_file() != Some(MissingFile::Lost) => unwritten,
-            _ => self.outstanding(),
+            Some(unwritten) if self.queue.missing_file() != Some(MissingFileFate::Lost) => {
+                unwritten
+            }
+            _ => self.count_unfinished(),
         }
     }
 
@@ -124,23 +127,23 @@ impl Outbox {
         &self.in_flight
     }
 
-    pub fn take_receipts(&mut self) -> Vec<Receipt> {
+    pub fn take_receipts(&mut self) -> Vec<UserReceipt> {
         self.receipts.take_receipts()
     }
 
     /// How much a source that can wait should read now. Offline, a queue that drops takes everything;
     /// on a connection even its sources wait.
-    pub fn remaining_capacity(&self, now: Instant) -> RemainingCapacity {
+    pub fn read_allowance(&self, now: Instant) -> ReadAllowance {
         let limits = self.queue.limits();
         let mut space = self.queue.unwritten_space();
         if limits.behavior != DropBehavior::Block && self.online.is_none() {
             space.bytes = space.bytes.min(limits.max_bytes);
             return space;
         }
-        let behind = if self.is_flowing(now) {
+        let behind = if self.should_wait_for_window(now) {
             READ_AHEAD
         } else {
-            self.queue.remaining_messages(now)
+            self.queue.free_message_slots(now)
         };
         let bytes = self.queue.bytes() + self.ready.bytes() + self.in_flight.bytes();
         space.messages = space
@@ -158,17 +161,17 @@ impl Outbox {
 
     /// Whether acknowledgements come so steadily that a source that can wait should: a message that
     /// is read when the window has space need not be written to disk.
-    fn is_flowing(&self, now: Instant) -> bool {
+    fn should_wait_for_window(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
         let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.by_hand;
-        let has_stalled = self.flows_until().is_some_and(|until| until <= now);
+        let has_stalled = self.steady_acks_until().is_some_and(|until| until <= now);
         self.is_durable() && waits && is_short && self.online.is_some() && !has_stalled
     }
 
     /// Without an acknowledgement by then, they do not come steadily. `None` if none is due.
-    fn flows_until(&self) -> Option<Instant> {
+    fn steady_acks_until(&self) -> Option<Instant> {
         let since = self.ack_deadline.last_ack_time(&self.in_flight)?;
-        Some(since + self.ack_time.estimate())
+        Some(since + self.ack_time.estimate_upper_bound())
     }
 
     fn is_durable(&self) -> bool {
@@ -176,9 +179,9 @@ impl Outbox {
     }
 
     /// Takes a draft; `at` is `now` by both clocks.
-    pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<Timestamp>) -> Offered {
+    pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<TwoClockTime>) -> Offered {
         let at = at.into();
-        let MessageNumbers { id, stream, seq } = self.queue.next_numbers();
+        let MessageIdentity { id, stream, seq } = self.queue.next_identity();
         let expiry = self.config.expiry;
         let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
         let message = OutgoingMessage {
@@ -202,13 +205,13 @@ impl Outbox {
         let mut is_dropped = false;
         if self.direct_space() > 0 {
             let message = Arc::new(message);
-            let due = now + self.ack_time.estimate();
-            self.queue.add_sent(&message, due);
+            let due = now + self.ack_time.estimate_upper_bound();
+            self.queue.store_unless_acked(&message, due);
             self.push_ready(message);
         } else {
             let size = message.draft.content_size();
-            self.make_space(size);
-            if self.is_flowing(now) {
+            self.send_oldest_early(size);
+            if self.should_wait_for_window(now) {
                 return Offered::Full(message.draft);
             }
             let mut evicted = Vec::new();
@@ -227,9 +230,9 @@ impl Outbox {
                 }
                 _ => return Offered::Full(message.draft),
             }
-            self.drain.handle_arrival();
+            self.drain.count_arrival();
         }
-        self.queue.advance_numbers();
+        self.queue.advance_identity();
         self.receipts.enter(id, seq, readings);
         if is_dropped {
             self.receipts
@@ -257,7 +260,7 @@ impl Outbox {
 
     /// On a connection a full queue makes space by sending sooner than its rate, unless the user has
     /// set that: while the window has space, nothing is dropped.
-    fn make_space(&mut self, bytes: u64) {
+    fn send_oldest_early(&mut self, bytes: u64) {
         if self.drain.by_hand || self.held_until.is_some() {
             return;
         }
@@ -276,15 +279,15 @@ impl Outbox {
         self.sent_unconfirmed = false;
         self.connecting_until = None;
         self.held_until = None;
-        self.drain.begin(now, self.queue.len());
+        self.drain.handle_connected(now, self.queue.len());
         let window = self.config.max_in_flight.min(limits.receive_maximum);
-        self.queue.set_send_window(window);
+        self.queue.handle_window_change(window);
     }
 
     /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
     /// one was given up because the connection ended for it.
-    pub fn handle_disconnected(&mut self, loss: DisconnectCause, now: Instant) -> bool {
-        let poison = self.find_poison(loss, now);
+    pub fn handle_disconnected(&mut self, loss: PoisonEvidence, now: Instant) -> bool {
+        let poison = self.take_poison(loss, now);
         self.online = None;
         self.sent_unconfirmed = false;
         self.connecting_until = None;
@@ -295,18 +298,18 @@ impl Outbox {
         if let Some((message, reason)) = poison {
             self.finish_message(message, MessageOutcome::Dead(reason), now);
         }
-        self.ready.append(&mut self.in_flight);
+        self.ready.append_queue(&mut self.in_flight);
         is_poison
     }
 
     /// The message that is given up because the connection ended for it, and why.
-    fn find_poison(
+    fn take_poison(
         &mut self,
-        loss: DisconnectCause,
+        loss: PoisonEvidence,
         now: Instant,
     ) -> Option<(Arc<OutgoingMessage>, String)> {
         let first = self.in_flight.first()?;
-        let is_just_sent = self.ack_deadline.may_explain_close(&self.in_flight, now);
+        let is_just_sent = self.ack_deadline.has_just_sent(&self.in_flight, now);
         let len = self.in_flight.len();
         let reason = match self.poison.handle_loss(loss, first, len, is_just_sent)? {
             PoisonFinding::Attempts(attempts) => {
@@ -329,7 +332,7 @@ impl Outbox {
     pub fn next_messages(
         &mut self,
         now: Instant,
-        time: impl Into<Timestamp>,
+        time: impl Into<TwoClockTime>,
     ) -> Vec<(u64, Arc<OutgoingMessage>)> {
         let time = time.into();
         let mut messages = Vec::new();
@@ -352,9 +355,9 @@ impl Outbox {
                 continue;
             }
             self.sent_unconfirmed |= message.draft.qos == Qos::AtMostOnce;
-            if let Some(rate_limiter) = &mut self.rate_limiter {
+            if let Some(quota_limiter) = &mut self.quota_limiter {
                 let packet = message.packet_size(limits.properties, self.config.sequence);
-                rate_limiter.take(packet, now);
+                quota_limiter.record_sent(packet, now);
             }
             let is_first = self.in_flight.is_empty();
             if is_first {
@@ -367,7 +370,7 @@ impl Outbox {
         }
         let has_more = !self.ready.is_empty() || !self.queue.is_empty();
         self.queue
-            .set_send_blocked(has_more && self.window_space() == 0);
+            .set_deletes_urgent(has_more && self.window_space() == 0);
         messages
     }
 
@@ -400,7 +403,7 @@ impl Outbox {
 
     /// The client reports the delivery of the message with this position. An acknowledgement that is
     /// reported after the end of its connection still counts; one that is reported again does not.
-    pub fn handle_delivery(&mut self, position: u64, delivery: Delivery, now: Instant) {
+    pub fn handle_delivery_result(&mut self, position: u64, delivery: Delivery, now: Instant) {
         if self.in_flight.first_position() == Some(position) {
             self.ack_deadline.handle_ack(now);
         }
@@ -433,7 +436,7 @@ impl Outbox {
         self.poison.clear(message.id);
         self.queue.finish_message(&message, &outcome, now);
         if matches!(outcome, MessageOutcome::Dead(_)) && self.is_durable() {
-            self.receipts.hold_receipt(message, outcome);
+            self.receipts.hold_dead_receipt(message, outcome);
         } else {
             self.receipts
                 .end_message(message.id, message.seq, outcome, Some(message));
@@ -445,7 +448,7 @@ impl Outbox {
             .handle_progress(all_received, &self.in_flight, now);
     }
 
-    pub fn slow_ack_deadline(&self) -> Option<Instant> {
+    pub fn deadline_if_progressing(&self) -> Option<Instant> {
         self.ack_deadline.due_if_progressing(&self.in_flight)
     }
 
@@ -471,14 +474,16 @@ impl Outbox {
         };
         let send = self.held_until.or(next).filter(|_| self.window_space() > 0);
         let is_written = self.queue.unwritten().is_some();
-        let stalls = self.flows_until().filter(|at| *at > now && is_written);
+        let stalls = self
+            .steady_acks_until()
+            .filter(|at| *at > now && is_written);
         let due = self.ack_deadline.due(&self.in_flight);
         [due, send, write, stalls].into_iter().flatten().min()
     }
 
     /// When the broker's quota permits the next message; `None` is now.
     fn quota_ready_at(&self, now: Instant) -> Option<Instant> {
-        self.rate_limiter.as_ref()?.ready_at(now)
+        self.quota_limiter.as_ref()?.ready_at(now)
     }
 
     /// Why the broker does not take the message, if it is too large. Unknown without a connection.
@@ -510,19 +515,19 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreEvent> {
+    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreNotice> {
         let mut store_events = Vec::new();
-        for event in self.queue.handle_result(result, now) {
+        for event in self.queue.handle_store_result(result, now) {
             match event {
                 QueueEvent::Stored { id } => self.receipts.mark_accepted(id),
-                QueueEvent::Numbered { id, seq } => self.receipts.set_number(id, seq),
+                QueueEvent::Numbered { id, seq } => self.receipts.handle_numbered(id, seq),
                 QueueEvent::Ended { id, seq, outcome } => {
                     self.receipts.end_message(id, seq, outcome, None)
                 }
-                QueueEvent::DeadLetterStored { id } => self.receipts.release_receipt(id),
+                QueueEvent::DeadLetterStored { id } => self.receipts.release_held_receipt(id),
                 QueueEvent::Store(event) => {
-                    if matches!(event, StoreEvent::FileMissing(_)) {
-                        self.receipts.release_dead_receipts();
+                    if matches!(event, StoreNotice::FileMissing(_)) {
+                        self.receipts.release_held_receipts();
                     }
                     store_events.push(event);
                 }

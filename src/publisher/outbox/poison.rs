@@ -5,7 +5,7 @@
 //! candidate: it is sent alone on the next connection. Only a close while it is alone counts against
 //! it. Ends that have nothing to do with a message neither count nor clear it.
 
-use super::types::DisconnectCause;
+use super::types::PoisonEvidence;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 
@@ -62,17 +62,16 @@ impl PoisonDetector {
         self.candidate = self.candidate.filter(|(candidate, _)| *candidate != id);
     }
 
-    /// The connection has ended with `first` as the first one of `in_flight` messages. It counts
-    /// against the message only if that was the only one that the broker had to answer, and had
-    /// reached it.
+    /// The connection has ended with `first` as the first one of `in_flight` messages. It counts against the message
+    /// only if that was the only one that the broker had to answer, and had reached it.
     pub fn handle_loss(
         &mut self,
-        loss: DisconnectCause,
+        loss: PoisonEvidence,
         first: &OutgoingMessage,
         in_flight: usize,
         is_just_sent: bool,
     ) -> Option<PoisonFinding> {
-        let DisconnectCause::ByBroker { reason, reached } = loss else {
+        let PoisonEvidence::ByBroker { reason, reached } = loss else {
             return None;
         };
         self.set_candidate(first);

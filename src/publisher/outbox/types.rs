@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::common::broker::profile::Profile;
-use crate::common::client::SentPublishes;
+use crate::common::client::SentPublishCount;
 use crate::common::mqtt::draft::Draft;
 
 /// What the end of a connection says about the messages that were in flight on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DisconnectCause {
+pub enum PoisonEvidence {
     /// The network failed, or the broker or this program ended it for another reason.
     Unrelated,
     /// The broker ended it, perhaps because of a message.
@@ -16,7 +16,7 @@ pub enum DisconnectCause {
         /// A reason that is about a message; `None` if the broker gave none, or named no message.
         reason: Option<String>,
         /// What the broker had received; `None` if the connection broke.
-        reached: Option<SentPublishes>,
+        reached: Option<SentPublishCount>,
     },
 }
 

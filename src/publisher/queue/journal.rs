@@ -126,7 +126,7 @@ impl Journal {
     pub fn unwritten(&self) -> usize {
         let writing = self.writing.as_ref();
         let inserts = writing.map_or(0, |w| w.inserts.len() - w.ended.len() + w.unwritten_dead);
-        self.pending.len() + inserts + self.next.count_unwritten_dead()
+        self.pending.len() + inserts + self.next.count_dead_without_row()
     }
 
     pub fn undeleted(&self) -> usize {
@@ -191,7 +191,7 @@ impl Journal {
             ended: BTreeMap::new(),
             rows: batch.ends.iter().map(|(row, _)| *row).chain(dead).collect(),
             dead: batch.dead.iter().map(|dead| dead.message.id).collect(),
-            unwritten_dead: batch.count_unwritten_dead(),
+            unwritten_dead: batch.count_dead_without_row(),
         });
         Some(batch)
     }

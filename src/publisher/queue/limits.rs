@@ -1,7 +1,7 @@
 //! How much a queue holds, and what it does when it is full. PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageLimit {
+pub enum MessageCountLimit {
     /// A message that comes while offline is refused.
     Disabled,
     Messages(usize),
@@ -9,13 +9,13 @@ pub enum MessageLimit {
     Unlimited,
 }
 
-impl MessageLimit {
+impl MessageCountLimit {
     /// The convention of the AWS IoT Device SDK: 0 is disabled, a negative number unlimited.
     pub fn from_signed(size: i64) -> Self {
         match size {
-            0 => MessageLimit::Disabled,
-            ..0 => MessageLimit::Unlimited,
-            _ => MessageLimit::Messages(usize::try_from(size).unwrap_or(usize::MAX)),
+            0 => MessageCountLimit::Disabled,
+            ..0 => MessageCountLimit::Unlimited,
+            _ => MessageCountLimit::Messages(usize::try_from(size).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -30,7 +30,7 @@ pub enum DropBehavior {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    pub capacity: MessageLimit,
+    pub capacity: MessageCountLimit,
     /// In bytes of topics and payloads.
     pub max_bytes: u64,
     pub behavior: DropBehavior,
@@ -40,8 +40,8 @@ impl Limits {
     /// How many more messages fit beside `len` messages of `bytes`, as far as their number goes.
     pub fn remaining_messages(&self, len: usize, bytes: u64) -> usize {
         match self.capacity {
-            MessageLimit::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
-            MessageLimit::Unlimited if bytes < self.max_bytes => usize::MAX,
+            MessageCountLimit::Messages(n) if bytes < self.max_bytes => n.saturating_sub(len),
+            MessageCountLimit::Unlimited if bytes < self.max_bytes => usize::MAX,
             _ => 0,
         }
     }
@@ -50,7 +50,7 @@ impl Limits {
         let fits =
             self.remaining_messages(len, bytes) > 0 && bytes.saturating_add(size) <= self.max_bytes;
         match (self.capacity, self.behavior) {
-            (MessageLimit::Disabled, _) => Admission::Disabled,
+            (MessageCountLimit::Disabled, _) => Admission::Disabled,
             _ if fits => Admission::Fits,
             (_, DropBehavior::Block) => Admission::Wait,
             (_, DropBehavior::Newest) => Admission::Drop,
@@ -71,7 +71,7 @@ pub enum Admission {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RemainingCapacity {
+pub struct ReadAllowance {
     pub messages: usize,
     /// Bytes of topics and payloads. The last message may exceed it.
     pub bytes: u64,

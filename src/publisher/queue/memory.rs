@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::limits::{Admission, Limits};
 use super::sized::SizedQueue;
-use super::{MessageNumbers, Queue};
+use super::{MessageIdentity, Queue};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 #[derive(Debug)]
 pub struct MemoryQueue {
     limits: Limits,
     waiting: SizedQueue,
-    next: MessageNumbers,
+    next: MessageIdentity,
 }
 
 impl MemoryQueue {
@@ -20,7 +20,7 @@ impl MemoryQueue {
         Self {
             limits,
             waiting: SizedQueue::default(),
-            next: MessageNumbers {
+            next: MessageIdentity {
                 id: 1,
                 stream,
                 seq: 1,
@@ -42,11 +42,11 @@ impl Queue for MemoryQueue {
         self.waiting.bytes()
     }
 
-    fn next_numbers(&self) -> MessageNumbers {
+    fn next_identity(&self) -> MessageIdentity {
         self.next.clone()
     }
 
-    fn advance_numbers(&mut self) {
+    fn advance_identity(&mut self) {
         self.next.id += 1;
         self.next.seq += 1;
     }

@@ -1,10 +1,9 @@
-//! The offline queue: messages that were accepted and cannot be sent now, in order, within a limit
-//! in messages and one in bytes. PURE.
+//! The offline queue: messages that were accepted and cannot be sent now, in order, within a limit in messages and one
+//! in bytes. PURE.
 //!
-//! [`Queue`] is what the outbox needs of it. [`memory::MemoryQueue`] ends with the process.
-//! [`durable::DurableQueue`] manages a queue in a file: it gives requests to a store and handles the
-//! results (see [`requests`]), and does no I/O itself. Connections, windows and rates belong to
-//! [`outbox`](super::outbox).
+//! [`Queue`] is what the outbox needs of it. [`memory::MemoryQueue`] ends with the process. [`durable::DurableQueue`]
+//! manages a queue in a file: it gives requests to a store and handles the results (see [`requests`]), and does no I/O
+//! itself. Connections, windows and rates belong to [`outbox`](super::outbox).
 
 pub mod durable;
 pub mod journal;
@@ -19,11 +18,11 @@ use std::time::Instant;
 
 use crate::common::fault::Fault;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use limits::{Admission, Limits, RemainingCapacity};
+use limits::{Admission, Limits, ReadAllowance};
 use requests::{MessageOutcome, StoreRequest, StoreResult};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MessageNumbers {
+pub struct MessageIdentity {
     pub id: u64,
     pub stream: Arc<str>,
     /// The number in the stream; 0 if another process will assign it.
@@ -48,11 +47,11 @@ pub enum QueueEvent {
     DeadLetterStored {
         id: u64,
     },
-    Store(StoreEvent),
+    Store(StoreNotice),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum StoreEvent {
+pub enum StoreNotice {
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
@@ -67,15 +66,14 @@ pub enum StoreEvent {
 
 /// What became of a queue file that is not at its path any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingFile {
+pub enum MissingFileFate {
     /// No later run will find it.
     Lost,
     /// The file still exists elsewhere, with everything that was stored.
     Moved,
 }
 
-/// What the outbox needs of a queue. The methods with a default are for queues that outlive the
-/// process.
+/// What the outbox needs of a queue. The methods with a default are for queues that outlive the process.
 pub trait Queue: fmt::Debug {
     fn limits(&self) -> Limits;
 
@@ -87,13 +85,13 @@ pub trait Queue: fmt::Debug {
 
     fn bytes(&self) -> u64;
 
-    fn remaining_messages(&self, _now: Instant) -> usize {
+    fn free_message_slots(&self, _now: Instant) -> usize {
         self.limits().remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_numbers(&self) -> MessageNumbers;
+    fn next_identity(&self) -> MessageIdentity;
 
-    fn advance_numbers(&mut self);
+    fn advance_identity(&mut self);
 
     /// Makes space for a message of `size` bytes as the limits say; dropped messages are added to
     /// `evicted`. After `Fits`, the message has to be pushed.
@@ -104,8 +102,7 @@ pub trait Queue: fmt::Debug {
         evicted: &mut Vec<Arc<OutgoingMessage>>,
     ) -> Admission;
 
-    /// Adds a message at the tail. It has to be on disk by `due`, or at once, unless it is
-    /// acknowledged before.
+    /// Adds a message at the tail. It has to be on disk by `due`, or at once, unless it is acknowledged before.
     fn push(&mut self, message: Arc<OutgoingMessage>, due: Option<Instant>);
 
     /// Takes the message at the head, if it is in memory.
@@ -121,14 +118,14 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn missing_file(&self) -> Option<MissingFile> {
+    fn missing_file(&self) -> Option<MissingFileFate> {
         None
     }
 
     /// A message is sent at once, past the queue, and written if it is not acknowledged by `due`.
-    fn add_sent(&mut self, _message: &Arc<OutgoingMessage>, _due: Instant) {}
+    fn store_unless_acked(&mut self, _message: &Arc<OutgoingMessage>, _due: Instant) {}
 
-    /// A message that left by [`pop`](Self::pop) or [`add_sent`](Self::add_sent) has its outcome.
+    /// A message that left by [`pop`](Self::pop) or [`store_unless_acked`](Self::store_unless_acked) has its outcome.
     fn finish_message(
         &mut self,
         _message: &Arc<OutgoingMessage>,
@@ -139,10 +136,10 @@ pub trait Queue: fmt::Debug {
 
     fn record_attempts(&mut self, _message: &Arc<OutgoingMessage>, _attempts: u32) {}
 
-    fn set_send_window(&mut self, _window: usize) {}
+    fn handle_window_change(&mut self, _window: usize) {}
 
     /// Whether more could be sent if fewer messages were [`undeleted`](Self::undeleted).
-    fn set_send_blocked(&mut self, _blocked: bool) {}
+    fn set_deletes_urgent(&mut self, _blocked: bool) {}
 
     fn make_all_writes_due(&mut self) {}
 
@@ -152,18 +149,18 @@ pub trait Queue: fmt::Debug {
     }
 
     /// Messages of this run that another publisher is to send; `None` if this one sends.
-    fn delegated_count(&self) -> Option<usize> {
+    fn sent_elsewhere_count(&self) -> Option<usize> {
         None
     }
 
-    fn unwritten_space(&self) -> RemainingCapacity {
-        RemainingCapacity {
+    fn unwritten_space(&self) -> ReadAllowance {
+        ReadAllowance {
             messages: usize::MAX,
             bytes: u64::MAX,
         }
     }
 
-    /// The run ends: what is due is written, then [`StoreEvent::Closed`] follows.
+    /// The run ends: what is due is written, then [`StoreNotice::Closed`] follows.
     fn begin_close(&mut self) {}
 
     fn wake_at(&self, _now: Instant) -> Option<Instant> {
@@ -174,7 +171,7 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn handle_result(&mut self, _result: StoreResult, _now: Instant) -> Vec<QueueEvent> {
+    fn handle_store_result(&mut self, _result: StoreResult, _now: Instant) -> Vec<QueueEvent> {
         Vec::new()
     }
 }

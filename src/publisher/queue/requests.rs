@@ -62,7 +62,7 @@ impl WriteBatch {
         self.inserts.iter().map(|m| m.draft.content_size()).sum()
     }
 
-    pub fn count_unwritten_dead(&self) -> usize {
+    pub fn count_dead_without_row(&self) -> usize {
         self.dead.iter().filter(|dead| dead.row.is_none()).count()
     }
 }
@@ -131,7 +131,7 @@ pub enum StoreResult {
     Changed {
         counts: Counts,
     },
-    TookOver(Opened),
+    TookOver(OpenedQueue),
     /// The file is not at its path any more: nothing more is written; it can still be read.
     FileMissing {
         fault: Fault,
@@ -144,7 +144,7 @@ pub enum StoreResult {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedQueue {
     /// Whether this process drains it, or another does.
     pub drains: bool,
     pub stream: Arc<str>,

@@ -61,7 +61,7 @@ impl SizedQueue {
 
     pub fn pop(&mut self) -> Option<(u64, Arc<OutgoingMessage>)> {
         let (position, message) = self.messages.pop_front()?;
-        self.discount(&message);
+        self.subtract_from_totals(&message);
         Some((position, message))
     }
 
@@ -71,11 +71,11 @@ impl SizedQueue {
         }
         let found = self.messages.binary_search_by_key(&position, |(at, _)| *at);
         let (_, message) = self.messages.remove(found.ok()?)?;
-        self.discount(&message);
+        self.subtract_from_totals(&message);
         Some(message)
     }
 
-    pub fn append(&mut self, other: &mut SizedQueue) {
+    pub fn append_queue(&mut self, other: &mut SizedQueue) {
         for (position, message) in std::mem::take(other).messages {
             self.insert(position, message);
         }
@@ -86,7 +86,7 @@ impl SizedQueue {
         self.exactly_once += usize::from(message.draft.qos == Qos::ExactlyOnce);
     }
 
-    fn discount(&mut self, message: &OutgoingMessage) {
+    fn subtract_from_totals(&mut self, message: &OutgoingMessage) {
         self.bytes -= message.draft.content_size();
         self.exactly_once -= usize::from(message.draft.qos == Qos::ExactlyOnce);
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::common::cli::args::LogArgs;
-use crate::common::cli::units::parse_whole;
+use crate::common::cli::units::integer_parser;
 
 /// Inspect and repair a queue file
 ///
@@ -44,7 +44,7 @@ pub(super) enum Action {
         #[arg(long)]
         json: bool,
         /// Print N messages at most
-        #[arg(long, value_name = "N", value_parser = parse_whole(0usize..))]
+        #[arg(long, value_name = "N", value_parser = integer_parser(0usize..))]
         limit: Option<usize>,
     },
     /// Print messages as JSON, as subscriber --json does; they stay in the queue
@@ -60,7 +60,7 @@ pub(super) enum Action {
         #[command(flatten)]
         file: FileArgs,
         /// Numbers of the dead letters, as list --dead shows them; all if not given
-        #[arg(value_name = "ID", value_parser = parse_whole::<i64>(..))]
+        #[arg(value_name = "ID", value_parser = integer_parser::<i64>(..))]
         ids: Vec<i64>,
     },
     /// Remove all messages that wait; move a damaged file aside

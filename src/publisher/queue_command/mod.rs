@@ -10,15 +10,15 @@ use log::{error, warn};
 use serde_json::json;
 
 use crate::common::escape::one_line;
-use crate::common::fault::{Exit, Fault, FaultKind};
-use crate::common::mqtt::json::{JsonOutput, MessageParts, rfc3339};
+use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::mqtt::message_json::{JsonFields, MessageJson, rfc3339};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use crate::common::mqtt::timestamp::Timestamp;
-use crate::common::runtime::clock::{timestamp, unix_ms};
+use crate::common::mqtt::two_clock_time::TwoClockTime;
+use crate::common::runtime::clock::{two_clock_now, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
-use crate::publisher::store::maintenance::{QueueMaintenance, move_aside};
 use crate::publisher::store::paging::{ListedMessage, Table};
+use crate::publisher::store::queue_maintenance::{QueueMaintenance, move_aside};
 use crate::publisher::store::reader::{QueueReader, QueueStatus};
 use args::{Action, QueueArgs};
 
@@ -75,7 +75,7 @@ fn run_action(action: Action, out: &mut impl Write) -> anyhow::Result<Exit> {
 }
 
 fn export(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let mut reader = QueueReader::open_damaged(queue)?;
+    let mut reader = QueueReader::open_even_damaged(queue)?;
     let done = write_messages(&mut reader, table, usize::MAX, item_export, out);
     let failed = done.as_ref().err().map(|e| e.downcast_ref::<Fault>());
     let exit = match (failed, reader.damaged) {
@@ -92,7 +92,7 @@ fn export(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Ex
 }
 
 fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit> {
-    let retried = QueueMaintenance::open(queue)?.retry(ids)?;
+    let retried = QueueMaintenance::open_and_migrate(queue)?.requeue_dead(ids)?;
     let damaged = if ids.is_empty() { retried.damaged } else { 0 };
     writeln!(out, "{} back in the queue", retried.moved)?;
     let (file, missing) = (queue.display(), retried.missing);
@@ -113,8 +113,8 @@ fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit
 }
 
 fn purge(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let opened = match QueueMaintenance::open(queue) {
-        Err(fault) if fault.kind == FaultKind::Damaged => None,
+    let opened = match QueueMaintenance::open_and_migrate(queue) {
+        Err(fault) if fault.kind == FaultCause::Damaged => None,
         opened => Some(opened?),
     };
     if let Some(mut maintenance) = opened
@@ -166,13 +166,13 @@ fn time(ms: u64) -> String {
     rfc3339(Duration::from_millis(ms))
 }
 
-fn age(accepted: &Timestamp) -> Duration {
-    Duration::from_secs(timestamp().since(accepted).as_secs())
+fn elapsed_since(accepted: &TwoClockTime) -> Duration {
+    Duration::from_secs(two_clock_now().since(accepted).as_secs())
 }
 
 /// When a message expires by the clock as it is set now; Unix time in milliseconds.
-fn expiry_ms(message: &OutgoingMessage) -> Option<u64> {
-    let now = timestamp();
+fn expiry_unix_ms(message: &OutgoingMessage) -> Option<u64> {
+    let now = two_clock_now();
     let lifetime = message.lifetime()?;
     let Some(age) = now.since_in_this_boot(&message.accepted_at()) else {
         return message.expires_ms;
@@ -184,7 +184,7 @@ fn expiry_ms(message: &OutgoingMessage) -> Option<u64> {
 
 fn status_text(queue: &Path, status: &QueueStatus) -> String {
     let oldest = status.oldest.map_or(String::new(), |accepted| {
-        let age = humantime::format_duration(age(&accepted));
+        let age = humantime::format_duration(elapsed_since(&accepted));
         format!(", the oldest since {} ({age})", time(accepted.wall_ms))
     });
     let (queue, counters) = (queue.display(), &status.counters);
@@ -214,7 +214,7 @@ fn status_json(status: &QueueStatus) -> String {
         "waiting": counters.waiting,
         "bytes": counters.bytes,
         "oldest": status.oldest.map(|at| time(at.wall_ms)),
-        "oldest_age_s": status.oldest.map(|at| age(&at).as_secs()),
+        "oldest_age_s": status.oldest.map(|at| elapsed_since(&at).as_secs()),
         "dead": counters.dead,
         "dead_bytes": counters.dead_bytes,
         "dead_reasons": status.reasons,
@@ -260,7 +260,7 @@ fn item_json(item: &ListedMessage) -> String {
         "payloadlen": message.draft.payload.len(),
         "readings": message.draft.readings,
     });
-    if let Some(ms) = expiry_ms(message) {
+    if let Some(ms) = expiry_unix_ms(message) {
         line["expires"] = time(ms).into();
     }
     if let Some((ms, reason)) = &item.died {
@@ -277,14 +277,14 @@ fn item_export(item: &ListedMessage) -> String {
     let seq = (message.seq > 0).then(|| message.to_seq_property());
     let taken = Duration::from_millis(message.accepted_ms);
     let lines = message.draft.reading_payloads().map(|payload| {
-        let parts = MessageParts {
+        let parts = JsonFields {
             topic: &message.draft.topic,
             payload,
             qos: message.draft.qos.level(),
             retain: message.draft.retain,
             seq: seq.as_ref(),
         };
-        JsonOutput::new(parts, taken, false).to_json()
+        MessageJson::new(parts, taken, false).to_json()
     });
     lines.collect::<Vec<_>>().join("\n")
 }

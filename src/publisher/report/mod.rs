@@ -1,8 +1,8 @@
 //! What the user is shown: receipts, delivered messages and the summary on standard output, warnings
 //! about messages in the log, and the counters behind them.
 
+pub mod drain_reporter;
 pub mod exit_status;
-pub mod progress;
 
 use std::fmt::Arguments;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
@@ -15,8 +15,8 @@ use crate::common::escape::{escape, one_line};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::runtime::stdio::{self, Blocking};
-use crate::publisher::outbox::drain_rate::BacklogGrowth;
-use crate::publisher::outbox::receipt_order::Receipt;
+use crate::publisher::outbox::drain_pacer::BacklogGrowth;
+use crate::publisher::outbox::user_receipts::UserReceipt;
 use crate::publisher::queue::requests::MessageOutcome;
 
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +61,9 @@ impl Reporter {
         }
     }
 
-    pub fn record_receipt(&mut self, receipt: &Receipt) {
+    pub fn report_receipt(&mut self, receipt: &UserReceipt) {
         match receipt {
-            Receipt::Accepted { seq, readings } => {
+            UserReceipt::Accepted { seq, readings } => {
                 self.summary.accepted += 1;
                 if let Some(all) = &mut self.summary.readings {
                     *all += u64::from(*readings);
@@ -72,7 +72,7 @@ impl Reporter {
                     self.push_receipt_line(format_args!("accepted {seq}"));
                 }
             }
-            Receipt::Ended {
+            UserReceipt::Ended {
                 seq,
                 outcome,
                 message,
@@ -91,7 +91,7 @@ impl Reporter {
                 self.summary.delivered += 1;
                 self.push_receipt_line(format_args!("delivered {seq}"));
                 if let Some(message) = message.filter(|_| self.options.verbose) {
-                    self.print_readings(message);
+                    self.push_reading_lines(message);
                 }
             }
             MessageOutcome::Dropped(reason) => {
@@ -118,7 +118,7 @@ impl Reporter {
         }
     }
 
-    fn print_readings(&mut self, message: &OutgoingMessage) {
+    fn push_reading_lines(&mut self, message: &OutgoingMessage) {
         let topic = &message.draft.topic;
         for reading in message.draft.reading_payloads() {
             let line = if self.terminal {
@@ -139,7 +139,7 @@ impl Reporter {
     }
 
     pub fn refused_offline(&mut self, line: u64) {
-        self.count_rejected(line, "cannot be sent now and the queue is disabled");
+        self.record_rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_per_outage(
             "readings are being refused: they cannot be sent now, and --queue-size is 0",
         );
@@ -164,19 +164,19 @@ impl Reporter {
         }
     }
 
-    pub fn rejected(&mut self, line: u64, reason: &str) {
+    pub fn report_rejected_line(&mut self, line: u64, reason: &str) {
         warn!("message {line} is rejected: {reason}");
-        self.count_rejected(line, reason);
+        self.record_rejected(line, reason);
     }
 
-    fn count_rejected(&mut self, line: u64, reason: &str) {
+    fn record_rejected(&mut self, line: u64, reason: &str) {
         let first = || format!("message {line}: {reason}");
         self.first_reason.get_or_insert_with(first);
         self.summary.rejected += 1;
         self.push_receipt_line(format_args!("rejected {line} {reason}"));
     }
 
-    pub fn damaged(&mut self, count: usize) {
+    pub fn damaged_messages(&mut self, count: usize) {
         error!(
             "{count} messages in the queue are damaged: they were moved to the dead letters and \
              are not sent"

@@ -7,13 +7,13 @@ use log::error;
 
 use crate::common::broker::profile::Profile;
 use crate::common::fault::Exit;
-use crate::common::mqtt::draft::split_lines;
-use crate::common::runtime::clock::timestamp;
+use crate::common::mqtt::draft::split_complete_lines;
+use crate::common::runtime::clock::two_clock_now;
 use crate::publisher::input::batch::Batch;
-use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::InputConfig;
 use crate::publisher::input::reading_parser;
 use crate::publisher::input::source::{InputChunk, InputError, SourceEvent};
+use crate::publisher::input::source_reader::SourceReader;
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::types::Offered;
 use crate::publisher::report::Reporter;
@@ -21,12 +21,12 @@ use crate::publisher::report::Reporter;
 pub(super) struct OutboxFeeder<'a> {
     pub(super) config: &'a InputConfig,
     pub(super) profile: Profile,
-    pub(super) input: InputBuffer,
+    pub(super) input: SourceReader,
 }
 
 impl OutboxFeeder<'_> {
     /// Returns the exit code that the event stands for.
-    pub(super) fn handle_event(
+    pub(super) fn handle_source_event(
         &mut self,
         event: SourceEvent,
         report: &mut Reporter,
@@ -35,7 +35,10 @@ impl OutboxFeeder<'_> {
         match self.input.handle_event(event) {
             Ok(()) => {}
             Err(InputError::LineTooLong { line }) => {
-                report.rejected(line, &reading_parser::too_long(self.config, self.profile));
+                report.report_rejected_line(
+                    line,
+                    &reading_parser::too_long(self.config, self.profile),
+                );
             }
             Err(InputError::CommandFailed(why)) => report.command_failed(&why, now),
             Err(InputError::ReadFailed(cause)) => {
@@ -47,7 +50,7 @@ impl OutboxFeeder<'_> {
     }
 
     pub(super) fn offer_all(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) {
-        while self.offer_closed(outbox, report, now) && self.parse_message(report, now) {}
+        while self.offer_closed(outbox, report, now) && self.parse_until_message(report, now) {}
     }
 
     /// Offers what has been parsed, also an open batch that is due, and nothing more.
@@ -67,32 +70,34 @@ impl OutboxFeeder<'_> {
     fn offer_closed(&mut self, outbox: &mut Outbox, report: &mut Reporter, now: Instant) -> bool {
         while let Some(Batch { draft, lines }) = self.input.batches.next_batch() {
             let readings = draft.readings;
-            match outbox.offer(draft, now, timestamp()) {
+            match outbox.offer(draft, now, two_clock_now()) {
                 Offered::Full(draft) => {
                     self.input.batches.put_back(Batch { draft, lines });
                     return false;
                 }
                 Offered::Refused => lines.iter().for_each(|line| report.refused_offline(line)),
                 Offered::TooLarge(why) => {
-                    lines.iter().for_each(|line| report.rejected(line, &why));
+                    lines
+                        .iter()
+                        .for_each(|line| report.report_rejected_line(line, &why));
                 }
                 Offered::Taken { .. } | Offered::Dropped { .. } => {}
             }
-            self.input.deduct_readings(readings);
+            self.input.deduct_from_count(readings);
         }
         true
     }
 
     /// Parses what the source has read until a message is complete. Returns whether one is.
-    fn parse_message(&mut self, report: &mut Reporter, now: Instant) -> bool {
+    fn parse_until_message(&mut self, report: &mut Reporter, now: Instant) -> bool {
         while let Some(chunk) = self.input.next_chunk() {
             match chunk {
                 InputChunk::Message { line, payload } => {
-                    self.parse_reading(line, payload.into(), report, now);
+                    self.parse_and_push(line, payload.into(), report, now);
                 }
                 InputChunk::Lines { first, bytes, .. } => {
-                    for (line, bytes) in (first..).zip(split_lines(&bytes)) {
-                        self.parse_reading(line, bytes.into(), report, now);
+                    for (line, bytes) in (first..).zip(split_complete_lines(&bytes)) {
+                        self.parse_and_push(line, bytes.into(), report, now);
                     }
                 }
             }
@@ -104,7 +109,7 @@ impl OutboxFeeder<'_> {
         self.input.batches.has_batch()
     }
 
-    fn parse_reading(
+    fn parse_and_push(
         &mut self,
         line: u64,
         bytes: Cow<'_, [u8]>,
@@ -113,7 +118,7 @@ impl OutboxFeeder<'_> {
     ) {
         match reading_parser::parse(self.config, self.profile, bytes) {
             Ok(reading) => self.input.push_reading(reading, line, now),
-            Err(why) => report.rejected(line, &why),
+            Err(why) => report.report_rejected_line(line, &why),
         }
     }
 }

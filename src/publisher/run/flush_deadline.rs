@@ -27,7 +27,7 @@ impl FlushDeadline {
     }
 
     /// The rest has to be sent by `until`, or by an earlier deadline. Returns the deadline.
-    pub(super) fn set(&mut self, until: Instant) -> Instant {
+    pub(super) fn bring_forward(&mut self, until: Instant) -> Instant {
         let until = self.earliest().map_or(until, |earlier| earlier.min(until));
         self.until = Some(until);
         until
@@ -57,7 +57,7 @@ impl FlushDeadline {
         if self.is_final || is_other || self.until.is_none_or(|at| now < at) {
             return;
         }
-        if let Some(until) = outbox.slow_ack_deadline().filter(|at| *at > now) {
+        if let Some(until) = outbox.deadline_if_progressing().filter(|at| *at > now) {
             self.last_message = first;
             self.until = Some(until);
         }

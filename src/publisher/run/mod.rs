@@ -1,11 +1,10 @@
 //! The publisher's event loop: input → outbox → client, and the deliveries back.
 //!
-//! The only module of the publisher that reads the clock. Outbox and connection decide what to do;
-//! this module does it.
+//! The only module of the publisher that reads the clock. Outbox and connection decide what to do; this module does it.
 
-mod disconnect_cause;
 mod feeder;
 mod flush_deadline;
+mod poison_evidence;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -13,39 +12,39 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use disconnect_cause::{NOT_AUTHORIZED, classify_loss};
 use feeder::OutboxFeeder;
 use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
+use poison_evidence::{NOT_AUTHORIZED, find_poison_evidence};
 
-use crate::common::client::{Client, ClientEvent, ClientEventKind, Delivery, TransferProgress};
-use crate::common::connection::diagnosis::{PendingRequest, UnexplainedCloses};
+use crate::common::client::{AnswerProgress, Client, ClientEvent, ClientEventKind, Delivery};
 use crate::common::connection::driver::{
     ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
 };
 use crate::common::connection::state::ConnectionState;
+use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
 use crate::common::runtime::affinity;
-use crate::common::runtime::clock::{instant_now, timestamp, wall_clock};
+use crate::common::runtime::clock::{instant_now, two_clock_now, wall_clock};
 use crate::common::runtime::signals::{self, CurrentExitCode};
 use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::publisher::config::Config;
-use crate::publisher::input::buffer::InputBuffer;
 use crate::publisher::input::config::SourceKind;
 use crate::publisher::input::source::SourceEvent;
+use crate::publisher::input::source_reader::SourceReader;
 use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
-use crate::publisher::outbox::drain_rate::DrainRate;
-use crate::publisher::outbox::types::DisconnectCause;
+use crate::publisher::outbox::drain_pacer::DrainPacer;
+use crate::publisher::outbox::types::PoisonEvidence;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
-use crate::publisher::queue::{Queue, StoreEvent};
+use crate::publisher::queue::{Queue, StoreNotice};
+use crate::publisher::report::drain_reporter::DrainReporter;
 use crate::publisher::report::exit_status::ExitStatus;
-use crate::publisher::report::progress::DrainReporter;
 use crate::publisher::report::{ReportOptions, Reporter};
-use crate::publisher::store::{QueueFile, Store};
+use crate::publisher::store::{QueueFile, StoreHandle};
 
 #[derive(Debug)]
 enum Event {
@@ -63,14 +62,13 @@ const BRIEF: Duration = Duration::from_secs(1);
 /// How long the loop has after `--deadline` before the process is ended.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long the disk may take for the rest at the end of the run. After a signal,
-/// `--stop-timeout` may end it earlier.
+/// How long the disk may take for the rest at the end of the run. After a signal, `--stop-timeout` may end it earlier.
 const LAST_WRITE: Duration = Duration::from_secs(30);
 
 /// Publishes until the work is done. An error is why the run could not start; later ones are logged,
 /// and in the exit code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
-    affinity::pin();
+    affinity::pin_to_current_core();
     let (file, queue) = open_queue(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
@@ -114,7 +112,7 @@ fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fa
 
 struct Publisher<'a> {
     config: &'a Config,
-    store: Option<Store>,
+    store: Option<StoreHandle>,
     driver: ConnectionDriver,
     outbox: Outbox,
     report: Reporter,
@@ -154,16 +152,16 @@ impl<'a> Publisher<'a> {
         )?;
         let to_loop = events.clone();
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
-        let input = InputBuffer::start(&config.input, config.queue.is_some(), emit, now)?;
+        let input = SourceReader::start(&config.input, config.queue.is_some(), emit, now)?;
         let to_loop = events.clone();
         let notify = move |result| send(&to_loop, Event::Store(result));
         let store = file.map(|file| file.start(notify)).transpose()?;
-        let drain = DrainRate::new(config.drain_rate, config.drain_by_hand);
+        let drain = DrainPacer::new(config.drain_rate, config.drain_by_hand);
         let mut publisher = Self {
             store_done: store.is_none(),
             store,
             driver: ConnectionDriver::new(
-                config.connection.state_machine(config.run_kind()),
+                config.connection.state_machine(config.run_length()),
                 client,
             ),
             outbox: Outbox::new(config.outbox, queue, drain),
@@ -196,7 +194,7 @@ impl<'a> Publisher<'a> {
             config,
         };
         publisher.outbox.drain.finish_by = publisher.flush.earliest();
-        if publisher.outbox.queue.delegated_count().is_none() {
+        if publisher.outbox.queue.sent_elsewhere_count().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
@@ -214,7 +212,7 @@ impl<'a> Publisher<'a> {
         if self.outbox.is_ack_overdue(now) {
             // A missing answer is the network's fault: no message is given up for it.
             self.outbox
-                .handle_disconnected(DisconnectCause::Unrelated, now);
+                .handle_disconnected(PoisonEvidence::Unrelated, now);
             let fault = Fault::passing(
                 Exit::Unavailable,
                 format!(
@@ -229,7 +227,7 @@ impl<'a> Publisher<'a> {
         self.read_and_send();
         self.send_store_requests();
         let backlog = self.outbox.queue.len();
-        if let Some(growing) = self.outbox.drain.adjust_rate(now, backlog) {
+        if let Some(growing) = self.outbox.drain.check_backlog_growth(now, backlog) {
             self.report.growing(&growing);
         }
         self.report_receipts();
@@ -254,7 +252,7 @@ impl<'a> Publisher<'a> {
     /// Reads from the source and sends until the source has no more or the outbox takes no more.
     fn read_and_send(&mut self) {
         loop {
-            let space = self.outbox.remaining_capacity(self.now);
+            let space = self.outbox.read_allowance(self.now);
             self.feeder
                 .input
                 .request_readings(self.now, wall_clock, space);
@@ -268,7 +266,7 @@ impl<'a> Publisher<'a> {
             }
         }
         if !self.feeder.input.is_open() && !self.flush.is_set() {
-            self.flush_by(self.now + self.config.flush_timeout);
+            self.set_flush_deadline(self.now + self.config.flush_timeout);
         }
     }
 
@@ -282,7 +280,7 @@ impl<'a> Publisher<'a> {
         if self.flush.is_extended() {
             return false;
         }
-        let messages = self.outbox.next_messages(self.now, timestamp());
+        let messages = self.outbox.next_messages(self.now, two_clock_now());
         if messages.is_empty() {
             return false;
         }
@@ -303,19 +301,19 @@ impl<'a> Publisher<'a> {
     fn send_store_requests(&mut self) {
         if let Some(store) = &self.store {
             while let Some(request) = self.outbox.queue.next_request(self.now) {
-                store.request(request);
+                store.send_request(request);
             }
         }
     }
 
     fn report_receipts(&mut self) {
         for receipt in self.outbox.take_receipts() {
-            self.report.record_receipt(&receipt);
+            self.report.report_receipt(&receipt);
         }
     }
 
-    fn flush_by(&mut self, until: Instant) {
-        self.outbox.drain.finish_by = Some(self.flush.set(until));
+    fn set_flush_deadline(&mut self, until: Instant) {
+        self.outbox.drain.finish_by = Some(self.flush.bring_forward(until));
     }
 
     fn handle(&mut self, event: Event, now: Instant) {
@@ -329,9 +327,9 @@ impl<'a> Publisher<'a> {
                     // Of any connection: an acknowledgement counts also after its end.
                     ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
                     ClientEventKind::Progress(progress)
-                        if is_current && progress != TransferProgress::Received =>
+                        if is_current && progress != AnswerProgress::Received =>
                     {
-                        let all_received = progress == TransferProgress::AllArrived;
+                        let all_received = progress == AnswerProgress::AllArrived;
                         self.outbox.handle_progress(all_received, now);
                     }
                     _ => {}
@@ -339,7 +337,9 @@ impl<'a> Publisher<'a> {
             }
             Event::Input(events) => {
                 for event in events {
-                    let exit = self.feeder.handle_event(event, &mut self.report, now);
+                    let exit = self
+                        .feeder
+                        .handle_source_event(event, &mut self.report, now);
                     self.refused = self.refused.or_worse(exit);
                 }
             }
@@ -353,7 +353,7 @@ impl<'a> Publisher<'a> {
                 self.outbox.queue.make_all_writes_due();
                 // The rest of the time is for DISCONNECT and the disk.
                 let share = if self.store.is_some() { 0.8 } else { 0.95 };
-                self.flush_by(now + self.config.stop_timeout.mul_f64(share));
+                self.set_flush_deadline(now + self.config.stop_timeout.mul_f64(share));
             }
         }
     }
@@ -364,7 +364,8 @@ impl<'a> Publisher<'a> {
             if matches!(&delivery, Delivery::Refused(no) if no.code == NOT_AUTHORIZED) {
                 self.refused = self.refused.or_worse(Exit::Refused);
             }
-            self.outbox.handle_delivery(position, delivery, self.now);
+            self.outbox
+                .handle_delivery_result(position, delivery, self.now);
         }
     }
 
@@ -396,7 +397,7 @@ impl<'a> Publisher<'a> {
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 self.outbox
-                    .handle_disconnected(DisconnectCause::Unrelated, self.now);
+                    .handle_disconnected(PoisonEvidence::Unrelated, self.now);
                 if self.fault.is_some() {
                     // The queue file is missing, and now nothing can be sent either.
                     self.store_done = true;
@@ -405,7 +406,7 @@ impl<'a> Publisher<'a> {
                 if self.store.is_some() {
                     // What can be read in this time is stored for a later run.
                     self.feeder.input.handle_first_attempt(self.now);
-                    self.flush_by(self.now + self.config.flush_timeout);
+                    self.set_flush_deadline(self.now + self.config.flush_timeout);
                 }
             }
             Some(ConnectionUpdate::Closed) | None => {}
@@ -425,7 +426,7 @@ impl<'a> Publisher<'a> {
         if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
             warn!("{hint}");
         }
-        let loss = classify_loss(disconnection, first.map(|first| &*first.topic));
+        let loss = find_poison_evidence(disconnection, first.map(|first| &*first.topic));
         let is_given_up = self.outbox.handle_disconnected(loss, self.now);
         if is_given_up && disconnection.reason_code == Some(NOT_AUTHORIZED) {
             self.refused = self.refused.or_worse(Exit::Refused);
@@ -435,22 +436,22 @@ impl<'a> Publisher<'a> {
     fn handle_store_result(&mut self, result: StoreResult) {
         for event in self.outbox.handle_store_result(result, self.now) {
             match event {
-                StoreEvent::Damaged(count) => self.report.damaged(count),
-                StoreEvent::DiskFull(why) => {
+                StoreNotice::Damaged(count) => self.report.damaged_messages(count),
+                StoreNotice::DiskFull(why) => {
                     warn!("{why}; nothing can be stored until there is space");
                 }
-                StoreEvent::DiskRecovered => warn!("there is space on the disk again"),
-                StoreEvent::TookOver => {
+                StoreNotice::DiskRecovered => warn!("there is space on the disk again"),
+                StoreNotice::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
                 }
-                StoreEvent::FileMissing(fault) => self.handle_missing_file(fault),
-                StoreEvent::Failed(fault) => {
+                StoreNotice::FileMissing(fault) => self.handle_missing_file(fault),
+                StoreNotice::Failed(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
                     self.feeder.input.stop();
                 }
-                StoreEvent::Closed => self.store_done = true,
+                StoreNotice::Closed => self.store_done = true,
             }
         }
     }
@@ -461,10 +462,10 @@ impl<'a> Publisher<'a> {
         error!("{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
-        let sends = self.fault.is_none() && self.outbox.queue.delegated_count().is_none();
+        let sends = self.fault.is_none() && self.outbox.queue.sent_elsewhere_count().is_none();
         self.store_done |= !sends;
         self.fault = Some(fault);
-        self.flush_by(self.now + self.config.flush_timeout);
+        self.set_flush_deadline(self.now + self.config.flush_timeout);
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -489,7 +490,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn undelivered(&self) -> usize {
-        self.outbox.outstanding() + self.feeder.input.pending_messages()
+        self.outbox.count_unfinished() + self.feeder.input.pending_messages()
     }
 
     fn at_risk(&self) -> usize {
@@ -516,7 +517,7 @@ impl<'a> Publisher<'a> {
         self.progress.stop();
         if self.store.is_some() && !self.store_done {
             self.outbox
-                .handle_disconnected(DisconnectCause::Unrelated, self.now);
+                .handle_disconnected(PoisonEvidence::Unrelated, self.now);
             self.offer_input();
         }
         self.close_queue(inbox);
@@ -544,7 +545,7 @@ impl<'a> Publisher<'a> {
             );
             exit = exit.or_worse(Exit::Unavailable);
         }
-        let is_in_place = self.store.as_ref().is_none_or(Store::is_in_place);
+        let is_in_place = self.store.as_ref().is_none_or(StoreHandle::is_in_place);
         if self.exit_status().kept > 0 && self.fault.is_none() && !is_in_place {
             let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
             error!(
@@ -554,7 +555,7 @@ impl<'a> Publisher<'a> {
             exit = exit.or_worse(Exit::Io);
         }
         let elapsed = instant_now().saturating_duration_since(self.started);
-        let queued = self.outbox.outstanding() as u64;
+        let queued = self.outbox.count_unfinished() as u64;
         self.report.summary.lost = self.at_risk() as u64;
         if self.report.finish(reconnects, queued, elapsed) {
             exit

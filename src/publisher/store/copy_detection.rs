@@ -22,8 +22,7 @@ use nix::sys::statfs::statfs;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use siphasher::sip::SipHasher13;
 
-/// Types of file systems (`statfs(2)`) in memory or over an image: overlayfs, aufs, tmpfs, ramfs,
-/// squashfs.
+/// Types of file systems (`statfs(2)`) in memory or over an image: overlayfs, aufs, tmpfs, ramfs, squashfs.
 const RESET_AT_BOOT: [u32; 5] = [
     0x794c_7630,
     0x6175_6673,
@@ -64,13 +63,13 @@ impl FileLocation {
         let Some((location, token)) = before.optional()? else {
             return Ok(CopyCheckResult::Unknown);
         };
-        if location == self.description && self.has_noted(&token, next_seq) {
+        if location == self.description && self.has_matching_note(&token, next_seq) {
             return Ok(CopyCheckResult::Original(token));
         }
         Ok(CopyCheckResult::Copy)
     }
 
-    fn has_noted(&self, token: &str, next_seq: u64) -> bool {
+    fn has_matching_note(&self, token: &str, next_seq: u64) -> bool {
         let note = self.note.as_deref();
         let number = note.and_then(|note| note.strip_prefix(token));
         number.and_then(|number| number.parse().ok()) == Some(next_seq)

@@ -6,8 +6,8 @@
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
-use super::sqlite::{corrupt, int, to_u64};
-use crate::publisher::queue::requests::{Counts, MessageOutcome, Opened};
+use super::sqlite::{corrupt, int, to_u64_or_zero};
+use crate::publisher::queue::requests::{Counts, MessageOutcome, OpenedQueue};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -48,7 +48,7 @@ impl Counters {
             if has_crc { "crc" } else { "NULL" }
         ))?;
         let (counters, crc) = statement.query_row([], |row| {
-            let number = |index| row.get(index).map(to_u64);
+            let number = |index| row.get(index).map(to_u64_or_zero);
             let counters = Self {
                 stream: row.get(0)?,
                 next_seq: number(1)?,
@@ -91,8 +91,8 @@ impl Counters {
         }
     }
 
-    pub(super) fn to_opened(&self, drains: bool) -> Opened {
-        Opened {
+    pub(super) fn to_opened(&self, drains: bool) -> OpenedQueue {
+        OpenedQueue {
             drains,
             counts: self.counts(),
             next_seq: self.next_seq.max(1),
@@ -122,7 +122,7 @@ impl Counters {
     }
 
     /// A dead letter was put back into the queue.
-    pub(super) fn count_dead_removed(&mut self, bytes: u64) {
+    pub(super) fn subtract_dead_letter(&mut self, bytes: u64) {
         self.dead = self.dead.saturating_sub(1);
         self.dead_bytes = self.dead_bytes.saturating_sub(bytes);
     }

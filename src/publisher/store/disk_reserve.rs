@@ -1,6 +1,5 @@
-//! Keeps a reserve of disk space free, so that a queue on a full disk can drain: deleting rows
-//! takes space before it frees any, because SQLite writes to its log first, and what is in the log
-//! has to fit into the file.
+//! Keeps a reserve of disk space free, so that a queue on a full disk can drain: deleting rows takes space before it
+//! frees any, because SQLite writes to its log first, and what is in the log has to fit into the file.
 
 use std::path::Path;
 
@@ -33,10 +32,9 @@ impl DiskSpace {
         })
     }
 
-    /// Why messages that take `bytes` in the file cannot be written. They are written twice, to the log
-    /// and to the file. If the file has enough free bytes in itself it does not grow, and half the
-    /// reserve is sufficient.
-    pub(super) fn shortage(self, bytes: u64, free: u64) -> Option<String> {
+    /// Why messages that take `bytes` in the file cannot be written. They are written twice, to the log and to the
+    /// file. If the file has enough free bytes in itself it does not grow, and half the reserve is sufficient.
+    pub(super) fn shortage_reason(self, bytes: u64, free: u64) -> Option<String> {
         let growth = bytes.saturating_sub(free);
         let reserve = self.reserve / if growth == 0 { 2 } else { 1 };
         let needed = bytes.saturating_add(growth).saturating_add(reserve);

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use log::debug;
 
-use super::errors::cannot_open;
 use super::files::beside;
+use super::queue_faults::cannot_open;
 use crate::common::fault::Fault;
 
 /// Bytes of the token and of the number behind it.
@@ -21,7 +21,7 @@ const NUMBER: usize = 20;
 pub(super) struct DrainLock(File);
 
 impl DrainLock {
-    pub(super) fn open(queue: &Path) -> Result<Self, Fault> {
+    pub(super) fn open_file(queue: &Path) -> Result<Self, Fault> {
         let path = beside(queue, "-lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -56,7 +56,7 @@ impl DrainLock {
         Some(String::from_utf8_lossy(&note).into_owned())
     }
 
-    pub(super) fn write_token(&self, token: &str) {
+    pub(super) fn write_note(&self, token: &str) {
         self.write_at(format!("{token}{:->NUMBER$}", "").as_bytes(), 0);
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::errors::{cannot_open, damaged, io_error, queue_fault};
+use super::queue_faults::{cannot_open, damaged, io_error, queue_fault};
 use super::schema::APPLICATION_ID;
 use crate::common::fault::Fault;
 
@@ -64,9 +64,9 @@ impl Identity {
 
 /// Length in bytes, and time of the last change (seconds, nanoseconds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(u64, i64, i64);
+pub(super) struct SizeAndMtime(u64, i64, i64);
 
-impl Stamp {
+impl SizeAndMtime {
     pub(super) fn of(file: &Metadata) -> Self {
         Self(file.len(), file.mtime(), file.mtime_nsec())
     }
@@ -76,13 +76,13 @@ impl Stamp {
     }
 }
 
-pub(super) fn identify(path: &Path) -> Option<(Identity, Stamp)> {
+pub(super) fn read_identity(path: &Path) -> Option<(Identity, SizeAndMtime)> {
     let file = std::fs::metadata(path).ok()?;
-    Some((Identity::of(&file), Stamp::of(&file)))
+    Some((Identity::of(&file), SizeAndMtime::of(&file)))
 }
 
 /// Does not wait for the other end of a FIFO.
-pub(super) fn open(queue: &Path, write: bool) -> io::Result<File> {
+pub(super) fn open_without_waiting(queue: &Path, write: bool) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut options = File::options();
     options.read(true).write(write).custom_flags(flags.bits());
@@ -90,13 +90,13 @@ pub(super) fn open(queue: &Path, write: bool) -> io::Result<File> {
 }
 
 /// Looks before SQLite opens the file: another file is never changed, and never reported as a damaged
-/// queue. Fails with `FaultKind::Damaged` if the file is empty: a queue never is.
+/// queue. Fails with `FaultCause::Damaged` if the file is empty: a queue never is.
 pub(super) fn check_is_queue(queue: &Path) -> Result<(), Fault> {
     let unreadable = |e: io::Error| io_error(queue, &e);
     // By its name first: opening a device may do something.
     let metadata = std::fs::metadata(queue).map_err(unreadable)?;
     check_is_file(queue, metadata.file_type())?;
-    let file = open(queue, false).map_err(unreadable)?;
+    let file = open_without_waiting(queue, false).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     check_is_file(queue, metadata.file_type())?;
     let mut header = Vec::new();

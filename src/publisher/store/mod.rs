@@ -1,37 +1,36 @@
 //! The durable queue's file. The only module that uses `rusqlite`.
 //!
-//! **Promise**: a message whose insert was reported as committed is on disk. It leaves the file only
-//! when it is delivered, dropped, expired or removed by the user, or it becomes a dead letter; never
-//! because of a crash, a power cut, a full disk or another process. Damage is detected and reported,
-//! never repaired silently.
+//! **Promise**: a message whose insert was reported as committed is on disk. It leaves the file only when it is
+//! delivered, dropped, expired or removed by the user, or it becomes a dead letter; never because of a crash, a power
+//! cut, a full disk or another process. Damage is detected and reported, never repaired silently.
 //!
 //! Why this holds:
-//! * Each request is one transaction in SQLite's write-ahead log with `synchronous=FULL`, and its
-//!   result is sent after the sync. After an error nothing more is written, and the file is not
-//!   closed, because a second sync may report success for what the first one lost (`worker`).
-//! * SQLite has no checksums in the file and silently ends a damaged log. So messages (`rows`) and
-//!   `counters` have checksums, and the log is checked before it is read (`wal`).
-//! * A file that was removed, moved (`watched_files`) or written to by another program (`overwrite`)
-//!   is noticed before a result is reported.
-//! * One process drains, by a lock (`lock`); others add to the file. No sequence number is given
-//!   twice, not even by a copy of the file (`copy_detection`).
+//! * Each request is one transaction in SQLite's write-ahead log with `synchronous=FULL`, and its result is sent after
+//!   the sync. After an error nothing more is written, and the file is not closed, because a second sync may report
+//!   success for what the first one lost (`worker`).
+//! * SQLite has no checksums in the file and silently ends a damaged log. So messages (`rows`) and `counters` have
+//!   checksums, and the log is checked before it is read (`wal_damage`).
+//! * A file that was removed, moved (`watched_files`) or written to by another program (`overwrite_detection`) is
+//!   noticed before a result is reported.
+//! * One process drains, by a lock (`drain_lock`); others add to the file. No sequence number is given twice, not even
+//!   by a copy of the file (`copy_detection`).
 //! * A reserve of disk space is kept, so that a queue on a full disk can drain (`disk_reserve`).
 //!
-//! [`Store`] is a handle to a thread that owns the connection, so that a slow disk delays neither the
-//! event loop nor the MQTT connection. Requests go there through a channel; results come back in
-//! their order through a function. What to write and when is decided in `publisher::queue`.
-//! [`reader`] and [`maintenance`] are for `publisher queue`.
+//! [`StoreHandle`] is a handle to a thread that owns the connection, so that a slow disk delays neither the event loop
+//! nor the MQTT connection. Requests go there through a channel; results come back in their order through a function.
+//! What to write and when is decided in `publisher::queue`. [`reader`] and [`queue_maintenance`] are for `publisher
+//! queue`.
 
 mod copy_detection;
 mod counters;
 mod disk_reserve;
 mod drain_lock;
-mod errors;
 mod files;
-pub mod maintenance;
 mod open;
 mod overwrite_detection;
 pub mod paging;
+mod queue_faults;
+pub mod queue_maintenance;
 pub mod reader;
 mod rows;
 mod schema;
@@ -47,13 +46,13 @@ use std::sync::mpsc::{self, Sender};
 
 use self::watched_files::WatchedFiles;
 use self::worker::StoreWorker;
-use super::queue::requests::{Opened, StoreRequest, StoreResult};
+use super::queue::requests::{OpenedQueue, StoreRequest, StoreResult};
 use crate::common::fault::Fault;
 use crate::common::runtime::affinity;
 
 pub struct QueueFile {
     worker: StoreWorker,
-    pub opened: Opened,
+    pub opened: OpenedQueue,
 }
 
 impl QueueFile {
@@ -67,7 +66,10 @@ impl QueueFile {
     }
 
     /// `notify` receives each result and must not block.
-    pub fn start(self, notify: impl Fn(StoreResult) + Send + 'static) -> std::io::Result<Store> {
+    pub fn start(
+        self,
+        notify: impl Fn(StoreResult) + Send + 'static,
+    ) -> std::io::Result<StoreHandle> {
         let (requests, inbox) = mpsc::channel();
         let files = Arc::clone(&self.worker.files);
         std::thread::Builder::new()
@@ -76,18 +78,18 @@ impl QueueFile {
                 affinity::unpin();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(Store { requests, files })
+        Ok(StoreHandle { requests, files })
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct StoreHandle {
     requests: Sender<StoreRequest>,
     files: Arc<WatchedFiles>,
 }
 
-impl Store {
-    pub fn request(&self, request: StoreRequest) {
+impl StoreHandle {
+    pub fn send_request(&self, request: StoreRequest) {
         // The thread has ended only after a failure that it has reported.
         let _ = self.requests.send(request);
     }

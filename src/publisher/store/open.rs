@@ -14,8 +14,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::drain_lock::DrainLock;
-use super::errors::{cannot_open, damaged, io_error, open_error, queue_fault};
 use super::files::{self, Identity, beside, sync_directory};
+use super::queue_faults::{cannot_open, damaged, io_error, open_error, queue_fault};
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
     BUSY_TIMEOUT, CheckpointMode, begin_write, checkpoint, distrust_file, retry_at_most,
@@ -44,7 +44,7 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // Creates no lock beside a file that is not a queue.
         files::check_is_queue(queue)?;
     }
-    let lock = DrainLock::open(queue)?;
+    let lock = DrainLock::open_file(queue)?;
     let take = || {
         lock.try_take().map_err(|e| {
             let why = format!("cannot be locked: {e}; it must lie on a local disk");
@@ -113,12 +113,11 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
     create().map_err(|e| queue_fault(queue, &format!("cannot be created: {e}")))
 }
 
-/// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not
-/// changed.
+/// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not changed.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
     // opens the file: closing one gives up all locks of the process on that file.
-    let file = files::open(queue, true).and_then(|file| file.metadata());
+    let file = files::open_without_waiting(queue, true).and_then(|file| file.metadata());
     let file = file.map_err(|e| io_error(queue, &e))?;
     if file.len() == 0 {
         return Err(damaged(queue, "the file is empty"));
@@ -172,10 +171,10 @@ fn check_log(queue: &Path, connection: &mut Connection) -> Result<(), Fault> {
         let _lock = begin_write(connection)?;
         Ok(wal_damage::find_damage(&beside(queue, "-wal")))
     });
-    check_log_damage(queue, found.map_err(|e| open_error(queue, &e))?)
+    check_wal_result(queue, found.map_err(|e| open_error(queue, &e))?)
 }
 
-pub(super) fn check_log_damage(
+pub(super) fn check_wal_result(
     queue: &Path,
     found: io::Result<Option<wal_damage::WalDamage>>,
 ) -> Result<(), Fault> {

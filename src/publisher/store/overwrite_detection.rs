@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
-use super::files::Stamp;
+use super::files::SizeAndMtime;
 use super::sqlite::{
     BUSY_TIMEOUT, begin_write, corrupt, count_rows, distrust_file, is_damage, quick_check,
     retry_while_busy,
@@ -24,7 +24,7 @@ const SHARE: u32 = 20;
 #[derive(Debug)]
 pub(super) struct OverwriteDetector {
     /// Of the file when its content was last known; none if the system did not say.
-    stamp: Option<Stamp>,
+    stamp: Option<SizeAndMtime>,
     /// The highest row that was ever in the queue.
     highest: RowId,
     due: Instant,
@@ -34,21 +34,21 @@ impl OverwriteDetector {
     /// `stamp` is from before the file was opened.
     pub(super) fn new(
         connection: &Connection,
-        stamp: Option<Stamp>,
+        stamp: Option<SizeAndMtime>,
         now: Instant,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             stamp,
-            highest: highest_row(connection)?,
+            highest: highest_row_ever(connection)?,
             due: now,
         })
     }
 
-    pub(super) fn is_unchanged(&self, stamp: Option<Stamp>) -> bool {
+    pub(super) fn is_unchanged(&self, stamp: Option<SizeAndMtime>) -> bool {
         self.stamp == stamp
     }
 
-    pub(super) fn handle_written(&mut self, stamp: Option<Stamp>) {
+    pub(super) fn set_stamp(&mut self, stamp: Option<SizeAndMtime>) {
         self.stamp = stamp;
     }
 
@@ -65,11 +65,11 @@ impl OverwriteDetector {
         &mut self,
         path: &Path,
         connection: &mut Connection,
-        stamp: Option<Stamp>,
+        stamp: Option<SizeAndMtime>,
         clock: impl Fn() -> Instant,
     ) -> rusqlite::Result<bool> {
         // SQLite would remove the log of an empty file.
-        if stamp.is_some_and(Stamp::is_empty) {
+        if stamp.is_some_and(SizeAndMtime::is_empty) {
             return Ok(false);
         }
         let began = clock();
@@ -103,7 +103,7 @@ fn check_uncached(
         return Err(corrupt("its counters differ".into()));
     }
     drop(ours);
-    let found = highest_row(&snapshot)?;
+    let found = highest_row_ever(&snapshot)?;
     // Parts of a file from different times do not fit together.
     quick_check(&snapshot)?;
     if count_rows(&snapshot, "queue")? != counters.waiting
@@ -115,7 +115,7 @@ fn check_uncached(
     Ok(found)
 }
 
-fn highest_row(connection: &Connection) -> rusqlite::Result<RowId> {
+fn highest_row_ever(connection: &Connection) -> rusqlite::Result<RowId> {
     let query = "SELECT seq FROM sqlite_sequence WHERE name = 'queue'";
     let found = connection.query_row(query, [], |row| row.get(0));
     Ok(found.optional()?.unwrap_or(0))

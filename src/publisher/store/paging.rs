@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::rows;
-use super::sqlite::to_u64;
+use super::sqlite::to_u64_or_zero;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::requests::RowId;
 
@@ -33,13 +33,13 @@ pub(super) type PageRows = Vec<Result<ListedMessage, RowId>>;
 
 /// Older files lack some, and a reader does not migrate them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OptionalColumns {
+pub(super) struct AvailableColumns {
     readings: bool,
     boot: bool,
     pub(super) counters_crc: bool,
 }
 
-impl OptionalColumns {
+impl AvailableColumns {
     pub(super) fn detect(connection: &Connection) -> Self {
         let has = |table, column| {
             let query = format!("SELECT {column} FROM {table}");
@@ -64,11 +64,10 @@ impl OptionalColumns {
     }
 }
 
-/// If a row behind `after` cannot be read, the portion ends before it; if that is the first one, this
-/// fails.
+/// If a row behind `after` cannot be read, the portion ends before it; if that is the first one, this fails.
 pub(super) fn read(
     connection: &Connection,
-    columns: OptionalColumns,
+    columns: AvailableColumns,
     table: Table,
     after: RowId,
 ) -> rusqlite::Result<PageRows> {
@@ -99,7 +98,7 @@ pub(super) fn read(
             ListedMessage {
                 row: stored.row,
                 message: stored.message,
-                died: died.map(to_u64).zip(reason),
+                died: died.map(to_u64_or_zero).zip(reason),
             }
         }));
     }

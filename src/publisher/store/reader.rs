@@ -17,16 +17,16 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
 use super::drain_lock::DrainLock;
-use super::errors::{io_error, open_error, write_error};
-use super::files::{self, Identity, Stamp, beside, check_is_queue, identify, resolve};
-use super::open::{check_log_damage, check_version};
-use super::paging::{self, ListedMessage, OptionalColumns, PageRows, Table};
+use super::files::{self, Identity, SizeAndMtime, beside, check_is_queue, read_identity, resolve};
+use super::open::{check_version, check_wal_result};
+use super::paging::{self, AvailableColumns, ListedMessage, PageRows, Table};
+use super::queue_faults::{io_error, open_error, write_error};
 use super::rows;
 use super::schema;
-use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to_u64};
+use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to_u64_or_zero};
 use super::wal_damage;
-use crate::common::fault::{Fault, FaultKind};
-use crate::common::mqtt::timestamp::Timestamp;
+use crate::common::fault::{Fault, FaultCause};
+use crate::common::mqtt::two_clock_time::TwoClockTime;
 use crate::publisher::queue::requests::RowId;
 
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
@@ -40,12 +40,12 @@ const MAX_SKIPPED: RowId = 100_000;
 const MAX_READS: u32 = 1_000;
 
 /// The state of the file and of its log: differs if a process has written.
-type FileStamps = [Option<(Identity, Stamp)>; 2];
+type FileStamps = [Option<(Identity, SizeAndMtime)>; 2];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueStatus {
     pub counters: Counters,
-    pub oldest: Option<Timestamp>,
+    pub oldest: Option<TwoClockTime>,
     pub reasons: BTreeMap<String, u64>,
     pub draining: bool,
 }
@@ -54,7 +54,7 @@ pub struct QueueReader {
     path: PathBuf,
     // Before the descriptor: closing that gives up the locks of the connection.
     connection: Connection,
-    columns: OptionalColumns,
+    columns: AvailableColumns,
     /// When the file was opened; none while other processes have it open as well.
     alone: Option<FileStamps>,
     descriptor: File,
@@ -63,13 +63,13 @@ pub struct QueueReader {
 
 impl QueueReader {
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::open_with(path, false)
+        Self::open_maybe_damaged(path, false)
     }
 
-    pub fn open_damaged(path: &Path) -> Result<Self, Fault> {
-        match Self::open_with(path, false) {
-            Err(fault) if fault.kind == FaultKind::Damaged => {
-                let mut reader = Self::open_with(path, true).map_err(|_| fault.clone())?;
+    pub fn open_even_damaged(path: &Path) -> Result<Self, Fault> {
+        match Self::open_maybe_damaged(path, false) {
+            Err(fault) if fault.kind == FaultCause::Damaged => {
+                let mut reader = Self::open_maybe_damaged(path, true).map_err(|_| fault.clone())?;
                 reader.damaged = Some(fault);
                 Ok(reader)
             }
@@ -77,13 +77,14 @@ impl QueueReader {
         }
     }
 
-    fn open_with(path: &Path, damaged: bool) -> Result<Self, Fault> {
+    fn open_maybe_damaged(path: &Path, damaged: bool) -> Result<Self, Fault> {
         let path = resolve(path)?;
         check_is_queue(&path)?;
-        let descriptor = files::open(&path, false).map_err(|e| io_error(&path, &e))?;
-        let (connection, alone) = connect(&path, &descriptor, damaged)?;
+        let descriptor =
+            files::open_without_waiting(&path, false).map_err(|e| io_error(&path, &e))?;
+        let (connection, alone) = open_for_reading(&path, &descriptor, damaged)?;
         Ok(Self {
-            columns: OptionalColumns::detect(&connection),
+            columns: AvailableColumns::detect(&connection),
             path,
             connection,
             alone,
@@ -93,23 +94,24 @@ impl QueueReader {
     }
 
     /// Repeats `read` if the file has changed meanwhile.
-    fn read_consistent<T>(
+    fn read_until_unchanged<T>(
         &mut self,
-        read: impl Fn(&Connection, OptionalColumns) -> rusqlite::Result<T>,
+        read: impl Fn(&Connection, AvailableColumns) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let mut reads = 0;
         loop {
             let found = retry_while_busy(|| read(&self.connection, self.columns));
             let changed = self.alone.is_some_and(|before| {
-                is_open(&self.descriptor) || before != file_state(&self.path)
+                is_open_elsewhere(&self.descriptor) || before != file_state(&self.path)
             });
             reads += 1;
             if !changed || reads == MAX_READS {
                 return found;
             }
             let damaged = self.damaged.is_some();
-            if let Ok((connection, alone)) = connect(&self.path, &self.descriptor, damaged) {
-                self.columns = OptionalColumns::detect(&connection);
+            if let Ok((connection, alone)) = open_for_reading(&self.path, &self.descriptor, damaged)
+            {
+                self.columns = AvailableColumns::detect(&connection);
                 (self.connection, self.alone) = (connection, alone);
             }
         }
@@ -117,19 +119,19 @@ impl QueueReader {
 
     pub fn status(&mut self) -> Result<QueueStatus, Fault> {
         let draining = DrainLock::is_taken(&self.path);
-        let found = self.read_consistent(|connection, columns| {
+        let found = self.read_until_unchanged(|connection, columns| {
             // All of one time, although a publisher may write.
             let snapshot = connection.unchecked_transaction()?;
             let query = columns.select("accepted_ms, boot_id, boot_ms FROM queue");
             let oldest = snapshot.query_row(&format!("{query} ORDER BY id LIMIT 1"), [], |row| {
-                Ok(Timestamp {
-                    wall_ms: to_u64(row.get(0)?),
+                Ok(TwoClockTime {
+                    wall_ms: to_u64_or_zero(row.get(0)?),
                     boot: rows::boot_time(row.get(1)?, row.get(2)?),
                 })
             });
             let reasons = snapshot
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
-                .query_map([], |row| Ok((row.get(0)?, to_u64(row.get(1)?))))?
+                .query_map([], |row| Ok((row.get(0)?, to_u64_or_zero(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
             Ok(QueueStatus {
                 counters: Counters::read_any_schema(&snapshot, columns.counters_crc)?,
@@ -152,7 +154,7 @@ impl QueueReader {
         let mut damaged = 0;
         let mut skipped = None;
         loop {
-            let found = self.read_consistent(|connection, columns| {
+            let found = self.read_until_unchanged(|connection, columns| {
                 read_readable(connection, columns, table, last)
             });
             let portion = match found {
@@ -181,7 +183,7 @@ impl QueueReader {
 /// damaged page are found by their numbers.
 fn read_readable(
     connection: &Connection,
-    columns: OptionalColumns,
+    columns: AvailableColumns,
     table: Table,
     after: RowId,
 ) -> rusqlite::Result<(PageRows, Option<rusqlite::Error>)> {
@@ -196,7 +198,7 @@ fn read_readable(
     Err(skipped.unwrap_or(rusqlite::Error::InvalidQuery))
 }
 
-fn is_open(descriptor: &File) -> bool {
+fn is_open_elsewhere(descriptor: &File) -> bool {
     #[allow(clippy::cast_possible_truncation, reason = "as the structure has them")]
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -211,22 +213,22 @@ fn is_open(descriptor: &File) -> bool {
 }
 
 fn file_state(queue: &Path) -> FileStamps {
-    ["", "-wal"].map(|suffix| identify(&beside(queue, suffix)))
+    ["", "-wal"].map(|suffix| read_identity(&beside(queue, suffix)))
 }
 
-fn connect(
+fn open_for_reading(
     queue: &Path,
     descriptor: &File,
     damaged: bool,
 ) -> Result<(Connection, Option<FileStamps>), Fault> {
-    if is_open(descriptor) {
-        let connection = open_checked(queue, damaged, || {
+    if is_open_elsewhere(descriptor) {
+        let connection = open_checking_version(queue, damaged, || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(queue, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             Ok(connection)
         })?;
-        if is_open(descriptor) {
+        if is_open_elsewhere(descriptor) {
             return Ok((connection, None));
         }
         // The other process has closed the file meanwhile. Closing leaves no log behind.
@@ -237,10 +239,10 @@ fn connect(
     if has_log && !damaged {
         let found = wal_damage::find_damage(&beside(queue, "-wal"));
         if !matches!(found, Ok(Some(_))) || before == file_state(queue) {
-            check_log_damage(queue, found)?;
+            check_wal_result(queue, found)?;
         }
     }
-    let connection = open_checked(queue, damaged, || {
+    let connection = open_checking_version(queue, damaged, || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if has_log {
             let connection = Connection::open_with_flags_and_vfs(queue, flags, c"unix-none")?;
@@ -254,7 +256,7 @@ fn connect(
     Ok((connection, Some(before)))
 }
 
-fn open_checked(
+fn open_checking_version(
     queue: &Path,
     damaged: bool,
     open: impl Fn() -> rusqlite::Result<Connection>,

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Row, Statement};
 
-use super::sqlite::{int, to_u64};
+use super::sqlite::{int, to_u64_or_zero};
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
-use crate::common::mqtt::timestamp::{BootId, BootTime};
+use crate::common::mqtt::two_clock_time::{BootId, BootTime};
 use crate::publisher::queue::requests::{RowId, StoredMessage};
 
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
@@ -84,7 +84,7 @@ pub(super) fn read_row(
     last_topic: &mut Arc<str>,
 ) -> rusqlite::Result<Result<StoredMessage, RowId>> {
     let id: RowId = row.get(0)?;
-    Ok(match message(row, last_topic) {
+    Ok(match message_from_row(row, last_topic) {
         Some((message, stored)) if stored == i64::from(crc(&message)) => {
             Ok(StoredMessage { row: id, message })
         }
@@ -93,37 +93,37 @@ pub(super) fn read_row(
 }
 
 /// With the stored checksum; none if a value has the wrong type.
-fn message(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(OutgoingMessage, i64)> {
-    fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Option<T> {
+fn message_from_row(row: &Row<'_>, last_topic: &mut Arc<str>) -> Option<(OutgoingMessage, i64)> {
+    fn get_column<T: FromSql>(row: &Row<'_>, index: usize) -> Option<T> {
         row.get(index).ok()
     }
     let topic = row.get_ref(5).ok()?.as_str().ok()?;
     if **last_topic != *topic {
         *last_topic = topic.into();
     }
-    let stream: Option<String> = get(row, 1)?;
+    let stream: Option<String> = get_column(row, 1)?;
     let message = OutgoingMessage {
         id: 0,
         stream: stream.unwrap_or_default().into(),
-        seq: to_u64(get::<Option<i64>>(row, 2)?.unwrap_or(0)),
-        accepted_ms: to_u64(get(row, 3)?),
-        accepted_boot: boot_time(get(row, 12)?, get(row, 13)?),
-        expires_ms: get::<Option<i64>>(row, 4)?.map(to_u64),
+        seq: to_u64_or_zero(get_column::<Option<i64>>(row, 2)?.unwrap_or(0)),
+        accepted_ms: to_u64_or_zero(get_column(row, 3)?),
+        accepted_boot: boot_time(get_column(row, 12)?, get_column(row, 13)?),
+        expires_ms: get_column::<Option<i64>>(row, 4)?.map(to_u64_or_zero),
         expires_at: None,
-        attempts: get(row, 10)?,
+        attempts: get_column(row, 10)?,
         draft: Draft {
             topic: Arc::clone(last_topic),
-            payload: get(row, 6)?,
-            qos: Qos::from_level(get(row, 7)?)?,
-            retain: get(row, 8)?,
-            readings: get(row, 11)?,
+            payload: get_column(row, 6)?,
+            qos: Qos::from_level(get_column(row, 7)?)?,
+            retain: get_column(row, 8)?,
+            readings: get_column(row, 11)?,
         },
     };
-    Some((message, get(row, 9)?))
+    Some((message, get_column(row, 9)?))
 }
 
 pub(super) fn boot_time(id: Option<[u8; 16]>, ms: Option<i64>) -> Option<BootTime> {
-    let (boot, ms) = (BootId(id?), to_u64(ms?));
+    let (boot, ms) = (BootId(id?), to_u64_or_zero(ms?));
     Some(BootTime { boot, ms })
 }
 

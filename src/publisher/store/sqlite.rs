@@ -15,7 +15,7 @@ pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(super) fn to_u64(number: i64) -> u64 {
+pub(super) fn to_u64_or_zero(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
@@ -84,7 +84,7 @@ pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
 
 pub(super) fn count_rows(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     let query = format!("SELECT count(*) FROM {table}");
-    connection.query_row(&query, [], |row| row.get(0).map(to_u64))
+    connection.query_row(&query, [], |row| row.get(0).map(to_u64_or_zero))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(super) enum CheckpointMode {
 /// Whether the log is due to be copied: it has [`LOG_PAGES`] database pages, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
     let length = wal_checkpoint(connection, "NOOP")?;
-    Ok(length >= LOG_PAGES || to_u64(length).saturating_mul(PAGE_SIZE) >= bytes)
+    Ok(length >= LOG_PAGES || to_u64_or_zero(length).saturating_mul(PAGE_SIZE) >= bytes)
 }
 
 /// Gives the number of database pages in the log.
@@ -122,7 +122,7 @@ pub(super) fn checkpoint(connection: &Connection, mode: CheckpointMode) -> rusql
 }
 
 /// Returns at most this many free database pages to the disk; 0 is all.
-pub(super) fn vacuum(connection: &Connection, max_pages: u32) -> rusqlite::Result<()> {
+pub(super) fn release_free_pages(connection: &Connection, max_pages: u32) -> rusqlite::Result<()> {
     // Each step returns one page.
     step_through(
         connection,
@@ -139,5 +139,5 @@ pub(super) fn step_through(connection: &Connection, sql: &str) -> rusqlite::Resu
 
 pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let count = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    Ok(to_u64(count).saturating_mul(PAGE_SIZE))
+    Ok(to_u64_or_zero(count).saturating_mul(PAGE_SIZE))
 }

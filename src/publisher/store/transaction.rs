@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::copy_detection::{CopyCheckResult, FileLocation};
 use super::counters::Counters;
 use super::rows;
-use super::sqlite::{begin_write, int, to_u64, vacuum};
+use super::sqlite::{begin_write, int, release_free_pages, to_u64_or_zero};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::runtime::clock::{boot_ms, unix_ms};
-use crate::publisher::queue::limits::{Limits, MessageLimit};
+use crate::publisher::queue::limits::{Limits, MessageCountLimit};
 use crate::publisher::queue::requests::{
-    Counts, DeadLetter, MessageOutcome, Opened, RowId, StoreResult, WriteBatch,
+    Counts, DeadLetter, MessageOutcome, OpenedQueue, RowId, StoreResult, WriteBatch,
 };
 
 /// An owner concludes a delivery from the missing row, too.
@@ -56,7 +56,7 @@ impl<'a> CountedTransaction<'a> {
         messages.map(&mut insert).collect()
     }
 
-    fn number_rows(&self, numbers: &[(RowId, Arc<OutgoingMessage>)]) -> rusqlite::Result<()> {
+    fn write_numbers(&self, numbers: &[(RowId, Arc<OutgoingMessage>)]) -> rusqlite::Result<()> {
         for (row, message) in numbers {
             let (stream, seq) = (&*message.stream, int(message.seq));
             self.transaction
@@ -79,7 +79,8 @@ impl<'a> CountedTransaction<'a> {
         let mut removed = statement.query([first, last])?;
         let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
         while let Some(row) = removed.next()? {
-            self.counters.count_removed(to_u64(row.get(3)?), outcome);
+            self.counters
+                .count_removed(to_u64_or_zero(row.get(3)?), outcome);
             // The owner of a damaged row cannot be known.
             let owner = row.get_ref(1)?.as_str().ok();
             if let Some(owner) = owner.filter(|owner| *owner != self.me) {
@@ -102,8 +103,8 @@ impl<'a> CountedTransaction<'a> {
 
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
         let max_messages = match limits.capacity {
-            MessageLimit::Messages(most) => most as u64,
-            MessageLimit::Disabled | MessageLimit::Unlimited => u64::MAX,
+            MessageCountLimit::Messages(most) => most as u64,
+            MessageCountLimit::Disabled | MessageCountLimit::Unlimited => u64::MAX,
         };
         let max_bytes = limits.max_bytes.saturating_sub(self.counters.dead_bytes);
         let mut evicted = Vec::new();
@@ -111,7 +112,7 @@ impl<'a> CountedTransaction<'a> {
             let oldest = self
                 .transaction
                 .prepare_cached("SELECT id, coalesce(seq, 0) FROM queue ORDER BY id LIMIT 1")?
-                .query_row([], |row| Ok((row.get(0)?, to_u64(row.get(1)?))));
+                .query_row([], |row| Ok((row.get(0)?, to_u64_or_zero(row.get(1)?))));
             let Some((row, seq)) = oldest.optional()? else {
                 break;
             };
@@ -176,7 +177,7 @@ impl<'a> CountedTransaction<'a> {
             )
             .optional()?;
         if let Some(bytes) = bytes {
-            self.counters.count_dead(to_u64(bytes));
+            self.counters.count_dead(to_u64_or_zero(bytes));
         }
         self.remove((row, row), &MessageOutcome::Dead(reason.into()))
     }
@@ -191,8 +192,8 @@ pub(super) fn write_batch(
     let mut transaction = CountedTransaction::begin(connection, me)?;
     transaction.counters.dropped += batch.dropped;
     transaction.counters.expired += batch.expired;
-    transaction.number_rows(&batch.numbers)?;
-    for (outcome, rows) in ranges(&batch.ends) {
+    transaction.write_numbers(&batch.numbers)?;
+    for (outcome, rows) in outcome_ranges(&batch.ends) {
         transaction.remove(rows, outcome)?;
     }
     for dead in &batch.dead {
@@ -215,7 +216,7 @@ pub(super) fn write_batch(
     })
 }
 
-fn ranges(ends: &[(RowId, MessageOutcome)]) -> Vec<(&MessageOutcome, (RowId, RowId))> {
+fn outcome_ranges(ends: &[(RowId, MessageOutcome)]) -> Vec<(&MessageOutcome, (RowId, RowId))> {
     let mut sorted: Vec<_> = ends.iter().collect();
     sorted.sort_by_key(|(row, _)| *row);
     let ranges = sorted.chunk_by(|(row, end), (next, other)| end == other && row + 1 == *next);
@@ -236,14 +237,13 @@ pub(super) fn bury_damaged(
 }
 
 pub(super) struct DrainStart {
-    pub(super) opened: Opened,
+    pub(super) opened: OpenedQueue,
     pub(super) token: String,
     pub(super) copied: bool,
 }
 
-/// A new stream with a new token begins if the process before did not end in order (it may have given
-/// numbers to messages that are not on disk) or if the file was copied (another process may give the
-/// same numbers).
+/// A new stream with a new token begins if the process before did not end in order (it may have given numbers to
+/// messages that are not on disk) or if the file was copied (another process may give the same numbers).
 pub(super) fn start_draining(
     connection: &mut Connection,
     new_stream: &str,
@@ -292,7 +292,7 @@ pub(super) fn delete_old_outcomes(connection: &Connection) -> rusqlite::Result<(
 }
 
 /// Ends draining in order; returns at most `max_pages` free pages of an empty queue to the disk.
-pub(super) fn stop_draining(
+pub(super) fn record_drain_end(
     connection: &mut Connection,
     next_seq: u64,
     max_pages: u32,
@@ -301,7 +301,7 @@ pub(super) fn stop_draining(
     transaction.counters.running = false;
     transaction.counters.next_seq = next_seq;
     if transaction.counters.waiting == 0 && max_pages > 0 {
-        vacuum(&transaction.transaction, max_pages)?;
+        release_free_pages(&transaction.transaction, max_pages)?;
     }
     transaction.commit().map(drop)
 }

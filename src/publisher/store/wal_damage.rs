@@ -1,13 +1,12 @@
 //! Finds damage in SQLite's write-ahead log that SQLite does not report.
 //!
-//! SQLite ends the log at the first frame whose checksum is wrong. That is right after a crash: the
-//! rest is a transaction that was never completed. But if a bit flips in an older frame, the log ends
-//! there as well, and SQLite silently drops all later transactions.
+//! SQLite ends the log at the first frame whose checksum is wrong. That is right after a crash: the rest is a
+//! transaction that was never completed. But if a bit flips in an older frame, the log ends there as well, and SQLite
+//! silently drops all later transactions.
 //!
-//! The checksum of each frame covers that of the frame before. Each commit is synced before the next
-//! one begins, so a crash leaves at most one commit behind the end; several crashes may leave
-//! several, but they do not form one chain. Two commits in one unbroken chain behind the end are
-//! damage.
+//! The checksum of each frame covers that of the frame before. Each commit is synced before the next one begins, so a
+//! crash leaves at most one commit behind the end; several crashes may leave several, but they do not form one chain.
+//! Two commits in one unbroken chain behind the end are damage.
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 
@@ -56,7 +55,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
     let sum = Checksum::default().add(&header[..24], big_endian);
     let known =
         magic & !1 == MAGIC && page_size.is_power_of_two() && (512..=1 << 16).contains(&page_size);
-    if !known || !sum.is(&header[24..]) {
+    if !known || !sum.matches(&header[24..]) {
         let more = read_full(&mut log, &mut header)? > 0;
         return Ok(more.then_some(WalDamage::Header));
     }
@@ -71,7 +70,7 @@ fn read(mut log: impl Read) -> io::Result<Option<WalDamage>> {
         // Frames with other salts are left over from before the last checkpoint.
         let ours = &head[8..16] == salt;
         let sum = before.add(&head[..8], big_endian).add(content, big_endian);
-        let follows = ours && sum.is(&head[16..]);
+        let follows = ours && sum.matches(&head[16..]);
         // The stored checksum: the next frame can be valid behind a damaged one.
         before = Checksum(word(head, 16), word(head, 20));
         whole &= follows;
@@ -121,7 +120,7 @@ impl Checksum {
         Self(first, second)
     }
 
-    fn is(self, stored: &[u8]) -> bool {
+    fn matches(self, stored: &[u8]) -> bool {
         word(stored, 0) == self.0 && word(stored, 4) == self.1
     }
 }

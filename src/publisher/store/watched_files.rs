@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::files::{Identity, Stamp, beside};
+use super::files::{Identity, SizeAndMtime, beside};
 use crate::common::fault::{Exit, Fault};
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl WatchedFiles {
     }
 
     pub(super) fn check(&self) -> Result<(), FileGone> {
-        let Some(what) = self.find_missing() else {
+        let Some(what) = self.describe_missing_file() else {
             return Ok(());
         };
         let exists = !self.file.is_removed() && !self.log.is_removed();
@@ -97,10 +97,10 @@ impl WatchedFiles {
         } else {
             "stop the publisher before you remove its queue"
         };
-        Err(self.file_gone(&what, exists, remedy))
+        Err(self.file_gone_error(&what, exists, remedy))
     }
 
-    fn find_missing(&self) -> Option<String> {
+    fn describe_missing_file(&self) -> Option<String> {
         let file = self.file.identity;
         if let Some(found) = mismatch(&self.queue, file).or_else(|| mismatch(&self.given, file)) {
             let what = self.file.describe(&self.queue, "the file");
@@ -120,10 +120,10 @@ impl WatchedFiles {
 
     pub(super) fn overwritten_error(&self) -> FileGone {
         let remedy = "stop the publisher before you put a copy back or change the file";
-        self.file_gone("the file was overwritten", false, remedy)
+        self.file_gone_error("the file was overwritten", false, remedy)
     }
 
-    fn file_gone(&self, what: &str, exists: bool, remedy: &str) -> FileGone {
+    fn file_gone_error(&self, what: &str, exists: bool, remedy: &str) -> FileGone {
         let queue = self.queue.display();
         let message = format!("{queue}: the queue is gone while it is in use: {what}");
         FileGone {
@@ -132,9 +132,9 @@ impl WatchedFiles {
         }
     }
 
-    pub(super) fn stamp(&self) -> Option<Stamp> {
+    pub(super) fn file_stamp(&self) -> Option<SizeAndMtime> {
         let file = self.file.descriptor.metadata().ok()?;
-        Some(Stamp::of(&file))
+        Some(SizeAndMtime::of(&file))
     }
 
     pub(super) fn is_in_place(&self) -> bool {

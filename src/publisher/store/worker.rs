@@ -14,13 +14,13 @@ use super::copy_detection::FileLocation;
 use super::counters::Counters;
 use super::disk_reserve::{DiskSpace, stored_size};
 use super::drain_lock::DrainLock;
-use super::errors;
-use super::files::identify;
+use super::files::read_identity;
 use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
+use super::queue_faults;
 use super::rows;
 use super::sqlite::{
-    self, CheckpointMode, corrupt, int, is_busy, is_full, retry_while_busy, to_u64,
+    self, CheckpointMode, corrupt, int, is_busy, is_full, retry_while_busy, to_u64_or_zero,
 };
 use super::transaction;
 use super::watched_files::{FileGone, WatchedFiles};
@@ -28,7 +28,7 @@ use crate::common::fault::Fault;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_within;
 use crate::publisher::queue::requests::{
-    MessageOutcome, Opened, RowId, StoreRequest, StoreResult, WriteBatch,
+    MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -79,20 +79,21 @@ impl StoreWorker {
         open: OpenQueue,
         owner: &str,
         stream: &str,
-    ) -> Result<(Self, Opened), Fault> {
+    ) -> Result<(Self, OpenedQueue), Fault> {
         let now = instant_now();
-        let failed = |e: rusqlite::Error| errors::first_write_error(path, &e);
+        let failed = |e: rusqlite::Error| queue_faults::damage_or_write_error(path, &e);
         let mut connection = ManuallyDrop::new(open.connection);
-        let stamp = identify(path).map(|(_, stamp)| stamp);
+        let stamp = read_identity(path).map(|(_, stamp)| stamp);
         let opened = if open.drains {
-            start_draining(path, &mut connection, &open.lock, owner, stream)
+            become_drainer(path, &mut connection, &open.lock, owner, stream)
         } else {
             retry_while_busy(|| Ok(Counters::read(&connection)?.to_opened(false)))
         };
         let opened = opened.map_err(failed)?;
         // The log exists since the first transaction.
-        let files = WatchedFiles::new(path, given, open.identity)
-            .map_err(|e| errors::cannot_open(path, &e.to_string()).with_remedy("try again"))?;
+        let files = WatchedFiles::new(path, given, open.identity).map_err(|e| {
+            queue_faults::cannot_open(path, &e.to_string()).with_remedy("try again")
+        })?;
         let overwrites = retry_while_busy(|| OverwriteDetector::new(&connection, stamp, now));
         let worker = Self {
             path: path.to_owned(),
@@ -145,13 +146,13 @@ impl StoreWorker {
     fn report_error(&mut self, mut error: RequestError, notify: &impl Fn(StoreResult)) -> bool {
         if matches!(error, RequestError::Sqlite(_))
             && !self.gone
-            && let Err(cause @ RequestError::FileGone(_)) = self.check_file_fully()
+            && let Err(cause @ RequestError::FileGone(_)) = self.check_file_overwritten()
         {
             error = cause;
         }
         let (result, gone) = match error {
             RequestError::Sqlite(error) => {
-                let fault = errors::write_error(&self.path, &error);
+                let fault = queue_faults::write_error(&self.path, &error);
                 (StoreResult::Failed(fault), false)
             }
             RequestError::FileGone(FileGone { fault, exists }) => {
@@ -165,14 +166,14 @@ impl StoreWorker {
     /// A result is passed on only after this. A large file is not read each time it has changed.
     fn check_file(&mut self) -> Result<(), RequestError> {
         if self.overwrites.is_due(instant_now()) {
-            return self.check_file_fully();
+            return self.check_file_overwritten();
         }
         self.files.check().map_err(RequestError::FileGone)
     }
 
-    fn check_file_fully(&mut self) -> Result<(), RequestError> {
+    fn check_file_overwritten(&mut self) -> Result<(), RequestError> {
         self.files.check().map_err(RequestError::FileGone)?;
-        let (stamp, connection) = (self.files.stamp(), &mut self.connection);
+        let (stamp, connection) = (self.files.file_stamp(), &mut self.connection);
         if self.overwrites.is_unchanged(stamp)
             || self
                 .overwrites
@@ -186,11 +187,11 @@ impl StoreWorker {
     /// `false` if there is no space.
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<bool, RequestError> {
         self.check_file()?;
-        let unchanged = self.overwrites.is_unchanged(self.files.stamp());
+        let unchanged = self.overwrites.is_unchanged(self.files.file_stamp());
         let done = sqlite::checkpoint(&self.connection, mode);
         // What others wrote before still has to be checked.
         if unchanged {
-            self.overwrites.handle_written(self.files.stamp());
+            self.overwrites.set_stamp(self.files.file_stamp());
         }
         Ok(done?)
     }
@@ -240,7 +241,7 @@ impl StoreWorker {
             .iter()
             .map(|message| message.draft.content_size());
         let bytes = sizes.map(stored_size).sum();
-        let shortage = |space: Option<DiskSpace>, free| space?.shortage(bytes, free);
+        let shortage = |space: Option<DiskSpace>, free| space?.shortage_reason(bytes, free);
         if batch.inserts.is_empty() || shortage(self.space, 0).is_none() {
             return Ok(None);
         }
@@ -348,7 +349,7 @@ impl StoreWorker {
                  ORDER BY id",
             )?
             .query_map((&self.owner, numbered), |row| {
-                Ok((row.get(0)?, to_u64(row.get(1)?)))
+                Ok((row.get(0)?, to_u64_or_zero(row.get(1)?)))
             })?
             .collect::<Result<_, _>>()?;
         let ends = transaction
@@ -361,7 +362,7 @@ impl StoreWorker {
                     3 => MessageOutcome::Dead(reason.unwrap_or_default()),
                     _ => MessageOutcome::Delivered,
                 };
-                Ok((row.get(0)?, to_u64(row.get(1)?), outcome))
+                Ok((row.get(0)?, to_u64_or_zero(row.get(1)?), outcome))
             })?
             .collect::<Result<Vec<(RowId, u64, MessageOutcome)>, _>>()?;
         let oldest = transaction
@@ -404,7 +405,7 @@ impl StoreWorker {
         let now = instant_now();
         self.poll_at = now + POLL_INTERVAL;
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
-            return self.take_over(now, notify);
+            return self.take_over_draining(now, notify);
         }
         let connection = &self.connection;
         let read = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
@@ -417,10 +418,14 @@ impl StoreWorker {
     }
 
     /// The process that drained has ended, so the outcomes of our rows are final.
-    fn take_over(&mut self, now: Instant, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
+    fn take_over_draining(
+        &mut self,
+        now: Instant,
+        notify: &impl Fn(StoreResult),
+    ) -> rusqlite::Result<()> {
         let outcomes = retry_while_busy(|| self.read_delegated_outcomes(0))?;
         let (owner, stream) = (&self.owner, &self.stream);
-        match start_draining(&self.path, &mut self.connection, &self.lock, owner, stream) {
+        match become_drainer(&self.path, &mut self.connection, &self.lock, owner, stream) {
             Ok(opened) => {
                 self.drains = true;
                 self.taken_over = Some(opened.next_seq);
@@ -440,10 +445,10 @@ impl StoreWorker {
 
     fn prepare_close(&mut self, next_seq: Option<u64>) -> Result<(), RequestError> {
         if let Some(next_seq) = next_seq {
-            self.check_file_fully()?;
+            self.check_file_overwritten()?;
             let mut stop = |pages| {
                 let connection = &mut self.connection;
-                retry_while_busy(|| transaction::stop_draining(connection, next_seq, pages))
+                retry_while_busy(|| transaction::record_drain_end(connection, next_seq, pages))
             };
             match stop(VACUUM_PAGES) {
                 // Returning space to the disk takes some space itself.
@@ -452,7 +457,7 @@ impl StoreWorker {
             }
             self.checkpoint(CheckpointMode::Copy)?;
         }
-        self.check_file_fully()
+        self.check_file_overwritten()
     }
 
     fn close(mut self, next_seq: Option<u64>, notify: &impl Fn(StoreResult)) {
@@ -467,8 +472,7 @@ impl StoreWorker {
             }
             return;
         }
-        // With nothing in the log, closing does not sync. If other processes use the file, the log
-        // stays.
+        // With nothing in the log, closing does not sync. If other processes use the file, the log stays.
         let _ = ManuallyDrop::into_inner(self.connection).close();
         if let Some(next_seq) = next_seq {
             self.lock.write_next_seq(next_seq);
@@ -479,17 +483,17 @@ impl StoreWorker {
     }
 }
 
-fn start_draining(
+fn become_drainer(
     path: &Path,
     connection: &mut Connection,
     lock: &DrainLock,
     owner: &str,
     stream: &str,
-) -> rusqlite::Result<Opened> {
+) -> rusqlite::Result<OpenedQueue> {
     let location = FileLocation::of(path, lock.read_note());
     let started =
         retry_while_busy(|| transaction::start_draining(connection, stream, owner, &location))?;
-    lock.write_token(&started.token);
+    lock.write_note(&started.token);
     if started.copied {
         let path = path.display();
         info!("{path}: the file was copied, moved or put back: a new stream begins");

@@ -13,16 +13,16 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use self::selector::{Action, Selector};
+use self::selector::{Action, MessageSelector};
 use crate::common::acks::Ticket;
-use crate::common::escape::shortened;
+use crate::common::escape::shorten_for_log;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
 use crate::subscriber::output::completion::Completion;
 use crate::subscriber::output::sink::OutputSink;
-use crate::subscriber::sequence::MessageRecord;
+use crate::subscriber::sequence::MessageSeqRecord;
 use crate::subscriber::sequence::numbers::NumberStatus;
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -46,15 +46,15 @@ pub struct ReceiverOptions {
 }
 
 pub struct MessageReceiver {
-    pub state: Mutex<ReceiverState>,
+    pub state: Mutex<LockedState>,
     pub sink: OutputSink,
     pub options: ReceiverOptions,
     pub completed_readings: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
-pub struct ReceiverState {
-    pub selector: Selector,
+pub struct LockedState {
+    pub selector: MessageSelector,
     pub(crate) is_closed: bool,
     pub(crate) skipped: u64,
     pub(crate) warned: BTreeSet<Vec<u8>>,
@@ -64,7 +64,11 @@ const MAX_WARNED: usize = 100;
 
 impl MessageReceiver {
     /// Without memory for the message it is not acknowledged.
-    pub fn receive(&self, message: &Received<'_>, ticket: Ticket) -> Result<(), OutOfMemory> {
+    pub fn handle_message(
+        &self,
+        message: &Received<'_>,
+        ticket: Ticket,
+    ) -> Result<(), OutOfMemory> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Ok(());
@@ -73,7 +77,7 @@ impl MessageReceiver {
         // A message that is not taken whole is not acknowledged.
         let mut is_whole = true;
         let mut fingerprint = None;
-        match state.selector.retained_action(message.retained) {
+        match state.selector.action_by_retained(message.retained) {
             Action::Stop => {
                 is_whole = false;
                 completion.is_last = true;
@@ -81,7 +85,7 @@ impl MessageReceiver {
             Action::Skip => state.selector.handle_skipped(message),
             Action::Deliver => {
                 // Before it counts as received: without memory it comes again.
-                let prepared = self.sink.prepare_message(message)?;
+                let prepared = self.sink.reserve_message(message)?;
                 let check = state.selector.check_sequence(message);
                 fingerprint = check.fingerprint;
                 if check.status != NumberStatus::Next {
@@ -95,7 +99,7 @@ impl MessageReceiver {
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let total = prepared.readings.count;
-                    let count = state.selector.take_within_limit(total);
+                    let count = state.selector.take_up_to_limit(total);
                     is_whole = count == total;
                     completion.readings = count as u64;
                     completion.is_last = state.selector.is_limit_reached();
@@ -106,7 +110,7 @@ impl MessageReceiver {
         state.is_closed |= completion.is_last;
         if is_whole {
             if self.options.records_sequence {
-                let record = MessageRecord::of(message, fingerprint);
+                let record = MessageSeqRecord::of(message, fingerprint);
                 completion.records.extend(record);
                 if self.options.keeps_session {
                     completion.exchanges.extend(ticket.exchange());
@@ -114,7 +118,7 @@ impl MessageReceiver {
             }
             completion.tickets.push(ticket);
         }
-        self.sink.finish_message(completion);
+        self.sink.close_message(completion);
         Ok(())
     }
 
@@ -125,7 +129,7 @@ impl MessageReceiver {
         if warned.len() >= MAX_WARNED || !warned.insert(skipped.topic.to_owned()) {
             return;
         }
-        let topic = shortened(&skipped.topic.escape_ascii().to_string());
+        let topic = shorten_for_log(&skipped.topic.escape_ascii().to_string());
         let defect = skipped.defect.describe();
         warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
         if warned.len() == MAX_WARNED {
@@ -137,7 +141,7 @@ impl MessageReceiver {
         self.sink.reopen();
     }
 
-    pub fn abort(&self) {
+    pub fn abort_commands(&self) {
         self.sink.abort_commands();
     }
 

@@ -17,8 +17,7 @@ pub enum Retained {
     #[default]
     Include,
     Exclude,
-    /// `--retained-only`: up to the first other message, because the broker sends the retained
-    /// ones first.
+    /// `--retained-only`: up to the first other message, because the broker sends the retained ones first.
     Only,
 }
 
@@ -38,7 +37,7 @@ pub struct SequenceCheckResult {
 }
 
 #[derive(Default)]
-pub struct Selector {
+pub struct MessageSelector {
     pub selection: SelectionOptions,
     pub(crate) taken: u64,
     pub duplicates: u64,
@@ -47,8 +46,8 @@ pub struct Selector {
     pub key: Option<FingerprintKey>,
 }
 
-impl Selector {
-    pub fn retained_action(&self, retained: bool) -> Action {
+impl MessageSelector {
+    pub fn action_by_retained(&self, retained: bool) -> Action {
         match (self.selection.retained, retained) {
             (Retained::Exclude, true) => Action::Skip,
             (Retained::Only, false) => Action::Stop,
@@ -86,7 +85,7 @@ impl Selector {
         }
     }
 
-    pub fn take_within_limit(&mut self, count: usize) -> usize {
+    pub fn take_up_to_limit(&mut self, count: usize) -> usize {
         let limit = self.selection.limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(self.taken);
         let taken = count.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -123,15 +122,15 @@ mod tests {
         }
     }
 
-    fn selector(selection: SelectionOptions) -> Selector {
-        Selector {
+    fn selector(selection: SelectionOptions) -> MessageSelector {
+        MessageSelector {
             selection,
             key: Some(KEY),
-            ..Selector::default()
+            ..MessageSelector::default()
         }
     }
 
-    fn deduplicating(dedup: bool) -> Selector {
+    fn deduplicating(dedup: bool) -> MessageSelector {
         selector(SelectionOptions {
             dedup,
             ..SelectionOptions::default()
@@ -144,9 +143,9 @@ mod tests {
             limit: Some(2),
             ..SelectionOptions::default()
         });
-        assert!(selector.take_within_limit(1) == 1 && !selector.is_limit_reached());
-        assert!(selector.take_within_limit(7) == 1 && selector.is_limit_reached());
-        assert_eq!(selector.take_within_limit(1), 0);
+        assert!(selector.take_up_to_limit(1) == 1 && !selector.is_limit_reached());
+        assert!(selector.take_up_to_limit(7) == 1 && selector.is_limit_reached());
+        assert_eq!(selector.take_up_to_limit(1), 0);
     }
 
     #[test]
@@ -202,7 +201,7 @@ mod tests {
                 retained,
                 ..SelectionOptions::default()
             });
-            [true, false].map(|retained| selector.retained_action(retained))
+            [true, false].map(|retained| selector.action_by_retained(retained))
         };
         assert_eq!(actions(Retained::Include), [Action::Deliver; 2]);
         assert_eq!(actions(Retained::Exclude), [Action::Skip, Action::Deliver]);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::acks::TicketRanges;
-use crate::common::acks::owed_acks::Qos2Exchange;
-use crate::subscriber::sequence::MessageRecord;
+use crate::common::acks::owed_acks::Qos2ExchangeKey;
+use crate::subscriber::sequence::MessageSeqRecord;
 
 #[derive(Debug)]
-pub enum OutputEvent {
+pub enum OutputEnd {
     Complete,
     Failed(OutputError),
 }
@@ -25,8 +25,8 @@ pub enum OutputError {
 #[derive(Debug, Default)]
 pub struct Completion {
     pub tickets: TicketRanges,
-    pub records: Vec<MessageRecord>,
-    pub exchanges: Vec<Qos2Exchange>,
+    pub records: Vec<MessageSeqRecord>,
+    pub exchanges: Vec<Qos2ExchangeKey>,
     pub readings: u64,
     pub is_last: bool,
 }
@@ -45,20 +45,20 @@ impl Completion {
     }
 }
 
-pub type RecordCallback =
-    Box<dyn FnMut(&[MessageRecord], &[Qos2Exchange]) -> anyhow::Result<()> + Send>;
+pub type SaveRecords =
+    Box<dyn FnMut(&[MessageSeqRecord], &[Qos2ExchangeKey]) -> anyhow::Result<()> + Send>;
 
 pub struct Acknowledger {
-    pub record: Option<RecordCallback>,
+    pub record: Option<SaveRecords>,
     pub completed_readings: Arc<AtomicU64>,
-    pub notify: Box<dyn Fn(OutputEvent) + Send>,
+    pub notify: Box<dyn Fn(OutputEnd) + Send>,
 }
 
 impl Acknowledger {
-    pub fn record_completion(&mut self, completion: &mut Completion) -> bool {
+    pub fn save_records(&mut self, completion: &mut Completion) -> bool {
         if let Some(record) = &mut self.record {
             if let Err(cause) = record(&completion.records, &completion.exchanges) {
-                (self.notify)(OutputEvent::Failed(OutputError::StateFile(cause)));
+                (self.notify)(OutputEnd::Failed(OutputError::StateFile(cause)));
                 return false;
             }
             completion.records.clear();
@@ -68,15 +68,15 @@ impl Acknowledger {
     }
 
     /// `false` if recording fails: then neither these messages nor later ones may be acknowledged.
-    pub fn acknowledge(&mut self, mut completion: Completion) -> bool {
-        if !self.record_completion(&mut completion) {
+    pub fn record_and_acknowledge(&mut self, mut completion: Completion) -> bool {
+        if !self.save_records(&mut completion) {
             return false;
         }
         self.completed_readings
             .fetch_add(completion.readings, Ordering::Relaxed);
         completion.tickets.settle();
         if completion.is_last {
-            (self.notify)(OutputEvent::Complete);
+            (self.notify)(OutputEnd::Complete);
         }
         true
     }

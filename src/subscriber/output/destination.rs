@@ -20,13 +20,13 @@ pub struct Rotation {
 }
 
 #[derive(Debug)]
-pub enum Destination {
+pub enum WriterDestination {
     /// Standard output, without the standard library's line buffer.
     Stdout(Blocking<Stdout>),
     File(OutputFile),
 }
 
-impl Destination {
+impl WriterDestination {
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Self::File(file) = self {
             file.reopen()?;
@@ -39,7 +39,7 @@ impl Destination {
     pub fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         match self {
             Self::Stdout(out) => out.write_all(bytes),
-            Self::File(file) => file.write(bytes, ends),
+            Self::File(file) => file.write_and_rotate(bytes, ends),
         }
     }
 }
@@ -94,10 +94,10 @@ impl OutputFile {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
+    fn write_and_rotate(&mut self, bytes: &[u8], ends: &[usize]) -> io::Result<()> {
         if self.regular {
             let open = self.file.metadata()?;
-            if self.is_named(&open) {
+            if self.is_at_path(&open) {
                 // Others may append to it too, or empty it.
                 self.size = open.len();
             } else {
@@ -121,7 +121,7 @@ impl OutputFile {
         self.append(bytes.get(from..).unwrap_or_default())
     }
 
-    fn is_named(&self, open: &Metadata) -> bool {
+    fn is_at_path(&self, open: &Metadata) -> bool {
         use io::ErrorKind::{NotADirectory, NotFound};
         match fs::metadata(&self.path) {
             Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
@@ -166,7 +166,7 @@ impl OutputFile {
             return Ok(());
         }
         for number in (0..rotation.keep).rev() {
-            match fs::rename(self.numbered(number), self.numbered(number + 1)) {
+            match fs::rename(self.rotated_path(number), self.rotated_path(number + 1)) {
                 // There were fewer files, or another program has moved it.
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -175,7 +175,7 @@ impl OutputFile {
         self.reopen()
     }
 
-    fn numbered(&self, number: u32) -> PathBuf {
+    fn rotated_path(&self, number: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         if number > 0 {
             name.push(format!(".{number}"));
@@ -219,11 +219,11 @@ mod tests {
             let messages: Vec<_> = sizes.iter().enumerate().map(|(n, size)| message(n, *size)).collect();
             for batch in messages.chunks(cut) {
                 let ends = batch.iter().scan(0, |end, m| { *end += m.len(); Some(*end) });
-                file.write(&batch.concat(), &ends.collect::<Vec<_>>()).unwrap();
+                file.write_and_rotate(&batch.concat(), &ends.collect::<Vec<_>>()).unwrap();
             }
             let mut all = Vec::new();
             for number in (0..100).rev() {
-                let held = read(&file.numbered(number));
+                let held = read(&file.rotated_path(number));
                 prop_assert!(held.len() <= 100);
                 prop_assert!(held.is_empty() || held.ends_with(b"\n"));
                 all.extend(held);
@@ -238,12 +238,12 @@ mod tests {
         let path = dir.path().join("out");
         let mut file = OutputFile::open(&path, Some(Rotation { size: 4, keep: 2 }), true).unwrap();
         for text in [&b"one\n"[..], b"two\n", b"three\n", b"4\n"] {
-            file.write(text, &[text.len()]).unwrap();
+            file.write_and_rotate(text, &[text.len()]).unwrap();
         }
         assert_eq!(read(&path), b"4\n");
-        assert_eq!(read(&file.numbered(1)), b"three\n");
-        assert_eq!(read(&file.numbered(2)), b"two\n");
-        assert_eq!(read(&file.numbered(3)), b"");
+        assert_eq!(read(&file.rotated_path(1)), b"three\n");
+        assert_eq!(read(&file.rotated_path(2)), b"two\n");
+        assert_eq!(read(&file.rotated_path(3)), b"");
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
         fs::create_dir(&logs).unwrap();
         let path = logs.join("out");
         let mut file = OutputFile::open(&path, None, true).unwrap();
-        let mut write = |text: &str| file.write(text.as_bytes(), &[text.len()]);
+        let mut write = |text: &str| file.write_and_rotate(text.as_bytes(), &[text.len()]);
         write("1\n").unwrap();
         fs::remove_file(&path).unwrap();
         write("2\n").unwrap();
@@ -286,11 +286,11 @@ mod tests {
         let path = dir.path().join("out");
         fs::write(&path, "torn").unwrap();
         let mut file = OutputFile::open(&path, None, true).unwrap();
-        file.write(b"whole\n", &[6]).unwrap();
+        file.write_and_rotate(b"whole\n", &[6]).unwrap();
         assert_eq!(read(&path), b"torn\nwhole\n");
         fs::write(&path, "as it is").unwrap();
         let mut file = OutputFile::open(&path, None, false).unwrap();
-        file.write(b"!", &[1]).unwrap();
+        file.write_and_rotate(b"!", &[1]).unwrap();
         assert_eq!(read(&path), b"as it is!");
     }
 }

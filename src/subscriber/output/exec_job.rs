@@ -1,12 +1,11 @@
-//! What a command of `--exec` gets of a message: the payload on standard input, the rest in the
-//! environment.
+//! What a command of `--exec` gets of a message: the payload on standard input, the rest in the environment.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::common::mqtt::json::rfc3339;
+use crate::common::mqtt::message_json::rfc3339;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
@@ -36,12 +35,12 @@ impl ExecMessage {
         })
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub fn size_in_bytes(&self) -> u64 {
         (self.payload.len() + self.topic.len()) as u64
     }
 
     /// The job of the reading at `begin`: the rest of the payload, or of a batch one line.
-    pub fn job(self: &Arc<Self>, begin: usize, is_batch: bool) -> ExecJob {
+    pub fn job_at(self: &Arc<Self>, begin: usize, is_batch: bool) -> ExecJob {
         let rest = self.payload.get(begin..).unwrap_or_default();
         let length = memchr(b'\n', rest).filter(|_| is_batch);
         ExecJob {
@@ -80,7 +79,7 @@ impl ExecJob {
         }
     }
 
-    pub fn name(&self) -> String {
+    pub fn describe_message(&self) -> String {
         let seq = self.message.seq.as_ref();
         let number = seq.map_or(String::new(), |seq| format!(" {}/{}", seq.stream, seq.seq));
         format!("message{number} on {:?}", self.message.topic)

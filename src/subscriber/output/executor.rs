@@ -31,7 +31,7 @@ struct WaitingMessage {
 }
 
 #[derive(Default)]
-struct UnfinishedMessage {
+struct MessageProgress {
     jobs_left: usize,
     counted: u64,
     completion: Option<Completion>,
@@ -40,7 +40,7 @@ struct UnfinishedMessage {
 #[derive(Default)]
 struct ExecutorState {
     waiting: VecDeque<WaitingMessage>,
-    unfinished: VecDeque<UnfinishedMessage>,
+    unfinished: VecDeque<MessageProgress>,
     first: u64,
     /// Jobs that have left `waiting` and whose end has not been accounted for.
     running: usize,
@@ -52,10 +52,10 @@ struct ExecutorState {
 }
 
 impl ExecutorState {
-    fn update_last_message(&mut self, update: impl FnOnce(&mut UnfinishedMessage)) {
+    fn update_open_message(&mut self, update: impl FnOnce(&mut MessageProgress)) {
         let last = self.unfinished.back();
         if last.is_none_or(|last| last.completion.is_some()) {
-            self.unfinished.push_back(UnfinishedMessage::default());
+            self.unfinished.push_back(MessageProgress::default());
         }
         if let Some(last) = self.unfinished.back_mut() {
             update(last);
@@ -85,7 +85,7 @@ impl ExecutorState {
             && let Some(completion) = &mut message.completion
         {
             self.acknowledger
-                .take_if(|acknowledger| !acknowledger.record_completion(completion));
+                .take_if(|acknowledger| !acknowledger.save_records(completion));
         }
         while let Some(message) = self.unfinished.front_mut()
             && message.jobs_left == 0
@@ -94,7 +94,7 @@ impl ExecutorState {
             self.unfinished.pop_front();
             self.first += 1;
             self.acknowledger
-                .take_if(|acknowledger| !acknowledger.acknowledge(completion));
+                .take_if(|acknowledger| !acknowledger.record_and_acknowledge(completion));
         }
     }
 }
@@ -141,10 +141,10 @@ impl Executor {
         if count == 0 {
             return;
         }
-        let counted = message.bytes() + OVERHEAD;
+        let counted = message.size_in_bytes() + OVERHEAD;
         self.0.session_acks.add_bytes(counted);
         let mut state = self.0.state.lock();
-        state.update_last_message(|last| {
+        state.update_open_message(|last| {
             last.jobs_left = count;
             last.counted = counted;
         });
@@ -161,9 +161,9 @@ impl Executor {
         self.0.work.notify_all();
     }
 
-    pub fn finish_message(&self, completion: Completion) {
+    pub fn close_message(&self, completion: Completion) {
         let mut state = self.0.state.lock();
-        state.update_last_message(|last| last.completion = Some(completion));
+        state.update_open_message(|last| last.completion = Some(completion));
         // Its commands may have ended already.
         let index = state.unfinished.len().saturating_sub(1);
         state.record_and_acknowledge(index);
@@ -183,7 +183,7 @@ impl Executor {
         let is_running = |state: &mut ExecutorState| state.running > 0;
         let change = &self.0.change;
         change.wait_while_for(&mut state, is_running, grace_period);
-        self.0.group.stop();
+        self.0.group.kill_all();
         let left: usize = state.waiting.iter().map(|waiting| waiting.jobs_left).sum();
         let left = left + state.not_started;
         if left > 0 {
@@ -192,7 +192,7 @@ impl Executor {
     }
 
     pub fn abort(&self) {
-        self.0.group.try_stop();
+        self.0.group.try_kill_all();
     }
 }
 
@@ -206,7 +206,11 @@ impl ExecutorShared {
                 Some(CommandOutcome::Succeeded(_)) => {}
                 Some(CommandOutcome::Failed(why)) => {
                     state.failed += 1;
-                    warn!("--exec {}: {}: {why}", self.command.name(), job.name());
+                    warn!(
+                        "--exec {}: {}: {why}",
+                        self.command.name(),
+                        job.describe_message()
+                    );
                 }
                 // The run is ending. A reading whose command was killed stays unacknowledged.
                 Some(CommandOutcome::Stopped) | None => {
@@ -230,7 +234,7 @@ impl ExecutorShared {
             return None;
         }
         let waiting = state.waiting.front_mut()?;
-        let job = waiting.message.job(waiting.begin, waiting.is_batch);
+        let job = waiting.message.job_at(waiting.begin, waiting.is_batch);
         let number = waiting.number;
         waiting.begin = job.end + 1;
         waiting.jobs_left = waiting.jobs_left.saturating_sub(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::warn;
 use parking_lot::Mutex;
 
-use super::batch_lines::{BatchLines, is_batch};
+use super::batch_splitter::{BatchReadings, has_batch_type};
 use super::completion::{Acknowledger, Completion};
 use super::exec_job::ExecMessage;
 use super::executor::Executor;
@@ -30,8 +30,8 @@ pub enum OutputSink {
 /// payloads. A batch that would take more counts as one reading.
 const MAX_RENDERED: usize = 16 << 20;
 
-pub struct PreparedMessage<'a> {
-    pub readings: BatchLines<'a>,
+pub struct SplitMessage<'a> {
+    pub readings: BatchReadings<'a>,
     exec_message: Option<ExecMessage>,
 }
 
@@ -41,9 +41,9 @@ pub struct Plotter {
     pub acknowledger: Mutex<Acknowledger>,
 }
 
-fn for_each<'a>(
+fn for_each_reading<'a>(
     message: &Received<'a>,
-    readings: BatchLines<'a>,
+    readings: BatchReadings<'a>,
     count: usize,
     mut act: impl FnMut(&Received<'_>),
 ) {
@@ -58,28 +58,28 @@ fn for_each<'a>(
 }
 
 impl OutputSink {
-    pub fn prepare_message<'a>(
+    pub fn reserve_message<'a>(
         &self,
         message: &Received<'a>,
-    ) -> Result<PreparedMessage<'a>, OutOfMemory> {
+    ) -> Result<SplitMessage<'a>, OutOfMemory> {
         let mut max = Draft::MAX_READINGS as usize;
         let mut exec_message = None;
         let mut overhead = 0;
         match self {
-            Self::Writer(_, style) if is_batch(message) => {
+            Self::Writer(_, style) if has_batch_type(message) => {
                 overhead = style.overhead(message);
                 max = max.min(MAX_RENDERED / overhead.max(1));
             }
             Self::Executor(_) => exec_message = Some(ExecMessage::of(message)?),
             Self::Writer(..) | Self::Chart(_) => {}
         }
-        let readings = BatchLines::of(message, max);
+        let readings = BatchReadings::of(message, max);
         if let Self::Writer(writer, style) = self {
             let overhead = overhead.saturating_mul(readings.count);
-            let (written, meanwhile) = style.max_bytes(message);
+            let (written, meanwhile) = style.memory_bounds(message);
             writer.reserve_memory(written.saturating_add(overhead), meanwhile)?;
         }
-        Ok(PreparedMessage {
+        Ok(SplitMessage {
             readings,
             exec_message,
         })
@@ -89,7 +89,7 @@ impl OutputSink {
     pub fn push_message(
         &self,
         message: &Received<'_>,
-        prepared: PreparedMessage<'_>,
+        prepared: SplitMessage<'_>,
         count: usize,
         now: Duration,
     ) {
@@ -97,7 +97,7 @@ impl OutputSink {
         match self {
             Self::Writer(writer, style) => {
                 let mut warning = None;
-                for_each(message, readings, count, |reading| {
+                for_each_reading(message, readings, count, |reading| {
                     let result = writer.write(|out| render(out, reading, style, now));
                     warning = warning.or(result);
                 });
@@ -110,7 +110,7 @@ impl OutputSink {
                     executor.push(message, readings.is_batch, count);
                 }
             }
-            Self::Chart(plotter) => for_each(message, readings, count, |reading| {
+            Self::Chart(plotter) => for_each_reading(message, readings, count, |reading| {
                 let seq = reading.seq.as_ref();
                 let reading = PlottedMessage {
                     topic: reading.topic,
@@ -124,13 +124,16 @@ impl OutputSink {
     }
 
     /// Ends the message pushed last; `completion` is due once its readings are done.
-    pub fn finish_message(&self, completion: Completion) {
+    pub fn close_message(&self, completion: Completion) {
         match self {
             Self::Writer(writer, _) => writer.finish_message(completion),
-            Self::Executor(executor) => executor.finish_message(completion),
+            Self::Executor(executor) => executor.close_message(completion),
             Self::Chart(plotter) => {
                 // On failure it has notified the event loop.
-                let _ = plotter.acknowledger.lock().acknowledge(completion);
+                let _ = plotter
+                    .acknowledger
+                    .lock()
+                    .record_and_acknowledge(completion);
             }
         }
     }

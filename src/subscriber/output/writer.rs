@@ -1,6 +1,5 @@
-//! Writes readings on a separate thread, all that have accumulated at once, and then lets their
-//! messages be acknowledged. PUBACK therefore always follows the write, and a slow reader of the
-//! output delays only the broker.
+//! Writes readings on a separate thread, all that have accumulated at once, and then lets their messages be
+//! acknowledged. PUBACK therefore always follows the write, and a slow reader of the output delays only the broker.
 
 use std::io;
 use std::sync::Arc;
@@ -8,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::completion::{Acknowledger, Completion, OutputError, OutputEvent};
-use super::destination::Destination;
+use super::completion::{Acknowledger, Completion, OutputEnd, OutputError};
+use super::destination::WriterDestination;
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::clock::{instant_now, sleep};
 use crate::common::transport::bridge::OutOfMemory;
@@ -67,7 +66,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn start(
-        destination: Destination,
+        destination: WriterDestination,
         session_acks: Arc<SessionAcks>,
         acknowledger: Acknowledger,
     ) -> io::Result<Self> {
@@ -81,7 +80,7 @@ impl Writer {
         let builder = std::thread::Builder::new().name("writer".into());
         builder.spawn(move || {
             if let Err(error) = thread.run() {
-                (thread.acknowledger.notify)(OutputEvent::Failed(error));
+                (thread.acknowledger.notify)(OutputEnd::Failed(error));
             }
             thread.shared.state.lock().has_ended = true;
             thread.shared.idle.notify_all();
@@ -155,7 +154,7 @@ impl Writer {
 
 struct WriterThread {
     shared: Arc<WriterShared>,
-    destination: Destination,
+    destination: WriterDestination,
     session_acks: Arc<SessionAcks>,
     acknowledger: Acknowledger,
 }
@@ -164,14 +163,13 @@ impl WriterThread {
     fn run(&mut self) -> Result<(), OutputError> {
         let mut batch = WriteBatch::default();
         let mut last_write = instant_now();
-        while self.next_batch(&mut batch, last_write) && self.write(&mut batch)? {
+        while self.next_batch(&mut batch, last_write) && self.write_batch(&mut batch)? {
             last_write = instant_now();
         }
         Ok(())
     }
 
-    /// Waits for something to write, and exchanges it for `batch`, which is empty. `false` once the
-    /// writer is closed.
+    /// Waits for something to write, and exchanges it for `batch`, which is empty. `false` once the writer is closed.
     fn next_batch(&self, batch: &mut WriteBatch, last_write: Instant) -> bool {
         let mut state = self.shared.state.lock();
         state.is_writing = false;
@@ -202,14 +200,14 @@ impl WriterThread {
         true
     }
 
-    fn write(&mut self, batch: &mut WriteBatch) -> Result<bool, OutputError> {
+    fn write_batch(&mut self, batch: &mut WriteBatch) -> Result<bool, OutputError> {
         if std::mem::take(&mut batch.reopen) {
             self.destination.reopen().map_err(OutputError::Reopen)?;
         }
         let written = self.destination.write(&batch.bytes, &batch.ends);
         written.map_err(OutputError::Write)?;
         let completion = std::mem::take(&mut batch.completion);
-        if !self.acknowledger.acknowledge(completion) {
+        if !self.acknowledger.record_and_acknowledge(completion) {
             return Ok(false);
         }
         self.session_acks

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::chart_view::{ChartCurve, ChartView, MessageRate};
+use super::chart_frame::{ChartCurve, ChartFrame, MessageRate};
 use super::connection_history::ConnectionHistory;
 use super::delay_estimator::DelayEstimator;
 use super::rate_meter::RateMeter;
 use super::series::Series;
 use super::value_extractor::is_plottable;
 pub use super::zoom::ZoomCommand;
-use super::zoom::{MAX_WINDOW, Ms, ZoomLevel, offset_seconds};
+use super::zoom::{MAX_WINDOW, Ms, ZoomLevel, seconds_from_now};
 use crate::common::connection::state::ConnectionStateMachine;
 use crate::common::escape::{escape, one_line};
 
@@ -103,7 +103,7 @@ impl ChartData {
             unix_ms(reading.arrived_at).saturating_sub(unix_ms(taken))
         });
         // A reading that claims to be older than the longest window is shown at its arrival.
-        let late = line.delays.delay(delay, now);
+        let late = line.delays.estimate_delay(delay, now);
         let at = if late > MAX_WINDOW { now } else { now - late };
         line.series.add(at, value, now);
         if let Some(interval) = line.series.interval() {
@@ -130,7 +130,7 @@ impl ChartData {
         }
     }
 
-    pub fn view(&self, at: Instant) -> ChartView {
+    pub fn view(&self, at: Instant) -> ChartFrame {
         let now = self.ms(at);
         let from = now - self.window.span();
         let outages = &self.connection.outages;
@@ -147,7 +147,7 @@ impl ChartData {
         });
         let down = self.connection.down_since.map(|since| (since, now));
         let shown = outages.iter().copied().chain(down).filter(|o| o.1 >= from);
-        ChartView {
+        ChartFrame {
             now: at,
             broker: self.broker.clone(),
             connection: self.connection.state,
@@ -165,7 +165,7 @@ impl ChartData {
                 per_minute: self.rate.per_minute(now),
             },
             outages: shown
-                .map(|(down, up)| (offset_seconds(down, now), offset_seconds(up, now)))
+                .map(|(down, up)| (seconds_from_now(down, now), seconds_from_now(up, now)))
                 .collect(),
             log: None,
             ended: None,

@@ -51,7 +51,7 @@ impl ConnectionHistory {
 mod tests {
     use super::*;
     use crate::common::connection::backoff::{Backoff, Policy};
-    use crate::common::connection::state::{ConnectionSettings, RunKind};
+    use crate::common::connection::state::{ConnectionSettings, RunLength};
     use crate::common::fault::{Exit, Fault};
     use crate::subscriber::plot::chart_data::tests::chart;
     use std::time::Duration;
@@ -61,7 +61,7 @@ mod tests {
     fn connection(host: &str) -> ConnectionStateMachine {
         let settings = ConnectionSettings {
             host: host.into(),
-            run: RunKind::Endless,
+            run: RunLength::Endless,
             connect_timeout: SECOND * 10,
             interval: Duration::ZERO,
         };

@@ -14,9 +14,8 @@ pub(super) struct DelayEstimator {
 }
 
 impl DelayEstimator {
-    /// In milliseconds, 0 or more. `difference`: our time of arrival minus the sender's time of
-    /// measurement.
-    pub(super) fn delay(&mut self, difference: i64, now: Ms) -> Ms {
+    /// In milliseconds, 0 or more. `difference`: our time of arrival minus the sender's time of measurement.
+    pub(super) fn estimate_delay(&mut self, difference: i64, now: Ms) -> Ms {
         if self.shortest.is_some() && now.saturating_sub(self.since) >= MEMORY {
             self.shortest_before = self.shortest.take();
             self.since = now;
@@ -36,19 +35,19 @@ mod tests {
     fn delays_are_found_whatever_the_senders_clock_shows() {
         for ahead in [-600_000, 0, 600_000] {
             let mut delays = DelayEstimator::default();
-            assert_eq!(delays.delay(40 - ahead, 0), 0);
-            assert_eq!(delays.delay(45 - ahead, 1000), 5);
-            assert_eq!(delays.delay(30_040 - ahead, 31_000), 30_000);
-            assert_eq!(delays.delay(20 - ahead, 32_000), 0);
+            assert_eq!(delays.estimate_delay(40 - ahead, 0), 0);
+            assert_eq!(delays.estimate_delay(45 - ahead, 1000), 5);
+            assert_eq!(delays.estimate_delay(30_040 - ahead, 31_000), 30_000);
+            assert_eq!(delays.estimate_delay(20 - ahead, 32_000), 0);
         }
     }
 
     #[test]
     fn a_clock_that_was_set_back_is_trusted_again_after_some_minutes() {
         let mut delays = DelayEstimator::default();
-        delays.delay(10, 0);
+        delays.estimate_delay(10, 0);
         let late: Vec<_> = (1..=11)
-            .map(|minute| delays.delay(90_010, minute * 60_000))
+            .map(|minute| delays.estimate_delay(90_010, minute * 60_000))
             .collect();
         assert_eq!(late[0], 90_000);
         assert_eq!(late[10], 0);
@@ -57,7 +56,7 @@ mod tests {
     #[test]
     fn absurd_clocks_do_not_overflow() {
         let mut delays = DelayEstimator::default();
-        assert_eq!(delays.delay(i64::MIN, 0), 0);
-        assert_eq!(delays.delay(i64::MAX, 0), i64::MAX);
+        assert_eq!(delays.estimate_delay(i64::MIN, 0), 0);
+        assert_eq!(delays.estimate_delay(i64::MAX, 0), i64::MAX);
     }
 }

@@ -7,21 +7,21 @@ use ratatui::crossterm::style::{Attribute, Color, ContentStyle, StyledContent};
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::chart_view::{ChartView, LogLevel, LogLine};
+use super::chart_frame::{ChartFrame, LogLevel, LogLine};
 use super::style::{DIM, ERROR, NORMAL, Theme, WARNING, put_text};
 use super::text_format::{format_duration, truncate, width};
-use super::{graph, header, legend};
+use super::{header, legend, plot_area};
 
 const MIN_SIZE: (u16, u16) = (20, 5);
 
 const KEYS: &str = "q end   + - zoom   0 automatic";
 
-pub fn frame(frame: &mut Frame<'_>, view: &ChartView, theme: Theme) {
-    let area = frame.area();
-    draw(frame.buffer_mut(), area, view, theme);
+pub fn draw_frame(draw_frame: &mut Frame<'_>, view: &ChartFrame, theme: Theme) {
+    let area = draw_frame.area();
+    draw(draw_frame.buffer_mut(), area, view, theme);
 }
 
-fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
+fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
     let Rect { width, height, .. } = area;
     if width < MIN_SIZE.0 || height < MIN_SIZE.1 {
         let why = format!("the chart needs {}x{}", MIN_SIZE.0, MIN_SIZE.1);
@@ -41,12 +41,12 @@ fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     };
     header::draw(buffer, rows(1 + counts), view, theme);
     let graph = height - 1 - counts - legend - log - keys;
-    graph::draw(buffer, rows(graph), view, theme);
+    plot_area::draw(buffer, rows(graph), view, theme);
     if legend > 0 {
         legend::draw(buffer, rows(legend), view, theme);
     }
     if let Some(line) = view.log.as_ref().filter(|_| log > 0) {
-        draw_log(buffer, rows(log), line, theme);
+        draw_log_line(buffer, rows(log), line, theme);
     }
     if keys > 0 {
         let ended = view.ended.as_ref().map(|when| format!("ended {when}"));
@@ -55,10 +55,10 @@ fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
     }
 }
 
-fn draw_log(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
+fn draw_log_line(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
     let (level, style): (_, Style) = match log.level {
-        LogLevel::Error => ("error", theme.indexed_color(ERROR).into()),
-        LogLevel::Warning => ("warning", theme.indexed_color(WARNING).into()),
+        LogLevel::Error => ("error", theme.color_if_enabled(ERROR).into()),
+        LogLevel::Warning => ("warning", theme.color_if_enabled(WARNING).into()),
         LogLevel::Other => ("log", DIM.into()),
     };
     let level = format!("{level} {} ago:", format_duration(log.age));
@@ -69,7 +69,7 @@ fn draw_log(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
 }
 
 /// A frame as ordinary output: lines without trailing blanks, with escape sequences for colours.
-pub(super) fn snapshot(view: &ChartView, (columns, rows): (u16, u16), theme: Theme) -> String {
+pub(super) fn snapshot(view: &ChartFrame, (columns, rows): (u16, u16), theme: Theme) -> String {
     let area = Rect::new(0, 0, columns, rows);
     let mut buffer = Buffer::empty(area);
     draw(&mut buffer, area, view, theme);
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::common::connection::state::ConnectionState;
     use crate::subscriber::plot::chart_data::tests::chart;
-    use crate::subscriber::plot::chart_view::{ChartCurve, MessageRate, Stats};
+    use crate::subscriber::plot::chart_frame::{ChartCurve, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -130,7 +130,7 @@ mod tests {
     const PLAIN: Theme = Theme { colour: false };
 
     /// Two sine curves; one has a gap while there is no connection.
-    fn view() -> ChartView {
+    fn view() -> ChartFrame {
         let sine = |from: i32, to: i32, mean: f64| -> Vec<(f64, f64)> {
             let value = |at: f64| mean + ((at * 12.5).to_radians().sin() * 200.0).round() / 100.0;
             let times = (from..=to).map(f64::from);
@@ -154,7 +154,7 @@ mod tests {
         };
         let (_, online_since) = chart();
         let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
-        ChartView {
+        ChartFrame {
             now: online_since + Duration::from_secs(20),
             broker: "broker.example:8883".into(),
             connection: ConnectionState::Online {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    fn drawn(view: &ChartView, size: (u16, u16), theme: Theme) -> String {
+    fn drawn(view: &ChartFrame, size: (u16, u16), theme: Theme) -> String {
         console::strip_ansi_codes(&snapshot(view, size, theme)).into_owned()
     }
 
@@ -215,7 +215,7 @@ mod tests {
             assert_eq!(drawn, expected, "{size:?}, drawn:\n{drawn}");
         }
         let mut terminal = Terminal::new(TestBackend::new(60, 16)).unwrap();
-        terminal.draw(|f| frame(f, &view(), PLAIN)).unwrap();
+        terminal.draw(|f| draw_frame(f, &view(), PLAIN)).unwrap();
         let is_plain = |cell: &Cell| cell.fg == Color::Reset && cell.bg == Color::Reset;
         assert!(terminal.backend().buffer().content.iter().all(is_plain));
     }
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn an_empty_chart_gives_the_reason() {
-        let wordy = ChartView {
+        let wordy = ChartFrame {
             lines: vec![],
             received: 5,
             without_value: 0,
             ..view()
         };
-        let empty = ChartView {
+        let empty = ChartFrame {
             received: 0,
             ..wordy.clone()
         };

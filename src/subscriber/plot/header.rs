@@ -4,16 +4,16 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::chart_view::ChartView;
+use super::chart_frame::ChartFrame;
 use super::style::{DIM, ERROR, NORMAL, OK, Theme, WARNING, put_text};
 use super::text_format::{
-    format_count, format_duration, format_rate, format_time_left, truncate, width,
+    format_duration, format_plural, format_rate, format_time_left, truncate, width,
 };
 use crate::common::connection::state::ConnectionState;
 
 /// The counts go into the second row or to the right, as many as fit.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
-    let (symbol, style, state) = state(view, theme);
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+    let (symbol, style, state) = state_text(view, theme);
     let mut counts = counts(view, theme);
     let space = usize::from(area.width) - 2;
     let below = area.height > 1;
@@ -46,8 +46,8 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     }
 }
 
-fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
-    let ChartView { broker, now, .. } = view;
+fn state_text(view: &ChartFrame, theme: Theme) -> (&'static str, Style, String) {
+    let ChartFrame { broker, now, .. } = view;
     if view.ended.is_some() {
         let text = format!("{broker}, after {}", format_duration(view.elapsed));
         return ("■", DIM.into(), text);
@@ -73,20 +73,20 @@ fn state(view: &ChartView, theme: Theme) -> (&'static str, Style, String) {
         }
         ConnectionState::Stopped => return ("■", DIM.into(), format!("{broker}, ended")),
     };
-    (symbol, theme.indexed_color(color).into(), text)
+    (symbol, theme.color_if_enabled(color).into(), text)
 }
 
-fn counts(view: &ChartView, theme: Theme) -> Vec<(String, Style)> {
+fn counts(view: &ChartFrame, theme: Theme) -> Vec<(String, Style)> {
     let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
     let mut add_problem = |count: u64, color, text: String| {
         if count > 0 {
-            counts.push((text, theme.indexed_color(color).into()));
+            counts.push((text, theme.color_if_enabled(color).into()));
         }
     };
     let (missing, without) = (view.missing, view.without_value);
     add_problem(missing, ERROR, format!("{missing} missing"));
     add_problem(without, WARNING, format!("{without} without a value"));
-    let reconnects = format_count(view.reconnects, "reconnect");
+    let reconnects = format_plural(view.reconnects, "reconnect");
     add_problem(view.reconnects, WARNING, reconnects);
     counts.push((format!("{} received", view.received), NORMAL.into()));
     counts

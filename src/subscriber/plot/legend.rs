@@ -4,10 +4,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
-use super::chart_view::{ChartCurve, ChartView, Stats};
-use super::scale::{format_number, limit_places};
+use super::chart_frame::{ChartCurve, ChartFrame, Stats};
 use super::style::{DIM, NORMAL, Theme, put_text};
-use super::text_format::{format_count, format_duration, truncate, truncate_middle, width};
+use super::text_format::{format_duration, format_plural, truncate, truncate_middle, width};
+use super::value_scale::{format_number, limit_places};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -24,7 +24,7 @@ const COLUMNS: [(&str, usize); 6] = [
     ("age", 1),
 ];
 
-pub(super) fn height(view: &ChartView, max: u16) -> u16 {
+pub(super) fn height(view: &ChartFrame, max: u16) -> u16 {
     let wanted = match body_rows(view) {
         0 => 0,
         rows => rows + usize::from(max > 3),
@@ -32,12 +32,12 @@ pub(super) fn height(view: &ChartView, max: u16) -> u16 {
     u16::try_from(wanted).unwrap_or(u16::MAX).min(max)
 }
 
-fn body_rows(view: &ChartView) -> usize {
+fn body_rows(view: &ChartFrame) -> usize {
     let more = view.more_topics > 0 && !view.lines.is_empty();
     view.lines.len() + usize::from(more)
 }
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: Theme) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
     let height = usize::from(area.height);
     let heading = usize::from(height > 3 || height > body_rows(view));
     let space = height.saturating_sub(heading);
@@ -49,7 +49,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
         shown = shown.min(space - 1);
     }
     let lines = view.lines.iter().take(shown);
-    let table: Vec<_> = lines.clone().map(cells).collect();
+    let table: Vec<_> = lines.clone().map(format_stat_cells).collect();
     let widths = std::array::from_fn(|n| {
         let widest = table.iter().map(|row| row[n].len()).max().unwrap_or(0);
         widest.max(COLUMNS[n].0.len() * heading)
@@ -74,7 +74,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartView, theme: The
     }
     if note {
         let more = u64::try_from(hidden(shown)).unwrap_or(u64::MAX);
-        let note = format!("and {}", format_count(more, "more topic"));
+        let note = format!("and {}", format_plural(more, "more topic"));
         put_text(buffer, area.x + 4, row, &note, DIM);
     }
 }
@@ -111,7 +111,7 @@ fn draw_numbers(
     }
 }
 
-fn cells(line: &ChartCurve) -> [String; 6] {
+fn format_stat_cells(line: &ChartCurve) -> [String; 6] {
     let stats = line.stats;
     let mut values = vec![line.last];
     values.extend(stats.iter().flat_map(|s| [s.min, s.max]));

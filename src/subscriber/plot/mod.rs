@@ -2,18 +2,18 @@
 //! [`screen`], the only module here with side effects, owns the terminal.
 
 pub mod chart_data;
-pub mod chart_view;
+pub mod chart_frame;
 mod connection_history;
 mod delay_estimator;
 pub mod draw;
-mod graph;
 mod header;
 mod legend;
+mod plot_area;
 mod rate_meter;
-mod scale;
 pub mod screen;
 mod series;
 pub mod style;
 mod text_format;
 pub mod value_extractor;
+mod value_scale;
 mod zoom;

@@ -48,9 +48,10 @@ impl RateMeter {
     /// The rate of the last seconds. It is constant for messages at a constant interval.
     #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
     pub(super) fn per_second(&self, now: Ms) -> f64 {
-        let (Some(first), Some(last)) =
-            (self.seconds_since(now - RECENT).next(), self.seconds.back())
-        else {
+        let (Some(first), Some(last)) = (
+            self.second_counts_since(now - RECENT).next(),
+            self.seconds.back(),
+        ) else {
             return 0.0;
         };
         let count = self.count_since(now - RECENT) as f64;
@@ -65,10 +66,12 @@ impl RateMeter {
     }
 
     fn count_since(&self, from: Ms) -> u64 {
-        self.seconds_since(from).map(|second| second.count).sum()
+        self.second_counts_since(from)
+            .map(|second| second.count)
+            .sum()
     }
 
-    fn seconds_since(&self, from: Ms) -> impl Iterator<Item = &Second> {
+    fn second_counts_since(&self, from: Ms) -> impl Iterator<Item = &Second> {
         let seconds = self.seconds.iter();
         seconds.skip_while(move |second| second.first < from)
     }

@@ -23,8 +23,8 @@ use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::chart_data::{ChartData, ZoomCommand};
-use super::chart_view::{ChartView, LogLevel, LogLine};
-use super::draw::{frame, snapshot};
+use super::chart_frame::{ChartFrame, LogLevel, LogLine};
+use super::draw::{draw_frame, snapshot};
 use super::style::Theme;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
@@ -38,13 +38,13 @@ const MAX_FRAME_AGE: Duration = Duration::from_secs(1);
 /// Without the standard library's lock: restoring must not wait for a write that is stuck.
 type Out = BufWriter<Blocking<File>>;
 
-struct ActiveTerminal {
+struct ChartTerminal {
     terminal: Terminal<CrosstermBackend<Out>>,
     theme: Theme,
-    last_view: Option<ChartView>,
+    last_view: Option<ChartFrame>,
 }
 
-static ACTIVE: Mutex<Option<ActiveTerminal>> = Mutex::new(None);
+static ACTIVE: Mutex<Option<ChartTerminal>> = Mutex::new(None);
 
 #[derive(Debug)]
 pub struct Screen {
@@ -71,7 +71,7 @@ impl Screen {
             viewport: Viewport::Fixed(Rect::ZERO),
         };
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        *ACTIVE.lock() = Some(ActiveTerminal {
+        *ACTIVE.lock() = Some(ChartTerminal {
             terminal: Terminal::with_options(backend, options).map_err(unusable)?,
             theme: Theme { colour },
             last_view: None,
@@ -119,7 +119,7 @@ impl Screen {
         Ok(())
     }
 
-    pub fn finish(mut self, now: Instant) {
+    pub fn draw_last(mut self, now: Instant) {
         let _ = self.draw(now);
     }
 
@@ -147,7 +147,7 @@ impl Screen {
             if active.terminal.get_frame().area() != area {
                 active.terminal.resize(area)?;
             }
-            active.terminal.draw(|f| frame(f, &view, theme))?;
+            active.terminal.draw(|f| draw_frame(f, &view, theme))?;
             active.last_view = Some(view);
         }
         Ok(())
@@ -186,11 +186,11 @@ pub fn restore_terminal() {
     let _ = print_last_frame(&mut active);
 }
 
-fn print_last_frame(active: &mut ActiveTerminal) -> io::Result<()> {
+fn print_last_frame(active: &mut ChartTerminal) -> io::Result<()> {
     let (earlier, errors) = logging::take_held_lines();
     let out = active.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
-    stdio::stderr().write_all(earlier.as_bytes())?;
+    stdio::blocking_stderr().write_all(earlier.as_bytes())?;
     if let Some(view) = &mut active.last_view {
         view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
         // The last row is left for the prompt.
@@ -199,7 +199,7 @@ fn print_last_frame(active: &mut ActiveTerminal) -> io::Result<()> {
         out.write_all(text.as_bytes())?;
         out.flush()?;
     }
-    stdio::stderr().write_all(errors.as_bytes())
+    stdio::blocking_stderr().write_all(errors.as_bytes())
 }
 
 fn size() -> io::Result<Size> {

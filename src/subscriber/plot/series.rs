@@ -1,13 +1,12 @@
 //! The readings of one line. PURE. Its memory is bounded.
 //!
-//! Readings are combined in buckets: short ones for the last minute, longer ones for the last hour
-//! and the last day. A bucket keeps its first, last, lowest and highest reading, so that the line
-//! shows every peak.
+//! Readings are combined in buckets: short ones for the last minute, longer ones for the last hour and the last day. A
+//! bucket keeps its first, last, lowest and highest reading, so that the line shows every peak.
 
 use std::collections::VecDeque;
 
-use super::scale::decimal_places;
-use super::zoom::{MAX_WINDOW, Ms, offset_seconds};
+use super::value_scale::decimal_places;
+use super::zoom::{MAX_WINDOW, Ms, seconds_from_now};
 
 /// The width of the buckets and how far they reach back, in milliseconds.
 const TIERS: [(Ms, Ms); 3] = [(50, 60_000), (1000, 3_600_000), (30_000, MAX_WINDOW)];
@@ -173,11 +172,11 @@ impl Series {
                 segments.push(std::mem::take(&mut segment));
             }
             let points = bucket.points();
-            segment.extend(points.map(|(at, value)| (offset_seconds(at, now), value)));
+            segment.extend(points.map(|(at, value)| (seconds_from_now(at, now), value)));
             last = Some(bucket.last.0);
         }
         segments.push(segment);
-        let edge = offset_seconds(from, now);
+        let edge = seconds_from_now(from, now);
         segments.retain(|points| points.last().is_some_and(|(at, _)| *at >= edge));
         segments
     }

@@ -27,7 +27,7 @@ impl Theme {
     }
 
     pub(super) fn line_color(self, number: usize) -> Color {
-        self.indexed_color(LINE_COLORS[number % LINE_COLORS.len()])
+        self.color_if_enabled(LINE_COLORS[number % LINE_COLORS.len()])
     }
 
     pub(super) fn legend_mark(self, number: usize) -> String {
@@ -39,9 +39,9 @@ impl Theme {
         String::from_iter([mark, mark])
     }
 
-    pub(super) fn indexed_color(self, indexed_color: u8) -> Color {
+    pub(super) fn color_if_enabled(self, color_if_enabled: u8) -> Color {
         if self.colour {
-            Color::Indexed(indexed_color)
+            Color::Indexed(color_if_enabled)
         } else {
             Color::Reset
         }

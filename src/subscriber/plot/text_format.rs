@@ -5,7 +5,7 @@ use std::time::Duration;
 use ratatui::style::Style;
 use ratatui::text::Span;
 
-use super::chart_view::MessageRate;
+use super::chart_frame::MessageRate;
 
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
@@ -73,7 +73,7 @@ pub(super) fn format_rate(rate: MessageRate) -> String {
     }
 }
 
-pub(super) fn format_count(count: u64, noun: &str) -> String {
+pub(super) fn format_plural(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }

@@ -47,10 +47,9 @@ impl ValueExtractor {
         }
         let json: Value = serde_json::from_slice(payload).ok()?;
         match &self.pointer {
-            Some(pointer) => json.pointer(pointer).and_then(json_number),
-            None => {
-                json_number(&json).or_else(|| json.pointer(DEFAULT_POINTER).and_then(json_number))
-            }
+            Some(pointer) => json.pointer(pointer).and_then(json_to_number),
+            None => json_to_number(&json)
+                .or_else(|| json.pointer(DEFAULT_POINTER).and_then(json_to_number)),
         }
     }
 }
@@ -59,7 +58,7 @@ pub fn is_plottable(number: f64) -> bool {
     number.is_finite() && number.abs() <= MAX_VALUE
 }
 
-fn json_number(json: &Value) -> Option<f64> {
+fn json_to_number(json: &Value) -> Option<f64> {
     match json {
         Value::Number(number) => number.as_f64().filter(|n| is_plottable(*n)),
         Value::String(text) => text_number(text),

@@ -12,7 +12,7 @@ const MIN_READINGS: Ms = 30;
 
 /// In seconds, negative.
 #[allow(clippy::cast_precision_loss, reason = "milliseconds of some days")]
-pub(super) fn offset_seconds(at: Ms, now: Ms) -> f64 {
+pub(super) fn seconds_from_now(at: Ms, now: Ms) -> f64 {
     (at - now) as f64 / 1e3
 }
 

@@ -1,14 +1,13 @@
-//! Renders a message as the bytes to write: payload, topic and payload, JSON, or the user's own
-//! format. PURE.
+//! Renders a message as the bytes to write: payload, topic and payload, JSON, or the user's own format. PURE.
 
-pub mod format;
+pub mod format_template;
 pub mod sanitize;
 
 use std::time::Duration;
 
-use self::format::{PayloadNotJson, Template};
+use self::format_template::{PayloadNotJson, Template};
 use self::sanitize::Sanitizer;
-use crate::common::mqtt::json::{JsonOutput, MessageParts};
+use crate::common::mqtt::message_json::{JsonFields, MessageJson};
 use crate::common::mqtt::publish::Received;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl RenderOptions {
     }
 
     /// Upper bounds for the bytes that [`render`] appends, and that it allocates meanwhile.
-    pub fn max_bytes(&self, message: &Received<'_>) -> (usize, usize) {
+    pub fn memory_bounds(&self, message: &Received<'_>) -> (usize, usize) {
         const REST: usize = 256;
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
@@ -47,7 +46,7 @@ impl RenderOptions {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
-            Format::Json if !self.escape => (JsonOutput::encoded_length(message.payload), 0),
+            Format::Json if !self.escape => (MessageJson::encoded_length(message.payload), 0),
             // In JSON it has up to six.
             Format::Json => (times(6), times(24)),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
@@ -64,14 +63,14 @@ pub fn render(
     now: Duration,
 ) -> Option<PayloadNotJson> {
     let json = || {
-        let parts = MessageParts {
+        let parts = JsonFields {
             topic: message.topic,
             payload: message.payload,
             qos: message.qos.level(),
             retain: message.retained,
             seq: message.seq.as_ref(),
         };
-        JsonOutput::new(parts, now, true)
+        MessageJson::new(parts, now, true)
     };
     if style.format == Format::Json && !style.escape {
         json().write(out);
@@ -83,7 +82,7 @@ pub fn render(
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json => out.push_json_text(&json().to_json()),
+        Format::Json => out.push_json(&json().to_json()),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {
             out.push_name(message.topic.as_bytes());
@@ -127,7 +126,7 @@ mod tests {
             escape,
         };
         assert_eq!(render(&mut out, &message, &style, NOW), None);
-        assert!(out.len() <= style.max_bytes(&message).0, "{style:?}");
+        assert!(out.len() <= style.memory_bounds(&message).0, "{style:?}");
         String::from_utf8_lossy(&out).into_owned()
     }
 

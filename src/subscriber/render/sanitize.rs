@@ -1,7 +1,6 @@
-//! Appends output, and on a terminal escapes what came over the network, never what the user typed.
-//! PURE.
+//! Appends output, and on a terminal escapes what came over the network, never what the user typed. PURE.
 
-use crate::common::escape::{escape, escape_in_json};
+use crate::common::escape::{escape, escape_json_text};
 
 #[derive(Debug)]
 pub struct Sanitizer<'a> {
@@ -31,9 +30,9 @@ impl<'a> Sanitizer<'a> {
         self.push_untrusted(bytes, &['\t', '\n']);
     }
 
-    pub fn push_json_text(&mut self, json: &str) {
+    pub fn push_json(&mut self, json: &str) {
         if self.escapes {
-            self.push_trusted(escape_in_json(json).as_bytes());
+            self.push_trusted(escape_json_text(json).as_bytes());
         } else {
             self.push_trusted(json.as_bytes());
         }
@@ -61,7 +60,7 @@ mod tests {
             sanitizer.push_repeated(b'.', 2);
             sanitizer.push_name(b"\x1b\n");
             sanitizer.push_payload(b"\x1b\n\xff");
-            sanitizer.push_json_text("\"\x7f\\n\"");
+            sanitizer.push_json("\"\x7f\\n\"");
             out
         };
         let raw = b"\x1b[1m..\x1b\n\x1b\n\xff\"\x7f\\n\"";

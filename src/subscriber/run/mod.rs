@@ -3,7 +3,7 @@
 //! Messages go from the connection's thread straight into the receiver. The event loop neither handles
 //! them nor calls Paho, so neither a blocked output nor a slow name server keeps it from ending.
 
-mod ending;
+mod exit_report;
 mod output_setup;
 mod subscriber;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-use self::ending::{exit_for_counts, print_summary, write_failed};
+use self::exit_report::{exit_for_counts, print_summary, report_write_failure};
 use self::subscriber::{Event, Subscriber, session_key};
 use crate::common::acks::SessionAcks;
 use crate::common::client::{Client, ClientConfig, MessageHandlers};
@@ -22,10 +22,10 @@ use crate::common::fault::Exit;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::signals;
 use crate::common::runtime::timed_receive::{receive_until, send};
-use crate::common::transport::bridge::ForgottenByBroker;
+use crate::common::transport::bridge::EndedExchanges;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::MessageReceiver;
-use crate::subscriber::output::completion::{OutputError, OutputEvent};
+use crate::subscriber::output::completion::{OutputEnd, OutputError};
 use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
@@ -68,7 +68,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     };
     let reopen = matches!(config.output, OutputConfig::File(..));
     let reopen = reopen.then(|| on_signal(MessageReceiver::reopen_output));
-    let abort = Some(on_signal(MessageReceiver::abort));
+    let abort = Some(on_signal(MessageReceiver::abort_commands));
     let to_loop = events.clone();
     let stop = move || send(&to_loop, Event::Stop);
     let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, reopen, abort)
@@ -93,9 +93,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         if let Some(screen) = &mut screen {
             chart
                 .lock()
-                .update_connection(subscriber.connection(), instant_now());
+                .update_connection(subscriber.state_machine(), instant_now());
             if let Err(cause) = screen.handle_timeout(instant_now()) {
-                subscriber.set_exit(write_failed(None, &cause));
+                subscriber.record_exit(report_write_failure(None, &cause));
                 break;
             }
         }
@@ -106,7 +106,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     if let Some(screen) = screen {
-        screen.finish(instant_now());
+        screen.draw_last(instant_now());
     }
     // Standard output may block even now.
     exit_now.set(subscriber.pending_exit().unwrap_or(Exit::Success));
@@ -142,10 +142,10 @@ fn start_client(
             ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {
-            on_message: Arc::new(move |message, ticket| taker.receive(message, ticket)),
+            on_message: Arc::new(move |message, ticket| taker.handle_message(message, ticket)),
             on_skipped: Arc::new(move |skipped| skipper.handle_skipped(skipped)),
-            on_forgotten: Arc::new(move |ended| {
-                handle_forgotten(state_file.as_deref(), ended, &notify)
+            on_exchanges_ended: Arc::new(move |ended| {
+                remove_ended_exchanges(state_file.as_deref(), ended, &notify)
             }),
             session_acks: Arc::clone(session_acks),
         }),
@@ -155,18 +155,18 @@ fn start_client(
 }
 
 /// Removes from the state file what the broker has ended; `false` if that fails.
-fn handle_forgotten(
+fn remove_ended_exchanges(
     state: Option<&Mutex<StateFile>>,
-    ended: ForgottenByBroker<'_>,
+    ended: EndedExchanges<'_>,
     events: &Sender<Event>,
 ) -> bool {
     let Some(state) = state else { return true };
     let forgotten = match ended {
-        ForgottenByBroker::Session => state.lock().forget_exchanges(),
-        ForgottenByBroker::PacketIds(ids) => state.lock().remove_exchanges(ids),
+        EndedExchanges::Session => state.lock().forget_exchanges(),
+        EndedExchanges::PacketIds(ids) => state.lock().remove_exchanges(ids),
     };
     if let Err(cause) = forgotten {
-        let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));
+        let event = OutputEnd::Failed(OutputError::StateFile(cause.into()));
         send(events, Event::Output(event));
         return false;
     }

@@ -7,17 +7,15 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-use super::ending::output_not_opened;
+use super::exit_report::output_not_opened;
 use crate::common::acks::SessionAcks;
 use crate::common::random;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputConfig};
-use crate::subscriber::message_receiver::selector::Selector;
-use crate::subscriber::message_receiver::{MessageReceiver, ReceiverOptions, ReceiverState};
-use crate::subscriber::output::completion::{
-    Acknowledger, OutputError, OutputEvent, RecordCallback,
-};
-use crate::subscriber::output::destination::{Destination, OutputFile};
+use crate::subscriber::message_receiver::selector::MessageSelector;
+use crate::subscriber::message_receiver::{LockedState, MessageReceiver, ReceiverOptions};
+use crate::subscriber::output::completion::{Acknowledger, OutputEnd, OutputError, SaveRecords};
+use crate::subscriber::output::destination::{OutputFile, WriterDestination};
 use crate::subscriber::output::executor::Executor;
 use crate::subscriber::output::sink::{OutputSink, Plotter};
 use crate::subscriber::output::writer::Writer;
@@ -30,7 +28,7 @@ pub(super) fn open_receiver(
     config: &Config,
     state_file: Option<Arc<Mutex<StateFile>>>,
     session_acks: &Arc<SessionAcks>,
-    notify: impl Fn(OutputEvent) + Clone + Send + 'static,
+    notify: impl Fn(OutputEnd) + Clone + Send + 'static,
     chart: &Arc<Mutex<ChartData>>,
 ) -> anyhow::Result<MessageReceiver> {
     let (streams, key) = match &state_file {
@@ -52,8 +50,10 @@ pub(super) fn open_receiver(
         keeps_session: config.session_expiry.is_some(),
         reports_gaps: config.gaps,
     };
-    let record = state_file.map(|state_file| -> RecordCallback {
-        Box::new(move |records, exchanges| Ok(state_file.lock().record(records, exchanges)?))
+    let record = state_file.map(|state_file| -> SaveRecords {
+        Box::new(move |records, exchanges| {
+            Ok(state_file.lock().record_messages(records, exchanges)?)
+        })
     });
     let completed_readings = Arc::new(AtomicU64::new(0));
     let acknowledger = Acknowledger {
@@ -65,14 +65,14 @@ pub(super) fn open_receiver(
     let sink = match &config.output {
         OutputConfig::Stdout(style) => {
             watch_reader(notify).context("threads cannot be started")?;
-            let destination = Destination::Stdout(stdio::stdout());
+            let destination = WriterDestination::Stdout(stdio::stdout());
             let writer = Writer::start(destination, session_acks, acknowledger)?;
             OutputSink::Writer(writer, style.clone())
         }
         OutputConfig::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline)
                 .map_err(|cause| output_not_opened(&file.path, &cause))?;
-            let writer = Writer::start(Destination::File(out), session_acks, acknowledger)?;
+            let writer = Writer::start(WriterDestination::File(out), session_acks, acknowledger)?;
             OutputSink::Writer(writer, style.clone())
         }
         OutputConfig::Chart(extractor) => OutputSink::Chart(Plotter {
@@ -85,16 +85,16 @@ pub(super) fn open_receiver(
             OutputSink::Executor(executor.context("threads cannot be started")?)
         }
     };
-    let selector = Selector {
+    let selector = MessageSelector {
         selection: config.selection,
         streams,
         key,
-        ..Selector::default()
+        ..MessageSelector::default()
     };
     Ok(MessageReceiver {
-        state: Mutex::new(ReceiverState {
+        state: Mutex::new(LockedState {
             selector,
-            ..ReceiverState::default()
+            ..LockedState::default()
         }),
         sink,
         options,
@@ -102,12 +102,12 @@ pub(super) fn open_receiver(
     })
 }
 
-fn watch_reader(notify: impl Fn(OutputEvent) + Send + 'static) -> io::Result<()> {
+fn watch_reader(notify: impl Fn(OutputEnd) + Send + 'static) -> io::Result<()> {
     let builder = std::thread::Builder::new().name("reader".into());
     let watch = move || {
         if stdio::wait_until_stdout_closed() {
             let error = OutputError::Write(io::ErrorKind::BrokenPipe.into());
-            notify(OutputEvent::Failed(error));
+            notify(OutputEnd::Failed(error));
         }
     };
     builder.spawn(watch).map(drop)

@@ -1,5 +1,4 @@
-//! The subscriber's side of the event loop: keeps the connection, its subscriptions and its
-//! session.
+//! The subscriber's side of the event loop: keeps the connection, its subscriptions and its session.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -8,20 +7,20 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 
-use super::ending::report_output_error;
+use super::exit_report::report_output_error;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{
-    BrokerRefusal, Client, ClientEvent, ClientEventKind, RefusedRequest, TransferProgress,
+    AnswerProgress, Client, ClientEvent, ClientEventKind, RefusedRequest, RequestKind,
 };
-use crate::common::connection::diagnosis::{PendingRequest, UnexplainedCloses};
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
-use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, RunKind};
+use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, RunLength};
+use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_until;
 use crate::common::transport::bridge::END_TIMEOUT;
 use crate::subscriber::config::Config;
-use crate::subscriber::output::completion::{OutputError, OutputEvent};
+use crate::subscriber::output::completion::{OutputEnd, OutputError};
 use crate::subscriber::session::state_file::StateFile;
 use crate::subscriber::session::subscriptions::{SubscribeAction, Subscriptions};
 use crate::subscriber::session::{Resumption, SessionTracker};
@@ -29,7 +28,7 @@ use crate::subscriber::session::{Resumption, SessionTracker};
 #[derive(Debug)]
 pub(super) enum Event {
     Client(ClientEvent),
-    Output(OutputEvent),
+    Output(OutputEnd),
     Stop,
 }
 
@@ -63,7 +62,7 @@ impl<'a> Subscriber<'a> {
         state_file: Option<Arc<Mutex<StateFile>>>,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let connection = config.connection.state_machine(config.run_kind());
+        let connection = config.connection.state_machine(config.run_length());
         let earlier = match &state_file {
             Some(state_file) => state_file.lock().session_filters(&session_key(config))?,
             None => None,
@@ -93,14 +92,14 @@ impl<'a> Subscriber<'a> {
         self.exit
     }
 
-    pub(super) fn connection(&self) -> &ConnectionStateMachine {
+    pub(super) fn state_machine(&self) -> &ConnectionStateMachine {
         self.driver.state_machine()
     }
 
     pub(super) fn handle_time(&mut self, now: Instant) {
         let update = self.driver.handle_timeout(now);
         self.handle_update(update, now);
-        let may_be_delayed = self.session_acks.may_be_full();
+        let may_be_delayed = self.session_acks.is_backlog_high();
         match self.subscriptions.next_action(now, may_be_delayed) {
             SubscribeAction::Subscribe(filters) => {
                 for filter in filters {
@@ -125,8 +124,7 @@ impl<'a> Subscriber<'a> {
             }
         }
         if self.deadline.is_some_and(|at| now >= at) {
-            // Messages are not the ones to blame if there was never a connection, or if the broker
-            // breaks the protocol.
+            // Messages are not the ones to blame if there was never a connection, or if the broker breaks the protocol.
             let connection = self.driver.state_machine();
             let unreached = !connection.was_ever_online();
             let is_cause = |fault: &Fault| matches!(fault.exit, Exit::Protocol | Exit::Io);
@@ -136,16 +134,16 @@ impl<'a> Subscriber<'a> {
                 error!("{fault}");
             }
             let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
-            self.set_exit(exit);
+            self.record_exit(exit);
         }
     }
 
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
-            Event::Output(OutputEvent::Complete) | Event::Stop => self.set_exit(Exit::Success),
-            Event::Output(OutputEvent::Failed(error)) => {
-                self.set_exit(report_output_error(self.config, &error));
+            Event::Output(OutputEnd::Complete) | Event::Stop => self.record_exit(Exit::Success),
+            Event::Output(OutputEnd::Failed(error)) => {
+                self.record_exit(report_output_error(self.config, &error));
             }
         }
     }
@@ -157,7 +155,7 @@ impl<'a> Subscriber<'a> {
                 Ok(qos) => self.handle_granted(filter, qos),
                 Err(refusal) => self.handle_subscribe_refused(filter, &refusal, now),
             },
-            ClientEventKind::Progress(TransferProgress::Received) if is_current => {
+            ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
             }
             _ => {
@@ -187,7 +185,7 @@ impl<'a> Subscriber<'a> {
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
-                self.set_exit(fault.exit);
+                self.record_exit(fault.exit);
             }
             Some(ConnectionUpdate::Closed) | None => {}
         }
@@ -225,7 +223,7 @@ impl<'a> Subscriber<'a> {
             && let Some(state_file) = &self.state_file
         {
             let key = session_key(self.config);
-            let saved = state_file.lock().save_session(&key, &self.config.filters);
+            let saved = state_file.lock().save_filters(&key, &self.config.filters);
             if let Err(cause) = saved {
                 let error = OutputError::StateFile(cause.into());
                 self.exit = Some(report_output_error(self.config, &error));
@@ -240,24 +238,24 @@ impl<'a> Subscriber<'a> {
     }
 
     /// A finite run ends; an endless one subscribes again, on the same connection.
-    fn handle_subscribe_refused(&mut self, filter: usize, refusal: &BrokerRefusal, now: Instant) {
+    fn handle_subscribe_refused(&mut self, filter: usize, refusal: &RefusedRequest, now: Instant) {
         let delay = self.subscriptions.handle_refused(filter, now);
         let endpoint = &self.config.connection.endpoint;
         let what = format!(
             "{endpoint}: the broker refused the subscription to {:?}: {}; {}",
             self.subscriptions.filter(filter),
             refusal.reason,
-            refusal.remedy(endpoint.profile, RefusedRequest::Subscribe)
+            refusal.remedy(endpoint.profile, RequestKind::Subscribe)
         );
-        if self.config.run_kind() == RunKind::Finite {
+        if self.config.run_length() == RunLength::Finite {
             error!("{what}");
-            self.set_exit(refusal.exit());
+            self.record_exit(refusal.exit());
         } else {
             warn!("{what}; trying again in {:.1} s", delay.as_secs_f64());
         }
     }
 
-    pub(super) fn set_exit(&mut self, exit: Exit) {
+    pub(super) fn record_exit(&mut self, exit: Exit) {
         self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
 
@@ -290,7 +288,7 @@ impl<'a> Subscriber<'a> {
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),
             };
-            let owes = self.session_acks.owes_later_ack(connected)
+            let owes = self.session_acks.has_deferred_ack(connected)
                 || (instant_now() < completed_by && self.session_acks.has_open_exchange());
             if hopeless || !owes {
                 return;

@@ -1,9 +1,8 @@
 //! Identifies a message by a keyed hash of its stream, number, time of acceptance and topic. PURE.
 //!
-//! Stream and number alone do not identify it: a copy of a queue file gives the same ones to other
-//! messages, and another client may forge them. The key is secret, so that nobody can make two
-//! messages with the same fingerprint. With a quarter of a million fingerprints known, a new
-//! message is taken for a repeat with a probability of 2⁻⁴⁶.
+//! Stream and number alone do not identify it: a copy of a queue file gives the same ones to other messages, and
+//! another client may forge them. The key is secret, so that nobody can make two messages with the same fingerprint.
+//! With a quarter of a million fingerprints known, a new message is taken for a repeat with a probability of 2⁻⁴⁶.
 
 use std::hash::Hasher as _;
 

@@ -1,9 +1,8 @@
-//! The `seq` properties of received messages: which numbers are missing, and which messages are
-//! repeats. PURE.
+//! The `seq` properties of received messages: which numbers are missing, and which messages are repeats. PURE.
 
 pub mod fingerprint;
 pub mod numbers;
-pub mod partial_stream;
+pub mod partial_stream_detector;
 pub mod streams;
 
 use self::fingerprint::Fingerprint;
@@ -11,14 +10,14 @@ use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MessageRecord {
+pub struct MessageSeqRecord {
     pub seq: SeqProperty,
     pub retained: bool,
     /// None if the message is a repeat, whose fingerprint is known.
     pub fingerprint: Option<Fingerprint>,
 }
 
-impl MessageRecord {
+impl MessageSeqRecord {
     pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
         Some(Self {
             seq: message.seq.clone()?,

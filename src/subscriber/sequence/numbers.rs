@@ -15,8 +15,7 @@ pub enum NumberStatus {
     /// Only multiples of this width come: the others are sent to topics that no filter matches.
     /// What was reported of them before was no gap.
     PartialStream(u64),
-    /// It has been received before, with this message or, where two publishers use one stream,
-    /// with another.
+    /// It has been received before, with this message or, where two publishers use one stream, with another.
     Duplicate,
 }
 
@@ -129,8 +128,7 @@ impl ReceivedNumbers {
         text
     }
 
-    /// The inverse of [`text`](Self::text) and [`last`](Self::last); none if they contradict each
-    /// other.
+    /// The inverse of [`text`](Self::text) and [`last`](Self::last); none if they contradict each other.
     pub fn parse(text: &str, last: Option<u64>) -> Option<Self> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for run in text.split(',').filter(|run| !run.is_empty()) {

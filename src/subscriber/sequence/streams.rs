@@ -1,10 +1,9 @@
-//! Follows all streams: counts the numbers that are missing, and recognises repeats. PURE, and
-//! bounded in memory whatever a sender writes into its `seq` property.
+//! Follows all streams: counts the numbers that are missing, and recognises repeats. PURE, and bounded in memory
+//! whatever a sender writes into its `seq` property.
 //!
-//! Each stream keeps the fingerprints of its latest messages. All streams together have
-//! [`MAX_FINGERPRINTS`] at most. When that is exceeded, streams with the most forget their oldest,
-//! so that a busy publisher does not push out what is known of a quiet one: with N streams each
-//! keeps its latest [`SHARED`] ÷ N at least.
+//! Each stream keeps the fingerprints of its latest messages. All streams together have [`MAX_FINGERPRINTS`] at most.
+//! When that is exceeded, streams with the most forget their oldest, so that a busy publisher does not push out what is
+//! known of a quiet one: with N streams each keeps its latest [`SHARED`] ÷ N at least.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,7 +11,7 @@ use hashlink::LruCache;
 
 use super::fingerprint::Fingerprint;
 use super::numbers::{NumberStatus, ReceivedNumbers};
-use super::partial_stream::{PartialStreamDetector, StreamStep};
+use super::partial_stream_detector::{PartialStreamDetector, StepRegularity};
 use crate::common::mqtt::seq_property::SeqProperty;
 
 pub const MAX_STREAMS: usize = 16_384;
@@ -57,13 +56,15 @@ impl TrackedStream {
             sum.saturating_add((until - from).saturating_add(1))
         });
         match self.stride.handle_number(seq) {
-            StreamStep::Irregular => {
+            StepRegularity::Irregular => {
                 self.missing = self.missing.saturating_add(count);
                 (status, count, 0)
             }
-            StreamStep::Established(width) => (NumberStatus::PartialStream(width), 0, self.missing),
-            StreamStep::Regular(0) => (NumberStatus::Next, 0, 0),
-            StreamStep::Regular(missing) => (status, missing, 0),
+            StepRegularity::Established(width) => {
+                (NumberStatus::PartialStream(width), 0, self.missing)
+            }
+            StepRegularity::Regular(0) => (NumberStatus::Next, 0, 0),
+            StepRegularity::Regular(missing) => (status, missing, 0),
         }
     }
 }
@@ -140,7 +141,7 @@ impl Streams {
     fn forget_oldest_fingerprints(&mut self) {
         let tracked = self.tracked.iter();
         let lengths = tracked.map(|(_, stream)| stream.fingerprints.len());
-        let share = fair_share(lengths.collect(), SHARED);
+        let share = fair_length_limit(lengths.collect(), SHARED);
         // Removing them one by one would leave tombstones, and the table would grow.
         self.known.clear();
         for (_, stream) in &mut self.tracked {
@@ -160,7 +161,7 @@ impl Streams {
 }
 
 /// The largest limit for each length so that the lengths, cut to it, add up to `total` at most.
-pub fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
+pub fn fair_length_limit(mut lengths: Vec<usize>, total: usize) -> usize {
     lengths.sort_unstable();
     let mut left = total;
     for (others, length) in (1..=lengths.len()).rev().zip(&lengths) {
@@ -239,7 +240,7 @@ mod tests {
         fn a_share_is_as_large_as_can_be(
             lengths in proptest::collection::vec(0usize..100, 0..50), total in 0usize..3_000
         ) {
-            let share = fair_share(lengths.clone(), total);
+            let share = fair_length_limit(lengths.clone(), total);
             let kept = |share: usize| lengths.iter().map(|l| *l.min(&share)).sum::<usize>();
             prop_assert!(kept(share) <= total);
             prop_assert!(share == usize::MAX || kept(share + 1) > total);

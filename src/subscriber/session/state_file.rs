@@ -19,14 +19,14 @@ use log::{debug, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
 use self::qos2_table::Qos2Table;
-use crate::common::acks::owed_acks::Qos2Exchange;
+use crate::common::acks::owed_acks::Qos2ExchangeKey;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::subscriber::sequence::MessageRecord;
+use crate::subscriber::sequence::MessageSeqRecord;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::ReceivedNumbers;
 use crate::subscriber::sequence::streams::{
-    MAX_FINGERPRINTS, MAX_STREAMS, SHARED, Streams, fair_share,
+    MAX_FINGERPRINTS, MAX_STREAMS, SHARED, Streams, fair_length_limit,
 };
 
 /// `PRAGMA application_id` of state files: "IOTS".
@@ -118,7 +118,7 @@ impl StateFile {
             let name: String = row.get(0)?;
             // It must not replace a stream that was used later.
             if streams.received_numbers(&name).is_some() {
-                for fingerprint in fingerprints_in(row.get_ref(1)?.as_blob()?) {
+                for fingerprint in decode_fingerprints(row.get_ref(1)?.as_blob()?) {
                     streams.insert_fingerprint(&name, fingerprint);
                 }
             }
@@ -127,10 +127,10 @@ impl StateFile {
     }
 
     /// Records written messages, and QoS 2 exchanges whose PUBREC may go out now.
-    pub fn record(
+    pub fn record_messages(
         &mut self,
-        records: &[MessageRecord],
-        exchanges: &[Qos2Exchange],
+        records: &[MessageSeqRecord],
+        exchanges: &[Qos2ExchangeKey],
     ) -> rusqlite::Result<()> {
         if records.is_empty() && exchanges.is_empty() {
             return Ok(());
@@ -182,7 +182,7 @@ impl StateFile {
     }
 
     /// Those that await PUBREL. Exchanges recorded from now on belong to this session.
-    pub fn load_exchanges(&mut self, session: &str) -> rusqlite::Result<Vec<Qos2Exchange>> {
+    pub fn load_exchanges(&mut self, session: &str) -> rusqlite::Result<Vec<Qos2ExchangeKey>> {
         self.qos2_table.load(&self.connection, session)
     }
 
@@ -211,7 +211,7 @@ impl StateFile {
         Ok(filters.and_then(|filters| serde_json::from_str(&filters).ok()))
     }
 
-    pub fn save_session(&self, key: &str, filters: &[String]) -> rusqlite::Result<()> {
+    pub fn save_filters(&self, key: &str, filters: &[String]) -> rusqlite::Result<()> {
         // A list of strings cannot fail.
         let filters = serde_json::to_string(filters).unwrap_or_default();
         self.connection.execute(
@@ -252,7 +252,7 @@ impl From<rusqlite::Error> for Unusable {
 const NOT_A_STATE_FILE: &str = "is not a state file of subscriber; choose another name for --state";
 
 fn open(path: &Path) -> Result<StateFile, Unusable> {
-    create(path);
+    create_if_missing(path);
     let mut connection = Connection::open(path)?;
     lock(&connection)?;
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
@@ -282,7 +282,7 @@ fn open(path: &Path) -> Result<StateFile, Unusable> {
 }
 
 /// Creates a missing file with mode 0600 whatever the umask. If that fails, SQLite reports why.
-fn create(path: &Path) {
+fn create_if_missing(path: &Path) {
     let mut options = OpenOptions::new();
     let created = options.write(true).create_new(true).mode(0o600).open(path);
     // A umask may have removed permissions of the owner.
@@ -351,7 +351,7 @@ fn load(mut connection: Connection) -> rusqlite::Result<StateFile> {
     let one = |sql| connection.query_row(sql, [], |row| row.get(0));
     let touched = one("SELECT coalesce(max(touched), 0) FROM streams")?;
     let key: Vec<u8> = connection.query_row("SELECT key FROM secret", [], |row| row.get(0))?;
-    let mut halves = fingerprints_in(&key);
+    let mut halves = decode_fingerprints(&key);
     let mut half = || halves.next().map_or(0, |half| half.0);
     Ok(StateFile {
         key: FingerprintKey([half(), half()]),
@@ -378,7 +378,7 @@ fn load_numbers(connection: &Connection) -> rusqlite::Result<Streams> {
     Ok(streams)
 }
 
-fn fingerprints_in(blob: &[u8]) -> impl Iterator<Item = Fingerprint> {
+fn decode_fingerprints(blob: &[u8]) -> impl Iterator<Item = Fingerprint> {
     let (fingerprints, _) = blob.as_chunks::<FINGERPRINT>();
     let read = |bytes: &[u8; FINGERPRINT]| Fingerprint(u64::from_le_bytes(*bytes));
     fingerprints.iter().map(read)
@@ -401,18 +401,18 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
     )?;
     let lengths: Vec<usize> = transaction
         .prepare_cached("SELECT sum(length(latest)) FROM fingerprints GROUP BY stream")?
-        .query_map([], |row| read_length(row, 0))?
+        .query_map([], |row| read_usize(row, 0))?
         .map(|bytes| Ok(bytes? / FINGERPRINT))
         .collect::<rusqlite::Result<_>>()?;
     let total = lengths.iter().sum();
     if total <= MAX_FINGERPRINTS {
         return Ok(total);
     }
-    let share = fair_share(lengths, SHARED) * FINGERPRINT;
+    let share = fair_length_limit(lengths, SHARED) * FINGERPRINT;
     let rows: Vec<(i64, i64, usize)> = transaction
         .prepare_cached("SELECT id, stream, length(latest) FROM fingerprints ORDER BY id DESC")?
         .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, read_length(row, 2)?))
+            Ok((row.get(0)?, row.get(1)?, read_usize(row, 2)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut shares: HashMap<i64, usize> = HashMap::new();
@@ -434,6 +434,6 @@ fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result
     Ok(left / FINGERPRINT)
 }
 
-fn read_length(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+fn read_usize(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     Ok(usize::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

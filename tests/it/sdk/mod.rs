@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::mqtt::draft::Draft;
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::mqtt::qos::Qos;
-use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,7 +47,11 @@ fn message(seq: u64) -> Arc<OutgoingMessage> {
     })
 }
 
-fn memory_queue(capacity: MessageLimit, max_bytes: u64, behavior: DropBehavior) -> MemoryQueue {
+fn memory_queue(
+    capacity: MessageCountLimit,
+    max_bytes: u64,
+    behavior: DropBehavior,
+) -> MemoryQueue {
     let limits = Limits {
         capacity,
         max_bytes,

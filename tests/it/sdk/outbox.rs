@@ -3,24 +3,24 @@
 use std::time::{Duration, Instant};
 
 use iot_pubsub::common::broker::profile::Profile;
-use iot_pubsub::common::client::{BrokerRefusal, Delivery, SentPublishes};
+use iot_pubsub::common::client::{Delivery, RefusedRequest, SentPublishCount};
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
-use iot_pubsub::publisher::outbox::receipt_order::Receipt;
-use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{DropBehavior, MessageLimit};
+use iot_pubsub::publisher::outbox::drain_pacer::DrainPacer;
+use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence};
+use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
+use iot_pubsub::publisher::queue::limits::{DropBehavior, MessageCountLimit};
 use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: f64) -> Outbox {
-    let queue = memory_queue(MessageLimit::from_signed(size), u64::MAX, drop);
+    let queue = memory_queue(MessageCountLimit::from_signed(size), u64::MAX, drop);
     Outbox::new(
         config(window),
         Box::new(queue),
-        DrainRate::new(drain, false),
+        DrainPacer::new(drain, false),
     )
 }
 
@@ -36,9 +36,9 @@ fn config(window: usize) -> OutboxConfig {
 }
 
 /// The receipts, but for acceptance.
-fn ends(outbox: &mut Outbox) -> Vec<Receipt> {
+fn ends(outbox: &mut Outbox) -> Vec<UserReceipt> {
     let mut receipts = outbox.take_receipts();
-    receipts.retain(|receipt| !matches!(receipt, Receipt::Accepted { .. }));
+    receipts.retain(|receipt| !matches!(receipt, UserReceipt::Accepted { .. }));
     receipts
 }
 
@@ -56,7 +56,7 @@ fn sends(outbox: &mut Outbox, from: Instant, until: Instant) -> Vec<(u64, Durati
         let messages = outbox.next_messages(now, 0);
         for (position, message) in messages {
             sent.push((message.seq, now - from));
-            outbox.handle_delivery(position, Delivery::Done, now);
+            outbox.handle_delivery_result(position, Delivery::Done, now);
         }
         match outbox.wake_at(now) {
             Some(at) if at <= until => now = at.max(now),
@@ -90,7 +90,7 @@ fn keep_what_comes_while_draining_goes_to_the_tail() {
     offer(&mut outbox, 3);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);
-    outbox.handle_delivery(1, Delivery::Done, now);
+    outbox.handle_delivery_result(1, Delivery::Done, now);
     offer(&mut outbox, 2);
     assert_eq!(outbox.queue.len(), 4);
     let order: Vec<_> = sends(&mut outbox, now, now + secs(60))
@@ -129,7 +129,7 @@ fn keep_offline_a_disabled_queue_refuses_and_a_full_one_keeps_what_it_has() {
         blocking.offer(draft("b"), origin(), 0),
         Offered::Full(draft("b"))
     );
-    assert_eq!(blocking.remaining_capacity(origin()).messages, 0);
+    assert_eq!(blocking.read_allowance(origin()).messages, 0);
 }
 
 #[test]
@@ -140,8 +140,8 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     offer(&mut outbox, 30);
     assert_eq!(outbox.next_messages(now, 0).len(), 20);
     assert_eq!(outbox.in_flight().len(), 20);
-    outbox.handle_delivery(3, Delivery::Done, now);
-    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
+    outbox.handle_delivery_result(3, Delivery::Done, now);
+    outbox.handle_disconnected(PoisonEvidence::Unrelated, now);
     outbox.handle_connected(
         BrokerLimits {
             receive_maximum: 5,
@@ -162,7 +162,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
         "nothing twice on one connection"
     );
     for seq in [1, 2, 4, 5, 6] {
-        outbox.handle_delivery(seq, Delivery::Done, now);
+        outbox.handle_delivery_result(seq, Delivery::Done, now);
     }
     assert_eq!(outbox.next_messages(now, 0)[0].1.seq, 7);
 }
@@ -174,7 +174,7 @@ fn better_draining_stops_with_the_link_and_starts_over_with_the_next() {
     offer(&mut outbox, 4);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);
-    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
+    outbox.handle_disconnected(PoisonEvidence::Unrelated, now);
     assert_eq!(outbox.wake_at(now), None);
     assert!(outbox.next_messages(now + secs(1), 0).is_empty());
     outbox.handle_connected(BrokerLimits::PROTOCOL, now + secs(9));
@@ -192,21 +192,21 @@ fn better_every_message_has_one_final_outcome() {
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 3);
     outbox.next_messages(now, 0);
-    outbox.handle_delivery(1, Delivery::Done, now);
+    outbox.handle_delivery_result(1, Delivery::Done, now);
     assert!(matches!(
         &ends(&mut outbox)[..],
-        [Receipt::Ended {
+        [UserReceipt::Ended {
             seq: 1,
             outcome: MessageOutcome::Delivered,
             ..
         }]
     ));
-    outbox.handle_delivery(1, Delivery::Done, now);
-    outbox.handle_delivery(2, Delivery::NotNow, now);
+    outbox.handle_delivery_result(1, Delivery::Done, now);
+    outbox.handle_delivery_result(2, Delivery::NotNow, now);
     assert!(ends(&mut outbox).is_empty());
-    outbox.handle_delivery(
+    outbox.handle_delivery_result(
         3,
-        Delivery::Refused(BrokerRefusal {
+        Delivery::Refused(RefusedRequest {
             code: 0x97,
             reason: "no".into(),
         }),
@@ -214,7 +214,7 @@ fn better_every_message_has_one_final_outcome() {
     );
     assert!(matches!(
         ends(&mut outbox)[..],
-        [Receipt::Ended {
+        [UserReceipt::Ended {
             seq: 3,
             outcome: MessageOutcome::Dead(_),
             ..
@@ -225,7 +225,7 @@ fn better_every_message_has_one_final_outcome() {
         "quota exceeded: not at once"
     );
     assert_eq!(outbox.next_messages(now + secs(1), 0)[0].1.seq, 2);
-    assert_eq!(outbox.outstanding(), 1);
+    assert_eq!(outbox.count_unfinished(), 1);
 }
 
 #[test]
@@ -238,13 +238,13 @@ fn better_a_missing_acknowledgement_shows_after_the_operation_timeout() {
     let due = outbox.wake_at(now).unwrap() - now;
     assert!((secs(5)..secs(5) + SECOND / 10).contains(&due), "{due:?}");
     assert!(!outbox.is_ack_overdue(now + secs(4)));
-    outbox.handle_delivery(1, Delivery::Done, now + secs(4));
+    outbox.handle_delivery_result(1, Delivery::Done, now + secs(4));
     assert!(
         !outbox.is_ack_overdue(now + secs(8)),
         "the link is slow, not dead"
     );
     assert!(outbox.is_ack_overdue(now + secs(9) + SECOND / 10));
-    outbox.handle_disconnected(DisconnectCause::Unrelated, now);
+    outbox.handle_disconnected(PoisonEvidence::Unrelated, now);
     assert!(!outbox.is_ack_overdue(now + secs(99)));
 }
 
@@ -304,9 +304,9 @@ fn better_bytes_that_get_through_are_a_sign_of_life() {
 fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     let now = origin();
     let mut outbox = outbox(20, DropBehavior::Newest, 100, f64::INFINITY);
-    let closed = |begun, complete| DisconnectCause::ByBroker {
+    let closed = |begun, complete| PoisonEvidence::ByBroker {
         reason: None,
-        reached: Some(SentPublishes { begun, complete }),
+        reached: Some(SentPublishCount { begun, complete }),
     };
     let connect = |outbox: &mut Outbox| {
         outbox.handle_connected(BrokerLimits::PROTOCOL, now);
@@ -317,8 +317,8 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     assert!(!outbox.handle_disconnected(closed(3, true), now));
     // Nothing of this counts, and nothing of it clears the suspicion.
     for loss in [
-        DisconnectCause::Unrelated,
-        DisconnectCause::ByBroker {
+        PoisonEvidence::Unrelated,
+        PoisonEvidence::ByBroker {
             reason: None,
             reached: None,
         },
@@ -344,7 +344,7 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     }
     assert!(matches!(
         ends(&mut outbox)[..],
-        [Receipt::Ended {
+        [UserReceipt::Ended {
             seq: 1,
             outcome: MessageOutcome::Dead(_),
             ..
@@ -352,9 +352,9 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     ));
     // The others are sent together; one reason that is about a message is enough once there is only one.
     assert_eq!(connect(&mut outbox), 2);
-    let refused = |begun| DisconnectCause::ByBroker {
+    let refused = |begun| PoisonEvidence::ByBroker {
         reason: Some("no".into()),
-        reached: Some(SentPublishes {
+        reached: Some(SentPublishCount {
             begun,
             complete: false,
         }),
@@ -362,7 +362,7 @@ fn better_a_message_is_given_up_only_for_closes_while_it_is_alone() {
     assert!(!outbox.handle_disconnected(refused(2), now));
     assert_eq!(connect(&mut outbox), 1);
     assert!(outbox.handle_disconnected(refused(1), now));
-    assert_eq!(outbox.outstanding(), 1);
+    assert_eq!(outbox.count_unfinished(), 1);
 }
 
 #[test]
@@ -388,28 +388,28 @@ fn better_qos_2_has_a_window_of_its_own() {
         39,
         "20 of them of QoS 2"
     );
-    outbox.handle_delivery(2, Delivery::Done, now);
+    outbox.handle_delivery_result(2, Delivery::Done, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 0);
-    outbox.handle_delivery(1, Delivery::Done, now);
+    outbox.handle_delivery_result(1, Delivery::Done, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 2);
 }
 
 #[test]
 fn better_what_is_under_way_is_bounded_in_bytes() {
     let now = origin();
-    let queue = memory_queue(MessageLimit::Messages(20), 1_000, DropBehavior::Block);
-    let drain = DrainRate::new(f64::INFINITY, false);
+    let queue = memory_queue(MessageCountLimit::Messages(20), 1_000, DropBehavior::Block);
+    let drain = DrainPacer::new(f64::INFINITY, false);
     let mut outbox = Outbox::new(config(100), Box::new(queue), drain);
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
-    assert_eq!(outbox.remaining_capacity(now).bytes, 1_000);
+    assert_eq!(outbox.read_allowance(now).bytes, 1_000);
     for _ in 0..3 {
         let mut half = draft("");
         half.payload = vec![0; 500];
         outbox.offer(half, now, 0);
         outbox.next_messages(now, 0);
     }
-    assert_eq!(outbox.remaining_capacity(now).bytes, 0);
+    assert_eq!(outbox.read_allowance(now).bytes, 0);
     assert_eq!(outbox.in_flight().len(), 2);
-    outbox.handle_delivery(1, Delivery::Done, now);
+    outbox.handle_delivery_result(1, Delivery::Done, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::Queue;
-use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, MessageLimit};
+use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 
 use super::{memory_queue, message, origin};
@@ -27,7 +27,7 @@ fn push(queue: &mut MemoryQueue, seq: u64) -> Pushed {
 
 /// Pushes 0, 1, … `count` − 1; gives what the queue holds at the end, and each answer.
 fn filled(size: i64, behavior: DropBehavior, count: u64) -> (Vec<u64>, Vec<Pushed>) {
-    let mut queue = memory_queue(MessageLimit::from_signed(size), u64::MAX, behavior);
+    let mut queue = memory_queue(MessageCountLimit::from_signed(size), u64::MAX, behavior);
     let answers = (0..count).map(|seq| push(&mut queue, seq)).collect();
     let contents = std::iter::from_fn(|| queue.pop()).map(|m| m.seq);
     (contents.collect(), answers)
@@ -71,7 +71,7 @@ fn keep_a_negative_size_is_unlimited_and_first_in_first_out() {
 #[test]
 fn better_an_unlimited_queue_still_has_a_limit_in_bytes() {
     let one = u64::try_from("temperature".len() + "21.5".len()).unwrap();
-    let mut queue = memory_queue(MessageLimit::Unlimited, 3 * one, DropBehavior::Newest);
+    let mut queue = memory_queue(MessageCountLimit::Unlimited, 3 * one, DropBehavior::Newest);
     assert_eq!(
         (0..3).map(|n| push(&mut queue, n)).collect::<Vec<_>>(),
         vec![STORED; 3]
@@ -91,7 +91,11 @@ fn keep_size_zero_is_disabled_whatever_it_would_drop() {
 
 #[test]
 fn keep_the_head_is_taken_first_and_an_empty_queue_has_none() {
-    let mut queue = memory_queue(MessageLimit::Messages(3), u64::MAX, DropBehavior::Newest);
+    let mut queue = memory_queue(
+        MessageCountLimit::Messages(3),
+        u64::MAX,
+        DropBehavior::Newest,
+    );
     assert!(queue.pop().is_none() && queue.is_empty());
     for seq in 0..3 {
         push(&mut queue, seq);

@@ -135,9 +135,9 @@ fn a_day_of_draining_slower_than_readings_arrive_still_catches_up() {
     assert!(simulation.dropped.is_empty());
     // Two a second out against four a second in would leave a hundred thousand waiting.
     assert!(
-        simulation.outbox.outstanding() < 2_000,
+        simulation.outbox.count_unfinished() < 2_000,
         "{}",
-        simulation.outbox.outstanding()
+        simulation.outbox.count_unfinished()
     );
     simulation.settle_down();
 }

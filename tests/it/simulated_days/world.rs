@@ -8,17 +8,17 @@ use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{
-    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunKind,
+    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunLength,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::mqtt::draft::Draft;
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
-use iot_pubsub::publisher::outbox::receipt_order::Receipt;
-use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
-use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::outbox::drain_pacer::DrainPacer;
+use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence};
+use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
 use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
@@ -82,7 +82,7 @@ impl Simulation {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.2).unwrap();
         let limits = Limits {
-            capacity: MessageLimit::from_signed(world.capacity),
+            capacity: MessageCountLimit::from_signed(world.capacity),
             max_bytes: 100_000,
             behavior: world.behavior,
         };
@@ -104,13 +104,13 @@ impl Simulation {
             connection: ConnectionStateMachine::new(
                 ConnectionSettings {
                     host: "h:1".into(),
-                    run: RunKind::Endless,
+                    run: RunLength::Endless,
                     connect_timeout: second * 10,
                     interval: Duration::ZERO,
                 },
                 Backoff::new(policy),
             ),
-            outbox: Outbox::new(config, Box::new(queue), DrainRate::new(world.drain, false)),
+            outbox: Outbox::new(config, Box::new(queue), DrainPacer::new(world.drain, false)),
             held: None,
             accepted: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -144,7 +144,7 @@ impl Simulation {
                 ConnectionAction::Retry { delay, .. } => {
                     assert!(delay <= Duration::from_secs(32));
                     self.outbox.handle_disconnected(
-                        DisconnectCause::ByBroker {
+                        PoisonEvidence::ByBroker {
                             reason: None,
                             reached: None,
                         },
@@ -216,10 +216,10 @@ impl Simulation {
             Happening::Ack(generation, position) if generation == self.connection.generation() => {
                 if matches!(self.connection.state(), ConnectionState::Online { .. }) {
                     self.outbox
-                        .handle_delivery(position, Delivery::Done, self.now);
+                        .handle_delivery_result(position, Delivery::Done, self.now);
                     match &self.outbox.take_receipts()[..] {
                         [
-                            Receipt::Ended {
+                            UserReceipt::Ended {
                                 seq,
                                 outcome: MessageOutcome::Delivered,
                                 ..
@@ -248,8 +248,8 @@ impl Simulation {
                 }
                 for receipt in self.outbox.take_receipts() {
                     match receipt {
-                        Receipt::Accepted { seq: now, .. } => assert_eq!(now, seq),
-                        Receipt::Ended {
+                        UserReceipt::Accepted { seq: now, .. } => assert_eq!(now, seq),
+                        UserReceipt::Ended {
                             seq: old,
                             outcome: MessageOutcome::Dropped(_),
                             ..
@@ -258,7 +258,7 @@ impl Simulation {
                             self.drop_one(old);
                             self.dropped_after_accepting += 1;
                         }
-                        other @ Receipt::Ended { .. } => panic!("{other:?}"),
+                        other @ UserReceipt::Ended { .. } => panic!("{other:?}"),
                     }
                 }
             }
@@ -294,7 +294,7 @@ impl Simulation {
             self.offer(draft);
         }
         let backlog = self.outbox.queue.len();
-        self.outbox.drain.adjust_rate(self.now, backlog);
+        self.outbox.drain.check_backlog_growth(self.now, backlog);
         let generation = self.connection.generation();
         let messages = self.outbox.next_messages(self.now, 0);
         assert!(self.outbox.take_receipts().is_empty());
@@ -325,7 +325,7 @@ impl Simulation {
         assert!(queue.bytes() <= 100_000);
         assert!(self.outbox.in_flight().len() <= self.world.window.min(self.world.receive_maximum));
         let accounted =
-            self.settled.len() + self.outbox.outstanding() + self.dropped_after_accepting;
+            self.settled.len() + self.outbox.count_unfinished() + self.dropped_after_accepting;
         assert_eq!(
             self.accepted.len(),
             accounted,
@@ -363,7 +363,7 @@ impl Simulation {
         self.world.latency = Duration::from_millis(50);
         self.run(DAY / 4);
         assert_eq!(
-            self.outbox.outstanding(),
+            self.outbox.count_unfinished(),
             0,
             "something was never delivered"
         );

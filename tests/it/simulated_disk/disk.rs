@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::requests::{
-    Counts, MessageOutcome, Opened, RowId, StoreResult, StoredMessage, WriteBatch,
+    Counts, MessageOutcome, OpenedQueue, RowId, StoreResult, StoredMessage, WriteBatch,
 };
 
 /// The name of a process.
@@ -57,7 +57,7 @@ impl Disk {
     }
 
     /// A process begins: to drain, if nobody does.
-    pub(super) fn open(&mut self, me: Owner, new_stream: &str) -> Opened {
+    pub(super) fn open(&mut self, me: Owner, new_stream: &str) -> OpenedQueue {
         let drains = self.lock.is_none();
         if drains {
             self.lock = Some(me);
@@ -68,7 +68,7 @@ impl Disk {
             self.running = true;
             self.version += 1;
         }
-        Opened {
+        OpenedQueue {
             drains,
             stream: self.stream.as_str().into(),
             next_seq: self.next_seq,

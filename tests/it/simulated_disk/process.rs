@@ -11,11 +11,11 @@ use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::mqtt::qos::Qos;
 use iot_pubsub::publisher::outbox::Outbox;
 use iot_pubsub::publisher::outbox::broker_limits::BrokerLimits;
-use iot_pubsub::publisher::outbox::drain_rate::DrainRate;
-use iot_pubsub::publisher::outbox::receipt_order::Receipt;
-use iot_pubsub::publisher::outbox::types::{DisconnectCause, Offered, OutboxConfig};
+use iot_pubsub::publisher::outbox::drain_pacer::DrainPacer;
+use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence};
+use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
-use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageLimit};
+use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::requests::{StoreRequest, StoreResult};
 
 use super::disk::{Disk, Owner};
@@ -57,7 +57,7 @@ impl Process {
         let opened = disk.open(name, &format!("stream-{name}"));
         let drains = opened.drains;
         let limits = Limits {
-            capacity: MessageLimit::Unlimited,
+            capacity: MessageCountLimit::Unlimited,
             max_bytes: 1 << 30,
             behavior: DropBehavior::Block,
         };
@@ -75,7 +75,7 @@ impl Process {
             outbox: Outbox::new(
                 config,
                 Box::new(queue),
-                DrainRate::new(f64::INFINITY, false),
+                DrainPacer::new(f64::INFINITY, false),
             ),
             drains,
             online: false,
@@ -101,7 +101,7 @@ impl Process {
         if std::mem::take(&mut self.online) {
             self.wire.clear();
             self.outbox
-                .handle_disconnected(DisconnectCause::Unrelated, now);
+                .handle_disconnected(PoisonEvidence::Unrelated, now);
         }
     }
 
@@ -126,7 +126,7 @@ impl Process {
     pub(super) fn turn(
         &mut self,
         now: Instant,
-    ) -> (Vec<(u64, Arc<OutgoingMessage>)>, Vec<Receipt>) {
+    ) -> (Vec<(u64, Arc<OutgoingMessage>)>, Vec<UserReceipt>) {
         if let Some(number) = self.held.take() {
             self.offer(number, now);
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use iot_pubsub::common::client::{BrokerRefusal, Delivery};
+use iot_pubsub::common::client::{Delivery, RefusedRequest};
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
-use iot_pubsub::publisher::outbox::receipt_order::Receipt;
+use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::requests::MessageOutcome;
 
 use super::disk::{Disk, Owner};
@@ -122,7 +122,7 @@ impl Simulation {
         );
         for receipt in receipts {
             match receipt {
-                Receipt::Accepted { .. } => {
+                UserReceipt::Accepted { .. } => {
                     let number = self.processes[index]
                         .waiting
                         .pop_front()
@@ -132,11 +132,11 @@ impl Simulation {
                     assert!(kept || known, "{number} is accepted and nowhere");
                     assert!(self.accepted.insert(number), "{number} is accepted twice");
                 }
-                Receipt::Ended {
+                UserReceipt::Ended {
                     outcome: MessageOutcome::Dead(_),
                     ..
                 } => {}
-                Receipt::Ended {
+                UserReceipt::Ended {
                     outcome: MessageOutcome::Delivered,
                     message: Some(message),
                     ..
@@ -147,12 +147,12 @@ impl Simulation {
                         .unwrap();
                     assert!(self.acknowledged.contains(&payload));
                 }
-                Receipt::Ended {
+                UserReceipt::Ended {
                     outcome: MessageOutcome::Delivered,
                     message: None,
                     ..
                 } => assert!(!self.acknowledged.is_empty()),
-                other @ Receipt::Ended { .. } => panic!("{other:?}"),
+                other @ UserReceipt::Ended { .. } => panic!("{other:?}"),
             }
         }
     }
@@ -164,7 +164,7 @@ impl Simulation {
         };
         let number = number(&message);
         let delivery = if number.is_multiple_of(REFUSED) {
-            Delivery::Refused(BrokerRefusal {
+            Delivery::Refused(RefusedRequest {
                 code: 0x97,
                 reason: "no".into(),
             })
@@ -175,7 +175,7 @@ impl Simulation {
         };
         self.processes[index]
             .outbox
-            .handle_delivery(position, delivery, self.now);
+            .handle_delivery_result(position, delivery, self.now);
         true
     }
 
@@ -294,7 +294,11 @@ impl Simulation {
                     .flatten()
                     .min();
             }
-            let left: usize = self.processes.iter().map(|p| p.outbox.outstanding()).sum();
+            let left: usize = self
+                .processes
+                .iter()
+                .map(|p| p.outbox.count_unfinished())
+                .sum();
             if left == 0 && self.disk.len() == 0 {
                 return;
             }

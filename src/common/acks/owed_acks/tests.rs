@@ -11,9 +11,9 @@ struct Broker {
     qos: Qos,
 }
 
-fn exchange(packet_id: u16, text: &str) -> Qos2Exchange {
+fn exchange(packet_id: u16, text: &str) -> Qos2ExchangeKey {
     let content_checksum = content_checksum(b"t", text.as_bytes());
-    Qos2Exchange {
+    Qos2ExchangeKey {
         packet_id,
         content_checksum,
     }
@@ -46,13 +46,13 @@ impl Broker {
     }
 
     fn acks_after(&mut self, number: u64) -> Vec<(u8, u16)> {
-        self.pending.settle(number..=number);
+        self.pending.mark_settled(number..=number);
         self.acks()
     }
 
     fn acks(&mut self) -> Vec<(u8, u16)> {
         let mut out = Vec::new();
-        self.pending.poll_acks(&mut out);
+        self.pending.append_acks(&mut out);
         let packet = |p: &[u8]| (p[0], u16::from_be_bytes([p[2], p[3]]));
         out.chunks(4).map(packet).collect()
     }
@@ -62,7 +62,7 @@ impl Broker {
     }
 
     fn is_pubrel_due(&self) -> bool {
-        self.pending.is_pubrel_due()
+        self.pending.is_any_pubrel_due()
     }
 
     fn reconnect(&mut self) {
@@ -87,11 +87,11 @@ fn acknowledgements_go_out_in_order_each_with_its_own_identifier() {
     for (number, id) in (1..).zip([9, 300, 8]) {
         assert_eq!(broker.send(id, "x"), New(number));
     }
-    broker.pending.settle(2..=3);
+    broker.pending.mark_settled(2..=3);
     assert_eq!(broker.acks(), []);
     assert_eq!(broker.acks_after(1), [(0x40, 9), (0x40, 300), (0x40, 8)]);
     assert!(!broker.pending.has_unacknowledged() && !broker.pending.has_unsent_ack(false));
-    broker.pending.settle(1..=9);
+    broker.pending.mark_settled(1..=9);
     assert_eq!(broker.acks(), []);
 }
 
@@ -151,7 +151,7 @@ fn pubrel_completes_an_acknowledged_exchange_and_no_other() {
     assert_eq!(broker.pubrel(5), Unknown);
     broker.send(5, "x");
     assert_eq!(broker.pubrel(5), BeforePubrec);
-    broker.pending.settle(1..=1);
+    broker.pending.mark_settled(1..=1);
     assert!(!broker.is_pubrel_due());
     assert_eq!(broker.acks(), [(0x50, 5)]);
     assert!(broker.is_pubrel_due());
@@ -178,7 +178,7 @@ fn a_message_that_is_not_settled_when_a_connection_ends_is_known_on_the_next_one
         assert_eq!(broker.resend(1, "a"), Repeated);
         assert_eq!(broker.resend(2, "b"), Repeated);
         assert_eq!(broker.acks(), [(packet, 1)]);
-        broker.pending.settle(2..=3);
+        broker.pending.mark_settled(2..=3);
         assert_eq!(broker.acks(), [(packet, 2)]);
         // The third identifier is used for something else.
         assert_eq!(broker.send(3, "new"), New(4));
@@ -197,7 +197,7 @@ fn nothing_of_a_lost_session_is_acknowledged() {
     assert_eq!(broker.send(1, "a"), New(3));
     assert_eq!(broker.send(2, "b"), New(4));
     // Those are settled by the tickets of the session before.
-    broker.pending.settle(1..=2);
+    broker.pending.mark_settled(1..=2);
     assert_eq!(broker.acks(), []);
 }
 
@@ -220,9 +220,9 @@ fn an_exchange_of_this_run_is_open_until_pubrel_on_any_connection() {
     let mut broker = Broker::new(ExactlyOnce);
     broker.send_with(1, AtLeastOnce, false, "a");
     broker.send(7, "x");
-    broker.pending.settle(2..=2);
+    broker.pending.mark_settled(2..=2);
     assert!(!broker.pending.has_open_exchange(), "the first holds it up");
-    broker.pending.settle(1..=1);
+    broker.pending.mark_settled(1..=1);
     assert!(broker.pending.has_open_exchange());
     broker.acks();
     assert!(broker.pending.has_open_exchange());

@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::sleep;
 
-/// How often, and at which interval, [`CommandGroup::try_stop`] tries to lock the table.
+/// How often, and at which interval, [`CommandGroup::try_kill_all`] tries to lock the table.
 const TRIES: u32 = 50;
 const TRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -76,7 +76,7 @@ impl AsFd for ExitNotice {
 }
 
 impl Entry {
-    fn check_running(&mut self) -> bool {
+    fn notify_if_exited(&mut self) -> bool {
         let status = match self.child.try_wait() {
             Ok(None) => return true,
             Ok(status) => status,
@@ -98,7 +98,7 @@ impl Entry {
 }
 
 #[derive(Debug)]
-pub(super) struct StartedChild {
+pub(super) struct ChildHandle {
     pub(super) id: u32,
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Option<ChildStdout>,
@@ -108,17 +108,16 @@ pub(super) struct StartedChild {
 pub(super) fn start(
     command: &mut Command,
     group: &CommandGroup,
-) -> Result<StartedChild, NotStarted> {
+) -> Result<ChildHandle, NotStarted> {
     let cannot = |e: io::Error| NotStarted::CannotStart(e.to_string());
     let notice = Arc::new(ExitNotice::new().map_err(cannot)?);
-    // Under the lock: it is in the table before it can be waited for, and none is started in a
-    // closed group.
+    // Under the lock: it is in the table before it can be waited for, and none is started in a closed group.
     let mut table = TABLE.lock();
     if group.closed.load(Ordering::Relaxed) {
         return Err(NotStarted::Stopping);
     }
     let mut child = command.spawn().map_err(cannot)?;
-    let started = StartedChild {
+    let started = ChildHandle {
         id: child.id(),
         stdin: child.stdin.take(),
         stdout: child.stdout.take(),
@@ -160,12 +159,12 @@ impl CommandGroup {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    pub fn stop(&self) {
+    pub fn kill_all(&self) {
         self.kill_entries(&mut TABLE.lock());
     }
 
     /// As `stop`, but does not wait long for a thread that is just starting a command.
-    pub fn try_stop(&self) {
+    pub fn try_kill_all(&self) {
         // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {
             if let Some(mut table) = TABLE.try_lock() {
@@ -213,7 +212,7 @@ pub(super) fn start_reaper() -> io::Result<()> {
 
 fn reap() {
     let mut table = TABLE.lock();
-    table.retain(|_, entry| entry.check_running());
+    table.retain(|_, entry| entry.notify_if_exited());
     if getpid().as_raw() == 1 {
         reap_orphans(&mut table);
     }
@@ -228,14 +227,13 @@ fn reap_orphans(table: &mut BTreeMap<u32, Entry>) {
                 None => return,
             },
             Err(Errno::EINTR) => continue,
-            // Ended by a signal that has no name in `nix`, which then does not return the
-            // identifier.
+            // Ended by a signal that has no name in `nix`, which then does not return the identifier.
             Err(Errno::EINVAL) => Pid::from_raw(-1),
             Err(_) => return,
         };
         // It may be a command that has ended since `reap` looked.
         let before = table.len();
-        table.retain(|_, entry| entry.check_running());
+        table.retain(|_, entry| entry.notify_if_exited());
         let is_ours = table.len() < before;
         if !is_ours && waitpid(orphan, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
             return;

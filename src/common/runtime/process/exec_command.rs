@@ -12,13 +12,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::children::{self, ChildExit, CommandGroup, ExitNotice, NotStarted, StartedChild};
+use super::children::{self, ChildExit, ChildHandle, CommandGroup, ExitNotice, NotStarted};
 use super::program;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::instant_now;
 
-/// How long pipes are read and written after the command has ended, for children that it has left
-/// running.
+/// How long pipes are read and written after the command has ended, for children that it has left running.
 const PIPE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is read at once, in bytes.
@@ -97,7 +96,7 @@ struct RunningCommand<'a> {
 }
 
 impl<'a> RunningCommand<'a> {
-    fn new(started: StartedChild, options: &RunOptions<'a>) -> Self {
+    fn new(started: ChildHandle, options: &RunOptions<'a>) -> Self {
         Self {
             id: started.id,
             notice: started.notice,
@@ -316,7 +315,7 @@ mod tests {
         let running = std::thread::spawn(move || shell("sleep 600", LONG).run(&options(), &same));
         // Stopped before it was started, it is not started.
         std::thread::park_timeout(BRIEF);
-        group.stop();
+        group.kill_all();
         let ended = running.join().unwrap();
         assert!(matches!(
             ended,

@@ -8,9 +8,9 @@ use log::{Level, debug, log_enabled};
 use nix::poll::PollFlags;
 
 use super::byte_queue::ByteQueue;
-use super::event::SentPublishes;
-use super::ready::{is_temporary, make_poll_fd, poll_until};
-use super::tcp_progress::{Progress, TcpProgress};
+use super::event::SentPublishCount;
+use super::ready_sides::{is_temporary, poll_fd_for_events, poll_until};
+use super::tcp_progress::{ProgressCheckResult, TcpProgress};
 use crate::common::mqtt::framing::{PacketSplitter, SentPacket};
 use crate::common::mqtt::packet_text::describe_packets;
 use crate::common::mqtt::packet_type::PacketType;
@@ -45,12 +45,15 @@ impl BrokerSender {
         }
     }
 
-    pub(super) fn is_in_packet(&self) -> bool {
+    pub(super) fn has_unfinished_packet(&self) -> bool {
         self.from_library.unfinished_bytes() > 0
     }
 
     pub(super) fn may_insert_packets(&self) -> bool {
-        self.queue.is_empty() && !self.is_in_packet() && self.has_connect && !self.has_disconnect
+        self.queue.is_empty()
+            && !self.has_unfinished_packet()
+            && self.has_connect
+            && !self.has_disconnect
     }
 
     pub(super) fn add_disconnect(&mut self) {
@@ -61,8 +64,8 @@ impl BrokerSender {
 
     /// Finds the packets that end in the queue, which are the client library's. Whether our own packets have to go
     /// out first, because DISCONNECT is among them.
-    pub(super) fn track(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
-        let at_boundary = !self.is_in_packet();
+    pub(super) fn scan_queued_packets(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
+        let at_boundary = !self.has_unfinished_packet();
         let mut has_disconnect = false;
         self.needs_answer = false;
         self.from_library.track(&self.queue.bytes, |packet| {
@@ -73,14 +76,14 @@ impl BrokerSender {
             self.needs_answer |= packet != Some(PacketType::Pingreq);
             has_disconnect |= packet == Some(PacketType::Disconnect);
         });
-        self.needs_answer |= self.is_in_packet();
+        self.needs_answer |= self.has_unfinished_packet();
         self.has_disconnect |= has_disconnect;
         has_disconnect && at_boundary
     }
 
-    pub(super) fn send(&mut self, wire: &mut MqttStream) -> bool {
+    pub(super) fn send_queued(&mut self, wire: &mut MqttStream) -> bool {
         let before = wire.stream().counted_tcp().written_bytes;
-        let sent = self.write(wire);
+        let sent = self.write_queued(wire);
         if self.needs_answer {
             self.progress
                 .handle_written(before, wire.stream().counted_tcp().written_bytes);
@@ -104,7 +107,7 @@ impl BrokerSender {
         }
     }
 
-    fn write(&mut self, wire: &mut MqttStream) -> io::Result<usize> {
+    fn write_queued(&mut self, wire: &mut MqttStream) -> io::Result<usize> {
         let count = wire.send(self.queue.rest())?;
         if log_enabled!(Level::Debug) {
             let written = self.queue.rest().get(..count).unwrap_or_default();
@@ -120,12 +123,12 @@ impl BrokerSender {
         !self.queue.is_empty() || wire.is_unflushed()
     }
 
-    pub(super) fn sent_publishes(&self, wire: &MqttStream) -> SentPublishes {
+    pub(super) fn count_sent_publishes(&self, wire: &MqttStream) -> SentPublishCount {
         let unfinished = self.from_library.unfinished_type();
         let is_begun = unfinished == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
         let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
-        SentPublishes {
+        SentPublishCount {
             begun: self.publishes + u64::from(is_begun),
             complete: unfinished.is_none()
                 && !self.has_unsent(wire)
@@ -133,19 +136,19 @@ impl BrokerSender {
         }
     }
 
-    pub(super) fn check_progress(&mut self, wire: &MqttStream) -> Progress {
+    pub(super) fn check_progress(&mut self, wire: &MqttStream) -> ProgressCheckResult {
         let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
         let counted = wire.stream().counted_tcp();
         let acknowledged = queued.ok().flatten();
         let acknowledged = acknowledged.map(|n| counted.written_bytes.saturating_sub(n));
-        let has_unwritten = self.has_unsent(wire) || self.is_in_packet();
+        let has_unwritten = self.has_unsent(wire) || self.has_unfinished_packet();
         let received = counted.read_bytes;
         self.progress
-            .check(acknowledged, received, has_unwritten, instant_now())
+            .measure_progress(acknowledged, received, has_unwritten, instant_now())
     }
 
     /// Removes the unfinished packet from the queue. Fails if part of it is out, or DISCONNECT may not follow.
-    pub(super) fn drop_unfinished_packet(&mut self) -> bool {
+    pub(super) fn prepare_disconnect(&mut self) -> bool {
         let unfinished = self.from_library.unfinished_bytes();
         let in_part = unfinished > self.queue.rest().len() || (unfinished > 0 && self.is_blocked);
         if in_part || !self.has_connect || self.has_disconnect || self.error.is_some() {
@@ -158,9 +161,9 @@ impl BrokerSender {
 
     pub(super) fn flush(&mut self, wire: &mut MqttStream, until: Instant) {
         while self.has_unsent(wire) {
-            let may_go_on = match self.write(wire) {
+            let may_go_on = match self.write_queued(wire) {
                 Err(e) if is_temporary(&e) => {
-                    let wanted = make_poll_fd(wire.as_fd(), PollFlags::POLLOUT);
+                    let wanted = poll_fd_for_events(wire.as_fd(), PollFlags::POLLOUT);
                     poll_until([wanted], Some(until)).is_ok()
                 }
                 written => written.is_ok(),

@@ -1,10 +1,10 @@
 //! How a connection ends, and what the bridge reports of it.
 
 use crate::common::fault::Fault;
-use crate::common::mqtt::broker_reason::BrokerReason;
 use crate::common::mqtt::connack::Connack;
+use crate::common::mqtt::disconnect_reason::BrokerReason;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code;
+use crate::common::mqtt::reason_codes;
 use crate::common::mqtt::violation::Violation;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +33,15 @@ impl From<Violation> for EndReason {
 
 impl EndReason {
     /// The reason code of our DISCONNECT (MQTT 5.0 section 3.14.2.1); none if there is to be none.
-    pub(super) fn own_disconnect_code(&self) -> Option<u8> {
+    pub(super) fn disconnect_code_to_send(&self) -> Option<u8> {
         let unless_allowed = |packet, code| {
-            (!reason_code::is_allowed(packet, true, code)).then_some(reason_code::PROTOCOL_ERROR)
+            (!reason_codes::is_allowed(packet, true, code)).then_some(reason_codes::PROTOCOL_ERROR)
         };
         match self {
             Self::Refused(reason) => unless_allowed(PacketType::Connack, reason.code),
             Self::Disconnected(reason) => unless_allowed(PacketType::Disconnect, reason.code),
             Self::NoConnack(violation) | Self::Violation(violation) => Some(violation.code),
-            Self::NoMemory(_) => Some(reason_code::QUOTA_EXCEEDED),
+            Self::NoMemory(_) => Some(reason_codes::QUOTA_EXCEEDED),
             _ => None,
         }
     }
@@ -56,11 +56,11 @@ pub struct ConnectionEnd {
     pub in_order: bool,
     pub in_packet: bool,
     /// None if it was not the broker that ended the connection.
-    pub reached: Option<SentPublishes>,
+    pub reached: Option<SentPublishCount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SentPublishes {
+pub struct SentPublishCount {
     /// PUBLISH packets that had been sent, in part at least.
     pub begun: u64,
     pub complete: bool,
@@ -68,7 +68,7 @@ pub struct SentPublishes {
 
 /// Which bytes have moved while an answer is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransferProgress {
+pub enum AnswerProgress {
     /// Part of what the broker has to answer has arrived there.
     PartArrived,
     AllArrived,
@@ -79,7 +79,7 @@ pub enum TransferProgress {
 pub enum BridgeEvent {
     /// The client library gets its CONNACK afterwards.
     Accepted(Connack),
-    Progress(TransferProgress),
+    Progress(AnswerProgress),
     /// The client library sees that afterwards.
     Ended(ConnectionEnd),
 }

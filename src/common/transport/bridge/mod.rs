@@ -4,22 +4,22 @@
 //! the broker is checked; what the client library sends is passed on as it is. Little is buffered in each
 //! direction, so a slow reader slows the writer down.
 
+mod bridge_callbacks;
 mod broker_sender;
 mod byte_queue;
 mod event;
-mod message_callbacks;
 mod packet_buffer;
 mod packet_handler;
 #[cfg(test)]
 mod packet_table_tests;
-mod ready;
+mod ready_sides;
 mod relay;
 mod tcp_progress;
 
-pub use event::{BridgeEvent, ConnectionEnd, EndReason, SentPublishes, TransferProgress};
-pub use message_callbacks::{
-    ForgottenByBroker, MessageCallbacks, OnForgotten, OnMessage, OnSkipped, OutOfMemory,
+pub use bridge_callbacks::{
+    EndedExchanges, MessageCallbacks, OnExchangesEnded, OnMessage, OnSkipped, OutOfMemory,
     SkippedMessage,
 };
+pub use event::{AnswerProgress, BridgeEvent, ConnectionEnd, EndReason, SentPublishCount};
 pub use packet_handler::ConnectParameters;
 pub use relay::{END_TIMEOUT, relay_packets};

@@ -5,7 +5,7 @@ use std::io;
 use super::byte_queue::CHUNK;
 use crate::common::mqtt::framing;
 use crate::common::mqtt::packet_type::PacketType;
-use crate::common::mqtt::reason_code::PACKET_TOO_LARGE;
+use crate::common::mqtt::reason_codes::PACKET_TOO_LARGE;
 use crate::common::mqtt::violation::Violation;
 
 /// Each packet is kept once, however large it is.
@@ -25,7 +25,7 @@ pub(super) enum NextPacket<'a> {
 }
 
 #[derive(Debug)]
-pub(super) enum ReadError {
+pub(super) enum NextPacketError {
     Violation(Violation),
     /// There is no memory for a packet of this size in bytes.
     NoMemory(usize),
@@ -34,7 +34,7 @@ pub(super) enum ReadError {
 impl PacketBuffer {
     /// `receive` gets the buffer and how much to append at most. A large packet is received to its end and no
     /// further, so that its buffer need not grow.
-    pub(super) fn fill(
+    pub(super) fn receive_more(
         &mut self,
         receive: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
     ) -> io::Result<usize> {
@@ -52,9 +52,14 @@ impl PacketBuffer {
         receive(&mut self.bytes, most)
     }
 
-    pub(super) fn next(&mut self, v5: bool, most: usize) -> Result<NextPacket<'_>, ReadError> {
+    pub(super) fn next(
+        &mut self,
+        v5: bool,
+        most: usize,
+    ) -> Result<NextPacket<'_>, NextPacketError> {
         let rest = self.bytes.get(self.read..).unwrap_or_default();
-        let Some(header) = framing::header(rest, v5).map_err(ReadError::Violation)? else {
+        let Some(header) = framing::parse_header(rest, v5).map_err(NextPacketError::Violation)?
+        else {
             self.missing = 0;
             let first = rest.first();
             return Ok(first.map_or(NextPacket::Nothing, |first| NextPacket::Begun(*first)));
@@ -64,7 +69,7 @@ impl PacketBuffer {
             let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
             let violation = Violation::new(PACKET_TOO_LARGE, cause);
             let packet = PacketType::of(header.first);
-            return Err(ReadError::Violation(violation.in_packet(packet)));
+            return Err(NextPacketError::Violation(violation.in_packet(packet)));
         }
         self.missing = total.saturating_sub(rest.len());
         if self.missing > 0 {
@@ -72,7 +77,7 @@ impl PacketBuffer {
                 self.drop_read();
                 let more = total.saturating_sub(self.bytes.len());
                 let reserved = self.bytes.try_reserve_exact(more);
-                reserved.map_err(|_| ReadError::NoMemory(total))?;
+                reserved.map_err(|_| NextPacketError::NoMemory(total))?;
             }
             return Ok(NextPacket::Begun(header.first));
         }
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     fn add(received: &mut PacketBuffer, bytes: &[u8]) {
-        let filled = received.fill(|buffer, most| {
+        let filled = received.receive_more(|buffer, most| {
             assert!(bytes.len() <= most);
             buffer.extend_from_slice(bytes);
             Ok(bytes.len())
@@ -137,7 +142,7 @@ mod tests {
         while !rest.is_empty() {
             let next = received.next(true, total).unwrap();
             assert!(matches!(next, NextPacket::Begun(_) | NextPacket::Nothing));
-            let filled = received.fill(|buffer, most| {
+            let filled = received.receive_more(|buffer, most| {
                 let (now, later) = rest.split_at(most.min(rest.len()));
                 buffer.extend_from_slice(now);
                 rest = later;
@@ -160,7 +165,7 @@ mod tests {
         let mut received = PacketBuffer::default();
         add(&mut received, &[0x30, 0xff, 0x7f]);
         match received.next(true, 100) {
-            Err(ReadError::Violation(violation)) => assert_eq!(violation.code, 0x95),
+            Err(NextPacketError::Violation(violation)) => assert_eq!(violation.code, 0x95),
             other => panic!("{other:?}"),
         }
     }

@@ -6,21 +6,21 @@
 
 use log::warn;
 
+use super::bridge_callbacks::{EndedExchanges, MessageCallbacks, OutOfMemory, SkippedMessage};
 use super::event::EndReason;
-use super::message_callbacks::{ForgottenByBroker, MessageCallbacks, OutOfMemory, SkippedMessage};
-use super::packet_buffer::ReadError;
+use super::packet_buffer::NextPacketError;
 use crate::common::acks::ConnectionAcks;
 use crate::common::acks::owed_acks::{ReceivedPublishKind, ReceivedPubrelKind};
-use crate::common::escape::shortened;
+use crate::common::escape::shorten_for_log;
 use crate::common::mqtt::acknowledgement::{Acknowledgement, encode_short};
 use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
-use crate::common::mqtt::broker_reason;
 use crate::common::mqtt::connack::{self, Connack, ConnectAnswer};
+use crate::common::mqtt::disconnect_reason;
 use crate::common::mqtt::framing::{PINGRESP, SentPacket};
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::publish::Publish;
 use crate::common::mqtt::qos::Qos;
-use crate::common::mqtt::reason_code::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
+use crate::common::mqtt::reason_codes::{FIRST_ERROR, PACKET_IDENTIFIER_NOT_FOUND};
 use crate::common::mqtt::violation::Violation;
 
 #[derive(Clone, Copy, Debug)]
@@ -97,18 +97,18 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    pub(super) fn end_reason(&self, error: ReadError) -> EndReason {
+    pub(super) fn end_reason_for_error(&self, error: NextPacketError) -> EndReason {
         match error {
-            ReadError::Violation(violation) => self.to_end_reason(violation),
-            ReadError::NoMemory(size) => EndReason::NoMemory(size),
+            NextPacketError::Violation(violation) => self.end_reason_for_violation(violation),
+            NextPacketError::NoMemory(size) => EndReason::NoMemory(size),
         }
     }
 
-    fn to_end_reason(&self, to_end_reason: Violation) -> EndReason {
+    fn end_reason_for_violation(&self, end_reason_for_violation: Violation) -> EndReason {
         if self.is_connected {
-            EndReason::Violation(to_end_reason)
+            EndReason::Violation(end_reason_for_violation)
         } else {
-            EndReason::NoConnack(to_end_reason)
+            EndReason::NoConnack(end_reason_for_violation)
         }
     }
 
@@ -117,7 +117,7 @@ impl<'a> PacketHandler<'a> {
         packet
             .ok_or_else(|| Violation::malformed("the type 0 is reserved"))
             .and_then(|packet| self.check_type(packet, first & 0x0f).map(|()| packet))
-            .map_err(|violation| self.to_end_reason(violation.in_packet(packet)))
+            .map_err(|violation| self.end_reason_for_violation(violation.in_packet(packet)))
     }
 
     fn check_type(&self, packet: PacketType, flags: u8) -> Result<(), Violation> {
@@ -153,14 +153,14 @@ impl<'a> PacketHandler<'a> {
             PacketType::Pubrel => self.handle_pubrel(body, effects),
             PacketType::Pingresp if body.is_empty() => Ok(()),
             PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
-            PacketType::Disconnect => broker_reason::decode(body)
+            PacketType::Disconnect => disconnect_reason::decode_disconnect(body)
                 .map_err(EndReason::Violation)
                 .and_then(|reason| Err(EndReason::Disconnected(reason))),
             _ => self.handle_answer(packet, body, effects),
         };
         handled.map_err(|end| match end {
             EndReason::Violation(violation) => {
-                self.to_end_reason(violation.in_packet(Some(packet)))
+                self.end_reason_for_violation(violation.in_packet(Some(packet)))
             }
             end => end,
         })
@@ -177,7 +177,7 @@ impl<'a> PacketHandler<'a> {
         if let Some(receiver) = self.receiver.filter(|_| !connack.session_present) {
             receiver.acks.forget_session();
             // If it cannot be forgotten the run is ending.
-            (receiver.on_forgotten)(ForgottenByBroker::Session);
+            (receiver.on_exchanges_ended)(EndedExchanges::Session);
         }
         connack.encode(v5, &mut effects.to_library);
         effects.accepted = Some(connack);
@@ -192,14 +192,14 @@ impl<'a> PacketHandler<'a> {
     ) -> Result<(), EndReason> {
         let publish = Publish::decode(first, body, self.parameters.v5)?;
         let Some(receiver) = self.receiver else {
-            self.drop_unexpected(&publish, effects);
+            self.drop_unrequested_publish(&publish, effects);
             return Ok(());
         };
         let ticket = match receiver.acks.handle_publish(&publish) {
             Ok(ticket) => ticket,
             Err(known) => {
                 if known == ReceivedPublishKind::Acknowledged {
-                    acknowledge(&publish, effects);
+                    acknowledge_at_once(&publish, effects);
                 }
                 return Ok(());
             }
@@ -217,14 +217,14 @@ impl<'a> PacketHandler<'a> {
     }
 
     /// There is no receiver: a publisher, which subscribes to nothing, or a check.
-    fn drop_unexpected(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
+    fn drop_unrequested_publish(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
         if !std::mem::replace(&mut self.has_warned, true) {
-            let topic = shortened(&String::from_utf8_lossy(publish.topic));
+            let topic = shorten_for_log(&String::from_utf8_lossy(publish.topic));
             warn!(
                 "the broker sends messages that were not asked for (topic {topic:?}); they are dropped"
             );
         }
-        acknowledge(publish, effects);
+        acknowledge_at_once(publish, effects);
     }
 
     fn handle_pubrel(&mut self, body: &[u8], effects: &mut Effects) -> Result<(), EndReason> {
@@ -250,10 +250,14 @@ impl<'a> PacketHandler<'a> {
         Ok(())
     }
 
-    pub(super) fn answer_pubrels(&self, effects: &mut Effects) {
+    pub(super) fn complete_released(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
-        let ended = ForgottenByBroker::PacketIds(&released);
-        if !released.is_empty() && self.receiver.is_none_or(|to| (to.on_forgotten)(ended)) {
+        let ended = EndedExchanges::PacketIds(&released);
+        if !released.is_empty()
+            && self
+                .receiver
+                .is_none_or(|to| (to.on_exchanges_ended)(ended))
+        {
             let pubcomps = released
                 .iter()
                 .map(|id| encode_short(PacketType::Pubcomp, *id));
@@ -290,7 +294,7 @@ impl<'a> PacketHandler<'a> {
     }
 }
 
-fn acknowledge(publish: &Publish<'_>, effects: &mut Effects) {
+fn acknowledge_at_once(publish: &Publish<'_>, effects: &mut Effects) {
     let packet = match publish.message.qos {
         Qos::AtMostOnce => return,
         Qos::AtLeastOnce => PacketType::Puback,
@@ -336,8 +340,8 @@ mod tests {
                 Ok(())
             }),
             on_skipped: Arc::new(move |_| skipped.lock().skipped += 1),
-            on_forgotten: Arc::new(move |what| {
-                let ForgottenByBroker::PacketIds(ids) = what else {
+            on_exchanges_ended: Arc::new(move |what| {
+                let EndedExchanges::PacketIds(ids) = what else {
                     return true;
                 };
                 released.lock().released.push(ids.to_vec());
@@ -374,7 +378,7 @@ mod tests {
 
     fn due(receiver: &MessageCallbacks) -> Vec<u8> {
         let mut out = Vec::new();
-        receiver.acks.poll_acks(&mut out);
+        receiver.acks.append_acks(&mut out);
         out
     }
 
@@ -417,7 +421,7 @@ mod tests {
         assert_eq!(calls.lock().skipped, 2);
         assert_eq!(due(&receiver), [0x40, 2, 0, 7, 0x50, 2, 0, 8]);
         connected.handle(0x62, &[0, 8]).unwrap();
-        connected.handler.answer_pubrels(&mut connected.effects);
+        connected.handler.complete_released(&mut connected.effects);
         assert_eq!(connected.effects.to_broker, [0x70, 2, 0, 8]);
     }
 
@@ -437,7 +441,7 @@ mod tests {
                 connected.handle(0x62, &[0, id]).unwrap();
             }
             for _ in 0..2 {
-                connected.handler.answer_pubrels(&mut connected.effects);
+                connected.handler.complete_released(&mut connected.effects);
             }
             assert_eq!(calls.lock().released, [[1, 2]]);
             let pubcomps: &[u8] = &[0x70, 2, 0, 1, 0x70, 2, 0, 2];

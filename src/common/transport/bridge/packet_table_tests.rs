@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::bridge_callbacks::MessageCallbacks;
 use super::event::EndReason;
-use super::message_callbacks::MessageCallbacks;
 use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
 use crate::common::acks::SessionAcks;
@@ -74,7 +74,7 @@ fn outcome(row: &Row<'_>) -> String {
             Ok(())
         }),
         on_skipped: Arc::new(move |_| seen.store(true, Ordering::Relaxed)),
-        on_forgotten: Arc::new(|_| true),
+        on_exchanges_ended: Arc::new(|_| true),
         acks: Arc::new(SessionAcks::default()).begin_connection().unwrap(),
     };
     let parameters = ConnectParameters {
@@ -106,7 +106,7 @@ fn outcome(row: &Row<'_>) -> String {
     }
     let mut buffer = PacketBuffer::default();
     buffer
-        .fill(|buffer, _| {
+        .receive_more(|buffer, _| {
             buffer.extend(&row.bytes);
             Ok(row.bytes.len())
         })
@@ -120,20 +120,20 @@ fn outcome(row: &Row<'_>) -> String {
                 Err(end) => Err(end),
             },
             Ok(NextPacket::Nothing) => break,
-            Err(error) => Err(handler.end_reason(error)),
+            Err(error) => Err(handler.end_reason_for_error(error)),
         };
-        handler.answer_pubrels(&mut effects);
+        handler.complete_released(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
-        receiver.acks.poll_acks(&mut effects.to_broker);
+        receiver.acks.append_acks(&mut effects.to_broker);
         if let Err(end) = outcome {
             return match end {
                 EndReason::Violation(violation) | EndReason::NoConnack(violation) => {
                     format!("{:02X} ({violation})", violation.code)
                 }
                 EndReason::Refused(_) | EndReason::Disconnected(_)
-                    if end.own_disconnect_code().is_some() && row.v5 =>
+                    if end.disconnect_code_to_send().is_some() && row.v5 =>
                 {
-                    format!("{:02X}", end.own_disconnect_code().unwrap_or_default())
+                    format!("{:02X}", end.disconnect_code_to_send().unwrap_or_default())
                 }
                 EndReason::Refused(_) | EndReason::OlderVersion(_) => "refused".into(),
                 EndReason::Disconnected(_) => "ended".into(),

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use log::debug;
 use nix::poll::{PollFd, PollFlags};
 
+use super::bridge_callbacks::MessageCallbacks;
 use super::broker_sender::BrokerSender;
 use super::byte_queue::{ByteQueue, CHUNK};
-use super::event::{BridgeEvent, ConnectionEnd, EndReason, TransferProgress};
-use super::message_callbacks::MessageCallbacks;
+use super::event::{AnswerProgress, BridgeEvent, ConnectionEnd, EndReason};
 use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
-use super::ready::{Ready, is_temporary, make_poll_fd, poll_until};
+use super::ready_sides::{ReadySides, is_temporary, poll_fd_for_events, poll_until};
 use crate::common::acks::ConnectionAcks;
 use crate::common::mqtt::framing::PINGRESP;
 use crate::common::mqtt::packet_text::describe;
@@ -73,7 +73,7 @@ pub fn relay_packets(
         received: PacketBuffer::default(),
         sender: BrokerSender::new(parameters.v5),
         to_library: ByteQueue::default(),
-        ready: Ready::default(),
+        ready: ReadySides::default(),
         is_paused: false,
         has_hung_up: false,
         is_closed: false,
@@ -92,7 +92,7 @@ pub fn relay_packets(
     let in_packet = relay.received.expected_size() > 0;
     let was_ended = matches!(result, Ok(EndReason::Lost | EndReason::Disconnected(_)));
     let connection_end = ConnectionEnd {
-        reached: was_ended.then(|| relay.sender.sent_publishes(&relay.wire)),
+        reached: was_ended.then(|| relay.sender.count_sent_publishes(&relay.wire)),
         fault: error.and_then(|error| {
             tls_error::closing_fault(&connection.endpoint, &connection.credentials, error)
         }),
@@ -101,7 +101,7 @@ pub fn relay_packets(
         in_order: relay.is_closed && !in_packet,
         in_packet,
     };
-    let code = connection_end.reason.own_disconnect_code();
+    let code = connection_end.reason.disconnect_code_to_send();
     if let Some(code) = code.filter(|_| parameters.v5) {
         let is_for_memory = matches!(connection_end.reason, EndReason::NoMemory(_));
         relay.send_disconnect(code, is_for_memory);
@@ -130,7 +130,7 @@ struct Relay<'a> {
     received: PacketBuffer,
     sender: BrokerSender,
     to_library: ByteQueue,
-    ready: Ready,
+    ready: ReadySides,
     is_paused: bool,
     has_hung_up: bool,
     is_closed: bool,
@@ -200,7 +200,10 @@ impl Relay<'_> {
 
     fn read_broker(&mut self) -> io::Result<bool> {
         let wire = &mut self.wire;
-        match self.received.fill(|into, most| wire.receive(into, most)) {
+        match self
+            .received
+            .receive_more(|into, most| wire.receive(into, most))
+        {
             Ok(0) => {
                 self.is_closed = true;
                 self.end = Some(EndReason::Lost);
@@ -244,14 +247,14 @@ impl Relay<'_> {
                     break;
                 }
                 Ok(NextPacket::Nothing) => break,
-                Err(error) => Err(self.handler.end_reason(error)),
+                Err(error) => Err(self.handler.end_reason_for_error(error)),
             };
             if let Some(connack) = self.effects.accepted.take() {
                 (self.report)(BridgeEvent::Accepted(connack));
             }
             self.end = handled.err();
         }
-        self.handler.answer_pubrels(&mut self.effects);
+        self.handler.complete_released(&mut self.effects);
         let refused = std::mem::take(&mut self.effects.refused_subscriptions);
         if refused > 0 {
             self.handle
@@ -303,13 +306,13 @@ impl Relay<'_> {
         }
         if self.sender.may_insert_packets() {
             self.add_outgoing_answers();
-            if self.is_time_to_disconnect() {
+            if self.is_ready_to_disconnect() {
                 self.sender.add_disconnect();
                 self.is_local_open = false;
             }
         }
         let moved = self.may_read_library() && self.ready.local_read && self.read_library();
-        self.sender.send(&mut self.wire) || moved
+        self.sender.send_queued(&mut self.wire) || moved
     }
 
     fn read_library(&mut self) -> bool {
@@ -325,7 +328,10 @@ impl Relay<'_> {
         if count > LARGE || self.library_bytes > 16 * LARGE {
             self.unpin_thread();
         }
-        if self.sender.track(|packet| self.handler.handle_sent(packet)) {
+        if self
+            .sender
+            .scan_queued_packets(|packet| self.handler.handle_sent(packet))
+        {
             // The broker reads nothing behind DISCONNECT.
             let from_library = std::mem::take(&mut self.sender.queue.bytes);
             self.add_outgoing_answers();
@@ -336,12 +342,12 @@ impl Relay<'_> {
 
     /// When the connection is to end, no further packet of the client library is begun.
     fn may_read_library(&self) -> bool {
-        let goes_on = self.end_by.is_none() || self.sender.is_in_packet();
+        let goes_on = self.end_by.is_none() || self.sender.has_unfinished_packet();
         self.sender.queue.is_empty() && self.is_local_open && goes_on
     }
 
     /// Whether the connection is to end, and all that has been acknowledged is completed or had its time.
-    fn is_time_to_disconnect(&self) -> bool {
+    fn is_ready_to_disconnect(&self) -> bool {
         let acks = self.handler.acks();
         let waits = acks.is_some_and(ConnectionAcks::is_awaiting_pubrel);
         self.end_by.is_some_and(|by| !waits || instant_now() >= by)
@@ -351,20 +357,20 @@ impl Relay<'_> {
         let bytes = &mut self.sender.queue.bytes;
         bytes.append(&mut self.effects.to_broker);
         if let Some(acks) = self.handler.acks() {
-            acks.poll_acks(bytes);
+            acks.append_acks(bytes);
         }
     }
 
     /// Progress answers the client library's pings: PINGREQ and PINGRESP may stand behind a large message.
-    fn check_progress(&mut self) {
+    fn report_progress(&mut self) {
         let progress = self.sender.check_progress(&self.wire);
         if !self.handler.is_connected() {
             return;
         }
         for (has_moved, direction) in [
-            (progress.part_arrived, TransferProgress::PartArrived),
-            (progress.all_arrived, TransferProgress::AllArrived),
-            (progress.has_contents, TransferProgress::Received),
+            (progress.part_arrived, AnswerProgress::PartArrived),
+            (progress.all_arrived, AnswerProgress::AllArrived),
+            (progress.has_contents, AnswerProgress::Received),
         ] {
             if has_moved {
                 (self.report)(BridgeEvent::Progress(direction));
@@ -381,13 +387,13 @@ impl Relay<'_> {
 
     /// DISCONNECT follows the whole packets that wait to be sent, unless a packet has gone out in part.
     fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
-        if !self.sender.drop_unfinished_packet() {
+        if !self.sender.prepare_disconnect() {
             return;
         }
         let until = instant_now() + DISCONNECT_TIMEOUT;
         if is_for_memory {
             // Messages received before it would come again, on each connection.
-            self.await_processing(until);
+            self.await_acks_of_received(until);
         }
         self.add_outgoing_answers();
         let first = PacketType::Disconnect.first_byte(0);
@@ -395,14 +401,14 @@ impl Relay<'_> {
         self.sender.flush(&mut self.wire, until);
     }
 
-    fn await_processing(&mut self, until: Instant) {
+    fn await_acks_of_received(&mut self, until: Instant) {
         while let Some(acks) = self.handler.acks()
             && acks.has_unacknowledged()
             && instant_now() < until
         {
             acks.request_wake_up();
-            acks.poll_acks(&mut self.sender.queue.bytes);
-            let wanted = make_poll_fd(acks.as_fd(), PollFlags::POLLIN);
+            acks.append_acks(&mut self.sender.queue.bytes);
+            let wanted = poll_fd_for_events(acks.as_fd(), PollFlags::POLLIN);
             if poll_until([wanted], Some(until)).is_err() {
                 return;
             }
@@ -413,11 +419,11 @@ impl Relay<'_> {
     fn wait(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.in_burst) {
             sleep(PAUSE);
-            self.ready = Ready::default();
+            self.ready = ReadySides::default();
             return Ok(());
         }
         self.update_pause();
-        if self.request_wake_up() {
+        if self.request_ack_wake_up() {
             return Ok(());
         }
         let acks = self.handler.acks();
@@ -435,7 +441,7 @@ impl Relay<'_> {
         let wire_fd = PollFd::new(self.wire.as_fd(), wire_events);
         let wanted = [
             (is_watched || !wire_events.is_empty()).then_some(wire_fd),
-            make_poll_fd(self.local.as_fd(), local_events),
+            poll_fd_for_events(self.local.as_fd(), local_events),
             acks.map(|acks| PollFd::new(acks.as_fd(), PollFlags::POLLIN)),
         ];
         // Afterwards only what is still to be sent is waited for.
@@ -443,7 +449,7 @@ impl Relay<'_> {
         let progress = &mut self.sender.progress;
         let check_at = if has_unsent || self.handler.is_answer_awaited() {
             let received = self.wire.stream().counted_tcp().read_bytes;
-            Some(progress.next_check(instant_now(), received))
+            Some(progress.schedule_check(instant_now(), received))
         } else {
             progress.stop();
             None
@@ -459,13 +465,13 @@ impl Relay<'_> {
             acks.clear_wake_up();
         }
         if check_at.is_some_and(|at| instant_now() >= at) {
-            self.check_progress();
+            self.report_progress();
         }
         Ok(())
     }
 
     /// Messages that were settled before the request wake nobody, so this checks once more.
-    fn request_wake_up(&mut self) -> bool {
+    fn request_ack_wake_up(&mut self) -> bool {
         let was_paused = self.is_paused;
         match self.handler.acks() {
             Some(acks) if was_paused || acks.has_unacknowledged() => acks.request_wake_up(),

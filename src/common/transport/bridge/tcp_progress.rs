@@ -29,7 +29,7 @@ pub(super) struct TcpProgress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct ProgressCheckResult {
     /// Bytes of what has to be answered have been acknowledged, and not all of them.
     pub(super) part_arrived: bool,
     /// The last of them have been acknowledged, on a slow connection, or they were many.
@@ -59,7 +59,7 @@ impl TcpProgress {
         self.check_at = None;
     }
 
-    pub(super) fn next_check(&mut self, now: Instant, received: u64) -> Instant {
+    pub(super) fn schedule_check(&mut self, now: Instant, received: u64) -> Instant {
         if self.check_at.is_none() {
             self.received = received;
             (self.has_messages, self.has_answers) = (false, false);
@@ -68,20 +68,20 @@ impl TcpProgress {
     }
 
     /// `has_unwritten` is whether there is more to be sent than was written.
-    pub(super) fn check(
+    pub(super) fn measure_progress(
         &mut self,
         acknowledged: Option<u64>,
         received: u64,
         has_unwritten: bool,
         now: Instant,
-    ) -> Progress {
+    ) -> ProgressCheckResult {
         self.check_at = Some(now + INTERVAL);
         let arrived = acknowledged.map_or(0, |count| count.min(self.end));
         let has_moved = arrived > self.acknowledged;
         let is_all = !has_unwritten && arrived == self.end;
         let is_noticeable = self.is_slow || arrived.saturating_sub(self.begin) > BUFFERED;
         let has_received = received > self.received;
-        let progress = Progress {
+        let progress = ProgressCheckResult {
             part_arrived: has_moved && !is_all,
             all_arrived: has_moved && is_all && is_noticeable,
             has_received,
@@ -101,12 +101,12 @@ impl TcpProgress {
 mod tests {
     use super::*;
 
-    fn check(tcp: &mut TcpProgress, acknowledged: u64) -> Progress {
-        tcp.check(Some(acknowledged), 0, false, Instant::now())
+    fn check(tcp: &mut TcpProgress, acknowledged: u64) -> ProgressCheckResult {
+        tcp.measure_progress(Some(acknowledged), 0, false, Instant::now())
     }
 
     fn check_contents(tcp: &mut TcpProgress, received: u64) -> bool {
-        tcp.check(None, received, false, Instant::now())
+        tcp.measure_progress(None, received, false, Instant::now())
             .has_contents
     }
 
@@ -148,9 +148,9 @@ mod tests {
             tcp.handle_written(100, 600);
             tcp.handle_written(600, 1_100);
             for (count, part_arrived) in acknowledged.iter().zip(expected) {
-                assert_eq!(tcp.next_check(now, 0), now + INTERVAL);
+                assert_eq!(tcp.schedule_check(now, 0), now + INTERVAL);
                 now += INTERVAL;
-                let progress = tcp.check(Some(*count), 0, unwritten, now);
+                let progress = tcp.measure_progress(Some(*count), 0, unwritten, now);
                 assert_eq!(progress.part_arrived, *part_arrived, "{case}: {count}");
             }
         }
@@ -186,26 +186,29 @@ mod tests {
     fn without_a_count_from_the_system_there_is_no_progress() {
         let mut tcp = TcpProgress::default();
         tcp.handle_written(0, 50);
-        assert!(!tcp.check(None, 0, true, Instant::now()).part_arrived);
+        assert!(
+            !tcp.measure_progress(None, 0, true, Instant::now())
+                .part_arrived
+        );
     }
 
     #[test]
     fn bytes_received_before_an_answer_is_due_do_not_count() {
         let mut tcp = TcpProgress::default();
-        tcp.next_check(Instant::now(), 1_000);
+        tcp.schedule_check(Instant::now(), 1_000);
         assert!(!check_contents(&mut tcp, 1_000));
         assert!(check_contents(&mut tcp, 1_001));
         tcp.stop();
-        tcp.next_check(Instant::now(), 5_000);
+        tcp.schedule_check(Instant::now(), 5_000);
         assert!(!check_contents(&mut tcp, 5_000));
     }
 
     #[test]
     fn an_answer_alone_is_no_progress() {
         let mut tcp = TcpProgress::default();
-        tcp.next_check(Instant::now(), 0);
+        tcp.schedule_check(Instant::now(), 0);
         tcp.handle_received_packet(false);
-        let progress = tcp.check(None, 2, false, Instant::now());
+        let progress = tcp.measure_progress(None, 2, false, Instant::now());
         assert!(progress.has_received && !progress.has_contents);
         tcp.handle_received_packet(false);
         tcp.handle_received_packet(true);

@@ -31,8 +31,8 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
     let verifies = blocks.iter().filter(is_certificate).count() <= MAX_VERIFIED;
     let mut certificates = Vec::new();
     for (number, block) in (1..).zip(blocks.iter().filter(is_certificate)) {
-        let certificate = decode(flag, path, number, block)?;
-        if verifies && is_self_signed(&certificate) && is_not_signed_by(&certificate, &certificate)
+        let certificate = decode_block(flag, path, number, block)?;
+        if verifies && is_self_issued(&certificate) && is_not_signed_by(&certificate, &certificate)
         {
             return Err(damaged(flag, path, block, "its signature does not fit"));
         }
@@ -50,10 +50,10 @@ pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
         return Err(invalid_file(flag, path, cause).with_remedy(remedy));
     }
     let cause = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)";
-    Err(without_block(flag, path, cause, &bytes, &blocks))
+    Err(missing_block_fault(flag, path, cause, &bytes, &blocks))
 }
 
-fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509, Fault> {
+fn decode_block(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509, Fault> {
     let content = match &block.content {
         Ok(content) => content,
         Err(Flaw::NotAlone) => {
@@ -73,7 +73,7 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
         damaged(flag, path, block, cause)
     })?;
     if certificate.public_key().is_err() {
-        let position = block.position();
+        let position = block.describe();
         let cause = format!("{position}: this OpenSSL does not know the type of its key");
         return Err(
             invalid_file(flag, path, cause).with_remedy("get a certificate for an RSA or EC key")
@@ -83,12 +83,12 @@ fn decode(flag: &str, path: &Path, number: usize, block: &Block) -> Result<X509,
 }
 
 pub(super) fn damaged(flag: &str, path: &Path, block: &Block, cause: impl Display) -> Fault {
-    let cause = format!("{} is damaged: {cause}", block.position());
+    let cause = format!("{} is damaged: {cause}", block.describe());
     invalid_file(flag, path, cause).with_remedy("copy the file again")
 }
 
 /// The fault of a file without the block that was asked for: this cause, and what the file is.
-pub(super) fn without_block(
+pub(super) fn missing_block_fault(
     flag: &str,
     path: &Path,
     cause: &str,
@@ -130,7 +130,7 @@ pub(crate) fn is_same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
     one.try_cmp(other).is_ok_and(std::cmp::Ordering::is_eq)
 }
 
-pub(crate) fn is_self_signed(certificate: &X509Ref) -> bool {
+pub(crate) fn is_self_issued(certificate: &X509Ref) -> bool {
     let ids = certificate
         .authority_key_id()
         .zip(certificate.subject_key_id());
@@ -142,8 +142,7 @@ pub(crate) fn is_ca(certificate: &X509Ref) -> bool {
     certificate.to_der().is_ok_and(|der| der::is_ca(&der))
 }
 
-/// Whether `issuer` is certainly the issuer, by name and key identifier, and the signature is not
-/// its.
+/// Whether `issuer` is certainly the issuer, by name and key identifier, and the signature is not its.
 pub(super) fn has_bad_signature(certificate: &X509Ref, issuer: &X509Ref) -> bool {
     let ids = certificate.authority_key_id().zip(issuer.subject_key_id());
     let is_issuer = issuer.issued(certificate) == X509VerifyResult::OK
@@ -165,7 +164,7 @@ pub(crate) fn dns_names(certificate: &X509Ref) -> Vec<String> {
 }
 
 /// The first host names of a certificate. Without any, the common name is used.
-pub(crate) fn host_names(certificate: &X509Ref) -> String {
+pub(crate) fn describe_host_names(certificate: &X509Ref) -> String {
     const SHOWN: usize = 4;
     let mut names = dns_names(certificate);
     for name in certificate.subject_alt_names().into_iter().flatten() {
@@ -183,7 +182,7 @@ pub(crate) fn host_names(certificate: &X509Ref) -> String {
     }
 }
 
-pub(crate) fn signature(certificate: &X509Ref) -> &'static str {
+pub(crate) fn signature_algorithm(certificate: &X509Ref) -> &'static str {
     let algorithm = certificate.signature_algorithm().object().nid();
     algorithm.long_name().unwrap_or("an unknown algorithm")
 }

@@ -1,6 +1,5 @@
-//! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element,
-//! whether a certificate is a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958,
-//! RFC 8018). PURE.
+//! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element, whether a certificate is
+//! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018). PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Element<'a> {
@@ -55,23 +54,23 @@ fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
 }
 
 /// The content of the SEQUENCE at the beginning.
-fn sequence(bytes: &[u8]) -> Option<&[u8]> {
+fn sequence_content(bytes: &[u8]) -> Option<&[u8]> {
     let first = elements(bytes).next()?;
     (first.tag == SEQUENCE).then_some(first.content)
 }
 
 pub(super) fn is_ca(certificate: &[u8]) -> bool {
     let constraints = || {
-        let to_be_signed = sequence(sequence(certificate)?)?;
+        let to_be_signed = sequence_content(sequence_content(certificate)?)?;
         let extensions = elements(to_be_signed).find(|e| e.tag == EXTENSIONS)?;
-        elements(sequence(extensions.content)?).find_map(|extension| {
+        elements(sequence_content(extensions.content)?).find_map(|extension| {
             let mut parts = elements(extension.content);
             let id = parts.next()?;
             if (id.tag, id.content) != (OBJECT_IDENTIFIER, &BASIC_CONSTRAINTS[..]) {
                 return None;
             }
             let value = parts.find(|part| part.tag == OCTET_STRING)?;
-            elements(sequence(value.content)?).next()
+            elements(sequence_content(value.content)?).next()
         })
     };
     constraints().is_some_and(|first| first.tag == BOOLEAN && first.content != [0])
@@ -79,7 +78,7 @@ pub(super) fn is_ca(certificate: &[u8]) -> bool {
 
 /// The object identifier, in dotted form, of the cipher of an `EncryptedPrivateKeyInfo`.
 pub(super) fn encryption(key: &[u8]) -> Option<String> {
-    let mut algorithm = elements(sequence(sequence(key)?)?);
+    let mut algorithm = elements(sequence_content(sequence_content(key)?)?);
     let id = algorithm.next()?;
     if id.content != PBES2 {
         return dotted(id.content);

@@ -1,5 +1,4 @@
-//! Finds CA, certificate and key in one directory, under plain names or those that the AWS console
-//! gives.
+//! Finds CA, certificate and key in one directory, under plain names or those that the AWS console gives.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -70,7 +69,7 @@ pub(super) fn find(
             _ => "has more than one",
         };
         let cause = format!("{has} {}", wanted.description);
-        Err(not_found(dir, &cause, &names))
+        Err(discovery_fault(dir, &cause, &names))
     };
     let cafile = cafile.then(|| find_one(&CA)).transpose()?;
     let pair = pair.then(|| {
@@ -80,7 +79,7 @@ pub(super) fn find(
     Ok((cafile, pair.transpose()?))
 }
 
-fn not_found(dir: &Path, cause: &str, names: &[String]) -> Fault {
+fn discovery_fault(dir: &Path, cause: &str, names: &[String]) -> Fault {
     const SHOWN: usize = 12;
     let more = if names.len() > SHOWN { ", …" } else { "" };
     let found = match names {

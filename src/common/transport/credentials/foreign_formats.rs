@@ -38,12 +38,12 @@ pub(super) fn without_blocks(bytes: &[u8]) -> Option<String> {
                  copy the file again, in PEM form"
             ));
         }
-        der_format(bytes)
+        describe_der(bytes)
     };
     Some(known.into())
 }
 
-fn der_format(bytes: &[u8]) -> &'static str {
+fn describe_der(bytes: &[u8]) -> &'static str {
     if X509::from_der(bytes).is_ok() {
         "it is a certificate in DER form; convert it: openssl x509 -inform DER -in FILE -out FILE.pem"
     } else if PKey::private_key_from_der(bytes).is_ok() {

@@ -8,7 +8,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
 use openssl::x509::X509Ref;
 
-use super::certificates::{damaged, openssl_reason, without_block};
+use super::certificates::{damaged, missing_block_fault, openssl_reason};
 use super::der;
 use super::pem::{self, Block};
 use crate::common::fault::Fault;
@@ -41,7 +41,7 @@ pub(super) fn read(
             return Err(invalid(cause, "are --cert and --key swapped?"));
         }
         let cause = "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)";
-        return Err(without_block(FLAG, path, cause, &file.bytes, &blocks));
+        return Err(missing_block_fault(FLAG, path, cause, &file.bytes, &blocks));
     };
     check_private(FLAG, path, &file.metadata, allow_readable)?;
     if block.label == "OPENSSH PRIVATE KEY" {
@@ -64,9 +64,8 @@ pub(super) fn read(
         .map_err(|stack| undecodable(path, block, content, &stack))
 }
 
-/// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are
-/// skipped.
-pub(super) fn find_key_of_certificate(
+/// Which key of the file, from 1, is that of the certificate. Keys that cannot be decoded are skipped.
+pub(super) fn number_of_matching_key(
     path: &Path,
     passphrase: Option<&SecretSource>,
     certificate: &X509Ref,

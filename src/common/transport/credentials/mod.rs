@@ -7,8 +7,8 @@ mod foreign_formats;
 mod key;
 mod pem;
 mod tls_credentials;
-mod tls_files;
+mod tls_file_check;
 
 pub use tls_credentials::{CertKeyPaths, TlsCredentials};
 pub(super) use tls_credentials::{ContextError, not_yet_valid_fault};
-pub use tls_files::{FileCheck, TlsFiles};
+pub use tls_file_check::{FileCheckResult, TlsFiles};

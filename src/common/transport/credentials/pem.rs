@@ -54,7 +54,7 @@ pub(super) enum Flaw {
 }
 
 impl Block {
-    pub(super) fn position(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         format!("block {} ({}, line {})", self.number, self.label, self.line)
     }
 
@@ -121,16 +121,16 @@ impl Marker<'_> {
     }
 }
 
-type BlockContent = (Vec<String>, Result<Vec<u8>, Flaw>);
+type DecodedBlock = (Vec<String>, Result<Vec<u8>, Flaw>);
 
-fn decode_failure(flaw: Flaw) -> BlockContent {
+fn flawed_content(flaw: Flaw) -> DecodedBlock {
     (Vec::new(), Err(flaw))
 }
 
 pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut open: Option<Marker<'_>> = None;
-    let mut add = |begin: &Marker<'_>, (headers, content): BlockContent| {
+    let mut add = |begin: &Marker<'_>, (headers, content): DecodedBlock| {
         found.push(Block {
             number: found.len() + 1,
             line: begin.line,
@@ -140,10 +140,10 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
         });
     };
     let without_end =
-        |begin: &Marker<'_>| decode_failure(begin.begin_flaw().unwrap_or(Flaw::NoEnd));
+        |begin: &Marker<'_>| flawed_content(begin.begin_flaw().unwrap_or(Flaw::NoEnd));
     // An END after a BEGIN without its hyphens is no further flaw.
     let mut is_begin_flawed = false;
-    for marker in markers(bytes) {
+    for marker in find_markers(bytes) {
         if marker.is_begin {
             if let Some(begin) = open.take() {
                 add(&begin, without_end(&begin));
@@ -152,16 +152,16 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
             if marker.is_whole {
                 open = Some(marker);
             } else {
-                add(&marker, decode_failure(Flaw::Begin));
+                add(&marker, flawed_content(Flaw::Begin));
             }
         } else if let Some(begin) = open.take() {
             let decoded = match begin.flaw(&marker) {
-                Some(flaw) => decode_failure(flaw),
-                None => decode(&bytes[begin.to..marker.from], begin.line),
+                Some(flaw) => flawed_content(flaw),
+                None => decode_body(&bytes[begin.to..marker.from], begin.line),
             };
             add(&begin, decoded);
         } else if !is_begin_flawed {
-            add(&marker, decode_failure(Flaw::NoBegin));
+            add(&marker, flawed_content(Flaw::NoBegin));
         }
     }
     if let Some(begin) = open {
@@ -194,7 +194,7 @@ fn trim(line: &[u8]) -> &[u8] {
         .trim_ascii()
 }
 
-fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
+fn find_markers(bytes: &[u8]) -> Vec<Marker<'_>> {
     let mut found = Vec::new();
     for (number, (start, raw)) in (1..).zip(lines(bytes)) {
         let line = trim(raw);
@@ -214,7 +214,7 @@ fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
             let (from, to) = (done + at, done + at + word + length + DASHES.len());
             found.push(Marker {
                 is_begin,
-                label: label(&rest[at + word..at + word + length]),
+                label: decode_label(&rest[at + word..at + word + length]),
                 line: number,
                 from: line_start + from,
                 to: line_start + to,
@@ -225,11 +225,11 @@ fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
             done = to;
         }
         if done == 0
-            && let Some(text) = damaged_begin(line)
+            && let Some(text) = damaged_begin_label(line)
         {
             found.push(Marker {
                 is_begin: true,
-                label: label(text),
+                label: decode_label(text),
                 line: number,
                 from: start,
                 to: start + raw.len(),
@@ -243,7 +243,7 @@ fn markers(bytes: &[u8]) -> Vec<Marker<'_>> {
 }
 
 /// The label of a line that looks like a BEGIN and lacks hyphens, or has other dashes.
-fn damaged_begin(line: &[u8]) -> Option<&[u8]> {
+fn damaged_begin_label(line: &[u8]) -> Option<&[u8]> {
     const WORD: &[u8] = b"BEGIN ";
     let (before, begin) = line.split_at(memmem::find(line, WORD)?);
     let is_dash = |byte: &u8| *byte == b'-' || !byte.is_ascii();
@@ -257,12 +257,12 @@ fn damaged_begin(line: &[u8]) -> Option<&[u8]> {
     has_dashes.then_some(&text[..length])
 }
 
-fn label(bytes: &[u8]) -> String {
+fn decode_label(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.trim_ascii());
     text.chars().take(MAX_LABEL).collect()
 }
 
-fn decode(body: &[u8], first: usize) -> BlockContent {
+fn decode_body(body: &[u8], first: usize) -> DecodedBlock {
     let mut headers = Vec::new();
     let mut in_headers = true;
     let mut base64 = Vec::with_capacity(body.len());
@@ -283,7 +283,7 @@ fn decode(body: &[u8], first: usize) -> BlockContent {
         base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
     }
     if base64.is_empty() {
-        return decode_failure(Flaw::Empty);
+        return flawed_content(Flaw::Empty);
     }
     let line_of = |position: usize| {
         let line = starts.iter().rev().find(|(start, _)| *start <= position);
@@ -291,12 +291,12 @@ fn decode(body: &[u8], first: usize) -> BlockContent {
     };
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     if let Some(position) = base64.iter().position(|byte| !is_base64(byte)) {
-        return decode_failure(Flaw::NoBase64(line_of(position)));
+        return flawed_content(Flaw::NoBase64(line_of(position)));
     }
     let content = match BASE64.decode(&base64) {
         Ok(content) => content,
         Err(DecodeError { position, kind }) => {
-            return decode_failure(match kind {
+            return flawed_content(match kind {
                 DecodeKind::Length | DecodeKind::Padding => Flaw::Incomplete,
                 DecodeKind::Symbol | DecodeKind::Trailing => Flaw::NoBase64(line_of(position)),
             });
@@ -306,7 +306,7 @@ fn decode(body: &[u8], first: usize) -> BlockContent {
     // Content that is encrypted as a whole has no DER header.
     match der::sequence_size(&content) {
         Some(want) if want > have && headers.is_empty() => {
-            decode_failure(Flaw::Short { have, want })
+            flawed_content(Flaw::Short { have, want })
         }
         _ => (headers, Ok(content)),
     }

@@ -14,14 +14,13 @@ use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
 use super::certificates::{self, openssl_reason, subject};
 use super::key;
-use crate::common::fault::{Exit, Fault, FaultKind};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::small_file::invalid_file;
 
 /// A certificate that expires within this number of days causes a warning.
 const EXPIRY_WARNING: i32 = 30;
 
-/// A certificate is not used this long after it becomes valid: the broker's clock may be a little
-/// behind.
+/// A certificate is not used this long after it becomes valid: the broker's clock may be a little behind.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
 
 /// OpenSSL's reasons for refusing a certificate (`openssl/sslerr.h`).
@@ -114,10 +113,10 @@ impl TlsCredentials {
             let (leaf, chain) = client.chain.split_first().ok_or_else(ErrorStack::get)?;
             builder
                 .set_certificate(leaf)
-                .map_err(|stack| client.unusable_error(leaf, &stack))?;
+                .map_err(|stack| client.openssl_rejection(leaf, &stack))?;
             for cert in chain {
                 let added = builder.add_extra_chain_cert(cert.clone());
-                added.map_err(|stack| client.unusable_error(cert, &stack))?;
+                added.map_err(|stack| client.openssl_rejection(cert, &stack))?;
             }
             builder.set_private_key(&client.key).map_err(|stack| {
                 let cause = format!("cannot be used for TLS ({})", openssl_reason(&stack));
@@ -238,7 +237,7 @@ impl TlsCredentials {
 }
 
 impl ClientCertificate {
-    fn unusable_error(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
+    fn openssl_rejection(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
         let has = |codes: &[i32]| {
             stack
                 .errors()
@@ -251,7 +250,7 @@ impl ClientCertificate {
             let remedy = "make an RSA key of 2048 bits or one on P-256";
             (format!("has a key of {bits} bits, {weak}"), remedy)
         } else if has(&DIGEST_TOO_WEAK) {
-            let algorithm = certificates::signature(certificate);
+            let algorithm = certificates::signature_algorithm(certificate);
             let remedy = "get a certificate that is signed with SHA-256";
             (format!("is signed with {algorithm}, {weak}"), remedy)
         } else {
@@ -270,7 +269,7 @@ impl ClientCertificate {
 /// The clock of a device without a battery is behind until it is set, so the fault is passing.
 pub(crate) fn not_yet_valid_fault(message: String) -> Fault {
     Fault::passing(Exit::Config, message)
-        .with_kind(FaultKind::NotYetValid)
+        .with_kind(FaultCause::NotYetValid)
         .with_remedy("set the clock, if it is behind; until then it is tried again")
 }
 

@@ -10,15 +10,15 @@ use super::event::{Demand, Emit, InputChunk, InputError, SourceEvent};
 const BUFFER: usize = 64 << 10;
 
 #[derive(Default)]
-struct PendingLines {
+struct UnsentLines {
     count: usize,
     bytes: Vec<u8>,
 }
 
-impl PendingLines {
+impl UnsentLines {
     /// `last` is the number of the last line.
-    fn take(&mut self, last: u64) -> Option<SourceEvent> {
-        let PendingLines { count, bytes } = mem::take(self);
+    fn take_event(&mut self, last: u64) -> Option<SourceEvent> {
+        let UnsentLines { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
         (count > 0).then_some(SourceEvent::InputChunk(InputChunk::Lines {
             first,
@@ -50,7 +50,7 @@ pub(super) fn read(
             credit.add(more);
         }
         let mut events = Vec::new();
-        let mut lines = PendingLines::default();
+        let mut lines = UnsentLines::default();
         loop {
             line += 1;
             let before = lines.bytes.len();
@@ -68,7 +68,7 @@ pub(super) fn read(
                 None | Some(SourceEvent::Failed(InputError::LineTooLong { .. }))
             );
             if let Some(other) = other {
-                events.extend(lines.take(line - 1));
+                events.extend(lines.take_event(line - 1));
                 events.push(other);
             } else if !together {
                 let payload = mem::take(&mut lines.bytes);
@@ -86,7 +86,7 @@ pub(super) fn read(
                 break;
             }
         }
-        events.extend(lines.take(line));
+        events.extend(lines.take_event(line));
         if !emit(events) {
             return;
         }

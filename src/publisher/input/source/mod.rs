@@ -1,8 +1,7 @@
 //! Sources that can block: standard input and commands, each on a thread.
 //!
-//! The thread reads only on request: the event loop requests as many readings as the outbox has
-//! space for, so that no more than one buffer of standard input is read ahead. Payloads are not
-//! looked at here.
+//! The thread reads only on request: the event loop requests as many readings as the outbox has space for, so that no
+//! more than one buffer of standard input is read ahead. Payloads are not looked at here.
 
 mod event;
 mod lines;
@@ -29,7 +28,7 @@ pub struct SourceThread {
 
 impl SourceThread {
     /// With `together`, lines that are available at the same time come as one chunk. `max` is in bytes.
-    pub fn lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
+    pub fn start_lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             lines::read(stdio::stdin(), max, together, demand, emit);
         })
@@ -50,7 +49,7 @@ impl SourceThread {
             let mut line = 0;
             while demand.recv().is_ok() {
                 line += 1;
-                let event = match run_command(&command, max, &group) {
+                let event = match read_command_output(&command, max, &group) {
                     Ok(payload) => SourceEvent::InputChunk(InputChunk::Message { line, payload }),
                     Err(why) => {
                         let why = format!("--exec {}: {why}; skipped", command.name());
@@ -88,17 +87,17 @@ impl SourceThread {
             bytes: bytes.saturating_sub(self.outstanding.bytes),
         };
         // More bytes are of use only while there are readings left to read.
-        let useful = more.readings > 0 || (self.is_busy() && more.bytes > 0);
+        let useful = more.readings > 0 || (self.has_outstanding_demand() && more.bytes > 0);
         if useful && self.demand.send(more).is_ok() {
             self.outstanding.add(more);
         }
     }
 
-    pub fn is_busy(&self) -> bool {
+    pub fn has_outstanding_demand(&self) -> bool {
         self.outstanding.readings > 0
     }
 
-    pub fn handle_received(&mut self, event: &SourceEvent) {
+    pub fn deduct_received(&mut self, event: &SourceEvent) {
         let (readings, bytes) = match event {
             SourceEvent::InputChunk(chunk) => (chunk.reading_count(), chunk.bytes()),
             _ => (1, 0),
@@ -108,7 +107,7 @@ impl SourceThread {
 
     pub fn stop_commands(&mut self) {
         if let Some(commands) = &self.commands {
-            commands.stop();
+            commands.kill_all();
         }
     }
 }
@@ -122,7 +121,11 @@ fn read_whole(input: impl Read, max: usize) -> SourceEvent {
     }
 }
 
-fn run_command(command: &ExecCommand, max: usize, group: &CommandGroup) -> Result<Vec<u8>, String> {
+fn read_command_output(
+    command: &ExecCommand,
+    max: usize,
+    group: &CommandGroup,
+) -> Result<Vec<u8>, String> {
     let task = RunOptions {
         env: Vec::new(),
         input: None,

@@ -48,7 +48,7 @@ impl DiskFullState {
         !std::mem::replace(&mut self.is_reported, true)
     }
 
-    pub(super) fn allow_eviction(&mut self) -> bool {
+    pub(super) fn request_eviction(&mut self) -> bool {
         let helps = self.evictions < MAX_EVICTIONS && !self.cannot_delete;
         self.evictions += u32::from(helps);
         helps

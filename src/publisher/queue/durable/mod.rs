@@ -1,39 +1,38 @@
-//! A queue in a file, as one process sees it. PURE: it gives requests to a store and handles the
-//! results; the store does the I/O.
+//! A queue in a file, as one process sees it. PURE: it gives requests to a store and handles the results; the store
+//! does the I/O.
 //!
-//! What waits, in order: the *head*, read and in memory; rows that are *on disk only*; the *tail*, not
-//! yet written. Memory holds few messages, however many wait. One process *drains*: it holds the
-//! file's lock, sends, and gives every message its number. Other processes only add rows without
-//! numbers, and watch what becomes of them.
+//! What waits, in order: the *head*, read and in memory; rows that are *on disk only*; the *tail*, not yet written.
+//! Memory holds few messages, however many wait. One process *drains*: it holds the file's lock, sends, and gives every
+//! message its number. Other processes only add rows without numbers, and watch what becomes of them.
 //!
-//! Why nothing is lost: a message is reported as accepted when it is delivered or when the
-//! transaction that inserts it is synced ([`QueueEvent::Stored`]), and its row is deleted only after
-//! the message has its outcome. Between the two it is in the file at any moment, so the process that
-//! drains next reads it. A dead letter is inserted by the transaction that deletes its row.
+//! Why nothing is lost: a message is reported as accepted when it is delivered or when the transaction that inserts it
+//! is synced ([`QueueEvent::Stored`]), and its row is deleted only after the message has its outcome. Between the two
+//! it is in the file at any moment, so the process that drains next reads it. A dead letter is inserted by the
+//! transaction that deletes its row.
 //!
-//! What a crash repeats: messages in flight, and those that are acknowledged and not yet deleted. The
-//! outbox counts both against its window (see [`Queue::undeleted`]), so it is one window at most. A
-//! row has its number on disk before it is sent, so a repeat carries the same number, whichever
-//! process sends it.
+//! What a crash repeats: messages in flight, and those that are acknowledged and not yet deleted. The outbox counts
+//! both against its window (see [`Queue::undeleted`]), so it is one window at most. A row has its number on disk before
+//! it is sent, so a repeat carries the same number, whichever process sends it.
 
 mod disk_full;
-mod row_loading;
+mod loaded_rows;
 mod rows_sent_elsewhere;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use disk_full::{DISK_RETRY, DiskFullState};
-use row_loading::{LoadedRows, PAGE, PAGE_BYTES, RowCursor};
+use loaded_rows::{LoadedRowIndex, PAGE, PAGE_BYTES, RowCursor};
 use rows_sent_elsewhere::RowsSentElsewhere;
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
-use super::limits::{Admission, DropBehavior, Limits, RemainingCapacity};
+use super::limits::{Admission, DropBehavior, Limits, ReadAllowance};
 use super::requests::{
-    Counts, MessageOutcome, Opened, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
+    Counts, MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, StoredMessage,
+    WriteBatch,
 };
 use super::sized::SizedQueue;
-use super::{MessageNumbers, MissingFile, Queue, QueueEvent, StoreEvent};
+use super::{MessageIdentity, MissingFileFate, Queue, QueueEvent, StoreNotice};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
@@ -41,33 +40,32 @@ use crate::common::mqtt::outgoing_message::OutgoingMessage;
 const MAX_UNWRITTEN: usize = 4_096;
 const MAX_UNWRITTEN_BYTES: u64 = 4 << 20;
 
-/// On a full disk this many bytes of the oldest messages are dropped at once, and at least twice the
-/// size of the next message: only whole pages of the file become free. Not many more, because
-/// deleting needs space first.
+/// On a full disk this many bytes of the oldest messages are dropped at once, and at least twice the size of the next
+/// message: only whole pages of the file become free. Not many more, because deleting needs space first.
 const EVICTION_BYTES: u64 = 2 * MIN_INSERT_BYTES;
 
 #[derive(Debug)]
 pub struct DurableQueue {
     limits: Limits,
-    file: Opened,
+    file: OpenedQueue,
     last_id: u64,
     head: SizedQueue,
     /// Read, but the numbers of some of them have to be written first.
     unnumbered: SizedQueue,
     tail: SizedQueue,
     journal: Journal,
-    known: LoadedRows,
+    known: LoadedRowIndex,
     reader: RowCursor,
     delegated: RowsSentElsewhere,
     disk: DiskFullState,
     closing: bool,
     last_attempt: bool,
     closed: bool,
-    missing_file: Option<MissingFile>,
+    missing_file: Option<MissingFileFate>,
 }
 
 impl DurableQueue {
-    pub fn new(limits: Limits, opened: Opened) -> Self {
+    pub fn new(limits: Limits, opened: OpenedQueue) -> Self {
         Self {
             limits,
             file: opened,
@@ -76,7 +74,7 @@ impl DurableQueue {
             unnumbered: SizedQueue::default(),
             tail: SizedQueue::default(),
             journal: Journal::default(),
-            known: LoadedRows::default(),
+            known: LoadedRowIndex::default(),
             reader: RowCursor::default(),
             delegated: RowsSentElsewhere::default(),
             disk: DiskFullState::default(),
@@ -123,7 +121,7 @@ impl DurableQueue {
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
-            events.push(QueueEvent::Store(StoreEvent::DiskRecovered));
+            events.push(QueueEvent::Store(StoreNotice::DiskRecovered));
         }
         for row in written.deleted {
             self.known.remove(row);
@@ -141,7 +139,7 @@ impl DurableQueue {
             let is_waiting = self.tail.first_position() == Some(id) && self.tail.pop().is_some();
             if message.seq == 0 {
                 // It needs a number first: also this process, should it take over, reads it again.
-                self.delegated.insert(row, id);
+                self.delegated.insert_unnumbered(row, id);
                 before += 1;
                 continue;
             }
@@ -172,7 +170,7 @@ impl DurableQueue {
         let mut events = Vec::new();
         while let Some((_, message)) = self.unnumbered.pop() {
             let row = self.known.row_of(&message);
-            if let Some(id) = row.and_then(|row| self.delegated.remove_unnumbered(row)) {
+            if let Some(id) = row.and_then(|row| self.delegated.take_unnumbered(row)) {
                 let seq = message.seq;
                 events.push(QueueEvent::Numbered { id, seq });
             }
@@ -231,21 +229,21 @@ impl DurableQueue {
             }
             let event = match self.journal.unwritten() {
                 // Nothing is lost; rows that could not be deleted are sent again.
-                0 => StoreEvent::Closed,
+                0 => StoreNotice::Closed,
                 count => {
                     let message = format!("{why}; no space for {count} messages: free some");
-                    StoreEvent::Failed(Fault::permanent(Exit::Io, message))
+                    StoreNotice::Failed(Fault::permanent(Exit::Io, message))
                 }
             };
             return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
         if self.disk.mark_reported() {
-            events.push(QueueEvent::Store(StoreEvent::DiskFull(why)));
+            events.push(QueueEvent::Store(StoreNotice::DiskFull(why)));
         }
         match self.limits.behavior {
             DropBehavior::Block => {}
-            DropBehavior::Oldest if self.disk.allow_eviction() => {
+            DropBehavior::Oldest if self.disk.request_eviction() => {
                 let next = self
                     .tail
                     .first()
@@ -292,15 +290,15 @@ impl Queue for DurableQueue {
         on_disk_only + in_memory + counts.dead_bytes
     }
 
-    fn remaining_messages(&self, now: Instant) -> usize {
+    fn free_message_slots(&self, now: Instant) -> usize {
         if self.disk.full_until(now).is_some() && self.limits.behavior == DropBehavior::Block {
             return 0;
         }
         self.limits.remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_numbers(&self) -> MessageNumbers {
-        MessageNumbers {
+    fn next_identity(&self) -> MessageIdentity {
+        MessageIdentity {
             id: self.last_id + 1,
             stream: Arc::clone(&self.file.stream),
             seq: if self.file.drains {
@@ -311,7 +309,7 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn advance_numbers(&mut self) {
+    fn advance_identity(&mut self) {
         self.last_id += 1;
         self.file.next_seq += u64::from(self.file.drains);
     }
@@ -382,11 +380,11 @@ impl Queue for DurableQueue {
         Some(self.journal.unwritten())
     }
 
-    fn missing_file(&self) -> Option<MissingFile> {
+    fn missing_file(&self) -> Option<MissingFileFate> {
         self.missing_file
     }
 
-    fn add_sent(&mut self, message: &Arc<OutgoingMessage>, due: Instant) {
+    fn store_unless_acked(&mut self, message: &Arc<OutgoingMessage>, due: Instant) {
         self.journal.insert(Arc::clone(message), Some(due));
     }
 
@@ -396,7 +394,7 @@ impl Queue for DurableQueue {
         outcome: &MessageOutcome,
         now: Instant,
     ) {
-        let (row, outcome) = match (self.known.mark_ended(message), self.missing_file) {
+        let (row, outcome) = match (self.known.take_row_of(message), self.missing_file) {
             (row, None) => (row, outcome.clone()),
             // Outcomes are not written any more.
             (_, Some(_)) => (None, MessageOutcome::Delivered),
@@ -410,13 +408,13 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn set_send_window(&mut self, window: usize) {
+    fn handle_window_change(&mut self, window: usize) {
         // A quarter of the window: the others are in flight while these are deleted. Half of a small
         // one: flash memory wears out by transactions.
         self.journal.delete_group = (window / 4).max(25).min(window / 2).max(1);
     }
 
-    fn set_send_blocked(&mut self, blocked: bool) {
+    fn set_deletes_urgent(&mut self, blocked: bool) {
         self.journal.is_blocked = blocked;
     }
 
@@ -433,12 +431,12 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn delegated_count(&self) -> Option<usize> {
+    fn sent_elsewhere_count(&self) -> Option<usize> {
         (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
-    fn unwritten_space(&self) -> RemainingCapacity {
-        RemainingCapacity {
+    fn unwritten_space(&self) -> ReadAllowance {
+        ReadAllowance {
             messages: MAX_UNWRITTEN.saturating_sub(self.tail.len()),
             bytes: MAX_UNWRITTEN_BYTES.saturating_sub(self.tail.bytes()),
         }
@@ -484,7 +482,7 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn handle_result(&mut self, result: StoreResult, now: Instant) -> Vec<QueueEvent> {
+    fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<QueueEvent> {
         let event = match result {
             StoreResult::Committed {
                 ids,
@@ -502,7 +500,7 @@ impl Queue for DurableQueue {
                 self.handle_loaded(rows, last);
                 match damaged {
                     0 => return Vec::new(),
-                    _ => StoreEvent::Damaged(damaged),
+                    _ => StoreNotice::Damaged(damaged),
                 }
             }
             StoreResult::Outcomes {
@@ -522,20 +520,20 @@ impl Queue for DurableQueue {
                 self.file = opened;
                 // It reads the numbered rows like all others.
                 self.delegated.numbered.clear();
-                StoreEvent::TookOver
+                StoreNotice::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
                 self.missing_file = Some(if exists {
-                    MissingFile::Moved
+                    MissingFileFate::Moved
                 } else {
-                    MissingFile::Lost
+                    MissingFileFate::Lost
                 });
                 let mut events = self.release_numbered();
-                events.push(QueueEvent::Store(StoreEvent::FileMissing(fault)));
+                events.push(QueueEvent::Store(StoreNotice::FileMissing(fault)));
                 return events;
             }
-            StoreResult::Failed(fault) => StoreEvent::Failed(fault),
-            StoreResult::Closed => StoreEvent::Closed,
+            StoreResult::Failed(fault) => StoreNotice::Failed(fault),
+            StoreResult::Closed => StoreNotice::Closed,
         };
         vec![QueueEvent::Store(event)]
     }
@@ -544,11 +542,11 @@ impl Queue for DurableQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publisher::queue::limits::MessageLimit;
+    use crate::publisher::queue::limits::MessageCountLimit;
 
     #[test]
     fn a_run_that_is_ending_takes_nothing_over() {
-        let opened = |drains| Opened {
+        let opened = |drains| OpenedQueue {
             drains,
             stream: "s".into(),
             next_seq: 7,
@@ -558,7 +556,7 @@ mod tests {
             },
         };
         let limits = Limits {
-            capacity: MessageLimit::Unlimited,
+            capacity: MessageCountLimit::Unlimited,
             max_bytes: 1 << 20,
             behavior: DropBehavior::Block,
         };
@@ -567,8 +565,8 @@ mod tests {
         #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let took_over = StoreResult::TookOver(opened(true));
-        assert!(queue.handle_result(took_over, now).is_empty());
-        assert_eq!(queue.delegated_count(), Some(0));
+        assert!(queue.handle_store_result(took_over, now).is_empty());
+        assert_eq!(queue.sent_elsewhere_count(), Some(0));
         let close = StoreRequest::Close { next_seq: None };
         assert_eq!(queue.next_request(now), Some(close));
     }

@@ -21,17 +21,17 @@ impl RowsSentElsewhere {
         self.unnumbered.len() + self.numbered.len()
     }
 
-    pub(super) fn insert(&mut self, row: RowId, id: u64) {
+    pub(super) fn insert_unnumbered(&mut self, row: RowId, id: u64) {
         self.unnumbered.insert(row, id);
         self.is_due = true;
     }
 
     pub(super) fn remove(&mut self, row: RowId) -> Option<u64> {
-        self.remove_unnumbered(row)
+        self.take_unnumbered(row)
             .or_else(|| Some(self.numbered.remove(&row)?.0))
     }
 
-    pub(super) fn remove_unnumbered(&mut self, row: RowId) -> Option<u64> {
+    pub(super) fn take_unnumbered(&mut self, row: RowId) -> Option<u64> {
         self.unnumbered.remove(&row)
     }
 
@@ -56,11 +56,11 @@ impl RowsSentElsewhere {
         let mut events = Vec::new();
         for (row, seq) in numbered {
             self.last_numbered = self.last_numbered.max(row);
-            events.extend(self.record_number(row, seq));
+            events.extend(self.record_seq(row, seq));
         }
         let mut outcomes: BTreeMap<RowId, MessageOutcome> = BTreeMap::new();
         for (row, seq, outcome) in ends {
-            events.extend(self.record_number(row, seq));
+            events.extend(self.record_seq(row, seq));
             outcomes.insert(row, outcome);
         }
         // Rows are sent in order: those before the oldest one are done. Of a row that was deleted long
@@ -80,7 +80,7 @@ impl RowsSentElsewhere {
         events
     }
 
-    fn record_number(&mut self, row: RowId, seq: u64) -> Option<QueueEvent> {
+    fn record_seq(&mut self, row: RowId, seq: u64) -> Option<QueueEvent> {
         let id = self.unnumbered.remove(&row)?;
         self.numbered.insert(row, (id, seq));
         Some(QueueEvent::Numbered { id, seq })

@@ -1,13 +1,12 @@
 //! QoS 2 across runs: the packet identifiers of written messages that await PUBREL, per session.
 //!
-//! A row is added before PUBREC goes out, and removed before PUBCOMP does. So a message that the
-//! broker sends again is recognised as long as the broker may do so, and no longer: after PUBCOMP
-//! it uses the identifier for another message. An identifier has one row, so a session has 65,535
-//! at most.
+//! A row is added before PUBREC goes out, and removed before PUBCOMP does. So a message that the broker sends again is
+//! recognised as long as the broker may do so, and no longer: after PUBCOMP it uses the identifier for another message.
+//! An identifier has one row, so a session has 65,535 at most.
 
 use rusqlite::{Connection, params};
 
-use crate::common::acks::owed_acks::Qos2Exchange;
+use crate::common::acks::owed_acks::Qos2ExchangeKey;
 
 const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS exchanges (
@@ -32,12 +31,12 @@ impl Qos2Table {
         &mut self,
         connection: &Connection,
         session: &str,
-    ) -> rusqlite::Result<Vec<Qos2Exchange>> {
+    ) -> rusqlite::Result<Vec<Qos2ExchangeKey>> {
         session.clone_into(&mut self.session);
         let sql = "SELECT id, fingerprint FROM exchanges WHERE client = ?1";
         let mut rows = connection.prepare(sql)?;
         let exchanges = rows.query_map([session], |row| {
-            Ok(Qos2Exchange {
+            Ok(Qos2ExchangeKey {
                 packet_id: row.get(0)?,
                 content_checksum: row.get::<_, i64>(1)?.cast_unsigned(),
             })
@@ -50,7 +49,7 @@ impl Qos2Table {
     pub(super) fn add(
         &mut self,
         connection: &Connection,
-        exchanges: &[Qos2Exchange],
+        exchanges: &[Qos2ExchangeKey],
     ) -> rusqlite::Result<()> {
         if exchanges.is_empty() {
             return Ok(());
@@ -93,14 +92,14 @@ impl Qos2Table {
 mod tests {
     use super::*;
 
-    fn exchange(packet_id: u16, content_checksum: u64) -> Qos2Exchange {
-        Qos2Exchange {
+    fn exchange(packet_id: u16, content_checksum: u64) -> Qos2ExchangeKey {
+        Qos2ExchangeKey {
             packet_id,
             content_checksum,
         }
     }
 
-    fn loaded_by_next_run(connection: &Connection, session: &str) -> Vec<Qos2Exchange> {
+    fn loaded_by_next_run(connection: &Connection, session: &str) -> Vec<Qos2ExchangeKey> {
         Qos2Table::default().load(connection, session).unwrap()
     }
 

@@ -10,8 +10,8 @@ fn state() -> (TempDir, StateFile) {
     (dir, state)
 }
 
-fn record(stream: u64, seq: u64) -> MessageRecord {
-    MessageRecord {
+fn record(stream: u64, seq: u64) -> MessageSeqRecord {
+    MessageSeqRecord {
         seq: SeqProperty {
             stream: stream.to_string(),
             seq,
@@ -33,7 +33,7 @@ fn what_was_recorded_is_known_to_the_next_run() {
     let mut retained = record(7, 9);
     retained.retained = true;
     let messages = [record(7, 1), record(7, 4), retained, record(8, 2)];
-    state.record(&messages, &[]).unwrap();
+    state.record_messages(&messages, &[]).unwrap();
     let key = state.fingerprint_key();
     drop(state);
     let state = StateFile::open(&dir.path().join("state")).unwrap();
@@ -50,7 +50,9 @@ fn what_was_recorded_is_known_to_the_next_run() {
 #[test]
 fn the_file_is_bounded_during_a_run() {
     let (_dir, mut state) = state();
-    state.record(&[record(0, 1), record(0, 2)], &[]).unwrap();
+    state
+        .record_messages(&[record(0, 1), record(0, 2)], &[])
+        .unwrap();
     // New streams all the time, and one with many messages.
     let most = (MAX_STREAMS + SURPLUS + 1) as u64;
     for hundred in 0..600 {
@@ -58,7 +60,7 @@ fn the_file_is_bounded_during_a_run() {
             .map(|n| record(1 + hundred * 100 + n, 1))
             .collect();
         messages.extend((1..=1_000).map(|n| record(0, 2 + hundred * 1_000 + n)));
-        state.record(&messages, &[]).unwrap();
+        state.record_messages(&messages, &[]).unwrap();
         let streams = count(&state, "SELECT count(*) FROM streams");
         assert!(streams.unsigned_abs() <= most, "{streams} streams");
         let sql = "SELECT coalesce(sum(length(latest)), 0) / 8 FROM fingerprints";
@@ -78,8 +80,8 @@ fn only_the_latest_sessions_are_kept() {
     let (_dir, state) = state();
     for client in 0..MAX_SESSIONS + 10 {
         let name = client.to_string();
-        state.save_session(&name, &["a/#".to_owned()]).unwrap();
-        state.save_session("0", &["a/#".to_owned()]).unwrap();
+        state.save_filters(&name, &["a/#".to_owned()]).unwrap();
+        state.save_filters("0", &["a/#".to_owned()]).unwrap();
     }
     assert_eq!(count(&state, "SELECT count(*) FROM sessions"), MAX_SESSIONS);
     let kept = |client: &str| state.session_filters(client).unwrap().is_some();

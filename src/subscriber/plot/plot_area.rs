@@ -1,0 +1,189 @@
+//! The graph: axes, labels, lines. PURE.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::symbols::Marker;
+use ratatui::widgets::Widget as _;
+use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
+
+use super::chart_frame::{ChartFrame, Point};
+use super::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
+use super::text_format::{format_duration, format_plural, truncate, width};
+use super::value_scale::Scale;
+
+const MIN_ROWS_PER_TICK: u16 = 3;
+
+const MIN_COLUMNS_PER_TICK: u64 = 12;
+
+const OFFLINE: &str = " offline ";
+
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+    let Some((min, max)) = value_range(view) else {
+        let why = truncate(&why_empty(view), area.width.into());
+        let left = (usize::from(area.width) - width(&why)) / 2;
+        let column = area.x + u16::try_from(left).unwrap_or_default();
+        put_text(buffer, column, area.y + area.height / 2, &why, DIM);
+        return;
+    };
+    let axis_rows = match area.height {
+        ..3 => 0,
+        3..6 => 1,
+        _ => 2,
+    };
+    let rows = area.height - axis_rows;
+    let ticks = (rows / MIN_ROWS_PER_TICK).clamp(1, 8);
+    let scale = Scale::new(min, max, ticks.into());
+    let label = scale.ticks().iter().map(|(_, label)| width(label)).max();
+    let label = u16::try_from(label.unwrap_or_default()).unwrap_or(u16::MAX);
+    let has_value_axis = label.saturating_mul(3) <= area.width;
+    let gutter = if has_value_axis { label + 2 } else { 0 };
+    let plot = Rect::new(area.x + gutter, area.y, area.width - gutter, rows);
+    if has_value_axis {
+        draw_value_axis(buffer, plot, scale, theme);
+    }
+    if axis_rows > 0 {
+        draw_time_axis(buffer, plot, view, theme, axis_rows > 1);
+    }
+    draw_lines(buffer, plot, view, scale, theme);
+}
+
+fn why_empty(view: &ChartFrame) -> String {
+    if view.received == 0 {
+        "no message yet".into()
+    } else if view.lines.is_empty() {
+        let messages = format_plural(view.received, "message");
+        format!("no number in {messages}: see --value")
+    } else {
+        format!("no reading in the last {}", format_duration(view.span))
+    }
+}
+
+fn value_range(view: &ChartFrame) -> Option<(f64, f64)> {
+    let stats = view.lines.iter().filter_map(|line| line.stats);
+    stats.fold(None, |all, stats| {
+        let (min, max) = all.unwrap_or((stats.min, stats.max));
+        Some((min.min(stats.min), max.max(stats.max)))
+    })
+}
+
+fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) {
+    let axis = plot.x - 1;
+    for row in plot.top()..plot.bottom() {
+        put_text(buffer, axis, row, "│", DIM);
+    }
+    let dots = f64::from(plot.height) * theme.dots_per_cell().1 - 1.0;
+    for (value, label) in scale.ticks() {
+        let dot = ((scale.high - value) / (scale.high - scale.low) * dots).round();
+        let row = plot.y + truncate_to_u16(dot / theme.dots_per_cell().1).min(plot.height - 1);
+        let column = axis - u16::try_from(width(&label)).unwrap_or_default();
+        put_text(buffer, column.saturating_sub(1), row, &label, NORMAL);
+        put_text(buffer, axis, row, "┤", DIM);
+    }
+}
+
+fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartFrame, theme: Theme, labels: bool) {
+    let axis = plot.bottom();
+    if plot.x > 0 {
+        put_text(buffer, plot.x - 1, axis, "└", DIM);
+    }
+    let line = "─".repeat(plot.width.into());
+    put_text(buffer, plot.x, axis, &line, DIM);
+    for (down, up) in &view.outages {
+        let (from, to) = (column(plot, view, *down), column(plot, view, *up));
+        for column in from..=to {
+            put_text(buffer, column, axis, "━", theme.color_if_enabled(ERROR));
+        }
+        let space = usize::from(to - from);
+        if space > OFFLINE.len() {
+            let left = u16::try_from((space - OFFLINE.len()) / 2).unwrap_or_default();
+            put_text(
+                buffer,
+                from + left + 1,
+                axis,
+                OFFLINE,
+                theme.color_if_enabled(ERROR),
+            );
+        }
+    }
+    let (number, unit) = match view.span.as_secs() {
+        seconds @ ..120 => (seconds, "s"),
+        seconds @ ..7200 => (seconds / 60, "min"),
+        seconds => (seconds / 3600, "h"),
+    };
+    let space = u64::from(plot.width) / MIN_COLUMNS_PER_TICK;
+    let parts = (1..=6).rev().find(|n| number % n == 0 && *n <= space);
+    let parts = parts.unwrap_or(1);
+    let mut end = 0;
+    for part in 0..=parts {
+        let ago = number / parts * (parts - part);
+        #[allow(clippy::cast_precision_loss, reason = "six at most")]
+        let at = view.span.mul_f64((parts - part) as f64 / parts as f64);
+        let column = column(plot, view, -at.as_secs_f64());
+        let cell = buffer.cell((column, axis));
+        if cell.is_some_and(|cell| cell.symbol() == "─") {
+            put_text(buffer, column, axis, "┬", DIM);
+        }
+        let label = match ago {
+            0 => "now".into(),
+            _ => format!("-{ago} {unit}"),
+        };
+        let wide = u16::try_from(width(&label)).unwrap_or_default();
+        let last = plot.right().saturating_sub(wide);
+        let column = column.saturating_sub(wide / 2).min(last);
+        if labels && column >= end {
+            put_text(buffer, column, axis + 1, &label, NORMAL);
+            end = column + wide + 1;
+        }
+    }
+}
+
+fn column(plot: Rect, view: &ChartFrame, at: f64) -> u16 {
+    let part = 1.0 + at / view.span.as_secs_f64();
+    let column = truncate_to_u16(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));
+    plot.x + column
+}
+
+fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartFrame, scale: Scale, theme: Theme) {
+    let span = view.span.as_secs_f64();
+    // The chart moves by whole dots, otherwise the lines would flicker.
+    let dot = span / (f64::from(plot.width) * theme.dots_per_cell().0 - 1.0).max(1.0);
+    let rest = dot - view.elapsed.as_secs_f64() % dot;
+    let paint = |context: &mut Context<'_>| {
+        for (number, line) in view.lines.iter().enumerate() {
+            if !theme.colour {
+                context.marker(Marker::Custom(line_mark(number)));
+            }
+            for segment in &line.segments {
+                draw_polyline(context, segment, rest, theme.line_color(number));
+            }
+        }
+    };
+    Canvas::default()
+        .marker(Marker::Braille)
+        .x_bounds([-span, 0.0])
+        .y_bounds([scale.low, scale.high])
+        .paint(paint)
+        .render(plot, buffer);
+}
+
+fn draw_polyline(context: &mut Context<'_>, segment: &[Point], rest: f64, color: Color) {
+    if let [(at, value)] = segment {
+        let coords = &[(at - rest, *value)];
+        context.draw(&Points { coords, color });
+    }
+    for pair in segment.windows(2) {
+        if let [(x1, y1), (x2, y2)] = pair {
+            context.draw(&Line::new(x1 - rest, *y1, x2 - rest, *y2, color));
+        }
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a column or a row"
+)]
+fn truncate_to_u16(number: f64) -> u16 {
+    number as u16
+}

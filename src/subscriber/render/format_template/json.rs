@@ -1,0 +1,231 @@
+//! `%j` and `%J`: a message as JSON, with the payload as a string or as the JSON that it is. PURE.
+//!
+//! Parsed, the output equals that of `mosquitto_sub` 2.0.11 (cJSON 1.7.15, which also accepts `01`, `1.` and `\uZZZZ`;
+//! here they are not JSON). It is always UTF-8, a string in it ends at its first NUL, and numbers of the payload keep
+//! their digits. The properties come in a fixed order; `mosquitto_sub` keeps the order of the packet.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::arrival_time::ArrivalTime;
+use crate::common::mqtt::publish::{PublishProperties, Received};
+
+/// None if the payload is to be shown as JSON and is not JSON.
+pub(super) fn object(
+    message: &Received<'_>,
+    time: &ArrivalTime,
+    payload_is_json: bool,
+) -> Option<String> {
+    let mut object = Object::default();
+    object.add("tst", &time.in_json());
+    object.add("topic", &decode_until_nul(message.topic.as_bytes()));
+    object.add("qos", &message.qos.level());
+    object.add("retain", &u8::from(message.retained));
+    object.add("payloadlen", &message.payload.len());
+    if message.qos.level() > 0 {
+        object.add("mid", &message.packet_id);
+    }
+    if let Some(properties) = &message.properties {
+        object.add_object("properties", publish_properties_object(properties));
+    }
+    match message.payload {
+        [] => object.add("payload", &()),
+        payload if payload_is_json => object.add_raw("payload", &compact_payload(payload)?),
+        payload => object.add("payload", &decode_until_nul(payload)),
+    }
+    Some(object.end())
+}
+
+fn publish_properties_object(properties: &PublishProperties<'_>) -> Object {
+    let mut object = Object::default();
+    for id in properties.repeated.subscriptions() {
+        object.add("subscription-identifier", &id);
+    }
+    let numbers = [
+        ("topic-alias", properties.topic_alias.map(u32::from)),
+        (
+            "payload-format-indicator",
+            properties.payload_format.map(u32::from),
+        ),
+    ];
+    for (name, value) in numbers {
+        if let Some(number) = value {
+            object.add(name, &number);
+        }
+    }
+    let strings = [
+        ("content-type", properties.content_type.map(str::as_bytes)),
+        (
+            "response-topic",
+            properties.response_topic.map(str::as_bytes),
+        ),
+        ("correlation-data", properties.correlation_data),
+    ];
+    for (name, value) in strings {
+        if let Some(bytes) = value {
+            object.add(name, &decode_until_nul(bytes));
+        }
+    }
+    let mut user = Object::default();
+    for (name, value) in properties.repeated.user() {
+        user.add(name, &decode_until_nul(value.as_bytes()));
+    }
+    object.add_object("user-properties", user);
+    if let Some(seconds) = properties.message_expiry {
+        object.add("message-expiry-interval", &seconds);
+    }
+    object
+}
+
+fn decode_until_nul(bytes: &[u8]) -> Cow<'_, str> {
+    let text = bytes.split(|byte| *byte == 0).next();
+    String::from_utf8_lossy(text.unwrap_or_default())
+}
+
+/// JSON without white space, with each string as `serde_json` writes it. As cJSON does, accepts a
+/// byte order mark, control characters, and bytes that are not UTF-8.
+fn compact_payload(payload: &[u8]) -> Option<String> {
+    if payload.contains(&0) {
+        return None;
+    }
+    let payload = payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload);
+    let payload = String::from_utf8_lossy(payload);
+    let mut rest = &*payload;
+    // White space becomes newlines, which no string contains once it is written.
+    let is_space = |c: char| c <= ' ';
+    let mut json = String::with_capacity(rest.len());
+    while let Some((before, string)) = rest.find('"').and_then(|at| rest.split_at_checked(at)) {
+        json += &before.replace(is_space, "\n");
+        let (string, after) = string.split_at_checked(string_literal_length(string)?)?;
+        json += &rewrite_string(string)?;
+        rest = after;
+    }
+    json += &rest.replace(is_space, "\n");
+    serde_json::from_str::<&RawValue>(&json).ok()?;
+    json.retain(|c| c != '\n');
+    Some(json)
+}
+
+/// The bytes of the string literal at the start of the text, quotes included.
+fn string_literal_length(text: &str) -> Option<usize> {
+    let mut end = 1;
+    loop {
+        end += match text.as_bytes().get(end)? {
+            b'"' => return Some(end + 1),
+            b'\\' => 2,
+            _ => 1,
+        };
+    }
+}
+
+fn rewrite_string(literal: &str) -> Option<String> {
+    let mut escaped = String::with_capacity(literal.len());
+    for c in literal.chars() {
+        if c < ' ' {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    let value: String = serde_json::from_str(&escaped).ok()?;
+    serde_json::to_string(&decode_until_nul(value.as_bytes())).ok()
+}
+
+/// A JSON object that is being written. Unlike in a map, a name may come twice.
+#[derive(Default)]
+struct Object(String);
+
+impl Object {
+    fn add(&mut self, name: &str, value: &impl Serialize) {
+        // Strings and numbers cannot fail.
+        self.add_raw(name, &serde_json::to_string(value).unwrap_or_default());
+    }
+
+    fn add_object(&mut self, name: &str, object: Object) {
+        if !object.0.is_empty() {
+            self.add_raw(name, &object.end());
+        }
+    }
+
+    fn add_raw(&mut self, name: &str, json: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        let name = serde_json::to_string(name).unwrap_or_default();
+        let _ = write!(self.0, "{name}:{json}");
+    }
+
+    fn end(self) -> String {
+        self.0 + "}"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Recorded from `mosquitto_sub` 2.0.11 on Debian, except that numbers keep their digits and
+    /// bytes that are not UTF-8 become U+FFFD.
+    #[test]
+    fn json_payloads_are_read_and_written_as_recorded() {
+        let digits = "1".repeat(64);
+        let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+        for (text, recorded) in [
+            (&b"null"[..], "null"),
+            (br#""a\u0000b""#, r#""a""#),
+            (
+                b"[1,-0,-0.0,0.1,1e999,123456789012345678,1e21,1e15,1e16,1e17,0.1e-5,\
+                  3.14159265358979312,1.7976931348623157e308,5e-324,100000,1e5,2147483648,1.5,\
+                  0.30000000000000004]",
+                "[1,-0,-0.0,0.1,1e999,123456789012345678,1e21,1e15,1e16,1e17,0.1e-5,\
+                 3.14159265358979312,1.7976931348623157e308,5e-324,100000,1e5,2147483648,1.5,\
+                 0.30000000000000004]",
+            ),
+            (
+                br#"{"a":"\ud83d\ude00\/","a":[ ],"b":{ },"c":[{},[]]}"#,
+                "{\"a\":\"\u{1f600}/\",\"a\":[],\"b\":{},\"c\":[{},[]]}",
+            ),
+            (b" \x01 1 \x02", "1"),
+            (b"\xef\xbb\xbf1", "1"),
+            (
+                b"\"\xff\x1b\n\r\t\x08\x0c\\\"\\\\\x7f\"",
+                "\"\u{fffd}\\u001b\\n\\r\\t\\b\\f\\\"\\\\\x7f\"",
+            ),
+            (digits.as_bytes(), &digits),
+            (b"[ 2.10 ,1E+2 , -1.0e-05]", "[2.10,1E+2,-1.0e-05]"),
+            (br#"{"a\u0000b":1}"#, r#"{"a":1}"#),
+            (deep.as_bytes(), &deep),
+        ] {
+            assert_eq!(compact_payload(text).as_deref(), Some(recorded), "{text:?}");
+        }
+        let refused = b"|x|a\0b|\xff\xfe|nul|1 \0|\"x|[1,]|-|1e|truex|\"\\u12\"|\n|[1\0]|\
+                        \"\\udc00\"|\"\\ud800x\"";
+        for text in refused.split(|byte| *byte == b'|') {
+            assert_eq!(compact_payload(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_json_and_is_written_the_same_again(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            text in r#"[\[\]{},:"\\0-9eE.+\-a-fu ]{0,30}"#,
+        ) {
+            for payload in [&bytes[..], text.as_bytes()] {
+                if let Some(once) = compact_payload(payload) {
+                    prop_assert!(serde_json::from_str::<&RawValue>(&once).is_ok());
+                    prop_assert_eq!(compact_payload(once.as_bytes()), Some(once));
+                }
+            }
+        }
+
+        #[test]
+        fn a_number_keeps_its_digits(
+            text in "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,5})?",
+        ) {
+            prop_assert_eq!(compact_payload(text.as_bytes()), Some(text));
+        }
+    }
+}
