@@ -84,7 +84,7 @@ impl Stub {
             counts: self.counts,
         };
         let mut queue = DurableQueue::new(limits, opened);
-        queue.handle_window_change(WINDOW);
+        queue.adapt_deletes_to_window(WINDOW);
         queue
     }
 
@@ -161,7 +161,7 @@ fn pass(
         }
     }
     assert_eq!((queue.unwritten(), stub.commits), (Some(0), 0));
-    assert_eq!(queue.next_identity().seq, MESSAGES + 1);
+    assert_eq!(queue.peek_identity().seq, MESSAGES + 1);
 }
 
 fn write(

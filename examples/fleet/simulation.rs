@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use iot_pubsub::common::broker::profile::{Pace, Profile};
 use iot_pubsub::common::connection::backoff::{Backoff, Policy, PolicyError};
 use iot_pubsub::common::connection::state::{
-    ConnectionAction, ConnectionSettings, ConnectionStateMachine, RunLength,
+    AttemptSettings, ConnectionAction, ConnectionStateMachine, FiniteOrEndless,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::publisher::outbox::quota_limiter::QuotaLimiter;
@@ -124,9 +124,9 @@ pub(crate) fn play(scene: Scene) -> Result<Course, PolicyError> {
         course: Course::default(),
     };
     for _ in 0..scene.devices {
-        let settings = ConnectionSettings {
+        let settings = AttemptSettings {
             host: String::new(),
-            run: RunLength::Endless,
+            run: FiniteOrEndless::Endless,
             connect_timeout: CONNECT_TIMEOUT,
             interval: Profile::Aws.connect_interval(),
         };

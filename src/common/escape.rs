@@ -53,7 +53,7 @@ pub fn escape(bytes: &[u8], keep: &[char]) -> String {
 
 /// Escapes what JSON serialisers do not (DEL, C1, format characters) as `\uNNNN`, so that it is
 /// still the same JSON. A newline can only stand between values, and stays.
-pub fn escape_json_text(json: &str) -> String {
+pub fn escape_unsafe_in_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) && c != '\n' {
@@ -75,7 +75,7 @@ fn cut(text: &str, length: usize) -> (&str, &'static str) {
 }
 
 /// A text for a log line, cut at 200 characters.
-pub fn shorten_for_log(text: &str) -> String {
+pub fn cut_to_log_length(text: &str) -> String {
     let (text, more) = cut(text, 200);
     format!("{text}{more}")
 }
@@ -121,7 +121,7 @@ mod tests {
             let code = u32::from(c);
             assert_eq!(one_line(&c.to_string()), format!("\\u{{{code:x}}}"));
             assert!(escape(c.to_string().as_bytes(), &[]).contains(&format!("{code:02x}")));
-            let json = format!("\"{}\"", escape_json_text(&c.to_string()));
+            let json = format!("\"{}\"", escape_unsafe_in_json(&c.to_string()));
             assert!(json.is_ascii(), "{json}");
             assert_eq!(serde_json::from_str::<char>(&json).unwrap(), c);
         }
@@ -133,9 +133,12 @@ mod tests {
         ];
         for text in texts {
             assert_eq!(escape(text.as_bytes(), &[]), text);
-            assert_eq!((&*one_line(text), &*escape_json_text(text)), (text, text));
+            assert_eq!(
+                (&*one_line(text), &*escape_unsafe_in_json(text)),
+                (text, text)
+            );
         }
-        assert_eq!(escape_json_text("{}\n{}\n"), "{}\n{}\n");
+        assert_eq!(escape_unsafe_in_json("{}\n{}\n"), "{}\n{}\n");
     }
 
     proptest! {
@@ -147,7 +150,7 @@ mod tests {
         #[test]
         fn json_stays_the_same_json(text in "\\PC*[\u{7f}-\u{9f}\u{202e}\u{2028}\u{feff}\u{e0061}]?") {
             let json = serde_json::to_string(&text).unwrap();
-            let shown = escape_json_text(&json);
+            let shown = escape_unsafe_in_json(&json);
             prop_assert!(!shown.chars().any(is_unsafe));
             prop_assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
         }

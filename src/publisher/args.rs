@@ -289,7 +289,7 @@ impl PublisherArgs {
         Ok(())
     }
 
-    fn check_stdio(&self) -> Result<(), Fault> {
+    fn check_stdio_is_open(&self) -> Result<(), Fault> {
         for (given, flag) in [
             (self.stdin_line, "--stdin-line"),
             (self.stdin_file, "--stdin-file"),
@@ -313,7 +313,7 @@ impl PublisherArgs {
     /// Also reads `--file`.
     pub fn into_config(self) -> Result<Config, Fault> {
         self.check_source()?;
-        self.check_stdio()?;
+        self.check_stdio_is_open()?;
         let json = self.input == Some(InputFormat::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.into_config("publisher", durable)?;
@@ -327,7 +327,7 @@ impl PublisherArgs {
         } else {
             (20, 64 << 20)
         };
-        let capacity = MessageCountLimit::from_signed(self.queue_size.unwrap_or(size));
+        let capacity = MessageCountLimit::from_aws_queue_size(self.queue_size.unwrap_or(size));
         let max_bytes = self.queue_bytes.unwrap_or(bytes);
         let (limit, _) = profile.max_payload(topic.as_ref().map_or(0, |topic| topic.len()));
         let max_payload = match capacity {

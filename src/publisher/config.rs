@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::input::config::InputConfig;
 use crate::common::cli::connection_config::ConnectionConfig;
-use crate::common::connection::state::RunLength;
+use crate::common::connection::state::FiniteOrEndless;
 use crate::publisher::outbox::types::OutboxConfig;
 use crate::publisher::queue::limits::Limits;
 
@@ -31,11 +31,11 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run_length(&self) -> RunLength {
+    pub fn finite_or_endless(&self) -> FiniteOrEndless {
         if self.input.source.is_timed() && self.input.count.is_none() {
-            RunLength::Endless
+            FiniteOrEndless::Endless
         } else {
-            RunLength::Finite
+            FiniteOrEndless::Finite
         }
     }
 }

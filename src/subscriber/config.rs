@@ -8,7 +8,7 @@ use super::output::destination::Rotation;
 use super::plot::value_extractor::ValueExtractor;
 use super::render::RenderOptions;
 use crate::common::cli::connection_config::ConnectionConfig;
-use crate::common::connection::state::RunLength;
+use crate::common::connection::state::FiniteOrEndless;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
@@ -42,12 +42,12 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn run_length(&self) -> RunLength {
+    pub fn finite_or_endless(&self) -> FiniteOrEndless {
         let has_last = self.selection.limit.is_some() || self.selection.retained == Retained::Only;
         if has_last || self.timeout.is_some() {
-            RunLength::Finite
+            FiniteOrEndless::Finite
         } else {
-            RunLength::Endless
+            FiniteOrEndless::Endless
         }
     }
 }

@@ -19,7 +19,7 @@ fn program(name: &str) -> Command {
 fn answers(name: &str, line: &str) -> Option<String> {
     let words = std::iter::once(name).chain(line.split_whitespace());
     let words: Vec<OsString> = words.map(OsString::from).collect();
-    foreign_flags::answer_foreign_flag(&program(name), &words)
+    foreign_flags::find_answer_for_command_line(&program(name), &words)
 }
 
 fn has(command: &Command, flag: &str) -> bool {
@@ -39,7 +39,7 @@ fn each_name_has_one_answer_for_each_program_and_no_flag_of_ours_has_any() {
     for name in ["publisher", "subscriber"] {
         let command = program(name);
         let mut seen = BTreeSet::new();
-        for (flags, text) in foreign_flags::foreign_flag_answers(name) {
+        for (flags, text) in foreign_flags::foreign_flag_table(name) {
             for flag in flags {
                 assert!(seen.insert(flag), "{name} {flag} twice");
                 assert!(flag.len() == 2 || flag.starts_with("--"), "{flag}");
@@ -61,7 +61,7 @@ fn every_flag_of_an_answer_exists() {
         .map(|long| format!("--{long}"))
         .collect();
     for name in ["publisher", "subscriber"] {
-        for (_, text) in foreign_flags::foreign_flag_answers(name) {
+        for (_, text) in foreign_flags::foreign_flag_table(name) {
             let words = text.split(|c: char| c.is_whitespace() || ",;()".contains(c));
             for flag in words.filter(|word| word.starts_with("--")) {
                 assert!(longs.contains(flag), "{flag}: {text}");

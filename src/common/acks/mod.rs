@@ -26,11 +26,11 @@ const LIMIT: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub struct SessionAcks {
     bytes: AtomicU64,
-    session: Mutex<AckState>,
+    session: Mutex<SessionAckState>,
 }
 
 #[derive(Debug, Default)]
-struct AckState {
+struct SessionAckState {
     pending: OwedAcks,
     current: Option<Arc<ConnectionAcks>>,
     connections: u64,
@@ -79,7 +79,7 @@ impl SessionAcks {
     }
 
     /// Whether a settled message can only be acknowledged on a later connection, or once it has come again.
-    pub fn has_deferred_ack(&self, is_connected: bool) -> bool {
+    pub fn has_ack_for_later_connection(&self, is_connected: bool) -> bool {
         self.session.lock().pending.has_unsent_ack(is_connected)
     }
 
@@ -169,7 +169,7 @@ impl ConnectionAcks {
         self.access_owed_acks(|pending| pending.has_unacknowledged()) == Some(true)
     }
 
-    pub fn is_awaiting_pubrel(&self) -> bool {
+    pub fn is_any_pubrel_due(&self) -> bool {
         self.access_owed_acks(|pending| pending.is_any_pubrel_due()) == Some(true)
     }
 

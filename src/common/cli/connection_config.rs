@@ -6,7 +6,7 @@ use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
-use crate::common::connection::state::{ConnectionSettings, ConnectionStateMachine, RunLength};
+use crate::common::connection::state::{AttemptSettings, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::UnexplainedCloses;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
@@ -34,8 +34,8 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    pub fn state_machine(&self, run: RunLength) -> ConnectionStateMachine {
-        let settings = ConnectionSettings {
+    pub fn state_machine(&self, run: FiniteOrEndless) -> ConnectionStateMachine {
+        let settings = AttemptSettings {
             host: self.endpoint.to_string(),
             run,
             connect_timeout: self.connect_timeout,

@@ -12,7 +12,7 @@ const HELP: &str =
     "-h is help; for the broker type --endpoint mqtt://HOST (without TLS) or --endpoint HOST (TLS)";
 const VERSION: &str = "-V is the version of this program; for that of MQTT use --mqtt-version 5, or --mqtt-version 3.1.1";
 
-pub fn foreign_flag_answers(
+pub fn foreign_flag_table(
     program: &str,
 ) -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {
     let rows = ANSWERS.lines().filter_map(|line| {
@@ -36,7 +36,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// The answer to the first flag on a command line that `root` does not have, or whose letter means something else
 /// in other clients. None if no client is known to have it.
-pub fn answer_foreign_flag(root: &Command, typed: &[OsString]) -> Option<String> {
+pub fn find_answer_for_command_line(root: &Command, typed: &[OsString]) -> Option<String> {
     let mut command = root;
     let mut commands = 0;
     let mut words = typed.iter().skip(1).map(|word| word.to_string_lossy());
@@ -49,34 +49,35 @@ pub fn answer_foreign_flag(root: &Command, typed: &[OsString]) -> Option<String>
             if name.is_empty() || ["help", "version"].contains(&name) {
                 return None;
             }
-            match find_arg(command, |arg| matches_long(arg, name)).map(value_count) {
-                None => return find_foreign_answer(root, &format!("--{name}")),
-                Some(ValueCount::Rest) => return None,
-                Some(ValueCount::One) if !joined => drop(words.next()),
-                Some(ValueCount::One | ValueCount::None) => {}
+            match find_arg(command, |arg| arg_has_long_name(arg, name)).map(arg_value_count) {
+                None => return find_answer_for_flag(root, &format!("--{name}")),
+                Some(OwnFlagValues::Rest) => return None,
+                Some(OwnFlagValues::One) if !joined => drop(words.next()),
+                Some(OwnFlagValues::One | OwnFlagValues::None) => {}
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
             for (at, letter) in letters.char_indices() {
                 let alone = typed.len() == commands + 2 && letters.len() == letter.len_utf8();
                 match letter {
                     'h' | 'V' if alone => return None,
-                    'h' if connects(command) => return Some(HELP.to_owned()),
+                    'h' if has_endpoint_flag(command) => return Some(HELP.to_owned()),
                     'h' => return None,
                     'V' if command.get_name() == root.get_name() => {
                         return Some(VERSION.to_owned());
                     }
                     _ => {}
                 }
-                match find_arg(command, |arg| arg.get_short() == Some(letter)).map(value_count) {
-                    None => return find_foreign_answer(root, &format!("-{letter}")),
-                    Some(ValueCount::Rest) => return None,
-                    Some(ValueCount::One) => {
+                match find_arg(command, |arg| arg.get_short() == Some(letter)).map(arg_value_count)
+                {
+                    None => return find_answer_for_flag(root, &format!("-{letter}")),
+                    Some(OwnFlagValues::Rest) => return None,
+                    Some(OwnFlagValues::One) => {
                         if at + letter.len_utf8() == letters.len() {
                             words.next();
                         }
                         break;
                     }
-                    Some(ValueCount::None) => {}
+                    Some(OwnFlagValues::None) => {}
                 }
             }
         } else if let Some(below) = command.find_subcommand(&*word) {
@@ -86,9 +87,8 @@ pub fn answer_foreign_flag(root: &Command, typed: &[OsString]) -> Option<String>
     None
 }
 
-fn find_foreign_answer(root: &Command, flag: &str) -> Option<String> {
-    let (_, text) =
-        foreign_flag_answers(root.get_name()).find(|(flags, _)| flags.contains(&flag))?;
+fn find_answer_for_flag(root: &Command, flag: &str) -> Option<String> {
+    let (_, text) = foreign_flag_table(root.get_name()).find(|(flags, _)| flags.contains(&flag))?;
     Some(format!("{flag}: {text}"))
 }
 
@@ -96,26 +96,26 @@ fn find_arg(command: &Command, fits: impl Fn(&Arg) -> bool) -> Option<&Arg> {
     command.get_arguments().find(|arg| fits(arg))
 }
 
-fn matches_long(arg: &Arg, name: &str) -> bool {
+fn arg_has_long_name(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
 }
 
-fn connects(command: &Command) -> bool {
+fn has_endpoint_flag(command: &Command) -> bool {
     find_arg(command, |arg| arg.get_long() == Some("endpoint")).is_some()
 }
 
-enum ValueCount {
+enum OwnFlagValues {
     None,
     One,
     Rest,
 }
 
-fn value_count(arg: &Arg) -> ValueCount {
+fn arg_value_count(arg: &Arg) -> OwnFlagValues {
     match arg.get_action() {
         ArgAction::Set | ArgAction::Append => match arg.get_num_args() {
-            Some(range) if range.max_values() > 1 => ValueCount::Rest,
-            _ => ValueCount::One,
+            Some(range) if range.max_values() > 1 => OwnFlagValues::Rest,
+            _ => OwnFlagValues::One,
         },
-        _ => ValueCount::None,
+        _ => OwnFlagValues::None,
     }
 }

@@ -93,7 +93,7 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         ) {
             // -h and -V may be meant as the letters of another client.
-            return match foreign_flags::answer_foreign_flag(&command, typed) {
+            return match foreign_flags::find_answer_for_command_line(&command, typed) {
                 Some(answer) => Err(Fault::usage(answer)),
                 None => Ok(Parsed::Show(error.render().to_string().into_bytes())),
             };

@@ -14,7 +14,7 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
     use ErrorKind as Kind;
     let strange = [Kind::UnknownArgument, Kind::InvalidSubcommand];
     if strange.contains(&error.kind())
-        && let Some(answer) = foreign_flags::answer_foreign_flag(command, typed)
+        && let Some(answer) = foreign_flags::find_answer_for_command_line(command, typed)
     {
         return answer;
     }

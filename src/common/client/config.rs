@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
-use crate::common::transport::bridge::{OnExchangesEnded, OnMessage, OnSkipped};
+use crate::common::transport::bridge::{OnMessage, OnQos2ExchangesEnded, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,6 @@ pub struct ClientConfig {
 pub struct MessageHandlers {
     pub on_message: OnMessage,
     pub on_skipped: OnSkipped,
-    pub on_exchanges_ended: OnExchangesEnded,
+    pub on_exchanges_ended: OnQos2ExchangesEnded,
     pub session_acks: Arc<SessionAcks>,
 }

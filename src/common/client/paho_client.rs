@@ -303,7 +303,7 @@ impl PahoClient {
             let Poll::Ready(result) = poll_token(token, &self.waker) else {
                 return true;
             };
-            let was_refused = || self.dial.handle.take_refused_flag();
+            let was_refused = || self.dial.handle.take_refused_subscribe();
             answers
                 .extend(subscription_outcome(result, was_refused).map(|answer| (*filter, answer)));
             false

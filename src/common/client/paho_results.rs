@@ -3,7 +3,7 @@
 use paho_mqtt::{Error, Properties, PropertyCode, ReasonCode, ServerResponse};
 
 use super::{Delivery, RefusedRequest};
-use crate::common::escape::shorten_for_log;
+use crate::common::escape::cut_to_log_length;
 use crate::common::mqtt::reason_codes::{self, FIRST_ERROR};
 
 /// `None` if the fate of the message is unknown.
@@ -57,7 +57,7 @@ fn refused_request(code: u8, properties: &Properties) -> RefusedRequest {
     let mut reason = reason_codes::describe(code);
     let text = properties.get_string(PropertyCode::ReasonString);
     if let Some(text) = text.filter(|text| !text.is_empty()) {
-        reason = format!("{reason}: {}", shorten_for_log(&text));
+        reason = format!("{reason}: {}", cut_to_log_length(&text));
     }
     RefusedRequest { code, reason }
 }

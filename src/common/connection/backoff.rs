@@ -96,7 +96,7 @@ impl Backoff {
         self.policy.nominal_delay(self.failures)
     }
 
-    pub fn handle_connection_ended(&mut self, lasted: Duration) {
+    pub fn reset_if_stable(&mut self, lasted: Duration) {
         if lasted >= self.policy.stable {
             self.failures = 0;
         }

@@ -10,7 +10,7 @@ use crate::common::fault::{Exit, Fault};
 
 /// A fault that no retry can cure ends a finite run; an endless run keeps trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunLength {
+pub enum FiniteOrEndless {
     Finite,
     Endless,
 }
@@ -49,16 +49,16 @@ pub enum ConnectionAction {
 }
 
 #[derive(Clone, Debug)]
-pub struct ConnectionSettings {
+pub struct AttemptSettings {
     pub host: String,
-    pub run: RunLength,
+    pub run: FiniteOrEndless,
     pub connect_timeout: Duration,
     pub interval: Duration,
 }
 
 #[derive(Debug)]
 pub struct ConnectionStateMachine {
-    settings: ConnectionSettings,
+    settings: AttemptSettings,
     backoff: Backoff,
     state: ConnectionState,
     last_attempt: Option<Instant>,
@@ -68,7 +68,7 @@ pub struct ConnectionStateMachine {
 }
 
 impl ConnectionStateMachine {
-    pub fn new(settings: ConnectionSettings, backoff: Backoff) -> Self {
+    pub fn new(settings: AttemptSettings, backoff: Backoff) -> Self {
         Self {
             settings,
             backoff,
@@ -154,11 +154,11 @@ impl ConnectionStateMachine {
             ConnectionState::Connecting { .. } => {}
             ConnectionState::Online { since } => self
                 .backoff
-                .handle_connection_ended(now.saturating_duration_since(since)),
+                .reset_if_stable(now.saturating_duration_since(since)),
             _ => return Vec::new(),
         }
         self.last_fault = Some(fault.clone());
-        if fault.permanent && self.settings.run == RunLength::Finite {
+        if fault.permanent && self.settings.run == FiniteOrEndless::Finite {
             self.state = ConnectionState::Stopped;
             return vec![ConnectionAction::GiveUp(fault)];
         }

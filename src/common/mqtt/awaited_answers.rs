@@ -9,7 +9,7 @@ use super::reason_codes::FIRST_ERROR;
 use super::violation::Violation;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum DuePacket {
+enum ExpectedAnswer {
     #[default]
     Nothing,
     Puback,
@@ -21,7 +21,7 @@ enum DuePacket {
     Unsuback,
 }
 
-impl DuePacket {
+impl ExpectedAnswer {
     fn answer_type(self) -> Option<PacketType> {
         match self {
             Self::Nothing => None,
@@ -46,7 +46,7 @@ pub enum AnswerAction {
 #[derive(Debug, Default)]
 pub struct AwaitedAnswers {
     /// By packet identifier, up to the highest that was used: found faster than in any map.
-    due: Vec<DuePacket>,
+    due: Vec<ExpectedAnswer>,
     /// How many of them are not `Nothing`.
     count: usize,
 }
@@ -58,19 +58,19 @@ impl AwaitedAnswers {
 
     pub fn handle_sent(&mut self, packet: SentPacket) {
         let due = match PacketType::of(packet.first) {
-            Some(PacketType::Publish) if packet.qos() == 1 => DuePacket::Puback,
-            Some(PacketType::Publish) if packet.qos() == 2 => DuePacket::Pubrec,
-            Some(PacketType::Pubrel) => DuePacket::Pubcomp,
-            Some(PacketType::Subscribe) => DuePacket::Suback,
-            Some(PacketType::Unsubscribe) => DuePacket::Unsuback,
+            Some(PacketType::Publish) if packet.qos() == 1 => ExpectedAnswer::Puback,
+            Some(PacketType::Publish) if packet.qos() == 2 => ExpectedAnswer::Pubrec,
+            Some(PacketType::Pubrel) => ExpectedAnswer::Pubcomp,
+            Some(PacketType::Subscribe) => ExpectedAnswer::Suback,
+            Some(PacketType::Unsubscribe) => ExpectedAnswer::Unsuback,
             _ => return,
         };
         let index = usize::from(packet.packet_id);
         if index >= self.due.len() {
-            self.due.resize(index + 1, DuePacket::Nothing);
+            self.due.resize(index + 1, ExpectedAnswer::Nothing);
         }
         if let Some(before) = self.due.get_mut(index) {
-            self.count += usize::from(*before == DuePacket::Nothing);
+            self.count += usize::from(*before == ExpectedAnswer::Nothing);
             *before = due;
         }
     }
@@ -81,33 +81,33 @@ impl AwaitedAnswers {
         answer: &Acknowledgement<'_>,
     ) -> Result<AnswerAction, Violation> {
         let (packet, id) = (answer.packet, answer.packet_id);
-        let mut nothing = DuePacket::Nothing;
+        let mut nothing = ExpectedAnswer::Nothing;
         let due = self.due.get_mut(usize::from(id)).unwrap_or(&mut nothing);
         let error = match (*due, packet) {
-            (DuePacket::OurPubrel, PacketType::Pubrec) => return Ok(AnswerAction::Ignore),
-            (DuePacket::Pubcomp, PacketType::Pubrec) => return Ok(AnswerAction::ResendPubrel),
-            (DuePacket::Nothing, _) => {
+            (ExpectedAnswer::OurPubrel, PacketType::Pubrec) => return Ok(AnswerAction::Ignore),
+            (ExpectedAnswer::Pubcomp, PacketType::Pubrec) => return Ok(AnswerAction::ResendPubrel),
+            (ExpectedAnswer::Nothing, _) => {
                 format!("nothing with the packet identifier {id} waits for it")
             }
-            (DuePacket::OurPubrel, PacketType::Pubcomp) => {
+            (ExpectedAnswer::OurPubrel, PacketType::Pubcomp) => {
                 format!("PUBREL with the packet identifier {id} has not been sent")
             }
             (_, _) if due.answer_type() != Some(packet) => {
                 let due = due.answer_type().map_or("nothing", PacketType::name);
                 format!("{due} is due for the packet identifier {id}")
             }
-            (DuePacket::Pubrec, _) if answer.code < FIRST_ERROR => {
-                *due = DuePacket::OurPubrel;
+            (ExpectedAnswer::Pubrec, _) if answer.code < FIRST_ERROR => {
+                *due = ExpectedAnswer::OurPubrel;
                 return Ok(AnswerAction::Forward);
             }
             _ => {
-                *due = DuePacket::Nothing;
+                *due = ExpectedAnswer::Nothing;
                 self.count = self.count.saturating_sub(1);
                 return Ok(AnswerAction::Forward);
             }
         };
         let mut violation = Violation::protocol_error(error);
-        if (*due, packet) == (DuePacket::Pubrec, PacketType::Puback) {
+        if (*due, packet) == (ExpectedAnswer::Pubrec, PacketType::Puback) {
             violation.remedy = Some("the broker takes QoS 2 for QoS 1: give --qos 1");
         }
         Err(violation)

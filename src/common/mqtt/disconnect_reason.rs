@@ -4,7 +4,7 @@ use super::field_reader::FieldReader;
 use super::packet_type::PacketType;
 use super::properties::{self, PropertyId, Value};
 use super::violation::Violation;
-use crate::common::escape::shorten_for_log;
+use crate::common::escape::cut_to_log_length;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerReason {
@@ -32,7 +32,7 @@ impl BrokerReason {
             && !text.is_empty()
             && !value.has_nul()
         {
-            *into = Some(shorten_for_log(text));
+            *into = Some(cut_to_log_length(text));
         }
     }
 }

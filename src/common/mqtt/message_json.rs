@@ -79,7 +79,7 @@ impl<'a> MessageJson<'a> {
         let _ = serde_json::to_writer(out, self);
     }
 
-    pub fn encoded_length(payload: &[u8]) -> usize {
+    pub fn encoded_payload_length(payload: &[u8]) -> usize {
         if std::str::from_utf8(payload).is_err() {
             return BASE64.encode_len(payload.len());
         }

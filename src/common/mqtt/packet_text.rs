@@ -45,24 +45,24 @@ fn describe_fields(
             let client_id = quoted(reader.binary()?);
             let version = if level >= 5 { "5" } else { "3.1.1" };
             let clean = flags >> 1 & 1;
-            append_text(line, &format!("version {version} client {client_id}"));
-            append_text(line, &format!("clean {clean} keep-alive {keep_alive}"));
+            append_with_space(line, &format!("version {version} client {client_id}"));
+            append_with_space(line, &format!("clean {clean} keep-alive {keep_alive}"));
         }
         PacketType::Connack => {
             let (flags, code) = (reader.byte()?, reader.byte()?);
             let session = flags & 1;
-            append_text(line, &format!("code {code:#04x} session-present {session}"));
+            append_with_space(line, &format!("code {code:#04x} session-present {session}"));
         }
         PacketType::Publish => {
             let qos = first >> 1 & 3;
             let topic = quoted(reader.binary()?);
-            append_text(line, &format!("qos {qos}"));
+            append_with_space(line, &format!("qos {qos}"));
             if qos > 0 {
-                append_text(line, &format!("id {}", reader.u16()?));
+                append_with_space(line, &format!("id {}", reader.u16()?));
             }
             for (bit, name) in [(8, "dup"), (1, "retain")] {
                 if first & bit != 0 {
-                    append_text(line, name);
+                    append_with_space(line, name);
                 }
             }
             if v5 {
@@ -70,48 +70,48 @@ fn describe_fields(
             }
             let payload = reader.rest();
             let size = length - (body.len() - payload.len());
-            append_text(line, &format!("topic {topic} {size} bytes"));
+            append_with_space(line, &format!("topic {topic} {size} bytes"));
             if size > 0 {
-                append_text(line, &quoted(payload));
+                append_with_space(line, &quoted(payload));
             }
         }
         PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
-            append_text(line, &format!("id {}", reader.u16()?));
+            append_with_space(line, &format!("id {}", reader.u16()?));
             if v5 {
-                append_text(line, &format!("code {:#04x}", reader.byte().unwrap_or(0)));
+                append_with_space(line, &format!("code {:#04x}", reader.byte().unwrap_or(0)));
             }
         }
         PacketType::Subscribe | PacketType::Unsubscribe => {
-            append_text(line, &format!("id {}", reader.u16()?));
+            append_with_space(line, &format!("id {}", reader.u16()?));
             if v5 {
                 skip_properties(&mut reader)?;
             }
             while let Ok(filter) = reader.binary() {
-                append_text(line, &format!("filter {}", quoted(filter)));
+                append_with_space(line, &format!("filter {}", quoted(filter)));
                 if packet == PacketType::Subscribe {
-                    append_text(line, &format!("qos {}", reader.byte()? & 3));
+                    append_with_space(line, &format!("qos {}", reader.byte()? & 3));
                 }
             }
         }
         PacketType::Suback | PacketType::Unsuback => {
-            append_text(line, &format!("id {}", reader.u16()?));
+            append_with_space(line, &format!("id {}", reader.u16()?));
             if v5 {
                 skip_properties(&mut reader)?;
             }
             for code in reader.rest().iter().take(SHOWN) {
-                append_text(line, &format!("code {code:#04x}"));
+                append_with_space(line, &format!("code {code:#04x}"));
             }
         }
         PacketType::Disconnect if v5 => {
-            append_text(line, &format!("code {:#04x}", reader.byte().unwrap_or(0)));
+            append_with_space(line, &format!("code {:#04x}", reader.byte().unwrap_or(0)));
         }
         PacketType::Pingreq | PacketType::Pingresp | PacketType::Disconnect => {}
-        PacketType::Auth => append_text(line, &format!("{length} bytes")),
+        PacketType::Auth => append_with_space(line, &format!("{length} bytes")),
     }
     Ok(())
 }
 
-fn append_text(line: &mut String, text: &str) {
+fn append_with_space(line: &mut String, text: &str) {
     let _ = write!(line, " {text}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::common::escape::{escape, escape_json_text};
+use crate::common::escape::{escape, escape_unsafe_in_json};
 
 /// Writes text. On a terminal, control and format characters become `\uNNNN`, so that JSON stays the same JSON;
 /// newlines stay. Each write has to end between characters, as those of `writeln!` do.
@@ -31,7 +31,7 @@ impl<W: Write> Write for EscapingWriter<W> {
             return self.inner.write_all(bytes);
         }
         for chunk in bytes.utf8_chunks() {
-            let valid = escape_json_text(chunk.valid());
+            let valid = escape_unsafe_in_json(chunk.valid());
             self.inner.write_all(valid.as_bytes())?;
             let invalid = escape(chunk.invalid(), &[]);
             self.inner.write_all(invalid.as_bytes())?;

@@ -34,9 +34,9 @@ static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static HELD: Mutex<Option<HeldLines>> = Mutex::new(None);
 
 /// `env_logger`, which never logs the secrets of these crates, whatever `RUST_LOG` is set to.
-struct FilteringLogger(Logger);
+struct SecretFilterLogger(Logger);
 
-impl Log for FilteringLogger {
+impl Log for SecretFilterLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         let may_log_secrets = target.starts_with(PAHO) || target.starts_with(WEBSOCKETS);
@@ -44,7 +44,7 @@ impl Log for FilteringLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) && !try_hold(record) {
+        if self.enabled(record.metadata()) && !hold_for_chart(record) {
             match &*PROGRESS_BAR.lock() {
                 Some(bar) => bar.suspend(|| self.0.log(record)),
                 None => self.0.log(record),
@@ -73,7 +73,7 @@ pub fn init(verbosity: Verbosity) {
         .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
         .build();
     let max = logger.filter();
-    if log::set_boxed_logger(Box::new(FilteringLogger(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(SecretFilterLogger(logger))).is_ok() {
         log::set_max_level(max);
     }
 }
@@ -139,7 +139,7 @@ impl HeldLines {
 }
 
 /// Holds a line if lines are held; `false` if it has to be written now.
-fn try_hold(record: &Record<'_>) -> bool {
+fn hold_for_chart(record: &Record<'_>) -> bool {
     let mut held = HELD.lock();
     let Some(held) = &mut *held else { return false };
     let level = record.level();

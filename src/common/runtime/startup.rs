@@ -10,7 +10,7 @@ const MALLOC_ARENAS: &str = "MALLOC_ARENA_MAX";
 
 /// Prepares the process. Call it first: it may start the program again.
 pub fn prepare_process() {
-    restart_if_limited();
+    restart_with_one_malloc_arena();
     // Commands get the three standard descriptors and no other, whoever opened it.
     close_fds::set_fds_cloexec(3, &[]);
     block_sigxfsz();
@@ -19,7 +19,7 @@ pub fn prepare_process() {
 /// Starts the program again with one malloc arena if its address space is limited (`ulimit -v`, `RLIMIT_AS`) and the
 /// environment does not set their number. glibc gives each thread that allocates an arena, for which it reserves 64 MiB
 /// or more: a few threads would use up what a large message needs.
-fn restart_if_limited() {
+fn restart_with_one_malloc_arena() {
     let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
     if !is_limited || std::env::var_os(MALLOC_ARENAS).is_some() {
         return;

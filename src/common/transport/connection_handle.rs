@@ -32,7 +32,7 @@ impl ConnectionHandle {
 
     /// Whether there is a refused SUBSCRIBE that has not been taken yet. The client library does
     /// not distinguish a refusal with MQTT 3.1.1 from a SUBSCRIBE that could not be sent.
-    pub fn take_refused_flag(&self) -> bool {
+    pub fn take_refused_subscribe(&self) -> bool {
         let take = |refused: usize| refused.checked_sub(1);
         let counter = &self.refused_subscriptions;
         counter

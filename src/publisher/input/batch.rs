@@ -178,7 +178,7 @@ impl Batcher {
     }
 
     /// The open batch counts too.
-    pub fn batch_count(&self) -> usize {
+    pub fn pending_batches(&self) -> usize {
         self.closed.len() + usize::from(self.open.is_some())
     }
 
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(drained(&mut batcher), r"a\n\nb\n");
         assert_eq!(batcher.wake_at(), Some(at(4 + WAIT)));
         batcher.handle_time(at(3 + WAIT));
-        assert!(!batcher.has_batch() && batcher.batch_count() == 1);
+        assert!(!batcher.has_batch() && batcher.pending_batches() == 1);
         batcher.handle_time(at(4 + WAIT));
         let last = batcher.next_batch().unwrap();
         assert_eq!((&*last.draft.payload, last.draft.readings), (&b"c"[..], 1));
@@ -327,7 +327,7 @@ mod tests {
         let first = batcher.next_batch().unwrap();
         batcher.put_back(first);
         batcher.handle_time(at(1_000));
-        assert_eq!((batcher.wake_at(), batcher.batch_count()), (None, 2));
+        assert_eq!((batcher.wake_at(), batcher.pending_batches()), (None, 2));
         batcher.push(reading("t", b"y"), 4, at(1_000));
         assert_eq!(drained(&mut batcher), r"x\nx\n|x\ny\n");
     }
@@ -372,7 +372,7 @@ mod tests {
                 batcher.push(reading(&topic.to_string(), &payload), line, at(now));
                 let out = drain(&mut batcher, &pushed, now);
                 prop_assert_eq!(batcher.pending_readings(), (pushed.len() - out) as u64);
-                prop_assert!(most > 1 || batcher.batch_count() == 0);
+                prop_assert!(most > 1 || batcher.pending_batches() == 0);
             }
             batcher.close_batch();
             drain(&mut batcher, &pushed, now);

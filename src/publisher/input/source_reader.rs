@@ -101,7 +101,7 @@ impl SourceReader {
 
     /// Messages read and not yet accepted. What has not been parsed counts as full batches.
     pub fn pending_messages(&self) -> usize {
-        self.batches.batch_count() + self.unparsed_readings.div_ceil(self.readings_per_message)
+        self.batches.pending_batches() + self.unparsed_readings.div_ceil(self.readings_per_message)
     }
 
     pub fn wake_at(&self) -> Option<Instant> {
@@ -110,7 +110,7 @@ impl SourceReader {
     }
 
     /// The first timed reading is due now, and lines that waited for the broker's limits are read.
-    pub fn handle_first_attempt(&mut self, now: Instant) {
+    pub fn handle_connect_attempt_ended(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.started, true) {
             self.next_reading_at = self.next_reading_at.map(|at| at.min(now));
         }

@@ -39,7 +39,7 @@ use crate::common::mqtt::two_clock_time::TwoClockTime;
 use crate::publisher::queue::limits::{Admission, DropBehavior, ReadAllowance};
 use crate::publisher::queue::requests::{MessageOutcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
-use crate::publisher::queue::{MessageIdentity, MissingFileFate, Queue, QueueEvent, StoreNotice};
+use crate::publisher::queue::{LostOrMoved, MessageIdentity, Queue, QueueEvent, StoreStatusChange};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.
 const SHORT_BACKLOG: usize = 8_192;
@@ -105,16 +105,14 @@ impl Outbox {
     pub fn count_unfinished(&self) -> usize {
         let waiting = self.queue.len() + self.queue.undeleted();
         self.ready.len()
-            + self.queue.sent_elsewhere_count().unwrap_or(waiting)
+            + self.queue.count_for_other_sender().unwrap_or(waiting)
             + self.in_flight.len()
     }
 
     /// Messages that would be lost if the process ended now.
     pub fn at_risk(&self) -> usize {
         match self.queue.unwritten() {
-            Some(unwritten) if self.queue.missing_file() != Some(MissingFileFate::Lost) => {
-                unwritten
-            }
+            Some(unwritten) if self.queue.missing_file() != Some(LostOrMoved::Lost) => unwritten,
             _ => self.count_unfinished(),
         }
     }
@@ -123,7 +121,7 @@ impl Outbox {
         self.ready.len() + self.queue.len()
     }
 
-    pub fn in_flight(&self) -> &SizedQueue {
+    pub fn in_flight_messages(&self) -> &SizedQueue {
         &self.in_flight
     }
 
@@ -140,7 +138,7 @@ impl Outbox {
             space.bytes = space.bytes.min(limits.max_bytes);
             return space;
         }
-        let behind = if self.should_wait_for_window(now) {
+        let behind = if self.should_source_wait_for_window(now) {
             READ_AHEAD
         } else {
             self.queue.free_message_slots(now)
@@ -161,7 +159,7 @@ impl Outbox {
 
     /// Whether acknowledgements come so steadily that a source that can wait should: a message that
     /// is read when the window has space need not be written to disk.
-    fn should_wait_for_window(&self, now: Instant) -> bool {
+    fn should_source_wait_for_window(&self, now: Instant) -> bool {
         let waits = self.queue.limits().behavior == DropBehavior::Block;
         let is_short = self.queue.len() <= SHORT_BACKLOG && !self.drain.by_hand;
         let has_stalled = self.steady_acks_until().is_some_and(|until| until <= now);
@@ -181,7 +179,7 @@ impl Outbox {
     /// Takes a draft; `at` is `now` by both clocks.
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<TwoClockTime>) -> Offered {
         let at = at.into();
-        let MessageIdentity { id, stream, seq } = self.queue.next_identity();
+        let MessageIdentity { id, stream, seq } = self.queue.peek_identity();
         let expiry = self.config.expiry;
         let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
         let message = OutgoingMessage {
@@ -211,7 +209,7 @@ impl Outbox {
         } else {
             let size = message.draft.content_size();
             self.send_oldest_early(size);
-            if self.should_wait_for_window(now) {
+            if self.should_source_wait_for_window(now) {
                 return Offered::Full(message.draft);
             }
             let mut evicted = Vec::new();
@@ -281,13 +279,13 @@ impl Outbox {
         self.held_until = None;
         self.drain.handle_connected(now, self.queue.len());
         let window = self.config.max_in_flight.min(limits.receive_maximum);
-        self.queue.handle_window_change(window);
+        self.queue.adapt_deletes_to_window(window);
     }
 
     /// The connection is gone; the messages in flight are sent again on the next one. Returns whether
     /// one was given up because the connection ended for it.
     pub fn handle_disconnected(&mut self, loss: PoisonEvidence, now: Instant) -> bool {
-        let poison = self.take_poison(loss, now);
+        let poison = self.pop_if_poison(loss, now);
         self.online = None;
         self.sent_unconfirmed = false;
         self.connecting_until = None;
@@ -303,7 +301,7 @@ impl Outbox {
     }
 
     /// The message that is given up because the connection ended for it, and why.
-    fn take_poison(
+    fn pop_if_poison(
         &mut self,
         loss: PoisonEvidence,
         now: Instant,
@@ -313,7 +311,7 @@ impl Outbox {
         let len = self.in_flight.len();
         let reason = match self.poison.handle_loss(loss, first, len, is_just_sent)? {
             PoisonFinding::Attempts(attempts) => {
-                self.queue.record_attempts(first, attempts);
+                self.queue.record_connection_losses(first, attempts);
                 return None;
             }
             PoisonFinding::Refused(reason) => reason,
@@ -515,7 +513,11 @@ impl Outbox {
         window.saturating_sub(self.in_flight.len() + self.queue.undeleted())
     }
 
-    pub fn handle_store_result(&mut self, result: StoreResult, now: Instant) -> Vec<StoreNotice> {
+    pub fn handle_store_result(
+        &mut self,
+        result: StoreResult,
+        now: Instant,
+    ) -> Vec<StoreStatusChange> {
         let mut store_events = Vec::new();
         for event in self.queue.handle_store_result(result, now) {
             match event {
@@ -526,7 +528,7 @@ impl Outbox {
                 }
                 QueueEvent::DeadLetterStored { id } => self.receipts.release_held_receipt(id),
                 QueueEvent::Store(event) => {
-                    if matches!(event, StoreNotice::FileMissing(_)) {
+                    if matches!(event, StoreStatusChange::FileMissing(_)) {
                         self.receipts.release_held_receipts();
                     }
                     store_events.push(event);

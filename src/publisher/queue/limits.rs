@@ -11,7 +11,7 @@ pub enum MessageCountLimit {
 
 impl MessageCountLimit {
     /// The convention of the AWS IoT Device SDK: 0 is disabled, a negative number unlimited.
-    pub fn from_signed(size: i64) -> Self {
+    pub fn from_aws_queue_size(size: i64) -> Self {
         match size {
             0 => MessageCountLimit::Disabled,
             ..0 => MessageCountLimit::Unlimited,

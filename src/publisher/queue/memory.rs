@@ -42,7 +42,7 @@ impl Queue for MemoryQueue {
         self.waiting.bytes()
     }
 
-    fn next_identity(&self) -> MessageIdentity {
+    fn peek_identity(&self) -> MessageIdentity {
         self.next.clone()
     }
 

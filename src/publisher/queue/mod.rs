@@ -47,11 +47,11 @@ pub enum QueueEvent {
     DeadLetterStored {
         id: u64,
     },
-    Store(StoreNotice),
+    Store(StoreStatusChange),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum StoreNotice {
+pub enum StoreStatusChange {
     Damaged(usize),
     /// The disk is full; the system's message.
     DiskFull(String),
@@ -66,7 +66,7 @@ pub enum StoreNotice {
 
 /// What became of a queue file that is not at its path any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingFileFate {
+pub enum LostOrMoved {
     /// No later run will find it.
     Lost,
     /// The file still exists elsewhere, with everything that was stored.
@@ -89,7 +89,7 @@ pub trait Queue: fmt::Debug {
         self.limits().remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_identity(&self) -> MessageIdentity;
+    fn peek_identity(&self) -> MessageIdentity;
 
     fn advance_identity(&mut self);
 
@@ -118,7 +118,7 @@ pub trait Queue: fmt::Debug {
         None
     }
 
-    fn missing_file(&self) -> Option<MissingFileFate> {
+    fn missing_file(&self) -> Option<LostOrMoved> {
         None
     }
 
@@ -134,9 +134,9 @@ pub trait Queue: fmt::Debug {
     ) {
     }
 
-    fn record_attempts(&mut self, _message: &Arc<OutgoingMessage>, _attempts: u32) {}
+    fn record_connection_losses(&mut self, _message: &Arc<OutgoingMessage>, _attempts: u32) {}
 
-    fn handle_window_change(&mut self, _window: usize) {}
+    fn adapt_deletes_to_window(&mut self, _window: usize) {}
 
     /// Whether more could be sent if fewer messages were [`undeleted`](Self::undeleted).
     fn set_deletes_urgent(&mut self, _blocked: bool) {}
@@ -149,7 +149,7 @@ pub trait Queue: fmt::Debug {
     }
 
     /// Messages of this run that another publisher is to send; `None` if this one sends.
-    fn sent_elsewhere_count(&self) -> Option<usize> {
+    fn count_for_other_sender(&self) -> Option<usize> {
         None
     }
 

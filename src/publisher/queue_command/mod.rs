@@ -18,7 +18,7 @@ use crate::common::runtime::clock::{two_clock_now, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
 use crate::publisher::store::paging::{ListedMessage, Table};
-use crate::publisher::store::queue_maintenance::{QueueMaintenance, move_aside};
+use crate::publisher::store::queue_maintenance::{QueueFileEditor, move_aside};
 use crate::publisher::store::reader::{QueueReader, QueueStatus};
 use args::{Action, QueueArgs};
 
@@ -92,7 +92,7 @@ fn export(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Ex
 }
 
 fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit> {
-    let retried = QueueMaintenance::open_and_migrate(queue)?.requeue_dead(ids)?;
+    let retried = QueueFileEditor::open_and_migrate(queue)?.requeue_dead(ids)?;
     let damaged = if ids.is_empty() { retried.damaged } else { 0 };
     writeln!(out, "{} back in the queue", retried.moved)?;
     let (file, missing) = (queue.display(), retried.missing);
@@ -113,7 +113,7 @@ fn retry(queue: &Path, ids: &[i64], out: &mut impl Write) -> anyhow::Result<Exit
 }
 
 fn purge(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let opened = match QueueMaintenance::open_and_migrate(queue) {
+    let opened = match QueueFileEditor::open_and_migrate(queue) {
         Err(fault) if fault.kind == FaultCause::Damaged => None,
         opened => Some(opened?),
     };

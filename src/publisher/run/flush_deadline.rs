@@ -52,7 +52,7 @@ impl FlushDeadline {
     /// When the time is up, the message that is being transmitted has as long as it makes progress: a
     /// slow connection may need longer for it.
     pub(super) fn extend(&mut self, outbox: &Outbox, now: Instant) {
-        let first = outbox.in_flight().first_position();
+        let first = outbox.in_flight_messages().first_position();
         let is_other = self.last_message.is_some_and(|last| Some(last) != first);
         if self.is_final || is_other || self.until.is_none_or(|at| now < at) {
             return;

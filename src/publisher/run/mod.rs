@@ -40,7 +40,7 @@ use crate::publisher::outbox::types::PoisonEvidence;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::requests::StoreResult;
-use crate::publisher::queue::{Queue, StoreNotice};
+use crate::publisher::queue::{Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
 use crate::publisher::report::exit_status::ExitStatus;
 use crate::publisher::report::{ReportOptions, Reporter};
@@ -161,7 +161,7 @@ impl<'a> Publisher<'a> {
             store_done: store.is_none(),
             store,
             driver: ConnectionDriver::new(
-                config.connection.state_machine(config.run_length()),
+                config.connection.state_machine(config.finite_or_endless()),
                 client,
             ),
             outbox: Outbox::new(config.outbox, queue, drain),
@@ -194,12 +194,12 @@ impl<'a> Publisher<'a> {
             config,
         };
         publisher.outbox.drain.finish_by = publisher.flush.earliest();
-        if publisher.outbox.queue.sent_elsewhere_count().is_none() {
+        if publisher.outbox.queue.count_for_other_sender().is_none() {
             publisher.outbox.expect_connection(now);
             publisher.driver.start(now);
         } else {
             info!("another publisher drains the queue; this one adds to it and waits");
-            publisher.feeder.input.handle_first_attempt(now);
+            publisher.feeder.input.handle_connect_attempt_ended(now);
         }
         Ok(publisher)
     }
@@ -382,7 +382,7 @@ impl<'a> Publisher<'a> {
                         let batches = &mut self.feeder.input.batches;
                         batches.set_max_packet(limits.maximum_packet_size);
                         self.outbox.handle_connected(limits, self.now);
-                        self.feeder.input.handle_first_attempt(self.now);
+                        self.feeder.input.handle_connect_attempt_ended(self.now);
                         self.report.reset_warning();
                     }
                     Err(fault) => {
@@ -393,7 +393,7 @@ impl<'a> Publisher<'a> {
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 self.handle_disconnection(&disconnection);
-                self.feeder.input.handle_first_attempt(self.now);
+                self.feeder.input.handle_connect_attempt_ended(self.now);
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 self.outbox
@@ -405,7 +405,7 @@ impl<'a> Publisher<'a> {
                 self.fault.get_or_insert(fault);
                 if self.store.is_some() {
                     // What can be read in this time is stored for a later run.
-                    self.feeder.input.handle_first_attempt(self.now);
+                    self.feeder.input.handle_connect_attempt_ended(self.now);
                     self.set_flush_deadline(self.now + self.config.flush_timeout);
                 }
             }
@@ -414,7 +414,11 @@ impl<'a> Publisher<'a> {
     }
 
     fn handle_disconnection(&mut self, disconnection: &Disconnection) {
-        let first = self.outbox.in_flight().first().map(|first| &first.draft);
+        let first = self
+            .outbox
+            .in_flight_messages()
+            .first()
+            .map(|first| &first.draft);
         let has_delivered = self.report.summary.delivered > self.delivered_before;
         let pending = match first {
             Some(first) if !has_delivered => {
@@ -436,33 +440,33 @@ impl<'a> Publisher<'a> {
     fn handle_store_result(&mut self, result: StoreResult) {
         for event in self.outbox.handle_store_result(result, self.now) {
             match event {
-                StoreNotice::Damaged(count) => self.report.damaged_messages(count),
-                StoreNotice::DiskFull(why) => {
+                StoreStatusChange::Damaged(count) => self.report.damaged_messages(count),
+                StoreStatusChange::DiskFull(why) => {
                     warn!("{why}; nothing can be stored until there is space");
                 }
-                StoreNotice::DiskRecovered => warn!("there is space on the disk again"),
-                StoreNotice::TookOver => {
+                StoreStatusChange::DiskRecovered => warn!("there is space on the disk again"),
+                StoreStatusChange::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
                 }
-                StoreNotice::FileMissing(fault) => self.handle_missing_file(fault),
-                StoreNotice::Failed(fault) => {
+                StoreStatusChange::FileMissing(fault) => self.handle_missing_queue_file(fault),
+                StoreStatusChange::Failed(fault) => {
                     self.fault = Some(fault);
                     self.store_done = true;
                     self.feeder.input.stop();
                 }
-                StoreNotice::Closed => self.store_done = true,
+                StoreStatusChange::Closed => self.store_done = true,
             }
         }
     }
 
     /// Messages in memory, and those that can still be read, are sent within the flush timeout;
     /// nothing more is accepted.
-    fn handle_missing_file(&mut self, fault: Fault) {
+    fn handle_missing_queue_file(&mut self, fault: Fault) {
         error!("{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
-        let sends = self.fault.is_none() && self.outbox.queue.sent_elsewhere_count().is_none();
+        let sends = self.fault.is_none() && self.outbox.queue.count_for_other_sender().is_none();
         self.store_done |= !sends;
         self.fault = Some(fault);
         self.set_flush_deadline(self.now + self.config.flush_timeout);

@@ -63,13 +63,13 @@ impl FileLocation {
         let Some((location, token)) = before.optional()? else {
             return Ok(CopyCheckResult::Unknown);
         };
-        if location == self.description && self.has_matching_note(&token, next_seq) {
+        if location == self.description && self.has_matching_token(&token, next_seq) {
             return Ok(CopyCheckResult::Original(token));
         }
         Ok(CopyCheckResult::Copy)
     }
 
-    fn has_matching_note(&self, token: &str, next_seq: u64) -> bool {
+    fn has_matching_token(&self, token: &str, next_seq: u64) -> bool {
         let note = self.note.as_deref();
         let number = note.and_then(|note| note.strip_prefix(token));
         number.and_then(|number| number.parse().ok()) == Some(next_seq)

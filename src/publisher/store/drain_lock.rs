@@ -50,7 +50,7 @@ impl DrainLock {
         self.0.unlock()
     }
 
-    pub(super) fn read_note(&self) -> Option<String> {
+    pub(super) fn read_token_note(&self) -> Option<String> {
         let mut note = [0; TOKEN + NUMBER];
         self.0.read_exact_at(&mut note, 0).ok()?;
         Some(String::from_utf8_lossy(&note).into_owned())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::queue_faults::{cannot_open, damaged, io_error, queue_fault};
+use super::queue_faults::{cannot_open, damaged, fault_with_reason, open_io_fault};
 use super::schema::APPLICATION_ID;
 use crate::common::fault::Fault;
 
@@ -32,12 +32,15 @@ fn directory(queue: &Path) -> &Path {
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
     if let Ok(found) = queue.canonicalize() {
         if found.is_dir() {
-            return Err(queue_fault(queue, "is a directory: name a file in it"));
+            return Err(fault_with_reason(
+                queue,
+                "is a directory: name a file in it",
+            ));
         }
         return Ok(found);
     }
     if queue.is_symlink() {
-        return Err(queue_fault(
+        return Err(fault_with_reason(
             queue,
             "is a link to a file that does not exist",
         ));
@@ -92,7 +95,7 @@ pub(super) fn open_without_waiting(queue: &Path, write: bool) -> io::Result<File
 /// Looks before SQLite opens the file: another file is never changed, and never reported as a damaged
 /// queue. Fails with `FaultCause::Damaged` if the file is empty: a queue never is.
 pub(super) fn check_is_queue(queue: &Path) -> Result<(), Fault> {
-    let unreadable = |e: io::Error| io_error(queue, &e);
+    let unreadable = |e: io::Error| open_io_fault(queue, &e);
     // By its name first: opening a device may do something.
     let metadata = std::fs::metadata(queue).map_err(unreadable)?;
     check_is_file(queue, metadata.file_type())?;

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::drain_lock::DrainLock;
 use super::files::{self, Identity, beside, sync_directory};
-use super::queue_faults::{cannot_open, damaged, io_error, open_error, queue_fault};
+use super::queue_faults::{cannot_open, damaged, fault_with_reason, open_error, open_io_fault};
 use super::schema::{self, APPLICATION_ID, MIGRATIONS};
 use super::sqlite::{
     BUSY_TIMEOUT, CheckpointMode, begin_write, checkpoint, distrust_file, retry_at_most,
@@ -48,7 +48,7 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
     let take = || {
         lock.try_take().map_err(|e| {
             let why = format!("cannot be locked: {e}; it must lie on a local disk");
-            queue_fault(queue, &why)
+            fault_with_reason(queue, &why)
         })
     };
     let mut drains = take()?;
@@ -61,7 +61,7 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // The process that holds the lock is creating the file.
         attempts += 1;
         if attempts > 100 * OPEN_ATTEMPTS {
-            return Err(queue_fault(
+            return Err(fault_with_reason(
                 queue,
                 "is not made by the process that holds its lock",
             ));
@@ -105,12 +105,12 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
         Ok(sync_directory(queue)?)
     };
     if beside(queue, "-wal").exists() {
-        return Err(queue_fault(
+        return Err(fault_with_reason(
             queue,
             "is not there, but its log is, the file with -wal at its end: put the queue back beside it, or remove it",
         ));
     }
-    create().map_err(|e| queue_fault(queue, &format!("cannot be created: {e}")))
+    create().map_err(|e| fault_with_reason(queue, &format!("cannot be created: {e}")))
 }
 
 /// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not changed.
@@ -118,7 +118,7 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Id
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
     // opens the file: closing one gives up all locks of the process on that file.
     let file = files::open_without_waiting(queue, true).and_then(|file| file.metadata());
-    let file = file.map_err(|e| io_error(queue, &e))?;
+    let file = file.map_err(|e| open_io_fault(queue, &e))?;
     if file.len() == 0 {
         return Err(damaged(queue, "the file is empty"));
     }

@@ -9,16 +9,16 @@ use crate::common::fault::{Exit, Fault, FaultCause};
 const DAMAGED: &str = "is damaged";
 
 /// `why` continues "the queue ...".
-pub(super) fn queue_fault(queue: &Path, why: &str) -> Fault {
+pub(super) fn fault_with_reason(queue: &Path, why: &str) -> Fault {
     let message = format!("{}: the queue {why}", queue.display());
     Fault::permanent(Exit::CannotCreate, message)
 }
 
 pub(super) fn cannot_open(queue: &Path, why: &str) -> Fault {
-    queue_fault(queue, &format!("cannot be opened: {why}"))
+    fault_with_reason(queue, &format!("cannot be opened: {why}"))
 }
 
-pub(super) fn io_error(queue: &Path, error: &io::Error) -> Fault {
+pub(super) fn open_io_fault(queue: &Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "; nothing was ever queued there, or the name is another",
         io::ErrorKind::PermissionDenied => "; run this as the user of the publisher",
@@ -28,7 +28,7 @@ pub(super) fn io_error(queue: &Path, error: &io::Error) -> Fault {
 }
 
 pub(super) fn damaged(queue: &Path, how: &str) -> Fault {
-    queue_fault(queue, &format!("{DAMAGED}: {how}"))
+    fault_with_reason(queue, &format!("{DAMAGED}: {how}"))
         .with_remedy(damage_remedy(queue))
         .with_kind(FaultCause::Damaged)
 }

@@ -12,7 +12,7 @@ use super::drain_lock::DrainLock;
 use super::files::{beside, check_is_queue, resolve, sync_directory};
 use super::open;
 use super::paging::{self, AvailableColumns, ListedMessage, Table};
-use super::queue_faults::{queue_fault, write_error};
+use super::queue_faults::{fault_with_reason, write_error};
 use super::sqlite::{
     self, corrupt, count_rows, int, is_busy, is_damage, is_full, quick_check, retry_while_busy,
 };
@@ -22,19 +22,19 @@ use crate::common::runtime::clock::boot_ms;
 use crate::publisher::queue::requests::RowId;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetryResult {
+pub struct RequeueResult {
     pub moved: u64,
     pub missing: Vec<RowId>,
     /// These stay.
     pub damaged: u64,
 }
 
-pub struct QueueMaintenance {
+pub struct QueueFileEditor {
     path: PathBuf,
     connection: Connection,
 }
 
-impl QueueMaintenance {
+impl QueueFileEditor {
     /// Migrates the file to the newest version.
     pub fn open_and_migrate(path: &Path) -> Result<Self, Fault> {
         let path = resolve(path)?;
@@ -66,9 +66,9 @@ impl QueueMaintenance {
     /// Puts dead letters at the end of the queue, all or those in `ids`; they keep stream and number.
     /// Each portion has its own transaction, so that memory is bounded and a running publisher can write
     /// in between. Messages that die meanwhile stay.
-    pub fn requeue_dead(&mut self, ids: &[RowId]) -> Result<RetryResult, Fault> {
+    pub fn requeue_dead(&mut self, ids: &[RowId]) -> Result<RequeueResult, Fault> {
         let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
-        let mut retried = RetryResult::default();
+        let mut retried = RequeueResult::default();
         let done = self.retry_dead_letters(ids.is_empty(), &mut wanted, &mut retried);
         retried.missing = wanted.into_iter().collect();
         let moved = retried.moved;
@@ -85,7 +85,7 @@ impl QueueMaintenance {
         &mut self,
         all: bool,
         wanted: &mut BTreeSet<RowId>,
-        retried: &mut RetryResult,
+        retried: &mut RequeueResult,
     ) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
         let highest = "SELECT coalesce(max(id), 0) FROM dead";
@@ -190,14 +190,20 @@ pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
     }
     let lock = DrainLock::open_file(path)?;
     if !lock.try_take().unwrap_or(false) {
-        return Err(queue_fault(path, "is in use: stop the publisher first"));
+        return Err(fault_with_reason(
+            path,
+            "is in use: stop the publisher first",
+        ));
     }
     let aside = beside(path, &format!(".damaged-{stamp}"));
     // The queue first: a log without a queue is refused, a queue without its log looks sound.
     for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (beside(path, suffix), beside(&aside, suffix));
         if to.exists() {
-            return Err(queue_fault(path, "was moved aside a moment ago: try again"));
+            return Err(fault_with_reason(
+                path,
+                "was moved aside a moment ago: try again",
+            ));
         }
         match std::fs::rename(&from, &to) {
             Err(e) if suffix.is_empty() || e.kind() != ErrorKind::NotFound => {

@@ -20,7 +20,7 @@ use super::drain_lock::DrainLock;
 use super::files::{self, Identity, SizeAndMtime, beside, check_is_queue, read_identity, resolve};
 use super::open::{check_version, check_wal_result};
 use super::paging::{self, AvailableColumns, ListedMessage, PageRows, Table};
-use super::queue_faults::{io_error, open_error, write_error};
+use super::queue_faults::{open_error, open_io_fault, write_error};
 use super::rows;
 use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to_u64_or_zero};
@@ -63,13 +63,13 @@ pub struct QueueReader {
 
 impl QueueReader {
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::open_maybe_damaged(path, false)
+        Self::try_open(path, false)
     }
 
     pub fn open_even_damaged(path: &Path) -> Result<Self, Fault> {
-        match Self::open_maybe_damaged(path, false) {
+        match Self::try_open(path, false) {
             Err(fault) if fault.kind == FaultCause::Damaged => {
-                let mut reader = Self::open_maybe_damaged(path, true).map_err(|_| fault.clone())?;
+                let mut reader = Self::try_open(path, true).map_err(|_| fault.clone())?;
                 reader.damaged = Some(fault);
                 Ok(reader)
             }
@@ -77,11 +77,11 @@ impl QueueReader {
         }
     }
 
-    fn open_maybe_damaged(path: &Path, damaged: bool) -> Result<Self, Fault> {
+    fn try_open(path: &Path, damaged: bool) -> Result<Self, Fault> {
         let path = resolve(path)?;
         check_is_queue(&path)?;
         let descriptor =
-            files::open_without_waiting(&path, false).map_err(|e| io_error(&path, &e))?;
+            files::open_without_waiting(&path, false).map_err(|e| open_io_fault(&path, &e))?;
         let (connection, alone) = open_for_reading(&path, &descriptor, damaged)?;
         Ok(Self {
             columns: AvailableColumns::detect(&connection),

@@ -244,7 +244,7 @@ pub(super) struct DrainStart {
 
 /// A new stream with a new token begins if the process before did not end in order (it may have given numbers to
 /// messages that are not on disk) or if the file was copied (another process may give the same numbers).
-pub(super) fn start_draining(
+pub(super) fn record_drain_start(
     connection: &mut Connection,
     new_stream: &str,
     new_token: &str,

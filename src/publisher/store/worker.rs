@@ -490,9 +490,9 @@ fn become_drainer(
     owner: &str,
     stream: &str,
 ) -> rusqlite::Result<OpenedQueue> {
-    let location = FileLocation::of(path, lock.read_note());
+    let location = FileLocation::of(path, lock.read_token_note());
     let started =
-        retry_while_busy(|| transaction::start_draining(connection, stream, owner, &location))?;
+        retry_while_busy(|| transaction::record_drain_start(connection, stream, owner, &location))?;
     lock.write_note(&started.token);
     if started.copied {
         let path = path.display();

@@ -15,14 +15,14 @@ use serde::Serialize;
 
 use self::selector::{Action, MessageSelector};
 use crate::common::acks::Ticket;
-use crate::common::escape::shorten_for_log;
+use crate::common::escape::cut_to_log_length;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
 use crate::subscriber::output::completion::Completion;
 use crate::subscriber::output::sink::OutputSink;
-use crate::subscriber::sequence::MessageSeqRecord;
+use crate::subscriber::sequence::SavedSeqRecord;
 use crate::subscriber::sequence::numbers::NumberStatus;
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -82,7 +82,7 @@ impl MessageReceiver {
                 is_whole = false;
                 completion.is_last = true;
             }
-            Action::Skip => state.selector.handle_skipped(message),
+            Action::Skip => state.selector.record_undelivered_number(message),
             Action::Deliver => {
                 // Before it counts as received: without memory it comes again.
                 let prepared = self.sink.reserve_message(message)?;
@@ -94,7 +94,8 @@ impl MessageReceiver {
                     {
                         log_number_status(&check.status, seq, message.topic);
                     }
-                    self.sink.set_missing_count(state.selector.missing_count());
+                    self.sink
+                        .set_chart_missing_count(state.selector.missing_seq_count());
                 }
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -110,7 +111,7 @@ impl MessageReceiver {
         state.is_closed |= completion.is_last;
         if is_whole {
             if self.options.records_sequence {
-                let record = MessageSeqRecord::of(message, fingerprint);
+                let record = SavedSeqRecord::of(message, fingerprint);
                 completion.records.extend(record);
                 if self.options.keeps_session {
                     completion.exchanges.extend(ticket.exchange());
@@ -118,7 +119,7 @@ impl MessageReceiver {
             }
             completion.tickets.push(ticket);
         }
-        self.sink.close_message(completion);
+        self.sink.push_completion(completion);
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl MessageReceiver {
         if warned.len() >= MAX_WARNED || !warned.insert(skipped.topic.to_owned()) {
             return;
         }
-        let topic = shorten_for_log(&skipped.topic.escape_ascii().to_string());
+        let topic = cut_to_log_length(&skipped.topic.escape_ascii().to_string());
         let defect = skipped.defect.describe();
         warn!("topic \"{topic}\": messages are acknowledged and skipped: {defect}");
         if warned.len() == MAX_WARNED {
@@ -153,7 +154,7 @@ impl MessageReceiver {
         ReceiverCounts {
             received: self.completed_readings.load(Ordering::Relaxed),
             duplicates: state.selector.duplicates,
-            gaps: state.selector.missing_count(),
+            gaps: state.selector.missing_seq_count(),
             skipped: state.skipped,
             failed: self.sink.failed_commands(),
             is_blocked,

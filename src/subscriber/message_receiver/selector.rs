@@ -79,7 +79,7 @@ impl MessageSelector {
     }
 
     /// Takes the number of a message that is not delivered, so that it does not count as missing.
-    pub fn handle_skipped(&mut self, message: &Received<'_>) {
+    pub fn record_undelivered_number(&mut self, message: &Received<'_>) {
         if let Some(seq) = &message.seq {
             self.streams.handle_number(seq, message.retained);
         }
@@ -98,7 +98,7 @@ impl MessageSelector {
         limit.is_some_and(|limit| self.taken >= limit)
     }
 
-    pub fn missing_count(&self) -> u64 {
+    pub fn missing_seq_count(&self) -> u64 {
         self.streams.missing()
     }
 }
@@ -160,7 +160,7 @@ mod tests {
             }
             let unnumbered = selector.check_sequence(&message("t", ""));
             assert!(unnumbered.is_wanted && unnumbered.fingerprint.is_none());
-            assert_eq!((selector.duplicates, selector.missing_count()), (1, 1));
+            assert_eq!((selector.duplicates, selector.missing_seq_count()), (1, 1));
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
             let check = selector.check_sequence(&message(topic, seq));
             assert_eq!(check.is_wanted, wanted, "{topic} {seq}");
         }
-        assert_eq!((selector.duplicates, selector.missing_count()), (3, 0));
+        assert_eq!((selector.duplicates, selector.missing_seq_count()), (3, 0));
     }
 
     #[test]
@@ -187,11 +187,11 @@ mod tests {
         selector.check_sequence(&message("t", "s/1/0"));
         let mut retained = message("t", "s/2/0");
         retained.retained = true;
-        selector.handle_skipped(&retained);
+        selector.record_undelivered_number(&retained);
         let next = selector.check_sequence(&message("t", "s/3/0"));
         assert_eq!(next.status, NumberStatus::Next);
         assert!(selector.check_sequence(&message("t", "s/2/0")).is_wanted);
-        assert_eq!(selector.missing_count(), 0);
+        assert_eq!(selector.missing_seq_count(), 0);
     }
 
     #[test]

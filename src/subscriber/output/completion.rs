@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::acks::TicketRanges;
 use crate::common::acks::owed_acks::Qos2ExchangeKey;
-use crate::subscriber::sequence::MessageSeqRecord;
+use crate::subscriber::sequence::SavedSeqRecord;
 
 #[derive(Debug)]
 pub enum OutputEnd {
@@ -25,7 +25,7 @@ pub enum OutputError {
 #[derive(Debug, Default)]
 pub struct Completion {
     pub tickets: TicketRanges,
-    pub records: Vec<MessageSeqRecord>,
+    pub records: Vec<SavedSeqRecord>,
     pub exchanges: Vec<Qos2ExchangeKey>,
     pub readings: u64,
     pub is_last: bool,
@@ -46,7 +46,7 @@ impl Completion {
 }
 
 pub type SaveRecords =
-    Box<dyn FnMut(&[MessageSeqRecord], &[Qos2ExchangeKey]) -> anyhow::Result<()> + Send>;
+    Box<dyn FnMut(&[SavedSeqRecord], &[Qos2ExchangeKey]) -> anyhow::Result<()> + Send>;
 
 pub struct Acknowledger {
     pub record: Option<SaveRecords>,

@@ -105,20 +105,20 @@ impl OutputFile {
             }
         }
         let Some(rotation) = self.rotation.filter(|_| self.regular) else {
-            return self.append(bytes);
+            return self.append_bytes(bytes);
         };
         let mut from = 0;
         let mut until = 0;
         for &end in ends {
             let grown = self.size.saturating_add((end - from) as u64);
             if grown > rotation.size && (until > from || self.size > 0) {
-                self.append(bytes.get(from..until).unwrap_or_default())?;
+                self.append_bytes(bytes.get(from..until).unwrap_or_default())?;
                 self.rotate(rotation)?;
                 from = until;
             }
             until = end;
         }
-        self.append(bytes.get(from..).unwrap_or_default())
+        self.append_bytes(bytes.get(from..).unwrap_or_default())
     }
 
     fn is_at_path(&self, open: &Metadata) -> bool {
@@ -141,7 +141,7 @@ impl OutputFile {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn append_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         let mut done = Ok(());
         while !rest.is_empty() && done.is_ok() {

@@ -40,7 +40,7 @@ impl ExecMessage {
     }
 
     /// The job of the reading at `begin`: the rest of the payload, or of a batch one line.
-    pub fn job_at(self: &Arc<Self>, begin: usize, is_batch: bool) -> ExecJob {
+    pub fn job_at_byte(self: &Arc<Self>, begin: usize, is_batch: bool) -> ExecJob {
         let rest = self.payload.get(begin..).unwrap_or_default();
         let length = memchr(b'\n', rest).filter(|_| is_batch);
         ExecJob {

@@ -234,7 +234,7 @@ impl ExecutorShared {
             return None;
         }
         let waiting = state.waiting.front_mut()?;
-        let job = waiting.message.job_at(waiting.begin, waiting.is_batch);
+        let job = waiting.message.job_at_byte(waiting.begin, waiting.is_batch);
         let number = waiting.number;
         waiting.begin = job.end + 1;
         waiting.jobs_left = waiting.jobs_left.saturating_sub(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::warn;
 use parking_lot::Mutex;
 
-use super::batch_splitter::{BatchReadings, has_batch_type};
+use super::batch_readings::{BatchReadings, has_batch_type};
 use super::completion::{Acknowledger, Completion};
 use super::exec_job::ExecMessage;
 use super::executor::Executor;
@@ -124,7 +124,7 @@ impl OutputSink {
     }
 
     /// Ends the message pushed last; `completion` is due once its readings are done.
-    pub fn close_message(&self, completion: Completion) {
+    pub fn push_completion(&self, completion: Completion) {
         match self {
             Self::Writer(writer, _) => writer.finish_message(completion),
             Self::Executor(executor) => executor.close_message(completion),
@@ -138,7 +138,7 @@ impl OutputSink {
         }
     }
 
-    pub fn set_missing_count(&self, count: u64) {
+    pub fn set_chart_missing_count(&self, count: u64) {
         if let Self::Chart(plotter) = self {
             plotter.chart.lock().set_missing_count(count);
         }

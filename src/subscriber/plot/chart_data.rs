@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::chart_frame::{ChartCurve, ChartFrame, MessageRate};
+use super::chart_content::{ChartContent, ChartCurve, MessageRate};
 use super::connection_history::ConnectionHistory;
 use super::delay_estimator::DelayEstimator;
 use super::rate_meter::RateMeter;
@@ -130,7 +130,7 @@ impl ChartData {
         }
     }
 
-    pub fn view(&self, at: Instant) -> ChartFrame {
+    pub fn view(&self, at: Instant) -> ChartContent {
         let now = self.ms(at);
         let from = now - self.window.span();
         let outages = &self.connection.outages;
@@ -147,7 +147,7 @@ impl ChartData {
         });
         let down = self.connection.down_since.map(|since| (since, now));
         let shown = outages.iter().copied().chain(down).filter(|o| o.1 >= from);
-        ChartFrame {
+        ChartContent {
             now: at,
             broker: self.broker.clone(),
             connection: self.connection.state,

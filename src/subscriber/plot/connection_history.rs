@@ -51,7 +51,7 @@ impl ConnectionHistory {
 mod tests {
     use super::*;
     use crate::common::connection::backoff::{Backoff, Policy};
-    use crate::common::connection::state::{ConnectionSettings, RunLength};
+    use crate::common::connection::state::{AttemptSettings, FiniteOrEndless};
     use crate::common::fault::{Exit, Fault};
     use crate::subscriber::plot::chart_data::tests::chart;
     use std::time::Duration;
@@ -59,9 +59,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn connection(host: &str) -> ConnectionStateMachine {
-        let settings = ConnectionSettings {
+        let settings = AttemptSettings {
             host: host.into(),
-            run: RunLength::Endless,
+            run: FiniteOrEndless::Endless,
             connect_timeout: SECOND * 10,
             interval: Duration::ZERO,
         };

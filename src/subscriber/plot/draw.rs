@@ -7,7 +7,7 @@ use ratatui::crossterm::style::{Attribute, Color, ContentStyle, StyledContent};
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::chart_frame::{ChartFrame, LogLevel, LogLine};
+use super::chart_content::{ChartContent, LogLevel, LogLine};
 use super::style::{DIM, ERROR, NORMAL, Theme, WARNING, put_text};
 use super::text_format::{format_duration, truncate, width};
 use super::{header, legend, plot_area};
@@ -16,12 +16,12 @@ const MIN_SIZE: (u16, u16) = (20, 5);
 
 const KEYS: &str = "q end   + - zoom   0 automatic";
 
-pub fn draw_frame(draw_frame: &mut Frame<'_>, view: &ChartFrame, theme: Theme) {
+pub fn draw_frame(draw_frame: &mut Frame<'_>, view: &ChartContent, theme: Theme) {
     let area = draw_frame.area();
     draw(draw_frame.buffer_mut(), area, view, theme);
 }
 
-fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
     let Rect { width, height, .. } = area;
     if width < MIN_SIZE.0 || height < MIN_SIZE.1 {
         let why = format!("the chart needs {}x{}", MIN_SIZE.0, MIN_SIZE.1);
@@ -69,7 +69,7 @@ fn draw_log_line(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {
 }
 
 /// A frame as ordinary output: lines without trailing blanks, with escape sequences for colours.
-pub(super) fn snapshot(view: &ChartFrame, (columns, rows): (u16, u16), theme: Theme) -> String {
+pub(super) fn snapshot(view: &ChartContent, (columns, rows): (u16, u16), theme: Theme) -> String {
     let area = Rect::new(0, 0, columns, rows);
     let mut buffer = Buffer::empty(area);
     draw(&mut buffer, area, view, theme);
@@ -88,12 +88,12 @@ pub(super) fn snapshot(view: &ChartFrame, (columns, rows): (u16, u16), theme: Th
             }
             skip = width(cell.symbol()).saturating_sub(1);
             if cell_style(cell) != style {
-                push_run(&mut out, &mut run, style);
+                flush_styled_run(&mut out, &mut run, style);
                 style = cell_style(cell);
             }
             run.push_str(cell.symbol());
         }
-        push_run(&mut out, &mut run, style);
+        flush_styled_run(&mut out, &mut run, style);
         out.push('\n');
     }
     out
@@ -108,7 +108,7 @@ fn cell_style(cell: &Cell) -> ContentStyle {
     style
 }
 
-fn push_run(out: &mut String, run: &mut String, style: ContentStyle) {
+fn flush_styled_run(out: &mut String, run: &mut String, style: ContentStyle) {
     if !run.is_empty() {
         out.push_str(&StyledContent::new(style, std::mem::take(run)).to_string());
     }
@@ -118,8 +118,8 @@ fn push_run(out: &mut String, run: &mut String, style: ContentStyle) {
 mod tests {
     use super::*;
     use crate::common::connection::state::ConnectionState;
+    use crate::subscriber::plot::chart_content::{ChartCurve, MessageRate, Stats};
     use crate::subscriber::plot::chart_data::tests::chart;
-    use crate::subscriber::plot::chart_frame::{ChartCurve, MessageRate, Stats};
     use proptest::prelude::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -130,7 +130,7 @@ mod tests {
     const PLAIN: Theme = Theme { colour: false };
 
     /// Two sine curves; one has a gap while there is no connection.
-    fn view() -> ChartFrame {
+    fn view() -> ChartContent {
         let sine = |from: i32, to: i32, mean: f64| -> Vec<(f64, f64)> {
             let value = |at: f64| mean + ((at * 12.5).to_radians().sin() * 200.0).round() / 100.0;
             let times = (from..=to).map(f64::from);
@@ -154,7 +154,7 @@ mod tests {
         };
         let (_, online_since) = chart();
         let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
-        ChartFrame {
+        ChartContent {
             now: online_since + Duration::from_secs(20),
             broker: "broker.example:8883".into(),
             connection: ConnectionState::Online {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    fn drawn(view: &ChartFrame, size: (u16, u16), theme: Theme) -> String {
+    fn drawn(view: &ChartContent, size: (u16, u16), theme: Theme) -> String {
         console::strip_ansi_codes(&snapshot(view, size, theme)).into_owned()
     }
 
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn an_empty_chart_gives_the_reason() {
-        let wordy = ChartFrame {
+        let wordy = ChartContent {
             lines: vec![],
             received: 5,
             without_value: 0,
             ..view()
         };
-        let empty = ChartFrame {
+        let empty = ChartContent {
             received: 0,
             ..wordy.clone()
         };

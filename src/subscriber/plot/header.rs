@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::chart_frame::ChartFrame;
+use super::chart_content::ChartContent;
 use super::style::{DIM, ERROR, NORMAL, OK, Theme, WARNING, put_text};
 use super::text_format::{
     format_duration, format_plural, format_rate, format_time_left, truncate, width,
@@ -12,7 +12,7 @@ use super::text_format::{
 use crate::common::connection::state::ConnectionState;
 
 /// The counts go into the second row or to the right, as many as fit.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
     let (symbol, style, state) = state_text(view, theme);
     let mut counts = counts(view, theme);
     let space = usize::from(area.width) - 2;
@@ -46,8 +46,8 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Th
     }
 }
 
-fn state_text(view: &ChartFrame, theme: Theme) -> (&'static str, Style, String) {
-    let ChartFrame { broker, now, .. } = view;
+fn state_text(view: &ChartContent, theme: Theme) -> (&'static str, Style, String) {
+    let ChartContent { broker, now, .. } = view;
     if view.ended.is_some() {
         let text = format!("{broker}, after {}", format_duration(view.elapsed));
         return ("■", DIM.into(), text);
@@ -76,7 +76,7 @@ fn state_text(view: &ChartFrame, theme: Theme) -> (&'static str, Style, String) 
     (symbol, theme.color_if_enabled(color).into(), text)
 }
 
-fn counts(view: &ChartFrame, theme: Theme) -> Vec<(String, Style)> {
+fn counts(view: &ChartContent, theme: Theme) -> Vec<(String, Style)> {
     let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
     let mut add_problem = |count: u64, color, text: String| {
         if count > 0 {

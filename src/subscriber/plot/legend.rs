@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
-use super::chart_frame::{ChartCurve, ChartFrame, Stats};
+use super::chart_content::{ChartContent, ChartCurve, Stats};
 use super::style::{DIM, NORMAL, Theme, put_text};
 use super::text_format::{format_duration, format_plural, truncate, truncate_middle, width};
 use super::value_scale::{format_number, limit_places};
@@ -24,7 +24,7 @@ const COLUMNS: [(&str, usize); 6] = [
     ("age", 1),
 ];
 
-pub(super) fn height(view: &ChartFrame, max: u16) -> u16 {
+pub(super) fn height(view: &ChartContent, max: u16) -> u16 {
     let wanted = match body_rows(view) {
         0 => 0,
         rows => rows + usize::from(max > 3),
@@ -32,12 +32,12 @@ pub(super) fn height(view: &ChartFrame, max: u16) -> u16 {
     u16::try_from(wanted).unwrap_or(u16::MAX).min(max)
 }
 
-fn body_rows(view: &ChartFrame) -> usize {
+fn body_rows(view: &ChartContent) -> usize {
     let more = view.more_topics > 0 && !view.lines.is_empty();
     view.lines.len() + usize::from(more)
 }
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
     let height = usize::from(area.height);
     let heading = usize::from(height > 3 || height > body_rows(view));
     let space = height.saturating_sub(heading);

@@ -1,8 +1,8 @@
 //! `--plot`: a live chart in the terminal. [`chart_data`] holds the data, [`draw`] draws a frame of it, and
 //! [`screen`], the only module here with side effects, owns the terminal.
 
+pub mod chart_content;
 pub mod chart_data;
-pub mod chart_frame;
 mod connection_history;
 mod delay_estimator;
 pub mod draw;

@@ -7,7 +7,7 @@ use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
-use super::chart_frame::{ChartFrame, Point};
+use super::chart_content::{ChartContent, Point};
 use super::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
 use super::text_format::{format_duration, format_plural, truncate, width};
 use super::value_scale::Scale;
@@ -18,7 +18,7 @@ const MIN_COLUMNS_PER_TICK: u64 = 12;
 
 const OFFLINE: &str = " offline ";
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Theme) {
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
     let Some((min, max)) = value_range(view) else {
         let why = truncate(&why_empty(view), area.width.into());
         let left = (usize::from(area.width) - width(&why)) / 2;
@@ -48,7 +48,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartFrame, theme: Th
     draw_lines(buffer, plot, view, scale, theme);
 }
 
-fn why_empty(view: &ChartFrame) -> String {
+fn why_empty(view: &ChartContent) -> String {
     if view.received == 0 {
         "no message yet".into()
     } else if view.lines.is_empty() {
@@ -59,7 +59,7 @@ fn why_empty(view: &ChartFrame) -> String {
     }
 }
 
-fn value_range(view: &ChartFrame) -> Option<(f64, f64)> {
+fn value_range(view: &ChartContent) -> Option<(f64, f64)> {
     let stats = view.lines.iter().filter_map(|line| line.stats);
     stats.fold(None, |all, stats| {
         let (min, max) = all.unwrap_or((stats.min, stats.max));
@@ -82,7 +82,13 @@ fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) 
     }
 }
 
-fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartFrame, theme: Theme, labels: bool) {
+fn draw_time_axis(
+    buffer: &mut Buffer,
+    plot: Rect,
+    view: &ChartContent,
+    theme: Theme,
+    labels: bool,
+) {
     let axis = plot.bottom();
     if plot.x > 0 {
         put_text(buffer, plot.x - 1, axis, "└", DIM);
@@ -138,13 +144,13 @@ fn draw_time_axis(buffer: &mut Buffer, plot: Rect, view: &ChartFrame, theme: The
     }
 }
 
-fn column(plot: Rect, view: &ChartFrame, at: f64) -> u16 {
+fn column(plot: Rect, view: &ChartContent, at: f64) -> u16 {
     let part = 1.0 + at / view.span.as_secs_f64();
     let column = truncate_to_u16(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));
     plot.x + column
 }
 
-fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartFrame, scale: Scale, theme: Theme) {
+fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartContent, scale: Scale, theme: Theme) {
     let span = view.span.as_secs_f64();
     // The chart moves by whole dots, otherwise the lines would flicker.
     let dot = span / (f64::from(plot.width) * theme.dots_per_cell().0 - 1.0).max(1.0);

@@ -22,8 +22,8 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
+use super::chart_content::{ChartContent, LogLevel, LogLine};
 use super::chart_data::{ChartData, ZoomCommand};
-use super::chart_frame::{ChartFrame, LogLevel, LogLine};
 use super::draw::{draw_frame, snapshot};
 use super::style::Theme;
 use crate::common::fault::{Exit, Fault};
@@ -41,7 +41,7 @@ type Out = BufWriter<Blocking<File>>;
 struct ChartTerminal {
     terminal: Terminal<CrosstermBackend<Out>>,
     theme: Theme,
-    last_view: Option<ChartFrame>,
+    last_view: Option<ChartContent>,
 }
 
 static ACTIVE: Mutex<Option<ChartTerminal>> = Mutex::new(None);
@@ -89,7 +89,7 @@ impl Screen {
         // Without a terminal to read from there are no keys, and a signal ends it.
         if enable_raw_mode().is_ok() {
             let keys = std::thread::Builder::new().name("keys".into());
-            keys.spawn(move || read_keys(&chart)).map_err(unusable)?;
+            keys.spawn(move || run_key_loop(&chart)).map_err(unusable)?;
         }
         if let Some(active) = &mut *ACTIVE.lock() {
             execute!(active.terminal.backend_mut(), EnterAlternateScreen, Hide)
@@ -223,7 +223,7 @@ fn restore_on_panic() {
     }));
 }
 
-fn read_keys(chart: &Mutex<ChartData>) {
+fn run_key_loop(chart: &Mutex<ChartData>) {
     while let Ok(event) = event::read() {
         let Event::Key(key) = event else { continue };
         match key_command(key) {

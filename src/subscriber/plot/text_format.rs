@@ -5,7 +5,7 @@ use std::time::Duration;
 use ratatui::style::Style;
 use ratatui::text::Span;
 
-use super::chart_frame::MessageRate;
+use super::chart_content::MessageRate;
 
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()

@@ -46,7 +46,9 @@ impl RenderOptions {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
-            Format::Json if !self.escape => (MessageJson::encoded_length(message.payload), 0),
+            Format::Json if !self.escape => {
+                (MessageJson::encoded_payload_length(message.payload), 0)
+            }
             // In JSON it has up to six.
             Format::Json => (times(6), times(24)),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),

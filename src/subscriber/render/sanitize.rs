@@ -1,6 +1,6 @@
 //! Appends output, and on a terminal escapes what came over the network, never what the user typed. PURE.
 
-use crate::common::escape::{escape, escape_json_text};
+use crate::common::escape::{escape, escape_unsafe_in_json};
 
 #[derive(Debug)]
 pub struct Sanitizer<'a> {
@@ -32,7 +32,7 @@ impl<'a> Sanitizer<'a> {
 
     pub fn push_json(&mut self, json: &str) {
         if self.escapes {
-            self.push_trusted(escape_json_text(json).as_bytes());
+            self.push_trusted(escape_unsafe_in_json(json).as_bytes());
         } else {
             self.push_trusted(json.as_bytes());
         }

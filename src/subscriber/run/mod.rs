@@ -95,7 +95,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
                 .lock()
                 .update_connection(subscriber.state_machine(), instant_now());
             if let Err(cause) = screen.handle_timeout(instant_now()) {
-                subscriber.record_exit(report_write_failure(None, &cause));
+                subscriber.record_worse_exit(report_write_failure(None, &cause));
                 break;
             }
         }

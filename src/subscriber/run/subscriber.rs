@@ -13,7 +13,7 @@ use crate::common::client::{
     AnswerProgress, Client, ClientEvent, ClientEventKind, RefusedRequest, RequestKind,
 };
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
-use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, RunLength};
+use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
@@ -62,7 +62,7 @@ impl<'a> Subscriber<'a> {
         state_file: Option<Arc<Mutex<StateFile>>>,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let connection = config.connection.state_machine(config.run_length());
+        let connection = config.connection.state_machine(config.finite_or_endless());
         let earlier = match &state_file {
             Some(state_file) => state_file.lock().session_filters(&session_key(config))?,
             None => None,
@@ -134,16 +134,18 @@ impl<'a> Subscriber<'a> {
                 error!("{fault}");
             }
             let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
-            self.record_exit(exit);
+            self.record_worse_exit(exit);
         }
     }
 
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
-            Event::Output(OutputEnd::Complete) | Event::Stop => self.record_exit(Exit::Success),
+            Event::Output(OutputEnd::Complete) | Event::Stop => {
+                self.record_worse_exit(Exit::Success)
+            }
             Event::Output(OutputEnd::Failed(error)) => {
-                self.record_exit(report_output_error(self.config, &error));
+                self.record_worse_exit(report_output_error(self.config, &error));
             }
         }
     }
@@ -185,7 +187,7 @@ impl<'a> Subscriber<'a> {
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
-                self.record_exit(fault.exit);
+                self.record_worse_exit(fault.exit);
             }
             Some(ConnectionUpdate::Closed) | None => {}
         }
@@ -247,15 +249,15 @@ impl<'a> Subscriber<'a> {
             refusal.reason,
             refusal.remedy(endpoint.profile, RequestKind::Subscribe)
         );
-        if self.config.run_length() == RunLength::Finite {
+        if self.config.finite_or_endless() == FiniteOrEndless::Finite {
             error!("{what}");
-            self.record_exit(refusal.exit());
+            self.record_worse_exit(refusal.exit());
         } else {
             warn!("{what}; trying again in {:.1} s", delay.as_secs_f64());
         }
     }
 
-    pub(super) fn record_exit(&mut self, exit: Exit) {
+    pub(super) fn record_worse_exit(&mut self, exit: Exit) {
         self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
 
@@ -288,7 +290,7 @@ impl<'a> Subscriber<'a> {
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),
             };
-            let owes = self.session_acks.has_deferred_ack(connected)
+            let owes = self.session_acks.has_ack_for_later_connection(connected)
                 || (instant_now() < completed_by && self.session_acks.has_open_exchange());
             if hopeless || !owes {
                 return;

@@ -10,14 +10,14 @@ use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MessageSeqRecord {
+pub struct SavedSeqRecord {
     pub seq: SeqProperty,
     pub retained: bool,
     /// None if the message is a repeat, whose fingerprint is known.
     pub fingerprint: Option<Fingerprint>,
 }
 
-impl MessageSeqRecord {
+impl SavedSeqRecord {
     pub fn of(message: &Received<'_>, fingerprint: Option<Fingerprint>) -> Option<Self> {
         Some(Self {
             seq: message.seq.clone()?,

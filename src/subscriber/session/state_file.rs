@@ -22,7 +22,7 @@ use self::qos2_table::Qos2Table;
 use crate::common::acks::owed_acks::Qos2ExchangeKey;
 use crate::common::fault::{Exit, Fault};
 use crate::common::random;
-use crate::subscriber::sequence::MessageSeqRecord;
+use crate::subscriber::sequence::SavedSeqRecord;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::ReceivedNumbers;
 use crate::subscriber::sequence::streams::{
@@ -129,7 +129,7 @@ impl StateFile {
     /// Records written messages, and QoS 2 exchanges whose PUBREC may go out now.
     pub fn record_messages(
         &mut self,
-        records: &[MessageSeqRecord],
+        records: &[SavedSeqRecord],
         exchanges: &[Qos2ExchangeKey],
     ) -> rusqlite::Result<()> {
         if records.is_empty() && exchanges.is_empty() {

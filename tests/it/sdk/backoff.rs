@@ -56,9 +56,9 @@ fn better_a_base_or_a_cap_that_would_loop_hot_is_refused() {
 fn keep_a_connection_shorter_than_the_stable_time_does_not_reset() {
     let mut backoff = Backoff::new(policy(1, 32, 5).unwrap());
     assert_eq!(backoff.next_delay(0.0), SECOND);
-    backoff.handle_connection_ended(secs(4));
+    backoff.reset_if_stable(secs(4));
     assert_eq!(backoff.next_delay(0.0), secs(2));
     assert_eq!(backoff.upcoming(), secs(4));
-    backoff.handle_connection_ended(secs(5));
+    backoff.reset_if_stable(secs(5));
     assert_eq!(backoff.upcoming(), SECOND);
 }

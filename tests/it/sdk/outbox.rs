@@ -16,7 +16,7 @@ use iot_pubsub::publisher::queue::requests::MessageOutcome;
 use super::{SECOND, draft, memory_queue, origin, secs};
 
 fn outbox(size: i64, drop: DropBehavior, window: usize, drain: f64) -> Outbox {
-    let queue = memory_queue(MessageCountLimit::from_signed(size), u64::MAX, drop);
+    let queue = memory_queue(MessageCountLimit::from_aws_queue_size(size), u64::MAX, drop);
     Outbox::new(
         config(window),
         Box::new(queue),
@@ -139,7 +139,7 @@ fn better_after_a_lost_link_the_unacknowledged_go_first_in_order_inside_the_wind
     outbox.handle_connected(BrokerLimits::PROTOCOL, now);
     offer(&mut outbox, 30);
     assert_eq!(outbox.next_messages(now, 0).len(), 20);
-    assert_eq!(outbox.in_flight().len(), 20);
+    assert_eq!(outbox.in_flight_messages().len(), 20);
     outbox.handle_delivery_result(3, Delivery::Done, now);
     outbox.handle_disconnected(PoisonEvidence::Unrelated, now);
     outbox.handle_connected(
@@ -409,7 +409,7 @@ fn better_what_is_under_way_is_bounded_in_bytes() {
         outbox.next_messages(now, 0);
     }
     assert_eq!(outbox.read_allowance(now).bytes, 0);
-    assert_eq!(outbox.in_flight().len(), 2);
+    assert_eq!(outbox.in_flight_messages().len(), 2);
     outbox.handle_delivery_result(1, Delivery::Done, now);
     assert_eq!(outbox.next_messages(now, 0).len(), 1);
 }

@@ -27,7 +27,11 @@ fn push(queue: &mut MemoryQueue, seq: u64) -> Pushed {
 
 /// Pushes 0, 1, … `count` − 1; gives what the queue holds at the end, and each answer.
 fn filled(size: i64, behavior: DropBehavior, count: u64) -> (Vec<u64>, Vec<Pushed>) {
-    let mut queue = memory_queue(MessageCountLimit::from_signed(size), u64::MAX, behavior);
+    let mut queue = memory_queue(
+        MessageCountLimit::from_aws_queue_size(size),
+        u64::MAX,
+        behavior,
+    );
     let answers = (0..count).map(|seq| push(&mut queue, seq)).collect();
     let contents = std::iter::from_fn(|| queue.pop()).map(|m| m.seq);
     (contents.collect(), answers)

@@ -2,15 +2,15 @@
 
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{
-    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunLength,
+    AttemptSettings, ConnectionAction, ConnectionState, ConnectionStateMachine, FiniteOrEndless,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 
 use super::{SECOND, origin, secs};
 
-fn connection(run: RunLength) -> ConnectionStateMachine {
+fn connection(run: FiniteOrEndless) -> ConnectionStateMachine {
     let policy = Policy::new(SECOND, secs(32), secs(20), 0.0).unwrap();
-    let settings = ConnectionSettings {
+    let settings = AttemptSettings {
         host: "h:1".into(),
         run,
         connect_timeout: secs(10),
@@ -26,7 +26,7 @@ fn passing() -> Fault {
 #[test]
 fn keep_after_a_user_stop_only_a_new_start_changes_anything() {
     let now = origin();
-    let mut connection = connection(RunLength::Endless);
+    let mut connection = connection(FiniteOrEndless::Endless);
     assert_eq!(connection.state(), ConnectionState::Idle);
     connection.start(now);
     assert!(connection.handle_connected(1, now));
@@ -43,7 +43,7 @@ fn keep_after_a_user_stop_only_a_new_start_changes_anything() {
 #[test]
 fn better_a_refused_connack_starts_no_stable_time_and_the_delays_go_on() {
     let mut now = origin();
-    let mut connection = connection(RunLength::Endless);
+    let mut connection = connection(FiniteOrEndless::Endless);
     connection.start(now);
     for expected in [1, 2, 4, 8] {
         now += secs(30);
@@ -59,7 +59,7 @@ fn better_a_refused_connack_starts_no_stable_time_and_the_delays_go_on() {
 #[test]
 fn better_the_first_connect_is_retried_but_not_what_no_retry_can_cure() {
     let now = origin();
-    let mut finite = connection(RunLength::Finite);
+    let mut finite = connection(FiniteOrEndless::Finite);
     finite.start(now);
     let actions = finite.handle_ended(1, passing(), now, 0.0);
     assert!(matches!(actions[..], [ConnectionAction::Retry { .. }]));
@@ -73,7 +73,7 @@ fn better_the_first_connect_is_retried_but_not_what_no_retry_can_cure() {
 #[test]
 fn better_a_late_event_of_an_earlier_connection_changes_nothing() {
     let now = origin();
-    let mut connection = connection(RunLength::Endless);
+    let mut connection = connection(FiniteOrEndless::Endless);
     connection.start(now);
     connection.handle_timeout(now + secs(10), 0.0);
     connection.handle_timeout(now + secs(11), 0.0);
@@ -101,7 +101,7 @@ fn better_a_late_event_of_an_earlier_connection_changes_nothing() {
 #[test]
 fn keep_an_attempt_without_an_answer_ends_at_the_connect_timeout() {
     let now = origin();
-    let mut connection = connection(RunLength::Finite);
+    let mut connection = connection(FiniteOrEndless::Finite);
     connection.start(now);
     assert!(connection.handle_timeout(now + secs(9), 0.0).is_empty());
     let actions = connection.handle_timeout(now + secs(10), 0.0);
@@ -115,7 +115,7 @@ fn keep_an_attempt_without_an_answer_ends_at_the_connect_timeout() {
 #[test]
 fn better_a_stop_ends_the_wait_at_once() {
     let now = origin();
-    let mut connection = connection(RunLength::Endless);
+    let mut connection = connection(FiniteOrEndless::Endless);
     connection.start(now);
     connection.handle_ended(1, passing(), now, 0.0);
     assert_eq!(connection.wake_at(), Some(now + SECOND));

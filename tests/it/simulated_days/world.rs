@@ -8,7 +8,7 @@ use iot_pubsub::common::broker::profile::Profile;
 use iot_pubsub::common::client::Delivery;
 use iot_pubsub::common::connection::backoff::{Backoff, Policy};
 use iot_pubsub::common::connection::state::{
-    ConnectionAction, ConnectionSettings, ConnectionState, ConnectionStateMachine, RunLength,
+    AttemptSettings, ConnectionAction, ConnectionState, ConnectionStateMachine, FiniteOrEndless,
 };
 use iot_pubsub::common::fault::{Exit, Fault};
 use iot_pubsub::common::mqtt::draft::Draft;
@@ -82,7 +82,7 @@ impl Simulation {
         let second = Duration::from_secs(1);
         let policy = Policy::new(second, second * 32, second * 20, 0.2).unwrap();
         let limits = Limits {
-            capacity: MessageCountLimit::from_signed(world.capacity),
+            capacity: MessageCountLimit::from_aws_queue_size(world.capacity),
             max_bytes: 100_000,
             behavior: world.behavior,
         };
@@ -102,9 +102,9 @@ impl Simulation {
             agenda: BTreeSet::from([(now, Happening::Reading), (now, Happening::LinkChanges)]),
             link_is_up: false,
             connection: ConnectionStateMachine::new(
-                ConnectionSettings {
+                AttemptSettings {
                     host: "h:1".into(),
-                    run: RunLength::Endless,
+                    run: FiniteOrEndless::Endless,
                     connect_timeout: second * 10,
                     interval: Duration::ZERO,
                 },
@@ -323,7 +323,10 @@ impl Simulation {
             assert!(queue.len() <= usize::try_from(self.world.capacity).unwrap());
         }
         assert!(queue.bytes() <= 100_000);
-        assert!(self.outbox.in_flight().len() <= self.world.window.min(self.world.receive_maximum));
+        assert!(
+            self.outbox.in_flight_messages().len()
+                <= self.world.window.min(self.world.receive_maximum)
+        );
         let accounted =
             self.settled.len() + self.outbox.count_unfinished() + self.dropped_after_accepting;
         assert_eq!(

@@ -30,13 +30,13 @@ pub enum EndedExchanges<'a> {
 }
 
 /// Called for what must be forgotten. `false` if that failed: then PUBCOMP does not go out.
-pub type OnExchangesEnded = Arc<dyn Fn(EndedExchanges<'_>) -> bool + Send + Sync>;
+pub type OnQos2ExchangesEnded = Arc<dyn Fn(EndedExchanges<'_>) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 pub struct MessageCallbacks {
     pub on_message: OnMessage,
     pub on_skipped: OnSkipped,
-    pub on_exchanges_ended: OnExchangesEnded,
+    pub on_exchanges_ended: OnQos2ExchangesEnded,
     pub acks: Arc<ConnectionAcks>,
 }
 

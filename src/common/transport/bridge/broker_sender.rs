@@ -45,13 +45,13 @@ impl BrokerSender {
         }
     }
 
-    pub(super) fn has_unfinished_packet(&self) -> bool {
+    pub(super) fn has_partial_library_packet(&self) -> bool {
         self.from_library.unfinished_bytes() > 0
     }
 
     pub(super) fn may_insert_packets(&self) -> bool {
         self.queue.is_empty()
-            && !self.has_unfinished_packet()
+            && !self.has_partial_library_packet()
             && self.has_connect
             && !self.has_disconnect
     }
@@ -65,7 +65,7 @@ impl BrokerSender {
     /// Finds the packets that end in the queue, which are the client library's. Whether our own packets have to go
     /// out first, because DISCONNECT is among them.
     pub(super) fn scan_queued_packets(&mut self, mut ended: impl FnMut(SentPacket)) -> bool {
-        let at_boundary = !self.has_unfinished_packet();
+        let at_boundary = !self.has_partial_library_packet();
         let mut has_disconnect = false;
         self.needs_answer = false;
         self.from_library.track(&self.queue.bytes, |packet| {
@@ -76,7 +76,7 @@ impl BrokerSender {
             self.needs_answer |= packet != Some(PacketType::Pingreq);
             has_disconnect |= packet == Some(PacketType::Disconnect);
         });
-        self.needs_answer |= self.has_unfinished_packet();
+        self.needs_answer |= self.has_partial_library_packet();
         self.has_disconnect |= has_disconnect;
         has_disconnect && at_boundary
     }
@@ -123,7 +123,7 @@ impl BrokerSender {
         !self.queue.is_empty() || wire.is_unflushed()
     }
 
-    pub(super) fn count_sent_publishes(&self, wire: &MqttStream) -> SentPublishCount {
+    pub(super) fn count_begun_publishes(&self, wire: &MqttStream) -> SentPublishCount {
         let unfinished = self.from_library.unfinished_type();
         let is_begun = unfinished == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
@@ -136,19 +136,19 @@ impl BrokerSender {
         }
     }
 
-    pub(super) fn check_progress(&mut self, wire: &MqttStream) -> ProgressCheckResult {
+    pub(super) fn measure_tcp_progress(&mut self, wire: &MqttStream) -> ProgressCheckResult {
         let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
         let counted = wire.stream().counted_tcp();
         let acknowledged = queued.ok().flatten();
         let acknowledged = acknowledged.map(|n| counted.written_bytes.saturating_sub(n));
-        let has_unwritten = self.has_unsent(wire) || self.has_unfinished_packet();
+        let has_unwritten = self.has_unsent(wire) || self.has_partial_library_packet();
         let received = counted.read_bytes;
         self.progress
             .measure_progress(acknowledged, received, has_unwritten, instant_now())
     }
 
     /// Removes the unfinished packet from the queue. Fails if part of it is out, or DISCONNECT may not follow.
-    pub(super) fn prepare_disconnect(&mut self) -> bool {
+    pub(super) fn discard_unfinished_packet(&mut self) -> bool {
         let unfinished = self.from_library.unfinished_bytes();
         let in_part = unfinished > self.queue.rest().len() || (unfinished > 0 && self.is_blocked);
         if in_part || !self.has_connect || self.has_disconnect || self.error.is_some() {

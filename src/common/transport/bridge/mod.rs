@@ -17,7 +17,7 @@ mod relay;
 mod tcp_progress;
 
 pub use bridge_callbacks::{
-    EndedExchanges, MessageCallbacks, OnExchangesEnded, OnMessage, OnSkipped, OutOfMemory,
+    EndedExchanges, MessageCallbacks, OnMessage, OnQos2ExchangesEnded, OnSkipped, OutOfMemory,
     SkippedMessage,
 };
 pub use event::{AnswerProgress, BridgeEvent, ConnectionEnd, EndReason, SentPublishCount};

@@ -11,7 +11,7 @@ use super::event::EndReason;
 use super::packet_buffer::NextPacketError;
 use crate::common::acks::ConnectionAcks;
 use crate::common::acks::owed_acks::{ReceivedPublishKind, ReceivedPubrelKind};
-use crate::common::escape::shorten_for_log;
+use crate::common::escape::cut_to_log_length;
 use crate::common::mqtt::acknowledgement::{Acknowledgement, encode_short};
 use crate::common::mqtt::awaited_answers::{AnswerAction, AwaitedAnswers};
 use crate::common::mqtt::connack::{self, Connack, ConnectAnswer};
@@ -219,7 +219,7 @@ impl<'a> PacketHandler<'a> {
     /// There is no receiver: a publisher, which subscribes to nothing, or a check.
     fn drop_unrequested_publish(&mut self, publish: &Publish<'_>, effects: &mut Effects) {
         if !std::mem::replace(&mut self.has_warned, true) {
-            let topic = shorten_for_log(&String::from_utf8_lossy(publish.topic));
+            let topic = cut_to_log_length(&String::from_utf8_lossy(publish.topic));
             warn!(
                 "the broker sends messages that were not asked for (topic {topic:?}); they are dropped"
             );

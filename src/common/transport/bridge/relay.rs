@@ -92,7 +92,7 @@ pub fn relay_packets(
     let in_packet = relay.received.expected_size() > 0;
     let was_ended = matches!(result, Ok(EndReason::Lost | EndReason::Disconnected(_)));
     let connection_end = ConnectionEnd {
-        reached: was_ended.then(|| relay.sender.count_sent_publishes(&relay.wire)),
+        reached: was_ended.then(|| relay.sender.count_begun_publishes(&relay.wire)),
         fault: error.and_then(|error| {
             tls_error::closing_fault(&connection.endpoint, &connection.credentials, error)
         }),
@@ -342,14 +342,14 @@ impl Relay<'_> {
 
     /// When the connection is to end, no further packet of the client library is begun.
     fn may_read_library(&self) -> bool {
-        let goes_on = self.end_by.is_none() || self.sender.has_unfinished_packet();
+        let goes_on = self.end_by.is_none() || self.sender.has_partial_library_packet();
         self.sender.queue.is_empty() && self.is_local_open && goes_on
     }
 
     /// Whether the connection is to end, and all that has been acknowledged is completed or had its time.
     fn is_ready_to_disconnect(&self) -> bool {
         let acks = self.handler.acks();
-        let waits = acks.is_some_and(ConnectionAcks::is_awaiting_pubrel);
+        let waits = acks.is_some_and(ConnectionAcks::is_any_pubrel_due);
         self.end_by.is_some_and(|by| !waits || instant_now() >= by)
     }
 
@@ -363,7 +363,7 @@ impl Relay<'_> {
 
     /// Progress answers the client library's pings: PINGREQ and PINGRESP may stand behind a large message.
     fn report_progress(&mut self) {
-        let progress = self.sender.check_progress(&self.wire);
+        let progress = self.sender.measure_tcp_progress(&self.wire);
         if !self.handler.is_connected() {
             return;
         }
@@ -387,7 +387,7 @@ impl Relay<'_> {
 
     /// DISCONNECT follows the whole packets that wait to be sent, unless a packet has gone out in part.
     fn send_disconnect(&mut self, code: u8, is_for_memory: bool) {
-        if !self.sender.prepare_disconnect() {
+        if !self.sender.discard_unfinished_packet() {
             return;
         }
         let until = instant_now() + DISCONNECT_TIMEOUT;

@@ -111,7 +111,7 @@ impl Marker<'_> {
             .or_else(not_alone)
     }
 
-    fn flaw(&self, end: &Marker<'_>) -> Option<Flaw> {
+    fn block_flaw(&self, end: &Marker<'_>) -> Option<Flaw> {
         // What follows END may be the next BEGIN; then the flaw is that BEGIN's.
         let is_end_alone = end.before.is_empty()
             && (end.after.is_empty() || end.after.starts_with(b"-----BEGIN "));
@@ -121,16 +121,16 @@ impl Marker<'_> {
     }
 }
 
-type DecodedBlock = (Vec<String>, Result<Vec<u8>, Flaw>);
+type DecodedBody = (Vec<String>, Result<Vec<u8>, Flaw>);
 
-fn flawed_content(flaw: Flaw) -> DecodedBlock {
+fn flawed_content(flaw: Flaw) -> DecodedBody {
     (Vec::new(), Err(flaw))
 }
 
 pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut open: Option<Marker<'_>> = None;
-    let mut add = |begin: &Marker<'_>, (headers, content): DecodedBlock| {
+    let mut add = |begin: &Marker<'_>, (headers, content): DecodedBody| {
         found.push(Block {
             number: found.len() + 1,
             line: begin.line,
@@ -155,7 +155,7 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
                 add(&marker, flawed_content(Flaw::Begin));
             }
         } else if let Some(begin) = open.take() {
-            let decoded = match begin.flaw(&marker) {
+            let decoded = match begin.block_flaw(&marker) {
                 Some(flaw) => flawed_content(flaw),
                 None => decode_body(&bytes[begin.to..marker.from], begin.line),
             };
@@ -262,7 +262,7 @@ fn decode_label(bytes: &[u8]) -> String {
     text.chars().take(MAX_LABEL).collect()
 }
 
-fn decode_body(body: &[u8], first: usize) -> DecodedBlock {
+fn decode_body(body: &[u8], first: usize) -> DecodedBody {
     let mut headers = Vec::new();
     let mut in_headers = true;
     let mut base64 = Vec::with_capacity(body.len());

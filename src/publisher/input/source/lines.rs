@@ -10,15 +10,15 @@ use super::event::{Demand, Emit, InputChunk, InputError, SourceEvent};
 const BUFFER: usize = 64 << 10;
 
 #[derive(Default)]
-struct UnsentLines {
+struct LineAccumulator {
     count: usize,
     bytes: Vec<u8>,
 }
 
-impl UnsentLines {
+impl LineAccumulator {
     /// `last` is the number of the last line.
     fn take_event(&mut self, last: u64) -> Option<SourceEvent> {
-        let UnsentLines { count, bytes } = mem::take(self);
+        let LineAccumulator { count, bytes } = mem::take(self);
         let first = (last + 1).saturating_sub(count as u64);
         (count > 0).then_some(SourceEvent::InputChunk(InputChunk::Lines {
             first,
@@ -50,7 +50,7 @@ pub(super) fn read(
             credit.add(more);
         }
         let mut events = Vec::new();
-        let mut lines = UnsentLines::default();
+        let mut lines = LineAccumulator::default();
         loop {
             line += 1;
             let before = lines.bytes.len();

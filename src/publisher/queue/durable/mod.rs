@@ -16,14 +16,14 @@
 
 mod disk_full;
 mod loaded_rows;
-mod rows_sent_elsewhere;
+mod rows_for_other_sender;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use disk_full::{DISK_RETRY, DiskFullState};
 use loaded_rows::{LoadedRowIndex, PAGE, PAGE_BYTES, RowCursor};
-use rows_sent_elsewhere::RowsSentElsewhere;
+use rows_for_other_sender::RowsForOtherSender;
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
 use super::limits::{Admission, DropBehavior, Limits, ReadAllowance};
@@ -32,7 +32,7 @@ use super::requests::{
     WriteBatch,
 };
 use super::sized::SizedQueue;
-use super::{MessageIdentity, MissingFileFate, Queue, QueueEvent, StoreNotice};
+use super::{LostOrMoved, MessageIdentity, Queue, QueueEvent, StoreStatusChange};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
@@ -56,12 +56,12 @@ pub struct DurableQueue {
     journal: Journal,
     known: LoadedRowIndex,
     reader: RowCursor,
-    delegated: RowsSentElsewhere,
+    delegated: RowsForOtherSender,
     disk: DiskFullState,
     closing: bool,
     last_attempt: bool,
     closed: bool,
-    missing_file: Option<MissingFileFate>,
+    missing_file: Option<LostOrMoved>,
 }
 
 impl DurableQueue {
@@ -76,7 +76,7 @@ impl DurableQueue {
             journal: Journal::default(),
             known: LoadedRowIndex::default(),
             reader: RowCursor::default(),
-            delegated: RowsSentElsewhere::default(),
+            delegated: RowsForOtherSender::default(),
             disk: DiskFullState::default(),
             closing: false,
             last_attempt: false,
@@ -121,7 +121,7 @@ impl DurableQueue {
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
         if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
-            events.push(QueueEvent::Store(StoreNotice::DiskRecovered));
+            events.push(QueueEvent::Store(StoreStatusChange::DiskRecovered));
         }
         for row in written.deleted {
             self.known.remove(row);
@@ -161,16 +161,16 @@ impl DurableQueue {
             events.push(QueueEvent::Ended { id, seq, outcome });
         }
         if self.journal.next.numbers.is_empty() {
-            events.extend(self.release_numbered());
+            events.extend(self.move_numbered_to_head());
         }
         events
     }
 
-    fn release_numbered(&mut self) -> Vec<QueueEvent> {
+    fn move_numbered_to_head(&mut self) -> Vec<QueueEvent> {
         let mut events = Vec::new();
         while let Some((_, message)) = self.unnumbered.pop() {
             let row = self.known.row_of(&message);
-            if let Some(id) = row.and_then(|row| self.delegated.take_unnumbered(row)) {
+            if let Some(id) = row.and_then(|row| self.delegated.remove_unnumbered_row(row)) {
                 let seq = message.seq;
                 events.push(QueueEvent::Numbered { id, seq });
             }
@@ -229,17 +229,17 @@ impl DurableQueue {
             }
             let event = match self.journal.unwritten() {
                 // Nothing is lost; rows that could not be deleted are sent again.
-                0 => StoreNotice::Closed,
+                0 => StoreStatusChange::Closed,
                 count => {
                     let message = format!("{why}; no space for {count} messages: free some");
-                    StoreNotice::Failed(Fault::permanent(Exit::Io, message))
+                    StoreStatusChange::Failed(Fault::permanent(Exit::Io, message))
                 }
             };
             return vec![QueueEvent::Store(event)];
         }
         let mut events = Vec::new();
         if self.disk.mark_reported() {
-            events.push(QueueEvent::Store(StoreNotice::DiskFull(why)));
+            events.push(QueueEvent::Store(StoreStatusChange::DiskFull(why)));
         }
         match self.limits.behavior {
             DropBehavior::Block => {}
@@ -297,7 +297,7 @@ impl Queue for DurableQueue {
         self.limits.remaining_messages(self.len(), self.bytes())
     }
 
-    fn next_identity(&self) -> MessageIdentity {
+    fn peek_identity(&self) -> MessageIdentity {
         MessageIdentity {
             id: self.last_id + 1,
             stream: Arc::clone(&self.file.stream),
@@ -380,7 +380,7 @@ impl Queue for DurableQueue {
         Some(self.journal.unwritten())
     }
 
-    fn missing_file(&self) -> Option<MissingFileFate> {
+    fn missing_file(&self) -> Option<LostOrMoved> {
         self.missing_file
     }
 
@@ -402,13 +402,13 @@ impl Queue for DurableQueue {
         self.journal.finish_message(message, row, outcome, now);
     }
 
-    fn record_attempts(&mut self, message: &Arc<OutgoingMessage>, attempts: u32) {
+    fn record_connection_losses(&mut self, message: &Arc<OutgoingMessage>, attempts: u32) {
         if let Some(row) = self.known.row_of(message) {
             self.journal.next.attempts.push((row, attempts));
         }
     }
 
-    fn handle_window_change(&mut self, window: usize) {
+    fn adapt_deletes_to_window(&mut self, window: usize) {
         // A quarter of the window: the others are in flight while these are deleted. Half of a small
         // one: flash memory wears out by transactions.
         self.journal.delete_group = (window / 4).max(25).min(window / 2).max(1);
@@ -431,7 +431,7 @@ impl Queue for DurableQueue {
         }
     }
 
-    fn sent_elsewhere_count(&self) -> Option<usize> {
+    fn count_for_other_sender(&self) -> Option<usize> {
         (!self.file.drains).then_some(self.delegated.len() + self.tail.len())
     }
 
@@ -500,7 +500,7 @@ impl Queue for DurableQueue {
                 self.handle_loaded(rows, last);
                 match damaged {
                     0 => return Vec::new(),
-                    _ => StoreNotice::Damaged(damaged),
+                    _ => StoreStatusChange::Damaged(damaged),
                 }
             }
             StoreResult::Outcomes {
@@ -520,20 +520,20 @@ impl Queue for DurableQueue {
                 self.file = opened;
                 // It reads the numbered rows like all others.
                 self.delegated.numbered.clear();
-                StoreNotice::TookOver
+                StoreStatusChange::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
                 self.missing_file = Some(if exists {
-                    MissingFileFate::Moved
+                    LostOrMoved::Moved
                 } else {
-                    MissingFileFate::Lost
+                    LostOrMoved::Lost
                 });
-                let mut events = self.release_numbered();
-                events.push(QueueEvent::Store(StoreNotice::FileMissing(fault)));
+                let mut events = self.move_numbered_to_head();
+                events.push(QueueEvent::Store(StoreStatusChange::FileMissing(fault)));
                 return events;
             }
-            StoreResult::Failed(fault) => StoreNotice::Failed(fault),
-            StoreResult::Closed => StoreNotice::Closed,
+            StoreResult::Failed(fault) => StoreStatusChange::Failed(fault),
+            StoreResult::Closed => StoreStatusChange::Closed,
         };
         vec![QueueEvent::Store(event)]
     }
@@ -566,7 +566,7 @@ mod tests {
         let now = Instant::now();
         let took_over = StoreResult::TookOver(opened(true));
         assert!(queue.handle_store_result(took_over, now).is_empty());
-        assert_eq!(queue.sent_elsewhere_count(), Some(0));
+        assert_eq!(queue.count_for_other_sender(), Some(0));
         let close = StoreRequest::Close { next_seq: None };
         assert_eq!(queue.next_request(now), Some(close));
     }

@@ -43,7 +43,7 @@ impl FieldSpec {
         self.push_aligned(out, b' ', missing, |out| out.push_trusted(text));
     }
 
-    pub(super) fn push_padded_name(self, out: &mut Sanitizer<'_>, text: &[u8]) {
+    pub(super) fn push_padded_text(self, out: &mut Sanitizer<'_>, text: &[u8]) {
         let (text, missing) = self.string_and_padding(text);
         self.push_aligned(out, b' ', missing, |out| out.push_name(text));
     }
@@ -57,7 +57,7 @@ impl FieldSpec {
 
     /// The width is also the most that is shown of a payload.
     pub(super) fn push_payload(self, out: &mut Sanitizer<'_>, push_payload: &[u8]) {
-        let shown = self.cut_to_width(push_payload);
+        let shown = self.cut_payload_to_width(push_payload);
         self.push_padded(out, push_payload.len(), shown.len(), |out| {
             out.push_payload(shown);
         });
@@ -65,7 +65,7 @@ impl FieldSpec {
 
     /// A payload in hexadecimal digits, of which a width never cuts a byte in half.
     pub(super) fn push_hex(self, out: &mut Sanitizer<'_>, payload: &[u8], encoding: &Encoding) {
-        let mut shown = self.cut_to_width(payload);
+        let mut shown = self.cut_payload_to_width(payload);
         if self.width > 0 {
             shown = shown.get(..shown.len() / 2).unwrap_or_default();
         }
@@ -75,7 +75,7 @@ impl FieldSpec {
         });
     }
 
-    fn cut_to_width(self, payload: &[u8]) -> &[u8] {
+    fn cut_payload_to_width(self, payload: &[u8]) -> &[u8] {
         match self.width {
             0 => payload,
             width => payload.get(..width).unwrap_or(payload),

@@ -109,7 +109,7 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
     match letter {
         'q' => out.push_trusted(message.qos.level().to_string().as_bytes()),
         'r' => out.push_trusted(if message.retained { b"1" } else { b"0" }),
-        't' => spec.push_padded_name(out, message.topic.as_bytes()),
+        't' => spec.push_padded_text(out, message.topic.as_bytes()),
         'p' => spec.push_payload(out, message.payload),
         'x' => spec.push_hex(out, message.payload, &HEXLOWER),
         'X' => spec.push_hex(out, message.payload, &HEXUPPER),
@@ -124,12 +124,12 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
             properties.repeated.subscriptions().next().map(cast_signed),
         ),
         'C' => match &properties.content_type {
-            Some(content_type) => spec.push_padded_name(out, content_type.as_bytes()),
+            Some(content_type) => spec.push_padded_text(out, content_type.as_bytes()),
             None => spec.push_blank(out),
         },
         'R' => {
             if let Some(topic) = &properties.response_topic {
-                spec.push_padded_name(out, topic.as_bytes());
+                spec.push_padded_text(out, topic.as_bytes());
             }
         }
         'D' => out.push_name(properties.correlation_data.unwrap_or_default()),

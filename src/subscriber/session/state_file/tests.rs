@@ -10,8 +10,8 @@ fn state() -> (TempDir, StateFile) {
     (dir, state)
 }
 
-fn record(stream: u64, seq: u64) -> MessageSeqRecord {
-    MessageSeqRecord {
+fn record(stream: u64, seq: u64) -> SavedSeqRecord {
+    SavedSeqRecord {
         seq: SeqProperty {
             stream: stream.to_string(),
             seq,

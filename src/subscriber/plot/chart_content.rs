@@ -38,7 +38,7 @@ pub struct MessageRate {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct ChartFrame {
+pub struct ChartContent {
     pub now: Instant,
     pub broker: String,
     pub connection: ConnectionState,

@@ -6,7 +6,7 @@ use crate::publisher::queue::QueueEvent;
 use crate::publisher::queue::requests::{MessageOutcome, RowId, StoreRequest};
 
 #[derive(Debug, Default)]
-pub(super) struct RowsSentElsewhere {
+pub(super) struct RowsForOtherSender {
     unnumbered: BTreeMap<RowId, u64>,
     /// Rows with a number: id and `seq` of their messages.
     pub(super) numbered: BTreeMap<RowId, (u64, u64)>,
@@ -16,7 +16,7 @@ pub(super) struct RowsSentElsewhere {
     is_asking: bool,
 }
 
-impl RowsSentElsewhere {
+impl RowsForOtherSender {
     pub(super) fn len(&self) -> usize {
         self.unnumbered.len() + self.numbered.len()
     }
@@ -27,11 +27,11 @@ impl RowsSentElsewhere {
     }
 
     pub(super) fn remove(&mut self, row: RowId) -> Option<u64> {
-        self.take_unnumbered(row)
+        self.remove_unnumbered_row(row)
             .or_else(|| Some(self.numbered.remove(&row)?.0))
     }
 
-    pub(super) fn take_unnumbered(&mut self, row: RowId) -> Option<u64> {
+    pub(super) fn remove_unnumbered_row(&mut self, row: RowId) -> Option<u64> {
         self.unnumbered.remove(&row)
     }
 
