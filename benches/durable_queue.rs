@@ -20,7 +20,7 @@ use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::common::runtime::clock::instant_now;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
 use iot_pubsub::publisher::queue::limits::{Admission, DropBehavior, Limits, MessageCountLimit};
-use iot_pubsub::publisher::queue::requests::{
+use iot_pubsub::publisher::queue::store_requests::{
     Counts, MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, StoredMessage,
 };
 use iot_pubsub::publisher::queue::{Queue, QueueEvent};

@@ -27,7 +27,7 @@ use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig};
 use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::requests::MessageOutcome;
+use iot_pubsub::publisher::queue::store_requests::MessageOutcome;
 use shared::{STREAM, WALL_MS};
 
 /// Readings in a round.

@@ -22,7 +22,7 @@ use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
-use iot_pubsub::publisher::queue::requests::{
+use iot_pubsub::publisher::queue::store_requests::{
     Counts, MessageOutcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
 use iot_pubsub::publisher::store::{self, StoreHandle};

@@ -155,7 +155,7 @@ impl SourceReader {
         }
     }
 
-    pub fn next_chunk(&mut self) -> Option<InputChunk> {
+    pub fn pop_unparsed_chunk(&mut self) -> Option<InputChunk> {
         let chunk = self.unparsed.pop_front()?;
         self.unparsed_readings -= chunk.reading_count();
         self.unparsed_bytes -= chunk.bytes();

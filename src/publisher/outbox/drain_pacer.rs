@@ -19,7 +19,7 @@ const ARRIVALS_PER_CHECK: u32 = 4;
 const HEADROOM: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug)]
-struct BacklogCheck {
+struct GrowthMeasurement {
     since: Instant,
     backlog: usize,
     arrivals: u32,
@@ -58,7 +58,7 @@ pub struct DrainPacer {
     /// When the message at the head may be sent. While it is set, new readings have to wait behind the
     /// backlog: it drains, or its last message was sent less than an interval ago.
     pub next_at: Option<Instant>,
-    check: Option<BacklogCheck>,
+    check: Option<GrowthMeasurement>,
     /// No more readings come, and all have to be sent by then.
     pub finish_by: Option<Instant>,
 }
@@ -79,7 +79,7 @@ impl DrainPacer {
         self.rate = self.configured;
         let draining = backlog > 0;
         self.next_at = draining.then_some(now);
-        self.check = draining.then_some(BacklogCheck {
+        self.check = draining.then_some(GrowthMeasurement {
             since: now,
             backlog,
             arrivals: 0,
@@ -123,7 +123,7 @@ impl DrainPacer {
             .check
             .filter(|check| check.arrivals >= ARRIVALS_PER_CHECK)?;
         let elapsed = now.saturating_duration_since(check.since);
-        self.check = Some(BacklogCheck {
+        self.check = Some(GrowthMeasurement {
             since: now,
             backlog,
             arrivals: 0,

@@ -37,8 +37,8 @@ use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::two_clock_time::TwoClockTime;
 use crate::publisher::queue::limits::{Admission, DropBehavior, ReadAllowance};
-use crate::publisher::queue::requests::{MessageOutcome, StoreResult};
 use crate::publisher::queue::sized::SizedQueue;
+use crate::publisher::queue::store_requests::{MessageOutcome, StoreResult};
 use crate::publisher::queue::{LostOrMoved, MessageIdentity, Queue, QueueEvent, StoreStatusChange};
 
 /// While acknowledgements are steady, a source waits if a durable queue has more messages.

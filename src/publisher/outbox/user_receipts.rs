@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use crate::publisher::queue::requests::MessageOutcome;
+use crate::publisher::queue::store_requests::MessageOutcome;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserReceipt {

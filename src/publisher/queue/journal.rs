@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::requests::{DeadLetter, MessageOutcome, RowId, WriteBatch};
+use super::store_requests::{DeadLetter, MessageOutcome, RowId, WriteBatch};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 
 /// How long the row of a finished message may stay if there are too few for a group.

@@ -9,8 +9,8 @@ pub mod durable;
 pub mod journal;
 pub mod limits;
 pub mod memory;
-pub mod requests;
 pub mod sized;
+pub mod store_requests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::time::Instant;
 use crate::common::fault::Fault;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use limits::{Admission, Limits, ReadAllowance};
-use requests::{MessageOutcome, StoreRequest, StoreResult};
+use store_requests::{MessageOutcome, StoreRequest, StoreResult};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageIdentity {

@@ -17,7 +17,7 @@ use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::publisher::outbox::drain_pacer::BacklogGrowth;
 use crate::publisher::outbox::user_receipts::UserReceipt;
-use crate::publisher::queue::requests::MessageOutcome;
+use crate::publisher::queue::store_requests::MessageOutcome;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ReportOptions {

@@ -90,7 +90,7 @@ impl OutboxFeeder<'_> {
 
     /// Parses what the source has read until a message is complete. Returns whether one is.
     fn parse_until_message(&mut self, report: &mut Reporter, now: Instant) -> bool {
-        while let Some(chunk) = self.input.next_chunk() {
+        while let Some(chunk) = self.input.pop_unparsed_chunk() {
             match chunk {
                 InputChunk::Message { line, payload } => {
                     self.parse_and_push(line, payload.into(), report, now);

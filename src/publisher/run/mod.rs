@@ -39,7 +39,7 @@ use crate::publisher::outbox::drain_pacer::DrainPacer;
 use crate::publisher::outbox::types::PoisonEvidence;
 use crate::publisher::queue::durable::DurableQueue;
 use crate::publisher::queue::memory::MemoryQueue;
-use crate::publisher::queue::requests::StoreResult;
+use crate::publisher::queue::store_requests::StoreResult;
 use crate::publisher::queue::{Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
 use crate::publisher::report::exit_status::ExitStatus;

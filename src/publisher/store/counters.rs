@@ -7,7 +7,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::sqlite::{corrupt, int, to_u64_or_zero};
-use crate::publisher::queue::requests::{Counts, MessageOutcome, OpenedQueue};
+use crate::publisher::queue::store_requests::{Counts, MessageOutcome, OpenedQueue};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

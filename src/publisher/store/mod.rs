@@ -46,7 +46,7 @@ use std::sync::mpsc::{self, Sender};
 
 use self::watched_files::WatchedFiles;
 use self::worker::StoreWorker;
-use super::queue::requests::{OpenedQueue, StoreRequest, StoreResult};
+use super::queue::store_requests::{OpenedQueue, StoreRequest, StoreResult};
 use crate::common::fault::Fault;
 use crate::common::runtime::affinity;
 

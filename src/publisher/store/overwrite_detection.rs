@@ -16,7 +16,7 @@ use super::sqlite::{
     BUSY_TIMEOUT, begin_write, corrupt, count_rows, distrust_file, is_damage, quick_check,
     retry_while_busy,
 };
-use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::store_requests::RowId;
 
 /// Reading the file takes at most one part in this many of the time, until the run ends.
 const SHARE: u32 = 20;

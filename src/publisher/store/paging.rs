@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::rows;
 use super::sqlite::to_u64_or_zero;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::store_requests::RowId;
 
 const ROWS: i64 = 256;
 

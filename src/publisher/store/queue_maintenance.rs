@@ -19,7 +19,7 @@ use super::sqlite::{
 use super::transaction::CountedTransaction;
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::boot_ms;
-use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::store_requests::RowId;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequeueResult {

@@ -27,7 +27,7 @@ use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to
 use super::wal_damage;
 use crate::common::fault::{Fault, FaultCause};
 use crate::common::mqtt::two_clock_time::TwoClockTime;
-use crate::publisher::queue::requests::RowId;
+use crate::publisher::queue::store_requests::RowId;
 
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
 

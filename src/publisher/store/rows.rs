@@ -15,7 +15,7 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::two_clock_time::{BootId, BootTime};
-use crate::publisher::queue::requests::{RowId, StoredMessage};
+use crate::publisher::queue::store_requests::{RowId, StoredMessage};
 
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms";
 

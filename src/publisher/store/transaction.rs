@@ -11,7 +11,7 @@ use super::sqlite::{begin_write, int, release_free_pages, to_u64_or_zero};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::runtime::clock::{boot_ms, unix_ms};
 use crate::publisher::queue::limits::{Limits, MessageCountLimit};
-use crate::publisher::queue::requests::{
+use crate::publisher::queue::store_requests::{
     Counts, DeadLetter, MessageOutcome, OpenedQueue, RowId, StoreResult, WriteBatch,
 };
 

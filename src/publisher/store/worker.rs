@@ -27,7 +27,7 @@ use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_within;
-use crate::publisher::queue::requests::{
+use crate::publisher::queue::store_requests::{
     MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 

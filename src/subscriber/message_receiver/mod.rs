@@ -20,7 +20,7 @@ use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
-use crate::subscriber::output::completion::Completion;
+use crate::subscriber::output::completion::FinishedMessages;
 use crate::subscriber::output::sink::OutputSink;
 use crate::subscriber::sequence::SavedSeqRecord;
 use crate::subscriber::sequence::numbers::NumberStatus;
@@ -38,7 +38,7 @@ pub struct ReceiverCounts {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct ReceiverOptions {
+pub struct SequenceOptions {
     pub records_sequence: bool,
     /// Whether the session, and with it an exchange at QoS 2, outlives the run.
     pub keeps_session: bool,
@@ -48,7 +48,7 @@ pub struct ReceiverOptions {
 pub struct MessageReceiver {
     pub state: Mutex<LockedState>,
     pub sink: OutputSink,
-    pub options: ReceiverOptions,
+    pub options: SequenceOptions,
     pub completed_readings: Arc<AtomicU64>,
 }
 
@@ -73,7 +73,7 @@ impl MessageReceiver {
         if state.is_closed {
             return Ok(());
         }
-        let mut completion = Completion::default();
+        let mut completion = FinishedMessages::default();
         // A message that is not taken whole is not acknowledged.
         let mut is_whole = true;
         let mut fingerprint = None;

@@ -23,7 +23,7 @@ pub enum OutputError {
 }
 
 #[derive(Debug, Default)]
-pub struct Completion {
+pub struct FinishedMessages {
     pub tickets: TicketRanges,
     pub records: Vec<SavedSeqRecord>,
     pub exchanges: Vec<Qos2ExchangeKey>,
@@ -31,7 +31,7 @@ pub struct Completion {
     pub is_last: bool,
 }
 
-impl Completion {
+impl FinishedMessages {
     pub fn is_empty(&self) -> bool {
         self.tickets.is_empty() && self.records.is_empty() && self.readings == 0 && !self.is_last
     }
@@ -55,7 +55,7 @@ pub struct Acknowledger {
 }
 
 impl Acknowledger {
-    pub fn save_records(&mut self, completion: &mut Completion) -> bool {
+    pub fn save_records(&mut self, completion: &mut FinishedMessages) -> bool {
         if let Some(record) = &mut self.record {
             if let Err(cause) = record(&completion.records, &completion.exchanges) {
                 (self.notify)(OutputEnd::Failed(OutputError::StateFile(cause)));
@@ -68,7 +68,7 @@ impl Acknowledger {
     }
 
     /// `false` if recording fails: then neither these messages nor later ones may be acknowledged.
-    pub fn record_and_acknowledge(&mut self, mut completion: Completion) -> bool {
+    pub fn record_and_acknowledge(&mut self, mut completion: FinishedMessages) -> bool {
         if !self.save_records(&mut completion) {
             return false;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::warn;
 use parking_lot::{Condvar, Mutex};
 
-use super::completion::{Acknowledger, Completion};
+use super::completion::{Acknowledger, FinishedMessages};
 use super::exec_job::{ExecJob, ExecMessage};
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::clock::instant_now;
@@ -34,7 +34,7 @@ struct WaitingMessage {
 struct MessageProgress {
     jobs_left: usize,
     counted: u64,
-    completion: Option<Completion>,
+    completion: Option<FinishedMessages>,
 }
 
 #[derive(Default)]
@@ -161,7 +161,7 @@ impl Executor {
         self.0.work.notify_all();
     }
 
-    pub fn close_message(&self, completion: Completion) {
+    pub fn close_message(&self, completion: FinishedMessages) {
         let mut state = self.0.state.lock();
         state.update_open_message(|last| last.completion = Some(completion));
         // Its commands may have ended already.

@@ -7,7 +7,7 @@ use log::warn;
 use parking_lot::Mutex;
 
 use super::batch_readings::{BatchReadings, has_batch_type};
-use super::completion::{Acknowledger, Completion};
+use super::completion::{Acknowledger, FinishedMessages};
 use super::exec_job::ExecMessage;
 use super::executor::Executor;
 use super::writer::Writer;
@@ -124,7 +124,7 @@ impl OutputSink {
     }
 
     /// Ends the message pushed last; `completion` is due once its readings are done.
-    pub fn push_completion(&self, completion: Completion) {
+    pub fn push_completion(&self, completion: FinishedMessages) {
         match self {
             Self::Writer(writer, _) => writer.finish_message(completion),
             Self::Executor(executor) => executor.close_message(completion),

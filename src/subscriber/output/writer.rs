@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::completion::{Acknowledger, Completion, OutputEnd, OutputError};
+use super::completion::{Acknowledger, FinishedMessages, OutputEnd, OutputError};
 use super::destination::WriterDestination;
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::clock::{instant_now, sleep};
@@ -31,7 +31,7 @@ struct WriteBatch {
     /// Where each reading ends in `bytes`.
     ends: Vec<usize>,
     counted: u64,
-    completion: Completion,
+    completion: FinishedMessages,
     reopen: bool,
 }
 
@@ -122,7 +122,7 @@ impl Writer {
         result
     }
 
-    pub fn finish_message(&self, completion: Completion) {
+    pub fn finish_message(&self, completion: FinishedMessages) {
         let mut state = self.shared.state.lock();
         state.batch.completion.append(completion);
         state.batch.counted += OVERHEAD;

@@ -10,7 +10,7 @@ use ratatui::style::{Modifier, Style};
 use super::chart_content::{ChartContent, LogLevel, LogLine};
 use super::style::{DIM, ERROR, NORMAL, Theme, WARNING, put_text};
 use super::text_format::{format_duration, truncate, width};
-use super::{header, legend, plot_area};
+use super::{graph, header, legend};
 
 const MIN_SIZE: (u16, u16) = (20, 5);
 
@@ -41,7 +41,7 @@ fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
     };
     header::draw(buffer, rows(1 + counts), view, theme);
     let graph = height - 1 - counts - legend - log - keys;
-    plot_area::draw(buffer, rows(graph), view, theme);
+    graph::draw(buffer, rows(graph), view, theme);
     if legend > 0 {
         legend::draw(buffer, rows(legend), view, theme);
     }

@@ -13,7 +13,7 @@ use crate::common::random;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::selector::MessageSelector;
-use crate::subscriber::message_receiver::{LockedState, MessageReceiver, ReceiverOptions};
+use crate::subscriber::message_receiver::{LockedState, MessageReceiver, SequenceOptions};
 use crate::subscriber::output::completion::{Acknowledger, OutputEnd, OutputError, SaveRecords};
 use crate::subscriber::output::destination::{OutputFile, WriterDestination};
 use crate::subscriber::output::executor::Executor;
@@ -45,7 +45,7 @@ pub(super) fn open_receiver(
         }
         None => (Streams::default(), None),
     };
-    let options = ReceiverOptions {
+    let options = SequenceOptions {
         records_sequence: state_file.is_some(),
         keeps_session: config.session_expiry.is_some(),
         reports_gaps: config.gaps,

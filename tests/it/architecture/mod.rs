@@ -347,7 +347,15 @@ const LAYERS: [(&str, &[&str]); 3] = [
     (
         "subscriber",
         &[
-            "args", "run", "config", "inbox", "session", "output", "plot", "render", "sequence",
+            "args",
+            "run",
+            "config",
+            "message_receiver",
+            "session",
+            "output",
+            "plot",
+            "render",
+            "sequence",
         ],
     ),
 ];

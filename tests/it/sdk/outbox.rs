@@ -11,7 +11,7 @@ use iot_pubsub::publisher::outbox::drain_pacer::DrainPacer;
 use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence};
 use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::limits::{DropBehavior, MessageCountLimit};
-use iot_pubsub::publisher::queue::requests::MessageOutcome;
+use iot_pubsub::publisher::queue::store_requests::MessageOutcome;
 
 use super::{SECOND, draft, memory_queue, origin, secs};
 

@@ -20,7 +20,7 @@ use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence
 use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
 use iot_pubsub::publisher::queue::memory::MemoryQueue;
-use iot_pubsub::publisher::queue::requests::MessageOutcome;
+use iot_pubsub::publisher::queue::store_requests::MessageOutcome;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
-use iot_pubsub::publisher::queue::requests::{
+use iot_pubsub::publisher::queue::store_requests::{
     Counts, MessageOutcome, OpenedQueue, RowId, StoreResult, StoredMessage, WriteBatch,
 };
 

@@ -16,7 +16,7 @@ use iot_pubsub::publisher::outbox::types::{Offered, OutboxConfig, PoisonEvidence
 use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
 use iot_pubsub::publisher::queue::durable::DurableQueue;
 use iot_pubsub::publisher::queue::limits::{DropBehavior, Limits, MessageCountLimit};
-use iot_pubsub::publisher::queue::requests::{StoreRequest, StoreResult};
+use iot_pubsub::publisher::queue::store_requests::{StoreRequest, StoreResult};
 
 use super::disk::{Disk, Owner};
 

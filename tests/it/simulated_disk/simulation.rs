@@ -8,7 +8,7 @@ use fastrand::Rng;
 use iot_pubsub::common::client::{Delivery, RefusedRequest};
 use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::outbox::user_receipts::UserReceipt;
-use iot_pubsub::publisher::queue::requests::MessageOutcome;
+use iot_pubsub::publisher::queue::store_requests::MessageOutcome;
 
 use super::disk::{Disk, Owner};
 use super::process::{Process, WINDOW};

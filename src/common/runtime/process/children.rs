@@ -163,7 +163,7 @@ impl CommandGroup {
         self.kill_entries(&mut TABLE.lock());
     }
 
-    /// As `stop`, but does not wait long for a thread that is just starting a command.
+    /// As `kill_all`, but does not wait long for a thread that is just starting a command.
     pub fn try_kill_all(&self) {
         // Not `try_lock_for`: under libfaketime it might never return.
         for _ in 0..TRIES {

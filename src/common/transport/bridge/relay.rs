@@ -423,7 +423,7 @@ impl Relay<'_> {
             return Ok(());
         }
         self.update_pause();
-        if self.request_ack_wake_up() {
+        if self.wake_when_settled() {
             return Ok(());
         }
         let acks = self.handler.acks();
@@ -471,7 +471,7 @@ impl Relay<'_> {
     }
 
     /// Messages that were settled before the request wake nobody, so this checks once more.
-    fn request_ack_wake_up(&mut self) -> bool {
+    fn wake_when_settled(&mut self) -> bool {
         let was_paused = self.is_paused;
         match self.handler.acks() {
             Some(acks) if was_paused || acks.has_unacknowledged() => acks.request_wake_up(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use crate::publisher::queue::requests::{RowId, StoreRequest};
+use crate::publisher::queue::store_requests::{RowId, StoreRequest};
 
 /// The rows and bytes that are read at once. The next are read when half of them are left.
 pub(super) const PAGE: usize = 512;

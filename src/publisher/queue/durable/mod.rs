@@ -27,11 +27,11 @@ use rows_for_other_sender::RowsForOtherSender;
 
 use super::journal::{Journal, MIN_INSERT_BYTES};
 use super::limits::{Admission, DropBehavior, Limits, ReadAllowance};
-use super::requests::{
+use super::sized::SizedQueue;
+use super::store_requests::{
     Counts, MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, StoredMessage,
     WriteBatch,
 };
-use super::sized::SizedQueue;
 use super::{LostOrMoved, MessageIdentity, Queue, QueueEvent, StoreStatusChange};
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;

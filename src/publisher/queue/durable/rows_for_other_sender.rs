@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::publisher::queue::QueueEvent;
-use crate::publisher::queue::requests::{MessageOutcome, RowId, StoreRequest};
+use crate::publisher::queue::store_requests::{MessageOutcome, RowId, StoreRequest};
 
 #[derive(Debug, Default)]
 pub(super) struct RowsForOtherSender {
