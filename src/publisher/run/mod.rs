@@ -1,6 +1,6 @@
 //! The publisher's event loop: input → outbox → client, and the deliveries back.
 //!
-//! The only module of the publisher that reads the clock. Outbox and connection decide what to do; this module does it.
+//! The event loop reads the clock (the store's thread has its own). Outbox and connection decide what to do; this module does it.
 
 mod feeder;
 mod flush_deadline;

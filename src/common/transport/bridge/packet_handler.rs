@@ -104,11 +104,11 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    fn end_reason_for_violation(&self, end_reason_for_violation: Violation) -> EndReason {
+    fn end_reason_for_violation(&self, violation: Violation) -> EndReason {
         if self.is_connected {
-            EndReason::Violation(end_reason_for_violation)
+            EndReason::Violation(violation)
         } else {
-            EndReason::NoConnack(end_reason_for_violation)
+            EndReason::NoConnack(violation)
         }
     }
 

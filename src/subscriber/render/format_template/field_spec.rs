@@ -56,9 +56,9 @@ impl FieldSpec {
     }
 
     /// The width is also the most that is shown of a payload.
-    pub(super) fn push_payload(self, out: &mut Sanitizer<'_>, push_payload: &[u8]) {
-        let shown = self.cut_payload_to_width(push_payload);
-        self.push_padded(out, push_payload.len(), shown.len(), |out| {
+    pub(super) fn push_payload(self, out: &mut Sanitizer<'_>, payload: &[u8]) {
+        let shown = self.cut_payload_to_width(payload);
+        self.push_padded(out, payload.len(), shown.len(), |out| {
             out.push_payload(shown);
         });
     }
