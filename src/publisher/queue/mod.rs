@@ -160,7 +160,7 @@ pub trait Queue: fmt::Debug {
         }
     }
 
-    /// The run ends: what is due is written, then [`QueueEvent::Store`] with [`StoreNotice::Closed`] follows.
+    /// The run ends: what is due is written, then [`QueueEvent::Store`] with [`StoreStatusChange::Closed`] follows.
     fn begin_close(&mut self) {}
 
     fn wake_at(&self, _now: Instant) -> Option<Instant> {

@@ -142,7 +142,7 @@ impl<'a> Subscriber<'a> {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
             Event::Output(OutputEnd::Complete) | Event::Stop => {
-                self.record_worse_exit(Exit::Success)
+                self.record_worse_exit(Exit::Success);
             }
             Event::Output(OutputEnd::Failed(error)) => {
                 self.record_worse_exit(report_output_error(self.config, &error));
