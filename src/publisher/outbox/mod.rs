@@ -415,7 +415,7 @@ impl Outbox {
                 self.finish_message(message, MessageOutcome::Delivered, now);
             }
             Delivery::Refused(refusal) => {
-                self.poison.set_others_possible();
+                self.poison.others_possible = true;
                 self.finish_message(message, MessageOutcome::Dead(refusal.reason), now);
             }
             Delivery::NotNow => {
@@ -524,7 +524,7 @@ impl Outbox {
                 QueueEvent::Stored { id } => self.receipts.mark_accepted(id),
                 QueueEvent::Numbered { id, seq } => self.receipts.handle_numbered(id, seq),
                 QueueEvent::Ended { id, seq, outcome } => {
-                    self.receipts.end_message(id, seq, outcome, None)
+                    self.receipts.end_message(id, seq, outcome, None);
                 }
                 QueueEvent::DeadLetterStored { id } => self.receipts.release_held_receipt(id),
                 QueueEvent::Store(event) => {

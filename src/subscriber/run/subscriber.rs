@@ -142,7 +142,7 @@ impl<'a> Subscriber<'a> {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
             Event::Output(OutputEnd::Complete) | Event::Stop => {
-                self.record_worse_exit(Exit::Success)
+                self.record_worse_exit(Exit::Success);
             }
             Event::Output(OutputEnd::Failed(error)) => {
                 self.record_worse_exit(report_output_error(self.config, &error));
@@ -177,10 +177,8 @@ impl<'a> Subscriber<'a> {
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
                 let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
-                if let Some(hint) = self
-                    .diagnosis
-                    .connection_ended(disconnection.closed_after, pending)
-                {
+                let closed_after = disconnection.closed_after;
+                if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
                     warn!("{hint}");
                 }
                 self.subscriptions.handle_disconnected();

@@ -84,7 +84,7 @@ impl Template {
             match segment {
                 Segment::Text(text) => out.push_trusted(text),
                 Segment::Time(letter) => {
-                    out.push_trusted(time.format_by_letter(*letter).as_bytes())
+                    out.push_trusted(time.format_by_letter(*letter).as_bytes());
                 }
                 Segment::Nanoseconds => out.push_trusted(time.nanoseconds().as_bytes()),
                 Segment::Field(spec, 'I') => spec.push_trusted(out, time.iso().as_bytes()),
@@ -125,7 +125,7 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
         ),
         'C' => match &properties.content_type {
             Some(content_type) => spec.push_padded_text(out, content_type.as_bytes()),
-            None => spec.push_blank(out),
+            None => out.push_repeated(b' ', spec.width),
         },
         'R' => {
             if let Some(topic) = &properties.response_topic {
