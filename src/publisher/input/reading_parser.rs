@@ -63,9 +63,8 @@ fn parse_json(
     profile.check_qos(qos).map_err(|e| format!("\"qos\" {e}"))?;
     let retain = input.retain_flag()?.unwrap_or(config.retain);
     if retain {
-        profile
-            .check_retained_topic(&topic)
-            .map_err(|e| format!("\"retain\" {e}"))?;
+        let checked = profile.check_retained_topic(&topic);
+        checked.map_err(|e| format!("\"retain\" {e}"))?;
     }
     let payload = input.into_payload()?;
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
