@@ -125,7 +125,7 @@ fn built(root: &Command) -> Command {
     root
 }
 
-fn subcommands(command: &Command) -> impl Iterator<Item = &Command> {
+pub(super) fn subcommands(command: &Command) -> impl Iterator<Item = &Command> {
     let all = command.get_subcommands();
     all.filter(|command| command.get_name() != "help")
 }
@@ -171,6 +171,8 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.push(Block::Subsection(name));
             blocks.push(Block::Text(text));
             blocks.push(Block::Example(usage(sub)));
+            let is_help =
+                |item: &Block| matches!(item, Block::Item { name, .. } if name.ends_with("--help"));
             blocks.extend(items(sub, None).filter(|item| !is_help(item)));
         }
     }
@@ -187,12 +189,10 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
     blocks.extend(parse_after_help(&text_or_empty(
         target.get_after_long_help(),
     )));
-    let others = std::iter::once(None).chain(subcommands(root).map(Some));
-    let others = others
-        .map(|command| page_name(root, command))
-        .chain(["publisher".to_owned(), "subscriber".to_owned()]);
-    let others: BTreeSet<String> = others.filter(|other| *other != name).collect();
-    let others: Vec<String> = others.iter().map(|name| format!("{name}(1)")).collect();
+    let mut pages: BTreeSet<String> = ["publisher", "subscriber"].map(String::from).into();
+    pages.extend(subcommands(root).map(|command| page_name(root, Some(command))));
+    pages.remove(&name);
+    let others: Vec<String> = pages.iter().map(|name| format!("{name}(1)")).collect();
     blocks.push(Block::Section("See also".into()));
     blocks.push(Block::Text(others.join(", ")));
     blocks
@@ -200,10 +200,6 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
 
 fn text_or_empty(text: Option<&StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default()
-}
-
-fn is_help(block: &Block) -> bool {
-    matches!(block, Block::Item { name, .. } if name.ends_with("--help"))
 }
 
 fn decapitalized(text: &str) -> String {

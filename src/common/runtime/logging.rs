@@ -124,15 +124,13 @@ impl HeldLines {
             earlier = format!("({} earlier lines are left out)\n", self.dropped);
         }
         for (level, line) in self.lines {
-            if level != Level::Error {
-                earlier.push_str(&std::mem::take(&mut errors));
-            }
-            let to = if level == Level::Error {
-                &mut errors
+            let line = line + "\n";
+            if level == Level::Error {
+                errors.push_str(&line);
             } else {
-                &mut earlier
-            };
-            to.extend([line.as_str(), "\n"]);
+                earlier.push_str(&std::mem::take(&mut errors));
+                earlier.push_str(&line);
+            }
         }
         (earlier, errors)
     }
@@ -144,11 +142,7 @@ fn hold_for_chart(record: &Record<'_>) -> bool {
     let Some(held) = &mut *held else { return false };
     let level = record.level();
     if is_on_terminal() {
-        let style = if is_coloured() {
-            style(level)
-        } else {
-            Style::new()
-        };
+        let style = is_coloured().then(|| style(level)).unwrap_or_default();
         held.lines.push_back((level, line(record, style)));
         if held.lines.len() > MAX_HELD {
             held.lines.pop_front();

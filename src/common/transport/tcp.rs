@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::libc::{EMFILE, ENFILE};
 
 use super::proxy::Proxy;
+use crate::common::broker::endpoint::authority;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
@@ -99,12 +100,7 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
         Some(EMFILE | ENFILE) => Exit::Io,
         _ => Exit::Unavailable,
     };
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    let message = format!("{host}:{port}: {cause}");
+    let message = format!("{}: {cause}", authority(host, port));
     Fault {
         remedy: remedy.map(String::into_boxed_str),
         ..Fault::passing(exit, message)

@@ -115,16 +115,14 @@ impl VerifyError {
                 let bits = certificate.public_key().map_or(0, |key| key.bits());
                 format!("has a key of {bits} bits, {weak}")
             }
-            DIGEST_TOO_WEAK => format!(
-                "is signed with {}, {weak}",
-                signature_algorithm(certificate)
-            ),
+            DIGEST_TOO_WEAK => {
+                let algorithm = signature_algorithm(certificate);
+                format!("is signed with {algorithm}, {weak}")
+            }
             _ => format!("is not trusted: {result}"),
         };
-        fault(
-            format!("{position} {defect}"),
-            "its operator must replace it",
-        )
+        let cause = format!("{position} {defect}");
+        fault(cause, "its operator must replace it")
     }
 }
 

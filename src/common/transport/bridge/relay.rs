@@ -200,10 +200,8 @@ impl Relay<'_> {
 
     fn read_broker(&mut self) -> io::Result<bool> {
         let wire = &mut self.wire;
-        match self
-            .received
-            .receive_more(|into, most| wire.receive(into, most))
-        {
+        let receive = |into: &mut Vec<u8>, most| wire.receive(into, most);
+        match self.received.receive_more(receive) {
             Ok(0) => {
                 self.is_closed = true;
                 self.end = Some(EndReason::Lost);
@@ -247,7 +245,7 @@ impl Relay<'_> {
                     break;
                 }
                 Ok(NextPacket::Nothing) => break,
-                Err(error) => Err(self.handler.end_reason_for_error(error)),
+                Err(error) => Err(self.handler.refine_end_reason(error)),
             };
             if let Some(connack) = self.effects.accepted.take() {
                 (self.report)(BridgeEvent::Accepted(connack));

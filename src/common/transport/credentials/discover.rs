@@ -50,10 +50,8 @@ pub(super) fn find(
             ErrorKind::NotADirectory => Exit::Config,
             _ => Exit::NoInput,
         };
-        let message = format!(
-            "{}: --certs cannot be read: {e}; check the path",
-            dir.display()
-        );
+        let dir = dir.display();
+        let message = format!("{dir}: --certs cannot be read: {e}; check the path");
         Fault::permanent(exit, message)
     })?;
     let names = entries
