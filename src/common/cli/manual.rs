@@ -161,10 +161,8 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
         blocks.push(Block::Section("Commands".into()));
     }
     for sub in subcommands(target) {
-        let (name, text) = (
-            sub.get_name().to_owned(),
-            text_or_empty(sub.get_about()) + ".",
-        );
+        let name = sub.get_name().to_owned();
+        let text = text_or_empty(sub.get_about()) + ".";
         if command.is_none() {
             blocks.push(Block::Item { name, text });
         } else {
@@ -186,9 +184,8 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.extend(items(target, Some(heading)));
         }
     }
-    blocks.extend(parse_after_help(&text_or_empty(
-        target.get_after_long_help(),
-    )));
+    let after_help = text_or_empty(target.get_after_long_help());
+    blocks.extend(parse_after_help(&after_help));
     let mut pages: BTreeSet<String> = ["publisher", "subscriber"].map(String::from).into();
     pages.extend(subcommands(root).map(|command| page_name(root, Some(command))));
     pages.remove(&name);

@@ -146,11 +146,9 @@ fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
     let message = format!(
         "{endpoint}: the broker broke the MQTT protocol: {violation}; the connection was closed"
     );
-    Fault::passing(Exit::Protocol, message).with_remedy(
-        violation
-            .remedy
-            .unwrap_or("update the broker, or whatever stands between"),
-    )
+    let remedy = violation.remedy;
+    Fault::passing(Exit::Protocol, message)
+        .with_remedy(remedy.unwrap_or("update the broker, or whatever stands between"))
 }
 
 fn no_memory_for_message(endpoint: &Endpoint, size: usize) -> Fault {

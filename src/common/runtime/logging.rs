@@ -142,7 +142,11 @@ fn hold_for_chart(record: &Record<'_>) -> bool {
     let Some(held) = &mut *held else { return false };
     let level = record.level();
     if is_on_terminal() {
-        let style = is_coloured().then(|| style(level)).unwrap_or_default();
+        let style = if is_coloured() {
+            style(level)
+        } else {
+            Style::new()
+        };
         held.lines.push_back((level, line(record, style)));
         if held.lines.len() > MAX_HELD {
             held.lines.pop_front();

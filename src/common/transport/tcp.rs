@@ -80,10 +80,8 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
                 }
                 None => "is the broker running, and --port right?".into(),
             };
-            (
-                format!("{whose} is closed (connection refused)"),
-                Some(remedy),
-            )
+            let cause = format!("{whose} is closed (connection refused)");
+            (cause, Some(remedy))
         }
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             let remedy = format!("is the network up, does a firewall block {whose}?");

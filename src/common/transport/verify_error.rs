@@ -70,10 +70,8 @@ impl VerifyError {
                 let cause = format!(
                     "the server's certificate is not trusted: it is self-signed (by {issuer})"
                 );
-                return fault(
-                    cause,
-                    "if it is the right one, give this certificate as --cafile",
-                );
+                let remedy = "if it is the right one, give this certificate as --cafile";
+                return fault(cause, remedy);
             }
             NOT_YET_VALID => {
                 let from = certificate.not_before();

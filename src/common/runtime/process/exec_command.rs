@@ -317,10 +317,11 @@ mod tests {
         std::thread::park_timeout(BRIEF);
         group.kill_all();
         let ended = running.join().unwrap();
-        assert!(matches!(
+        let is_stopped = matches!(
             ended,
             Ok(CommandOutcome::Stopped) | Err(NotStarted::Stopping)
-        ));
+        );
+        assert!(is_stopped);
         let next = shell("true", LONG).run(&options(), &group);
         assert_eq!(next, Err(NotStarted::Stopping));
     }

@@ -247,15 +247,11 @@ impl<'a> PacketHandler<'a> {
     pub(super) fn complete_released(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
         let ended = EndedExchanges::PacketIds(&released);
-        if !released.is_empty()
-            && self
-                .receiver
-                .is_none_or(|to| (to.on_exchanges_ended)(ended))
-        {
-            let pubcomps = released
-                .iter()
-                .map(|id| encode_short(PacketType::Pubcomp, *id));
-            effects.to_broker.extend(pubcomps.flatten());
+        let forget = |to: &MessageCallbacks| (to.on_exchanges_ended)(ended);
+        if !released.is_empty() && self.receiver.is_none_or(forget) {
+            let pubcomp = |id| encode_short(PacketType::Pubcomp, id);
+            let pubcomps = released.into_iter().flat_map(pubcomp);
+            effects.to_broker.extend(pubcomps);
         }
     }
 
@@ -294,9 +290,8 @@ fn acknowledge_at_once(publish: &Publish<'_>, effects: &mut Effects) {
         Qos::AtLeastOnce => PacketType::Puback,
         Qos::ExactlyOnce => PacketType::Pubrec,
     };
-    effects
-        .to_broker
-        .extend(encode_short(packet, publish.message.packet_id));
+    let answer = encode_short(packet, publish.message.packet_id);
+    effects.to_broker.extend(answer);
 }
 
 #[cfg(test)]

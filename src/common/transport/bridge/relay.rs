@@ -326,10 +326,8 @@ impl Relay<'_> {
         if count > LARGE || self.library_bytes > 16 * LARGE {
             self.unpin_thread();
         }
-        if self
-            .sender
-            .scan_queued_packets(|packet| self.handler.handle_sent(packet))
-        {
+        let handle_sent = |packet| self.handler.handle_sent(packet);
+        if self.sender.scan_queued_packets(handle_sent) {
             // The broker reads nothing behind DISCONNECT.
             let from_library = std::mem::take(&mut self.sender.queue.bytes);
             self.add_outgoing_answers();

@@ -234,8 +234,8 @@ impl TlsCredentials {
 
 impl ClientCertificate {
     fn openssl_rejection(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
-        let mut codes = stack.errors().iter().map(Error::reason_code);
-        let mut has = |wanted: &[i32]| codes.clone().any(|code| wanted.contains(&code));
+        let codes = stack.errors().iter().map(Error::reason_code);
+        let has = |wanted: &[i32]| codes.clone().any(|code| wanted.contains(&code));
         let weak = "too weak for the security level of this OpenSSL";
         let (what, remedy) = if has(&KEY_TOO_SMALL) {
             let bits = certificate.public_key().map_or(0, |key| key.bits());
