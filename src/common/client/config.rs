@@ -18,6 +18,15 @@ pub enum MqttVersion {
     V311,
 }
 
+/// Whether a SUBSCRIBE makes the broker send retained messages (MQTT 5.0 section 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainHandling {
+    Always,
+    /// Only if the subscription did not exist.
+    New,
+    Never,
+}
+
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub route: Route,
@@ -40,6 +49,8 @@ pub struct ClientConfig {
     /// How long the broker keeps the session of an ended connection; `None` for new sessions.
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
+    /// `None`: `New` for a kept session, else `Always`.
+    pub retain_handling: Option<RetainHandling>,
 }
 
 #[derive(Clone)]
