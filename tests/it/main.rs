@@ -108,6 +108,7 @@ mod packets;
 mod persistent;
 mod pipe_bridge;
 mod plot;
+mod properties;
 mod provision;
 mod publish;
 mod queue_command;

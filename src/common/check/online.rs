@@ -212,6 +212,7 @@ fn test_message(topic: &str) -> OutgoingMessage {
             qos: Qos::AtLeastOnce,
             retain: false,
             readings: 1,
+            properties: None,
         },
     }
 }

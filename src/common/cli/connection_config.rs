@@ -31,6 +31,7 @@ pub struct ConnectionConfig {
     pub(super) version: MqttVersion,
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,
+    pub(super) connect_properties: Vec<(String, String)>,
 }
 
 impl ConnectionConfig {
@@ -70,6 +71,8 @@ impl ConnectionConfig {
             sequence,
             session_expiry: None,
             retain_as_published: false,
+            subscription_identifier: None,
+            connect_properties: self.connect_properties.clone(),
         }
     }
 

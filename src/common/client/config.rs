@@ -39,6 +39,10 @@ pub struct ClientConfig {
     /// How long the broker keeps the session of an ended connection; `None` for new sessions.
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
+    /// From 1 to 268,435,455, for all subscriptions.
+    pub subscription_identifier: Option<i32>,
+    /// User properties of CONNECT: names and values.
+    pub connect_properties: Vec<(String, String)>,
 }
 
 #[derive(Clone)]

@@ -167,7 +167,7 @@ impl StopHandler {
             if code != Exit::Success.code() {
                 // Standard error may be blocked.
                 run_with_time_limit(move || {
-                    error!("ended at once by {why}: what was not delivered {fate}")
+                    error!("ended at once by {why}: what was not delivered {fate}");
                 });
             }
             run_hook_and_exit(code);

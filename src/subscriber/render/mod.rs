@@ -8,6 +8,7 @@ use std::time::Duration;
 use self::format_template::{PayloadNotJson, Template};
 use self::sanitize::Sanitizer;
 use crate::common::mqtt::message_json::{JsonFields, MessageJson};
+use crate::common::mqtt::properties_json::PropertiesJson;
 use crate::common::mqtt::publish::Received;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,20 +43,35 @@ impl RenderOptions {
         const REST: usize = 256;
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
+        let properties = match &self.format {
+            Format::Json => {
+                properties_json(message).map_or(0, |properties| properties.max_length())
+            }
+            _ => 0,
+        };
         let (written, meanwhile) = match &self.format {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
             Format::Json if !self.escape => {
-                (MessageJson::encoded_payload_length(message.payload), 0)
+                let payload = MessageJson::encoded_payload_length(message.payload);
+                (payload.saturating_add(properties), 0)
             }
             // In JSON it has up to six.
-            Format::Json => (times(6), times(24)),
+            Format::Json => (
+                times(6).saturating_add(properties.saturating_mul(6)),
+                times(24).saturating_add(properties.saturating_mul(6)),
+            ),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
         let written = written.saturating_add(message.topic.len() + REST);
         (written, meanwhile)
     }
+}
+
+/// What is in the `seq` property is written in other fields.
+fn properties_json<'a>(message: &Received<'a>) -> Option<PropertiesJson<'a>> {
+    PropertiesJson::new(message.properties?, message.seq.is_some())
 }
 
 pub fn render(
@@ -71,6 +87,7 @@ pub fn render(
             qos: message.qos.level(),
             retain: message.retained,
             seq: message.seq.as_ref(),
+            properties: properties_json(message),
         };
         MessageJson::new(parts, now, true)
     };

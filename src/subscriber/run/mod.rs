@@ -139,6 +139,7 @@ fn start_client(
         ClientConfig {
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
+            subscription_identifier: config.subscription_identifier,
             ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {

@@ -142,7 +142,7 @@ impl<'a> Subscriber<'a> {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
             Event::Output(OutputEnd::Complete) | Event::Stop => {
-                self.record_worse_exit(Exit::Success)
+                self.record_worse_exit(Exit::Success);
             }
             Event::Output(OutputEnd::Failed(error)) => {
                 self.record_worse_exit(report_output_error(self.config, &error));
@@ -169,6 +169,17 @@ impl<'a> Subscriber<'a> {
 
     fn handle_update(&mut self, update: Option<ConnectionUpdate>, now: Instant) {
         match update {
+            Some(ConnectionUpdate::Connected(info))
+                if self.config.subscription_identifier.is_some()
+                    && !info.connack.subscription_identifiers_available =>
+            {
+                let endpoint = &self.config.connection.endpoint;
+                let message = format!("{endpoint}: the broker has no subscription identifiers");
+                let fault = Fault::permanent(Exit::Protocol, message)
+                    .with_remedy("leave --subscription-identifier out");
+                let update = self.driver.fail_connection(fault, now);
+                self.handle_update(update, now);
+            }
             Some(ConnectionUpdate::Connected(info)) => {
                 self.subscriptions.handle_connected(now);
                 let resumption = self.session.handle_connected(info.connack.session_present);

@@ -84,7 +84,7 @@ impl Template {
             match segment {
                 Segment::Text(text) => out.push_trusted(text),
                 Segment::Time(letter) => {
-                    out.push_trusted(time.format_by_letter(*letter).as_bytes())
+                    out.push_trusted(time.format_by_letter(*letter).as_bytes());
                 }
                 Segment::Nanoseconds => out.push_trusted(time.nanoseconds().as_bytes()),
                 Segment::Field(spec, 'I') => spec.push_trusted(out, time.iso().as_bytes()),
