@@ -295,13 +295,11 @@ impl PublisherArgs {
     }
 
     fn check_stdio_is_open(&self) -> Result<(), Fault> {
-        for (given, flag) in [
-            (self.stdin_line, "--stdin-line"),
-            (self.stdin_file, "--stdin-file"),
-        ] {
-            if given {
-                stdio::check_stdin(flag)?;
-            }
+        if self.stdin_line {
+            stdio::check_stdin("--stdin-line")?;
+        }
+        if self.stdin_file {
+            stdio::check_stdin("--stdin-file")?;
         }
         for (given, flag) in [
             (self.receipts, "--receipts"),
@@ -366,7 +364,7 @@ impl PublisherArgs {
         }
         Ok(Config {
             outbox: OutboxConfig {
-                max_in_flight: usize::from(self.max_inflight.unwrap_or(WINDOW)),
+                max_in_flight: usize::from(max_in_flight),
                 operation_timeout: connection.operation_timeout,
                 expiry: self.expiry,
                 max_attempts: self.max_attempts,

@@ -91,8 +91,8 @@ impl CheckReport {
         }
     }
 
-    pub(super) fn handle_progress(&mut self, handle_progress: &DialEvent) {
-        match handle_progress {
+    pub(super) fn handle_progress(&mut self, event: &DialEvent) {
+        match event {
             DialEvent::Resolved(addresses) => {
                 let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
                 self.add_ok(DNS, all.join(", "));

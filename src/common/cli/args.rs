@@ -201,11 +201,7 @@ impl ConnectionArgs {
     /// `program` begins a random client identifier. With `go_on` unusable TLS files are no error: each connection
     /// attempt reads them.
     pub fn into_config(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
-        let port = match self.port {
-            PortChoice::Auto => None,
-            PortChoice::Number(port) => Some(port),
-        };
-        let (endpoint, profile) = self.find_endpoint(port)?;
+        let (endpoint, profile) = self.find_endpoint(self.port.0)?;
         let policy = Policy::new(
             self.base_backoff,
             self.max_backoff,
@@ -223,7 +219,7 @@ impl ConnectionArgs {
         if let Some(username) = &self.username {
             name_flag_in_error("--username", check_no_controls(username))?;
         }
-        let version = self.mqtt_version.unwrap_or(MqttVersion::Any);
+        let version = self.mqtt_version.unwrap_or_default();
         if !self.connect_user_property.is_empty() && version == MqttVersion::V311 {
             let message = "--connect-user-property needs MQTT 5: leave it or --mqtt-version out";
             return Err(Fault::usage(message));
@@ -341,17 +337,14 @@ fn names_port(text: &str) -> bool {
         .is_some_and(|(before, _)| !before.contains(':') || before.ends_with(']'))
 }
 
+/// None for `auto`.
 #[derive(Clone, Copy, Debug)]
-enum PortChoice {
-    Auto,
-    Number(u16),
-}
+struct PortChoice(Option<u16>);
 
 fn parse_port_choice(text: &str) -> Result<PortChoice, String> {
     match integer_parser(1..=u16::MAX)(text) {
-        _ if text == "auto" => Ok(PortChoice::Auto),
-        Ok(port) => Ok(PortChoice::Number(port)),
-        Err(_) => Err("must be auto or a number from 1 to 65535".into()),
+        Err(_) if text != "auto" => Err("must be auto or a number from 1 to 65535".into()),
+        port => Ok(PortChoice(port.ok())),
     }
 }
 

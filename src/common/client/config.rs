@@ -9,9 +9,10 @@ use crate::common::transport::Route;
 use crate::common::transport::bridge::{OnMessage, OnQos2ExchangesEnded, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttVersion {
     /// MQTT 5, and 3.1.1 if the broker refuses MQTT 5 or does not answer it.
+    #[default]
     Any,
     V5,
     V311,

@@ -83,12 +83,9 @@ mod tests {
             (b"", 1, &[b""]),
         ] {
             let draft = Draft {
-                topic: "t".into(),
-                payload: payload.into(),
-                qos: Qos::AtLeastOnce,
-                retain: false,
+                payload: payload.to_vec(),
                 readings,
-                properties: None,
+                ..Draft::default()
             };
             assert_eq!(draft.reading_payloads().collect::<Vec<_>>(), expected);
         }

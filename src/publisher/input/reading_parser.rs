@@ -71,9 +71,8 @@ fn parse_json(
     profile.check_qos(qos).map_err(|e| format!("\"qos\" {e}"))?;
     let retain = input.retain_flag()?.unwrap_or(config.retain);
     if retain {
-        profile
-            .check_retained_topic(&topic)
-            .map_err(|e| format!("\"retain\" {e}"))?;
+        let checked = profile.check_retained_topic(&topic);
+        checked.map_err(|e| format!("\"retain\" {e}"))?;
     }
     let own = input.properties()?;
     let payload = input.into_payload()?;

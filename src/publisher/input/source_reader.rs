@@ -66,11 +66,8 @@ impl SourceReader {
                 // Base64 takes a third more than the bytes, text seldom twice as much.
                 let json = max.saturating_mul(2) + JSON_OVERHEAD;
                 let longest = if config.json { json } else { max };
-                Source::Thread(SourceThread::start_lines(
-                    longest,
-                    config.has_batches(),
-                    emit,
-                )?)
+                let together = config.has_batches();
+                Source::Thread(SourceThread::start_lines(longest, together, emit)?)
             }
             SourceKind::Stdin => Source::Thread(SourceThread::whole_stdin(max, emit)?),
             SourceKind::Message(payload) => Source::Single(Some(payload.clone())),

@@ -2,7 +2,7 @@
 //! in bytes. PURE.
 //!
 //! [`Queue`] is what the outbox needs of it. [`memory::MemoryQueue`] ends with the process. [`durable::DurableQueue`]
-//! manages a queue in a file: it gives requests to a store and handles the results (see [`requests`]), and does no I/O
+//! manages a queue in a file: it gives requests to a store and handles the results (see [`store_requests`]), and does no I/O
 //! itself. Connections, windows and rates belong to [`outbox`](super::outbox).
 
 pub mod durable;
@@ -160,7 +160,7 @@ pub trait Queue: fmt::Debug {
         }
     }
 
-    /// The run ends: what is due is written, then [`StoreNotice::Closed`] follows.
+    /// The run ends: what is due is written, then [`QueueEvent::Store`] with [`StoreStatusChange::Closed`] follows.
     fn begin_close(&mut self) {}
 
     fn wake_at(&self, _now: Instant) -> Option<Instant> {

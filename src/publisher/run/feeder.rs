@@ -35,10 +35,8 @@ impl OutboxFeeder<'_> {
         match self.input.handle_event(event) {
             Ok(()) => {}
             Err(InputError::LineTooLong { line }) => {
-                report.report_rejected_line(
-                    line,
-                    &reading_parser::too_long(self.config, self.profile),
-                );
+                let why = reading_parser::too_long(self.config, self.profile);
+                report.report_rejected_line(line, &why);
             }
             Err(InputError::CommandFailed(why)) => report.command_failed(&why, now),
             Err(InputError::ReadFailed(cause)) => {

@@ -171,14 +171,9 @@ mod tests {
 
     fn checksum(readings: u32, content_type: Option<&'static str>) -> u32 {
         crc(&OutgoingMessage {
-            id: 0,
             stream: "5b7d025ce9bc0b91".into(),
             seq: 7,
             accepted_ms: 1_769_846_400_123,
-            accepted_boot: None,
-            expires_ms: None,
-            expires_at: None,
-            attempts: 0,
             draft: Draft {
                 topic: "a/b".into(),
                 payload: b"1\n2\n".into(),
@@ -190,6 +185,7 @@ mod tests {
                     ..PropertyFields::default()
                 }),
             },
+            ..OutgoingMessage::default()
         })
     }
 

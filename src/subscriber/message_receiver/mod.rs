@@ -94,8 +94,8 @@ impl MessageReceiver {
                     {
                         log_number_status(&check.status, seq, message.topic);
                     }
-                    self.sink
-                        .set_chart_missing_count(state.selector.missing_seq_count());
+                    let missing = state.selector.streams.missing();
+                    self.sink.set_chart_missing_count(missing);
                 }
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -138,14 +138,6 @@ impl MessageReceiver {
         }
     }
 
-    pub fn reopen_output(&self) {
-        self.sink.reopen();
-    }
-
-    pub fn abort_commands(&self) {
-        self.sink.abort_commands();
-    }
-
     /// Takes no more messages, and waits for those received, for `grace_period` at most.
     pub fn close(&self, grace_period: Duration) -> ReceiverCounts {
         self.state.lock().is_closed = true;
@@ -154,7 +146,7 @@ impl MessageReceiver {
         ReceiverCounts {
             received: self.completed_readings.load(Ordering::Relaxed),
             duplicates: state.selector.duplicates,
-            gaps: state.selector.missing_seq_count(),
+            gaps: state.selector.streams.missing(),
             skipped: state.skipped,
             failed: self.sink.failed_commands(),
             is_blocked,

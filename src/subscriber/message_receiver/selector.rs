@@ -97,28 +97,19 @@ impl MessageSelector {
         let limit = self.selection.limit;
         limit.is_some_and(|limit| self.taken >= limit)
     }
-
-    pub fn missing_seq_count(&self) -> u64 {
-        self.streams.missing()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::mqtt::qos::Qos;
+    use crate::subscriber::render::tests::received;
 
     const KEY: FingerprintKey = FingerprintKey([1, 2]);
 
     fn message<'a>(topic: &'a str, seq: &str) -> Received<'a> {
         Received {
-            topic,
-            payload: b"x",
-            qos: Qos::AtLeastOnce,
-            retained: false,
-            packet_id: 1,
             seq: seq.parse().ok(),
-            properties: None,
+            ..received(topic, b"x")
         }
     }
 
@@ -160,7 +151,7 @@ mod tests {
             }
             let unnumbered = selector.check_sequence(&message("t", ""));
             assert!(unnumbered.is_wanted && unnumbered.fingerprint.is_none());
-            assert_eq!((selector.duplicates, selector.missing_seq_count()), (1, 1));
+            assert_eq!((selector.duplicates, selector.streams.missing()), (1, 1));
         }
     }
 
@@ -178,7 +169,7 @@ mod tests {
             let check = selector.check_sequence(&message(topic, seq));
             assert_eq!(check.is_wanted, wanted, "{topic} {seq}");
         }
-        assert_eq!((selector.duplicates, selector.missing_seq_count()), (3, 0));
+        assert_eq!((selector.duplicates, selector.streams.missing()), (3, 0));
     }
 
     #[test]
@@ -191,7 +182,7 @@ mod tests {
         let next = selector.check_sequence(&message("t", "s/3/0"));
         assert_eq!(next.status, NumberStatus::Next);
         assert!(selector.check_sequence(&message("t", "s/2/0")).is_wanted);
-        assert_eq!(selector.missing_seq_count(), 0);
+        assert_eq!(selector.streams.missing(), 0);
     }
 
     #[test]

@@ -16,9 +16,9 @@ const MIN_SIZE: (u16, u16) = (20, 5);
 
 const KEYS: &str = "q end   + - zoom   0 automatic";
 
-pub fn draw_frame(draw_frame: &mut Frame<'_>, view: &ChartContent, theme: Theme) {
-    let area = draw_frame.area();
-    draw(draw_frame.buffer_mut(), area, view, theme);
+pub fn draw_frame(frame: &mut Frame<'_>, view: &ChartContent, theme: Theme) {
+    let area = frame.area();
+    draw(frame.buffer_mut(), area, view, theme);
 }
 
 fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {

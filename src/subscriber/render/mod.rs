@@ -117,27 +117,32 @@ pub fn render(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::common::mqtt::qos::Qos;
     use crate::common::mqtt::seq_property::SeqProperty;
 
     const NOW: Duration = Duration::from_millis(1_769_846_400_250);
 
-    fn rendered(format: Format, escape: bool, payload: &[u8], seq: Option<u64>) -> String {
-        let message = Received {
-            topic: "a\u{1b}/b",
+    pub(in crate::subscriber) fn received<'a>(topic: &'a str, payload: &'a [u8]) -> Received<'a> {
+        Received {
+            topic,
             payload,
             qos: Qos::AtLeastOnce,
             retained: false,
-            packet_id: 0,
+            packet_id: 3,
+            seq: None,
             properties: None,
-            seq: seq.map(|accepted_ms| SeqProperty {
-                stream: "s".into(),
-                seq: 7,
-                accepted_ms,
-            }),
-        };
+        }
+    }
+
+    fn rendered(format: Format, escape: bool, payload: &[u8], seq: Option<u64>) -> String {
+        let mut message = received("a\u{1b}/b", payload);
+        message.seq = seq.map(|accepted_ms| SeqProperty {
+            stream: "s".into(),
+            seq: 7,
+            accepted_ms,
+        });
         let mut out = Vec::new();
         let style = RenderOptions {
             format,

@@ -26,6 +26,7 @@ use crate::common::transport::bridge::EndedExchanges;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::MessageReceiver;
 use crate::subscriber::output::completion::{OutputEnd, OutputError};
+use crate::subscriber::output::sink::OutputSink;
 use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
@@ -43,10 +44,8 @@ const DEFAULT_WINDOW: usize = 100;
 /// An error is what kept the run from starting. What fails later is logged, and in the exit code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, queue) = mpsc::channel();
-    let state_file = match &config.state {
-        Some(path) => Some(Arc::new(Mutex::new(StateFile::open(path)?))),
-        None => None,
-    };
+    let state_file = config.state.as_deref().map(StateFile::open).transpose()?;
+    let state_file = state_file.map(|file| Arc::new(Mutex::new(file)));
     let session_acks = Arc::new(SessionAcks::default());
     if let Some(state_file) = &state_file {
         let exchanges = state_file.lock().load_exchanges(&session_key(config))?;
@@ -62,13 +61,13 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let receiver =
         output_setup::open_receiver(config, state_file.clone(), &session_acks, notify, &chart)?;
     let receiver = Arc::new(receiver);
-    let on_signal = |call: fn(&MessageReceiver)| -> signals::Callback {
+    let on_signal = |call: fn(&OutputSink)| -> signals::Callback {
         let receiver = Arc::clone(&receiver);
-        Box::new(move || call(&receiver))
+        Box::new(move || call(&receiver.sink))
     };
     let reopen = matches!(config.output, OutputConfig::File(..));
-    let reopen = reopen.then(|| on_signal(MessageReceiver::reopen_output));
-    let abort = Some(on_signal(MessageReceiver::abort_commands));
+    let reopen = reopen.then(|| on_signal(OutputSink::reopen));
+    let abort = Some(on_signal(OutputSink::abort_commands));
     let to_loop = events.clone();
     let stop = move || send(&to_loop, Event::Stop);
     let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, reopen, abort)

@@ -34,10 +34,8 @@ pub(super) fn open_receiver(
     let (streams, key) = match &state_file {
         Some(state_file) => {
             let state_file = state_file.lock();
-            (
-                state_file.load_streams()?,
-                Some(state_file.fingerprint_key()),
-            )
+            let key = Some(state_file.fingerprint_key());
+            (state_file.load_streams()?, key)
         }
         None if config.selection.dedup || config.summary => {
             let key = FingerprintKey([random::bits()?, random::bits()?]);

@@ -188,10 +188,8 @@ impl<'a> Subscriber<'a> {
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
                 let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
-                if let Some(hint) = self
-                    .diagnosis
-                    .connection_ended(disconnection.closed_after, pending)
-                {
+                let closed_after = disconnection.closed_after;
+                if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
                     warn!("{hint}");
                 }
                 self.subscriptions.handle_disconnected();

@@ -34,10 +34,6 @@ impl FieldSpec {
         Self { precision, ..self }.push_trusted(out, text.as_bytes());
     }
 
-    pub(super) fn push_blank(self, out: &mut Sanitizer<'_>) {
-        out.push_repeated(b' ', self.width);
-    }
-
     pub(super) fn push_trusted(self, out: &mut Sanitizer<'_>, text: &[u8]) {
         let (text, missing) = self.string_and_padding(text);
         self.push_aligned(out, b' ', missing, |out| out.push_trusted(text));
@@ -56,9 +52,9 @@ impl FieldSpec {
     }
 
     /// The width is also the most that is shown of a payload.
-    pub(super) fn push_payload(self, out: &mut Sanitizer<'_>, push_payload: &[u8]) {
-        let shown = self.cut_payload_to_width(push_payload);
-        self.push_padded(out, push_payload.len(), shown.len(), |out| {
+    pub(super) fn push_payload(self, out: &mut Sanitizer<'_>, payload: &[u8]) {
+        let shown = self.cut_payload_to_width(payload);
+        self.push_padded(out, payload.len(), shown.len(), |out| {
             out.push_payload(shown);
         });
     }
