@@ -43,6 +43,7 @@ pub(crate) fn messages(count: u64) -> impl Iterator<Item = OutgoingMessage> {
             qos: Qos::AtLeastOnce,
             retain: false,
             readings: 1,
+            properties: None,
         },
     })
 }

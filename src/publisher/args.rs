@@ -15,8 +15,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::warn;
 
 use super::config::Config;
+use super::input::args::PropertyArgs;
 use super::input::batch::BatchLimits;
 use super::input::config::{InputConfig, SourceKind};
+use super::input::given_properties::GivenProperties;
 use super::queue_command::args::QueueArgs;
 use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
@@ -104,6 +106,9 @@ pub struct PublisherArgs {
     #[arg(short, long)]
     retain: bool,
 
+    #[command(flatten)]
+    properties: PropertyArgs,
+
     /// How many messages may be unacknowledged
     ///
     /// The default is 100; for QoS 2 with MQTT 3.1.1 it is 20: Mosquitto with its default settings drops QoS 2 messages
@@ -155,8 +160,8 @@ pub struct PublisherArgs {
 
     /// What a line of --stdin-line is: lines or json
     ///
-    /// lines, the default: the line is the payload. json: the line is an object with payload and optionally topic, qos
-    /// and retain, as subscriber --json and publisher queue export write it. A payload that is not a string is
+    /// lines, the default: the line is the payload. json: the line is an object with payload and optionally topic, qos,
+    /// retain and properties, as subscriber --json and publisher queue export write it. A payload that is not a string is
     /// published as the JSON text that is in the line; payload_base64 holds arbitrary bytes.
     #[arg(long, value_name = "FORM", help_heading = SOURCE)]
     input: Option<InputFormat>,
@@ -329,6 +334,7 @@ impl PublisherArgs {
         let json = self.input == Some(InputFormat::Json);
         let durable = self.queue.is_some();
         let connection = self.connection.into_config("publisher", durable)?;
+        let properties = self.properties.into_given(&connection, !self.no_sequence)?;
         let profile = connection.profile;
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let max_in_flight = self.max_inflight.unwrap_or(WINDOW);
@@ -359,8 +365,10 @@ impl PublisherArgs {
         };
         let timed = source.is_timed();
         check_repeat(self.repeat, &source)?;
+        // A line of JSON may have an expiry.
+        let may_expire = self.expiry.is_some() || json;
         if self.batch > 1 {
-            check_batches(&source, &connection)?;
+            check_batches(&source, &connection, &properties)?;
         }
         if source == SourceKind::Simulated {
             warn!(
@@ -389,13 +397,14 @@ impl PublisherArgs {
                 topic,
                 qos: self.qos,
                 retain: self.retain,
+                properties,
                 max_payload,
                 batch: BatchLimits {
                     readings: self.batch,
                     wait: self.batch_wait,
                     payload: BATCH_BYTES.min(max_payload),
                     size: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-                    properties: batch_properties_size(!self.no_sequence, self.expiry.is_some()),
+                    properties: batch_properties_size(!self.no_sequence, may_expire),
                 },
             },
             limits: Limits {
@@ -468,11 +477,17 @@ fn check_repeat(repeat: u64, source: &SourceKind) -> Result<(), Fault> {
     Err(Fault::usage(message).with_remedy("end other sources with --count"))
 }
 
-fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(), Fault> {
+fn check_batches(
+    source: &SourceKind,
+    connection: &ConnectionConfig,
+    properties: &GivenProperties,
+) -> Result<(), Fault> {
     let why = if !source.is_timed() && *source != SourceKind::Lines {
         "--batch is for many readings: this source gives one message"
     } else if connection.is_older_mqtt() {
         "--batch needs MQTT 5: with 3.1.1 receivers cannot tell batches from messages"
+    } else if properties.fields.content_type.is_some() {
+        "--content-type has no use with --batch, whose type is application/x-ndjson; leave one of them out"
     } else {
         return Ok(());
     };

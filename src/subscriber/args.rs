@@ -118,8 +118,8 @@ pub struct SubscriberArgs {
 
     /// Print one JSON object for each message
     ///
-    /// tst, topic, qos, retain, payloadlen and payload (payload_base64 if it is not UTF-8); from the seq property
-    /// stream, seq, taken and latency_ms.
+    /// tst, topic, qos, retain, payloadlen and payload (payload_base64 if it is not UTF-8); properties, those of MQTT 5
+    /// that are set; from the seq property stream, seq, taken and latency_ms. publisher --input json reads it.
     #[arg(short = 'J', long, help_heading = OUTPUT)]
     json: bool,
 
@@ -178,6 +178,10 @@ pub struct SubscriberArgs {
     /// Without it, the broker clears the flag of each message that it passes on when it is published. A bridge needs it.
     #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["no_retained", "retained_only"])]
     retain_as_published: bool,
+
+    /// Have the broker add N to each message, for -J and %S (MQTT 5)
+    #[arg(long, value_name = "N", value_parser = integer_parser(1..=268_435_455i32))]
+    subscription_identifier: Option<i32>,
 
     /// Draw a live chart of the numbers in the payloads instead of text; q ends it
     #[arg(long, help_heading = OUTPUT)]
@@ -325,6 +329,15 @@ impl SubscriberArgs {
                  missing here",
             ));
         }
+        if self.subscription_identifier.is_some() {
+            let checked = profile.check_subscription_identifier();
+            name_flag_in_error("--subscription-identifier", checked)?;
+            if connection.is_older_mqtt() {
+                return Err(Fault::usage(
+                    "--subscription-identifier needs MQTT 5: leave it or --mqtt-version out",
+                ));
+            }
+        }
         let session_expiry = self.persistent.then_some(self.session_expiry);
         if self.persistent && !connection.client_id_given {
             return Err(Fault::usage(
@@ -386,6 +399,7 @@ impl SubscriberArgs {
             output,
             session_expiry,
             retain_as_published: self.retain_as_published,
+            subscription_identifier: self.subscription_identifier,
             gaps: self.gaps,
             state: self.state,
             summary: self.summary,

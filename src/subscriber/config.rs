@@ -43,6 +43,7 @@ pub struct Config {
     pub output: OutputConfig,
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
+    pub subscription_identifier: Option<i32>,
     pub gaps: bool,
     pub state: Option<PathBuf>,
     pub summary: bool,

@@ -110,6 +110,7 @@ mod packets;
 mod persistent;
 mod pipe_bridge;
 mod plot;
+mod properties;
 mod provision;
 mod publish;
 mod queue_command;

@@ -1,8 +1,12 @@
 //! `subscriber -J | publisher --input json` between two brokers.
 
-use std::{fs::File, io::pipe, time::Duration};
+use std::{
+    fs::File,
+    io::{Cursor, pipe},
+    time::Duration,
+};
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Broker, Program, SOON, peer, temp_dir};
@@ -83,4 +87,98 @@ fn topic_bytes_qos_and_retain_cross_though_the_other_side_is_away() {
         .collect();
     got.sort();
     assert_eq!(got, wanted);
+}
+
+/// Every property, alone and together, with any bytes where MQTT allows any.
+const PROPERTIES: [&str; 9] = [
+    r#"{"content-type":"text/plain; charset=utf-8"}"#,
+    r#"{"response-topic":"answers/\u00e9 \"7\""}"#,
+    r#"{"correlation-data":"plain text"}"#,
+    r#"{"correlation-data-base64":"/wCA/g=="}"#,
+    r#"{"correlation-data":""}"#,
+    r#"{"payload-format-indicator":1}"#,
+    r#"{"user-properties":[["b","2"],["a",""],["","1"],["b","2"],["b","1"],["seq","mine"]]}"#,
+    r#"{"message-expiry-interval":86400}"#,
+    r#"{"content-type":"a","response-topic":"b","correlation-data-base64":"AP8=","payload-format-indicator":1,
+        "user-properties":[["\ud83d\ude00","= \\ \" \u00b0C"],["b","2"],["a","1"]],"message-expiry-interval":86400}"#,
+];
+
+/// Without the expiry, which runs.
+const ALL_BUT_EXPIRY: &str = "%t|%q|%r|%F|%C|%R|%D|%P|%x";
+
+#[test]
+fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
+    let from = Broker::start();
+    let mut to = Broker::start();
+    let dir = temp_dir();
+    let (reader, writer) = pipe().unwrap();
+    let subscriber = Program::subscriber().to(&from).stdout(writer);
+    let subscriber = subscriber.args(["-t", "#", "-q", "2", "-J", "-d"]);
+    let subscriber = subscriber.args(["--persistent", "--client-id", "bridge"]);
+    let subscriber = subscriber.arg("--retain-as-published").start();
+    subscriber.wait_subscribed();
+    let publisher = Program::publisher().to(&to).stdin_given(reader);
+    let publisher = publisher.args(["-l", "--input", "json", "--no-sequence", "--queue"]);
+    let publisher = publisher.arg(dir.path().join("queue.db"));
+    let publisher = publisher.args(["--base-backoff", "0.1"]).start();
+
+    let count = PROPERTIES.len() * PAYLOADS.len();
+    let send = |round: &str| {
+        let mut lines = String::new();
+        let all = PROPERTIES
+            .iter()
+            .flat_map(|properties| PAYLOADS.iter().map(move |payload| (properties, payload)));
+        for (number, (properties, payload)) in all.enumerate() {
+            let (payload, retain) = (BASE64.encode(payload), number % 2);
+            let properties = properties.replace('\n', "");
+            lines += &[
+                r#"{"topic":""#,
+                &format!(r#"{round}/{number:03}","qos":1,"retain":{retain},"#),
+                &format!(r#""payload_base64":"{payload}","properties":{properties}}}"#),
+                "\n",
+            ]
+            .concat();
+        }
+        let source = Program::publisher().to(&from);
+        let source = source.args(["-l", "--input", "json", "--no-sequence"]);
+        source.stdin(Cursor::new(lines)).run(SOON).expect_code(0);
+    };
+    let texts = |witness: &peer::Witness, count: usize| {
+        let lines = witness.messages(count, SOON);
+        let mut texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+        texts.sort();
+        texts
+    };
+    let (here, there) = (
+        peer::Witness::with_format(&from, "live/#", ALL_BUT_EXPIRY),
+        peer::Witness::with_format(&to, "live/#", ALL_BUT_EXPIRY),
+    );
+    send("live");
+    let sent = texts(&here, count);
+    assert!(
+        sent.iter()
+            .any(|line| line.contains("|b:2 a: :1 b:2 b:1 seq:mine|"))
+    );
+    assert_eq!(texts(&there, count), sent);
+    drop(there);
+
+    to.stop();
+    send("away");
+    std::thread::park_timeout(Duration::from_millis(300));
+    to.start_again();
+    subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    publisher.finish(SOON).expect_code(0);
+    // What is retained on both sides, with the properties; an empty payload is not.
+    let kept = |broker: &Broker| {
+        let witness = peer::Witness::with_format(broker, "away/#", ALL_BUT_EXPIRY);
+        let is_kept =
+            |number: &usize| number % 2 == 1 && !PAYLOADS[number % PAYLOADS.len()].is_empty();
+        texts(&witness, (0..count).filter(is_kept).count())
+    };
+    assert_eq!(kept(&to), kept(&from));
+    // The last one that is retained has all properties.
+    let topic = format!("away/{:03}", count - 2);
+    let witness = peer::Witness::with_format(&to, &topic, "%E");
+    let left: u32 = witness.messages(1, SOON)[0].text.parse().unwrap();
+    assert!((86_300..=86_400).contains(&left), "{left}");
 }

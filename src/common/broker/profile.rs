@@ -103,6 +103,10 @@ impl Profile {
         })
     }
 
+    pub fn check_subscription_identifier(self) -> Result<(), String> {
+        self.check_aws_rule(false, || format!("is not supported by {AWS}; leave it out"))
+    }
+
     pub fn check_client_id(self, id: &str) -> Result<(), String> {
         limits::check_no_controls(id).map_err(|e| e.to_string())?;
         self.check_aws_length(id, AWS_MAX_CLIENT_ID_BYTES)?;
@@ -130,6 +134,11 @@ impl Profile {
         }
         let of_topic = |why| format!("its topic {why}");
         self.check_topic_name(&draft.topic).map_err(of_topic)?;
+        let given = draft.properties.as_ref();
+        if let Some(topic) = given.and_then(|properties| properties.fields().response_topic) {
+            let of_response = |why| format!("its response topic {why}");
+            self.check_topic_name(topic).map_err(of_response)?;
+        }
         let of_qos = |why| format!("QoS {why}");
         self.check_qos(draft.qos).map_err(of_qos)?;
         if draft.retain {
@@ -227,6 +236,7 @@ mod tests {
             qos: Qos::ExactlyOnce,
             retain: true,
             readings: 1,
+            properties: None,
         };
         assert_eq!(Profile::Generic.check_message(&message("$a/b")), Ok(()));
         for topic in ["a/\u{1b}", "a/\u{9f}", "a/+"] {

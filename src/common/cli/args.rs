@@ -20,7 +20,7 @@ use crate::common::cli::units::{
 use crate::common::client::MqttVersion;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
-use crate::common::mqtt::limits::check_no_controls;
+use crate::common::mqtt::limits::{check_no_controls, check_string};
 use crate::common::random;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::secret_source::SecretSource;
@@ -101,6 +101,10 @@ pub struct ConnectionArgs {
     /// Without it the version is 5, and 3.1.1 if the broker refuses 5 or (except at AWS) does not answer it.
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     mqtt_version: Option<MqttVersion>,
+
+    /// A user property of CONNECT, for the broker; repeatable (MQTT 5)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_user_property)]
+    connect_user_property: Vec<(String, String)>,
 
     /// Time between pings, whole seconds
     #[arg(long, value_name = "D", default_value = "30", value_parser = parse_keep_alive)]
@@ -215,6 +219,11 @@ impl ConnectionArgs {
         if let Some(username) = &self.username {
             name_flag_in_error("--username", check_no_controls(username))?;
         }
+        let version = self.mqtt_version.unwrap_or_default();
+        if !self.connect_user_property.is_empty() && version == MqttVersion::V311 {
+            let message = "--connect-user-property needs MQTT 5: leave it or --mqtt-version out";
+            return Err(Fault::usage(message));
+        }
         name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
@@ -276,9 +285,10 @@ impl ConnectionArgs {
             client_id_given,
             username: self.username,
             password,
-            version: self.mqtt_version.unwrap_or_default(),
+            version,
             keep_alive: self.keep_alive,
             max_packet: self.max_packet,
+            connect_properties: self.connect_user_property,
         })
     }
 
@@ -344,6 +354,16 @@ fn parse_version(text: &str) -> Result<MqttVersion, String> {
         "3.1.1" => Ok(MqttVersion::V311),
         _ => Err("must be 5 or 3.1.1".into()),
     }
+}
+
+/// Reads `NAME=VALUE`; both may be empty.
+pub fn parse_user_property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("must be of the form NAME=VALUE")?;
+    check_string(name).map_err(|e| format!("its name {e}"))?;
+    check_string(value).map_err(|e| format!("its value {e}"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// The protocol has whole seconds up to 65,535. 0 would mean no pings: a dead connection would go undetected.

@@ -31,6 +31,7 @@ pub struct ConnectionConfig {
     pub(super) version: MqttVersion,
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,
+    pub(super) connect_properties: Vec<(String, String)>,
 }
 
 impl ConnectionConfig {
@@ -71,6 +72,8 @@ impl ConnectionConfig {
             session_expiry: None,
             retain_as_published: false,
             retain_handling: None,
+            subscription_identifier: None,
+            connect_properties: self.connect_properties.clone(),
         }
     }
 

@@ -51,6 +51,10 @@ pub struct ClientConfig {
     pub retain_as_published: bool,
     /// `None`: `New` for a kept session, else `Always`.
     pub retain_handling: Option<RetainHandling>,
+    /// From 1 to 268,435,455, for all subscriptions.
+    pub subscription_identifier: Option<i32>,
+    /// User properties of CONNECT: names and values.
+    pub connect_properties: Vec<(String, String)>,
 }
 
 #[derive(Clone)]

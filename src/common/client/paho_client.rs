@@ -21,7 +21,9 @@ use super::{ClientConfig, Delivery, RefusedRequest, RetainHandling};
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
+use crate::common::mqtt::message_properties::MessageProperties;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
+use crate::common::mqtt::properties::{PropertyId, Value};
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::clock::instant_now;
@@ -166,7 +168,10 @@ impl PahoClient {
             .qos(i32::from(draft.qos.level()))
             .retained(draft.retain);
         if self.dial.v5
-            && (self.config.sequence || message.expires_at.is_some() || draft.is_batch())
+            && (self.config.sequence
+                || message.expires_at.is_some()
+                || draft.is_batch()
+                || draft.properties.is_some())
         {
             builder = builder.properties(self.publish_properties(message));
         }
@@ -192,6 +197,9 @@ impl PahoClient {
         if message.draft.is_batch() {
             let _ = properties.push_string(PropertyCode::ContentType, Draft::BATCH_TYPE);
         }
+        if let Some(given) = &message.draft.properties {
+            push_given_properties(&mut properties, given);
+        }
         if let Some(at) = message.expires_at {
             let left = at.saturating_duration_since(instant_now());
             let seconds = whole_seconds(left.min(self.config.max_expiry)).max(1);
@@ -207,7 +215,9 @@ impl PahoClient {
         let handling = self.config.retain_handling;
         let handling = handling.or(is_persistent.then_some(RetainHandling::New));
         let retain_as_published = self.config.retain_as_published;
-        let token = if self.dial.v5 && (handling.is_some() || retain_as_published) {
+        let identifier = self.config.subscription_identifier;
+        let has_options = handling.is_some() || retain_as_published || identifier.is_some();
+        let token = if self.dial.v5 && has_options {
             let mut options = SubscribeOptionsBuilder::default();
             options.retain_as_published(retain_as_published);
             options.retain_handling(match handling {
@@ -215,8 +225,15 @@ impl PahoClient {
                 Some(RetainHandling::New) => PahoRetainHandling::SendRetainedOnNew,
                 Some(RetainHandling::Never) => PahoRetainHandling::DontSendRetained,
             });
+            let properties = identifier.map(|identifier| {
+                let mut properties = Properties::new();
+                // Cannot fail for a number.
+                let _ = properties.push_int(PropertyCode::SubscriptionIdentifier, identifier);
+                properties
+            });
             let options = options.finalize();
-            self.client.subscribe_with_options(text, qos, options, None)
+            self.client
+                .subscribe_with_options(text, qos, options, properties)
         } else {
             self.client.subscribe(text, qos)
         };
@@ -313,6 +330,29 @@ impl PahoClient {
             false
         });
         answers
+    }
+}
+
+fn push_given_properties(properties: &mut Properties, given: &MessageProperties) {
+    for (property, value) in given.all() {
+        let _ = match (property, value) {
+            (PropertyId::PayloadFormatIndicator, Value::Number(format)) => {
+                properties.push_byte(PropertyCode::PayloadFormatIndicator, u8::from(format == 1))
+            }
+            (PropertyId::ContentType, Value::Text(text)) => {
+                properties.push_string(PropertyCode::ContentType, text)
+            }
+            (PropertyId::ResponseTopic, Value::Text(text)) => {
+                properties.push_string(PropertyCode::ResponseTopic, text)
+            }
+            (PropertyId::CorrelationData, Value::Binary(bytes)) => {
+                properties.push_binary(PropertyCode::CorrelationData, bytes)
+            }
+            (PropertyId::UserProperty, Value::Pair(name, value)) => {
+                properties.push_string_pair(PropertyCode::UserProperty, name, value)
+            }
+            _ => Ok(()),
+        };
     }
 }
 

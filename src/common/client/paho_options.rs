@@ -54,8 +54,8 @@ pub(super) fn connect_options(
     options.finalize()
 }
 
-/// Maximum Packet Size (MQTT 5.0 section 3.1.2.11.4) and Session Expiry Interval (3.1.2.11.2), whose
-/// highest value means that the session never expires.
+/// Maximum Packet Size (MQTT 5.0 section 3.1.2.11.4), Session Expiry Interval (3.1.2.11.2), whose
+/// highest value means that the session never expires, and the user properties.
 fn connect_properties(config: &ClientConfig) -> Properties {
     let mut properties = Properties::new();
     // Cannot fail for a number.
@@ -65,6 +65,9 @@ fn connect_properties(config: &ClientConfig) -> Properties {
     push(PropertyCode::MaximumPacketSize, config.route.max_packet);
     if let Some(expiry) = config.session_expiry {
         push(PropertyCode::SessionExpiryInterval, whole_seconds(expiry));
+    }
+    for (name, value) in &config.connect_properties {
+        let _ = properties.push_string_pair(PropertyCode::UserProperty, name, value);
     }
     properties
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
 
+use log::warn;
+
 use super::connection_faults as faults;
 use super::connection_spawner::ConnectionSpawner;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
@@ -38,6 +40,8 @@ pub(super) struct Worker<N> {
     deadline: Option<Instant>,
     password: Option<String>,
     v5: bool,
+    /// There is a setting that MQTT 3.1.1 does not have, and that has not been said yet.
+    warns_without_v5: bool,
     /// When the attempt goes on with MQTT 3.1.1 if MQTT 5 is not answered.
     fallback_at: Option<Instant>,
 }
@@ -50,6 +54,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         notify: N,
     ) -> Self {
         let config = Arc::new(config);
+        let warns_without_v5 =
+            !config.connect_properties.is_empty() || config.subscription_identifier.is_some();
         let is_generic = config.route.endpoint.profile == Profile::Generic;
         Self {
             session_acks: handlers.as_ref().map(|h| Arc::clone(&h.session_acks)),
@@ -63,6 +69,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             deadline: None,
             password: None,
             v5: true,
+            warns_without_v5,
             fallback_at: None,
         }
     }
@@ -264,6 +271,13 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             return;
         };
         self.dialer.first_port = Some(port);
+        if !self.v5 && std::mem::replace(&mut self.warns_without_v5, false) {
+            warn!(
+                "{}: the connection uses MQTT 3.1.1, with which CONNECT has no user properties and \
+                 a subscription no identifier",
+                self.config.route.endpoint
+            );
+        }
         self.fallback_at = None;
         let info = ConnectionInfo {
             is_v5: self.v5,

@@ -17,6 +17,7 @@ pub struct Connack {
     pub maximum_packet_size: Option<u32>,
     pub maximum_qos: Option<u8>,
     pub retain_available: bool,
+    pub subscription_identifiers_available: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
         maximum_packet_size: None,
         maximum_qos: None,
         retain_available: true,
+        subscription_identifiers_available: true,
     };
     let mut reason = BrokerReason::from_code(code);
     if v5 {
@@ -102,6 +104,9 @@ impl Connack {
                     PropertyId::MaximumPacketSize => self.maximum_packet_size = Some(number),
                     PropertyId::MaximumQos => self.maximum_qos = u8::try_from(number).ok(),
                     PropertyId::RetainAvailable => self.retain_available = number == 1,
+                    PropertyId::SubscriptionIdentifierAvailable => {
+                        self.subscription_identifiers_available = number == 1;
+                    }
                     _ => {}
                 }
                 return Ok(());
@@ -159,6 +164,7 @@ mod tests {
             maximum_packet_size: None,
             maximum_qos: Some(1),
             retain_available: false,
+            subscription_identifiers_available: true,
         };
         assert_eq!(connack, expected);
         let mut out = Vec::new();

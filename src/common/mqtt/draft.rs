@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::message_properties::MessageProperties;
 use super::qos::Qos;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Draft<Payload = Vec<u8>> {
     /// Readings in the payload. With 1 it is that reading; with more it is a batch, and each of
     /// them, the last one too, ends with a newline.
     pub readings: u32,
+    /// None if the user has set none.
+    pub properties: Option<Arc<MessageProperties>>,
 }
 
 impl Draft {
@@ -22,9 +25,11 @@ impl Draft {
 
     pub const MAX_READINGS: u32 = 100_000;
 
-    /// Bytes of topic and payload, which count against the limits of a queue.
+    /// Bytes of topic, payload and properties, which count against the limits of a queue.
     pub fn content_size(&self) -> u64 {
-        (self.topic.len() + self.payload.len()) as u64
+        let properties = self.properties.as_ref();
+        let properties = properties.map_or(0, |properties| properties.encoded().len());
+        (self.topic.len() + self.payload.len() + properties) as u64
     }
 
     pub fn is_batch(&self) -> bool {
@@ -50,6 +55,7 @@ impl Draft<Cow<'_, [u8]>> {
             qos: self.qos,
             retain: self.retain,
             readings: self.readings,
+            properties: self.properties,
         }
     }
 }

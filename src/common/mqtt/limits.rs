@@ -41,6 +41,14 @@ pub enum MqttStringError {
     BadShare,
 }
 
+/// Checks a string that may be empty, such as a user property.
+pub fn check_string(text: &str) -> Result<(), MqttStringError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    check_text(text)
+}
+
 /// Checks any text in a packet, such as a password: not empty, not too long, no NUL.
 pub fn check_text(text: &str) -> Result<(), MqttStringError> {
     if text.is_empty() {

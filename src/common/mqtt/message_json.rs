@@ -10,6 +10,8 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::properties_json::{Base64, PropertiesJson, escaped_length, parse_properties};
+use super::property_fields::PropertyFields;
 use super::seq_property::SeqProperty;
 
 #[derive(Debug, Serialize)]
@@ -19,6 +21,8 @@ pub struct MessageJson<'a> {
     qos: u8,
     retain: u8,
     payloadlen: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<PropertiesJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,15 +38,6 @@ pub struct MessageJson<'a> {
     latency_ms: Option<i128>,
 }
 
-#[derive(Debug)]
-struct Base64<'a>(&'a [u8]);
-
-impl Serialize for Base64<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&BASE64.encode_display(self.0))
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 pub struct JsonFields<'a> {
     pub topic: &'a str,
@@ -50,6 +45,7 @@ pub struct JsonFields<'a> {
     pub qos: u8,
     pub retain: bool,
     pub seq: Option<&'a SeqProperty>,
+    pub properties: Option<PropertiesJson<'a>>,
 }
 
 impl<'a> MessageJson<'a> {
@@ -63,6 +59,7 @@ impl<'a> MessageJson<'a> {
             qos: parts.qos,
             retain: u8::from(parts.retain),
             payloadlen: parts.payload.len(),
+            properties: parts.properties,
             payload: text,
             payload_base64: text.is_none().then_some(Base64(parts.payload)),
             stream: seq.map(|seq| seq.stream.as_str()),
@@ -88,12 +85,7 @@ impl<'a> MessageJson<'a> {
         if std::str::from_utf8(payload).is_err() {
             return BASE64.encode_len(payload.len());
         }
-        let escapes = payload.iter().map(|byte| match byte {
-            b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 1,
-            0..=0x1f => 5,
-            _ => 0,
-        });
-        payload.len() + escapes.sum::<usize>()
+        escaped_length(payload)
     }
 
     pub fn to_json(&self) -> String {
@@ -113,6 +105,8 @@ pub struct JsonInput<'a> {
     pub qos: Option<u8>,
     #[serde(borrow)]
     retain: Option<&'a RawValue>,
+    #[serde(borrow)]
+    properties: Option<&'a RawValue>,
 }
 
 impl<'a> JsonInput<'a> {
@@ -129,6 +123,12 @@ impl<'a> JsonInput<'a> {
             Some("true" | "1") => Ok(Some(true)),
             Some(_) => Err("\"retain\" must be 0 or 1".into()),
         }
+    }
+
+    /// None if the line says nothing of them. The response topic has not been checked.
+    pub fn properties(&self) -> Result<Option<PropertyFields<'static>>, String> {
+        let json = self.properties.map(RawValue::get);
+        json.map(parse_properties).transpose()
     }
 
     /// Of a string its text; of any other value its JSON, byte for byte; empty for `null` and without one. An unpaired
@@ -175,6 +175,7 @@ mod tests {
                 qos: 2,
                 retain: true,
                 seq: None,
+                properties: None,
             };
             let line = MessageJson::new(parts, Duration::ZERO, true).to_json();
             let read = JsonInput::parse(line.as_bytes()).unwrap();

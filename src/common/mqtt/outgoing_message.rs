@@ -44,11 +44,14 @@ impl OutgoingMessage {
             (draft.is_batch(), string_property_size(batch)),
             (self.expires_at.is_some(), INTEGER_PROPERTY_SIZE),
         ];
-        let properties = sizes.iter().filter(|(is_there, _)| *is_there);
+        let own = sizes.iter().filter(|(is_there, _)| *is_there);
+        let own: usize = own.map(|(_, size)| size).sum();
+        let given = draft.properties.as_ref();
+        let given = given.map_or(0, |properties| properties.packet_size());
         let size = PublishSize {
             topic: draft.topic.len(),
             has_packet_id: draft.qos != Qos::AtMostOnce,
-            properties: v5.then(|| properties.map(|(_, size)| size).sum()),
+            properties: v5.then_some(own + given),
             payload: draft.payload.len(),
         };
         size.total()
@@ -88,6 +91,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::common::mqtt::message_properties::MessageProperties;
+    use crate::common::mqtt::property_fields::PropertyFields;
 
     /// The bytes of its PUBLISH as an encoder makes them that has nothing in common with ours.
     fn encoded(message: &OutgoingMessage, v5: bool, sequence: bool) -> usize {
@@ -116,6 +121,14 @@ mod tests {
         if message.expires_at.is_some() {
             properties.push(packet::MessageExpiryInterval::new(60).unwrap().into());
         }
+        if let Some(given) = &draft.properties {
+            let fields = given.fields();
+            let content_type = packet::ContentType::new(fields.content_type.unwrap());
+            properties.push(content_type.unwrap().into());
+            for (name, value) in fields.repeated.user() {
+                properties.push(packet::UserProperty::new(name, value).unwrap().into());
+            }
+        }
         let publish = v5_0::Publish::builder().topic_name(&*draft.topic).unwrap();
         let publish = publish.qos(qos).payload(draft.payload.clone());
         let publish = publish.props(properties);
@@ -140,13 +153,22 @@ mod tests {
             (topic, payload) in (1usize..200, around_a_boundary()),
             (level, readings) in (0u8..3, 1u32..3),
             (v5, sequence, expires) in any::<(bool, bool, bool)>(),
+            user in proptest::option::of(prop_oneof![0..100usize, 16_250..16_400usize]),
             (stream, number) in (prop_oneof![1..100usize, 16_250..16_400usize], any::<u64>()),
         ) {
+            let given = user.map(|size| PropertyFields {
+                content_type: Some("c".into()),
+                user: Some(vec![("n".into(), "v".repeat(size).into()), ("n".into(), "".into())]),
+                ..PropertyFields::default()
+            });
+            // A batch has its own content type.
+            let given = given.filter(|_| readings == 1);
             let draft = Draft {
                 topic: "t".repeat(topic).into(),
                 payload: vec![b'\n'; payload],
                 qos: Qos::from_level(level).unwrap(),
                 readings,
+                properties: given.and_then(|fields| MessageProperties::new(&fields)),
                 ..Draft::default()
             };
             let message = OutgoingMessage {

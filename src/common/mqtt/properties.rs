@@ -160,7 +160,7 @@ impl<'a> RawProperties<'a> {
         read(&mut reader, PacketType::Publish, |_, _| Ok(())).map(|()| Self(bytes))
     }
 
-    fn all(self) -> impl Iterator<Item = (PropertyId, Value<'a>)> {
+    pub fn all(self) -> impl Iterator<Item = (PropertyId, Value<'a>)> {
         let mut reader = FieldReader::new(self.0);
         let length = reader.variable_int();
         std::iter::from_fn(move || {

@@ -89,18 +89,11 @@ impl<'a> Publish<'a> {
         }
         let mut properties = None;
         if v5 {
-            let mut collected = PublishProperties::default();
-            let begin = reader;
-            properties::read(&mut reader, PacketType::Publish, |property, value| {
+            properties = Some(PublishProperties::read(&mut reader, |value| {
                 if value.has_nul() {
                     defect = defect.or(Some(TextDefect::PropertyNul));
                 }
-                collected.set_property(property, value)
-            })?;
-            let length = begin.rest().len() - reader.rest().len();
-            collected.repeated =
-                RawProperties::from_checked(begin.rest().get(..length).unwrap_or_default());
-            properties = Some(collected);
+            })?);
         }
         if topic.is_empty() {
             return Err(if v5 {
@@ -127,6 +120,21 @@ impl<'a> Publish<'a> {
 }
 
 impl<'a> PublishProperties<'a> {
+    pub(super) fn read(
+        reader: &mut FieldReader<'a>,
+        mut each: impl FnMut(&Value<'a>),
+    ) -> Result<Self, Violation> {
+        let mut collected = Self::default();
+        let begin = reader.rest();
+        properties::read(reader, PacketType::Publish, |property, value| {
+            each(&value);
+            collected.set_property(property, value)
+        })?;
+        let length = begin.len() - reader.rest().len();
+        collected.repeated = RawProperties::from_checked(begin.get(..length).unwrap_or_default());
+        Ok(collected)
+    }
+
     fn set_property(&mut self, property: PropertyId, value: Value<'a>) -> Result<(), Violation> {
         match (property, value) {
             (PropertyId::PayloadFormatIndicator, Value::Number(2..)) => {

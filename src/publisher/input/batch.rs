@@ -2,7 +2,8 @@
 //!
 //! A message of several readings is a *batch*. Each reading in it ends with a newline, the last one
 //! too, so that a receiver can split it at the newlines and loses no empty reading. A reading that
-//! contains a newline, is too large or is the only one becomes a plain message. The order is kept.
+//! contains a newline, is too large, has its own content type or is the only one becomes a plain
+//! message. The order is kept.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -88,9 +89,13 @@ impl Batcher {
 
     pub fn push(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
         self.readings += 1;
-        let most = self.max_payload(&reading.topic);
+        let most = self.max_payload(&reading);
         let bytes = reading.payload.len();
-        if self.limits.readings <= 1 || bytes >= most || reading.payload.contains(&b'\n') {
+        if self.limits.readings <= 1
+            || bytes >= most
+            || reading.payload.contains(&b'\n')
+            || has_content_type(&reading)
+        {
             self.close_batch();
             self.bytes += bytes as u64;
             self.closed.push_back(single(reading, line));
@@ -98,6 +103,7 @@ impl Batcher {
         }
         if self.open.as_ref().is_some_and(|(Batch { draft, .. }, _)| {
             (&draft.topic, draft.qos, draft.retain) != (&reading.topic, reading.qos, reading.retain)
+                || draft.properties != reading.properties
                 || draft.payload.len() + bytes >= most
         }) {
             self.close_batch();
@@ -186,12 +192,20 @@ impl Batcher {
         self.bytes
     }
 
-    fn max_payload(&self, topic: &str) -> usize {
-        let size = publish_size(topic.len(), self.limits.properties, 0);
+    fn max_payload(&self, reading: &Reading<'_>) -> usize {
+        let (topic, given) = (reading.topic.len(), reading.properties.as_ref());
+        let given = given.map_or(0, |properties| properties.encoded().len());
+        let size = publish_size(topic, self.limits.properties + given, 0);
         let within = size.max_payload(self.max_packet).unwrap_or_default();
-        let size = self.limits.size.saturating_sub(topic.len());
+        let size = self.limits.size.saturating_sub(topic + given);
         self.limits.payload.min(size).min(within)
     }
+}
+
+/// That of a batch is another one, so such a reading stays alone.
+fn has_content_type(reading: &Reading<'_>) -> bool {
+    let properties = reading.properties.as_ref();
+    properties.is_some_and(|properties| properties.fields().content_type.is_some())
 }
 
 fn publish_size(topic: usize, properties: usize, payload: usize) -> PublishSize {
@@ -215,6 +229,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::common::mqtt::message_properties::MessageProperties;
+    use crate::common::mqtt::property_fields::PropertyFields;
     use crate::common::mqtt::qos::Qos;
 
     const WAIT: u64 = 50;
@@ -244,6 +260,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             readings: 1,
+            properties: None,
         }
     }
 
@@ -295,6 +312,37 @@ mod tests {
         batcher.push(reading("t", b"1"), 1, at(0));
         batcher.push(retained, 2, at(0));
         assert_eq!(drained(&mut batcher), "1");
+    }
+
+    #[test]
+    fn other_properties_end_a_batch_and_a_content_type_makes_a_message_alone() {
+        let mut batcher = batcher(10, 100, 100);
+        let with =
+            |payload: &'static [u8], user: &'static str, content_type: Option<&'static str>| {
+                let fields = PropertyFields {
+                    user: Some(vec![("n".into(), user.into())]),
+                    content_type: content_type.map(Into::into),
+                    ..PropertyFields::default()
+                };
+                let properties = MessageProperties::new(&fields);
+                Reading {
+                    properties,
+                    ..reading("t", payload)
+                }
+            };
+        for (n, reading) in (1..).zip([
+            with(b"1", "a", None),
+            with(b"2", "a", None),
+            with(b"3", "b", None),
+            reading("t", b"4"),
+            with(b"5", "b", Some("text/plain")),
+            with(b"6", "b", Some("text/plain")),
+            with(b"7", "b", None),
+        ]) {
+            batcher.push(reading, n, at(0));
+        }
+        batcher.close_batch();
+        assert_eq!(drained(&mut batcher), r"1\n2\n|3|4|5|6|7");
     }
 
     #[test]

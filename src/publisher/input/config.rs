@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::BatchLimits;
+use super::given_properties::GivenProperties;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
@@ -36,6 +37,7 @@ pub struct InputConfig {
     pub topic: Option<Arc<str>>,
     pub qos: Qos,
     pub retain: bool,
+    pub properties: GivenProperties,
     pub max_payload: usize,
     pub batch: BatchLimits,
 }

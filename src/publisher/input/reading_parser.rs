@@ -8,7 +8,10 @@ use super::batch::Reading;
 use super::config::InputConfig;
 use super::stamp::stamp;
 use crate::common::broker::profile::Profile;
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::message_json::JsonInput;
+use crate::common::mqtt::message_properties::MessageProperties;
+use crate::common::mqtt::property_fields::PropertyFields;
 use crate::common::mqtt::qos::Qos;
 
 /// `read_at` is the Unix time of the reading. The error says why the reading is rejected.
@@ -30,12 +33,17 @@ pub fn parse<'a>(
     if payload.len() > config.max_payload {
         return Err(too_long(config, profile));
     }
+    let given = &config.properties;
+    if given.requires_text() && std::str::from_utf8(&payload).is_err() {
+        return Err("not UTF-8, which --payload-format text says it is".into());
+    }
     Ok(Reading {
         topic: Arc::clone(topic),
         payload,
         qos: config.qos,
         retain: config.retain,
         readings: 1,
+        properties: given.shared.clone(),
     })
 }
 
@@ -75,6 +83,7 @@ fn parse_json(
         let checked = profile.check_retained_topic(&topic);
         checked.map_err(|e| format!("\"retain\" {e}"))?;
     }
+    let own = input.properties()?;
     let mut payload = input.into_payload()?;
     if config.stamp {
         payload = stamp(&payload, read_at)?;
@@ -82,11 +91,40 @@ fn parse_json(
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
         return Err(too_long(config, profile));
     }
+    let is_text_by_flag = config.properties.requires_text()
+        && own.as_ref().is_none_or(|own| own.payload_format.is_none());
+    if is_text_by_flag && std::str::from_utf8(&payload).is_err() {
+        return Err("its payload is not UTF-8, which --payload-format text says it is".into());
+    }
     Ok(Reading {
         topic,
+        properties: match own {
+            None => config.properties.shared.clone(),
+            Some(own) => merge_properties(config, profile, own, &payload)?,
+        },
         payload: payload.into(),
         qos,
         retain,
         readings: 1,
     })
+}
+
+/// What a line sets has priority over the flags.
+fn merge_properties(
+    config: &InputConfig,
+    profile: Profile,
+    own: PropertyFields<'static>,
+    payload: &[u8],
+) -> Result<Option<Arc<MessageProperties>>, String> {
+    if let Some(topic) = &own.response_topic {
+        let checked = profile.check_topic_name(topic);
+        checked.map_err(|e| format!("its response-topic {e}"))?;
+    }
+    let mut fields = own.with_defaults(&config.properties.fields);
+    // A reading out of a batch may become part of another one, which has this type again.
+    if config.has_batches() && !payload.contains(&b'\n') {
+        let of_reading = |content: &Cow<'_, str>| content != Draft::BATCH_TYPE;
+        fields.content_type = fields.content_type.filter(of_reading);
+    }
+    Ok(MessageProperties::new(&fields))
 }

@@ -180,7 +180,10 @@ impl Outbox {
     pub fn offer(&mut self, draft: Draft, now: Instant, at: impl Into<TwoClockTime>) -> Offered {
         let at = at.into();
         let MessageIdentity { id, stream, seq } = self.queue.peek_identity();
-        let expiry = self.config.expiry;
+        let own = draft.properties.as_ref();
+        let own = own.and_then(|properties| properties.message_expiry);
+        let own = own.map(|seconds| Duration::from_secs(seconds.into()));
+        let expiry = own.or(self.config.expiry);
         let lifetime = expiry.map(|expiry| u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
         let message = OutgoingMessage {
             id,

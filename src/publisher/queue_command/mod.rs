@@ -13,6 +13,8 @@ use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::mqtt::message_json::{JsonFields, MessageJson, rfc3339};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
+use crate::common::mqtt::properties_json::PropertiesJson;
+use crate::common::mqtt::publish::PublishProperties;
 use crate::common::mqtt::two_clock_time::TwoClockTime;
 use crate::common::runtime::clock::{two_clock_now, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
@@ -253,6 +255,11 @@ fn item_json(item: &ListedMessage) -> String {
         "payloadlen": message.draft.payload.len(),
         "readings": message.draft.readings,
     });
+    let given = message.draft.properties.as_ref();
+    let given = given.and_then(|given| PropertiesJson::new(given.fields(), false));
+    if let Some(properties) = given {
+        line["properties"] = serde_json::to_value(properties).unwrap_or_default();
+    }
     if let Some(ms) = expiry_unix_ms(message) {
         line["expires"] = time(ms).into();
     }
@@ -265,12 +272,25 @@ fn item_json(item: &ListedMessage) -> String {
     line.to_string()
 }
 
+/// With the rest of the time until the message expires, by the clock as it is set now.
+fn properties_json(message: &OutgoingMessage, is_dead: bool) -> Option<PropertiesJson<'_>> {
+    let given = message.draft.properties.as_ref();
+    let mut fields = given.map_or_else(PublishProperties::default, |given| given.fields());
+    let expiry_ms = expiry_unix_ms(message).filter(|_| !is_dead);
+    fields.message_expiry = expiry_ms.map(|ms| {
+        let seconds = ms.saturating_sub(unix_ms()).div_ceil(1_000);
+        u32::try_from(seconds).unwrap_or(u32::MAX)
+    });
+    PropertiesJson::new(fields, false)
+}
+
 fn item_export(item: &ListedMessage) -> String {
     let message = &item.message;
     let seq = (message.seq > 0).then(|| message.to_seq_property());
     let taken = Duration::from_millis(message.accepted_ms);
     let lines = message.draft.reading_payloads().map(|payload| {
         let parts = JsonFields {
+            properties: properties_json(message, item.died.is_some()),
             topic: &message.draft.topic,
             payload,
             qos: message.draft.qos.level(),

@@ -4,6 +4,7 @@
 
 mod feeder;
 mod flush_deadline;
+mod older_mqtt_warnings;
 mod poison_evidence;
 
 use std::io::IsTerminal as _;
@@ -15,6 +16,7 @@ use anyhow::Context as _;
 use feeder::OutboxFeeder;
 use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
+use older_mqtt_warnings::OlderMqttWarnings;
 use poison_evidence::{NOT_AUTHORIZED, find_poison_evidence};
 
 use crate::common::client::{AnswerProgress, Client, ClientEvent, ClientEventKind, Delivery};
@@ -124,7 +126,7 @@ struct Publisher<'a> {
     refused: Exit,
     store_done: bool,
     v5: bool,
-    warned_batches: bool,
+    older_mqtt: OlderMqttWarnings,
     /// This thread is still pinned to one core, with the threads that it sends through.
     pinned: bool,
 }
@@ -179,7 +181,7 @@ impl<'a> Publisher<'a> {
             fault: None,
             refused: Exit::Success,
             v5: true,
-            warned_batches: false,
+            older_mqtt: OlderMqttWarnings::default(),
             pinned: true,
             config,
         };
@@ -274,14 +276,9 @@ impl<'a> Publisher<'a> {
         if messages.is_empty() {
             return false;
         }
-        let has_batch = || messages.iter().any(|(_, message)| message.draft.is_batch());
-        if !self.v5 && !self.warned_batches && has_batch() {
-            self.warned_batches = true;
-            warn!(
-                "{}: the connection uses MQTT 3.1.1, with which receivers cannot tell batches from \
-                 messages",
-                self.config.connection.endpoint
-            );
+        if !self.v5 {
+            let endpoint = &self.config.connection.endpoint;
+            self.older_mqtt.warn_once(endpoint, &messages);
         }
         let generation = self.driver.generation();
         self.driver.client().publish(generation, messages);

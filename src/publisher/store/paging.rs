@@ -1,10 +1,8 @@
 //! Reads the messages of a file in portions of bounded size.
 
-use std::sync::Arc;
-
 use rusqlite::Connection;
 
-use super::rows;
+use super::rows::{self, LastValues};
 use super::sqlite::to_u64_or_zero;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::store_requests::RowId;
@@ -36,6 +34,7 @@ pub(super) type PageRows = Vec<Result<ListedMessage, RowId>>;
 pub(super) struct AvailableColumns {
     readings: bool,
     boot: bool,
+    properties: bool,
     pub(super) counters_crc: bool,
 }
 
@@ -48,6 +47,7 @@ impl AvailableColumns {
         Self {
             readings: has("queue", "readings"),
             boot: has("queue", "boot_id"),
+            properties: has("queue", "properties"),
             counters_crc: has("books", "crc"),
         }
     }
@@ -59,6 +59,9 @@ impl AvailableColumns {
         }
         if !self.boot {
             sql = sql.replace("boot_id, boot_ms", "NULL, NULL");
+        }
+        if !self.properties {
+            sql = sql.replace("properties", "NULL");
         }
         sql
     }
@@ -83,7 +86,7 @@ pub(super) fn read(
     let mut found = statement.query([after, ROWS])?;
     let mut portion = Vec::new();
     let mut bytes = 0;
-    let mut topic: Arc<str> = Arc::from("");
+    let mut last = LastValues::default();
     while bytes < BYTES {
         let row = match found.next() {
             Ok(Some(row)) => row,
@@ -91,9 +94,9 @@ pub(super) fn read(
             Err(_) if !portion.is_empty() => break,
             Err(e) => return Err(e),
         };
-        let died: Option<i64> = row.get(14)?;
-        let reason: Option<String> = row.get(15)?;
-        portion.push(rows::read_row(row, &mut topic)?.map(|stored| {
+        let died: Option<i64> = row.get(15)?;
+        let reason: Option<String> = row.get(16)?;
+        portion.push(rows::read_row(row, &mut last)?.map(|stored| {
             bytes += stored.message.draft.content_size();
             ListedMessage {
                 row: stored.row,

@@ -15,12 +15,13 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// The index is the version that a file has before the migration.
-pub(super) const MIGRATIONS: [Migration; 5] = [
+pub(super) const MIGRATIONS: [Migration; 6] = [
     |connection| connection.execute_batch(VERSION_1),
     add_counters_checksum,
     |connection| connection.execute_batch(VERSION_3),
     |connection| connection.execute_batch(VERSION_4),
     |connection| connection.execute_batch(VERSION_5),
+    |connection| connection.execute_batch(VERSION_6),
 ];
 
 const VERSION_1: &str = "
@@ -114,6 +115,12 @@ const VERSION_5: &str = "
     ALTER TABLE queue ADD COLUMN boot_ms INTEGER;
     ALTER TABLE dead ADD COLUMN boot_id BLOB;
     ALTER TABLE dead ADD COLUMN boot_ms INTEGER;
+";
+
+const VERSION_6: &str = "
+    -- MQTT 5 properties that the user has set, as in a PUBLISH, their length first; NULL is none.
+    ALTER TABLE queue ADD COLUMN properties BLOB;
+    ALTER TABLE dead ADD COLUMN properties BLOB;
 ";
 
 pub(super) struct Version {

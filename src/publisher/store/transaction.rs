@@ -74,7 +74,8 @@ impl<'a> CountedTransaction<'a> {
         let mut statement = self.transaction.prepare_cached(
             "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
              RETURNING id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
-             length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))",
+             length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))
+             + coalesce(length(CAST(properties AS BLOB)), 0)",
         )?;
         let mut removed = statement.query([first, last])?;
         let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
@@ -133,8 +134,8 @@ impl<'a> CountedTransaction<'a> {
         self.transaction
             .prepare_cached(
                 "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
-                 died_ms, reason, readings, boot_id, boot_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 died_ms, reason, readings, boot_id, boot_ms, properties)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 &*message.stream,
@@ -149,7 +150,8 @@ impl<'a> CountedTransaction<'a> {
                 dead.reason,
                 draft.readings,
                 message.accepted_boot.map(|at| at.boot.0),
-                message.accepted_boot.map(|at| int(at.ms))
+                message.accepted_boot.map(|at| int(at.ms)),
+                rows::encoded_properties(draft)
             ])?;
         self.counters.count_dead(message.draft.content_size());
         match dead.row {
@@ -164,14 +166,15 @@ impl<'a> CountedTransaction<'a> {
             .transaction
             .query_row(
                 "INSERT INTO dead (stream, seq, accepted_ms, topic, payload, qos, retain, crc,
-                 died_ms, reason, readings)
+                 died_ms, reason, readings, properties)
                  SELECT CAST(stream AS TEXT), CAST(seq AS INTEGER),
                  CAST(coalesce(accepted_ms, 0) AS INTEGER), CAST(coalesce(topic, '') AS TEXT),
                  CAST(coalesce(payload, '') AS BLOB), CAST(coalesce(qos, 0) AS INTEGER),
                  CAST(coalesce(retain, 0) AS INTEGER), CAST(coalesce(crc, 0) AS INTEGER), ?2, ?3,
-                 CAST(coalesce(readings, 1) AS INTEGER)
+                 CAST(coalesce(readings, 1) AS INTEGER), CAST(properties AS BLOB)
                  FROM queue WHERE id = ?1
-                 RETURNING length(CAST(topic AS BLOB)) + length(payload)",
+                 RETURNING length(CAST(topic AS BLOB)) + length(payload)
+                 + coalesce(length(properties), 0)",
                 params![row, int(unix_ms()), reason],
                 |row| row.get(0),
             )

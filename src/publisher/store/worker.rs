@@ -18,7 +18,7 @@ use super::files::read_identity;
 use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::queue_faults;
-use super::rows;
+use super::rows::{self, LastValues};
 use super::sqlite::{
     self, CheckpointMode, corrupt, int, is_busy, is_full, retry_while_busy, to_u64_or_zero,
 };
@@ -300,12 +300,12 @@ impl StoreWorker {
                 rows::COLUMNS
             ))?;
             let mut rows = statement.query([after, int(rows as u64)])?;
-            let mut topic: Arc<str> = Arc::from("");
+            let mut values = LastValues::default();
             let mut size = 0;
             while size < bytes
                 && let Some(row) = rows.next()?
             {
-                let read = rows::read_row(row, &mut topic)?;
+                let read = rows::read_row(row, &mut values)?;
                 let id = *read.as_ref().map_or_else(|id| id, |stored| &stored.row);
                 if id <= last.unwrap_or(after) {
                     return Err(corrupt(format!("row {id} is not where it belongs")));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use self::format_template::{PayloadNotJson, Template};
 use self::sanitize::Sanitizer;
 use crate::common::mqtt::message_json::{JsonFields, MessageJson};
+use crate::common::mqtt::properties_json::PropertiesJson;
 use crate::common::mqtt::publish::Received;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,26 +48,49 @@ impl RenderOptions {
 
     /// Upper bounds for the bytes that [`render`] appends, and that it allocates meanwhile.
     pub fn memory_bounds(&self, message: &Received<'_>) -> (usize, usize) {
-        const REST: usize = 256;
+        const REST: usize = 512;
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
+        let properties = match &self.format {
+            Format::Json | Format::PrettyJson => {
+                // Indented, each property takes several lines.
+                let indent = if self.format == Format::PrettyJson {
+                    16
+                } else {
+                    1
+                };
+                let length =
+                    properties_json(message).map_or(0, |properties| properties.max_length());
+                length.saturating_mul(indent)
+            }
+            _ => 0,
+        };
         let (written, meanwhile) = match &self.format {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
             Format::Json | Format::PrettyJson if !self.escape => {
-                (MessageJson::encoded_payload_length(message.payload), 0)
+                let payload = MessageJson::encoded_payload_length(message.payload);
+                (payload.saturating_add(properties), 0)
             }
             Format::Csv if !self.escape => (csv::max_length(message.payload), 0),
             // Quotes are doubled, an escape has up to four bytes.
             Format::Csv => (times(8), times(16)),
             // In JSON it has up to six.
-            Format::Json | Format::PrettyJson => (times(6), times(24)),
+            Format::Json | Format::PrettyJson => (
+                times(6).saturating_add(properties.saturating_mul(6)),
+                times(24).saturating_add(properties.saturating_mul(6)),
+            ),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
         let written = written.saturating_add(message.topic.len() + REST);
         (written, meanwhile)
     }
+}
+
+/// What is in the `seq` property is written in other fields.
+fn properties_json<'a>(message: &Received<'a>) -> Option<PropertiesJson<'a>> {
+    PropertiesJson::new(message.properties?, message.seq.is_some())
 }
 
 pub fn render(
@@ -82,6 +106,7 @@ pub fn render(
             qos: message.qos.level(),
             retain: message.retained,
             seq: message.seq.as_ref(),
+            properties: properties_json(message),
         };
         MessageJson::new(parts, now, true)
     };

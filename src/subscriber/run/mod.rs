@@ -153,6 +153,7 @@ fn start_client(
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
             retain_handling: config.retain_handling,
+            subscription_identifier: config.subscription_identifier,
             ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {

@@ -200,6 +200,17 @@ impl<'a> Subscriber<'a> {
 
     fn handle_update(&mut self, update: Option<ConnectionUpdate>, now: Instant) {
         match update {
+            Some(ConnectionUpdate::Connected(info))
+                if self.config.subscription_identifier.is_some()
+                    && !info.connack.subscription_identifiers_available =>
+            {
+                let endpoint = &self.config.connection.endpoint;
+                let message = format!("{endpoint}: the broker has no subscription identifiers");
+                let fault = Fault::permanent(Exit::Protocol, message)
+                    .with_remedy("leave --subscription-identifier out");
+                let update = self.driver.fail_connection(fault, now);
+                self.handle_update(update, now);
+            }
             Some(ConnectionUpdate::Connected(info)) => {
                 self.subscriptions.handle_connected(now);
                 self.removals.handle_connected(info.connack.receive_maximum);

@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::harness::peer::Witness;
-use crate::harness::{Broker, Program, QueueFile, SOON};
+use crate::harness::{Broker, Program, QueueFile, SOON, free_port};
 
-const SCHEMA: i32 = 5;
+const SCHEMA: i32 = 6;
 
 /// From this one on a file knows that it was copied here.
 const KNOWS_ITS_PLACE: i32 = 4;
@@ -94,6 +94,63 @@ fn files_of_every_schema_are_read_and_brought_to_the_present_one() {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
         assert_eq!(version, SCHEMA);
+    }
+}
+
+#[test]
+fn the_properties_in_a_golden_file_are_read_and_delivered() {
+    let queue = QueueFile::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    fs::copy(data.join("queue-6-properties.db"), queue.path()).unwrap();
+    let status = queue.status();
+    let counts = (&status["bytes"], &status["dead_bytes"]);
+    assert_eq!(counts, (&118.into(), &60.into()));
+    queue.command(&["retry"]).expect_code(0);
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "#", "%t|%F|%C|%R|%D|%P|%x");
+    let publisher = Program::publisher().to(&broker).arg("--queue");
+    let publisher = publisher.arg(queue.path());
+    let publisher = publisher.args(["-l", "-t", "t", "--no-sequence"]);
+    publisher.run(SOON).expect_code(0);
+    let mut lines = witness.messages(5, SOON);
+    // mosquitto_sub writes the second byte, a NUL, and goes on.
+    let binary = lines.remove(0).text;
+    assert!(binary.starts_with("ok/1|1|text/plain|answers|"), "{binary}");
+    assert!(binary.ends_with("|b:1 a:2 b:3|32312e35"), "{binary}");
+    let rest: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+    assert_eq!(
+        rest,
+        [
+            "ok/2||||||706c61696e".to_owned(),
+            "ok/3|||||site:7|6c61746572".into(),
+            "ok/4||application/x-ndjson|||site:7|6f6e650a74776f0a74687265650a".into(),
+            "denied|1|text/plain|answers|r-1|b:1 a:2 b:3|78".into(),
+        ]
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_the_properties_of_a_message_is_noticed() {
+    let queue = QueueFile::new();
+    let publisher = queue.publisher().at_port(free_port());
+    let publisher = publisher.args(["-m", "x", "--flush-timeout", "0.1"]);
+    publisher
+        .args(["--user-property", "a=b"])
+        .run(SOON)
+        .expect_code(75);
+    for damage in ["x'0726000161000163'", "NULL", "x'00'", "'text'"] {
+        let copy = QueueFile::new();
+        fs::copy(queue.path(), copy.path()).unwrap();
+        let connection = Connection::open(copy.path()).unwrap();
+        // STRICT refuses the last one, which is then no damage.
+        let update = format!("UPDATE queue SET properties = {damage}");
+        if connection.execute(&update, []).is_err() {
+            continue;
+        }
+        connection.close().unwrap();
+        copy.command(&["list"])
+            .expect_code(65)
+            .expect_stderr("damaged");
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct Connect {
     pub(crate) client_id: String,
     /// MQTT 5's Maximum Packet Size.
     pub(crate) maximum_packet_size: Option<u32>,
+    pub(crate) user_properties: Vec<(String, String)>,
     pub(crate) at: Instant,
 }
 
@@ -114,14 +115,19 @@ impl Packet {
         let level = fields.byte();
         fields.byte();
         let keep_alive = fields.number();
+        let mut user_properties = Vec::new();
         let maximum_packet_size = match level {
-            5 => fields.maximum_packet_size(),
+            5 => {
+                user_properties = Fields(fields.0).properties();
+                fields.maximum_packet_size()
+            }
             _ => None,
         };
         Connect {
             level,
             keep_alive,
             maximum_packet_size,
+            user_properties,
             client_id: fields.text(),
             at: Instant::now(),
         }

@@ -34,6 +34,7 @@ fn draft(text: &str) -> Draft {
         qos: Qos::AtLeastOnce,
         retain: false,
         readings: 1,
+        properties: None,
     }
 }
 

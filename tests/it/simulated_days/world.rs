@@ -184,6 +184,7 @@ impl Simulation {
                         qos: Qos::AtLeastOnce,
                         retain: false,
                         readings: 1,
+                        properties: None,
                     });
                 }
             }

@@ -49,6 +49,7 @@ fn draft(number: u64) -> Draft {
         qos: Qos::AtLeastOnce,
         retain: false,
         readings: 1,
+        properties: None,
     }
 }
 
