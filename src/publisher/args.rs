@@ -328,6 +328,7 @@ impl PublisherArgs {
     }
 
     /// Also reads `--file`.
+    #[allow(clippy::too_many_lines, reason = "one flag after the other")]
     pub fn into_config(self) -> Result<Config, Fault> {
         self.check_source()?;
         self.check_stdio_is_open()?;

@@ -300,6 +300,7 @@ impl SubscriberArgs {
         Ok(())
     }
 
+    #[allow(clippy::too_many_lines, reason = "one flag after the other")]
     pub fn into_config(self) -> Result<Config, Fault> {
         self.check_exclude()?;
         let format = match (self.format, self.json, self.verbose) {
