@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use log::warn;
 
 use super::connection_config::ConnectionConfig;
+use super::name_expander::NameExpander;
 use super::proxy;
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
@@ -83,6 +84,8 @@ pub struct ConnectionArgs {
     key_passphrase_file: Option<PathBuf>,
 
     /// The MQTT client identifier; random if not given
+    ///
+    /// {hostname}, {machine-id} and {env:NAME} are replaced as in topics.
     #[arg(short = 'i', long, value_name = "ID", aliases = ["id", "clientId", "thing-name"])]
     client_id: Option<String>,
 
@@ -211,7 +214,7 @@ impl ConnectionArgs {
         .map_err(|e| Fault::usage(e.to_string()))?;
         let client_id_given = self.client_id.is_some();
         let client_id = match self.client_id {
-            Some(id) => id,
+            Some(id) => NameExpander { client_id: None }.expand("--client-id", id)?,
             None => format!("{program}-{}", random::identifier()?),
         };
         let flag = format!("--client-id {client_id:?}");

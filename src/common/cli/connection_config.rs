@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::name_expander::NameExpander;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
 use crate::common::connection::state::{AttemptSettings, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::UnexplainedCloses;
+use crate::common::fault::Fault;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -71,6 +73,12 @@ impl ConnectionConfig {
             session_expiry: None,
             retain_as_published: false,
         }
+    }
+
+    /// Replaces the placeholders in a topic. `flag` is for the error.
+    pub fn expand_topic(&self, flag: &str, topic: String) -> Result<String, Fault> {
+        let client_id = Some(&*self.client_id);
+        NameExpander { client_id }.expand(flag, topic)
     }
 
     pub fn close_diagnosis(&self) -> UnexplainedCloses {

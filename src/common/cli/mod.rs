@@ -8,6 +8,8 @@ pub mod connection_config;
 pub mod foreign_flags;
 pub mod manual;
 mod merged_settings;
+mod name_expander;
+mod name_template;
 mod proxy;
 pub mod redact;
 pub mod units;
