@@ -12,6 +12,7 @@ use log::warn;
 use super::connection_config::ConnectionConfig;
 use super::name_expander::NameExpander;
 use super::proxy;
+use super::will_args::WillArgs;
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
@@ -156,6 +157,9 @@ pub struct ConnectionArgs {
     /// Its keys are the long names of the flags.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    will: WillArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -222,6 +226,8 @@ impl ConnectionArgs {
         if let Some(username) = &self.username {
             name_flag_in_error("--username", check_no_controls(username))?;
         }
+        let version = self.mqtt_version.unwrap_or(MqttVersion::Any);
+        let (will, status) = self.will.into_messages(&client_id, profile, version)?;
         name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
@@ -283,9 +289,11 @@ impl ConnectionArgs {
             client_id_given,
             username: self.username,
             password,
-            version: self.mqtt_version.unwrap_or(MqttVersion::Any),
+            version,
             keep_alive: self.keep_alive,
             max_packet: self.max_packet,
+            will,
+            status,
         })
     }
 

@@ -10,6 +10,8 @@ use crate::common::connection::backoff::{Backoff, Policy};
 use crate::common::connection::state::{AttemptSettings, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::UnexplainedCloses;
 use crate::common::fault::Fault;
+use crate::common::mqtt::status_messages::StatusMessages;
+use crate::common::mqtt::will::Will;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -33,6 +35,8 @@ pub struct ConnectionConfig {
     pub(super) version: MqttVersion,
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,
+    pub(super) will: Option<Will>,
+    pub(super) status: Option<StatusMessages>,
 }
 
 impl ConnectionConfig {
@@ -72,6 +76,9 @@ impl ConnectionConfig {
             sequence,
             session_expiry: None,
             retain_as_published: false,
+            operation_timeout: self.operation_timeout,
+            will: self.will.clone(),
+            status: self.status.clone(),
         }
     }
 

@@ -14,6 +14,7 @@ mod proxy;
 pub mod redact;
 pub mod units;
 mod usage_error;
+mod will_args;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
