@@ -94,7 +94,8 @@ const OUTPUT: &str = "Output";
 pub struct PublisherArgs {
     /// The topic name to publish to
     ///
-    /// Wildcards and control characters are not allowed. With --input json it is for lines without a topic.
+    /// Wildcards and control characters are not allowed. {hostname}, {client-id}, {machine-id} and {env:NAME} are
+    /// replaced at the start; {{ is a brace. With --input json it is for lines without a topic.
     #[arg(short, long, value_name = "NAME", required_unless_present = "input")]
     topic: Option<String>,
 
@@ -340,7 +341,10 @@ impl PublisherArgs {
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let max_in_flight = self.max_inflight.unwrap_or(WINDOW);
         name_flag_in_error("--max-inflight", profile.check_in_flight(max_in_flight))?;
-        let topic = check_topic(self.topic, json, self.retain, profile)?;
+        let topic = self
+            .topic
+            .map(|topic| connection.expand_topic("--topic", topic));
+        let topic = check_topic(topic.transpose()?, json, self.retain, profile)?;
         let (size, bytes) = if durable {
             (-1, 1 << 30)
         } else {

@@ -75,7 +75,8 @@ const SESSION: &str = "Sessions, repeats and gaps";
 pub struct SubscriberArgs {
     /// A topic filter; repeatable
     ///
-    /// $share/NAME/FILTER is a shared subscription: each message goes to one of its members.
+    /// $share/NAME/FILTER is a shared subscription: each message goes to one of its members. {hostname}, {client-id},
+    /// {machine-id} and {env:NAME} are replaced at the start; {{ is a brace.
     #[arg(short, long, value_name = "FILTER", required = true)]
     topic: Vec<String>,
 
@@ -317,6 +318,7 @@ impl SubscriberArgs {
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
         for filter in self.topic {
+            let filter = connection.expand_topic("--topic", filter)?;
             let flag = format!("--topic {}", quoted(&filter));
             name_flag_in_error(flag, profile.check_topic_filter(&filter))?;
             if !filters.contains(&filter) {

@@ -58,10 +58,12 @@
 //! | `stamp`         | readings with their time, and repeated messages              |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
+//! | `topic_templates` | `{hostname}` and the like in topics and in the client identifier |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
+//! | `will_and_status` | the last will and the status topic, however a run ends         |
 //! | `routes`        | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 //! | `wrong_files`   | files and certificates that are wrong, and how each is named |
@@ -132,8 +134,10 @@ mod suggestions;
 mod terminals;
 mod through;
 mod tls;
+mod topic_templates;
 mod unruly;
 mod usage_errors;
 mod versions;
+mod will_and_status;
 mod window;
 mod wrong_files;

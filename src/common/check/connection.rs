@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, WEBSOCKET};
 use crate::common::cli::check_command_args::ConnectionCheckConfig;
-use crate::common::client::{Client, ClientEvent, ClientEventKind, ConnectionInfo};
+use crate::common::client::{Client, ClientConfig, ClientEvent, ClientEventKind, ConnectionInfo};
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::{receive_until, send};
@@ -39,7 +39,12 @@ pub(super) struct CheckConnection<'a> {
 impl<'a> CheckConnection<'a> {
     pub(super) fn start(config: &'a ConnectionCheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
-        let client_config = config.connection.client_config(1, false);
+        // A check announces nothing to others.
+        let client_config = ClientConfig {
+            will: None,
+            status: None,
+            ..config.connection.client_config(1, false)
+        };
         let client = Client::start(client_config, None, move |event| send(&events, event))?;
         Ok(Self {
             config,

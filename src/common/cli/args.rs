@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use log::warn;
 
 use super::connection_config::ConnectionConfig;
+use super::name_expander::NameExpander;
 use super::proxy;
+use super::will_args::WillArgs;
 use crate::common::broker::aws_host;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
@@ -83,6 +85,8 @@ pub struct ConnectionArgs {
     key_passphrase_file: Option<PathBuf>,
 
     /// The MQTT client identifier; random if not given
+    ///
+    /// {hostname}, {machine-id} and {env:NAME} are replaced as in topics.
     #[arg(short = 'i', long, value_name = "ID", aliases = ["id", "clientId", "thing-name"])]
     client_id: Option<String>,
 
@@ -157,6 +161,9 @@ pub struct ConnectionArgs {
     /// Its keys are the long names of the flags.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    will: WillArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -211,7 +218,7 @@ impl ConnectionArgs {
         .map_err(|e| Fault::usage(e.to_string()))?;
         let client_id_given = self.client_id.is_some();
         let client_id = match self.client_id {
-            Some(id) => id,
+            Some(id) => NameExpander { client_id: None }.expand("--client-id", id)?,
             None => format!("{program}-{}", random::identifier()?),
         };
         let flag = format!("--client-id {client_id:?}");
@@ -224,6 +231,7 @@ impl ConnectionArgs {
             let message = "--connect-user-property needs MQTT 5: leave it or --mqtt-version out";
             return Err(Fault::usage(message));
         }
+        let (will, status) = self.will.into_messages(&client_id, profile, version)?;
         name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
@@ -289,6 +297,8 @@ impl ConnectionArgs {
             keep_alive: self.keep_alive,
             max_packet: self.max_packet,
             connect_properties: self.connect_user_property,
+            will,
+            status,
         })
     }
 

@@ -46,16 +46,19 @@ impl CheckArgs {
     /// Checks the values; files are left to the steps. `program` begins a random client identifier.
     pub fn into_config(self, program: &str) -> Result<ConnectionCheckConfig, Fault> {
         let connection = self.connection.into_config(program, true)?;
-        for topic in &self.topic {
-            let checked = match limits::check_topic_name(topic) {
-                Ok(()) => connection.profile.check_topic_name(topic),
-                Err(_) => connection.profile.check_topic_filter(topic),
+        let mut topics = Vec::new();
+        for topic in self.topic {
+            let topic = connection.expand_topic("--topic", topic)?;
+            let checked = match limits::check_topic_name(&topic) {
+                Ok(()) => connection.profile.check_topic_name(&topic),
+                Err(_) => connection.profile.check_topic_filter(&topic),
             };
             name_flag_in_error(format!("--topic {topic:?}"), checked)?;
+            topics.push(topic);
         }
         Ok(ConnectionCheckConfig {
             connection,
-            topics: self.topic,
+            topics,
             json: self.json,
         })
     }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use super::name_expander::NameExpander;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
 use crate::common::connection::state::{AttemptSettings, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::UnexplainedCloses;
+use crate::common::fault::Fault;
+use crate::common::mqtt::status_messages::StatusMessages;
+use crate::common::mqtt::will::Will;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
@@ -32,6 +36,8 @@ pub struct ConnectionConfig {
     pub(super) keep_alive: Duration,
     pub(super) max_packet: u32,
     pub(super) connect_properties: Vec<(String, String)>,
+    pub(super) will: Option<Will>,
+    pub(super) status: Option<StatusMessages>,
 }
 
 impl ConnectionConfig {
@@ -74,7 +80,16 @@ impl ConnectionConfig {
             retain_handling: None,
             subscription_identifier: None,
             connect_properties: self.connect_properties.clone(),
+            operation_timeout: self.operation_timeout,
+            will: self.will.clone(),
+            status: self.status.clone(),
         }
+    }
+
+    /// Replaces the placeholders in a topic. `flag` is for the error.
+    pub fn expand_topic(&self, flag: &str, topic: String) -> Result<String, Fault> {
+        let client_id = Some(&*self.client_id);
+        NameExpander { client_id }.expand(flag, topic)
     }
 
     pub fn close_diagnosis(&self) -> UnexplainedCloses {

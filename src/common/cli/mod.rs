@@ -8,10 +8,13 @@ pub mod connection_config;
 pub mod foreign_flags;
 pub mod manual;
 mod merged_settings;
+mod name_expander;
+mod name_template;
 mod proxy;
 pub mod redact;
 pub mod units;
 mod usage_error;
+mod will_args;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

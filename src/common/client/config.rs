@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::acks::SessionAcks;
+use crate::common::mqtt::status_messages::StatusMessages;
+use crate::common::mqtt::will::Will;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::Route;
 use crate::common::transport::bridge::{OnMessage, OnQos2ExchangesEnded, OnSkipped};
@@ -55,6 +57,11 @@ pub struct ClientConfig {
     pub subscription_identifier: Option<i32>,
     /// User properties of CONNECT: names and values.
     pub connect_properties: Vec<(String, String)>,
+    /// How long to wait for the PUBACK of a status message.
+    pub operation_timeout: Duration,
+    pub will: Option<Will>,
+    /// Published after each CONNACK and before DISCONNECT. Needs a will that corresponds to it.
+    pub status: Option<StatusMessages>,
 }
 
 #[derive(Clone)]

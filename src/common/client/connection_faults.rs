@@ -21,6 +21,8 @@ pub(super) const UNACCEPTABLE_VERSION: u8 = 1;
 const CHECK_CREDENTIALS: &str = "check --username and --password-file";
 const MAY_ACCEPT_LATER: &str = "it may accept later";
 const SEE_LOG: &str = "see the broker's log";
+const CHECK_WILL: &str =
+    "it refuses the will: check --will-topic, --will-qos and --will-retain, or --status-topic";
 const ASK_FOR_ENDPOINT: &str = "ask its operator for the --endpoint to use";
 
 /// The server closed the connection after our CONNECT. Once, this may only mean that the broker is
@@ -102,6 +104,8 @@ pub(super) fn connect_refused(endpoint: &Endpoint, reason: &BrokerReason) -> Fau
             Fault::passing(Exit::Unavailable, message).with_remedy(MAY_ACCEPT_LATER)
         }
         0x9C | 0x9D => permanent(Exit::Protocol).with_remedy(ASK_FOR_ENDPOINT),
+        // Topic, payload format, retain flag or QoS of the will (MQTT 5.0 section 3.2.2.2).
+        0x90 | 0x99 | 0x9A | 0x9B => permanent(Exit::Protocol).with_remedy(CHECK_WILL),
         _ => permanent(Exit::Protocol).with_remedy(SEE_LOG),
     }
 }
@@ -177,6 +181,24 @@ pub(super) fn connection_ended(
             .unwrap_or_else(|| lost(endpoint, end)),
     };
     (None, fault)
+}
+
+/// The connection ended while the status message after CONNACK had no answer. A broker of MQTT 3.1.1 can refuse a
+/// message only by closing the connection, and brokers of MQTT 5 do it too.
+pub(super) fn ended_after_status(
+    config: &ClientConfig,
+    reason_code: Option<u8>,
+    fault: Fault,
+) -> Fault {
+    let may_be_refusal = fault.kind == FaultCause::Closed || reason_code.is_some();
+    let Some(status) = config.status.as_ref().filter(|_| may_be_refusal) else {
+        return fault;
+    };
+    let rules = config.route.endpoint.profile.access_rules();
+    fault.with_remedy(format!(
+        "if this repeats, check what {rules} lets this client publish, retained too: it had sent --status-topic {:?}",
+        status.topic
+    ))
 }
 
 /// A DISCONNECT from the broker. Only the next attempt shows whether the reason is permanent.

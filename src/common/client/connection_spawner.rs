@@ -48,6 +48,7 @@ impl ConnectionSpawner {
         &mut self,
         generation: u64,
         v5: bool,
+        clean: bool,
         deadline: Instant,
     ) -> Result<Option<String>, Fault> {
         let endpoint = &self.config.route.endpoint;
@@ -67,6 +68,7 @@ impl ConnectionSpawner {
             has_certificate: loaded.has_certificate(),
             handle: Arc::default(),
             v5,
+            clean,
         };
         self.spawn(dial.clone(), deadline, loaded).map_err(|e| {
             let message = format!("{endpoint}: no thread or descriptor to connect with: {e}");

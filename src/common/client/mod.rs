@@ -15,6 +15,8 @@ mod paho_client;
 mod paho_options;
 mod paho_results;
 mod refused_request;
+mod status_delivery;
+mod status_log;
 mod version_fallback;
 mod worker;
 mod worker_input;

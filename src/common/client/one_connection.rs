@@ -58,7 +58,7 @@ impl ConnectionTask {
         self.send_to_worker(WorkerInputKind::DialSucceeded(dial, theirs.into()));
         let parameters = ConnectParameters {
             v5: self.dial.v5,
-            clean: self.config.session_expiry.is_none(),
+            clean: self.dial.clean,
             max_packet: route.max_packet,
         };
         let dial = self.dial.number;

@@ -16,6 +16,7 @@ use paho_mqtt::{
 
 use super::paho_options::{connect_options, create_options, whole_seconds};
 use super::paho_results::{delivery, subscription_outcome};
+use super::status_delivery::{AfterStatus, StatusDelivery, StatusResult};
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use super::{ClientConfig, Delivery, RefusedRequest, RetainHandling};
 use crate::common::mqtt::connack::Connack;
@@ -26,6 +27,7 @@ use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::properties::{PropertyId, Value};
 use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::seq_property::SeqProperty;
+use crate::common::mqtt::status_messages::StatusMessages;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::send;
 use crate::common::transport::bridge::ConnectionEnd;
@@ -60,6 +62,9 @@ pub(super) struct PahoClient {
     waker: Waker,
     deliveries: VecDeque<(u64, DeliveryToken)>,
     subscribes: Vec<(usize, SubscribeToken)>,
+    pub(super) status: Option<StatusDelivery>,
+    /// Status messages that were published on this connection.
+    pub(super) status_count: u64,
     is_wake_requested: bool,
     wake_stride: usize,
     scanned_at: Instant,
@@ -92,7 +97,7 @@ impl PahoClient {
             let kind = WorkerInputKind::ConnectionLost;
             send(&lost, WorkerInput { generation, kind });
         });
-        let connect = client.connect(connect_options(config, password, dial.v5));
+        let connect = client.connect(connect_options(config, password, dial.v5, dial.clean));
         let waker = Waker::from(Arc::new(WorkerWaker {
             generation,
             commands: commands.clone(),
@@ -108,6 +113,8 @@ impl PahoClient {
             waker,
             deliveries: VecDeque::new(),
             subscribes: Vec::new(),
+            status: None,
+            status_count: 0,
             is_wake_requested: false,
             wake_stride: (config.max_in_flight / 4).min(MAX_WAKE_STRIDE),
             scanned_at: instant_now(),
@@ -155,6 +162,74 @@ impl PahoClient {
     /// Dropping the client now would leak its socket.
     pub(super) fn is_connecting(&self) -> bool {
         matches!(self.connect, ConnectState::Pending(_))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.connect, ConnectState::Taken) && self.connack.is_some()
+    }
+
+    /// Returns whether there is a PUBACK to wait for. `next_step` is given back when the wait is over.
+    pub(super) fn publish_status(
+        &mut self,
+        next_step: AfterStatus,
+        until: Option<Instant>,
+    ) -> bool {
+        let Some(status) = &self.config.status else {
+            return false;
+        };
+        let payload = match next_step {
+            AfterStatus::ReportConnected(_) => &status.online,
+            AfterStatus::Disconnect => &status.offline,
+        };
+        let message = MessageBuilder::new()
+            .topic(&*status.topic)
+            .payload(payload.as_slice())
+            .qos(i32::from(StatusMessages::QOS.level()))
+            .retained(true)
+            .finalize();
+        let Ok(token) = self.client.try_publish(message) else {
+            return false;
+        };
+        self.status_count += 1;
+        self.status = Some(StatusDelivery {
+            token: Some(token),
+            until,
+            next_step,
+        });
+        true
+    }
+
+    /// What became of the status message, once.
+    pub(super) fn take_status_result(&mut self) -> Option<(AfterStatus, StatusResult)> {
+        let status = self.status.as_mut()?;
+        let result = match poll_token(status.token.as_mut()?, &self.waker) {
+            Poll::Ready(result) => {
+                let Some(delivery) = delivery(result) else {
+                    // The end of the connection will be reported.
+                    status.token = None;
+                    status.until = None;
+                    return None;
+                };
+                StatusResult::Answered(delivery)
+            }
+            Poll::Pending if status.until.is_some_and(|until| instant_now() >= until) => {
+                StatusResult::TimedOut
+            }
+            Poll::Pending => return None,
+        };
+        let next_step = status.next_step;
+        self.status = None;
+        Some((next_step, result))
+    }
+
+    /// CONNACK has come, and the status message after it is not acknowledged.
+    pub(super) fn is_online_status_pending(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_some_and(|status| matches!(status.next_step, AfterStatus::ReportConnected(_)))
+    }
+
+    pub(super) fn status_wait_ends_at(&self) -> Option<Instant> {
+        self.status.as_ref()?.until
     }
 
     pub(super) fn publish(&mut self, id: u64, message: &OutgoingMessage) -> Option<Delivery> {

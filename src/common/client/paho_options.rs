@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use paho_mqtt::{
     ConnectOptions, ConnectOptionsBuilder, CreateOptions, CreateOptionsBuilder, MQTT_VERSION_3_1_1,
-    PersistenceType, Properties, PropertyCode,
+    Message, MessageBuilder, PersistenceType, Properties, PropertyCode,
 };
 
 use super::ClientConfig;
+use crate::common::mqtt::will::Will;
 
 /// The client will close `socket`. Paho stores nothing: the caller keeps the messages.
 pub(super) fn create_options(config: &ClientConfig, socket: OwnedFd) -> CreateOptions {
@@ -27,8 +28,8 @@ pub(super) fn connect_options(
     config: &ClientConfig,
     password: Option<&str>,
     v5: bool,
+    clean: bool,
 ) -> ConnectOptions {
-    let clean = config.session_expiry.is_none();
     let mut options;
     if v5 {
         options = ConnectOptionsBuilder::new_v5();
@@ -51,7 +52,26 @@ pub(super) fn connect_options(
     if let Some(password) = password {
         options.password(password);
     }
+    if let Some(will) = &config.will {
+        options.will_message(will_message(will));
+    }
     options.finalize()
+}
+
+/// With MQTT 3.1.1 Paho omits the properties.
+fn will_message(will: &Will) -> Message {
+    let mut properties = Properties::new();
+    if !will.delay.is_zero() {
+        // Cannot fail for a number.
+        let _ = properties.push_u32(PropertyCode::WillDelayInterval, whole_seconds(will.delay));
+    }
+    MessageBuilder::new()
+        .topic(&*will.topic)
+        .payload(&*will.payload)
+        .qos(i32::from(will.qos.level()))
+        .retained(will.retain)
+        .properties(properties)
+        .finalize()
 }
 
 /// Maximum Packet Size (MQTT 5.0 section 3.1.2.11.4), Session Expiry Interval (3.1.2.11.2), whose
@@ -63,7 +83,8 @@ fn connect_properties(config: &ClientConfig) -> Properties {
         let _ = properties.push_u32(code, number);
     };
     push(PropertyCode::MaximumPacketSize, config.route.max_packet);
-    if let Some(expiry) = config.session_expiry {
+    let for_will = config.will.as_ref().and_then(Will::session_expiry);
+    if let Some(expiry) = config.session_expiry.max(for_will) {
         push(PropertyCode::SessionExpiryInterval, whole_seconds(expiry));
     }
     for (name, value) in &config.connect_properties {

@@ -3,13 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::warn;
 
 use super::connection_faults as faults;
 use super::connection_spawner::ConnectionSpawner;
 use super::paho_client::{PahoClient, SCAN_INTERVAL};
+use super::status_delivery::{AfterStatus, StatusResult};
+use super::status_log::StatusLog;
 use super::version_fallback::VersionFallback;
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use super::{
@@ -20,12 +22,19 @@ use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::packet_type::PacketType;
+use crate::common::mqtt::qos::Qos;
 use crate::common::mqtt::reason_codes::MALFORMED_PACKET;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_within;
 use crate::common::transport::DialStep;
 use crate::common::transport::bridge::{BridgeEvent, ConnectionEnd, EndReason};
+
+/// How long before the deadline of an attempt the connection is reported, acknowledged or not.
+const STATUS_MARGIN: Duration = Duration::from_millis(100);
+
+/// How long a subscriber waits for the PUBACK of its last status message.
+const OFFLINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker<N> {
     config: Arc<ClientConfig>,
@@ -44,6 +53,9 @@ pub(super) struct Worker<N> {
     warns_without_v5: bool,
     /// When the attempt goes on with MQTT 3.1.1 if MQTT 5 is not answered.
     fallback_at: Option<Instant>,
+    /// The broker may still have the session of the last connection of this publisher, kept for the delay of its will.
+    has_session_for_will: bool,
+    log: StatusLog,
 }
 
 impl<N: Fn(ClientEvent)> Worker<N> {
@@ -71,6 +83,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             v5: true,
             warns_without_v5,
             fallback_at: None,
+            has_session_for_will: false,
+            log: StatusLog::default(),
         }
     }
 
@@ -79,17 +93,34 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         loop {
             let current = self.current.as_ref();
             let has_deliveries = current.is_some_and(PahoClient::has_deliveries);
-            let command = match self.fallback_at {
+            let wake_at = [
+                self.fallback_at,
+                current.and_then(PahoClient::status_wait_ends_at),
+            ];
+            let command = match wake_at.into_iter().flatten().min() {
                 _ if has_deliveries => receive_within(inbox, SCAN_INTERVAL),
                 Some(at) => receive_within(inbox, at.saturating_duration_since(instant_now())),
                 None => inbox.recv().map_err(RecvTimeoutError::from),
             };
             match command {
                 Ok(command) => self.handle_input(command),
-                Err(RecvTimeoutError::Timeout) if has_deliveries => self.scan_deliveries(),
-                Err(RecvTimeoutError::Timeout) => self.fall_back_to_v3(),
+                Err(RecvTimeoutError::Timeout) => self.handle_timeout(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        let Some(client) = &self.current else {
+            return self.fall_back_to_v3();
+        };
+        let status_until = client.status_wait_ends_at();
+        if status_until.is_some_and(|until| instant_now() >= until) {
+            self.poll_tokens(client.dial.generation);
+        } else if client.has_deliveries() {
+            self.scan_deliveries();
+        } else {
+            self.fall_back_to_v3();
         }
     }
 
@@ -138,6 +169,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             return;
         };
         match event {
+            // It is that of the status message: nothing else has been sent.
+            BridgeEvent::Progress(_) if client.is_online_status_pending() => return,
             BridgeEvent::Progress(progress) => {
                 return self.notify(generation, ClientEventKind::Progress(progress));
             }
@@ -166,7 +199,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.v5 = v5;
         self.fallback_at = None;
         let deadline = self.deadline.unwrap_or_else(instant_now);
-        match self.dialer.start(generation, v5, deadline) {
+        let resumes = self.config.session_expiry.is_some() || (v5 && self.has_session_for_will);
+        match self.dialer.start(generation, v5, !resumes, deadline) {
             Ok(password) => self.password = password,
             Err(fault) => self.notify_ended(generation, None, fault),
         }
@@ -217,7 +251,16 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     }
 
     fn publish(&mut self, generation: u64, messages: &[(u64, Arc<OutgoingMessage>)]) {
-        let Some(client) = self.current_client(generation) else {
+        if self.current_client(generation).is_none() {
+            return;
+        }
+        // The broker remembers the packet identifiers of QoS 2 in the session, and the next connection uses them for
+        // other messages: it has to begin a new session.
+        if self.has_session_for_will {
+            let mut drafts = messages.iter().map(|(_, message)| &message.draft);
+            self.has_session_for_will = !drafts.any(|draft| draft.qos == Qos::ExactlyOnce);
+        }
+        let Some(client) = &mut self.current else {
             return;
         };
         let refused = messages
@@ -248,11 +291,38 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             Some(false) => return self.handle_connect_failed(generation),
             None => {}
         }
+        let status = client.take_status_result();
         let deliveries = client.take_deliveries();
         let subscribed = client.take_subscribe_answers();
         self.notify_deliveries(generation, deliveries);
         for (filter, answer) in subscribed {
             self.notify(generation, ClientEventKind::Subscribed { filter, answer });
+        }
+        if let Some((next_step, result)) = status {
+            self.handle_status_result(generation, next_step, &result);
+        }
+    }
+
+    fn handle_status_result(
+        &mut self,
+        generation: u64,
+        next_step: AfterStatus,
+        result: &StatusResult,
+    ) {
+        self.log.log_result(&self.config, result);
+        match (next_step, result) {
+            (AfterStatus::ReportConnected(info), _) => {
+                self.notify(generation, ClientEventKind::Connected(info));
+            }
+            // Without DISCONNECT the broker publishes the will, which says the same.
+            (AfterStatus::Disconnect, StatusResult::Answered(Delivery::NotNow)) => {
+                if let Some(client) = self.current_client(generation) {
+                    client.close_connection();
+                }
+            }
+            // After the end of the wait DISCONNECT follows in the same stream of bytes, so the broker has read the
+            // message before it.
+            (AfterStatus::Disconnect, _) => self.send_disconnect(generation),
         }
     }
 
@@ -285,6 +355,24 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             port,
             connack,
         };
+        let will = self.config.will.as_ref();
+        let has_delay = will.is_some_and(|will| !will.delay.is_zero());
+        self.has_session_for_will = has_delay && self.v5 && self.session_acks.is_none();
+        if has_delay && !self.v5 {
+            self.log.log_missing_delay(&self.config);
+        }
+        // `Connected` is reported once the message is acknowledged, so no message of the caller overtakes it.
+        let now = instant_now();
+        let until = (now + self.config.operation_timeout).min(
+            self.deadline
+                .map_or(now, |at| at.checked_sub(STATUS_MARGIN).unwrap_or(now)),
+        );
+        let next_step = AfterStatus::ReportConnected(info);
+        if let Some(client) = self.current.as_mut()
+            && client.publish_status(next_step, Some(until))
+        {
+            return self.poll_tokens(generation);
+        }
         self.notify(generation, ClientEventKind::Connected(info));
     }
 
@@ -368,19 +456,42 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let deliveries = client.take_deliveries();
         let end = client.connection_end.take();
         client.close_connection();
-        let (reason_code, fault) = faults::connection_ended(&client.dial.endpoint, end.as_ref());
+        let (mut reason_code, mut fault) =
+            faults::connection_ended(&client.dial.endpoint, end.as_ref());
+        let mut reached = end.and_then(|end| end.reached);
+        if let Some(reached) = &mut reached {
+            reached.begun = reached.begun.saturating_sub(client.status_count);
+        }
+        if client.is_online_status_pending() {
+            // The connection has not been reported: to the caller it is an attempt that failed.
+            fault = faults::ended_after_status(&self.config, reason_code, fault);
+            (reason_code, reached) = (None, None);
+        }
         self.retire_client();
         self.notify_deliveries(generation, deliveries);
         let ended = ClientEventKind::Ended {
             step: None,
             reason_code,
             fault,
-            reached: end.and_then(|end| end.reached),
+            reached,
         };
         self.notify(generation, ended);
     }
 
     fn disconnect(&mut self, generation: u64) {
+        // A publisher's caller waits as long as it can: messages of QoS 0 may be in front of this one.
+        let is_subscriber = self.session_acks.is_some();
+        let until = is_subscriber.then(|| instant_now() + OFFLINE_TIMEOUT);
+        if let Some(client) = self.current_client(generation)
+            && client.is_connected()
+            && client.publish_status(AfterStatus::Disconnect, until)
+        {
+            return self.poll_tokens(generation);
+        }
+        self.send_disconnect(generation);
+    }
+
+    fn send_disconnect(&mut self, generation: u64) {
         let session_acks = self.session_acks.clone();
         let Some(client) = self.current_client(generation) else {
             self.abandon_connection(generation);

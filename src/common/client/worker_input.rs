@@ -54,4 +54,6 @@ pub(super) struct DialAttempt {
     pub(super) has_certificate: bool,
     pub(super) handle: Arc<ConnectionHandle>,
     pub(super) v5: bool,
+    /// CONNECT asks for a new session.
+    pub(super) clean: bool,
 }

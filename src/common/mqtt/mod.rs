@@ -24,6 +24,8 @@ pub mod publish_size;
 pub mod qos;
 pub mod reason_codes;
 pub mod seq_property;
+pub mod status_messages;
 pub mod topic_filter;
 pub mod two_clock_time;
 pub mod violation;
+pub mod will;

@@ -47,6 +47,13 @@ fn describe_fields(
             let clean = flags >> 1 & 1;
             append_with_space(line, &format!("version {version} client {client_id}"));
             append_with_space(line, &format!("clean {clean} keep-alive {keep_alive}"));
+            if flags & 4 != 0 {
+                if level >= 5 {
+                    skip_properties(&mut reader)?;
+                }
+                let (topic, qos) = (quoted(reader.binary()?), flags >> 3 & 3);
+                append_with_space(line, &format!("will {topic} qos {qos}"));
+            }
         }
         PacketType::Connack => {
             let (flags, code) = (reader.byte()?, reader.byte()?);

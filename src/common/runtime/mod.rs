@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod clock;
 pub mod escaping_writer;
+pub mod host_identity;
 pub mod logging;
 pub mod process;
 pub mod repeat_filter;
