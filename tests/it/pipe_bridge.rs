@@ -154,13 +154,13 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
         peer::Witness::with_format(&to, "live/#", ALL_BUT_EXPIRY),
     );
     send("live");
-    let published = texts(&here, count);
+    let originals = texts(&here, count);
     assert!(
-        published
+        originals
             .iter()
             .any(|line| line.contains("|b:2 a: :1 b:2 b:1 seq:mine|"))
     );
-    assert_eq!(texts(&there, count), published);
+    assert_eq!(texts(&there, count), originals);
     drop(there);
 
     to.stop();
