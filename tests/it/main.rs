@@ -8,6 +8,7 @@
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
+//! | `bind`          | `--bind`, and link-local addresses with their interface        |
 //! | `blame`         | for which ends of connections a message is given up          |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
@@ -54,10 +55,13 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `slow_line`     | lines that take long for one message                         |
+//! | `socks`         | SOCKS5 proxies, and `ALL_PROXY`                              |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `tls_limits`    | `--tls-min` and `--ciphers`                                  |
+//! | `unix_socket`   | a broker on a Unix socket                                    |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `routes`        | port 443, where 8883 is blocked                              |
@@ -73,6 +77,7 @@ mod aws;
 mod backoff;
 mod batch;
 mod bench;
+mod bind;
 mod blame;
 mod blocked;
 mod causes;
@@ -122,11 +127,14 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod slow_line;
+mod socks;
 mod subscribe;
 mod suggestions;
 mod terminals;
 mod through;
 mod tls;
+mod tls_limits;
+mod unix_socket;
 mod unruly;
 mod usage_errors;
 mod versions;

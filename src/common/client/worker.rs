@@ -260,10 +260,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let Some(client) = &self.current else {
             return;
         };
-        let (port, Some(connack)) = (client.dial.endpoint.port, client.connack) else {
+        let Some(connack) = client.connack else {
             return;
         };
-        self.dialer.first_port = Some(port);
+        let endpoint = &client.dial.endpoint;
+        let port = endpoint.unix_socket.is_none().then_some(endpoint.port);
+        self.dialer.first_port = port;
         self.fallback_at = None;
         let info = ConnectionInfo {
             is_v5: self.v5,
