@@ -148,6 +148,17 @@ fn the_check_says_that_the_proxy_resolves_the_name() {
     ] {
         assert!(text.contains(line), "{line}\n{check}");
     }
+    let forbids = socks_server(|stream| {
+        let _ = stream.write_all(&[5, 0]);
+        let _ = stream.read(&mut [0; 512]);
+        let _ = stream.write_all(&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0]);
+    });
+    let url = format!("socks5h://127.0.0.1:{}", forbids.port());
+    let check = Program::publisher().arg("check").to(&broker);
+    let check = check.args(["--proxy", &url]).run(SOON).expect_code(77);
+    let text = check.stdout.text();
+    assert!(text.contains("FAILED  proxy:"), "{check}");
+    assert!(text.contains("SOCKS5 reply 2"), "{check}");
 }
 
 #[test]
@@ -231,18 +242,20 @@ fn a_socks_proxy_that_fails_is_named_with_its_cause() {
 
 #[test]
 fn a_silent_socks_proxy_costs_no_more_than_the_connect_timeout() {
-    for answers in [&[][..], &[5, 0], &[5, 0, 5, 0, 0, 3, 255, b'x']] {
+    let begun = [&[][..], &[5, 0], &[5, 0, 5, 0, 0, 3, 255, b'x']].map(|answers| {
         let proxy = socks_server(move |stream| {
             let _ = stream.write_all(answers);
             server::stay_silent(stream);
         });
-        let outcome = Program::one_message()
-            .args(["--endpoint", "mqtt://localhost", "--flush-timeout", "2"])
-            .args(["--connect-timeout", "1.5"])
-            .args(["--proxy", &format!("socks5h://127.0.0.1:{}", proxy.port())])
-            .run(SOON)
-            .expect_code(69);
-        assert!(outcome.elapsed < Duration::from_secs(4), "{outcome}");
+        let program = Program::one_message()
+            .args(["--endpoint", "mqtt://localhost", "--flush-timeout", "2.5"])
+            .args(["--connect-timeout", "2"])
+            .args(["--proxy", &format!("socks5h://127.0.0.1:{}", proxy.port())]);
+        (program.start(), proxy)
+    });
+    for (running, _proxy) in begun {
+        let outcome = running.finish(SOON).expect_code(69);
+        assert!(outcome.elapsed < Duration::from_secs(5), "{outcome}");
         outcome.expect_stderr("the proxy has not answered the SOCKS5 request in time");
     }
 }

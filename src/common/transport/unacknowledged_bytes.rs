@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_line_of_a_connection_is_found_by_its_inode() {
@@ -75,6 +76,15 @@ mod tests {
             Some(3_877_915)
         );
         assert_eq!(find_in_tcp_table(table.as_bytes(), 56).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_written_to_a_unix_socket_has_arrived() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"hello").unwrap();
+        let ours = Socket::Unix(ours);
+        assert_eq!(unacknowledged(&ours).unwrap(), Some(0));
+        drop(theirs);
     }
 
     #[test]

@@ -65,3 +65,31 @@ pub(super) fn fault(path: &Path, error: &io::Error) -> Fault {
     let message = format!("unix://{}: {cause}", path.display());
     Fault::passing(exit, message).with_remedy(remedy)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    #[test]
+    fn a_broker_that_accepts_no_connection_is_waited_for_until_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let wait = Duration::from_millis(200);
+        let mut accepted = Vec::new();
+        let (took, fault) = loop {
+            let since = instant_now();
+            match connect_before(&path, since + wait) {
+                Ok(stream) => accepted.push(stream),
+                Err(fault) => break (instant_now().saturating_duration_since(since), fault),
+            }
+            assert!(accepted.len() < 10, "the backlog has no end");
+        };
+        assert!((wait / 2..wait * 10).contains(&took), "{took:?}");
+        assert!(fault.message.ends_with("no answer"), "{fault}");
+    }
+}
