@@ -148,7 +148,7 @@ pub struct ConnectionArgs {
     #[arg(short = 'A', long, value_name = "ADDRESS|INTERFACE")]
     bind: Option<String>,
 
-    /// The oldest TLS version to accept, 1.2 or 1.3
+    /// The oldest TLS version to accept
     #[arg(long, value_name = "VERSION", default_value = "1.2", value_parser = ["1.2", "1.3"])]
     tls_min: String,
 
