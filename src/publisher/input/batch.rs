@@ -63,7 +63,7 @@ impl LineNumbers {
 #[derive(Debug)]
 pub struct Batcher {
     limits: BatchLimits,
-    max_packet: usize,
+    pub max_packet: usize,
     /// With the time when it is due. Its payload ends with a newline, also with one reading.
     open: Option<(Batch, Instant)>,
     closed: VecDeque<Batch>,
@@ -84,10 +84,6 @@ impl Batcher {
             bytes: 0,
             last: 0,
         }
-    }
-
-    pub fn set_max_packet(&mut self, bytes: usize) {
-        self.max_packet = bytes;
     }
 
     pub fn push(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
@@ -305,7 +301,7 @@ mod tests {
     fn the_topic_and_the_broker_s_packet_size_limit_a_batch() {
         let mut narrow = batcher(10, 100, 10);
         let mut wide = batcher(1_000, 100_000, 100_000);
-        wide.set_max_packet(1_000);
+        wide.max_packet = 1_000;
         for n in 1..=1_000 {
             narrow.push(reading("topic", b"1"), n, at(0));
             wide.push(reading("t", b"1"), n, at(0));

@@ -415,7 +415,7 @@ impl Outbox {
                 self.finish_message(message, MessageOutcome::Delivered, now);
             }
             Delivery::Refused(refusal) => {
-                self.poison.set_others_possible();
+                self.poison.others_possible = true;
                 self.finish_message(message, MessageOutcome::Dead(refusal.reason), now);
             }
             Delivery::NotNow => {

@@ -16,7 +16,7 @@ pub struct PoisonDetector {
     candidate: Option<(u64, u32)>,
     /// The broker may end this connection because of a message that is not in flight any more: one
     /// that it refused, or one of `QoS` 0.
-    others_possible: bool,
+    pub others_possible: bool,
     sent: u64,
 }
 
@@ -52,10 +52,6 @@ impl PoisonDetector {
         if is_first && message.attempts > 0 {
             self.set_candidate(message);
         }
-    }
-
-    pub fn set_others_possible(&mut self) {
-        self.others_possible = true;
     }
 
     pub fn clear(&mut self, id: u64) {

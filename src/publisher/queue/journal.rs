@@ -138,14 +138,8 @@ impl Journal {
         if self.writing.is_some() || self.is_idle() {
             return None;
         }
-        let due = self
-            .inserts_due_at()
-            .into_iter()
-            .chain(self.outcomes_due_at())
-            .min();
-        self.retry_at
-            .map(|at| due.map_or(at, |due| due.max(at)))
-            .or(due)
+        let due = [self.inserts_due_at(), self.outcomes_due_at()];
+        self.retry_at.max(due.into_iter().flatten().min())
     }
 
     pub fn next_batch(&mut self, now: Instant, closing: bool) -> Option<WriteBatch> {
@@ -308,6 +302,7 @@ impl Journal {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "an origin")]
 mod tests {
     use super::*;
 
@@ -320,7 +315,6 @@ mod tests {
 
     #[test]
     fn after_a_full_disk_a_part_is_tried_before_the_whole() {
-        #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let mut journal = Journal::default();
         for id in 1..=100 {
@@ -343,7 +337,6 @@ mod tests {
 
     #[test]
     fn rows_are_deleted_in_groups_but_soon_if_the_window_is_full() {
-        #[allow(clippy::disallowed_methods, reason = "an origin")]
         let now = Instant::now();
         let mut journal = Journal {
             delete_group: 2,

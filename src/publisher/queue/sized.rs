@@ -47,16 +47,8 @@ impl SizedQueue {
 
     pub fn insert(&mut self, position: u64, message: Arc<OutgoingMessage>) {
         self.add_to_totals(&message);
-        if self
-            .messages
-            .back()
-            .is_none_or(|(last, _)| *last < position)
-        {
-            self.messages.push_back((position, message));
-        } else {
-            let index = self.messages.partition_point(|(at, _)| *at < position);
-            self.messages.insert(index, (position, message));
-        }
+        let index = self.messages.partition_point(|(at, _)| *at < position);
+        self.messages.insert(index, (position, message));
     }
 
     pub fn pop(&mut self) -> Option<(u64, Arc<OutgoingMessage>)> {
@@ -66,9 +58,6 @@ impl SizedQueue {
     }
 
     pub fn remove(&mut self, position: u64) -> Option<Arc<OutgoingMessage>> {
-        if self.first_position() == Some(position) {
-            return self.pop().map(|(_, message)| message);
-        }
         let found = self.messages.binary_search_by_key(&position, |(at, _)| *at);
         let (_, message) = self.messages.remove(found.ok()?)?;
         self.subtract_from_totals(&message);

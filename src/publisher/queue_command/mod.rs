@@ -126,10 +126,8 @@ fn purge(queue: &Path, table: Table, out: &mut impl Write) -> anyhow::Result<Exi
     }
     let now = time(unix_ms());
     let stamp = now.chars().filter(char::is_ascii_alphanumeric);
-    let aside = move_aside(
-        queue,
-        &stamp.take("20260131T080000".len()).collect::<String>(),
-    )?;
+    let stamp: String = stamp.take("20260131T080000".len()).collect();
+    let aside = move_aside(queue, &stamp)?;
     writeln!(out, "{} is now {}", queue.display(), aside.display())?;
     Ok(Exit::Success)
 }
@@ -190,13 +188,10 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
     let (queue, counters) = (queue.display(), &status.counters);
     let (waiting, bytes) = (counters.waiting, counters.bytes);
     let (dropped, expired, died) = (counters.dropped, counters.expired, counters.died);
-    let dead = format!(
-        "dead letters: {}, {} bytes",
-        counters.dead, counters.dead_bytes
-    );
+    let (dead, dead_bytes) = (counters.dead, counters.dead_bytes);
     let mut lines = vec![
         format!("{queue}: {waiting} waiting, {bytes} bytes{oldest}"),
-        dead,
+        format!("dead letters: {dead}, {dead_bytes} bytes"),
     ];
     let reasons = status.reasons.iter();
     lines.extend(reasons.map(|(reason, count)| format!("  {count} x {}", one_line(reason))));
@@ -233,10 +228,8 @@ fn item_text(item: &ListedMessage) -> String {
         0 => "-".into(),
         seq => seq.to_string(),
     };
-    let died = match &item.died {
-        Some((_, reason)) => format!(" {}", one_line(reason)),
-        None => String::new(),
-    };
+    let reason = item.died.as_ref().map(|(_, reason)| one_line(reason));
+    let died = reason.map_or(String::new(), |reason| format!(" {reason}"));
     let (id, taken) = (item.row, time(message.accepted_ms));
     let (topic, bytes) = (one_line(&draft.topic), draft.payload.len());
     let readings = match draft.readings {

@@ -92,10 +92,9 @@ fn create_bar() -> ProgressBar {
     bar
 }
 
+#[allow(clippy::cast_precision_loss, reason = "estimates, not counts")]
 fn format_progress(done: u64, left: usize, elapsed: Duration) -> String {
-    #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = left as f64 / rate;
     let time = match Duration::try_from_secs_f64(seconds.ceil()) {
         Ok(time) => humantime::format_duration(time).to_string(),

@@ -11,7 +11,8 @@ pub(super) struct FlushDeadline {
     until: Option<Instant>,
     /// The time is up, and only the message with this position may still be acknowledged.
     last_message: Option<u64>,
-    is_final: bool,
+    /// It is not extended: the run was told to end.
+    pub(super) is_final: bool,
 }
 
 impl FlushDeadline {
@@ -31,10 +32,6 @@ impl FlushDeadline {
         let until = self.earliest().map_or(until, |earlier| earlier.min(until));
         self.until = Some(until);
         until
-    }
-
-    pub(super) fn forbid_extension(&mut self) {
-        self.is_final = true;
     }
 
     pub(super) fn earliest(&self) -> Option<Instant> {

@@ -72,13 +72,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (file, queue) = open_queue(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
-    let exit_now = signals::watch_stop_signals(
-        config.stop_timeout,
-        move || send(&stop, Event::Stop),
-        None,
-        None,
-    )
-    .context("signals cannot be handled")?;
+    let stop = move || send(&stop, Event::Stop);
+    let exit_now = signals::watch_stop_signals(config.stop_timeout, stop, None, None)
+        .context("signals cannot be handled")?;
     if let Some(deadline) = config.deadline {
         signals::exit_after(deadline + GRACE_PERIOD, exit_now.clone())
             .context("no more threads")?;
@@ -143,13 +139,10 @@ impl<'a> Publisher<'a> {
     ) -> std::io::Result<Self> {
         let now = instant_now();
         let to_loop = events.clone();
-        let client = Client::start(
-            config
-                .connection
-                .client_config(config.outbox.max_in_flight, config.outbox.sequence),
-            None,
-            move |event| send(&to_loop, Event::Client(event)),
-        )?;
+        let notify = move |event| send(&to_loop, Event::Client(event));
+        let (connection, window) = (&config.connection, config.outbox.max_in_flight);
+        let client_config = connection.client_config(window, config.outbox.sequence);
+        let client = Client::start(client_config, None, notify)?;
         let to_loop = events.clone();
         let emit = move |inputs| to_loop.send(Event::Input(inputs)).is_ok();
         let input = SourceReader::start(&config.input, config.queue.is_some(), emit, now)?;
@@ -157,13 +150,12 @@ impl<'a> Publisher<'a> {
         let notify = move |result| send(&to_loop, Event::Store(result));
         let store = file.map(|file| file.start(notify)).transpose()?;
         let drain = DrainPacer::new(config.drain_rate, config.drain_by_hand);
+        let state_machine = connection.state_machine(config.finite_or_endless());
+        let prints = config.receipts || config.verbose;
         let mut publisher = Self {
             store_done: store.is_none(),
             store,
-            driver: ConnectionDriver::new(
-                config.connection.state_machine(config.finite_or_endless()),
-                client,
-            ),
+            driver: ConnectionDriver::new(state_machine, client),
             outbox: Outbox::new(config.outbox, queue, drain),
             report: Reporter::new(ReportOptions {
                 receipts: config.receipts,
@@ -172,9 +164,7 @@ impl<'a> Publisher<'a> {
                 readings: config.input.has_batches(),
                 commands: matches!(config.input.source, SourceKind::Command(_)),
             }),
-            progress: DrainReporter::new(
-                (config.receipts || config.verbose) && std::io::stdout().is_terminal(),
-            ),
+            progress: DrainReporter::new(prints && std::io::stdout().is_terminal()),
             exit_now,
             diagnosis: config.connection.close_diagnosis(),
             delivered_before: 0,
@@ -345,7 +335,7 @@ impl<'a> Publisher<'a> {
             }
             Event::Store(result) => self.handle_store_result(result),
             Event::Stop => {
-                self.flush.forbid_extension();
+                self.flush.is_final = true;
                 self.feeder.input.stop();
                 self.feeder
                     .offer_parsed(&mut self.outbox, &mut self.report, now);
@@ -379,8 +369,7 @@ impl<'a> Publisher<'a> {
                     Ok(limits) => {
                         self.v5 = limits.properties;
                         self.delivered_before = self.report.summary.delivered;
-                        let batches = &mut self.feeder.input.batches;
-                        batches.set_max_packet(limits.maximum_packet_size);
+                        self.feeder.input.batches.max_packet = limits.maximum_packet_size;
                         self.outbox.handle_connected(limits, self.now);
                         self.feeder.input.handle_connect_attempt_ended(self.now);
                         self.report.reset_warning();

@@ -30,20 +30,15 @@ fn directory(queue: &Path) -> &Path {
 
 /// Canonical: a process that uses a symbolic link has to find the same lock and log.
 pub(super) fn resolve(queue: &Path) -> Result<PathBuf, Fault> {
+    let refuse = |why| Err(fault_with_reason(queue, why));
     if let Ok(found) = queue.canonicalize() {
         if found.is_dir() {
-            return Err(fault_with_reason(
-                queue,
-                "is a directory: name a file in it",
-            ));
+            return refuse("is a directory: name a file in it");
         }
         return Ok(found);
     }
     if queue.is_symlink() {
-        return Err(fault_with_reason(
-            queue,
-            "is a link to a file that does not exist",
-        ));
+        return refuse("is a link to a file that does not exist");
     }
     Ok(match (directory(queue).canonicalize(), queue.file_name()) {
         (Ok(directory), Some(name)) => directory.join(name),

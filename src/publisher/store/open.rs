@@ -61,10 +61,8 @@ pub(super) fn open_or_create(queue: &Path, stream: &str) -> Result<OpenQueue, Fa
         // The process that holds the lock is creating the file.
         attempts += 1;
         if attempts > 100 * OPEN_ATTEMPTS {
-            return Err(fault_with_reason(
-                queue,
-                "is not made by the process that holds its lock",
-            ));
+            let why = "is not made by the process that holds its lock";
+            return Err(fault_with_reason(queue, why));
         }
         sleep(Duration::from_millis(10));
         drains = take()?;
@@ -105,10 +103,8 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
         Ok(sync_directory(queue)?)
     };
     if beside(queue, "-wal").exists() {
-        return Err(fault_with_reason(
-            queue,
-            "is not there, but its log is, the file with -wal at its end: put the queue back beside it, or remove it",
-        ));
+        let why = "is not there, but its log is, the file with -wal at its end: put the queue back beside it, or remove it";
+        return Err(fault_with_reason(queue, why));
     }
     create().map_err(|e| fault_with_reason(queue, &format!("cannot be created: {e}")))
 }

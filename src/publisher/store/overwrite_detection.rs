@@ -24,7 +24,7 @@ const SHARE: u32 = 20;
 #[derive(Debug)]
 pub(super) struct OverwriteDetector {
     /// Of the file when its content was last known; none if the system did not say.
-    stamp: Option<SizeAndMtime>,
+    pub(super) stamp: Option<SizeAndMtime>,
     /// The highest row that was ever in the queue.
     highest: RowId,
     due: Instant,
@@ -42,14 +42,6 @@ impl OverwriteDetector {
             highest: highest_row_ever(connection)?,
             due: now,
         })
-    }
-
-    pub(super) fn is_unchanged(&self, stamp: Option<SizeAndMtime>) -> bool {
-        self.stamp == stamp
-    }
-
-    pub(super) fn set_stamp(&mut self, stamp: Option<SizeAndMtime>) {
-        self.stamp = stamp;
     }
 
     pub(super) fn handle_inserted(&mut self, row: RowId) {

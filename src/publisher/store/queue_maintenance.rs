@@ -189,21 +189,16 @@ pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
         _ => {}
     }
     let lock = DrainLock::open_file(path)?;
+    let refuse = |why| Err(fault_with_reason(path, why));
     if !lock.try_take().unwrap_or(false) {
-        return Err(fault_with_reason(
-            path,
-            "is in use: stop the publisher first",
-        ));
+        return refuse("is in use: stop the publisher first");
     }
     let aside = beside(path, &format!(".damaged-{stamp}"));
     // The queue first: a log without a queue is refused, a queue without its log looks sound.
     for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (beside(path, suffix), beside(&aside, suffix));
         if to.exists() {
-            return Err(fault_with_reason(
-                path,
-                "was moved aside a moment ago: try again",
-            ));
+            return refuse("was moved aside a moment ago: try again");
         }
         match std::fs::rename(&from, &to) {
             Err(e) if suffix.is_empty() || e.kind() != ErrorKind::NotFound => {

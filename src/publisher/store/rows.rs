@@ -133,14 +133,9 @@ mod tests {
 
     fn checksum(readings: u32) -> u32 {
         crc(&OutgoingMessage {
-            id: 0,
             stream: "5b7d025ce9bc0b91".into(),
             seq: 7,
             accepted_ms: 1_769_846_400_123,
-            accepted_boot: None,
-            expires_ms: None,
-            expires_at: None,
-            attempts: 0,
             draft: Draft {
                 topic: "a/b".into(),
                 payload: b"1\n2\n".into(),
@@ -148,6 +143,7 @@ mod tests {
                 retain: false,
                 readings,
             },
+            ..OutgoingMessage::default()
         })
     }
 

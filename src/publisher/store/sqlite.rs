@@ -124,10 +124,8 @@ pub(super) fn checkpoint(connection: &Connection, mode: CheckpointMode) -> rusql
 /// Returns at most this many free database pages to the disk; 0 is all.
 pub(super) fn release_free_pages(connection: &Connection, max_pages: u32) -> rusqlite::Result<()> {
     // Each step returns one page.
-    step_through(
-        connection,
-        &format!("PRAGMA incremental_vacuum({max_pages})"),
-    )
+    let sql = format!("PRAGMA incremental_vacuum({max_pages})");
+    step_through(connection, &sql)
 }
 
 pub(super) fn step_through(connection: &Connection, sql: &str) -> rusqlite::Result<()> {

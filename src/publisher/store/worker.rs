@@ -174,7 +174,7 @@ impl StoreWorker {
     fn check_file_overwritten(&mut self) -> Result<(), RequestError> {
         self.files.check().map_err(RequestError::FileGone)?;
         let (stamp, connection) = (self.files.file_stamp(), &mut self.connection);
-        if self.overwrites.is_unchanged(stamp)
+        if self.overwrites.stamp == stamp
             || self
                 .overwrites
                 .check_content(&self.path, connection, stamp, instant_now)?
@@ -187,11 +187,11 @@ impl StoreWorker {
     /// `false` if there is no space.
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<bool, RequestError> {
         self.check_file()?;
-        let unchanged = self.overwrites.is_unchanged(self.files.file_stamp());
+        let unchanged = self.overwrites.stamp == self.files.file_stamp();
         let done = sqlite::checkpoint(&self.connection, mode);
         // What others wrote before still has to be checked.
         if unchanged {
-            self.overwrites.set_stamp(self.files.file_stamp());
+            self.overwrites.stamp = self.files.file_stamp();
         }
         Ok(done?)
     }
@@ -236,10 +236,7 @@ impl StoreWorker {
     }
 
     fn find_shortage(&mut self, batch: &WriteBatch) -> Result<Option<String>, RequestError> {
-        let sizes = batch
-            .inserts
-            .iter()
-            .map(|message| message.draft.content_size());
+        let sizes = batch.inserts.iter().map(|m| m.draft.content_size());
         let bytes = sizes.map(stored_size).sum();
         let shortage = |space: Option<DiskSpace>, free| space?.shortage_reason(bytes, free);
         if batch.inserts.is_empty() || shortage(self.space, 0).is_none() {

@@ -58,24 +58,15 @@ impl<'a> BatchReadings<'a> {
 mod tests {
     use super::*;
     use crate::common::mqtt::publish::PublishProperties;
-    use crate::common::mqtt::qos::Qos;
+    use crate::subscriber::render::tests::received;
 
     fn split<'a>(payload: &'a [u8], content: Option<&'a str>) -> Vec<&'a [u8]> {
-        let readings = BatchReadings::of(
-            &Received {
-                topic: "t",
-                payload,
-                qos: Qos::AtMostOnce,
-                retained: false,
-                packet_id: 0,
-                seq: None,
-                properties: Some(PublishProperties {
-                    content_type: content,
-                    ..PublishProperties::default()
-                }),
-            },
-            Draft::MAX_READINGS as usize,
-        );
+        let mut message = received("t", payload);
+        message.properties = Some(PublishProperties {
+            content_type: content,
+            ..PublishProperties::default()
+        });
+        let readings = BatchReadings::of(&message, Draft::MAX_READINGS as usize);
         let count = readings.count;
         let payloads: Vec<_> = readings.payloads().collect();
         assert_eq!(payloads.len(), count);

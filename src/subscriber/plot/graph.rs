@@ -95,21 +95,16 @@ fn draw_time_axis(
     }
     let line = "─".repeat(plot.width.into());
     put_text(buffer, plot.x, axis, &line, DIM);
+    let error = theme.color_if_enabled(ERROR);
     for (down, up) in &view.outages {
         let (from, to) = (column(plot, view, *down), column(plot, view, *up));
         for column in from..=to {
-            put_text(buffer, column, axis, "━", theme.color_if_enabled(ERROR));
+            put_text(buffer, column, axis, "━", error);
         }
         let space = usize::from(to - from);
         if space > OFFLINE.len() {
             let left = u16::try_from((space - OFFLINE.len()) / 2).unwrap_or_default();
-            put_text(
-                buffer,
-                from + left + 1,
-                axis,
-                OFFLINE,
-                theme.color_if_enabled(ERROR),
-            );
+            put_text(buffer, from + left + 1, axis, OFFLINE, error);
         }
     }
     let (number, unit) = match view.span.as_secs() {

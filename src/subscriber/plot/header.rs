@@ -65,11 +65,8 @@ fn state_text(view: &ChartContent, theme: Theme) -> (&'static str, Style, String
         ConnectionState::Waiting { until } => {
             let left = format_time_left(until.saturating_duration_since(*now));
             let why = why.unwrap_or_default();
-            (
-                "○",
-                ERROR,
-                format!("offline, trying again in {left}: {why}"),
-            )
+            let text = format!("offline, trying again in {left}: {why}");
+            ("○", ERROR, text)
         }
         ConnectionState::Stopped => return ("■", DIM.into(), format!("{broker}, ended")),
     };

@@ -39,9 +39,9 @@ impl Theme {
         String::from_iter([mark, mark])
     }
 
-    pub(super) fn color_if_enabled(self, index: u8) -> Color {
+    pub(super) fn color_if_enabled(self, color: u8) -> Color {
         if self.colour {
-            Color::Indexed(index)
+            Color::Indexed(color)
         } else {
             Color::Reset
         }

@@ -5,6 +5,7 @@
 
 mod exit_report;
 mod output_setup;
+mod retained_removals;
 mod subscriber;
 
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::bridge::EndedExchanges;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::MessageReceiver;
-use crate::subscriber::output::completion::{OutputEnd, OutputError};
+use crate::subscriber::output::completion::{OutputError, OutputEvent};
+use crate::subscriber::output::sink::OutputSink;
 use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
@@ -43,10 +45,8 @@ const DEFAULT_WINDOW: usize = 100;
 /// An error is what kept the run from starting. What fails later is logged, and in the exit code.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, queue) = mpsc::channel();
-    let state_file = match &config.state {
-        Some(path) => Some(Arc::new(Mutex::new(StateFile::open(path)?))),
-        None => None,
-    };
+    let state_file = config.state.as_deref().map(StateFile::open).transpose()?;
+    let state_file = state_file.map(|file| Arc::new(Mutex::new(file)));
     let session_acks = Arc::new(SessionAcks::default());
     if let Some(state_file) = &state_file {
         let exchanges = state_file.lock().load_exchanges(&session_key(config))?;
@@ -57,18 +57,25 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let started = instant_now();
     let chart = ChartData::new(&config.connection.endpoint.to_string(), started);
     let chart = Arc::new(Mutex::new(chart));
+    let last_message = config.idle_timeout.map(|_| Arc::new(Mutex::new(started)));
     let to_loop = events.clone();
     let notify = move |event| send(&to_loop, Event::Output(event));
-    let receiver =
-        output_setup::open_receiver(config, state_file.clone(), &session_acks, notify, &chart)?;
+    let receiver = output_setup::open_receiver(
+        config,
+        state_file.clone(),
+        &session_acks,
+        notify,
+        &chart,
+        last_message.as_ref(),
+    )?;
     let receiver = Arc::new(receiver);
-    let on_signal = |call: fn(&MessageReceiver)| -> signals::Callback {
+    let on_signal = |call: fn(&OutputSink)| -> signals::Callback {
         let receiver = Arc::clone(&receiver);
-        Box::new(move || call(&receiver))
+        Box::new(move || call(&receiver.sink))
     };
     let reopen = matches!(config.output, OutputConfig::File(..));
-    let reopen = reopen.then(|| on_signal(MessageReceiver::reopen_output));
-    let abort = Some(on_signal(MessageReceiver::abort_commands));
+    let reopen = reopen.then(|| on_signal(OutputSink::reopen));
+    let abort = Some(on_signal(OutputSink::abort_commands));
     let to_loop = events.clone();
     let stop = move || send(&to_loop, Event::Stop);
     let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, reopen, abort)
@@ -86,8 +93,14 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         state_file.clone(),
         &events,
     )?;
-    let mut subscriber =
-        Subscriber::start(config, client, session_acks, state_file.clone(), started)?;
+    let mut subscriber = Subscriber::start(
+        config,
+        client,
+        session_acks,
+        state_file.clone(),
+        last_message,
+        started,
+    )?;
     while subscriber.pending_exit().is_none() {
         subscriber.handle_time(instant_now());
         if let Some(screen) = &mut screen {
@@ -139,6 +152,7 @@ fn start_client(
         ClientConfig {
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
+            retain_handling: config.retain_handling,
             ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {
@@ -166,7 +180,7 @@ fn remove_ended_exchanges(
         EndedExchanges::PacketIds(ids) => state.lock().remove_exchanges(ids),
     };
     if let Err(cause) = forgotten {
-        let event = OutputEnd::Failed(OutputError::StateFile(cause.into()));
+        let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));
         send(events, Event::Output(event));
         return false;
     }

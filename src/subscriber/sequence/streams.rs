@@ -253,11 +253,7 @@ mod tests {
         let numbers = [(3, true), (7, false), (8, false), (12, true), (14, false)];
         let gaps = vec![(9, 11), (13, 13)];
         let found = statuses(streams, &numbers);
-        assert!(
-            found[..4]
-                .iter()
-                .all(|status| *status == NumberStatus::Next)
-        );
+        assert_eq!(found[..4], vec![NumberStatus::Next; 4]);
         assert_eq!(found[4..], [NumberStatus::Gap(gaps)]);
         assert_eq!(streams.missing(), 4);
         // One that had been missing has been received.

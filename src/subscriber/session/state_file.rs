@@ -395,10 +395,8 @@ fn remove_oldest_streams(transaction: &Transaction<'_>) -> rusqlite::Result<()> 
 /// Removes the fingerprints of removed streams and, as in memory, the oldest of the streams that
 /// have most. Returns how many are left.
 fn remove_oldest_fingerprints(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
-    transaction.execute(
-        "DELETE FROM fingerprints WHERE stream NOT IN (SELECT id FROM streams)",
-        [],
-    )?;
+    let sql = "DELETE FROM fingerprints WHERE stream NOT IN (SELECT id FROM streams)";
+    transaction.execute(sql, [])?;
     let lengths: Vec<usize> = transaction
         .prepare_cached("SELECT sum(length(latest)) FROM fingerprints GROUP BY stream")?
         .query_map([], |row| read_usize(row, 0))?

@@ -223,10 +223,8 @@ mod tests {
         // From then on the timeout counts.
         let at = now + SECOND * 45;
         assert_eq!(subscriptions.next_action(at, false), Subscribe(vec![]));
-        assert_eq!(
-            subscriptions.next_action(at + SECOND, false),
-            Subscribe(vec![0, 1])
-        );
+        let again = subscriptions.next_action(at + SECOND, false);
+        assert_eq!(again, Subscribe(vec![0, 1]));
     }
 
     #[test]
@@ -239,9 +237,7 @@ mod tests {
             .map(|_| subscriptions.handle_refused(0, now).as_secs())
             .collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 32]);
-        assert_eq!(
-            subscriptions.next_action(now + SECOND * 32, false),
-            Subscribe(vec![0])
-        );
+        let again = subscriptions.next_action(now + SECOND * 32, false);
+        assert_eq!(again, Subscribe(vec![0]));
     }
 }

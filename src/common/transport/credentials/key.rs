@@ -118,10 +118,8 @@ fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -
         );
     }
     if !block.is_encrypted() {
-        let cause = format!(
-            "what it holds is no private key ({})",
-            openssl_reason(stack)
-        );
+        let reason = openssl_reason(stack);
+        let cause = format!("what it holds is no private key ({reason})");
         return damaged(FLAG, path, block, cause);
     }
     if stack.errors().iter().any(is_unsupported) {

@@ -170,7 +170,7 @@ impl DurableQueue {
         let mut events = Vec::new();
         while let Some((_, message)) = self.unnumbered.pop() {
             let row = self.known.row_of(&message);
-            if let Some(id) = row.and_then(|row| self.delegated.remove_unnumbered_row(row)) {
+            if let Some(id) = row.and_then(|row| self.delegated.unnumbered.remove(&row)) {
                 let seq = message.seq;
                 events.push(QueueEvent::Numbered { id, seq });
             }

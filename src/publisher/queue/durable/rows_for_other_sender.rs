@@ -7,7 +7,8 @@ use crate::publisher::queue::store_requests::{MessageOutcome, RowId, StoreReques
 
 #[derive(Debug, Default)]
 pub(super) struct RowsForOtherSender {
-    unnumbered: BTreeMap<RowId, u64>,
+    /// Rows without a number: id of their messages.
+    pub(super) unnumbered: BTreeMap<RowId, u64>,
     /// Rows with a number: id and `seq` of their messages.
     pub(super) numbered: BTreeMap<RowId, (u64, u64)>,
     last_numbered: RowId,
@@ -27,12 +28,9 @@ impl RowsForOtherSender {
     }
 
     pub(super) fn remove(&mut self, row: RowId) -> Option<u64> {
-        self.remove_unnumbered_row(row)
+        self.unnumbered
+            .remove(&row)
             .or_else(|| Some(self.numbered.remove(&row)?.0))
-    }
-
-    pub(super) fn remove_unnumbered_row(&mut self, row: RowId) -> Option<u64> {
-        self.unnumbered.remove(&row)
     }
 
     pub(super) fn next_request(&mut self) -> Option<StoreRequest> {

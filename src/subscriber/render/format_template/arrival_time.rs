@@ -12,8 +12,7 @@ pub(super) const LETTERS: &str = "aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ";
 #[derive(Debug)]
 pub(super) struct ArrivalTime {
     local: ZonedDateTime,
-    seconds: u64,
-    nanoseconds: u32,
+    unix: Duration,
 }
 
 impl ArrivalTime {
@@ -23,25 +22,24 @@ impl ArrivalTime {
         let time = Timestamp::from_duration(since).unwrap_or(Timestamp::MAX);
         Self {
             local: time.to_zoned_datetime(zone.clone()),
-            seconds: now.as_secs(),
-            nanoseconds: now.subsec_nanos(),
+            unix: now,
         }
     }
 
     pub(super) fn format_by_letter(&self, letter: char) -> String {
         match letter {
-            's' => self.seconds.to_string(),
+            's' => self.unix.as_secs().to_string(),
             'z' => self.offset(),
             _ => self.formatted(&format!("%{letter}")),
         }
     }
 
     pub(super) fn nanoseconds(&self) -> String {
-        format!("{:09}", self.nanoseconds)
+        format!("{:09}", self.unix.subsec_nanos())
     }
 
     pub(super) fn unix(&self) -> String {
-        format!("{}.{:09}", self.seconds, self.nanoseconds)
+        format!("{}.{}", self.unix.as_secs(), self.nanoseconds())
     }
 
     pub(super) fn iso(&self) -> String {
@@ -50,7 +48,7 @@ impl ArrivalTime {
 
     /// As `mosquitto_sub` has it, with a `Z` that does not mean UTC.
     pub(super) fn in_json(&self) -> String {
-        let (date, micros) = (self.formatted("%FT%T"), self.nanoseconds / 1_000);
+        let (date, micros) = (self.formatted("%FT%T"), self.unix.subsec_micros());
         format!("{date}.{micros:06}Z{}", self.offset())
     }
 

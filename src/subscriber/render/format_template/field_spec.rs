@@ -34,10 +34,6 @@ impl FieldSpec {
         Self { precision, ..self }.push_trusted(out, text.as_bytes());
     }
 
-    pub(super) fn push_blank(self, out: &mut Sanitizer<'_>) {
-        out.push_repeated(b' ', self.width);
-    }
-
     pub(super) fn push_trusted(self, out: &mut Sanitizer<'_>, text: &[u8]) {
         let (text, missing) = self.string_and_padding(text);
         self.push_aligned(out, b' ', missing, |out| out.push_trusted(text));

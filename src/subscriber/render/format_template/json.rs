@@ -25,9 +25,8 @@ pub(super) fn object(
     object.add("qos", &message.qos.level());
     object.add("retain", &u8::from(message.retained));
     object.add("payloadlen", &message.payload.len());
-    if message.qos.level() > 0 {
-        object.add("mid", &message.packet_id);
-    }
+    let has_packet_id = message.qos.level() > 0;
+    object.add_if_some("mid", has_packet_id.then_some(message.packet_id));
     if let Some(properties) = &message.properties {
         object.add_object("properties", publish_properties_object(properties));
     }
@@ -44,39 +43,20 @@ fn publish_properties_object(properties: &PublishProperties<'_>) -> Object {
     for id in properties.repeated.subscriptions() {
         object.add("subscription-identifier", &id);
     }
-    let numbers = [
-        ("topic-alias", properties.topic_alias.map(u32::from)),
-        (
-            "payload-format-indicator",
-            properties.payload_format.map(u32::from),
-        ),
-    ];
-    for (name, value) in numbers {
-        if let Some(number) = value {
-            object.add(name, &number);
-        }
-    }
-    let strings = [
-        ("content-type", properties.content_type.map(str::as_bytes)),
-        (
-            "response-topic",
-            properties.response_topic.map(str::as_bytes),
-        ),
-        ("correlation-data", properties.correlation_data),
-    ];
-    for (name, value) in strings {
-        if let Some(bytes) = value {
-            object.add(name, &decode_until_nul(bytes));
-        }
-    }
+    object.add_if_some("topic-alias", properties.topic_alias);
+    object.add_if_some("payload-format-indicator", properties.payload_format);
+    let content_type = properties.content_type.map(str::as_bytes);
+    object.add_if_some("content-type", content_type.map(decode_until_nul));
+    let response_topic = properties.response_topic.map(str::as_bytes);
+    object.add_if_some("response-topic", response_topic.map(decode_until_nul));
+    let correlation_data = properties.correlation_data.map(decode_until_nul);
+    object.add_if_some("correlation-data", correlation_data);
     let mut user = Object::default();
     for (name, value) in properties.repeated.user() {
         user.add(name, &decode_until_nul(value.as_bytes()));
     }
     object.add_object("user-properties", user);
-    if let Some(seconds) = properties.message_expiry {
-        object.add("message-expiry-interval", &seconds);
-    }
+    object.add_if_some("message-expiry-interval", properties.message_expiry);
     object
 }
 
@@ -142,6 +122,12 @@ impl Object {
     fn add(&mut self, name: &str, value: &impl Serialize) {
         // Strings and numbers cannot fail.
         self.add_raw(name, &serde_json::to_string(value).unwrap_or_default());
+    }
+
+    fn add_if_some(&mut self, name: &str, value: Option<impl Serialize>) {
+        if let Some(value) = value {
+            self.add(name, &value);
+        }
     }
 
     fn add_object(&mut self, name: &str, object: Object) {

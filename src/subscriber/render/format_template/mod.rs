@@ -125,7 +125,7 @@ fn push_field(out: &mut Sanitizer<'_>, spec: FieldSpec, letter: char, message: &
         ),
         'C' => match &properties.content_type {
             Some(content_type) => spec.push_padded_text(out, content_type.as_bytes()),
-            None => spec.push_blank(out),
+            None => out.push_repeated(b' ', spec.width),
         },
         'R' => {
             if let Some(topic) = &properties.response_topic {

@@ -4,20 +4,13 @@
 use super::*;
 use crate::common::mqtt::properties::RawProperties;
 use crate::common::mqtt::qos::Qos;
+use crate::subscriber::render::tests::received;
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::new(1_795_550_621, 4_187_478);
 
 fn message(payload: &[u8]) -> Received<'_> {
-    Received {
-        topic: "t/a",
-        payload,
-        qos: Qos::AtLeastOnce,
-        retained: false,
-        packet_id: 3,
-        seq: None,
-        properties: None,
-    }
+    received("t/a", payload)
 }
 
 fn shown(format: &str, message: &Received<'_>, escape: bool) -> Vec<u8> {
