@@ -8,6 +8,7 @@
 //! | `backoff`       | when the programs connect again                              |
 //! | `batch`         | several readings in one message                              |
 //! | `bench`         | the measurements of `scripts/bench`, in short                |
+//! | `bind`          | `--bind`, and link-local addresses with their interface        |
 //! | `blame`         | for which ends of connections a message is given up          |
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
@@ -56,11 +57,14 @@
 //! | `slow_line`     | lines that take long for one message                         |
 //! | `selection`     | what a subscriber leaves out and removes, when it ends, CSV  |
 //! | `stamp`         | readings with their time, and repeated messages              |
+//! | `socks`         | SOCKS5 proxies, and `ALL_PROXY`                              |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `topic_templates` | `{hostname}` and the like in topics and in the client identifier |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
+//! | `tls_limits`    | `--tls-min` and `--ciphers`                                  |
+//! | `unix_socket`   | a broker on a Unix socket                                    |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `will_and_status` | the last will and the status topic, however a run ends         |
@@ -77,6 +81,7 @@ mod aws;
 mod backoff;
 mod batch;
 mod bench;
+mod bind;
 mod blame;
 mod blocked;
 mod causes;
@@ -128,13 +133,16 @@ mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod slow_line;
+mod socks;
 mod stamp;
 mod subscribe;
 mod suggestions;
 mod terminals;
 mod through;
 mod tls;
+mod tls_limits;
 mod topic_templates;
+mod unix_socket;
 mod unruly;
 mod usage_errors;
 mod versions;

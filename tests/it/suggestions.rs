@@ -90,7 +90,9 @@ fn the_letters_of_mosquitto_are_answered_with_ours() {
         ("--insecure", "always verified"),
         ("-L mqtt://me:secret@h/t", "--endpoint"),
         ("-q 1 -I abc", "--client-id"),
-        ("-m -h -A 10.0.0.1", "routes"),
+        ("-m -h --unix /run/x", "unix:///path/to/socket"),
+        ("-t t --ciphersuites x", "--ciphers"),
+        ("--tls-version tlsv1.3", "--tls-min 1.3"),
     ] {
         let text = answers("publisher", line).unwrap_or_default();
         assert!(text.contains(expected), "{line}: {text}");

@@ -1,16 +1,23 @@
 //! The address of a broker. PURE.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
+use super::host_port::{HostParts, HostPort};
 use super::profile::Profile;
 use crate::common::fault::Fault;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Host name or IP address, an IPv6 address without brackets.
+    /// Host name or IP address, an IPv6 address without brackets; empty for a Unix socket.
     pub host: String,
+    /// The network interface of a link-local address.
+    pub zone: Option<String>,
+    /// 0 for a Unix socket.
     pub port: u16,
+    /// Used instead of host and port.
+    pub unix_socket: Option<PathBuf>,
     pub tls: bool,
     pub websocket: Option<String>,
     pub alpn: Option<&'static str>,
@@ -31,11 +38,14 @@ pub const ALPN_AWS: &str = "x-amzn-mqtt-ca";
 /// The usual path of MQTT over WebSocket, and the only one of AWS IoT Core.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
+/// The longest path of a Unix socket in Linux (unix(7)), without the final zero byte.
+const MAX_SOCKET_PATH: usize = 107;
+
 const NOT_A_HOST: &str = "is not a host name; give the bare name or mqtts://HOST:PORT";
 
 impl Endpoint {
     /// Parses `--endpoint`: a host name, or a URL `mqtts://HOST[:PORT]`, `mqtt://HOST[:PORT]` (no
-    /// TLS), `wss://HOST[:PORT][/PATH]` or `ws://…`. `port` is `--port`, `None` for `auto`.
+    /// TLS), `wss://HOST[:PORT][/PATH]`, `ws://…` or `unix:///PATH`. `port` is `--port`, `None` for `auto`.
     pub fn parse(text: &str, port: Option<u16>) -> Result<Self, Fault> {
         let shown = match text.rsplit_once('@') {
             // There may be a password before the @.
@@ -49,11 +59,12 @@ impl Endpoint {
             "mqtt" | "tcp" => (false, false),
             "wss" => (true, true),
             "ws" => (false, true),
+            "unix" => return Self::parse_unix_socket(rest, port).map_err(|why| wrong(&why)),
             other => {
                 // The rest, which may contain a password, is not shown.
                 return Err(Fault::usage(format!(
                     "--endpoint {other}://…: the scheme {other} is not supported; use mqtts:// or wss://, or \
-                     without TLS mqtt:// or ws://"
+                     without TLS mqtt://, ws:// or unix://"
                 )));
             }
         };
@@ -70,11 +81,16 @@ impl Endpoint {
             (false, "" | "/") => None,
             (false, _) => return Err(wrong(NOT_A_HOST)),
         };
-        let (host, url_port) = split_port(authority).map_err(|why| wrong(&why))?;
+        let parts = HostParts::split(authority).map_err(|why| wrong(&why))?;
+        let HostParts {
+            host,
+            zone,
+            port: url_port,
+        } = parts;
         if host.is_empty() {
             return Err(wrong("names no host"));
         }
-        if host.contains(|c| is_space_or_control(c) || "@?#[]".contains(c)) {
+        if host.contains(|c| is_space_or_control(c) || "@?#[]%".contains(c)) {
             return Err(wrong(NOT_A_HOST));
         }
         let port = match (url_port, port) {
@@ -92,9 +108,39 @@ impl Endpoint {
         };
         Ok(Self {
             host: host.to_owned(),
+            zone: zone.map(str::to_owned),
             port,
+            unix_socket: None,
             tls,
             websocket,
+            alpn: None,
+            fallback: None,
+            profile: Profile::Generic,
+        })
+    }
+
+    fn parse_unix_socket(path: &str, port: Option<u16>) -> Result<Self, String> {
+        if !path.starts_with('/') || path.ends_with('/') {
+            return Err(
+                "give the absolute path of the socket, as in unix:///run/mosquitto/broker.sock"
+                    .into(),
+            );
+        }
+        if path.len() > MAX_SOCKET_PATH || path.contains('\0') {
+            return Err(format!(
+                "the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes"
+            ));
+        }
+        if port.is_some() {
+            return Err("a Unix socket has no port; leave --port out".into());
+        }
+        Ok(Self {
+            host: String::new(),
+            zone: None,
+            port: 0,
+            unix_socket: Some(path.into()),
+            tls: false,
+            websocket: None,
             alpn: None,
             fallback: None,
             profile: Profile::Generic,
@@ -128,54 +174,37 @@ impl Endpoint {
         [first].into_iter().chain(second).collect()
     }
 
+    /// None for an IP address or a Unix socket.
+    pub fn host_name(&self) -> Option<&str> {
+        let is_name = self.unix_socket.is_none() && self.host.parse::<IpAddr>().is_err();
+        is_name.then_some(self.host.as_str())
+    }
+
+    pub fn host_port(&self) -> HostPort {
+        HostPort {
+            host: self.host.clone(),
+            zone: self.zone.clone(),
+            port: self.port,
+        }
+    }
+
+    /// `HOST:PORT` without a zone, as other machines understand it.
     pub fn authority(&self) -> String {
-        authority(&self.host, self.port)
+        self.host_port().authority()
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority())
+        match &self.unix_socket {
+            Some(path) => write!(f, "unix://{}", path.display()),
+            None => self.host_port().fmt(f),
+        }
     }
 }
 
 fn is_space_or_control(c: char) -> bool {
     c.is_whitespace() || c.is_control()
-}
-
-/// `HOST:PORT`, with an IPv6 address in brackets.
-pub fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-/// Splits `HOST[:PORT]`, `[V6][:PORT]` or a bare IPv6 address.
-pub fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Ok((text, None));
-    }
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest
-            .split_once(']')
-            .ok_or("an opening bracket is not closed")?;
-        host.parse::<Ipv6Addr>()
-            .map_err(|_| "what is in brackets is not an IPv6 address")?;
-        let after = (!after.is_empty()).then_some(after);
-        (host, after.map(|a| a.strip_prefix(':').unwrap_or(a)))
-    } else {
-        match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        }
-    };
-    match port.map(str::parse::<u16>) {
-        None => Ok((host, None)),
-        Some(Ok(port)) if port > 0 => Ok((host, Some(port))),
-        Some(_) => Err("the port is not a number from 1 to 65535".into()),
-    }
 }
 
 #[cfg(test)]
@@ -203,6 +232,11 @@ mod tests {
             ("::1", None, "[::1]:8883 tls"),
             ("mqtt://[::1]:1884", None, "[::1]:1884 plain"),
             ("mqtt://::1", Some(5), "[::1]:5 plain"),
+            ("[fe80::1%eth0]", None, "[fe80::1%eth0]:8883 tls"),
+            ("fe80::1%eth0", Some(5), "[fe80::1%eth0]:5 tls"),
+            ("mqtt://[fe80::1%25eth0]:5", None, "[fe80::1%eth0]:5 plain"),
+            ("ws://[fe80::1%eth0]", None, "[fe80::1%eth0]:80/mqtt plain"),
+            ("unix:///run/a b.sock", None, "unix:///run/a b.sock plain"),
             ("wss://a.example", None, "a.example:443/mqtt tls"),
             ("wss://a.example:9/", None, "a.example:9/mqtt tls"),
             ("ws://a.example/x/y?z=1", None, "a.example:80/x/y?z=1 plain"),
@@ -213,13 +247,18 @@ mod tests {
 
     #[test]
     fn an_invalid_address_is_refused_with_the_name_of_the_flag() {
-        let invalid = "|mqtt://|a b|a:0|a:70000|a:x|ftp://a|wss://|[::1|u@a|a/b|ws://a/b c";
+        let socket = format!("unix:///{}", "x".repeat(MAX_SOCKET_PATH));
+        let invalid = format!(
+            "{socket}|unix://a|unix:///|10.0.0.1%eth0|a%eth0|fe80::1%|mqtt://|a b|a:0|a:70000|a:x|ftp://a|wss://|[::1|u@a|a/b|ws://a/b c|"
+        );
         for text in invalid.split('|') {
             let why = parsed(text, None).unwrap_err();
             assert!(why.starts_with("--endpoint"), "{text}: {why}");
         }
         let why = parsed("mqtt://a:1", Some(2)).unwrap_err();
         assert!(why.contains("keep one"), "{why}");
+        let why = parsed("unix:///a", Some(2)).unwrap_err();
+        assert!(why.contains("leave --port out"), "{why}");
     }
 
     #[test]

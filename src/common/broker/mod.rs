@@ -2,4 +2,5 @@
 
 pub mod aws_host;
 pub mod endpoint;
+pub mod host_port;
 pub mod profile;

@@ -4,7 +4,7 @@
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, WEBSOCKET};
+use super::report::{self, CONNECT, CheckReport, DNS, PROXY, TCP, TLS, UNIX_SOCKET, WEBSOCKET};
 use crate::common::cli::check_command_args::ConnectionCheckConfig;
 use crate::common::client::{Client, ClientConfig, ClientEvent, ClientEventKind, ConnectionInfo};
 use crate::common::fault::{Exit, Fault, FaultCause};
@@ -16,6 +16,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A connection without requests that lasts this long shows that the broker keeps connections.
 const IDLE_TEST: Duration = Duration::from_secs(1);
+
+fn first_step(config: &ConnectionCheckConfig) -> &'static str {
+    match config.connection.endpoint.unix_socket {
+        Some(_) => UNIX_SOCKET,
+        None => DNS,
+    }
+}
 
 pub(super) enum RequestError {
     /// The broker closed two connections right after the request, but not one without it.
@@ -55,7 +62,7 @@ impl<'a> CheckConnection<'a> {
             unanswered: 0,
             last_attempt: None,
             was_down: false,
-            step: DNS,
+            step: first_step(config),
         })
     }
 
@@ -77,7 +84,7 @@ impl<'a> CheckConnection<'a> {
         if let Some(at) = self.last_attempt {
             self.sleep_discarding_events(at + connection.profile.connect_interval());
         }
-        self.step = DNS;
+        self.step = first_step(self.config);
         self.generation += 1;
         self.last_attempt = Some(instant_now());
         let deadline = instant_now() + connection.connect_timeout;
@@ -117,7 +124,7 @@ impl<'a> CheckConnection<'a> {
                 self.was_down = true;
                 self.unanswered < max_unanswered
             } else {
-                self.was_down |= self.step == TCP && is_unavailable;
+                self.was_down |= [TCP, UNIX_SOCKET].contains(&self.step) && is_unavailable;
                 is_unavailable && instant_now() < until
             };
             if !retries {
@@ -235,7 +242,7 @@ impl<'a> CheckConnection<'a> {
     fn step_after(&self, passed: &DialEvent) -> &'static str {
         let connection = &self.config.connection;
         match passed {
-            DialEvent::Resolved(_) => TCP,
+            DialEvent::Resolved(_) | DialEvent::ProxyResolved { .. } => TCP,
             DialEvent::Connected(_) if connection.proxy.is_some() => PROXY,
             DialEvent::Connected(_) | DialEvent::TunnelOpened if connection.endpoint.tls => TLS,
             DialEvent::WebSocketOpened => CONNECT,

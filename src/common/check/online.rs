@@ -33,7 +33,8 @@ pub(super) struct OnlineCheck<'a> {
 
 impl OnlineCheck<'_> {
     pub(super) fn run(mut self, report: &mut CheckReport) {
-        let later = &steps_after_tcp(self.config)[1..];
+        let mut later = steps_after_tcp(self.config);
+        later.retain(|step| *step != TLS);
         match self.connection.connect_first(report) {
             Ok(info) => report.add_ok(CONNECT, describe_connection(&info)),
             Err(fault) => {
@@ -183,7 +184,10 @@ impl OnlineCheck<'_> {
 }
 
 fn describe_connection(info: &ConnectionInfo) -> String {
-    let mut text = format!("MQTT {}, port {}", info.version_name(), info.port);
+    let mut text = format!("MQTT {}", info.version_name());
+    if let Some(port) = info.port {
+        text = format!("{text}, port {port}");
+    }
     if let Some(max) = info.connack.receive_maximum {
         text = format!("{text}, {max} messages in flight");
     }

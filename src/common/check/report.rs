@@ -1,6 +1,7 @@
 //! The steps of the check and their report: text (each step when it is done) or one JSON object.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::common::transport::{DialEvent, DialStep};
 
 pub(super) const DNS: &str = "DNS";
 pub(super) const TCP: &str = "TCP";
+pub(super) const UNIX_SOCKET: &str = "Unix socket";
 pub(super) const PROXY: &str = "proxy";
 pub(super) const TLS: &str = "TLS";
 pub(super) const WEBSOCKET: &str = "WebSocket";
@@ -25,6 +27,7 @@ pub(super) fn step_name(step: DialStep) -> &'static str {
     match step {
         DialStep::Dns => DNS,
         DialStep::Tcp => TCP,
+        DialStep::UnixSocket => UNIX_SOCKET,
         DialStep::Proxy => PROXY,
         DialStep::Tls => TLS,
         DialStep::WebSocket => WEBSOCKET,
@@ -32,7 +35,11 @@ pub(super) fn step_name(step: DialStep) -> &'static str {
 }
 
 pub(super) fn steps_after_tcp(config: &ConnectionCheckConfig) -> Vec<&'static str> {
-    let mut steps = vec![TLS, CONNECT];
+    let mut steps = Vec::new();
+    if config.connection.endpoint.tls {
+        steps.push(TLS);
+    }
+    steps.push(CONNECT);
     if config.connection.client_id_given {
         steps.push(CLIENT_ID);
     }
@@ -40,6 +47,11 @@ pub(super) fn steps_after_tcp(config: &ConnectionCheckConfig) -> Vec<&'static st
         steps.extend([PUBLISH, SUBSCRIBE]);
     }
     steps
+}
+
+fn join_addresses(addresses: &[SocketAddr]) -> String {
+    let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
+    all.join(", ")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -94,9 +106,22 @@ impl CheckReport {
     pub(super) fn handle_progress(&mut self, event: &DialEvent) {
         match event {
             DialEvent::Resolved(addresses) => {
-                let all: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
-                self.add_ok(DNS, all.join(", "));
+                self.add_ok(DNS, join_addresses(addresses));
             }
+            DialEvent::ProxyResolved {
+                addresses,
+                left_to_proxy,
+            } => {
+                let all = join_addresses(addresses);
+                self.add_ok(
+                    DNS,
+                    match left_to_proxy {
+                        Some(name) => format!("{all} (the proxy); {name} is resolved by the proxy"),
+                        None => format!("{all} (the proxy)"),
+                    },
+                );
+            }
+            DialEvent::UnixSocketConnected => self.add_ok(UNIX_SOCKET, "is connected"),
             DialEvent::Connected(address) => self.add_ok(TCP, address.to_string()),
             DialEvent::TunnelOpened => self.add_ok(PROXY, "has opened a tunnel"),
             DialEvent::TlsEstablished(facts) => {

@@ -27,8 +27,8 @@ use crate::common::random;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
-use crate::common::transport;
 use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
+use crate::common::transport::{self, CipherLists, LocalBinding, TlsLimits};
 
 /// The bounds of `--max-packet` in bytes: an answer to a subscription has to fit, and MQTT has no larger packets
 /// (MQTT 5.0 section 2.1.4).
@@ -40,7 +40,7 @@ const MAX_PACKET: u32 = 268_435_460;
 pub struct ConnectionArgs {
     /// The broker: HOST, or mqtts://HOST:PORT, or wss://HOST:PORT/PATH
     ///
-    /// A bare HOST means TLS; mqtt:// and ws:// connect without. Not needed if the directory of --certs has a file named endpoint.
+    /// A bare HOST means TLS; mqtt:// and ws:// connect without, unix:///PATH to a Unix socket. A link-local IPv6 address is followed by its network interface, as in [fe80::1%eth0]. Not needed if the directory of --certs has a file named endpoint.
     #[arg(
         short,
         long,
@@ -144,11 +144,27 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "F", default_value = "0.5", value_parser = parse_number)]
     jitter: f64,
 
-    /// The HTTP proxy: http://USER:PASSWORD@HOST:PORT
+    /// The proxy: http://USER:PASSWORD@HOST:PORT, or socks5h://…
     ///
-    /// Without it the variable HTTPS_PROXY counts, unless NO_PROXY names the broker. An empty value means no proxy.
+    /// A proxy resolves the broker's host name. Without this flag the variable HTTPS_PROXY counts, then ALL_PROXY, unless NO_PROXY names the broker. An empty value means no proxy.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
+
+    /// The local address, or the network interface, to connect from
+    ///
+    /// It holds for the connection to a proxy, too, but not for the name look-up. An interface, such as wwan0, may need the capability CAP_NET_RAW.
+    #[arg(short = 'A', long, value_name = "ADDRESS|INTERFACE")]
+    bind: Option<String>,
+
+    /// The oldest TLS version to accept
+    #[arg(long, value_name = "VERSION", default_value = "1.2", value_parser = ["1.2", "1.3"])]
+    tls_min: String,
+
+    /// The cipher suites to offer, by their OpenSSL names
+    ///
+    /// The names of TLS 1.2 and 1.3 stand in one list, separated by colons. A TLS version without a suite in it is not offered.
+    #[arg(long, value_name = "LIST")]
+    ciphers: Option<String>,
 
     /// Broker limits to enforce before sending
     ///
@@ -207,6 +223,7 @@ impl LogArgs {
 impl ConnectionArgs {
     /// `program` begins a random client identifier. With `go_on` unusable TLS files are no error: each connection
     /// attempt reads them.
+    #[allow(clippy::too_many_lines, reason = "one flag after the other")]
     pub fn into_config(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
         let (endpoint, profile) = self.find_endpoint(self.port.0)?;
         let policy = Policy::new(
@@ -233,10 +250,13 @@ impl ConnectionArgs {
         }
         let (will, status) = self.will.into_messages(&client_id, profile, version)?;
         name_flag_in_error("--keep-alive", profile.check_keep_alive(self.keep_alive))?;
+        let requires_1_3 = self.tls_min == "1.3";
         for (flag, given) in [
             ("--certs", self.certs.is_some()),
             ("--cafile", self.cafile.is_some()),
             ("--cert", self.cert.is_some()),
+            ("--tls-min", requires_1_3),
+            ("--ciphers", self.ciphers.is_some()),
         ] {
             if given && !endpoint.tls {
                 return Err(Fault::usage(format!(
@@ -254,7 +274,12 @@ impl ConnectionArgs {
                 return Err(Fault::usage(message));
             }
         }
-        let proxy = proxy::find(self.proxy.as_deref(), &endpoint.host)?;
+        let proxy = proxy::find(self.proxy.as_deref(), &endpoint)?;
+        let binding = self.bind.as_deref();
+        let binding = binding
+            .map(|text| parse_binding(text, &endpoint))
+            .transpose()?;
+        let tls_limits = find_tls_limits(requires_1_3, self.ciphers.as_deref())?;
         let secret = |path: Option<PathBuf>, flag| {
             let Some(path) = path else { return Ok(None) };
             let mut file = SecretSource::new(path, flag, self.allow_readable_key);
@@ -284,6 +309,8 @@ impl ConnectionArgs {
             endpoint,
             profile,
             proxy,
+            binding,
+            tls_limits,
             operation_timeout: self.operation_timeout,
             connect_timeout: self.connect_timeout,
             policy,
@@ -338,6 +365,25 @@ impl ConnectionArgs {
         };
         Ok((endpoint, profile))
     }
+}
+
+fn parse_binding(text: &str, endpoint: &Endpoint) -> Result<LocalBinding, Fault> {
+    if endpoint.unix_socket.is_some() {
+        let message = "--bind has no use with a Unix socket; leave it out";
+        return Err(Fault::usage(message));
+    }
+    LocalBinding::parse(text).map_err(|why| Fault::usage(format!("--bind {text:?} {why}")))
+}
+
+fn find_tls_limits(requires_1_3: bool, ciphers: Option<&str>) -> Result<TlsLimits, Fault> {
+    let ciphers = ciphers.map(CipherLists::parse).transpose();
+    let ciphers = ciphers.map_err(|why| Fault::usage(format!("--ciphers: {why}")))?;
+    let limits = TlsLimits {
+        requires_1_3,
+        ciphers,
+    };
+    limits.check().map_err(Fault::usage)?;
+    Ok(limits)
 }
 
 fn names_port(text: &str) -> bool {

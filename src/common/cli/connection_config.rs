@@ -13,15 +13,17 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::status_messages::StatusMessages;
 use crate::common::mqtt::will::Will;
 use crate::common::runtime::secret_source::SecretSource;
-use crate::common::transport::Route;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
-use crate::common::transport::proxy::Proxy;
+use crate::common::transport::proxy::ProxyUrl;
+use crate::common::transport::{LocalBinding, Route, TlsLimits};
 
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
     pub endpoint: Endpoint,
     pub profile: Profile,
-    pub proxy: Option<Proxy>,
+    pub proxy: Option<ProxyUrl>,
+    pub(super) binding: Option<LocalBinding>,
+    pub(super) tls_limits: TlsLimits,
     pub files: TlsFiles,
     pub client_id: String,
     /// The client identifier is not random.
@@ -101,6 +103,8 @@ impl ConnectionConfig {
         Route {
             endpoint: self.endpoint.clone(),
             proxy: self.proxy.clone(),
+            binding: self.binding.clone(),
+            tls_limits: self.tls_limits.clone(),
             max_packet: self.max_packet,
         }
     }

@@ -2,13 +2,35 @@
 
 use std::env;
 
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
-use crate::common::transport::proxy::{self, Proxy};
+use crate::common::transport::proxy::{self, ProxyUrl};
 
-const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const PROXY: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const EXEMPT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Fault> {
+pub(super) fn find(flag: Option<&str>, endpoint: &Endpoint) -> Result<Option<ProxyUrl>, Fault> {
+    let proxy = match flag.filter(|text| !text.is_empty()) {
+        Some(_) if endpoint.unix_socket.is_some() => {
+            return Err(Fault::usage(
+                "--proxy has no use with a Unix socket; leave it out",
+            ));
+        }
+        // The variables are for connections to other machines.
+        _ if endpoint.unix_socket.is_some() => None,
+        _ => find_any(flag, &endpoint.host)?,
+    };
+    if let (Some(proxy), Some(zone)) = (&proxy, &endpoint.zone) {
+        let message = format!(
+            "--endpoint {endpoint}: the proxy of {} does not know the network interface {zone} of this machine",
+            proxy.origin
+        );
+        return Err(Fault::usage(message).with_remedy("connect without a proxy: --proxy ''"));
+    }
+    Ok(proxy)
+}
+
+fn find_any(flag: Option<&str>, host: &str) -> Result<Option<ProxyUrl>, Fault> {
     match flag {
         Some("") => Ok(None),
         Some(text) => parse_proxy(text, "--proxy").map(Some),
@@ -31,11 +53,13 @@ pub(super) fn find(flag: Option<&str>, host: &str) -> Result<Option<Proxy>, Faul
     }
 }
 
-fn parse_proxy(text: &str, origin: &'static str) -> Result<Proxy, Fault> {
-    Proxy::parse(text, origin).map_err(|why| Fault::usage(format!("{origin} {why}")))
+fn parse_proxy(text: &str, origin: &'static str) -> Result<ProxyUrl, Fault> {
+    ProxyUrl::parse(text, origin).map_err(|why| Fault::usage(format!("{origin} {why}")))
 }
 
-fn read_variable(names: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Fault> {
+fn read_variable<const N: usize>(
+    names: [&'static str; N],
+) -> Result<Option<(&'static str, String)>, Fault> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let Some((name, value)) = names.into_iter().find_map(|name| Some((name, set(name)?))) else {
         return Ok(None);

@@ -39,7 +39,8 @@ pub struct ConnectionInfo {
     pub is_v5: bool,
     /// MQTT 3.1.1 was tried because the broker does not answer MQTT 5.
     pub by_fallback: bool,
-    pub port: u16,
+    /// None for a Unix socket.
+    pub port: Option<u16>,
     pub connack: Connack,
 }
 

@@ -337,10 +337,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let Some(client) = &self.current else {
             return;
         };
-        let (port, Some(connack)) = (client.dial.endpoint.port, client.connack) else {
+        let Some(connack) = client.connack else {
             return;
         };
-        self.dialer.first_port = Some(port);
+        let endpoint = &client.dial.endpoint;
+        let port = endpoint.unix_socket.is_none().then_some(endpoint.port);
+        self.dialer.first_port = port;
         if !self.v5 && std::mem::replace(&mut self.warns_without_v5, false) {
             warn!(
                 "{}: the connection uses MQTT 3.1.1, with which CONNECT has no user properties and \

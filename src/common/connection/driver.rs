@@ -86,9 +86,10 @@ impl ConnectionDriver {
                 if !self.connection.handle_connected(generation, now) {
                     return None;
                 }
-                let (host, port, version) =
-                    (self.connection.authority(), info.port, info.version_name());
-                info!("connected to {host} (port {port}) with MQTT {version}");
+                let (host, version) = (self.connection.authority(), info.version_name());
+                let port = info.port.map(|port| format!(" (port {port})"));
+                let port = port.unwrap_or_default();
+                info!("connected to {host}{port} with MQTT {version}");
                 self.last_logged = None;
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(

@@ -1,17 +1,19 @@
 //! Closes a connection from another thread.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+
+use super::socket::Socket;
 
 /// Shared by the thread that dials, or relays a connection's bytes, and the one that may end it.
 #[derive(Debug, Default)]
 pub struct ConnectionHandle {
     /// Changes under the lock of `stream`.
     cancelled: AtomicBool,
-    stream: Mutex<Option<TcpStream>>,
+    stream: Mutex<Option<Socket>>,
     /// SUBSCRIBEs that the broker has refused with MQTT 3.1.1.
     pub(super) refused_subscriptions: AtomicUsize,
 }
@@ -40,7 +42,7 @@ impl ConnectionHandle {
             .is_ok()
     }
 
-    pub(super) fn attach(&self, stream: &TcpStream) -> io::Result<()> {
+    pub(super) fn attach(&self, stream: &Socket) -> io::Result<()> {
         let stream = stream.try_clone()?;
         let mut attached = self.stream.lock();
         if self.is_cancelled() {

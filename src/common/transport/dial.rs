@@ -1,15 +1,21 @@
 //! Dials the broker: takes the steps of a route, and tries the next endpoint if one does not answer.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
+use super::deadline_stream::DeadlineStream;
+use super::local_binding::LocalBinding;
 use super::mqtt_stream::MqttStream;
-use super::proxy::{self, Proxy};
-use super::tcp;
-use super::tcp_or_tls::{CountedTcp, TcpOrTls};
+use super::plain_or_tls::{CountedSocket, PlainOrTls};
+use super::proxy::{self, ProxyUrl};
+use super::socket::Socket;
+use super::tcp::TcpTarget;
 use super::tls_handshake::{self, TlsInfo};
+use super::tls_limits::TlsLimits;
+use super::unix_socket;
 use super::websocket::WebSocket;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::{Exit, Fault, FaultCause};
@@ -18,7 +24,9 @@ use crate::common::runtime::clock::instant_now;
 #[derive(Clone, Debug)]
 pub struct Route {
     pub endpoint: Endpoint,
-    pub proxy: Option<Proxy>,
+    pub proxy: Option<ProxyUrl>,
+    pub binding: Option<LocalBinding>,
+    pub tls_limits: TlsLimits,
     /// Of a received packet, in bytes.
     pub max_packet: u32,
 }
@@ -27,6 +35,7 @@ pub struct Route {
 pub enum DialStep {
     Dns,
     Tcp,
+    UnixSocket,
     Proxy,
     Tls,
     WebSocket,
@@ -35,7 +44,13 @@ pub enum DialStep {
 #[derive(Clone, Debug)]
 pub enum DialEvent {
     Resolved(Vec<SocketAddr>),
+    /// The proxy's addresses. The broker's host name, if it is a name, is resolved by the proxy.
+    ProxyResolved {
+        addresses: Vec<SocketAddr>,
+        left_to_proxy: Option<String>,
+    },
     Connected(SocketAddr),
+    UnixSocketConnected,
     TunnelOpened,
     TlsEstablished(Box<TlsInfo>),
     WebSocketOpened,
@@ -152,40 +167,25 @@ impl EndpointDialer<'_> {
     fn dial(&self, report: &mut dyn FnMut(DialEvent)) -> Result<MqttStream, (DialStep, Fault)> {
         let at = |step| move |fault| (step, fault);
         let endpoint = self.endpoint;
-        let proxy = self.route.proxy.as_ref();
-        let (host, port) = match proxy {
-            Some(proxy) => (proxy.host.as_str(), proxy.port),
-            None => (endpoint.host.as_str(), endpoint.port),
+        let socket = match &endpoint.unix_socket {
+            Some(path) => self.connect_unix_socket(path, report)?,
+            None => self.connect_tcp(report)?,
         };
-        let addresses = tcp::resolve(host, port, proxy).map_err(at(DialStep::Dns))?;
-        report(DialEvent::Resolved(addresses.clone()));
-        let (mut stream, address) = tcp::connect(&addresses, host, port, self.deadline, proxy)
-            .map_err(at(DialStep::Tcp))?;
-        self.handle
-            .attach(&stream)
-            .map_err(|e| (DialStep::Tcp, tcp::fault(host, port, &e, proxy)))?;
-        report(DialEvent::Connected(address));
-        if let Some(proxy) = proxy {
-            self.set_timeouts(&stream);
-            proxy::open_tunnel(&mut stream, proxy, endpoint, || {
-                instant_now() >= self.deadline
-            })
-            .map_err(at(DialStep::Proxy))?;
-            report(DialEvent::TunnelOpened);
-        }
         let stream = if endpoint.tls {
-            self.set_timeouts(&stream);
-            let (stream, info) = tls_handshake::handshake(endpoint, self.credentials, stream)
-                .map_err(at(DialStep::Tls))?;
+            self.set_timeouts(&socket);
+            let limits = &self.route.tls_limits;
+            let (stream, info) =
+                tls_handshake::handshake(endpoint, self.credentials, limits, socket)
+                    .map_err(at(DialStep::Tls))?;
             report(DialEvent::TlsEstablished(Box::new(info)));
-            TcpOrTls::Tls(Box::new(stream))
+            PlainOrTls::Tls(Box::new(stream))
         } else {
-            TcpOrTls::Plain(CountedTcp::new(stream))
+            PlainOrTls::Plain(CountedSocket::new(socket))
         };
         let Some(path) = &endpoint.websocket else {
             return Ok(MqttStream::Bytes(stream));
         };
-        self.set_timeouts(stream.tcp());
+        self.set_timeouts(stream.socket());
         let max_packet = self.route.max_packet;
         let socket = WebSocket::open(endpoint, self.credentials, path, max_packet, stream)
             .map_err(at(DialStep::WebSocket))?;
@@ -193,13 +193,63 @@ impl EndpointDialer<'_> {
         Ok(MqttStream::WebSocket(Box::new(socket)))
     }
 
+    fn connect_unix_socket(
+        &self,
+        path: &Path,
+        report: &mut dyn FnMut(DialEvent),
+    ) -> Result<Socket, (DialStep, Fault)> {
+        let at = |fault| (DialStep::UnixSocket, fault);
+        let socket = Socket::Unix(unix_socket::connect_before(path, self.deadline).map_err(at)?);
+        self.handle
+            .attach(&socket)
+            .map_err(|e| at(unix_socket::fault(path, &e)))?;
+        report(DialEvent::UnixSocketConnected);
+        Ok(socket)
+    }
+
+    /// Connects to the broker, or to the proxy and through it.
+    fn connect_tcp(&self, report: &mut dyn FnMut(DialEvent)) -> Result<Socket, (DialStep, Fault)> {
+        let at = |step| move |fault| (step, fault);
+        let proxy = self.route.proxy.as_ref();
+        let target = TcpTarget {
+            address: proxy.map_or_else(|| self.endpoint.host_port(), |p| p.address.clone()),
+            proxy,
+            binding: self.route.binding.as_ref(),
+        };
+        let addresses = target.resolve().map_err(at(DialStep::Dns))?;
+        report(match proxy {
+            Some(_) => DialEvent::ProxyResolved {
+                addresses: addresses.clone(),
+                left_to_proxy: self.endpoint.host_name().map(str::to_owned),
+            },
+            None => DialEvent::Resolved(addresses.clone()),
+        });
+        let (stream, address) = target
+            .connect(&addresses, self.deadline)
+            .map_err(at(DialStep::Tcp))?;
+        let mut socket = Socket::Tcp(stream);
+        self.handle
+            .attach(&socket)
+            .map_err(|e| (DialStep::Tcp, target.fault(&e)))?;
+        report(DialEvent::Connected(address));
+        if let Some(proxy) = proxy {
+            let stream = &mut DeadlineStream {
+                socket: &mut socket,
+                deadline: self.deadline,
+            };
+            proxy::open_tunnel(stream, proxy, self.endpoint).map_err(at(DialStep::Proxy))?;
+            report(DialEvent::TunnelOpened);
+        }
+        Ok(socket)
+    }
+
     /// No read or write of the next step blocks beyond the deadline. A step has one or two of them;
     /// a peer that sends a byte at a time is given up by the event loop.
-    fn set_timeouts(&self, stream: &TcpStream) {
+    fn set_timeouts(&self, socket: &Socket) {
         let left = self.deadline.saturating_duration_since(instant_now());
         let left = Some(left.max(Duration::from_millis(1)));
         // Only a timeout of zero is refused.
-        let _ = stream.set_read_timeout(left);
-        let _ = stream.set_write_timeout(left);
+        let _ = socket.set_read_timeout(left);
+        let _ = socket.set_write_timeout(left);
     }
 }

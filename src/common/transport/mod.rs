@@ -5,30 +5,39 @@
 //! the other end of a local socket ([`bridge`]). Because the steps are ours, each failure has its cause, and one
 //! deadline covers them all.
 //!
-//! * `dial` takes the steps: `tcp`, `proxy`, `tls` and `websocket`;
+//! * `dial` takes the steps: `tcp` (with `local_binding`) or `unix_socket`, `proxy`, `tls_handshake` (with `tls_limits`)
+//!   and `websocket`;
 //! * `tls_error` turns what OpenSSL reports into faults, `verify_error` why a server's certificate is not accepted;
 //! * `credentials` finds, reads and checks CA, certificate and key;
-//! * `tcp_or_tls` is a connection with or without TLS, `unacknowledged_bytes` how much of it has not arrived;
+//! * `plain_or_tls` is a connection with or without TLS over a `socket`, `unacknowledged_bytes` how much of it has not arrived;
 //! * `bridge` carries bytes between the broker and the client library.
 
 pub mod bridge;
 mod connection_handle;
 pub mod credentials;
+mod deadline_stream;
 mod dial;
+mod local_binding;
 mod mqtt_stream;
+mod network_interface;
+mod plain_or_tls;
 pub mod proxy;
+mod socket;
 mod tcp;
-mod tcp_or_tls;
 mod tls_error;
 mod tls_handshake;
+mod tls_limits;
 mod unacknowledged_bytes;
+mod unix_socket;
 mod verify_error;
 mod websocket;
 
 pub use connection_handle::ConnectionHandle;
 use credentials::TlsCredentials;
 pub use dial::{DialError, DialEvent, DialStep, DialedConnection, Route, dial};
+pub use local_binding::LocalBinding;
 pub use tls_handshake::TlsInfo;
+pub use tls_limits::{CipherLists, TlsLimits};
 
 /// Initialises OpenSSL without a clean-up at exit, which would race against other threads. Call it
 /// once, before anything else uses OpenSSL.

@@ -1,17 +1,17 @@
 //! The connection to the broker, with or without a WebSocket.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::tcp_or_tls::TcpOrTls;
+use super::plain_or_tls::PlainOrTls;
+use super::socket::Socket;
 use super::websocket::WebSocket;
 use crate::common::runtime::clock::instant_now;
 
 /// Appends at most `most` received bytes. It reads several times: in TLS one read gives one record,
 /// which may be one small packet.
-fn read_available(stream: &mut TcpOrTls, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+fn read_available(stream: &mut PlainOrTls, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     let before = into.len();
     into.try_reserve_exact(most)
         .map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -35,25 +35,25 @@ fn read_available(stream: &mut TcpOrTls, into: &mut Vec<u8>, most: usize) -> io:
 /// After our side is closed, reads until the broker has closed too, or the limit is over. If
 /// something unread is left, the system resets the connection, and a broker need not read what came
 /// before a reset: Mosquitto does not, and the last acknowledgements are lost.
-pub(super) fn linger(mut tcp: &TcpStream, limit: Duration) {
+pub(super) fn linger(mut socket: &Socket, limit: Duration) {
     let until = instant_now() + limit;
     let mut unread = [0; 4096];
     while let left = until.saturating_duration_since(instant_now())
         && !left.is_zero()
-        && tcp.set_nonblocking(false).is_ok()
-        && tcp.set_read_timeout(Some(left)).is_ok()
-        && tcp.read(&mut unread).is_ok_and(|count| count > 0)
+        && socket.set_nonblocking(false).is_ok()
+        && socket.set_read_timeout(Some(left)).is_ok()
+        && socket.read(&mut unread).is_ok_and(|count| count > 0)
     {}
 }
 
 #[derive(Debug)]
 pub(super) enum MqttStream {
-    Bytes(TcpOrTls),
+    Bytes(PlainOrTls),
     WebSocket(Box<WebSocket>),
 }
 
 impl MqttStream {
-    pub(super) fn stream(&self) -> &TcpOrTls {
+    pub(super) fn stream(&self) -> &PlainOrTls {
         match self {
             MqttStream::Bytes(stream) => stream,
             MqttStream::WebSocket(socket) => socket.stream(),
@@ -101,18 +101,18 @@ impl AsFd for MqttStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::transport::tcp_or_tls::CountedTcp;
-    use std::net::{Ipv4Addr, TcpListener};
+    use crate::common::transport::plain_or_tls::CountedSocket;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     const LIMIT: Duration = Duration::from_millis(500);
 
-    fn connected_with_unread_bytes() -> (TcpStream, TcpStream) {
+    fn connected_with_unread_bytes() -> (Socket, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut theirs, _) = listener.accept().unwrap();
         theirs.write_all(&[0; 10_000]).unwrap();
         ours.peek(&mut [0]).unwrap();
-        (ours, theirs)
+        (Socket::Tcp(ours), theirs)
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         let (mut ours, mut theirs) = connected_with_unread_bytes();
         let thread = std::thread::spawn(move || {
             ours.write_all(b"last").unwrap();
-            TcpOrTls::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
+            PlainOrTls::Plain(CountedSocket::new(ours.try_clone().unwrap())).close();
             linger(&ours, LIMIT);
         });
         let mut received = Vec::new();
@@ -137,7 +137,7 @@ mod tests {
     fn a_broker_that_does_not_close_is_waited_for_no_longer_than_the_limit() {
         let (ours, _theirs) = connected_with_unread_bytes();
         let since = instant_now();
-        TcpOrTls::Plain(CountedTcp::new(ours.try_clone().unwrap())).close();
+        PlainOrTls::Plain(CountedSocket::new(ours.try_clone().unwrap())).close();
         linger(&ours, LIMIT);
         let took = instant_now().saturating_duration_since(since);
         assert!((LIMIT..LIMIT * 4).contains(&took), "{took:?}");

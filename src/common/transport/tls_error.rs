@@ -7,6 +7,7 @@ use std::io;
 use openssl::error::{Error, ErrorStack};
 
 use super::credentials::TlsCredentials;
+use super::tls_limits::TlsLimits;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
@@ -103,6 +104,37 @@ fn no_tls_port(endpoint: &Endpoint, what: &str) -> Fault {
         }
     };
     Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {what}")).with_remedy(remedy)
+}
+
+/// What the server, or our TLS, reported in the handshake, where `--tls-min` and `--ciphers` may be the cause.
+pub(super) fn handshake_fault(
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+    limits: &TlsLimits,
+    stack: &ErrorStack,
+) -> Fault {
+    let because_of_limits = |what: &str, remedy: &str| {
+        let reasons = reasons(stack);
+        let message = format!("{endpoint}: the server {what} (TLS: {reasons})");
+        Fault::permanent(Exit::Config, message).with_remedy(remedy)
+    };
+    match Cause::of(stack) {
+        // protocol_version
+        Cause::OldVersion | Cause::Alert(70) if limits.restricts_version() => because_of_limits(
+            "supports no TLS version that --tls-min and --ciphers allow",
+            "allow another, or bring the server up to date",
+        ),
+        // handshake_failure
+        Cause::Alert(40) if limits.ciphers.is_some() => because_of_limits(
+            "refuses the TLS handshake; it may support no suite of --ciphers",
+            if credentials.has_certificate() {
+                "add suites that it supports to --ciphers"
+            } else {
+                "add suites that it supports to --ciphers, or does it want a client certificate?"
+            },
+        ),
+        _ => fault(endpoint, credentials, stack),
+    }
 }
 
 /// What the server, or our TLS, reported in the handshake or after it, with what is known of the client certificate.

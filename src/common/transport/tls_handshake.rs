@@ -1,7 +1,7 @@
 //! The TLS handshake.
 
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
@@ -14,8 +14,10 @@ use parking_lot::Mutex;
 
 use super::credentials::certificates::{common_name, describe_host_names};
 use super::credentials::{ContextError, TlsCredentials};
-use super::tcp_or_tls::CountedTcp;
+use super::plain_or_tls::CountedSocket;
+use super::socket::Socket;
 use super::tls_error;
+use super::tls_limits::TlsLimits;
 use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
@@ -37,17 +39,18 @@ pub struct TlsInfo {
 pub(super) fn handshake(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
-    stream: TcpStream,
-) -> Result<(SslStream<CountedTcp>, TlsInfo), Fault> {
+    limits: &TlsLimits,
+    socket: Socket,
+) -> Result<(SslStream<CountedSocket>, TlsInfo), Fault> {
     let rejected = SharedVerifyError::default();
     let ssl = credentials
         .tls_context()
-        .and_then(|context| Ok(prepare(endpoint, &context, Arc::clone(&rejected))?))
+        .and_then(|context| Ok(prepare(endpoint, &context, limits, Arc::clone(&rejected))?))
         .map_err(|error| match error {
             ContextError::Unusable(fault) => fault,
             ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
         })?;
-    let failed = match ssl.connect(CountedTcp::new(stream)) {
+    let failed = match ssl.connect(CountedSocket::new(socket)) {
         Ok(stream) => {
             let info = info(stream.ssl());
             return Ok((stream, info));
@@ -70,7 +73,7 @@ pub(super) fn handshake(
     }
     let error = failed.error();
     Err(match error.ssl_error() {
-        Some(stack) => tls_error::fault(endpoint, credentials, stack),
+        Some(stack) => tls_error::handshake_fault(endpoint, credentials, limits, stack),
         None => match error.io_error().map(io::Error::kind) {
             Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 tls_error::timeout_fault(endpoint)
@@ -83,9 +86,11 @@ pub(super) fn handshake(
 fn prepare(
     endpoint: &Endpoint,
     context: &SslContext,
+    limits: &TlsLimits,
     rejected: SharedVerifyError,
 ) -> Result<Ssl, ErrorStack> {
     let mut ssl = Ssl::new(context)?;
+    limits.apply(&mut ssl)?;
     // After the handshake a rejected certificate is no longer available: the first one is kept.
     ssl.set_verify_callback(SslVerifyMode::PEER, move |passes, store| {
         if !passes {

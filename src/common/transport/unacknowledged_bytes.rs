@@ -3,7 +3,8 @@
 //! Linux reports it in `/proc/self/net/tcp` and `tcp6`, in the column `tx_queue` of the line with the connection's
 //! inode (proc(5), and `Documentation/networking/proc_net_tcp.rst` of the kernel). `SIOCOUTQ` of tcp(7) returns the
 //! same number without a search, but no library has a safe call for it. To read the table takes some milliseconds, so
-//! this is for connections on which nothing has been received for a while.
+//! this is for connections on which nothing has been received for a while. What was written to a Unix socket has
+//! arrived: the system puts it into the peer's buffer at once.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -11,13 +12,22 @@ use std::net::TcpStream;
 
 use nix::sys::stat::fstat;
 
+use super::socket::Socket;
+
 /// The columns, counted from 0.
 const QUEUES: usize = 4;
 const INODE: usize = 9;
 
 /// Bytes that the peer's system has not acknowledged; none if the connection was reset, so that the
 /// operating system does not know it any more.
-pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<Option<u64>> {
+pub(super) fn unacknowledged(socket: &Socket) -> io::Result<Option<u64>> {
+    match socket {
+        Socket::Tcp(stream) => unacknowledged_by_tcp(stream),
+        Socket::Unix(_) => Ok(Some(0)),
+    }
+}
+
+fn unacknowledged_by_tcp(stream: &TcpStream) -> io::Result<Option<u64>> {
     let inode = fstat(stream)?.st_ino;
     let version = if stream.local_addr()?.is_ipv4() {
         ""
@@ -52,6 +62,7 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_line_of_a_connection_is_found_by_its_inode() {
@@ -67,6 +78,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_to_a_unix_socket_has_arrived() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"hello").unwrap();
+        let ours = Socket::Unix(ours);
+        assert_eq!(unacknowledged(&ours).unwrap(), Some(0));
+        drop(theirs);
+    }
+
+    #[test]
     fn bytes_that_the_peer_does_not_read_are_counted() {
         for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let address: std::net::IpAddr = address;
@@ -77,16 +97,16 @@ mod tests {
             let (mut theirs, _) = listener.accept().unwrap();
             ours.write_all(b"hello").unwrap();
             theirs.read_exact(&mut [0; 5]).unwrap();
-            assert_eq!(unacknowledged(&ours).unwrap(), Some(0), "{address}");
+            assert_eq!(unacknowledged_by_tcp(&ours).unwrap(), Some(0), "{address}");
             ours.set_nonblocking(true).unwrap();
             while ours.write(&vec![0; 1 << 16]).is_ok() {}
-            let queued = unacknowledged(&ours).unwrap().unwrap();
+            let queued = unacknowledged_by_tcp(&ours).unwrap().unwrap();
             assert!(queued > 1 << 16, "{queued}");
             drop(theirs);
             // Reset, since it had something unread.
             ours.set_nonblocking(false).unwrap();
             ours.read(&mut [0]).unwrap_err();
-            assert_eq!(unacknowledged(&ours).unwrap(), None, "{address}");
+            assert_eq!(unacknowledged_by_tcp(&ours).unwrap(), None, "{address}");
         }
     }
 }

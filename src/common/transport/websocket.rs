@@ -12,7 +12,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket as Socket};
 
 use super::credentials::TlsCredentials;
-use super::tcp_or_tls::TcpOrTls;
+use super::plain_or_tls::PlainOrTls;
 use super::tls_error;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
@@ -26,7 +26,7 @@ const MAX_EMPTY: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct WebSocket {
-    socket: Socket<TcpOrTls>,
+    socket: Socket<PlainOrTls>,
     unflushed: bool,
 }
 
@@ -36,7 +36,7 @@ impl WebSocket {
         credentials: &TlsCredentials,
         path: &str,
         max_packet: u32,
-        stream: TcpOrTls,
+        stream: PlainOrTls,
     ) -> Result<Self, Fault> {
         let scheme = if endpoint.tls { "wss" } else { "ws" };
         let url = format!("{scheme}://{}{path}", endpoint.authority());
@@ -72,7 +72,7 @@ impl WebSocket {
         Err(handshake_fault(endpoint, credentials, path, &error))
     }
 
-    pub(super) fn stream(&self) -> &TcpOrTls {
+    pub(super) fn stream(&self) -> &PlainOrTls {
         self.socket.get_ref()
     }
 

@@ -37,6 +37,7 @@ pub(crate) struct BrokerBuilder {
     acl: Option<String>,
     users: Vec<(String, String)>,
     lines: String,
+    wrapper: Vec<String>,
 }
 
 impl Broker {
@@ -52,6 +53,7 @@ impl Broker {
             acl: None,
             users: Vec::new(),
             lines: String::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -119,8 +121,10 @@ impl Broker {
     fn try_start(&mut self) -> bool {
         let config = self.dir.path().join("mosquitto.conf");
         fs::write(&config, self.setup.config(self.port, self.dir.path())).unwrap();
-        let mut command = command("mosquitto");
-        command.arg("-c").arg(config);
+        let wrapper = self.setup.wrapper.iter().map(String::as_str);
+        let mut words = wrapper.chain(["mosquitto"]);
+        let mut command = command(words.next().expect("at least the broker"));
+        command.args(words).arg("-c").arg(config);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::piped());
 
@@ -172,6 +176,12 @@ impl BrokerBuilder {
     pub(crate) fn line(mut self, line: &str) -> Self {
         self.lines.push_str(line);
         self.lines.push('\n');
+        self
+    }
+
+    /// Started by another program, one that goes to another network first.
+    pub(crate) fn under(mut self, words: Vec<String>) -> Self {
+        self.wrapper = words;
         self
     }
 

@@ -1,11 +1,11 @@
-//! File systems of the test's own, to be filled, shut down or made read-only: mounted where
+//! File systems and networks of the test's own, to be filled, shut down or made read-only: where
 //! only the programs see them that are started there, and gone with the test process however
 //! it ends.
 
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use super::{
@@ -22,14 +22,7 @@ pub(crate) struct MountNamespace {
 impl MountNamespace {
     /// None where this user or this kernel has no mounts to give.
     pub(crate) fn new() -> Option<Self> {
-        let mut hold = command("unshare");
-        hold.args(["--mount", "--propagation", "private", "--", "sh", "-c"]);
-        hold.arg("echo ready; exec sleep infinity");
-        hold.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut holder = Process::spawn(hold);
-        let lines = Lines::default();
-        lines.collect(holder.child().stdout.take().unwrap());
-        lines.wait(SOON, |line| line == "ready")?;
+        let holder = hold(&["--mount", "--propagation", "private"])?;
         Some(Self { holder })
     }
 
@@ -45,13 +38,7 @@ impl MountNamespace {
     pub(crate) fn run(&self, words: &[&str], paths: &[&Path]) -> Result<Output, String> {
         let mut there = command("nsenter");
         there.args(&self.enter()[1..]).args(words).args(paths);
-        let output = there.stdin(Stdio::null()).output().expect("nsenter");
-        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() {
-            Ok(output)
-        } else {
-            Err(format!("{words:?}: {}", said()))
-        }
+        output(there)
     }
 
     /// The words that bring a command there.
@@ -67,6 +54,70 @@ impl MountNamespace {
         let root = format!("/proc/{}/root", self.holder.id());
         Path::new(&root).join(path.strip_prefix("/").unwrap())
     }
+}
+
+/// A network namespace with nothing but loopback, kept alive by a process that does nothing.
+pub(crate) struct NetworkNamespace {
+    holder: Process,
+}
+
+impl NetworkNamespace {
+    /// None where this user or this kernel has no networks to give.
+    pub(crate) fn new() -> Option<Self> {
+        let holder = hold(&["--net"])?;
+        let namespace = Self { holder };
+        namespace.run("ip link set lo up").ok()?;
+        Some(namespace)
+    }
+
+    /// Connects two namespaces by a cable: an interface of this name at each end.
+    pub(crate) fn connect(&self, other: &Self, interface: &str) -> Result<(), String> {
+        let there = other.holder.id();
+        self.run(&format!(
+            "ip link add {interface} type veth peer name {interface} netns {there}"
+        ))?;
+        for end in [self, other] {
+            end.run(&format!("ip link set {interface} up"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command there, its words separated by spaces; what it said if it failed.
+    pub(crate) fn run(&self, words: &str) -> Result<Output, String> {
+        let mut there = command("nsenter");
+        there.args(&self.enter()[1..]).args(words.split(' '));
+        output(there)
+    }
+
+    /// The words that bring a command there.
+    pub(crate) fn enter(&self) -> Vec<String> {
+        let holder = self.holder.id().to_string();
+        ["nsenter", "--target", &holder, "--net", "--"]
+            .map(String::from)
+            .into()
+    }
+}
+
+/// A process in namespaces of its own.
+fn hold(namespaces: &[&str]) -> Option<Process> {
+    let mut hold = command("unshare");
+    hold.args(namespaces).args(["--", "sh", "-c"]);
+    hold.arg("echo ready; exec sleep infinity");
+    hold.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut holder = Process::spawn(hold);
+    let lines = Lines::default();
+    lines.collect(holder.child().stdout.take().unwrap());
+    lines.wait(SOON, |line| line == "ready")?;
+    Some(holder)
+}
+
+fn output(mut command: Command) -> Result<Output, String> {
+    let output = command.stdin(Stdio::null()).output().expect("nsenter");
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {said}"))
 }
 
 /// Says where everybody sees it that a test could not do what it is for.

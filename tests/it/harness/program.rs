@@ -251,6 +251,8 @@ impl Program {
             "NO_COLOR",
             "HTTPS_PROXY",
             "https_proxy",
+            "ALL_PROXY",
+            "all_proxy",
             "NO_PROXY",
             "no_proxy",
         ] {

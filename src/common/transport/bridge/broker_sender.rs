@@ -82,11 +82,11 @@ impl BrokerSender {
     }
 
     pub(super) fn send_queued(&mut self, wire: &mut MqttStream) -> bool {
-        let before = wire.stream().counted_tcp().written_bytes;
+        let before = wire.stream().counted_socket().written_bytes;
         let sent = self.write_queued(wire);
         if self.needs_answer {
             self.progress
-                .handle_written(before, wire.stream().counted_tcp().written_bytes);
+                .handle_written(before, wire.stream().counted_socket().written_bytes);
         }
         match sent {
             Ok(count) => {
@@ -127,7 +127,7 @@ impl BrokerSender {
         let unfinished = self.from_library.unfinished_type();
         let is_begun = unfinished == Some(PacketType::Publish);
         // Where the system does not say, what was written counts as arrived.
-        let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
+        let queued = unacknowledged_bytes::unacknowledged(wire.stream().socket());
         SentPublishCount {
             begun: self.publishes + u64::from(is_begun),
             complete: unfinished.is_none()
@@ -137,8 +137,8 @@ impl BrokerSender {
     }
 
     pub(super) fn measure_tcp_progress(&mut self, wire: &MqttStream) -> ProgressCheckResult {
-        let queued = unacknowledged_bytes::unacknowledged(wire.stream().tcp());
-        let counted = wire.stream().counted_tcp();
+        let queued = unacknowledged_bytes::unacknowledged(wire.stream().socket());
+        let counted = wire.stream().counted_socket();
         let acknowledged = queued.ok().flatten();
         let acknowledged = acknowledged.map(|n| counted.written_bytes.saturating_sub(n));
         let has_unwritten = self.has_unsent(wire) || self.has_partial_library_packet();

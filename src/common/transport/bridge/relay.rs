@@ -109,13 +109,13 @@ pub fn relay_packets(
     relay.wire.close();
     let is_by_us = connection_end.reason == EndReason::ByUs;
     if is_by_us && receiver.is_some() && relay.handler.is_connected() {
-        linger(relay.wire.stream().tcp(), CLOSE_TIMEOUT);
+        linger(relay.wire.stream().socket(), CLOSE_TIMEOUT);
     }
     (relay.report)(BridgeEvent::Ended(connection_end));
     // The client library still reads what it has been sent.
     let _ = local.shutdown(Shutdown::Both);
     if code.is_some() {
-        linger(relay.wire.stream().tcp(), VIOLATION_CLOSE_TIMEOUT);
+        linger(relay.wire.stream().socket(), VIOLATION_CLOSE_TIMEOUT);
     }
 }
 
@@ -151,7 +151,7 @@ impl Relay<'_> {
         if self.handler.acks().is_some() {
             self.unpin_thread();
         }
-        self.wire.stream().tcp().set_nonblocking(true)?;
+        self.wire.stream().socket().set_nonblocking(true)?;
         self.local.set_nonblocking(true)?;
         loop {
             if self.end_by.is_none() && self.handler.acks().is_some_and(ConnectionAcks::is_ending) {
@@ -444,7 +444,7 @@ impl Relay<'_> {
         let end_by = self.end_by.filter(|by| *by > instant_now());
         let progress = &mut self.sender.progress;
         let check_at = if has_unsent || self.handler.is_answer_awaited() {
-            let received = self.wire.stream().counted_tcp().read_bytes;
+            let received = self.wire.stream().counted_socket().read_bytes;
             Some(progress.schedule_check(instant_now(), received))
         } else {
             progress.stop();
