@@ -154,13 +154,20 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
         peer::Witness::with_format(&to, "live/#", ALL_BUT_EXPIRY),
     );
     send("live");
-    let originals = texts(&here, count);
+    let sent = texts(&here, count);
     assert!(
-        originals
-            .iter()
+        sent.iter()
             .any(|line| line.contains("|b:2 a: :1 b:2 b:1 seq:mine|"))
     );
-    assert_eq!(texts(&there, count), originals);
+    for part in [
+        "|text/plain; charset=utf-8|",
+        "|plain text|",
+        "|1||||",
+        "|b|",
+    ] {
+        assert!(sent.iter().any(|line| line.contains(part)), "{part}");
+    }
+    assert_eq!(texts(&there, count), sent);
     drop(there);
 
     to.stop();

@@ -313,7 +313,7 @@ impl StoreWorker {
                 last = Some(id);
                 match read {
                     Ok(row) => {
-                        size += row.message.draft.payload.len() as u64;
+                        size += row.message.draft.content_size();
                         found.push(row);
                     }
                     Err(id) => damaged.push(id),
