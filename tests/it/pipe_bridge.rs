@@ -154,9 +154,10 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
         peer::Witness::with_format(&to, "live/#", ALL_BUT_EXPIRY),
     );
     send("live");
-    let sent = texts(&here, count);
+    let expected = texts(&here, count);
     assert!(
-        sent.iter()
+        expected
+            .iter()
             .any(|line| line.contains("|b:2 a: :1 b:2 b:1 seq:mine|"))
     );
     for part in [
@@ -165,9 +166,9 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
         "|1||||",
         "|b|",
     ] {
-        assert!(sent.iter().any(|line| line.contains(part)), "{part}");
+        assert!(expected.iter().any(|line| line.contains(part)), "{part}");
     }
-    assert_eq!(texts(&there, count), sent);
+    assert_eq!(texts(&there, count), expected);
     drop(there);
 
     to.stop();
