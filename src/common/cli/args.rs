@@ -4,10 +4,12 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use log::warn;
+use parking_lot::Mutex;
 
 use super::connection_config::ConnectionConfig;
 use super::proxy;
@@ -275,7 +277,7 @@ impl ConnectionArgs {
             connect_timeout: self.connect_timeout,
             policy,
             files,
-            loaded,
+            loaded: Arc::new(Mutex::new(loaded)),
             client_id,
             client_id_given,
             username: self.username,

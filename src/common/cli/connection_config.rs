@@ -1,6 +1,9 @@
 //! The configuration of the connection to a broker: the shared flags, checked.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
@@ -25,7 +28,7 @@ pub struct ConnectionConfig {
     pub operation_timeout: Duration,
     pub connect_timeout: Duration,
     pub policy: Policy,
-    pub(super) loaded: Option<TlsCredentials>,
+    pub(super) loaded: Arc<Mutex<Option<TlsCredentials>>>,
     pub(super) username: Option<String>,
     pub password: Option<SecretSource>,
     pub(super) version: MqttVersion,
@@ -58,7 +61,7 @@ impl ConnectionConfig {
         ClientConfig {
             route: self.route(),
             files: self.files.clone(),
-            loaded: self.loaded.clone(),
+            loaded: Arc::downgrade(&self.loaded),
             client_id: self.client_id.clone(),
             username: self.username.clone(),
             password: self.password.clone(),

@@ -41,6 +41,11 @@ pub fn prepare_tls(credentials: &TlsCredentials) {
     drop(credentials.tls_context());
 }
 
+/// Call it last: a key that is left in a TPM takes room there.
+pub fn free_device_keys() {
+    credentials::wait_until_device_keys_are_freed();
+}
+
 pub fn library_version() -> &'static str {
     openssl::version::version()
 }
