@@ -141,9 +141,9 @@ pub(super) fn decode(
         is_asked = true;
         let text = passphrase.unwrap_or_default().as_bytes();
         // One that does not fit is not the right one.
-        let room = buffer.get_mut(..text.len());
-        Ok(room.map_or(0, |room| {
-            room.copy_from_slice(text);
+        let target = buffer.get_mut(..text.len());
+        Ok(target.map_or(0, |target| {
+            target.copy_from_slice(text);
             text.len()
         }))
     });
