@@ -24,7 +24,7 @@ pub struct ClientConfig {
     pub route: Route,
     pub files: TlsFiles,
     /// The contents of `files` for the first connection; every later one reads the files again. Taken once, and not
-    /// kept alive from here: a key in a TPM takes room there until the last who has it is gone.
+    /// kept alive from here: a TPM holds few keys, and this one until all have freed it.
     pub loaded: Weak<Mutex<Option<TlsCredentials>>>,
     pub client_id: String,
     pub username: Option<String>,

@@ -41,7 +41,7 @@ pub fn prepare_tls(credentials: &TlsCredentials) {
     drop(credentials.tls_context());
 }
 
-/// Call it last: a key that is left in a TPM takes room there.
+/// Call it last: a TPM holds few keys, and keeps one that was not freed.
 pub fn free_device_keys() {
     credentials::wait_until_device_keys_are_freed();
 }

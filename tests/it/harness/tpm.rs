@@ -47,12 +47,12 @@ struct ResourceManager {
 }
 
 impl Tpm {
-    /// A bare TPM, with room for three keys.
+    /// A bare TPM, that holds three keys.
     pub(crate) fn start() -> Self {
         Self::start_with(|_, _| (None, String::new()))
     }
 
-    /// One behind a resource manager, which gives every process room.
+    /// One behind a resource manager, which gives every process the whole TPM.
     pub(crate) fn with_resource_manager() -> Self {
         let mut tpm = Self::start_with(|dir, tcti| {
             let (manager, bus) = ResourceManager::start(dir, tcti);

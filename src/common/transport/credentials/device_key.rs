@@ -1,6 +1,6 @@
 //! A private key that a TPM or a token holds, opened by a provider of OpenSSL.
 //!
-//! A TPM has room for about three keys, so one that is still loaded is used again, by whichever connection needs it,
+//! A TPM holds about three keys, so one that is still loaded is used again, by whichever connection needs it,
 //! and the end of the program waits until it has been freed. A signature is made at once: only that shows whether the
 //! device accepts the passphrase, and whether OpenSSL asks the provider to sign, before a broker is contacted.
 

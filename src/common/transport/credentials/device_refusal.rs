@@ -100,7 +100,7 @@ impl DeviceRefusal<'_> {
                 "take the machine whose TPM made it; if the TPM was cleared, make a new key",
             ),
             TpmResponse::Full => self.unavailable(
-                "the TPM has no room for it",
+                "the TPM has no free place for it",
                 "use a resource manager: /dev/tpmrm0 or tpm2-abrmd, in TPM2OPENSSL_TCTI",
             ),
             TpmResponse::Other => {

@@ -96,7 +96,7 @@ impl KeyDevice {
         let (provider, package) = (self.provider(), self.package());
         let key = self.key_description();
         let activate = format!("activate {provider} beside default in the file of OPENSSL_CONF");
-        // OpenSSL reads its configuration without a word about what fails: the second time there is one.
+        // OpenSSL ignores what fails while it reads its configuration; loading again shows the error.
         match Provider::try_load(None, provider, true) {
             Ok(_) => {
                 let cause =
