@@ -71,6 +71,9 @@ pub struct ConnectionArgs {
     cert: Option<PathBuf>,
 
     /// The certificate's private key (PEM)
+    ///
+    /// It may be in a TPM 2.0 or a PKCS#11 token: a block TSS2 PRIVATE KEY or PKCS#11 PROVIDER URI, which a provider
+    /// of OpenSSL opens that the file of OPENSSL_CONF activates. The PIN is given by --key-passphrase-file.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
@@ -80,7 +83,7 @@ pub struct ConnectionArgs {
 
     /// A file with the passphrase of an encrypted key
     ///
-    /// Only its owner may be able to read it, as with the key itself.
+    /// Only its owner may be able to read it, as with the key itself; if that is root, a group of this process as well.
     #[arg(long, value_name = "FILE")]
     key_passphrase_file: Option<PathBuf>,
 
