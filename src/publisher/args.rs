@@ -161,6 +161,20 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "FORM", help_heading = SOURCE)]
     input: Option<InputFormat>,
 
+    /// Publish the message N times, one every --interval
+    ///
+    /// For --message, --file, --null-message and --stdin-file.
+    #[arg(long, value_name = "N", default_value = "1", help_heading = SOURCE)]
+    #[arg(value_parser = integer_parser(1u64..))]
+    repeat: u64,
+
+    /// Publish each reading with its time, as {"time":"2026-01-31T08:00:00.250Z","value":21.5}
+    ///
+    /// The time is when the reading was read, in UTC. A reading that is JSON, such as a number, is the value as it is;
+    /// other text becomes a string. One that is not UTF-8 is rejected.
+    #[arg(long, help_heading = SOURCE)]
+    stamp: bool,
+
     /// Run this every --interval and publish its output; must be the last flag
     ///
     /// No shell is involved. One final newline of the output is removed.
@@ -344,6 +358,7 @@ impl PublisherArgs {
             _ => SourceKind::Simulated,
         };
         let timed = source.is_timed();
+        check_repeat(self.repeat, &source)?;
         if self.batch > 1 {
             check_batches(&source, &connection)?;
         }
@@ -369,6 +384,8 @@ impl PublisherArgs {
                 interval: self.interval,
                 count: (self.count > 0).then_some(self.count),
                 json,
+                stamp: self.stamp,
+                repeat: self.repeat,
                 topic,
                 qos: self.qos,
                 retain: self.retain,
@@ -440,6 +457,15 @@ fn batch_properties_size(sequence: bool, expiry: bool) -> usize {
     let content_type = string_property_size(Draft::BATCH_TYPE.len());
     let seq = user_property_size(SeqProperty::MAX_SIZE);
     content_type + seq * usize::from(sequence) + INTEGER_PROPERTY_SIZE * usize::from(expiry)
+}
+
+fn check_repeat(repeat: u64, source: &SourceKind) -> Result<(), Fault> {
+    if repeat == 1 || matches!(source, SourceKind::Message(_) | SourceKind::Stdin) {
+        return Ok(());
+    }
+    let message =
+        "--repeat is for one message: give --message, --file, --null-message or --stdin-file";
+    Err(Fault::usage(message).with_remedy("end other sources with --count"))
 }
 
 fn check_batches(source: &SourceKind, connection: &ConnectionConfig) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 use log::warn;
 use nix::fcntl::OFlag;
@@ -23,9 +23,12 @@ use super::render::format_template::Template;
 use super::render::{Format, RenderOptions};
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_command_args::CheckArgs;
+use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::cli::units::{integer_parser, parse_positive_duration, parse_size};
+use crate::common::client::RetainHandling;
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
+use crate::common::mqtt::limits::check_topic_filter;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::{process, stdio};
 
@@ -91,6 +94,24 @@ pub struct SubscriberArgs {
     #[arg(short = 'W', long, value_name = "D", value_parser = parse_positive_duration)]
     timeout: Option<Duration>,
 
+    /// Exit 0 once every subscription is granted
+    ///
+    /// It tests that the broker can be reached and grants the filters, or makes a session with --persistent.
+    #[arg(short = 'E', long)]
+    exit_after_subscribe: bool,
+
+    /// Exit 0 after this time without a message
+    ///
+    /// It counts while all subscriptions are granted: the end of a connection begins it again.
+    #[arg(long, value_name = "D", value_parser = parse_positive_duration)]
+    idle_timeout: Option<Duration>,
+
+    /// Leave out topics that match this filter; repeatable
+    ///
+    /// Their messages are acknowledged, and count neither as received nor as missing.
+    #[arg(short = 'T', long, value_name = "FILTER")]
+    exclude: Vec<String>,
+
     /// Print topic, space, payload
     #[arg(short, long, help_heading = OUTPUT, conflicts_with = "json")]
     verbose: bool,
@@ -101,6 +122,18 @@ pub struct SubscriberArgs {
     /// stream, seq, taken and latency_ms.
     #[arg(short = 'J', long, help_heading = OUTPUT)]
     json: bool,
+
+    /// With --json: print each object on several lines, indented
+    #[arg(long, help_heading = OUTPUT, requires = "json")]
+    pretty: bool,
+
+    /// Print a line of CSV for each message (RFC 4180)
+    ///
+    /// The columns are tst,topic,qos,retain,payload, and the first line has their names. Lines end with CR LF. A file
+    /// of --output gets the names when it is new or empty. A payload with commas, quotes or newlines is in quotes.
+    #[arg(long, help_heading = OUTPUT)]
+    #[arg(conflicts_with_all = ["verbose", "json", "format", "no_newline"])]
+    csv: bool,
 
     /// Print each message in this format, that of mosquitto_sub -F
     ///
@@ -127,6 +160,19 @@ pub struct SubscriberArgs {
     #[arg(long, help_heading = OUTPUT)]
     retained_only: bool,
 
+    /// Which retained messages the broker sends after a SUBSCRIBE: always, new or never (MQTT 5)
+    ///
+    /// always: with each subscription, so again after a reconnect. new: only if the subscription did not exist. never:
+    /// none. The default is always, and new for a kept session.
+    #[arg(long, value_name = "WHEN", help_heading = OUTPUT)]
+    retain_handling: Option<RetainHandlingChoice>,
+
+    /// Remove each retained message from the broker after it has been printed
+    ///
+    /// It publishes an empty retained message to its topic. Topics of --exclude are left alone.
+    #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["no_retained", "retain_as_published"])]
+    remove_retained: bool,
+
     /// Keep the retain flag as the publisher set it (MQTT 5)
     ///
     /// Without it, the broker clears the flag of each message that it passes on when it is published. A bridge needs it.
@@ -135,7 +181,7 @@ pub struct SubscriberArgs {
 
     /// Draw a live chart of the numbers in the payloads instead of text; q ends it
     #[arg(long, help_heading = OUTPUT)]
-    #[arg(conflicts_with_all = ["verbose", "json", "format", "no_newline", "raw", "output", "exec"])]
+    #[arg(conflicts_with_all = ["verbose", "json", "format", "csv", "no_newline", "raw", "output", "exec"])]
     plot: bool,
 
     /// With --plot: a JSON pointer to the number
@@ -171,7 +217,7 @@ pub struct SubscriberArgs {
     /// property MQTT_STREAM, MQTT_SEQ and MQTT_TAKEN are in its environment.
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
     #[arg(help_heading = EXEC)]
-    #[arg(conflicts_with_all = ["output", "format", "json", "verbose", "no_newline", "raw"])]
+    #[arg(conflicts_with_all = ["output", "format", "json", "csv", "verbose", "no_newline", "raw"])]
     exec: Vec<OsString>,
 
     /// Commands that run at the same time
@@ -219,15 +265,49 @@ pub struct SubscriberArgs {
     pub log: LogArgs,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RetainHandlingChoice {
+    Always,
+    New,
+    Never,
+}
+
+impl From<RetainHandlingChoice> for RetainHandling {
+    fn from(choice: RetainHandlingChoice) -> Self {
+        match choice {
+            RetainHandlingChoice::Always => Self::Always,
+            RetainHandlingChoice::New => Self::New,
+            RetainHandlingChoice::Never => Self::Never,
+        }
+    }
+}
+
 impl SubscriberArgs {
+    fn check_exclude(&self) -> Result<(), Fault> {
+        for filter in &self.exclude {
+            let flag = format!("--exclude {}", quoted(filter));
+            let checked = if filter.starts_with("$share/") {
+                Err("is a shared subscription: give its filter without $share/NAME/".to_owned())
+            } else {
+                check_topic_filter(filter).map_err(|e| e.to_string())
+            };
+            name_flag_in_error(flag, checked)?;
+        }
+        Ok(())
+    }
+
     pub fn into_config(self) -> Result<Config, Fault> {
+        self.check_exclude()?;
         let format = match (self.format, self.json, self.verbose) {
             (Some(format), ..) => Format::Custom(parse_template(&format)?),
+            (_, true, _) if self.pretty => Format::PrettyJson,
             (_, true, _) => Format::Json,
+            _ if self.csv => Format::Csv,
             (_, _, true) => Format::Verbose,
             _ => Format::Payload,
         };
         let connection = self.connection.into_config("subscriber", false)?;
+        check_retain_handling(self.retain_handling, &connection)?;
         let profile = connection.profile;
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
@@ -297,6 +377,11 @@ impl SubscriberArgs {
                     _ => Retained::Include,
                 },
             },
+            exclude: self.exclude,
+            exit_after_subscribe: self.exit_after_subscribe,
+            idle_timeout: self.idle_timeout,
+            retain_handling: self.retain_handling.map(RetainHandling::from),
+            remove_retained: self.remove_retained,
             timeout: self.timeout,
             output,
             session_expiry,
@@ -306,6 +391,23 @@ impl SubscriberArgs {
             summary: self.summary,
         })
     }
+}
+
+fn check_retain_handling(
+    choice: Option<RetainHandlingChoice>,
+    connection: &ConnectionConfig,
+) -> Result<(), Fault> {
+    if connection.is_older_mqtt()
+        && matches!(
+            choice,
+            Some(RetainHandlingChoice::New | RetainHandlingChoice::Never)
+        )
+    {
+        return Err(Fault::usage(
+            "--retain-handling needs MQTT 5: leave out --mqtt-version, or use --no-retained",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a file to write to is a terminal, as `/dev/tty` is, and often `/dev/stdout`.

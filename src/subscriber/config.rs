@@ -8,6 +8,7 @@ use super::output::destination::Rotation;
 use super::plot::value_extractor::ValueExtractor;
 use super::render::RenderOptions;
 use crate::common::cli::connection_config::ConnectionConfig;
+use crate::common::client::RetainHandling;
 use crate::common::connection::state::FiniteOrEndless;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
@@ -32,6 +33,12 @@ pub struct Config {
     pub filters: Vec<String>,
     pub qos: Qos,
     pub selection: SelectionOptions,
+    /// Topics that are left out.
+    pub exclude: Vec<String>,
+    pub exit_after_subscribe: bool,
+    pub idle_timeout: Option<Duration>,
+    pub retain_handling: Option<RetainHandling>,
+    pub remove_retained: bool,
     pub timeout: Option<Duration>,
     pub output: OutputConfig,
     pub session_expiry: Option<Duration>,
@@ -44,7 +51,8 @@ pub struct Config {
 impl Config {
     pub fn finite_or_endless(&self) -> FiniteOrEndless {
         let has_last = self.selection.limit.is_some() || self.selection.retained == Retained::Only;
-        if has_last || self.timeout.is_some() {
+        let has_end = self.exit_after_subscribe || self.idle_timeout.is_some();
+        if has_last || has_end || self.timeout.is_some() {
             FiniteOrEndless::Finite
         } else {
             FiniteOrEndless::Endless

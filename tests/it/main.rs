@@ -55,6 +55,8 @@
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `slow_line`     | lines that take long for one message                         |
+//! | `selection`     | what a subscriber leaves out and removes, when it ends, CSV  |
+//! | `stamp`         | readings with their time, and repeated messages              |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
@@ -119,11 +121,13 @@ mod repeats;
 mod routes;
 mod sdk;
 mod secrets;
+mod selection;
 mod sharing;
 mod signals;
 mod simulated_days;
 mod simulated_disk;
 mod slow_line;
+mod stamp;
 mod subscribe;
 mod suggestions;
 mod terminals;

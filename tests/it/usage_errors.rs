@@ -154,8 +154,8 @@ fn only_a_near_name_is_suggested_and_flags_of_other_clients_are_answered() {
         ),
         (
             "publisher",
-            "--repeat 3",
-            "--count N --interval D --exec printf TEXT",
+            "--repeat-delay 3",
+            "use --repeat N --interval D",
         ),
         (
             "subscriber",

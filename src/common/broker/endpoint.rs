@@ -129,11 +129,7 @@ impl Endpoint {
     }
 
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        authority(&self.host, self.port)
     }
 }
 
@@ -145,6 +141,15 @@ impl fmt::Display for Endpoint {
 
 fn is_space_or_control(c: char) -> bool {
     c.is_whitespace() || c.is_control()
+}
+
+/// `HOST:PORT`, with an IPv6 address in brackets.
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Splits `HOST[:PORT]`, `[V6][:PORT]` or a bare IPv6 address.

@@ -195,10 +195,8 @@ impl Profile {
 /// The part of a topic to which the limits apply, without the prefix of a rule (Basic Ingest) or of
 /// a shared subscription.
 fn unprefixed_topic(topic: &str) -> &str {
-    let prefixes = ["$aws/rules/", "$share/"];
-    let rest = prefixes
-        .iter()
-        .find_map(|prefix| topic.strip_prefix(prefix));
+    let rest = topic.strip_prefix("$aws/rules/");
+    let rest = rest.or_else(|| topic.strip_prefix("$share/"));
     rest.and_then(|rest| rest.split_once('/'))
         .map_or(topic, |(_, rest)| rest)
 }

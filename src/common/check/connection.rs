@@ -39,13 +39,8 @@ pub(super) struct CheckConnection<'a> {
 impl<'a> CheckConnection<'a> {
     pub(super) fn start(config: &'a ConnectionCheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
-        let client = Client::start(
-            config.connection.client_config(1, false),
-            None,
-            move |event| {
-                send(&events, event);
-            },
-        )?;
+        let client_config = config.connection.client_config(1, false);
+        let client = Client::start(client_config, None, move |event| send(&events, event))?;
         Ok(Self {
             config,
             client,

@@ -198,20 +198,15 @@ fn describe_connection(info: &ConnectionInfo) -> String {
 
 fn test_message(topic: &str) -> OutgoingMessage {
     OutgoingMessage {
-        id: 0,
         stream: "check".into(),
-        seq: 0,
         accepted_ms: unix_ms(),
-        accepted_boot: None,
-        expires_ms: None,
-        expires_at: None,
-        attempts: 0,
         draft: Draft {
             topic: topic.into(),
             payload: PAYLOAD.into(),
             qos: Qos::AtLeastOnce,
-            retain: false,
             readings: 1,
+            ..Draft::default()
         },
+        ..OutgoingMessage::default()
     }
 }

@@ -202,11 +202,7 @@ impl ConnectionArgs {
     /// `program` begins a random client identifier. With `go_on` unusable TLS files are no error: each connection
     /// attempt reads them.
     pub fn into_config(self, program: &str, go_on: bool) -> Result<ConnectionConfig, Fault> {
-        let port = match self.port {
-            PortChoice::Auto => None,
-            PortChoice::Number(port) => Some(port),
-        };
-        let (endpoint, profile) = self.find_endpoint(port)?;
+        let (endpoint, profile) = self.find_endpoint(self.port.0)?;
         let policy = Policy::new(
             self.base_backoff,
             self.max_backoff,
@@ -285,7 +281,7 @@ impl ConnectionArgs {
             client_id_given,
             username: self.username,
             password,
-            version: self.mqtt_version.unwrap_or(MqttVersion::Any),
+            version: self.mqtt_version.unwrap_or_default(),
             keep_alive: self.keep_alive,
             max_packet: self.max_packet,
         })
@@ -336,17 +332,14 @@ fn names_port(text: &str) -> bool {
         .is_some_and(|(before, _)| !before.contains(':') || before.ends_with(']'))
 }
 
+/// None for `auto`.
 #[derive(Clone, Copy, Debug)]
-enum PortChoice {
-    Auto,
-    Number(u16),
-}
+struct PortChoice(Option<u16>);
 
 fn parse_port_choice(text: &str) -> Result<PortChoice, String> {
     match integer_parser(1..=u16::MAX)(text) {
-        _ if text == "auto" => Ok(PortChoice::Auto),
-        Ok(port) => Ok(PortChoice::Number(port)),
-        Err(_) => Err("must be auto or a number from 1 to 65535".into()),
+        Err(_) if text != "auto" => Err("must be auto or a number from 1 to 65535".into()),
+        port => Ok(PortChoice(port.ok())),
     }
 }
 

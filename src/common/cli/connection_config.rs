@@ -73,6 +73,7 @@ impl ConnectionConfig {
             sequence,
             session_expiry: None,
             retain_as_published: false,
+            retain_handling: None,
         }
     }
 

@@ -60,7 +60,7 @@ pub fn find_answer_for_command_line(root: &Command, typed: &[OsString]) -> Optio
                 let alone = typed.len() == commands + 2 && letters.len() == letter.len_utf8();
                 match letter {
                     'h' | 'V' if alone => return None,
-                    'h' if has_endpoint_flag(command) => return Some(HELP.to_owned()),
+                    'h' if has_flag(command, "endpoint") => return Some(HELP.to_owned()),
                     'h' => return None,
                     'V' if command.get_name() == root.get_name() => {
                         return Some(VERSION.to_owned());
@@ -100,8 +100,8 @@ fn arg_has_long_name(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
 }
 
-fn has_endpoint_flag(command: &Command) -> bool {
-    find_arg(command, |arg| arg.get_long() == Some("endpoint")).is_some()
+pub(super) fn has_flag(command: &Command, long: &str) -> bool {
+    find_arg(command, |arg| arg.get_long() == Some(long)).is_some()
 }
 
 enum OwnFlagValues {

@@ -125,7 +125,7 @@ fn built(root: &Command) -> Command {
     root
 }
 
-fn subcommands(command: &Command) -> impl Iterator<Item = &Command> {
+pub(super) fn subcommands(command: &Command) -> impl Iterator<Item = &Command> {
     let all = command.get_subcommands();
     all.filter(|command| command.get_name() != "help")
 }
@@ -161,16 +161,16 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
         blocks.push(Block::Section("Commands".into()));
     }
     for sub in subcommands(target) {
-        let (name, text) = (
-            sub.get_name().to_owned(),
-            text_or_empty(sub.get_about()) + ".",
-        );
+        let name = sub.get_name().to_owned();
+        let text = text_or_empty(sub.get_about()) + ".";
         if command.is_none() {
             blocks.push(Block::Item { name, text });
         } else {
             blocks.push(Block::Subsection(name));
             blocks.push(Block::Text(text));
             blocks.push(Block::Example(usage(sub)));
+            let is_help =
+                |item: &Block| matches!(item, Block::Item { name, .. } if name.ends_with("--help"));
             blocks.extend(items(sub, None).filter(|item| !is_help(item)));
         }
     }
@@ -184,15 +184,12 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
             blocks.extend(items(target, Some(heading)));
         }
     }
-    blocks.extend(parse_after_help(&text_or_empty(
-        target.get_after_long_help(),
-    )));
-    let others = std::iter::once(None).chain(subcommands(root).map(Some));
-    let others = others
-        .map(|command| page_name(root, command))
-        .chain(["publisher".to_owned(), "subscriber".to_owned()]);
-    let others: BTreeSet<String> = others.filter(|other| *other != name).collect();
-    let others: Vec<String> = others.iter().map(|name| format!("{name}(1)")).collect();
+    let after_help = text_or_empty(target.get_after_long_help());
+    blocks.extend(parse_after_help(&after_help));
+    let mut pages: BTreeSet<String> = ["publisher", "subscriber"].map(String::from).into();
+    pages.extend(subcommands(root).map(|command| page_name(root, Some(command))));
+    pages.remove(&name);
+    let others: Vec<String> = pages.iter().map(|name| format!("{name}(1)")).collect();
     blocks.push(Block::Section("See also".into()));
     blocks.push(Block::Text(others.join(", ")));
     blocks
@@ -200,10 +197,6 @@ fn page_blocks(root: &Command, command: Option<&Command>) -> Vec<Block> {
 
 fn text_or_empty(text: Option<&StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default()
-}
-
-fn is_help(block: &Block) -> bool {
-    matches!(block, Block::Item { name, .. } if name.ends_with("--help"))
 }
 
 fn decapitalized(text: &str) -> String {

@@ -380,17 +380,14 @@ fn insert_settings(merged: &mut MergedArgs, depth: usize, settings: Vec<Setting>
             back.push(flag.clone().into());
             back.extend(values);
         } else {
-            front.extend(values.iter().map(|value| join_flag_value(&flag, value)));
+            front.extend(values.iter().map(|value| {
+                let parts = [flag.as_ref(), OsStr::new("="), value];
+                parts.into_iter().collect::<OsString>()
+            }));
         }
         merged.origins.push((flag, setting.origin));
     }
     let at = (1 + depth).min(merged.args.len());
     merged.args.splice(at..at, front);
     merged.args.extend(back);
-}
-
-fn join_flag_value(flag: &str, value: &OsStr) -> OsString {
-    let mut joined = OsString::from(format!("{flag}="));
-    joined.push(value);
-    joined
 }

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::foreign_flags::has_flag;
+use super::manual::subcommands;
 use super::{foreign_flags, redact};
 
 const SEE_HELP: &str = "; see --help";
@@ -38,18 +40,14 @@ pub(super) fn explain(command: &Command, typed: &[OsString], error: &clap::Error
             missing(typed, &texts(error, ContextKind::InvalidArg))
         }
         (Kind::ArgumentConflict, Some(arg), _) => {
+            let flag = flag_name(arg);
             let others = texts(error, ContextKind::PriorArg);
             let others: Vec<_> = others.into_iter().map(flag_name).collect();
-            match others[..] {
-                [other] if other != flag_name(arg) => {
-                    format!("{}: cannot be used with {other}{SEE_HELP}", flag_name(arg))
-                }
-                [] | [_] => format!("{}: can be given once only", flag_name(arg)),
-                _ => format!(
-                    "{}: cannot be used with {}{SEE_HELP}",
-                    flag_name(arg),
-                    others.join(", ")
-                ),
+            if others.is_empty() || others == [flag] {
+                format!("{flag}: can be given once only")
+            } else {
+                let others = others.join(", ");
+                format!("{flag}: cannot be used with {others}{SEE_HELP}")
             }
         }
         (Kind::InvalidValue, Some(arg), _) => {
@@ -96,10 +94,8 @@ fn first_paragraph(rendered: &str) -> String {
 fn missing(typed: &[OsString], args: &[&str]) -> String {
     let shown = args.iter().map(|arg| {
         let arg = arg.replace(['<', '>'], "").replace("...", "");
-        match arg.split(' ').next() {
-            Some("--endpoint") => {
-                format!("{arg} (or --certs DIR with a file named endpoint)")
-            }
+        match flag_name(&arg) {
+            "--endpoint" => format!("{arg} (or --certs DIR with a file named endpoint)"),
             _ => arg,
         }
     });
@@ -116,10 +112,8 @@ fn missing(typed: &[OsString], args: &[&str]) -> String {
         }
         _ => {}
     }
-    let (shown, verb) = (
-        shown.collect::<Vec<_>>().join(" and "),
-        if args.len() == 1 { "is" } else { "are" },
-    );
+    let shown = shown.collect::<Vec<_>>().join(" and ");
+    let verb = if args.len() == 1 { "is" } else { "are" };
     let mut after_exec = typed.iter().skip_while(|word| *word != "--exec");
     let swallowed = after_exec.any(|word| args.iter().any(|arg| word == flag_name(arg)));
     let rest = if swallowed {
@@ -132,13 +126,9 @@ fn missing(typed: &[OsString], args: &[&str]) -> String {
 
 fn unknown_flag(root: &Command, typed: &[OsString], flag: &str) -> String {
     let (command, path) = deepest(root, typed);
-    let has = |command: &Command, long: &str| {
-        let mut args = command.get_arguments();
-        args.any(|arg| arg.get_long() == Some(long))
-    };
     let long = flag.trim_start_matches("--");
     let mut below = command.get_subcommands();
-    if let Some(below) = below.find(|below| has(below, long)) {
+    if let Some(below) = below.find(|below| has_flag(below, long)) {
         let below = below.get_name();
         return format!("{flag}: comes after the command; type {path} {below} {flag}");
     }
@@ -161,43 +151,34 @@ fn describe_stray_word(root: &Command, typed: &[OsString], word: &str) -> String
             return format!("{word}: is a command of {outer}; type {program} {outer} {word}");
         }
     }
-    let names = command.get_subcommands().map(Command::get_name);
-    if let Some(nearest) = foreign_flags::nearest(word, names.filter(|name| *name != "help")) {
+    let names = subcommands(command).map(Command::get_name);
+    if let Some(nearest) = foreign_flags::nearest(word, names) {
         return format!("{word}: there is no such command; did you mean {path} {nearest}?");
     }
+    if command.get_name() != program {
+        if command.has_subcommands() {
+            let names = join_command_names(command);
+            return format!("{word}: {path} has no such command; type one of {names}");
+        }
+        let is_queue = |word: &OsString| word.to_string_lossy().starts_with("--queue");
+        if has_flag(command, "queue") && !typed.iter().any(is_queue) {
+            return format!("{word}: is one argument too many; did you mean --queue {word}?");
+        }
+        return format!("{word}: is one argument too many");
+    }
     let has_text = typed.iter().any(|word| word == "-m" || word == "--message");
-    let has_flag = |long| root.get_arguments().any(|arg| arg.get_long() == Some(long));
-    let remedy = match () {
-        () if command.has_subcommands() && command.get_name() != program => {
-            return format!(
-                "{word}: {path} has no such command; type one of {}",
-                join_command_names(command)
-            );
-        }
-        () if command.get_name() != program => {
-            let takes_queue = command
-                .get_arguments()
-                .any(|arg| arg.get_long() == Some("queue"));
-            let has_queue = typed
-                .iter()
-                .any(|word| word.to_string_lossy().starts_with("--queue"));
-            let hint = if takes_queue && !has_queue {
-                format!("; did you mean --queue {word}?")
-            } else {
-                String::new()
-            };
-            return format!("{word}: is one argument too many{hint}");
-        }
-        () if has_text => "put a text of several words in quotes".to_owned(),
-        () if has_flag("message") => format!("to publish it type --message {word}"),
-        () => format!("to subscribe to it type --topic {word}"),
+    let remedy = if has_text {
+        "put a text of several words in quotes".to_owned()
+    } else if has_flag(root, "message") {
+        format!("to publish it type --message {word}")
+    } else {
+        format!("to subscribe to it type --topic {word}")
     };
     format!("{word}: is neither a flag nor a command; {remedy}")
 }
 
 fn join_command_names(command: &Command) -> String {
-    let names = command.get_subcommands().map(Command::get_name);
-    let names: Vec<&str> = names.filter(|name| *name != "help").collect();
+    let names: Vec<&str> = subcommands(command).map(Command::get_name).collect();
     names.join(", ")
 }
 

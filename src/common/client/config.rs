@@ -11,12 +11,22 @@ use crate::common::transport::Route;
 use crate::common::transport::bridge::{OnMessage, OnQos2ExchangesEnded, OnSkipped};
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttVersion {
     /// MQTT 5, and 3.1.1 if the broker refuses MQTT 5 or does not answer it.
+    #[default]
     Any,
     V5,
     V311,
+}
+
+/// Whether a SUBSCRIBE makes the broker send retained messages (MQTT 5.0 section 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainHandling {
+    Always,
+    /// Only if the subscription did not exist.
+    New,
+    Never,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +52,8 @@ pub struct ClientConfig {
     /// How long the broker keeps the session of an ended connection; `None` for new sessions.
     pub session_expiry: Option<Duration>,
     pub retain_as_published: bool,
+    /// `None`: `New` for a kept session, else `Always`.
+    pub retain_handling: Option<RetainHandling>,
 }
 
 #[derive(Clone)]

@@ -146,11 +146,9 @@ fn violation(endpoint: &Endpoint, violation: &Violation) -> Fault {
     let message = format!(
         "{endpoint}: the broker broke the MQTT protocol: {violation}; the connection was closed"
     );
-    Fault::passing(Exit::Protocol, message).with_remedy(
-        violation
-            .remedy
-            .unwrap_or("update the broker, or whatever stands between"),
-    )
+    let remedy = violation.remedy;
+    Fault::passing(Exit::Protocol, message)
+        .with_remedy(remedy.unwrap_or("update the broker, or whatever stands between"))
 }
 
 fn no_memory_for_message(endpoint: &Endpoint, size: usize) -> Fault {
@@ -217,19 +215,17 @@ fn disconnected(endpoint: &Endpoint, reason: &BrokerReason) -> Fault {
 
 /// The end of an accepted connection for which neither MQTT nor TLS gives a reason.
 fn lost(endpoint: &Endpoint, end: Option<&ConnectionEnd>) -> Fault {
-    let (why, kind) = match end {
-        Some(end) if end.in_order && end.reason == EndReason::Lost => {
-            ("the broker closed it", FaultCause::Closed)
+    let why = match end.filter(|end| end.reason != EndReason::ByUs) {
+        None => "the broker does not answer",
+        Some(end) if end.in_order => "the broker closed it",
+        Some(end) => {
+            let cause = end.cause.as_deref();
+            cause.unwrap_or("the broker closed it in the middle of a packet")
         }
-        Some(end) if end.reason != EndReason::ByUs => match &end.cause {
-            _ if end.in_order => ("the broker closed it", FaultCause::Other),
-            Some(cause) => (&**cause, FaultCause::Other),
-            None => (
-                "the broker closed it in the middle of a packet",
-                FaultCause::Other,
-            ),
-        },
-        _ => ("the broker does not answer", FaultCause::Other),
+    };
+    let kind = match end {
+        Some(end) if end.in_order && end.reason == EndReason::Lost => FaultCause::Closed,
+        _ => FaultCause::Other,
     };
     let message = format!("{endpoint}: the connection was lost: {why}");
     Fault::passing(Exit::Unavailable, message).with_kind(kind)

@@ -27,7 +27,7 @@ use super::mqtt::outgoing_message::OutgoingMessage;
 use super::mqtt::qos::Qos;
 use super::runtime::timed_receive;
 pub use super::transport::bridge::{AnswerProgress, SentPublishCount};
-pub use config::{ClientConfig, MessageHandlers, MqttVersion};
+pub use config::{ClientConfig, MessageHandlers, MqttVersion, RetainHandling};
 pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
 pub use refused_request::{RefusedRequest, RequestKind};
 use worker_input::{WorkerInput, WorkerInputKind};

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use paho_mqtt::{
     AsyncClient, ConnectToken, DeliveryToken, Error, MessageBuilder, Properties, PropertyCode,
-    RetainHandling, SubscribeOptionsBuilder, SubscribeToken,
+    RetainHandling as PahoRetainHandling, SubscribeOptionsBuilder, SubscribeToken,
 };
 
 use super::paho_options::{connect_options, create_options, whole_seconds};
 use super::paho_results::{delivery, subscription_outcome};
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
-use super::{ClientConfig, Delivery, RefusedRequest};
+use super::{ClientConfig, Delivery, RefusedRequest, RetainHandling};
 use crate::common::mqtt::connack::Connack;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::EXACTLY_ONCE_WINDOW;
@@ -204,13 +204,17 @@ impl PahoClient {
     pub(super) fn subscribe(&mut self, filter: usize, text: String, qos: Qos) {
         let qos = i32::from(qos.level());
         let is_persistent = self.config.session_expiry.is_some();
+        let handling = self.config.retain_handling;
+        let handling = handling.or(is_persistent.then_some(RetainHandling::New));
         let retain_as_published = self.config.retain_as_published;
-        let token = if self.dial.v5 && (is_persistent || retain_as_published) {
+        let token = if self.dial.v5 && (handling.is_some() || retain_as_published) {
             let mut options = SubscribeOptionsBuilder::default();
             options.retain_as_published(retain_as_published);
-            if is_persistent {
-                options.retain_handling(RetainHandling::SendRetainedOnNew);
-            }
+            options.retain_handling(match handling {
+                None | Some(RetainHandling::Always) => PahoRetainHandling::SendRetainedOnSubscribe,
+                Some(RetainHandling::New) => PahoRetainHandling::SendRetainedOnNew,
+                Some(RetainHandling::Never) => PahoRetainHandling::DontSendRetained,
+            });
             let options = options.finalize();
             self.client.subscribe_with_options(text, qos, options, None)
         } else {

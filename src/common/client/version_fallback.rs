@@ -16,7 +16,7 @@ const MAX_UNANSWERED_IF_V5_WORKED: u32 = 5;
 
 const OLDER_FIRST_FOR: Duration = Duration::from_secs(3_600);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct VersionFallback {
     wanted: MqttVersion,
     is_enabled: bool,
@@ -35,11 +35,7 @@ impl VersionFallback {
         Self {
             wanted,
             is_enabled: is_enabled && wanted == MqttVersion::Any,
-            v5_unanswered: 0,
-            in_a_row: 0,
-            v5_worked: false,
-            try_older: false,
-            older_until: None,
+            ..Self::default()
         }
     }
 

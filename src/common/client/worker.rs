@@ -290,17 +290,17 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 }
                 faults::version_5_refused(endpoint, reason)
             }
-            Some(EndReason::Refused(reason)) if self.v5 => {
-                self.versions.handle_unrelated_end();
-                faults::connect_refused(endpoint, reason)
-            }
             Some(EndReason::Refused(reason)) => {
-                let is_version = reason.code == faults::UNACCEPTABLE_VERSION;
+                let is_version = !self.v5 && reason.code == faults::UNACCEPTABLE_VERSION;
                 if is_version && self.versions.handle_refused(false) {
                     return self.dial(generation, true);
                 }
                 self.versions.handle_unrelated_end();
-                faults::connect_refused_v3(endpoint, reason.code)
+                if self.v5 {
+                    faults::connect_refused(endpoint, reason)
+                } else {
+                    faults::connect_refused_v3(endpoint, reason.code)
+                }
             }
             Some(EndReason::NoConnack(violation)) => {
                 // A broker that takes any version for 3.1.1 answers like this.

@@ -66,12 +66,10 @@ impl<'a> Acknowledgement<'a> {
 
     fn read_properties(&mut self, reader: &mut FieldReader<'a>) -> Result<(), Violation> {
         properties::read(reader, self.packet, |property, value| {
-            match (property, value) {
-                (PropertyId::ReasonString, Value::Text(text)) => {
-                    self.reason_string = Some(text).filter(|text| !text.contains('\0'));
-                }
-                _ if value.has_nul() => return Err(Violation::malformed("a string has a U+0000")),
-                _ => {}
+            if let (PropertyId::ReasonString, Value::Text(text)) = (property, value) {
+                self.reason_string = Some(text).filter(|text| !text.contains('\0'));
+            } else if value.has_nul() {
+                return Err(Violation::malformed("a string has a U+0000"));
             }
             Ok(())
         })

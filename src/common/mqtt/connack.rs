@@ -52,7 +52,7 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
     let mut reason = BrokerReason::from_code(code);
     if v5 {
         properties::read(&mut reader, PacketType::Connack, |property, value| {
-            reason.add_property(property, value);
+            reason.add_property(property, value)?;
             connack.set_property(property, value)
         })?;
     }
@@ -79,9 +79,6 @@ pub fn decode(body: &[u8], v5: bool, clean: bool) -> Result<ConnectAnswer, Viola
 
 impl Connack {
     fn set_property(&mut self, property: PropertyId, value: Value<'_>) -> Result<(), Violation> {
-        if value.has_nul() && property != PropertyId::ReasonString {
-            return Err(Violation::malformed("a string has a U+0000"));
-        }
         let error = match (property, value) {
             (PropertyId::AuthenticationMethod | PropertyId::AuthenticationData, _) => {
                 "authentication that was not asked for"
@@ -127,10 +124,8 @@ impl Connack {
         }
         // Six bytes at most.
         let length = u8::try_from(properties.len()).unwrap_or_default();
-        let (first, flags) = (
-            PacketType::Connack.first_byte(0),
-            u8::from(self.session_present),
-        );
+        let first = PacketType::Connack.first_byte(0);
+        let flags = u8::from(self.session_present);
         if v5 {
             out.extend([first, 3 + length, flags, 0, length]);
             out.extend(properties);

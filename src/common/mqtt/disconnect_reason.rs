@@ -21,12 +21,20 @@ impl BrokerReason {
         }
     }
 
-    /// Takes texts that explain the code, without those that have a U+0000.
-    pub(super) fn add_property(&mut self, property: PropertyId, value: Value<'_>) {
+    /// Takes texts that explain the code. A reason string with a U+0000 is left out; in any other text it is a
+    /// violation.
+    pub(super) fn add_property(
+        &mut self,
+        property: PropertyId,
+        value: Value<'_>,
+    ) -> Result<(), Violation> {
+        if value.has_nul() && property != PropertyId::ReasonString {
+            return Err(Violation::malformed("a string has a U+0000"));
+        }
         let into = match property {
             PropertyId::ReasonString => &mut self.reason_string,
             PropertyId::ServerReference => &mut self.server_reference,
-            _ => return,
+            _ => return Ok(()),
         };
         if let Value::Text(text) = value
             && !text.is_empty()
@@ -34,6 +42,7 @@ impl BrokerReason {
         {
             *into = Some(cut_to_log_length(text));
         }
+        Ok(())
     }
 }
 
@@ -53,11 +62,7 @@ pub fn decode_disconnect(body: &[u8]) -> Result<BrokerReason, Violation> {
         return Ok(reason);
     }
     properties::read(&mut reader, PacketType::Disconnect, |property, value| {
-        reason.add_property(property, value);
-        if value.has_nul() && property != PropertyId::ReasonString {
-            return Err(Violation::malformed("a string has a U+0000"));
-        }
-        Ok(())
+        reason.add_property(property, value)
     })?;
     if !reader.is_empty() {
         return Err(Violation::malformed("something follows its properties"));

@@ -77,11 +77,9 @@ mod tests {
             (b"", 1, &[b""]),
         ] {
             let draft = Draft {
-                topic: "t".into(),
-                payload: payload.into(),
-                qos: Qos::AtLeastOnce,
-                retain: false,
+                payload: payload.to_vec(),
                 readings,
+                ..Draft::default()
             };
             assert_eq!(draft.reading_payloads().collect::<Vec<_>>(), expected);
         }

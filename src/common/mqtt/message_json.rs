@@ -74,9 +74,14 @@ impl<'a> MessageJson<'a> {
         }
     }
 
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// On one line, or `pretty`, on several.
+    pub fn write(&self, out: &mut Vec<u8>, pretty: bool) {
         // Strings and numbers cannot fail.
-        let _ = serde_json::to_writer(out, self);
+        let _ = if pretty {
+            serde_json::to_writer_pretty(out, self)
+        } else {
+            serde_json::to_writer(out, self)
+        };
     }
 
     pub fn encoded_payload_length(payload: &[u8]) -> usize {

@@ -21,5 +21,6 @@ pub mod publish_size;
 pub mod qos;
 pub mod reason_codes;
 pub mod seq_property;
+pub mod topic_filter;
 pub mod two_clock_time;
 pub mod violation;

@@ -146,19 +146,16 @@ mod tests {
                 topic: "t".repeat(topic).into(),
                 payload: vec![b'\n'; payload],
                 qos: Qos::from_level(level).unwrap(),
-                retain: false,
                 readings,
+                ..Draft::default()
             };
             let message = OutgoingMessage {
-                id: 1,
                 stream: "s".repeat(stream).into(),
                 seq: number,
                 accepted_ms: number,
-                accepted_boot: None,
-                expires_ms: None,
                 expires_at: expires.then(Instant::now),
-                attempts: 0,
                 draft,
+                ..OutgoingMessage::default()
             };
             prop_assert_eq!(message.packet_size(v5, sequence), encoded(&message, v5, sequence));
         }

@@ -158,11 +158,12 @@ mod tests {
 
     #[test]
     fn each_packet_is_one_line() {
-        let v5: [(&[u8], &str); 9] = [
+        let v5: [(&[u8], &str); 10] = [
             (b"\xd0\0", "PINGRESP"),
             (b"\x20\x03\x01\0\0", "CONNACK code 0x00 session-present 1"),
             (b"\x40\x02\0\x07", "PUBACK id 7 code 0x00"),
             (b"\x40\x04\0\x07\x87\0", "PUBACK id 7 code 0x87"),
+            (b"\x30\x04\0\x09t\0", "PUBLISH 4 bytes"),
             (
                 b"\x30\x07\0\x01t\x02\x01\x01\x1b",
                 r#"PUBLISH qos 0 topic "t" 1 bytes "\x1b""#,
@@ -186,13 +187,11 @@ mod tests {
                 "PUBLISH qos 1 id 7 dup retain topic \"t\" 4 bytes \"21.4\"",
             ),
         ];
-        for (packet, line) in v5 {
-            assert_eq!(lines(&[packet], true), [line]);
+        for (rows, is_v5) in [(&v5[..], true), (&v3, false)] {
+            for (packet, line) in rows {
+                assert_eq!(lines(&[packet], is_v5), [*line]);
+            }
         }
-        for (packet, line) in v3 {
-            assert_eq!(lines(&[packet], false), [line]);
-        }
-        assert_eq!(lines(&[b"\x30\x04\0\x09t\0"], true), ["PUBLISH 4 bytes"]);
     }
 
     #[test]

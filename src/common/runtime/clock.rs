@@ -39,13 +39,10 @@ pub fn boot_ms() -> u64 {
 }
 
 pub fn two_clock_now() -> TwoClockTime {
-    let boot = BOOT_ID.map(|boot| BootTime {
-        boot,
-        ms: boot_ms(),
-    });
+    let ms = boot_ms();
     TwoClockTime {
         wall_ms: unix_ms(),
-        boot,
+        boot: BOOT_ID.map(|boot| BootTime { boot, ms }),
     }
 }
 

@@ -124,15 +124,13 @@ impl HeldLines {
             earlier = format!("({} earlier lines are left out)\n", self.dropped);
         }
         for (level, line) in self.lines {
-            if level != Level::Error {
-                earlier.push_str(&std::mem::take(&mut errors));
-            }
-            let to = if level == Level::Error {
-                &mut errors
+            let line = line + "\n";
+            if level == Level::Error {
+                errors.push_str(&line);
             } else {
-                &mut earlier
-            };
-            to.extend([line.as_str(), "\n"]);
+                earlier.push_str(&std::mem::take(&mut errors));
+                earlier.push_str(&line);
+            }
         }
         (earlier, errors)
     }

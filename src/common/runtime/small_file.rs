@@ -89,10 +89,7 @@ pub fn read_text(flag: &str, path: &Path) -> Result<String, Fault> {
     let bytes = read_for(flag, path)?.bytes;
     let invalid = || invalid_file(flag, path, "is not UTF-8 text").with_remedy("save it as UTF-8");
     let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(text) => text.to_owned(),
-        None => text,
-    })
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
 }
 
 /// The fault of a file that does not hold what it should. `cause` continues "FILE: FLAG".

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use crate::common::broker::endpoint::{Endpoint, split_port};
+use crate::common::broker::endpoint::{Endpoint, authority, split_port};
 use crate::common::fault::{Exit, Fault};
 
 /// The port if a proxy's URL has none, as curl has it.
@@ -40,11 +40,7 @@ impl fmt::Debug for Proxy {
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        f.write_str(&authority(&self.host, self.port))
     }
 }
 
@@ -197,57 +193,45 @@ fn read_answer(stream: &mut impl Read, is_late: impl Fn() -> bool) -> io::Result
 }
 
 fn check_answer(answer: &[u8], proxy: &Proxy, target: &str) -> Result<(), Fault> {
-    let fault = |exit, permanent, cause: String, remedy: &str| {
-        let message = format!("{proxy}: the proxy {cause}");
-        Fault {
-            permanent,
-            ..Fault::passing(exit, message)
-        }
-        .with_remedy(remedy)
-    };
     let origin = proxy.origin;
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let is_http = response.parse(answer).is_ok();
     let Some(code) = response.code.filter(|_| is_http) else {
-        let remedy = format!("is {origin} an HTTP proxy?");
-        return Err(fault(
-            Exit::Protocol,
-            true,
-            "does not speak HTTP".into(),
-            &remedy,
-        ));
+        let message = format!("{proxy}: the proxy does not speak HTTP");
+        return Err(Fault::permanent(Exit::Protocol, message)
+            .with_remedy(format!("is {origin} an HTTP proxy?")));
     };
     let status = format!("{code} {}", response.reason.unwrap_or_default());
     let status = status.trim_end();
-    Err(match code {
+    // tinyproxy answers 401 for 407.
+    let wants_credentials = matches!(code, 401 | 407);
+    let remedy_for_none =
+        format!("give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY");
+    let (cause, remedy) = match code {
         200..=299 => return Ok(()),
-        // tinyproxy answers 401 for 407.
-        401 | 407 if proxy.credentials.is_some() => {
-            let cause = format!("refuses user name and password of {origin} ({status})");
-            fault(Exit::Refused, true, cause, "check them")
+        _ if wants_credentials && proxy.credentials.is_some() => {
+            let cause = format!("refuses user name and password of {origin}");
+            (cause, "check them")
         }
-        401 | 407 => {
-            let cause = format!("wants a user name and a password ({status})");
-            let remedy =
-                format!("give --proxy http://USER:PASSWORD@{proxy}, or set it in HTTPS_PROXY");
-            fault(Exit::Refused, true, cause, &remedy)
+        _ if wants_credentials => {
+            let cause = "wants a user name and a password".into();
+            (cause, &*remedy_for_none)
         }
-        // It may allow another port.
         400..=499 => {
-            let cause = format!("refuses a tunnel to {target} ({status})");
-            fault(
-                Exit::Refused,
-                false,
-                cause,
-                "ask its operator to allow this host and port",
-            )
+            let cause = format!("refuses a tunnel to {target}");
+            (cause, "ask its operator to allow this host and port")
         }
-        _ => {
-            let cause = format!("does not reach {target} ({status})");
-            fault(Exit::Unavailable, false, cause, "is the broker running?")
-        }
-    })
+        _ => (format!("does not reach {target}"), "is the broker running?"),
+    };
+    let message = format!("{proxy}: the proxy {cause} ({status})");
+    let fault = match code {
+        _ if wants_credentials => Fault::permanent(Exit::Refused, message),
+        // It may allow another port.
+        400..=499 => Fault::passing(Exit::Refused, message),
+        _ => Fault::passing(Exit::Unavailable, message),
+    };
+    Err(fault.with_remedy(remedy))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::libc::{EMFILE, ENFILE};
 
 use super::proxy::Proxy;
+use crate::common::broker::endpoint::authority;
 use crate::common::broker::profile::Profile;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
@@ -79,10 +80,8 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
                 }
                 None => "is the broker running, and --port right?".into(),
             };
-            (
-                format!("{whose} is closed (connection refused)"),
-                Some(remedy),
-            )
+            let cause = format!("{whose} is closed (connection refused)");
+            (cause, Some(remedy))
         }
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             let remedy = format!("is the network up, does a firewall block {whose}?");
@@ -99,12 +98,7 @@ pub(super) fn fault(host: &str, port: u16, error: &io::Error, proxy: Option<&Pro
         Some(EMFILE | ENFILE) => Exit::Io,
         _ => Exit::Unavailable,
     };
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    let message = format!("{host}:{port}: {cause}");
+    let message = format!("{}: {cause}", authority(host, port));
     Fault {
         remedy: remedy.map(String::into_boxed_str),
         ..Fault::passing(exit, message)

@@ -115,14 +115,12 @@ pub(super) fn fault(
     let Some(path) = credentials.certificate_path() else {
         return fault;
     };
+    let path = path.display();
     // To find it out takes as long as a part of the handshake: only if there is something to explain.
     let problem = credentials.certificate_problem(wall_clock());
     let has = |reason: i32| stack.errors().iter().any(|e| e.reason_code() == reason);
     let refused = |what: &str, why: &str| {
-        let message = format!(
-            "{endpoint}: {what} that of --cert {}: {why}",
-            path.display()
-        );
+        let message = format!("{endpoint}: {what} that of --cert {path}: {why}");
         Fault::permanent(Exit::Refused, message)
     };
     if has(CERTIFICATE_REQUIRED) {
@@ -135,7 +133,7 @@ pub(super) fn fault(
             refused("the server cannot verify a client certificate,", &problem)
         }
         Some(problem) if fault.exit == Exit::Refused => {
-            let known = format!("of --cert {} it is known: {problem}", path.display());
+            let known = format!("of --cert {path} it is known: {problem}");
             let remedy = fault.remedy.iter().map(|remedy| format!("{remedy}; "));
             let remedy = remedy.collect::<String>() + &known;
             fault.with_remedy(remedy)

@@ -29,15 +29,14 @@ pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<Option<u64>> {
 }
 
 fn find_in_tcp_table(table: impl BufRead, inode: u64) -> io::Result<Option<u64>> {
-    let queued = |line: String| {
-        parse(&line)
-            .filter(|(found, _)| *found == inode)
-            .map(|(_, n)| n)
-    };
-    table
-        .lines()
-        .find_map(|line| line.map(queued).transpose())
-        .transpose()
+    for line in table.lines() {
+        if let Some((found, queued)) = parse(&line?)
+            && found == inode
+        {
+            return Ok(Some(queued));
+        }
+    }
+    Ok(None)
 }
 
 /// The inode and the bytes of one line; none for the heading.

@@ -70,10 +70,8 @@ impl VerifyError {
                 let cause = format!(
                     "the server's certificate is not trusted: it is self-signed (by {issuer})"
                 );
-                return fault(
-                    cause,
-                    "if it is the right one, give this certificate as --cafile",
-                );
+                let remedy = "if it is the right one, give this certificate as --cafile";
+                return fault(cause, remedy);
             }
             NOT_YET_VALID => {
                 let from = certificate.not_before();
@@ -115,16 +113,14 @@ impl VerifyError {
                 let bits = certificate.public_key().map_or(0, |key| key.bits());
                 format!("has a key of {bits} bits, {weak}")
             }
-            DIGEST_TOO_WEAK => format!(
-                "is signed with {}, {weak}",
-                signature_algorithm(certificate)
-            ),
+            DIGEST_TOO_WEAK => {
+                let algorithm = signature_algorithm(certificate);
+                format!("is signed with {algorithm}, {weak}")
+            }
             _ => format!("is not trusted: {result}"),
         };
-        fault(
-            format!("{position} {defect}"),
-            "its operator must replace it",
-        )
+        let cause = format!("{position} {defect}");
+        fault(cause, "its operator must replace it")
     }
 }
 

@@ -163,52 +163,46 @@ fn handshake_fault(
     let passing = |cause: String| {
         Fault::passing(Exit::Unavailable, format!("{endpoint}: the server {cause}"))
     };
-    match error {
-        Error::Http(response) => {
-            let status = response.status();
-            match (status.as_u16(), endpoint.profile) {
-                (401 | 403, profile) => {
-                    let remedy = match profile {
-                        Profile::Aws => {
-                            "check path and credentials (AWS IoT Core takes none with a client \
-                             certificate: use mqtts://)"
-                        }
-                        Profile::Generic => "check path and credentials",
-                    };
-                    let cause = format!("refuses the WebSocket ({status})");
-                    permanent(Exit::Refused, cause, remedy)
-                }
-                (500..=599, _) => {
-                    passing(format!("has no WebSocket now ({status})")).with_remedy("it may later")
+    let status = match error {
+        Error::Http(response) => response.status(),
+        Error::Io(error) => {
+            let in_tls = tls_error::closing_fault(endpoint, credentials, error);
+            return in_tls.unwrap_or_else(|| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    passing("has not answered the WebSocket handshake in time".into())
                 }
                 _ => {
-                    let cause = format!("has no WebSocket at {path} ({status})");
-                    permanent(Exit::Protocol, cause, "check the path")
+                    let cause = "closed the connection during the WebSocket handshake";
+                    let remedy =
+                        "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?";
+                    passing(format!("{cause} ({error})")).with_remedy(remedy)
                 }
-            }
-        }
-        Error::Io(error) => {
-            tls_error::closing_fault(endpoint, credentials, error).unwrap_or_else(|| {
-                match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        passing("has not answered the WebSocket handshake in time".into())
-                    }
-                    _ => passing(format!(
-                        "closed the connection during the WebSocket handshake ({error})"
-                    ))
-                    .with_remedy(
-                        "is this a WebSocket port, and does it want TLS (wss://) or none (ws://)?",
-                    ),
-                }
-            })
+            });
         }
         other => {
+            let cause = format!("does not speak WebSocket: {other}");
             let remedy = "check port and path, or is this an MQTT port (mqtts://)?";
-            permanent(
-                Exit::Protocol,
-                format!("does not speak WebSocket: {other}"),
-                remedy,
-            )
+            return permanent(Exit::Protocol, cause, remedy);
+        }
+    };
+    match status.as_u16() {
+        401 | 403 => {
+            let remedy = match endpoint.profile {
+                Profile::Aws => {
+                    "check path and credentials (AWS IoT Core takes none with a client \
+                     certificate: use mqtts://)"
+                }
+                Profile::Generic => "check path and credentials",
+            };
+            let cause = format!("refuses the WebSocket ({status})");
+            permanent(Exit::Refused, cause, remedy)
+        }
+        500..=599 => {
+            passing(format!("has no WebSocket now ({status})")).with_remedy("it may later")
+        }
+        _ => {
+            let cause = format!("has no WebSocket at {path} ({status})");
+            permanent(Exit::Protocol, cause, "check the path")
         }
     }
 }

@@ -29,6 +29,10 @@ pub struct InputConfig {
     pub interval: Duration,
     pub count: Option<u64>,
     pub json: bool,
+    /// Each reading is wrapped together with its time.
+    pub stamp: bool,
+    /// How often a single message is published.
+    pub repeat: u64,
     pub topic: Option<Arc<str>>,
     pub qos: Qos,
     pub retain: bool,

@@ -7,3 +7,4 @@ pub mod reading_parser;
 mod simulated;
 pub mod source;
 pub mod source_reader;
+mod stamp;

@@ -2,29 +2,37 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch::Reading;
 use super::config::InputConfig;
+use super::stamp::stamp;
 use crate::common::broker::profile::Profile;
 use crate::common::mqtt::message_json::JsonInput;
 use crate::common::mqtt::qos::Qos;
 
-/// The error says why the reading is rejected.
+/// `read_at` is the Unix time of the reading. The error says why the reading is rejected.
 pub fn parse<'a>(
     config: &InputConfig,
     profile: Profile,
     bytes: Cow<'a, [u8]>,
+    read_at: Duration,
 ) -> Result<Reading<'a>, String> {
     if config.json {
-        return parse_json(config, profile, &bytes);
+        return parse_json(config, profile, &bytes, read_at);
     }
     let topic = config.topic.as_ref().ok_or("no topic: give --topic")?;
-    if bytes.len() > config.max_payload {
+    let payload = if config.stamp {
+        stamp(&bytes, read_at)?.into()
+    } else {
+        bytes
+    };
+    if payload.len() > config.max_payload {
         return Err(too_long(config, profile));
     }
     Ok(Reading {
         topic: Arc::clone(topic),
-        payload: bytes,
+        payload,
         qos: config.qos,
         retain: config.retain,
         readings: 1,
@@ -44,6 +52,7 @@ fn parse_json(
     config: &InputConfig,
     profile: Profile,
     line: &[u8],
+    read_at: Duration,
 ) -> Result<Reading<'static>, String> {
     let input = JsonInput::parse(line)?;
     let given = config.topic.as_ref();
@@ -66,7 +75,10 @@ fn parse_json(
         let checked = profile.check_retained_topic(&topic);
         checked.map_err(|e| format!("\"retain\" {e}"))?;
     }
-    let payload = input.into_payload()?;
+    let mut payload = input.into_payload()?;
+    if config.stamp {
+        payload = stamp(&payload, read_at)?;
+    }
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
         return Err(too_long(config, profile));
     }

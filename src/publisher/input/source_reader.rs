@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
@@ -25,14 +25,19 @@ const MAX_REQUEST_BATCHED: usize = 16 * MAX_REQUEST;
 enum Source {
     Thread(SourceThread),
     Simulated(SimulatedSensor),
-    Single(Option<Vec<u8>>),
+    /// A message that is published `left` times more, each time `--interval` after the one before.
+    Repeated {
+        payload: Vec<u8>,
+        left: u64,
+        next_at: Instant,
+    },
 }
 
 #[derive(Debug)]
 pub struct SourceReader {
     source: Source,
-    /// Read and not yet parsed, because the outbox is full.
-    unparsed: VecDeque<InputChunk>,
+    /// Read, at this Unix time, and not yet parsed, because the outbox is full.
+    unparsed: VecDeque<(InputChunk, Duration)>,
     unparsed_readings: usize,
     unparsed_bytes: u64,
     /// Parsed and not yet accepted.
@@ -42,6 +47,9 @@ pub struct SourceReader {
     /// without a queue file one that is too large is lost.
     waits_for_limits: bool,
     left: Option<u64>,
+    /// How often the whole of standard input is published.
+    repeat: u64,
+    repeated: u64,
     interval: Duration,
     next_reading_at: Option<Instant>,
     started: bool,
@@ -70,7 +78,11 @@ impl SourceReader {
                 Source::Thread(SourceThread::start_lines(longest, together, emit)?)
             }
             SourceKind::Stdin => Source::Thread(SourceThread::whole_stdin(max, emit)?),
-            SourceKind::Message(payload) => Source::Single(Some(payload.clone())),
+            SourceKind::Message(payload) => Source::Repeated {
+                payload: payload.clone(),
+                left: config.repeat,
+                next_at: now,
+            },
         };
         Ok(Self {
             source,
@@ -81,6 +93,8 @@ impl SourceReader {
             readings_per_message: usize::try_from(config.batch.readings).unwrap_or(usize::MAX),
             waits_for_limits: config.has_batches() && !durable,
             left: config.count,
+            repeat: config.repeat,
+            repeated: 0,
             interval: config.interval,
             // The first reading waits for the first connection, so that it need not be queued;
             // but not longer than one interval.
@@ -103,7 +117,12 @@ impl SourceReader {
 
     pub fn wake_at(&self) -> Option<Instant> {
         let reading = self.next_reading_at.filter(|_| self.open);
-        reading.into_iter().chain(self.batches.wake_at()).min()
+        let repeat = match &self.source {
+            Source::Repeated { next_at, .. } if self.open => Some(*next_at),
+            _ => None,
+        };
+        let times = [reading, repeat, self.batches.wake_at()];
+        times.into_iter().flatten().min()
     }
 
     /// The first timed reading is due now, and lines that waited for the broker's limits are read.
@@ -142,21 +161,43 @@ impl SourceReader {
                     space.bytes.saturating_sub(bytes),
                 );
             }
-            Source::Single(message) => {
-                if let Some(payload) = message.take() {
-                    self.push_unparsed(InputChunk::Message { line: 1, payload });
-                }
-                self.open = false;
-            }
+            Source::Repeated { .. } => self.repeat_when_due(now, time),
             Source::Thread(_) | Source::Simulated(_) => {}
         }
     }
 
-    pub fn pop_unparsed_chunk(&mut self) -> Option<InputChunk> {
-        let chunk = self.unparsed.pop_front()?;
+    fn repeat_when_due(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
+        // None is left out: it waits for the one before.
+        let is_free = self.unparsed.is_empty() && !self.batches.has_batch();
+        let interval = self.interval;
+        if let Source::Repeated {
+            payload,
+            left,
+            next_at,
+        } = &mut self.source
+            && now >= *next_at
+            && is_free
+        {
+            *left -= 1;
+            *next_at = now + interval;
+            self.open = *left > 0;
+            let payload = if self.open {
+                payload.clone()
+            } else {
+                std::mem::take(payload)
+            };
+            self.repeated += 1;
+            let line = self.repeated;
+            self.push_unparsed(InputChunk::Message { line, payload }, unix_time(time()));
+        }
+    }
+
+    /// With the Unix time at which it was read.
+    pub fn pop_unparsed_chunk(&mut self) -> Option<(InputChunk, Duration)> {
+        let (chunk, read_at) = self.unparsed.pop_front()?;
         self.unparsed_readings -= chunk.reading_count();
         self.unparsed_bytes -= chunk.bytes();
-        Some(chunk)
+        Some((chunk, read_at))
     }
 
     pub fn push_reading(&mut self, reading: Reading<'_>, line: u64, now: Instant) {
@@ -183,7 +224,13 @@ impl SourceReader {
         }
     }
 
-    pub fn handle_event(&mut self, event: SourceEvent) -> Result<(), InputError> {
+    /// `read_at` is the Unix time at which it was read.
+    pub fn handle_event(
+        &mut self,
+        event: SourceEvent,
+        read_at: Duration,
+        now: Instant,
+    ) -> Result<(), InputError> {
         if let Source::Thread(thread) = &mut self.source {
             thread.deduct_received(&event);
         }
@@ -191,7 +238,17 @@ impl SourceReader {
             return Ok(());
         }
         match event {
-            SourceEvent::InputChunk(chunk) => self.push_unparsed(chunk),
+            SourceEvent::InputChunk(InputChunk::Message { payload, .. }) if self.repeat > 1 => {
+                let left = self.repeat;
+                self.source = Source::Repeated {
+                    payload,
+                    left,
+                    next_at: now,
+                };
+            }
+            SourceEvent::InputChunk(chunk) => self.push_unparsed(chunk, read_at),
+            // The last repetition ends the input.
+            SourceEvent::End if matches!(self.source, Source::Repeated { .. }) => {}
             SourceEvent::End => self.open = false,
             SourceEvent::Failed(error) => {
                 self.open &= !matches!(error, InputError::ReadFailed(_));
@@ -228,9 +285,10 @@ impl SourceReader {
         }
         match &mut self.source {
             Source::Simulated(sensor) => {
-                let payload = sensor.read(time());
+                let at = time();
+                let payload = sensor.read(at);
                 let line = sensor.sequence;
-                self.push_unparsed(InputChunk::Message { line, payload });
+                self.push_unparsed(InputChunk::Message { line, payload }, unix_time(at));
             }
             Source::Thread(thread) if !thread.has_outstanding_demand() => {
                 self.warned_busy = false;
@@ -239,13 +297,17 @@ impl SourceReader {
             Source::Thread(_) if !std::mem::replace(&mut self.warned_busy, true) => {
                 warn!("--exec: the command runs longer than --interval; waiting for it to end");
             }
-            Source::Thread(_) | Source::Single(_) => {}
+            Source::Thread(_) | Source::Repeated { .. } => {}
         }
     }
 
-    fn push_unparsed(&mut self, chunk: InputChunk) {
+    fn push_unparsed(&mut self, chunk: InputChunk, read_at: Duration) {
         self.unparsed_readings += chunk.reading_count();
         self.unparsed_bytes += chunk.bytes();
-        self.unparsed.push_back(chunk);
+        self.unparsed.push_back((chunk, read_at));
     }
+}
+
+fn unix_time(at: SystemTime) -> Duration {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,14 +1,14 @@
 //! Parses what the source has read and offers the messages to the outbox.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use log::error;
 
 use crate::common::broker::profile::Profile;
 use crate::common::fault::Exit;
 use crate::common::mqtt::draft::split_complete_lines;
-use crate::common::runtime::clock::two_clock_now;
+use crate::common::runtime::clock::{two_clock_now, wall_clock};
 use crate::publisher::input::batch::Batch;
 use crate::publisher::input::config::InputConfig;
 use crate::publisher::input::reading_parser;
@@ -32,7 +32,13 @@ impl OutboxFeeder<'_> {
         report: &mut Reporter,
         now: Instant,
     ) -> Exit {
-        match self.input.handle_event(event) {
+        // Only a stamp shows it.
+        let read_at = if self.config.stamp {
+            wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default()
+        } else {
+            Duration::ZERO
+        };
+        match self.input.handle_event(event, read_at, now) {
             Ok(()) => {}
             Err(InputError::LineTooLong { line }) => {
                 let why = reading_parser::too_long(self.config, self.profile);
@@ -88,14 +94,14 @@ impl OutboxFeeder<'_> {
 
     /// Parses what the source has read until a message is complete. Returns whether one is.
     fn parse_until_message(&mut self, report: &mut Reporter, now: Instant) -> bool {
-        while let Some(chunk) = self.input.pop_unparsed_chunk() {
+        while let Some((chunk, read_at)) = self.input.pop_unparsed_chunk() {
             match chunk {
                 InputChunk::Message { line, payload } => {
-                    self.parse_and_push(line, payload.into(), report, now);
+                    self.parse_and_push(line, payload.into(), read_at, report, now);
                 }
                 InputChunk::Lines { first, bytes, .. } => {
                     for (line, bytes) in (first..).zip(split_complete_lines(&bytes)) {
-                        self.parse_and_push(line, bytes.into(), report, now);
+                        self.parse_and_push(line, bytes.into(), read_at, report, now);
                     }
                 }
             }
@@ -111,10 +117,11 @@ impl OutboxFeeder<'_> {
         &mut self,
         line: u64,
         bytes: Cow<'_, [u8]>,
+        read_at: Duration,
         report: &mut Reporter,
         now: Instant,
     ) {
-        match reading_parser::parse(self.config, self.profile, bytes) {
+        match reading_parser::parse(self.config, self.profile, bytes, read_at) {
             Ok(reading) => self.input.push_reading(reading, line, now),
             Err(why) => report.report_rejected_line(line, &why),
         }

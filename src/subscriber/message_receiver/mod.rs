@@ -7,7 +7,7 @@ pub mod selector;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use crate::common::acks::Ticket;
 use crate::common::escape::cut_to_log_length;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
-use crate::common::runtime::clock::wall_clock;
+use crate::common::runtime::clock::{instant_now, wall_clock};
 use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
 use crate::subscriber::output::completion::FinishedMessages;
 use crate::subscriber::output::sink::OutputSink;
@@ -50,6 +50,8 @@ pub struct MessageReceiver {
     pub sink: OutputSink,
     pub options: SequenceOptions,
     pub completed_readings: Arc<AtomicU64>,
+    /// When the last message came, for `--idle-timeout`.
+    pub last_message: Option<Arc<Mutex<Instant>>>,
 }
 
 #[derive(Default)]
@@ -77,7 +79,10 @@ impl MessageReceiver {
         // A message that is not taken whole is not acknowledged.
         let mut is_whole = true;
         let mut fingerprint = None;
-        match state.selector.action_by_retained(message.retained) {
+        if let Some(last) = &self.last_message {
+            *last.lock() = instant_now();
+        }
+        match state.selector.action(message) {
             Action::Stop => {
                 is_whole = false;
                 completion.is_last = true;
@@ -105,6 +110,9 @@ impl MessageReceiver {
                     completion.readings = count as u64;
                     completion.is_last = state.selector.is_limit_reached();
                     self.sink.push_message(message, prepared, count, now);
+                    if message.retained && state.selector.removes_retained {
+                        completion.removable.push(message.topic.to_owned());
+                    }
                 }
             }
         }

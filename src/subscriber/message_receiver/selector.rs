@@ -1,6 +1,9 @@
 //! Decides which messages and readings are wanted, and counts repeats and missing numbers. PURE.
 
+use std::collections::BTreeSet;
+
 use crate::common::mqtt::publish::Received;
+use crate::common::mqtt::topic_filter::topic_matches;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::NumberStatus;
 use crate::subscriber::sequence::streams::Streams;
@@ -42,17 +45,42 @@ pub struct MessageSelector {
     pub(crate) taken: u64,
     pub duplicates: u64,
     pub streams: Streams,
+    /// Filters of topics that are left out.
+    pub exclude: Vec<String>,
+    pub removes_retained: bool,
+    /// Topics whose retained message is being removed.
+    pub(crate) removed: BTreeSet<String>,
     /// What the fingerprints are made with. Without a key no repeats are found.
     pub key: Option<FingerprintKey>,
 }
 
 impl MessageSelector {
-    pub fn action_by_retained(&self, retained: bool) -> Action {
-        match (self.selection.retained, retained) {
+    pub fn action(&mut self, message: &Received<'_>) -> Action {
+        if self.removes_retained && self.is_echo_of_removal(message) {
+            return Action::Skip;
+        }
+        match (self.selection.retained, message.retained) {
             (Retained::Exclude, true) => Action::Skip,
             (Retained::Only, false) => Action::Stop,
-            _ => Action::Deliver,
+            _ if self.is_excluded(message.topic) => Action::Skip,
+            _ => {
+                if self.removes_retained && message.retained {
+                    self.removed.insert(message.topic.to_owned());
+                }
+                Action::Deliver
+            }
         }
+    }
+
+    fn is_excluded(&self, topic: &str) -> bool {
+        self.exclude
+            .iter()
+            .any(|filter| topic_matches(filter, topic))
+    }
+
+    /// The empty message that removes a retained one comes back, because it matches the same filter.
+    fn is_echo_of_removal(&mut self, message: &Received<'_>) -> bool {
+        !message.retained && message.payload.is_empty() && self.removed.remove(message.topic)
     }
 
     /// Takes the number of a message. A repeat has the stream, number, time of acceptance and topic
@@ -188,11 +216,15 @@ mod tests {
     #[test]
     fn each_choice_of_retained_messages_decides_on_retained_and_other_messages() {
         let actions = |retained| {
-            let selector = selector(SelectionOptions {
+            let mut selector = selector(SelectionOptions {
                 retained,
                 ..SelectionOptions::default()
             });
-            [true, false].map(|retained| selector.action_by_retained(retained))
+            [true, false].map(|retained| {
+                let mut message = message("t", "");
+                message.retained = retained;
+                selector.action(&message)
+            })
         };
         assert_eq!(actions(Retained::Include), [Action::Deliver; 2]);
         assert_eq!(actions(Retained::Exclude), [Action::Skip, Action::Deliver]);

@@ -10,8 +10,10 @@ use crate::common::acks::owed_acks::Qos2ExchangeKey;
 use crate::subscriber::sequence::SavedSeqRecord;
 
 #[derive(Debug)]
-pub enum OutputEnd {
+pub enum OutputEvent {
     Complete,
+    /// The retained messages of these topics have been output (`--remove-retained`).
+    RetainedDone(Vec<String>),
     Failed(OutputError),
 }
 
@@ -28,6 +30,8 @@ pub struct FinishedMessages {
     pub records: Vec<SavedSeqRecord>,
     pub exchanges: Vec<Qos2ExchangeKey>,
     pub readings: u64,
+    /// Topics whose retained message may be removed now.
+    pub removable: Vec<String>,
     pub is_last: bool,
 }
 
@@ -41,6 +45,7 @@ impl FinishedMessages {
         self.records.append(&mut later.records);
         self.exchanges.append(&mut later.exchanges);
         self.readings += later.readings;
+        self.removable.append(&mut later.removable);
         self.is_last |= later.is_last;
     }
 }
@@ -51,14 +56,14 @@ pub type SaveRecords =
 pub struct Acknowledger {
     pub record: Option<SaveRecords>,
     pub completed_readings: Arc<AtomicU64>,
-    pub notify: Box<dyn Fn(OutputEnd) + Send>,
+    pub notify: Box<dyn Fn(OutputEvent) + Send>,
 }
 
 impl Acknowledger {
     pub fn save_records(&mut self, completion: &mut FinishedMessages) -> bool {
         if let Some(record) = &mut self.record {
             if let Err(cause) = record(&completion.records, &completion.exchanges) {
-                (self.notify)(OutputEnd::Failed(OutputError::StateFile(cause)));
+                (self.notify)(OutputEvent::Failed(OutputError::StateFile(cause)));
                 return false;
             }
             completion.records.clear();
@@ -75,8 +80,11 @@ impl Acknowledger {
         self.completed_readings
             .fetch_add(completion.readings, Ordering::Relaxed);
         completion.tickets.settle();
+        if !completion.removable.is_empty() {
+            (self.notify)(OutputEvent::RetainedDone(completion.removable));
+        }
         if completion.is_last {
-            (self.notify)(OutputEnd::Complete);
+            (self.notify)(OutputEvent::Complete);
         }
         true
     }

@@ -49,6 +49,8 @@ pub struct OutputFile {
     path: PathBuf,
     rotation: Option<Rotation>,
     lines: bool,
+    /// The first line of a new or empty file.
+    header: Option<&'static [u8]>,
     file: File,
     size: u64,
     regular: bool,
@@ -71,7 +73,12 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 impl OutputFile {
     /// If `lines`, adds the newline that a last line lacks because an earlier run was interrupted.
-    pub fn open(path: &Path, rotation: Option<Rotation>, lines: bool) -> io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        rotation: Option<Rotation>,
+        lines: bool,
+        header: Option<&'static [u8]>,
+    ) -> io::Result<Self> {
         let mut file = open_file(path)?;
         let regular = file.metadata()?.is_file();
         let mut size = if regular { file.metadata()?.len() } else { 0 };
@@ -79,10 +86,15 @@ impl OutputFile {
             file.write_all(b"\n")?;
             size += 1;
         }
+        if let Some(header) = header.filter(|_| size == 0) {
+            file.write_all(header)?;
+            size += header.len() as u64;
+        }
         Ok(Self {
             path: path.to_owned(),
             rotation,
             lines,
+            header,
             file,
             size,
             regular,
@@ -90,7 +102,7 @@ impl OutputFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        *self = Self::open(&self.path, self.rotation, self.lines)?;
+        *self = Self::open(&self.path, self.rotation, self.lines, self.header)?;
         Ok(())
     }
 
@@ -100,6 +112,9 @@ impl OutputFile {
             if self.is_at_path(&open) {
                 // Others may append to it too, or empty it.
                 self.size = open.len();
+                if let Some(header) = self.header.filter(|_| self.size == 0) {
+                    self.append_bytes(header)?;
+                }
             } else {
                 self.recreate()?;
             }
@@ -111,7 +126,8 @@ impl OutputFile {
         let mut until = 0;
         for &end in ends {
             let grown = self.size.saturating_add((end - from) as u64);
-            if grown > rotation.size && (until > from || self.size > 0) {
+            let is_empty = self.size <= self.header.map_or(0, <[u8]>::len) as u64;
+            if grown > rotation.size && (until > from || !is_empty) {
                 self.append_bytes(bytes.get(from..until).unwrap_or_default())?;
                 self.rotate(rotation)?;
                 from = until;
@@ -215,7 +231,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("out");
             let rotation = Rotation { size: 100, keep: 100 };
-            let mut file = OutputFile::open(&path, Some(rotation), true).unwrap();
+            let mut file = OutputFile::open(&path, Some(rotation), true, None).unwrap();
             let messages: Vec<_> = sizes.iter().enumerate().map(|(n, size)| message(n, *size)).collect();
             for batch in messages.chunks(cut) {
                 let ends = batch.iter().scan(0, |end, m| { *end += m.len(); Some(*end) });
@@ -236,7 +252,8 @@ mod tests {
     fn rotation_keeps_as_many_files_as_asked_for_and_no_empty_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let mut file = OutputFile::open(&path, Some(Rotation { size: 4, keep: 2 }), true).unwrap();
+        let mut file =
+            OutputFile::open(&path, Some(Rotation { size: 4, keep: 2 }), true, None).unwrap();
         for text in [&b"one\n"[..], b"two\n", b"three\n", b"4\n"] {
             file.write_and_rotate(text, &[text.len()]).unwrap();
         }
@@ -252,7 +269,7 @@ mod tests {
         let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
         fs::create_dir(&logs).unwrap();
         let path = logs.join("out");
-        let mut file = OutputFile::open(&path, None, true).unwrap();
+        let mut file = OutputFile::open(&path, None, true, None).unwrap();
         let mut write = |text: &str| file.write_and_rotate(text.as_bytes(), &[text.len()]);
         write("1\n").unwrap();
         fs::remove_file(&path).unwrap();
@@ -285,11 +302,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "torn").unwrap();
-        let mut file = OutputFile::open(&path, None, true).unwrap();
+        let mut file = OutputFile::open(&path, None, true, None).unwrap();
         file.write_and_rotate(b"whole\n", &[6]).unwrap();
         assert_eq!(read(&path), b"torn\nwhole\n");
         fs::write(&path, "as it is").unwrap();
-        let mut file = OutputFile::open(&path, None, false).unwrap();
+        let mut file = OutputFile::open(&path, None, false, None).unwrap();
         file.write_and_rotate(b"!", &[1]).unwrap();
         assert_eq!(read(&path), b"as it is!");
     }

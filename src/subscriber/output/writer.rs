@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::completion::{Acknowledger, FinishedMessages, OutputEnd, OutputError};
+use super::completion::{Acknowledger, FinishedMessages, OutputError, OutputEvent};
 use super::destination::WriterDestination;
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::clock::{instant_now, sleep};
@@ -80,7 +80,7 @@ impl Writer {
         let builder = std::thread::Builder::new().name("writer".into());
         builder.spawn(move || {
             if let Err(error) = thread.run() {
-                (thread.acknowledger.notify)(OutputEnd::Failed(error));
+                (thread.acknowledger.notify)(OutputEvent::Failed(error));
             }
             thread.shared.state.lock().has_ended = true;
             thread.shared.idle.notify_all();

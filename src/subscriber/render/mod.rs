@@ -1,5 +1,6 @@
 //! Renders a message as the bytes to write: payload, topic and payload, JSON, or the user's own format. PURE.
 
+pub mod csv;
 pub mod format_template;
 pub mod sanitize;
 
@@ -15,6 +16,8 @@ pub enum Format {
     Payload,
     Verbose,
     Json,
+    PrettyJson,
+    Csv,
     Custom(Template),
 }
 
@@ -27,6 +30,11 @@ pub struct RenderOptions {
 }
 
 impl RenderOptions {
+    /// What an output begins with.
+    pub fn header(&self) -> Option<&'static [u8]> {
+        (self.format == Format::Csv).then_some(csv::HEADER)
+    }
+
     /// Bytes that each reading of a batch takes beside its payload.
     pub fn overhead(&self, message: &Received<'_>) -> usize {
         let mut out = Vec::new();
@@ -46,11 +54,14 @@ impl RenderOptions {
             Format::Payload | Format::Verbose if !self.escape => (payload, 0),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => (times(4), times(8)),
-            Format::Json if !self.escape => {
+            Format::Json | Format::PrettyJson if !self.escape => {
                 (MessageJson::encoded_payload_length(message.payload), 0)
             }
+            Format::Csv if !self.escape => (csv::max_length(message.payload), 0),
+            // Quotes are doubled, an escape has up to four bytes.
+            Format::Csv => (times(8), times(16)),
             // In JSON it has up to six.
-            Format::Json => (times(6), times(24)),
+            Format::Json | Format::PrettyJson => (times(6), times(24)),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
         let written = written.saturating_add(message.topic.len() + REST);
@@ -74,8 +85,9 @@ pub fn render(
         };
         MessageJson::new(parts, now, true)
     };
-    if style.format == Format::Json && !style.escape {
-        json().write(out);
+    let is_pretty = style.format == Format::PrettyJson;
+    if (style.format == Format::Json || is_pretty) && !style.escape {
+        json().write(out, is_pretty);
         if style.newline {
             out.push(b'\n');
         }
@@ -84,7 +96,12 @@ pub fn render(
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json => out.push_json(&json().to_json()),
+        Format::Json | Format::PrettyJson => {
+            let mut json_text = Vec::new();
+            json().write(&mut json_text, is_pretty);
+            out.push_json(&String::from_utf8_lossy(&json_text));
+        }
+        Format::Csv => csv::push_line(&mut out, message, now),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {
             out.push_name(message.topic.as_bytes());
@@ -93,7 +110,7 @@ pub fn render(
         }
         Format::Custom(template) => warning = template.render(&mut out, message, now),
     }
-    if style.newline {
+    if style.newline && style.format != Format::Csv {
         out.push_trusted(b"\n");
     }
     warning

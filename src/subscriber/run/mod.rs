@@ -5,6 +5,7 @@
 
 mod exit_report;
 mod output_setup;
+mod retained_removals;
 mod subscriber;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::bridge::EndedExchanges;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::MessageReceiver;
-use crate::subscriber::output::completion::{OutputEnd, OutputError};
+use crate::subscriber::output::completion::{OutputError, OutputEvent};
 use crate::subscriber::output::sink::OutputSink;
 use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::plot::screen::Screen;
@@ -56,10 +57,17 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let started = instant_now();
     let chart = ChartData::new(&config.connection.endpoint.to_string(), started);
     let chart = Arc::new(Mutex::new(chart));
+    let last_message = config.idle_timeout.map(|_| Arc::new(Mutex::new(started)));
     let to_loop = events.clone();
     let notify = move |event| send(&to_loop, Event::Output(event));
-    let receiver =
-        output_setup::open_receiver(config, state_file.clone(), &session_acks, notify, &chart)?;
+    let receiver = output_setup::open_receiver(
+        config,
+        state_file.clone(),
+        &session_acks,
+        notify,
+        &chart,
+        last_message.as_ref(),
+    )?;
     let receiver = Arc::new(receiver);
     let on_signal = |call: fn(&OutputSink)| -> signals::Callback {
         let receiver = Arc::clone(&receiver);
@@ -85,8 +93,14 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         state_file.clone(),
         &events,
     )?;
-    let mut subscriber =
-        Subscriber::start(config, client, session_acks, state_file.clone(), started)?;
+    let mut subscriber = Subscriber::start(
+        config,
+        client,
+        session_acks,
+        state_file.clone(),
+        last_message,
+        started,
+    )?;
     while subscriber.pending_exit().is_none() {
         subscriber.handle_time(instant_now());
         if let Some(screen) = &mut screen {
@@ -138,6 +152,7 @@ fn start_client(
         ClientConfig {
             session_expiry: config.session_expiry,
             retain_as_published: config.retain_as_published,
+            retain_handling: config.retain_handling,
             ..config.connection.client_config(DEFAULT_WINDOW, false)
         },
         Some(MessageHandlers {
@@ -165,7 +180,7 @@ fn remove_ended_exchanges(
         EndedExchanges::PacketIds(ids) => state.lock().remove_exchanges(ids),
     };
     if let Err(cause) = forgotten {
-        let event = OutputEnd::Failed(OutputError::StateFile(cause.into()));
+        let event = OutputEvent::Failed(OutputError::StateFile(cause.into()));
         send(events, Event::Output(event));
         return false;
     }

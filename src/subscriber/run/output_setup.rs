@@ -1,8 +1,9 @@
 //! Opens the output, and the receiver in front of it.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::message_receiver::selector::MessageSelector;
 use crate::subscriber::message_receiver::{LockedState, MessageReceiver, SequenceOptions};
-use crate::subscriber::output::completion::{Acknowledger, OutputEnd, OutputError, SaveRecords};
+use crate::subscriber::output::completion::{Acknowledger, OutputError, OutputEvent, SaveRecords};
 use crate::subscriber::output::destination::{OutputFile, WriterDestination};
 use crate::subscriber::output::executor::Executor;
 use crate::subscriber::output::sink::{OutputSink, Plotter};
@@ -28,8 +29,9 @@ pub(super) fn open_receiver(
     config: &Config,
     state_file: Option<Arc<Mutex<StateFile>>>,
     session_acks: &Arc<SessionAcks>,
-    notify: impl Fn(OutputEnd) + Clone + Send + 'static,
+    notify: impl Fn(OutputEvent) + Clone + Send + 'static,
     chart: &Arc<Mutex<ChartData>>,
+    last_message: Option<&Arc<Mutex<Instant>>>,
 ) -> anyhow::Result<MessageReceiver> {
     let (streams, key) = match &state_file {
         Some(state_file) => {
@@ -63,12 +65,17 @@ pub(super) fn open_receiver(
     let sink = match &config.output {
         OutputConfig::Stdout(style) => {
             watch_reader(notify).context("threads cannot be started")?;
-            let destination = WriterDestination::Stdout(stdio::stdout());
+            let mut out = stdio::stdout();
+            if let Some(header) = style.header() {
+                out.write_all(header)
+                    .context("standard output cannot be written")?;
+            }
+            let destination = WriterDestination::Stdout(out);
             let writer = Writer::start(destination, session_acks, acknowledger)?;
             OutputSink::Writer(writer, style.clone())
         }
         OutputConfig::File(file, style) => {
-            let out = OutputFile::open(&file.path, file.rotation, style.newline)
+            let out = OutputFile::open(&file.path, file.rotation, style.newline, style.header())
                 .map_err(|cause| output_not_opened(&file.path, &cause))?;
             let writer = Writer::start(WriterDestination::File(out), session_acks, acknowledger)?;
             OutputSink::Writer(writer, style.clone())
@@ -85,6 +92,8 @@ pub(super) fn open_receiver(
     };
     let selector = MessageSelector {
         selection: config.selection,
+        exclude: config.exclude.clone(),
+        removes_retained: config.remove_retained,
         streams,
         key,
         ..MessageSelector::default()
@@ -97,15 +106,16 @@ pub(super) fn open_receiver(
         sink,
         options,
         completed_readings,
+        last_message: last_message.cloned(),
     })
 }
 
-fn watch_reader(notify: impl Fn(OutputEnd) + Send + 'static) -> io::Result<()> {
+fn watch_reader(notify: impl Fn(OutputEvent) + Send + 'static) -> io::Result<()> {
     let builder = std::thread::Builder::new().name("reader".into());
     let watch = move || {
         if stdio::wait_until_stdout_closed() {
             let error = OutputError::Write(io::ErrorKind::BrokenPipe.into());
-            notify(OutputEnd::Failed(error));
+            notify(OutputEvent::Failed(error));
         }
     };
     builder.spawn(watch).map(drop)

@@ -8,6 +8,7 @@ use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 
 use super::exit_report::report_output_error;
+use super::retained_removals::RetainedRemovals;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{
     AnswerProgress, Client, ClientEvent, ClientEventKind, RefusedRequest, RequestKind,
@@ -15,12 +16,13 @@ use crate::common::client::{
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
+use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_until;
 use crate::common::transport::bridge::END_TIMEOUT;
 use crate::subscriber::config::Config;
-use crate::subscriber::output::completion::{OutputEnd, OutputError};
+use crate::subscriber::output::completion::{OutputError, OutputEvent};
 use crate::subscriber::session::state_file::StateFile;
 use crate::subscriber::session::subscriptions::{SubscribeAction, Subscriptions};
 use crate::subscriber::session::{Resumption, SessionTracker};
@@ -28,7 +30,7 @@ use crate::subscriber::session::{Resumption, SessionTracker};
 #[derive(Debug)]
 pub(super) enum Event {
     Client(ClientEvent),
-    Output(OutputEnd),
+    Output(OutputEvent),
     Stop,
 }
 
@@ -48,7 +50,12 @@ pub(super) struct Subscriber<'a> {
     subscriptions: Subscriptions,
     diagnosis: UnexplainedCloses,
     deadline: Option<Instant>,
+    /// When the last message came, or all subscriptions were granted (`--idle-timeout`).
+    idle: Option<(Duration, Arc<Mutex<Instant>>)>,
+    removals: RetainedRemovals,
     exit: Option<Exit>,
+    /// The broker has refused to remove a retained message.
+    refused_removal: bool,
     session: SessionTracker,
     session_acks: Arc<SessionAcks>,
     state_file: Option<Arc<Mutex<StateFile>>>,
@@ -60,6 +67,7 @@ impl<'a> Subscriber<'a> {
         client: Client,
         session_acks: Arc<SessionAcks>,
         state_file: Option<Arc<Mutex<StateFile>>>,
+        last_message: Option<Arc<Mutex<Instant>>>,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let connection = config.connection.state_machine(config.finite_or_endless());
@@ -80,7 +88,10 @@ impl<'a> Subscriber<'a> {
             ),
             diagnosis: config.connection.close_diagnosis(),
             deadline: config.timeout.map(|after| now + after),
+            idle: config.idle_timeout.zip(last_message),
+            removals: RetainedRemovals::default(),
             exit: None,
+            refused_removal: false,
             session: SessionTracker::new(persistent, config.filters.clone(), earlier),
             session_acks,
             state_file,
@@ -123,6 +134,14 @@ impl<'a> Subscriber<'a> {
                 self.handle_update(update, now);
             }
         }
+        let removals = self.removals.next_messages();
+        if !removals.is_empty() {
+            let generation = self.driver.generation();
+            self.driver.client().publish(generation, removals);
+        }
+        if self.idle_at().is_some_and(|at| now >= at) {
+            self.record_worse_exit(Exit::Success);
+        }
         if self.deadline.is_some_and(|at| now >= at) {
             // Messages are not the ones to blame if there was never a connection, or if the broker breaks the protocol.
             let connection = self.driver.state_machine();
@@ -141,10 +160,11 @@ impl<'a> Subscriber<'a> {
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
-            Event::Output(OutputEnd::Complete) | Event::Stop => {
+            Event::Output(OutputEvent::Complete) | Event::Stop => {
                 self.record_worse_exit(Exit::Success);
             }
-            Event::Output(OutputEnd::Failed(error)) => {
+            Event::Output(OutputEvent::RetainedDone(topics)) => self.removals.push(topics),
+            Event::Output(OutputEvent::Failed(error)) => {
                 self.record_worse_exit(report_output_error(self.config, &error));
             }
         }
@@ -154,9 +174,20 @@ impl<'a> Subscriber<'a> {
         let is_current = event.generation == self.driver.generation();
         match event.kind {
             ClientEventKind::Subscribed { filter, answer } if is_current => match answer {
-                Ok(qos) => self.handle_granted(filter, qos),
+                Ok(qos) => self.handle_granted(filter, qos, now),
                 Err(refusal) => self.handle_subscribe_refused(filter, &refusal, now),
             },
+            ClientEventKind::Deliveries(deliveries) if is_current => {
+                for (id, delivery) in deliveries {
+                    if let Some((topic, reason)) = self.removals.handle_delivery(id, delivery) {
+                        error!(
+                            "{}: --remove-retained: the broker refuses: {reason}",
+                            quoted(&topic)
+                        );
+                        self.refused_removal = true;
+                    }
+                }
+            }
             ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
             }
@@ -171,6 +202,7 @@ impl<'a> Subscriber<'a> {
         match update {
             Some(ConnectionUpdate::Connected(info)) => {
                 self.subscriptions.handle_connected(now);
+                self.removals.handle_connected(info.connack.receive_maximum);
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption);
             }
@@ -182,6 +214,7 @@ impl<'a> Subscriber<'a> {
                     warn!("{hint}");
                 }
                 self.subscriptions.handle_disconnected();
+                self.removals.handle_disconnected();
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
@@ -215,8 +248,25 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    fn handle_granted(&mut self, filter: usize, qos: u8) {
+    /// When the run ends because no message comes; none unless all subscriptions are granted.
+    fn idle_at(&self) -> Option<Instant> {
+        let (timeout, last) = self
+            .idle
+            .as_ref()
+            .filter(|_| self.subscriptions.all_granted())?;
+        Some(*last.lock() + *timeout)
+    }
+
+    fn handle_granted(&mut self, filter: usize, qos: u8, now: Instant) {
         self.subscriptions.handle_granted(filter);
+        if self.subscriptions.all_granted() {
+            if let Some((_, last)) = &self.idle {
+                *last.lock() = now;
+            }
+            if self.config.exit_after_subscribe {
+                self.record_worse_exit(Exit::Success);
+            }
+        }
         // Once all are granted, the broker keeps messages for the session.
         if self.subscriptions.all_granted()
             && self.session.handle_all_granted()
@@ -264,6 +314,7 @@ impl<'a> Subscriber<'a> {
             self.driver.state_machine().wake_at(),
             self.subscriptions.wake_at(),
             self.deadline,
+            self.idle_at(),
         ]
         .into_iter()
         .flatten()
@@ -281,7 +332,14 @@ impl<'a> Subscriber<'a> {
         completed_by: Instant,
     ) {
         self.deadline = None;
-        while self.config.session_expiry.is_some() && instant_now() < until {
+        self.idle = None;
+        // The writer may have asked for removals since.
+        for event in queue.try_iter() {
+            self.handle_event(event, instant_now());
+        }
+        while (self.config.session_expiry.is_some() || !self.removals.is_done())
+            && instant_now() < until
+        {
             let (connected, hopeless) = match self.driver.state_machine().state() {
                 ConnectionState::Online { .. } => (true, false),
                 ConnectionState::Waiting { until: at } => (false, at >= until),
@@ -290,7 +348,7 @@ impl<'a> Subscriber<'a> {
             };
             let owes = self.session_acks.has_ack_for_later_connection(connected)
                 || (instant_now() < completed_by && self.session_acks.has_open_exchange());
-            if hopeless || !owes {
+            if hopeless || (!owes && self.removals.is_done()) {
                 return;
             }
             self.handle_time(instant_now());
@@ -309,6 +367,14 @@ impl<'a> Subscriber<'a> {
                 Event::Client(event) => Some(event),
                 Event::Output(_) | Event::Stop => None,
             });
-        (self.exit.unwrap_or(Exit::Success), reconnects)
+        let mut exit = self.exit.unwrap_or(Exit::Success);
+        if !self.removals.is_done() {
+            warn!("--remove-retained: not all retained messages could be removed");
+            exit = exit.or_worse(Exit::Unavailable);
+        }
+        if self.refused_removal {
+            exit = exit.or_worse(Exit::Refused);
+        }
+        (exit, reconnects)
     }
 }

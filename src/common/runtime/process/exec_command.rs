@@ -259,11 +259,14 @@ mod tests {
         CommandOutcome::Succeeded(text.into())
     }
 
+    fn failed(why: &str) -> CommandOutcome {
+        CommandOutcome::Failed(why.into())
+    }
+
     #[test]
     fn output_is_read_up_to_the_limit_without_one_final_newline() {
         assert_eq!(run("cat; echo; echo", LONG, b"x", 100), printed("x\n"));
         assert_eq!(run("echo $GIVEN", LONG, b"", 5), printed("value"));
-        let failed = |why: &str| CommandOutcome::Failed(why.into());
         let over = run("echo value", LONG, b"", 4);
         assert_eq!(over, failed("it prints more than 4 bytes"));
         let endless = run("yes", LONG, b"", 1 << 20);
@@ -283,9 +286,9 @@ mod tests {
             "trap '' TERM INT HUP; while :; do sleep 600; done",
             "kill -STOP $$",
         ] {
-            let why = "ended: it took longer than --exec-timeout 200ms".into();
+            let why = "ended: it took longer than --exec-timeout 200ms";
             let outcome = run(script, BRIEF, &input, 100);
-            assert_eq!(outcome, CommandOutcome::Failed(why), "{script}");
+            assert_eq!(outcome, failed(why), "{script}");
         }
     }
 
@@ -296,11 +299,8 @@ mod tests {
         assert_eq!(run(script, LONG, b"", 100), printed("here"));
         assert!(instant_now() - begun < Duration::from_secs(10));
         let input = vec![b'x'; 1 << 20];
-        let failed = run("exec 3<&0; sleep 20 <&3 & exit 3", LONG, &input, 100);
-        assert_eq!(
-            failed,
-            CommandOutcome::Failed("failed: exit status: 3".into())
-        );
+        let outcome = run("exec 3<&0; sleep 20 <&3 & exit 3", LONG, &input, 100);
+        assert_eq!(outcome, failed("failed: exit status: 3"));
     }
 
     #[test]
@@ -317,10 +317,11 @@ mod tests {
         std::thread::park_timeout(BRIEF);
         group.kill_all();
         let ended = running.join().unwrap();
-        assert!(matches!(
+        let is_stopped = matches!(
             ended,
             Ok(CommandOutcome::Stopped) | Err(NotStarted::Stopping)
-        ));
+        );
+        assert!(is_stopped);
         let next = shell("true", LONG).run(&options(), &group);
         assert_eq!(next, Err(NotStarted::Stopping));
     }
@@ -333,7 +334,7 @@ mod tests {
         for (n, thread) in threads.into_iter().enumerate() {
             let expected = match n {
                 0 => printed(""),
-                n => CommandOutcome::Failed(format!("failed: exit status: {n}")),
+                n => failed(&format!("failed: exit status: {n}")),
             };
             assert_eq!(thread.join().unwrap(), expected);
         }

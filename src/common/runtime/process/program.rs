@@ -89,10 +89,8 @@ fn check_file(file: &Path) -> Result<(), NotExecutable> {
     if fs::metadata(interpreter).is_ok_and(|data| data.is_file()) {
         return Ok(());
     }
-    let cause = format!(
-        "its first line names the interpreter {}, which does not exist",
-        interpreter.display()
-    );
+    let name = interpreter.display();
+    let cause = format!("its first line names the interpreter {name}, which does not exist");
     other(cause, "correct the line, or install the interpreter")
 }
 

@@ -39,9 +39,3 @@ pub struct MessageCallbacks {
     pub on_exchanges_ended: OnQos2ExchangesEnded,
     pub acks: Arc<ConnectionAcks>,
 }
-
-impl std::fmt::Debug for MessageCallbacks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::byte_queue::CHUNK;
+use super::event::EndReason;
 use crate::common::mqtt::framing;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::reason_codes::PACKET_TOO_LARGE;
@@ -22,13 +23,6 @@ pub(super) enum NextPacket<'a> {
     Whole(u8, &'a [u8]),
     Begun(u8),
     Nothing,
-}
-
-#[derive(Debug)]
-pub(super) enum NextPacketError {
-    Violation(Violation),
-    /// There is no memory for a packet of this size in bytes.
-    NoMemory(usize),
 }
 
 impl PacketBuffer {
@@ -52,14 +46,10 @@ impl PacketBuffer {
         receive(&mut self.bytes, most)
     }
 
-    pub(super) fn next(
-        &mut self,
-        v5: bool,
-        most: usize,
-    ) -> Result<NextPacket<'_>, NextPacketError> {
+    /// The error is a violation or a lack of memory.
+    pub(super) fn next(&mut self, v5: bool, most: usize) -> Result<NextPacket<'_>, EndReason> {
         let rest = self.bytes.get(self.read..).unwrap_or_default();
-        let Some(header) = framing::parse_header(rest, v5).map_err(NextPacketError::Violation)?
-        else {
+        let Some(header) = framing::parse_header(rest, v5)? else {
             self.missing = 0;
             let first = rest.first();
             return Ok(first.map_or(NextPacket::Nothing, |first| NextPacket::Begun(*first)));
@@ -69,7 +59,7 @@ impl PacketBuffer {
             let cause = format!("it has {total} bytes, above --max-packet, which is {most}");
             let violation = Violation::new(PACKET_TOO_LARGE, cause);
             let packet = PacketType::of(header.first);
-            return Err(NextPacketError::Violation(violation.in_packet(packet)));
+            return Err(violation.in_packet(packet).into());
         }
         self.missing = total.saturating_sub(rest.len());
         if self.missing > 0 {
@@ -77,7 +67,7 @@ impl PacketBuffer {
                 self.drop_read();
                 let more = total.saturating_sub(self.bytes.len());
                 let reserved = self.bytes.try_reserve_exact(more);
-                reserved.map_err(|_| NextPacketError::NoMemory(total))?;
+                reserved.map_err(|_| EndReason::NoMemory(total))?;
             }
             return Ok(NextPacket::Begun(header.first));
         }
@@ -165,7 +155,7 @@ mod tests {
         let mut received = PacketBuffer::default();
         add(&mut received, &[0x30, 0xff, 0x7f]);
         match received.next(true, 100) {
-            Err(NextPacketError::Violation(violation)) => assert_eq!(violation.code, 0x95),
+            Err(EndReason::Violation(violation)) => assert_eq!(violation.code, 0x95),
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,6 @@ use log::warn;
 
 use super::bridge_callbacks::{EndedExchanges, MessageCallbacks, OutOfMemory, SkippedMessage};
 use super::event::EndReason;
-use super::packet_buffer::NextPacketError;
 use crate::common::acks::ConnectionAcks;
 use crate::common::acks::owed_acks::{ReceivedPublishKind, ReceivedPubrelKind};
 use crate::common::escape::cut_to_log_length;
@@ -97,18 +96,13 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    pub(super) fn end_reason_for_error(&self, error: NextPacketError) -> EndReason {
-        match error {
-            NextPacketError::Violation(violation) => self.end_reason_for_violation(violation),
-            NextPacketError::NoMemory(size) => EndReason::NoMemory(size),
-        }
-    }
-
-    fn end_reason_for_violation(&self, violation: Violation) -> EndReason {
-        if self.is_connected {
-            EndReason::Violation(violation)
-        } else {
-            EndReason::NoConnack(violation)
+    /// A violation before the connection is accepted is an end of its own kind.
+    pub(super) fn refine_end_reason(&self, end: EndReason) -> EndReason {
+        match end {
+            EndReason::Violation(violation) if !self.is_connected => {
+                EndReason::NoConnack(violation)
+            }
+            end => end,
         }
     }
 
@@ -117,7 +111,7 @@ impl<'a> PacketHandler<'a> {
         packet
             .ok_or_else(|| Violation::malformed("the type 0 is reserved"))
             .and_then(|packet| self.check_type(packet, first & 0x0f).map(|()| packet))
-            .map_err(|violation| self.end_reason_for_violation(violation.in_packet(packet)))
+            .map_err(|violation| self.refine_end_reason(violation.in_packet(packet).into()))
     }
 
     fn check_type(&self, packet: PacketType, flags: u8) -> Result<(), Violation> {
@@ -160,7 +154,7 @@ impl<'a> PacketHandler<'a> {
         };
         handled.map_err(|end| match end {
             EndReason::Violation(violation) => {
-                self.end_reason_for_violation(violation.in_packet(Some(packet)))
+                self.refine_end_reason(violation.in_packet(Some(packet)).into())
             }
             end => end,
         })
@@ -253,15 +247,11 @@ impl<'a> PacketHandler<'a> {
     pub(super) fn complete_released(&self, effects: &mut Effects) {
         let released = std::mem::take(&mut effects.released);
         let ended = EndedExchanges::PacketIds(&released);
-        if !released.is_empty()
-            && self
-                .receiver
-                .is_none_or(|to| (to.on_exchanges_ended)(ended))
-        {
-            let pubcomps = released
-                .iter()
-                .map(|id| encode_short(PacketType::Pubcomp, *id));
-            effects.to_broker.extend(pubcomps.flatten());
+        let forget = |to: &MessageCallbacks| (to.on_exchanges_ended)(ended);
+        if !released.is_empty() && self.receiver.is_none_or(forget) {
+            let pubcomp = |id| encode_short(PacketType::Pubcomp, id);
+            let pubcomps = released.into_iter().flat_map(pubcomp);
+            effects.to_broker.extend(pubcomps);
         }
     }
 
@@ -300,9 +290,8 @@ fn acknowledge_at_once(publish: &Publish<'_>, effects: &mut Effects) {
         Qos::AtLeastOnce => PacketType::Puback,
         Qos::ExactlyOnce => PacketType::Pubrec,
     };
-    effects
-        .to_broker
-        .extend(encode_short(packet, publish.message.packet_id));
+    let answer = encode_short(packet, publish.message.packet_id);
+    effects.to_broker.extend(answer);
 }
 
 #[cfg(test)]
@@ -444,11 +433,9 @@ mod tests {
                 connected.handler.complete_released(&mut connected.effects);
             }
             assert_eq!(calls.lock().released, [[1, 2]]);
-            let pubcomps: &[u8] = &[0x70, 2, 0, 1, 0x70, 2, 0, 2];
-            assert_eq!(
-                connected.effects.to_broker,
-                if forgets { pubcomps } else { b"" }
-            );
+            let pubcomps = [0x70, 2, 0, 1, 0x70, 2, 0, 2];
+            let expected = if forgets { &pubcomps[..] } else { b"" };
+            assert_eq!(connected.effects.to_broker, expected);
         }
     }
 

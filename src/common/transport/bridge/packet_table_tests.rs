@@ -120,7 +120,7 @@ fn outcome(row: &Row<'_>) -> String {
                 Err(end) => Err(end),
             },
             Ok(NextPacket::Nothing) => break,
-            Err(error) => Err(handler.end_reason_for_error(error)),
+            Err(error) => Err(handler.refine_end_reason(error)),
         };
         handler.complete_released(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.

@@ -200,10 +200,8 @@ impl Relay<'_> {
 
     fn read_broker(&mut self) -> io::Result<bool> {
         let wire = &mut self.wire;
-        match self
-            .received
-            .receive_more(|into, most| wire.receive(into, most))
-        {
+        let receive = |into: &mut Vec<u8>, most| wire.receive(into, most);
+        match self.received.receive_more(receive) {
             Ok(0) => {
                 self.is_closed = true;
                 self.end = Some(EndReason::Lost);
@@ -247,7 +245,7 @@ impl Relay<'_> {
                     break;
                 }
                 Ok(NextPacket::Nothing) => break,
-                Err(error) => Err(self.handler.end_reason_for_error(error)),
+                Err(error) => Err(self.handler.refine_end_reason(error)),
             };
             if let Some(connack) = self.effects.accepted.take() {
                 (self.report)(BridgeEvent::Accepted(connack));
@@ -328,10 +326,8 @@ impl Relay<'_> {
         if count > LARGE || self.library_bytes > 16 * LARGE {
             self.unpin_thread();
         }
-        if self
-            .sender
-            .scan_queued_packets(|packet| self.handler.handle_sent(packet))
-        {
+        let handle_sent = |packet| self.handler.handle_sent(packet);
+        if self.sender.scan_queued_packets(handle_sent) {
             // The broker reads nothing behind DISCONNECT.
             let from_library = std::mem::take(&mut self.sender.queue.bytes);
             self.add_outgoing_answers();

@@ -101,6 +101,12 @@ impl TcpProgress {
 mod tests {
     use super::*;
 
+    fn written(from: u64, to: u64) -> TcpProgress {
+        let mut tcp = TcpProgress::default();
+        tcp.handle_written(from, to);
+        tcp
+    }
+
     fn check(tcp: &mut TcpProgress, acknowledged: u64) -> ProgressCheckResult {
         tcp.measure_progress(Some(acknowledged), 0, false, Instant::now())
     }
@@ -113,8 +119,7 @@ mod tests {
     #[test]
     fn many_bytes_that_arrive_at_once_are_progress_and_few_are_not() {
         for (bytes, arrived) in [(BUFFERED, false), (BUFFERED + 1, true)] {
-            let mut tcp = TcpProgress::default();
-            tcp.handle_written(100, 100 + bytes);
+            let mut tcp = written(100, 100 + bytes);
             assert_eq!(check(&mut tcp, 100 + bytes).all_arrived, arrived);
             assert!(!check(&mut tcp, 100 + bytes).all_arrived);
         }
@@ -144,8 +149,7 @@ mod tests {
             (&[1_100, 1_100], true, &[true, false], "more follows"),
         ] {
             let mut now = Instant::now();
-            let mut tcp = TcpProgress::default();
-            tcp.handle_written(100, 600);
+            let mut tcp = written(100, 600);
             tcp.handle_written(600, 1_100);
             for (count, part_arrived) in acknowledged.iter().zip(expected) {
                 assert_eq!(tcp.schedule_check(now, 0), now + INTERVAL);
@@ -158,8 +162,7 @@ mod tests {
 
     #[test]
     fn that_the_last_bytes_arrived_is_reported_of_a_slow_connection_only() {
-        let mut tcp = TcpProgress::default();
-        tcp.handle_written(0, 100);
+        let mut tcp = written(0, 100);
         assert!(!check(&mut tcp, 100).all_arrived);
         tcp.stop();
         tcp.handle_written(100, 200);
@@ -170,8 +173,7 @@ mod tests {
 
     #[test]
     fn bytes_that_need_no_answer_are_no_progress() {
-        let mut tcp = TcpProgress::default();
-        tcp.handle_written(0, 50);
+        let mut tcp = written(0, 50);
         // A ping of 31 bytes follows.
         for acknowledged in [50, 81] {
             assert!(!check(&mut tcp, acknowledged).part_arrived);
@@ -184,12 +186,8 @@ mod tests {
 
     #[test]
     fn without_a_count_from_the_system_there_is_no_progress() {
-        let mut tcp = TcpProgress::default();
-        tcp.handle_written(0, 50);
-        assert!(
-            !tcp.measure_progress(None, 0, true, Instant::now())
-                .part_arrived
-        );
+        let progress = written(0, 50).measure_progress(None, 0, true, Instant::now());
+        assert!(!progress.part_arrived);
     }
 
     #[test]

@@ -71,10 +71,8 @@ fn decode_block(flag: &str, path: &Path, number: usize, block: &Block) -> Result
         Err(other) => return Err(damaged(flag, path, block, other)),
     };
     let certificate = X509::from_der(content).map_err(|e| {
-        let cause = format!(
-            "what it holds is no X.509 certificate ({})",
-            openssl_reason(&e)
-        );
+        let reason = openssl_reason(&e);
+        let cause = format!("what it holds is no X.509 certificate ({reason})");
         damaged(flag, path, block, cause)
     })?;
     if certificate.public_key().is_err() {

@@ -1,5 +1,6 @@
 //! Finds CA, certificate and key in one directory, under plain names or those that the AWS console gives.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -50,16 +51,12 @@ pub(super) fn find(
             ErrorKind::NotADirectory => Exit::Config,
             _ => Exit::NoInput,
         };
-        let message = format!(
-            "{}: --certs cannot be read: {e}; check the path",
-            dir.display()
-        );
+        let dir = dir.display();
+        let message = format!("{dir}: --certs cannot be read: {e}; check the path");
         Fault::permanent(exit, message)
     })?;
-    let names = entries
-        .flatten()
-        .map(|entry| entry.file_name().into_string());
-    let mut names: Vec<String> = names.flatten().collect();
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.flat_map(OsString::into_string).collect();
     names.sort();
     let find_one = |wanted: &FileNames| {
         let matching: Vec<&String> = names.iter().filter(|name| wanted.matches(name)).collect();

@@ -121,10 +121,8 @@ fn decode(
 fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -> Fault {
     let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
     if !block.is_encrypted() {
-        let cause = format!(
-            "what it holds is no private key ({})",
-            openssl_reason(stack)
-        );
+        let reason = openssl_reason(stack);
+        let cause = format!("what it holds is no private key ({reason})");
         return damaged(FLAG, path, block, cause);
     }
     if stack.errors().iter().any(is_unsupported) {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
-use openssl::error::ErrorStack;
+use openssl::error::{Error, ErrorStack};
 use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
@@ -140,11 +140,8 @@ impl TlsCredentials {
             && !certificates.iter().any(|ca| is_in_date(ca, &now))
         {
             let (from, to) = (first.not_before(), first.not_after());
-            let ca = format!(
-                "{}: the CA {:?} in --cafile",
-                path.display(),
-                subject(first)
-            );
+            let (path, name) = (path.display(), subject(first));
+            let ca = format!("{path}: the CA {name:?} in --cafile");
             return Err(if *to < now {
                 Fault::permanent(Exit::Config, format!("{ca} expired on {to}"))
                     .with_remedy("get the CA file that the broker's operator uses now")
@@ -187,9 +184,8 @@ impl TlsCredentials {
             .is_some_and(|all| !all.intersects(for_clients))
         {
             let lacks = "its extended key usage lacks clientAuth";
-            return Some(format!(
-                "it is not made for clients ({lacks}); get one that is"
-            ));
+            let problem = format!("it is not made for clients ({lacks}); get one that is");
+            return Some(problem);
         }
         // OpenSSL accepts both for a client: older handshakes agreed on keys.
         let signs = X509KeyUsage::DIGITAL_SIGNATURE | X509KeyUsage::KEY_AGREEMENT;
@@ -238,12 +234,8 @@ impl TlsCredentials {
 
 impl ClientCertificate {
     fn openssl_rejection(&self, certificate: &X509, stack: &ErrorStack) -> ContextError {
-        let has = |codes: &[i32]| {
-            stack
-                .errors()
-                .iter()
-                .any(|e| codes.contains(&e.reason_code()))
-        };
+        let codes = stack.errors().iter().map(Error::reason_code);
+        let has = |wanted: &[i32]| codes.clone().any(|code| wanted.contains(&code));
         let weak = "too weak for the security level of this OpenSSL";
         let (what, remedy) = if has(&KEY_TOO_SMALL) {
             let bits = certificate.public_key().map_or(0, |key| key.bits());
@@ -254,11 +246,9 @@ impl ClientCertificate {
             let remedy = "get a certificate that is signed with SHA-256";
             (format!("is signed with {algorithm}, {weak}"), remedy)
         } else {
+            let reason = openssl_reason(stack);
             let remedy = "get a certificate for an RSA key or one on P-256";
-            (
-                format!("cannot be used for TLS ({})", openssl_reason(stack)),
-                remedy,
-            )
+            (format!("cannot be used for TLS ({reason})"), remedy)
         };
         let cause = format!("({}) {what}", subject(certificate));
         let fault = invalid_file("--cert", &self.paths.cert, cause).with_remedy(remedy);

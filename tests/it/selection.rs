@@ -1,0 +1,282 @@
+//! Which messages a subscriber asks for, leaves out and removes, and when it ends by itself.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::harness::running::Running;
+use crate::harness::{Broker, Program, SOON, peer, temp_dir};
+
+fn subscriber(broker: &Broker, flags: &[&str]) -> Program {
+    Program::subscriber()
+        .to(broker)
+        .args(["-t", "site/#"])
+        .args(flags)
+}
+
+fn retain(broker: &Broker, topic: &str, payload: &str) {
+    let mut client = peer::client("mosquitto_pub", broker);
+    client.args(["-q", "1", "-r", "-t", topic, "-m", payload]);
+    assert!(client.status().expect("mosquitto_pub").success());
+}
+
+fn publish(broker: &Broker, topic: &str, payload: &str) {
+    assert!(peer::publish(broker, topic, payload).status.success());
+}
+
+/// What is retained below `site`, as Mosquitto's own client sees it: topic and payload.
+fn retained(broker: &Broker) -> Vec<String> {
+    let mut client = peer::client("mosquitto_sub", broker);
+    client.args([
+        "-t",
+        "site/#",
+        "-t",
+        "end",
+        "--retained-only",
+        "-F",
+        "%t %p",
+        "-W",
+        "5",
+    ]);
+    let mut child = {
+        client.stdout(std::process::Stdio::piped());
+        client.spawn().expect("mosquitto_sub")
+    };
+    // It ends at the first message that is not retained.
+    let mut lines = String::new();
+    while child.try_wait().unwrap().is_none() {
+        publish(broker, "end", "x");
+    }
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut lines).unwrap();
+    lines.lines().map(str::to_owned).collect()
+}
+
+fn wait_granted(subscriber: &Running) {
+    subscriber.wait_subscribed();
+}
+
+#[test]
+fn a_granted_subscription_ends_the_run_of_exit_after_subscribe() {
+    let broker = Broker::start();
+    for flags in [
+        &["-E"][..],
+        &["--exit-after-subscribe", "--mqtt-version", "3.1.1"],
+    ] {
+        let program = subscriber(&broker, flags).args(["-t", "second"]);
+        program.run(SOON).expect_code(0).expect_stdout("");
+    }
+}
+
+#[test]
+fn an_excluded_topic_is_left_out_and_no_gap() {
+    let broker = Broker::start();
+    let flags = [
+        "-T",
+        "site/noise/#",
+        "--exclude",
+        "+/+/secret",
+        "-v",
+        "-C",
+        "3",
+        "--gaps",
+        "-d",
+    ];
+    let subscriber = subscriber(&broker, &flags).start();
+    wait_granted(&subscriber);
+    for (seq, topic) in [
+        "site/a",
+        "site/noise",
+        "site/noise/1",
+        "site/b/secret",
+        "site/b",
+        "site/c",
+    ]
+    .iter()
+    .enumerate()
+    {
+        peer::publish_numbered(&broker, topic, &format!("s/{}/0", seq + 1));
+    }
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    outcome.expect_stdout("site/a x\nsite/b x\nsite/c x\n");
+}
+
+#[test]
+fn an_excluded_filter_that_is_wrong_is_a_usage_error() {
+    for (filter, cause) in [
+        ("a/#/b", "last level"),
+        ("$share/g/a", "shared subscription"),
+    ] {
+        let program = Program::subscriber().args(["-e", "localhost", "-t", "t", "-T", filter]);
+        program.run(SOON).expect_fault(64, &["--exclude", cause]);
+    }
+}
+
+#[test]
+fn silence_since_the_last_message_ends_the_run_of_idle_timeout() {
+    const SILENCE: Duration = Duration::from_millis(600);
+    let broker = Broker::start();
+    let subscriber = subscriber(&broker, &["--idle-timeout", "600ms", "-d"]).start();
+    wait_granted(&subscriber);
+    for number in 0..5 {
+        publish(&broker, "site/a", &number.to_string());
+        subscriber.stdout_lines(number + 1, SOON);
+    }
+    let last = subscriber.stdout_lines(5, SOON).pop().unwrap().at;
+    subscriber.finish(SOON).expect_code(0);
+    assert!(last.elapsed() >= SILENCE);
+}
+
+#[test]
+fn the_broker_sends_retained_messages_as_retain_handling_says() {
+    let broker = Broker::start();
+    retain(&broker, "site/a", "kept");
+    for (flags, expected) in [
+        (&["--retain-handling", "always"][..], "kept\nlive\n"),
+        (&["--retain-handling", "never"], "live\n"),
+        (&["--retain-handling", "new"], "kept\nlive\n"),
+    ] {
+        let subscriber = subscriber(&broker, flags)
+            .args(["--idle-timeout", "1", "-d"])
+            .start();
+        wait_granted(&subscriber);
+        publish(&broker, "site/live", "live");
+        subscriber
+            .finish(SOON)
+            .expect_code(0)
+            .expect_stdout(expected);
+    }
+    // A session that knows the subscription: nothing with new, all of them with always.
+    let kept = [
+        "--persistent",
+        "--client-id",
+        "keeper",
+        "--idle-timeout",
+        "1",
+    ];
+    for (handling, expected) in [("new", "kept\n"), ("new", ""), ("always", "kept\n")] {
+        let program = subscriber(&broker, &kept).args(["--retain-handling", handling]);
+        program.run(SOON).expect_code(0).expect_stdout(expected);
+    }
+    let older = ["--retain-handling", "never", "--mqtt-version", "3.1.1"];
+    subscriber(&broker, &older)
+        .run(SOON)
+        .expect_fault(64, &["--retain-handling", "MQTT 5"]);
+}
+
+#[test]
+fn retained_messages_are_removed_after_they_were_printed_but_not_excluded_ones() {
+    for version in ["5", "3.1.1"] {
+        let broker = Broker::start();
+        let mut expected: Vec<_> = (0..60).map(|n| format!("site/{n:02} v{n}")).collect();
+        for (n, line) in expected.iter().enumerate() {
+            let (topic, payload) = line.split_once(' ').unwrap();
+            retain(&broker, topic, payload);
+            assert!(n < 60);
+        }
+        retain(&broker, "site/keep/me", "safe");
+        let flags = [
+            "--remove-retained",
+            "-T",
+            "site/keep/#",
+            "-v",
+            "--mqtt-version",
+            version,
+        ];
+        let program = subscriber(&broker, &flags).args(["--idle-timeout", "1"]);
+        let outcome = program.run(SOON).expect_code(0);
+        let mut printed: Vec<_> = outcome
+            .stdout
+            .all()
+            .into_iter()
+            .map(|line| line.text)
+            .collect();
+        printed.sort();
+        expected.sort();
+        assert_eq!(printed, expected, "the empty messages are not printed");
+        assert_eq!(retained(&broker), ["site/keep/me safe"], "MQTT {version}");
+    }
+}
+
+#[test]
+fn a_counted_run_removes_what_it_has_printed_before_it_ends() {
+    let broker = Broker::start();
+    retain(&broker, "site/a", "1");
+    retain(&broker, "site/b", "2");
+    let program = subscriber(&broker, &["--remove-retained", "-C", "2"]);
+    program.run(SOON).expect_code(0);
+    assert_eq!(retained(&broker), Vec::<String>::new());
+}
+
+#[test]
+fn csv_has_its_header_once_in_each_file_and_quotes_what_needs_it() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let path = dir.path().join("out.csv");
+    let file = path.to_str().unwrap();
+    for payload in ["21.5", "a,\"b\"\nc"] {
+        let program = subscriber(&broker, &["--csv", "-C", "1", "--output", file, "-d"]);
+        let subscriber = program.start();
+        wait_granted(&subscriber);
+        publish(&broker, "site/a", payload);
+        subscriber.finish(SOON).expect_code(0);
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    let without_time: Vec<_> = text
+        .split("\r\n")
+        .map(|line| line.split_once(',').map_or(line, |(_, rest)| rest))
+        .collect();
+    let expected = [
+        "topic,qos,retain,payload",
+        "site/a,1,0,21.5",
+        "site/a,1,0,\"a,\"\"b\"\"\nc\"",
+        "",
+    ];
+    assert_eq!(without_time, expected, "{text}");
+    let subscriber = subscriber(&broker, &["--csv", "-C", "1", "-d"]).start();
+    wait_granted(&subscriber);
+    publish(&broker, "site/a", "1");
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    assert!(
+        outcome
+            .stdout
+            .text()
+            .starts_with("tst,topic,qos,retain,payload"),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn rotated_csv_files_have_a_header_each() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let path = dir.path().join("out.csv");
+    let flags = ["--csv", "-C", "3", "--rotate-size", "80", "-d", "--output"];
+    let program = subscriber(&broker, &flags).arg(&path);
+    let subscriber = program.start();
+    wait_granted(&subscriber);
+    for payload in ["1", "2", "3"] {
+        publish(&broker, "site/a", payload);
+    }
+    subscriber.finish(SOON).expect_code(0);
+    for name in ["out.csv", "out.csv.1", "out.csv.2"] {
+        let text = fs::read_to_string(dir.path().join(name)).unwrap();
+        assert!(
+            text.starts_with("tst,topic,qos,retain,payload\r\n"),
+            "{name}: {text}"
+        );
+        assert_eq!(text.lines().count(), 2, "{name}: {text}");
+    }
+}
+
+#[test]
+fn pretty_json_is_the_same_object_on_several_lines() {
+    let broker = Broker::start();
+    let subscriber = subscriber(&broker, &["-J", "--pretty", "-C", "1", "-d"]).start();
+    wait_granted(&subscriber);
+    publish(&broker, "site/a", "21.5");
+    let text = subscriber.finish(SOON).expect_code(0).stdout.text();
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(object["payload"], "21.5");
+    assert!(text.starts_with("{\n  \"tst\""), "{text}");
+    let program = Program::subscriber().args(["-e", "localhost", "-t", "t", "--pretty"]);
+    program.run(SOON).expect_fault(64, &["--json"]);
+}
