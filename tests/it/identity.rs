@@ -1,10 +1,17 @@
 //! Our own files: certificate, key and CA are checked before the network is touched.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+};
 
 use crate::harness::{
     Broker, Program, SOON, Server, certs,
-    certs::{Authority, Pair, Validity, encrypted_key, key_with_mode, stray_key},
+    certs::{
+        Authority, Pair, Validity, encrypted_key, give_to_foreign_group, key_with_mode, stray_key,
+    },
+    namespace::skipped,
     running::Outcome,
     server, temp_dir,
 };
@@ -152,6 +159,7 @@ fn a_key_that_others_can_read_is_an_error_unless_allowed() {
     let dir = temp_dir();
     for mode in [0o644, 0o640, 0o604] {
         let pair = with_key(&key_with_mode(dir.path(), mode));
+        give_to_foreign_group(&pair.key);
         expect_pair(&pair, 78, &["--key", "read by others", "chmod 600"]);
     }
     let pair = with_key(&key_with_mode(dir.path(), 0o644));
@@ -160,12 +168,61 @@ fn a_key_that_others_can_read_is_an_error_unless_allowed() {
     connected(&pair, &[]).expect_code(0);
 }
 
+/// As another user than root, whom a group lets read the key.
+#[test]
+fn a_key_of_root_may_be_readable_by_a_group_of_the_program_and_by_no_other() {
+    const NAME: &str = "a_key_of_root_may_be_readable_by_a_group_of_the_program_and_by_no_other";
+    const OURS: u32 = 54_321;
+    const FOREIGN: u32 = 54_322;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return skipped(NAME, "this needs root");
+    }
+    let dir = temp_dir();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let broker = Broker::start();
+    let public = |from: &Path, name| {
+        let to = dir.path().join(name);
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(&to, Permissions::from_mode(0o644)).unwrap();
+        to
+    };
+    let ca = public(&certs().ca, "ca.pem");
+    let cert = public(&certs().device.cert, "cert.pem");
+    let run = |words: &[&str], user, group, mode| {
+        let key = key_with_mode(dir.path(), 0o600);
+        let pair = Pair {
+            cert: cert.clone(),
+            key,
+        };
+        chown(&pair.key, Some(user), Some(group)).unwrap();
+        fs::set_permissions(&pair.key, Permissions::from_mode(mode)).unwrap();
+        let program = Program::one_message().endpoint(broker.port());
+        let program = program.ca(&ca).identity(&pair);
+        let nobody = ["setpriv", "--reuid", "65534", "--regid"];
+        program.under(nobody.iter().chain(words)).run(SOON)
+    };
+    let supplementary = ["65534", "--groups", "54321,54323"];
+    let primary = ["54321", "--clear-groups"];
+    for words in [&supplementary[..], &primary] {
+        run(words, 0, OURS, 0o640).expect_code(0);
+        run(words, 0, OURS, 0o440).expect_code(0);
+        // The group may not write, others may nothing, and the owner is root.
+        for mode in [0o660, 0o650, 0o644, 0o641] {
+            run(words, 0, OURS, mode).expect_fault(78, &["read by others", "chmod 600"]);
+        }
+        run(words, 65534, OURS, 0o640).expect_fault(78, &["read by others"]);
+        run(words, 65534, FOREIGN, 0o640).expect_fault(78, &["read by others"]);
+        run(words, 0, FOREIGN, 0o644).expect_fault(78, &["read by others"]);
+    }
+}
+
 #[test]
 fn a_key_from_systemd_may_be_readable_by_its_access_control_list() {
     let dir = temp_dir();
     let broker = Broker::start();
     let at = |mode: u32, credentials: &str| {
         let pair = with_key(&key_with_mode(dir.path(), mode));
+        give_to_foreign_group(&pair.key);
         let program = Program::one_message().endpoint(broker.port());
         let program = program.ca(&certs().ca).identity(&pair);
         program.env("CREDENTIALS_DIRECTORY", credentials).run(SOON)

@@ -27,6 +27,7 @@
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
 //! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `fuzz`          | mutated conversations: the short form of `scripts/fuzz`          |
+//! | `hardware_keys` | keys in a TPM and in a PKCS#11 token                         |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
@@ -101,6 +102,7 @@ mod flags;
 mod fleet;
 mod formats;
 mod fuzz;
+mod hardware_keys;
 mod harness;
 mod harness_works;
 mod identity;

@@ -1,11 +1,16 @@
 //! Secrets: in no error and no log, in files that only their owner can read, and read when they are needed.
 //! And files without an end, which hang nothing.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+    time::Instant,
+};
 
 use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
 
-use crate::harness::certs::encrypted_key;
+use crate::harness::certs::{encrypted_key, give_to_foreign_group};
 use crate::harness::odd_certs::file;
 use crate::harness::{Broker, Program, SOON, certs, free_port, temp_dir, wait_until};
 
@@ -201,6 +206,7 @@ fn a_secret_that_others_can_read_is_an_error_unless_allowed() {
     let with_mode = |name: &str, mode: u32| {
         let path = file(dir.path(), name, SECRET);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        give_to_foreign_group(&path);
         path
     };
     let broker = Broker::builder().plain().user("ann", SECRET).start();
@@ -227,7 +233,7 @@ fn a_secret_that_others_can_read_is_an_error_unless_allowed() {
         ("--key-passphrase-file", &passphrase),
     ];
     for (flag, program) in cases {
-        for mode in [0o644, 0o640, 0o604, 0o602] {
+        for mode in [0o644, 0o660, 0o604, 0o602] {
             let printed = format!("{flag} can be read by others (mode {mode:04o})");
             let outcome = program(mode).run(SOON);
             outcome.expect_fault(78, &[&printed, "chmod 600", "--allow-readable-key"]);
@@ -236,6 +242,20 @@ fn a_secret_that_others_can_read_is_an_error_unless_allowed() {
         program(0o400).run(SOON).expect_code(0);
         let allowed = program(0o644).arg("--allow-readable-key");
         allowed.run(SOON).expect_code(0);
+        // Root's, and this process is in its group.
+        let of_own_group = program(0o640);
+        for path in ["password", "passphrase"].map(|name| dir.path().join(name)) {
+            let owner = fs::metadata(dir.path()).unwrap();
+            if owner.uid() == 0 && path.exists() {
+                chown(&path, None, Some(owner.gid())).unwrap();
+            }
+        }
+        let accepted = if fs::metadata(dir.path()).unwrap().uid() == 0 {
+            0
+        } else {
+            78
+        };
+        of_own_group.run(SOON).expect_code(accepted);
         let from_systemd = |mode| program(mode).env("CREDENTIALS_DIRECTORY", directory);
         from_systemd(0o440).run(SOON).expect_code(0);
         from_systemd(0o444).run(SOON).expect_code(78);

@@ -4,10 +4,12 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use log::warn;
+use parking_lot::Mutex;
 
 use super::connection_config::ConnectionConfig;
 use super::name_expander::NameExpander;
@@ -71,6 +73,9 @@ pub struct ConnectionArgs {
     cert: Option<PathBuf>,
 
     /// The certificate's private key (PEM)
+    ///
+    /// It may be in a TPM 2.0 or a PKCS#11 token: a block TSS2 PRIVATE KEY or PKCS#11 PROVIDER URI, which a provider
+    /// of OpenSSL opens that the file of OPENSSL_CONF activates. The PIN is given by --key-passphrase-file.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
@@ -80,7 +85,7 @@ pub struct ConnectionArgs {
 
     /// A file with the passphrase of an encrypted key
     ///
-    /// Only its owner may be able to read it, as with the key itself.
+    /// Only its owner may be able to read it, as with the key itself; if that is root, a group of this process as well.
     #[arg(long, value_name = "FILE")]
     key_passphrase_file: Option<PathBuf>,
 
@@ -315,7 +320,7 @@ impl ConnectionArgs {
             connect_timeout: self.connect_timeout,
             policy,
             files,
-            loaded,
+            loaded: Arc::new(Mutex::new(loaded)),
             client_id,
             client_id_given,
             username: self.username,

@@ -1,6 +1,9 @@
 //! The configuration of the connection to a broker: the shared flags, checked.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::name_expander::NameExpander;
 use crate::common::broker::endpoint::Endpoint;
@@ -31,7 +34,7 @@ pub struct ConnectionConfig {
     pub operation_timeout: Duration,
     pub connect_timeout: Duration,
     pub policy: Policy,
-    pub(super) loaded: Option<TlsCredentials>,
+    pub(super) loaded: Arc<Mutex<Option<TlsCredentials>>>,
     pub(super) username: Option<String>,
     pub password: Option<SecretSource>,
     pub(super) version: MqttVersion,
@@ -67,7 +70,7 @@ impl ConnectionConfig {
         ClientConfig {
             route: self.route(),
             files: self.files.clone(),
-            loaded: self.loaded.clone(),
+            loaded: Arc::downgrade(&self.loaded),
             client_id: self.client_id.clone(),
             username: self.username.clone(),
             password: self.password.clone(),

@@ -58,6 +58,7 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
             .downcast_ref::<Fault>()
             .map_or(Exit::Io, |fault| fault.exit)
     });
+    transport::free_device_keys();
     exit.code().into()
 }
 

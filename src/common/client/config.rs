@@ -1,7 +1,9 @@
 //! The settings of a client, which hold for every connection, and the handlers of its messages.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::common::acks::SessionAcks;
 use crate::common::mqtt::status_messages::StatusMessages;
@@ -33,8 +35,9 @@ pub enum RetainHandling {
 pub struct ClientConfig {
     pub route: Route,
     pub files: TlsFiles,
-    /// The contents of `files` for the first connection; every later one reads the files again.
-    pub loaded: Option<TlsCredentials>,
+    /// The contents of `files` for the first connection; every later one reads the files again. Taken once, and not
+    /// kept alive from here: a TPM holds few keys, and this one until all have freed it.
+    pub loaded: Weak<Mutex<Option<TlsCredentials>>>,
     pub client_id: String,
     pub username: Option<String>,
     /// Read for every connection.

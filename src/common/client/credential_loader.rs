@@ -1,6 +1,9 @@
 //! Reads certificate, key, CA and password for every attempt, and warns before a certificate expires.
 
+use std::sync::Weak;
+
 use log::warn;
+use parking_lot::Mutex;
 
 use super::ClientConfig;
 use crate::common::fault::Fault;
@@ -11,7 +14,7 @@ use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 pub(super) struct CredentialLoader {
     files: TlsFiles,
     password: Option<SecretSource>,
-    preloaded: Option<TlsCredentials>,
+    preloaded: Weak<Mutex<Option<TlsCredentials>>>,
     were_valid: bool,
     logged_warning: Option<String>,
 }
@@ -21,7 +24,7 @@ impl CredentialLoader {
         Self {
             files: config.files.clone(),
             password: config.password.clone(),
-            preloaded: config.loaded.clone(),
+            preloaded: Weak::clone(&config.loaded),
             were_valid: false,
             logged_warning: None,
         }
@@ -45,10 +48,9 @@ impl CredentialLoader {
     }
 
     fn read(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {
-        let loaded = self
-            .preloaded
-            .take()
-            .map_or_else(|| self.files.load(), Ok)?;
+        let preloaded = std::mem::take(&mut self.preloaded).upgrade();
+        let preloaded = preloaded.and_then(|loaded| loaded.lock().take());
+        let loaded = preloaded.map_or_else(|| self.files.load(), Ok)?;
         let password = self.password.as_ref().map(SecretSource::read).transpose()?;
         Ok((loaded, password))
     }

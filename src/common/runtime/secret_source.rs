@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::fs::Metadata;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, getegid, getgroups};
 
 use super::small_file::{invalid_file, read_for};
 use crate::common::fault::{Exit, Fault};
@@ -80,7 +82,8 @@ impl SecretSource {
     }
 }
 
-/// A fault if others than the owner and root can read a file with a secret. Only the reader of a pipe can read from it.
+/// A fault if others than the owner, root and a group of this process can read a file with a secret. Only the reader of
+/// a pipe can read from it.
 pub fn check_private(
     flag: &str,
     path: &Path,
@@ -90,6 +93,9 @@ pub fn check_private(
     let mode = metadata.permissions().mode() & 0o7777;
     let others = if is_systemd_credential(path) {
         0o007
+    } else if metadata.uid() == 0 && is_own_group(metadata.gid()) {
+        // Root lets a service read it: the group may read, and no more.
+        0o037
     } else {
         0o077
     };
@@ -98,6 +104,12 @@ pub fn check_private(
     }
     let cause = format!("can be read by others (mode {mode:04o})");
     Err(invalid_file(flag, path, cause).with_remedy("chmod 600 it, or give --allow-readable-key"))
+}
+
+/// Whether the process is in the group, supplementary groups included.
+fn is_own_group(group: u32) -> bool {
+    let group = Gid::from_raw(group);
+    getegid() == group || getgroups().is_ok_and(|groups| groups.contains(&group))
 }
 
 /// Whether systemd passed this file to the service (`LoadCredential`). Root owns it, and an access

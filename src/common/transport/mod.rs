@@ -50,6 +50,11 @@ pub fn prepare_tls(credentials: &TlsCredentials) {
     drop(credentials.tls_context());
 }
 
+/// Call it last: a TPM holds few keys, and keeps one that was not freed.
+pub fn free_device_keys() {
+    credentials::wait_until_device_keys_are_freed();
+}
+
 pub fn library_version() -> &'static str {
     openssl::version::version()
 }

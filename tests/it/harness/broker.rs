@@ -34,6 +34,7 @@ pub(crate) struct Broker {
 pub(crate) struct BrokerBuilder {
     port: Option<u16>,
     server: Option<Pair>,
+    client_ca: Option<PathBuf>,
     acl: Option<String>,
     users: Vec<(String, String)>,
     lines: String,
@@ -50,6 +51,7 @@ impl Broker {
         BrokerBuilder {
             port: None,
             server: Some(certs().server.clone()),
+            client_ca: None,
             acl: None,
             users: Vec::new(),
             lines: String::new(),
@@ -151,6 +153,12 @@ impl BrokerBuilder {
         self
     }
 
+    /// Takes the clients of another CA than the usual.
+    pub(crate) fn client_ca(mut self, ca: PathBuf) -> Self {
+        self.client_ca = Some(ca);
+        self
+    }
+
     /// Only what this access control list allows.
     pub(crate) fn acl(mut self, acl: &str) -> Self {
         self.acl = Some(acl.to_owned());
@@ -233,7 +241,8 @@ impl BrokerBuilder {
             writeln!(config, "{option} {}", path.display()).unwrap();
         };
         if let Some(server) = &self.server {
-            file("cafile", certs().ca.clone());
+            let ca = self.client_ca.as_ref().unwrap_or(&certs().ca);
+            file("cafile", ca.clone());
             file("certfile", server.cert.clone());
             file("keyfile", server.key.clone());
         }

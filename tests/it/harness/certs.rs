@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -171,6 +171,11 @@ pub(crate) fn key_with_mode(dir: &Path, mode: u32) -> PathBuf {
     let path = dir.join(format!("mode-{mode:o}.pem.key"));
     write_key(&path, &fs::read(&certs().device.key).unwrap(), mode);
     path
+}
+
+/// Makes the group of a file one that nobody here is in. Without root it stays, and the owner is not root.
+pub(crate) fn give_to_foreign_group(path: &Path) {
+    let _ = chown(path, None, Some(54_322));
 }
 
 pub(super) fn write_key(path: &Path, pem: &[u8], mode: u32) {

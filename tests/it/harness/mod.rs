@@ -21,6 +21,7 @@ pub(crate) mod seen;
 pub(crate) mod server;
 pub(crate) mod strace;
 pub(crate) mod throttle;
+pub(crate) mod tpm;
 
 use std::{
     net::{Ipv4Addr, TcpListener},

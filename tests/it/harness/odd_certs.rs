@@ -11,7 +11,7 @@ use openssl::{
     bn::{BigNum, MsbOption},
     hash::MessageDigest,
     nid::Nid,
-    pkey::{PKey, Private},
+    pkey::{PKey, Private, Public},
     x509::{
         X509, X509Extension,
         extension::{
@@ -114,7 +114,22 @@ impl<'a> Recipe<'a> {
         self.sign(Some(issuer))
     }
 
+    /// The certificate, as PEM, for a key of which only the public half is here.
+    pub(crate) fn certify(self, key: &PKey<Public>, issuer: &Issued) -> String {
+        let (cert, _) = self.sign_for(Some(key), Some(issuer));
+        String::from_utf8(cert.to_pem().unwrap()).unwrap()
+    }
+
     fn sign(self, issuer: Option<&Issued>) -> Issued {
+        let (cert, key) = self.sign_for(None, issuer);
+        Issued { cert, key }
+    }
+
+    fn sign_for(
+        self,
+        key: Option<&PKey<Public>>,
+        issuer: Option<&Issued>,
+    ) -> (X509, PKey<Private>) {
         let now = UNIX_EPOCH.elapsed().expect("a clock after 1970").as_secs();
         let at = |seconds: i64| Asn1Time::from_unix(i64::try_from(now).unwrap() + seconds).unwrap();
         let mut serial = BigNum::new().unwrap();
@@ -129,7 +144,10 @@ impl<'a> Recipe<'a> {
         cert.set_issuer_name(signer).unwrap();
         cert.set_not_before(&at(self.valid.0)).unwrap();
         cert.set_not_after(&at(self.valid.1)).unwrap();
-        cert.set_pubkey(&self.key).unwrap();
+        match key {
+            Some(key) => cert.set_pubkey(key).unwrap(),
+            None => cert.set_pubkey(&self.key).unwrap(),
+        }
         let context =
             |cert: &openssl::x509::X509Builder,
              extension: &dyn Fn(&openssl::x509::X509v3Context<'_>) -> X509Extension| {
@@ -172,10 +190,7 @@ impl<'a> Recipe<'a> {
         }
         cert.sign(issuer.map_or(&self.key, |issuer| &issuer.key), self.digest)
             .unwrap();
-        Issued {
-            cert: cert.build(),
-            key: self.key,
-        }
+        (cert.build(), self.key)
     }
 }
 

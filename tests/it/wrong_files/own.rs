@@ -283,18 +283,6 @@ fn key_files() {
             &["DES-CBC, an old cipher", "re-encrypt it"],
         ),
         (
-            "TPM",
-            block("TSS2 PRIVATE KEY", &[0x30, 0]).into(),
-            vec![],
-            &["TPM key", "OPENSSL_CONF must activate a provider for it"],
-        ),
-        (
-            "token",
-            block("PKCS#11 PROVIDER URI", &[0x30, 0]).into(),
-            vec![],
-            &["PKCS#11 token", "OPENSSL_CONF must activate one"],
-        ),
-        (
             "public",
             own.public_key_to_pem().unwrap(),
             vec![],

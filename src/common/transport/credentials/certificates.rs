@@ -18,6 +18,11 @@ use crate::common::runtime::small_file::{invalid_file, read_for};
 /// store it would take 20 ms.
 const MAX_VERIFIED: usize = 8;
 
+/// OpenSSL's number of its library EVP (`openssl/err.h`).
+const LIB_EVP: i32 = 6;
+/// Its reason for an algorithm that no active provider has (`ERR_R_UNSUPPORTED`, `openssl/err.h`).
+const UNSUPPORTED: i32 = 0x8_010c;
+
 /// Reads the certificates of a file, at least one. A fault names file, flag, block and cause.
 pub(super) fn read(flag: &str, path: &Path) -> Result<Vec<X509>, Fault> {
     let bytes = read_for(flag, path)?.bytes;
@@ -151,7 +156,9 @@ pub(super) fn has_bad_signature(certificate: &X509Ref, issuer: &X509Ref) -> bool
 /// Whether the signature is certainly not this issuer's; `false` if it cannot be verified.
 fn is_not_signed_by(certificate: &X509Ref, issuer: &X509Ref) -> bool {
     let key = issuer.public_key();
-    key.is_ok_and(|key| certificate.verify(&key).is_ok_and(|fits| !fits))
+    let fails = key.is_ok_and(|key| certificate.verify(&key).is_ok_and(|fits| !fits));
+    // OpenSSL leaves the errors behind. A TPM that was asked to verify, and cannot, says nothing about the signature.
+    fails && !ErrorStack::get().errors().iter().any(is_of_provider)
 }
 
 pub(crate) fn dns_names(certificate: &X509Ref) -> Vec<String> {
@@ -185,9 +192,26 @@ pub(crate) fn signature_algorithm(certificate: &X509Ref) -> &'static str {
     algorithm.long_name().unwrap_or("an unknown algorithm")
 }
 
+/// Whether no active provider has the algorithm.
+pub(super) fn is_unsupported(error: &openssl::error::Error) -> bool {
+    error.library_code() == LIB_EVP && error.reason_code() == UNSUPPORTED
+}
+
 pub(super) fn openssl_reason(stack: &ErrorStack) -> &'static str {
     let mut errors = stack.errors().iter();
     errors
         .find_map(openssl::error::Error::reason)
         .unwrap_or("no reason given")
+}
+
+/// What the device or its library said, else OpenSSL's reason.
+pub(super) fn device_reason(stack: &ErrorStack) -> String {
+    let mut errors = stack.errors().iter();
+    let said = errors.find_map(|error| error.data().filter(|_| is_of_provider(error)));
+    said.map_or_else(|| openssl_reason(stack).to_owned(), str::to_owned)
+}
+
+/// Whether a provider reported it. Libraries of OpenSSL have smaller numbers (`ERR_LIB_USER`, `openssl/err.h`).
+pub(super) fn is_of_provider(error: &openssl::error::Error) -> bool {
+    error.library_code() > 128
 }

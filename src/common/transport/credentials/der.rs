@@ -11,6 +11,8 @@ const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const BOOLEAN: u8 = 0x01;
 const OCTET_STRING: u8 = 0x04;
+const UTF8_STRING: u8 = 0x0c;
+const VISIBLE_STRING: u8 = 0x1a;
 /// `extensions [3]` of a certificate.
 const EXTENSIONS: u8 = 0xa3;
 
@@ -88,6 +90,32 @@ pub(super) fn encryption(key: &[u8]) -> Option<String> {
     dotted(elements(cipher.content).next()?.content)
 }
 
+/// The text that is the second element of a SEQUENCE.
+pub(super) fn second_text(bytes: &[u8]) -> Option<String> {
+    let second = elements(sequence_content(bytes)?).nth(1)?;
+    String::from_utf8(second.content.to_vec()).ok()
+}
+
+/// A SEQUENCE of a `VisibleString` and a `UTF8String`.
+pub(super) fn two_texts(first: &str, second: &str) -> Vec<u8> {
+    let mut texts = element(VISIBLE_STRING, first.as_bytes());
+    texts.extend(element(UTF8_STRING, second.as_bytes()));
+    element(SEQUENCE, &texts)
+}
+
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    let length = content.len().to_be_bytes();
+    if content.len() <= 0x7f {
+        bytes.push(length[length.len() - 1]);
+    } else {
+        bytes.push(0x80 | 4);
+        bytes.extend(&length[length.len() - 4..]);
+    }
+    bytes.extend(content);
+    bytes
+}
+
 fn dotted(id: &[u8]) -> Option<String> {
     let mut arcs: Vec<u64> = Vec::new();
     let mut arc: u64 = 0;
@@ -127,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = (is_ca(&bytes), encryption(&bytes), sequence_size(&bytes));
+            let _ = (is_ca(&bytes), encryption(&bytes), sequence_size(&bytes), second_text(&bytes));
         }
     }
 }

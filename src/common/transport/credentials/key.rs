@@ -1,6 +1,7 @@
 //! Reads the private key, and describes why it cannot be used.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use openssl::asn1::Asn1Object;
 use openssl::error::ErrorStack;
@@ -8,8 +9,10 @@ use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
 use openssl::x509::X509Ref;
 
-use super::certificates::{damaged, missing_block_fault, openssl_reason};
+use super::certificates::{damaged, is_unsupported, missing_block_fault, openssl_reason};
 use super::der;
+use super::device_key::DeviceKey;
+use super::key_device::KeyDevice;
 use super::pem::{self, Block};
 use crate::common::fault::Fault;
 use crate::common::runtime::secret_source::{SecretSource, check_private};
@@ -17,21 +20,26 @@ use crate::common::runtime::small_file::{invalid_file, read_for};
 
 const FLAG: &str = "--key";
 
-/// What `tpm2-openssl` and `tpm2-tss-engine` write.
-const TPM_KEY: &str = "TSS2 PRIVATE KEY";
-/// What `pkcs11-provider` writes: where in a token the key is.
-const TOKEN_KEY: &str = "PKCS#11 PROVIDER URI";
+/// A private key, and what keeps it loaded if it is not in memory but in a device.
+#[derive(Clone)]
+pub(super) struct LoadedKey {
+    pub(super) key: PKey<Private>,
+    /// Freed last: until then the key counts as loaded.
+    held: Option<Arc<DeviceKey>>,
+}
 
-/// OpenSSL's number of its library EVP (`openssl/err.h`).
-const LIB_EVP: i32 = 6;
-/// Its reason for an algorithm that no active provider has (`ERR_R_UNSUPPORTED`, `openssl/err.h`).
-const UNSUPPORTED: i32 = 0x8_010c;
+impl LoadedKey {
+    /// Where the key is, unless it is in memory.
+    pub(super) fn device(&self) -> Option<KeyDevice> {
+        self.held.as_ref().map(|held| held.device())
+    }
+}
 
 pub(super) fn read(
     path: &Path,
     passphrase: Option<&SecretSource>,
     allow_readable: bool,
-) -> Result<PKey<Private>, Fault> {
+) -> Result<LoadedKey, Fault> {
     let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
     let file = read_for(FLAG, path)?;
     let blocks = pem::blocks(&file.bytes);
@@ -60,7 +68,16 @@ pub(super) fn read(
         }
         None => None,
     };
+    if let Some(device) = KeyDevice::of_label(&block.label) {
+        let pem = block.to_pem(content);
+        let held = DeviceKey::open(device, path, &pem, passphrase.as_deref())?;
+        return Ok(LoadedKey {
+            key: held.key().clone(),
+            held: Some(held),
+        });
+    }
     decode(block, content, passphrase.as_deref())
+        .map(|key| LoadedKey { key, held: None })
         .map_err(|stack| undecodable(path, block, content, &stack))
 }
 
@@ -85,7 +102,7 @@ pub(super) fn number_of_matching_key(
 }
 
 fn is_key(block: &Block) -> bool {
-    block.label.ends_with("PRIVATE KEY") || block.label == TOKEN_KEY
+    block.label.ends_with("PRIVATE KEY") || KeyDevice::of_label(&block.label).is_some()
 }
 
 fn decode(
@@ -102,21 +119,7 @@ fn decode(
 }
 
 fn undecodable(path: &Path, block: &Block, content: &[u8], stack: &ErrorStack) -> Fault {
-    let is_unsupported =
-        |e: &openssl::error::Error| e.library_code() == LIB_EVP && e.reason_code() == UNSUPPORTED;
     let invalid = |cause: &str, remedy: &str| invalid_file(FLAG, path, cause).with_remedy(remedy);
-    if block.label == TPM_KEY {
-        return invalid(
-            "is a TPM key (TSS2 PRIVATE KEY), which no active provider of OpenSSL opens",
-            "OPENSSL_CONF must activate a provider for it, tpm2 beside default, and the TPM must be within reach",
-        );
-    }
-    if block.label == TOKEN_KEY {
-        return invalid(
-            "names a key in a PKCS#11 token, and no provider that opens it is active",
-            "OPENSSL_CONF must activate one (pkcs11-provider, beside default), with the module of the token",
-        );
-    }
     if !block.is_encrypted() {
         let reason = openssl_reason(stack);
         let cause = format!("what it holds is no private key ({reason})");

@@ -8,12 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::{Error, ErrorStack};
-use openssl::pkey::{PKey, Private};
 use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
 use super::certificates::{self, openssl_reason, subject};
-use super::key;
+use super::key::{self, LoadedKey};
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::small_file::invalid_file;
 
@@ -38,8 +37,9 @@ pub struct CertKeyPaths {
 pub struct TlsCredentials {
     /// None for the system's store.
     pub(crate) authorities: Option<Authorities>,
-    pub(super) client: Option<ClientCertificate>,
+    /// Freed before the key that it refers to.
     context: OnceLock<SslContext>,
+    pub(super) client: Option<ClientCertificate>,
 }
 
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub(crate) struct Authorities {
 pub(super) struct ClientCertificate {
     pub(super) paths: CertKeyPaths,
     pub(super) chain: Vec<X509>,
-    pub(super) key: PKey<Private>,
+    pub(super) key: LoadedKey,
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl TlsCredentials {
                 let added = builder.add_extra_chain_cert(cert.clone());
                 added.map_err(|stack| client.openssl_rejection(cert, &stack))?;
             }
-            builder.set_private_key(&client.key).map_err(|stack| {
+            builder.set_private_key(&client.key.key).map_err(|stack| {
                 let cause = format!("cannot be used for TLS ({})", openssl_reason(&stack));
                 let fault = invalid_file("--key", &client.paths.key, cause)
                     .with_remedy("make an RSA key or one on P-256");
@@ -192,7 +192,7 @@ impl TlsCredentials {
         if leaf.key_usage().is_some_and(|all| !all.intersects(signs)) {
             return Some("its key usage does not allow signatures; get one that does".into());
         }
-        if let Some(why) = key::unfit_for_tls_1_3(&client.key) {
+        if let Some(why) = key::unfit_for_tls_1_3(&client.key.key) {
             let remedy = "take an RSA key or one on P-256";
             return Some(format!("{why}, which TLS 1.3 does not have; {remedy}"));
         }

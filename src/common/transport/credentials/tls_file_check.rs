@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use openssl::x509::X509;
 
 use super::certificates::{self, is_ca, is_self_issued, issuer, subject};
+use super::key_device::KeyDevice;
 use super::tls_credentials::{
     Authorities, CertKeyPaths, ClientCertificate, ContextError, TlsCredentials,
 };
@@ -111,9 +112,10 @@ impl TlsFiles {
         find("certificate file", described);
         let passphrase = self.passphrase.as_ref();
         let key = key::read(&paths.key, passphrase, self.allow_readable_key);
-        let described = key.as_ref().map_err(Clone::clone).map(|_| {
+        let described = key.as_ref().map_err(Clone::clone).map(|key| {
             let mode = fs::metadata(&paths.key).map_or(0, |m| m.permissions().mode() & 0o7777);
-            format!("{}: mode {mode:04o}", paths.key.display())
+            let device = key.device().map_or("", KeyDevice::holds_key);
+            format!("{}: mode {mode:04o}{device}", paths.key.display())
         });
         find("key file", described);
         let (Ok(chain), Ok(key)) = (chain, key) else {
@@ -142,7 +144,10 @@ impl TlsFiles {
 
     fn check_pair(&self, client: &ClientCertificate) -> Result<(), Fault> {
         let ClientCertificate { paths, chain, key } = client;
-        let is_of_key = |cert: &X509| cert.public_key().is_ok_and(|public| public.public_eq(key));
+        let is_of_key = |cert: &X509| {
+            cert.public_key()
+                .is_ok_and(|public| public.public_eq(&key.key))
+        };
         let Some(first) = chain.first().filter(|first| !is_of_key(first)) else {
             return Ok(());
         };
