@@ -55,6 +55,7 @@
 //! | `simulated_disk` | the durable queue over a disk that crashes at any step          |
 //! | `slow_line`     | lines that take long for one message                         |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `table`         | `subscriber --table`: the table in the terminal               |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
@@ -124,6 +125,7 @@ mod simulated_disk;
 mod slow_line;
 mod subscribe;
 mod suggestions;
+mod table;
 mod terminals;
 mod through;
 mod tls;
