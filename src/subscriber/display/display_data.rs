@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::chart::chart_data::ChartData;
+use super::chart::chart_data::{ChartData, HideCommand};
 use super::chart::zoom::ZoomCommand;
 use super::display_content::{BodyContent, DisplayContent};
 use super::frame::Layout;
@@ -22,6 +22,7 @@ pub enum DisplayKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisplayCommand {
     Zoom(ZoomCommand),
+    Hide(HideCommand),
     Scroll(ScrollCommand),
 }
 
@@ -103,6 +104,7 @@ impl DisplayData {
     pub fn handle_command(&mut self, command: DisplayCommand) {
         match (&mut self.body, command) {
             (BodyData::Chart(chart), DisplayCommand::Zoom(zoom)) => chart.zoom(zoom),
+            (BodyData::Chart(chart), DisplayCommand::Hide(hide)) => chart.hide(hide),
             (BodyData::Table(table), DisplayCommand::Scroll(scroll)) => table.scroll(scroll),
             _ => return,
         }

@@ -17,7 +17,7 @@ use super::text_format::{format_duration, truncate, width};
 
 const MIN_SIZE: (u16, u16) = (20, 5);
 
-const CHART_KEYS: &str = "q end   + - zoom   0 automatic";
+const CHART_KEYS: &str = "q end   + - zoom   0 automatic   l one line   1-8 hide, show";
 
 const TABLE_KEYS: &str = "q end   arrows PgUp PgDn scroll   g G first and last";
 

@@ -24,6 +24,7 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
+use super::chart::chart_data::HideCommand;
 use super::chart::zoom::ZoomCommand;
 use super::display_content::DisplayContent;
 use super::display_data::{DisplayCommand, DisplayData};
@@ -282,6 +283,11 @@ fn display_command(code: KeyCode) -> Option<DisplayCommand> {
         KeyCode::Char('+' | '=') => Some(DisplayCommand::Zoom(ZoomCommand::In)),
         KeyCode::Char('-' | '_') => Some(DisplayCommand::Zoom(ZoomCommand::Out)),
         KeyCode::Char('0') => Some(DisplayCommand::Zoom(ZoomCommand::Auto)),
+        KeyCode::Char('l') => Some(DisplayCommand::Hide(HideCommand::ShowNextAlone)),
+        KeyCode::Char(digit @ '1'..='8') => {
+            let position = usize::from(digit as u8 - b'1');
+            Some(DisplayCommand::Hide(HideCommand::Toggle(position)))
+        }
         KeyCode::Up | KeyCode::Char('k') => scroll(ScrollCommand::Up),
         KeyCode::Down | KeyCode::Char('j') => scroll(ScrollCommand::Down),
         KeyCode::PageUp | KeyCode::Char('b') => scroll(ScrollCommand::PageUp),
@@ -309,6 +315,11 @@ mod tests {
         let minus = press(KeyCode::Char('-'), none);
         let out = DisplayCommand::Zoom(ZoomCommand::Out);
         assert_eq!(minus, Some(KeyCommand::Display(out)));
+        let hide = DisplayCommand::Hide(HideCommand::Toggle(1));
+        assert_eq!(
+            press(KeyCode::Char('2'), none),
+            Some(KeyCommand::Display(hide))
+        );
         let down = DisplayCommand::Scroll(ScrollCommand::Down);
         assert_eq!(press(KeyCode::Down, none), Some(KeyCommand::Display(down)));
     }

@@ -16,6 +16,14 @@ pub const MAX_LINES: usize = 8;
 /// Topics or values without a line that are counted.
 const MAX_OTHER_LINES: usize = 10_000;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HideCommand {
+    /// Hides the line at this position, or shows it again.
+    Toggle(usize),
+    /// One line after the other, then all.
+    ShowNextAlone,
+}
+
 #[derive(Debug)]
 struct Line {
     topic: String,
@@ -23,6 +31,7 @@ struct Line {
     value: usize,
     delays: DelayEstimator,
     series: Series,
+    is_hidden: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +79,7 @@ impl ChartData {
                 value,
                 delays: DelayEstimator::default(),
                 series: Series::new(),
+                is_hidden: false,
             });
             self.lines.len() - 1
         });
@@ -80,6 +90,29 @@ impl ChartData {
         line.series.add(at, number, now);
         if let Some(interval) = line.series.interval() {
             self.window.grow_for_interval(interval);
+        }
+    }
+
+    pub fn hide(&mut self, command: HideCommand) {
+        match command {
+            HideCommand::Toggle(position) => {
+                if let Some(line) = self.lines.get_mut(position) {
+                    line.is_hidden = !line.is_hidden;
+                }
+            }
+            HideCommand::ShowNextAlone => {
+                let is_any_hidden = self.lines.iter().any(|line| line.is_hidden);
+                let first_shown = self.lines.iter().position(|line| !line.is_hidden);
+                let alone = match first_shown {
+                    Some(position) if is_any_hidden => position + 1,
+                    _ => 0,
+                };
+                // After the last one all are shown.
+                let is_end = alone == self.lines.len();
+                for (position, line) in self.lines.iter_mut().enumerate() {
+                    line.is_hidden = !is_end && position != alone;
+                }
+            }
         }
     }
 
@@ -113,7 +146,7 @@ impl ChartData {
                 age: ms_to_duration(now - at),
                 decimal_places: line.series.places,
                 stats: line.series.stats(from, now),
-                is_hidden: false,
+                is_hidden: line.is_hidden,
             })
         });
         let down = connection.down_since.map(|since| (since, now));
@@ -161,6 +194,30 @@ mod tests {
         let curves = content(&chart, 1000).curves;
         let curves: Vec<_> = curves.iter().map(|c| (&*c.label, c.last)).collect();
         assert_eq!(curves, [("t /a", 1.0), ("t /b", 3.0)]);
+    }
+
+    #[test]
+    fn lines_are_shown_alone_in_turn_or_hidden_one_by_one() {
+        let mut chart = ChartData::new(vec!["value".into()]);
+        for topic in ["a", "b", "c"] {
+            chart.add(topic, &[Some(1.0)], 0, 0);
+        }
+        let next = HideCommand::ShowNextAlone;
+        for (command, shown) in [
+            (next, "a"),
+            (next, "b"),
+            (next, "c"),
+            (next, "abc"),
+            (HideCommand::Toggle(1), "ac"),
+            (HideCommand::Toggle(7), "ac"),
+            (HideCommand::Toggle(1), "abc"),
+        ] {
+            chart.hide(command);
+            let curves = content(&chart, 0).curves;
+            let curves = curves.into_iter().filter(|curve| !curve.is_hidden);
+            let labels: String = curves.map(|curve| curve.label).collect();
+            assert_eq!(labels, shown, "{command:?}");
+        }
     }
 
     #[test]

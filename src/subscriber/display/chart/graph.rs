@@ -60,13 +60,16 @@ fn why_empty(chart: &ChartContent, status: &RunStatus) -> String {
     } else if chart.curves.is_empty() {
         let messages = format_plural(status.received, "message");
         format!("no number in {messages}: see --value")
+    } else if chart.curves.iter().all(|line| line.is_hidden) {
+        "all lines are hidden".into()
     } else {
         format!("no reading in the last {}", format_duration(chart.span))
     }
 }
 
 fn value_range(chart: &ChartContent) -> Option<(f64, f64)> {
-    let stats = chart.curves.iter().filter_map(|line| line.stats);
+    let shown = chart.curves.iter().filter(|line| !line.is_hidden);
+    let stats = shown.filter_map(|line| line.stats);
     stats.fold(None, |all, stats| {
         let (min, max) = all.unwrap_or((stats.min, stats.max));
         Some((min.min(stats.min), max.max(stats.max)))
@@ -149,6 +152,9 @@ fn draw_lines(
     let rest = dot - status.elapsed.as_secs_f64() % dot;
     let paint = |context: &mut Context<'_>| {
         for (number, line) in chart.curves.iter().enumerate() {
+            if line.is_hidden {
+                continue;
+            }
             if !theme.has_dots() {
                 context.marker(Marker::Custom(line_mark(number)));
             }

@@ -67,11 +67,16 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
         row += 1;
     }
     for (n, (line, cells)) in lines.zip(&table).enumerate() {
-        let mark = theme.legend_mark(n);
+        let style = if line.is_hidden { DIM } else { NORMAL };
+        let mark = if line.is_hidden {
+            format!("{} ", n + 1)
+        } else {
+            theme.legend_mark(n)
+        };
         put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
         let label = truncate_middle(&line.label, topic);
-        put_text(buffer, area.x + 4, row, &label, NORMAL);
-        draw_numbers(buffer, (area.x, row), cells, &columns, NORMAL);
+        put_text(buffer, area.x + 4, row, &label, style);
+        draw_numbers(buffer, (area.x, row), cells, &columns, style);
         row += 1;
     }
     if note {
