@@ -15,10 +15,12 @@ use log::warn;
 use nix::fcntl::OFlag;
 
 use super::config::{Config, OutputConfig, OutputFileConfig};
+use super::display::display_data::DisplayKind;
+use super::display::json_pointer::JsonPointer;
+use super::display::screen;
+use super::display::value_extractor::ValueExtractor;
 use super::message_receiver::selector::{Retained, SelectionOptions};
 use super::output::destination::Rotation;
-use super::plot::screen;
-use super::plot::value_extractor::ValueExtractor;
 use super::render::format_template::Template;
 use super::render::{Format, RenderOptions};
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
@@ -34,7 +36,7 @@ use crate::common::runtime::{process, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
-/// Messages go to standard output, a file, a chart, or a command that is run for each. A message is acknowledged to the
+/// Messages go to standard output, a file, a chart, a table, or a command that is run for each. A message is acknowledged to the
 /// broker only after it has been written: what is lost before that is sent again.
 ///
 /// A message of several readings (publisher --batch) is split: each reading is written, counted and passed to the
@@ -189,11 +191,20 @@ pub struct SubscriberArgs {
     #[arg(conflicts_with_all = ["verbose", "json", "format", "csv", "no_newline", "raw", "output", "exec"])]
     plot: bool,
 
-    /// With --plot: a JSON pointer to the number
+    /// Show one line per topic with its latest value, age and rate; q ends it
     ///
-    /// Without it the payload itself is the number, else /temperature.
-    #[arg(long, value_name = "POINTER", help_heading = OUTPUT, requires = "plot")]
-    value: Option<ValueExtractor>,
+    /// On a terminal, kept up to date, sorted by topic; arrows, PgUp and PgDn scroll. The last state stays
+    /// on the terminal.
+    #[arg(long, help_heading = OUTPUT)]
+    #[arg(conflicts_with_all = ["plot", "verbose", "json", "format", "no_newline", "raw", "output", "exec"])]
+    table: bool,
+
+    /// With --plot or --table: a JSON pointer to the value; repeatable
+    ///
+    /// Several are several lines, or columns of the table. Without it, --plot takes the payload itself if it is a number,
+    /// else /temperature, and --table the whole payload.
+    #[arg(long, value_name = "POINTER", help_heading = OUTPUT)]
+    value: Vec<JsonPointer>,
 
     /// Print one JSON object with the counts at the end
     #[arg(long, help_heading = OUTPUT)]
@@ -368,17 +379,29 @@ impl SubscriberArgs {
             size,
             keep: self.rotate_keep,
         });
-        let output = match (self.exec.is_empty(), self.output) {
-            _ if self.plot => {
-                screen::check_terminal()?;
-                OutputConfig::Chart(self.value.unwrap_or_default())
+        let display = match (self.plot, self.table) {
+            (true, _) => Some(("--plot", DisplayKind::Chart)),
+            (_, true) => Some(("--table", DisplayKind::Table)),
+            _ => None,
+        };
+        if !self.value.is_empty() && display.is_none() {
+            return Err(Fault::usage(
+                "--value says which value to show, and is for --plot and --table: add one of them",
+            ));
+        }
+        let output = match (self.exec.is_empty(), self.output, display) {
+            (_, _, Some((flag, kind))) => {
+                screen::check_terminal(flag)?;
+                OutputConfig::Display(kind, ValueExtractor::new(self.value))
             }
-            (false, _) => OutputConfig::Command {
+            (false, ..) => OutputConfig::Command {
                 command: process::ExecCommand::new(self.exec, self.exec_timeout)?,
                 jobs: usize::from(self.exec_jobs),
             },
-            (true, Some(path)) => OutputConfig::File(OutputFileConfig { path, rotation }, style),
-            (true, None) => OutputConfig::Stdout(style),
+            (true, Some(path), None) => {
+                OutputConfig::File(OutputFileConfig { path, rotation }, style)
+            }
+            (true, None, None) => OutputConfig::Stdout(style),
         };
         Ok(Config {
             connection,

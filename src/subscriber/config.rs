@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::display::display_data::DisplayKind;
+use super::display::value_extractor::ValueExtractor;
 use super::message_receiver::selector::{Retained, SelectionOptions};
 use super::output::destination::Rotation;
-use super::plot::value_extractor::ValueExtractor;
 use super::render::RenderOptions;
 use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::client::RetainHandling;
@@ -23,7 +24,7 @@ pub struct OutputFileConfig {
 pub enum OutputConfig {
     Stdout(RenderOptions),
     File(OutputFileConfig, RenderOptions),
-    Chart(ValueExtractor),
+    Display(DisplayKind, ValueExtractor),
     Command { command: ExecCommand, jobs: usize },
 }
 

@@ -2,9 +2,9 @@
 
 pub mod args;
 pub mod config;
+pub mod display;
 pub mod message_receiver;
 pub mod output;
-pub mod plot;
 pub mod render;
 pub mod run;
 pub mod sequence;

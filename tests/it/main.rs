@@ -60,6 +60,7 @@
 //! | `stamp`         | readings with their time, and repeated messages              |
 //! | `socks`         | SOCKS5 proxies, and `ALL_PROXY`                              |
 //! | `subscribe`     | filters, and the broker's answers to them                    |
+//! | `table`         | `subscriber --table`: the table in the terminal               |
 //! | `terminals`     | that nothing from outside reaches a terminal as it is           |
 //! | `topic_templates` | `{hostname}` and the like in topics and in the client identifier |
 //! | `through`       | HTTP proxies and WebSockets                                  |
@@ -139,6 +140,7 @@ mod socks;
 mod stamp;
 mod subscribe;
 mod suggestions;
+mod table;
 mod terminals;
 mod through;
 mod tls;

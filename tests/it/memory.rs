@@ -256,7 +256,9 @@ fn many_newlines_are_drawn_in_little() {
         fs::write(&payload, vec![b'\n'; lines]).unwrap();
         let program = Program::subscriber().to(&broker);
         let program = program.args(["-t", "t", "--plot"]);
-        let program = program.env("TERM", "xterm-256color");
+        let program = program
+            .env("TERM", "xterm-256color")
+            .env("LC_ALL", "C.UTF-8");
         let running = program.start_on_terminal();
         let subscribed = broker.log().wait(SOON, |line| line.ends_with(" 1 t"));
         assert!(subscribed.is_some(), "{running}");

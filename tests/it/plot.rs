@@ -40,7 +40,9 @@ fn a_pointer_is_checked_and_is_for_a_chart() {
         assert!(run.stderr.text().contains(why), "{pointer}: {run}");
     }
     let run = plot(&["--value", "/a"]).run(SOON).expect_code(64);
-    assert!(run.stderr.text().contains("--plot"), "{run}");
+    let said = run.stderr.text();
+    assert!(said.contains("is for --plot and --table: add"), "{run}");
+    assert_eq!(said.lines().count(), 1, "{run}");
 }
 
 /// What stands on the terminal. One that does not know its size is taken for 80x24.
@@ -58,6 +60,7 @@ fn the_chart_shows_what_comes_and_its_last_frame_stays() {
         .to(&broker)
         .args(["-t", "site/#", "--plot", "--value", "/deep/0"])
         .env("TERM", "xterm-256color")
+        .env("LC_ALL", "C.UTF-8")
         .start_on_terminal();
     let shows = |part: &str| {
         let found = wait_until(SOON, || {

@@ -100,7 +100,7 @@ impl MessageReceiver {
                         log_number_status(&check.status, seq, message.topic);
                     }
                     let missing = state.selector.streams.missing();
-                    self.sink.set_chart_missing_count(missing);
+                    self.sink.set_displayed_missing_count(missing);
                 }
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();

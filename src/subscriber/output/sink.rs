@@ -16,14 +16,13 @@ use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::publish::Received;
 use crate::common::runtime::clock::instant_now;
 use crate::common::transport::bridge::OutOfMemory;
-use crate::subscriber::plot::chart_data::{ChartData, PlottedMessage};
-use crate::subscriber::plot::value_extractor::ValueExtractor;
+use crate::subscriber::display::display_data::{DisplayData, DisplayedReading};
 use crate::subscriber::render::{RenderOptions, render};
 
 pub enum OutputSink {
     Writer(Writer, RenderOptions),
     Executor(Executor),
-    Chart(Plotter),
+    Display(DisplaySink),
 }
 
 /// The most bytes that the readings of one message may take when they are written, beside their
@@ -35,9 +34,8 @@ pub struct SplitMessage<'a> {
     exec_message: Option<ExecMessage>,
 }
 
-pub struct Plotter {
-    pub extractor: ValueExtractor,
-    pub chart: Arc<Mutex<ChartData>>,
+pub struct DisplaySink {
+    pub data: Arc<Mutex<DisplayData>>,
     pub acknowledger: Mutex<Acknowledger>,
 }
 
@@ -71,7 +69,7 @@ impl OutputSink {
                 max = max.min(MAX_RENDERED / overhead.max(1));
             }
             Self::Executor(_) => exec_message = Some(ExecMessage::of(message)?),
-            Self::Writer(..) | Self::Chart(_) => {}
+            Self::Writer(..) | Self::Display(_) => {}
         }
         let readings = BatchReadings::of(message, max);
         if let Self::Writer(writer, style) = self {
@@ -110,15 +108,15 @@ impl OutputSink {
                     executor.push(message, readings.is_batch, count);
                 }
             }
-            Self::Chart(plotter) => for_each_reading(message, readings, count, |reading| {
+            Self::Display(display) => for_each_reading(message, readings, count, |reading| {
                 let seq = reading.seq.as_ref();
-                let reading = PlottedMessage {
+                let reading = DisplayedReading {
                     topic: reading.topic,
-                    value: plotter.extractor.extract(reading.payload),
+                    payload: reading.payload,
                     taken_at: seq.map(|seq| Duration::from_millis(seq.accepted_ms)),
                     arrived_at: now,
                 };
-                plotter.chart.lock().add(&reading, instant_now());
+                display.data.lock().add(&reading, instant_now());
             }),
         }
     }
@@ -128,9 +126,9 @@ impl OutputSink {
         match self {
             Self::Writer(writer, _) => writer.finish_message(completion),
             Self::Executor(executor) => executor.close_message(completion),
-            Self::Chart(plotter) => {
+            Self::Display(display) => {
                 // On failure it has notified the event loop.
-                let _ = plotter
+                let _ = display
                     .acknowledger
                     .lock()
                     .record_and_acknowledge(completion);
@@ -138,9 +136,9 @@ impl OutputSink {
         }
     }
 
-    pub fn set_chart_missing_count(&self, count: u64) {
-        if let Self::Chart(plotter) = self {
-            plotter.chart.lock().set_missing_count(count);
+    pub fn set_displayed_missing_count(&self, count: u64) {
+        if let Self::Display(display) = self {
+            display.data.lock().set_missing_count(count);
         }
     }
 
@@ -158,7 +156,7 @@ impl OutputSink {
                 executor.close(grace_period);
                 true
             }
-            Self::Chart(_) => true,
+            Self::Display(_) => true,
         }
     }
 
@@ -171,7 +169,7 @@ impl OutputSink {
     pub fn failed_commands(&self) -> Option<u64> {
         match self {
             Self::Executor(executor) => Some(executor.failed_commands()),
-            Self::Writer(..) | Self::Chart(_) => None,
+            Self::Writer(..) | Self::Display(_) => None,
         }
     }
 }

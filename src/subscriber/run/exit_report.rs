@@ -66,7 +66,7 @@ pub(super) fn report_write_failure(path: Option<&Path>, cause: &io::Error) -> Ex
 pub(super) fn report_output_error(config: &Config, error: &OutputError) -> Exit {
     let file = match &config.output {
         OutputConfig::File(file, _) => Some(file.path.as_path()),
-        OutputConfig::Stdout(_) | OutputConfig::Chart(_) | OutputConfig::Command { .. } => None,
+        OutputConfig::Stdout(_) | OutputConfig::Display(..) | OutputConfig::Command { .. } => None,
     };
     match (error, file) {
         (OutputError::StateFile(cause), _) => report_write_failure(

@@ -25,11 +25,12 @@ use crate::common::runtime::signals;
 use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::bridge::EndedExchanges;
 use crate::subscriber::config::{Config, OutputConfig};
+use crate::subscriber::display::display_data::{DisplayData, DisplayKind};
+use crate::subscriber::display::screen::Screen;
+use crate::subscriber::display::value_extractor::ValueExtractor;
 use crate::subscriber::message_receiver::MessageReceiver;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
 use crate::subscriber::output::sink::OutputSink;
-use crate::subscriber::plot::chart_data::ChartData;
-use crate::subscriber::plot::screen::Screen;
 use crate::subscriber::session::state_file::StateFile;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,8 +56,13 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     let started = instant_now();
-    let chart = ChartData::new(&config.connection.endpoint.to_string(), started);
-    let chart = Arc::new(Mutex::new(chart));
+    let (kind, extractor) = match &config.output {
+        OutputConfig::Display(kind, extractor) => (*kind, extractor.clone()),
+        _ => (DisplayKind::Table, ValueExtractor::default()),
+    };
+    let endpoint = config.connection.endpoint.to_string();
+    let display = DisplayData::new(kind, extractor, &endpoint, started);
+    let display = Arc::new(Mutex::new(display));
     let last_message = config.idle_timeout.map(|_| Arc::new(Mutex::new(started)));
     let to_loop = events.clone();
     let notify = move |event| send(&to_loop, Event::Output(event));
@@ -65,7 +71,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         state_file.clone(),
         &session_acks,
         notify,
-        &chart,
+        &display,
         last_message.as_ref(),
     )?;
     let receiver = Arc::new(receiver);
@@ -83,7 +89,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     exit_now.set(Exit::Success);
     // After that, because its keys raise signals.
     let mut screen = match &config.output {
-        OutputConfig::Chart(_) => Some(Screen::start(Arc::clone(&chart), started)?),
+        OutputConfig::Display(..) => Some(Screen::start(Arc::clone(&display), started)?),
         _ => None,
     };
     let client = start_client(
@@ -104,7 +110,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     while subscriber.pending_exit().is_none() {
         subscriber.handle_time(instant_now());
         if let Some(screen) = &mut screen {
-            chart
+            display
                 .lock()
                 .update_connection(subscriber.state_machine(), instant_now());
             if let Err(cause) = screen.handle_timeout(instant_now()) {

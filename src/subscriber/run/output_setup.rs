@@ -13,14 +13,14 @@ use crate::common::acks::SessionAcks;
 use crate::common::random;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputConfig};
+use crate::subscriber::display::display_data::DisplayData;
 use crate::subscriber::message_receiver::selector::MessageSelector;
 use crate::subscriber::message_receiver::{LockedState, MessageReceiver, SequenceOptions};
 use crate::subscriber::output::completion::{Acknowledger, OutputError, OutputEvent, SaveRecords};
 use crate::subscriber::output::destination::{OutputFile, WriterDestination};
 use crate::subscriber::output::executor::Executor;
-use crate::subscriber::output::sink::{OutputSink, Plotter};
+use crate::subscriber::output::sink::{DisplaySink, OutputSink};
 use crate::subscriber::output::writer::Writer;
-use crate::subscriber::plot::chart_data::ChartData;
 use crate::subscriber::sequence::fingerprint::FingerprintKey;
 use crate::subscriber::sequence::streams::Streams;
 use crate::subscriber::session::state_file::StateFile;
@@ -30,7 +30,7 @@ pub(super) fn open_receiver(
     state_file: Option<Arc<Mutex<StateFile>>>,
     session_acks: &Arc<SessionAcks>,
     notify: impl Fn(OutputEvent) + Clone + Send + 'static,
-    chart: &Arc<Mutex<ChartData>>,
+    display: &Arc<Mutex<DisplayData>>,
     last_message: Option<&Arc<Mutex<Instant>>>,
 ) -> anyhow::Result<MessageReceiver> {
     let (streams, key) = match &state_file {
@@ -80,9 +80,8 @@ pub(super) fn open_receiver(
             let writer = Writer::start(WriterDestination::File(out), session_acks, acknowledger)?;
             OutputSink::Writer(writer, style.clone())
         }
-        OutputConfig::Chart(extractor) => OutputSink::Chart(Plotter {
-            extractor: extractor.clone(),
-            chart: Arc::clone(chart),
+        OutputConfig::Display(..) => OutputSink::Display(DisplaySink {
+            data: Arc::clone(display),
             acknowledger: Mutex::new(acknowledger),
         }),
         OutputConfig::Command { command, jobs } => {

@@ -172,10 +172,10 @@ fn identifiers_and_seeds_come_from_the_operating_system() {
 }
 
 #[test]
-fn only_the_chart_names_the_terminal_s_libraries() {
-    let is_chart = |s: &Source| s.is_below("subscriber/plot/");
-    assert!(sources().iter().any(is_chart));
-    expect_nowhere(|s| !is_chart(s), &["ratatui", "crossterm"]);
+fn only_the_display_names_the_terminal_s_libraries() {
+    let is_display = |s: &Source| s.is_below("subscriber/display/");
+    assert!(sources().iter().any(is_display));
+    expect_nowhere(|s| !is_display(s), &["ratatui", "crossterm"]);
 }
 
 #[test]
@@ -353,7 +353,7 @@ const LAYERS: [(&str, &[&str]); 3] = [
             "message_receiver",
             "session",
             "output",
-            "plot",
+            "display",
             "render",
             "sequence",
         ],

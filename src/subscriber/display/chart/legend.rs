@@ -5,9 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
 use super::chart_content::{ChartContent, ChartCurve, Stats};
-use super::style::{DIM, NORMAL, Theme, put_text};
-use super::text_format::{format_duration, format_plural, truncate, truncate_middle, width};
-use super::value_scale::{format_number, limit_places};
+use crate::subscriber::display::number_format::{format_number, limit_places};
+use crate::subscriber::display::style::{DIM, NORMAL, Theme, put_text};
+use crate::subscriber::display::text_format::{
+    format_duration, format_plural, truncate, truncate_middle, width,
+};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -24,57 +26,62 @@ const COLUMNS: [(&str, usize); 6] = [
     ("age", 1),
 ];
 
-pub(super) fn height(view: &ChartContent, max: u16) -> u16 {
-    let wanted = match body_rows(view) {
+pub fn height(chart: &ChartContent, max: u16) -> u16 {
+    let wanted = match body_rows(chart) {
         0 => 0,
         rows => rows + usize::from(max > 3),
     };
     u16::try_from(wanted).unwrap_or(u16::MAX).min(max)
 }
 
-fn body_rows(view: &ChartContent) -> usize {
-    let more = view.more_topics > 0 && !view.lines.is_empty();
-    view.lines.len() + usize::from(more)
+fn body_rows(chart: &ChartContent) -> usize {
+    let more = chart.more_lines > 0 && !chart.curves.is_empty();
+    chart.curves.len() + usize::from(more)
 }
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
+pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme) {
     let height = usize::from(area.height);
-    let heading = usize::from(height > 3 || height > body_rows(view));
+    let heading = usize::from(height > 3 || height > body_rows(chart));
     let space = height.saturating_sub(heading);
-    let hidden = |shown: usize| view.lines.len() - shown + view.more_topics;
-    let mut shown = view.lines.len().min(space);
+    let hidden = |shown: usize| chart.curves.len() - shown + chart.more_lines;
+    let mut shown = chart.curves.len().min(space);
     // The last row counts the topics that are not shown.
     let note = hidden(shown) > 0 && space > 1;
     if note {
         shown = shown.min(space - 1);
     }
-    let lines = view.lines.iter().take(shown);
+    let lines = chart.curves.iter().take(shown);
     let table: Vec<_> = lines.clone().map(format_stat_cells).collect();
     let widths = std::array::from_fn(|n| {
         let widest = table.iter().map(|row| row[n].len()).max().unwrap_or(0);
         widest.max(COLUMNS[n].0.len() * heading)
     });
-    let topic = lines.clone().map(|line| width(&line.topic)).max();
+    let topic = lines.clone().map(|line| width(&line.label)).max();
     let (topic, columns) = fit_columns(area.width.into(), topic.unwrap_or(0), widths);
     let mut row = area.y;
     if heading > 0 {
         let names = COLUMNS.map(|(name, _)| name.to_owned());
         draw_numbers(buffer, (area.x, row), &names, &columns, DIM);
-        let over = format!("over {}", format_duration(view.span));
+        let over = format!("over {}", format_duration(chart.span));
         put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
     for (n, (line, cells)) in lines.zip(&table).enumerate() {
-        let mark = theme.legend_mark(n);
+        let style = if line.is_hidden { DIM } else { NORMAL };
+        let mark = if line.is_hidden {
+            format!("{} ", n + 1)
+        } else {
+            theme.legend_mark(n)
+        };
         put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
-        let label = truncate_middle(&line.topic, topic);
-        put_text(buffer, area.x + 4, row, &label, NORMAL);
-        draw_numbers(buffer, (area.x, row), cells, &columns, NORMAL);
+        let label = truncate_middle(&line.label, topic);
+        put_text(buffer, area.x + 4, row, &label, style);
+        draw_numbers(buffer, (area.x, row), cells, &columns, style);
         row += 1;
     }
     if note {
         let more = u64::try_from(hidden(shown)).unwrap_or(u64::MAX);
-        let note = format!("and {}", format_plural(more, "more topic"));
+        let note = format!("and {}", format_plural(more, "more line"));
         put_text(buffer, area.x + 4, row, &note, DIM);
     }
 }

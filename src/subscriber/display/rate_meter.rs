@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::zoom::Ms;
+use super::ms::Ms;
 
 /// The rate per second is measured over this time.
 const RECENT: Ms = 10_000;
@@ -17,12 +17,12 @@ struct Second {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct RateMeter {
+pub struct RateMeter {
     seconds: VecDeque<Second>,
 }
 
 impl RateMeter {
-    pub(super) fn count(&mut self, now: Ms) {
+    pub fn count(&mut self, now: Ms) {
         let number = now.div_euclid(SECOND);
         match self.seconds.back_mut() {
             Some(second) if second.first.div_euclid(SECOND) >= number => {
@@ -41,13 +41,13 @@ impl RateMeter {
         }
     }
 
-    pub(super) fn per_minute(&self, now: Ms) -> u64 {
+    pub fn per_minute(&self, now: Ms) -> u64 {
         self.count_since(now - MINUTE)
     }
 
     /// The rate of the last seconds. It is constant for messages at a constant interval.
     #[allow(clippy::cast_precision_loss, reason = "a rate, not a count")]
-    pub(super) fn per_second(&self, now: Ms) -> f64 {
+    pub fn per_second(&self, now: Ms) -> f64 {
         let (Some(first), Some(last)) = (
             self.second_counts_since(now - RECENT).next(),
             self.seconds.back(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use ratatui::style::Style;
 use ratatui::text::Span;
 
-use super::chart_content::MessageRate;
+use super::run_status::MessageRate;
 
-pub(super) fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
@@ -30,7 +30,7 @@ fn fitting(text: &str, mut columns: usize, from_end: bool) -> String {
     symbols.concat()
 }
 
-pub(super) fn truncate(text: &str, columns: usize) -> String {
+pub fn truncate(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         text.to_owned()
     } else if columns == 0 {
@@ -41,7 +41,7 @@ pub(super) fn truncate(text: &str, columns: usize) -> String {
 }
 
 /// For topics, which differ at both ends.
-pub(super) fn truncate_middle(text: &str, columns: usize) -> String {
+pub fn truncate_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns || columns < 5 {
         return truncate(text, columns);
     }
@@ -51,7 +51,7 @@ pub(super) fn truncate_middle(text: &str, columns: usize) -> String {
 }
 
 /// In one unit: `59 s`, `3 min`, `26 h`.
-pub(super) fn format_duration(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     match time.as_secs() {
         seconds @ ..60 => format!("{seconds} s"),
         seconds @ ..3600 => format!("{} min", seconds / 60),
@@ -60,12 +60,12 @@ pub(super) fn format_duration(time: Duration) -> String {
 }
 
 /// Rounds up to whole seconds.
-pub(super) fn format_time_left(left: Duration) -> String {
+pub fn format_time_left(left: Duration) -> String {
     let rest = u64::from(left.subsec_nanos() > 0);
     format_duration(Duration::from_secs(left.as_secs().saturating_add(rest)))
 }
 
-pub(super) fn format_rate(rate: MessageRate) -> String {
+pub fn format_rate(rate: MessageRate) -> String {
     match rate.per_second {
         many if many >= 99.5 => format!("{many:.0} msg/s"),
         some if some >= 0.2 => format!("{some:.1} msg/s"),
@@ -73,7 +73,18 @@ pub(super) fn format_rate(rate: MessageRate) -> String {
     }
 }
 
-pub(super) fn format_plural(count: u64, noun: &str) -> String {
+/// In one of three units: `2.0/s`, `12/min`, `1.5/h`.
+pub fn format_topic_rate(per_second: f64) -> String {
+    let (number, unit) = match per_second {
+        some if some >= 0.95 => (some, "s"),
+        some if some * 60.0 >= 0.95 => (some * 60.0, "min"),
+        some => (some * 3600.0, "h"),
+    };
+    let places = usize::from(number < 9.95);
+    format!("{number:.places$}/{unit}")
+}
+
+pub fn format_plural(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
@@ -110,6 +121,9 @@ mod tests {
             [at(1234.4), at(1.0), at(0.1)],
             ["1234 msg/s", "1.0 msg/s", "7 msg/min"]
         );
+        let rates = [1234.4, 1.0, 0.2, 1.0 / 60.0, 1.0 / 3600.0, 0.0].map(format_topic_rate);
+        let expected = ["1234/s", "1.0/s", "12/min", "1.0/min", "1.0/h", "0.0/h"];
+        assert_eq!(rates, expected);
     }
 
     proptest! {

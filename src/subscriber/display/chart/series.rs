@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::value_scale::decimal_places;
-use super::zoom::{MAX_WINDOW, Ms, seconds_from_now};
+use super::zoom::MAX_WINDOW;
+use crate::subscriber::display::ms::{Ms, seconds_from_now};
+use crate::subscriber::display::number_format::decimal_places;
 
 /// The width of the buckets and how far they reach back, in milliseconds.
 const TIERS: [(Ms, Ms); 3] = [(50, 60_000), (1000, 3_600_000), (30_000, MAX_WINDOW)];
@@ -106,11 +107,12 @@ impl Tier {
 }
 
 #[derive(Debug)]
-pub(super) struct Series {
+pub struct Series {
     tiers: [Tier; 3],
     intervals: VecDeque<Ms>,
-    pub(super) last: Option<(Ms, f64)>,
-    pub(super) places: usize,
+    pub first: Option<Ms>,
+    pub last: Option<(Ms, f64)>,
+    pub places: usize,
 }
 
 impl Series {
@@ -122,17 +124,19 @@ impl Series {
                 buckets: VecDeque::new(),
             }),
             intervals: VecDeque::new(),
+            first: None,
             last: None,
             places: 0,
         }
     }
 
     /// `at` is not after `now`. Readings may come in any order.
-    pub(super) fn add(&mut self, at: Ms, value: f64, now: Ms) {
+    pub fn add(&mut self, at: Ms, value: f64, now: Ms) {
         for tier in &mut self.tiers {
             tier.add(at, value, now);
         }
         self.places = self.places.max(decimal_places(value));
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
         match self.last {
             Some((last, _)) if at < last => return,
             Some((last, _)) if at > last => {
@@ -146,13 +150,13 @@ impl Series {
         self.last = Some((at, value));
     }
 
-    pub(super) fn interval(&self) -> Option<Ms> {
+    pub fn interval(&self) -> Option<Ms> {
         let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     }
 
-    pub(super) fn segments(&self, from: Ms, now: Ms, outages: &[(Ms, Ms)]) -> Vec<Vec<Point>> {
+    pub fn segments(&self, from: Ms, now: Ms, outages: &[(Ms, Ms)]) -> Vec<Vec<Point>> {
         let tier = self.tier(now - from);
         let max_interval = (self.interval().unwrap_or_default() * GAP_INTERVALS)
             .max(MIN_GAP)
@@ -181,7 +185,7 @@ impl Series {
         segments
     }
 
-    pub(super) fn stats(&self, from: Ms, now: Ms) -> Option<Stats> {
+    pub fn stats(&self, from: Ms, now: Ms) -> Option<Stats> {
         let tier = self.tier(now - from);
         let shown = tier.buckets.iter().filter(|b| b.last.0 >= from);
         let all = shown.copied().reduce(|all, b| Bucket {

@@ -8,19 +8,25 @@ use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
 use super::chart_content::{ChartContent, Point};
-use super::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
-use super::text_format::{format_duration, format_plural, truncate, width};
+use super::time_axis;
 use super::value_scale::Scale;
+use crate::subscriber::display::run_status::RunStatus;
+use crate::subscriber::display::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
+use crate::subscriber::display::text_format::{format_duration, format_plural, truncate, width};
 
 const MIN_ROWS_PER_TICK: u16 = 3;
 
-const MIN_COLUMNS_PER_TICK: u64 = 12;
-
 const OFFLINE: &str = " offline ";
 
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
-    let Some((min, max)) = value_range(view) else {
-        let why = truncate(&why_empty(view), area.width.into());
+pub fn draw(
+    buffer: &mut Buffer,
+    area: Rect,
+    chart: &ChartContent,
+    status: &RunStatus,
+    theme: Theme,
+) {
+    let Some((min, max)) = value_range(chart) else {
+        let why = truncate(&why_empty(chart, status), area.width.into());
         let left = (usize::from(area.width) - width(&why)) / 2;
         let column = area.x + u16::try_from(left).unwrap_or_default();
         put_text(buffer, column, area.y + area.height / 2, &why, DIM);
@@ -43,24 +49,27 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: 
         draw_value_axis(buffer, plot, scale, theme);
     }
     if axis_rows > 0 {
-        draw_time_axis(buffer, plot, view, theme, axis_rows > 1);
+        draw_time_axis(buffer, plot, chart, theme, axis_rows > 1);
     }
-    draw_lines(buffer, plot, view, scale, theme);
+    draw_lines(buffer, plot, (chart, status), scale, theme);
 }
 
-fn why_empty(view: &ChartContent) -> String {
-    if view.received == 0 {
+fn why_empty(chart: &ChartContent, status: &RunStatus) -> String {
+    if status.received == 0 {
         "no message yet".into()
-    } else if view.lines.is_empty() {
-        let messages = format_plural(view.received, "message");
+    } else if chart.curves.is_empty() {
+        let messages = format_plural(status.received, "message");
         format!("no number in {messages}: see --value")
+    } else if chart.curves.iter().all(|line| line.is_hidden) {
+        "all lines are hidden".into()
     } else {
-        format!("no reading in the last {}", format_duration(view.span))
+        format!("no reading in the last {}", format_duration(chart.span))
     }
 }
 
-fn value_range(view: &ChartContent) -> Option<(f64, f64)> {
-    let stats = view.lines.iter().filter_map(|line| line.stats);
+fn value_range(chart: &ChartContent) -> Option<(f64, f64)> {
+    let shown = chart.curves.iter().filter(|line| !line.is_hidden);
+    let stats = shown.filter_map(|line| line.stats);
     stats.fold(None, |all, stats| {
         let (min, max) = all.unwrap_or((stats.min, stats.max));
         Some((min.min(stats.min), max.max(stats.max)))
@@ -85,7 +94,7 @@ fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) 
 fn draw_time_axis(
     buffer: &mut Buffer,
     plot: Rect,
-    view: &ChartContent,
+    chart: &ChartContent,
     theme: Theme,
     labels: bool,
 ) {
@@ -96,8 +105,8 @@ fn draw_time_axis(
     let line = "─".repeat(plot.width.into());
     put_text(buffer, plot.x, axis, &line, DIM);
     let error = theme.color_if_enabled(ERROR);
-    for (down, up) in &view.outages {
-        let (from, to) = (column(plot, view, *down), column(plot, view, *up));
+    for (down, up) in &chart.outages {
+        let (from, to) = (column(plot, chart, *down), column(plot, chart, *up));
         for column in from..=to {
             put_text(buffer, column, axis, "━", error);
         }
@@ -107,28 +116,13 @@ fn draw_time_axis(
             put_text(buffer, from + left + 1, axis, OFFLINE, error);
         }
     }
-    let (number, unit) = match view.span.as_secs() {
-        seconds @ ..120 => (seconds, "s"),
-        seconds @ ..7200 => (seconds / 60, "min"),
-        seconds => (seconds / 3600, "h"),
-    };
-    let space = u64::from(plot.width) / MIN_COLUMNS_PER_TICK;
-    let parts = (1..=6).rev().find(|n| number % n == 0 && *n <= space);
-    let parts = parts.unwrap_or(1);
     let mut end = 0;
-    for part in 0..=parts {
-        let ago = number / parts * (parts - part);
-        #[allow(clippy::cast_precision_loss, reason = "six at most")]
-        let at = view.span.mul_f64((parts - part) as f64 / parts as f64);
-        let column = column(plot, view, -at.as_secs_f64());
+    for (at, label) in time_axis::ticks(chart.span, plot.width, chart.clock) {
+        let column = column(plot, chart, at);
         let cell = buffer.cell((column, axis));
         if cell.is_some_and(|cell| cell.symbol() == "─") {
             put_text(buffer, column, axis, "┬", DIM);
         }
-        let label = match ago {
-            0 => "now".into(),
-            _ => format!("-{ago} {unit}"),
-        };
         let wide = u16::try_from(width(&label)).unwrap_or_default();
         let last = plot.right().saturating_sub(wide);
         let column = column.saturating_sub(wide / 2).min(last);
@@ -139,20 +133,29 @@ fn draw_time_axis(
     }
 }
 
-fn column(plot: Rect, view: &ChartContent, at: f64) -> u16 {
-    let part = 1.0 + at / view.span.as_secs_f64();
+fn column(plot: Rect, chart: &ChartContent, at: f64) -> u16 {
+    let part = 1.0 + at / chart.span.as_secs_f64();
     let column = truncate_to_u16(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));
     plot.x + column
 }
 
-fn draw_lines(buffer: &mut Buffer, plot: Rect, view: &ChartContent, scale: Scale, theme: Theme) {
-    let span = view.span.as_secs_f64();
+fn draw_lines(
+    buffer: &mut Buffer,
+    plot: Rect,
+    (chart, status): (&ChartContent, &RunStatus),
+    scale: Scale,
+    theme: Theme,
+) {
+    let span = chart.span.as_secs_f64();
     // The chart moves by whole dots, otherwise the lines would flicker.
     let dot = span / (f64::from(plot.width) * theme.dots_per_cell().0 - 1.0).max(1.0);
-    let rest = dot - view.elapsed.as_secs_f64() % dot;
+    let rest = dot - status.elapsed.as_secs_f64() % dot;
     let paint = |context: &mut Context<'_>| {
-        for (number, line) in view.lines.iter().enumerate() {
-            if !theme.colour {
+        for (number, line) in chart.curves.iter().enumerate() {
+            if line.is_hidden {
+                continue;
+            }
+            if !theme.has_dots() {
                 context.marker(Marker::Custom(line_mark(number)));
             }
             for segment in &line.segments {

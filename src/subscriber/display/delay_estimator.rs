@@ -1,13 +1,13 @@
 //! How late readings arrive, measured with two clocks that may differ. PURE.
 
-use super::zoom::Ms;
+use super::ms::Ms;
 
 /// The shortest delay is forgotten after one to two times this, because a clock may be adjusted.
 const MEMORY: Ms = 5 * 60 * 1000;
 
 /// Takes the shortest delay seen lately for no delay at all.
 #[derive(Debug, Default)]
-pub(super) struct DelayEstimator {
+pub struct DelayEstimator {
     shortest: Option<i64>,
     shortest_before: Option<i64>,
     since: Ms,
@@ -15,7 +15,7 @@ pub(super) struct DelayEstimator {
 
 impl DelayEstimator {
     /// In milliseconds, 0 or more. `difference`: our time of arrival minus the sender's time of measurement.
-    pub(super) fn estimate_delay(&mut self, difference: i64, now: Ms) -> Ms {
+    pub fn estimate_delay(&mut self, difference: i64, now: Ms) -> Ms {
         if self.shortest.is_some() && now.saturating_sub(self.since) >= MEMORY {
             self.shortest_before = self.shortest.take();
             self.since = now;

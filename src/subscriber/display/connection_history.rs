@@ -1,23 +1,23 @@
 //! The state of the connection, and its outages. PURE.
 
-use super::zoom::Ms;
+use super::ms::Ms;
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine};
 use crate::common::escape::one_line;
 
 const MAX_OUTAGES: usize = 100;
 
 #[derive(Debug, Default)]
-pub(super) struct ConnectionHistory {
-    pub(super) state: ConnectionState,
+pub struct ConnectionHistory {
+    pub state: ConnectionState,
     /// Why there is no connection, or why the attempt before this one failed.
-    pub(super) why_offline: Option<String>,
-    pub(super) reconnects: u64,
-    pub(super) down_since: Option<Ms>,
-    pub(super) outages: Vec<(Ms, Ms)>,
+    pub why_offline: Option<String>,
+    pub reconnects: u64,
+    pub down_since: Option<Ms>,
+    pub outages: Vec<(Ms, Ms)>,
 }
 
 impl ConnectionHistory {
-    pub(super) fn update(&mut self, connection: &ConnectionStateMachine, now: Ms) -> bool {
+    pub fn update(&mut self, connection: &ConnectionStateMachine, now: Ms) -> bool {
         let was_up = matches!(self.state, ConnectionState::Online { .. });
         let state = connection.state();
         if state == self.state {
@@ -53,8 +53,8 @@ mod tests {
     use crate::common::connection::backoff::{Backoff, Policy};
     use crate::common::connection::state::{AttemptSettings, FiniteOrEndless};
     use crate::common::fault::{Exit, Fault};
-    use crate::subscriber::plot::chart_data::tests::chart;
-    use std::time::Duration;
+    use crate::subscriber::display::status_tracker::StatusTracker;
+    use std::time::{Duration, Instant};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -70,40 +70,46 @@ mod tests {
     }
 
     #[test]
-    fn the_state_and_the_outages_of_the_connection_are_shown() {
-        let (mut chart, now) = chart();
+    fn the_state_and_the_outages_of_the_connection_are_recorded() {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "an origin; the test moves it by hand"
+        )]
+        let now = Instant::now();
+        let mut tracker = StatusTracker::new("broker\u{1b}", now);
         let mut connection = connection("h");
         connection.start(now);
-        chart.update_connection(&connection, now);
-        let view = chart.view(now);
+        tracker.update_connection(&connection, now);
+        let status = tracker.status(now, None);
+        assert_eq!(status.broker, "broker\\u{1b}");
         let is_connecting = |state| matches!(state, ConnectionState::Connecting { .. });
-        assert!(is_connecting(view.connection) && view.why_offline.is_none());
+        assert!(is_connecting(status.connection) && status.why_offline.is_none());
         assert!(connection.handle_connected(connection.generation(), now));
-        chart.update_connection(&connection, now);
-        let revision = chart.revision();
-        chart.update_connection(&connection, now + SECOND);
-        assert_eq!(chart.revision(), revision);
+        tracker.update_connection(&connection, now);
+        let revision = tracker.revision();
+        tracker.update_connection(&connection, now + SECOND);
+        assert_eq!(tracker.revision(), revision);
         let lost = now + SECOND * 5;
         let fault = Fault::passing(Exit::Unavailable, "h: gone\u{1b}[2J");
         connection.handle_ended(connection.generation(), fault, lost, 0.0);
-        chart.update_connection(&connection, lost);
-        let view = chart.view(lost + SECOND / 2);
+        tracker.update_connection(&connection, lost);
+        let status = tracker.status(lost + SECOND / 2, None);
         let until = lost + SECOND;
-        assert_eq!(view.connection, ConnectionState::Waiting { until });
-        assert_eq!(view.why_offline.as_deref(), Some("h: gone\\u{1b}[2J"));
-        assert_eq!(view.outages, [(-0.5, 0.0)]);
+        assert_eq!(status.connection, ConnectionState::Waiting { until });
+        assert_eq!(status.why_offline.as_deref(), Some("h: gone\\u{1b}[2J"));
+        assert_eq!(tracker.connection.down_since, Some(5000));
         let back = lost + SECOND;
         connection.handle_timeout(back, 0.0);
-        chart.update_connection(&connection, back);
-        let view = chart.view(back);
-        assert!(is_connecting(view.connection) && view.why_offline.is_some());
+        tracker.update_connection(&connection, back);
+        let status = tracker.status(back, None);
+        assert!(is_connecting(status.connection) && status.why_offline.is_some());
         assert!(connection.handle_connected(connection.generation(), back));
-        chart.update_connection(&connection, back);
-        let view = chart.view(back + SECOND);
-        assert_eq!(view.connection, ConnectionState::Online { since: back });
-        assert_eq!(view.why_offline, None);
-        assert_eq!(view.outages, [(-2.0, -1.0)]);
-        assert_eq!(view.reconnects, 1);
-        assert!(chart.view(back + SECOND * 100).outages.is_empty());
+        tracker.update_connection(&connection, back);
+        let status = tracker.status(back + SECOND, None);
+        assert_eq!(status.connection, ConnectionState::Online { since: back });
+        assert_eq!(status.uptime(), Some(SECOND));
+        assert_eq!(status.why_offline, None);
+        assert_eq!(status.reconnects, 1);
+        assert_eq!(tracker.connection.outages, [(5000, 6000)]);
     }
 }

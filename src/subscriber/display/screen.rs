@@ -1,6 +1,6 @@
-//! The chart on the terminal. The event loop draws; another thread reads the keys.
+//! The chart or the table on the terminal. The event loop draws; another thread reads the keys.
 //!
-//! While the chart is shown it uses the alternate screen. When it ends, in any way and on any thread,
+//! While it is shown it uses the alternate screen. When it ends, in any way and on any thread,
 //! the terminal is restored, and the last frame is printed as ordinary output.
 
 use std::fs::File;
@@ -9,6 +9,8 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use log::Level;
 use nix::sys::signal::{Signal, raise};
 use parking_lot::Mutex;
@@ -22,10 +24,14 @@ use ratatui::crossterm::{execute, terminal};
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 
-use super::chart_content::{ChartContent, LogLevel, LogLine};
-use super::chart_data::{ChartData, ZoomCommand};
-use super::draw::{draw_frame, snapshot};
+use super::chart::chart_data::HideCommand;
+use super::chart::zoom::ZoomCommand;
+use super::display_content::DisplayContent;
+use super::display_data::{DisplayCommand, DisplayData};
+use super::frame::{draw_frame, snapshot};
+use super::run_status::{LogLevel, LogLine};
 use super::style::Theme;
+use super::table::table_data::ScrollCommand;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::stdio::{self, Blocking};
@@ -38,30 +44,29 @@ const MAX_FRAME_AGE: Duration = Duration::from_secs(1);
 /// Without the standard library's lock: restoring must not wait for a write that is stuck.
 type Out = BufWriter<Blocking<File>>;
 
-struct ChartTerminal {
+struct DisplayTerminal {
     terminal: Terminal<CrosstermBackend<Out>>,
     theme: Theme,
-    last_view: Option<ChartContent>,
+    last_content: Option<DisplayContent>,
 }
 
-static ACTIVE: Mutex<Option<ChartTerminal>> = Mutex::new(None);
+static ACTIVE: Mutex<Option<DisplayTerminal>> = Mutex::new(None);
 
 #[derive(Debug)]
 pub struct Screen {
-    chart: Arc<Mutex<ChartData>>,
+    data: Arc<Mutex<DisplayData>>,
     next_frame: Instant,
     drawn: Option<(Instant, u64, Size)>,
     /// The number of the last line of the log, and when it was first seen.
     log: Option<(u64, Instant)>,
+    zone: TimeZone,
 }
 
 impl Screen {
-    /// Takes the terminal and starts reading keys: q, Esc and Ctrl-C raise SIGINT, + and - change
-    /// the window of the chart.
-    pub fn start(chart: Arc<Mutex<ChartData>>, now: Instant) -> Result<Self, Fault> {
-        check_terminal()?;
+    /// Takes the terminal and starts reading keys: q, Esc and Ctrl-C raise SIGINT, the others are commands to `data`.
+    pub fn start(data: Arc<Mutex<DisplayData>>, now: Instant) -> Result<Self, Fault> {
         let unusable = |cause| {
-            let message = format!("--plot: the terminal cannot be used: {cause}");
+            let message = format!("the terminal cannot be used: {cause}");
             Fault::permanent(Exit::Io, message)
         };
         let out = io::stdout().as_fd().try_clone_to_owned();
@@ -70,18 +75,21 @@ impl Screen {
         let options = TerminalOptions {
             viewport: Viewport::Fixed(Rect::ZERO),
         };
-        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        *ACTIVE.lock() = Some(ChartTerminal {
+        *ACTIVE.lock() = Some(DisplayTerminal {
             terminal: Terminal::with_options(backend, options).map_err(unusable)?,
-            theme: Theme { colour },
-            last_view: None,
+            theme: Theme::from_environment(|name| {
+                std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+            }),
+            last_content: None,
         });
         // From here on the terminal is restored on every path.
         let screen = Self {
-            chart: Arc::clone(&chart),
+            data: Arc::clone(&data),
             next_frame: now,
             drawn: None,
             log: None,
+            // Without a zone that can be read the times are in UTC.
+            zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
         };
         signals::set_exit_hook(restore_terminal);
         restore_on_panic();
@@ -89,7 +97,7 @@ impl Screen {
         // Without a terminal to read from there are no keys, and a signal ends it.
         if enable_raw_mode().is_ok() {
             let keys = std::thread::Builder::new().name("keys".into());
-            keys.spawn(move || run_key_loop(&chart)).map_err(unusable)?;
+            keys.spawn(move || run_key_loop(&data)).map_err(unusable)?;
         }
         if let Some(active) = &mut *ACTIVE.lock() {
             execute!(active.terminal.backend_mut(), EnterAlternateScreen, Hide)
@@ -108,7 +116,7 @@ impl Screen {
         }
         self.next_frame = now + MIN_FRAME_INTERVAL;
         let size = size()?;
-        let revision = self.chart.lock().revision();
+        let revision = self.data.lock().revision();
         let has_changed = self.drawn.is_none_or(|(at, drawn, on)| {
             drawn != revision || on != size || now.saturating_duration_since(at) >= MAX_FRAME_AGE
         });
@@ -123,9 +131,15 @@ impl Screen {
         let _ = self.draw(now);
     }
 
+    /// The time by the clock on the wall, in milliseconds since a midnight.
+    fn clock(&self) -> i64 {
+        let now = Timestamp::try_from(wall_clock()).unwrap_or_default();
+        let offset = self.zone.to_offset(now).seconds();
+        now.as_millisecond() + i64::from(offset) * 1000
+    }
+
     fn draw(&mut self, now: Instant) -> io::Result<()> {
-        let mut view = self.chart.lock().view(now);
-        view.log = logging::last_held_line().map(|(number, level, text)| {
+        let log = logging::last_held_line().map(|(number, level, text)| {
             if self.log.is_none_or(|(seen, _)| seen != number) {
                 self.log = Some((number, now));
             }
@@ -140,15 +154,21 @@ impl Screen {
                 age: now.saturating_duration_since(since),
             }
         });
+        let size = size()?;
+        let clock = self.clock();
+        let content = self
+            .data
+            .lock()
+            .content(now, clock, (size.width, size.height), log);
         // None if another thread has restored the terminal.
         if let Some(active) = &mut *ACTIVE.lock() {
             let theme = active.theme;
-            let area = Rect::from((Position::ORIGIN, size()?));
+            let area = Rect::from((Position::ORIGIN, size));
             if active.terminal.get_frame().area() != area {
                 active.terminal.resize(area)?;
             }
-            active.terminal.draw(|f| draw_frame(f, &view, theme))?;
-            active.last_view = Some(view);
+            active.terminal.draw(|f| draw_frame(f, &content, theme))?;
+            active.last_content = Some(content);
         }
         Ok(())
     }
@@ -160,18 +180,18 @@ impl Drop for Screen {
     }
 }
 
-/// Fails if standard output is not a terminal, or one that cannot move its cursor.
-pub fn check_terminal() -> Result<(), Fault> {
+/// Fails if standard output is not a terminal, or one that cannot move its cursor. `flag` needs it.
+pub fn check_terminal(flag: &str) -> Result<(), Fault> {
     if !io::stdout().is_terminal() {
-        return Err(Fault::usage(
-            "--plot draws on a terminal, and standard output is none: leave --plot out, or do not \
-             redirect the output",
-        ));
+        return Err(Fault::usage(format!(
+            "{flag} draws on a terminal, and standard output is none: leave {flag} out, or do not \
+             redirect the output"
+        )));
     }
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
-        return Err(Fault::usage(
-            "--plot needs a terminal that can move its cursor, and TERM is dumb: leave --plot out",
-        ));
+        return Err(Fault::usage(format!(
+            "{flag} needs a terminal that can move its cursor, and TERM is dumb: leave {flag} out"
+        )));
     }
     Ok(())
 }
@@ -186,16 +206,16 @@ pub fn restore_terminal() {
     let _ = print_last_frame(&mut active);
 }
 
-fn print_last_frame(active: &mut ChartTerminal) -> io::Result<()> {
+fn print_last_frame(active: &mut DisplayTerminal) -> io::Result<()> {
     let (earlier, errors) = logging::take_held_lines();
     let out = active.terminal.backend_mut();
     execute!(out, LeaveAlternateScreen, Show)?;
     stdio::blocking_stderr().write_all(earlier.as_bytes())?;
-    if let Some(view) = &mut active.last_view {
-        view.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
+    if let Some(content) = &mut active.last_content {
+        content.status.ended = Some(humantime::format_rfc3339_seconds(wall_clock()).to_string());
         // The last row is left for the prompt.
         let Size { width, height } = size()?;
-        let text = snapshot(view, (width, height.saturating_sub(1)), active.theme);
+        let text = snapshot(content, (width, height.saturating_sub(1)), active.theme);
         out.write_all(text.as_bytes())?;
         out.flush()?;
     }
@@ -223,7 +243,7 @@ fn restore_on_panic() {
     }));
 }
 
-fn run_key_loop(chart: &Mutex<ChartData>) {
+fn run_key_loop(data: &Mutex<DisplayData>) {
     while let Ok(event) = event::read() {
         let Event::Key(key) = event else { continue };
         match key_command(key) {
@@ -231,7 +251,7 @@ fn run_key_loop(chart: &Mutex<ChartData>) {
             Some(KeyCommand::End) => {
                 let _ = raise(Signal::SIGINT);
             }
-            Some(KeyCommand::Zoom(zoom)) => chart.lock().zoom(zoom),
+            Some(KeyCommand::Display(command)) => data.lock().handle_command(command),
             None => {}
         }
     }
@@ -240,7 +260,7 @@ fn run_key_loop(chart: &Mutex<ChartData>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyCommand {
     End,
-    Zoom(ZoomCommand),
+    Display(DisplayCommand),
 }
 
 fn key_command(key: KeyEvent) -> Option<KeyCommand> {
@@ -252,10 +272,28 @@ fn key_command(key: KeyEvent) -> Option<KeyCommand> {
             Some(KeyCommand::End)
         }
         KeyCode::Char('q') | KeyCode::Esc => Some(KeyCommand::End),
+        code => display_command(code).map(KeyCommand::Display),
+    }
+}
+
+fn display_command(code: KeyCode) -> Option<DisplayCommand> {
+    let scroll = |command| Some(DisplayCommand::Scroll(command));
+    match code {
         // A shorter window magnifies the line.
-        KeyCode::Char('+' | '=') => Some(KeyCommand::Zoom(ZoomCommand::In)),
-        KeyCode::Char('-' | '_') => Some(KeyCommand::Zoom(ZoomCommand::Out)),
-        KeyCode::Char('0') => Some(KeyCommand::Zoom(ZoomCommand::Auto)),
+        KeyCode::Char('+' | '=') => Some(DisplayCommand::Zoom(ZoomCommand::In)),
+        KeyCode::Char('-' | '_') => Some(DisplayCommand::Zoom(ZoomCommand::Out)),
+        KeyCode::Char('0') => Some(DisplayCommand::Zoom(ZoomCommand::Auto)),
+        KeyCode::Char('l') => Some(DisplayCommand::Hide(HideCommand::ShowNextAlone)),
+        KeyCode::Char(digit @ '1'..='8') => {
+            let position = usize::from(digit as u8 - b'1');
+            Some(DisplayCommand::Hide(HideCommand::Toggle(position)))
+        }
+        KeyCode::Up | KeyCode::Char('k') => scroll(ScrollCommand::Up),
+        KeyCode::Down | KeyCode::Char('j') => scroll(ScrollCommand::Down),
+        KeyCode::PageUp | KeyCode::Char('b') => scroll(ScrollCommand::PageUp),
+        KeyCode::PageDown | KeyCode::Char(' ') => scroll(ScrollCommand::PageDown),
+        KeyCode::Char('g') => scroll(ScrollCommand::First),
+        KeyCode::Char('G') => scroll(ScrollCommand::Last),
         _ => None,
     }
 }
@@ -265,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_end_the_chart_or_change_the_window() {
+    fn keys_end_the_display_zoom_and_scroll() {
         let press = |code, modifiers| key_command(KeyEvent::new(code, modifiers));
         let none = KeyModifiers::NONE;
         for code in [KeyCode::Char('q'), KeyCode::Esc] {
@@ -275,6 +313,14 @@ mod tests {
         assert_eq!(press(c, KeyModifiers::CONTROL), Some(KeyCommand::End));
         assert_eq!(press(c, none), None);
         let minus = press(KeyCode::Char('-'), none);
-        assert_eq!(minus, Some(KeyCommand::Zoom(ZoomCommand::Out)));
+        let out = DisplayCommand::Zoom(ZoomCommand::Out);
+        assert_eq!(minus, Some(KeyCommand::Display(out)));
+        let hide = DisplayCommand::Hide(HideCommand::Toggle(1));
+        assert_eq!(
+            press(KeyCode::Char('2'), none),
+            Some(KeyCommand::Display(hide))
+        );
+        let down = DisplayCommand::Scroll(ScrollCommand::Down);
+        assert_eq!(press(KeyCode::Down, none), Some(KeyCommand::Display(down)));
     }
 }

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::chart_content::ChartContent;
+use super::run_status::RunStatus;
 use super::style::{DIM, ERROR, NORMAL, OK, Theme, WARNING, put_text};
 use super::text_format::{
     format_duration, format_plural, format_rate, format_time_left, truncate, width,
@@ -12,9 +12,9 @@ use super::text_format::{
 use crate::common::connection::state::ConnectionState;
 
 /// The counts go into the second row or to the right, as many as fit.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: Theme) {
-    let (symbol, style, state) = state_text(view, theme);
-    let mut counts = counts(view, theme);
+pub fn draw(buffer: &mut Buffer, area: Rect, status: &RunStatus, theme: Theme) {
+    let (symbol, style, state) = state_text(status, theme);
+    let mut counts = counts(status, theme);
     let space = usize::from(area.width) - 2;
     let below = area.height > 1;
     // Includes the separators.
@@ -46,14 +46,14 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, view: &ChartContent, theme: 
     }
 }
 
-fn state_text(view: &ChartContent, theme: Theme) -> (&'static str, Style, String) {
-    let ChartContent { broker, now, .. } = view;
-    if view.ended.is_some() {
-        let text = format!("{broker}, after {}", format_duration(view.elapsed));
+fn state_text(status: &RunStatus, theme: Theme) -> (&'static str, Style, String) {
+    let RunStatus { broker, now, .. } = status;
+    if status.ended.is_some() {
+        let text = format!("{broker}, after {}", format_duration(status.elapsed));
         return ("■", DIM.into(), text);
     }
-    let why = view.why_offline.as_deref();
-    let (symbol, color, text) = match view.connection {
+    let why = status.why_offline.as_deref();
+    let (symbol, color, text) = match status.connection {
         ConnectionState::Idle | ConnectionState::Connecting { .. } => match why {
             None => ("○", WARNING, format!("connecting to {broker}")),
             Some(why) => ("○", ERROR, format!("connecting again: {why}")),
@@ -73,18 +73,18 @@ fn state_text(view: &ChartContent, theme: Theme) -> (&'static str, Style, String
     (symbol, theme.color_if_enabled(color).into(), text)
 }
 
-fn counts(view: &ChartContent, theme: Theme) -> Vec<(String, Style)> {
-    let mut counts = vec![(format_rate(view.rate), NORMAL.into())];
+fn counts(status: &RunStatus, theme: Theme) -> Vec<(String, Style)> {
+    let mut counts = vec![(format_rate(status.rate), NORMAL.into())];
     let mut add_problem = |count: u64, color, text: String| {
         if count > 0 {
             counts.push((text, theme.color_if_enabled(color).into()));
         }
     };
-    let (missing, without) = (view.missing, view.without_value);
+    let (missing, without) = (status.missing, status.without_value);
     add_problem(missing, ERROR, format!("{missing} missing"));
     add_problem(without, WARNING, format!("{without} without a value"));
-    let reconnects = format_plural(view.reconnects, "reconnect");
-    add_problem(view.reconnects, WARNING, reconnects);
-    counts.push((format!("{} received", view.received), NORMAL.into()));
+    let reconnects = format_plural(status.reconnects, "reconnect");
+    add_problem(status.reconnects, WARNING, reconnects);
+    counts.push((format!("{} received", status.received), NORMAL.into()));
     counts
 }

@@ -1,0 +1,316 @@
+//! Frames of the chart and the table, for many sizes and contents.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::Color;
+
+use super::*;
+use crate::common::connection::state::ConnectionState;
+use crate::subscriber::display::chart::chart_content::{ChartContent, ChartCurve, Stats};
+use crate::subscriber::display::run_status::MessageRate;
+use crate::subscriber::display::table::table_content::{TableContent, TableRow};
+
+const COLOUR: Theme = Theme {
+    colour: true,
+    ascii: false,
+};
+const PLAIN: Theme = Theme {
+    colour: false,
+    ascii: false,
+};
+
+fn status() -> RunStatus {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an origin; the tests move it by hand"
+    )]
+    let online_since = Instant::now();
+    RunStatus {
+        now: online_since + Duration::from_secs(4),
+        broker: "broker.example:8883".into(),
+        connection: ConnectionState::Online {
+            since: online_since,
+        },
+        why_offline: None,
+        elapsed: Duration::from_secs(90),
+        received: 97,
+        without_value: 1,
+        missing: 12,
+        reconnects: 1,
+        rate: MessageRate {
+            per_second: 2.0,
+            per_minute: 97,
+        },
+        log: Some(LogLine {
+            level: LogLevel::Warning,
+            text: "broker.example:8883: the broker closed the connection; trying again in 1.0 s"
+                .into(),
+            age: Duration::from_secs(32),
+        }),
+        ended: None,
+    }
+}
+
+/// Two sine curves; one has a gap while there is no connection.
+fn chart() -> ChartContent {
+    let sine = |from: i32, to: i32, mean: f64| -> Vec<(f64, f64)> {
+        let value = |at: f64| mean + ((at * 12.5).to_radians().sin() * 200.0).round() / 100.0;
+        let times = (from..=to).map(f64::from);
+        times.map(|at| (at, value(at))).collect()
+    };
+    let line = |topic: &str, segments: Vec<Vec<(f64, f64)>>| {
+        let values = segments.iter().flatten().map(|(_, value)| *value);
+        ChartCurve {
+            label: topic.into(),
+            last: values.clone().next_back().unwrap_or_default(),
+            age: Duration::from_millis(400),
+            decimal_places: 2,
+            stats: Some(Stats {
+                min: values.clone().fold(f64::MAX, f64::min),
+                mean: 20.0,
+                max: values.clone().fold(f64::MIN, f64::max),
+                count: values.count() as u64,
+            }),
+            segments,
+            is_hidden: false,
+        }
+    };
+    let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
+    ChartContent {
+        span: Duration::from_secs(60),
+        clock: 45_296_250,
+        curves: vec![
+            line("site/7/temperature", with_gap),
+            line("site/温度", vec![sine(-45, 0, 16.0)]),
+        ],
+        more_lines: 0,
+        outages: vec![(-30.5, -19.5)],
+    }
+}
+
+fn table(topics: usize) -> TableContent {
+    let row = |n: usize| TableRow {
+        topic: format!("site/{n}/温度"),
+        values: vec![match n % 4 {
+            0 => Some("21.53".into()),
+            1 => Some(
+                r#"{"sequence":12,"temperature":21.53,"unit":"celsius","site":"north"}"#.into(),
+            ),
+            2 => Some(String::new()),
+            _ => None,
+        }],
+        is_new: n == 0,
+        change: n.is_multiple_of(4).then(|| "+0.25".into()),
+        age: Duration::from_secs(n as u64 * 40),
+        per_second: u32::try_from(n * n)
+            .ok()
+            .filter(|n| *n > 0)
+            .map(|n| 2.0 / f64::from(n)),
+        readings: 12345 / (n as u64 + 1),
+    };
+    TableContent {
+        headings: vec!["value".into()],
+        rows: (0..topics).map(row).collect(),
+        above: 0,
+        topics,
+        topic_width: 14,
+        unlisted: 0,
+    }
+}
+
+fn chart_frame() -> DisplayContent {
+    frame_of(BodyContent::Chart(chart()))
+}
+
+fn frame_of(body: BodyContent) -> DisplayContent {
+    DisplayContent {
+        status: status(),
+        body,
+    }
+}
+
+fn drawn(content: &DisplayContent, size: (u16, u16), theme: Theme) -> String {
+    console::strip_ansi_codes(&snapshot(content, size, theme)).into_owned()
+}
+
+/// With `UPDATE_FRAMES=1` it is recorded.
+fn expect_recorded(content: &DisplayContent, name: &str, size: (u16, u16), theme: Theme) {
+    let drawn = drawn(content, size, theme);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    if std::env::var_os("UPDATE_FRAMES").is_some() {
+        fs::write(&path, &drawn).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap();
+    assert_eq!(drawn, expected, "{name}, drawn:\n{drawn}");
+}
+
+#[test]
+fn frames_look_as_recorded_and_lines_without_colours_have_different_marks() {
+    for (name, size, theme) in [
+        ("plot-80x24.txt", (80, 24), COLOUR),
+        ("plot-200x50.txt", (200, 50), COLOUR),
+        ("plot-60x16-plain.txt", (60, 16), PLAIN),
+    ] {
+        expect_recorded(&chart_frame(), name, size, theme);
+    }
+    let is_plain = |cell: &Cell| cell.fg == Color::Reset && cell.bg == Color::Reset;
+    for content in [chart_frame(), frame_of(BodyContent::Table(table(3)))] {
+        let mut terminal = Terminal::new(TestBackend::new(60, 16)).unwrap();
+        terminal.draw(|f| draw_frame(f, &content, PLAIN)).unwrap();
+        assert!(terminal.backend().buffer().content.iter().all(is_plain));
+    }
+}
+
+#[test]
+fn a_terminal_without_utf_8_gets_ascii() {
+    let theme = Theme {
+        colour: true,
+        ascii: true,
+    };
+    expect_recorded(&chart_frame(), "plot-80x24-ascii.txt", (80, 24), theme);
+    let table = frame_of(BodyContent::Table(table(2)));
+    expect_recorded(&table, "table-80x12-ascii.txt", (80, 12), theme);
+}
+
+#[test]
+fn tables_look_as_recorded() {
+    let few = frame_of(BodyContent::Table(table(5)));
+    expect_recorded(&few, "table-80x24.txt", (80, 24), COLOUR);
+    let mut many = table(100);
+    many.unlisted = 3;
+    let many = frame_of(BodyContent::Table(many));
+    expect_recorded(&many, "table-200x50.txt", (200, 50), COLOUR);
+    let mut columns = table(20);
+    columns.headings = vec!["/temperature".into(), "/humidity".into()];
+    for row in &mut columns.rows {
+        row.values.push(Some("55".into()));
+    }
+    let columns = frame_of(BodyContent::Table(columns));
+    expect_recorded(&columns, "table-60x16.txt", (60, 16), COLOUR);
+}
+
+#[test]
+fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
+    let small = drawn(&chart_frame(), (30, 5), COLOUR);
+    let small: Vec<_> = small.lines().collect();
+    assert_eq!(small[0], " ● broker.exampl…   2.0 msg/s");
+    assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
+    assert_eq!(small[4], " ━━ site/温度      16.00  0 s");
+    let tiny = drawn(&chart_frame(), (19, 9), COLOUR);
+    assert!(tiny.starts_with("too small: 20x5 at…\n"), "{tiny}");
+}
+
+#[test]
+fn an_empty_chart_gives_the_reason() {
+    let mut silent = chart();
+    for line in &mut silent.curves {
+        line.stats = None;
+        line.segments.clear();
+    }
+    let empty = ChartContent {
+        curves: vec![],
+        ..chart()
+    };
+    for (received, chart, reason) in [
+        (0, &empty, "no message yet"),
+        (5, &empty, "no number in 5 messages: see --value"),
+        (5, &silent, "no reading in the last 1 min"),
+    ] {
+        let mut content = frame_of(BodyContent::Chart(chart.clone()));
+        content.status.received = received;
+        let text = drawn(&content, (80, 24), COLOUR);
+        assert!(text.contains(reason), "{text}");
+    }
+    let empty = drawn(&frame_of(BodyContent::Table(table(0))), (80, 24), COLOUR);
+    assert!(empty.contains("no message yet"), "{empty}");
+}
+
+#[test]
+fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
+    let mut content = chart_frame();
+    let until = content.status.now + Duration::from_millis(2300);
+    content.status.connection = ConnectionState::Waiting { until };
+    content.status.why_offline = Some("broker.example:8883: connection refused".into());
+    let text = drawn(&content, (80, 24), COLOUR);
+    let row = " ○ offline, trying again in 3 s: broker.example:8883: connection refused";
+    assert_eq!(text.lines().next(), Some(row));
+}
+
+#[test]
+fn topics_that_do_not_fit_into_the_legend_are_counted() {
+    let mut chart = chart();
+    chart.curves = vec![chart.curves.remove(0); 8];
+    chart.more_lines = 3;
+    let text = drawn(&frame_of(BodyContent::Chart(chart)), (80, 14), COLOUR);
+    assert!(text.contains("and 8 more lines"), "{text}");
+    assert_eq!(text.matches("━━ site").count(), 3, "{text}");
+}
+
+#[test]
+fn rows_that_are_not_shown_and_topics_that_are_not_listed_are_counted() {
+    let mut rows = table(100);
+    rows.above = 10;
+    rows.rows.drain(..10);
+    rows.unlisted = 3;
+    let text = drawn(
+        &frame_of(BodyContent::Table(rows.clone())),
+        (80, 24),
+        COLOUR,
+    );
+    assert!(text.contains("topics 11 to 28 of 100"), "{text}");
+    assert!(text.contains("3 topics not listed: too long"), "{text}");
+    rows.topics = 10_000;
+    rows.unlisted = 10_000;
+    let text = drawn(&frame_of(BodyContent::Table(rows)), (80, 24), COLOUR);
+    let note = "10000 topics or more not listed: more than 10000";
+    assert!(text.contains(note), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn no_size_and_no_text_breaks_a_frame(
+        columns in 1u16..140, rows in 1u16..60, text in "\\PC{0,90}",
+        values in proptest::collection::vec((-90f64..0.0, -1e100f64..1e100), 0..20),
+        colour: bool, ascii: bool, more in 0usize..3, ended: bool, headings in 0usize..5,
+    ) {
+        let mut chart = chart();
+        chart.curves[1].label.clone_from(&text);
+        chart.curves[1].segments = vec![values.clone()];
+        if let Some((_, first)) = values.first() {
+            let (min, max) = (first.min(0.0), first.max(0.0));
+            chart.curves[1].stats = Some(Stats { min, max, mean: *first, count: u64::MAX });
+        }
+        chart.more_lines = more;
+        let mut status = status();
+        let until = status.now + Duration::from_secs(u32::MAX.into());
+        status.connection = ConnectionState::Waiting { until };
+        status.why_offline = Some(text.clone());
+        status.log = Some(LogLine { level: LogLevel::Error, text: text.clone(), age: Duration::MAX });
+        let mut table = table(40);
+        table.headings = vec![text.clone(); headings];
+        for row in &mut table.rows {
+            row.topic.clone_from(&text);
+            row.values = vec![Some(text.clone()); headings];
+            row.readings = u64::MAX;
+            row.change = Some("-1.7976931348623157e308".into());
+            row.per_second = values.first().map(|(_, value)| value.abs());
+        }
+        table.topic_width = width(&text);
+        table.unlisted = more;
+        status.ended = ended.then_some(text);
+        for body in [BodyContent::Chart(chart), BodyContent::Table(table)] {
+            let content = DisplayContent { status: status.clone(), body };
+            for row in drawn(&content, (columns, rows), Theme { colour, ascii }).lines() {
+                prop_assert!(!ascii || row.is_ascii(), "{row}");
+                prop_assert!(width(row) <= usize::from(columns), "{row}");
+            }
+        }
+    }
+}
