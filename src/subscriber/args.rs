@@ -196,7 +196,7 @@ pub struct SubscriberArgs {
     /// On a terminal, kept up to date, sorted by topic; arrows, PgUp and PgDn scroll. The last state stays
     /// on the terminal.
     #[arg(long, help_heading = OUTPUT)]
-    #[arg(conflicts_with_all = ["plot", "verbose", "json", "format", "no_newline", "raw", "output", "exec"])]
+    #[arg(conflicts_with_all = ["plot", "verbose", "json", "format", "csv", "no_newline", "raw", "output", "exec"])]
     table: bool,
 
     /// With --plot or --table: a JSON pointer to the value; repeatable
