@@ -11,7 +11,7 @@ pub(super) struct FlushDeadline {
     until: Option<Instant>,
     /// The time is up, and only the message with this position may still be acknowledged.
     last_message: Option<u64>,
-    /// It is not extended: the run was told to end.
+    /// It is not extended: a signal ended the run.
     pub(super) is_final: bool,
 }
 

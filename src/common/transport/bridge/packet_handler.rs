@@ -96,7 +96,7 @@ impl<'a> PacketHandler<'a> {
         }
     }
 
-    /// A violation before the connection is accepted is an end of its own kind.
+    /// A violation before the connection is accepted is a separate kind of end.
     pub(super) fn refine_end_reason(&self, end: EndReason) -> EndReason {
         match end {
             EndReason::Violation(violation) if !self.is_connected => {
