@@ -299,22 +299,8 @@ impl From<RetainHandlingChoice> for RetainHandling {
 }
 
 impl SubscriberArgs {
-    fn check_exclude(&self) -> Result<(), Fault> {
-        for filter in &self.exclude {
-            let flag = format!("--exclude {}", quoted(filter));
-            let checked = if filter.starts_with("$share/") {
-                Err("is a shared subscription: give its filter without $share/NAME/".to_owned())
-            } else {
-                check_topic_filter(filter).map_err(|e| e.to_string())
-            };
-            name_flag_in_error(flag, checked)?;
-        }
-        Ok(())
-    }
-
     #[allow(clippy::too_many_lines, reason = "one flag after the other")]
     pub fn into_config(self) -> Result<Config, Fault> {
-        self.check_exclude()?;
         let format = match (self.format, self.json, self.verbose) {
             (Some(format), ..) => Format::Custom(parse_template(&format)?),
             (_, true, _) if self.pretty => Format::PrettyJson,
@@ -325,6 +311,7 @@ impl SubscriberArgs {
         };
         let connection = self.connection.into_config("subscriber", false)?;
         check_retain_handling(self.retain_handling, &connection)?;
+        let exclude = check_exclude(self.exclude, &connection)?;
         let profile = connection.profile;
         name_flag_in_error("--qos", profile.check_qos(self.qos))?;
         let mut filters: Vec<String> = Vec::new();
@@ -416,7 +403,7 @@ impl SubscriberArgs {
                     _ => Retained::Include,
                 },
             },
-            exclude: self.exclude,
+            exclude,
             exit_after_subscribe: self.exit_after_subscribe,
             idle_timeout: self.idle_timeout,
             retain_handling: self.retain_handling.map(RetainHandling::from),
@@ -448,6 +435,25 @@ fn check_retain_handling(
         ));
     }
     Ok(())
+}
+
+/// The filters with their names filled in.
+fn check_exclude(
+    filters: Vec<String>,
+    connection: &ConnectionConfig,
+) -> Result<Vec<String>, Fault> {
+    let mut checked = Vec::new();
+    for filter in filters {
+        let filter = connection.expand_topic("--exclude", filter)?;
+        let result = if filter.starts_with("$share/") {
+            Err("is a shared subscription: give its filter without $share/NAME/".to_owned())
+        } else {
+            check_topic_filter(&filter).map_err(|e| e.to_string())
+        };
+        name_flag_in_error(format!("--exclude {}", quoted(&filter)), result)?;
+        checked.push(filter);
+    }
+    Ok(checked)
 }
 
 /// Whether a file to write to is a terminal, as `/dev/tty` is, and often `/dev/stdout`.

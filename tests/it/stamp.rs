@@ -97,8 +97,7 @@ fn a_reading_that_waited_keeps_the_time_at_which_it_was_read() {
             "t",
             "--stamp",
             "--stdin-line",
-            "--queue-size",
-            "1",
+            "--receipts",
             "--flush-timeout",
             "20",
         ])
@@ -106,7 +105,7 @@ fn a_reading_that_waited_keeps_the_time_at_which_it_was_read() {
         .stdin_pipe()
         .start();
     publisher.send("1\n2\n3\n");
-    publisher.stderr_line(SOON, |line| line.contains("trying again"));
+    publisher.stdout_line(SOON, |line| line == "accepted 3");
     let read_by = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     nobody.start_again();
     let witness = Witness::start(&nobody, "t");

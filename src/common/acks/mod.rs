@@ -52,6 +52,11 @@ impl SessionAcks {
         }
     }
 
+    /// Whether anything waits to be output.
+    pub fn has_backlog(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) > 0
+    }
+
     pub fn is_backlog_high(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }

@@ -2,6 +2,8 @@
 
 use std::env;
 
+use log::warn;
+
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
 use crate::common::transport::proxy::{self, ProxyUrl};
@@ -48,7 +50,14 @@ fn find_any(flag: Option<&str>, host: &str) -> Result<Option<ProxyUrl>, Fault> {
                     return Ok(None);
                 }
             }
-            parse_proxy(&text, name).map(Some)
+            match parse_proxy(&text, name) {
+                // Desktops set it for all programs, also to proxies that are not supported here.
+                Err(fault) if name.eq_ignore_ascii_case("ALL_PROXY") => {
+                    warn!("{fault}; connecting without a proxy");
+                    Ok(None)
+                }
+                proxy => proxy.map(Some),
+            }
         }
     }
 }

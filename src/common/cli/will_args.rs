@@ -48,7 +48,8 @@ pub(super) struct WillArgs {
 
     /// How long the broker waits before it publishes the will; needs MQTT 5
     ///
-    /// A publisher, or a subscriber with --persistent, that has connected again by then has the broker drop the will.
+    /// A publisher, or a subscriber with --persistent, that has connected again by then has the broker drop the will;
+    /// not so a publisher that was started again, or that publishes with QoS 2.
     #[arg(long, value_name = "D", value_parser = parse_duration, conflicts_with = "status_topic")]
     will_delay: Option<Duration>,
 

@@ -16,6 +16,7 @@ use super::version_fallback::VersionFallback;
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use super::{
     ClientConfig, ClientEvent, ClientEventKind, ConnectionInfo, Delivery, MessageHandlers,
+    RetainHandling,
 };
 use crate::common::acks::SessionAcks;
 use crate::common::broker::profile::Profile;
@@ -66,8 +67,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         notify: N,
     ) -> Self {
         let config = Arc::new(config);
-        let warns_without_v5 =
-            !config.connect_properties.is_empty() || config.subscription_identifier.is_some();
+        let warns_without_v5 = !config.connect_properties.is_empty()
+            || config.subscription_identifier.is_some()
+            || matches!(
+                config.retain_handling,
+                Some(RetainHandling::New | RetainHandling::Never)
+            );
         let is_generic = config.route.endpoint.profile == Profile::Generic;
         Self {
             session_acks: handlers.as_ref().map(|h| Arc::clone(&h.session_acks)),
@@ -345,8 +350,8 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.dialer.first_port = port;
         if !self.v5 && std::mem::replace(&mut self.warns_without_v5, false) {
             warn!(
-                "{}: the connection uses MQTT 3.1.1, with which CONNECT has no user properties and \
-                 a subscription no identifier",
+                "{}: the connection uses MQTT 3.1.1, with which CONNECT has no user properties, and a \
+                 subscription neither an identifier nor --retain-handling",
                 self.config.route.endpoint
             );
         }

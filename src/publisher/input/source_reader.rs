@@ -118,7 +118,8 @@ impl SourceReader {
     pub fn wake_at(&self) -> Option<Instant> {
         let reading = self.next_reading_at.filter(|_| self.open);
         let repeat = match &self.source {
-            Source::Repeated { next_at, .. } if self.open => Some(*next_at),
+            // While one waits for the outbox, no time is due.
+            Source::Repeated { next_at, .. } if self.open && self.holds_nothing() => Some(*next_at),
             _ => None,
         };
         let times = [reading, repeat, self.batches.wake_at()];
@@ -166,9 +167,13 @@ impl SourceReader {
         }
     }
 
+    fn holds_nothing(&self) -> bool {
+        self.unparsed.is_empty() && !self.batches.has_batch()
+    }
+
     fn repeat_when_due(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
         // None is left out: it waits for the one before.
-        let is_free = self.unparsed.is_empty() && !self.batches.has_batch();
+        let is_free = self.holds_nothing();
         let interval = self.interval;
         if let Source::Repeated {
             payload,

@@ -23,7 +23,7 @@ use super::sqlite::{
 };
 use super::wal_damage;
 use crate::common::fault::Fault;
-use crate::common::runtime::clock::sleep;
+use crate::common::runtime::clock::{instant_now, sleep};
 
 /// Attempts to open a file that another process has locked exclusively, of one second each.
 const OPEN_ATTEMPTS: u32 = 30;
@@ -109,6 +109,9 @@ fn create(queue: &Path, stream: &str) -> Result<(), Fault> {
     create().map_err(|e| fault_with_reason(queue, &format!("cannot be created: {e}")))
 }
 
+/// How long the process that drains may take to migrate the file.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// If `alone`, no other process writes to it, and the log is checked as well. A damaged file is not changed.
 pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Identity), Fault> {
     // For the system's error, which SQLite does not pass on. The descriptor is closed before SQLite
@@ -142,10 +145,29 @@ pub(super) fn open_existing(queue: &Path, alone: bool) -> Result<(Connection, Id
         check_log(queue, &mut connection)?;
     }
     if version.schema < MIGRATIONS.len() {
+        if !alone && !becomes_current(&connection).map_err(failed)? {
+            let why = "a publisher of an older version is using it";
+            return Err(cannot_open(queue, why).with_remedy("end that one first"));
+        }
         retry_while_busy(|| schema::migrate(&mut connection)).map_err(failed)?;
     }
     keep_log_on_close(&connection, false).map_err(failed)?;
     Ok((connection, Identity::of(&file)))
+}
+
+/// Whether the process that drains migrates the file within this time. One of an older version never does, and takes
+/// rows of a newer schema for damaged ones.
+fn becomes_current(connection: &Connection) -> rusqlite::Result<bool> {
+    let until = instant_now() + MIGRATION_TIMEOUT;
+    loop {
+        if schema::read_version(connection)?.schema >= MIGRATIONS.len() {
+            return Ok(true);
+        }
+        if instant_now() >= until {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(20));
+    }
 }
 
 pub(super) fn check_version(queue: &Path, version: usize) -> Result<(), Fault> {

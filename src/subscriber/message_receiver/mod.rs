@@ -79,29 +79,24 @@ impl MessageReceiver {
         // A message that is not taken whole is not acknowledged.
         let mut is_whole = true;
         let mut fingerprint = None;
-        if let Some(last) = &self.last_message {
-            *last.lock() = instant_now();
-        }
         match state.selector.action(message) {
             Action::Stop => {
                 is_whole = false;
                 completion.is_last = true;
             }
-            Action::Skip => state.selector.record_undelivered_number(message),
+            Action::Skip => {
+                let status = state.selector.record_undelivered_number(message);
+                self.report_number_status(&state, &status, message);
+            }
             Action::Deliver => {
+                if let Some(last) = &self.last_message {
+                    *last.lock() = instant_now();
+                }
                 // Before it counts as received: without memory it comes again.
                 let prepared = self.sink.reserve_message(message)?;
                 let check = state.selector.check_sequence(message);
                 fingerprint = check.fingerprint;
-                if check.status != NumberStatus::Next {
-                    if let Some(seq) = &message.seq
-                        && self.options.reports_gaps
-                    {
-                        log_number_status(&check.status, seq, message.topic);
-                    }
-                    let missing = state.selector.streams.missing();
-                    self.sink.set_displayed_missing_count(missing);
-                }
+                self.report_number_status(&state, &check.status, message);
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let total = prepared.readings.count;
@@ -110,7 +105,7 @@ impl MessageReceiver {
                     completion.readings = count as u64;
                     completion.is_last = state.selector.is_limit_reached();
                     self.sink.push_message(message, prepared, count, now);
-                    if message.retained && state.selector.removes_retained {
+                    if is_whole && state.selector.mark_for_removal(message) {
                         completion.removable.push(message.topic.to_owned());
                     }
                 }
@@ -129,6 +124,24 @@ impl MessageReceiver {
         }
         self.sink.push_completion(completion);
         Ok(())
+    }
+
+    fn report_number_status(
+        &self,
+        state: &LockedState,
+        status: &NumberStatus,
+        message: &Received<'_>,
+    ) {
+        if *status == NumberStatus::Next {
+            return;
+        }
+        if let Some(seq) = &message.seq
+            && self.options.reports_gaps
+        {
+            log_number_status(status, seq, message.topic);
+        }
+        let missing = state.selector.streams.missing();
+        self.sink.set_displayed_missing_count(missing);
     }
 
     pub fn handle_skipped(&self, skipped: SkippedMessage<'_>) {

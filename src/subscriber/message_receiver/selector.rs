@@ -39,6 +39,9 @@ pub struct SequenceCheckResult {
     pub fingerprint: Option<Fingerprint>,
 }
 
+/// Topics whose removal is remembered.
+const MAX_REMOVED: usize = 100_000;
+
 #[derive(Default)]
 pub struct MessageSelector {
     pub selection: SelectionOptions,
@@ -48,14 +51,14 @@ pub struct MessageSelector {
     /// Filters of topics that are left out.
     pub exclude: Vec<String>,
     pub removes_retained: bool,
-    /// Topics whose retained message is being removed.
+    /// Topics whose retained message was removed in this run: empty messages there are skipped.
     pub(crate) removed: BTreeSet<String>,
     /// What the fingerprints are made with. Without a key no repeats are found.
     pub key: Option<FingerprintKey>,
 }
 
 impl MessageSelector {
-    pub fn action(&mut self, message: &Received<'_>) -> Action {
+    pub fn action(&self, message: &Received<'_>) -> Action {
         if self.removes_retained && self.is_echo_of_removal(message) {
             return Action::Skip;
         }
@@ -63,12 +66,7 @@ impl MessageSelector {
             (Retained::Exclude, true) => Action::Skip,
             (Retained::Only, false) => Action::Stop,
             _ if self.is_excluded(message.topic) => Action::Skip,
-            _ => {
-                if self.removes_retained && message.retained {
-                    self.removed.insert(message.topic.to_owned());
-                }
-                Action::Deliver
-            }
+            _ => Action::Deliver,
         }
     }
 
@@ -78,9 +76,18 @@ impl MessageSelector {
             .any(|filter| topic_matches(filter, topic))
     }
 
-    /// The empty message that removes a retained one comes back, because it matches the same filter.
-    fn is_echo_of_removal(&mut self, message: &Received<'_>) -> bool {
-        !message.retained && message.payload.is_empty() && self.removed.remove(message.topic)
+    /// Whether the retained message is to be removed, now that all of it has been taken.
+    pub fn mark_for_removal(&mut self, message: &Received<'_>) -> bool {
+        let removes = self.removes_retained && message.retained;
+        if removes && self.removed.len() < MAX_REMOVED {
+            self.removed.insert(message.topic.to_owned());
+        }
+        removes
+    }
+
+    /// The empty message that removes a retained one comes back, once or more, because it matches the same filters.
+    fn is_echo_of_removal(&self, message: &Received<'_>) -> bool {
+        !message.retained && message.payload.is_empty() && self.removed.contains(message.topic)
     }
 
     /// Takes the number of a message. A repeat has the stream, number, time of acceptance and topic
@@ -107,9 +114,10 @@ impl MessageSelector {
     }
 
     /// Takes the number of a message that is not delivered, so that it does not count as missing.
-    pub fn record_undelivered_number(&mut self, message: &Received<'_>) {
-        if let Some(seq) = &message.seq {
-            self.streams.handle_number(seq, message.retained);
+    pub fn record_undelivered_number(&mut self, message: &Received<'_>) -> NumberStatus {
+        match &message.seq {
+            Some(seq) => self.streams.handle_number(seq, message.retained),
+            None => NumberStatus::Next,
         }
     }
 
@@ -216,7 +224,7 @@ mod tests {
     #[test]
     fn each_choice_of_retained_messages_decides_on_retained_and_other_messages() {
         let actions = |retained| {
-            let mut selector = selector(SelectionOptions {
+            let selector = selector(SelectionOptions {
                 retained,
                 ..SelectionOptions::default()
             });

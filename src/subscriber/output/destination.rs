@@ -102,7 +102,13 @@ impl OutputFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        *self = Self::open(&self.path, self.rotation, self.lines, self.header)?;
+        // A pipe or a device goes on where it was.
+        let header = self.header.filter(|_| self.regular);
+        let opened = Self::open(&self.path, self.rotation, self.lines, header)?;
+        *self = Self {
+            header: self.header,
+            ..opened
+        };
         Ok(())
     }
 

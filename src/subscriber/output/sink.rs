@@ -65,7 +65,7 @@ impl OutputSink {
         let mut overhead = 0;
         match self {
             Self::Writer(_, style) if has_batch_type(message) => {
-                overhead = style.overhead(message);
+                overhead = style.overhead(message)?;
                 max = max.min(MAX_RENDERED / overhead.max(1));
             }
             Self::Executor(_) => exec_message = Some(ExecMessage::of(message)?),

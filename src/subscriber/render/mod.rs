@@ -11,6 +11,7 @@ use self::sanitize::Sanitizer;
 use crate::common::mqtt::message_json::{JsonFields, MessageJson};
 use crate::common::mqtt::properties_json::PropertiesJson;
 use crate::common::mqtt::publish::Received;
+use crate::common::transport::bridge::OutOfMemory;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -37,13 +38,17 @@ impl RenderOptions {
     }
 
     /// Bytes that each reading of a batch takes beside its payload.
-    pub fn overhead(&self, message: &Received<'_>) -> usize {
+    pub fn overhead(&self, message: &Received<'_>) -> Result<usize, OutOfMemory> {
         let mut out = Vec::new();
         let mut empty = message.clone();
         empty.payload = &[];
+        let (written, meanwhile) = self.memory_bounds(&empty);
+        let total = written.saturating_add(meanwhile);
+        out.try_reserve(total).map_err(|_| OutOfMemory)?;
         // Warnings concern the readings themselves.
         let _ = render(&mut out, &empty, self, Duration::ZERO);
-        out.len()
+        // Each reading of a batch may need quotes.
+        Ok(out.len() + 2 * usize::from(self.format == Format::Csv))
     }
 
     /// Upper bounds for the bytes that [`render`] appends, and that it allocates meanwhile.
@@ -79,11 +84,12 @@ impl RenderOptions {
             // In JSON it has up to six.
             Format::Json | Format::PrettyJson => (
                 times(6).saturating_add(properties.saturating_mul(6)),
-                times(24).saturating_add(properties.saturating_mul(6)),
+                times(24).saturating_add(properties.saturating_mul(24)),
             ),
             Format::Custom(template) => (times(template.payload_factor()), times(24)),
         };
-        let written = written.saturating_add(message.topic.len() + REST);
+        // A topic is escaped as well.
+        let written = written.saturating_add(6 * message.topic.len() + REST);
         (written, meanwhile)
     }
 }

@@ -35,6 +35,9 @@ use crate::subscriber::session::state_file::StateFile;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long retained messages may be removed after the end of a run that no signal ends.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(300);
+
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long completed messages may wait at the end for a connection, or at QoS 2 for PUBREL.
@@ -44,6 +47,7 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_WINDOW: usize = 100;
 
 /// An error is what kept the run from starting. What fails later is logged, and in the exit code.
+#[allow(clippy::too_many_lines, reason = "one step after the other")]
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
     let (events, queue) = mpsc::channel();
     let state_file = config.state.as_deref().map(StateFile::open).transpose()?;
@@ -129,7 +133,13 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     }
     // Standard output may block even now.
     exit_now.set(subscriber.pending_exit().unwrap_or(Exit::Success));
-    signals::exit_after(STOP_TIMEOUT, exit_now).context("threads cannot be started")?;
+    let end_timeout = if config.remove_retained && !subscriber.is_stopping() {
+        exit_now.set(Exit::Unavailable);
+        REMOVE_TIMEOUT
+    } else {
+        STOP_TIMEOUT
+    };
+    signals::exit_after(end_timeout, exit_now).context("threads cannot be started")?;
     // What has been received is written and acknowledged before DISCONNECT.
     let completed_by = instant_now() + OUTPUT_TIMEOUT;
     let counts = receiver.close(OUTPUT_TIMEOUT);

@@ -67,8 +67,13 @@ pub(super) fn open_receiver(
             watch_reader(notify).context("threads cannot be started")?;
             let mut out = stdio::stdout();
             if let Some(header) = style.header() {
-                out.write_all(header)
-                    .context("standard output cannot be written")?;
+                match out.write_all(header) {
+                    // The thread that watches the reader ends the run.
+                    Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                        return Err(e).context("standard output cannot be written");
+                    }
+                    _ => {}
+                }
             }
             let destination = WriterDestination::Stdout(out);
             let writer = Writer::start(destination, session_acks, acknowledger)?;

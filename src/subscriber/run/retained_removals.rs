@@ -1,7 +1,8 @@
 //! Which retained messages are still to be removed from the broker (`--remove-retained`). PURE.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::common::client::Delivery;
 use crate::common::mqtt::draft::Draft;
@@ -11,31 +12,71 @@ use crate::common::mqtt::qos::Qos;
 /// Empty messages in flight at once: few enough for every broker's Receive Maximum and queue.
 const WINDOW: usize = 20;
 
+/// Retained messages arrive faster than they can be removed: further topics are left alone.
+const MAX_WAITING: usize = 100_000;
+
+/// Connections that ended with removals in flight, none of which was acknowledged, after which no more is tried.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// How long nothing is sent after the broker took no message.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// An empty retained message removes the one of its topic (MQTT 5.0 section 3.3.1.3).
 #[derive(Debug, Default)]
 pub(super) struct RetainedRemovals {
     waiting: VecDeque<String>,
     in_flight: BTreeMap<u64, String>,
+    /// The topics of both: a reconnect brings their messages again.
+    known: BTreeSet<String>,
     last_id: u64,
     window: usize,
+    qos: Qos,
+    attempts: u32,
+    paused_until: Option<Instant>,
+    last_done: Option<Instant>,
+    /// Some topics were not tried, or the broker refuses to remove their messages.
+    is_incomplete: bool,
 }
 
 impl RetainedRemovals {
     pub(super) fn push(&mut self, topics: Vec<String>) {
-        self.waiting.extend(topics);
+        for topic in topics {
+            if self.known.len() >= MAX_WAITING || self.attempts >= MAX_ATTEMPTS {
+                self.is_incomplete = true;
+            } else if self.known.insert(topic.clone()) {
+                self.waiting.push_back(topic);
+            }
+        }
     }
 
-    /// `receive_maximum` is the broker's, if it names one.
-    pub(super) fn handle_connected(&mut self, receive_maximum: Option<u16>) {
+    /// What the broker allows, as far as it says so.
+    pub(super) fn handle_connected(&mut self, receive_maximum: Option<u16>, max_qos: Option<u8>) {
         self.window = receive_maximum.map_or(WINDOW, |max| WINDOW.min(max.into()));
+        self.qos = if max_qos == Some(0) {
+            Qos::AtMostOnce
+        } else {
+            Qos::AtLeastOnce
+        };
     }
 
-    /// What was in flight is sent again on the next connection.
-    pub(super) fn handle_disconnected(&mut self) {
+    /// What was in flight is sent again on the next connection. Returns `false` if no more is tried, because the broker
+    /// ends each connection on which something is removed.
+    pub(super) fn handle_disconnected(&mut self) -> bool {
         self.window = 0;
+        if self.in_flight.is_empty() {
+            return true;
+        }
+        self.attempts += 1;
         for (_, topic) in std::mem::take(&mut self.in_flight).into_iter().rev() {
             self.waiting.push_front(topic);
         }
+        if self.attempts < MAX_ATTEMPTS {
+            return true;
+        }
+        self.waiting.clear();
+        self.known.clear();
+        self.is_incomplete = true;
+        false
     }
 
     /// Returns the topic and the reason if the broker refuses.
@@ -43,19 +84,29 @@ impl RetainedRemovals {
         &mut self,
         id: u64,
         delivery: Delivery,
+        now: Instant,
     ) -> Option<(String, String)> {
         let topic = self.in_flight.remove(&id)?;
-        match delivery {
-            Delivery::Done => None,
-            Delivery::Refused(refusal) => Some((topic, refusal.reason.clone())),
-            Delivery::NotNow => {
-                self.waiting.push_front(topic);
-                None
-            }
+        if delivery == Delivery::NotNow {
+            self.paused_until = Some(now + PAUSE);
+            self.waiting.push_front(topic);
+            return None;
         }
+        self.known.remove(&topic);
+        self.last_done = Some(now);
+        self.attempts = 0;
+        let Delivery::Refused(refusal) = delivery else {
+            return None;
+        };
+        self.is_incomplete = true;
+        Some((topic, refusal.reason))
     }
 
-    pub(super) fn next_messages(&mut self) -> Vec<(u64, Arc<OutgoingMessage>)> {
+    pub(super) fn next_messages(&mut self, now: Instant) -> Vec<(u64, Arc<OutgoingMessage>)> {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return Vec::new();
+        }
+        self.paused_until = None;
         let free = self.window.saturating_sub(self.in_flight.len());
         let topics = self.waiting.drain(..free.min(self.waiting.len()));
         let mut messages = Vec::new();
@@ -64,7 +115,7 @@ impl RetainedRemovals {
             let id = self.last_id;
             let draft = Draft {
                 topic: topic.as_str().into(),
-                qos: Qos::AtLeastOnce,
+                qos: self.qos,
                 retain: true,
                 readings: 1,
                 ..Draft::default()
@@ -80,8 +131,29 @@ impl RetainedRemovals {
         messages
     }
 
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    pub(super) fn first_in_flight(&self) -> Option<&str> {
+        self.in_flight.values().next().map(String::as_str)
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Whether one was acknowledged since `earlier`.
+    pub(super) fn has_progressed_since(&self, earlier: Option<Instant>) -> bool {
+        self.last_done > earlier
+    }
+
+    pub(super) fn last_done(&self) -> Option<Instant> {
+        self.last_done
+    }
+
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.is_incomplete || !self.is_done()
     }
 }
 
@@ -93,32 +165,83 @@ mod tests {
         messages.iter().map(|(_, m)| &*m.draft.topic).collect()
     }
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an origin; the tests move it by hand"
+    )]
+    fn removals(names: &[&str]) -> (RetainedRemovals, Instant) {
+        let mut removals = RetainedRemovals::default();
+        removals.push(names.iter().map(|name| (*name).to_owned()).collect());
+        (removals, Instant::now())
+    }
+
     #[test]
     fn what_was_not_acknowledged_goes_out_again_in_order_within_the_window() {
-        let mut removals = RetainedRemovals::default();
-        removals.push(["a", "b", "c"].map(String::from).into());
+        let (mut removals, now) = removals(&["a", "b", "c"]);
         assert!(
-            removals.next_messages().is_empty(),
+            removals.next_messages(now).is_empty(),
             "there is no connection"
         );
-        removals.handle_connected(Some(2));
-        let sent = removals.next_messages();
+        removals.handle_connected(Some(2), None);
+        let sent = removals.next_messages(now);
         assert_eq!(topics(&sent), ["a", "b"]);
+        let is_removal = |m: &OutgoingMessage| m.draft.retain && m.draft.payload.is_empty();
         assert!(
             sent.iter()
-                .all(|(_, m)| m.draft.retain && m.draft.payload.is_empty())
+                .all(|(_, m)| is_removal(m) && m.draft.qos == Qos::AtLeastOnce)
         );
-        assert_eq!(removals.handle_delivery(sent[0].0, Delivery::Done), None);
-        removals.handle_disconnected();
-        removals.handle_connected(None);
-        let again = removals.next_messages();
+        assert_eq!(
+            removals.handle_delivery(sent[0].0, Delivery::Done, now),
+            None
+        );
+        assert!(removals.handle_disconnected());
+        // The broker sends on the next connection what it still has.
+        removals.push(["b", "c"].map(String::from).into());
+        removals.handle_connected(None, Some(0));
+        let again = removals.next_messages(now);
         assert_eq!(topics(&again), ["b", "c"]);
+        assert!(again.iter().all(|(_, m)| m.draft.qos == Qos::AtMostOnce));
         // A late answer to the first connection's message.
-        assert_eq!(removals.handle_delivery(sent[1].0, Delivery::Done), None);
+        assert_eq!(
+            removals.handle_delivery(sent[1].0, Delivery::Done, now),
+            None
+        );
         for (id, _) in again {
-            assert!(!removals.is_done());
-            removals.handle_delivery(id, Delivery::Done);
+            assert!(removals.is_incomplete());
+            removals.handle_delivery(id, Delivery::Done, now);
         }
-        assert!(removals.is_done());
+        assert!(removals.is_done() && !removals.is_incomplete());
+    }
+
+    #[test]
+    fn a_broker_that_closes_each_connection_is_not_asked_for_ever() {
+        let (mut removals, now) = removals(&["a"]);
+        for is_tried_again in [true, true, false] {
+            removals.handle_connected(None, None);
+            assert_eq!(topics(&removals.next_messages(now)), ["a"]);
+            assert_eq!(removals.handle_disconnected(), is_tried_again);
+            removals.push(vec!["a".into()]);
+        }
+        removals.handle_connected(None, None);
+        assert!(removals.next_messages(now).is_empty() && removals.is_incomplete());
+    }
+
+    #[test]
+    fn after_an_exceeded_quota_nothing_is_sent_for_a_second() {
+        let (mut removals, now) = removals(&["a"]);
+        removals.handle_connected(None, None);
+        let id = removals.next_messages(now)[0].0;
+        assert_eq!(removals.handle_delivery(id, Delivery::NotNow, now), None);
+        assert!(removals.next_messages(now).is_empty());
+        assert_eq!(removals.wake_at(), Some(now + PAUSE));
+        assert_eq!(topics(&removals.next_messages(now + PAUSE)), ["a"]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let (mut removals, _) = removals(&[]);
+        removals.push((0..=MAX_WAITING).map(|n| n.to_string()).collect());
+        assert_eq!(removals.waiting.len(), MAX_WAITING);
+        assert!(removals.is_incomplete());
     }
 }

@@ -34,6 +34,9 @@ pub(super) enum Event {
     Stop,
 }
 
+/// How long to wait at the end for the next PUBACK of a removal.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
+
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for the end of the connection after DISCONNECT.
@@ -56,6 +59,8 @@ pub(super) struct Subscriber<'a> {
     exit: Option<Exit>,
     /// The broker has refused to remove a retained message.
     refused_removal: bool,
+    /// A signal ends the run.
+    is_stopping: bool,
     session: SessionTracker,
     session_acks: Arc<SessionAcks>,
     state_file: Option<Arc<Mutex<StateFile>>>,
@@ -92,6 +97,7 @@ impl<'a> Subscriber<'a> {
             removals: RetainedRemovals::default(),
             exit: None,
             refused_removal: false,
+            is_stopping: false,
             session: SessionTracker::new(persistent, config.filters.clone(), earlier),
             session_acks,
             state_file,
@@ -101,6 +107,10 @@ impl<'a> Subscriber<'a> {
 
     pub(super) fn pending_exit(&self) -> Option<Exit> {
         self.exit
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
     }
 
     pub(super) fn state_machine(&self) -> &ConnectionStateMachine {
@@ -134,13 +144,18 @@ impl<'a> Subscriber<'a> {
                 self.handle_update(update, now);
             }
         }
-        let removals = self.removals.next_messages();
+        let removals = self.removals.next_messages(now);
         if !removals.is_empty() {
             let generation = self.driver.generation();
             self.driver.client().publish(generation, removals);
         }
         if self.idle_at().is_some_and(|at| now >= at) {
-            self.record_worse_exit(Exit::Success);
+            // Silence begins once all that came has been output and removed.
+            let is_busy = self.session_acks.has_backlog() || !self.removals.is_done();
+            match &self.idle {
+                Some((_, last)) if is_busy => *last.lock() = now,
+                _ => self.record_worse_exit(Exit::Success),
+            }
         }
         if self.deadline.is_some_and(|at| now >= at) {
             // Messages are not the ones to blame if there was never a connection, or if the broker breaks the protocol.
@@ -160,7 +175,11 @@ impl<'a> Subscriber<'a> {
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
-            Event::Output(OutputEvent::Complete) | Event::Stop => {
+            Event::Stop => {
+                self.is_stopping = true;
+                self.record_worse_exit(Exit::Success);
+            }
+            Event::Output(OutputEvent::Complete) => {
                 self.record_worse_exit(Exit::Success);
             }
             Event::Output(OutputEvent::RetainedDone(topics)) => self.removals.push(topics),
@@ -179,7 +198,8 @@ impl<'a> Subscriber<'a> {
             },
             ClientEventKind::Deliveries(deliveries) if is_current => {
                 for (id, delivery) in deliveries {
-                    if let Some((topic, reason)) = self.removals.handle_delivery(id, delivery) {
+                    if let Some((topic, reason)) = self.removals.handle_delivery(id, delivery, now)
+                    {
                         error!(
                             "{}: --remove-retained: the broker refuses: {reason}",
                             quoted(&topic)
@@ -213,19 +233,29 @@ impl<'a> Subscriber<'a> {
             }
             Some(ConnectionUpdate::Connected(info)) => {
                 self.subscriptions.handle_connected(now);
-                self.removals.handle_connected(info.connack.receive_maximum);
+                let connack = &info.connack;
+                self.removals
+                    .handle_connected(connack.receive_maximum, connack.maximum_qos);
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
-                let pending = unanswered.map_or(PendingRequest::Nothing, PendingRequest::Subscribe);
+                let removal = self.removals.first_in_flight();
+                let removal = removal.map(|topic| PendingRequest::Publish(topic, 0));
+                let pending = unanswered.map(PendingRequest::Subscribe).or(removal);
+                let pending = pending.unwrap_or(PendingRequest::Nothing);
                 let closed_after = disconnection.closed_after;
                 if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
                     warn!("{hint}");
                 }
                 self.subscriptions.handle_disconnected();
-                self.removals.handle_disconnected();
+                if !self.removals.handle_disconnected() {
+                    error!(
+                        "--remove-retained: the broker ends each connection on which a retained message is removed; it may not allow it"
+                    );
+                    self.refused_removal = true;
+                }
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!("{fault}");
@@ -326,6 +356,7 @@ impl<'a> Subscriber<'a> {
             self.subscriptions.wake_at(),
             self.deadline,
             self.idle_at(),
+            self.removals.wake_at(),
         ]
         .into_iter()
         .flatten()
@@ -346,8 +377,12 @@ impl<'a> Subscriber<'a> {
         self.idle = None;
         // The writer may have asked for removals since.
         for event in queue.try_iter() {
-            self.handle_event(event, instant_now());
+            if matches!(event, Event::Output(_)) || self.config.session_expiry.is_some() {
+                self.handle_event(event, instant_now());
+            }
         }
+        let mut until = until;
+        let mut last_done = self.removals.last_done();
         while (self.config.session_expiry.is_some() || !self.removals.is_done())
             && instant_now() < until
         {
@@ -359,6 +394,10 @@ impl<'a> Subscriber<'a> {
             };
             let owes = self.session_acks.has_ack_for_later_connection(connected)
                 || (instant_now() < completed_by && self.session_acks.has_open_exchange());
+            if self.removals.has_progressed_since(last_done) && !self.is_stopping {
+                last_done = self.removals.last_done();
+                until = instant_now() + REMOVAL_TIMEOUT;
+            }
             if hopeless || (!owes && self.removals.is_done()) {
                 return;
             }
@@ -379,7 +418,7 @@ impl<'a> Subscriber<'a> {
                 Event::Output(_) | Event::Stop => None,
             });
         let mut exit = self.exit.unwrap_or(Exit::Success);
-        if !self.removals.is_done() {
+        if self.removals.is_incomplete() {
             warn!("--remove-retained: not all retained messages could be removed");
             exit = exit.or_worse(Exit::Unavailable);
         }

@@ -27,6 +27,7 @@ const FREE_TIMEOUT: Duration = Duration::from_millis(500);
 static LOADED: Mutex<LoadedKeys> = Mutex::new(LoadedKeys {
     latest: Weak::new(),
     count: 0,
+    refused: None,
 });
 static ONE_FREED: Condvar = Condvar::new();
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -35,6 +36,8 @@ struct LoadedKeys {
     latest: Weak<DeviceKey>,
     /// Of all, also those that were replaced and are still in use.
     count: usize,
+    /// What the device refused for good: not asked again with the same passphrase.
+    refused: Option<(u64, Fault)>,
 }
 
 /// Its fields are freed in this order.
@@ -71,13 +74,38 @@ impl DeviceKey {
         passphrase: Option<&str>,
     ) -> Result<Arc<Self>, Fault> {
         let fingerprint = HASHER.hash_one((pem, passphrase));
-        let latest = LOADED.lock().latest.upgrade();
+        let latest = {
+            let loaded = LOADED.lock();
+            // A wrong passphrase counts each time: a TPM refuses all after a few.
+            if let Some((_, fault)) = loaded.refused.as_ref().filter(|(of, _)| *of == fingerprint) {
+                return Err(fault.clone());
+            }
+            loaded.latest.upgrade()
+        };
         // A device that was reset does not know the key any more.
         if let Some(key) = latest.filter(|key| key.fingerprint == fingerprint)
             && sign_something(&key.key).is_ok()
         {
             return Ok(key);
         }
+        let loaded = Self::load(device, path, pem, passphrase, fingerprint);
+        let mut all = LOADED.lock();
+        match &loaded {
+            Ok(key) => all.latest = Arc::downgrade(key),
+            Err(fault) if fault.permanent => all.refused = Some((fingerprint, fault.clone())),
+            Err(_) => {}
+        }
+        drop(all);
+        loaded
+    }
+
+    fn load(
+        device: KeyDevice,
+        path: &Path,
+        pem: &str,
+        passphrase: Option<&str>,
+        fingerprint: u64,
+    ) -> Result<Arc<Self>, Fault> {
         let (key, is_asked) = key_device::decode(pem, passphrase);
         let refusal = DeviceRefusal {
             device,
@@ -86,20 +114,17 @@ impl DeviceKey {
             is_asked,
         };
         let key = key.map_err(|stack| refusal.of_loading(pem, &stack))?;
-        // Even one wrong passphrase counts: a TPM refuses all after a few.
         if is_asked && passphrase.is_none() {
             return Err(refusal.without_passphrase());
         }
         let counted = Counted::new();
         sign_something(&key).map_err(|stack| refusal.of_signing(&stack))?;
-        let loaded = Arc::new(Self {
+        Ok(Arc::new(Self {
             key,
             device,
             fingerprint,
             _counted: counted,
-        });
-        LOADED.lock().latest = Arc::downgrade(&loaded);
-        Ok(loaded)
+        }))
     }
 
     pub(super) fn key(&self) -> &PKey<Private> {
