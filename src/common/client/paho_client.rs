@@ -69,6 +69,8 @@ pub(super) struct PahoClient {
     wake_stride: usize,
     scanned_at: Instant,
     is_disconnecting: bool,
+    /// The broker has not acknowledged the status message after CONNACK in time.
+    pub(super) is_status_unanswered: bool,
 }
 
 struct WorkerWaker {
@@ -119,6 +121,7 @@ impl PahoClient {
             wake_stride: (config.max_in_flight / 4).min(MAX_WAKE_STRIDE),
             scanned_at: instant_now(),
             is_disconnecting: false,
+            is_status_unanswered: false,
         })
     }
 

@@ -316,7 +316,15 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     ) {
         self.log.log_result(&self.config, result);
         match (next_step, result) {
-            (AfterStatus::ReportConnected(info), _) => {
+            (AfterStatus::ReportConnected(mut info), _) => {
+                if matches!(result, StatusResult::TimedOut) {
+                    // It still takes a place among what the broker takes at once.
+                    let maximum = &mut info.connack.receive_maximum;
+                    *maximum = maximum.map(|maximum| maximum.saturating_sub(1).max(1));
+                    if let Some(client) = self.current_client(generation) {
+                        client.is_status_unanswered = true;
+                    }
+                }
                 self.notify(generation, ClientEventKind::Connected(info));
             }
             // Without DISCONNECT the broker publishes the will, which says the same.
@@ -488,7 +496,12 @@ impl<N: Fn(ClientEvent)> Worker<N> {
     fn disconnect(&mut self, generation: u64) {
         // A publisher's caller waits as long as it can: messages of QoS 0 may be in front of this one.
         let is_subscriber = self.session_acks.is_some();
-        let until = is_subscriber.then(|| instant_now() + OFFLINE_TIMEOUT);
+        let mut until = is_subscriber.then(|| instant_now() + OFFLINE_TIMEOUT);
+        let current = self.current_client(generation);
+        // A broker that has not answered the first one is not waited for.
+        if current.is_some_and(|client| client.is_status_unanswered) {
+            until = Some(instant_now());
+        }
         if let Some(client) = self.current_client(generation)
             && client.is_connected()
             && client.publish_status(AfterStatus::Disconnect, until)
