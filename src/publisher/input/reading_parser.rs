@@ -91,10 +91,11 @@ fn parse_json(
     if payload.len() > config.max_payload.min(profile.max_payload(topic.len()).0) {
         return Err(too_long(config, profile));
     }
-    let own_format = own.as_ref().and_then(|own| own.payload_format);
-    let is_text = own_format.map_or(config.properties.requires_text(), |format| format == 1);
-    if is_text && std::str::from_utf8(&payload).is_err() {
-        return Err("its payload is not UTF-8, which its payload format says it is".into());
+    // What a line itself says of its payload is passed on unchecked: a broker has let it through to the bridge.
+    let is_text_by_flag = config.properties.requires_text()
+        && own.as_ref().is_none_or(|own| own.payload_format.is_none());
+    if is_text_by_flag && std::str::from_utf8(&payload).is_err() {
+        return Err("its payload is not UTF-8, which --payload-format text says it is".into());
     }
     Ok(Reading {
         topic,
