@@ -122,7 +122,8 @@ fn silence_since_the_last_message_ends_the_run_of_idle_timeout() {
     }
     let last = subscriber.stdout_lines(5, SOON).pop().unwrap().at;
     subscriber.finish(SOON).expect_code(0);
-    assert!(last.elapsed() >= SILENCE);
+    // The line is seen a little later than its message came.
+    assert!(last.elapsed() + Duration::from_millis(200) >= SILENCE);
 }
 
 #[test]
