@@ -172,7 +172,7 @@ impl SourceReader {
     }
 
     fn repeat_when_due(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
-        // None is left out: it waits for the one before.
+        // A repetition that is due waits until the one before has been taken; none is skipped.
         let is_free = self.holds_nothing();
         let interval = self.interval;
         if let Source::Repeated {
