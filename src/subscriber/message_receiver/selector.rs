@@ -238,4 +238,34 @@ mod tests {
         assert_eq!(actions(Retained::Exclude), [Action::Skip, Action::Deliver]);
         assert_eq!(actions(Retained::Only), [Action::Deliver, Action::Stop]);
     }
+
+    #[test]
+    fn excluded_messages_are_skipped_and_the_gap_before_one_is_found() {
+        let mut selector = deduplicating(false);
+        selector.exclude = vec!["x/#".into()];
+        selector.check_sequence(&message("t", "s/5/0"));
+        let excluded = message("x/y", "s/7/0");
+        assert_eq!(selector.action(&excluded), Action::Skip);
+        let status = selector.record_undelivered_number(&excluded);
+        assert!(matches!(status, NumberStatus::Gap(_)), "{status:?}");
+        assert_eq!(selector.action(&message("t", "s/8/0")), Action::Deliver);
+    }
+
+    #[test]
+    fn only_the_empty_messages_of_removed_topics_are_skipped() {
+        let mut selector = deduplicating(false);
+        selector.removes_retained = true;
+        let mut retained = message("t", "");
+        retained.retained = true;
+        let mut empty = message("t", "");
+        empty.payload = b"";
+        assert_eq!(selector.action(&empty), Action::Deliver);
+        assert!(selector.mark_for_removal(&retained));
+        for _ in 0..2 {
+            assert_eq!(selector.action(&empty), Action::Skip);
+        }
+        assert_eq!(selector.action(&message("t", "")), Action::Deliver);
+        empty.topic = "other";
+        assert_eq!(selector.action(&empty), Action::Deliver);
+    }
 }
