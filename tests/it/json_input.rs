@@ -36,11 +36,7 @@ fn what_a_subscriber_writes_as_json_a_publisher_reads_whatever_the_bytes() {
         .stdin(Cursor::new(json))
         .run(SOON)
         .expect_code(0);
-    let mut seen: Vec<_> = witness
-        .messages(4, SOON)
-        .into_iter()
-        .map(|l| l.text)
-        .collect();
+    let mut seen = witness.texts(4);
     seen.sort();
     let smiley = "f09f9880201b5b324a";
     let kept = format!("kept 1 {smiley}");
@@ -75,11 +71,7 @@ fn a_line_that_is_no_message_is_rejected_and_the_others_go_on() {
     ] {
         assert!(receipts.contains(part), "{part}\n{outcome}");
     }
-    let seen: Vec<_> = witness
-        .messages(2, SOON)
-        .into_iter()
-        .map(|l| l.text)
-        .collect();
+    let seen = witness.texts(2);
     assert_eq!(seen, ["usual 0 1", "own 0 {\"t\":2}"]);
     // Retained it was all the same: who comes later gets it so.
     let late = Witness::with_format(&broker, "own", "%r %p");

@@ -9,7 +9,9 @@ use std::{
 use data_encoding::{BASE64, HEXLOWER};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, Program, SOON, peer, temp_dir};
+use tempfile::TempDir;
+
+use crate::harness::{Broker, Program, SOON, peer, running::Running, temp_dir};
 
 /// Any bytes.
 const PAYLOADS: [&[u8]; 7] = [
@@ -22,27 +24,59 @@ const PAYLOADS: [&[u8]; 7] = [
     b"\x1b[2J",
 ];
 
+/// Both programs, that pass everything on from one broker to the other.
+struct PipeBridge {
+    from: Broker,
+    to: Broker,
+    subscriber: Running,
+    publisher: Running,
+    _dir: TempDir,
+}
+
+impl PipeBridge {
+    fn start(publisher_flags: &[&str]) -> Self {
+        let (from, to) = (Broker::start(), Broker::start());
+        let dir = temp_dir();
+        let (reader, writer) = pipe().unwrap();
+        let subscriber = Program::subscriber().to(&from).stdout(writer);
+        let subscriber = subscriber.args(["-t", "#", "-q", "2", "-J", "-d"]);
+        let subscriber = subscriber.args(["--persistent", "--client-id", "bridge"]);
+        let subscriber = subscriber.arg("--retain-as-published").start();
+        subscriber.wait_subscribed();
+        let publisher = Program::publisher().to(&to).stdin_given(reader);
+        let publisher = publisher.args(["-l", "--input", "json", "--queue"]);
+        let publisher = publisher.arg(dir.path().join("queue.db"));
+        let publisher = publisher.args(["--base-backoff", "0.1"]);
+        Self {
+            from,
+            to,
+            subscriber,
+            publisher: publisher.args(publisher_flags).start(),
+            _dir: dir,
+        }
+    }
+
+    /// After messages that came while the other broker was stopped.
+    fn start_again_and_finish(mut self) -> (Broker, Broker) {
+        std::thread::park_timeout(Duration::from_millis(300));
+        self.to.start_again();
+        let subscriber = self.subscriber.finish_by(Signal::SIGTERM, SOON);
+        subscriber.expect_code(0);
+        self.publisher.finish(SOON).expect_code(0);
+        (self.from, self.to)
+    }
+}
+
 #[test]
 fn topic_bytes_qos_and_retain_cross_though_the_other_side_is_away() {
-    let from = Broker::start();
-    let mut to = Broker::start();
+    let mut bridge = PipeBridge::start(&[]);
     let dir = temp_dir();
-    let (reader, writer) = pipe().unwrap();
-    let subscriber = Program::subscriber().to(&from).stdout(writer);
-    let subscriber = subscriber.args(["-t", "#", "-q", "2", "-J", "-d"]);
-    let subscriber = subscriber.args(["--persistent", "--client-id", "bridge"]);
-    let subscriber = subscriber.arg("--retain-as-published").start();
-    subscriber.wait_subscribed();
-    let publisher = Program::publisher().to(&to).stdin_given(reader);
-    let publisher = publisher.args(["-l", "--input", "json", "--queue"]);
-    let publisher = publisher.arg(dir.path().join("queue.db"));
-    let publisher = publisher.args(["--base-backoff", "0.1"]).start();
 
-    let send = |round: usize| {
+    let send = |from: &Broker, round: usize| {
         for (number, payload) in PAYLOADS.iter().enumerate() {
             let file = dir.path().join("payload");
             std::fs::write(&file, payload).unwrap();
-            let mut client = peer::client("mosquitto_pub", &from);
+            let mut client = peer::client("mosquitto_pub", from);
             let (qos, topic) = (number % 3, format!("r{round}/{number}"));
             let whole = if payload.is_empty() { "-n" } else { "-s" };
             client.args(["-q", &qos.to_string(), "-t", &topic, whole]);
@@ -64,27 +98,18 @@ fn topic_bytes_qos_and_retain_cross_though_the_other_side_is_away() {
         })
         .collect()
     };
-    let witness = peer::Witness::with_format(&to, "#", "%t %q %r %x");
-    send(0);
-    let got = witness.messages(PAYLOADS.len(), SOON);
-    let got: Vec<_> = got.iter().map(|line| line.text.clone()).collect();
-    assert_eq!(got, expected(0, false));
+    let witness = peer::Witness::with_format(&bridge.to, "#", "%t %q %r %x");
+    send(&bridge.from, 0);
+    assert_eq!(witness.texts(PAYLOADS.len()), expected(0, false));
     drop(witness);
 
-    to.stop();
-    send(1);
-    std::thread::park_timeout(Duration::from_millis(300));
-    to.start_again();
-    subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-    publisher.finish(SOON).expect_code(0);
+    bridge.to.stop();
+    send(&bridge.from, 1);
+    let (_, to) = bridge.start_again_and_finish();
     // The queue was emptied, and what was to be kept is kept on the other side.
     let kept = peer::Witness::with_format(&to, "r1/#", "%t %q %r %x");
     let wanted = expected(1, true);
-    let mut got: Vec<_> = kept
-        .messages(wanted.len(), SOON)
-        .iter()
-        .map(|line| line.text.clone())
-        .collect();
+    let mut got = kept.texts(wanted.len());
     got.sort();
     assert_eq!(got, wanted);
 }
@@ -108,22 +133,10 @@ const ALL_BUT_EXPIRY: &str = "%t|%q|%r|%F|%C|%R|%D|%P|%x";
 
 #[test]
 fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
-    let from = Broker::start();
-    let mut to = Broker::start();
-    let dir = temp_dir();
-    let (reader, writer) = pipe().unwrap();
-    let subscriber = Program::subscriber().to(&from).stdout(writer);
-    let subscriber = subscriber.args(["-t", "#", "-q", "2", "-J", "-d"]);
-    let subscriber = subscriber.args(["--persistent", "--client-id", "bridge"]);
-    let subscriber = subscriber.arg("--retain-as-published").start();
-    subscriber.wait_subscribed();
-    let publisher = Program::publisher().to(&to).stdin_given(reader);
-    let publisher = publisher.args(["-l", "--input", "json", "--no-sequence", "--queue"]);
-    let publisher = publisher.arg(dir.path().join("queue.db"));
-    let publisher = publisher.args(["--base-backoff", "0.1"]).start();
+    let mut bridge = PipeBridge::start(&["--no-sequence"]);
 
     let count = PROPERTIES.len() * PAYLOADS.len();
-    let send = |round: &str| {
+    let send = |from: &Broker, round: &str| {
         let mut lines = String::new();
         let all = PROPERTIES
             .iter()
@@ -139,21 +152,20 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
             ]
             .concat();
         }
-        let source = Program::publisher().to(&from);
+        let source = Program::publisher().to(from);
         let source = source.args(["-l", "--input", "json", "--no-sequence"]);
         source.stdin(Cursor::new(lines)).run(SOON).expect_code(0);
     };
     let texts = |witness: &peer::Witness, count: usize| {
-        let lines = witness.messages(count, SOON);
-        let mut texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+        let mut texts = witness.texts(count);
         texts.sort();
         texts
     };
     let (here, there) = (
-        peer::Witness::with_format(&from, "live/#", ALL_BUT_EXPIRY),
-        peer::Witness::with_format(&to, "live/#", ALL_BUT_EXPIRY),
+        peer::Witness::with_format(&bridge.from, "live/#", ALL_BUT_EXPIRY),
+        peer::Witness::with_format(&bridge.to, "live/#", ALL_BUT_EXPIRY),
     );
-    send("live");
+    send(&bridge.from, "live");
     let expected = texts(&here, count);
     assert!(
         expected
@@ -171,12 +183,9 @@ fn every_property_crosses_with_any_payload_though_the_other_side_is_away() {
     assert_eq!(texts(&there, count), expected);
     drop(there);
 
-    to.stop();
-    send("away");
-    std::thread::park_timeout(Duration::from_millis(300));
-    to.start_again();
-    subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-    publisher.finish(SOON).expect_code(0);
+    bridge.to.stop();
+    send(&bridge.from, "away");
+    let (from, to) = bridge.start_again_and_finish();
     // What is retained on both sides, with the properties; an empty payload is not.
     let kept = |broker: &Broker| {
         let witness = peer::Witness::with_format(broker, "away/#", ALL_BUT_EXPIRY);

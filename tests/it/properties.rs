@@ -44,11 +44,6 @@ fn json_publisher(broker: &Broker) -> Program {
     publisher.args(["-l", "--input", "json", "-t", "t", "--no-sequence"])
 }
 
-fn texts(witness: &Witness, count: usize) -> Vec<String> {
-    let lines = witness.messages(count, SOON);
-    lines.into_iter().map(|line| line.text).collect()
-}
-
 fn objects(text: &str) -> Vec<Value> {
     let lines = text.lines().map(serde_json::from_str);
     lines.map(Result::unwrap).collect()
@@ -63,7 +58,7 @@ fn mosquitto_sub_reads_every_property_as_the_flags_set_it() {
         let publisher = publisher.args(["-t", "t", "--no-sequence"]);
         publisher.stdin(lines("21.5\n")).run(SOON).expect_code(0);
     }
-    assert_eq!(texts(&witness, 2), [READ, READ]);
+    assert_eq!(witness.texts(2), [READ, READ]);
 }
 
 #[test]
@@ -136,7 +131,7 @@ fn a_line_of_json_adds_to_the_properties_of_the_flags_or_replaces_them() {
     let input = input.map(|line| line.to_string()).join("\n");
     let publisher = json_publisher(&broker).args(FLAGS).stdin(lines(&input));
     publisher.run(SOON).expect_code(0);
-    let seen = texts(&witness, 4);
+    let seen = witness.texts(4);
     assert_eq!(seen[..2], [READ, READ]);
     assert!(seen[2].starts_with("t|0|a|b||c:d|"), "{seen:?}");
     let expiry = seen[2].split('|').nth(6).unwrap().parse::<u32>().unwrap();
@@ -179,7 +174,7 @@ fn properties_that_mqtt_does_not_allow_reject_their_line_and_the_others_go_on() 
         outcome = outcome.expect_stderr(&rejected).expect_stderr(why);
     }
     outcome.expect_stderr("message 8 is rejected: its payload is not UTF-8");
-    assert_eq!(texts(&witness, 1), ["last"]);
+    assert_eq!(witness.texts(1), ["last"]);
 }
 
 #[test]
@@ -303,7 +298,7 @@ fn the_file_and_the_environment_set_properties_too() {
     let publisher = publisher.args(["-t", "t", "-m", "2", "--no-sequence"]);
     publisher.run(SOON).expect_code(0);
     assert_eq!(
-        texts(&witness, 2),
+        witness.texts(2),
         ["t|1|text/csv|answers|c|site:7 site:8||1", "t|||||a:b=c||2"]
     );
 }
@@ -381,7 +376,7 @@ fn the_queue_file_keeps_properties_shows_them_and_counts_their_bytes() {
         .args(["-l", "-t", "t", "--no-sequence"]);
     let publisher = publisher.arg("--queue").arg(queue.path());
     publisher.run(SOON).expect_code(0);
-    assert_eq!(texts(&witness, 1), [READ]);
+    assert_eq!(witness.texts(1), [READ]);
     assert_eq!(queue.status()["bytes"], 0);
 }
 
@@ -409,7 +404,7 @@ fn a_dead_letter_keeps_its_properties_until_it_is_delivered() {
         .args(["-l", "-t", "t", "--no-sequence"]);
     let publisher = publisher.arg("--queue").arg(queue.path());
     publisher.run(SOON).expect_code(0);
-    assert_eq!(texts(&witness, 1), [READ]);
+    assert_eq!(witness.texts(1), [READ]);
     let status = queue.status();
     assert_eq!(
         (&status["bytes"], &status["dead_bytes"]),
@@ -438,7 +433,7 @@ fn a_message_expires_at_the_time_that_its_line_names() {
     let witness = Witness::with_format(&broker, "t", "%p %E");
     let outcome = queue.publisher().to(&broker).arg("-l").run(SOON);
     assert!(outcome.stdout.text().contains("expired 1\n"), "{outcome}");
-    let seen = texts(&witness, 2);
+    let seen = witness.texts(2);
     let seconds = |text: &str| text.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     assert!(seen[0].starts_with("long ") && seen[1].starts_with("by the flag "));
     assert!((86_300..=86_400).contains(&seconds(&seen[0])), "{seen:?}");
@@ -458,7 +453,7 @@ fn a_batch_has_the_properties_that_its_readings_share() {
     let publisher = publisher.args(["--user-property", "a=b"]);
     publisher.stdin(lines(input)).run(SOON).expect_code(0);
     assert_eq!(
-        texts(&witness, 4),
+        witness.texts(4),
         [
             "application/x-ndjson|a:b|310a320a",
             "|a:c|33",

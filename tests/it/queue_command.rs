@@ -100,11 +100,7 @@ fn what_is_exported_can_be_published() {
         .stdin(Cursor::new(export))
         .run(SOON)
         .expect_code(0);
-    let seen: Vec<_> = witness
-        .messages(2, SOON)
-        .into_iter()
-        .map(|l| l.text)
-        .collect();
+    let seen = witness.texts(2);
     assert_eq!(seen, ["one", "\u{1f600}"]);
 }
 
@@ -147,11 +143,7 @@ fn a_dead_letter_is_shown_with_its_reason_and_retried() {
         .arg(queue.path())
         .run(SOON)
         .expect_code(0);
-    let seen: Vec<_> = witness
-        .messages(2, SOON)
-        .into_iter()
-        .map(|l| l.text)
-        .collect();
+    let seen = witness.texts(2);
     assert!(
         seen[0].starts_with("bad 2 seq:") && seen[0].contains("/2/"),
         "{seen:?}"
@@ -385,11 +377,7 @@ fn the_way_to_an_older_program_is_a_form_that_both_know() {
         .args(["-l", "--input", "json"])
         .stdin(Cursor::new(export));
     publisher.run(SOON).expect_code(0);
-    let mut seen: Vec<_> = witness
-        .messages(4, SOON)
-        .into_iter()
-        .map(|l| l.text)
-        .collect();
+    let mut seen = witness.texts(4);
     seen.sort_unstable();
     assert_eq!(
         seen,

@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::running::Running;
-use crate::harness::{Broker, Program, SOON, peer, temp_dir};
+use crate::harness::{Broker, Program, SOON, ScriptedBroker, hostname, peer, temp_dir};
 
 fn subscriber(broker: &Broker, flags: &[&str]) -> Program {
     Program::subscriber()
@@ -50,10 +49,6 @@ fn retained(broker: &Broker) -> Vec<String> {
     lines.lines().map(str::to_owned).collect()
 }
 
-fn wait_granted(subscriber: &Running) {
-    subscriber.wait_subscribed();
-}
-
 #[test]
 fn a_granted_subscription_ends_the_run_of_exit_after_subscribe() {
     let broker = Broker::start();
@@ -81,7 +76,7 @@ fn an_excluded_topic_is_left_out_and_no_gap() {
         "-d",
     ];
     let subscriber = subscriber(&broker, &flags).start();
-    wait_granted(&subscriber);
+    subscriber.wait_subscribed();
     for (seq, topic) in [
         "site/a",
         "site/noise",
@@ -115,7 +110,7 @@ fn silence_since_the_last_message_ends_the_run_of_idle_timeout() {
     const SILENCE: Duration = Duration::from_millis(600);
     let broker = Broker::start();
     let subscriber = subscriber(&broker, &["--idle-timeout", "600ms", "-d"]).start();
-    wait_granted(&subscriber);
+    subscriber.wait_subscribed();
     for number in 0..5 {
         publish(&broker, "site/a", &number.to_string());
         subscriber.stdout_lines(number + 1, SOON);
@@ -138,7 +133,7 @@ fn the_broker_sends_retained_messages_as_retain_handling_says() {
         let subscriber = subscriber(&broker, flags)
             .args(["--idle-timeout", "1", "-d"])
             .start();
-        wait_granted(&subscriber);
+        subscriber.wait_subscribed();
         publish(&broker, "site/live", "live");
         subscriber
             .finish(SOON)
@@ -216,7 +211,7 @@ fn csv_has_its_header_once_in_each_file_and_quotes_what_needs_it() {
     for payload in ["21.5", "a,\"b\"\nc"] {
         let program = subscriber(&broker, &["--csv", "-C", "1", "--output", file, "-d"]);
         let subscriber = program.start();
-        wait_granted(&subscriber);
+        subscriber.wait_subscribed();
         publish(&broker, "site/a", payload);
         subscriber.finish(SOON).expect_code(0);
     }
@@ -233,7 +228,7 @@ fn csv_has_its_header_once_in_each_file_and_quotes_what_needs_it() {
     ];
     assert_eq!(without_time, expected, "{text}");
     let subscriber = subscriber(&broker, &["--csv", "-C", "1", "-d"]).start();
-    wait_granted(&subscriber);
+    subscriber.wait_subscribed();
     publish(&broker, "site/a", "1");
     let outcome = subscriber.finish(SOON).expect_code(0);
     assert!(
@@ -253,7 +248,7 @@ fn rotated_csv_files_have_a_header_each() {
     let flags = ["--csv", "-C", "3", "--rotate-size", "80", "-d", "--output"];
     let program = subscriber(&broker, &flags).arg(&path);
     let subscriber = program.start();
-    wait_granted(&subscriber);
+    subscriber.wait_subscribed();
     for payload in ["1", "2", "3"] {
         publish(&broker, "site/a", payload);
     }
@@ -272,7 +267,7 @@ fn rotated_csv_files_have_a_header_each() {
 fn pretty_json_is_the_same_object_on_several_lines() {
     let broker = Broker::start();
     let subscriber = subscriber(&broker, &["-J", "--pretty", "-C", "1", "-d"]).start();
-    wait_granted(&subscriber);
+    subscriber.wait_subscribed();
     publish(&broker, "site/a", "21.5");
     let text = subscriber.finish(SOON).expect_code(0).stdout.text();
     let object: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
+
 use crate::harness::peer::Witness;
-use crate::harness::{Broker, Program, SOON, temp_dir};
+use crate::harness::{Broker, Program, QueueFile, SOON, free_port, temp_dir, wait_until};
 
 fn publisher(broker: &Broker, flags: &[&str]) -> Program {
     Program::publisher()
@@ -142,11 +144,7 @@ fn a_message_is_repeated_every_interval() {
     publisher(&broker, &["-n", "--repeat", "2", "--interval", "10ms"])
         .run(SOON)
         .expect_code(0);
-    let texts: Vec<_> = witness
-        .messages(11, SOON)
-        .into_iter()
-        .map(|line| line.text)
-        .collect();
+    let texts = witness.texts(11);
     assert_eq!(texts, [&["x"; 9][..], &["", ""]].concat());
 }
 

@@ -3,21 +3,11 @@
 use std::{fs, io::Cursor};
 
 use crate::harness::{
-    Broker, Program, SOON,
+    Broker, Program, SOON, hostname,
     namespace::{MountNamespace, skipped},
     peer::Witness,
     temp_dir,
 };
-
-fn hostname() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    name.trim().to_owned()
-}
-
-fn texts(witness: &Witness, count: usize) -> Vec<String> {
-    let lines = witness.messages(count, SOON);
-    lines.into_iter().map(|line| line.text).collect()
-}
 
 #[test]
 fn one_configuration_file_gives_each_device_its_own_names() {
@@ -40,7 +30,7 @@ fn one_configuration_file_gives_each_device_its_own_names() {
         let status = |text| format!("status/{id} {text}");
         [status("online"), topic, status("offline")]
     };
-    let seen = texts(&witness, 6);
+    let seen = witness.texts(6);
     assert_eq!(seen[..3], expected("7"));
     assert_eq!(seen[3..], expected("8"));
     let log = broker.log().text();
@@ -75,13 +65,13 @@ fn flags_and_variables_are_expanded_and_topics_in_json_lines_are_not() {
         .env("SITE", "{hostname}");
     let lines = "{\"payload\":\"1\"}\n{\"topic\":\"line/{hostname}/{\",\"payload\":\"2\"}\n";
     program.stdin(Cursor::new(lines)).run(SOON).expect_code(0);
-    assert_eq!(texts(&witness, 2), ["env/{hostname}", "line/{hostname}/{"]);
+    assert_eq!(witness.texts(2), ["env/{hostname}", "line/{hostname}/{"]);
     if let Ok(id) = fs::read_to_string("/etc/machine-id") {
         let program = Program::publisher()
             .to(&broker)
             .args(["-t", "m/{machine-id}"]);
         program.args(["-m", "x"]).run(SOON).expect_code(0);
-        assert_eq!(texts(&witness, 3)[2], format!("m/{}", id.trim()));
+        assert_eq!(witness.texts(3)[2], format!("m/{}", id.trim()));
     }
     let will = [
         "--will-topic",

@@ -60,11 +60,6 @@ fn expect_retained(broker: &Broker, payload: &str, running: Option<&Running>) {
     assert!(found, "not {expected}\n{scene}\n{}", broker.log().text());
 }
 
-fn texts(witness: &Witness, count: usize) -> Vec<String> {
-    let lines = witness.messages(count, SOON);
-    lines.into_iter().map(|line| line.text).collect()
-}
-
 #[test]
 fn a_run_is_online_and_after_an_orderly_end_offline_once() {
     for name in PROGRAMS {
@@ -72,13 +67,13 @@ fn a_run_is_online_and_after_an_orderly_end_offline_once() {
             let broker = Broker::start();
             let witness = Witness::start(&broker, "status");
             let running = with_status(name, version).to(&broker).start();
-            assert_eq!(texts(&witness, 1), ["online"], "{name} {version}");
+            assert_eq!(witness.texts(1), ["online"], "{name} {version}");
             expect_retained(&broker, "online", Some(&running));
             stop(running, name);
             assert_eq!(retained(&broker), "1 offline", "{name} {version}");
             // A will in addition would come before this.
             publish(&broker, "status", "end");
-            assert_eq!(texts(&witness, 3), ["online", "offline", "end"]);
+            assert_eq!(witness.texts(3), ["online", "offline", "end"]);
         }
     }
 }
@@ -91,7 +86,7 @@ fn a_killed_program_is_offline_within_one_and_a_half_keep_alives() {
             let witness = Witness::start(&broker, "status");
             let program = with_status(name, version).args(["--keep-alive", "2"]);
             let running = program.to(&broker).start();
-            assert_eq!(texts(&witness, 1), ["online"]);
+            assert_eq!(witness.texts(1), ["online"]);
             let killed = Instant::now();
             running.signal(Signal::SIGKILL);
             let lines = witness.messages(2, Duration::from_secs(3));
@@ -116,11 +111,11 @@ fn a_network_that_is_cut_or_falls_silent_leaves_offline_and_a_reconnect_online()
         let program = with_status(name, version).args(["--keep-alive", "1"]);
         let program = program.args(["--connect-timeout", "1"]);
         let running = program.at_plain_port(proxy.port()).start();
-        assert_eq!(texts(&witness, 1), ["online"], "{running}");
+        assert_eq!(witness.texts(1), ["online"], "{running}");
         proxy.cut();
-        assert_eq!(texts(&witness, 3)[1..], ["offline", "online"], "{running}");
+        assert_eq!(witness.texts(3)[1..], ["offline", "online"], "{running}");
         proxy.stall();
-        assert_eq!(texts(&witness, 4)[3], "offline", "{running}");
+        assert_eq!(witness.texts(4)[3], "offline", "{running}");
         proxy.resume();
         // An attempt whose CONNECT arrives late may be replaced by the next one.
         expect_retained(&broker, "online", Some(&running));
@@ -159,7 +154,7 @@ fn online_comes_before_the_first_message_and_offline_after_the_last_even_if_one_
         let program = program.args(["-q", qos, "--status-topic", "status"]);
         let lines: String = numbers(200).join("\n");
         program.stdin(Cursor::new(lines)).run(SOON).expect_code(0);
-        let seen = texts(&witness, 202);
+        let seen = witness.texts(202);
         assert_eq!(seen.first().map(String::as_str), Some("online"));
         assert_eq!(seen[1..201], numbers(200), "QoS {qos}");
         assert_eq!(seen.last().map(String::as_str), Some("offline"));
@@ -207,7 +202,7 @@ fn other_texts_and_placeholders_can_be_given_and_everything_also_by_file_and_env
     let program = program.args(["--client-id", "d7"]);
     let program = program.env("IOT_STATUS_OFFLINE", "-down-");
     program.run(SOON).expect_code(0);
-    assert_eq!(texts(&witness, 2), ["s/d7 {up}", "s/d7 -down-"]);
+    assert_eq!(witness.texts(2), ["s/d7 {up}", "s/d7 -down-"]);
 }
 
 #[test]
@@ -225,7 +220,7 @@ fn a_will_has_the_payload_qos_and_retain_flag_that_were_given() {
             let running = program.args(["--will-message", "-gone-", "-d"]).start();
             running.stderr_line(SOON, |line| line.contains(" connected to "));
             running.signal(Signal::SIGKILL);
-            assert_eq!(texts(&witness, 1), ["w/a 0 6 -gone-"]);
+            assert_eq!(witness.texts(1), ["w/a 0 6 -gone-"]);
 
             let program = endless(name)
                 .to(&broker)
@@ -245,7 +240,7 @@ fn a_will_has_the_payload_qos_and_retain_flag_that_were_given() {
             stop(running, name);
             publish(&broker, "w/end", "");
             // The orderly end has left no will.
-            assert_eq!(texts(&witness, 2)[1], "w/end 1 0 ");
+            assert_eq!(witness.texts(2)[1], "w/end 1 0 ");
         }
     }
 }
@@ -488,5 +483,5 @@ fn a_setting_of_higher_priority_replaces_the_other_kind_from_the_file() {
         .arg(&file);
     let program = program.args(["--status-topic", "status"]);
     program.run(SOON).expect_code(0);
-    assert_eq!(texts(&witness, 2), ["online", "offline"]);
+    assert_eq!(witness.texts(2), ["online", "offline"]);
 }

@@ -84,6 +84,11 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
+pub(crate) fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    name.trim().to_owned()
+}
+
 /// A directory that goes when the value is dropped.
 pub(crate) fn temp_dir() -> TempDir {
     TempDir::new_in(process_dir()).expect("a temporary directory")

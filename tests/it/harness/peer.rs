@@ -65,6 +65,12 @@ impl Witness {
         lines.truncate(count);
         lines
     }
+
+    /// The texts of the first `count` messages.
+    pub(crate) fn texts(&self, count: usize) -> Vec<String> {
+        let lines = self.messages(count, SOON);
+        lines.into_iter().map(|line| line.text).collect()
+    }
 }
 
 /// Publishes one message at QoS 1 with `mosquitto_pub`.
