@@ -95,6 +95,34 @@ fn an_excluded_topic_is_left_out_and_no_gap() {
 }
 
 #[test]
+fn any_number_of_excluded_messages_of_qos_0_holds_up_nothing() {
+    const COUNT: usize = 20_000;
+    let broker = Broker::start();
+    for output in [&[][..], &["--exec", "cat"]] {
+        let flags = ["-T", "site/noise", "-q", "0", "-C", "1", "-d"];
+        let subscriber = subscriber(&broker, &flags).args(output).start();
+        subscriber.wait_subscribed();
+        let noise = Program::publisher().to(&broker);
+        let noise = noise.args(["-t", "site/noise", "-q", "0", "-l"]);
+        let lines = std::io::Cursor::new("x\n".repeat(COUNT));
+        noise.stdin(lines).run(SOON * 3).expect_code(0);
+        publish(&broker, "site/a", "x");
+        let outcome = subscriber.finish(SOON * 3).expect_code(0);
+        assert!(outcome.stdout.text().starts_with('x'), "{outcome}");
+    }
+}
+
+#[test]
+fn silence_begins_after_an_excluded_message_of_qos_0_as_well() {
+    let broker = Broker::start();
+    let mut client = peer::client("mosquitto_pub", &broker);
+    client.args(["-r", "-t", "site/a", "-m", "kept"]);
+    assert!(client.status().expect("mosquitto_pub").success());
+    let program = subscriber(&broker, &["-T", "site/a", "--idle-timeout", "300ms"]);
+    program.run(SOON).expect_code(0).expect_stdout("");
+}
+
+#[test]
 fn an_excluded_filter_that_is_wrong_is_a_usage_error() {
     for (filter, cause) in [
         ("a/#/b", "last level"),

@@ -124,9 +124,12 @@ impl Writer {
 
     pub fn finish_message(&self, completion: FinishedMessages) {
         let mut state = self.shared.state.lock();
-        state.batch.completion.append(completion);
-        state.batch.counted += OVERHEAD;
-        self.session_acks.add_bytes(OVERHEAD);
+        // A message of QoS 0 that was left out leaves nothing for the thread to do, which would not wake for it.
+        if !completion.is_empty() {
+            state.batch.completion.append(completion);
+            state.batch.counted += OVERHEAD;
+            self.session_acks.add_bytes(OVERHEAD);
+        }
         state.is_message_open = false;
         let is_waiting = std::mem::take(&mut state.is_waiting);
         drop(state);
