@@ -67,7 +67,7 @@ fn connect_by_443(timeout: u64) {
         took < Duration::from_secs(timeout + 2),
         "{took:?}\n{outcome}"
     );
-    outcome.expect_stderr("(port 443)");
+    outcome.expect_stderr(" connected to localhost:443 with MQTT 5");
 }
 
 #[test]

@@ -87,9 +87,12 @@ impl ConnectionDriver {
                     return None;
                 }
                 let (host, version) = (self.connection.authority(), info.version_name());
-                let port = info.port.map(|port| format!(" (port {port})"));
-                let port = port.unwrap_or_default();
-                info!("connected to {host}{port} with MQTT {version}");
+                // The port may be another one than that of the endpoint.
+                let address = match (host.rsplit_once(':'), info.port) {
+                    (Some((before, _)), Some(port)) => &format!("{before}:{port}"),
+                    _ => host,
+                };
+                info!("connected to {address} with MQTT {version}");
                 self.last_logged = None;
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
