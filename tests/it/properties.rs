@@ -275,6 +275,41 @@ fn a_wrong_flag_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_control_character_in_a_property_is_refused_before_the_broker_closes_for_it() {
+    for c in ['\u{1}', '\t', '\n', '\u{7f}', '\u{85}'] {
+        let code = format!("U+{:04X}", u32::from(c));
+        for (flag, value) in [
+            ("--user-property", format!("a={c}b")),
+            ("--user-property", format!("a{c}=b")),
+            ("--content-type", format!("text{c}")),
+            ("--response-topic", format!("t{c}")),
+            ("--connect-user-property", format!("a={c}")),
+        ] {
+            let program = Program::one_message().endpoint(1);
+            let outcome = program.args([flag, &value]).run(SOON);
+            let outcome = outcome.expect_fault(64, &[flag, &code]);
+            assert_eq!(outcome.stderr.count(), 1, "{outcome}");
+        }
+    }
+    let program = Program::one_message().endpoint(1);
+    let outcome = program.env("IOT_USER_PROPERTY", "a=\u{1b}").run(SOON);
+    outcome.expect_fault(64, &["IOT_USER_PROPERTY", "U+001B"]);
+}
+
+#[test]
+fn a_line_with_a_control_character_in_a_property_is_found_if_the_broker_closes_for_it() {
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "t", "%p");
+    let input = "{\"payload\":\"1\"}\n\
+                 {\"payload\":\"bad\",\"properties\":{\"user-properties\":{\"a\":\"b\\n\"}}}\n\
+                 {\"payload\":\"2\"}\n";
+    let publisher = json_publisher(&broker).args(["--receipts", "--base-backoff", "1ms"]);
+    let outcome = publisher.stdin(lines(input)).run(SOON).expect_code(65);
+    assert!(outcome.stdout.text().contains("dead 2 "), "{outcome}");
+    assert_eq!(witness.texts(2), ["1", "2"]);
+}
+
+#[test]
 fn the_file_and_the_environment_set_properties_too() {
     let broker = Broker::start();
     let witness = Witness::with_format(&broker, "t", FORMAT);

@@ -24,7 +24,7 @@ use crate::common::cli::units::{
 use crate::common::client::MqttVersion;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
-use crate::common::mqtt::limits::{check_no_controls, check_string};
+use crate::common::mqtt::limits::check_no_controls;
 use crate::common::random;
 use crate::common::runtime::logging::Verbosity;
 use crate::common::runtime::secret_source::SecretSource;
@@ -422,8 +422,11 @@ pub fn parse_user_property(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
         .ok_or("must be of the form NAME=VALUE")?;
-    check_string(name).map_err(|e| format!("its name {e}"))?;
-    check_string(value).map_err(|e| format!("its value {e}"))?;
+    for (part, text) in [("name", name), ("value", value)] {
+        if !text.is_empty() {
+            check_no_controls(text).map_err(|e| format!("its {part} {e}"))?;
+        }
+    }
     Ok((name.to_owned(), value.to_owned()))
 }
 

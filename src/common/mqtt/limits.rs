@@ -62,7 +62,8 @@ pub fn check_text(text: &str) -> Result<(), MqttStringError> {
     }
 }
 
-/// Checks any name in a packet: a text without control characters (U+0001 to U+001F, U+007F to U+009F).
+/// Checks any name in a packet, or the text of a property that a flag sets: a text without control characters (U+0001
+/// to U+001F, U+007F to U+009F). Properties of lines of JSON may have them: a bridge passes on what other brokers take.
 pub fn check_no_controls(name: &str) -> Result<(), MqttStringError> {
     check_text(name)?;
     let control = name.chars().find(|c| c.is_control());

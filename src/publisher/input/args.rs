@@ -9,7 +9,7 @@ use crate::common::cli::args::{name_flag_in_error, parse_user_property};
 use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::escape::quoted;
 use crate::common::fault::Fault;
-use crate::common::mqtt::limits::check_text;
+use crate::common::mqtt::limits::check_no_controls;
 use crate::common::mqtt::property_fields::{PropertyFields, check_correlation_data};
 use crate::common::mqtt::seq_property::SeqProperty;
 
@@ -75,7 +75,7 @@ impl PropertyArgs {
             ));
         }
         if let Some(content_type) = &self.content_type {
-            name_flag_in_error("--content-type", check_text(content_type))?;
+            name_flag_in_error("--content-type", check_no_controls(content_type))?;
         }
         if let Some(topic) = &self.response_topic {
             let flag = format!("--response-topic {}", quoted(topic));
