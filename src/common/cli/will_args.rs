@@ -89,28 +89,31 @@ impl WillArgs {
         version: MqttVersion,
     ) -> Result<(Option<Will>, Option<StatusMessages>), Fault> {
         self.check_topic_is_given()?;
-        let names = NameExpander {
-            client_id: Some(client_id),
+        let expand = |flag: &str, topic: String, retain: bool| {
+            let names = NameExpander {
+                client_id: Some(client_id),
+            };
+            let topic = names.expand(flag, topic)?;
+            check_topic(flag, &topic, retain, profile)?;
+            Ok::<_, Fault>(topic)
+        };
+        let status_payload = |flag: &str, given: Option<String>, default: &str| {
+            let text = given.unwrap_or_else(|| default.to_owned());
+            check_size(flag, text.len(), profile)?;
+            Ok::<_, Fault>(text.into())
         };
         if let Some(topic) = self.status_topic {
-            let topic = names.expand("--status-topic", topic)?;
-            check_topic("--status-topic", &topic, true, profile)?;
-            let online = self.status_online.unwrap_or_else(|| "online".into());
-            let offline = self.status_offline.unwrap_or_else(|| "offline".into());
-            check_size("--status-online", online.len(), profile)?;
-            check_size("--status-offline", offline.len(), profile)?;
             let status = StatusMessages {
-                topic,
-                online: online.into(),
-                offline: offline.into(),
+                topic: expand("--status-topic", topic, true)?,
+                online: status_payload("--status-online", self.status_online, "online")?,
+                offline: status_payload("--status-offline", self.status_offline, "offline")?,
             };
             return Ok((Some(status.to_will()), Some(status)));
         }
         let Some(topic) = self.will_topic else {
             return Ok((None, None));
         };
-        let topic = names.expand("--will-topic", topic)?;
-        check_topic("--will-topic", &topic, self.will_retain, profile)?;
+        let topic = expand("--will-topic", topic, self.will_retain)?;
         let qos = self.will_qos.unwrap_or(Qos::AtLeastOnce);
         let wrong_qos = |why| Fault::usage(format!("--will-qos {why}"));
         profile.check_qos(qos).map_err(wrong_qos)?;
@@ -138,49 +141,26 @@ impl WillArgs {
     }
 
     fn check_topic_is_given(&self) -> Result<(), Fault> {
-        let (has_will, has_status) = (self.will_topic.is_some(), self.status_topic.is_some());
-        for (flag, is_given, needs, has_topic) in [
-            (
-                "--will-message",
-                self.will_message.is_some(),
-                "--will-topic",
-                has_will,
-            ),
-            (
-                "--will-file",
-                self.will_file.is_some(),
-                "--will-topic",
-                has_will,
-            ),
-            (
-                "--will-qos",
-                self.will_qos.is_some(),
-                "--will-topic",
-                has_will,
-            ),
-            ("--will-retain", self.will_retain, "--will-topic", has_will),
-            (
-                "--will-delay",
-                self.will_delay.is_some(),
-                "--will-topic",
-                has_will,
-            ),
-            (
-                "--status-online",
-                self.status_online.is_some(),
-                "--status-topic",
-                has_status,
-            ),
-            (
-                "--status-offline",
-                self.status_offline.is_some(),
-                "--status-topic",
-                has_status,
-            ),
+        let of_will = [
+            ("--will-message", self.will_message.is_some()),
+            ("--will-file", self.will_file.is_some()),
+            ("--will-qos", self.will_qos.is_some()),
+            ("--will-retain", self.will_retain),
+            ("--will-delay", self.will_delay.is_some()),
+        ];
+        let of_status = [
+            ("--status-online", self.status_online.is_some()),
+            ("--status-offline", self.status_offline.is_some()),
+        ];
+        for (topic, has_topic, others) in [
+            ("--will-topic", self.will_topic.is_some(), &of_will[..]),
+            ("--status-topic", self.status_topic.is_some(), &of_status),
         ] {
-            if is_given && !has_topic {
-                return Err(Fault::usage(format!("{flag} needs {needs}"))
-                    .with_remedy(format!("give {needs} TOPIC, or leave {flag} out")));
+            if let Some((flag, _)) = others.iter().find(|(_, is_given)| *is_given)
+                && !has_topic
+            {
+                return Err(Fault::usage(format!("{flag} needs {topic}"))
+                    .with_remedy(format!("give {topic} TOPIC, or leave {flag} out")));
             }
         }
         Ok(())
