@@ -55,6 +55,18 @@ fn for_each_reading<'a>(
     }
 }
 
+/// As [`RenderOptions::memory_bounds`], for all readings of a message; `overhead` is that of each in a batch, else 0.
+fn memory_bounds(
+    style: &RenderOptions,
+    message: &Received<'_>,
+    readings: &BatchReadings<'_>,
+    overhead: usize,
+) -> (usize, usize) {
+    let overhead = overhead.saturating_mul(readings.count);
+    let (written, meanwhile) = style.memory_bounds(message, readings.clone().payloads());
+    (written.saturating_add(overhead), meanwhile)
+}
+
 impl OutputSink {
     pub fn reserve_message<'a>(
         &self,
@@ -73,9 +85,8 @@ impl OutputSink {
         }
         let readings = BatchReadings::of(message, max);
         if let Self::Writer(writer, style) = self {
-            let overhead = overhead.saturating_mul(readings.count);
-            let (written, meanwhile) = style.memory_bounds(message);
-            writer.reserve_memory(written.saturating_add(overhead), meanwhile)?;
+            let (written, meanwhile) = memory_bounds(style, message, &readings, overhead);
+            writer.reserve_memory(written, meanwhile)?;
         }
         Ok(SplitMessage {
             readings,
@@ -170,6 +181,77 @@ impl OutputSink {
         match self {
             Self::Executor(executor) => Some(executor.failed_commands()),
             Self::Writer(..) | Self::Display(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::mqtt::publish::PublishProperties;
+    use crate::subscriber::render::Format;
+    use crate::subscriber::render::format_template::Template;
+    use crate::subscriber::render::tests::received;
+
+    const LINES: usize = 100;
+
+    #[test]
+    fn no_batch_takes_more_memory_than_was_reserved_for_it() {
+        let custom = |format| Format::Custom(Template::parse(format).unwrap());
+        let formats = [
+            Format::Payload,
+            Format::Verbose,
+            Format::Json,
+            Format::PrettyJson,
+            Format::Csv,
+            custom("%l %t %p"),
+            custom("%j %x"),
+            custom("%J"),
+        ];
+        let texts = [
+            &b""[..],
+            b"7",
+            b"\x01",
+            b"\xff",
+            b"\"",
+            b",",
+            b"\x7f",
+            b"\\",
+            "\u{9b}\u{e0041}".as_bytes(),
+        ];
+        let lines: Vec<_> = [1, 4, 16]
+            .into_iter()
+            .flat_map(|count| texts.map(|text| text.repeat(count)))
+            .collect();
+        for format in &formats {
+            for (line, escape) in lines.iter().flat_map(|line| [(line, false), (line, true)]) {
+                // One line is no text, so the whole is none.
+                for last in [&b"7"[..], b"\xff"] {
+                    let mut payload = [line, &b"\n"[..]].concat().repeat(LINES);
+                    payload.extend(last);
+                    let mut message = received("site/a", &payload);
+                    message.properties = Some(PublishProperties {
+                        content_type: Some(Draft::BATCH_TYPE),
+                        ..PublishProperties::default()
+                    });
+                    let style = RenderOptions {
+                        format: format.clone(),
+                        newline: true,
+                        escape,
+                    };
+                    let readings = BatchReadings::of(&message, usize::MAX);
+                    assert!(readings.count > LINES);
+                    let overhead = style.overhead(&message).unwrap();
+                    let (most, _) = memory_bounds(&style, &message, &readings, overhead);
+                    let mut out = Vec::new();
+                    let count = readings.count;
+                    for_each_reading(&message, readings, count, |reading| {
+                        render(&mut out, reading, &style, Duration::from_secs(1));
+                    });
+                    let line = line.escape_ascii();
+                    assert!(out.len() <= most, "{}: {style:?} {line}", out.len() - most);
+                }
+            }
         }
     }
 }

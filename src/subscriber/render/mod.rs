@@ -37,60 +37,87 @@ impl RenderOptions {
         (self.format == Format::Csv).then_some(csv::HEADER)
     }
 
-    /// Bytes that each reading of a batch takes beside its payload.
+    /// The most bytes that each reading of a batch takes beside its payload.
     pub fn overhead(&self, message: &Received<'_>) -> Result<usize, OutOfMemory> {
+        /// More digits of a length, a longer name of the payload in base64 with its padding, quotes in CSV.
+        const MORE: usize = 24;
         let mut out = Vec::new();
         let mut empty = message.clone();
         empty.payload = &[];
-        let (written, meanwhile) = self.memory_bounds(&empty);
+        let (written, meanwhile) = self.memory_bounds(&empty, [empty.payload]);
         let total = written.saturating_add(meanwhile);
         out.try_reserve(total).map_err(|_| OutOfMemory)?;
         // Warnings concern the readings themselves.
         let _ = render(&mut out, &empty, self, Duration::ZERO);
-        // Each reading of a batch may need quotes.
-        Ok(out.len() + 2 * usize::from(self.format == Format::Csv))
+        let fields = match &self.format {
+            Format::Custom(template) => template.length_fields(),
+            Format::Payload | Format::Verbose => 0,
+            Format::Json | Format::PrettyJson | Format::Csv => 1,
+        };
+        Ok(out.len() + MORE * fields)
     }
 
-    /// Upper bounds for the bytes that [`render`] appends, and that it allocates meanwhile.
-    pub fn memory_bounds(&self, message: &Received<'_>) -> (usize, usize) {
+    /// Upper bounds for the bytes that [`render`] appends for a message, and that it allocates meanwhile. For a batch,
+    /// of which `payloads` are the lines, [`overhead`](Self::overhead) is added for each.
+    pub fn memory_bounds<'a>(
+        &self,
+        message: &Received<'_>,
+        payloads: impl IntoIterator<Item = &'a [u8]>,
+    ) -> (usize, usize) {
         const REST: usize = 512;
+        let lengths = payloads
+            .into_iter()
+            .map(|payload| self.max_payload_length(payload));
+        let written = lengths.fold(0, usize::saturating_add);
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
-        let properties = match &self.format {
-            Format::Json | Format::PrettyJson => {
-                // Indented, each property takes several lines.
-                let indent = if self.format == Format::PrettyJson {
-                    16
-                } else {
-                    1
-                };
-                let length =
-                    properties_json(message).map_or(0, |properties| properties.max_length());
-                length.saturating_mul(indent)
-            }
-            _ => 0,
+        let properties = |indent: usize| {
+            let length = properties_json(message).map_or(0, |properties| properties.max_length());
+            length.saturating_mul(indent)
         };
-        let (written, meanwhile) = match &self.format {
-            Format::Payload | Format::Verbose if !self.escape => (payload, 0),
-            // An escape has up to four bytes for one.
-            Format::Payload | Format::Verbose => (times(4), times(8)),
-            Format::Json | Format::PrettyJson if !self.escape => {
-                let payload = MessageJson::encoded_payload_length(message.payload);
-                (payload.saturating_add(properties), 0)
+        let escaped = |length: usize| length.saturating_mul(if self.escape { 6 } else { 1 });
+        let (rest, meanwhile) = match &self.format {
+            Format::Payload | Format::Verbose | Format::Csv => (0, times(16)),
+            Format::Json => (escaped(properties(1)), times(24)),
+            // Indented, each property takes several lines.
+            Format::PrettyJson => (escaped(properties(16)), times(24)),
+            Format::Custom(template) => {
+                let properties = message.properties.map_or(0, |properties| {
+                    PropertiesJson::new(properties, false).map_or(0, |json| json.max_length())
+                });
+                let rest = template.max_length_beside_payload(message.topic.len(), properties);
+                (
+                    rest,
+                    times(24).saturating_add(properties.saturating_mul(24)),
+                )
             }
-            Format::Csv if !self.escape => (csv::max_length(message.payload), 0),
-            // Quotes are doubled, an escape has up to four bytes.
-            Format::Csv => (times(8), times(16)),
-            // In JSON it has up to six.
-            Format::Json | Format::PrettyJson => (
-                times(6).saturating_add(properties.saturating_mul(6)),
-                times(24).saturating_add(properties.saturating_mul(24)),
-            ),
-            Format::Custom(template) => (times(template.payload_factor()), times(24)),
+        };
+        let meanwhile = match &self.format {
+            Format::Custom(_) => meanwhile,
+            _ if !self.escape => 0,
+            _ => meanwhile.saturating_add(rest.saturating_mul(4)),
         };
         // A topic is escaped as well.
-        let written = written.saturating_add(6 * message.topic.len() + REST);
-        (written, meanwhile)
+        let rest = rest.saturating_add(6 * message.topic.len() + REST);
+        (written.saturating_add(rest), meanwhile)
+    }
+
+    fn max_payload_length(&self, payload: &[u8]) -> usize {
+        let times = |factor: usize| payload.len().saturating_mul(factor);
+        match &self.format {
+            Format::Custom(template) => times(template.payload_factor()),
+            Format::Payload | Format::Verbose if !self.escape => payload.len(),
+            // An escape has up to four bytes for one.
+            Format::Payload | Format::Verbose => times(4),
+            Format::Json | Format::PrettyJson if !self.escape => {
+                MessageJson::encoded_payload_length(payload)
+            }
+            // In JSON it has up to six.
+            Format::Json | Format::PrettyJson => times(6),
+            Format::Csv if !self.escape => csv::max_length(payload),
+            // Quotes are doubled.
+            Format::Csv => times(8),
+        }
     }
 }
 
@@ -181,7 +208,8 @@ pub(super) mod tests {
             escape,
         };
         assert_eq!(render(&mut out, &message, &style, NOW), None);
-        assert!(out.len() <= style.memory_bounds(&message).0, "{style:?}");
+        let (most, _) = style.memory_bounds(&message, [message.payload]);
+        assert!(out.len() <= most, "{style:?}");
         String::from_utf8_lossy(&out).into_owned()
     }
 

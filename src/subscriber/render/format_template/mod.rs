@@ -59,6 +59,33 @@ impl Template {
         factors.sum()
     }
 
+    /// The most bytes that are written beside those of the payload.
+    pub fn max_length_beside_payload(&self, topic: usize, properties: usize) -> usize {
+        /// A number, a time; the names of all fields in JSON.
+        const SHORT: usize = 64;
+        const JSON: usize = 1_024;
+        let lengths = self.segments.iter().map(|segment| match segment {
+            Segment::Text(text) => text.len(),
+            Segment::Time(_) | Segment::Nanoseconds => SHORT,
+            Segment::Field(spec, letter) => {
+                let value = match letter {
+                    't' => topic.saturating_mul(4),
+                    'C' | 'D' | 'P' | 'R' => properties.saturating_mul(4),
+                    'j' | 'J' => (topic.saturating_add(properties).saturating_mul(6)) + JSON,
+                    _ => SHORT,
+                };
+                value.saturating_add(spec.width)
+            }
+        });
+        lengths.fold(0, usize::saturating_add)
+    }
+
+    /// How many fields have the length of the payload in them.
+    pub fn length_fields(&self) -> usize {
+        let has_length = |segment: &&Segment| matches!(segment, Segment::Field(_, 'l' | 'j' | 'J'));
+        self.segments.iter().filter(has_length).count()
+    }
+
     pub fn has_local_time(&self) -> bool {
         self.segments.iter().any(|segment| match segment {
             Segment::Time(letter) => *letter != 's',
