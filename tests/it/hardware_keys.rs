@@ -247,6 +247,46 @@ fn a_tpm_that_goes_away_is_named_and_tried_again() {
     });
 }
 
+/// A TPM refuses all passphrases for a while after a few wrong ones.
+#[test]
+fn a_passphrase_that_the_tpm_has_refused_is_not_sent_again() {
+    let dir = temp_dir();
+    let mut broker = Broker::start();
+    let tpm = Tpm::with_resource_manager();
+    let locked = ["-pkeyopt", &format!("user-auth:{PASSWORD}")];
+    let pair = with_new_key(&tpm, dir.path(), &locked);
+    let passphrase = file(dir.path(), "passphrase", PASSWORD);
+    let flags = [
+        "-t",
+        "t",
+        "-d",
+        "--base-backoff",
+        "0.1",
+        "--max-backoff",
+        "0.1",
+    ];
+    let subscriber = Program::subscriber().args(flags);
+    let subscriber = subscriber.arg("--key-passphrase-file").arg(&passphrase);
+    let subscriber = connected(tpm.given_to(subscriber), &broker, &pair).start();
+    subscriber.wait_subscribed();
+    assert_eq!(tpm.refused_passphrases(), 0);
+
+    file(dir.path(), "passphrase", "wrong");
+    let mut seen = subscriber.stderr.count();
+    broker.restart();
+    for _ in 0..4 {
+        let refused = |line: &str| line.contains("does not open with what --key-passphrase-file");
+        let line = subscriber.stderr.wait_from(seen, SOON, refused);
+        assert!(line.is_some(), "{subscriber}");
+        seen = subscriber.stderr.count();
+    }
+    assert_eq!(tpm.refused_passphrases(), 1, "{subscriber}");
+    file(dir.path(), "passphrase", PASSWORD);
+    let granted = |line: &str| line.contains(": subscribed with QoS");
+    let again = subscriber.stderr.wait_from(seen, SOON, granted);
+    assert!(again.is_some(), "{subscriber}");
+}
+
 const PIN: &str = "482913";
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 

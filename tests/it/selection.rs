@@ -123,6 +123,41 @@ fn silence_begins_after_an_excluded_message_of_qos_0_as_well() {
 }
 
 #[test]
+fn placeholders_in_excluded_filters_are_replaced() {
+    let broker = Broker::start();
+    let flags = [
+        "-T",
+        "site/{client-id}/#",
+        "-T",
+        "site/{env:UNIT}",
+        "-T",
+        "site/{hostname}",
+        "-T",
+        "site/{{x}}",
+    ];
+    let program = subscriber(&broker, &flags).args(["-i", "me", "-v", "-C", "2", "-d"]);
+    let subscriber = program.env("UNIT", "7").start();
+    subscriber.wait_subscribed();
+    let host = format!("site/{}", hostname());
+    for topic in [
+        "site/me/a",
+        "site/7",
+        &host,
+        "site/{x}",
+        "site/{env:UNIT}",
+        "site/8",
+    ] {
+        publish(&broker, topic, "x");
+    }
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    outcome.expect_stdout("site/{env:UNIT} x\nsite/8 x\n");
+    let program = Program::subscriber().args(["-e", "localhost", "-t", "t", "-T", "{host}"]);
+    program
+        .run(SOON)
+        .expect_fault(64, &["--exclude \"{host}\"", "{hostname}"]);
+}
+
+#[test]
 fn an_excluded_filter_that_is_wrong_is_a_usage_error() {
     for (filter, cause) in [
         ("a/#/b", "last level"),
@@ -228,6 +263,44 @@ fn a_counted_run_removes_what_it_has_printed_before_it_ends() {
     let program = subscriber(&broker, &["--remove-retained", "-C", "2"]);
     program.run(SOON).expect_code(0);
     assert_eq!(retained(&broker), Vec::<String>::new());
+}
+
+#[test]
+fn a_batch_of_which_only_some_readings_were_printed_is_not_removed() {
+    let broker = Broker::start();
+    let batch = ["-t", "site/a", "-l", "--batch", "3", "--retain"];
+    let publisher = Program::publisher().to(&broker).args(batch);
+    publisher.stdin(&b"1\n2\n3\n"[..]).run(SOON).expect_code(0);
+    for (count, printed, left) in [
+        ("2", "1\n2\n", &["site/a 1", "2", "3", ""][..]),
+        ("3", "1\n2\n3\n", &[]),
+    ] {
+        let program = subscriber(&broker, &["--remove-retained", "-C", count]);
+        program.run(SOON).expect_code(0).expect_stdout(printed);
+        assert_eq!(retained(&broker), left);
+    }
+}
+
+#[test]
+fn a_broker_without_mqtt_5_is_warned_about_once_because_it_ignores_retain_handling() {
+    let broker = ScriptedBroker::script().refuse_version_5(&[]).plain();
+    let program = |flags: &[&str]| {
+        let program = Program::subscriber().at_plain_port(broker.port());
+        program
+            .args(["-t", "t", "-E", "--base-backoff", "0.1"])
+            .args(flags)
+    };
+    let warning = "a subscription neither an identifier nor --retain-handling";
+    let outcome = program(&["--retain-handling", "new"])
+        .run(SOON)
+        .expect_code(0);
+    assert_eq!(
+        outcome.stderr.text().matches(warning).count(),
+        1,
+        "{outcome}"
+    );
+    let outcome = program(&[]).run(SOON).expect_code(0);
+    assert!(!outcome.stderr.text().contains(warning), "{outcome}");
 }
 
 #[test]

@@ -158,3 +158,28 @@ fn only_one_message_can_be_repeated() {
             .expect_fault(64, &["--repeat", "--count"]);
     }
 }
+
+#[test]
+fn a_repetition_that_waits_for_a_full_queue_takes_no_processor_time() {
+    let queue = QueueFile::new();
+    let program = queue.publisher().at_port(free_port());
+    let program = program.args(["-m", "x", "--repeat", "1000", "--interval", "1ms"]);
+    let program = program.args(["--queue-size", "2", "--drop-behavior", "block"]);
+    let publisher = program
+        .args(["--base-backoff", "15", "--max-backoff", "15"])
+        .start();
+    publisher.stdout_line(SOON, |line| line == "accepted 2");
+    // Until the first connection attempt has failed.
+    publisher.stderr_line(SOON, |line| line.contains("trying again"));
+    let before = publisher.processor_time();
+    assert!(
+        !wait_until(Duration::from_secs(1), || publisher.stdout.count() > 2),
+        "{publisher}"
+    );
+    let used = publisher.processor_time() - before;
+    assert!(used < Duration::from_millis(200), "{used:?}\n{publisher}");
+    let outcome = publisher.finish_by(Signal::SIGTERM, SOON);
+    outcome
+        .expect_code(75)
+        .expect_stdout("accepted 1\naccepted 2\n");
+}

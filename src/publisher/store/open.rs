@@ -202,3 +202,29 @@ pub(super) fn check_wal_result(
         Err(e) => Err(cannot_open(queue, &format!("its log: {e}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_older_file_is_opened_once_the_process_that_drains_has_migrated_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = dir.path().join("queue.db");
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-5.db");
+        std::fs::copy(older, &queue).unwrap();
+        let adding = Connection::open(&queue).unwrap();
+        let schema_of = |connection| schema::read_version(connection).unwrap().schema;
+        assert_eq!(schema_of(&adding), MIGRATIONS.len() - 1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut draining = Connection::open(&queue).unwrap();
+                schema::migrate(&mut draining).unwrap();
+            });
+            assert!(becomes_current(&adding).unwrap());
+        });
+        open_existing(&queue, false).unwrap();
+    }
+}

@@ -212,3 +212,28 @@ fn a_newer_file_is_refused_and_left_as_it_is() {
     }
     assert_eq!(fs::read(queue.path()).unwrap(), before);
 }
+
+#[test]
+fn an_older_file_that_an_older_publisher_drains_is_refused_and_left_as_it_is() {
+    let older = SCHEMA - 1;
+    let queue = golden(older);
+    let before = fs::read(queue.path()).unwrap();
+    // The older publisher holds the lock, and never migrates the file.
+    let lock = File::create(queue.beside("-lock")).unwrap();
+    lock.lock().unwrap();
+    let publisher = queue.publisher().at_port(free_port()).args(["-m", "x"]);
+    let refused = [
+        "queue.db",
+        "a publisher of an older version is using it",
+        "end that one first",
+    ];
+    publisher.run(SOON).expect_fault(73, &refused);
+    assert_eq!(fs::read(queue.path()).unwrap(), before);
+    // Once it has ended, the next publisher migrates the file and drains it.
+    drop(lock);
+    let broker = Broker::start();
+    queue.drain(&broker);
+    let connection = Connection::open(queue.path()).unwrap();
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
+    assert_eq!(version.unwrap(), SCHEMA);
+}

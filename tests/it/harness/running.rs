@@ -4,6 +4,7 @@
 use std::{fmt, fs, io::Write, process::ChildStdin, time::Duration};
 
 use nix::sys::signal::Signal;
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::{
     SOON,
@@ -40,6 +41,17 @@ impl Running {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with(field))?;
         line.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// The processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // Its name, in parentheses, may hold spaces.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields = fields.split(' ').skip(11).take(2);
+        let ticks: i64 = fields.map(|ticks| ticks.parse::<i64>().unwrap()).sum();
+        let per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap();
+        Duration::from_millis(u64::try_from(1_000 * ticks / per_second).unwrap())
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

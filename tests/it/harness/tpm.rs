@@ -140,6 +140,16 @@ impl Tpm {
         String::from_utf8_lossy(&output.stdout).lines().count()
     }
 
+    /// How many wrong passphrases it has counted.
+    pub(crate) fn refused_passphrases(&self) -> u32 {
+        let output = succeed(self.tool("tpm2_getcap").arg("properties-variable"));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut values = text.lines().filter_map(|line| line.split_once(": "));
+        let counter = values.find(|(name, _)| name.trim() == "TPM2_PT_LOCKOUT_COUNTER");
+        let digits = counter.expect("the counter").1.trim_start_matches("0x");
+        u32::from_str_radix(digits, 16).unwrap()
+    }
+
     pub(crate) fn stop(&mut self) {
         self.swtpm.signal(nix::sys::signal::Signal::SIGKILL);
         assert!(self.swtpm.wait(SOON).is_some(), "swtpm");
