@@ -24,6 +24,7 @@
 //! | `exec`          | the subscriber's `--exec`: what a command is given, what becomes of it |
 //! | `exit_codes`    | the publisher's exit codes and what is said about them       |
 //! | `flags`         | the flags that both programs share                           |
+//! | `flag_table`    | that every flag is described, completed and configurable |
 //! | `formats`       | the subscriber's formats, against `mosquitto_sub`; terminals    |
 //! | `fleet`         | many devices that come back at once, in simulated time       |
 //! | `fuzz`          | mutated conversations: the short form of `scripts/fuzz`          |
@@ -99,6 +100,7 @@ mod durable;
 mod exactly_once;
 mod exec;
 mod exit_codes;
+mod flag_table;
 mod flags;
 mod fleet;
 mod formats;

@@ -16,7 +16,7 @@ const PAGES: [(&str, &[&str]); 2] = [
     ("subscriber", &["", "check", "completions", "man"]),
 ];
 
-fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let program = match program {
         "publisher" => Program::publisher(),
         _ => Program::subscriber(),
@@ -25,7 +25,7 @@ fn run(program: &str, args: &[&str]) -> String {
     program.args(args).run(SOON).expect_code(0).stdout.text()
 }
 
-fn commands() -> [clap::Command; 2] {
+pub(crate) fn commands() -> [clap::Command; 2] {
     [
         cli::command::<publisher::args::Cli>(),
         cli::command::<subscriber::args::Cli>(),
@@ -45,6 +45,21 @@ fn mandoc(roff: &str, args: &[&str]) -> String {
     drop(stdin);
     let output = mandoc.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A manual page as text, each paragraph on one line.
+pub(crate) fn plain_manual_page(program: &str, command: &[&str]) -> String {
+    let page = run(program, &[&["man"], command].concat());
+    let mut text = String::new();
+    // Bold is a letter, a backspace and the letter again.
+    for c in mandoc(&page, &["-T", "ascii", "-O", "width=500"]).chars() {
+        if c == '\u{8}' {
+            text.pop();
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 #[test]
@@ -68,27 +83,10 @@ fn every_manual_page_is_well_formed_and_has_its_sections() {
 }
 
 #[test]
-fn the_manual_page_has_every_flag_with_its_default_and_how_it_is_configured() {
+fn the_manual_page_has_defaults_and_says_how_flags_are_configured() {
     for command in commands() {
         let name = command.get_name();
-        let shown = mandoc(&run(name, &["man"]), &["-T", "ascii", "-O", "width=500"]);
-        // Bold is a letter, a backspace and the letter again.
-        let mut text = String::new();
-        for c in shown.chars() {
-            if c == '\u{8}' {
-                text.pop();
-            } else {
-                text.push(c);
-            }
-        }
-        for arg in command.get_arguments() {
-            let flag = match (arg.get_long(), arg.get_short()) {
-                (Some(long), _) => format!("--{long}"),
-                (None, Some(short)) => format!("-{short}"),
-                (None, None) => continue,
-            };
-            assert!(text.contains(&flag), "{flag}: {text}");
-        }
+        let text = plain_manual_page(name, &[]);
         for part in [
             "Default: 16MiB.",
             "One of aws, generic.",

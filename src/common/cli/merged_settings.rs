@@ -18,9 +18,9 @@ use crate::common::cli::redact::without_password;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::small_file;
 
-pub(super) struct MergedArgs {
+pub struct MergedArgs {
     /// The program's name first.
-    pub(super) args: Vec<OsString>,
+    pub args: Vec<OsString>,
     pub(super) origins: Vec<(String, String)>,
     pub(super) notes: Vec<String>,
 }
@@ -44,7 +44,7 @@ type Variables = Vec<(OsString, OsString)>;
 
 /// Adds to `args`, the program's name included, what the environment and the file set. A fault names the variable, or
 /// the file and the key.
-pub(super) fn merge(
+pub fn merge(
     command: &Command,
     args: Vec<OsString>,
     env: impl Iterator<Item = (OsString, OsString)>,

@@ -7,7 +7,7 @@ mod completions;
 pub mod connection_config;
 pub mod foreign_flags;
 pub mod manual;
-mod merged_settings;
+pub mod merged_settings;
 mod name_expander;
 mod name_template;
 mod proxy;
