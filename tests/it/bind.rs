@@ -5,7 +5,7 @@ use openssl::nid::Nid;
 use crate::harness::{
     Broker, Program, SOON, certs, free_port,
     namespace::{NetworkNamespace, skipped},
-    odd_certs::{Purpose, Recipe},
+    odd_certs::{self, Purpose, Recipe},
     temp_dir,
 };
 
@@ -65,6 +65,20 @@ fn expect_connection_from(broker: &Broker, address: &str) {
     let from = format!("New connection from {address}:");
     let seen = broker.log().wait(SOON, |line| line.contains(&from));
     assert!(seen.is_some(), "{from}\n{}", broker.log().text());
+}
+
+#[test]
+fn the_file_and_the_environment_name_the_address_too() {
+    let broker = Broker::builder().plain().start();
+    let dir = temp_dir();
+    let file = odd_certs::file(dir.path(), "iot.toml", "bind = \"127.0.0.8\"\n");
+    let by_file = Program::one_message().to(&broker).arg("--config").arg(file);
+    by_file.run(SOON).expect_code(0);
+    expect_connection_from(&broker, "127.0.0.8");
+    let by_variable = Program::one_message().to(&broker);
+    let by_variable = by_variable.env("IOT_BIND", "127.0.0.9");
+    by_variable.run(SOON).expect_code(0);
+    expect_connection_from(&broker, "127.0.0.9");
 }
 
 #[test]

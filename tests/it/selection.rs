@@ -377,3 +377,63 @@ fn pretty_json_is_the_same_object_on_several_lines() {
     let program = Program::subscriber().args(["-e", "localhost", "-t", "t", "--pretty"]);
     program.run(SOON).expect_fault(64, &["--json"]);
 }
+
+#[test]
+fn retained_messages_are_left_out_or_are_the_only_ones() {
+    let broker = Broker::start();
+    retain(&broker, "site/a", "kept");
+    retain(&broker, "site/b", "kept");
+    for flag in ["-R", "--no-retained"] {
+        let subscriber = subscriber(&broker, &[flag, "-v", "-C", "1", "-d"]).start();
+        subscriber.wait_subscribed();
+        publish(&broker, "site/live", "x");
+        let outcome = subscriber.finish(SOON).expect_code(0);
+        outcome.expect_stdout("site/live x\n");
+    }
+    let subscriber = subscriber(&broker, &["--retained-only", "-v", "-d"]).start();
+    subscriber.wait_subscribed();
+    subscriber.stdout_lines(2, SOON);
+    publish(&broker, "site/live", "x");
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    let mut lines = outcome.stdout.texts();
+    lines.sort();
+    assert_eq!(lines, ["site/a kept", "site/b kept"]);
+}
+
+#[test]
+fn the_file_and_the_environment_select_and_remove_too() {
+    const IDLE: (&str, &str) = ("idle-timeout", "\"500ms\"");
+    const ONE: (&str, &str) = ("count", "1");
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("iot.toml");
+    let run = |settings: &[(&str, &str)], by_file: bool| {
+        let mut program = Program::subscriber().to(&broker);
+        let mut text = "topic = \"site/#\"\n".to_owned();
+        for (name, value) in settings {
+            if by_file {
+                text += &format!("{name} = {value}\n");
+            } else {
+                let variable = format!("IOT_{}", name.to_uppercase().replace('-', "_"));
+                program = program.env(&variable, value.trim_matches('"'));
+            }
+        }
+        fs::write(&file, text).unwrap();
+        let outcome = program.arg("--config").arg(&file).run(SOON);
+        outcome.expect_code(0).stdout.text()
+    };
+    for by_file in [true, false] {
+        retain(&broker, "site/a", "1");
+        retain(&broker, "site/b", "2");
+        let exclude = ("exclude", "\"site/b\"");
+        assert_eq!(run(&[IDLE, exclude], by_file), "1\n");
+        assert_eq!(run(&[IDLE, ("retain-handling", "\"never\"")], by_file), "");
+        let csv = run(&[ONE, ("csv", "true")], by_file);
+        assert!(csv.starts_with("tst,topic,qos,retain,payload\r\n"), "{csv}");
+        let pretty = run(&[ONE, ("json", "true"), ("pretty", "true")], by_file);
+        assert!(pretty.starts_with("{\n  \"tst\""), "{pretty}");
+        run(&[("exit-after-subscribe", "true")], by_file);
+        run(&[IDLE, exclude, ("remove-retained", "true")], by_file);
+        assert_eq!(retained(&broker), ["site/b 2"]);
+    }
+}

@@ -149,6 +149,25 @@ fn a_message_is_repeated_every_interval() {
 }
 
 #[test]
+fn the_file_and_the_environment_stamp_and_repeat_too() {
+    let broker = Broker::start();
+    let witness = Witness::start(&broker, "t");
+    let since = SystemTime::now();
+    let dir = temp_dir();
+    let file = dir.path().join("iot.toml");
+    let text = "stamp = true\nrepeat = 2\ninterval = \"10ms\"\nmessage = \"1\"\n";
+    std::fs::write(&file, text).unwrap();
+    let by_file = publisher(&broker, &["--config"]).arg(&file);
+    by_file.run(SOON).expect_code(0);
+    let by_variables = publisher(&broker, &["-m", "2"]).env("IOT_STAMP", "yes");
+    let by_variables = by_variables
+        .env("IOT_REPEAT", "2")
+        .env("IOT_INTERVAL", "10ms");
+    by_variables.run(SOON).expect_code(0);
+    assert_eq!(values(&witness, 4, since), ["1", "1", "2", "2"]);
+}
+
+#[test]
 fn only_one_message_can_be_repeated() {
     for source in [&["--stdin-line"][..], &["--exec", "date"]] {
         let program = Program::publisher().args(["-e", "localhost", "-t", "t", "--repeat", "2"]);

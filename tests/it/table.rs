@@ -100,6 +100,32 @@ fn values_at_pointers_are_columns_and_the_run_ends_after_its_messages() {
 }
 
 #[test]
+fn the_file_and_the_environment_choose_the_table_too() {
+    let broker = Broker::builder().plain().start();
+    let dir = temp_dir();
+    let file = dir.path().join("iot.toml");
+    fs::write(&file, "topic = \"site/#\"\ntable = true\ncount = 1\n").unwrap();
+    let by_file = Program::subscriber().arg("--config").arg(&file);
+    let by_variable = Program::subscriber().args(["-t", "site/#", "-C", "1"]);
+    let mut seen = 0;
+    for program in [by_file, by_variable.env("IOT_TABLE", "1")] {
+        let program = program.to(&broker).env("TERM", "xterm-256color");
+        let subscriber = program.start_on_terminal();
+        let granted = broker
+            .log()
+            .wait_from(seen, SOON, |line| line.contains("site/#"));
+        assert!(granted.is_some());
+        seen = broker.log().count();
+        publish(&broker, "site/a", "20.25");
+        let ended = subscriber.finish(SOON).expect_code(0);
+        let left = screen(&ended.stdout).screen().contents();
+        for part in ["readings", "20.25"] {
+            assert!(left.contains(part), "{part}: {left}");
+        }
+    }
+}
+
+#[test]
 fn the_run_ends_when_its_time_is_over() {
     let broker = Broker::builder().plain().start();
     let subscriber = table(&broker).args(["-W", "1"]).start_on_terminal();
