@@ -5,7 +5,7 @@ use openssl::nid::Nid;
 use crate::harness::{
     Broker, Program, SOON, certs, free_port,
     namespace::{NetworkNamespace, skipped},
-    odd_certs::{self, Purpose, Recipe},
+    odd_certs::{Purpose, Recipe},
     temp_dir,
 };
 
@@ -70,9 +70,8 @@ fn expect_connection_from(broker: &Broker, address: &str) {
 #[test]
 fn the_file_and_the_environment_name_the_address_too() {
     let broker = Broker::builder().plain().start();
-    let dir = temp_dir();
-    let file = odd_certs::file(dir.path(), "iot.toml", "bind = \"127.0.0.8\"\n");
-    let by_file = Program::one_message().to(&broker).arg("--config").arg(file);
+    let by_file = Program::one_message().to(&broker);
+    let by_file = by_file.config("bind = \"127.0.0.8\"\n");
     by_file.run(SOON).expect_code(0);
     expect_connection_from(&broker, "127.0.0.8");
     let by_variable = Program::one_message().to(&broker);

@@ -166,7 +166,7 @@ fn sample(program: &Command, words: &[OsString], arg: &Arg) -> (OsString, String
     let id = arg.get_id().as_str();
     let found = values.find_map(|value| {
         let flag = OsString::from(format!("--{long}={value}"));
-        let typed = [words, &[flag.clone()]].concat();
+        let typed = [words, std::slice::from_ref(&flag)].concat();
         let is_taken = !given(program, typed, id).is_empty();
         let is_default = default.is_some_and(|default| default == value.as_str());
         (is_taken && !is_default).then_some((flag, value))

@@ -10,7 +10,7 @@ use crate::harness::peer::Witness;
 use crate::harness::process::{Process, command};
 use crate::harness::{
     Broker, Program, QueueFile, SOON, ScriptedBroker, free_port, lines::Lines, peer,
-    scripted::Event, temp_dir,
+    scripted::Event,
 };
 
 /// Each property by a flag.
@@ -47,6 +47,18 @@ fn json_publisher(broker: &Broker) -> Program {
 fn objects(text: &str) -> Vec<Value> {
     let lines = text.lines().map(serde_json::from_str);
     lines.map(Result::unwrap).collect()
+}
+
+/// Sends the one message of the file, with the properties of `FLAGS`.
+fn expect_delivered(queue: &QueueFile) {
+    let broker = Broker::start();
+    let witness = Witness::with_format(&broker, "t", FORMAT);
+    let publisher = Program::publisher()
+        .to(&broker)
+        .args(["-l", "-t", "t", "--no-sequence"]);
+    let publisher = publisher.arg("--queue").arg(queue.path());
+    publisher.run(SOON).expect_code(0);
+    assert_eq!(witness.texts(1), [READ]);
 }
 
 #[test]
@@ -313,15 +325,9 @@ fn a_line_with_a_control_character_in_a_property_is_found_if_the_broker_closes_f
 fn the_file_and_the_environment_set_properties_too() {
     let broker = Broker::start();
     let witness = Witness::with_format(&broker, "t", FORMAT);
-    let dir = temp_dir();
-    let file = dir.path().join("iot.toml");
-    std::fs::write(
-        &file,
-        "connect-user-property = \"a=b\"\n[publisher]\nuser-property = [\"site=7\", \"site=8\"]\n\
-         content-type = \"text/csv\"\n",
-    )
-    .unwrap();
-    let publisher = Program::publisher().to(&broker).arg("--config").arg(&file);
+    let text = "connect-user-property = \"a=b\"\n[publisher]\nuser-property = [\"site=7\", \"site=8\"]\n\
+                content-type = \"text/csv\"\n";
+    let publisher = Program::publisher().to(&broker).config(text);
     let publisher = publisher
         .env("IOT_RESPONSE_TOPIC", "answers")
         .env("IOT_CORRELATION_DATA", "c")
@@ -404,14 +410,7 @@ fn the_queue_file_keeps_properties_shows_them_and_counts_their_bytes() {
     let bytes = "t21.5".len() + 1 + 2 + user + others;
     assert_eq!(queue.status()["bytes"], bytes);
 
-    let broker = Broker::start();
-    let witness = Witness::with_format(&broker, "t", FORMAT);
-    let publisher = Program::publisher()
-        .to(&broker)
-        .args(["-l", "-t", "t", "--no-sequence"]);
-    let publisher = publisher.arg("--queue").arg(queue.path());
-    publisher.run(SOON).expect_code(0);
-    assert_eq!(witness.texts(1), [READ]);
+    expect_delivered(&queue);
     assert_eq!(queue.status()["bytes"], 0);
 }
 
@@ -432,14 +431,7 @@ fn a_dead_letter_keeps_its_properties_until_it_is_delivered() {
         .command(&["retry"])
         .expect_code(0)
         .expect_stdout("1 back in the queue\n");
-    let broker = Broker::start();
-    let witness = Witness::with_format(&broker, "t", FORMAT);
-    let publisher = Program::publisher()
-        .to(&broker)
-        .args(["-l", "-t", "t", "--no-sequence"]);
-    let publisher = publisher.arg("--queue").arg(queue.path());
-    publisher.run(SOON).expect_code(0);
-    assert_eq!(witness.texts(1), [READ]);
+    expect_delivered(&queue);
     let status = queue.status();
     assert_eq!(
         (&status["bytes"], &status["dead_bytes"]),

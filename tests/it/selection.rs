@@ -405,21 +405,18 @@ fn the_file_and_the_environment_select_and_remove_too() {
     const IDLE: (&str, &str) = ("idle-timeout", "\"500ms\"");
     const ONE: (&str, &str) = ("count", "1");
     let broker = Broker::start();
-    let dir = temp_dir();
-    let file = dir.path().join("iot.toml");
     let run = |settings: &[(&str, &str)], by_file: bool| {
         let mut program = Program::subscriber().to(&broker);
         let mut text = "topic = \"site/#\"\n".to_owned();
         for (name, value) in settings {
             if by_file {
-                text += &format!("{name} = {value}\n");
+                text += &[name, " = ", value, "\n"].concat();
             } else {
                 let variable = format!("IOT_{}", name.to_uppercase().replace('-', "_"));
                 program = program.env(&variable, value.trim_matches('"'));
             }
         }
-        fs::write(&file, text).unwrap();
-        let outcome = program.arg("--config").arg(&file).run(SOON);
+        let outcome = program.config(&text).run(SOON);
         outcome.expect_code(0).stdout.text()
     };
     for by_file in [true, false] {

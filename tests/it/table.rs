@@ -102,10 +102,8 @@ fn values_at_pointers_are_columns_and_the_run_ends_after_its_messages() {
 #[test]
 fn the_file_and_the_environment_choose_the_table_too() {
     let broker = Broker::builder().plain().start();
-    let dir = temp_dir();
-    let file = dir.path().join("iot.toml");
-    fs::write(&file, "topic = \"site/#\"\ntable = true\ncount = 1\n").unwrap();
-    let by_file = Program::subscriber().arg("--config").arg(&file);
+    let text = "topic = \"site/#\"\ntable = true\ncount = 1\n";
+    let by_file = Program::subscriber().config(text);
     let by_variable = Program::subscriber().args(["-t", "site/#", "-C", "1"]);
     let mut seen = 0;
     for program in [by_file, by_variable.env("IOT_TABLE", "1")] {

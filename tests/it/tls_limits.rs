@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use openssl::ssl::SslVersion;
 
-use crate::harness::{Broker, Program, SOON, Server, certs, odd_certs, server, temp_dir};
+use crate::harness::{Broker, Program, SOON, Server, certs, server};
 
 fn check(broker: &Broker, args: &[&str]) -> String {
     let check = Program::publisher().arg("check").to(broker).args(args);
@@ -26,12 +26,10 @@ fn the_cipher_suite_of_the_list_is_used_with_tls_1_3() {
 #[test]
 fn the_file_and_the_environment_limit_tls_too() {
     let broker = Broker::start();
-    let dir = temp_dir();
     let suite = "TLS_AES_128_GCM_SHA256";
     let text = format!("topic = \"t\"\ntls-min = \"1.3\"\nciphers = \"{suite}\"\n");
-    let file = odd_certs::file(dir.path(), "iot.toml", text);
     let check = || Program::publisher().arg("check").to(&broker);
-    let by_file = check().arg("--config").arg(&file);
+    let by_file = check().config(&text);
     let by_variable = check().args(["-t", "t"]).env("IOT_CIPHERS", suite);
     for program in [by_file, by_variable] {
         let outcome = program.run(SOON).expect_code(0);
@@ -39,7 +37,7 @@ fn the_file_and_the_environment_limit_tls_too() {
         assert!(is_used, "{outcome}");
     }
     // Of the file, too, the older version is refused.
-    let older = check().arg("--config").arg(&file);
+    let older = check().config(&text);
     let older = older.env("IOT_CIPHERS", "ECDHE-RSA-AES256-GCM-SHA384");
     let parts = ["--tls-min 1.3 needs a cipher suite of TLS 1.3"];
     older.run(SOON).expect_fault(64, &parts);

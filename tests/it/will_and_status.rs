@@ -191,14 +191,8 @@ fn a_kept_session_delivers_all_its_messages_once_beside_the_status() {
 fn other_texts_and_placeholders_can_be_given_and_everything_also_by_file_and_environment() {
     let broker = Broker::start();
     let witness = Witness::with_format(&broker, "s/#", "%t %p");
-    let dir = temp_dir();
-    let file = dir.path().join("iot.toml");
     let text = "status-topic = \"s/{client-id}\"\nstatus-online = \"{up}\"\n";
-    fs::write(&file, text).unwrap();
-    let program = Program::one_message()
-        .to(&broker)
-        .arg("--config")
-        .arg(&file);
+    let program = Program::one_message().to(&broker).config(text);
     let program = program.args(["--client-id", "d7"]);
     let program = program.env("IOT_STATUS_OFFLINE", "-down-");
     program.run(SOON).expect_code(0);
@@ -473,14 +467,8 @@ fn a_will_or_status_that_cannot_be_is_a_usage_error_before_any_connection() {
 fn a_setting_of_higher_priority_replaces_the_other_kind_from_the_file() {
     let broker = Broker::start();
     let witness = Witness::start(&broker, "status");
-    let dir = temp_dir();
-    let file = dir.path().join("iot.toml");
     let text = "will-topic = \"w\"\nwill-message = \"x\"\nwill-qos = 1\nwill-retain = true\n";
-    fs::write(&file, text).unwrap();
-    let program = Program::one_message()
-        .to(&broker)
-        .arg("--config")
-        .arg(&file);
+    let program = Program::one_message().to(&broker).config(text);
     let program = program.args(["--status-topic", "status"]);
     program.run(SOON).expect_code(0);
     assert_eq!(witness.texts(2), ["online", "offline"]);

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::Read,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::pty::openpty;
+use tempfile::TempDir;
 
 use super::{
     broker::Broker,
@@ -20,6 +21,7 @@ use super::{
     lines::Lines,
     process::{Process, command},
     running::{Outcome, Running},
+    temp_dir,
 };
 
 /// A program and its command line, to be started.
@@ -32,6 +34,7 @@ pub(crate) struct Program {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     broker_log: Option<Lines>,
+    files: Vec<TempDir>,
 }
 
 /// The program as cargo has built it, or another build of it in the directory that `IOT_TEST_PROGRAMS` names
@@ -79,6 +82,7 @@ impl Program {
             stdout: None,
             stderr: None,
             broker_log: None,
+            files: Vec::new(),
         }
     }
 
@@ -129,6 +133,15 @@ impl Program {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
         self
+    }
+
+    /// A configuration file with this text, which stays as long as the program runs.
+    pub(crate) fn config(mut self, text: &str) -> Self {
+        let dir = temp_dir();
+        let file = dir.path().join("iot.toml");
+        fs::write(&file, text).unwrap();
+        self.files.push(dir);
+        self.arg("--config").arg(file)
     }
 
     /// As [`env`](Self::env), with a value that need not be text.
@@ -205,7 +218,7 @@ impl Program {
 
     /// Starts it on its own terminal, its controlling one, so that a prompt would
     /// find it. What appears there is its `stdout`; nothing is typed.
-    pub(crate) fn start_on_terminal(self) -> Running {
+    pub(crate) fn start_on_terminal(mut self) -> Running {
         let terminal = openpty(None, None).expect("a pseudo-terminal");
         let mut command = command("setsid");
         command.arg("--ctty").arg(self.path);
@@ -263,7 +276,7 @@ impl Program {
         command
     }
 
-    fn spawn(&self, command: Command) -> Running {
+    fn spawn(&mut self, command: Command) -> Running {
         let name = Path::new(self.path).file_name().unwrap();
         let line = [name]
             .into_iter()
@@ -275,6 +288,7 @@ impl Program {
             stdout: Lines::default(),
             stderr: Lines::default(),
             broker_log: self.broker_log.clone(),
+            _files: std::mem::take(&mut self.files),
             command: line.join(" "),
         }
     }

@@ -5,6 +5,7 @@ use std::{fmt, fs, io::Write, process::ChildStdin, time::Duration};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
+use tempfile::TempDir;
 
 use super::{
     SOON,
@@ -20,6 +21,7 @@ pub(crate) struct Running {
     pub(super) stdin: Option<ChildStdin>,
     pub(super) broker_log: Option<Lines>,
     pub(super) command: String,
+    pub(super) _files: Vec<TempDir>,
 }
 
 impl Running {
