@@ -177,6 +177,8 @@ pub fn render(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::common::mqtt::message_properties::MessageProperties;
+    use crate::common::mqtt::property_fields::PropertyFields;
     use crate::common::mqtt::qos::Qos;
     use crate::common::mqtt::seq_property::SeqProperty;
 
@@ -242,5 +244,49 @@ pub(super) mod tests {
         let json = rendered(Format::Json, true, b"", Some(u64::MAX));
         let expected = "\"taken\":\"9999-12-31T23:59:59.999Z\"";
         assert!(json.contains(expected), "{json}");
+    }
+
+    #[test]
+    fn no_format_takes_more_memory_than_its_bound() {
+        let text = "\u{9b}\"\\".repeat(1_000);
+        let properties = MessageProperties::new(&PropertyFields {
+            payload_format: Some(1),
+            message_expiry: Some(u32::MAX),
+            content_type: Some(text.as_str().into()),
+            response_topic: Some(text.as_str().into()),
+            correlation_data: Some(text.as_bytes().into()),
+            user: Some(vec![(text.as_str().into(), text.as_str().into()); 3]),
+        });
+        let properties = properties.unwrap();
+        let mut message = received(&text, b"7");
+        message.properties = Some(properties.fields());
+        let templates = [
+            "%t%t%t%t%t%t%t%t%t",
+            "%P%C%D%R%F%E",
+            "%j",
+            "%J%J",
+            "%9999l%-9999t%.9C",
+            "@Y-@m-@d @H:@M:@S.@N %I %U",
+        ];
+        let templates = templates.map(|text| Format::Custom(Template::parse(text).unwrap()));
+        let others = [
+            Format::Verbose,
+            Format::Json,
+            Format::PrettyJson,
+            Format::Csv,
+        ];
+        for format in others.into_iter().chain(templates) {
+            for escape in [false, true] {
+                let style = RenderOptions {
+                    format: format.clone(),
+                    newline: true,
+                    escape,
+                };
+                let mut out = Vec::new();
+                render(&mut out, &message, &style, NOW);
+                let (most, _) = style.memory_bounds(&message, [message.payload]);
+                assert!(out.len() <= most, "{} of {most}: {style:?}", out.len());
+            }
+        }
     }
 }
