@@ -35,6 +35,7 @@
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
@@ -112,6 +113,7 @@ mod kept_session;
 mod manual;
 mod memory;
 mod misconfigured;
+mod mqtt_js;
 mod no_source;
 mod offline;
 mod output;
