@@ -6,7 +6,7 @@ pub mod sanitize;
 
 use std::time::Duration;
 
-use self::format_template::{PayloadNotJson, Template};
+use self::format_template::{FormatWarning, Template};
 use self::sanitize::Sanitizer;
 use crate::common::mqtt::message_json::{JsonFields, MessageJson};
 use crate::common::mqtt::properties_json::PropertiesJson;
@@ -86,7 +86,7 @@ impl RenderOptions {
                 times(6).saturating_add(properties.saturating_mul(6)),
                 times(24).saturating_add(properties.saturating_mul(24)),
             ),
-            Format::Custom(template) => (times(template.payload_factor()), times(24)),
+            Format::Custom(template) => template.memory_bounds(message, self.escape),
         };
         // A topic is escaped as well.
         let written = written.saturating_add(6 * message.topic.len() + REST);
@@ -104,7 +104,7 @@ pub fn render(
     message: &Received<'_>,
     style: &RenderOptions,
     now: Duration,
-) -> Option<PayloadNotJson> {
+) -> Option<FormatWarning> {
     let json = || {
         let parts = JsonFields {
             topic: message.topic,
@@ -116,22 +116,11 @@ pub fn render(
         };
         MessageJson::new(parts, now, true)
     };
-    let is_pretty = style.format == Format::PrettyJson;
-    if (style.format == Format::Json || is_pretty) && !style.escape {
-        json().write(out, is_pretty);
-        if style.newline {
-            out.push(b'\n');
-        }
-        return None;
-    }
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json | Format::PrettyJson => {
-            let mut json_text = Vec::new();
-            json().write(&mut json_text, is_pretty);
-            out.push_json(&String::from_utf8_lossy(&json_text));
-        }
+        Format::Json => out.push_json(|out| json().write(out, false)),
+        Format::PrettyJson => out.push_json(|out| json().write(out, true)),
         Format::Csv => csv::push_line(&mut out, message, now),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {

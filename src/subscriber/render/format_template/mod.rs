@@ -7,6 +7,7 @@ mod json;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod text_until_nul;
 
 use std::cell::LazyCell;
 use std::fmt;
@@ -27,13 +28,23 @@ pub struct Template {
     zone: TimeZone,
 }
 
-/// `%J` of a payload that is not JSON.
+/// Why the output lacks what its field stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PayloadNotJson;
+pub enum FormatWarning {
+    PayloadNotJson,
+    PayloadCut,
+}
 
-impl fmt::Display for PayloadNotJson {
+impl fmt::Display for FormatWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the payload is not JSON, so %J prints nothing; %j takes any text")
+        f.write_str(match self {
+            Self::PayloadNotJson => {
+                "the payload is not JSON, so %J prints nothing; %j takes any text"
+            }
+            Self::PayloadCut => {
+                "the payload has a NUL byte, at which %j ends it, as mosquitto_sub does; %p, %x and --json print all of it"
+            }
+        })
     }
 }
 
@@ -47,16 +58,41 @@ impl Template {
         })
     }
 
-    /// The most bytes that are written for each byte of a payload.
-    pub fn payload_factor(&self) -> usize {
-        let factors = self.segments.iter().map(|segment| match segment {
-            // On a terminal a byte can become four, in JSON six.
-            Segment::Field(_, 'p') => 4,
-            Segment::Field(_, 'x' | 'X') => 2,
-            Segment::Field(_, 'j' | 'J') => 6,
-            _ => 0,
+    /// Upper bounds for the bytes that are written beside the topic, and that are allocated meanwhile.
+    pub(crate) fn memory_bounds(
+        &self,
+        message: &Received<'_>,
+        for_terminal: bool,
+    ) -> (usize, usize) {
+        // A number, or a time.
+        const SHORT: usize = 64;
+        let payload = message.payload.len();
+        let escaped = |length: usize| length.saturating_mul(if for_terminal { 4 } else { 1 });
+        let bounds = self.segments.iter().map(|segment| match segment {
+            Segment::Text(text) => (text.len(), 0),
+            Segment::Time(_) | Segment::Nanoseconds => (SHORT, 0),
+            Segment::Field(spec, letter) => {
+                let (written, meanwhile) = match letter {
+                    'p' if for_terminal => (escaped(payload), payload.saturating_mul(8)),
+                    'p' => (payload, 0),
+                    'x' | 'X' => (payload.saturating_mul(2), 0),
+                    'j' | 'J' => json::memory_bounds(message, *letter == 'J', for_terminal),
+                    'P' => (escaped(user_properties_length(message)), 0),
+                    't' => (escaped(message.topic.len()), 0),
+                    _ => (0, 0),
+                };
+                // With `-` and no width as many spaces as the payload has bytes.
+                let padding = if spec.left { payload } else { 0 };
+                let padding = padding.max(spec.width);
+                (written.saturating_add(padding + SHORT), meanwhile)
+            }
         });
-        factors.sum()
+        bounds.fold(
+            (0, 0),
+            |(written, most): (usize, usize), (more, meanwhile)| {
+                (written.saturating_add(more), most.max(meanwhile))
+            },
+        )
     }
 
     pub fn has_local_time(&self) -> bool {
@@ -77,7 +113,7 @@ impl Template {
         out: &mut Sanitizer<'_>,
         message: &Received<'_>,
         now: Duration,
-    ) -> Option<PayloadNotJson> {
+    ) -> Option<FormatWarning> {
         let time = LazyCell::new(|| ArrivalTime::new(now, &self.zone));
         let mut warning = None;
         for segment in &self.segments {
@@ -90,16 +126,24 @@ impl Template {
                 Segment::Field(spec, 'I') => spec.push_trusted(out, time.iso().as_bytes()),
                 Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
                 Segment::Field(_, letter @ ('j' | 'J')) => {
-                    match json::object(message, &time, *letter == 'J') {
-                        Some(object) => out.push_json(&object),
-                        None => warning = Some(PayloadNotJson),
-                    }
+                    out.push_json(|out| {
+                        let result = json::push_object(out, message, &time, *letter == 'J');
+                        warning = warning.or(result);
+                    });
                 }
                 Segment::Field(spec, letter) => push_field(out, *spec, *letter, message),
             }
         }
         warning
     }
+}
+
+fn user_properties_length(message: &Received<'_>) -> usize {
+    let properties = message.properties.iter();
+    let pairs = properties.flat_map(|properties| properties.repeated.user());
+    pairs
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum()
 }
 
 /// As `mosquitto_sub` does, heeds alignment for some fields only, and pads absent ones differently.
