@@ -41,6 +41,7 @@
 //! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
+//! | `payload_bytes` | payloads of any bytes and of many megabytes, in each form of output |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
 //! | `pipe_bridge`   | `subscriber -J \| publisher --input json` between two brokers   |
 //! | `output`        | the subscriber's `--output`: rotated, moved away, full, torn   |
@@ -119,6 +120,7 @@ mod offline;
 mod output;
 mod packet_sizes;
 mod packets;
+mod payload_bytes;
 mod persistent;
 mod pipe_bridge;
 mod plot;
