@@ -36,11 +36,13 @@
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
 //! | `packet_sizes`  | packets as large as the broker takes, and a byte larger         |
 //! | `packets`       | every packet of `tests/data/packets.tsv`, malformed or only unusual    |
 //! | `plot`          | `subscriber --plot`: the chart in the terminal               |
+//! | `payload_bytes` | payloads of any bytes and of many megabytes, in each form of output |
 //! | `persistent`    | sessions that outlive the subscriber, which is killed            |
 //! | `pipe_bridge`   | `subscriber -J \| publisher --input json` between two brokers   |
 //! | `output`        | the subscriber's `--output`: rotated, moved away, full, torn   |
@@ -114,11 +116,13 @@ mod kept_session;
 mod manual;
 mod memory;
 mod misconfigured;
+mod mqtt_js;
 mod no_source;
 mod offline;
 mod output;
 mod packet_sizes;
 mod packets;
+mod payload_bytes;
 mod persistent;
 mod pipe_bridge;
 mod plot;

@@ -72,7 +72,7 @@ impl<'a> PropertiesJson<'a> {
 }
 
 /// Bytes of a text in a JSON string, without its quotation marks.
-pub(super) fn escaped_length(text: &[u8]) -> usize {
+pub fn escaped_length(text: &[u8]) -> usize {
     let escapes = text.iter().map(|byte| match byte {
         b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 1,
         0..=0x1f => 5,

@@ -6,7 +6,7 @@ pub mod sanitize;
 
 use std::time::Duration;
 
-use self::format_template::{PayloadNotJson, Template};
+use self::format_template::{FormatWarning, Template};
 use self::sanitize::Sanitizer;
 use crate::common::mqtt::message_json::{JsonFields, MessageJson};
 use crate::common::mqtt::properties_json::PropertiesJson;
@@ -82,14 +82,9 @@ impl RenderOptions {
             // Indented, each property takes several lines.
             Format::PrettyJson => (escaped(properties(16)), times(24)),
             Format::Custom(template) => {
-                let properties = message.properties.map_or(0, |properties| {
-                    PropertiesJson::new(properties, false).map_or(0, |json| json.max_length())
-                });
-                let rest = template.max_length_beside_payload(message.topic.len(), properties);
-                (
-                    rest,
-                    times(24).saturating_add(properties.saturating_mul(24)),
-                )
+                let (_, for_payload) = template.payload_bounds(message.payload, self.escape);
+                let (rest, for_others) = template.other_bounds(message, self.escape);
+                (rest, for_payload.saturating_add(for_others))
             }
         };
         let meanwhile = match &self.format {
@@ -105,7 +100,7 @@ impl RenderOptions {
     fn max_payload_length(&self, payload: &[u8]) -> usize {
         let times = |factor: usize| payload.len().saturating_mul(factor);
         match &self.format {
-            Format::Custom(template) => times(template.payload_factor()),
+            Format::Custom(template) => template.payload_bounds(payload, self.escape).0,
             Format::Payload | Format::Verbose if !self.escape => payload.len(),
             // An escape has up to four bytes for one.
             Format::Payload | Format::Verbose => times(4),
@@ -131,7 +126,7 @@ pub fn render(
     message: &Received<'_>,
     style: &RenderOptions,
     now: Duration,
-) -> Option<PayloadNotJson> {
+) -> Option<FormatWarning> {
     let json = || {
         let parts = JsonFields {
             topic: message.topic,
@@ -143,22 +138,11 @@ pub fn render(
         };
         MessageJson::new(parts, now, true)
     };
-    let is_pretty = style.format == Format::PrettyJson;
-    if (style.format == Format::Json || is_pretty) && !style.escape {
-        json().write(out, is_pretty);
-        if style.newline {
-            out.push(b'\n');
-        }
-        return None;
-    }
     let mut out = Sanitizer::new(out, style.escape);
     let mut warning = None;
     match &style.format {
-        Format::Json | Format::PrettyJson => {
-            let mut json_text = Vec::new();
-            json().write(&mut json_text, is_pretty);
-            out.push_json(&String::from_utf8_lossy(&json_text));
-        }
+        Format::Json => out.push_json(|out| json().write(out, false)),
+        Format::PrettyJson => out.push_json(|out| json().write(out, true)),
         Format::Csv => csv::push_line(&mut out, message, now),
         Format::Payload => out.push_payload(message.payload),
         Format::Verbose => {

@@ -1,5 +1,7 @@
 //! Appends output, and on a terminal escapes what came over the network, never what the user typed. PURE.
 
+use data_encoding::Encoding;
+
 use crate::common::escape::{escape, escape_unsafe_in_json};
 
 #[derive(Debug)]
@@ -30,12 +32,21 @@ impl<'a> Sanitizer<'a> {
         self.push_untrusted(bytes, &['\t', '\n']);
     }
 
-    pub fn push_json(&mut self, json: &str) {
-        if self.escapes {
-            self.push_trusted(escape_unsafe_in_json(json).as_bytes());
-        } else {
-            self.push_trusted(json.as_bytes());
+    /// Appends the JSON that `write` appends.
+    pub fn push_json(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if !self.escapes {
+            return write(self.out);
         }
+        let mut json = Vec::new();
+        write(&mut json);
+        let json = String::from_utf8_lossy(&json);
+        self.push_trusted(escape_unsafe_in_json(&json).as_bytes());
+    }
+
+    pub fn push_hex(&mut self, bytes: &[u8], encoding: &Encoding) {
+        let begin = self.out.len();
+        self.push_repeated(b'0', encoding.encode_len(bytes.len()));
+        encoding.encode_mut(bytes, &mut self.out[begin..]);
     }
 
     fn push_untrusted(&mut self, bytes: &[u8], keep: &[char]) {
@@ -50,6 +61,7 @@ impl<'a> Sanitizer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::HEXLOWER;
 
     #[test]
     fn only_what_came_over_the_network_is_escaped_and_only_on_a_terminal() {
@@ -60,12 +72,13 @@ mod tests {
             sanitizer.push_repeated(b'.', 2);
             sanitizer.push_name(b"\x1b\n");
             sanitizer.push_payload(b"\x1b\n\xff");
-            sanitizer.push_json("\"\x7f\\n\"");
+            sanitizer.push_json(|out| out.extend_from_slice(b"\"\x7f\\n\""));
+            sanitizer.push_hex(b"\x1b\xff", &HEXLOWER);
             out
         };
-        let raw = b"\x1b[1m..\x1b\n\x1b\n\xff\"\x7f\\n\"";
+        let raw = b"\x1b[1m..\x1b\n\x1b\n\xff\"\x7f\\n\"1bff";
         assert_eq!(written(false), raw.to_vec());
-        let shown = b"\x1b[1m..\\x1b\\x0a\\x1b\n\\xff\"\\u007f\\n\"";
+        let shown = b"\x1b[1m..\\x1b\\x0a\\x1b\n\\xff\"\\u007f\\n\"1bff";
         assert_eq!(written(true), shown.to_vec());
     }
 }

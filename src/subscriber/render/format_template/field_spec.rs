@@ -65,9 +65,9 @@ impl FieldSpec {
         if self.width > 0 {
             shown = shown.get(..shown.len() / 2).unwrap_or_default();
         }
-        let digits = encoding.encode(shown);
-        self.push_padded(out, payload.len(), digits.len(), |out| {
-            out.push_trusted(digits.as_bytes());
+        let digits = encoding.encode_len(shown.len());
+        self.push_padded(out, payload.len(), digits, |out| {
+            out.push_hex(shown, encoding);
         });
     }
 

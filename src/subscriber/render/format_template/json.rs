@@ -4,65 +4,128 @@
 //! here they are not JSON). It is always UTF-8, a string in it ends at its first NUL, and numbers of the payload keep
 //! their digits. The properties come in a fixed order; `mosquitto_sub` keeps the order of the packet.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use memchr::memchr;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::FormatWarning;
 use super::arrival_time::ArrivalTime;
+use super::text_until_nul::TextUntilNul;
+use crate::common::mqtt::properties_json::PropertiesJson;
 use crate::common::mqtt::publish::{PublishProperties, Received};
 
-/// None if the payload is to be shown as JSON and is not JSON.
-pub(super) fn object(
+/// Appends nothing if the payload is to be shown as JSON and is not JSON.
+pub(super) fn push_object(
+    out: &mut Vec<u8>,
     message: &Received<'_>,
     time: &ArrivalTime,
     payload_is_json: bool,
-) -> Option<String> {
-    let mut object = Object::default();
+) -> Option<FormatWarning> {
+    let mut warning = None;
+    let payload = match message.payload {
+        [] => Payload::Null,
+        payload if payload_is_json => match compact_payload(payload) {
+            Some(json) => Payload::Json(json),
+            None => return Some(FormatWarning::PayloadNotJson),
+        },
+        payload => {
+            if memchr(0, payload).is_some() {
+                warning = Some(FormatWarning::PayloadCut);
+            }
+            Payload::Text(TextUntilNul::new(payload))
+        }
+    };
+    let mut object = Object::begin(out);
     object.add("tst", &time.in_json());
-    object.add("topic", &decode_until_nul(message.topic.as_bytes()));
+    object.add("topic", &TextUntilNul::of(message.topic));
     object.add("qos", &message.qos.level());
     object.add("retain", &u8::from(message.retained));
     object.add("payloadlen", &message.payload.len());
     let has_packet_id = message.qos.level() > 0;
     object.add_if_some("mid", has_packet_id.then_some(message.packet_id));
     if let Some(properties) = &message.properties {
-        object.add_object("properties", publish_properties_object(properties));
+        object.add_object("properties", |object| {
+            add_publish_properties(object, properties);
+        });
     }
-    match message.payload {
-        [] => object.add("payload", &()),
-        payload if payload_is_json => object.add_raw("payload", &compact_payload(payload)?),
-        payload => object.add("payload", &decode_until_nul(payload)),
+    match payload {
+        Payload::Null => object.add("payload", &()),
+        Payload::Json(json) => object.add_raw("payload", json.as_bytes()),
+        Payload::Text(text) => object.add("payload", &text),
     }
-    Some(object.end())
+    object.end();
+    warning
 }
 
-fn publish_properties_object(properties: &PublishProperties<'_>) -> Object {
-    let mut object = Object::default();
+enum Payload<'a> {
+    Null,
+    Json(String),
+    Text(TextUntilNul<'a>),
+}
+
+fn add_publish_properties(object: &mut Object<'_>, properties: &PublishProperties<'_>) {
     for id in properties.repeated.subscriptions() {
         object.add("subscription-identifier", &id);
     }
     object.add_if_some("topic-alias", properties.topic_alias);
     object.add_if_some("payload-format-indicator", properties.payload_format);
-    let content_type = properties.content_type.map(str::as_bytes);
-    object.add_if_some("content-type", content_type.map(decode_until_nul));
-    let response_topic = properties.response_topic.map(str::as_bytes);
-    object.add_if_some("response-topic", response_topic.map(decode_until_nul));
-    let correlation_data = properties.correlation_data.map(decode_until_nul);
+    object.add_if_some(
+        "content-type",
+        properties.content_type.map(TextUntilNul::of),
+    );
+    object.add_if_some(
+        "response-topic",
+        properties.response_topic.map(TextUntilNul::of),
+    );
+    let correlation_data = properties.correlation_data.map(TextUntilNul::new);
     object.add_if_some("correlation-data", correlation_data);
-    let mut user = Object::default();
-    for (name, value) in properties.repeated.user() {
-        user.add(name, &decode_until_nul(value.as_bytes()));
-    }
-    object.add_object("user-properties", user);
+    object.add_object("user-properties", |user| {
+        for (name, value) in properties.repeated.user() {
+            user.add(name, &TextUntilNul::of(value));
+        }
+    });
     object.add_if_some("message-expiry-interval", properties.message_expiry);
-    object
 }
 
-fn decode_until_nul(bytes: &[u8]) -> Cow<'_, str> {
-    let text = bytes.split(|byte| *byte == 0).next();
-    String::from_utf8_lossy(text.unwrap_or_default())
+/// Upper bounds for the bytes that the payload is written as, and that are allocated meanwhile.
+pub(super) fn payload_bounds(
+    payload: &[u8],
+    payload_is_json: bool,
+    for_terminal: bool,
+) -> (usize, usize) {
+    // An escape has up to six bytes for one.
+    let escaped = payload.len().saturating_mul(6);
+    if for_terminal || payload_is_json {
+        (escaped, escaped.saturating_mul(4))
+    } else {
+        (TextUntilNul::new(payload).json_length(), 0)
+    }
+}
+
+/// The same of everything else.
+pub(super) fn other_bounds(message: &Received<'_>, for_terminal: bool) -> (usize, usize) {
+    const NAMES: usize = 256;
+    let length = NAMES
+        .saturating_add(TextUntilNul::of(message.topic).json_length())
+        .saturating_add(properties_length(message));
+    if for_terminal {
+        (length.saturating_mul(6), length.saturating_mul(24))
+    } else {
+        (length, 0)
+    }
+}
+
+/// An upper bound.
+pub(super) fn properties_length(message: &Received<'_>) -> usize {
+    const IDENTIFIER: usize = r#""subscription-identifier":268435455,"#.len();
+    let Some(properties) = &message.properties else {
+        return 0;
+    };
+    let identifiers = properties.repeated.subscriptions().count();
+    let others = PropertiesJson::new(*properties, false).map_or(0, |json| json.max_length());
+    others.saturating_add(identifiers.saturating_mul(IDENTIFIER))
 }
 
 /// JSON without white space, with each string as `serde_json` writes it. As cJSON does, accepts a
@@ -111,17 +174,33 @@ fn rewrite_string(literal: &str) -> Option<String> {
         }
     }
     let value: String = serde_json::from_str(&escaped).ok()?;
-    serde_json::to_string(&decode_until_nul(value.as_bytes())).ok()
+    serde_json::to_string(value.split('\0').next()?).ok()
 }
 
 /// A JSON object that is being written. Unlike in a map, a name may come twice.
-#[derive(Default)]
-struct Object(String);
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    is_empty: bool,
+}
 
-impl Object {
-    fn add(&mut self, name: &str, value: &impl Serialize) {
-        // Strings and numbers cannot fail.
-        self.add_raw(name, &serde_json::to_string(value).unwrap_or_default());
+impl<'a> Object<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        let is_empty = true;
+        Self { out, is_empty }
+    }
+
+    fn add_name(&mut self, name: &str) {
+        if !std::mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+        push_json(self.out, name);
+        self.out.push(b':');
+    }
+
+    fn add(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.add_name(name);
+        push_json(self.out, value);
     }
 
     fn add_if_some(&mut self, name: &str, value: Option<impl Serialize>) {
@@ -130,21 +209,33 @@ impl Object {
         }
     }
 
-    fn add_object(&mut self, name: &str, object: Object) {
-        if !object.0.is_empty() {
-            self.add_raw(name, &object.end());
+    fn add_raw(&mut self, name: &str, json: &[u8]) {
+        self.add_name(name);
+        self.out.extend_from_slice(json);
+    }
+
+    /// Adds the object that `fill` fills, unless it stays empty.
+    fn add_object(&mut self, name: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        let (begin, was_empty) = (self.out.len(), self.is_empty);
+        self.add_name(name);
+        let mut object = Object::begin(self.out);
+        fill(&mut object);
+        if object.is_empty {
+            self.out.truncate(begin);
+            self.is_empty = was_empty;
+        } else {
+            object.end();
         }
     }
 
-    fn add_raw(&mut self, name: &str, json: &str) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        let name = serde_json::to_string(name).unwrap_or_default();
-        let _ = write!(self.0, "{name}:{json}");
+    fn end(self) {
+        self.out.push(b'}');
     }
+}
 
-    fn end(self) -> String {
-        self.0 + "}"
-    }
+fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Strings and numbers cannot fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod json;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod text_until_nul;
 
 use std::cell::LazyCell;
 use std::fmt;
@@ -27,13 +28,23 @@ pub struct Template {
     zone: TimeZone,
 }
 
-/// `%J` of a payload that is not JSON.
+/// Why the output lacks what its field stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PayloadNotJson;
+pub enum FormatWarning {
+    PayloadNotJson,
+    PayloadCut,
+}
 
-impl fmt::Display for PayloadNotJson {
+impl fmt::Display for FormatWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the payload is not JSON, so %J prints nothing; %j takes any text")
+        f.write_str(match self {
+            Self::PayloadNotJson => {
+                "the payload is not JSON, so %J prints nothing; %j takes any text"
+            }
+            Self::PayloadCut => {
+                "the payload has a NUL byte, at which %j ends it, as mosquitto_sub does; %p, %x and --json print all of it"
+            }
+        })
     }
 }
 
@@ -47,37 +58,52 @@ impl Template {
         })
     }
 
-    /// The most bytes that are written for each byte of a payload.
-    pub fn payload_factor(&self) -> usize {
-        let factors = self.segments.iter().map(|segment| match segment {
-            // On a terminal a byte can become four, in JSON six.
-            Segment::Field(_, 'p') => 4,
-            Segment::Field(_, 'x' | 'X') => 2,
-            Segment::Field(_, 'j' | 'J') => 6,
-            _ => 0,
-        });
-        factors.sum()
-    }
-
-    /// The most bytes that are written beside those of the payload.
-    pub fn max_length_beside_payload(&self, topic: usize, properties: usize) -> usize {
-        /// A number, a time; the names of all fields in JSON.
-        const SHORT: usize = 64;
-        const JSON: usize = 1_024;
-        let lengths = self.segments.iter().map(|segment| match segment {
-            Segment::Text(text) => text.len(),
-            Segment::Time(_) | Segment::Nanoseconds => SHORT,
+    /// Upper bounds for the bytes that fields of the payload write, and that are allocated meanwhile.
+    pub(crate) fn payload_bounds(&self, payload: &[u8], for_terminal: bool) -> (usize, usize) {
+        let times = |factor: usize| payload.len().saturating_mul(factor);
+        let bounds = self.segments.iter().map(|segment| match segment {
+            Segment::Text(_) | Segment::Time(_) | Segment::Nanoseconds => (0, 0),
             Segment::Field(spec, letter) => {
-                let value = match letter {
-                    't' => topic.saturating_mul(4),
-                    'C' | 'D' | 'P' | 'R' => properties.saturating_mul(4),
-                    'j' | 'J' => (topic.saturating_add(properties).saturating_mul(6)) + JSON,
-                    _ => SHORT,
+                let (written, meanwhile) = match letter {
+                    'p' if for_terminal => (times(4), times(8)),
+                    'p' => (payload.len(), 0),
+                    'x' | 'X' => (times(2), 0),
+                    'j' | 'J' => json::payload_bounds(payload, *letter == 'J', for_terminal),
+                    _ => (0, 0),
                 };
-                value.saturating_add(spec.width)
+                // With `-` and no width as many spaces as the payload has bytes.
+                let padding = if spec.left { payload.len() } else { 0 };
+                (written.saturating_add(padding), meanwhile)
             }
         });
-        lengths.fold(0, usize::saturating_add)
+        add_bounds(bounds)
+    }
+
+    /// Upper bounds for the bytes that everything else writes, and that are allocated meanwhile.
+    pub(crate) fn other_bounds(
+        &self,
+        message: &Received<'_>,
+        for_terminal: bool,
+    ) -> (usize, usize) {
+        /// A number, a time, an absent property.
+        const SHORT: usize = 64;
+        let escaped = |length: usize| length.saturating_mul(if for_terminal { 4 } else { 1 });
+        let properties = LazyCell::new(|| json::properties_length(message));
+        let bounds = self.segments.iter().map(|segment| match segment {
+            Segment::Text(text) => (text.len(), 0),
+            Segment::Time(_) | Segment::Nanoseconds => (SHORT, 0),
+            Segment::Field(spec, letter) => {
+                let (written, meanwhile) = match letter {
+                    't' => (escaped(message.topic.len()), 0),
+                    // As text they are no longer than in JSON.
+                    'C' | 'D' | 'P' | 'R' => (escaped(*properties), 0),
+                    'j' | 'J' => json::other_bounds(message, for_terminal),
+                    _ => (0, 0),
+                };
+                (written.saturating_add(spec.width + SHORT), meanwhile)
+            }
+        });
+        add_bounds(bounds)
     }
 
     /// How many fields have the length of the payload in them.
@@ -104,7 +130,7 @@ impl Template {
         out: &mut Sanitizer<'_>,
         message: &Received<'_>,
         now: Duration,
-    ) -> Option<PayloadNotJson> {
+    ) -> Option<FormatWarning> {
         let time = LazyCell::new(|| ArrivalTime::new(now, &self.zone));
         let mut warning = None;
         for segment in &self.segments {
@@ -117,16 +143,26 @@ impl Template {
                 Segment::Field(spec, 'I') => spec.push_trusted(out, time.iso().as_bytes()),
                 Segment::Field(_, 'U') => out.push_trusted(time.unix().as_bytes()),
                 Segment::Field(_, letter @ ('j' | 'J')) => {
-                    match json::object(message, &time, *letter == 'J') {
-                        Some(object) => out.push_json(&object),
-                        None => warning = Some(PayloadNotJson),
-                    }
+                    out.push_json(|out| {
+                        let result = json::push_object(out, message, &time, *letter == 'J');
+                        warning = warning.or(result);
+                    });
                 }
                 Segment::Field(spec, letter) => push_field(out, *spec, *letter, message),
             }
         }
         warning
     }
+}
+
+/// All fields write one after the other; each returns its memory before the next.
+fn add_bounds(bounds: impl Iterator<Item = (usize, usize)>) -> (usize, usize) {
+    bounds.fold(
+        (0, 0),
+        |(written, most): (usize, usize), (more, meanwhile)| {
+            (written.saturating_add(more), most.max(meanwhile))
+        },
+    )
 }
 
 /// As `mosquitto_sub` does, heeds alignment for some fields only, and pads absent ones differently.

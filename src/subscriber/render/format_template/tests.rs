@@ -84,7 +84,39 @@ fn an_empty_payload_is_null_and_one_that_is_not_json_is_left_out_with_a_warning(
     let template = Template::parse("a%Jb").unwrap();
     let mut out = Vec::new();
     let warning = template.render(&mut Sanitizer::new(&mut out, false), &message(b"x"), NOW);
-    assert_eq!((&out[..], warning), (&b"ab"[..], Some(PayloadNotJson)));
+    assert_eq!(
+        (&out[..], warning),
+        (&b"ab"[..], Some(FormatWarning::PayloadNotJson))
+    );
+}
+
+#[test]
+fn a_payload_that_is_cut_at_its_first_nul_is_warned_about() {
+    let template = Template::parse("%j").unwrap();
+    for (payload, warning) in [
+        (&b"a\0b"[..], Some(FormatWarning::PayloadCut)),
+        (b"\0", Some(FormatWarning::PayloadCut)),
+        (b"a\xffb", None),
+        (b"", None),
+    ] {
+        let mut out = Vec::new();
+        let result = template.render(&mut Sanitizer::new(&mut out, false), &message(payload), NOW);
+        assert_eq!(result, warning, "{payload:?}");
+    }
+}
+
+#[test]
+fn a_payload_that_is_only_copied_takes_no_memory_but_that_of_the_output() {
+    let payload = vec![b'x'; 1_000_000];
+    for (format, copies) in [("%p", 1), ("%x", 2), ("%j", 1), ("%p %j", 2), ("%t %l", 0)] {
+        let template = Template::parse(format).unwrap();
+        let (written, meanwhile) = template.payload_bounds(&payload, false);
+        assert_eq!(
+            (written / payload.len(), meanwhile),
+            (copies, 0),
+            "{format}"
+        );
+    }
 }
 
 #[test]
@@ -119,9 +151,15 @@ proptest! {
     ) {
         match Template::parse(&format) {
             Ok(template) => {
-                let mut bytes = Vec::new();
-                let mut out = Sanitizer::new(&mut bytes, true);
-                let _ = template.render(&mut out, &with_properties(&payload), NOW);
+                let message = with_properties(&payload);
+                for escapes in [false, true] {
+                    let mut bytes = Vec::new();
+                    let mut out = Sanitizer::new(&mut bytes, escapes);
+                    let _ = template.render(&mut out, &message, NOW);
+                    let (most, _) = template.payload_bounds(&payload, escapes);
+                    let most = most + template.other_bounds(&message, escapes).0;
+                    prop_assert!(bytes.len() <= most, "{} of {most}", bytes.len());
+                }
             }
             Err(error) => prop_assert!(!error.contains('\n') && !error.is_empty()),
         }
