@@ -11,6 +11,7 @@ use ratatui::style::Color;
 
 use super::*;
 use crate::common::connection::state::ConnectionState;
+use crate::subscriber::display::chart::axis_division::Axis;
 use crate::subscriber::display::chart::chart_content::{ChartContent, ChartCurve, Stats};
 use crate::subscriber::display::run_status::MessageRate;
 use crate::subscriber::display::table::table_content::{TableContent, TableRow};
@@ -78,6 +79,7 @@ fn chart() -> ChartContent {
             }),
             segments,
             is_hidden: false,
+            axis: Some(Axis::Left),
         }
     };
     let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
@@ -241,6 +243,50 @@ fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
     let text = drawn(&content, (80, 24), COLOUR);
     let row = " ○ offline, trying again in 3 s: broker.example:8883: connection refused";
     assert_eq!(text.lines().next(), Some(row));
+}
+
+fn chart_with_two_axes() -> DisplayContent {
+    let mut chart = chart();
+    let pressure = &mut chart.curves[1];
+    pressure.label = "site/7/pressure".into();
+    pressure.axis = Some(Axis::Right);
+    pressure.decimal_places = 0;
+    for (_, value) in pressure.segments.iter_mut().flatten() {
+        *value = 101_620.0 - *value * 10.0;
+    }
+    pressure.last = 101_460.0;
+    pressure.stats = Some(Stats {
+        min: 101_440.0,
+        mean: 101_460.5,
+        max: 101_480.0,
+        count: 46,
+    });
+    frame_of(BodyContent::Chart(chart))
+}
+
+#[test]
+fn two_axes_look_as_recorded_and_the_legend_gives_the_axis_of_each_line() {
+    let content = chart_with_two_axes();
+    expect_recorded(&content, "plot-80x24-two-axes.txt", (80, 24), COLOUR);
+    for columns in [40, 60, 80, 200] {
+        let text = drawn(&content, (columns, 24), COLOUR);
+        let last = if columns > 60 { "101460" } else { "1014" };
+        for part in ["axis", "  left  ", " right  ", last, "├", "┘"] {
+            assert!(text.contains(part), "{columns}: {part}\n{text}");
+        }
+    }
+    // The labels of an axis with one line have its colour.
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    terminal.draw(|f| draw_frame(f, &content, COLOUR)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let color = |text: &str| {
+        let row = (0..24).find(|y| (0..80).any(|x| buffer[(x, *y)].symbol() == text));
+        let y = row.unwrap();
+        let x = (0..80).find(|x| buffer[(*x, y)].symbol() == text).unwrap();
+        buffer[(if text == "┤" { x - 2 } else { x + 2 }, y)].fg
+    };
+    assert_eq!(color("┤"), COLOUR.line_color(0));
+    assert_eq!(color("├"), COLOUR.line_color(1));
 }
 
 #[test]
