@@ -40,6 +40,22 @@ pub fn truncate(text: &str, columns: usize) -> String {
     }
 }
 
+/// The part that fits and the rest, divided at a blank if there is one in the second half.
+pub fn wrap_once(text: &str, columns: usize) -> (&str, &str) {
+    if width(text) <= columns {
+        return (text, "");
+    }
+    let begin = fitting(text, columns, false).len();
+    let is_at_word = text[begin..].starts_with(' ');
+    let blank = text[..begin].rfind(' ').filter(|at| *at >= begin / 2);
+    let end = if is_at_word {
+        begin
+    } else {
+        blank.unwrap_or(begin)
+    };
+    (&text[..end], text[end..].trim_start())
+}
+
 /// For topics, which differ at both ends.
 pub fn truncate_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns || columns < 5 {
@@ -126,7 +142,24 @@ mod tests {
         assert_eq!(rates, expected);
     }
 
+    #[test]
+    fn long_text_is_wrapped_between_words() {
+        assert_eq!(wrap_once("one two", 7), ("one two", ""));
+        assert_eq!(wrap_once("one two", 6), ("one", "two"));
+        assert_eq!(wrap_once("one two", 3), ("one", "two"));
+        assert_eq!(wrap_once("a something-long", 9), ("a somethi", "ng-long"));
+    }
+
     proptest! {
+        #[test]
+        fn wrapped_text_fits_and_is_complete(text in "\\PC{0,40}", columns in 0usize..50) {
+            let (first, second) = wrap_once(&text, columns);
+            prop_assert!(width(first) <= columns);
+            prop_assert!(text.starts_with(first) && text.ends_with(second));
+            let between = &text[first.len()..text.len() - second.len()];
+            prop_assert!(between.trim().is_empty());
+        }
+
         #[test]
         fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
             prop_assert!(width(&truncate(&text, columns)) <= columns);

@@ -202,7 +202,7 @@ fn tables_look_as_recorded() {
 fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
     let small = drawn(&chart_frame(), (30, 5), COLOUR);
     let small: Vec<_> = small.lines().collect();
-    assert_eq!(small[0], " ● broker.exampl…   2.0 msg/s");
+    assert_eq!(small[0], " ● connected for…  12 missing");
     assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
     assert_eq!(small[4], " ━━ site/温度      16.00  0 s");
     let tiny = drawn(&chart_frame(), (19, 9), COLOUR);
@@ -234,15 +234,137 @@ fn an_empty_chart_gives_the_reason() {
     assert!(empty.contains("no message yet"), "{empty}");
 }
 
-#[test]
-fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
+/// The rows above the chart.
+fn header(status: &RunStatus, size: (u16, u16)) -> Vec<String> {
     let mut content = chart_frame();
-    let until = content.status.now + Duration::from_millis(2300);
-    content.status.connection = ConnectionState::Waiting { until };
-    content.status.why_offline = Some("broker.example:8883: connection refused".into());
-    let text = drawn(&content, (80, 24), COLOUR);
+    content.status = status.clone();
+    let rows = Layout::new(size, status).header;
+    let text = drawn(&content, size, COLOUR);
+    text.lines().take(rows.into()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_header_is_complete_at_every_width() {
+    let status = status();
+    let online = |columns| header(&status, (columns, 24));
+    let counts = "   2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    for columns in [80, 200] {
+        let state = " ● broker.example:8883, connected for 4 s";
+        assert_eq!(online(columns), [state, counts]);
+    }
+    assert_eq!(
+        online(60),
+        [
+            " ● broker.example:8883, connected for 4 s",
+            "   2.0 msg/s · 12 missing · 1 without a value",
+            "   1 reconnect · 97 received",
+        ]
+    );
+    assert_eq!(
+        online(40),
+        [
+            " ● broke…xample:8883, connected for 4 s",
+            "   2.0 msg/s · 12 missing",
+            "   1 without a value · 1 reconnect",
+            "   97 received",
+        ]
+    );
+}
+
+#[test]
+fn while_offline_the_header_gives_the_cause_the_next_attempt_and_the_counts() {
+    let mut status = status();
+    let until = status.now + Duration::from_millis(2300);
+    status.connection = ConnectionState::Waiting { until };
+    status.why_offline = Some("broker.example:8883: connection refused".into());
     let row = " ○ offline, trying again in 3 s: broker.example:8883: connection refused";
-    assert_eq!(text.lines().next(), Some(row));
+    let counts = "   2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    assert_eq!(header(&status, (80, 24)), [row, counts]);
+
+    let why = "broker.example:8883: the server's certificate is not trusted: unable to get local \
+               issuer certificate; give the certificate of its CA with --cafile";
+    status.why_offline = Some(why.into());
+    for (columns, state) in [
+        (
+            40,
+            &[
+                " ○ offline, trying again in 3 s:",
+                "   broker.example:8883: the server's c…",
+            ][..],
+        ),
+        (
+            60,
+            &[
+                " ○ offline, trying again in 3 s: broker.example:8883: the",
+                "   server's certificate is not trusted: unable to get loca…",
+            ],
+        ),
+        (
+            80,
+            &[
+                " ○ offline, trying again in 3 s: broker.example:8883: the server's certificate",
+                "   is not trusted: unable to get local issuer certificate; give the certificat…",
+            ],
+        ),
+    ] {
+        let drawn = header(&status, (columns, 24));
+        assert_eq!(drawn[..2], *state);
+        assert_eq!(drawn[2..], online_counts(columns));
+        // The rows below stay where they are when an attempt begins.
+        let mut connecting = status.clone();
+        connecting.connection = ConnectionState::Connecting { deadline: until };
+        assert_eq!(header(&connecting, (columns, 24)).len(), drawn.len());
+    }
+    let wide = header(&status, (200, 24));
+    assert_eq!(wide[0], format!(" ○ offline, trying again in 3 s: {why}"));
+    assert_eq!(wide[1..], online_counts(200));
+}
+
+fn online_counts(columns: u16) -> Vec<String> {
+    header(&status(), (columns, 24)).split_off(1)
+}
+
+#[test]
+fn a_low_terminal_has_one_row_for_the_state_and_the_most_important_counts() {
+    let mut status = status();
+    let online = |columns| header(&status, (columns, 11));
+    let state = " ● broker.example:8883, connected for 4 s";
+    let all = "2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    let [wide] = &online(200)[..] else { panic!() };
+    assert!(wide.starts_with(state) && wide.ends_with(all), "{wide}");
+    assert_eq!(online(40), [" ● connected for 4 s         12 missing"]);
+    assert_eq!(
+        online(60),
+        [" ● brok…ple:8883, connected for 4 s  2.0 msg/s · 12 missing"]
+    );
+    let [row] = &online(80)[..] else { panic!() };
+    assert!(
+        row.ends_with("2.0 msg/s · 12 missing · 1 without a value"),
+        "{row}"
+    );
+    let until = status.now + Duration::from_millis(2300);
+    status.connection = ConnectionState::Waiting { until };
+    status.why_offline = Some("broker.example:8883: connection refused".into());
+    let offline = " ○ offline, trying again in 3 s: broker.ex…  2.0 msg/s · 12 missing";
+    let [row] = &header(&status, (68, 11))[..] else {
+        panic!()
+    };
+    assert_eq!(row, offline);
+}
+
+#[test]
+fn keys_that_do_not_fit_are_left_out() {
+    for (columns, keys) in [
+        (
+            80,
+            "q end   + - zoom   0 automatic   l one line   1-8 hide, show",
+        ),
+        (60, "q end   + - zoom   0 automatic   l one line"),
+        (40, "q end   + - zoom   0 automatic"),
+    ] {
+        let text = drawn(&chart_frame(), (columns, 24), COLOUR);
+        assert_eq!(text.lines().last().unwrap().trim(), keys);
+    }
 }
 
 fn chart_with_two_axes() -> DisplayContent {
