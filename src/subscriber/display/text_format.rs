@@ -66,6 +66,46 @@ pub fn truncate_middle(text: &str, columns: usize) -> String {
     begin + "…" + &end
 }
 
+/// Truncates topics so that they can still be distinguished: the levels that all of them begin with are left out first.
+pub fn truncate_topics<'a>(
+    topics: impl Iterator<Item = &'a str> + Clone,
+    columns: usize,
+) -> Vec<String> {
+    let is_long = topics.clone().any(|topic| width(topic) > columns);
+    let common = if is_long {
+        common_levels(topics.clone())
+    } else {
+        0
+    };
+    topics
+        .map(|topic| {
+            // It begins with a slash.
+            let rest = &topic[common.saturating_sub(1)..];
+            if common > 2 && width(topic) > columns {
+                truncate_middle(&format!("…{rest}"), columns)
+            } else {
+                truncate_middle(topic, columns)
+            }
+        })
+        .collect()
+}
+
+/// The length of the levels that all topics begin with, the slash after them included; 0 for a single topic.
+fn common_levels<'a>(mut topics: impl Iterator<Item = &'a str>) -> usize {
+    let Some(first) = topics.next() else { return 0 };
+    let length = topics.map(|topic| {
+        let pairs = first.bytes().zip(topic.bytes());
+        pairs.take_while(|(a, b)| a == b).count()
+    });
+    let begin = length
+        .min()
+        .map_or(&[][..], |length| &first.as_bytes()[..length]);
+    begin
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |at| at + 1)
+}
+
 /// In one unit: `59 s`, `3 min`, `26 h`.
 pub fn format_duration(time: Duration) -> String {
     match time.as_secs() {
@@ -143,6 +183,25 @@ mod tests {
     }
 
     #[test]
+    fn truncated_topics_can_be_distinguished() {
+        let truncated = |topics: &[&str], columns| truncate_topics(topics.iter().copied(), columns);
+        let topics = [
+            "plant/hall-7/a/speed",
+            "plant/hall-7/b/speed",
+            "plant/hall-7/温",
+        ];
+        assert_eq!(truncated(&topics, 20), topics);
+        let shorter = ["…/a/speed", "…/b/speed", "plant/hall-7/温"];
+        assert_eq!(truncated(&topics, 15), shorter);
+        assert_eq!(truncated(&topics, 8), ["…/…speed", "…/…speed", "…/温"]);
+        assert_eq!(truncated(&topics[..1], 10), ["pla…/speed"]);
+        assert_eq!(
+            truncated(&["a/temperature", "a/温度温度温度温度"], 8),
+            ["a/…ature", "a/…温度"]
+        );
+    }
+
+    #[test]
     fn long_text_is_wrapped_between_words() {
         assert_eq!(wrap_once("one two", 7), ("one two", ""));
         assert_eq!(wrap_once("one two", 6), ("one", "two"));
@@ -164,6 +223,9 @@ mod tests {
         fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
             prop_assert!(width(&truncate(&text, columns)) <= columns);
             prop_assert!(width(&truncate_middle(&text, columns)) <= columns);
+            let topics = [&*text, "a/b/c", "a/"];
+            let truncated = truncate_topics(topics.into_iter(), columns);
+            prop_assert!(truncated.iter().all(|topic| width(topic) <= columns));
         }
     }
 }

@@ -6,7 +6,7 @@ const DIVIDE_ABOVE: f64 = 10.0;
 /// Two axes are used until it is this, so that lines near the limit do not go back and forth.
 const JOIN_BELOW: f64 = 5.0;
 
-/// A division stays while another would be better by less than this.
+/// A division stays while the gap of another one is not wider by more than this.
 const KEEP_WITHIN: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,13 @@ impl AxisDivision {
         let has_same_lines = is_shown(&self.axes) == is_shown(&joined);
         let is_divided = has_same_lines && self.axes.contains(&Some(Axis::Right));
         let limit = if is_divided { JOIN_BELOW } else { DIVIDE_ABOVE };
-        if worst_ratio(&scales, &joined) <= limit.log10() {
+        if ratio(&scales) <= limit.log10() {
             self.axes = joined;
             return &self.axes;
         }
-        let best = best_division(&scales);
-        let stays = is_divided
-            && worst_ratio(&scales, &self.axes)
-                <= worst_ratio(&scales, &best) + KEEP_WITHIN.log10();
+        let best = divide_at_widest_gap(&scales);
+        let stays =
+            is_divided && gap(&scales, &self.axes) >= gap(&scales, &best) - KEEP_WITHIN.log10();
         if !stays {
             self.axes = best;
         }
@@ -56,29 +55,35 @@ fn log_scale((min, max): (f64, f64)) -> f64 {
     }
 }
 
-/// How much the lines of one axis differ, as a power of ten, on the axis where they differ most.
-fn worst_ratio(scales: &[Option<f64>], axes: &[Option<Axis>]) -> f64 {
-    let ratio = |axis| {
-        let lines = scales.iter().zip(axes);
-        let on_axis = lines.filter(|(_, line)| **line == Some(axis));
-        let mut scales = on_axis.filter_map(|(scale, _)| *scale);
-        let Some(first) = scales.next() else {
-            return 0.0;
-        };
-        let (least, most) = scales.fold((first, first), |(least, most), scale| {
-            (least.min(scale), most.max(scale))
-        });
-        most - least
-    };
-    ratio(Axis::Left).max(ratio(Axis::Right))
+fn extremes(scales: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let extremes = scales.map(|scale| (scale, scale));
+    extremes.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
 }
 
-fn best_division(scales: &[Option<f64>]) -> Vec<Option<Axis>> {
+/// How much the lines differ, as a power of ten.
+fn ratio(scales: &[Option<f64>]) -> f64 {
+    let extremes = extremes(scales.iter().copied().flatten());
+    extremes.map_or(0.0, |(least, most)| most - least)
+}
+
+/// How much greater the least of the one axis is than the greatest of the other, as a power of ten.
+fn gap(scales: &[Option<f64>], axes: &[Option<Axis>]) -> f64 {
+    let of = |axis| {
+        let lines = scales.iter().zip(axes);
+        let on_axis = lines.filter(move |(_, line)| **line == Some(axis));
+        extremes(on_axis.filter_map(|(scale, _)| *scale))
+    };
+    match (of(Axis::Left), of(Axis::Right)) {
+        (Some(left), Some(right)) => (right.0 - left.1).max(left.0 - right.1),
+        _ => f64::NEG_INFINITY,
+    }
+}
+
+fn divide_at_widest_gap(scales: &[Option<f64>]) -> Vec<Option<Axis>> {
     let first = scales.iter().flatten().next().copied().unwrap_or_default();
     let divide_above = |limit: f64| -> Vec<Option<Axis>> {
-        let is_first_axis = |scale: f64| (scale > limit) == (first > limit);
         let axis = |scale| {
-            if is_first_axis(scale) {
+            if (scale > limit) == (first > limit) {
                 Axis::Left
             } else {
                 Axis::Right
@@ -88,8 +93,8 @@ fn best_division(scales: &[Option<f64>]) -> Vec<Option<Axis>> {
     };
     let limits = scales.iter().flatten();
     let divisions = limits.map(|limit| divide_above(*limit));
-    let best = divisions.min_by(|a, b| worst_ratio(scales, a).total_cmp(&worst_ratio(scales, b)));
-    best.unwrap_or_default()
+    let widest = divisions.max_by(|a, b| gap(scales, a).total_cmp(&gap(scales, b)));
+    widest.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -115,6 +120,7 @@ mod tests {
     const PRESSURE: Option<(f64, f64)> = Some((101_290.0, 101_300.0));
     const HUMIDITY: Option<(f64, f64)> = Some((40.0, 80.0));
     const SWITCH: Option<(f64, f64)> = Some((0.0, 1.0));
+    const CURRENT: Option<(f64, f64)> = Some((0.01, 0.03));
     const OFF: Option<(f64, f64)> = Some((0.0, 0.0));
 
     #[test]
@@ -134,6 +140,9 @@ mod tests {
             (&[SWITCH, OFF], "ll"),
             (&[OFF, OFF], "ll"),
             (&[OFF, SWITCH, TEMPERATURE, PRESSURE], "lllr"),
+            // Equal quantities stay together.
+            (&[TEMPERATURE, PRESSURE, HUMIDITY, CURRENT], "lrll"),
+            (&[CURRENT, TEMPERATURE, CURRENT, HUMIDITY], "lrlr"),
         ] {
             assert_eq!(divided(ranges), axes, "{ranges:?}");
         }
@@ -161,7 +170,7 @@ mod tests {
             let ranges = [Some((0.0, 1.0)), Some((0.0, most))];
             assert_eq!(letters(division.update(&ranges)), axes, "{most}");
         }
-        // The middle line could be on either axis.
+        // The middle line could be on either axis: the gaps are 90 and 111, then 140 and 71, and so on.
         let mut division = AxisDivision::default();
         for (middle, axes) in [
             (90.0, "llr"),
@@ -180,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_axes_are_used_only_if_needed_and_no_division_is_worse(
+        fn two_axes_are_used_only_if_needed_and_no_division_has_a_wider_gap(
             lines in proptest::collection::vec(
                 proptest::option::of((-1e100f64..1e100, -330i32..0)), 0..8),
         ) {
@@ -195,15 +204,13 @@ mod tests {
             let first = axes.iter().flatten().next();
             prop_assert!(first.is_none_or(|axis| *axis == Axis::Left));
             let scales: Vec<_> = ranges.iter().map(|range| range.map(log_scale)).collect();
-            let joined: Vec<_> = scales.iter().map(|s| s.map(|_| Axis::Left)).collect();
             let is_divided = axes.contains(&Some(Axis::Right));
-            prop_assert_eq!(is_divided, worst_ratio(&scales, &joined) > 1.0);
+            prop_assert_eq!(is_divided, ratio(&scales) > 1.0);
             for number in 0u32..1 << scales.len() {
                 let other: Vec<_> = scales.iter().enumerate().map(|(n, scale)| scale.map(|_| {
                     if number >> n & 1 == 0 { Axis::Left } else { Axis::Right }
                 })).collect();
-                prop_assert!(!is_divided
-                    || worst_ratio(&scales, &axes) <= worst_ratio(&scales, &other) + 1e-9);
+                prop_assert!(!is_divided || gap(&scales, &axes) >= gap(&scales, &other) - 1e-9);
             }
             prop_assert_eq!(division.update(&ranges), &axes[..]);
         }

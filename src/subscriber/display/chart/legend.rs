@@ -9,7 +9,7 @@ use super::chart_content::{ChartContent, ChartCurve, Stats};
 use crate::subscriber::display::number_format::{format_number, limit_places};
 use crate::subscriber::display::style::{DIM, NORMAL, Theme, put_text};
 use crate::subscriber::display::text_format::{
-    format_duration, format_plural, truncate, truncate_middle, width,
+    format_duration, format_plural, truncate, truncate_topics, width,
 };
 
 /// Between two columns.
@@ -73,7 +73,8 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
         put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
-    for (n, (line, cells)) in lines.zip(&table).enumerate() {
+    let labels = truncate_topics(lines.clone().map(|line| &*line.label), topic);
+    for (n, ((line, cells), label)) in lines.zip(&table).zip(labels).enumerate() {
         let style = if line.is_hidden { DIM } else { NORMAL };
         let mark = if line.is_hidden {
             format!("{} ", n + 1)
@@ -81,7 +82,6 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
             theme.legend_mark(n)
         };
         put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
-        let label = truncate_middle(&line.label, topic);
         put_text(buffer, area.x + 4, row, &label, style);
         draw_numbers(buffer, (area.x, row), cells, &columns, style);
         row += 1;
@@ -107,7 +107,12 @@ fn fit_columns(
         })
     };
     let taken = |max_rank| kept(max_rank).map(|(_, width)| width + GAP).sum::<usize>();
-    let fits = |max_rank: &usize| topic.min(MIN_TOPIC) + taken(*max_rank) <= for_rows;
+    // Mean and count are left out before topics are cut.
+    let least = |max_rank| match max_rank {
+        3.. => topic.min(for_rows / 2),
+        _ => topic.min(MIN_TOPIC),
+    };
+    let fits = |max_rank: &usize| least(*max_rank) + taken(*max_rank) <= for_rows;
     let max_rank = (1..=4).rev().find(fits).unwrap_or(0);
     let topic = topic.min(for_rows.saturating_sub(taken(max_rank)));
     let mut right = 4 + topic;

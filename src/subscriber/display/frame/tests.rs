@@ -203,7 +203,7 @@ fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
     let small = drawn(&chart_frame(), (30, 5), COLOUR);
     let small: Vec<_> = small.lines().collect();
     assert_eq!(small[0], " ● connected for…  12 missing");
-    assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
+    assert_eq!(small[3], " ━━ …/7/…perature  21.00  0 s");
     assert_eq!(small[4], " ━━ site/温度      16.00  0 s");
     let tiny = drawn(&chart_frame(), (19, 9), COLOUR);
     assert!(tiny.starts_with("too small: 20x5 at…\n"), "{tiny}");
