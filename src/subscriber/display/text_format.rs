@@ -66,42 +66,27 @@ pub fn truncate_middle(text: &str, columns: usize) -> String {
     begin + "…" + &end
 }
 
-/// Truncates topics so that they can still be distinguished: the levels that all of them begin with are left out first.
-pub fn truncate_topics<'a>(
-    topics: impl Iterator<Item = &'a str> + Clone,
-    columns: usize,
-) -> Vec<String> {
-    let is_long = topics.clone().any(|topic| width(topic) > columns);
-    let common = if is_long {
-        common_levels(topics.clone())
-    } else {
-        0
-    };
-    topics
-        .map(|topic| {
-            // It begins with a slash.
-            let rest = &topic[common.saturating_sub(1)..];
-            if common > 2 && width(topic) > columns {
-                truncate_middle(&format!("…{rest}"), columns)
-            } else {
-                truncate_middle(topic, columns)
-            }
-        })
-        .collect()
+/// Truncates a topic so that it can still be distinguished: the levels that all topics begin with go first. `common` is
+/// their length in bytes.
+pub fn truncate_topic(topic: &str, common: usize, columns: usize) -> String {
+    // It begins with a slash.
+    let rest = topic.get(common.saturating_sub(1)..);
+    match rest.filter(|_| common > 2 && width(topic) > columns) {
+        Some(rest) => truncate_middle(&format!("…{rest}"), columns),
+        None => truncate_middle(topic, columns),
+    }
 }
 
 /// The length of the levels that all topics begin with, the slash after them included; 0 for a single topic.
-fn common_levels<'a>(mut topics: impl Iterator<Item = &'a str>) -> usize {
+pub fn common_levels<'a>(mut topics: impl Iterator<Item = &'a str>) -> usize {
     let Some(first) = topics.next() else { return 0 };
     let length = topics.map(|topic| {
         let pairs = first.bytes().zip(topic.bytes());
         pairs.take_while(|(a, b)| a == b).count()
     });
-    let begin = length
-        .min()
-        .map_or(&[][..], |length| &first.as_bytes()[..length]);
-    begin
-        .iter()
+    let length = length.min().unwrap_or_default();
+    let mut levels = first.as_bytes()[..length].iter();
+    levels
         .rposition(|byte| *byte == b'/')
         .map_or(0, |at| at + 1)
 }
@@ -184,7 +169,13 @@ mod tests {
 
     #[test]
     fn truncated_topics_can_be_distinguished() {
-        let truncated = |topics: &[&str], columns| truncate_topics(topics.iter().copied(), columns);
+        let truncated = |topics: &[&str], columns| -> Vec<_> {
+            let common = common_levels(topics.iter().copied());
+            let topics = topics.iter();
+            topics
+                .map(|topic| truncate_topic(topic, common, columns))
+                .collect()
+        };
         let topics = [
             "plant/hall-7/a/speed",
             "plant/hall-7/b/speed",
@@ -223,9 +214,9 @@ mod tests {
         fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
             prop_assert!(width(&truncate(&text, columns)) <= columns);
             prop_assert!(width(&truncate_middle(&text, columns)) <= columns);
-            let topics = [&*text, "a/b/c", "a/"];
-            let truncated = truncate_topics(topics.into_iter(), columns);
-            prop_assert!(truncated.iter().all(|topic| width(topic) <= columns));
+            for common in [0, 1, 3, 100] {
+                prop_assert!(width(&truncate_topic(&text, common, columns)) <= columns);
+            }
         }
     }
 }

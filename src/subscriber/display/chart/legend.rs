@@ -9,7 +9,7 @@ use super::chart_content::{ChartContent, ChartCurve, Stats};
 use crate::subscriber::display::number_format::{format_number, limit_places};
 use crate::subscriber::display::style::{DIM, NORMAL, Theme, put_text};
 use crate::subscriber::display::text_format::{
-    format_duration, format_plural, truncate, truncate_topics, width,
+    common_levels, format_duration, format_plural, truncate, truncate_topic, width,
 };
 
 /// Between two columns.
@@ -73,8 +73,8 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
         put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
-    let labels = truncate_topics(lines.clone().map(|line| &*line.label), topic);
-    for (n, ((line, cells), label)) in lines.zip(&table).zip(labels).enumerate() {
+    let common = common_levels(chart.curves.iter().map(|line| &*line.label));
+    for (n, (line, cells)) in lines.zip(&table).enumerate() {
         let style = if line.is_hidden { DIM } else { NORMAL };
         let mark = if line.is_hidden {
             format!("{} ", n + 1)
@@ -82,6 +82,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
             theme.legend_mark(n)
         };
         put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
+        let label = truncate_topic(&line.label, common, topic);
         put_text(buffer, area.x + 4, row, &label, style);
         draw_numbers(buffer, (area.x, row), cells, &columns, style);
         row += 1;

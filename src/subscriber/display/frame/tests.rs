@@ -121,6 +121,7 @@ fn table(topics: usize) -> TableContent {
         above: 0,
         topics,
         topic_width: 14,
+        common_levels: 5,
         unlisted: 0,
     }
 }

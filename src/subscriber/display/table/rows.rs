@@ -8,7 +8,7 @@ use super::table_content::{TableContent, TableRow};
 use super::table_data::{MAX_TOPICS, MAX_UNLISTED};
 use crate::subscriber::display::style::{DIM, NORMAL, Theme, WARNING, put_text};
 use crate::subscriber::display::text_format::{
-    format_duration, format_plural, format_topic_rate, truncate, truncate_middle, truncate_topics,
+    format_duration, format_plural, format_topic_rate, truncate, truncate_middle, truncate_topic,
     width,
 };
 
@@ -59,9 +59,8 @@ pub fn draw(buffer: &mut Buffer, area: Rect, table: &TableContent, theme: Theme)
         row += 1;
     }
     let page = page(area.height);
-    let lines = table.rows.iter().take(page);
-    let topics = truncate_topics(lines.clone().map(|line| &*line.topic), columns.topic);
-    for (line, topic) in lines.zip(topics) {
+    for line in table.rows.iter().take(page) {
+        let topic = truncate_topic(&line.topic, table.common_levels, columns.topic);
         put(buffer, (area.x, 1, row), &topic, NORMAL);
         columns.draw_row(buffer, (area.x, row), line, theme);
         row += 1;
