@@ -1,5 +1,6 @@
 //! Frames of the chart and the table, for many sizes and contents.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -311,14 +312,29 @@ fn while_offline_the_header_gives_the_cause_the_next_attempt_and_the_counts() {
         let drawn = header(&status, (columns, 24));
         assert_eq!(drawn[..2], *state);
         assert_eq!(drawn[2..], online_counts(columns));
-        // The rows below stay where they are when an attempt begins.
-        let mut connecting = status.clone();
-        connecting.connection = ConnectionState::Connecting { deadline: until };
-        assert_eq!(header(&connecting, (columns, 24)).len(), drawn.len());
     }
     let wide = header(&status, (200, 24));
     assert_eq!(wide[0], format!(" ○ offline, trying again in 3 s: {why}"));
     assert_eq!(wide[1..], online_counts(200));
+}
+
+#[test]
+fn the_rows_below_the_header_stay_where_they_are_when_an_attempt_begins() {
+    let mut waiting = status();
+    let until = waiting.now + Duration::from_secs(3);
+    waiting.connection = ConnectionState::Waiting { until };
+    let mut connecting = waiting.clone();
+    connecting.connection = ConnectionState::Connecting { deadline: until };
+    let mut heights = HashSet::new();
+    for length in 0..120 {
+        let why = Some("x".repeat(length));
+        waiting.why_offline.clone_from(&why);
+        connecting.why_offline = why;
+        let height = header(&waiting, (80, 24)).len();
+        assert_eq!(header(&connecting, (80, 24)).len(), height, "{length}");
+        heights.insert(height);
+    }
+    assert_eq!(heights, HashSet::from([2, 3]));
 }
 
 fn online_counts(columns: u16) -> Vec<String> {
