@@ -14,15 +14,13 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{
-    harness::{
-        Broker, Program, SOON, Server,
-        packet::{kind, read_packet},
-        peer,
-        running::Running,
-        temp_dir, times, wait_until,
-    },
-    plot::screen,
+use crate::harness::{
+    Broker, Program, SOON, Server,
+    packet::{kind, read_packet},
+    peer,
+    running::Running,
+    screen::screen,
+    temp_dir, times, wait_until,
 };
 
 /// Time limit for 60 MB on a busy machine.

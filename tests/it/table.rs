@@ -4,35 +4,11 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::running::Running;
-use crate::harness::{Broker, Program, SOON, peer, temp_dir, wait_until};
-use crate::plot::screen;
+use crate::harness::screen::{drawing, publish, screen, wait_subscribed};
+use crate::harness::{Broker, Program, SOON, peer, temp_dir};
 
 fn table(broker: &Broker) -> Program {
-    Program::subscriber()
-        .to(broker)
-        .args(["-t", "site/#", "--table"])
-        .env("TERM", "xterm-256color")
-        .env("LC_ALL", "C.UTF-8")
-}
-
-fn expect_shown(subscriber: &Running, parts: &[&str]) {
-    let contents = || screen(&subscriber.stdout).screen().contents();
-    let is_shown = || {
-        let contents = contents();
-        parts.iter().all(|part| contents.contains(part))
-    };
-    let found = wait_until(SOON, is_shown);
-    assert!(found, "not shown: {parts:?}\n{}", contents());
-}
-
-fn publish(broker: &Broker, topic: &str, payload: &str) {
-    assert!(peer::publish(broker, topic, payload).status.success());
-}
-
-fn wait_subscribed(broker: &Broker) {
-    let subscribed = broker.log().wait(SOON, |line| line.contains("site/#"));
-    assert!(subscribed.is_some());
+    drawing(broker, "--table")
 }
 
 #[test]
@@ -60,28 +36,22 @@ fn a_table_needs_a_terminal_and_is_instead_of_text_and_chart() {
 fn the_table_has_a_line_for_each_topic_and_its_last_frame_stays() {
     let broker = Broker::builder().plain().start();
     let subscriber = table(&broker).start_on_terminal();
-    expect_shown(&subscriber, &["connected for", "no message yet"]);
+    subscriber.expect_shown(&["connected for", "no message yet"]);
     wait_subscribed(&broker);
     publish(&broker, "site/b", "20.25");
     publish(&broker, "site/a", "\u{1b}[31m\u{e9}\n");
     publish(&broker, "site/b", "22.75");
     let binary = "\\x1b[31m\u{e9}\\x0a";
-    expect_shown(&subscriber, &["+2.50  22.75", binary, "3 received"]);
-    assert!(screen(&subscriber.stdout).screen().alternate_screen());
+    subscriber.expect_shown(&["+2.50  22.75", binary, "3 received"]);
+    assert!(subscriber.screen().screen().alternate_screen());
 
     let ended = subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-    let left = screen(&ended.stdout);
-    let left = left.screen();
-    assert!(!left.alternate_screen() && !left.hide_cursor(), "{ended}");
-    let rows: Vec<_> = left.rows(0, 80).collect();
-    assert!(rows[0].starts_with(" \u{25a0} "), "{rows:#?}");
+    let rows = ended.last_frame();
     let columns: Vec<_> = rows[2].split_whitespace().collect();
     let expected = ["topic", "age", "rate", "readings", "change", "value"];
     assert_eq!(columns, expected);
     assert!(rows[3].starts_with(" site/a "), "{rows:#?}");
     assert!(rows[4].starts_with(" site/b "), "{rows:#?}");
-    assert!(rows[22].starts_with(" ended 20"), "{rows:#?}");
-    assert_eq!(left.cursor_position(), (23, 0), "{rows:#?}");
 }
 
 #[test]
@@ -155,7 +125,7 @@ fn the_console_and_other_locales_get_ascii_and_without_colours_no_colour_is_sent
         let broker = Broker::builder().plain().start();
         let program = table(&broker).env(name, value).env("NO_COLOR", "1");
         let subscriber = program.args(["-C", "1"]).start_on_terminal();
-        expect_shown(&subscriber, &["* localhost", "no message yet"]);
+        subscriber.expect_shown(&["* localhost", "no message yet"]);
         wait_subscribed(&broker);
         let message = ["-t", "site/\u{e9}", "-m", "1"];
         let mut client = peer::client("mosquitto_pub", &broker);

@@ -17,9 +17,16 @@ use super::text_format::{format_duration, truncate, width};
 
 const MIN_SIZE: (u16, u16) = (20, 5);
 
-const CHART_KEYS: &str = "q end   + - zoom   0 automatic   l one line   1-8 hide, show";
+/// The most important first: those that do not fit are left out.
+const CHART_KEYS: &[&str] = &[
+    "q end",
+    "+ - zoom",
+    "0 automatic",
+    "l one line",
+    "1-8 hide, show",
+];
 
-const TABLE_KEYS: &str = "q end   arrows PgUp PgDn scroll   g G first and last";
+const TABLE_KEYS: &[&str] = &["q end", "arrows PgUp PgDn scroll", "g G first and last"];
 
 /// How many rows the parts of a frame have.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +38,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn new((_, height): (u16, u16), status: &RunStatus) -> Self {
+    pub fn new((width, height): (u16, u16), status: &RunStatus) -> Self {
         let log = u16::from(status.current_log_line().is_some() && height >= 8);
         let keys = u16::from(height >= 10);
-        // The counts get their own row if there is enough space.
-        let header = 1 + u16::from(height >= 16);
+        let header = header::height((width, height), status);
         Self {
             header,
             body: height.saturating_sub(header + log + keys),
@@ -76,7 +82,7 @@ fn draw_parts(buffer: &mut Buffer, area: Rect, content: &DisplayContent, theme: 
         y += height;
         Rect::new(area.x, y - height, width, height)
     };
-    header::draw(buffer, rows(layout.header), status, theme);
+    header::draw(buffer, rows(layout.header), height, status, theme);
     let keys = match &content.body {
         BodyContent::Chart(chart) => {
             let legend = legend::height(chart, layout.body / 2);
@@ -95,10 +101,19 @@ fn draw_parts(buffer: &mut Buffer, area: Rect, content: &DisplayContent, theme: 
         draw_log_line(buffer, rows(layout.log), line, theme);
     }
     if layout.keys > 0 {
-        let ended = status.ended.as_ref().map(|when| format!("ended {when}"));
-        let text = truncate(ended.as_deref().unwrap_or(keys), usize::from(width) - 2);
+        let space = usize::from(width) - 2;
+        let text = match &status.ended {
+            Some(when) => truncate(&format!("ended {when}"), space),
+            None => join_keys(keys, space),
+        };
         put_text(buffer, area.x + 1, rows(layout.keys).y, &text, DIM);
     }
+}
+
+fn join_keys(keys: &[&str], space: usize) -> String {
+    let counts = (1..=keys.len()).rev();
+    let mut texts = counts.map(|count| keys[..count].join("   "));
+    texts.find(|text| width(text) <= space).unwrap_or_default()
 }
 
 fn draw_log_line(buffer: &mut Buffer, area: Rect, log: &LogLine, theme: Theme) {

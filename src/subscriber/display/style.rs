@@ -15,7 +15,7 @@ pub const OK: u8 = 28;
 pub const WARNING: u8 = 136;
 pub const ERROR: u8 = 160;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Theme {
     pub colour: bool,
     pub ascii: bool,
@@ -41,12 +41,8 @@ impl Theme {
     }
 
     /// Horizontally and vertically.
-    pub fn dots_per_cell(self) -> (f64, f64) {
-        if self.has_dots() {
-            (2.0, 4.0)
-        } else {
-            (1.0, 1.0)
-        }
+    pub fn dots_per_cell(self) -> (u16, u16) {
+        if self.has_dots() { (2, 4) } else { (1, 1) }
     }
 
     pub fn line_color(self, number: usize) -> Color {

@@ -40,6 +40,22 @@ pub fn truncate(text: &str, columns: usize) -> String {
     }
 }
 
+/// The part that fits and the rest, divided at a blank if there is one in the second half.
+pub fn wrap_once(text: &str, columns: usize) -> (&str, &str) {
+    if width(text) <= columns {
+        return (text, "");
+    }
+    let begin = fitting(text, columns, false).len();
+    let is_at_word = text[begin..].starts_with(' ');
+    let blank = text[..begin].rfind(' ').filter(|at| *at >= begin / 2);
+    let end = if is_at_word {
+        begin
+    } else {
+        blank.unwrap_or(begin)
+    };
+    (&text[..end], text[end..].trim_start())
+}
+
 /// For topics, which differ at both ends.
 pub fn truncate_middle(text: &str, columns: usize) -> String {
     if width(text) <= columns || columns < 5 {
@@ -48,6 +64,31 @@ pub fn truncate_middle(text: &str, columns: usize) -> String {
     let begin = fitting(text, (columns - 1) / 3, false);
     let end = fitting(text, columns - 1 - width(&begin), true);
     begin + "…" + &end
+}
+
+/// Truncates a topic so that it can still be distinguished: the levels that all topics begin with go first. `common` is
+/// their length in bytes.
+pub fn truncate_topic(topic: &str, common: usize, columns: usize) -> String {
+    // It begins with a slash.
+    let rest = topic.get(common.saturating_sub(1)..);
+    match rest.filter(|_| common > 2 && width(topic) > columns) {
+        Some(rest) => truncate_middle(&format!("…{rest}"), columns),
+        None => truncate_middle(topic, columns),
+    }
+}
+
+/// The length of the levels that all topics begin with, the slash after them included; 0 for a single topic.
+pub fn common_levels<'a>(mut topics: impl Iterator<Item = &'a str>) -> usize {
+    let Some(first) = topics.next() else { return 0 };
+    let length = topics.map(|topic| {
+        let pairs = first.bytes().zip(topic.bytes());
+        pairs.take_while(|(a, b)| a == b).count()
+    });
+    let length = length.min().unwrap_or_default();
+    let mut levels = first.as_bytes()[..length].iter();
+    levels
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |at| at + 1)
 }
 
 /// In one unit: `59 s`, `3 min`, `26 h`.
@@ -126,11 +167,56 @@ mod tests {
         assert_eq!(rates, expected);
     }
 
+    #[test]
+    fn truncated_topics_can_be_distinguished() {
+        let truncated = |topics: &[&str], columns| -> Vec<_> {
+            let common = common_levels(topics.iter().copied());
+            let topics = topics.iter();
+            topics
+                .map(|topic| truncate_topic(topic, common, columns))
+                .collect()
+        };
+        let topics = [
+            "plant/hall-7/a/speed",
+            "plant/hall-7/b/speed",
+            "plant/hall-7/温",
+        ];
+        assert_eq!(truncated(&topics, 20), topics);
+        let shorter = ["…/a/speed", "…/b/speed", "plant/hall-7/温"];
+        assert_eq!(truncated(&topics, 15), shorter);
+        assert_eq!(truncated(&topics, 8), ["…/…speed", "…/…speed", "…/温"]);
+        assert_eq!(truncated(&topics[..1], 10), ["pla…/speed"]);
+        assert_eq!(
+            truncated(&["a/temperature", "a/温度温度温度温度"], 8),
+            ["a/…ature", "a/…温度"]
+        );
+    }
+
+    #[test]
+    fn long_text_is_wrapped_between_words() {
+        assert_eq!(wrap_once("one two", 7), ("one two", ""));
+        assert_eq!(wrap_once("one two", 6), ("one", "two"));
+        assert_eq!(wrap_once("one two", 3), ("one", "two"));
+        assert_eq!(wrap_once("a something-long", 9), ("a somethi", "ng-long"));
+    }
+
     proptest! {
+        #[test]
+        fn wrapped_text_fits_and_is_complete(text in "\\PC{0,40}", columns in 0usize..50) {
+            let (first, second) = wrap_once(&text, columns);
+            prop_assert!(width(first) <= columns);
+            prop_assert!(text.starts_with(first) && text.ends_with(second));
+            let between = &text[first.len()..text.len() - second.len()];
+            prop_assert!(between.trim().is_empty());
+        }
+
         #[test]
         fn truncated_text_fits(text in "\\PC{0,40}", columns in 0usize..50) {
             prop_assert!(width(&truncate(&text, columns)) <= columns);
             prop_assert!(width(&truncate_middle(&text, columns)) <= columns);
+            for common in [0, 1, 3, 100] {
+                prop_assert!(width(&truncate_topic(&text, common, columns)) <= columns);
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod queue_file;
 pub(crate) mod rabbitmq;
 pub(crate) mod running;
+pub(crate) mod screen;
 pub(crate) mod scripted;
 pub(crate) mod seen;
 pub(crate) mod server;

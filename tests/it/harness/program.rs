@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use tempfile::TempDir;
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     lines::Lines,
     process::{Process, command},
     running::{Outcome, Running},
+    screen::window,
     temp_dir,
 };
 
@@ -217,16 +218,28 @@ impl Program {
     }
 
     /// Starts it on its own terminal, its controlling one, so that a prompt would
-    /// find it. What appears there is its `stdout`; nothing is typed.
-    pub(crate) fn start_on_terminal(mut self) -> Running {
-        let terminal = openpty(None, None).expect("a pseudo-terminal");
+    /// find it. What appears there is its `stdout`; nothing is typed. A program takes
+    /// it for 80x24, because it does not know its size.
+    pub(crate) fn start_on_terminal(self) -> Running {
+        self.start_on(None)
+    }
+
+    /// As [`start_on_terminal`](Self::start_on_terminal), on one that knows its size.
+    pub(crate) fn start_on_terminal_of(self, columns: u16, rows: u16) -> Running {
+        self.start_on(Some(&window(columns, rows)))
+    }
+
+    fn start_on(mut self, window: Option<&Winsize>) -> Running {
+        let terminal = openpty(window, None).expect("a pseudo-terminal");
         let mut command = command("setsid");
         command.arg("--ctty").arg(self.path);
         let mut command = self.command(command);
         let end = || Stdio::from(terminal.slave.try_clone().unwrap());
         command.stdin(end()).stdout(end()).stderr(end());
-        let running = self.spawn(command);
-        running.stdout.collect(File::from(terminal.master));
+        let mut running = self.spawn(command);
+        let master = File::from(terminal.master);
+        running.terminal = Some(master.try_clone().unwrap());
+        running.stdout.collect(master);
         running
     }
 
@@ -285,6 +298,7 @@ impl Program {
         Running {
             process: Process::spawn(command),
             stdin: None,
+            terminal: None,
             stdout: Lines::default(),
             stderr: Lines::default(),
             broker_log: self.broker_log.clone(),

@@ -1,7 +1,7 @@
 //! A program at work, and what became of it: the expectations, each of which shows the
 //! whole scene when it fails.
 
-use std::{fmt, fs, io::Write, process::ChildStdin, time::Duration};
+use std::{fmt, fs, fs::File, io::Write, process::ChildStdin, time::Duration};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
@@ -19,6 +19,8 @@ pub(crate) struct Running {
     pub(crate) stderr: Lines,
     pub(super) process: Process,
     pub(super) stdin: Option<ChildStdin>,
+    /// The other end of its terminal.
+    pub(super) terminal: Option<File>,
     pub(super) broker_log: Option<Lines>,
     pub(super) command: String,
     pub(super) _files: Vec<TempDir>,

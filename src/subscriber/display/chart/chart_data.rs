@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use super::axis_division::AxisDivision;
 use super::chart_content::{ChartContent, ChartCurve};
 use super::series::Series;
+use super::time_axis::MAX_EXCESS_DIVISOR;
 use super::zoom::{MAX_WINDOW, ZoomCommand, ZoomLevel};
 use crate::common::escape::escape;
 use crate::subscriber::display::connection_history::ConnectionHistory;
@@ -40,6 +42,7 @@ pub struct ChartData {
     headings: Vec<String>,
     window: ZoomLevel,
     lines: Vec<Line>,
+    axes: AxisDivision,
     other_lines: HashSet<u64>,
 }
 
@@ -49,6 +52,7 @@ impl ChartData {
             headings,
             window: ZoomLevel::new(),
             lines: Vec::new(),
+            axes: AxisDivision::default(),
             other_lines: HashSet::new(),
         }
     }
@@ -132,25 +136,42 @@ impl ChartData {
         }
     }
 
-    pub fn content(&self, connection: &ConnectionHistory, clock: i64, now: Ms) -> ChartContent {
+    pub fn content(&mut self, connection: &ConnectionHistory, clock: i64, now: Ms) -> ChartContent {
         let first = self.lines.iter().filter_map(|line| line.series.first);
         let span = self.window.span(first.min(), now);
         let from = now - span;
+        // The columns may show more than the window.
+        let earliest = from - span / MAX_EXCESS_DIVISOR;
         let outages = &connection.outages;
-        let curves = self.lines.iter().filter_map(|line| {
+        let stats = self.lines.iter().map(|line| line.series.stats(from, now));
+        let stats: Vec<_> = stats.collect();
+        let shown = self.lines.iter().zip(&stats);
+        let ranges = shown.map(|(line, stats)| {
+            let stats = stats.filter(|_| !line.is_hidden);
+            stats.map(|stats| (stats.min, stats.max))
+        });
+        let ranges: Vec<_> = ranges.collect();
+        let axes = self.axes.update(&ranges).to_vec();
+        let lines = self.lines.iter().zip(stats).zip(axes);
+        let curves = lines.filter_map(|((line, stats), axis)| {
             let (at, last) = line.series.last?;
             Some(ChartCurve {
                 label: self.label(line),
-                segments: line.series.segments(from, now, outages),
+                segments: line.series.segments(earliest, now, outages),
                 last,
                 age: ms_to_duration(now - at),
                 decimal_places: line.series.places,
-                stats: line.series.stats(from, now),
+                stats,
                 is_hidden: line.is_hidden,
+                axis,
             })
         });
         let down = connection.down_since.map(|since| (since, now));
-        let shown = outages.iter().copied().chain(down).filter(|o| o.1 >= from);
+        let shown = outages
+            .iter()
+            .copied()
+            .chain(down)
+            .filter(|o| o.1 >= earliest);
         ChartContent {
             span: ms_to_duration(span),
             clock,
@@ -166,11 +187,12 @@ impl ChartData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subscriber::display::chart::axis_division::Axis;
     use std::time::Duration;
 
     use proptest::prelude::*;
 
-    fn content(chart: &ChartData, now: Ms) -> ChartContent {
+    fn content(chart: &mut ChartData, now: Ms) -> ChartContent {
         chart.content(&ConnectionHistory::default(), 0, now)
     }
 
@@ -180,7 +202,7 @@ mod tests {
         for n in 0..20 {
             chart.add(&format!("t/{}\u{7}", n % 10), &[Some(1.0)], 0, 0);
         }
-        let content = content(&chart, 1000);
+        let content = content(&mut chart, 1000);
         assert_eq!((content.curves.len(), content.more_lines), (8, 2));
         assert_eq!(content.curves[3].label, "t/3\\x07");
         assert_eq!(content.curves[3].age, Duration::from_secs(1));
@@ -191,7 +213,7 @@ mod tests {
         let mut chart = ChartData::new(vec!["/a".into(), "/b".into()]);
         chart.add("t", &[Some(1.0), Some(2.0)], 0, 0);
         chart.add("t", &[None, Some(3.0)], 0, 1000);
-        let curves = content(&chart, 1000).curves;
+        let curves = content(&mut chart, 1000).curves;
         let curves: Vec<_> = curves.iter().map(|c| (&*c.label, c.last)).collect();
         assert_eq!(curves, [("t /a", 1.0), ("t /b", 3.0)]);
     }
@@ -213,11 +235,29 @@ mod tests {
             (HideCommand::Toggle(1), "abc"),
         ] {
             chart.hide(command);
-            let curves = content(&chart, 0).curves;
+            let curves = content(&mut chart, 0).curves;
             let curves = curves.into_iter().filter(|curve| !curve.is_hidden);
             let labels: String = curves.map(|curve| curve.label).collect();
             assert_eq!(labels, shown, "{command:?}");
         }
+    }
+
+    #[test]
+    fn a_hidden_line_has_no_axis_and_the_others_share_one() {
+        let mut chart = ChartData::new(vec!["value".into()]);
+        for (topic, value) in [("a", 21.0), ("b", 101_300.0), ("c", 20.0)] {
+            chart.add(topic, &[Some(value)], 0, 0);
+        }
+        let mut axes = |key: usize| {
+            chart.hide(HideCommand::Toggle(key));
+            let curves = content(&mut chart, 0).curves;
+            curves.iter().map(|curve| curve.axis).collect::<Vec<_>>()
+        };
+        let (left, right) = (Some(Axis::Left), Some(Axis::Right));
+        assert_eq!(axes(7), [left, right, left]);
+        assert_eq!(axes(1), [left, None, left]);
+        assert_eq!(axes(1), [left, right, left]);
+        assert_eq!(axes(0), [None, left, right]);
     }
 
     #[test]
@@ -235,7 +275,7 @@ mod tests {
             add(second, 9);
         }
         add(9, 9);
-        let content = content(&chart, 10_000);
+        let content = content(&mut chart, 10_000);
         let times: Vec<_> = content.curves[0].segments.concat();
         let times: Vec<_> = times.iter().map(|(at, _)| *at).collect();
         assert_eq!(times, [-10., -9., -8., -7., -6., -5., -4., -3., -2., -1.]);
@@ -256,7 +296,7 @@ mod tests {
             }
             prop_assert!(chart.lines.len() <= MAX_LINES);
             prop_assert!(chart.other_lines.len() <= 50);
-            let _ = content(&chart, now);
+            let _ = content(&mut chart, now);
         }
     }
 }

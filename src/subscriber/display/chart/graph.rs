@@ -2,21 +2,23 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Color;
+use ratatui::style::{Color, Style};
 use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Context, Line, Points};
 
-use super::chart_content::{ChartContent, Point};
-use super::time_axis;
-use super::value_scale::Scale;
+use super::axis_division::Axis;
+use super::chart_content::{ChartContent, ChartCurve, Point};
+use super::time_axis::{TimeScale, TimeTick};
+use super::value_scale::{Scale, ValueTick};
 use crate::subscriber::display::run_status::RunStatus;
 use crate::subscriber::display::style::{DIM, ERROR, NORMAL, Theme, line_mark, put_text};
 use crate::subscriber::display::text_format::{format_duration, format_plural, truncate, width};
 
-const MIN_ROWS_PER_TICK: u16 = 3;
-
 const OFFLINE: &str = " offline ";
+
+/// Between the labels of a value axis and the lines: a blank and the axis.
+const GUTTER: u16 = 2;
 
 pub fn draw(
     buffer: &mut Buffer,
@@ -25,33 +27,49 @@ pub fn draw(
     status: &RunStatus,
     theme: Theme,
 ) {
-    let Some((min, max)) = value_range(chart) else {
-        let why = truncate(&why_empty(chart, status), area.width.into());
-        let left = (usize::from(area.width) - width(&why)) / 2;
-        let column = area.x + u16::try_from(left).unwrap_or_default();
-        put_text(buffer, column, area.y + area.height / 2, &why, DIM);
-        return;
-    };
     let axis_rows = match area.height {
         ..3 => 0,
         3..6 => 1,
         _ => 2,
     };
     let rows = area.height - axis_rows;
-    let ticks = (rows / MIN_ROWS_PER_TICK).clamp(1, 8);
-    let scale = Scale::new(min, max, ticks.into());
-    let label = scale.ticks().iter().map(|(_, label)| width(label)).max();
-    let label = u16::try_from(label.unwrap_or_default()).unwrap_or(u16::MAX);
-    let has_value_axis = label.saturating_mul(3) <= area.width;
-    let gutter = if has_value_axis { label + 2 } else { 0 };
-    let plot = Rect::new(area.x + gutter, area.y, area.width - gutter, rows);
-    if has_value_axis {
-        draw_value_axis(buffer, plot, scale, theme);
+    let (per_column, per_row) = theme.dots_per_cell();
+    let scale = |axis| {
+        let (min, max) = value_range(chart, axis)?;
+        Some(Scale::new(min, max, rows, per_row))
+    };
+    let Some(left) = scale(Axis::Left) else {
+        let why = truncate(&why_empty(chart, status), area.width.into());
+        let left = (usize::from(area.width) - width(&why)) / 2;
+        let column = area.x + u16::try_from(left).unwrap_or_default();
+        put_text(buffer, column, area.y + area.height / 2, &why, DIM);
+        return;
+    };
+    let right = scale(Axis::Right);
+    let ticks = [Some(left), right].map(|scale| scale.map_or_else(Vec::new, |s| s.ticks()));
+    let gutters = gutters(area.width, &ticks);
+    let plot = Rect::new(
+        area.x + gutters[0],
+        area.y,
+        area.width - gutters[0] - gutters[1],
+        rows,
+    );
+    let sides = [Axis::Left, Axis::Right].into_iter().zip(gutters);
+    for ((axis, gutter), ticks) in sides.zip(&ticks) {
+        if gutter > 0 {
+            let color = axis_color(chart, axis, theme);
+            draw_value_axis(buffer, plot, axis, ticks, color);
+        }
     }
+    let time = TimeScale::new(chart.span, plot.width, per_column, status.elapsed);
     if axis_rows > 0 {
-        draw_time_axis(buffer, plot, chart, theme, axis_rows > 1);
+        let corners = (gutters[0] > 0, gutters[1] > 0);
+        draw_time_axis(buffer, plot, (chart, &time), theme, corners);
     }
-    draw_lines(buffer, plot, (chart, status), scale, theme);
+    if axis_rows > 1 {
+        draw_time_labels(buffer, area, plot, &time.ticks(chart.clock));
+    }
+    draw_lines(buffer, plot, chart, (&time, left, right), theme);
 }
 
 fn why_empty(chart: &ChartContent, status: &RunStatus) -> String {
@@ -67,46 +85,86 @@ fn why_empty(chart: &ChartContent, status: &RunStatus) -> String {
     }
 }
 
-fn value_range(chart: &ChartContent) -> Option<(f64, f64)> {
-    let shown = chart.curves.iter().filter(|line| !line.is_hidden);
-    let stats = shown.filter_map(|line| line.stats);
-    stats.fold(None, |all, stats| {
-        let (min, max) = all.unwrap_or((stats.min, stats.max));
-        Some((min.min(stats.min), max.max(stats.max)))
-    })
+fn curves_of(chart: &ChartContent, axis: Axis) -> impl Iterator<Item = (usize, &ChartCurve)> {
+    let curves = chart.curves.iter().enumerate();
+    curves.filter(move |(_, curve)| curve.axis == Some(axis))
 }
 
-fn draw_value_axis(buffer: &mut Buffer, plot: Rect, scale: Scale, theme: Theme) {
-    let axis = plot.x - 1;
-    for row in plot.top()..plot.bottom() {
-        put_text(buffer, axis, row, "│", DIM);
+/// Of the window, and of what the columns show before it.
+fn value_range(chart: &ChartContent, axis: Axis) -> Option<(f64, f64)> {
+    let ranges = curves_of(chart, axis).flat_map(|(_, curve)| {
+        let stats = curve.stats.map(|stats| (stats.min, stats.max));
+        let points = curve.segments.iter().flatten();
+        stats
+            .into_iter()
+            .chain(points.map(|(_, value)| (*value, *value)))
+    });
+    ranges.reduce(|all, range| (all.0.min(range.0), all.1.max(range.1)))
+}
+
+/// The widths of the labels on both sides with their axes. Narrow charts have none.
+fn gutters(space: u16, ticks: &[Vec<ValueTick>; 2]) -> [u16; 2] {
+    let labels = ticks.each_ref().map(|ticks| {
+        let widest = ticks.iter().map(|tick| width(&tick.label)).max();
+        widest.map_or(0, |widest| u16::try_from(widest).unwrap_or(u16::MAX))
+    });
+    let together = labels[0].saturating_add(labels[1]);
+    if together.saturating_mul(3) > space {
+        return [0, 0];
     }
-    let dots = f64::from(plot.height) * theme.dots_per_cell().1 - 1.0;
-    for (value, label) in scale.ticks() {
-        let dot = ((scale.high - value) / (scale.high - scale.low) * dots).round();
-        let row = plot.y + truncate_to_u16(dot / theme.dots_per_cell().1).min(plot.height - 1);
-        let column = axis - u16::try_from(width(&label)).unwrap_or_default();
-        put_text(buffer, column.saturating_sub(1), row, &label, NORMAL);
-        put_text(buffer, axis, row, "┤", DIM);
+    labels.map(|label| if label > 0 { label + GUTTER } else { 0 })
+}
+
+/// The colour of the only line of an axis, if there are two axes.
+fn axis_color(chart: &ChartContent, axis: Axis, theme: Theme) -> Style {
+    let mut curves = curves_of(chart, axis);
+    match (curves.next(), curves.next()) {
+        (Some((number, _)), None) if chart.has_two_axes() => theme.line_color(number).into(),
+        _ => NORMAL.into(),
+    }
+}
+
+fn draw_value_axis(buffer: &mut Buffer, plot: Rect, axis: Axis, ticks: &[ValueTick], color: Style) {
+    let (column, mark) = match axis {
+        Axis::Left => (plot.x - 1, "┤"),
+        Axis::Right => (plot.right(), "├"),
+    };
+    for row in plot.top()..plot.bottom() {
+        put_text(buffer, column, row, "│", DIM);
+    }
+    for ValueTick { row, label } in ticks {
+        let row = plot.y + row;
+        let label_column = match axis {
+            Axis::Left => column.saturating_sub(1 + u16::try_from(width(label)).unwrap_or(0)),
+            Axis::Right => column + GUTTER,
+        };
+        put_text(buffer, label_column, row, label, color);
+        put_text(buffer, column, row, mark, DIM);
     }
 }
 
 fn draw_time_axis(
     buffer: &mut Buffer,
     plot: Rect,
-    chart: &ChartContent,
+    (chart, time): (&ChartContent, &TimeScale),
     theme: Theme,
-    labels: bool,
+    corners: (bool, bool),
 ) {
     let axis = plot.bottom();
-    if plot.x > 0 {
+    if corners.0 {
         put_text(buffer, plot.x - 1, axis, "└", DIM);
+    }
+    if corners.1 {
+        put_text(buffer, plot.right(), axis, "┘", DIM);
     }
     let line = "─".repeat(plot.width.into());
     put_text(buffer, plot.x, axis, &line, DIM);
+    for tick in time.ticks(chart.clock) {
+        put_text(buffer, plot.x + tick.column, axis, "┬", DIM);
+    }
     let error = theme.color_if_enabled(ERROR);
     for (down, up) in &chart.outages {
-        let (from, to) = (column(plot, chart, *down), column(plot, chart, *up));
+        let (from, to) = (plot.x + time.column(*down), plot.x + time.column(*up));
         for column in from..=to {
             put_text(buffer, column, axis, "━", error);
         }
@@ -116,78 +174,63 @@ fn draw_time_axis(
             put_text(buffer, from + left + 1, axis, OFFLINE, error);
         }
     }
-    let mut end = 0;
-    for (at, label) in time_axis::ticks(chart.span, plot.width, chart.clock) {
-        let column = column(plot, chart, at);
-        let cell = buffer.cell((column, axis));
-        if cell.is_some_and(|cell| cell.symbol() == "─") {
-            put_text(buffer, column, axis, "┬", DIM);
-        }
-        let wide = u16::try_from(width(&label)).unwrap_or_default();
-        let last = plot.right().saturating_sub(wide);
-        let column = column.saturating_sub(wide / 2).min(last);
-        if labels && column >= end {
-            put_text(buffer, column, axis + 1, &label, NORMAL);
-            end = column + wide + 1;
-        }
-    }
 }
 
-fn column(plot: Rect, chart: &ChartContent, at: f64) -> u16 {
-    let part = 1.0 + at / chart.span.as_secs_f64();
-    let column = truncate_to_u16(part.clamp(0.0, 1.0) * (f64::from(plot.width) - 1.0));
-    plot.x + column
+/// A label that cannot be in the middle below its tick is left out, so that the labels are equally far apart as well.
+fn draw_time_labels(buffer: &mut Buffer, area: Rect, plot: Rect, ticks: &[TimeTick]) {
+    for TimeTick { column, label } in ticks {
+        let wide = u16::try_from(width(label)).unwrap_or(u16::MAX);
+        let left = (plot.x + column).checked_sub(wide / 2);
+        let left = left.filter(|left| *left >= area.x && left + wide <= area.right());
+        if let Some(left) = left {
+            put_text(buffer, left, plot.bottom() + 1, label, NORMAL);
+        }
+    }
 }
 
 fn draw_lines(
     buffer: &mut Buffer,
     plot: Rect,
-    (chart, status): (&ChartContent, &RunStatus),
-    scale: Scale,
+    chart: &ChartContent,
+    (time, left, right): (&TimeScale, Scale, Option<Scale>),
     theme: Theme,
 ) {
-    let span = chart.span.as_secs_f64();
-    // The chart moves by whole dots, otherwise the lines would flicker.
-    let dot = span / (f64::from(plot.width) * theme.dots_per_cell().0 - 1.0).max(1.0);
-    let rest = dot - status.elapsed.as_secs_f64() % dot;
+    let (per_column, per_row) = theme.dots_per_cell();
+    let last = |cells: u16, dots: u16| f64::from(cells) * f64::from(dots) - 1.0;
     let paint = |context: &mut Context<'_>| {
-        for (number, line) in chart.curves.iter().enumerate() {
-            if line.is_hidden {
-                continue;
-            }
+        for (number, curve) in chart.curves.iter().enumerate() {
+            let scale = match curve.axis {
+                None => continue,
+                Some(Axis::Left) => left,
+                Some(Axis::Right) => right.unwrap_or(left),
+            };
             if !theme.has_dots() {
                 context.marker(Marker::Custom(line_mark(number)));
             }
-            for segment in &line.segments {
-                draw_polyline(context, segment, rest, theme.line_color(number));
+            for segment in &curve.segments {
+                let to_dots = |(at, value): &Point| (time.dot(*at), -scale.dot(*value));
+                let dots: Vec<_> = segment.iter().map(to_dots).collect();
+                draw_polyline(context, &dots, theme.line_color(number));
             }
         }
     };
+    // One unit is one dot.
     Canvas::default()
         .marker(Marker::Braille)
-        .x_bounds([-span, 0.0])
-        .y_bounds([scale.low, scale.high])
+        .x_bounds([0.0, last(plot.width, per_column)])
+        .y_bounds([-last(plot.height, per_row), 0.0])
         .paint(paint)
         .render(plot, buffer);
 }
 
-fn draw_polyline(context: &mut Context<'_>, segment: &[Point], rest: f64, color: Color) {
-    if let [(at, value)] = segment {
-        let coords = &[(at - rest, *value)];
+fn draw_polyline(context: &mut Context<'_>, dots: &[(f64, f64)], color: Color) {
+    if let [dot] = dots {
+        let coords = &[*dot];
         context.draw(&Points { coords, color });
     }
-    for pair in segment.windows(2) {
+    for pair in dots.windows(2) {
         if let [(x1, y1), (x2, y2)] = pair {
-            context.draw(&Line::new(x1 - rest, *y1, x2 - rest, *y2, color));
+            context.draw(&Line::new(*x1, *y1, *x2, *y2, color));
         }
     }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a column or a row"
-)]
-fn truncate_to_u16(number: f64) -> u16 {
-    number as u16
 }

@@ -4,11 +4,12 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
+use super::axis_division::Axis;
 use super::chart_content::{ChartContent, ChartCurve, Stats};
 use crate::subscriber::display::number_format::{format_number, limit_places};
 use crate::subscriber::display::style::{DIM, NORMAL, Theme, put_text};
 use crate::subscriber::display::text_format::{
-    format_duration, format_plural, truncate, truncate_middle, width,
+    common_levels, format_duration, format_plural, truncate, truncate_topic, width,
 };
 
 /// Between two columns.
@@ -16,8 +17,12 @@ const GAP: usize = 2;
 
 const MIN_TOPIC: usize = 12;
 
+/// Only if there are two axes.
+const AXIS: &str = "axis";
+
 /// The columns with their ranks. The highest rank is dropped first, rank 0 never.
-const COLUMNS: [(&str, usize); 6] = [
+const COLUMNS: [(&str, usize); 7] = [
+    (AXIS, 0),
     ("last", 0),
     ("min", 2),
     ("mean", 3),
@@ -54,7 +59,9 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
     let table: Vec<_> = lines.clone().map(format_stat_cells).collect();
     let widths = std::array::from_fn(|n| {
         let widest = table.iter().map(|row| row[n].len()).max().unwrap_or(0);
-        widest.max(COLUMNS[n].0.len() * heading)
+        let name = COLUMNS[n].0;
+        let is_shown = name != AXIS || chart.has_two_axes();
+        is_shown.then(|| widest.max(name.len() * heading))
     });
     let topic = lines.clone().map(|line| width(&line.label)).max();
     let (topic, columns) = fit_columns(area.width.into(), topic.unwrap_or(0), widths);
@@ -66,6 +73,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
         put_text(buffer, area.x + 4, row, &truncate(&over, topic), DIM);
         row += 1;
     }
+    let common = common_levels(chart.curves.iter().map(|line| &*line.label));
     for (n, (line, cells)) in lines.zip(&table).enumerate() {
         let style = if line.is_hidden { DIM } else { NORMAL };
         let mark = if line.is_hidden {
@@ -74,7 +82,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
             theme.legend_mark(n)
         };
         put_text(buffer, area.x + 1, row, &mark, theme.line_color(n));
-        let label = truncate_middle(&line.label, topic);
+        let label = truncate_topic(&line.label, common, topic);
         put_text(buffer, area.x + 4, row, &label, style);
         draw_numbers(buffer, (area.x, row), cells, &columns, style);
         row += 1;
@@ -87,16 +95,30 @@ pub fn draw(buffer: &mut Buffer, area: Rect, chart: &ChartContent, theme: Theme)
 }
 
 /// The width of the topics, and the columns that fit: index and right end.
-fn fit_columns(space: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(usize, usize)>) {
+fn fit_columns(
+    space: usize,
+    topic: usize,
+    widths: [Option<usize>; 7],
+) -> (usize, Vec<(usize, usize)>) {
     let for_rows = space.saturating_sub(4 + 1);
-    let kept = |max_rank| (0..6).filter(move |n| COLUMNS[*n].1 <= max_rank);
-    let taken = |max_rank| kept(max_rank).map(|n| widths[n] + GAP).sum::<usize>();
-    let fits = |max_rank: &usize| topic.min(MIN_TOPIC) + taken(*max_rank) <= for_rows;
+    let kept = |max_rank| {
+        let columns = widths.iter().zip(COLUMNS).enumerate();
+        columns.filter_map(move |(n, (width, (_, rank)))| {
+            width.filter(|_| rank <= max_rank).map(|width| (n, width))
+        })
+    };
+    let taken = |max_rank| kept(max_rank).map(|(_, width)| width + GAP).sum::<usize>();
+    // Mean and count are left out before topics are cut.
+    let least = |max_rank| match max_rank {
+        3.. => topic.min(for_rows / 2),
+        _ => topic.min(MIN_TOPIC),
+    };
+    let fits = |max_rank: &usize| least(*max_rank) + taken(*max_rank) <= for_rows;
     let max_rank = (1..=4).rev().find(fits).unwrap_or(0);
     let topic = topic.min(for_rows.saturating_sub(taken(max_rank)));
     let mut right = 4 + topic;
-    let columns = kept(max_rank).map(|n| {
-        right += GAP + widths[n];
+    let columns = kept(max_rank).map(|(n, width)| {
+        right += GAP + width;
         (n, right)
     });
     (
@@ -108,7 +130,7 @@ fn fit_columns(space: usize, topic: usize, widths: [usize; 6]) -> (usize, Vec<(u
 fn draw_numbers(
     buffer: &mut Buffer,
     (left, row): (u16, u16),
-    cells: &[String; 6],
+    cells: &[String; 7],
     columns: &[(usize, usize)],
     style: Modifier,
 ) {
@@ -118,7 +140,7 @@ fn draw_numbers(
     }
 }
 
-fn format_stat_cells(line: &ChartCurve) -> [String; 6] {
+fn format_stat_cells(line: &ChartCurve) -> [String; 7] {
     let stats = line.stats;
     let mut values = vec![line.last];
     values.extend(stats.iter().flat_map(|s| [s.min, s.max]));
@@ -128,7 +150,13 @@ fn format_stat_cells(line: &ChartCurve) -> [String; 6] {
     };
     // The mean of integers is shown with a fraction.
     let mean_places = if places == 0 { 1 } else { places };
+    let axis = match line.axis {
+        Some(Axis::Left) => "left",
+        Some(Axis::Right) => "right",
+        None => "-",
+    };
     [
+        axis.into(),
         format_number(line.last, places),
         of(|s| s.min, places),
         of(|s| s.mean, mean_places),

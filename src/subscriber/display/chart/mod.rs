@@ -1,5 +1,6 @@
 //! The chart of `--plot`: its data, and how they are drawn.
 
+pub mod axis_division;
 pub mod chart_content;
 pub mod chart_data;
 pub mod graph;

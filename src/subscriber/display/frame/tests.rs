@@ -1,5 +1,6 @@
 //! Frames of the chart and the table, for many sizes and contents.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use ratatui::style::Color;
 
 use super::*;
 use crate::common::connection::state::ConnectionState;
+use crate::subscriber::display::chart::axis_division::Axis;
 use crate::subscriber::display::chart::chart_content::{ChartContent, ChartCurve, Stats};
 use crate::subscriber::display::run_status::MessageRate;
 use crate::subscriber::display::table::table_content::{TableContent, TableRow};
@@ -78,6 +80,7 @@ fn chart() -> ChartContent {
             }),
             segments,
             is_hidden: false,
+            axis: Some(Axis::Left),
         }
     };
     let with_gap = vec![sine(-61, -31, 21.0), sine(-19, 0, 21.0)];
@@ -119,6 +122,7 @@ fn table(topics: usize) -> TableContent {
         above: 0,
         topics,
         topic_width: 14,
+        common_levels: 5,
         unlisted: 0,
     }
 }
@@ -200,8 +204,8 @@ fn tables_look_as_recorded() {
 fn a_small_terminal_shows_a_short_frame_and_a_tiny_one_an_error() {
     let small = drawn(&chart_frame(), (30, 5), COLOUR);
     let small: Vec<_> = small.lines().collect();
-    assert_eq!(small[0], " ● broker.exampl…   2.0 msg/s");
-    assert_eq!(small[3], " ━━ site…perature  21.00  0 s");
+    assert_eq!(small[0], " ● connected for…  12 missing");
+    assert_eq!(small[3], " ━━ …/7/…perature  21.00  0 s");
     assert_eq!(small[4], " ━━ site/温度      16.00  0 s");
     let tiny = drawn(&chart_frame(), (19, 9), COLOUR);
     assert!(tiny.starts_with("too small: 20x5 at…\n"), "{tiny}");
@@ -232,15 +236,196 @@ fn an_empty_chart_gives_the_reason() {
     assert!(empty.contains("no message yet"), "{empty}");
 }
 
-#[test]
-fn while_offline_the_first_row_gives_the_cause_and_the_next_attempt() {
+/// The rows above the chart.
+fn header(status: &RunStatus, size: (u16, u16)) -> Vec<String> {
     let mut content = chart_frame();
-    let until = content.status.now + Duration::from_millis(2300);
-    content.status.connection = ConnectionState::Waiting { until };
-    content.status.why_offline = Some("broker.example:8883: connection refused".into());
-    let text = drawn(&content, (80, 24), COLOUR);
+    content.status = status.clone();
+    let rows = Layout::new(size, status).header;
+    let text = drawn(&content, size, COLOUR);
+    text.lines().take(rows.into()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_header_is_complete_at_every_width() {
+    let status = status();
+    let online = |columns| header(&status, (columns, 24));
+    let counts = "   2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    for columns in [80, 200] {
+        let state = " ● broker.example:8883, connected for 4 s";
+        assert_eq!(online(columns), [state, counts]);
+    }
+    assert_eq!(
+        online(60),
+        [
+            " ● broker.example:8883, connected for 4 s",
+            "   2.0 msg/s · 12 missing · 1 without a value",
+            "   1 reconnect · 97 received",
+        ]
+    );
+    assert_eq!(
+        online(40),
+        [
+            " ● broke…xample:8883, connected for 4 s",
+            "   2.0 msg/s · 12 missing",
+            "   1 without a value · 1 reconnect",
+            "   97 received",
+        ]
+    );
+}
+
+#[test]
+fn while_offline_the_header_gives_the_cause_the_next_attempt_and_the_counts() {
+    let mut status = status();
+    let until = status.now + Duration::from_millis(2300);
+    status.connection = ConnectionState::Waiting { until };
+    status.why_offline = Some("broker.example:8883: connection refused".into());
     let row = " ○ offline, trying again in 3 s: broker.example:8883: connection refused";
-    assert_eq!(text.lines().next(), Some(row));
+    let counts = "   2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    assert_eq!(header(&status, (80, 24)), [row, counts]);
+
+    let why = "broker.example:8883: the server's certificate is not trusted: unable to get local \
+               issuer certificate; give the certificate of its CA with --cafile";
+    status.why_offline = Some(why.into());
+    for (columns, state) in [
+        (
+            40,
+            &[
+                " ○ offline, trying again in 3 s:",
+                "   broker.example:8883: the server's c…",
+            ][..],
+        ),
+        (
+            60,
+            &[
+                " ○ offline, trying again in 3 s: broker.example:8883: the",
+                "   server's certificate is not trusted: unable to get loca…",
+            ],
+        ),
+        (
+            80,
+            &[
+                " ○ offline, trying again in 3 s: broker.example:8883: the server's certificate",
+                "   is not trusted: unable to get local issuer certificate; give the certificat…",
+            ],
+        ),
+    ] {
+        let drawn = header(&status, (columns, 24));
+        assert_eq!(drawn[..2], *state);
+        assert_eq!(drawn[2..], online_counts(columns));
+    }
+    let wide = header(&status, (200, 24));
+    assert_eq!(wide[0], format!(" ○ offline, trying again in 3 s: {why}"));
+    assert_eq!(wide[1..], online_counts(200));
+}
+
+#[test]
+fn the_rows_below_the_header_stay_where_they_are_when_an_attempt_begins() {
+    let mut waiting = status();
+    let until = waiting.now + Duration::from_secs(3);
+    waiting.connection = ConnectionState::Waiting { until };
+    let mut connecting = waiting.clone();
+    connecting.connection = ConnectionState::Connecting { deadline: until };
+    let mut heights = HashSet::new();
+    for length in 0..120 {
+        let why = Some("x".repeat(length));
+        waiting.why_offline.clone_from(&why);
+        connecting.why_offline = why;
+        let height = header(&waiting, (80, 24)).len();
+        assert_eq!(header(&connecting, (80, 24)).len(), height, "{length}");
+        heights.insert(height);
+    }
+    assert_eq!(heights, HashSet::from([2, 3]));
+}
+
+fn online_counts(columns: u16) -> Vec<String> {
+    header(&status(), (columns, 24)).split_off(1)
+}
+
+#[test]
+fn a_low_terminal_has_one_row_for_the_state_and_the_most_important_counts() {
+    let mut status = status();
+    let online = |columns| header(&status, (columns, 11));
+    let state = " ● broker.example:8883, connected for 4 s";
+    let all = "2.0 msg/s · 12 missing · 1 without a value · 1 reconnect · 97 received";
+    let [wide] = &online(200)[..] else { panic!() };
+    assert!(wide.starts_with(state) && wide.ends_with(all), "{wide}");
+    assert_eq!(online(40), [" ● connected for 4 s         12 missing"]);
+    assert_eq!(
+        online(60),
+        [" ● brok…ple:8883, connected for 4 s  2.0 msg/s · 12 missing"]
+    );
+    let [row] = &online(80)[..] else { panic!() };
+    assert!(
+        row.ends_with("2.0 msg/s · 12 missing · 1 without a value"),
+        "{row}"
+    );
+    let until = status.now + Duration::from_millis(2300);
+    status.connection = ConnectionState::Waiting { until };
+    status.why_offline = Some("broker.example:8883: connection refused".into());
+    let offline = " ○ offline, trying again in 3 s: broker.ex…  2.0 msg/s · 12 missing";
+    let [row] = &header(&status, (68, 11))[..] else {
+        panic!()
+    };
+    assert_eq!(row, offline);
+}
+
+#[test]
+fn keys_that_do_not_fit_are_left_out() {
+    for (columns, keys) in [
+        (
+            80,
+            "q end   + - zoom   0 automatic   l one line   1-8 hide, show",
+        ),
+        (60, "q end   + - zoom   0 automatic   l one line"),
+        (40, "q end   + - zoom   0 automatic"),
+    ] {
+        let text = drawn(&chart_frame(), (columns, 24), COLOUR);
+        assert_eq!(text.lines().last().unwrap().trim(), keys);
+    }
+}
+
+fn chart_with_two_axes() -> DisplayContent {
+    let mut chart = chart();
+    let pressure = &mut chart.curves[1];
+    pressure.label = "site/7/pressure".into();
+    pressure.axis = Some(Axis::Right);
+    pressure.decimal_places = 0;
+    for (_, value) in pressure.segments.iter_mut().flatten() {
+        *value = 101_620.0 - *value * 10.0;
+    }
+    pressure.last = 101_460.0;
+    pressure.stats = Some(Stats {
+        min: 101_440.0,
+        mean: 101_460.5,
+        max: 101_480.0,
+        count: 46,
+    });
+    frame_of(BodyContent::Chart(chart))
+}
+
+#[test]
+fn two_axes_look_as_recorded_and_the_legend_gives_the_axis_of_each_line() {
+    let content = chart_with_two_axes();
+    expect_recorded(&content, "plot-80x24-two-axes.txt", (80, 24), COLOUR);
+    for columns in [40, 60, 80, 200] {
+        let text = drawn(&content, (columns, 24), COLOUR);
+        let last = if columns > 60 { "101460" } else { "1014" };
+        for part in ["axis", "  left  ", " right  ", last, "├", "┘"] {
+            assert!(text.contains(part), "{columns}: {part}\n{text}");
+        }
+    }
+    // The labels of an axis with one line have its colour.
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    terminal.draw(|f| draw_frame(f, &content, COLOUR)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let color = |text: &str| {
+        let row = (0..24).find(|y| (0..80).any(|x| buffer[(x, *y)].symbol() == text));
+        let y = row.unwrap();
+        let x = (0..80).find(|x| buffer[(*x, y)].symbol() == text).unwrap();
+        buffer[(if text == "┤" { x - 2 } else { x + 2 }, y)].fg
+    };
+    assert_eq!(color("┤"), COLOUR.line_color(0));
+    assert_eq!(color("├"), COLOUR.line_color(1));
 }
 
 #[test]

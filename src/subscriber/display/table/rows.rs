@@ -8,7 +8,8 @@ use super::table_content::{TableContent, TableRow};
 use super::table_data::{MAX_TOPICS, MAX_UNLISTED};
 use crate::subscriber::display::style::{DIM, NORMAL, Theme, WARNING, put_text};
 use crate::subscriber::display::text_format::{
-    format_duration, format_plural, format_topic_rate, truncate, truncate_middle, width,
+    format_duration, format_plural, format_topic_rate, truncate, truncate_middle, truncate_topic,
+    width,
 };
 
 /// Between two columns.
@@ -59,6 +60,8 @@ pub fn draw(buffer: &mut Buffer, area: Rect, table: &TableContent, theme: Theme)
     }
     let page = page(area.height);
     for line in table.rows.iter().take(page) {
+        let topic = truncate_topic(&line.topic, table.common_levels, columns.topic);
+        put(buffer, (area.x, 1, row), &topic, NORMAL);
         columns.draw_row(buffer, (area.x, row), line, theme);
         row += 1;
     }
@@ -168,8 +171,6 @@ impl Columns {
     }
 
     fn draw_row(&self, buffer: &mut Buffer, (x, y): (u16, u16), row: &TableRow, theme: Theme) {
-        let topic = truncate_middle(&row.topic, self.topic);
-        put(buffer, (x, 1, y), &topic, NORMAL);
         let cells = [
             format_duration(row.age),
             row.per_second.map_or("-".into(), format_topic_rate),

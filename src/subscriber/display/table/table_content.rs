@@ -27,6 +27,8 @@ pub struct TableContent {
     pub topics: usize,
     /// The width of the longest topic seen, so that columns do not move while rows are scrolled.
     pub topic_width: usize,
+    /// The length in bytes of what all topics begin with, whether they are shown or not.
+    pub common_levels: usize,
     /// Topics for which the table has no space.
     pub unlisted: usize,
 }

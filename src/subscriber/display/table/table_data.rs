@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
 
 use super::table_content::TableContent;
-use super::topic_reading::TopicReading;
+use super::topic_reading::{TopicReading, format_topic};
 use crate::common::escape::escape;
 use crate::subscriber::display::ms::Ms;
-use crate::subscriber::display::text_format::width;
+use crate::subscriber::display::text_format::{common_levels, width};
 
 pub const MAX_TOPICS: usize = 10_000;
 
@@ -108,8 +108,16 @@ impl TableData {
             above,
             topics: self.topics.len(),
             topic_width: self.topic_width,
+            common_levels: self.common_levels(),
             unlisted: self.unlisted.len(),
         }
+    }
+
+    /// Of sorted topics the first and the last differ most.
+    fn common_levels(&self) -> usize {
+        let ends = [self.topics.keys().next(), self.topics.keys().next_back()];
+        let ends = ends.map(|topic| topic.map(|topic| format_topic(topic)));
+        common_levels(ends.iter().flatten().map(|topic| &**topic))
     }
 
     fn scroll_to(&mut self, first: usize) {
@@ -165,6 +173,15 @@ mod tests {
             .collect();
         assert_eq!(rows, [("a", "2", 3), ("b", "1", 1), ("c", "1", 1)]);
         assert_eq!((content.topics, content.unlisted), (3, 0));
+        assert_eq!(content.common_levels, 0);
+    }
+
+    #[test]
+    fn levels_that_all_topics_have_in_common_do_not_depend_on_the_rows_shown() {
+        let mut table = table(&["site/7/a", "site/7/b", "site/8/\u{7}"]);
+        for page in 1..4 {
+            assert_eq!(table.content(page, 0).common_levels, "site/".len());
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl TopicReading {
     pub fn row(&self, topic: &str, now: Ms) -> TableRow {
         let text = |value: &Option<Vec<u8>>| value.as_deref().map(|value| escape(value, &[]));
         TableRow {
-            topic: escape(shorten(topic).as_bytes(), &[]),
+            topic: format_topic(topic),
             values: self.values.iter().map(text).collect(),
             is_new: self.changed_at.is_some_and(|at| now - at < NEW),
             change: self.number.zip(self.number_before).map(format_change),
@@ -79,6 +79,10 @@ impl TopicReading {
     fn age(&self, now: Ms) -> Duration {
         ms_to_duration(now.saturating_sub(self.taken_at))
     }
+}
+
+pub fn format_topic(topic: &str) -> String {
+    escape(shorten(topic).as_bytes(), &[])
 }
 
 /// Both ends of a topic that is longer than any terminal is wide.
