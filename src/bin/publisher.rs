@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use iot_pubsub::common::runtime::logging;
 use iot_pubsub::common::{check, cli};
 use iot_pubsub::publisher::args::{Cli, Command};
 use iot_pubsub::publisher::{queue_command, run};
@@ -10,15 +9,15 @@ use iot_pubsub::publisher::{queue_command, run};
 fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
-            logging::init(cli.publish.log.verbosity());
+            cli.publish.log.init_log();
             run::run(&cli.publish.into_config()?)
         }
         Some(Command::Check(args)) => {
-            logging::init(args.log.verbosity());
+            args.log.init_log();
             check::run(&args.into_config("publisher")?)
         }
         Some(Command::Queue(args)) => {
-            logging::init(args.log.verbosity());
+            args.log.init_log();
             queue_command::run(args)
         }
     })

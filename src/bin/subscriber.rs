@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use iot_pubsub::common::runtime::logging;
 use iot_pubsub::common::{check, cli};
 use iot_pubsub::subscriber::args::{Cli, Command};
 use iot_pubsub::subscriber::run;
@@ -10,11 +9,11 @@ use iot_pubsub::subscriber::run;
 fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
-            logging::init(cli.subscribe.log.verbosity());
+            cli.subscribe.log.init_log();
             run::run(&cli.subscribe.into_config()?)
         }
         Some(Command::Check(args)) => {
-            logging::init(args.log.verbosity());
+            args.log.init_log();
             check::run(&args.into_config("subscriber")?)
         }
     })

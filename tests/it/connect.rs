@@ -16,6 +16,7 @@ fn short() -> Program {
     Program::one_message()
         .args(QUICKLY)
         .args(["--flush-timeout", "0.5"])
+        .log_each_attempt()
 }
 
 fn attempts(outcome: &Outcome) -> usize {
@@ -71,6 +72,7 @@ fn an_endless_run_goes_on_after_a_refusal() {
         let subscriber = Program::subscriber()
             .args(["-t", "t", "--mqtt-version", version])
             .args(QUICKLY)
+            .log_each_attempt()
             .at_plain_port(server.port())
             .start();
         server.wait_accepted(4, SOON);
@@ -153,6 +155,7 @@ fn a_signal_ends_an_attempt_at_a_silent_server() {
 fn a_host_name_that_does_not_resolve_is_named_and_retried() {
     let nowhere = ["--endpoint", "nosuch.invalid", "--flush-timeout", "1"];
     let program = Program::one_message().args(QUICKLY).args(nowhere);
+    let program = program.log_each_attempt();
     let outcome = program.run(SOON).expect_code(69);
     let outcome = outcome.expect_stderr("nosuch.invalid: the host name does not resolve");
     assert!(attempts(&outcome) >= 2, "{outcome}");

@@ -277,8 +277,9 @@ fn an_endless_run_names_the_cause_at_every_attempt_until_it_is_stopped() {
             "--jitter",
             "0",
         ])
+        .log_each_attempt()
         .start();
-    // The first line says that it simulates.
+    // The first line says that it simulates. The others are the same, so most are for the debug log.
     assert!(publisher.stderr.wait_count(5, SOON), "{publisher}");
     let stopped = Instant::now();
     let outcome = publisher.finish_by(Signal::SIGTERM, SOON);

@@ -26,7 +26,7 @@ use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_no_controls;
 use crate::common::random;
-use crate::common::runtime::logging::Verbosity;
+use crate::common::runtime::logging::{self, LogFormat, Verbosity};
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
 use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
@@ -203,8 +203,24 @@ pub struct LogArgs {
     debug: bool,
 
     /// Log errors only
+    ///
+    /// A run that ends with code 75 and has lost nothing logs nothing. That the certificate expires within 30 days is
+    /// logged all the same, once per day.
     #[arg(long)]
     quiet: bool,
+
+    /// The form of the log: text, or json with one object per line
+    ///
+    /// The object has ts, level, program and msg, client_id once it is known, and code, an exit code, where the line is
+    /// about one. Text for the journal of systemd has a priority, and no time.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
+    log_format: LogFormatChoice,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormatChoice {
+    Text,
+    Json,
 }
 
 /// Names the flag in the fault.
@@ -216,12 +232,17 @@ pub fn name_flag_in_error(
 }
 
 impl LogArgs {
-    pub fn verbosity(&self) -> Verbosity {
-        match (self.debug, self.quiet) {
+    pub fn init_log(&self) {
+        let verbosity = match (self.debug, self.quiet) {
             (true, _) => Verbosity::Debug,
             (_, true) => Verbosity::Quiet,
             _ => Verbosity::Normal,
-        }
+        };
+        let format = match self.log_format {
+            LogFormatChoice::Text => LogFormat::Text,
+            LogFormatChoice::Json => LogFormat::Json,
+        };
+        logging::init(verbosity, format);
     }
 }
 
@@ -245,6 +266,7 @@ impl ConnectionArgs {
         };
         let flag = format!("--client-id {client_id:?}");
         name_flag_in_error(flag, profile.check_client_id(&client_id))?;
+        logging::set_client_id(&client_id);
         if let Some(username) = &self.username {
             name_flag_in_error("--username", check_no_controls(username))?;
         }

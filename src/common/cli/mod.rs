@@ -6,6 +6,7 @@ pub mod check_command_args;
 mod completions;
 pub mod connection_config;
 pub mod foreign_flags;
+mod log_format;
 pub mod manual;
 pub mod merged_settings;
 mod name_expander;
@@ -24,9 +25,11 @@ use anyhow::Context as _;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use super::escape::one_line;
+use log::Level;
+
+use self::log_format::find_log_format;
 use super::fault::{Exit, Fault};
-use crate::common::runtime::{process, startup, stdio};
+use crate::common::runtime::{logging, process, startup, stdio};
 use crate::common::{client, transport};
 
 pub const UNITS: &str = "D is a duration: a number of seconds, or with a unit as in 500ms, 5m, 2h, 7d.\n\
@@ -38,7 +41,9 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
     transport::init();
     let command = command::<T>();
     let program = command.get_name().to_owned();
-    let exit = match parse(command, &std::env::args_os().collect::<Vec<_>>()) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    prepare_log(&program, &typed);
+    let exit = match parse(command, &typed) {
         Ok(Parsed::Run(args)) => process::start_orphan_reaper()
             .context("threads cannot be started")
             .and_then(|()| run(args)),
@@ -52,14 +57,20 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
         Err(fault) => Err(fault.into()),
     };
     let exit = exit.unwrap_or_else(|error| {
-        stdio::print_error(&format!("{program}: {}", one_line(&format!("{error:#}"))));
         // An error without an exit code is one of the operating system.
-        error
-            .downcast_ref::<Fault>()
-            .map_or(Exit::Io, |fault| fault.exit)
+        let fault = error.downcast_ref::<Fault>();
+        let exit = fault.map_or(Exit::Io, |fault| fault.exit);
+        logging::print_line(Level::Error, &format!("{error:#}"), Some(exit));
+        exit
     });
     transport::free_device_keys();
     exit.code().into()
+}
+
+/// Errors of the command line are written in the form of the other lines of the log.
+fn prepare_log(program: &str, args: &[OsString]) {
+    let variable = std::env::var_os("IOT_LOG_FORMAT");
+    logging::prepare(program, find_log_format(args, variable.as_deref()));
 }
 
 pub fn command<T: Parser>() -> clap::Command {
@@ -80,8 +91,10 @@ enum Parsed<T> {
 
 fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Parsed<T>, Fault> {
     let merged = merged_settings::merge(&command, typed.to_vec(), std::env::vars_os())?;
+    // What the configuration file sets has become a flag.
+    prepare_log(command.get_name(), &merged.args);
     for note in merged.notes {
-        stdio::print_error(&format!("{}: {}", command.get_name(), one_line(&note)));
+        logging::print_line(Level::Warn, &note, None);
     }
     let parsed = command
         .try_get_matches_from_mut(merged.args)

@@ -4,8 +4,9 @@
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{info, log, warn};
 
+use super::outage::{OutageEnd, OutageLog};
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
@@ -13,6 +14,7 @@ use crate::common::client::{
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::random;
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::logging::level_of;
 use crate::common::runtime::timed_receive::receive_until;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,18 +48,20 @@ pub struct ConnectionDriver {
     connection: ConnectionStateMachine,
     client: Client,
     random: fastrand::Rng,
-    /// The last fault that was logged together with its remedy.
-    last_logged: Option<Fault>,
+    outage: OutageLog,
+    /// The broker's, with the port of the present connection.
+    address: String,
     is_fallback_logged: bool,
 }
 
 impl ConnectionDriver {
     pub fn new(connection: ConnectionStateMachine, client: Client) -> Self {
         Self {
+            address: connection.authority().to_owned(),
             connection,
             client,
             random: random::generator(),
-            last_logged: None,
+            outage: OutageLog::default(),
             is_fallback_logged: false,
         }
     }
@@ -76,7 +80,12 @@ impl ConnectionDriver {
 
     pub fn start(&mut self, now: Instant) {
         let actions = self.connection.start(now);
-        self.carry_out(actions);
+        self.carry_out(actions, now);
+    }
+
+    /// Call it when the connection that was made can be used. Returns what to log if there was none before.
+    pub fn end_outage(&mut self, now: Instant) -> Option<OutageEnd> {
+        self.outage.handle_connected(&self.address, now)
     }
 
     pub fn handle_event(&mut self, event: &ClientEvent, now: Instant) -> Option<ConnectionUpdate> {
@@ -89,16 +98,16 @@ impl ConnectionDriver {
                 let (host, version) = (self.connection.authority(), info.version_name());
                 // The port may be another one than that of the endpoint.
                 let address = match (host.rsplit_once(':'), info.port) {
-                    (Some((before, _)), Some(port)) => &format!("{before}:{port}"),
-                    _ => host,
+                    (Some((before, _)), Some(port)) => format!("{before}:{port}"),
+                    _ => host.to_owned(),
                 };
                 info!("connected to {address} with MQTT {version}");
-                self.last_logged = None;
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
                         "{host}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once"
                     );
                 }
+                self.address = address;
                 Some(ConnectionUpdate::Connected(*info))
             }
             ClientEventKind::Ended {
@@ -115,7 +124,7 @@ impl ConnectionDriver {
                 let actions = self
                     .connection
                     .handle_ended(generation, fault.clone(), now, random);
-                let mut update = self.carry_out(actions)?;
+                let mut update = self.carry_out(actions, now)?;
                 if let ConnectionUpdate::Disconnected(disconnection) = &mut update {
                     disconnection.reason_code = *reason_code;
                     disconnection.reached = *reached;
@@ -137,13 +146,13 @@ impl ConnectionDriver {
     pub fn fail_connection(&mut self, fault: Fault, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
         let actions = self.connection.fail_connection(fault, now, random);
-        self.carry_out(actions)
+        self.carry_out(actions, now)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
         let actions = self.connection.handle_timeout(now, random);
-        self.carry_out(actions)
+        self.carry_out(actions, now)
     }
 
     /// Ends the connection and waits until everything has been sent, DISCONNECT last. At QoS 1 and 2
@@ -164,7 +173,7 @@ impl ConnectionDriver {
             }
         }
         let sends_disconnect = actions.contains(&ConnectionAction::Disconnect);
-        self.carry_out(actions);
+        self.carry_out(actions, instant_now());
         let until = instant_now() + timeout;
         while sends_disconnect && let Some(event) = receive_until(inbox, Some(until)) {
             if let Some(event) = client_event(event)
@@ -176,28 +185,32 @@ impl ConnectionDriver {
         !sends_disconnect
     }
 
-    fn carry_out(&mut self, actions: Vec<ConnectionAction>) -> Option<ConnectionUpdate> {
+    fn carry_out(
+        &mut self,
+        actions: Vec<ConnectionAction>,
+        now: Instant,
+    ) -> Option<ConnectionUpdate> {
         let generation = self.generation();
         let mut update = None;
         for action in actions {
             match action {
-                ConnectionAction::Connect { deadline } => self.client.connect(generation, deadline),
+                ConnectionAction::Connect { deadline } => {
+                    self.outage.handle_attempt(now);
+                    self.client.connect(generation, deadline);
+                }
                 ConnectionAction::Abandon => self.client.abandon(generation),
                 ConnectionAction::Disconnect => self.client.disconnect(generation),
                 ConnectionAction::Retry { fault, delay } => {
-                    let is_logged = self.last_logged.as_ref() == Some(&fault);
-                    let message = fault.to_string();
-                    // The remedy is logged once.
-                    let logged = if is_logged { &fault.message } else { &message };
-                    warn!("{logged}; trying again in {:.1} s", delay.as_secs_f64());
+                    let (repetition, line) = self.outage.handle_failure(&fault, delay, now);
+                    let code = fault.exit.code();
+                    log!(level_of(repetition), code; "{line}");
                     update = Some(ConnectionUpdate::Disconnected(Disconnection {
-                        message,
+                        message: fault.to_string(),
                         exit: fault.exit,
                         reason_code: None,
                         closed_after: None,
                         reached: None,
                     }));
-                    self.last_logged = Some(fault);
                 }
                 ConnectionAction::GiveUp(fault) => update = Some(ConnectionUpdate::GaveUp(fault)),
             }

@@ -2,5 +2,6 @@
 
 pub mod backoff;
 pub mod driver;
+pub mod outage;
 pub mod state;
 pub mod unexplained_closes;

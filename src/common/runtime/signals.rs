@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use log::error;
+use log::{Level, log};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -167,7 +167,8 @@ impl StopHandler {
             if code != Exit::Success.code() {
                 // Standard error may be blocked.
                 run_with_time_limit(move || {
-                    error!("ended at once by {why}: what was not delivered {fate}");
+                    let level = if is_queued { Level::Warn } else { Level::Error };
+                    log!(level, code; "ended at once by {why}: what was not delivered {fate}");
                 });
             }
             run_hook_and_exit(code);

@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::warn;
+use log::log;
 
 use super::batch::{Batcher, Reading};
 use super::config::{InputConfig, SourceKind};
 use super::simulated::SimulatedSensor;
 use super::source::{Emit, InputChunk, InputError, SourceEvent, SourceThread};
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::publisher::queue::limits::ReadAllowance;
 
 /// Bytes of a line of JSON beside its payload: topic and the other fields.
@@ -53,7 +55,8 @@ pub struct SourceReader {
     interval: Duration,
     next_reading_at: Option<Instant>,
     started: bool,
-    warned_busy: bool,
+    is_busy: bool,
+    busy_warnings: RepeatFilter,
     open: bool,
 }
 
@@ -100,7 +103,8 @@ impl SourceReader {
             // but not longer than one interval.
             next_reading_at: config.source.is_timed().then_some(now + config.interval),
             started: false,
-            warned_busy: false,
+            is_busy: false,
+            busy_warnings: RepeatFilter::default(),
             open: true,
         })
     }
@@ -296,11 +300,13 @@ impl SourceReader {
                 self.push_unparsed(InputChunk::Message { line, payload }, unix_time(at));
             }
             Source::Thread(thread) if !thread.has_outstanding_demand() => {
-                self.warned_busy = false;
+                self.is_busy = false;
                 thread.request(1, u64::MAX);
             }
-            Source::Thread(_) if !std::mem::replace(&mut self.warned_busy, true) => {
-                warn!("--exec: the command runs longer than --interval; waiting for it to end");
+            Source::Thread(_) if !std::mem::replace(&mut self.is_busy, true) => {
+                let line = "--exec: the command runs longer than --interval; waiting for it to end";
+                let repetition = self.busy_warnings.filter(line, now);
+                log!(level_of(repetition), "{line}{repetition}");
             }
             Source::Thread(_) | Source::Repeated { .. } => {}
         }

@@ -60,6 +60,13 @@ impl ExitStatus<'_> {
         causes.fold(self.worst, Exit::or_worse)
     }
 
+    /// Nothing is lost: what was not delivered waits in the queue file.
+    pub fn is_only_deferred(&self) -> bool {
+        let summary = self.summary;
+        let given_up = summary.dropped + summary.rejected + summary.dead + summary.expired;
+        given_up == 0 && self.worst_exit() == Exit::Deferred
+    }
+
     fn offline_fault(&self) -> Option<&Fault> {
         self.offline.as_ref().filter(|_| self.lost + self.kept > 0)
     }
@@ -127,6 +134,7 @@ mod tests {
                 first_reason: None,
             };
             let explanation = status.explanation().unwrap_or_default();
+            assert!(!status.is_only_deferred());
             (status.worst_exit().code(), explanation)
         };
         assert_eq!(code(&summary, 0, Some(&offline), None), (0, String::new()));
@@ -136,5 +144,28 @@ mod tests {
         let dropped = "1 message dropped from a full queue";
         assert_eq!(code(&summary, 0, None, None), (65, dropped.into()));
         assert_eq!(code(&summary, 2, Some(&offline), Some(&refused)).0, 77);
+    }
+
+    #[test]
+    fn a_run_that_has_lost_messages_is_not_only_deferred() {
+        for (dropped, expected) in [(0, true), (1, false)] {
+            let summary = Summary {
+                dropped,
+                ..Summary::default()
+            };
+            let status = ExitStatus {
+                summary: &summary,
+                lost: 0,
+                kept: 1,
+                queue: None,
+                gone: false,
+                offline: None,
+                ended_by: None,
+                worst: Exit::Success,
+                first_reason: None,
+            };
+            assert_eq!(status.worst_exit(), Exit::Deferred);
+            assert_eq!(status.is_only_deferred(), expected);
+        }
     }
 }

@@ -3,21 +3,29 @@
 
 pub mod drain_reporter;
 pub mod exit_status;
+mod losses;
 
 use std::fmt::Arguments;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
-use log::{error, warn};
+use log::{error, log};
 
 use self::exit_status::Summary;
+use self::losses::Losses;
+use crate::common::connection::outage::OutageEnd;
 use crate::common::escape::{escape, one_line};
+use crate::common::fault::Exit;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
-use crate::common::runtime::repeat_filter::RepeatFilter;
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::{RepeatFilter, Repetition, without_numbers};
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::publisher::outbox::drain_pacer::BacklogGrowth;
 use crate::publisher::outbox::user_receipts::UserReceipt;
 use crate::publisher::queue::store_requests::MessageOutcome;
+
+/// The exit code of a run in which messages were lost.
+const DATA: u8 = Exit::Data.code();
 
 #[derive(Clone, Copy, Debug)]
 pub struct ReportOptions {
@@ -33,8 +41,14 @@ pub struct Reporter {
     pub summary: Summary,
     pub first_reason: Option<String>,
     options: ReportOptions,
-    warned: bool,
     command_failures: RepeatFilter,
+    /// Messages that are rejected or cannot be delivered.
+    message_failures: RepeatFilter,
+    queue_warnings: RepeatFilter,
+    /// Queue warnings of this outage, each given once.
+    warned: Vec<&'static str>,
+    /// The losses before the outages whose end has not been logged.
+    losses_before: Option<Losses>,
     terminal: bool,
     out: Blocking<Stdout>,
     /// Written by `flush_stdout`, the only call that can block.
@@ -52,8 +66,11 @@ impl Reporter {
             },
             first_reason: None,
             options,
-            warned: false,
             command_failures: RepeatFilter::default(),
+            message_failures: RepeatFilter::default(),
+            queue_warnings: RepeatFilter::default(),
+            warned: Vec::new(),
+            losses_before: Some(Losses::default()),
             terminal: io::stdout().is_terminal(),
             out: stdio::stdout(),
             buffer: Vec::new(),
@@ -61,7 +78,7 @@ impl Reporter {
         }
     }
 
-    pub fn report_receipt(&mut self, receipt: &UserReceipt) {
+    pub fn report_receipt(&mut self, receipt: &UserReceipt, now: Instant) {
         match receipt {
             UserReceipt::Accepted { seq, readings } => {
                 self.summary.accepted += 1;
@@ -76,7 +93,7 @@ impl Reporter {
                 seq,
                 outcome,
                 message,
-            } => self.record_outcome(*seq, outcome, message.as_deref()),
+            } => self.record_outcome(*seq, outcome, message.as_deref(), now),
         }
     }
 
@@ -85,6 +102,7 @@ impl Reporter {
         seq: u64,
         outcome: &MessageOutcome,
         message: Option<&OutgoingMessage>,
+        now: Instant,
     ) {
         match outcome {
             MessageOutcome::Delivered => {
@@ -99,18 +117,21 @@ impl Reporter {
                 self.push_receipt_line(format_args!("dropped {seq} {reason}"));
                 self.warn_per_outage(
                     "readings are being dropped: the queue is full; see --queue-size",
+                    now,
                 );
             }
             MessageOutcome::Expired => {
                 self.summary.expired += 1;
                 self.push_receipt_line(format_args!("expired {seq}"));
-                self.warn_per_outage("readings are too old to be sent: see --expiry");
+                self.warn_per_outage("readings are too old to be sent: see --expiry", now);
             }
             MessageOutcome::Dead(reason) => {
                 let topic = message.map(|message| format!("{}: ", message.draft.topic));
                 let topic = topic.unwrap_or_default();
                 let why = format!("{topic}message {seq} cannot be delivered: {reason}");
-                warn!("{why}");
+                let cause = format!("{topic}{}", without_numbers(reason));
+                let repetition = self.message_failures.filter(&cause, now);
+                log!(level_of(repetition), code = DATA; "{why}{repetition}");
                 self.first_reason.get_or_insert(one_line(&why));
                 self.summary.dead += 1;
                 self.push_receipt_line(format_args!("dead {seq} {reason}"));
@@ -133,39 +154,78 @@ impl Reporter {
 
     pub fn command_failed(&mut self, why: &str, now: Instant) {
         *self.summary.failed.get_or_insert_default() += 1;
-        if let Some(line) = self.command_failures.filter(why, now) {
-            warn!("{line}");
-        }
+        let repetition = self.command_failures.filter(why, now);
+        log!(level_of(repetition), "{why}{repetition}");
     }
 
-    pub fn refused_offline(&mut self, line: u64) {
+    pub fn refused_offline(&mut self, line: u64, now: Instant) {
         self.record_rejected(line, "cannot be sent now and the queue is disabled");
         self.warn_per_outage(
             "readings are being refused: they cannot be sent now, and --queue-size is 0",
+            now,
         );
     }
 
-    /// The queue grows while it drains: logged each time the rate is raised, otherwise once.
-    pub fn growing(&mut self, growing: &BacklogGrowth) {
-        if growing.raised {
-            warn!("{growing}");
+    /// The queue grows while it drains.
+    pub fn growing(&mut self, growing: &BacklogGrowth, now: Instant) {
+        let cause = if growing.raised {
+            "the queue grows, and drains faster"
         } else {
-            self.warn_per_outage(&growing.to_string());
+            "the queue grows"
+        };
+        self.warn_of_queue(cause, &growing.to_string(), now);
+    }
+
+    pub fn disk_full(&mut self, why: &str, now: Instant) {
+        let line = format!("{why}; nothing can be stored until there is space");
+        self.warn_of_queue("the disk is full", &line, now);
+    }
+
+    pub fn disk_recovered(&mut self, now: Instant) {
+        let line = "there is space on the disk again";
+        self.warn_of_queue(line, line, now);
+    }
+
+    fn warn_of_queue(&mut self, cause: &str, line: &str, now: Instant) {
+        let repetition = self.queue_warnings.filter(cause, now);
+        log!(level_of(repetition), "{line}{repetition}");
+    }
+
+    /// There is no connection any more.
+    pub fn begin_outage(&mut self) {
+        let losses = Losses::of(&self.summary);
+        self.losses_before.get_or_insert(losses);
+    }
+
+    /// There is a connection, and `waiting` messages are still to be sent.
+    pub fn end_outage(&mut self, end: Option<&OutageEnd>, waiting: usize) {
+        self.warned.clear();
+        let Some(end) = end else {
+            self.losses_before = None;
+            return;
+        };
+        let before = self.losses_before.unwrap_or_default();
+        let losses = Losses::of(&self.summary).since(before);
+        let repetition = end.repetition;
+        let level = level_of(repetition);
+        log!(level, "{end}{}{repetition}", losses.describe(waiting));
+        if repetition != Repetition::Suppressed {
+            self.losses_before = None;
         }
     }
 
-    pub fn reset_warning(&mut self) {
-        self.warned = false;
-    }
-
-    fn warn_per_outage(&mut self, what: &str) {
-        if !std::mem::replace(&mut self.warned, true) {
-            warn!("{what}");
+    fn warn_per_outage(&mut self, what: &'static str, now: Instant) {
+        if !self.warned.contains(&what) {
+            self.warned.push(what);
+            let repetition = self.queue_warnings.filter(what, now);
+            log!(level_of(repetition), code = DATA; "{what}{repetition}");
         }
     }
 
-    pub fn report_rejected_line(&mut self, line: u64, reason: &str) {
-        warn!("message {line} is rejected: {reason}");
+    pub fn report_rejected_line(&mut self, line: u64, reason: &str, now: Instant) {
+        let cause = without_numbers(reason);
+        let repetition = self.message_failures.filter(&cause, now);
+        log!(level_of(repetition), code = DATA; "message {line} is rejected: {reason}{repetition}");
         self.record_rejected(line, reason);
     }
 
@@ -178,6 +238,7 @@ impl Reporter {
 
     pub fn damaged_messages(&mut self, count: usize) {
         error!(
+            code = DATA;
             "{count} messages in the queue are damaged: they were moved to the dead letters and \
              are not sent"
         );
@@ -189,7 +250,8 @@ impl Reporter {
         if self.error.is_none() && !self.buffer.is_empty() {
             self.error = self.out.write_all(&self.buffer).err();
             if let Some(cause) = &self.error {
-                error!("standard output cannot be written: {cause}; nothing more is printed");
+                let code = Exit::Io.code();
+                error!(code; "standard output cannot be written: {cause}; nothing more is printed");
             }
         }
         self.buffer.clear();

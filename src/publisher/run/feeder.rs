@@ -42,11 +42,11 @@ impl OutboxFeeder<'_> {
             Ok(()) => {}
             Err(InputError::LineTooLong { line }) => {
                 let why = reading_parser::too_long(self.config, self.profile);
-                report.report_rejected_line(line, &why);
+                report.report_rejected_line(line, &why, now);
             }
             Err(InputError::CommandFailed(why)) => report.command_failed(&why, now),
             Err(InputError::ReadFailed(cause)) => {
-                error!("standard input cannot be read: {cause}");
+                error!(code = Exit::Io.code(); "standard input cannot be read: {cause}");
                 return Exit::Io;
             }
         }
@@ -79,11 +79,13 @@ impl OutboxFeeder<'_> {
                     self.input.batches.put_back(Batch { draft, lines });
                     return false;
                 }
-                Offered::Refused => lines.iter().for_each(|line| report.refused_offline(line)),
+                Offered::Refused => lines
+                    .iter()
+                    .for_each(|line| report.refused_offline(line, now)),
                 Offered::TooLarge(why) => {
                     lines
                         .iter()
-                        .for_each(|line| report.report_rejected_line(line, &why));
+                        .for_each(|line| report.report_rejected_line(line, &why, now));
                 }
                 Offered::Taken { .. } | Offered::Dropped { .. } => {}
             }
@@ -123,7 +125,7 @@ impl OutboxFeeder<'_> {
     ) {
         match reading_parser::parse(self.config, self.profile, bytes, read_at) {
             Ok(reading) => self.input.push_reading(reading, line, now),
-            Err(why) => report.report_rejected_line(line, &why),
+            Err(why) => report.report_rejected_line(line, &why, now),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use feeder::OutboxFeeder;
 use flush_deadline::FlushDeadline;
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 use older_mqtt_warnings::OlderMqttWarnings;
 use poison_evidence::{NOT_AUTHORIZED, find_poison_evidence};
 
@@ -220,7 +220,7 @@ impl<'a> Publisher<'a> {
         self.send_store_requests();
         let backlog = self.outbox.queue.len();
         if let Some(growing) = self.outbox.drain.check_backlog_growth(now, backlog) {
-            self.report.growing(&growing);
+            self.report.growing(&growing, now);
         }
         self.report_receipts();
         let state = self.driver.state_machine().state();
@@ -295,7 +295,7 @@ impl<'a> Publisher<'a> {
 
     fn report_receipts(&mut self) {
         for receipt in self.outbox.take_receipts() {
-            self.report.report_receipt(&receipt);
+            self.report.report_receipt(&receipt, self.now);
         }
     }
 
@@ -369,7 +369,9 @@ impl<'a> Publisher<'a> {
                         self.feeder.input.batches.max_packet = limits.maximum_packet_size;
                         self.outbox.handle_connected(limits, self.now);
                         self.feeder.input.handle_connect_attempt_ended(self.now);
-                        self.report.reset_warning();
+                        let end = self.driver.end_outage(self.now);
+                        let waiting = self.undelivered();
+                        self.report.end_outage(end.as_ref(), waiting);
                     }
                     Err(fault) => {
                         let change = self.driver.fail_connection(fault, self.now);
@@ -378,6 +380,7 @@ impl<'a> Publisher<'a> {
                 }
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
+                self.report.begin_outage();
                 self.handle_disconnection(&disconnection);
                 self.feeder.input.handle_connect_attempt_ended(self.now);
             }
@@ -427,10 +430,8 @@ impl<'a> Publisher<'a> {
         for event in self.outbox.handle_store_result(result, self.now) {
             match event {
                 StoreStatusChange::Damaged(count) => self.report.damaged_messages(count),
-                StoreStatusChange::DiskFull(why) => {
-                    warn!("{why}; nothing can be stored until there is space");
-                }
-                StoreStatusChange::DiskRecovered => warn!("there is space on the disk again"),
+                StoreStatusChange::DiskFull(why) => self.report.disk_full(&why, self.now),
+                StoreStatusChange::DiskRecovered => self.report.disk_recovered(self.now),
                 StoreStatusChange::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
@@ -449,7 +450,7 @@ impl<'a> Publisher<'a> {
     /// Messages in memory, and those that can still be read, are sent within the flush timeout;
     /// nothing more is accepted.
     fn handle_missing_queue_file(&mut self, fault: Fault) {
-        error!("{fault}; nothing more is accepted");
+        error!(code = fault.exit.code(); "{fault}; nothing more is accepted");
         self.feeder.input.stop();
         // A publisher that only adds sends nothing, nor does one that has given up.
         let sends = self.fault.is_none() && self.outbox.queue.count_for_other_sender().is_none();
@@ -514,7 +515,13 @@ impl<'a> Publisher<'a> {
         self.report_receipts();
         let mut exit = self.exit_status().worst_exit();
         if let Some(explanation) = self.exit_status().explanation() {
-            error!("{explanation}");
+            // That everything waits in the queue is not an error: cron sends no mail with --quiet.
+            let level = if self.exit_status().is_only_deferred() {
+                Level::Warn
+            } else {
+                Level::Error
+            };
+            log!(level, code = exit.code(); "{explanation}");
         }
         let reconnects = self.driver.state_machine().reconnect_count();
         let connect_timeout = self.config.connection.connect_timeout;
@@ -530,6 +537,7 @@ impl<'a> Publisher<'a> {
         });
         if unconfirmed && !is_closed {
             error!(
+                code = Exit::Unavailable.code();
                 "{}: the connection was too slow for the last messages of QoS 0: they may be lost",
                 self.config.connection.endpoint
             );
@@ -539,6 +547,7 @@ impl<'a> Publisher<'a> {
         if self.exit_status().kept > 0 && self.fault.is_none() && !is_in_place {
             let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
             error!(
+                code = Exit::Io.code();
                 "{}: the queue was removed or moved as the run ended: its messages may be lost",
                 queue.display()
             );

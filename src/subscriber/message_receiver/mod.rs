@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use log::{info, warn};
+use log::{info, log, warn};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ use crate::common::escape::cut_to_log_length;
 use crate::common::mqtt::publish::Received;
 use crate::common::mqtt::seq_property::SeqProperty;
 use crate::common::runtime::clock::{instant_now, wall_clock};
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::{RepeatFilter, Repetition};
 use crate::common::transport::bridge::{OutOfMemory, SkippedMessage};
 use crate::subscriber::output::completion::FinishedMessages;
 use crate::subscriber::output::sink::OutputSink;
@@ -60,6 +62,9 @@ pub struct LockedState {
     pub(crate) is_closed: bool,
     pub(crate) skipped: u64,
     pub(crate) warned: BTreeSet<Vec<u8>>,
+    pub(crate) number_warnings: RepeatFilter,
+    /// Gaps that are not in the log, since the last one that is.
+    pub(crate) unlogged_gaps: u64,
 }
 
 const MAX_WARNED: usize = 100;
@@ -86,7 +91,7 @@ impl MessageReceiver {
             }
             Action::Skip => {
                 let status = state.selector.record_undelivered_number(message);
-                self.report_number_status(&state, &status, message);
+                self.report_number_status(&mut state, &status, message);
             }
             Action::Deliver => {
                 if let Some(last) = &self.last_message {
@@ -96,7 +101,7 @@ impl MessageReceiver {
                 let prepared = self.sink.reserve_message(message)?;
                 let check = state.selector.check_sequence(message);
                 fingerprint = check.fingerprint;
-                self.report_number_status(&state, &check.status, message);
+                self.report_number_status(&mut state, &check.status, message);
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let total = prepared.readings.count;
@@ -128,7 +133,7 @@ impl MessageReceiver {
 
     fn report_number_status(
         &self,
-        state: &LockedState,
+        state: &mut LockedState,
         status: &NumberStatus,
         message: &Received<'_>,
     ) {
@@ -138,7 +143,7 @@ impl MessageReceiver {
         if let Some(seq) = &message.seq
             && self.options.reports_gaps
         {
-            log_number_status(status, seq, message.topic);
+            state.log_number_status(status, seq, message.topic, instant_now());
         }
         let missing = state.selector.streams.missing();
         self.sink.set_displayed_missing_count(missing);
@@ -175,25 +180,49 @@ impl MessageReceiver {
     }
 }
 
-fn log_number_status(status: &NumberStatus, seq: &SeqProperty, topic: &str) {
-    let stream = &seq.stream;
-    match status {
-        NumberStatus::Gap(gaps) => {
-            for (from, until) in gaps {
-                if from == until {
-                    warn!("gap: {from} of stream {stream} is missing ({topic})");
-                } else {
-                    warn!("gap: {from} to {until} of stream {stream} are missing ({topic})");
+impl LockedState {
+    fn log_number_status(
+        &mut self,
+        status: &NumberStatus,
+        seq: &SeqProperty,
+        topic: &str,
+        now: Instant,
+    ) {
+        let stream = &seq.stream;
+        match status {
+            NumberStatus::Gap(gaps) => {
+                for (from, until) in gaps {
+                    let line = if from == until {
+                        format!("gap: {from} of stream {stream} is missing ({topic})")
+                    } else {
+                        format!("gap: {from} to {until} of stream {stream} are missing ({topic})")
+                    };
+                    self.log_gap(&line, now);
                 }
             }
+            NumberStatus::PartialStream(width) => warn!(
+                "stream {stream}: only one number in {width} comes, and none comes late: the others \
+                 seem to be sent to topics that no --topic matches ({topic} is matched), and are not \
+                 counted as missing; for --gaps subscribe to all topics of a publisher, or use one \
+                 publisher per topic. If all topics are matched, messages are being lost"
+            ),
+            NumberStatus::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
+            NumberStatus::Next | NumberStatus::Duplicate => {}
         }
-        NumberStatus::PartialStream(width) => warn!(
-            "stream {stream}: only one number in {width} comes, and none comes late: the others \
-             seem to be sent to topics that no --topic matches ({topic} is matched), and are not \
-             counted as missing; for --gaps subscribe to all topics of a publisher, or use one \
-             publisher per topic. If all topics are matched, messages are being lost"
-        ),
-        NumberStatus::Late => info!("{} of stream {stream} came late ({topic})", seq.seq),
-        NumberStatus::Next | NumberStatus::Duplicate => {}
+    }
+
+    /// Each gap is a new one. Of very many a part is logged.
+    fn log_gap(&mut self, line: &str, now: Instant) {
+        let repetition = self.number_warnings.filter(line, now);
+        let unlogged = match (repetition, self.unlogged_gaps) {
+            (Repetition::Suppressed, _) | (_, 0) => String::new(),
+            (_, n) => format!("; {n} further gaps before it are not in the log"),
+        };
+        log!(level_of(repetition), "{line}{unlogged}");
+        if repetition == Repetition::Suppressed {
+            self.unlogged_gaps += 1;
+        } else {
+            self.unlogged_gaps = 0;
+        }
     }
 }

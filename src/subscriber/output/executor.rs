@@ -6,13 +6,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::warn;
+use log::{log, warn};
 use parking_lot::{Condvar, Mutex};
 
 use super::completion::{Acknowledger, FinishedMessages};
 use super::exec_job::{ExecJob, ExecMessage};
 use crate::common::acks::SessionAcks;
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::logging::level_of;
 use crate::common::runtime::process::{CommandGroup, CommandOutcome, ExecCommand, NotStarted};
 use crate::common::runtime::repeat_filter::RepeatFilter;
 
@@ -46,7 +47,7 @@ struct ExecutorState {
     running: usize,
     not_started: usize,
     failed: u64,
-    start_failures: RepeatFilter,
+    failures: RepeatFilter,
     is_closed: bool,
     acknowledger: Option<Acknowledger>,
 }
@@ -206,8 +207,10 @@ impl ExecutorShared {
                 Some(CommandOutcome::Succeeded(_)) => {}
                 Some(CommandOutcome::Failed(why)) => {
                     state.failed += 1;
-                    warn!(
-                        "--exec {}: {}: {why}",
+                    let repetition = state.failures.filter(&why, instant_now());
+                    log!(
+                        level_of(repetition),
+                        "--exec {}: {}: {why}{repetition}",
                         self.command.name(),
                         job.describe_message()
                     );
@@ -261,9 +264,8 @@ impl ExecutorShared {
             };
             let name = self.command.name();
             let line = format!("--exec {name}: cannot be run: {why}; trying again every second");
-            if let Some(line) = state.start_failures.filter(&line, instant_now()) {
-                warn!("{line}");
-            }
+            let repetition = state.failures.filter(&line, instant_now());
+            log!(level_of(repetition), "{line}{repetition}");
             let is_open = |state: &mut ExecutorState| !state.is_closed;
             self.change.wait_while_for(&mut state, is_open, RETRY_DELAY);
         }

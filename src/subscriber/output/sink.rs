@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::warn;
+use log::log;
 use parking_lot::Mutex;
 
 use super::batch_readings::{BatchReadings, has_batch_type};
@@ -15,12 +15,14 @@ use crate::common::escape::quoted;
 use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::publish::Received;
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::transport::bridge::OutOfMemory;
 use crate::subscriber::display::display_data::{DisplayData, DisplayedReading};
 use crate::subscriber::render::{RenderOptions, render};
 
 pub enum OutputSink {
-    Writer(Writer, RenderOptions),
+    Writer(Writer, RenderOptions, Mutex<RepeatFilter>),
     Executor(Executor),
     Display(DisplaySink),
 }
@@ -76,7 +78,7 @@ impl OutputSink {
         let mut exec_message = None;
         let mut overhead = 0;
         match self {
-            Self::Writer(_, style) if has_batch_type(message) => {
+            Self::Writer(_, style, _) if has_batch_type(message) => {
                 overhead = style.overhead(message)?;
                 max = max.min(MAX_RENDERED / overhead.max(1));
             }
@@ -84,7 +86,7 @@ impl OutputSink {
             Self::Writer(..) | Self::Display(_) => {}
         }
         let readings = BatchReadings::of(message, max);
-        if let Self::Writer(writer, style) = self {
+        if let Self::Writer(writer, style, _) = self {
             let (written, meanwhile) = memory_bounds(style, message, &readings, overhead);
             writer.reserve_memory(written, meanwhile)?;
         }
@@ -104,14 +106,16 @@ impl OutputSink {
     ) {
         let readings = prepared.readings;
         match self {
-            Self::Writer(writer, style) => {
+            Self::Writer(writer, style, warnings) => {
                 let mut warning = None;
                 for_each_reading(message, readings, count, |reading| {
                     let result = writer.write(|out| render(out, reading, style, now));
                     warning = warning.or(result);
                 });
                 if let Some(warning) = warning {
-                    warn!("{}: {warning}", quoted(message.topic));
+                    let line = format!("{}: {warning}", quoted(message.topic));
+                    let repetition = warnings.lock().filter(&line, instant_now());
+                    log!(level_of(repetition), "{line}{repetition}");
                 }
             }
             Self::Executor(executor) => {
@@ -135,7 +139,7 @@ impl OutputSink {
     /// Ends the message pushed last; `completion` is due once its readings are done.
     pub fn push_completion(&self, completion: FinishedMessages) {
         match self {
-            Self::Writer(writer, _) => writer.finish_message(completion),
+            Self::Writer(writer, ..) => writer.finish_message(completion),
             Self::Executor(executor) => executor.close_message(completion),
             Self::Display(display) => {
                 // On failure it has notified the event loop.
@@ -154,7 +158,7 @@ impl OutputSink {
     }
 
     pub fn reopen(&self) {
-        if let Self::Writer(writer, _) = self {
+        if let Self::Writer(writer, ..) = self {
             writer.reopen();
         }
     }
@@ -162,7 +166,7 @@ impl OutputSink {
     /// Waits until all readings are done; `false` if a write blocks beyond `grace_period`.
     pub fn close(&self, grace_period: Duration) -> bool {
         match self {
-            Self::Writer(writer, _) => writer.close(grace_period),
+            Self::Writer(writer, ..) => writer.close(grace_period),
             Self::Executor(executor) => {
                 executor.close(grace_period);
                 true

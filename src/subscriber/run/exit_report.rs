@@ -25,7 +25,8 @@ struct Summary {
 pub(super) fn exit_for_counts(config: &Config, counts: ReceiverCounts) -> Exit {
     let failed = counts.failed.unwrap_or_default();
     if failed > 0 {
-        warn!("--exec: {failed} of {} commands failed", counts.received);
+        let code = Exit::Data.code();
+        warn!(code; "--exec: {failed} of {} commands failed", counts.received);
     }
     if failed > 0 || (config.gaps && counts.gaps > 0) {
         return Exit::Data;
@@ -59,7 +60,8 @@ pub(super) fn report_write_failure(path: Option<&Path>, cause: &io::Error) -> Ex
         return Exit::Success;
     }
     let what = path.map_or("standard output".into(), |path| path.display().to_string());
-    error!("{what} cannot be written: {cause}; what was not written was not acknowledged");
+    let code = Exit::Io.code();
+    error!(code; "{what} cannot be written: {cause}; what was not written was not acknowledged");
     Exit::Io
 }
 
@@ -75,7 +77,7 @@ pub(super) fn report_output_error(config: &Config, error: &OutputError) -> Exit 
         ),
         (OutputError::Reopen(cause), Some(file)) => {
             let fault = output_not_opened(file, cause);
-            error!("{fault}");
+            error!(code = fault.exit.code(); "{fault}");
             fault.exit
         }
         (OutputError::Write(cause) | OutputError::Reopen(cause), _) => {

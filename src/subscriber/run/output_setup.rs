@@ -77,13 +77,13 @@ pub(super) fn open_receiver(
             }
             let destination = WriterDestination::Stdout(out);
             let writer = Writer::start(destination, session_acks, acknowledger)?;
-            OutputSink::Writer(writer, style.clone())
+            OutputSink::Writer(writer, style.clone(), Mutex::default())
         }
         OutputConfig::File(file, style) => {
             let out = OutputFile::open(&file.path, file.rotation, style.newline, style.header())
                 .map_err(|cause| output_not_opened(&file.path, &cause))?;
             let writer = Writer::start(WriterDestination::File(out), session_acks, acknowledger)?;
-            OutputSink::Writer(writer, style.clone())
+            OutputSink::Writer(writer, style.clone(), Mutex::default())
         }
         OutputConfig::Display(..) => OutputSink::Display(DisplaySink {
             data: Arc::clone(display),

@@ -1,10 +1,11 @@
 //! The subscriber's side of the event loop: keeps the connection, its subscriptions and its session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, error, info, log, warn};
 use parking_lot::Mutex;
 
 use super::exit_report::report_output_error;
@@ -19,6 +20,8 @@ use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedC
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::RepeatFilter;
 use crate::common::runtime::timed_receive::receive_until;
 use crate::common::transport::bridge::END_TIMEOUT;
 use crate::subscriber::config::Config;
@@ -64,6 +67,10 @@ pub(super) struct Subscriber<'a> {
     session: SessionTracker,
     session_acks: Arc<SessionAcks>,
     state_file: Option<Arc<Mutex<StateFile>>>,
+    /// Refused subscriptions and lost sessions.
+    warnings: RepeatFilter,
+    /// Filters that were granted less than asked for, with the QoS that was logged.
+    logged_grants: BTreeMap<usize, u8>,
 }
 
 impl<'a> Subscriber<'a> {
@@ -101,6 +108,8 @@ impl<'a> Subscriber<'a> {
             session: SessionTracker::new(persistent, config.filters.clone(), earlier),
             session_acks,
             state_file,
+            warnings: RepeatFilter::default(),
+            logged_grants: BTreeMap::new(),
             config,
         })
     }
@@ -165,7 +174,7 @@ impl<'a> Subscriber<'a> {
             let why = connection.why_offline();
             let why = why.filter(|fault| unreached || is_cause(fault));
             if let Some(fault) = &why {
-                error!("{fault}");
+                error!(code = fault.exit.code(); "{fault}");
             }
             let exit = why.map_or(Exit::TimedOut, |fault| fault.exit);
             self.record_worse_exit(exit);
@@ -201,6 +210,7 @@ impl<'a> Subscriber<'a> {
                     if let Some((topic, reason)) = self.removals.handle_delivery(id, delivery, now)
                     {
                         error!(
+                            code = Exit::Refused.code();
                             "{}: --remove-retained: the broker refuses: {reason}",
                             quoted(&topic)
                         );
@@ -232,12 +242,15 @@ impl<'a> Subscriber<'a> {
                 self.handle_update(update, now);
             }
             Some(ConnectionUpdate::Connected(info)) => {
+                if let Some(end) = self.driver.end_outage(now) {
+                    log!(level_of(end.repetition), "{end}{}", end.repetition);
+                }
                 self.subscriptions.handle_connected(now);
                 let connack = &info.connack;
                 self.removals
                     .handle_connected(connack.receive_maximum, connack.maximum_qos);
                 let resumption = self.session.handle_connected(info.connack.session_present);
-                self.handle_resumption(resumption);
+                self.handle_resumption(resumption, now);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
@@ -252,20 +265,21 @@ impl<'a> Subscriber<'a> {
                 self.subscriptions.handle_disconnected();
                 if !self.removals.handle_disconnected() {
                     error!(
+                        code = Exit::Refused.code();
                         "--remove-retained: the broker ends each connection on which a retained message is removed; it may not allow it"
                     );
                     self.refused_removal = true;
                 }
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
-                error!("{fault}");
+                error!(code = fault.exit.code(); "{fault}");
                 self.record_worse_exit(fault.exit);
             }
             Some(ConnectionUpdate::Closed) | None => {}
         }
     }
 
-    fn handle_resumption(&mut self, resumption: Resumption) {
+    fn handle_resumption(&mut self, resumption: Resumption, now: Instant) {
         let connection = &self.config.connection;
         let (endpoint, id) = (&connection.endpoint, &connection.client_id);
         match resumption {
@@ -273,11 +287,15 @@ impl<'a> Subscriber<'a> {
                 info!("{endpoint}: a new session begins for client {id:?}");
             }
             Resumption::New => {}
-            Resumption::Lost => warn!(
-                "{endpoint}: the broker has lost the session of client {id:?}: messages published \
-                 while it was away are missing; check --session-expiry, and whether the broker was \
-                 restarted without persistence"
-            ),
+            Resumption::Lost => {
+                let repetition = self.warnings.filter("session lost", now);
+                log!(
+                    level_of(repetition),
+                    "{endpoint}: the broker has lost the session of client {id:?}: messages published \
+                     while it was away are missing; check --session-expiry, and whether the broker was \
+                     restarted without persistence{repetition}"
+                );
+            }
             Resumption::Resumed(stale) => {
                 debug!("{endpoint}: the session of client {id:?} is resumed");
                 if !stale.is_empty() {
@@ -321,7 +339,8 @@ impl<'a> Subscriber<'a> {
             }
         }
         let text = self.subscriptions.filter(filter);
-        if qos < self.config.qos.level() {
+        let is_less = qos < self.config.qos.level();
+        if is_less && self.logged_grants.insert(filter, qos) != Some(qos) {
             warn!("{text}: subscribed with QoS {qos}, the broker grants no more");
         } else {
             debug!("{text}: subscribed with QoS {qos}");
@@ -339,10 +358,15 @@ impl<'a> Subscriber<'a> {
             refusal.remedy(endpoint.profile, RequestKind::Subscribe)
         );
         if self.config.finite_or_endless() == FiniteOrEndless::Finite {
-            error!("{what}");
+            error!(code = refusal.exit().code(); "{what}");
             self.record_worse_exit(refusal.exit());
         } else {
-            warn!("{what}; trying again in {:.1} s", delay.as_secs_f64());
+            let repetition = self.warnings.filter(&what, now);
+            let delay = delay.as_secs_f64();
+            log!(
+                level_of(repetition), code = refusal.exit().code();
+                "{what}; trying again in {delay:.1} s{repetition}"
+            );
         }
     }
 

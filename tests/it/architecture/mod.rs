@@ -115,11 +115,11 @@ fn common_imports_neither_program() {
 fn only_the_client_names_paho() {
     expect_nowhere(
         // It knows the name under which Paho logs, to keep it quiet.
-        |s| !s.is_below("common/client/") && s.path != "common/runtime/logging.rs",
+        |s| !s.is_below("common/client/") && s.path != "common/runtime/logging/mod.rs",
         &["paho_mqtt", "paho_mqtt_sys"],
     );
     let words = ["paho_mqtt::", "use paho_mqtt"];
-    expect_nowhere(|s| s.path == "common/runtime/logging.rs", &words);
+    expect_nowhere(|s| s.path == "common/runtime/logging/mod.rs", &words);
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn only_the_transport_names_openssl_and_websockets() {
     assert!(sources().iter().any(is_transport));
     expect_nowhere(
         // It knows the name under which it logs, to keep it quiet.
-        |s| !is_transport(s) && s.path != "common/runtime/logging.rs",
+        |s| !is_transport(s) && s.path != "common/runtime/logging/mod.rs",
         &["openssl", "tungstenite", "httparse", "TcpStream"],
     );
     let words = ["openssl", "tungstenite::", "use tungstenite"];
-    expect_nowhere(|s| s.path == "common/runtime/logging.rs", &words);
+    expect_nowhere(|s| s.path == "common/runtime/logging/mod.rs", &words);
     let above = ["common::client", "publisher::queue", "publisher::store"];
     expect_nowhere(is_transport, &above);
 }

@@ -136,6 +136,11 @@ impl Program {
         self
     }
 
+    /// Logs each attempt to connect, also one that fails for the same cause as the one before.
+    pub(crate) fn log_each_attempt(self) -> Self {
+        self.env("RUST_LOG", "warn,iot_pubsub::common::connection=debug")
+    }
+
     /// A configuration file with this text, which stays as long as the program runs.
     pub(crate) fn config(mut self, text: &str) -> Self {
         let dir = temp_dir();
@@ -274,6 +279,7 @@ impl Program {
         }
         for name in [
             "RUST_LOG",
+            "JOURNAL_STREAM",
             "NO_COLOR",
             "HTTPS_PROXY",
             "https_proxy",

@@ -1,4 +1,7 @@
-//! The log on standard error: UTC time, level and message, one line each.
+//! The log on standard error, one line for each message: as text with UTC time and level, as JSON, or with a priority
+//! for the journal of systemd.
+
+mod log_line;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write as _};
@@ -7,10 +10,14 @@ use env_logger::fmt::style::{AnsiColor, Style};
 use env_logger::{Builder, Env, Logger, Target, WriteStyle};
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::stat::fstat;
 use parking_lot::Mutex;
 
+use self::log_line::{LineForm, LogLine};
+use super::repeat_filter::Repetition;
 use super::stdio;
 use crate::common::escape::one_line;
+use crate::common::fault::Exit;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
@@ -20,6 +27,16 @@ pub enum Verbosity {
     Debug,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The target of warnings that `--quiet` does not suppress.
+pub const NOT_QUIET: &str = "iot_pubsub_not_quiet";
+
 /// The Paho crate logs passwords at debug level; its warnings say less than ours.
 const PAHO: &str = "paho_mqtt";
 /// Logs what goes through a WebSocket at trace level, the CONNECT with its password included.
@@ -27,6 +44,20 @@ const WEBSOCKETS: &str = "tungstenite";
 
 /// Lines held; of more, the oldest are dropped.
 const MAX_HELD: usize = 500;
+
+/// What every line needs beside its message.
+static CONTEXT: Mutex<LogContext> = Mutex::new(LogContext {
+    program: String::new(),
+    client_id: None,
+    form: LineForm::Text,
+});
+
+#[derive(Debug)]
+struct LogContext {
+    program: String,
+    client_id: Option<String>,
+    form: LineForm,
+}
 
 static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -57,24 +88,76 @@ impl Log for SecretFilterLogger {
     }
 }
 
-pub fn init(verbosity: Verbosity) {
+/// How lines are written that come before [`init`], such as an error of the command line.
+pub fn prepare(program: &str, format: LogFormat) {
+    let mut context = CONTEXT.lock();
+    program.clone_into(&mut context.program);
+    context.form = line_form(format);
+}
+
+pub fn set_client_id(client_id: &str) {
+    CONTEXT.lock().client_id = Some(client_id.to_owned());
+}
+
+/// JSON is JSON wherever it goes.
+fn line_form(format: LogFormat) -> LineForm {
+    match format {
+        LogFormat::Json => LineForm::Json,
+        LogFormat::Text if is_journal() => LineForm::Journal,
+        LogFormat::Text => LineForm::Text,
+    }
+}
+
+/// Whether standard error is a stream to the journal, as systemd.exec(5) says to find out.
+fn is_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(io::stderr()).is_ok_and(|stat| *stream == *format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+pub fn init(verbosity: Verbosity, format: LogFormat) {
+    CONTEXT.lock().form = line_form(format);
     let level = match verbosity {
         Verbosity::Quiet => "error",
         Verbosity::Normal => "warn",
         Verbosity::Debug => "debug",
     };
-    let logger = Builder::from_env(Env::default().default_filter_or(format!("{level},{PAHO}=off")))
-        .target(Target::Pipe(Box::new(stdio::blocking_stderr())))
-        .write_style(if is_coloured() {
-            WriteStyle::Always
-        } else {
-            WriteStyle::Never
-        })
-        .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
-        .build();
+    let logger = Builder::from_env(
+        Env::default().default_filter_or(format!("{level},{PAHO}=off,{NOT_QUIET}=warn")),
+    )
+    .target(Target::Pipe(Box::new(stdio::blocking_stderr())))
+    .write_style(if is_coloured() {
+        WriteStyle::Always
+    } else {
+        WriteStyle::Never
+    })
+    .format(|out, record| writeln!(out, "{}", line(record, style(record.level()))))
+    .build();
     let max = logger.filter();
     if log::set_boxed_logger(Box::new(SecretFilterLogger(logger))).is_ok() {
         log::set_max_level(max);
+    }
+}
+
+/// Writes a line whatever the log level is; it need not be initialised. As text it begins with the program's name.
+pub fn print_line(level: Level, message: &str, code: Option<Exit>) {
+    let message = one_line(message);
+    let context = CONTEXT.lock();
+    stdio::print_error(&match context.form {
+        LineForm::Text => format!("{}: {message}", context.program),
+        form => {
+            let code = code.map(|exit| exit.code().into());
+            context.line(level.as_str(), &message, code).render(form)
+        }
+    });
+}
+
+/// The level of a failure that may be repeated: what is not to be logged is still in the debug log.
+pub fn level_of(repetition: Repetition) -> Level {
+    match repetition {
+        Repetition::Suppressed => Level::Debug,
+        Repetition::First | Repetition::Repeated { .. } => Level::Warn,
     }
 }
 
@@ -172,12 +255,35 @@ fn style(level: Level) -> Style {
     }
 }
 
+impl LogContext {
+    fn line<'a>(&'a self, level: &'a str, msg: &'a str, code: Option<i64>) -> LogLine<'a> {
+        #[allow(clippy::disallowed_methods, reason = "the time of the line")]
+        let now = std::time::SystemTime::now();
+        LogLine {
+            ts: humantime::format_rfc3339_millis(now).to_string(),
+            level,
+            program: &self.program,
+            client_id: self.client_id.as_deref(),
+            msg,
+            code,
+        }
+    }
+}
+
 fn line(record: &Record<'_>, style: Style) -> String {
-    let level = record.level();
-    #[allow(clippy::disallowed_methods, reason = "the time of the line")]
-    let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
     let message = one_line(&record.args().to_string());
-    format!("{time} {style}{level}{style:#} {message}")
+    let code = record.key_values().get("code".into());
+    let code = code.and_then(|code| code.to_i64());
+    let context = CONTEXT.lock();
+    let level = record.level().as_str();
+    let line = context.line(level, &message, code);
+    match context.form {
+        LineForm::Text => {
+            let level = &format!("{style}{level}{style:#}");
+            LogLine { level, ..line }.render(LineForm::Text)
+        }
+        form => line.render(form),
+    }
 }
 
 #[cfg(test)]
