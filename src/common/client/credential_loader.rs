@@ -1,13 +1,16 @@
 //! Reads certificate, key, CA and password for every attempt, and warns before a certificate expires.
 
 use std::sync::Weak;
+use std::time::{Instant, SystemTime};
 
-use log::warn;
+use log::{Level, log_enabled, warn};
 use parking_lot::Mutex;
 
 use super::ClientConfig;
 use crate::common::fault::Fault;
-use crate::common::runtime::clock::wall_clock;
+use crate::common::runtime::clock::{instant_now, wall_clock};
+use crate::common::runtime::daily_stamp::{DAY, DailyStamp};
+use crate::common::runtime::logging::NOT_QUIET;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 
@@ -16,7 +19,7 @@ pub(super) struct CredentialLoader {
     password: Option<SecretSource>,
     preloaded: Weak<Mutex<Option<TlsCredentials>>>,
     were_valid: bool,
-    logged_warning: Option<String>,
+    warned_at: Option<Instant>,
 }
 
 impl CredentialLoader {
@@ -26,7 +29,7 @@ impl CredentialLoader {
             password: config.password.clone(),
             preloaded: Weak::clone(&config.loaded),
             were_valid: false,
-            logged_warning: None,
+            warned_at: None,
         }
     }
 
@@ -39,12 +42,31 @@ impl CredentialLoader {
         self.were_valid = true;
         let now = wall_clock();
         loaded.check_dates(now)?;
-        let warning = loaded.expiry_warning(now);
-        if let Some(warning) = warning.as_ref().filter(|_| warning != self.logged_warning) {
-            warn!("{warning}");
-        }
-        self.logged_warning = warning;
+        self.warn_of_expiry(&loaded, now);
         Ok((loaded, password))
+    }
+
+    /// Once per day; with `--quiet` once per day for all runs together, because cron sends a mail for each.
+    fn warn_of_expiry(&mut self, loaded: &TlsCredentials, now: SystemTime) {
+        let Some((certificate, warning)) = loaded.expiry_warning(now) else {
+            return;
+        };
+        let at = instant_now();
+        let is_due = |last: Instant| at.saturating_duration_since(last) >= DAY;
+        if !self.warned_at.is_none_or(is_due) {
+            return;
+        }
+        self.warned_at = Some(at);
+        let is_quiet = !log_enabled!(Level::Warn);
+        // Without a stamp each run logs it.
+        let stamp = is_quiet.then(|| DailyStamp::of(certificate).ok()).flatten();
+        if stamp.as_ref().is_some_and(|stamp| stamp.is_recent(now)) {
+            return;
+        }
+        warn!(target: NOT_QUIET, "{warning}");
+        if let Some(stamp) = stamp {
+            stamp.set(now);
+        }
     }
 
     fn read(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {

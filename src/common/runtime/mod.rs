@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod clock;
+pub mod daily_stamp;
 pub mod duration_text;
 pub mod escaping_writer;
 pub mod host_identity;

@@ -2,7 +2,7 @@
 //! they make, and what is wrong with their dates and uses.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -205,17 +205,20 @@ impl TlsCredentials {
         ))
     }
 
-    pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
+    /// The path of the certificate, and the warning.
+    pub fn expiry_warning(&self, now: SystemTime) -> Option<(&Path, String)> {
         let left = match self.days_left(now)? {
             EXPIRY_WARNING.. => return None,
             0 => "less than a day".into(),
             1 => "a day".into(),
             days => format!("{days} days"),
         };
-        let path = self.certificate_path()?.display();
-        Some(format!(
-            "{path}: --cert expires in {left}; get a new certificate in time"
-        ))
+        let path = self.certificate_path()?;
+        let warning = format!(
+            "{}: --cert expires in {left}; get a new certificate in time",
+            path.display()
+        );
+        Some((path, warning))
     }
 
     fn days_left(&self, now: SystemTime) -> Option<i32> {
