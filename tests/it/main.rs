@@ -34,6 +34,7 @@
 //! | `identity`      | certificate, key and CA files, checked before the network    |
 //! | `json_input`    | `--input json`                                               |
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
+//! | `log`           | outages, failures that repeat, JSON, the journal, `--quiet`   |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
@@ -113,6 +114,7 @@ mod harness_works;
 mod identity;
 mod json_input;
 mod kept_session;
+mod log;
 mod manual;
 mod memory;
 mod misconfigured;
