@@ -17,6 +17,10 @@ fn main() -> ExitCode {
             logging::init(args.log.verbosity());
             check::run(&args.into_config("publisher")?)
         }
+        Some(Command::Status(args)) => {
+            logging::init(args.log.verbosity());
+            check::status::run(&args, "publisher")
+        }
         Some(Command::Queue(args)) => {
             logging::init(args.log.verbosity());
             queue_command::run(args)

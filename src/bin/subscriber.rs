@@ -17,5 +17,9 @@ fn main() -> ExitCode {
             logging::init(args.log.verbosity());
             check::run(&args.into_config("subscriber")?)
         }
+        Some(Command::Status(args)) => {
+            logging::init(args.log.verbosity());
+            check::status::run(&args, "subscriber")
+        }
     })
 }

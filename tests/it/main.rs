@@ -35,6 +35,7 @@
 //! | `json_input`    | `--input json`                                               |
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
+//! | `metrics`       | `--metrics` in each fault, `status`, `check` beside a running program |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
@@ -115,6 +116,7 @@ mod json_input;
 mod kept_session;
 mod manual;
 mod memory;
+mod metrics;
 mod misconfigured;
 mod mqtt_js;
 mod no_source;

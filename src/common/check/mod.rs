@@ -5,6 +5,7 @@
 mod connection;
 mod online;
 mod report;
+pub mod status;
 
 use std::time::SystemTime;
 

@@ -8,6 +8,7 @@ pub mod connection_config;
 pub mod foreign_flags;
 pub mod manual;
 pub mod merged_settings;
+pub mod metrics_args;
 mod name_expander;
 mod name_template;
 mod proxy;

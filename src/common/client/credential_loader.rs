@@ -6,6 +6,7 @@ use log::warn;
 use parking_lot::Mutex;
 
 use super::ClientConfig;
+use super::certificate_end::CertificateEnd;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::secret_source::SecretSource;
@@ -15,6 +16,7 @@ pub(super) struct CredentialLoader {
     files: TlsFiles,
     password: Option<SecretSource>,
     preloaded: Weak<Mutex<Option<TlsCredentials>>>,
+    certificate_end: CertificateEnd,
     were_valid: bool,
     logged_warning: Option<String>,
 }
@@ -25,6 +27,7 @@ impl CredentialLoader {
             files: config.files.clone(),
             password: config.password.clone(),
             preloaded: Weak::clone(&config.loaded),
+            certificate_end: config.certificate_end.clone(),
             were_valid: false,
             logged_warning: None,
         }
@@ -37,6 +40,7 @@ impl CredentialLoader {
             ..fault
         })?;
         self.were_valid = true;
+        self.certificate_end.set(loaded.end_unix_s());
         let now = wall_clock();
         loaded.check_dates(now)?;
         let warning = loaded.expiry_warning(now);

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::connection_counts::ConnectionCounts;
+use super::end_cause::EndCause;
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
 };
 use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::metrics::metric_family::MetricFamily;
 use crate::common::random;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_until;
@@ -49,6 +52,7 @@ pub struct ConnectionDriver {
     /// The last fault that was logged together with its remedy.
     last_logged: Option<Fault>,
     is_fallback_logged: bool,
+    counts: ConnectionCounts,
 }
 
 impl ConnectionDriver {
@@ -59,7 +63,21 @@ impl ConnectionDriver {
             random: random::generator(),
             last_logged: None,
             is_fallback_logged: false,
+            counts: ConnectionCounts::default(),
         }
+    }
+
+    pub fn is_online(&self) -> bool {
+        matches!(self.connection.state(), ConnectionState::Online { .. })
+    }
+
+    /// How often a connection was made, lost, or not made.
+    pub fn count_connection_events(&self) -> u64 {
+        self.counts.total()
+    }
+
+    pub fn metric_families(&self) -> Vec<MetricFamily> {
+        self.counts.to_families(self.is_online())
     }
 
     pub fn state_machine(&self) -> &ConnectionStateMachine {
@@ -94,6 +112,7 @@ impl ConnectionDriver {
                 };
                 info!("connected to {address} with MQTT {version}");
                 self.last_logged = None;
+                self.counts.handle_connected();
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
                         "{host}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once"
@@ -102,10 +121,10 @@ impl ConnectionDriver {
                 Some(ConnectionUpdate::Connected(*info))
             }
             ClientEventKind::Ended {
+                step,
                 reason_code,
                 fault,
                 reached,
-                ..
             } => {
                 let state = self.connection.state();
                 if state == ConnectionState::Stopped && generation == self.generation() {
@@ -115,6 +134,7 @@ impl ConnectionDriver {
                 let actions = self
                     .connection
                     .handle_ended(generation, fault.clone(), now, random);
+                self.count_end(&actions, state, EndCause::of(*step, fault));
                 let mut update = self.carry_out(actions)?;
                 if let ConnectionUpdate::Disconnected(disconnection) = &mut update {
                     disconnection.reason_code = *reason_code;
@@ -136,13 +156,17 @@ impl ConnectionDriver {
 
     pub fn fail_connection(&mut self, fault: Fault, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
+        let (state, cause) = (self.connection.state(), EndCause::of(None, &fault));
         let actions = self.connection.fail_connection(fault, now, random);
+        self.count_end(&actions, state, cause);
         self.carry_out(actions)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
+        let state = self.connection.state();
         let actions = self.connection.handle_timeout(now, random);
+        self.count_end(&actions, state, EndCause::Timeout);
         self.carry_out(actions)
     }
 
@@ -174,6 +198,25 @@ impl ConnectionDriver {
             }
         }
         !sends_disconnect
+    }
+
+    /// `before` is the state that `actions` may have ended.
+    fn count_end(
+        &mut self,
+        actions: &[ConnectionAction],
+        before: ConnectionState,
+        cause: EndCause,
+    ) {
+        let is_end = |action: &ConnectionAction| {
+            matches!(
+                action,
+                ConnectionAction::Retry { .. } | ConnectionAction::GiveUp(_)
+            )
+        };
+        if actions.iter().any(is_end) {
+            let was_online = matches!(before, ConnectionState::Online { .. });
+            self.counts.handle_ended(was_online, cause);
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<ConnectionAction>) -> Option<ConnectionUpdate> {

@@ -1,6 +1,8 @@
 //! Being connected: the states, the delays between attempts, and what carries them out.
 
 pub mod backoff;
+mod connection_counts;
 pub mod driver;
+mod end_cause;
 pub mod state;
 pub mod unexplained_closes;
