@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Broker, Program, Proxy, SOON, Server, certs,
+    Broker, Program, Proxy, QueueFile, SOON, Server, certs,
     certs::{Authority, Validity},
     free_port,
     namespace::{MountNamespace, skipped},
@@ -484,4 +484,32 @@ fn the_status_of_a_program_is_an_exit_code() {
     running.finish(SOON).expect_code(0);
     let ended = file.status(Program::publisher()).expect_code(0);
     assert!(ended.stdout.text().contains("has ended"), "{ended}");
+}
+
+#[test]
+fn the_queue_s_status_says_whether_the_publisher_that_drains_it_is_connected() {
+    let mut broker = Broker::start();
+    let queue = QueueFile::new();
+    let publisher = queue.publisher().to(&broker).arg("-l").args(QUICKLY);
+    let mut running = publisher.stdin_pipe().start();
+    let shows = |running: &Running, connected: Value| {
+        let found = wait_until(SOON, || {
+            queue.path().exists() && queue.status()["connected"] == connected
+        });
+        assert!(found, "{connected} {}\n{running}", queue.status());
+    };
+    shows(&running, true.into());
+    broker.kill();
+    shows(&running, false.into());
+    let text = queue.command(&["status"]).expect_code(0).stdout.text();
+    assert!(
+        text.contains("drains it now, and is not connected"),
+        "{text}"
+    );
+    broker.start_again();
+    shows(&running, true.into());
+    running.send("x\n");
+    running.close_stdin();
+    running.finish(SOON).expect_code(0);
+    assert_eq!(queue.status()["connected"], Value::Null);
 }

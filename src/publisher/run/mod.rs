@@ -229,6 +229,9 @@ impl<'a> Publisher<'a> {
         }
         self.report_receipts();
         let is_online = self.driver.is_online();
+        if let Some(store) = &self.store {
+            store.record_connected(is_online);
+        }
         let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
         self.progress.update(is_online, backlog, delivered, now);
         if let Some(metrics) = &mut self.metrics {
