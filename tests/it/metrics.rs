@@ -1,5 +1,5 @@
 //! `--metrics`: what Prometheus reads in each fault, and that a file that cannot be written changes nothing else;
-//! `status`, which reads that file.
+//! `status`, which reads that file; `check` beside a running program.
 
 use std::{
     collections::BTreeMap,
@@ -512,4 +512,74 @@ fn the_queue_s_status_says_whether_the_publisher_that_drains_it_is_connected() {
     running.close_stdin();
     running.finish(SOON).expect_code(0);
     assert_eq!(queue.status()["connected"], Value::Null);
+}
+
+#[test]
+fn a_check_leaves_a_running_program_connected_unless_it_is_to_take_over() {
+    let broker = Broker::start();
+    let subscriber = Program::subscriber().to(&broker).args(["-t", "t", "-d"]);
+    let subscriber = subscriber.args(["-i", "pump"]).start();
+    subscriber.wait_subscribed();
+    let check = || {
+        let check = Program::publisher().arg("check").to(&broker);
+        check.args(["-i", "pump", "-t", "t", "--json"])
+    };
+    let outcome = check().run(SOON).expect_code(0);
+    let report: Value = serde_json::from_str(&outcome.stdout.text()).unwrap();
+    assert!(report["days_left"].as_i64().unwrap() > 360, "{outcome}");
+    assert_eq!(report["warnings"], Value::Array(Vec::new()), "{outcome}");
+    let is_own = |line: &str| line.contains("as pump-check");
+    assert!(
+        broker.log().wait(SOON, is_own).is_some(),
+        "{}",
+        broker.log().text()
+    );
+    assert!(
+        !subscriber.stderr.text().contains("trying again"),
+        "{subscriber}"
+    );
+    check().arg("--takeover").run(SOON).expect_code(77);
+    subscriber.stderr_line(SOON, |line| line.contains("trying again"));
+}
+
+#[test]
+fn a_check_whose_client_identifier_is_refused_names_takeover() {
+    let refusing = Server::plain(server::answer(&[0x20, 3, 0, 0x85, 0]));
+    let check = || Program::subscriber().args(["check", "-i", "pump"]);
+    let outcome = check().at_plain_port(refusing.port()).run(SOON);
+    let text = outcome.expect_code(77).stdout.text();
+    assert!(
+        text.contains("\"pump-check\"") && text.contains("give --takeover"),
+        "{text}"
+    );
+    let outcome = check().arg("--takeover").at_plain_port(refusing.port());
+    let text = outcome.run(SOON).expect_code(77).stdout.text();
+    assert!(!text.contains("--takeover"), "{text}");
+    // Without an identifier there is nothing to take over.
+    let check = Program::subscriber().args(["check", "--takeover"]);
+    let outcome = check.at_plain_port(refusing.port()).run(SOON);
+    outcome.expect_fault(64, &["--client-id"]);
+}
+
+#[test]
+fn a_check_says_in_json_what_will_need_attention() {
+    let dir = temp_dir();
+    let broker = Broker::start();
+    let soon = certs()
+        .authority
+        .client(dir.path(), "device", Validity::EndsSoon);
+    let check = Program::publisher().args(["check", "--json"]);
+    let check = check
+        .endpoint(broker.port())
+        .ca(&certs().ca)
+        .identity(&soon);
+    let outcome = check.run(SOON).expect_code(0);
+    let report: Value = serde_json::from_str(&outcome.stdout.text()).unwrap();
+    assert_eq!(report["days_left"], 20, "{outcome}");
+    let warnings = report["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{outcome}");
+    assert!(
+        warnings[0].as_str().unwrap().contains("expires in 20 days"),
+        "{outcome}"
+    );
 }
