@@ -117,6 +117,7 @@ impl Stub {
                 StoreResult::Closed
             }
             StoreRequest::AskOutcomes { .. } => unreachable!("this process drains"),
+            StoreRequest::RecordConnected(_) => unreachable!("the queue does not request it"),
         }
     }
 

@@ -16,6 +16,10 @@ fn main() -> ExitCode {
             args.log.init_log();
             check::run(&args.into_config("publisher")?)
         }
+        Some(Command::Status(args)) => {
+            args.log.init_log();
+            check::status::run(&args, "publisher")
+        }
         Some(Command::Queue(args)) => {
             args.log.init_log();
             queue_command::run(args)

@@ -16,5 +16,9 @@ fn main() -> ExitCode {
             args.log.init_log();
             check::run(&args.into_config("subscriber")?)
         }
+        Some(Command::Status(args)) => {
+            args.log.init_log();
+            check::status::run(&args, "subscriber")
+        }
     })
 }

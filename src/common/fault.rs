@@ -39,6 +39,12 @@ impl Exit {
         self as u8
     }
 
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::PRECEDENCE
+            .into_iter()
+            .find(|exit| exit.code() == code)
+    }
+
     pub fn or_worse(self, other: Exit) -> Exit {
         let mut all = Self::PRECEDENCE.into_iter();
         all.find(|exit| [self, other].contains(exit))
@@ -57,6 +63,8 @@ pub enum FaultCause {
     Unanswered,
     /// The peer closed an accepted connection in order, without a reason.
     Closed,
+    /// Nothing came within a time limit of ours.
+    TimedOut,
     /// The broker closed the connection because another client uses the same client identifier.
     TakenOver,
     /// A certificate is not valid yet, or the clock is behind.

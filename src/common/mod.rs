@@ -8,6 +8,7 @@ pub mod client;
 pub mod connection;
 pub mod escape;
 pub mod fault;
+pub mod metrics;
 pub mod mqtt;
 pub mod random;
 pub mod runtime;

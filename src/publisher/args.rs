@@ -24,6 +24,7 @@ use crate::common::broker::profile::Profile;
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_command_args::CheckArgs;
 use crate::common::cli::connection_config::ConnectionConfig;
+use crate::common::cli::metrics_args::{MetricsArgs, StatusArgs};
 use crate::common::cli::units::{
     integer_parser, parse_duration, parse_positive_duration, parse_size,
 };
@@ -84,6 +85,7 @@ pub struct Cli {
 pub enum Command {
     Check(Box<CheckArgs>),
     Queue(QueueArgs),
+    Status(StatusArgs),
 }
 
 const SOURCE: &str = "Source";
@@ -276,6 +278,9 @@ pub struct PublisherArgs {
     connection: ConnectionArgs,
 
     #[command(flatten)]
+    metrics: MetricsArgs,
+
+    #[command(flatten)]
     pub log: LogArgs,
 }
 
@@ -423,6 +428,7 @@ impl PublisherArgs {
                 },
             },
             queue: self.queue,
+            metrics: self.metrics.into_path()?,
             drain_rate: self.drain_rate.unwrap_or(if timed && !durable {
                 2.0
             } else {

@@ -28,6 +28,7 @@ pub struct Config {
     pub summary: bool,
     pub verbose: bool,
     pub queue: Option<PathBuf>,
+    pub metrics: Option<PathBuf>,
 }
 
 impl Config {

@@ -26,6 +26,7 @@ use super::render::{Format, RenderOptions};
 use crate::common::cli::args::{ConnectionArgs, LogArgs, name_flag_in_error};
 use crate::common::cli::check_command_args::CheckArgs;
 use crate::common::cli::connection_config::ConnectionConfig;
+use crate::common::cli::metrics_args::{MetricsArgs, StatusArgs};
 use crate::common::cli::units::{integer_parser, parse_positive_duration, parse_size};
 use crate::common::client::RetainHandling;
 use crate::common::escape::quoted;
@@ -67,6 +68,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     Check(Box<CheckArgs>),
+    Status(StatusArgs),
 }
 
 const OUTPUT: &str = "Output";
@@ -278,6 +280,9 @@ pub struct SubscriberArgs {
     connection: ConnectionArgs,
 
     #[command(flatten)]
+    metrics: MetricsArgs,
+
+    #[command(flatten)]
     pub log: LogArgs,
 }
 
@@ -416,6 +421,7 @@ impl SubscriberArgs {
             gaps: self.gaps,
             state: self.state,
             summary: self.summary,
+            metrics: self.metrics.into_path()?,
         })
     }
 }

@@ -48,6 +48,7 @@ pub struct Config {
     pub gaps: bool,
     pub state: Option<PathBuf>,
     pub summary: bool,
+    pub metrics: Option<PathBuf>,
 }
 
 impl Config {

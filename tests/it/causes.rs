@@ -58,7 +58,7 @@ fn a_connection_that_breaks_once_is_no_refusal() {
         }),
     ] {
         let broker = script.tls();
-        for flags in [&[][..], &["-i", "me"]] {
+        for flags in [&[][..], &["-i", "me", "--takeover"]] {
             check(&broker, flags).expect_code(0);
         }
     }
@@ -79,7 +79,7 @@ fn what_breaks_twice_is_refused_in_the_words_of_the_broker() {
     let outcome = check(&subscribe(), &at_aws).expect_code(77);
     names(&outcome, &["policy", "(iot:Subscribe)"], &["ACL"]);
     let twin = ScriptedBroker::script().close_after_connack(ALWAYS).tls();
-    let outcome = check(&twin, &["-i", "me"]).expect_code(77);
+    let outcome = check(&twin, &["-i", "me", "--takeover"]).expect_code(77);
     names(&outcome, &["another client connected", "\"me\""], &aws);
 }
 
@@ -123,7 +123,11 @@ fn a_broker_that_restarts_twice_is_no_twin() {
         1 => drop(read_packet(stream)),
         _ => answers_connect(stream),
     });
-    let check = || Program::subscriber().arg("check").args(["-i", "me"]);
+    let check = || {
+        Program::subscriber()
+            .arg("check")
+            .args(["-i", "me", "--takeover"])
+    };
     let outcome = check().at_plain_port(server.port()).run(SOON);
     names(&outcome.expect_code(69), &["FAILED  client id"], &not);
     // A port that is refused meanwhile.

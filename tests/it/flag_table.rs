@@ -204,11 +204,12 @@ fn every_flag_can_be_set_by_the_environment_and_the_configuration_file_as_if_it_
     let mut count = 0;
     for program in &commands() {
         for target in Target::all(program) {
-            let is_check = target.words.last().is_some_and(|word| word == "check");
+            let prints_result = ["check", "status"].contains(&target.words[1..].join(" ").as_str());
             let has_file = target.flags().contains("--config");
             for arg in target.command.get_arguments() {
                 let Some(long) = arg.get_long() else { continue };
-                if ["help", "version", "config"].contains(&long) || is_check && long == "json" {
+                if ["help", "version", "config"].contains(&long) || prints_result && long == "json"
+                {
                     continue;
                 }
                 let words: Vec<OsString> = target.words.iter().map(OsString::from).collect();

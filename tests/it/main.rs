@@ -36,6 +36,7 @@
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `log`           | outages, failures that repeat, JSON, the journal, `--quiet`   |
 //! | `memory`        | limits on memory, and how little a large message takes        |
+//! | `metrics`       | `--metrics` in each fault, `status`, `check` beside a running program |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
 //! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
@@ -117,6 +118,7 @@ mod kept_session;
 mod log;
 mod manual;
 mod memory;
+mod metrics;
 mod misconfigured;
 mod mqtt_js;
 mod no_source;

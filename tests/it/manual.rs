@@ -12,8 +12,11 @@ const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md"
 
 /// Programs, and their commands that have a manual page.
 const PAGES: [(&str, &[&str]); 2] = [
-    ("publisher", &["", "check", "queue", "completions", "man"]),
-    ("subscriber", &["", "check", "completions", "man"]),
+    (
+        "publisher",
+        &["", "check", "queue", "status", "completions", "man"],
+    ),
+    ("subscriber", &["", "check", "status", "completions", "man"]),
 ];
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {

@@ -270,9 +270,13 @@ fn client_id_that_is_not_allowed() {
     expect(77, &parts, at_aws);
     expect(77, &["not authorized (0x87)", "(ACL)", "client id"], at);
     // Without reason codes only a hang-up is to be seen.
-    let parts = ["before CONNACK", "iot:Connect for the client id \"other\""];
+    let parts = [
+        "before CONNACK",
+        "iot:Connect for the client id \"other-check\"",
+        "give --takeover",
+    ];
     expect_check(69, &parts, |p| at_aws(p).args(["--mqtt-version", "3.1.1"]));
-    let parts = ["before CONNACK", "the client id \"other\"", "see its log"];
+    let parts = ["before CONNACK", "the client id \"other", "see its log"];
     expect(69, &parts, |p| at(p).args(["--mqtt-version", "3.1.1"]));
     Program::one_message()
         .at_port(broker.port())
@@ -358,7 +362,7 @@ fn client_id_of_somebody_else() {
         first.stderr_line(SOON, line);
         drop(second);
         expect_check(77, &parts, |p| {
-            let p = p.at_port(broker.port()).args(["-i", "twin"]);
+            let p = p.at_port(broker.port()).args(["-i", "twin", "--takeover"]);
             p.args(["--mqtt-version", version])
         });
         first.finish_by(Signal::SIGTERM, SOON).expect_code(0);
@@ -382,7 +386,9 @@ fn a_key_with_the_right_mode_in_a_good_set_up_passes_every_step() {
     let broker = Broker::start();
     for program in [Program::publisher(), Program::subscriber()] {
         let check = program.arg("check").to(&broker);
-        let check = check.args(["-t", "t", "-i", "me", "--json"]).run(SOON);
+        let check = check
+            .args(["-t", "t", "-i", "me", "--takeover", "--json"])
+            .run(SOON);
         let check = check.expect_code(0);
         let report: serde_json::Value = serde_json::from_str(&check.stdout.text()).unwrap();
         assert_eq!(report["ok"], true, "{check}");
@@ -421,7 +427,9 @@ fn a_key_with_the_right_mode_in_a_good_set_up_passes_every_step() {
 fn what_cannot_be_tried_is_named_all_the_same() {
     let port = free_port();
     let check = Program::publisher().arg("check").at_port(port);
-    let check = check.args(["-t", "t", "-i", "me", "--json"]).run(SOON);
+    let check = check
+        .args(["-t", "t", "-i", "me", "--takeover", "--json"])
+        .run(SOON);
     let check = check.expect_code(69);
     let report: serde_json::Value = serde_json::from_str(&check.stdout.text()).unwrap();
     assert_eq!(

@@ -57,6 +57,10 @@ impl SessionAcks {
         self.bytes.load(Ordering::Acquire) > 0
     }
 
+    pub fn backlog_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
     pub fn is_backlog_high(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
     }

@@ -5,6 +5,7 @@
 mod connection;
 mod online;
 mod report;
+pub mod status;
 
 use std::time::SystemTime;
 
@@ -52,8 +53,12 @@ fn report_endpoint(connection: &ConnectionConfig, report: &mut CheckReport) {
     if let Some(proxy) = &connection.proxy {
         details.push(format!("proxy {proxy} (from {})", proxy.origin));
     }
-    details.extend(aws_host::hint(&connection.endpoint.host));
+    let hint = aws_host::hint(&connection.endpoint.host);
+    details.extend(hint.clone());
     report.add_ok("endpoint", details.join(", "));
+    if let Some(hint) = hint {
+        report.add_warning(hint);
+    }
 }
 
 fn check_clock(now: SystemTime, report: &mut CheckReport) {
@@ -75,6 +80,14 @@ fn check_files(connection: &ConnectionConfig, now: SystemTime, report: &mut Chec
         for finding in findings {
             are_good &= finding.result.is_ok();
             report.add(finding.what, finding.result);
+        }
+        if let Some(loaded) = &loaded {
+            report.days_left = loaded.days_left(now);
+            if loaded.check_dates(now).is_ok()
+                && let Some(warning) = loaded.expiry_warning(now)
+            {
+                report.add_warning(warning.1);
+            }
         }
     } else {
         report.add_ok("files", "none are needed without TLS");

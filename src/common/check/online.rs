@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::connection::{CheckConnection, RequestError};
 use super::report::{
-    CLIENT_ID, CONNECT, CheckReport, DNS, PROXY, PUBLISH, SUBSCRIBE, TCP, TLS, steps_after_tcp,
+    self, CLIENT_ID, CONNECT, CheckReport, DNS, PROXY, PUBLISH, SUBSCRIBE, TCP, TLS,
+    steps_after_tcp,
 };
 use crate::common::cli::check_command_args::ConnectionCheckConfig;
 use crate::common::client::{
@@ -36,8 +37,14 @@ impl OnlineCheck<'_> {
         let mut later = steps_after_tcp(self.config);
         later.retain(|step| *step != TLS);
         match self.connection.connect_first(report) {
-            Ok(info) => report.add_ok(CONNECT, describe_connection(&info)),
+            Ok(info) => {
+                report.add_ok(CONNECT, describe_connection(&info));
+                if info.by_fallback {
+                    report.add_warning(FALLBACK_NOTICE.into());
+                }
+            }
             Err(fault) => {
+                let fault = self.name_takeover(fault);
                 let failed = self.connection.step;
                 report.add_failed(failed, &fault);
                 if [DNS, TCP, PROXY].contains(&failed) && self.config.connection.endpoint.tls {
@@ -49,7 +56,7 @@ impl OnlineCheck<'_> {
                 return;
             }
         }
-        if self.config.connection.client_id_given && !self.check_client_id(report) {
+        if report::tests_client_id(self.config) && !self.check_client_id(report) {
             for step in later.iter().skip_while(|s| **s != CLIENT_ID).skip(1) {
                 report.add_skipped(step, "needs a connection that stays");
             }
@@ -66,6 +73,27 @@ impl OnlineCheck<'_> {
             report.add(SUBSCRIBE, result);
         }
         self.connection.disconnect();
+    }
+
+    /// The broker may allow only the identifier that the check does not use.
+    fn name_takeover(&self, fault: Fault) -> Fault {
+        let Some(spared) = &self.config.spared_client_id else {
+            return fault;
+        };
+        // AWS IoT Core closes the connection without a reason.
+        if fault.exit != Exit::Refused && fault.kind != FaultCause::Unanswered {
+            return fault;
+        }
+        let own = &self.config.connection.client_id;
+        let more = format!(
+            "the check connects as {own:?}: if only {spared:?} is allowed, stop the program that uses it and give \
+             --takeover"
+        );
+        let remedy = match &fault.remedy {
+            Some(remedy) => format!("{remedy}; {more}"),
+            None => more,
+        };
+        fault.with_remedy(remedy)
     }
 
     /// Whether the connection lasts: another client with the same identifier would end it, and the

@@ -40,13 +40,18 @@ pub(super) fn steps_after_tcp(config: &ConnectionCheckConfig) -> Vec<&'static st
         steps.push(TLS);
     }
     steps.push(CONNECT);
-    if config.connection.client_id_given {
+    if tests_client_id(config) {
         steps.push(CLIENT_ID);
     }
     if !config.topics.is_empty() {
         steps.extend([PUBLISH, SUBSCRIBE]);
     }
     steps
+}
+
+/// Whether to find out if another client uses the same identifier.
+pub(super) fn tests_client_id(config: &ConnectionCheckConfig) -> bool {
+    config.connection.client_id_given && config.spared_client_id.is_none()
 }
 
 fn join_addresses(addresses: &[SocketAddr]) -> String {
@@ -78,6 +83,9 @@ pub(super) struct CheckReport {
     ok: bool,
     exit: u8,
     endpoint: String,
+    /// Until the client's certificate ends; none without one.
+    pub(super) days_left: Option<i32>,
+    warnings: Vec<String>,
     steps: Vec<StepResult>,
     #[serde(skip)]
     worst: Exit,
@@ -95,6 +103,8 @@ impl CheckReport {
             ok: true,
             exit: 0,
             endpoint,
+            days_left: None,
+            warnings: Vec::new(),
             steps: Vec::new(),
             worst: Exit::Success,
             json,
@@ -159,6 +169,11 @@ impl CheckReport {
 
     pub(super) fn add_skipped(&mut self, step: &'static str, why: &str) {
         self.record_step(step, StepStatus::Skipped, why.to_owned(), None);
+    }
+
+    /// Something to see to, with which a connection works today. People see it in the log or in a step.
+    pub(super) fn add_warning(&mut self, text: String) {
+        self.warnings.push(text);
     }
 
     fn record_step(

@@ -22,6 +22,7 @@ use crate::common::cli::units::{
     integer_parser, parse_duration, parse_number, parse_positive_duration, parse_size,
 };
 use crate::common::client::MqttVersion;
+use crate::common::client::certificate_end::CertificateEnd;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_no_controls;
@@ -29,7 +30,7 @@ use crate::common::random;
 use crate::common::runtime::logging::{self, LogFormat, Verbosity};
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
-use crate::common::transport::credentials::{CertKeyPaths, TlsFiles};
+use crate::common::transport::credentials::{CertKeyPaths, TlsCredentials, TlsFiles};
 use crate::common::transport::{self, CipherLists, LocalBinding, TlsLimits};
 
 /// The bounds of `--max-packet` in bytes: an answer to a subscription has to fit, and MQTT has no larger packets
@@ -332,8 +333,11 @@ impl ConnectionArgs {
         if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
             transport::prepare_tls(loaded);
         }
+        let certificate_end = CertificateEnd::default();
+        certificate_end.set(loaded.as_ref().and_then(TlsCredentials::end_unix_s));
         Ok(ConnectionConfig {
             endpoint,
+            certificate_end,
             profile,
             proxy,
             binding,

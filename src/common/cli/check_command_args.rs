@@ -12,7 +12,7 @@ use crate::common::mqtt::limits;
 /// Try each step of a connection, and report which one fails and why
 ///
 /// The steps are files, clock, name look-up, TCP, proxy, TLS, CONNECT, and with --topic a publish and a subscribe.
-/// With --client-id the check shows whether another client uses the same identifier; it disconnects that client.
+/// With --client-id ID it connects as ID-check, so that a program that is connected as ID stays connected.
 #[derive(Args, Clone, Debug)]
 #[command(max_term_width = 100, after_help = super::UNITS)]
 #[command(after_long_help = concat!(include_str!("check_manual.txt"), include_str!("manual.txt")))]
@@ -22,6 +22,12 @@ pub struct CheckArgs {
     /// A filter with wildcards is only subscribed to.
     #[arg(short, long, value_name = "NAME")]
     topic: Vec<String>,
+
+    /// Connect with the --client-id itself, and show whether another client uses it
+    ///
+    /// That other client is disconnected. Needed where the broker allows no other client identifier.
+    #[arg(long, requires = "client_id")]
+    takeover: bool,
 
     /// Print one JSON object
     #[arg(long)]
@@ -37,6 +43,8 @@ pub struct CheckArgs {
 #[derive(Clone, Debug)]
 pub struct ConnectionCheckConfig {
     pub connection: ConnectionConfig,
+    /// The identifier of `--client-id`, if the check connects with another one.
+    pub spared_client_id: Option<String>,
     /// What to publish and subscribe to.
     pub topics: Vec<String>,
     pub json: bool,
@@ -45,7 +53,7 @@ pub struct ConnectionCheckConfig {
 impl CheckArgs {
     /// Checks the values; files are left to the steps. `program` begins a random client identifier.
     pub fn into_config(self, program: &str) -> Result<ConnectionCheckConfig, Fault> {
-        let connection = self.connection.into_config(program, true)?;
+        let mut connection = self.connection.into_config(program, true)?;
         let mut topics = Vec::new();
         for topic in self.topic {
             let topic = connection.expand_topic("--topic", topic)?;
@@ -56,8 +64,18 @@ impl CheckArgs {
             name_flag_in_error(format!("--topic {topic:?}"), checked)?;
             topics.push(topic);
         }
+        let mut spared_client_id = None;
+        if connection.client_id_given && !self.takeover {
+            let own = format!("{}-check", connection.client_id);
+            if let Err(cause) = connection.profile.check_client_id(&own) {
+                return Err(Fault::usage(format!("the client id {own:?} {cause}"))
+                    .with_remedy("give --takeover, or a shorter --client-id"));
+            }
+            spared_client_id = Some(std::mem::replace(&mut connection.client_id, own));
+        }
         Ok(ConnectionCheckConfig {
             connection,
+            spared_client_id,
             topics,
             json: self.json,
         })

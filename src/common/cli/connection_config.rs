@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::name_expander::NameExpander;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::broker::profile::Profile;
+use crate::common::client::certificate_end::CertificateEnd;
 use crate::common::client::{ClientConfig, MqttVersion};
 use crate::common::connection::backoff::{Backoff, Policy};
 use crate::common::connection::state::{AttemptSettings, ConnectionStateMachine, FiniteOrEndless};
@@ -34,6 +35,7 @@ pub struct ConnectionConfig {
     pub operation_timeout: Duration,
     pub connect_timeout: Duration,
     pub policy: Policy,
+    pub certificate_end: CertificateEnd,
     pub(super) loaded: Arc<Mutex<Option<TlsCredentials>>>,
     pub(super) username: Option<String>,
     pub password: Option<SecretSource>,
@@ -71,6 +73,7 @@ impl ConnectionConfig {
             route: self.route(),
             files: self.files.clone(),
             loaded: Arc::downgrade(&self.loaded),
+            certificate_end: self.certificate_end.clone(),
             client_id: self.client_id.clone(),
             username: self.username.clone(),
             password: self.password.clone(),

@@ -124,13 +124,14 @@ fn deepest_subcommand<'a>(
     (target, inner, depth)
 }
 
-/// The flags that can be set elsewhere. The form of what `check` prints has to be typed.
+/// The flags that can be set elsewhere. The form of what `check` and `status` print has to be typed.
 fn configurable_flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let is_check = command.get_name() == "check";
+    let reads_file = command.get_arguments().any(|arg| arg.get_id() == "config");
+    let prints_result = reads_file && ["check", "status"].contains(&command.get_name());
     command.get_arguments().filter(move |arg| {
         arg.get_long().is_some_and(|long| {
             let is_typed_only = ["help", "version", "config"].contains(&long);
-            !is_typed_only && (long != "json" || !is_check)
+            !is_typed_only && (long != "json" || !prints_result)
         })
     })
 }
@@ -275,7 +276,7 @@ fn line_and_column(text: &str, at: usize) -> String {
 const PROGRAMS: [&str; 2] = ["publisher", "subscriber"];
 
 /// The flags that both have beside those of the connection and the log.
-const OF_BOTH: &str = "topic qos count verbose summary exec exec-timeout";
+const OF_BOTH: &str = "topic qos count verbose summary exec exec-timeout metrics";
 
 /// Why a key in `table`, that of the other program, is a mistake: only this program has the flag; or it is a source,
 /// and this program has no other.

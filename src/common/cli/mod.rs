@@ -9,6 +9,7 @@ pub mod foreign_flags;
 mod log_format;
 pub mod manual;
 pub mod merged_settings;
+pub mod metrics_args;
 mod name_expander;
 mod name_template;
 mod proxy;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::certificate_end::CertificateEnd;
 use crate::common::acks::SessionAcks;
 use crate::common::mqtt::status_messages::StatusMessages;
 use crate::common::mqtt::will::Will;
@@ -38,6 +39,8 @@ pub struct ClientConfig {
     /// The contents of `files` for the first connection; every later one reads the files again. Taken once, and not
     /// kept alive from here: a TPM holds few keys, and this one until all have freed it.
     pub loaded: Weak<Mutex<Option<TlsCredentials>>>,
+    /// Kept up to date with each reading of the files.
+    pub certificate_end: CertificateEnd,
     pub client_id: String,
     pub username: Option<String>,
     /// Read for every connection.

@@ -7,6 +7,7 @@ use log::{Level, log_enabled, warn};
 use parking_lot::Mutex;
 
 use super::ClientConfig;
+use super::certificate_end::CertificateEnd;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::{instant_now, wall_clock};
 use crate::common::runtime::daily_stamp::{DAY, DailyStamp};
@@ -18,6 +19,7 @@ pub(super) struct CredentialLoader {
     files: TlsFiles,
     password: Option<SecretSource>,
     preloaded: Weak<Mutex<Option<TlsCredentials>>>,
+    certificate_end: CertificateEnd,
     were_valid: bool,
     warned_at: Option<Instant>,
 }
@@ -28,6 +30,7 @@ impl CredentialLoader {
             files: config.files.clone(),
             password: config.password.clone(),
             preloaded: Weak::clone(&config.loaded),
+            certificate_end: config.certificate_end.clone(),
             were_valid: false,
             warned_at: None,
         }
@@ -40,6 +43,7 @@ impl CredentialLoader {
             ..fault
         })?;
         self.were_valid = true;
+        self.certificate_end.set(loaded.end_unix_s());
         let now = wall_clock();
         loaded.check_dates(now)?;
         self.warn_of_expiry(&loaded, now);

@@ -5,6 +5,7 @@
 //! Paho, which holds a global lock while a message callback runs. [`transport`](super::transport)
 //! makes the connection to the broker; Paho gets the other end of a local socket.
 
+pub mod certificate_end;
 mod config;
 mod connection_faults;
 mod connection_spawner;

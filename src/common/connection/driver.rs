@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use log::{info, log, warn};
 
+use super::connection_counts::ConnectionCounts;
+use super::end_cause::EndCause;
 use super::outage::{OutageEnd, OutageLog};
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
 };
 use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::metrics::metric_family::MetricFamily;
 use crate::common::random;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
@@ -52,6 +55,7 @@ pub struct ConnectionDriver {
     /// The broker's, with the port of the present connection.
     address: String,
     is_fallback_logged: bool,
+    counts: ConnectionCounts,
 }
 
 impl ConnectionDriver {
@@ -63,7 +67,21 @@ impl ConnectionDriver {
             random: random::generator(),
             outage: OutageLog::default(),
             is_fallback_logged: false,
+            counts: ConnectionCounts::default(),
         }
+    }
+
+    pub fn is_online(&self) -> bool {
+        matches!(self.connection.state(), ConnectionState::Online { .. })
+    }
+
+    /// How often a connection was made, lost, or not made.
+    pub fn count_connection_events(&self) -> u64 {
+        self.counts.total()
+    }
+
+    pub fn metric_families(&self) -> Vec<MetricFamily> {
+        self.counts.to_families(self.is_online())
     }
 
     pub fn state_machine(&self) -> &ConnectionStateMachine {
@@ -102,6 +120,7 @@ impl ConnectionDriver {
                     _ => host.to_owned(),
                 };
                 info!("connected to {address} with MQTT {version}");
+                self.counts.handle_connected();
                 if info.by_fallback && !std::mem::replace(&mut self.is_fallback_logged, true) {
                     warn!(
                         "{host}: {FALLBACK_NOTICE}; give --mqtt-version 3.1.1 to connect at once"
@@ -111,10 +130,10 @@ impl ConnectionDriver {
                 Some(ConnectionUpdate::Connected(*info))
             }
             ClientEventKind::Ended {
+                step,
                 reason_code,
                 fault,
                 reached,
-                ..
             } => {
                 let state = self.connection.state();
                 if state == ConnectionState::Stopped && generation == self.generation() {
@@ -124,6 +143,7 @@ impl ConnectionDriver {
                 let actions = self
                     .connection
                     .handle_ended(generation, fault.clone(), now, random);
+                self.count_end(&actions, state, EndCause::of(*step, fault));
                 let mut update = self.carry_out(actions, now)?;
                 if let ConnectionUpdate::Disconnected(disconnection) = &mut update {
                     disconnection.reason_code = *reason_code;
@@ -145,13 +165,17 @@ impl ConnectionDriver {
 
     pub fn fail_connection(&mut self, fault: Fault, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
+        let (state, cause) = (self.connection.state(), EndCause::of(None, &fault));
         let actions = self.connection.fail_connection(fault, now, random);
+        self.count_end(&actions, state, cause);
         self.carry_out(actions, now)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {
         let random = self.random.f64();
+        let state = self.connection.state();
         let actions = self.connection.handle_timeout(now, random);
+        self.count_end(&actions, state, EndCause::Timeout);
         self.carry_out(actions, now)
     }
 
@@ -183,6 +207,25 @@ impl ConnectionDriver {
             }
         }
         !sends_disconnect
+    }
+
+    /// `before` is the state that `actions` may have ended.
+    fn count_end(
+        &mut self,
+        actions: &[ConnectionAction],
+        before: ConnectionState,
+        cause: EndCause,
+    ) {
+        let is_end = |action: &ConnectionAction| {
+            matches!(
+                action,
+                ConnectionAction::Retry { .. } | ConnectionAction::GiveUp(_)
+            )
+        };
+        if actions.iter().any(is_end) {
+            let was_online = matches!(before, ConnectionState::Online { .. });
+            self.counts.handle_ended(was_online, cause);
+        }
     }
 
     fn carry_out(

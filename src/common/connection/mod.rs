@@ -1,7 +1,9 @@
 //! Being connected: the states, the delays between attempts, and what carries them out.
 
 pub mod backoff;
+mod connection_counts;
 pub mod driver;
+mod end_cause;
 pub mod outage;
 pub mod state;
 pub mod unexplained_closes;

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, FaultCause};
 
 /// A fault that no retry can cure ends a finite run; an endless run keeps trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl ConnectionStateMachine {
                     self.settings.host, self.settings.connect_timeout
                 );
                 let fault = Fault::passing(Exit::Unavailable, message);
-                self.fail_connection(fault, now, random)
+                self.fail_connection(fault.with_kind(FaultCause::TimedOut), now, random)
             }
             ConnectionState::Waiting { until } if now >= until => vec![self.connect(now)],
             _ => Vec::new(),

@@ -12,6 +12,7 @@
 
 pub mod ack_deadline;
 pub mod ack_time_estimator;
+pub mod ack_time_histogram;
 pub mod broker_limits;
 pub mod drain_pacer;
 pub mod poison;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ack_deadline::AckDeadline;
 use ack_time_estimator::AckTimeEstimator;
+use ack_time_histogram::AckTimeHistogram;
 use broker_limits::BrokerLimits;
 use drain_pacer::DrainPacer;
 use poison::{PoisonDetector, PoisonFinding};
@@ -68,6 +70,8 @@ pub struct Outbox {
     poison: PoisonDetector,
     ack_time: AckTimeEstimator,
     ack_deadline: AckDeadline,
+    /// Only with `--metrics`.
+    pub ack_time_histogram: Option<AckTimeHistogram>,
     quota_limiter: Option<QuotaLimiter>,
     /// Messages of QoS 0, which nobody acknowledges, were sent on this connection.
     pub sent_unconfirmed: bool,
@@ -89,6 +93,7 @@ impl Outbox {
             poison: PoisonDetector::new(config.max_attempts),
             ack_time: AckTimeEstimator::default(),
             ack_deadline: AckDeadline::new(config.operation_timeout),
+            ack_time_histogram: None,
             quota_limiter: config.profile.pace().map(QuotaLimiter::new),
             sent_unconfirmed: false,
             held_until: None,
@@ -119,6 +124,17 @@ impl Outbox {
 
     pub fn backlog(&self) -> usize {
         self.ready.len() + self.queue.len()
+    }
+
+    /// The oldest message that is not finished, if it is in memory, and the bytes of all.
+    pub fn oldest_and_bytes(&self) -> (Option<&Arc<OutgoingMessage>>, u64) {
+        let first = [self.in_flight.first(), self.ready.first()];
+        let first = first
+            .into_iter()
+            .flatten()
+            .min_by_key(|first| first.accepted_ms);
+        let bytes = self.in_flight.bytes() + self.ready.bytes() + self.queue.backlog_bytes();
+        (first.or_else(|| self.queue.first()), bytes)
     }
 
     pub fn in_flight_messages(&self) -> &SizedQueue {
@@ -294,6 +310,9 @@ impl Outbox {
         self.connecting_until = None;
         self.drain.stop();
         self.ack_time.stop();
+        if let Some(histogram) = &mut self.ack_time_histogram {
+            histogram.clear();
+        }
         self.ack_deadline.reset();
         let is_poison = poison.is_some();
         if let Some((message, reason)) = poison {
@@ -366,6 +385,11 @@ impl Outbox {
             }
             self.poison.handle_sent(&message, is_first);
             self.ack_time.handle_sent(position, now);
+            if let Some(histogram) = &mut self.ack_time_histogram
+                && message.draft.qos != Qos::AtMostOnce
+            {
+                histogram.handle_sent(position, now);
+            }
             self.in_flight.insert(position, Arc::clone(&message));
             messages.push((position, message));
         }
@@ -407,6 +431,9 @@ impl Outbox {
     pub fn handle_delivery_result(&mut self, position: u64, delivery: Delivery, now: Instant) {
         if self.in_flight.first_position() == Some(position) {
             self.ack_deadline.handle_ack(now);
+        }
+        if let Some(histogram) = &mut self.ack_time_histogram {
+            histogram.handle_result(position, delivery == Delivery::Done, now);
         }
         let found = self.in_flight.remove(position);
         let Some(message) = found.or_else(|| self.ready.remove(position)) else {

@@ -72,4 +72,8 @@ impl Queue for MemoryQueue {
     fn pop(&mut self) -> Option<Arc<OutgoingMessage>> {
         self.waiting.pop().map(|(_, message)| message)
     }
+
+    fn first(&self) -> Option<&Arc<OutgoingMessage>> {
+        self.waiting.first()
+    }
 }

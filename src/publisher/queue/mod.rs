@@ -85,6 +85,11 @@ pub trait Queue: fmt::Debug {
 
     fn bytes(&self) -> u64;
 
+    /// Without dead letters, which count against the limit as well.
+    fn backlog_bytes(&self) -> u64 {
+        self.bytes()
+    }
+
     fn free_message_slots(&self, _now: Instant) -> usize {
         self.limits().remaining_messages(self.len(), self.bytes())
     }
@@ -107,6 +112,14 @@ pub trait Queue: fmt::Debug {
 
     /// Takes the message at the head, if it is in memory.
     fn pop(&mut self) -> Option<Arc<OutgoingMessage>>;
+
+    /// The message at the head, if it is in memory.
+    fn first(&self) -> Option<&Arc<OutgoingMessage>>;
+
+    /// Whether nothing can be stored because the disk is full.
+    fn is_disk_full(&self) -> bool {
+        false
+    }
 
     /// Whether the message at the head is in memory.
     fn is_head_loaded(&self) -> bool {

@@ -95,6 +95,8 @@ pub enum StoreRequest {
     AskOutcomes {
         numbered: RowId,
     },
+    /// For those who look at the queue: whether this process has a connection.
+    RecordConnected(bool),
     /// The next run continues with `next_seq`; `None` from a process that did not drain.
     Close {
         next_seq: Option<u64>,

@@ -25,7 +25,7 @@ pub struct QueueArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Action {
-    /// Print counts, bytes, the age of the oldest message, and dead letters by reason
+    /// Print counts, bytes, the age of the oldest message, dead letters by reason, and who drains the file
     Status {
         #[command(flatten)]
         file: FileArgs,

@@ -200,8 +200,13 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
     lines.push(format!(
         "since the file was created: {dropped} dropped, {expired} expired, {died} dead"
     ));
-    let who = if status.draining { "a" } else { "no" };
-    lines.push(format!("{who} publisher drains it now"));
+    let drainer = match (status.draining, status.connected) {
+        (false, _) => "no publisher drains it now",
+        (true, None) => "a publisher drains it now",
+        (true, Some(true)) => "a publisher drains it now, and is connected",
+        (true, Some(false)) => "a publisher drains it now, and is not connected",
+    };
+    lines.push(drainer.into());
     lines.join("\n")
 }
 
@@ -219,6 +224,7 @@ fn status_json(status: &QueueStatus) -> String {
         "expired_ever": counters.expired,
         "dead_ever": counters.died,
         "draining": status.draining,
+        "connected": status.connected,
     })
     .to_string()
 }

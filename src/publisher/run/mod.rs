@@ -6,6 +6,7 @@ mod feeder;
 mod flush_deadline;
 mod older_mqtt_warnings;
 mod poison_evidence;
+mod publisher_metrics;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -18,14 +19,14 @@ use flush_deadline::FlushDeadline;
 use log::{Level, error, info, log, warn};
 use older_mqtt_warnings::OlderMqttWarnings;
 use poison_evidence::{NOT_AUTHORIZED, find_poison_evidence};
+use publisher_metrics::PublisherMetrics;
 
 use crate::common::client::{AnswerProgress, Client, ClientEvent, ClientEventKind, Delivery};
 use crate::common::connection::driver::{
     ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
 };
-use crate::common::connection::state::ConnectionState;
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::random;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{instant_now, two_clock_now, wall_clock};
@@ -127,6 +128,7 @@ struct Publisher<'a> {
     store_done: bool,
     v5: bool,
     older_mqtt: OlderMqttWarnings,
+    metrics: Option<PublisherMetrics>,
     /// This thread is still pinned to one core, with the threads that it sends through.
     pinned: bool,
 }
@@ -182,9 +184,11 @@ impl<'a> Publisher<'a> {
             refused: Exit::Success,
             v5: true,
             older_mqtt: OlderMqttWarnings::default(),
+            metrics: None,
             pinned: true,
             config,
         };
+        publisher.metrics = PublisherMetrics::start(config, &mut publisher.outbox)?;
         publisher.outbox.drain.finish_by = publisher.flush.earliest();
         if publisher.outbox.queue.count_for_other_sender().is_none() {
             publisher.outbox.expect_connection(now);
@@ -211,7 +215,8 @@ impl<'a> Publisher<'a> {
                     "{}: no PUBACK within --operation-timeout {:?}; closing the connection",
                     self.config.connection.endpoint, self.config.connection.operation_timeout
                 ),
-            );
+            )
+            .with_kind(FaultCause::TimedOut);
             let change = self.driver.fail_connection(fault, now);
             self.handle_connection_update(change);
         }
@@ -223,10 +228,15 @@ impl<'a> Publisher<'a> {
             self.report.growing(&growing, now);
         }
         self.report_receipts();
-        let state = self.driver.state_machine().state();
-        let is_online = matches!(state, ConnectionState::Online { .. });
+        let is_online = self.driver.is_online();
+        if let Some(store) = &self.store {
+            store.record_connected(is_online);
+        }
         let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
         self.progress.update(is_online, backlog, delivered, now);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.update(&self.driver, &self.outbox, &self.report.summary, now);
+        }
         // Before the write, which may block until the process is ended.
         self.exit_now.set(self.exit_status().worst_exit());
         self.report.flush_stdout();
@@ -466,6 +476,7 @@ impl<'a> Publisher<'a> {
             self.progress.wake_at(),
             self.feeder.input.wake_at(),
             self.flush.earliest(),
+            self.metrics.as_ref().and_then(PublisherMetrics::wake_at),
         ]
         .into_iter()
         .flatten()
@@ -556,11 +567,14 @@ impl<'a> Publisher<'a> {
         let elapsed = instant_now().saturating_duration_since(self.started);
         let queued = self.outbox.count_unfinished() as u64;
         self.report.summary.lost = self.at_risk() as u64;
-        if self.report.finish(reconnects, queued, elapsed) {
-            exit
-        } else {
-            exit.or_worse(Exit::Io)
+        let summary = self.report.summary.clone();
+        if !self.report.finish(reconnects, queued, elapsed) {
+            exit = exit.or_worse(Exit::Io);
         }
+        if let Some(metrics) = self.metrics {
+            metrics.finish(&self.driver, &self.outbox, &summary, exit);
+        }
+        exit
     }
 
     /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.

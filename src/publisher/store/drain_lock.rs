@@ -1,7 +1,8 @@
 //! The lock file beside the queue (`FILE-lock`). The process that holds the lock drains the queue.
 //!
 //! The process also leaves a note in the file, by which a queue file that was restored from a copy
-//! is detected (see `copy_detection`): a token and, after an orderly end, the next sequence number.
+//! is detected (see `copy_detection`): a token and, after an orderly end, the next sequence number. Behind it stands
+//! whether the process is connected, for `publisher queue status`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -18,6 +19,9 @@ use crate::common::fault::Fault;
 const TOKEN: usize = 16;
 const NUMBER: usize = 20;
 
+const CONNECTED: u8 = b'C';
+const NOT_CONNECTED: u8 = b'N';
+
 pub(super) struct DrainLock(File);
 
 impl DrainLock {
@@ -32,10 +36,33 @@ impl DrainLock {
         })
     }
 
-    /// Creates no file.
-    pub(super) fn is_taken(queue: &Path) -> bool {
-        let lock = File::open(beside(queue, "-lock")).map(Self);
-        lock.is_ok_and(|lock| matches!(lock.try_take(), Ok(false)))
+    /// Whether a process drains the queue, and whether it is connected, if it is of a version that says so. Creates
+    /// no file.
+    pub(super) fn read_drainer(queue: &Path) -> (bool, Option<bool>) {
+        let Ok(lock) = File::open(beside(queue, "-lock")).map(Self) else {
+            return (false, None);
+        };
+        if !matches!(lock.try_take(), Ok(false)) {
+            return (false, None);
+        }
+        let mut state = [0];
+        let found = lock.0.read_exact_at(&mut state, (TOKEN + NUMBER) as u64);
+        let connected = match state {
+            _ if found.is_err() => None,
+            [CONNECTED] => Some(true),
+            [NOT_CONNECTED] => Some(false),
+            _ => None,
+        };
+        (true, connected)
+    }
+
+    pub(super) fn write_connected(&self, is_connected: bool) {
+        let state = if is_connected {
+            CONNECTED
+        } else {
+            NOT_CONNECTED
+        };
+        self.write_at(&[state], (TOKEN + NUMBER) as u64);
     }
 
     pub(super) fn try_take(&self) -> io::Result<bool> {
@@ -64,7 +91,7 @@ impl DrainLock {
         self.write_at(format!("{next_seq:0NUMBER$}").as_bytes(), TOKEN as u64);
     }
 
-    /// May fail: the next run then takes the file for a copy and only begins a new stream.
+    /// May fail: the next run then takes the file for a copy and only begins a new stream, or the state is unknown.
     fn write_at(&self, note: &[u8], offset: u64) {
         if let Err(cause) = self.0.write_all_at(note, offset) {
             debug!("the lock beside the queue cannot be written: {cause}");

@@ -40,6 +40,7 @@ mod wal_damage;
 mod watched_files;
 mod worker;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
@@ -78,7 +79,11 @@ impl QueueFile {
                 affinity::unpin();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(StoreHandle { requests, files })
+        Ok(StoreHandle {
+            requests,
+            files,
+            recorded: Cell::new(None),
+        })
     }
 }
 
@@ -86,9 +91,18 @@ impl QueueFile {
 pub struct StoreHandle {
     requests: Sender<StoreRequest>,
     files: Arc<WatchedFiles>,
+    /// The last state of the connection that was recorded.
+    recorded: Cell<Option<bool>>,
 }
 
 impl StoreHandle {
+    /// Records whether there is a connection, if that has changed.
+    pub fn record_connected(&self, is_connected: bool) {
+        if self.recorded.replace(Some(is_connected)) != Some(is_connected) {
+            self.send_request(StoreRequest::RecordConnected(is_connected));
+        }
+    }
+
     pub fn send_request(&self, request: StoreRequest) {
         // The thread has ended only after a failure that it has reported.
         let _ = self.requests.send(request);

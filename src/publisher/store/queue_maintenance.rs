@@ -39,7 +39,7 @@ impl QueueFileEditor {
     pub fn open_and_migrate(path: &Path) -> Result<Self, Fault> {
         let path = resolve(path)?;
         check_is_queue(&path)?;
-        let (connection, _) = open::open_existing(&path, !DrainLock::is_taken(&path))?;
+        let (connection, _) = open::open_existing(&path, !DrainLock::read_drainer(&path).0)?;
         Ok(Self { path, connection })
     }
 

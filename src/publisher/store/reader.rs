@@ -48,6 +48,8 @@ pub struct QueueStatus {
     pub oldest: Option<TwoClockTime>,
     pub reasons: BTreeMap<String, u64>,
     pub draining: bool,
+    /// Whether the process that drains is connected, if that is known.
+    pub connected: Option<bool>,
 }
 
 pub struct QueueReader {
@@ -118,7 +120,7 @@ impl QueueReader {
     }
 
     pub fn status(&mut self) -> Result<QueueStatus, Fault> {
-        let draining = DrainLock::is_taken(&self.path);
+        let (draining, connected) = DrainLock::read_drainer(&self.path);
         let found = self.read_until_unchanged(|connection, columns| {
             // All of one time, although a publisher may write.
             let snapshot = connection.unchecked_transaction()?;
@@ -138,6 +140,7 @@ impl QueueReader {
                 oldest: oldest.optional()?,
                 reasons,
                 draining,
+                connected,
             })
         });
         found.map_err(|e| write_error(&self.path, &e))

@@ -59,6 +59,7 @@ pub(super) struct StoreWorker {
     pub(super) files: Arc<WatchedFiles>,
     overwrites: OverwriteDetector,
     gone: bool,
+    is_connected: bool,
 }
 
 enum RequestError {
@@ -113,6 +114,7 @@ impl StoreWorker {
             files: Arc::new(files),
             overwrites: overwrites.map_err(failed)?,
             gone: false,
+            is_connected: false,
         };
         Ok((worker, opened))
     }
@@ -210,6 +212,13 @@ impl StoreWorker {
             }
             StoreRequest::AskOutcomes { numbered } => {
                 retry_while_busy(|| self.read_delegated_outcomes(numbered))?
+            }
+            StoreRequest::RecordConnected(is_connected) => {
+                self.is_connected = is_connected;
+                if self.drains {
+                    self.lock.write_connected(is_connected);
+                }
+                return Ok(None);
             }
             // `run` closes.
             StoreRequest::Close { .. } => return Ok(None),
@@ -425,6 +434,7 @@ impl StoreWorker {
         match become_drainer(&self.path, &mut self.connection, &self.lock, owner, stream) {
             Ok(opened) => {
                 self.drains = true;
+                self.lock.write_connected(self.is_connected);
                 self.taken_over = Some(opened.next_seq);
                 notify(outcomes);
                 notify(StoreResult::TookOver(opened));

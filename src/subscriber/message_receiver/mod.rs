@@ -54,6 +54,8 @@ pub struct MessageReceiver {
     pub completed_readings: Arc<AtomicU64>,
     /// When the last message came, for `--idle-timeout`.
     pub last_message: Option<Arc<Mutex<Instant>>>,
+    /// Unix time in seconds; 0 before the first message.
+    pub last_received_s: AtomicU64,
 }
 
 #[derive(Default)]
@@ -104,6 +106,7 @@ impl MessageReceiver {
                 self.report_number_status(&mut state, &check.status, message);
                 if check.is_wanted {
                     let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    self.last_received_s.store(now.as_secs(), Ordering::Relaxed);
                     let total = prepared.readings.count;
                     let count = state.selector.take_up_to_limit(total);
                     is_whole = count == total;
@@ -168,6 +171,19 @@ impl MessageReceiver {
     pub fn close(&self, grace_period: Duration) -> ReceiverCounts {
         self.state.lock().is_closed = true;
         let is_blocked = !self.sink.close(grace_period);
+        ReceiverCounts {
+            is_blocked,
+            ..self.counts()
+        }
+    }
+
+    /// The wanted message that came last, in seconds of Unix time.
+    pub fn last_received_s(&self) -> Option<u64> {
+        let last = self.last_received_s.load(Ordering::Relaxed);
+        (last > 0).then_some(last)
+    }
+
+    pub fn counts(&self) -> ReceiverCounts {
         let state = self.state.lock();
         ReceiverCounts {
             received: self.completed_readings.load(Ordering::Relaxed),
@@ -175,7 +191,7 @@ impl MessageReceiver {
             gaps: state.selector.streams.missing(),
             skipped: state.skipped,
             failed: self.sink.failed_commands(),
-            is_blocked,
+            is_blocked: false,
         }
     }
 }

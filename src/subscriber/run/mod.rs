@@ -7,6 +7,7 @@ mod exit_report;
 mod output_setup;
 mod retained_removals;
 mod subscriber;
+mod subscriber_metrics;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 
 use self::exit_report::{exit_for_counts, print_summary, report_write_failure};
 use self::subscriber::{Event, Subscriber, session_key};
+use self::subscriber_metrics::SubscriberMetrics;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{Client, ClientConfig, MessageHandlers};
 use crate::common::fault::Exit;
@@ -103,6 +105,8 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         state_file.clone(),
         &events,
     )?;
+    let mut metrics = SubscriberMetrics::start(config, &receiver, &session_acks)
+        .context("threads cannot be started")?;
     let mut subscriber = Subscriber::start(
         config,
         client,
@@ -113,6 +117,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     )?;
     while subscriber.pending_exit().is_none() {
         subscriber.handle_time(instant_now());
+        if let Some(metrics) = &mut metrics {
+            metrics.update(&subscriber, instant_now());
+        }
         if let Some(screen) = &mut screen {
             display
                 .lock()
@@ -123,7 +130,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
             }
         }
         let redraw_at = screen.as_ref().map(Screen::wake_at);
-        let until = subscriber.wake_at().into_iter().chain(redraw_at).min();
+        let write_at = metrics.as_ref().and_then(SubscriberMetrics::wake_at);
+        let wake_at = [subscriber.wake_at(), redraw_at, write_at];
+        let until = wake_at.into_iter().flatten().min();
         if let Some(event) = receive_until(&queue, until) {
             subscriber.handle_event(event, instant_now());
         }
@@ -151,6 +160,9 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     exit = exit.or_worse(exit_for_counts(config, counts));
     if config.summary {
         exit = exit.or_worse(print_summary(counts, reconnects, started));
+    }
+    if let Some(metrics) = metrics {
+        metrics.finish(&subscriber, counts, exit);
     }
     Ok(exit)
 }

@@ -39,7 +39,7 @@ pub(super) fn open_receiver(
             let key = Some(state_file.fingerprint_key());
             (state_file.load_streams()?, key)
         }
-        None if config.selection.dedup || config.summary => {
+        None if config.selection.dedup || config.summary || config.metrics.is_some() => {
             let key = FingerprintKey([random::bits()?, random::bits()?]);
             (Streams::default(), Some(key))
         }
@@ -111,6 +111,7 @@ pub(super) fn open_receiver(
         options,
         completed_readings,
         last_message: last_message.cloned(),
+        last_received_s: AtomicU64::new(0),
     })
 }
 

@@ -18,7 +18,8 @@ use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, FiniteOrEndless};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::escape::quoted;
-use crate::common::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::metrics::metric_family::{MetricFamily, to_f64};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
 use crate::common::runtime::repeat_filter::RepeatFilter;
@@ -126,6 +127,28 @@ impl<'a> Subscriber<'a> {
         self.driver.state_machine()
     }
 
+    pub(super) fn count_connection_events(&self) -> u64 {
+        self.driver.count_connection_events()
+    }
+
+    pub(super) fn metric_families(&self) -> Vec<MetricFamily> {
+        let mut all = self.driver.metric_families();
+        let (wanted, granted) = self.subscriptions.count_wanted_and_granted();
+        let granted = if self.driver.is_online() { granted } else { 0 };
+        let gauge = |name, help, count| MetricFamily::gauge(name, help, to_f64(count as u64));
+        all.push(gauge(
+            "subscriptions_wanted",
+            "Topic filters of this run.",
+            wanted,
+        ));
+        all.push(gauge(
+            "subscriptions_granted",
+            "Topic filters that the broker has granted on the present connection.",
+            granted,
+        ));
+        all
+    }
+
     pub(super) fn handle_time(&mut self, now: Instant) {
         let update = self.driver.handle_timeout(now);
         self.handle_update(update, now);
@@ -149,6 +172,7 @@ impl<'a> Subscriber<'a> {
                     self.config.connection.operation_timeout
                 );
                 let fault = Fault::passing(Exit::Unavailable, message);
+                let fault = fault.with_kind(FaultCause::TimedOut);
                 let update = self.driver.fail_connection(fault, now);
                 self.handle_update(update, now);
             }
@@ -434,7 +458,7 @@ impl<'a> Subscriber<'a> {
     }
 
     /// Sends DISCONNECT if there is a connection. Returns also the number of reconnects.
-    pub(super) fn disconnect(mut self, queue: &Receiver<Event>) -> (Exit, u64) {
+    pub(super) fn disconnect(&mut self, queue: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.driver.state_machine().reconnect_count();
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {

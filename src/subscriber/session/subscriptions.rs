@@ -77,6 +77,13 @@ impl Subscriptions {
         self.is_online && filters.all(|filter| filter.state == FilterState::Granted)
     }
 
+    /// On the present connection; without one, on the last.
+    pub fn count_wanted_and_granted(&self) -> (usize, usize) {
+        let states = self.filters.iter().map(|filter| filter.state);
+        let granted = states.filter(|state| *state == FilterState::Granted);
+        (self.filters.len(), granted.count())
+    }
+
     pub fn handle_connected(&mut self, now: Instant) {
         self.is_online = true;
         for filter in &mut self.filters {

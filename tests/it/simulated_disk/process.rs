@@ -154,6 +154,7 @@ impl Process {
         let result = match request {
             StoreRequest::Commit(batch) => disk.commit(batch, self.name, self.drains),
             StoreRequest::Load { after, rows, .. } => disk.load(after, rows),
+            StoreRequest::RecordConnected(_) => unreachable!("the queue does not request it"),
             StoreRequest::AskOutcomes { numbered } => disk.ask(numbered, self.name),
             StoreRequest::Close { next_seq } => {
                 if let Some(next_seq) = next_seq.or(self.taken_over) {

@@ -221,7 +221,14 @@ impl TlsCredentials {
         Some((path, warning))
     }
 
-    fn days_left(&self, now: SystemTime) -> Option<i32> {
+    /// When the client's certificate ends, in seconds of Unix time.
+    pub fn end_unix_s(&self) -> Option<i64> {
+        let end = self.leaf()?.not_after();
+        let since = Asn1Time::from_unix(0).ok()?.diff(end).ok()?;
+        Some(i64::from(since.days) * 86_400 + i64::from(since.secs))
+    }
+
+    pub fn days_left(&self, now: SystemTime) -> Option<i32> {
         let end = self.leaf()?.not_after();
         to_asn1_time(now)?.diff(end).ok().map(|left| left.days)
     }

@@ -17,6 +17,10 @@ pub(super) struct DiskFullState {
 }
 
 impl DiskFullState {
+    pub(super) fn is_full(&self) -> bool {
+        self.is_reported
+    }
+
     pub(super) fn full_until(&self, now: Instant) -> Option<Instant> {
         self.full_until.filter(|at| *at > now)
     }

@@ -372,6 +372,21 @@ impl Queue for DurableQueue {
         source.pop().map(|(_, message)| message)
     }
 
+    fn first(&self) -> Option<&Arc<OutgoingMessage>> {
+        let loaded = self.head.first().or_else(|| self.unnumbered.first());
+        // Rows that only the disk knows come before the tail.
+        let is_tail_first = self.on_disk_only() == 0;
+        loaded.or_else(|| self.tail.first().filter(|_| is_tail_first))
+    }
+
+    fn backlog_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.file.counts.dead_bytes)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.disk.is_full()
+    }
+
     fn is_head_loaded(&self) -> bool {
         self.file.drains && (!self.head.is_empty() || self.is_tail_next())
     }

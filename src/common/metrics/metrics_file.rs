@@ -1,0 +1,227 @@
+//! The file of `--metrics`: written by a thread, so that a disk that hangs never holds up the event loop.
+//!
+//! Each text goes to `FILE.tmp`, which then takes the place of `FILE`, so that a reader never sees half of it. Nothing is
+//! synced: after a power cut the next run writes it again. A failure is logged as a warning, and has no other effect.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use log::{info, log};
+
+use super::exposition;
+use super::metric_family::{MetricFamily, to_f64};
+use super::write_schedule::WriteSchedule;
+use crate::common::fault::Exit;
+use crate::common::runtime::affinity;
+use crate::common::runtime::clock::{instant_now, unix_ms};
+use crate::common::runtime::logging::level_of;
+use crate::common::runtime::repeat_filter::{RepeatFilter, without_numbers};
+use crate::common::runtime::timed_receive::receive_within;
+
+/// `node_exporter` runs as another user.
+const MODE: u32 = 0o644;
+
+/// How long the last write may delay the end of the run.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
+enum Request {
+    Write(String),
+    /// The last one.
+    Finish(String, Sender<()>),
+}
+
+#[derive(Debug)]
+pub struct MetricsFile {
+    program: &'static str,
+    client_id: String,
+    started_ms: u64,
+    schedule: WriteSchedule,
+    requests: Sender<Request>,
+}
+
+impl MetricsFile {
+    pub fn start(program: &'static str, client_id: &str, path: &Path) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("metrics".into())
+            .spawn(move || {
+                affinity::unpin();
+                write_requests(&path, &inbox);
+            })?;
+        Ok(Self {
+            program,
+            client_id: client_id.to_owned(),
+            started_ms: unix_ms(),
+            schedule: WriteSchedule::default(),
+            requests,
+        })
+    }
+
+    /// Whether to call [`write`](Self::write) now. `events` counts connections made, lost and not made.
+    pub fn is_due(&mut self, now: Instant, events: u64) -> bool {
+        self.schedule.is_due(now, events)
+    }
+
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.schedule.wake_at()
+    }
+
+    pub fn write(&mut self, families: Vec<MetricFamily>, now: Instant, events: u64) {
+        self.schedule.handle_written(now, events);
+        let text = self.encode(families, None);
+        let _ = self.requests.send(Request::Write(text));
+    }
+
+    /// Writes for the last time, unless the disk takes too long.
+    pub fn finish(self, families: Vec<MetricFamily>, exit: Exit) {
+        let text = self.encode(families, Some(exit));
+        let (done, wait) = mpsc::channel();
+        if self.requests.send(Request::Finish(text, done)).is_ok() {
+            let _ = receive_within(&wait, LAST_WRITE);
+        }
+    }
+
+    fn encode(&self, mut families: Vec<MetricFamily>, exit: Option<Exit>) -> String {
+        let seconds = |ms: u64| to_f64(ms) / 1e3;
+        let gauge = MetricFamily::gauge;
+        let mut build = gauge("build_info", "The version of the program; always 1.", 1.0);
+        for sample in &mut build.samples {
+            sample.label = Some(("version", env!("CARGO_PKG_VERSION").to_owned()));
+        }
+        let (started, now) = (seconds(self.started_ms), seconds(unix_ms()));
+        let running = f64::from(u8::from(exit.is_none()));
+        families.extend([
+            build,
+            gauge(
+                "running",
+                "1 while the program runs, 0 after its end.",
+                running,
+            ),
+            gauge("start_time_seconds", "Unix time of the start.", started),
+            gauge("written_timestamp_seconds", "Unix time of this file.", now),
+        ]);
+        families.extend(exit.map(|exit| {
+            let code = f64::from(exit.code());
+            gauge(
+                "exit_code",
+                "The exit code of the run that has ended.",
+                code,
+            )
+        }));
+        exposition::encode(self.program, &self.client_id, &families)
+    }
+}
+
+/// An existing file that cannot be replaced by the metrics file: a device, a directory.
+pub fn is_unsuitable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file())
+}
+
+fn write_requests(path: &Path, inbox: &Receiver<Request>) {
+    let mut failures = RepeatFilter::default();
+    let mut has_failed = false;
+    while let Ok(first) = inbox.recv() {
+        // After a disk that took long, only the latest text matters.
+        let latest = inbox.try_iter().last().unwrap_or(first);
+        let (text, done) = match latest {
+            Request::Write(text) => (text, None),
+            Request::Finish(text, done) => (text, Some(done)),
+        };
+        let result = replace(path, text.as_bytes());
+        let shown = path.display();
+        match result {
+            Err(cause) => {
+                has_failed = true;
+                let what = format!("{shown}: --metrics cannot be written: {cause}");
+                let repetition = failures.filter(&without_numbers(&what), instant_now());
+                log!(level_of(repetition), "{what}{repetition}");
+            }
+            Ok(()) if std::mem::take(&mut has_failed) => {
+                failures = RepeatFilter::default();
+                info!("{shown}: --metrics is written again");
+            }
+            Ok(()) => {}
+        }
+        if let Some(done) = done {
+            let _ = done.send(());
+            return;
+        }
+    }
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A symbolic link stays one.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if is_unsuitable(&target) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let temporary = temporary_path(&target);
+    let result = write_new(&temporary, text).and_then(|()| fs::rename(&temporary, &target));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// `node_exporter` reads only names that end with `.prom`. An earlier run that was killed may have left the file.
+fn temporary_path(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+/// Others may be able to write to the directory: what is there is never written to.
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(MODE).open(path)?;
+    // Whatever the umask.
+    file.set_permissions(fs::Permissions::from_mode(MODE))?;
+    file.write_all(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_and_readable_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.prom");
+        let names = || {
+            let entries = fs::read_dir(dir.path()).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name())
+                .collect::<Vec<_>>()
+        };
+        fs::write(temporary_path(&file), "left by a run that was killed").unwrap();
+        for text in ["one\n", "two\n"] {
+            replace(&file, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(names(), ["a.prom"]);
+        }
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced_and_a_symbolic_link_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(replace(Path::new("/dev/null"), b"x").is_err());
+        assert!(replace(dir.path(), b"x").is_err());
+        let (file, alias) = (dir.path().join("a.prom"), dir.path().join("b.prom"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &alias).unwrap();
+        replace(&alias, b"x").unwrap();
+        assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "x");
+    }
+}
