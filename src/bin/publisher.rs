@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
             logging::init(cli.publish.log.verbosity());
-            run::run(&cli.publish.into_config()?)
+            run::run(
+                &cli.publish.into_config()?,
+                cli::find_changed_settings::<Cli>,
+            )
         }
         Some(Command::Check(args)) => {
             logging::init(args.log.verbosity());

@@ -5,11 +5,11 @@ use std::sync::Weak;
 use log::warn;
 use parking_lot::Mutex;
 
-use super::ClientConfig;
+use super::{ClientConfig, CredentialChange};
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::runtime::secret_source::SecretSource;
-use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
+use crate::common::transport::credentials::{CredentialContents, TlsCredentials, TlsFiles};
 
 pub(super) struct CredentialLoader {
     files: TlsFiles,
@@ -17,6 +17,8 @@ pub(super) struct CredentialLoader {
     preloaded: Weak<Mutex<Option<TlsCredentials>>>,
     were_valid: bool,
     logged_warning: Option<String>,
+    /// What the last connection used.
+    used: Option<(CredentialContents, Option<String>)>,
 }
 
 impl CredentialLoader {
@@ -27,6 +29,7 @@ impl CredentialLoader {
             preloaded: Weak::clone(&config.loaded),
             were_valid: false,
             logged_warning: None,
+            used: None,
         }
     }
 
@@ -37,6 +40,31 @@ impl CredentialLoader {
             ..fault
         })?;
         self.were_valid = true;
+        self.check_dates(&loaded)?;
+        self.used = Some((CredentialContents::of(&loaded), password.clone()));
+        Ok((loaded, password))
+    }
+
+    /// Compares the files with what the last connection used. Without one nothing has changed.
+    pub(super) fn reload(&mut self) -> Result<CredentialChange, Fault> {
+        let (loaded, password) = self.read()?;
+        self.check_dates(&loaded)?;
+        let contents = CredentialContents::of(&loaded);
+        Ok(match &self.used {
+            Some((used, used_password)) => {
+                if used.chain != contents.chain || *used_password != password {
+                    CredentialChange::Identity
+                } else if used.authorities != contents.authorities {
+                    CredentialChange::Authorities
+                } else {
+                    CredentialChange::Nothing
+                }
+            }
+            None => CredentialChange::Nothing,
+        })
+    }
+
+    fn check_dates(&mut self, loaded: &TlsCredentials) -> Result<(), Fault> {
         let now = wall_clock();
         loaded.check_dates(now)?;
         let warning = loaded.expiry_warning(now);
@@ -44,7 +72,7 @@ impl CredentialLoader {
             warn!("{warning}");
         }
         self.logged_warning = warning;
-        Ok((loaded, password))
+        Ok(())
     }
 
     fn read(&mut self) -> Result<(TlsCredentials, Option<String>), Fault> {

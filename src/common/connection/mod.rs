@@ -2,5 +2,7 @@
 
 pub mod backoff;
 pub mod driver;
+pub mod reload;
 pub mod state;
+pub mod status_text;
 pub mod unexplained_closes;

@@ -2,10 +2,13 @@
 //!
 //! The event loop reads the clock (the store's thread has its own). Outbox and connection decide what to do; this module does it.
 
+mod core_pinning;
 mod feeder;
 mod flush_deadline;
 mod older_mqtt_warnings;
+mod open_queue;
 mod poison_evidence;
+mod service;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -13,11 +16,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use core_pinning::CorePinning;
 use feeder::OutboxFeeder;
 use flush_deadline::FlushDeadline;
 use log::{error, info, warn};
 use older_mqtt_warnings::OlderMqttWarnings;
+use open_queue::open_queue;
 use poison_evidence::{NOT_AUTHORIZED, find_poison_evidence};
+use service::Service;
 
 use crate::common::client::{AnswerProgress, Client, ClientEvent, ClientEventKind, Delivery};
 use crate::common::connection::driver::{
@@ -26,9 +32,9 @@ use crate::common::connection::driver::{
 use crate::common::connection::state::ConnectionState;
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault};
-use crate::common::random;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{instant_now, two_clock_now, wall_clock};
+use crate::common::runtime::service_manager::{ServiceManager, is_reloadable_service};
 use crate::common::runtime::signals::{self, CurrentExitCode};
 use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::publisher::config::Config;
@@ -39,8 +45,6 @@ use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
 use crate::publisher::outbox::drain_pacer::DrainPacer;
 use crate::publisher::outbox::types::PoisonEvidence;
-use crate::publisher::queue::durable::DurableQueue;
-use crate::publisher::queue::memory::MemoryQueue;
 use crate::publisher::queue::store_requests::StoreResult;
 use crate::publisher::queue::{Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
@@ -53,13 +57,12 @@ enum Event {
     Client(ClientEvent),
     Input(Vec<SourceEvent>),
     Store(StoreResult),
+    /// The settings that have changed since the start.
+    Reload(Result<Vec<String>, Fault>),
     Stop,
 }
 
 const BURST: usize = 64;
-
-/// A run that lasts this long is not about one message.
-const BRIEF: Duration = Duration::from_secs(1);
 
 /// How long the loop has after `--deadline` before the process is ended.
 const GRACE_PERIOD: Duration = Duration::from_secs(1);
@@ -68,20 +71,28 @@ const GRACE_PERIOD: Duration = Duration::from_secs(1);
 const LAST_WRITE: Duration = Duration::from_secs(30);
 
 /// Publishes until the work is done. An error is why the run could not start; later ones are logged,
-/// and in the exit code.
-pub fn run(config: &Config) -> anyhow::Result<Exit> {
+/// and in the exit code. `find_changed_settings` reads the configuration again.
+pub fn run(
+    config: &Config,
+    find_changed_settings: fn() -> Result<Vec<String>, Fault>,
+) -> anyhow::Result<Exit> {
     affinity::pin_to_current_core();
+    let mut service = ServiceManager::from_environment(instant_now());
+    service.begin_step("opening the queue", instant_now());
     let (file, queue) = open_queue(config)?;
     let (events, inbox) = mpsc::channel();
     let stop = events.clone();
     let stop = move || send(&stop, Event::Stop);
-    let exit_now = signals::watch_stop_signals(config.stop_timeout, stop, None, None)
+    let to_loop = events.clone();
+    let reload = move || send(&to_loop, Event::Reload(find_changed_settings()));
+    let reload = is_reloadable_service().then(|| Box::new(reload) as signals::Callback);
+    let exit_now = signals::watch_stop_signals(config.stop_timeout, stop, reload, None)
         .context("signals cannot be handled")?;
     if let Some(deadline) = config.deadline {
         signals::exit_after(deadline + GRACE_PERIOD, exit_now.clone())
             .context("no more threads")?;
     }
-    let mut publisher = Publisher::start(config, file, queue, &events, exit_now)
+    let mut publisher = Publisher::start(config, file, queue, &events, exit_now, service)
         .context("threads cannot be started")?;
     loop {
         publisher.step(instant_now());
@@ -96,16 +107,6 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     Ok(publisher.finish(&inbox))
-}
-
-fn open_queue(config: &Config) -> Result<(Option<QueueFile>, Box<dyn Queue>), Fault> {
-    let Some(path) = &config.queue else {
-        let queue = MemoryQueue::new(config.limits, random::identifier()?.into());
-        return Ok((None, Box::new(queue)));
-    };
-    let file = QueueFile::open(path, &random::identifier()?, &random::identifier()?)?;
-    let queue = DurableQueue::new(config.limits, file.opened.clone());
-    Ok((Some(file), Box::new(queue)))
 }
 
 struct Publisher<'a> {
@@ -127,8 +128,8 @@ struct Publisher<'a> {
     store_done: bool,
     v5: bool,
     older_mqtt: OlderMqttWarnings,
-    /// This thread is still pinned to one core, with the threads that it sends through.
-    pinned: bool,
+    pinning: CorePinning,
+    service: Service,
 }
 
 impl<'a> Publisher<'a> {
@@ -138,6 +139,7 @@ impl<'a> Publisher<'a> {
         queue: Box<dyn Queue>,
         events: &Sender<Event>,
         exit_now: CurrentExitCode,
+        service: ServiceManager,
     ) -> std::io::Result<Self> {
         let now = instant_now();
         let to_loop = events.clone();
@@ -182,7 +184,8 @@ impl<'a> Publisher<'a> {
             refused: Exit::Success,
             v5: true,
             older_mqtt: OlderMqttWarnings::default(),
-            pinned: true,
+            pinning: CorePinning::new(now),
+            service: Service::new(service, connection.operation_timeout),
             config,
         };
         publisher.outbox.drain.finish_by = publisher.flush.earliest();
@@ -198,7 +201,9 @@ impl<'a> Publisher<'a> {
 
     fn step(&mut self, now: Instant) {
         self.now = now;
-        self.unpin_from_core(now);
+        let window = self.config.outbox.max_in_flight as u64;
+        let is_stream = self.report.summary.delivered >= window;
+        self.pinning.update(is_stream, now);
         let change = self.driver.handle_timeout(now);
         self.handle_connection_update(change);
         if self.outbox.is_ack_overdue(now) {
@@ -215,6 +220,8 @@ impl<'a> Publisher<'a> {
             let change = self.driver.fail_connection(fault, now);
             self.handle_connection_update(change);
         }
+        self.service
+            .renew_connection_if_due(&mut self.driver, &mut self.outbox, now);
         self.flush.extend(&self.outbox, now);
         self.read_and_send();
         self.send_store_requests();
@@ -227,18 +234,13 @@ impl<'a> Publisher<'a> {
         let is_online = matches!(state, ConnectionState::Online { .. });
         let (backlog, delivered) = (self.outbox.backlog(), self.report.summary.delivered);
         self.progress.update(is_online, backlog, delivered, now);
+        let is_stored = self.store.is_some() && self.report.summary.accepted > 0;
+        let (waiting, connection) = (self.undelivered(), self.driver.state_machine());
+        self.service
+            .report(connection, is_stored, (waiting, delivered), now);
         // Before the write, which may block until the process is ended.
         self.exit_now.set(self.exit_status().worst_exit());
-        self.report.flush_stdout();
-    }
-
-    /// A single message is faster on one core; a stream is faster on several.
-    fn unpin_from_core(&mut self, now: Instant) {
-        let is_stream = self.report.summary.delivered >= self.config.outbox.max_in_flight as u64;
-        if self.pinned && (is_stream || now > self.started + BRIEF) {
-            self.pinned = false;
-            affinity::unpin();
-        }
+        self.report.flush_stdout(&mut self.service.manager);
     }
 
     /// Reads from the source and sends until the source has no more or the outbox takes no more.
@@ -313,6 +315,11 @@ impl<'a> Publisher<'a> {
                 match event.kind {
                     // Of any connection: an acknowledgement counts also after its end.
                     ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
+                    ClientEventKind::CredentialsReloaded(reloaded) => {
+                        let (driver, outbox) = (&self.driver, &mut self.outbox);
+                        self.service
+                            .handle_reloaded_credentials(&reloaded, driver, outbox, now);
+                    }
                     ClientEventKind::Progress(progress)
                         if is_current && progress != AnswerProgress::Received =>
                     {
@@ -331,7 +338,10 @@ impl<'a> Publisher<'a> {
                 }
             }
             Event::Store(result) => self.handle_store_result(result),
+            Event::Reload(changed) => self.service.begin_reload(&changed, &self.driver, now),
             Event::Stop => {
+                let within = self.config.stop_timeout + GRACE_PERIOD;
+                self.service.begin_stop(within, now);
                 self.flush.is_final = true;
                 self.feeder.input.stop();
                 self.feeder
@@ -357,6 +367,9 @@ impl<'a> Publisher<'a> {
     }
 
     fn handle_connection_update(&mut self, change: Option<ConnectionUpdate>) {
+        if change.is_some() {
+            self.service.handle_connection_update(self.now);
+        }
         match change {
             Some(ConnectionUpdate::Connected(info)) => {
                 let input = &self.config.input;
@@ -465,6 +478,7 @@ impl<'a> Publisher<'a> {
             self.progress.wake_at(),
             self.feeder.input.wake_at(),
             self.flush.earliest(),
+            self.service.wake_at(),
         ]
         .into_iter()
         .flatten()
@@ -502,6 +516,8 @@ impl<'a> Publisher<'a> {
     }
 
     fn finish(mut self, inbox: &Receiver<Event>) -> Exit {
+        let within = LAST_WRITE + DISCONNECT_TIMEOUT + GRACE_PERIOD;
+        self.service.manager.stop("ending", within, self.now);
         let unconfirmed = self.outbox.sent_unconfirmed;
         self.feeder.input.stop();
         self.progress.stop();
@@ -526,7 +542,7 @@ impl<'a> Publisher<'a> {
         }
         let is_closed = self.driver.close(inbox, timeout, |event| match event {
             Event::Client(event) => Some(event),
-            Event::Input(_) | Event::Store(_) | Event::Stop => None,
+            Event::Input(_) | Event::Store(_) | Event::Reload(_) | Event::Stop => None,
         });
         if unconfirmed && !is_closed {
             error!(
@@ -547,7 +563,8 @@ impl<'a> Publisher<'a> {
         let elapsed = instant_now().saturating_duration_since(self.started);
         let queued = self.outbox.count_unfinished() as u64;
         self.report.summary.lost = self.at_risk() as u64;
-        if self.report.finish(reconnects, queued, elapsed) {
+        let service = &mut self.service.manager;
+        if self.report.finish(reconnects, queued, elapsed, service) {
             exit
         } else {
             exit.or_worse(Exit::Io)
@@ -562,8 +579,10 @@ impl<'a> Publisher<'a> {
             self.now = instant_now();
             self.send_store_requests();
             let wake_at = self.outbox.queue.wake_at(self.now);
-            let due = wake_at.map_or(until, |at| at.min(until));
-            let event = receive_until(inbox, Some(due));
+            self.service.manager.feed_watchdog(self.now);
+            let due = [wake_at, self.service.wake_at(), Some(until)];
+            let due = due.into_iter().flatten().min();
+            let event = receive_until(inbox, due);
             self.now = instant_now();
             match event {
                 Some(Event::Store(result)) => self.handle_store_result(result),
@@ -573,7 +592,7 @@ impl<'a> Publisher<'a> {
                     }
                 }
                 None if self.now >= until => break,
-                None | Some(Event::Input(_) | Event::Stop) => {}
+                None | Some(Event::Input(_) | Event::Reload(_) | Event::Stop) => {}
             }
         }
     }
