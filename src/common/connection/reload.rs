@@ -79,7 +79,7 @@ mod tests {
     fn only_a_new_certificate_key_or_password_replaces_a_connection_that_can_be_replaced() {
         let keeps = Renewable::Yes;
         let loses = Renewable::No("messages would be lost");
-        let fault = || Fault::permanent(Exit::Config, "a.pem: broken".into());
+        let fault = || Fault::permanent(Exit::Config, "a.pem: broken");
         for (reloaded, is_online, renewable, expected) in [
             (Ok(CredentialChange::Identity), true, keeps, "renew"),
             (
