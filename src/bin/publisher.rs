@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
             cli.publish.log.init_log();
-            run::run(&cli.publish.into_config()?)
+            run::run(
+                &cli.publish.into_config()?,
+                cli::find_changed_settings::<Cli>,
+            )
         }
         Some(Command::Check(args)) => {
             args.log.init_log();

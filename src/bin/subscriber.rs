@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     cli::main(|cli: Cli| match cli.command {
         None => {
             cli.subscribe.log.init_log();
-            run::run(&cli.subscribe.into_config()?)
+            run::run(
+                &cli.subscribe.into_config()?,
+                cli::find_changed_settings::<Cli>,
+            )
         }
         Some(Command::Check(args)) => {
             args.log.init_log();

@@ -56,6 +56,7 @@
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
 //! | `secrets`       | no secret in any error, files with secrets, files without an end |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
+//! | `service`       | reports to a service manager, its watchdog, reloading, the units |
 //! | `sharing`       | several subscribers of which each gets a part                 |
 //! | `signals`       | stopping in time, whatever it is busy with                   |
 //! | `simulated_days` | days of simulated time in the pure core, invariants at each step |
@@ -141,6 +142,7 @@ mod routes;
 mod sdk;
 mod secrets;
 mod selection;
+mod service;
 mod sharing;
 mod signals;
 mod simulated_days;

@@ -4,7 +4,7 @@
 //! that it is checked as they are. A setting that conflicts with one of higher priority is ignored.
 
 use std::any::TypeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub struct MergedArgs {
     pub args: Vec<OsString>,
     pub(super) origins: Vec<(String, String)>,
     pub(super) notes: Vec<String>,
+    /// What environment and file set, by the long names of the flags.
+    pub(super) settings: BTreeMap<String, Option<Vec<OsString>>>,
 }
 
 struct Setting {
@@ -57,6 +59,7 @@ pub fn merge(
         args,
         origins: Vec::new(),
         notes: Vec::new(),
+        settings: BTreeMap::new(),
     };
     let names_file = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--config");
     if env.is_empty() && !merged.args.iter().any(names_file) {
@@ -88,6 +91,8 @@ pub fn merge(
             return Err(Fault::permanent(Exit::Config, message));
         }
     }
+    let all = settings.iter();
+    merged.settings = all.map(|s| (s.long.clone(), s.values.clone())).collect();
     insert_settings(&mut merged, depth, settings);
     merged.notes = misspelling_notes(&lenient, &env);
     Ok(merged)

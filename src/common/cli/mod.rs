@@ -18,9 +18,11 @@ pub mod units;
 mod usage_error;
 mod will_args;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -45,10 +47,13 @@ pub fn main<T: Parser>(run: impl FnOnce(T) -> anyhow::Result<Exit>) -> ExitCode 
     let typed: Vec<_> = std::env::args_os().collect();
     prepare_log(&program, &typed);
     let exit = match parse(command, &typed) {
-        Ok(Parsed::Run(args)) => process::start_orphan_reaper()
-            .context("threads cannot be started")
-            .and_then(|()| run(args)),
-        Ok(Parsed::Show(text)) => match stdio::stdout().write_all(&text) {
+        Ok((Parsed::Run(args), settings)) => {
+            SETTINGS_AT_START.get_or_init(|| settings);
+            process::start_orphan_reaper()
+                .context("threads cannot be started")
+                .and_then(|()| run(args))
+        }
+        Ok((Parsed::Show(text), _)) => match stdio::stdout().write_all(&text) {
             // A reader that has seen enough is no failure.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
                 Err(e).context("standard output cannot be written")
@@ -84,13 +89,37 @@ pub fn command<T: Parser>() -> clap::Command {
     completions::add_completions_and_man(T::command().version(version))
 }
 
+/// What environment and configuration file set when the program was started.
+static SETTINGS_AT_START: OnceLock<Settings> = OnceLock::new();
+
+type Settings = BTreeMap<String, Option<Vec<OsString>>>;
+
+/// Reads the configuration file again, checks it, and returns the names of the settings that have changed since the
+/// program was started.
+pub fn find_changed_settings<T: Parser>() -> Result<Vec<String>, Fault> {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let (_, now) = parse::<T>(command::<T>(), &typed)?;
+    let nothing = Settings::new();
+    let earlier = SETTINGS_AT_START.get().unwrap_or(&nothing);
+    let names: BTreeSet<&String> = earlier.keys().chain(now.keys()).collect();
+    // A flag that is off is the same as one that is not there.
+    let value = |settings: &Settings, name: &String| settings.get(name).cloned().flatten();
+    let changed = names
+        .into_iter()
+        .filter(|name| value(earlier, name) != value(&now, name));
+    Ok(changed.cloned().collect())
+}
+
 enum Parsed<T> {
     Run(T),
     /// Help, version, completions or a manual page, for standard output.
     Show(Vec<u8>),
 }
 
-fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Parsed<T>, Fault> {
+fn parse<T: Parser>(
+    mut command: clap::Command,
+    typed: &[OsString],
+) -> Result<(Parsed<T>, Settings), Fault> {
     let merged = merged_settings::merge(&command, typed.to_vec(), std::env::vars_os())?;
     // What the configuration file sets has become a flag.
     prepare_log(command.get_name(), &merged.args);
@@ -105,7 +134,8 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
                 None => T::from_arg_matches_mut(&mut matches).map(Parsed::Run),
             },
         );
-    parsed.or_else(|error| {
+    let settings = merged.settings;
+    let parsed = parsed.or_else(|error| {
         if matches!(
             error.kind(),
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -123,5 +153,6 @@ fn parse<T: Parser>(mut command: clap::Command, typed: &[OsString]) -> Result<Pa
             }
         }
         Err(Fault::usage(line))
-    })
+    });
+    Ok((parsed?, settings))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::credential_loader::CredentialLoader;
 use super::one_connection::ConnectionTask;
 use super::worker_input::{DialAttempt, WorkerInput};
-use super::{ClientConfig, MessageHandlers};
+use super::{ClientConfig, CredentialChange, MessageHandlers};
 use crate::common::fault::{Exit, Fault};
 use crate::common::transport::bridge::MessageCallbacks;
 use crate::common::transport::credentials::TlsCredentials;
@@ -110,6 +110,10 @@ impl ConnectionSpawner {
                 drop(running);
             })?;
         Ok(())
+    }
+
+    pub(super) fn reload_credentials(&mut self) -> Result<CredentialChange, Fault> {
+        self.credentials.reload()
     }
 
     pub(super) fn clear_if_pending(&mut self, dial: u64) -> bool {

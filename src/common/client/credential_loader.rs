@@ -6,14 +6,14 @@ use std::time::{Instant, SystemTime};
 use log::{Level, log_enabled, warn};
 use parking_lot::Mutex;
 
-use super::ClientConfig;
 use super::certificate_end::CertificateEnd;
+use super::{ClientConfig, CredentialChange};
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::{instant_now, wall_clock};
 use crate::common::runtime::daily_stamp::{DAY, DailyStamp};
 use crate::common::runtime::logging::NOT_QUIET;
 use crate::common::runtime::secret_source::SecretSource;
-use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
+use crate::common::transport::credentials::{CredentialContents, TlsCredentials, TlsFiles};
 
 pub(super) struct CredentialLoader {
     files: TlsFiles,
@@ -22,6 +22,8 @@ pub(super) struct CredentialLoader {
     certificate_end: CertificateEnd,
     were_valid: bool,
     warned_at: Option<Instant>,
+    /// What the last connection used.
+    used: Option<(CredentialContents, Option<String>)>,
 }
 
 impl CredentialLoader {
@@ -33,6 +35,7 @@ impl CredentialLoader {
             certificate_end: config.certificate_end.clone(),
             were_valid: false,
             warned_at: None,
+            used: None,
         }
     }
 
@@ -43,11 +46,36 @@ impl CredentialLoader {
             ..fault
         })?;
         self.were_valid = true;
+        self.check_dates(&loaded)?;
+        self.used = Some((CredentialContents::of(&loaded), password.clone()));
+        Ok((loaded, password))
+    }
+
+    /// Compares the files with what the last connection used. Without one nothing has changed.
+    pub(super) fn reload(&mut self) -> Result<CredentialChange, Fault> {
+        let (loaded, password) = self.read()?;
+        self.check_dates(&loaded)?;
+        let contents = CredentialContents::of(&loaded);
+        Ok(match &self.used {
+            Some((used, used_password)) => {
+                if used.chain != contents.chain || *used_password != password {
+                    CredentialChange::Identity
+                } else if used.authorities != contents.authorities {
+                    CredentialChange::Authorities
+                } else {
+                    CredentialChange::Nothing
+                }
+            }
+            None => CredentialChange::Nothing,
+        })
+    }
+
+    fn check_dates(&mut self, loaded: &TlsCredentials) -> Result<(), Fault> {
         self.certificate_end.set(loaded.end_unix_s());
         let now = wall_clock();
         loaded.check_dates(now)?;
-        self.warn_of_expiry(&loaded, now);
-        Ok((loaded, password))
+        self.warn_of_expiry(loaded, now);
+        Ok(())
     }
 
     /// Once per day; with `--quiet` once per day for all runs together, because cron sends a mail for each.

@@ -1,6 +1,6 @@
 //! What the worker reports.
 
-use super::RefusedRequest;
+use super::{CredentialChange, RefusedRequest};
 use crate::common::fault::Fault;
 use crate::common::mqtt::connack::Connack;
 use crate::common::transport::bridge::{AnswerProgress, SentPublishCount};
@@ -32,6 +32,7 @@ pub enum ClientEventKind {
         answer: Result<u8, RefusedRequest>,
     },
     Disconnected,
+    CredentialsReloaded(Result<CredentialChange, Fault>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod certificate_end;
 mod config;
 mod connection_faults;
 mod connection_spawner;
+mod credential_change;
 mod credential_loader;
 mod event;
 mod one_connection;
@@ -31,6 +32,7 @@ use super::mqtt::qos::Qos;
 use super::runtime::timed_receive;
 pub use super::transport::bridge::{AnswerProgress, SentPublishCount};
 pub use config::{ClientConfig, MessageHandlers, MqttVersion, RetainHandling};
+pub use credential_change::CredentialChange;
 pub use event::{ClientEvent, ClientEventKind, ConnectionInfo, Delivery};
 pub use refused_request::{RefusedRequest, RequestKind};
 use worker_input::{WorkerInput, WorkerInputKind};
@@ -93,6 +95,11 @@ impl Client {
     /// messages first acknowledges those that have been processed.
     pub fn disconnect(&self, generation: u64) {
         self.send_input(generation, WorkerInputKind::Disconnect);
+    }
+
+    /// Reads certificate, key, CA and password, which is answered with `CredentialsReloaded`.
+    pub fn reload_credentials(&self, generation: u64) {
+        self.send_input(generation, WorkerInputKind::ReloadCredentials);
     }
 
     fn send_input(&self, generation: u64, kind: WorkerInputKind) {

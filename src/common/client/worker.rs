@@ -146,6 +146,10 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             }
             WorkerInputKind::Abandon => self.abandon_connection(generation),
             WorkerInputKind::Disconnect => self.disconnect(generation),
+            WorkerInputKind::ReloadCredentials => {
+                let reloaded = self.dialer.reload_credentials();
+                self.notify(generation, ClientEventKind::CredentialsReloaded(reloaded));
+            }
             WorkerInputKind::CheckTokens => self.poll_tokens(generation),
             WorkerInputKind::ConnectionLost => self.handle_connection_lost(generation),
             WorkerInputKind::DialPassed(passed) => {

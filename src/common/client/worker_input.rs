@@ -29,6 +29,7 @@ pub(super) enum WorkerInputKind {
     Unsubscribe(Vec<String>),
     Abandon,
     Disconnect,
+    ReloadCredentials,
     /// A Paho token may have completed.
     CheckTokens,
     ConnectionLost,

@@ -43,6 +43,9 @@ pub struct Disconnection {
 /// How long to wait for DISCONNECT to be sent when nothing depends on it.
 pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the end of a connection that is replaced may take: messages of QoS 0 may have to be written first.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub const FALLBACK_NOTICE: &str = "the broker does not answer MQTT 5; MQTT 3.1.1 is used, which has no reason \
                                    codes, message expiry and seq, and does not mark batches";
 
@@ -135,6 +138,10 @@ impl ConnectionDriver {
                 fault,
                 reached,
             } => {
+                if self.connection.is_renewal_ending(generation) {
+                    let actions = self.connection.handle_renewal_ended(now);
+                    return self.carry_out(actions, now);
+                }
                 let state = self.connection.state();
                 if state == ConnectionState::Stopped && generation == self.generation() {
                     return Some(ConnectionUpdate::Closed);
@@ -156,6 +163,10 @@ impl ConnectionDriver {
                 }
                 Some(update)
             }
+            ClientEventKind::Disconnected if self.connection.is_renewal_ending(generation) => {
+                let actions = self.connection.handle_renewal_ended(now);
+                self.carry_out(actions, now)
+            }
             ClientEventKind::Disconnected => {
                 (generation == self.generation()).then_some(ConnectionUpdate::Closed)
             }
@@ -169,6 +180,13 @@ impl ConnectionDriver {
         let actions = self.connection.fail_connection(fault, now, random);
         self.count_end(&actions, state, cause);
         self.carry_out(actions, now)
+    }
+
+    /// Replaces the connection by one that uses the files as they are now. At QoS 1 and 2 nothing is lost if the end
+    /// of the old one is cut off.
+    pub fn renew(&mut self, now: Instant) {
+        let actions = self.connection.renew(RENEWAL_TIMEOUT, now);
+        self.carry_out(actions, now);
     }
 
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionUpdate> {

@@ -65,6 +65,15 @@ pub struct ConnectionStateMachine {
     generation: u64,
     times_connected: u64,
     last_fault: Option<Fault>,
+    /// The connection is being replaced by one with new credentials.
+    renewal: Option<Renewal>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// DISCONNECT has been requested, and the connection has not ended yet.
+    Ending,
+    Connecting,
 }
 
 impl ConnectionStateMachine {
@@ -77,6 +86,7 @@ impl ConnectionStateMachine {
             generation: 0,
             times_connected: 0,
             last_fault: None,
+            renewal: None,
         }
     }
 
@@ -98,6 +108,10 @@ impl ConnectionStateMachine {
 
     pub fn authority(&self) -> &str {
         &self.settings.host
+    }
+
+    pub fn last_fault(&self) -> Option<&Fault> {
+        self.last_fault.as_ref()
     }
 
     /// `None` while there is a connection.
@@ -135,8 +149,41 @@ impl ConnectionStateMachine {
             self.state = ConnectionState::Online { since: now };
             self.times_connected += 1;
             self.last_fault = None;
+            self.renewal = None;
         }
         is_current
+    }
+
+    /// Ends the connection in order and makes a new one at once, or after `within` if the end takes longer. Until the
+    /// new one stands, no fault ends the run. Has no effect without a connection.
+    pub fn renew(&mut self, within: Duration, now: Instant) -> Vec<ConnectionAction> {
+        let ConnectionState::Online { since } = self.state else {
+            return Vec::new();
+        };
+        self.backoff
+            .reset_if_stable(now.saturating_duration_since(since));
+        self.renewal = Some(Renewal::Ending);
+        self.state = ConnectionState::Waiting {
+            until: now + within,
+        };
+        vec![ConnectionAction::Disconnect]
+    }
+
+    /// Whether the end of the connection is that of [`renew`](Self::renew).
+    pub fn is_renewal_ending(&self, generation: u64) -> bool {
+        generation == self.generation && self.renewal == Some(Renewal::Ending)
+    }
+
+    /// The connection has ended, as [`renew`](Self::renew) requested.
+    pub fn handle_renewal_ended(&mut self, now: Instant) -> Vec<ConnectionAction> {
+        self.renewal = Some(Renewal::Connecting);
+        // A broker may limit how often a client connects.
+        let until = self.last_attempt.unwrap_or(now) + self.settings.interval;
+        if now < until {
+            self.state = ConnectionState::Waiting { until };
+            return Vec::new();
+        }
+        vec![self.connect(now)]
     }
 
     /// The attempt failed, or the connection ended. `random` is uniform in [0, 1).
@@ -158,7 +205,8 @@ impl ConnectionStateMachine {
             _ => return Vec::new(),
         }
         self.last_fault = Some(fault.clone());
-        if fault.permanent && self.settings.run == FiniteOrEndless::Finite {
+        let is_finite = self.settings.run == FiniteOrEndless::Finite && self.renewal.is_none();
+        if fault.permanent && is_finite {
             self.state = ConnectionState::Stopped;
             return vec![ConnectionAction::GiveUp(fault)];
         }
@@ -194,7 +242,14 @@ impl ConnectionStateMachine {
                 let fault = Fault::passing(Exit::Unavailable, message);
                 self.fail_connection(fault.with_kind(FaultCause::TimedOut), now, random)
             }
-            ConnectionState::Waiting { until } if now >= until => vec![self.connect(now)],
+            ConnectionState::Waiting { until } if now >= until => {
+                if self.renewal == Some(Renewal::Ending) {
+                    // The next call connects.
+                    self.renewal = Some(Renewal::Connecting);
+                    return vec![ConnectionAction::Abandon];
+                }
+                vec![self.connect(now)]
+            }
             _ => Vec::new(),
         }
     }

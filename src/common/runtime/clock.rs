@@ -34,6 +34,14 @@ pub fn instant_now() -> Instant {
     instant + since_boot().saturating_sub(boot)
 }
 
+/// `CLOCK_MONOTONIC` of the kernel, in microseconds.
+pub fn monotonic_us() -> u128 {
+    let time = clock_gettime(ClockId::Monotonic);
+    // Neither is negative.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)).as_micros()
+}
+
 pub fn boot_ms() -> u64 {
     u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,8 @@ pub mod logging;
 pub mod process;
 pub mod repeat_filter;
 pub mod secret_source;
+pub mod service_manager;
+mod service_notifications;
 pub mod signals;
 pub mod small_file;
 pub mod startup;

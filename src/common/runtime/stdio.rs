@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -45,6 +46,41 @@ impl<D: AsFd> Blocking<D> {
                 done => return Ok(done?),
             }
         }
+    }
+}
+
+/// What a pipe takes without blocking when it is ready for writing.
+const PIPE_CHUNK: usize = 4096;
+
+impl<D: AsFd> Blocking<D> {
+    /// As `write_all`; calls `on_wait` at this interval while the reader does not read.
+    pub fn write_all_and_call(
+        &mut self,
+        mut bytes: &[u8],
+        interval: Duration,
+        mut on_wait: impl FnMut(),
+    ) -> io::Result<()> {
+        let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX);
+        while !bytes.is_empty() {
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut fds, timeout) {
+                Ok(0) => {
+                    on_wait();
+                    continue;
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if fds[0].any() == Some(false) {
+                continue;
+            }
+            match nix::unistd::write(self.0.as_fd(), &bytes[..bytes.len().min(PIPE_CHUNK)]) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -102,6 +102,11 @@ impl Outbox {
         }
     }
 
+    /// Sends nothing more until then, or on the next connection.
+    pub fn pause(&mut self, until: Instant) {
+        self.held_until = Some(until);
+    }
+
     pub fn expect_connection(&mut self, now: Instant) {
         self.connecting_until = Some(now + self.ack_time.estimate_upper_bound());
     }

@@ -17,8 +17,10 @@ use crate::common::connection::outage::OutageEnd;
 use crate::common::escape::{escape, one_line};
 use crate::common::fault::Exit;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
+use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
 use crate::common::runtime::repeat_filter::{RepeatFilter, Repetition, without_numbers};
+use crate::common::runtime::service_manager::ServiceManager;
 use crate::common::runtime::stdio::{self, Blocking};
 use crate::publisher::outbox::drain_pacer::BacklogGrowth;
 use crate::publisher::outbox::user_receipts::UserReceipt;
@@ -245,10 +247,18 @@ impl Reporter {
         self.summary.dead += count as u64;
     }
 
-    /// Writes the buffer to standard output. Blocks for as long as its reader does.
-    pub fn flush_stdout(&mut self) {
+    /// Writes the buffer to standard output. Blocks for as long as its reader does; a loop that waits for that is not
+    /// stuck.
+    pub fn flush_stdout(&mut self, service: &mut ServiceManager) {
         if self.error.is_none() && !self.buffer.is_empty() {
-            self.error = self.out.write_all(&self.buffer).err();
+            let written = match service.watchdog_interval() {
+                Some(interval) => {
+                    let feed = || service.feed_watchdog(instant_now());
+                    self.out.write_all_and_call(&self.buffer, interval, feed)
+                }
+                None => self.out.write_all(&self.buffer),
+            };
+            self.error = written.err();
             if let Some(cause) = &self.error {
                 let code = Exit::Io.code();
                 error!(code; "standard output cannot be written: {cause}; nothing more is printed");
@@ -258,7 +268,13 @@ impl Reporter {
     }
 
     /// Prints the summary; `false` if standard output could not be written at some time.
-    pub fn finish(mut self, reconnects: u64, queued: u64, elapsed: Duration) -> bool {
+    pub fn finish(
+        mut self,
+        reconnects: u64,
+        queued: u64,
+        elapsed: Duration,
+        service: &mut ServiceManager,
+    ) -> bool {
         self.summary.reconnects = reconnects;
         self.summary.queued = queued;
         self.summary.elapsed_s = (elapsed.as_secs_f64() * 1e3).round() / 1e3;
@@ -268,7 +284,7 @@ impl Reporter {
                 .extend(serde_json::to_vec(&self.summary).unwrap_or_default());
             self.buffer.push(b'\n');
         }
-        self.flush_stdout();
+        self.flush_stdout(service);
         self.error.is_none()
     }
 

@@ -10,6 +10,7 @@ mod subscriber;
 mod subscriber_metrics;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use self::exit_report::{exit_for_counts, print_summary, report_write_failure};
-use self::subscriber::{Event, Subscriber, session_key};
+use self::subscriber::{Event, STOP_TIMEOUT, Subscriber, session_key};
 use self::subscriber_metrics::SubscriberMetrics;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{Client, ClientConfig, MessageHandlers};
-use crate::common::fault::Exit;
+use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::service_manager::{ServiceManager, is_reloadable_service};
 use crate::common::runtime::signals;
 use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::bridge::EndedExchanges;
@@ -34,8 +36,6 @@ use crate::subscriber::message_receiver::MessageReceiver;
 use crate::subscriber::output::completion::{OutputError, OutputEvent};
 use crate::subscriber::output::sink::OutputSink;
 use crate::subscriber::session::state_file::StateFile;
-
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long retained messages may be removed after the end of a run that no signal ends.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -50,7 +50,12 @@ const DEFAULT_WINDOW: usize = 100;
 
 /// An error is what kept the run from starting. What fails later is logged, and in the exit code.
 #[allow(clippy::too_many_lines, reason = "one step after the other")]
-pub fn run(config: &Config) -> anyhow::Result<Exit> {
+pub fn run(
+    config: &Config,
+    find_changed_settings: fn() -> Result<Vec<String>, Fault>,
+) -> anyhow::Result<Exit> {
+    let mut service = ServiceManager::from_environment(instant_now());
+    service.begin_step("opening the output", instant_now());
     let (events, queue) = mpsc::channel();
     let state_file = config.state.as_deref().map(StateFile::open).transpose()?;
     let state_file = state_file.map(|file| Arc::new(Mutex::new(file)));
@@ -87,10 +92,21 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     };
     let reopen = matches!(config.output, OutputConfig::File(..));
     let reopen = reopen.then(|| on_signal(OutputSink::reopen));
+    let to_loop = events.clone();
+    let hang_up: Option<signals::Callback> = if is_reloadable_service() {
+        Some(Box::new(move || {
+            if let Some(reopen) = &reopen {
+                reopen();
+            }
+            send(&to_loop, Event::Reload(find_changed_settings()));
+        }))
+    } else {
+        reopen
+    };
     let abort = Some(on_signal(OutputSink::abort_commands));
     let to_loop = events.clone();
     let stop = move || send(&to_loop, Event::Stop);
-    let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, reopen, abort)
+    let exit_now = signals::watch_stop_signals(STOP_TIMEOUT, stop, hang_up, abort)
         .context("signals cannot be handled")?;
     exit_now.set(Exit::Success);
     // After that, because its keys raise signals.
@@ -113,6 +129,7 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         session_acks,
         state_file.clone(),
         last_message,
+        service,
         started,
     )?;
     while subscriber.pending_exit().is_none() {
@@ -120,6 +137,8 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
         if let Some(metrics) = &mut metrics {
             metrics.update(&subscriber, instant_now());
         }
+        let readings = receiver.completed_readings.load(Ordering::Relaxed);
+        subscriber.notify_service_manager(readings, instant_now());
         if let Some(screen) = &mut screen {
             display
                 .lock()

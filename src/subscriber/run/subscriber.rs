@@ -12,17 +12,22 @@ use super::exit_report::report_output_error;
 use super::retained_removals::RetainedRemovals;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{
-    AnswerProgress, Client, ClientEvent, ClientEventKind, RefusedRequest, RequestKind,
+    AnswerProgress, Client, ClientEvent, ClientEventKind, CredentialChange, RefusedRequest,
+    RequestKind,
 };
 use crate::common::connection::driver::{ConnectionDriver, ConnectionUpdate};
+use crate::common::connection::reload::{self, ReloadResult, Renewable};
 use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, FiniteOrEndless};
+use crate::common::connection::status_text::{self, group_thousands};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::metrics::metric_family::{MetricFamily, to_f64};
+use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
 use crate::common::runtime::repeat_filter::RepeatFilter;
+use crate::common::runtime::service_manager::ServiceManager;
 use crate::common::runtime::timed_receive::receive_until;
 use crate::common::transport::bridge::END_TIMEOUT;
 use crate::subscriber::config::Config;
@@ -35,8 +40,13 @@ use crate::subscriber::session::{Resumption, SessionTracker};
 pub(super) enum Event {
     Client(ClientEvent),
     Output(OutputEvent),
+    /// The settings that have changed since the start.
+    Reload(Result<Vec<String>, Fault>),
     Stop,
 }
+
+/// How long the end of a run may take.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait at the end for the next PUBACK of a removal.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +82,7 @@ pub(super) struct Subscriber<'a> {
     warnings: RepeatFilter,
     /// Filters that were granted less than asked for, with the QoS that was logged.
     logged_grants: BTreeMap<usize, u8>,
+    service: ServiceManager,
 }
 
 impl<'a> Subscriber<'a> {
@@ -81,6 +92,7 @@ impl<'a> Subscriber<'a> {
         session_acks: Arc<SessionAcks>,
         state_file: Option<Arc<Mutex<StateFile>>>,
         last_message: Option<Arc<Mutex<Instant>>>,
+        service: ServiceManager,
         now: Instant,
     ) -> anyhow::Result<Self> {
         let connection = config.connection.state_machine(config.finite_or_endless());
@@ -111,8 +123,47 @@ impl<'a> Subscriber<'a> {
             state_file,
             warnings: RepeatFilter::default(),
             logged_grants: BTreeMap::new(),
+            service,
             config,
         })
+    }
+
+    /// `received`: how many readings have been output.
+    pub(super) fn notify_service_manager(&mut self, received: u64, now: Instant) {
+        let connection = self.driver.state_machine();
+        let is_ready = self.subscriptions.all_granted();
+        let status = || {
+            let connection = status_text::describe(connection);
+            format!("{connection}; {} received", group_thousands(received))
+        };
+        self.service.update(is_ready, status, now);
+    }
+
+    fn handle_reloaded_credentials(
+        &mut self,
+        reloaded: &Result<CredentialChange, Fault>,
+        now: Instant,
+    ) {
+        let is_online = matches!(self.state_machine().state(), ConnectionState::Online { .. });
+        let renewable = match self.config.session_expiry {
+            None => Renewable::No("without --persistent the broker keeps no messages meanwhile"),
+            Some(_) if self.config.qos == Qos::AtMostOnce => {
+                Renewable::No("the broker keeps no messages of QoS 0 meanwhile")
+            }
+            Some(_) => Renewable::Yes,
+        };
+        match reload::evaluate(reloaded, is_online, renewable) {
+            ReloadResult::Renew => {
+                info!("reload: connecting again with the new certificate, key or password");
+                self.subscriptions.handle_disconnected();
+                self.removals.handle_disconnected();
+                self.driver.renew(now);
+                return;
+            }
+            ReloadResult::Done(text) => info!("{text}"),
+            ReloadResult::NotDone(text) => warn!("{text}"),
+        }
+        self.service.end_reload(now);
     }
 
     pub(super) fn pending_exit(&self) -> Option<Exit> {
@@ -208,7 +259,16 @@ impl<'a> Subscriber<'a> {
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Client(event) => self.handle_client_event(event, now),
+            Event::Reload(changed) => {
+                self.service.begin_reload(now);
+                if let Some(warning) = reload::describe_changed_settings(&changed) {
+                    warn!("{warning}");
+                }
+                let generation = self.driver.generation();
+                self.driver.client().reload_credentials(generation);
+            }
             Event::Stop => {
+                self.service.stop("ending", STOP_TIMEOUT, now);
                 self.is_stopping = true;
                 self.record_worse_exit(Exit::Success);
             }
@@ -242,6 +302,9 @@ impl<'a> Subscriber<'a> {
                     }
                 }
             }
+            ClientEventKind::CredentialsReloaded(reloaded) => {
+                self.handle_reloaded_credentials(&reloaded, now);
+            }
             ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
             }
@@ -253,6 +316,9 @@ impl<'a> Subscriber<'a> {
     }
 
     fn handle_update(&mut self, update: Option<ConnectionUpdate>, now: Instant) {
+        if update.is_some() {
+            self.service.end_reload(now);
+        }
         match update {
             Some(ConnectionUpdate::Connected(info))
                 if self.config.subscription_identifier.is_some()
@@ -405,6 +471,7 @@ impl<'a> Subscriber<'a> {
             self.deadline,
             self.idle_at(),
             self.removals.wake_at(),
+            self.service.wake_at(),
         ]
         .into_iter()
         .flatten()
@@ -421,6 +488,7 @@ impl<'a> Subscriber<'a> {
         until: Instant,
         completed_by: Instant,
     ) {
+        self.service.stop("ending", STOP_TIMEOUT, instant_now());
         self.deadline = None;
         self.idle = None;
         // The writer may have asked for removals since.
@@ -463,7 +531,7 @@ impl<'a> Subscriber<'a> {
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {
                 Event::Client(event) => Some(event),
-                Event::Output(_) | Event::Stop => None,
+                Event::Output(_) | Event::Reload(_) | Event::Stop => None,
             });
         let mut exit = self.exit.unwrap_or(Exit::Success);
         if self.removals.is_incomplete() {

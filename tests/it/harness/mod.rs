@@ -20,6 +20,7 @@ pub(crate) mod screen;
 pub(crate) mod scripted;
 pub(crate) mod seen;
 pub(crate) mod server;
+pub(crate) mod service_manager;
 pub(crate) mod strace;
 pub(crate) mod throttle;
 pub(crate) mod tpm;

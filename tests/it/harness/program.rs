@@ -67,6 +67,10 @@ impl Program {
         Self::new(executable("subscriber", env!("CARGO_BIN_EXE_subscriber")))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(self.path)
+    }
+
     /// A publisher with one message for the topic `t`.
     pub(crate) fn one_message() -> Self {
         Self::publisher().args(["-t", "t", "-m", "hello"])
@@ -287,6 +291,9 @@ impl Program {
             "all_proxy",
             "NO_PROXY",
             "no_proxy",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
         ] {
             command.env_remove(name);
         }

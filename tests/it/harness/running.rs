@@ -58,6 +58,13 @@ impl Running {
         Duration::from_millis(u64::try_from(1_000 * ticks / per_second).unwrap())
     }
 
+    /// How many bytes it has written so far, to files, pipes and sockets.
+    pub(crate) fn written(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
+        let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+        line.unwrap().parse().unwrap()
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.wait(Duration::ZERO).is_some()
     }

@@ -16,6 +16,7 @@ use super::children::{self, ChildExit, ChildHandle, CommandGroup, ExitNotice, No
 use super::program;
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::instant_now;
+use crate::common::runtime::service_manager;
 
 /// How long pipes are read and written after the command has ended, for children that it has left running.
 const PIPE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -71,6 +72,9 @@ impl ExecCommand {
         });
         if options.output.is_some() {
             command.stdout(Stdio::piped());
+        }
+        for name in service_manager::VARIABLES {
+            command.env_remove(name);
         }
         for (name, value) in &options.env {
             match value {

@@ -1,6 +1,7 @@
 //! CA, certificate and key: where the files are, whether they are good, and what they hold.
 
 pub(super) mod certificates;
+mod credential_contents;
 mod der;
 mod device_key;
 mod device_refusal;
@@ -13,6 +14,7 @@ mod tls_credentials;
 mod tls_file_check;
 mod token_uri;
 
+pub use credential_contents::CredentialContents;
 pub use tls_credentials::{CertKeyPaths, TlsCredentials};
 pub(super) use tls_credentials::{ContextError, not_yet_valid_fault};
 pub use tls_file_check::{FileCheckResult, TlsFiles};
