@@ -27,6 +27,8 @@ lock_directory() {
     exec 9<"$dir"
     flock -n 9 || fail 75 "$dir: another provision-thing works on it; run this again when it has ended"
     rm -rf "$dir"/.provision-thing.*
+    # Empty, if the run ended right after it had moved the first pair from there.
+    rmdir "$new" 2>/dev/null || true
 }
 
 is_certificate() { [[ $1 =~ ^arn:[a-z-]+:iot:[a-z0-9-]+:[0-9]+:cert/[0-9a-f]{64}$ ]]; }
