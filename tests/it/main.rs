@@ -76,6 +76,7 @@
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
 //! | `will_and_status` | the last will and the status topic, however a run ends         |
+//! | `rotation`      | keys and certificates over years: requests, policies, `--rotate` |
 //! | `routes`        | port 443, where 8883 is blocked                              |
 //! | `window`        | unacknowledged messages: how many, lost, refused             |
 //! | `wrong_files`   | files and certificates that are wrong, and how each is named |
@@ -138,6 +139,7 @@ mod queue_command;
 mod rabbitmq;
 mod received;
 mod repeats;
+mod rotation;
 mod routes;
 mod sdk;
 mod secrets;

@@ -6,139 +6,15 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
-    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
 
 use crate::harness::{
     Program, SOON,
-    lines::Lines,
-    process::{Process, command},
+    moto::{Moto, ScriptOutcome, script},
     temp_dir,
 };
-
-/// moto's server, on its own port.
-struct Moto {
-    _process: Process,
-    port: u16,
-    path: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let asked = script("setup-python")
-            .args(["--path", "moto"])
-            .output()
-            .unwrap();
-        assert!(
-            asked.status.success(),
-            "run scripts/setup-python moto: {asked:?}"
-        );
-        let bin = String::from_utf8(asked.stdout).unwrap().trim().to_owned();
-        let mut moto = command(format!("{bin}/moto_server"));
-        moto.args(["-H", "127.0.0.1", "-p", "0"]);
-        moto.stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut process = Process::spawn(moto);
-        let lines = Lines::default();
-        lines.collect(process.child().stderr.take().unwrap());
-        let running = |line: &str| line.contains("Running on http://127.0.0.1:");
-        let line = lines.wait(SOON * 3, running).expect("moto_server listens");
-        let port = line
-            .text
-            .rsplit(':')
-            .next()
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        let path = std::env::var("PATH").unwrap_or_default();
-        Self {
-            _process: process,
-            port,
-            path: format!("{bin}:{path}"),
-        }
-    }
-
-    /// A command that takes moto for AWS.
-    fn there(&self, mut command: Command) -> Command {
-        for (name, value) in [
-            ("PATH", self.path.as_str()),
-            (
-                "AWS_ENDPOINT_URL",
-                &format!("http://127.0.0.1:{}", self.port),
-            ),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "eu-central-1"),
-            ("AWS_DEFAULT_REGION", "eu-central-1"),
-            ("AWS_MAX_ATTEMPTS", "1"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ] {
-            command.env(name, value);
-        }
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn provision(&self, args: &[&str], dir: &Path) -> Outcome {
-        let mut provision = self.there(script("provision-thing"));
-        Outcome::of(provision.args(args).arg(dir).output().unwrap())
-    }
-
-    /// What the AWS CLI says, as JSON.
-    fn aws(&self, args: &[&str]) -> Value {
-        let mut aws = self.there(Command::new(format!(
-            "{}/aws",
-            self.path.split(':').next().unwrap()
-        )));
-        let output = aws.args(args).args(["--output", "json"]).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-fn script(name: &str) -> Command {
-    let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
-    Command::new(format!("{scripts}/{name}"))
-}
-
-#[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    fn of(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn expect(&self, code: i32, parts: &[&str]) -> &Self {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        let said = if code == 0 {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
-        for part in parts {
-            assert!(said.contains(part), "not said: {part}\n{self:#?}");
-        }
-        assert_eq!(
-            self.stderr.lines().count(),
-            usize::from(code != 0),
-            "{self:#?}"
-        );
-        self
-    }
-}
 
 /// Mode and time of change of each file.
 fn state(dir: &Path) -> BTreeMap<String, (u32, i64, i64)> {
@@ -289,7 +165,8 @@ fn files_of_somebody_else_are_left_alone() {
 #[test]
 fn what_is_typed_wrong_and_a_cloud_out_of_reach_are_named() {
     let dir = temp_dir();
-    let run = |args: &[&str]| Outcome::of(script("provision-thing").args(args).output().unwrap());
+    let run =
+        |args: &[&str]| ScriptOutcome::of(script("provision-thing").args(args).output().unwrap());
     for args in [
         &[][..],
         &["a b"],
@@ -299,9 +176,14 @@ fn what_is_typed_wrong_and_a_cloud_out_of_reach_are_named() {
     ] {
         assert_eq!(run(args).code, Some(64), "{args:?}");
     }
-    let mut moto = Moto::start();
-    moto.port = crate::harness::free_port();
-    let out_of_reach = moto.provision(&["pump-7"], &dir.path().join("certs"));
+    let moto = Moto::start();
+    let mut out_of_reach = moto.script("provision-thing");
+    let nobody = format!("http://127.0.0.1:{}", crate::harness::free_port());
+    out_of_reach
+        .env("PATH", moto.path_of_cli())
+        .env("AWS_ENDPOINT_URL", nobody);
+    let out_of_reach = out_of_reach.arg("pump-7").arg(dir.path().join("certs"));
+    let out_of_reach = ScriptOutcome::of(out_of_reach.output().unwrap());
     assert_eq!(out_of_reach.code, Some(69), "{out_of_reach:#?}");
     assert_eq!(out_of_reach.stderr.lines().count(), 1, "{out_of_reach:#?}");
 }

@@ -51,6 +51,12 @@ fn executable(name: &str, built: &'static str) -> &'static str {
     path.into_os_string().into_string().unwrap().leak()
 }
 
+/// Where publisher and subscriber are, for what finds them by PATH.
+pub(super) fn directory() -> PathBuf {
+    let publisher: PathBuf = executable("publisher", env!("CARGO_BIN_EXE_publisher")).into();
+    publisher.parent().unwrap().to_owned()
+}
+
 enum Stdin {
     Null,
     Pipe,
