@@ -130,8 +130,8 @@ pub fn run(
     )?;
     while subscriber.pending_exit().is_none() {
         subscriber.handle_time(instant_now());
-        let received = receiver.completed_readings.load(Ordering::Relaxed);
-        subscriber.notify_service_manager(received, instant_now());
+        let readings = receiver.completed_readings.load(Ordering::Relaxed);
+        subscriber.notify_service_manager(readings, instant_now());
         if let Some(screen) = &mut screen {
             display
                 .lock()
