@@ -69,9 +69,9 @@ pub fn unix_ms() -> u64 {
 /// Whether the C library's monotonic clock is the kernel's. The standard library computes a
 /// deadline from the former and passes it to the kernel; under libfaketime it may be decades away.
 pub(super) static CLOCKS_AGREE: LazyLock<bool> = LazyLock::new(|| {
-    let kernel = clock_gettime(ClockId::Monotonic).tv_sec;
+    let kernel = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0);
     let library = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    library.is_ok_and(|library| library.tv_sec().abs_diff(kernel) <= 1)
+    library.is_ok_and(|library| Duration::from(library).as_secs().abs_diff(kernel) <= 1)
 });
 
 pub fn sleep(duration: Duration) {

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpStream;
 
-use nix::sys::stat::fstat;
+use rustix::fs::fstat;
 
 use super::socket::Socket;
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
+use rustix::fs::statvfs;
 
 /// The reserve is a twentieth of the disk within these bounds, in bytes.
 const MIN_RESERVE: u64 = 256 << 10;
@@ -25,9 +25,9 @@ impl DiskSpace {
     /// None if the system does not say: then writing is tried.
     pub(super) fn of(queue: &Path) -> Option<Self> {
         let disk = statvfs(queue).ok()?;
-        let size = disk.blocks().saturating_mul(disk.fragment_size());
+        let size = disk.f_blocks.saturating_mul(disk.f_frsize);
         Some(Self {
-            available: disk.blocks_available().saturating_mul(disk.fragment_size()),
+            available: disk.f_bavail.saturating_mul(disk.f_frsize),
             reserve: (size / 20).clamp(MIN_RESERVE, MAX_RESERVE),
         })
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::{Error, ErrorStack};
 use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
@@ -277,9 +278,39 @@ fn is_in_date(certificate: &X509Ref, now: &Asn1TimeRef) -> bool {
     *certificate.not_before() <= *now && *certificate.not_after() >= *now
 }
 
-/// None for a time that ASN.1 cannot express.
+/// None for a time that ASN.1 cannot express. As text, because OpenSSL's `time_t` may have 64 bits where Rust's has 32:
+/// in Debian 13 on armhf.
 fn to_asn1_time(time: SystemTime) -> Option<Asn1Time> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs());
-    Asn1Time::from_unix(i64::try_from(seconds).ok()?).ok()
+    let timestamp = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+    Asn1Time::from_str(&timestamp.strftime("%Y%m%d%H%M%SZ").to_string()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_after_2038_is_compared_with_dates_of_certificates_too() {
+        for (seconds, expected) in [
+            (1_700_000_000, "Nov 14 22:13:20 2023 GMT"),
+            (4_294_967_296, "Feb  7 06:28:16 2106 GMT"),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(
+                to_asn1_time(time).expect("a time of ASN.1").to_string(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_before_1970_is_taken_for_1970() {
+        let time = to_asn1_time(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(
+            time.expect("a time of ASN.1").to_string(),
+            "Jan  1 00:00:00 1970 GMT"
+        );
+    }
 }
