@@ -36,6 +36,7 @@
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `monitoring`    | the alert rules and the dashboard of `docs`, against Prometheus and what the programs write |
 //! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
@@ -116,6 +117,7 @@ mod kept_session;
 mod manual;
 mod memory;
 mod misconfigured;
+mod monitoring;
 mod mqtt_js;
 mod no_source;
 mod offline;
