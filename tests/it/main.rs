@@ -38,6 +38,7 @@
 //! | `memory`        | limits on memory, and how little a large message takes        |
 //! | `metrics`       | `--metrics` in each fault, `status`, `check` beside a running program |
 //! | `misconfigured` | the mistakes people make, as `check` and a plain run see them   |
+//! | `monitoring`    | the alert rules and the dashboard of `docs`, against Prometheus and what the programs write |
 //! | `mqtt_js`       | MQTT.js reads what `publisher` sets, and the other way round   |
 //! | `no_source`     | a publisher without a source flag: standard input decides |
 //! | `offline`       | the broker away and back: what is kept, dropped, sent again  |
@@ -122,6 +123,7 @@ mod manual;
 mod memory;
 mod metrics;
 mod misconfigured;
+mod monitoring;
 mod mqtt_js;
 mod no_source;
 mod offline;
