@@ -112,14 +112,14 @@ fn without_a_connection_and_without_a_queue_file_a_program_is_not_ready() {
 }
 
 #[test]
-fn a_subscriber_reports_ready_when_it_has_subscribed_also_to_an_abstract_address() {
+fn a_subscriber_reports_ready_when_it_has_granted_also_to_an_abstract_address() {
     let broker = Broker::start();
     let manager = ServiceManager::start_abstract();
     let subscriber = Program::subscriber().to(&broker).args(["-t", "t"]);
     let subscriber = manager.service(subscriber).start();
     manager.wait(SOON, |line| line == "READY=1");
-    let subscribed = broker.log().wait(SOON, |line| line.ends_with(" 1 t"));
-    assert!(subscribed.is_some(), "{subscriber}");
+    let granted = broker.log().wait(SOON, |line| line.ends_with(" 1 t"));
+    assert!(granted.is_some(), "{subscriber}");
     manager.wait(SOON, |line| line.ends_with("; 0 received"));
     subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
     manager.wait(SOON, |line| line == "STOPPING=1");
