@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Key, request and certificate of a thing, in the directory that provision-thing and claim-thing fill:
-# written so that a power cut leaves either what was or what is to be. Read by these scripts, which set
-# name, dir, new, cert, key, request, record, csr and scratch, and have fail.
+# Key, request and certificate of a thing, in the directory that provision-thing fills:
+# written so that a power cut leaves either what was or what is to be. Read by that script, which sets
+# name, dir, new, cert, key, request, record, csr and scratch, and has fail.
 # shellcheck disable=SC2154,SC1007,SC2015,SC2034
 
 # put FILE MODE TEXT: all of it or nothing, and on the disk, not just on its way there. A symbolic link stays one.
@@ -79,9 +79,9 @@ try_pair() {
     [[ ${#pair[@]} != 0 || $1 == "$dir" ]] || pair=(--cert "$1/device.pem.crt" --key "$(configured_key)")
     while true; do
         code=0
-        publisher check --config "$config" "${pair[@]}" --client-id "$name-check" </dev/null >"$scratch/check" 2>&1 || code=$?
+        publisher check --config "$config" "${pair[@]}" --client-id "$name" --allow-readable-key </dev/null >"$scratch/check" 2>&1 || code=$?
         ((code != 0)) || return 0
-        # 78: the files. No time cures them.
+        # 78: the files. Waiting does not help.
         ((code != 78 && SECONDS < deadline)) || break
         sleep 2
     done

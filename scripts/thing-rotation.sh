@@ -17,6 +17,8 @@ switch() {
         [[ ! -e $current ]] || fail 78 "$current: is a directory, from a copy that followed symbolic links; remove it and run this again"
         first=$(old_arn "$record") first=pair-${first:0:12}
         mkdir -p "$dir/$first"
+        chmod --reference="$dir" "$dir/$first"
+        ((EUID != 0)) || chown --reference="$dir" "$dir/$first"
         for file in private.pem.key device.csr device.pem.crt provisioned-thing; do
             [[ ! -e $dir/$file ]] || ln -f "$dir/$file" "$dir/$first/$file"
         done
@@ -43,7 +45,7 @@ switch() {
 like_the_old_pair() {
     chmod --reference="$dir" "$new"
     [[ ! -e $new/private.pem.key || ! -e $key ]] || chmod --reference="$(readlink -f "$key")" "$new/private.pem.key"
-    ((EUID != 0)) || chown -R --reference="$(readlink -f "$cert")" "$new"
+    ((EUID != 0)) || { chown -R --reference="$(readlink -f "$cert")" "$new" && chown --reference="$dir" "$new"; }
     [[ $EUID != 0 || ! -e $new/private.pem.key || ! -e $key ]] || chown --reference="$(readlink -f "$key")" "$new/private.pem.key"
 }
 
@@ -119,6 +121,7 @@ rotate() {
     [[ -z $csr || -e $request ]] || fail 64 "--csr: $key is here, and a new one is made here as well; leave --csr out"
     [[ -n $csr || -e $new || ! -e $request ]] || fail 64 "$request: the key is elsewhere; give a request of it, or of a new one, with --csr"
     old_certificate=$arn
+    [[ -e $record ]] || put "$record" 644 "$name $arn $policy"
     make_certificate
     # What the old one may, the new one may.
     call iot list-attached-policies --target "$old_certificate" --query 'policies[].policyName'
@@ -128,5 +131,5 @@ rotate() {
     try_pair "$new"
     switch
     while read -r pair; do retire "$pair"; done < <(pairs)
-    echo "next: restart services that have a copy of the key (LoadCredential); then run this again to retire the old certificate"
+    echo "next: reload packaged services, restart those that have a copy of the key (LoadCredential); then run this again to retire the old certificate"
 }
