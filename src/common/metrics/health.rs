@@ -60,6 +60,10 @@ impl Health {
         } else if age_s > MAX_AGE_S {
             let message = format!("nothing written for {age_s:.0} s: it hangs or was killed");
             add(Exit::Unavailable, message);
+        } else if written > now_s + MAX_AGE_S {
+            let message =
+                "its metrics file is from the future: the system clock is wrong, or it was killed";
+            add(Exit::Unavailable, message.into());
         } else if connected == Some(false) {
             add(Exit::Unavailable, "not connected".into());
         }

@@ -7,6 +7,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -41,17 +43,21 @@ pub struct MetricsFile {
     started_ms: u64,
     schedule: WriteSchedule,
     requests: Sender<Request>,
+    /// A text is waiting for the thread; no other one is sent meanwhile, so that a hung disk costs no memory.
+    is_waiting: Arc<AtomicBool>,
 }
 
 impl MetricsFile {
     pub fn start(program: &'static str, client_id: &str, path: &Path) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let path = path.to_owned();
+        let is_waiting = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::clone(&is_waiting);
         std::thread::Builder::new()
             .name("metrics".into())
             .spawn(move || {
                 affinity::unpin();
-                write_requests(&path, &inbox);
+                write_requests(&path, &inbox, &waiting);
             })?;
         Ok(Self {
             program,
@@ -59,6 +65,7 @@ impl MetricsFile {
             started_ms: unix_ms(),
             schedule: WriteSchedule::default(),
             requests,
+            is_waiting,
         })
     }
 
@@ -73,8 +80,10 @@ impl MetricsFile {
 
     pub fn write(&mut self, families: Vec<MetricFamily>, now: Instant, events: u64) {
         self.schedule.handle_written(now, events);
-        let text = self.encode(families, None);
-        let _ = self.requests.send(Request::Write(text));
+        if !self.is_waiting.swap(true, Ordering::Relaxed) {
+            let text = self.encode(families, None);
+            let _ = self.requests.send(Request::Write(text));
+        }
     }
 
     /// Writes for the last time, unless the disk takes too long.
@@ -122,10 +131,11 @@ pub fn is_unsuitable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
-fn write_requests(path: &Path, inbox: &Receiver<Request>) {
+fn write_requests(path: &Path, inbox: &Receiver<Request>, is_waiting: &AtomicBool) {
     let mut failures = RepeatFilter::default();
     let mut has_failed = false;
     while let Ok(first) = inbox.recv() {
+        is_waiting.store(false, Ordering::Relaxed);
         // After a disk that took long, only the latest text matters.
         let latest = inbox.try_iter().last().unwrap_or(first);
         let (text, done) = match latest {
@@ -142,7 +152,7 @@ fn write_requests(path: &Path, inbox: &Receiver<Request>) {
                 log!(level_of(repetition), "{what}{repetition}");
             }
             Ok(()) if std::mem::take(&mut has_failed) => {
-                failures = RepeatFilter::default();
+                failures.handle_success(instant_now());
                 info!("{shown}: --metrics is written again");
             }
             Ok(()) => {}
