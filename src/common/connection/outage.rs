@@ -24,6 +24,8 @@ pub struct OutageLog {
     /// When the connection was lost, or the first one was tried.
     offline_since: Option<Instant>,
     has_failed: bool,
+    /// A failure of this outage is in the log, so its end has to be.
+    is_logged: bool,
     was_connected: bool,
     attempts: u32,
     failures: RepeatFilter,
@@ -47,6 +49,7 @@ impl OutageLog {
         self.has_failed = true;
         let text = fault.to_string();
         let repetition = self.failures.filter(&without_numbers(&text), now);
+        self.is_logged |= repetition != Repetition::Suppressed;
         let text = match repetition {
             Repetition::First => &text,
             Repetition::Repeated { .. } | Repetition::Suppressed => &fault.message,
@@ -62,8 +65,12 @@ impl OutageLog {
         let attempts = std::mem::take(&mut self.attempts);
         let again = std::mem::replace(&mut self.was_connected, true);
         self.failures.handle_success(now);
+        let is_logged = std::mem::take(&mut self.is_logged);
         std::mem::take(&mut self.has_failed).then(|| OutageEnd {
-            repetition: self.ends.filter("", now),
+            repetition: match self.ends.filter("", now) {
+                Repetition::Suppressed if is_logged => Repetition::First,
+                repetition => repetition,
+            },
             address: address.to_owned(),
             again,
             length: now.saturating_duration_since(offline_since),

@@ -9,7 +9,7 @@ use std::fmt::Arguments;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
-use log::{error, log};
+use log::{Level, error, log};
 
 use self::exit_status::Summary;
 use self::losses::Losses;
@@ -47,6 +47,8 @@ pub struct Reporter {
     /// Messages that are rejected or cannot be delivered.
     message_failures: RepeatFilter,
     queue_warnings: RepeatFilter,
+    /// That the disk is full has been logged, and not yet that there is space again.
+    disk_full_logged: bool,
     /// Queue warnings of this outage, each given once.
     warned: Vec<&'static str>,
     /// The losses before the outages whose end has not been logged.
@@ -71,6 +73,7 @@ impl Reporter {
             command_failures: RepeatFilter::default(),
             message_failures: RepeatFilter::default(),
             queue_warnings: RepeatFilter::default(),
+            disk_full_logged: false,
             warned: Vec::new(),
             losses_before: Some(Losses::default()),
             terminal: io::stdout().is_terminal(),
@@ -175,22 +178,25 @@ impl Reporter {
         } else {
             "the queue grows"
         };
-        self.warn_of_queue(cause, &growing.to_string(), now);
+        let repetition = self.queue_warnings.filter(cause, now);
+        log!(level_of(repetition), "{growing}{repetition}");
     }
 
     pub fn disk_full(&mut self, why: &str, now: Instant) {
         let line = format!("{why}; nothing can be stored until there is space");
-        self.warn_of_queue("the disk is full", &line, now);
-    }
-
-    pub fn disk_recovered(&mut self, now: Instant) {
-        let line = "there is space on the disk again";
-        self.warn_of_queue(line, line, now);
-    }
-
-    fn warn_of_queue(&mut self, cause: &str, line: &str, now: Instant) {
-        let repetition = self.queue_warnings.filter(cause, now);
+        let repetition = self.queue_warnings.filter("the disk is full", now);
         log!(level_of(repetition), "{line}{repetition}");
+        self.disk_full_logged |= repetition != Repetition::Suppressed;
+    }
+
+    /// Logged whenever the last line said that the disk is full.
+    pub fn disk_recovered(&mut self) {
+        let level = if std::mem::take(&mut self.disk_full_logged) {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
+        log!(level, "there is space on the disk again");
     }
 
     /// There is no connection any more.
@@ -218,9 +224,11 @@ impl Reporter {
 
     fn warn_per_outage(&mut self, what: &'static str, now: Instant) {
         if !self.warned.contains(&what) {
-            self.warned.push(what);
             let repetition = self.queue_warnings.filter(what, now);
             log!(level_of(repetition), code = DATA; "{what}{repetition}");
+            if repetition != Repetition::Suppressed {
+                self.warned.push(what);
+            }
         }
     }
 

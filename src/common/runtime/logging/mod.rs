@@ -50,6 +50,7 @@ static CONTEXT: Mutex<LogContext> = Mutex::new(LogContext {
     program: String::new(),
     client_id: None,
     form: LineForm::Text,
+    is_initialised: false,
 });
 
 #[derive(Debug)]
@@ -57,6 +58,8 @@ struct LogContext {
     program: String,
     client_id: Option<String>,
     form: LineForm,
+    /// The form is that of the run, whatever is read later.
+    is_initialised: bool,
 }
 
 static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -91,8 +94,10 @@ impl Log for SecretFilterLogger {
 /// How lines are written that come before [`init`], such as an error of the command line.
 pub fn prepare(program: &str, format: LogFormat) {
     let mut context = CONTEXT.lock();
-    program.clone_into(&mut context.program);
-    context.form = line_form(format);
+    if !context.is_initialised {
+        program.clone_into(&mut context.program);
+        context.form = line_form(format);
+    }
 }
 
 pub fn set_client_id(client_id: &str) {
@@ -117,7 +122,10 @@ fn is_journal() -> bool {
 }
 
 pub fn init(verbosity: Verbosity, format: LogFormat) {
-    CONTEXT.lock().form = line_form(format);
+    let mut context = CONTEXT.lock();
+    context.form = line_form(format);
+    context.is_initialised = true;
+    drop(context);
     let level = match verbosity {
         Verbosity::Quiet => "error",
         Verbosity::Normal => "warn",

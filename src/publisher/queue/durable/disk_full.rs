@@ -48,8 +48,8 @@ impl DiskFullState {
         !is_recent && std::mem::take(&mut self.is_reported)
     }
 
-    pub(super) fn mark_reported(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_reported, true)
+    pub(super) fn mark_reported(&mut self) {
+        self.is_reported = true;
     }
 
     pub(super) fn request_eviction(&mut self) -> bool {

@@ -237,10 +237,9 @@ impl DurableQueue {
             };
             return vec![QueueEvent::Store(event)];
         }
-        let mut events = Vec::new();
-        if self.disk.mark_reported() {
-            events.push(QueueEvent::Store(StoreStatusChange::DiskFull(why)));
-        }
+        self.disk.mark_reported();
+        // Each time: the log decides how often that is said.
+        let mut events = vec![QueueEvent::Store(StoreStatusChange::DiskFull(why))];
         match self.limits.behavior {
             DropBehavior::Block => {}
             DropBehavior::Oldest if self.disk.request_eviction() => {
