@@ -114,6 +114,7 @@ impl ServiceNotifications {
     pub(super) fn stop(&mut self, status: &str, within: Duration, now: Instant) {
         if self.phase != Phase::Stopping {
             self.phase = Phase::Stopping;
+            self.may_have_changed = false;
             self.lines.push("STOPPING=1".into());
             let within = format!("EXTEND_TIMEOUT_USEC={}", within.as_micros());
             self.lines.push(within);

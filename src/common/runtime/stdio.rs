@@ -53,7 +53,7 @@ impl<D: AsFd> Blocking<D> {
 const PIPE_CHUNK: usize = 4096;
 
 impl<D: AsFd> Blocking<D> {
-    /// As `write_all`; calls `on_wait` at this interval while the reader does not read.
+    /// As `write_all`; calls `on_wait` before each part, and at this interval while the reader does not read.
     pub fn write_all_and_call(
         &mut self,
         mut bytes: &[u8],
@@ -63,11 +63,10 @@ impl<D: AsFd> Blocking<D> {
         let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX);
         while !bytes.is_empty() {
             let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut fds, timeout) {
-                Ok(0) => {
-                    on_wait();
-                    continue;
-                }
+            let polled = poll(&mut fds, timeout);
+            on_wait();
+            match polled {
+                Ok(0) => continue,
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }

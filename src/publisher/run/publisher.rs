@@ -19,6 +19,7 @@ use crate::common::client::{AnswerProgress, Client, ClientEvent, ClientEventKind
 use crate::common::connection::driver::{
     ConnectionDriver, ConnectionUpdate, DISCONNECT_TIMEOUT, Disconnection,
 };
+use crate::common::connection::reload::Renewable;
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::{instant_now, two_clock_now, wall_clock};
@@ -33,6 +34,7 @@ use crate::publisher::outbox::Outbox;
 use crate::publisher::outbox::broker_limits::BrokerLimits;
 use crate::publisher::outbox::drain_pacer::DrainPacer;
 use crate::publisher::outbox::types::PoisonEvidence;
+use crate::publisher::queue::limits::MessageCountLimit;
 use crate::publisher::queue::store_requests::StoreResult;
 use crate::publisher::queue::{Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
@@ -273,8 +275,15 @@ impl<'a> Publisher<'a> {
                     ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
                     ClientEventKind::CredentialsReloaded(reloaded) => {
                         let (driver, outbox) = (&self.driver, &mut self.outbox);
+                        let renewable = if self.config.limits.capacity
+                            == MessageCountLimit::Disabled
+                        {
+                            Renewable::No("readings would be refused meanwhile (--queue-size 0)")
+                        } else {
+                            Renewable::Yes
+                        };
                         self.service
-                            .handle_reloaded_credentials(&reloaded, driver, outbox, now);
+                            .handle_reloaded_credentials(&reloaded, renewable, driver, outbox, now);
                     }
                     ClientEventKind::Progress(progress)
                         if is_current && progress != AnswerProgress::Received =>
@@ -400,7 +409,7 @@ impl<'a> Publisher<'a> {
             match event {
                 StoreStatusChange::Damaged(count) => self.report.damaged_messages(count),
                 StoreStatusChange::DiskFull(why) => self.report.disk_full(&why, self.now),
-                StoreStatusChange::DiskRecovered => self.report.disk_recovered(self.now),
+                StoreStatusChange::DiskRecovered => self.report.disk_recovered(),
                 StoreStatusChange::TookOver => {
                     info!("the publisher that drained the queue has ended; this one drains now");
                     self.driver.start(self.now);
@@ -549,7 +558,7 @@ impl<'a> Publisher<'a> {
             self.send_store_requests();
             let wake_at = self.outbox.queue.wake_at(self.now);
             self.service.manager.feed_watchdog(self.now);
-            let due = [wake_at, self.service.wake_at(), Some(until)];
+            let due = [wake_at, self.service.manager.wake_at(), Some(until)];
             let due = due.into_iter().flatten().min();
             let event = receive_until(inbox, due);
             self.now = instant_now();

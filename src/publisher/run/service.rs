@@ -66,13 +66,14 @@ impl Service {
     pub(super) fn handle_reloaded_credentials(
         &mut self,
         reloaded: &Result<CredentialChange, Fault>,
+        renewable: Renewable,
         driver: &ConnectionDriver,
         outbox: &mut Outbox,
         now: Instant,
     ) {
         let state = driver.state_machine().state();
         let is_online = matches!(state, ConnectionState::Online { .. });
-        match reload::evaluate(reloaded, is_online, Renewable::Yes) {
+        match reload::evaluate(reloaded, is_online, renewable) {
             ReloadResult::Renew => {
                 let until = now + self.ack_timeout;
                 outbox.pause(until);
@@ -80,7 +81,13 @@ impl Service {
                 return;
             }
             ReloadResult::Done(text) => info!("{text}"),
-            ReloadResult::NotDone(text) => warn!("{text}"),
+            ReloadResult::NotDone(text) => {
+                warn!("{text}");
+                // The open connection stays, also if an earlier reload was about to replace it.
+                if self.renew_by.take().is_some() {
+                    outbox.pause(now);
+                }
+            }
         }
         self.manager.end_reload(now);
     }

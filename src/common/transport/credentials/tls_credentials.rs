@@ -225,7 +225,7 @@ impl TlsCredentials {
     /// When the client's certificate ends, in seconds of Unix time.
     pub fn end_unix_s(&self) -> Option<i64> {
         let end = self.leaf()?.not_after();
-        let since = Asn1Time::from_unix(0).ok()?.diff(end).ok()?;
+        let since = to_asn1_time(SystemTime::UNIX_EPOCH)?.diff(end).ok()?;
         Some(i64::from(since.days) * 86_400 + i64::from(since.secs))
     }
 
