@@ -112,7 +112,7 @@ fn without_a_connection_and_without_a_queue_file_a_program_is_not_ready() {
 }
 
 #[test]
-fn a_subscriber_reports_ready_when_it_has_granted_also_to_an_abstract_address() {
+fn a_subscriber_reports_ready_when_it_has_subscribed_also_to_an_abstract_address() {
     let broker = Broker::start();
     let manager = ServiceManager::start_abstract();
     let subscriber = Program::subscriber().to(&broker).args(["-t", "t"]);
