@@ -37,7 +37,7 @@ impl Site {
     }
 
     fn dir(&self) -> PathBuf {
-        self.parent.path().join("certs")
+        self.parent.path().join("my certs")
     }
 
     fn provision(&self, args: &[&str]) -> ScriptOutcome {

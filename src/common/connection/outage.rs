@@ -216,6 +216,19 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_whose_cause_is_new_is_logged_to_its_end() {
+        let start = instant_now();
+        let mut log = OutageLog::default();
+        for (second, cause) in [(0, "h: closed"), (10, "h: no route"), (20, "h: no route")] {
+            let lost = start + SECOND * second;
+            let (failure, _) = log.handle_failure(&fault(cause), SECOND, lost);
+            log.handle_attempt(lost + SECOND);
+            let end = log.handle_connected("h:8883", lost + SECOND).unwrap();
+            assert_eq!(failure, end.repetition, "{second}");
+        }
+    }
+
+    #[test]
     fn a_run_that_begins_without_a_connection_says_when_it_has_one() {
         let start = instant_now();
         let mut log = OutageLog::default();

@@ -144,6 +144,8 @@ mod tests {
             ("backlog_messages", 100.0, 0),
             ("connected", 0.0, 69),
             ("written_timestamp_seconds", 999_939.0, 69),
+            ("written_timestamp_seconds", 1_000_059.0, 0),
+            ("written_timestamp_seconds", 1_000_061.0, 69),
             ("queue_disk_full", 1.0, 74),
             ("certificate_not_after_timestamp_seconds", 999_999.0, 78),
         ] {
