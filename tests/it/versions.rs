@@ -185,6 +185,6 @@ fn a_check_names_a_broker_that_answers_neither_version() {
     let detail = text("detail");
     assert!(detail.contains("with MQTT 3.1.1 as with 5"), "{check}");
     let remedy = text("remedy");
-    assert!(remedy.contains("the client id \"me\""), "{check}");
+    assert!(remedy.contains("the client id \"me-check\""), "{check}");
     assert!(detail.ends_with(remedy), "{check}");
 }
