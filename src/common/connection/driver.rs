@@ -205,6 +205,8 @@ impl ConnectionDriver {
         timeout: Duration,
         client_event: impl Fn(E) -> Option<ClientEvent>,
     ) -> bool {
+        // DISCONNECT has been requested already; what stands before it may still have to be written.
+        let is_ending = self.connection.is_renewal_ending(self.generation());
         let mut actions = self.connection.stop();
         if self.client.receives() {
             // Messages may have arrived on a connection whose CONNACK has not been handled yet.
@@ -214,7 +216,7 @@ impl ConnectionDriver {
                 }
             }
         }
-        let sends_disconnect = actions.contains(&ConnectionAction::Disconnect);
+        let sends_disconnect = is_ending || actions.contains(&ConnectionAction::Disconnect);
         self.carry_out(actions, instant_now());
         let until = instant_now() + timeout;
         while sends_disconnect && let Some(event) = receive_until(inbox, Some(until)) {

@@ -255,6 +255,7 @@ impl ConnectionStateMachine {
     }
 
     pub fn stop(&mut self) -> Vec<ConnectionAction> {
+        self.renewal = None;
         match std::mem::replace(&mut self.state, ConnectionState::Stopped) {
             ConnectionState::Online { .. } => vec![ConnectionAction::Disconnect],
             ConnectionState::Connecting { .. } => vec![ConnectionAction::Abandon],
@@ -268,5 +269,72 @@ impl ConnectionStateMachine {
         let deadline = now + self.settings.connect_timeout;
         self.state = ConnectionState::Connecting { deadline };
         ConnectionAction::Connect { deadline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::connection::backoff::Policy;
+    use crate::common::runtime::clock::instant_now;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A finite run with a connection.
+    fn online(now: Instant) -> ConnectionStateMachine {
+        let policy = Policy::new(SECOND, SECOND * 32, SECOND * 20, 0.5).unwrap();
+        let settings = AttemptSettings {
+            host: "h:8883".into(),
+            run: FiniteOrEndless::Finite,
+            connect_timeout: SECOND * 10,
+            interval: Duration::ZERO,
+        };
+        let mut connection = ConnectionStateMachine::new(settings, Backoff::new(policy));
+        connection.start(now);
+        assert!(connection.handle_connected(1, now));
+        connection
+    }
+
+    fn has_connect(actions: &[ConnectionAction]) -> bool {
+        matches!(actions, [ConnectionAction::Connect { .. }])
+    }
+
+    #[test]
+    fn a_renewal_connects_again_when_the_old_connection_has_ended() {
+        let now = instant_now();
+        let mut connection = online(now);
+        let disconnect = vec![ConnectionAction::Disconnect];
+        assert_eq!(connection.renew(SECOND * 30, now), disconnect);
+        assert!(connection.is_renewal_ending(1));
+        assert!(has_connect(&connection.handle_renewal_ended(now + SECOND)));
+        // Until the new one stands, no fault ends the run.
+        let fault = Fault::permanent(Exit::Refused, "h: refused");
+        let actions = connection.handle_ended(2, fault, now + SECOND * 2, 0.5);
+        assert!(
+            matches!(actions[..], [ConnectionAction::Retry { .. }]),
+            "{actions:?}"
+        );
+    }
+
+    #[test]
+    fn an_old_connection_that_does_not_end_is_abandoned() {
+        let now = instant_now();
+        let mut connection = online(now);
+        connection.renew(SECOND * 30, now);
+        assert_eq!(connection.handle_timeout(now + SECOND * 29, 0.5), []);
+        let late = now + SECOND * 30;
+        let abandon = vec![ConnectionAction::Abandon];
+        assert_eq!(connection.handle_timeout(late, 0.5), abandon);
+        assert!(has_connect(&connection.handle_timeout(late, 0.5)));
+    }
+
+    #[test]
+    fn a_stop_during_a_renewal_makes_no_new_connection() {
+        let now = instant_now();
+        let mut connection = online(now);
+        connection.renew(SECOND * 30, now);
+        assert_eq!(connection.stop(), []);
+        assert!(!connection.is_renewal_ending(1));
+        assert_eq!(connection.state(), ConnectionState::Stopped);
     }
 }

@@ -82,7 +82,7 @@ pub fn relay_packets(
         received_at: None,
         in_burst: false,
         is_pinned: true,
-        library_bytes: 0,
+        bytes_from_paho: 0,
         end: None,
         end_by: None,
         end_at_latest: None,
@@ -139,7 +139,7 @@ struct Relay<'a> {
     received_at: Option<Instant>,
     in_burst: bool,
     is_pinned: bool,
-    library_bytes: usize,
+    bytes_from_paho: usize,
     end: Option<EndReason>,
     /// When the connection is to end, and the same if the broker goes on sending.
     end_by: Option<Instant>,
@@ -322,8 +322,8 @@ impl Relay<'_> {
             _ => self.is_local_open = count > 0,
         }
         self.sender.queue.bytes.truncate(count);
-        self.library_bytes += count;
-        if count > LARGE || self.library_bytes > 16 * LARGE {
+        self.bytes_from_paho += count;
+        if count > LARGE || self.bytes_from_paho > 16 * LARGE {
             self.unpin_thread();
         }
         let handle_sent = |packet| self.handler.handle_sent(packet);
