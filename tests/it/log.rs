@@ -7,16 +7,7 @@ use serde_json::Value;
 
 use crate::harness::certs::{Validity, certs};
 use crate::harness::running::Outcome;
-use crate::harness::{Broker, Program, SOON, free_port, temp_dir, wait_until};
-
-const QUICKLY: [&str; 6] = [
-    "--base-backoff",
-    "0.2",
-    "--max-backoff",
-    "0.2",
-    "--jitter",
-    "0",
-];
+use crate::harness::{Broker, Program, QUICKLY, SOON, free_port, temp_dir, wait_until};
 
 /// Ten readings per second, and a queue for five of them.
 fn with_small_queue() -> Program {

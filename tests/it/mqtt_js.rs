@@ -13,6 +13,7 @@ use crate::harness::{
     lines::{Line, Lines},
     temp_dir, wait_until,
 };
+use crate::properties::FLAGS;
 
 /// `tests/it/mqtt_js.js` with these words, where it finds MQTT.js.
 fn mqtt_js(words: &[&str]) -> Command {
@@ -218,25 +219,8 @@ fn mqtt_js_reads_every_property_as_publisher_set_it() {
 fn mqtt_js_reads_every_property_as_the_flags_of_publisher_set_it() {
     let broker = Broker::builder().plain().start();
     let subscriber = Subscriber::start(&broker, "t");
-    let publisher = Program::publisher().to(&broker).args([
-        "--user-property",
-        "site=7",
-        "--user-property",
-        "unit=\u{b0}C=x",
-        "--user-property",
-        "site=8",
-        "--content-type",
-        "text/plain; charset=utf-8",
-        "--response-topic",
-        "answers/7",
-        "--correlation-data",
-        "-r 1",
-        "--payload-format",
-        "text",
-        "--expiry",
-        "1m",
-    ]);
-    let publisher = publisher.args(["-t", "t", "-m", "21.5", "--no-sequence"]);
+    let publisher = Program::publisher().to(&broker).args(FLAGS);
+    let publisher = publisher.args(["--expiry", "1m", "-t", "t", "-m", "21.5", "--no-sequence"]);
     publisher.run(SOON).expect_code(0);
     let wanted = json!({
         "topic": "t",

@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 
 use crate::harness::screen::{drawing, publish, wait_subscribed};
-use crate::harness::{Broker, Program, SOON, wait_until};
+use crate::harness::{Broker, Program, QUICKLY, SOON, wait_until};
 
 fn plot(args: &[&str]) -> Program {
     Program::subscriber()
@@ -114,15 +114,7 @@ fn the_header_is_complete_in_narrow_terminals_and_a_resize_is_followed() {
 fn with_a_kept_session_the_readings_of_an_outage_fill_the_hole() {
     let mut broker = Broker::builder().plain().persistent().start();
     let kept = ["--persistent", "--client-id", "plot"];
-    let backoff = [
-        "--base-backoff",
-        "0.2",
-        "--max-backoff",
-        "0.2",
-        "--jitter",
-        "0",
-    ];
-    let program = drawing(&broker, "--plot").args(kept).args(backoff);
+    let program = drawing(&broker, "--plot").args(kept).args(QUICKLY);
     let subscriber = program.start_on_terminal();
     wait_subscribed(&broker);
     let publisher = Program::publisher()
@@ -136,7 +128,7 @@ fn with_a_kept_session_the_readings_of_an_outage_fill_the_hole() {
             "max",
             "--receipts",
         ])
-        .args(backoff)
+        .args(QUICKLY)
         .start();
     // The number of readings, of those in the window: all so far.
     let readings = |contents: &str| -> Option<u64> {

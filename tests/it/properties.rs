@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 /// Each property by a flag.
-const FLAGS: [&str; 14] = [
+pub(crate) const FLAGS: [&str; 14] = [
     "--user-property",
     "site=7",
     "--user-property",

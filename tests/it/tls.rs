@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use openssl::ssl::{NameType, SslOptions, SslVersion};
 
 use crate::harness::{
-    Broker, Program, SOON, Server, certs,
+    Broker, Program, QUICKLY, SOON, Server, certs,
     certs::{Authority, Pair, Validity},
     packet::read_packet,
     peer::{self, Witness},
@@ -269,14 +269,7 @@ fn an_endless_run_names_the_cause_at_every_attempt_until_it_is_stopped() {
         .ca(&foreign)
         .identity(&certs().device)
         .args(["-t", "t", "--interval", "5", "--stop-timeout", "0.2"])
-        .args([
-            "--base-backoff",
-            "0.2",
-            "--max-backoff",
-            "0.2",
-            "--jitter",
-            "0",
-        ])
+        .args(QUICKLY)
         .log_each_attempt()
         .start();
     // The first line says that it simulates. The others are the same, so most are for the debug log.

@@ -47,6 +47,16 @@ pub(crate) use scripted::{Reply, ScriptedBroker};
 pub(crate) use server::Server;
 use tempfile::TempDir;
 
+/// A new attempt to connect every 0.2 s.
+pub(crate) const QUICKLY: [&str; 6] = [
+    "--base-backoff",
+    "0.2",
+    "--max-backoff",
+    "0.2",
+    "--jitter",
+    "0",
+];
+
 /// Long enough for anything that should happen at once, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
