@@ -67,7 +67,8 @@ fn a_broker_that_keeps_silent_on_mqtt_5_is_spoken_to_in_3_1_1_in_the_second_atte
     let broker = silent().after_subscribe("t", "t", b"arrives").plain();
     let to = |program: Program| {
         let program = program.at_plain_port(broker.port()).args(QUICKLY);
-        program.args(["--connect-timeout", "1"])
+        // Half of it is enough for a machine with much else to do.
+        program.args(["--connect-timeout", "3"])
     };
     let started = Instant::now();
     let outcome = to(Program::one_message()).run(SOON).expect_code(0);
@@ -75,8 +76,8 @@ fn a_broker_that_keeps_silent_on_mqtt_5_is_spoken_to_in_3_1_1_in_the_second_atte
     said_once(&outcome);
     // One timeout, the pause, and half a timeout.
     let took = started.elapsed();
-    assert!(took > Duration::from_millis(1_500), "{took:?}\n{outcome}");
-    let subscriber = Program::subscriber().args(["-t", "t", "-C", "1", "-W", "5"]);
+    assert!(took > Duration::from_millis(4_500), "{took:?}\n{outcome}");
+    let subscriber = Program::subscriber().args(["-t", "t", "-C", "1"]);
     let outcome = to(subscriber).run(SOON).expect_code(0);
     said_once(&outcome.expect_stdout("arrives\n"));
 }
