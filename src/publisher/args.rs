@@ -57,7 +57,7 @@ const WINDOW: u16 = 100;
 /// or closed. A pipe or a file on standard input needs --stdin-line or --stdin-file.
 ///
 /// With MQTT 5 each message has the user property seq, STREAM/SEQ/MS: the stream (a run, or a queue file), the
-/// number of the message in it, and the Unix time in milliseconds at which it was accepted.
+/// number of the message in it, and the Unix time in milliseconds at which publisher took it.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "publisher",
@@ -178,7 +178,7 @@ pub struct PublisherArgs {
 
     /// Publish each reading with its time, as {"time":"2026-01-31T08:00:00.250Z","value":21.5}
     ///
-    /// The time is when the reading was read, in UTC. A reading that is JSON, such as a number, is the value as it is;
+    /// The time is when publisher got the reading, in UTC. A reading that is JSON, such as a number, is the value as it is;
     /// other text becomes a string. One that is not UTF-8 is rejected.
     #[arg(long, help_heading = SOURCE)]
     stamp: bool,
@@ -262,7 +262,8 @@ pub struct PublisherArgs {
 
     /// Print a line for each message that is accepted, delivered or lost
     ///
-    /// accepted SEQ, delivered SEQ, dropped SEQ REASON, rejected LINE REASON, expired SEQ, dead SEQ REASON.
+    /// accepted SEQ, delivered SEQ, dropped SEQ REASON, rejected LINE REASON, expired SEQ, dead SEQ REASON. With --queue
+    /// a message is accepted when it is synced to disk or acknowledged, without it as soon as it is in memory.
     #[arg(long, help_heading = OUTPUT)]
     receipts: bool,
 

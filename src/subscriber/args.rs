@@ -37,8 +37,8 @@ use crate::common::runtime::{process, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
-/// Messages go to standard output, a file, a chart, a table, or a command that is run for each. A message is acknowledged to the
-/// broker only after it has been written: what is lost before that is sent again.
+/// Messages go to standard output, a file, a chart, a table, or a command that is run for each. A message of QoS 1 or 2 is
+/// acknowledged only after that: what is lost before, the broker sends again if it keeps the session (--persistent).
 ///
 /// A message of several readings (publisher --batch) is split: each reading is written, counted and passed to the
 /// command separately. On a terminal control characters are shown as text; in a pipe or a file no byte is changed.
@@ -220,7 +220,7 @@ pub struct SubscriberArgs {
 
     /// Start a new FILE before it would grow beyond SIZE
     ///
-    /// The old one becomes FILE.1, and FILE.1 becomes FILE.2. No message is split.
+    /// The old one becomes FILE.1, and FILE.1 becomes FILE.2. No reading is split.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = OUTPUT)]
     rotate_size: Option<u64>,
 

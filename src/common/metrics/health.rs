@@ -22,7 +22,7 @@ pub struct Health {
     pub connected: Option<bool>,
     /// The age of the metrics file.
     pub age_s: f64,
-    /// Messages that the publisher has accepted and not delivered.
+    /// Messages that the publisher has taken and not delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<u64>,
     /// Until the certificate ends.

@@ -15,7 +15,7 @@ use super::publish::PublishProperties;
 pub struct MessageProperties {
     /// Their length comes first (MQTT 5.0 section 2.2.2.1).
     encoded: Box<[u8]>,
-    /// Seconds from acceptance. Not among the encoded ones: what is sent is the rest of it.
+    /// Seconds from the moment at which the message was taken. Not among the encoded ones: what is sent is the rest of it.
     pub message_expiry: Option<u32>,
 }
 

@@ -19,7 +19,7 @@ pub struct OutgoingMessage {
     pub stream: Arc<str>,
     /// Its number in the stream, from 1; 0 as long as it has none.
     pub seq: u64,
-    /// Unix time of acceptance in milliseconds.
+    /// Unix time at which it was taken, in milliseconds.
     pub accepted_ms: u64,
     /// The time since boot of the same moment; none if it is not known.
     pub accepted_boot: Option<BootTime>,
@@ -72,7 +72,7 @@ impl OutgoingMessage {
         }
     }
 
-    /// How long it may wait to be sent, from its acceptance.
+    /// How long it may wait to be sent, from when it was taken.
     pub fn lifetime(&self) -> Option<Duration> {
         let ms = self.expires_ms?.saturating_sub(self.accepted_ms);
         Some(Duration::from_millis(ms))

@@ -13,7 +13,7 @@ pub struct SeqProperty {
     pub stream: String,
     /// From 1.
     pub seq: u64,
-    /// Unix time of acceptance in milliseconds.
+    /// Unix time at which the publisher took the message, in milliseconds.
     pub accepted_ms: u64,
 }
 

@@ -1,5 +1,5 @@
 //! The input as the event loop sees it: starts the source, requests as much from it as the outbox
-//! can take, holds what was read and not yet accepted, and knows when the next timed reading is due.
+//! can take, holds what was read and not yet taken, and knows when the next timed reading is due.
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,7 +42,7 @@ pub struct SourceReader {
     unparsed: VecDeque<(InputChunk, Duration)>,
     unparsed_readings: usize,
     unparsed_bytes: u64,
-    /// Parsed and not yet accepted.
+    /// Parsed and not yet taken.
     pub batches: Batcher,
     readings_per_message: usize,
     /// Lines wait for the first connection as well: the broker says how large a batch may be, and
@@ -114,7 +114,7 @@ impl SourceReader {
         self.open
     }
 
-    /// Messages read and not yet accepted. What has not been parsed counts as full batches.
+    /// Messages read and not yet taken. What has not been parsed counts as full batches.
     pub fn pending_messages(&self) -> usize {
         self.batches.pending_batches() + self.unparsed_readings.div_ceil(self.readings_per_message)
     }

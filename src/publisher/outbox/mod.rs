@@ -1,11 +1,11 @@
-//! Decides what to accept, send, drop and report next. PURE: events and the time in, messages out.
+//! Decides what to take, send, drop and report next. PURE: events and the time in, messages out.
 //!
 //! A message that is not finished is in exactly one of three queues, each in the order of sending:
 //!
-//! * *ready*: to be sent before anything else. Accepted while the window had space, or in flight when a connection
-//!   ended; then nobody knows whether it arrived, and it is sent again. These are one window at most, count against no
-//!   limit and are never dropped.
-//! * the *queue*: accepted while offline, while a backlog drains, or while the window was full.
+//! * *ready*: to be sent before anything else. Taken while the window had space, moved from a full queue while it had,
+//!   refused for now by the broker, or in flight when a connection ended; then nobody knows whether it arrived, and it is
+//!   sent again. These are one window at most, count against no limit and are never dropped.
+//! * the *queue*: taken while offline, while a backlog drains, or while the window was full.
 //! * *in flight*: given to the client on this connection.
 //!
 //! The queue decides what is on disk; the outbox tells it of every message that passes and its outcome.

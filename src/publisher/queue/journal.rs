@@ -223,7 +223,7 @@ impl Journal {
         some.last().map_or(last, |(id, _)| *id)
     }
 
-    /// The last message that is due. All that were accepted before it are written with it.
+    /// The last message that is due. All that were taken before it are written with it.
     fn last_due(&mut self, now: Instant) -> Option<u64> {
         if self.due_next.is_some_and(|at| at <= now) {
             let is_due = |due: Option<Instant>| due.is_some_and(|at| at <= now);

@@ -1,4 +1,4 @@
-//! The offline queue: messages that were accepted and cannot be sent now, in order, within a limit in messages and one
+//! The offline queue: messages that were taken and cannot be sent now, in order, within a limit in messages and one
 //! in bytes. PURE.
 //!
 //! [`Queue`] is what the outbox needs of it. [`memory::MemoryQueue`] ends with the process. [`durable::DurableQueue`]

@@ -11,9 +11,9 @@ use crate::common::fault::{Exit, Fault};
 pub struct Summary {
     pub accepted: u64,
     pub delivered: u64,
-    /// Accepted, and neither delivered nor given up when the run ended.
+    /// Taken, and neither delivered nor given up when the run ended.
     pub queued: u64,
-    /// Read or accepted, not delivered when the run ended, and not on disk.
+    /// Read or taken, not delivered when the run ended, and not on disk.
     pub lost: u64,
     pub dropped: u64,
     /// Never accepted.

@@ -156,7 +156,7 @@ fn backlog(outbox: &Outbox) -> Vec<MetricFamily> {
     vec![
         gauge(
             "backlog_messages",
-            "Messages accepted and neither delivered nor given up; those in flight are among them.",
+            "Messages taken and neither delivered nor given up; those in flight are among them.",
             count(outbox.count_unfinished()),
         ),
         gauge(

@@ -10,7 +10,7 @@
 //!   kept here because rewriting a database page at each start wears out flash memory.)
 //!
 //! A difference costs a new stream and nothing else. What cannot be detected in this way (the image
-//! of a card, with machine-id, in two machines) the receiver detects by time of acceptance and topic.
+//! of a card, with machine-id, in two machines) the receiver detects by time and topic.
 
 use std::fmt::Write as _;
 use std::hash::Hasher as _;

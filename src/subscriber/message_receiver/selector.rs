@@ -90,7 +90,7 @@ impl MessageSelector {
         !message.retained && message.payload.is_empty() && self.removed.contains(message.topic)
     }
 
-    /// Takes the number of a message. A repeat has the stream, number, time of acceptance and topic
+    /// Takes the number of a message. A repeat has the stream, number, time and topic
     /// of an earlier message: without the last two, messages of two publishers that use one stream,
     /// because a queue file was copied, would be taken for repeats of each other.
     pub fn check_sequence(&mut self, message: &Received<'_>) -> SequenceCheckResult {

@@ -1,4 +1,4 @@
-//! Identifies a message by a keyed hash of its stream, number, time of acceptance and topic. PURE.
+//! Identifies a message by a keyed hash of its stream, number, time and topic. PURE.
 //!
 //! Stream and number alone do not identify it: a copy of a queue file gives the same ones to other messages, and
 //! another client may forge them. The key is secret, so that nobody can make two messages with the same fingerprint.
