@@ -25,7 +25,7 @@ use iot_pubsub::common::mqtt::outgoing_message::OutgoingMessage;
 use iot_pubsub::publisher::queue::store_requests::{
     Counts, MessageOutcome, RowId, StoreRequest, StoreResult, StoredMessage, WriteBatch,
 };
-use iot_pubsub::publisher::store::{self, StoreHandle};
+use iot_pubsub::publisher::store::{self, StoreThread};
 use shared::STREAM;
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 /// An open queue.
 struct Queue {
-    store: StoreHandle,
+    store: StoreThread,
     reports: Receiver<StoreResult>,
     /// What it held when it was opened.
     found: Counts,

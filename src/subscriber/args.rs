@@ -307,7 +307,7 @@ impl SubscriberArgs {
     #[allow(clippy::too_many_lines, reason = "one flag after the other")]
     pub fn into_config(self) -> Result<Config, Fault> {
         let format = match (self.format, self.json, self.verbose) {
-            (Some(format), ..) => Format::Custom(parse_template(&format)?),
+            (Some(format), ..) => Format::Custom(parse_format(&format)?),
             (_, true, _) if self.pretty => Format::PrettyJson,
             (_, true, _) => Format::Json,
             _ if self.csv => Format::Csv,
@@ -472,7 +472,7 @@ fn is_terminal_path(path: &Path) -> bool {
 }
 
 /// A format, with the system's time zone if it needs one: `TZ`, else `/etc/localtime`.
-fn parse_template(format: &str) -> Result<Template, Fault> {
+fn parse_format(format: &str) -> Result<Template, Fault> {
     let template = Template::parse(format)
         .map_err(|e| Fault::usage(format!("--format {} {e}", quoted(format))))?;
     if !template.has_local_time() {

@@ -333,7 +333,7 @@ impl PahoClient {
     }
 
     /// Everything, DISCONNECT last, has been sent or could not be. Paho's token comes a second later.
-    pub(super) fn is_disconnect_sent(&self) -> bool {
+    pub(super) fn has_disconnect_finished(&self) -> bool {
         self.is_disconnecting && self.connection_end.is_some()
     }
 

@@ -289,7 +289,7 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let Some(client) = self.current_client(generation) else {
             return;
         };
-        if client.is_disconnect_sent() {
+        if client.has_disconnect_finished() {
             let deliveries = client.take_deliveries();
             self.notify_deliveries(generation, deliveries);
             self.retire_client();
@@ -442,13 +442,13 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                     self.versions.handle_unrelated_end();
                     fault
                 }
-                None => self.handle_unanswered_connect(&dial, end.as_ref()),
+                None => self.handle_closed_before_connack(&dial, end.as_ref()),
             },
         };
         self.notify_ended(generation, None, fault);
     }
 
-    fn handle_unanswered_connect(
+    fn handle_closed_before_connack(
         &mut self,
         dial: &DialAttempt,
         end: Option<&ConnectionEnd>,

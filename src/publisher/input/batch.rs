@@ -175,7 +175,7 @@ impl Batcher {
         (self.readings, self.bytes) = (0, 0);
     }
 
-    pub fn has_batch(&self) -> bool {
+    pub fn has_closed_batch(&self) -> bool {
         !self.closed.is_empty()
     }
 
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(drained(&mut batcher), r"a\n\nb\n");
         assert_eq!(batcher.wake_at(), Some(at(4 + WAIT)));
         batcher.handle_time(at(3 + WAIT));
-        assert!(!batcher.has_batch() && batcher.pending_batches() == 1);
+        assert!(!batcher.has_closed_batch() && batcher.pending_batches() == 1);
         batcher.handle_time(at(4 + WAIT));
         let last = batcher.next_batch().unwrap();
         assert_eq!((&*last.draft.payload, last.draft.readings), (&b"c"[..], 1));

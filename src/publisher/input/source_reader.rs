@@ -78,7 +78,7 @@ impl SourceReader {
                 let json = max.saturating_mul(2) + JSON_OVERHEAD;
                 let longest = if config.json { json } else { max };
                 let together = config.has_batches();
-                Source::Thread(SourceThread::start_lines(longest, together, emit)?)
+                Source::Thread(SourceThread::stdin_lines(longest, together, emit)?)
             }
             SourceKind::Stdin => Source::Thread(SourceThread::whole_stdin(max, emit)?),
             SourceKind::Message(payload) => Source::Repeated {
@@ -172,7 +172,7 @@ impl SourceReader {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.unparsed.is_empty() && !self.batches.has_batch()
+        self.unparsed.is_empty() && !self.batches.has_closed_batch()
     }
 
     fn repeat_when_due(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
@@ -289,7 +289,7 @@ impl SourceReader {
         let missed = due + self.interval <= now;
         self.next_reading_at = Some(if missed { now } else { due } + self.interval);
         // One that waits for the outbox is enough.
-        if !self.unparsed.is_empty() || self.batches.has_batch() {
+        if !self.unparsed.is_empty() || self.batches.has_closed_batch() {
             return;
         }
         match &mut self.source {

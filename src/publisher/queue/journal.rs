@@ -171,7 +171,7 @@ impl Journal {
         if let Some(last) = last.filter(|_| !is_tight || batch.is_empty()) {
             batch.within = within;
             let most = self.max_insert_bytes;
-            let end = most.map_or(last, |most| self.last_within(last, most));
+            let end = most.map_or(last, |most| self.last_pending_within(last, most));
             let later = self.pending.split_off(&(end + 1));
             let due = std::mem::replace(&mut self.pending, later);
             self.due_now = (end < last).then_some(last);
@@ -212,7 +212,7 @@ impl Journal {
     }
 
     /// The last message that is tried if there may be too little space for all up to `last`.
-    fn last_within(&self, last: u64, max_bytes: u64) -> u64 {
+    fn last_pending_within(&self, last: u64, max_bytes: u64) -> u64 {
         let mut bytes = 0;
         let due = self.pending.range(..=last);
         let some = due.take_while(|(_, (message, _))| {

@@ -107,12 +107,12 @@ impl OutboxFeeder<'_> {
                     }
                 }
             }
-            if self.input.batches.has_batch() {
+            if self.input.batches.has_closed_batch() {
                 return true;
             }
         }
         self.input.close_due_batch(now);
-        self.input.batches.has_batch()
+        self.input.batches.has_closed_batch()
     }
 
     fn parse_and_push(

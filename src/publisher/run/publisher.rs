@@ -40,7 +40,7 @@ use crate::publisher::queue::{Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
 use crate::publisher::report::exit_status::ExitStatus;
 use crate::publisher::report::{ReportOptions, Reporter};
-use crate::publisher::store::{QueueFile, StoreHandle};
+use crate::publisher::store::{QueueFile, StoreThread};
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -60,7 +60,7 @@ const LAST_WRITE: Duration = Duration::from_secs(30);
 
 pub(super) struct Publisher<'a> {
     config: &'a Config,
-    store: Option<StoreHandle>,
+    store: Option<StoreThread>,
     driver: ConnectionDriver,
     outbox: Outbox,
     report: Reporter,
@@ -525,7 +525,7 @@ impl<'a> Publisher<'a> {
             );
             exit = exit.or_worse(Exit::Unavailable);
         }
-        let is_in_place = self.store.as_ref().is_none_or(StoreHandle::is_in_place);
+        let is_in_place = self.store.as_ref().is_none_or(StoreThread::is_in_place);
         if self.exit_status().kept > 0 && self.fault.is_none() && !is_in_place {
             let queue = self.config.queue.as_deref().unwrap_or(Path::new(""));
             error!(

@@ -115,7 +115,7 @@ impl Counters {
         }
     }
 
-    pub(super) fn count_dead(&mut self, bytes: u64) {
+    pub(super) fn count_dead_letter(&mut self, bytes: u64) {
         self.dead += 1;
         self.dead_bytes += bytes;
         self.died += 1;

@@ -77,13 +77,14 @@ impl DrainLock {
         self.0.unlock()
     }
 
-    pub(super) fn read_token_note(&self) -> Option<String> {
+    /// The token, and the next sequence number in decimal digits.
+    pub(super) fn read_copy_detection_note(&self) -> Option<String> {
         let mut note = [0; TOKEN + NUMBER];
         self.0.read_exact_at(&mut note, 0).ok()?;
         Some(String::from_utf8_lossy(&note).into_owned())
     }
 
-    pub(super) fn write_note(&self, token: &str) {
+    pub(super) fn write_copy_detection_note(&self, token: &str) {
         self.write_at(format!("{token}{:->NUMBER$}", "").as_bytes(), 0);
     }
 
@@ -92,8 +93,8 @@ impl DrainLock {
     }
 
     /// May fail: the next run then takes the file for a copy and only begins a new stream, or the state is unknown.
-    fn write_at(&self, note: &[u8], offset: u64) {
-        if let Err(cause) = self.0.write_all_at(note, offset) {
+    fn write_at(&self, bytes: &[u8], offset: u64) {
+        if let Err(cause) = self.0.write_all_at(bytes, offset) {
             debug!("the lock beside the queue cannot be written: {cause}");
         }
     }

@@ -74,7 +74,7 @@ impl SizeAndMtime {
     }
 }
 
-pub(super) fn read_identity(path: &Path) -> Option<(Identity, SizeAndMtime)> {
+pub(super) fn read_identity_and_stamp(path: &Path) -> Option<(Identity, SizeAndMtime)> {
     let file = std::fs::metadata(path).ok()?;
     Some((Identity::of(&file), SizeAndMtime::of(&file)))
 }

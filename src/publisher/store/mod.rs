@@ -16,7 +16,7 @@
 //!   by a copy of the file (`copy_detection`).
 //! * A reserve of disk space is kept, so that a queue on a full disk can drain (`disk_reserve`).
 //!
-//! [`StoreHandle`] is a handle to a thread that owns the connection, so that a slow disk delays neither the event loop
+//! [`StoreThread`] stands for the thread that owns the connection, so that a slow disk delays neither the event loop
 //! nor the MQTT connection. Requests go there through a channel; results come back in their order through a function.
 //! What to write and when is decided in `publisher::queue`. [`reader`] and [`queue_maintenance`] are for `publisher
 //! queue`.
@@ -70,7 +70,7 @@ impl QueueFile {
     pub fn start(
         self,
         notify: impl Fn(StoreResult) + Send + 'static,
-    ) -> std::io::Result<StoreHandle> {
+    ) -> std::io::Result<StoreThread> {
         let (requests, inbox) = mpsc::channel();
         let files = Arc::clone(&self.worker.files);
         std::thread::Builder::new()
@@ -79,7 +79,7 @@ impl QueueFile {
                 affinity::unpin();
                 self.worker.run(&inbox, &notify);
             })?;
-        Ok(StoreHandle {
+        Ok(StoreThread {
             requests,
             files,
             recorded: Cell::new(None),
@@ -88,14 +88,14 @@ impl QueueFile {
 }
 
 #[derive(Clone, Debug)]
-pub struct StoreHandle {
+pub struct StoreThread {
     requests: Sender<StoreRequest>,
     files: Arc<WatchedFiles>,
     /// The last state of the connection that was recorded.
     recorded: Cell<Option<bool>>,
 }
 
-impl StoreHandle {
+impl StoreThread {
     /// Records whether there is a connection, if that has changed.
     pub fn record_connected(&self, is_connected: bool) {
         if self.recorded.replace(Some(is_connected)) != Some(is_connected) {

@@ -65,7 +65,7 @@ impl OverwriteDetector {
             return Ok(false);
         }
         let began = clock();
-        match retry_while_busy(|| check_uncached(path, connection, self.highest)) {
+        match retry_while_busy(|| check_through_new_connection(path, connection, self.highest)) {
             Ok(highest) => self.highest = highest,
             Err(e) if is_damage(&e) => return Ok(false),
             Err(e) => return Err(e),
@@ -78,16 +78,16 @@ impl OverwriteDetector {
     }
 }
 
-fn check_uncached(
+fn check_through_new_connection(
     path: &Path,
     connection: &mut Connection,
     highest: RowId,
 ) -> rusqlite::Result<RowId> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut uncached = Connection::open_with_flags(path, flags)?;
-    uncached.busy_timeout(BUSY_TIMEOUT)?;
-    distrust_file(&uncached)?;
-    let snapshot = uncached.transaction()?;
+    let mut new_connection = Connection::open_with_flags(path, flags)?;
+    new_connection.busy_timeout(BUSY_TIMEOUT)?;
+    distrust_file(&new_connection)?;
+    let snapshot = new_connection.transaction()?;
     // No process writes in between: both see the same, `ours` partly from its cache.
     let ours = begin_write(connection)?;
     let counters = Counters::read(&snapshot)?;

@@ -17,7 +17,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::counters::Counters;
 use super::drain_lock::DrainLock;
-use super::files::{self, Identity, SizeAndMtime, beside, check_is_queue, read_identity, resolve};
+use super::files::{
+    self, Identity, SizeAndMtime, beside, check_is_queue, read_identity_and_stamp, resolve,
+};
 use super::open::{check_version, check_wal_result};
 use super::paging::{self, AvailableColumns, ListedMessage, PageRows, Table};
 use super::queue_faults::{open_error, open_io_fault, write_error};
@@ -216,7 +218,7 @@ fn is_open_elsewhere(descriptor: &File) -> bool {
 }
 
 fn file_state(queue: &Path) -> FileStamps {
-    ["", "-wal"].map(|suffix| read_identity(&beside(queue, suffix)))
+    ["", "-wal"].map(|suffix| read_identity_and_stamp(&beside(queue, suffix)))
 }
 
 fn open_for_reading(

@@ -153,7 +153,8 @@ impl<'a> CountedTransaction<'a> {
                 message.accepted_boot.map(|at| int(at.ms)),
                 rows::encoded_properties(draft)
             ])?;
-        self.counters.count_dead(message.draft.content_size());
+        self.counters
+            .count_dead_letter(message.draft.content_size());
         match dead.row {
             Some(row) => self.remove((row, row), &MessageOutcome::Dead(dead.reason.clone())),
             None => Ok(()),
@@ -180,7 +181,7 @@ impl<'a> CountedTransaction<'a> {
             )
             .optional()?;
         if let Some(bytes) = bytes {
-            self.counters.count_dead(to_u64_or_zero(bytes));
+            self.counters.count_dead_letter(to_u64_or_zero(bytes));
         }
         self.remove((row, row), &MessageOutcome::Dead(reason.into()))
     }

@@ -14,7 +14,7 @@ use super::copy_detection::FileLocation;
 use super::counters::Counters;
 use super::disk_reserve::{DiskSpace, stored_size};
 use super::drain_lock::DrainLock;
-use super::files::read_identity;
+use super::files::read_identity_and_stamp;
 use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::queue_faults;
@@ -84,7 +84,7 @@ impl StoreWorker {
         let now = instant_now();
         let failed = |e: rusqlite::Error| queue_faults::damage_or_write_error(path, &e);
         let mut connection = ManuallyDrop::new(open.connection);
-        let stamp = read_identity(path).map(|(_, stamp)| stamp);
+        let stamp = read_identity_and_stamp(path).map(|(_, stamp)| stamp);
         let opened = if open.drains {
             become_drainer(path, &mut connection, &open.lock, owner, stream)
         } else {
@@ -497,10 +497,10 @@ fn become_drainer(
     owner: &str,
     stream: &str,
 ) -> rusqlite::Result<OpenedQueue> {
-    let location = FileLocation::of(path, lock.read_token_note());
+    let location = FileLocation::of(path, lock.read_copy_detection_note());
     let started =
         retry_while_busy(|| transaction::record_drain_start(connection, stream, owner, &location))?;
-    lock.write_note(&started.token);
+    lock.write_copy_detection_note(&started.token);
     if started.copied {
         let path = path.display();
         info!("{path}: the file was copied, moved or put back: a new stream begins");

@@ -67,7 +67,7 @@ impl RenderOptions {
         const REST: usize = 512;
         let lengths = payloads
             .into_iter()
-            .map(|payload| self.max_payload_length(payload));
+            .map(|payload| self.rendered_payload_bound(payload));
         let written = lengths.fold(0, usize::saturating_add);
         let payload = message.payload.len();
         let times = |factor: usize| payload.saturating_mul(factor);
@@ -97,7 +97,7 @@ impl RenderOptions {
         (written.saturating_add(rest), meanwhile)
     }
 
-    fn max_payload_length(&self, payload: &[u8]) -> usize {
+    fn rendered_payload_bound(&self, payload: &[u8]) -> usize {
         let times = |factor: usize| payload.len().saturating_mul(factor);
         match &self.format {
             Format::Custom(template) => template.payload_bounds(payload, self.escape).0,

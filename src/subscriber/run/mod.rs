@@ -5,7 +5,7 @@
 
 mod exit_report;
 mod output_setup;
-mod retained_removals;
+mod retained_message_remover;
 mod subscriber;
 mod subscriber_metrics;
 

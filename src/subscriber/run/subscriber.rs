@@ -9,7 +9,7 @@ use log::{debug, error, info, log, warn};
 use parking_lot::Mutex;
 
 use super::exit_report::report_output_error;
-use super::retained_removals::RetainedRemovals;
+use super::retained_message_remover::RetainedMessageRemover;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{
     AnswerProgress, Client, ClientEvent, ClientEventKind, CredentialChange, RefusedRequest,
@@ -69,7 +69,7 @@ pub(super) struct Subscriber<'a> {
     deadline: Option<Instant>,
     /// When the last message came, or all subscriptions were granted (`--idle-timeout`).
     idle: Option<(Duration, Arc<Mutex<Instant>>)>,
-    removals: RetainedRemovals,
+    remover: RetainedMessageRemover,
     exit: Option<Exit>,
     /// The broker has refused to remove a retained message.
     refused_removal: bool,
@@ -114,7 +114,7 @@ impl<'a> Subscriber<'a> {
             diagnosis: config.connection.close_diagnosis(),
             deadline: config.timeout.map(|after| now + after),
             idle: config.idle_timeout.zip(last_message),
-            removals: RetainedRemovals::default(),
+            remover: RetainedMessageRemover::default(),
             exit: None,
             refused_removal: false,
             is_stopping: false,
@@ -156,7 +156,7 @@ impl<'a> Subscriber<'a> {
             ReloadResult::Renew => {
                 info!("reload: connecting again with the new certificate, key or password");
                 self.subscriptions.handle_disconnected();
-                self.removals.handle_disconnected();
+                self.remover.handle_disconnected();
                 self.driver.renew(now);
                 return;
             }
@@ -228,14 +228,14 @@ impl<'a> Subscriber<'a> {
                 self.handle_update(update, now);
             }
         }
-        let removals = self.removals.next_messages(now);
-        if !removals.is_empty() {
+        let messages = self.remover.next_messages(now);
+        if !messages.is_empty() {
             let generation = self.driver.generation();
-            self.driver.client().publish(generation, removals);
+            self.driver.client().publish(generation, messages);
         }
         if self.idle_at().is_some_and(|at| now >= at) {
             // Silence begins once all that came has been output and removed.
-            let is_busy = self.session_acks.has_backlog() || !self.removals.is_done();
+            let is_busy = self.session_acks.has_backlog() || !self.remover.is_done();
             match &self.idle {
                 Some((_, last)) if is_busy => *last.lock() = now,
                 _ => self.record_worse_exit(Exit::Success),
@@ -275,7 +275,7 @@ impl<'a> Subscriber<'a> {
             Event::Output(OutputEvent::Complete) => {
                 self.record_worse_exit(Exit::Success);
             }
-            Event::Output(OutputEvent::RetainedDone(topics)) => self.removals.push(topics),
+            Event::Output(OutputEvent::RetainedDone(topics)) => self.remover.push(topics),
             Event::Output(OutputEvent::Failed(error)) => {
                 self.record_worse_exit(report_output_error(self.config, &error));
             }
@@ -291,8 +291,7 @@ impl<'a> Subscriber<'a> {
             },
             ClientEventKind::Deliveries(deliveries) if is_current => {
                 for (id, delivery) in deliveries {
-                    if let Some((topic, reason)) = self.removals.handle_delivery(id, delivery, now)
-                    {
+                    if let Some((topic, reason)) = self.remover.handle_delivery(id, delivery, now) {
                         error!(
                             code = Exit::Refused.code();
                             "{}: --remove-retained: the broker refuses: {reason}",
@@ -337,14 +336,14 @@ impl<'a> Subscriber<'a> {
                 }
                 self.subscriptions.handle_connected(now);
                 let connack = &info.connack;
-                self.removals
-                    .handle_connected(connack.receive_maximum, connack.maximum_qos);
+                self.remover
+                    .apply_broker_limits(connack.receive_maximum, connack.maximum_qos);
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption, now);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
-                let removal = self.removals.first_in_flight();
+                let removal = self.remover.first_in_flight();
                 let removal = removal.map(|topic| PendingRequest::Publish(topic, 0));
                 let pending = unanswered.map(PendingRequest::Subscribe).or(removal);
                 let pending = pending.unwrap_or(PendingRequest::Nothing);
@@ -353,7 +352,7 @@ impl<'a> Subscriber<'a> {
                     warn!("{hint}");
                 }
                 self.subscriptions.handle_disconnected();
-                if !self.removals.handle_disconnected() {
+                if !self.remover.handle_disconnected() {
                     error!(
                         code = Exit::Refused.code();
                         "--remove-retained: the broker ends each connection on which a retained message is removed; it may not allow it"
@@ -470,7 +469,7 @@ impl<'a> Subscriber<'a> {
             self.subscriptions.wake_at(),
             self.deadline,
             self.idle_at(),
-            self.removals.wake_at(),
+            self.remover.wake_at(),
             self.service.wake_at(),
         ]
         .into_iter()
@@ -498,8 +497,8 @@ impl<'a> Subscriber<'a> {
             }
         }
         let mut until = until;
-        let mut last_done = self.removals.last_done();
-        while (self.config.session_expiry.is_some() || !self.removals.is_done())
+        let mut last_done = self.remover.last_done();
+        while (self.config.session_expiry.is_some() || !self.remover.is_done())
             && instant_now() < until
         {
             let (connected, hopeless) = match self.driver.state_machine().state() {
@@ -510,11 +509,11 @@ impl<'a> Subscriber<'a> {
             };
             let owes = self.session_acks.has_ack_for_later_connection(connected)
                 || (instant_now() < completed_by && self.session_acks.has_open_exchange());
-            if self.removals.has_progressed_since(last_done) && !self.is_stopping {
-                last_done = self.removals.last_done();
+            if self.remover.has_progressed_since(last_done) && !self.is_stopping {
+                last_done = self.remover.last_done();
                 until = instant_now() + REMOVAL_TIMEOUT;
             }
-            if hopeless || (!owes && self.removals.is_done()) {
+            if hopeless || (!owes && self.remover.is_done()) {
                 return;
             }
             self.handle_time(instant_now());
@@ -534,7 +533,7 @@ impl<'a> Subscriber<'a> {
                 Event::Output(_) | Event::Reload(_) | Event::Stop => None,
             });
         let mut exit = self.exit.unwrap_or(Exit::Success);
-        if self.removals.is_incomplete() {
+        if self.remover.is_incomplete() {
             warn!("--remove-retained: not all retained messages could be removed");
             exit = exit.or_worse(Exit::Unavailable);
         }

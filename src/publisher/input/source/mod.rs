@@ -28,7 +28,7 @@ pub struct SourceThread {
 
 impl SourceThread {
     /// With `together`, lines that are available at the same time come as one chunk. `max` is in bytes.
-    pub fn start_lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
+    pub fn stdin_lines(max: usize, together: bool, emit: impl Emit) -> io::Result<Self> {
         Self::spawn(None, move |demand| {
             lines::read(stdio::stdin(), max, together, demand, emit);
         })

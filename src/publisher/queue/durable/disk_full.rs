@@ -33,7 +33,7 @@ impl DiskFullState {
 
     /// A transaction succeeded. Returns whether that ends a full disk which was reported. A disk
     /// that is nearly full is not reported over and over.
-    pub(super) fn handle_commit(&mut self, inserted: bool, deleted: bool, now: Instant) -> bool {
+    pub(super) fn handle_committed(&mut self, inserted: bool, deleted: bool, now: Instant) -> bool {
         self.cannot_delete = false;
         if inserted || deleted {
             self.full_until = None;

@@ -120,7 +120,7 @@ impl DurableQueue {
         self.reader.is_done = false;
         let written = self.journal.handle_committed(rows, now);
         let deleted = !written.deleted.is_empty();
-        if self.disk.handle_commit(!rows.is_empty(), deleted, now) {
+        if self.disk.handle_committed(!rows.is_empty(), deleted, now) {
             events.push(QueueEvent::Store(StoreStatusChange::DiskRecovered));
         }
         for row in written.deleted {
@@ -179,7 +179,7 @@ impl DurableQueue {
         events
     }
 
-    fn handle_loaded(&mut self, rows: Vec<StoredMessage>, last: Option<RowId>) {
+    fn handle_loaded_rows(&mut self, rows: Vec<StoredMessage>, last: Option<RowId>) {
         self.reader.handle_page(last);
         for StoredMessage { row, mut message } in rows {
             if self.known.contains(row) {
@@ -511,7 +511,7 @@ impl Queue for DurableQueue {
                 counts,
             } => {
                 self.file.counts = counts;
-                self.handle_loaded(rows, last);
+                self.handle_loaded_rows(rows, last);
                 match damaged {
                     0 => return Vec::new(),
                     _ => StoreStatusChange::Damaged(damaged),

@@ -1,4 +1,4 @@
-//! Which retained messages are still to be removed from the broker (`--remove-retained`). PURE.
+//! Removes retained messages from the broker (`--remove-retained`): which empty messages to publish, and when. PURE.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// An empty retained message removes the one of its topic (MQTT 5.0 section 3.3.1.3).
 #[derive(Debug, Default)]
-pub(super) struct RetainedRemovals {
+pub(super) struct RetainedMessageRemover {
     waiting: VecDeque<String>,
     in_flight: BTreeMap<u64, String>,
     /// The topics of both: a reconnect brings their messages again.
@@ -38,7 +38,7 @@ pub(super) struct RetainedRemovals {
     is_incomplete: bool,
 }
 
-impl RetainedRemovals {
+impl RetainedMessageRemover {
     pub(super) fn push(&mut self, topics: Vec<String>) {
         for topic in topics {
             if self.known.len() >= MAX_WAITING || self.attempts >= MAX_ATTEMPTS {
@@ -50,7 +50,11 @@ impl RetainedRemovals {
     }
 
     /// What the broker allows, as far as it says so.
-    pub(super) fn handle_connected(&mut self, receive_maximum: Option<u16>, max_qos: Option<u8>) {
+    pub(super) fn apply_broker_limits(
+        &mut self,
+        receive_maximum: Option<u16>,
+        max_qos: Option<u8>,
+    ) {
         self.window = receive_maximum.map_or(WINDOW, |max| WINDOW.min(max.into()));
         self.qos = if max_qos == Some(0) {
             Qos::AtMostOnce
@@ -169,21 +173,21 @@ mod tests {
         clippy::disallowed_methods,
         reason = "an origin; the tests move it by hand"
     )]
-    fn removals(names: &[&str]) -> (RetainedRemovals, Instant) {
-        let mut removals = RetainedRemovals::default();
-        removals.push(names.iter().map(|name| (*name).to_owned()).collect());
-        (removals, Instant::now())
+    fn remover(names: &[&str]) -> (RetainedMessageRemover, Instant) {
+        let mut remover = RetainedMessageRemover::default();
+        remover.push(names.iter().map(|name| (*name).to_owned()).collect());
+        (remover, Instant::now())
     }
 
     #[test]
     fn what_was_not_acknowledged_goes_out_again_in_order_within_the_window() {
-        let (mut removals, now) = removals(&["a", "b", "c"]);
+        let (mut remover, now) = remover(&["a", "b", "c"]);
         assert!(
-            removals.next_messages(now).is_empty(),
+            remover.next_messages(now).is_empty(),
             "there is no connection"
         );
-        removals.handle_connected(Some(2), None);
-        let sent = removals.next_messages(now);
+        remover.apply_broker_limits(Some(2), None);
+        let sent = remover.next_messages(now);
         assert_eq!(topics(&sent), ["a", "b"]);
         let is_removal = |m: &OutgoingMessage| m.draft.retain && m.draft.payload.is_empty();
         assert!(
@@ -191,57 +195,57 @@ mod tests {
                 .all(|(_, m)| is_removal(m) && m.draft.qos == Qos::AtLeastOnce)
         );
         assert_eq!(
-            removals.handle_delivery(sent[0].0, Delivery::Done, now),
+            remover.handle_delivery(sent[0].0, Delivery::Done, now),
             None
         );
-        assert!(removals.handle_disconnected());
+        assert!(remover.handle_disconnected());
         // The broker sends on the next connection what it still has.
-        removals.push(["b", "c"].map(String::from).into());
-        removals.handle_connected(None, Some(0));
-        let again = removals.next_messages(now);
+        remover.push(["b", "c"].map(String::from).into());
+        remover.apply_broker_limits(None, Some(0));
+        let again = remover.next_messages(now);
         assert_eq!(topics(&again), ["b", "c"]);
         assert!(again.iter().all(|(_, m)| m.draft.qos == Qos::AtMostOnce));
         // A late answer to the first connection's message.
         assert_eq!(
-            removals.handle_delivery(sent[1].0, Delivery::Done, now),
+            remover.handle_delivery(sent[1].0, Delivery::Done, now),
             None
         );
         for (id, _) in again {
-            assert!(removals.is_incomplete());
-            removals.handle_delivery(id, Delivery::Done, now);
+            assert!(remover.is_incomplete());
+            remover.handle_delivery(id, Delivery::Done, now);
         }
-        assert!(removals.is_done() && !removals.is_incomplete());
+        assert!(remover.is_done() && !remover.is_incomplete());
     }
 
     #[test]
     fn a_broker_that_closes_each_connection_is_not_asked_for_ever() {
-        let (mut removals, now) = removals(&["a"]);
+        let (mut remover, now) = remover(&["a"]);
         for is_tried_again in [true, true, false] {
-            removals.handle_connected(None, None);
-            assert_eq!(topics(&removals.next_messages(now)), ["a"]);
-            assert_eq!(removals.handle_disconnected(), is_tried_again);
-            removals.push(vec!["a".into()]);
+            remover.apply_broker_limits(None, None);
+            assert_eq!(topics(&remover.next_messages(now)), ["a"]);
+            assert_eq!(remover.handle_disconnected(), is_tried_again);
+            remover.push(vec!["a".into()]);
         }
-        removals.handle_connected(None, None);
-        assert!(removals.next_messages(now).is_empty() && removals.is_incomplete());
+        remover.apply_broker_limits(None, None);
+        assert!(remover.next_messages(now).is_empty() && remover.is_incomplete());
     }
 
     #[test]
     fn after_an_exceeded_quota_nothing_is_sent_for_a_second() {
-        let (mut removals, now) = removals(&["a"]);
-        removals.handle_connected(None, None);
-        let id = removals.next_messages(now)[0].0;
-        assert_eq!(removals.handle_delivery(id, Delivery::NotNow, now), None);
-        assert!(removals.next_messages(now).is_empty());
-        assert_eq!(removals.wake_at(), Some(now + PAUSE));
-        assert_eq!(topics(&removals.next_messages(now + PAUSE)), ["a"]);
+        let (mut remover, now) = remover(&["a"]);
+        remover.apply_broker_limits(None, None);
+        let id = remover.next_messages(now)[0].0;
+        assert_eq!(remover.handle_delivery(id, Delivery::NotNow, now), None);
+        assert!(remover.next_messages(now).is_empty());
+        assert_eq!(remover.wake_at(), Some(now + PAUSE));
+        assert_eq!(topics(&remover.next_messages(now + PAUSE)), ["a"]);
     }
 
     #[test]
     fn what_waits_is_bounded() {
-        let (mut removals, _) = removals(&[]);
-        removals.push((0..=MAX_WAITING).map(|n| n.to_string()).collect());
-        assert_eq!(removals.waiting.len(), MAX_WAITING);
-        assert!(removals.is_incomplete());
+        let (mut remover, _) = remover(&[]);
+        remover.push((0..=MAX_WAITING).map(|n| n.to_string()).collect());
+        assert_eq!(remover.waiting.len(), MAX_WAITING);
+        assert!(remover.is_incomplete());
     }
 }
