@@ -292,6 +292,35 @@ fn a_reload_connects_again_with_a_new_certificate_and_nothing_is_lost_or_sent_tw
 }
 
 #[test]
+fn a_reload_during_a_connection_attempt_connects_with_the_new_certificate_only() {
+    for program in [Program::publisher(), Program::subscriber()] {
+        let broker = naming_broker();
+        let dir = temp_dir();
+        let pair = certs().authority.client(dir.path(), "old", Validity::Now);
+        let manager = ServiceManager::start();
+        // Its kernel accepts connections, and nothing answers.
+        broker.pause();
+        let program = with_pair(program, &broker, &pair).args(["-t", "t"]);
+        let running = manager.service(program).start();
+        manager.wait(SOON, |line| {
+            line.ends_with(" wait, 0 delivered") || line.ends_with(" received")
+        });
+        rotate(dir.path(), &pair, "new");
+        running.signal(Signal::SIGHUP);
+        running.stderr_line(SOON, |line| line.contains("reload: "));
+        broker.resume();
+        manager.wait(SOON, |line| line == "READY=1");
+        let connected = |name: &str| broker.log().count_of(|line| line.contains(name));
+        let counts = (connected("u'old'"), connected("u'new'"));
+        assert_eq!(counts, (0, 1), "{running}");
+        running.stderr_line(SOON, |line| {
+            line.contains("reload: the attempt under way begins again")
+        });
+        running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    }
+}
+
+#[test]
 fn a_reload_of_files_that_do_not_load_leaves_the_connection_open() {
     let broker = naming_broker();
     let dir = temp_dir();

@@ -9,6 +9,7 @@ use log::{info, log, warn};
 use super::connection_counts::ConnectionCounts;
 use super::end_cause::EndCause;
 use super::outage::{OutageEnd, OutageLog};
+use super::reload::CredentialUser;
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
@@ -99,6 +100,19 @@ impl ConnectionDriver {
         self.connection.generation()
     }
 
+    /// What uses the files that were read before the worker reported, for `generation`, that it has read them again.
+    pub fn credential_user(&self, generation: u64) -> CredentialUser {
+        match self.connection.state() {
+            // A later attempt has read them after that.
+            _ if generation != self.generation() => CredentialUser::Nothing,
+            ConnectionState::Online { .. } => CredentialUser::Connection,
+            ConnectionState::Connecting { .. } => CredentialUser::Attempt,
+            ConnectionState::Idle | ConnectionState::Waiting { .. } | ConnectionState::Stopped => {
+                CredentialUser::Nothing
+            }
+        }
+    }
+
     pub fn start(&mut self, now: Instant) {
         let actions = self.connection.start(now);
         self.carry_out(actions, now);
@@ -182,8 +196,8 @@ impl ConnectionDriver {
         self.carry_out(actions, now)
     }
 
-    /// Replaces the connection by one that uses the files as they are now. At QoS 1 and 2 nothing is lost if the end
-    /// of the old one is cut off.
+    /// Replaces the connection, or the attempt, by one that uses the files as they are now. At QoS 1 and 2 nothing is
+    /// lost if the end of the old connection is cut off.
     pub fn renew(&mut self, now: Instant) {
         let actions = self.connection.renew(RENEWAL_TIMEOUT, now);
         self.carry_out(actions, now);

@@ -142,9 +142,10 @@ impl<'a> Subscriber<'a> {
     fn handle_reloaded_credentials(
         &mut self,
         reloaded: &Result<CredentialChange, Fault>,
+        generation: u64,
         now: Instant,
     ) {
-        let is_online = matches!(self.state_machine().state(), ConnectionState::Online { .. });
+        let user = self.driver.credential_user(generation);
         let renewable = match self.config.session_expiry {
             None => Renewable::No("without --persistent the broker keeps no messages meanwhile"),
             Some(_) if self.config.qos == Qos::AtMostOnce => {
@@ -152,11 +153,16 @@ impl<'a> Subscriber<'a> {
             }
             Some(_) => Renewable::Yes,
         };
-        match reload::evaluate(reloaded, is_online, renewable) {
+        match reload::evaluate(reloaded, user, renewable) {
             ReloadResult::Renew => {
-                info!("reload: connecting again with the new certificate, key or password");
+                info!("{}", reload::CONNECTING_AGAIN);
                 self.subscriptions.handle_disconnected();
                 self.removals.handle_disconnected();
+                self.driver.renew(now);
+                return;
+            }
+            ReloadResult::RestartAttempt => {
+                info!("{}", reload::ATTEMPT_RESTARTED);
                 self.driver.renew(now);
                 return;
             }
@@ -303,7 +309,7 @@ impl<'a> Subscriber<'a> {
                 }
             }
             ClientEventKind::CredentialsReloaded(reloaded) => {
-                self.handle_reloaded_credentials(&reloaded, now);
+                self.handle_reloaded_credentials(&reloaded, event.generation, now);
             }
             ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
