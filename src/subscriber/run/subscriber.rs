@@ -157,7 +157,7 @@ impl<'a> Subscriber<'a> {
             ReloadResult::Renew => {
                 info!("{}", reload::CONNECTING_AGAIN);
                 self.subscriptions.handle_disconnected();
-                self.removals.handle_disconnected();
+                self.removals.requeue_in_flight();
                 self.driver.renew(now);
                 return;
             }
