@@ -79,6 +79,11 @@ impl ConnectionDriver {
         matches!(self.connection.state(), ConnectionState::Online { .. })
     }
 
+    /// The connection is being replaced, and the old one has not ended yet.
+    pub fn is_renewal_ending(&self) -> bool {
+        self.connection.is_renewal_ending(self.generation())
+    }
+
     /// How often a connection was made, lost, or not made.
     pub fn count_connection_events(&self) -> u64 {
         self.counts.total()
@@ -220,7 +225,7 @@ impl ConnectionDriver {
         client_event: impl Fn(E) -> Option<ClientEvent>,
     ) -> bool {
         // DISCONNECT has been requested already; what stands before it may still have to be written.
-        let is_ending = self.connection.is_renewal_ending(self.generation());
+        let is_ending = self.is_renewal_ending();
         let mut actions = self.connection.stop();
         if self.client.receives() {
             // Messages may have arrived on a connection whose CONNACK has not been handled yet.

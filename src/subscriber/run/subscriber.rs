@@ -510,6 +510,10 @@ impl<'a> Subscriber<'a> {
         {
             let (connected, hopeless) = match self.driver.state_machine().state() {
                 ConnectionState::Online { .. } => (true, false),
+                // The old connection of a renewal ends long before its limit.
+                ConnectionState::Waiting { .. } if self.driver.is_renewal_ending() => {
+                    (false, false)
+                }
                 ConnectionState::Waiting { until: at } => (false, at >= until),
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),

@@ -1,7 +1,10 @@
 //! SIGHUP to a service: certificates and settings are read again.
 
 use super::*;
-use crate::harness::certs::{Pair, Validity};
+use crate::harness::{
+    Proxy,
+    certs::{Pair, Validity},
+};
 
 /// A publisher or subscriber whose certificate is in `pair`.
 fn with_pair(program: Program, broker: &Broker, pair: &Pair) -> Program {
@@ -187,6 +190,50 @@ fn a_subscriber_connects_again_at_a_reload_only_if_the_broker_keeps_its_session(
             .stdout;
         assert_eq!(seen.count(), delivered);
     }
+}
+
+#[test]
+fn a_run_that_ends_while_its_connection_is_replaced_acknowledges_on_the_next_one() {
+    let broker = naming_broker();
+    let proxy = Proxy::start(broker.port(), Duration::ZERO);
+    let dir = temp_dir();
+    let pair = certs().authority.client(dir.path(), "old", Validity::Now);
+    let manager = ServiceManager::start();
+    let persistent = ["-t", "t", "--persistent", "--client-id", "kept", "-C", "1"];
+    let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+    let wait = r#"echo >"$0"; until [ -e "$1" ]; do sleep 0.01; done"#;
+    let program = Program::subscriber()
+        .endpoint(proxy.port())
+        .ca(&certs().ca)
+        .identity(&pair)
+        .env("RUST_LOG", "info")
+        .args(persistent)
+        .args(["--exec", "sh", "-c", wait])
+        .arg(&begun)
+        .arg(&go);
+    let running = manager.service(program).start();
+    manager.wait(SOON, |line| line == "READY=1");
+    let send = |text: &str| {
+        let publisher = Program::publisher()
+            .to(&broker)
+            .args(["-t", "t", "-m", text]);
+        publisher.run(SOON).expect_code(0);
+    };
+    send("first");
+    assert!(wait_until(SOON, || begun.exists()), "{running}");
+    rotate(dir.path(), &pair, "new");
+    // The broker does not get DISCONNECT, so the old connection does not end.
+    proxy.stall();
+    running.signal(Signal::SIGHUP);
+    running.stderr_line(SOON, |line| line.contains("reload: connecting again"));
+    fs::write(&go, "").unwrap();
+    manager.wait(SOON, |line| line == "STOPPING=1");
+    proxy.resume();
+    running.finish(SOON).expect_code(0);
+    assert_eq!(broker.log().count_of(|line| line.contains("u'new'")), 1);
+    send("second");
+    let next = Program::subscriber().to(&broker).args(persistent).run(SOON);
+    assert_eq!(next.expect_code(0).stdout.text(), "second\n");
 }
 
 #[test]
