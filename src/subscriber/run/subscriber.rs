@@ -48,6 +48,9 @@ pub(super) enum Event {
 /// How long the end of a run may take.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much longer the process may live if it is ended by its time limit: for a last line of the log, and the terminal.
+const LAST_ACTIONS: Duration = Duration::from_secs(2);
+
 /// How long to wait at the end for the next PUBACK of a removal.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -274,7 +277,7 @@ impl<'a> Subscriber<'a> {
                 self.driver.client().reload_credentials(generation);
             }
             Event::Stop => {
-                self.service.stop("ending", STOP_TIMEOUT, now);
+                self.begin_end(STOP_TIMEOUT, now);
                 self.is_stopping = true;
                 self.record_worse_exit(Exit::Success);
             }
@@ -484,6 +487,11 @@ impl<'a> Subscriber<'a> {
         .min()
     }
 
+    /// Tells the service manager that the run ends, within this time.
+    pub(super) fn begin_end(&mut self, within: Duration, now: Instant) {
+        self.service.stop("ending", within + LAST_ACTIONS, now);
+    }
+
     /// Waits until everything that can be has been acknowledged. Until `until` it also waits for a
     /// connection, because the last one may have ended and a kept session still has the messages.
     /// Until `completed_by` it waits for PUBREL, while there is a connection: if that ends, the
@@ -494,7 +502,6 @@ impl<'a> Subscriber<'a> {
         until: Instant,
         completed_by: Instant,
     ) {
-        self.service.stop("ending", STOP_TIMEOUT, instant_now());
         self.deadline = None;
         self.idle = None;
         // The writer may have asked for removals since.
@@ -528,6 +535,7 @@ impl<'a> Subscriber<'a> {
                 return;
             }
             self.handle_time(instant_now());
+            self.service.feed_watchdog(instant_now());
             // No event says that the bridge has sent an acknowledgement.
             if let Some(event) = receive_until(queue, Some(instant_now() + ACKNOWLEDGE_PAUSE)) {
                 self.handle_event(event, instant_now());

@@ -15,7 +15,7 @@ use nix::{
 };
 
 use crate::harness::{
-    Broker, Program, SOON, certs::certs, free_port, running::Running,
+    Broker, Program, Proxy, SOON, certs::certs, free_port, running::Running,
     service_manager::ServiceManager, temp_dir, wait_until,
 };
 
@@ -172,6 +172,41 @@ fn a_publisher_that_waits_for_the_reader_of_its_output_is_not_stuck() {
             .count(),
         20_000
     );
+}
+
+#[test]
+fn a_subscriber_that_removes_retained_messages_asks_for_the_time_that_this_may_take() {
+    let broker = Broker::start();
+    let proxy = Proxy::start(broker.port(), Duration::ZERO);
+    let retained = Program::one_message().to(&broker).arg("--retain");
+    retained.run(SOON).expect_code(0);
+    let dir = temp_dir();
+    let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+    let wait = r#"echo >"$0"; until [ -e "$1" ]; do sleep 0.01; done"#;
+    let manager = ServiceManager::start();
+    let subscriber = Program::subscriber().at_port(proxy.port());
+    let subscriber = subscriber.args(["-t", "#", "-C", "1", "--remove-retained"]);
+    let subscriber = subscriber.args(["--exec", "sh", "-c", wait]);
+    let subscriber = subscriber.arg(&begun).arg(&go);
+    let subscriber = manager.watched_service(subscriber, WATCHDOG).start();
+    assert!(wait_until(SOON, || begun.exists()), "{subscriber}");
+    // The removal is not acknowledged.
+    proxy.stall();
+    fs::write(go, "").unwrap();
+    manager.wait(SOON, |line| line == "STOPPING=1");
+    manager.wait(SOON, |line| line == "EXTEND_TIMEOUT_USEC=302000000");
+    let fed = manager.count("WATCHDOG=1");
+    let is_fed = || manager.count("WATCHDOG=1") > fed + 2;
+    assert!(wait_until(SOON, is_fed), "{subscriber}");
+    subscriber.finish(SOON).expect_code(69);
+
+    let manager = ServiceManager::start();
+    let subscriber = Program::subscriber().to(&broker);
+    let subscriber = subscriber.args(["-t", "#", "--remove-retained"]);
+    let subscriber = manager.service(subscriber).start();
+    manager.wait(SOON, |line| line == "READY=1");
+    subscriber.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    manager.wait(SOON, |line| line == "EXTEND_TIMEOUT_USEC=7000000");
 }
 
 #[test]
