@@ -33,8 +33,12 @@ fn the_units_are_valid_and_their_sandbox_leaves_an_exposure_below_3() {
             .join("scripts/package.d")
             .join(&name);
         let text = fs::read_to_string(&source).unwrap();
+        let metrics = format!("Environment=IOT_METRICS=%t/iot-pubsub/%i/{program}.prom");
         for line in [
             "Type=notify",
+            "RuntimeDirectory=iot-pubsub/%i",
+            "RuntimeDirectoryPreserve=yes",
+            &metrics,
             "StartLimitIntervalSec=0",
             "Restart=always",
             "RestartPreventExitStatus=64 78",
