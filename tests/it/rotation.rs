@@ -274,6 +274,79 @@ fn a_rotation_replaces_the_pair_and_later_retires_the_old_certificate() {
     assert!(site.certificates().is_empty());
 }
 
+/// Makes the configuration name a key outside of the directory.
+fn name_key(config: &Path, key: &Path) {
+    let text = fs::read_to_string(config).unwrap();
+    let mut lines: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            !["certs", "cafile", "cert", "key"].contains(&line.split(' ').next().unwrap())
+        })
+        .collect();
+    let files = format!(
+        "cafile = \"AmazonRootCA1.pem\"\ncert = \"device.pem.crt\"\nkey = \"{}\"",
+        key.display()
+    );
+    lines.insert(1, &files);
+    fs::write(config, lines.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn a_rotation_of_a_key_that_is_elsewhere_takes_a_request_of_it_or_of_a_new_one() {
+    let site = Site::new();
+    let outside = site.parent.path();
+    let [csr, other] = ["one", "two"].map(|name| request(outside, name));
+    let (csr_text, other_text) = (csr.to_str().unwrap(), other.to_str().unwrap());
+    site.provision(&["pump-7", "--csr", csr_text])
+        .expect(0, &[]);
+    let dir = site.dir();
+    let config = dir.join("iot-pubsub.toml");
+    let first = certificate_in(&dir);
+    let rotate = |more: &[&str]| {
+        site.provision(&[&["pump-7", "--rotate", "--check-timeout", "0"], more].concat())
+    };
+    rotate(&[]).expect(64, &["device.csr: the key is elsewhere", "--csr"]);
+    rotate(&["--csr", csr_text]).expect(78, &["names no key"]);
+    let expect_accepted = |key: &Path| {
+        let port = site.broker.port().to_string();
+        let check = Program::publisher().args(["check", "-i", "pump-7-test", "--port", &port]);
+        let check = check.arg("--config").arg(&config).arg("--key").arg(key);
+        check.run(SOON).expect_code(0);
+        assert_eq!(site.status(&certificate_in(&dir)), "ACTIVE");
+        assert!(!dir.join("private.pem.key").exists());
+    };
+
+    // The same key: only the certificate is new.
+    name_key(&config, &csr.with_extension("key"));
+    rotate(&["--csr", csr_text]).expect(0, &["changed: ", "active until"]);
+    let second = certificate_in(&dir);
+    assert_ne!(first, second);
+    expect_accepted(&csr.with_extension("key"));
+    rotate(&["--retire-after", "0"]).expect(
+        0,
+        &[
+            "inactive: the new one has connected",
+            "deleted: certificate",
+        ],
+    );
+    assert_eq!(site.status(&first), "gone");
+
+    // A new key: nothing changes before the configuration names it.
+    rotate(&["--csr", other_text]).expect(78, &["the pair in use is left as it is"]);
+    assert_eq!(certificate_in(&dir), second);
+    expect_accepted(&csr.with_extension("key"));
+    rotate(&["--csr", csr_text]).expect(78, &["was begun with another key than that of"]);
+    name_key(&config, &other.with_extension("key"));
+    rotate(&["--csr", other_text]).expect(0, &["which was begun", "changed: ", "active until"]);
+    assert_ne!(certificate_in(&dir), second);
+    expect_accepted(&other.with_extension("key"));
+    let in_use = fs::read_to_string(dir.join("device.csr")).unwrap();
+    assert_eq!(in_use, fs::read_to_string(&other).unwrap());
+    rotate(&["--retire-after", "0"]).expect(0, &["deleted: certificate"]);
+    site.expect_one_in_use();
+    site.provision(&["pump-7"]).expect(0, &["nothing to do"]);
+}
+
 #[test]
 fn a_new_certificate_that_is_not_accepted_replaces_nothing() {
     let broker = AwsLike::builder().allow_client_ids(|id| id != "pump-7-check");

@@ -8,15 +8,15 @@ use clap::Args;
 
 use super::args::LogArgs;
 use crate::common::fault::Fault;
-use crate::common::metrics::metrics_file;
+use crate::common::metrics::replaced_file;
 
 #[derive(Args, Clone, Debug)]
 pub struct MetricsArgs {
     /// Write metrics for Prometheus to this file every 15 seconds
     ///
     /// The file is replaced as a whole, also when a connection begins or ends and at the end of the run: node_exporter
-    /// reads it with --collector.textfile.directory if its name ends with .prom. Use one file per process. A file that
-    /// cannot be written is logged, and has no other effect.
+    /// reads it with --collector.textfile.directory if its name ends with .prom. Use one file per process: one
+    /// that another running program writes is left to it. A file that cannot be written is logged, and has no other effect.
     #[arg(long, value_name = "FILE", help_heading = "Log")]
     metrics: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub struct MetricsArgs {
 impl MetricsArgs {
     pub fn into_path(self) -> Result<Option<PathBuf>, Fault> {
         if let Some(path) = &self.metrics
-            && metrics_file::is_unsuitable(path)
+            && replaced_file::is_unsuitable(path)
         {
             let message = format!("{}: --metrics is not a regular file", path.display());
             return Err(Fault::usage(message).with_remedy("give the path of a new file"));

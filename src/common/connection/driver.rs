@@ -9,6 +9,7 @@ use log::{info, log, warn};
 use super::connection_counts::ConnectionCounts;
 use super::end_cause::EndCause;
 use super::outage::{OutageEnd, OutageLog};
+use super::reload::CredentialUser;
 use super::state::{ConnectionAction, ConnectionState, ConnectionStateMachine};
 use crate::common::client::{
     Client, ClientEvent, ClientEventKind, ConnectionInfo, SentPublishCount,
@@ -78,6 +79,11 @@ impl ConnectionDriver {
         matches!(self.connection.state(), ConnectionState::Online { .. })
     }
 
+    /// The connection is being replaced, and the old one has not ended yet.
+    pub fn is_renewal_ending(&self) -> bool {
+        self.connection.is_renewal_ending(self.generation())
+    }
+
     /// How often a connection was made, lost, or not made.
     pub fn count_connection_events(&self) -> u64 {
         self.counts.total()
@@ -97,6 +103,19 @@ impl ConnectionDriver {
 
     pub fn generation(&self) -> u64 {
         self.connection.generation()
+    }
+
+    /// What uses the files that were read before the worker reported, for `generation`, that it has read them again.
+    pub fn credential_user(&self, generation: u64) -> CredentialUser {
+        match self.connection.state() {
+            // A later attempt has read them after that.
+            _ if generation != self.generation() => CredentialUser::Nothing,
+            ConnectionState::Online { .. } => CredentialUser::Connection,
+            ConnectionState::Connecting { .. } => CredentialUser::Attempt,
+            ConnectionState::Idle | ConnectionState::Waiting { .. } | ConnectionState::Stopped => {
+                CredentialUser::Nothing
+            }
+        }
     }
 
     pub fn start(&mut self, now: Instant) {
@@ -182,8 +201,8 @@ impl ConnectionDriver {
         self.carry_out(actions, now)
     }
 
-    /// Replaces the connection by one that uses the files as they are now. At QoS 1 and 2 nothing is lost if the end
-    /// of the old one is cut off.
+    /// Replaces the connection, or the attempt, by one that uses the files as they are now. At QoS 1 and 2 nothing is
+    /// lost if the end of the old connection is cut off.
     pub fn renew(&mut self, now: Instant) {
         let actions = self.connection.renew(RENEWAL_TIMEOUT, now);
         self.carry_out(actions, now);
@@ -206,7 +225,7 @@ impl ConnectionDriver {
         client_event: impl Fn(E) -> Option<ClientEvent>,
     ) -> bool {
         // DISCONNECT has been requested already; what stands before it may still have to be written.
-        let is_ending = self.connection.is_renewal_ending(self.generation());
+        let is_ending = self.is_renewal_ending();
         let mut actions = self.connection.stop();
         if self.client.receives() {
             // Messages may have arrived on a connection whose CONNACK has not been handled yet.

@@ -50,9 +50,10 @@ impl OutageLog {
         let text = fault.to_string();
         let repetition = self.failures.filter(&without_numbers(&text), now);
         self.is_logged |= repetition != Repetition::Suppressed;
-        let text = match repetition {
-            Repetition::First => &text,
-            Repetition::Repeated { .. } | Repetition::Suppressed => &fault.message,
+        let text = if repetition.is_first_line() {
+            &text
+        } else {
+            &fault.message
         };
         let delay = delay.as_secs_f64();
         let line = format!("{text}; trying again in {delay:.1} s{repetition}");

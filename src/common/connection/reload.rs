@@ -3,6 +3,14 @@
 use crate::common::client::CredentialChange;
 use crate::common::fault::Fault;
 
+/// For the log when the connection is replaced.
+pub const CONNECTING_AGAIN: &str =
+    "reload: connecting again with the new certificate, key or password";
+
+/// For the log when the attempt is replaced.
+pub const ATTEMPT_RESTARTED: &str =
+    "reload: the attempt under way begins again with the new certificate, key or password";
+
 /// Whether a connection can be replaced without losing anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewable {
@@ -11,10 +19,21 @@ pub enum Renewable {
     No(&'static str),
 }
 
+/// What uses the files as they were before they were read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialUser {
+    Connection,
+    /// A connection attempt under way.
+    Attempt,
+    Nothing,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadResult {
     /// The connection is to be replaced by one with the new certificate.
     Renew,
+    /// The attempt is to be replaced, at once: there is no connection on which anything could be lost.
+    RestartAttempt,
     /// Nothing to do; for the log at level info.
     Done(String),
     /// Something could not be done; for the log at level warn.
@@ -23,24 +42,28 @@ pub enum ReloadResult {
 
 pub fn evaluate(
     reloaded: &Result<CredentialChange, Fault>,
-    is_online: bool,
+    user: CredentialUser,
     renewable: Renewable,
 ) -> ReloadResult {
-    match (reloaded, renewable) {
-        (Err(fault), _) => {
-            ReloadResult::NotDone(format!("reload: {fault}; an open connection stays"))
+    let change = match reloaded {
+        Ok(change) => change,
+        Err(fault) => {
+            return ReloadResult::NotDone(format!("reload: {fault}; an open connection stays"));
         }
-        (Ok(CredentialChange::Nothing), _) => {
+    };
+    match (change, user, renewable) {
+        (CredentialChange::Nothing, ..) => {
             ReloadResult::Done("reload: certificate, key and password are the same".into())
         }
-        (Ok(_), _) if !is_online => {
+        (_, CredentialUser::Nothing, _) => {
             ReloadResult::Done("reload: the next connection uses the new files".into())
         }
-        (Ok(CredentialChange::Authorities), _) => ReloadResult::Done(
+        (CredentialChange::Authorities, ..) => ReloadResult::Done(
             "reload: the CA file has changed; the next connection uses it".into(),
         ),
-        (Ok(CredentialChange::Identity), Renewable::Yes) => ReloadResult::Renew,
-        (Ok(CredentialChange::Identity), Renewable::No(loss)) => ReloadResult::NotDone(format!(
+        (CredentialChange::Identity, CredentialUser::Attempt, _) => ReloadResult::RestartAttempt,
+        (CredentialChange::Identity, _, Renewable::Yes) => ReloadResult::Renew,
+        (CredentialChange::Identity, _, Renewable::No(loss)) => ReloadResult::NotDone(format!(
             "reload: certificate, key or password has changed, and is used by the next connection; \
              the open one stays, because {loss}"
         )),
@@ -70,45 +93,55 @@ mod tests {
     fn text(result: ReloadResult) -> String {
         match result {
             ReloadResult::Renew => "renew".into(),
+            ReloadResult::RestartAttempt => "restart".into(),
             ReloadResult::Done(text) => text,
             ReloadResult::NotDone(text) => format!("! {text}"),
         }
     }
 
     #[test]
-    fn only_a_new_certificate_key_or_password_replaces_a_connection_that_can_be_replaced() {
+    fn only_a_new_certificate_key_or_password_replaces_an_attempt_or_a_connection_that_can_be_replaced()
+     {
+        use CredentialUser::{Attempt, Connection, Nothing};
         let keeps = Renewable::Yes;
         let loses = Renewable::No("messages would be lost");
         let fault = || Fault::permanent(Exit::Config, "a.pem: broken");
-        for (reloaded, is_online, renewable, expected) in [
-            (Ok(CredentialChange::Identity), true, keeps, "renew"),
+        for (reloaded, user, renewable, expected) in [
+            (Ok(CredentialChange::Identity), Connection, keeps, "renew"),
+            (Ok(CredentialChange::Identity), Attempt, loses, "restart"),
+            (
+                Ok(CredentialChange::Authorities),
+                Attempt,
+                keeps,
+                "reload: the CA file",
+            ),
             (
                 Ok(CredentialChange::Identity),
-                true,
+                Connection,
                 loses,
                 "! reload: certificate, key or",
             ),
             (
                 Ok(CredentialChange::Identity),
-                false,
+                Nothing,
                 loses,
                 "reload: the next connection",
             ),
             (
                 Ok(CredentialChange::Authorities),
-                true,
+                Connection,
                 keeps,
                 "reload: the CA file",
             ),
             (
                 Ok(CredentialChange::Nothing),
-                true,
+                Connection,
                 keeps,
                 "reload: certificate, key and",
             ),
-            (Err(fault()), true, keeps, "! reload: a.pem: broken"),
+            (Err(fault()), Connection, keeps, "! reload: a.pem: broken"),
         ] {
-            let result = text(evaluate(&reloaded, is_online, renewable));
+            let result = text(evaluate(&reloaded, user, renewable));
             assert!(result.starts_with(expected), "{result}");
         }
     }

@@ -154,19 +154,30 @@ impl ConnectionStateMachine {
         is_current
     }
 
-    /// Ends the connection in order and makes a new one at once, or after `within` if the end takes longer. Until the
-    /// new one stands, no fault ends the run. Has no effect without a connection.
+    /// Ends the connection in order and makes a new one at once, or after `within` if the end takes longer. An attempt is
+    /// abandoned, and the next call of [`handle_timeout`](Self::handle_timeout) begins another. Until the new connection
+    /// stands, no fault ends the run. Has no effect without a connection or an attempt.
     pub fn renew(&mut self, within: Duration, now: Instant) -> Vec<ConnectionAction> {
-        let ConnectionState::Online { since } = self.state else {
-            return Vec::new();
-        };
-        self.backoff
-            .reset_if_stable(now.saturating_duration_since(since));
-        self.renewal = Some(Renewal::Ending);
-        self.state = ConnectionState::Waiting {
-            until: now + within,
-        };
-        vec![ConnectionAction::Disconnect]
+        match self.state {
+            ConnectionState::Online { since } => {
+                self.backoff
+                    .reset_if_stable(now.saturating_duration_since(since));
+                self.renewal = Some(Renewal::Ending);
+                self.state = ConnectionState::Waiting {
+                    until: now + within,
+                };
+                vec![ConnectionAction::Disconnect]
+            }
+            ConnectionState::Connecting { .. } => {
+                self.renewal = Some(Renewal::Connecting);
+                let until = self.earliest_attempt(now);
+                self.state = ConnectionState::Waiting { until };
+                vec![ConnectionAction::Abandon]
+            }
+            ConnectionState::Idle | ConnectionState::Waiting { .. } | ConnectionState::Stopped => {
+                Vec::new()
+            }
+        }
     }
 
     /// Whether the end of the connection is that of [`renew`](Self::renew).
@@ -177,8 +188,7 @@ impl ConnectionStateMachine {
     /// The connection has ended, as [`renew`](Self::renew) requested.
     pub fn handle_renewal_ended(&mut self, now: Instant) -> Vec<ConnectionAction> {
         self.renewal = Some(Renewal::Connecting);
-        // A broker may limit how often a client connects.
-        let until = self.last_attempt.unwrap_or(now) + self.settings.interval;
+        let until = self.earliest_attempt(now);
         if now < until {
             self.state = ConnectionState::Waiting { until };
             return Vec::new();
@@ -211,7 +221,7 @@ impl ConnectionStateMachine {
             return vec![ConnectionAction::GiveUp(fault)];
         }
         let delay = self.backoff.next_delay(random);
-        let until = (now + delay).max(self.last_attempt.unwrap_or(now) + self.settings.interval);
+        let until = (now + delay).max(self.earliest_attempt(now));
         self.state = ConnectionState::Waiting { until };
         let delay = until.saturating_duration_since(now);
         vec![ConnectionAction::Retry { fault, delay }]
@@ -261,6 +271,11 @@ impl ConnectionStateMachine {
             ConnectionState::Connecting { .. } => vec![ConnectionAction::Abandon],
             _ => Vec::new(),
         }
+    }
+
+    /// A broker may limit how often a client connects.
+    fn earliest_attempt(&self, now: Instant) -> Instant {
+        self.last_attempt.unwrap_or(now) + self.settings.interval
     }
 
     fn connect(&mut self, now: Instant) -> ConnectionAction {
@@ -314,6 +329,33 @@ mod tests {
             matches!(actions[..], [ConnectionAction::Retry { .. }]),
             "{actions:?}"
         );
+    }
+
+    #[test]
+    fn a_renewal_replaces_an_attempt_under_way_no_earlier_than_the_interval_allows() {
+        let start = instant_now();
+        for interval in [0, 5] {
+            let mut connection = online(start);
+            connection.settings.interval = SECOND * interval;
+            let fault = Fault::passing(Exit::Unavailable, "h: closed");
+            connection.handle_ended(1, fault.clone(), start, 0.5);
+            let begun = start + SECOND * 60;
+            assert!(has_connect(&connection.handle_timeout(begun, 0.5)));
+            let now = begun + SECOND;
+            let abandon = vec![ConnectionAction::Abandon];
+            assert_eq!(connection.renew(SECOND * 30, now), abandon);
+            // The old attempt changes nothing any more.
+            assert!(!connection.handle_connected(2, now));
+            assert_eq!(connection.handle_ended(2, fault, now, 0.5), []);
+            let next = now.max(begun + SECOND * interval);
+            assert!(connection.wake_at().unwrap() <= next);
+            assert!(has_connect(&connection.handle_timeout(next, 0.5)));
+            assert_eq!(connection.generation(), 3);
+            // As in any renewal, no fault ends a finite run.
+            let refused = Fault::permanent(Exit::Refused, "h: refused");
+            let actions = connection.handle_ended(3, refused, next, 0.5);
+            assert!(matches!(actions[..], [ConnectionAction::Retry { .. }]));
+        }
     }
 
     #[test]

@@ -1,12 +1,8 @@
-//! The file of `--metrics`: written by a thread, so that a disk that hangs never holds up the event loop.
-//!
-//! Each text goes to `FILE.tmp`, which then takes the place of `FILE`, so that a reader never sees half of it. Nothing is
-//! synced: after a power cut the next run writes it again. A failure is logged as a warning, and has no other effect.
+//! The file of `--metrics`: written by a thread, so that a disk that hangs never holds up the event loop. A failure is
+//! logged as a warning, and has no other effect.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,6 +12,7 @@ use log::{info, log};
 
 use super::exposition;
 use super::metric_family::{MetricFamily, to_f64};
+use super::replaced_file::ReplacedFile;
 use super::write_schedule::WriteSchedule;
 use crate::common::fault::Exit;
 use crate::common::runtime::affinity;
@@ -23,9 +20,6 @@ use crate::common::runtime::clock::{instant_now, unix_ms};
 use crate::common::runtime::logging::level_of;
 use crate::common::runtime::repeat_filter::{RepeatFilter, without_numbers};
 use crate::common::runtime::timed_receive::receive_within;
-
-/// `node_exporter` runs as another user.
-const MODE: u32 = 0o644;
 
 /// How long the last write may delay the end of the run.
 const LAST_WRITE: Duration = Duration::from_millis(500);
@@ -50,14 +44,14 @@ pub struct MetricsFile {
 impl MetricsFile {
     pub fn start(program: &'static str, client_id: &str, path: &Path) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let path = path.to_owned();
+        let file = ReplacedFile::new(path);
         let is_waiting = Arc::new(AtomicBool::new(false));
         let waiting = Arc::clone(&is_waiting);
         std::thread::Builder::new()
             .name("metrics".into())
             .spawn(move || {
                 affinity::unpin();
-                write_requests(&path, &inbox, &waiting);
+                write_requests(file, &inbox, &waiting);
             })?;
         Ok(Self {
             program,
@@ -126,12 +120,7 @@ impl MetricsFile {
     }
 }
 
-/// An existing file that cannot be replaced by the metrics file: a device, a directory.
-pub fn is_unsuitable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| !found.is_file())
-}
-
-fn write_requests(path: &Path, inbox: &Receiver<Request>, is_waiting: &AtomicBool) {
+fn write_requests(mut file: ReplacedFile, inbox: &Receiver<Request>, is_waiting: &AtomicBool) {
     let mut failures = RepeatFilter::default();
     let mut has_failed = false;
     while let Ok(first) = inbox.recv() {
@@ -142,8 +131,8 @@ fn write_requests(path: &Path, inbox: &Receiver<Request>, is_waiting: &AtomicBoo
             Request::Write(text) => (text, None),
             Request::Finish(text, done) => (text, Some(done)),
         };
-        let result = replace(path, text.as_bytes());
-        let shown = path.display();
+        let result = file.replace(text.as_bytes());
+        let shown = file.path().display();
         match result {
             Err(cause) => {
                 has_failed = true;
@@ -161,77 +150,5 @@ fn write_requests(path: &Path, inbox: &Receiver<Request>, is_waiting: &AtomicBoo
             let _ = done.send(());
             return;
         }
-    }
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A symbolic link stays one.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if is_unsuitable(&target) {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let temporary = temporary_path(&target);
-    let result = write_new(&temporary, text).and_then(|()| fs::rename(&temporary, &target));
-    if result.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    result
-}
-
-/// `node_exporter` reads only names that end with `.prom`. An earlier run that was killed may have left the file.
-fn temporary_path(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".tmp");
-    name.into()
-}
-
-/// Others may be able to write to the directory: what is there is never written to.
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(MODE).open(path)?;
-    // Whatever the umask.
-    file.set_permissions(fs::Permissions::from_mode(MODE))?;
-    file.write_all(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_is_replaced_and_readable_and_nothing_is_left_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.prom");
-        let names = || {
-            let entries = fs::read_dir(dir.path()).unwrap();
-            entries
-                .map(|entry| entry.unwrap().file_name())
-                .collect::<Vec<_>>()
-        };
-        fs::write(temporary_path(&file), "left by a run that was killed").unwrap();
-        for text in ["one\n", "two\n"] {
-            replace(&file, text.as_bytes()).unwrap();
-            assert_eq!(fs::read_to_string(&file).unwrap(), text);
-            assert_eq!(names(), ["a.prom"]);
-        }
-        let mode = fs::metadata(&file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, MODE);
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_not_replaced_and_a_symbolic_link_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(replace(Path::new("/dev/null"), b"x").is_err());
-        assert!(replace(dir.path(), b"x").is_err());
-        let (file, alias) = (dir.path().join("a.prom"), dir.path().join("b.prom"));
-        fs::write(&file, "").unwrap();
-        std::os::unix::fs::symlink(&file, &alias).unwrap();
-        replace(&alias, b"x").unwrap();
-        assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "x");
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
+use nix::errno::Errno;
 
 use super::clock::monotonic_us;
 use super::service_notifications::ServiceNotifications;
@@ -39,8 +40,13 @@ struct Reports {
     socket: UnixDatagram,
     address: SocketAddr,
     notifications: ServiceNotifications,
-    /// At most one line of each kind.
-    unsent: Vec<String>,
+    unsent: UnsentLines,
+}
+
+#[derive(Debug, Default)]
+struct UnsentLines {
+    /// At most one of each kind.
+    lines: Vec<String>,
     retry_at: Option<Instant>,
 }
 
@@ -54,8 +60,7 @@ impl ServiceManager {
                 socket,
                 address,
                 notifications: ServiceNotifications::new(watchdog_time(), now),
-                unsent: Vec::new(),
-                retry_at: None,
+                unsent: UnsentLines::default(),
             })),
             Err(cause) => {
                 let name = name.to_string_lossy();
@@ -113,42 +118,55 @@ impl ServiceManager {
     pub fn wake_at(&self) -> Option<Instant> {
         let reports = self.0.as_ref()?;
         let wake_at = reports.notifications.wake_at();
-        wake_at.into_iter().chain(reports.retry_at).min()
+        wake_at.into_iter().chain(reports.unsent.retry_at).min()
     }
 
     fn act(&mut self, now: Instant, change: impl FnOnce(&mut ServiceNotifications)) {
         if let Some(reports) = &mut self.0 {
             change(&mut reports.notifications);
-            reports.send(now);
+            let (socket, address) = (&reports.socket, &reports.address);
+            let send = |text: &str| socket.send_to_addr(text.as_bytes(), address);
+            reports
+                .unsent
+                .send(reports.notifications.take_lines(), now, send);
         }
     }
 }
 
-impl Reports {
-    fn send(&mut self, now: Instant) {
-        for line in self.notifications.take_lines() {
+impl UnsentLines {
+    /// Sends these lines after those that could not be sent.
+    fn send(
+        &mut self,
+        new: Vec<String>,
+        now: Instant,
+        send: impl FnOnce(&str) -> io::Result<usize>,
+    ) {
+        for line in new {
             let kind = |line: &str| line.split('=').next().map(str::to_owned);
             let latest = kind(&line);
-            self.unsent.retain(|earlier| kind(earlier) != latest);
-            self.unsent.push(line);
+            self.lines.retain(|earlier| kind(earlier) != latest);
+            self.lines.push(line);
         }
-        if self.unsent.is_empty() || self.retry_at.is_some_and(|at| now < at) {
+        if self.lines.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.retry_at = None;
-        let text = self.unsent.join("\n");
-        match self.socket.send_to_addr(text.as_bytes(), &self.address) {
-            Ok(_) => self.unsent.clear(),
-            // Its queue is full: it is busy, or stopped.
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.retry_at = Some(now + RETRY_INTERVAL);
-            }
+        match send(&self.lines.join("\n")) {
+            Ok(_) => self.lines.clear(),
+            Err(e) if is_passing(&e) => self.retry_at = Some(now + RETRY_INTERVAL),
             Err(e) => {
                 debug!("the service manager cannot be reached: {e}");
-                self.unsent.clear();
+                self.lines.clear();
             }
         }
     }
+}
+
+/// The queue of the service manager is full, because it is busy or stopped; or the kernel has no memory just now.
+fn is_passing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let passing = [Errno::EAGAIN, Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR];
+    errno.is_some_and(|errno| passing.contains(&errno))
 }
 
 /// A path, or an abstract address after `@`.
@@ -179,4 +197,42 @@ fn watchdog_time() -> Option<Duration> {
     }
     let time = number(WATCHDOG_TIME).filter(|time| *time > 0);
     time.map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::runtime::clock::instant_now;
+
+    /// What is sent a second after an error, with a line that came meanwhile.
+    fn sent_after(errno: Errno) -> String {
+        let start = instant_now();
+        let mut unsent = UnsentLines::default();
+        let fail = |_: &str| Err(io::Error::from(errno));
+        let lines = ["READY=1", "STATUS=a", "STOPPING=1"].map(str::to_owned);
+        unsent.send(lines.into(), start, fail);
+        let early = start + RETRY_INTERVAL / 2;
+        unsent.send(vec!["STATUS=b".into()], early, fail);
+        let mut sent = String::new();
+        for _ in 0..2 {
+            unsent.send(Vec::new(), start + RETRY_INTERVAL, |text| {
+                sent.push_str(text);
+                Ok(text.len())
+            });
+        }
+        sent
+    }
+
+    #[test]
+    fn what_could_not_be_sent_just_now_is_sent_once_a_second_later() {
+        for errno in [Errno::EAGAIN, Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR] {
+            assert_eq!(
+                sent_after(errno),
+                "READY=1\nSTOPPING=1\nSTATUS=b",
+                "{errno}"
+            );
+        }
+        // Nobody is there: only what comes later is tried.
+        assert_eq!(sent_after(Errno::ENOENT), "");
+    }
 }

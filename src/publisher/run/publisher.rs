@@ -274,7 +274,7 @@ impl<'a> Publisher<'a> {
                     // Of any connection: an acknowledgement counts also after its end.
                     ClientEventKind::Deliveries(deliveries) => self.handle_deliveries(deliveries),
                     ClientEventKind::CredentialsReloaded(reloaded) => {
-                        let (driver, outbox) = (&self.driver, &mut self.outbox);
+                        let (driver, outbox) = (&mut self.driver, &mut self.outbox);
                         let renewable = if self.config.limits.capacity
                             == MessageCountLimit::Disabled
                         {
@@ -282,8 +282,9 @@ impl<'a> Publisher<'a> {
                         } else {
                             Renewable::Yes
                         };
+                        let reloaded = (&reloaded, event.generation);
                         self.service
-                            .handle_reloaded_credentials(&reloaded, renewable, driver, outbox, now);
+                            .handle_reloaded_credentials(reloaded, renewable, driver, outbox, now);
                     }
                     ClientEventKind::Progress(progress)
                         if is_current && progress != AnswerProgress::Received =>

@@ -7,7 +7,7 @@ use log::{info, warn};
 use crate::common::client::CredentialChange;
 use crate::common::connection::driver::ConnectionDriver;
 use crate::common::connection::reload::{self, ReloadResult, Renewable};
-use crate::common::connection::state::{ConnectionState, ConnectionStateMachine};
+use crate::common::connection::state::ConnectionStateMachine;
 use crate::common::connection::status_text::{self, group_thousands};
 use crate::common::fault::Fault;
 use crate::common::runtime::service_manager::ServiceManager;
@@ -65,19 +65,23 @@ impl Service {
 
     pub(super) fn handle_reloaded_credentials(
         &mut self,
-        reloaded: &Result<CredentialChange, Fault>,
+        (reloaded, generation): (&Result<CredentialChange, Fault>, u64),
         renewable: Renewable,
-        driver: &ConnectionDriver,
+        driver: &mut ConnectionDriver,
         outbox: &mut Outbox,
         now: Instant,
     ) {
-        let state = driver.state_machine().state();
-        let is_online = matches!(state, ConnectionState::Online { .. });
-        match reload::evaluate(reloaded, is_online, renewable) {
+        let user = driver.credential_user(generation);
+        match reload::evaluate(reloaded, user, renewable) {
             ReloadResult::Renew => {
                 let until = now + self.ack_timeout;
                 outbox.pause(until);
                 self.renew_by = Some(until);
+                return;
+            }
+            ReloadResult::RestartAttempt => {
+                info!("{}", reload::ATTEMPT_RESTARTED);
+                driver.renew(now);
                 return;
             }
             ReloadResult::Done(text) => info!("{text}"),
@@ -102,7 +106,7 @@ impl Service {
         let Some(until) = self.renew_by else { return };
         if outbox.in_flight_messages().is_empty() || now >= until {
             self.renew_by = None;
-            info!("reload: connecting again with the new certificate, key or password");
+            info!("{}", reload::CONNECTING_AGAIN);
             outbox.handle_disconnected(PoisonEvidence::Unrelated, now);
             driver.renew(now);
         }

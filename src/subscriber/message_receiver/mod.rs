@@ -169,7 +169,14 @@ impl MessageReceiver {
 
     /// Takes no more messages, and waits for those received, for `grace_period` at most.
     pub fn close(&self, grace_period: Duration) -> ReceiverCounts {
-        self.state.lock().is_closed = true;
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        match std::mem::take(&mut state.unlogged_gaps) {
+            0 => {}
+            1 => warn!("1 further gap is not in the log; --debug logs all"),
+            n => warn!("{n} further gaps are not in the log; --debug logs all"),
+        }
+        drop(state);
         let is_blocked = !self.sink.close(grace_period);
         ReceiverCounts {
             is_blocked,
@@ -232,6 +239,7 @@ impl LockedState {
         let repetition = self.number_warnings.filter(line, now);
         let unlogged = match (repetition, self.unlogged_gaps) {
             (Repetition::Suppressed, _) | (_, 0) => String::new(),
+            (_, 1) => "; 1 further gap before it is not in the log".into(),
             (_, n) => format!("; {n} further gaps before it are not in the log"),
         };
         log!(level_of(repetition), "{line}{unlogged}");

@@ -168,6 +168,7 @@ pub fn run(
         STOP_TIMEOUT
     };
     signals::exit_after(end_timeout, exit_now).context("threads cannot be started")?;
+    subscriber.begin_end(end_timeout, instant_now());
     // What has been received is written and acknowledged before DISCONNECT.
     let completed_by = instant_now() + OUTPUT_TIMEOUT;
     let counts = receiver.close(OUTPUT_TIMEOUT);

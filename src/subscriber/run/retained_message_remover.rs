@@ -63,18 +63,21 @@ impl RetainedMessageRemover {
         };
     }
 
-    /// What was in flight is sent again on the next connection. Returns `false` if no more is tried, because the broker
-    /// ends each connection on which something is removed.
-    pub(super) fn handle_disconnected(&mut self) -> bool {
+    /// The connection is over, or is replaced: what was in flight is sent again on the next one.
+    pub(super) fn requeue_in_flight(&mut self) {
         self.window = 0;
-        if self.in_flight.is_empty() {
-            return true;
-        }
-        self.attempts += 1;
         for (_, topic) in std::mem::take(&mut self.in_flight).into_iter().rev() {
             self.waiting.push_front(topic);
         }
-        if self.attempts < MAX_ATTEMPTS {
+    }
+
+    /// The connection has failed. Returns `false` if no more is tried,
+    /// because the broker ends each connection on which something is removed.
+    pub(super) fn handle_disconnected(&mut self) -> bool {
+        let had_removals = !self.in_flight.is_empty();
+        self.requeue_in_flight();
+        self.attempts += u32::from(had_removals);
+        if !had_removals || self.attempts < MAX_ATTEMPTS {
             return true;
         }
         self.waiting.clear();
@@ -228,6 +231,21 @@ mod tests {
         }
         remover.apply_broker_limits(None, None);
         assert!(remover.next_messages(now).is_empty() && remover.is_incomplete());
+    }
+
+    #[test]
+    fn a_connection_that_the_program_replaces_does_not_count_as_closed_by_the_broker() {
+        let (mut removals, now) = removals(&["a"]);
+        for _ in 0..=MAX_ATTEMPTS {
+            removals.handle_connected(None, None);
+            assert_eq!(topics(&removals.next_messages(now)), ["a"]);
+            removals.requeue_in_flight();
+            assert!(removals.next_messages(now).is_empty());
+        }
+        assert!(!removals.is_done());
+        removals.handle_connected(None, None);
+        assert_eq!(topics(&removals.next_messages(now)), ["a"]);
+        assert!(removals.handle_disconnected());
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub(super) enum Event {
 /// How long the end of a run may take.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much longer the process may live if it is ended by its time limit: for a last line of the log, and the terminal.
+const LAST_ACTIONS: Duration = Duration::from_secs(2);
+
 /// How long to wait at the end for the next PUBACK of a removal.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -142,9 +145,10 @@ impl<'a> Subscriber<'a> {
     fn handle_reloaded_credentials(
         &mut self,
         reloaded: &Result<CredentialChange, Fault>,
+        generation: u64,
         now: Instant,
     ) {
-        let is_online = matches!(self.state_machine().state(), ConnectionState::Online { .. });
+        let user = self.driver.credential_user(generation);
         let renewable = match self.config.session_expiry {
             None => Renewable::No("without --persistent the broker keeps no messages meanwhile"),
             Some(_) if self.config.qos == Qos::AtMostOnce => {
@@ -152,11 +156,16 @@ impl<'a> Subscriber<'a> {
             }
             Some(_) => Renewable::Yes,
         };
-        match reload::evaluate(reloaded, is_online, renewable) {
+        match reload::evaluate(reloaded, user, renewable) {
             ReloadResult::Renew => {
-                info!("reload: connecting again with the new certificate, key or password");
+                info!("{}", reload::CONNECTING_AGAIN);
                 self.subscriptions.handle_disconnected();
-                self.remover.handle_disconnected();
+                self.remover.requeue_in_flight();
+                self.driver.renew(now);
+                return;
+            }
+            ReloadResult::RestartAttempt => {
+                info!("{}", reload::ATTEMPT_RESTARTED);
                 self.driver.renew(now);
                 return;
             }
@@ -268,7 +277,7 @@ impl<'a> Subscriber<'a> {
                 self.driver.client().reload_credentials(generation);
             }
             Event::Stop => {
-                self.service.stop("ending", STOP_TIMEOUT, now);
+                self.begin_end(STOP_TIMEOUT, now);
                 self.is_stopping = true;
                 self.record_worse_exit(Exit::Success);
             }
@@ -302,7 +311,7 @@ impl<'a> Subscriber<'a> {
                 }
             }
             ClientEventKind::CredentialsReloaded(reloaded) => {
-                self.handle_reloaded_credentials(&reloaded, now);
+                self.handle_reloaded_credentials(&reloaded, event.generation, now);
             }
             ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
@@ -477,6 +486,11 @@ impl<'a> Subscriber<'a> {
         .min()
     }
 
+    /// Tells the service manager that the run ends, within this time.
+    pub(super) fn begin_end(&mut self, within: Duration, now: Instant) {
+        self.service.stop("ending", within + LAST_ACTIONS, now);
+    }
+
     /// Waits until everything that can be has been acknowledged. Until `until` it also waits for a
     /// connection, because the last one may have ended and a kept session still has the messages.
     /// Until `completed_by` it waits for PUBREL, while there is a connection: if that ends, the
@@ -487,7 +501,6 @@ impl<'a> Subscriber<'a> {
         until: Instant,
         completed_by: Instant,
     ) {
-        self.service.stop("ending", STOP_TIMEOUT, instant_now());
         self.deadline = None;
         self.idle = None;
         // The writer may have asked for removals since.
@@ -503,6 +516,10 @@ impl<'a> Subscriber<'a> {
         {
             let (connected, hopeless) = match self.driver.state_machine().state() {
                 ConnectionState::Online { .. } => (true, false),
+                // The old connection of a renewal ends long before its limit.
+                ConnectionState::Waiting { .. } if self.driver.is_renewal_ending() => {
+                    (false, false)
+                }
                 ConnectionState::Waiting { until: at } => (false, at >= until),
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),
@@ -517,6 +534,7 @@ impl<'a> Subscriber<'a> {
                 return;
             }
             self.handle_time(instant_now());
+            self.service.feed_watchdog(instant_now());
             // No event says that the bridge has sent an acknowledgement.
             if let Some(event) = receive_until(queue, Some(instant_now() + ACKNOWLEDGE_PAUSE)) {
                 self.handle_event(event, instant_now());

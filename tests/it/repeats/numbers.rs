@@ -106,6 +106,31 @@ fn gaps_are_told_as_they_are_found_and_have_a_code() {
 }
 
 #[test]
+fn gaps_that_are_not_in_the_log_are_counted_at_the_end() {
+    const COUNT: usize = 270;
+    let broker = Broker::start();
+    let running = start(subscriber(&broker, &["--gaps"]));
+    let topic = |n: usize| if n % 3 == 2 { "other" } else { "s/x" };
+    let line = |n| format!(r#"{{"topic":"{}","payload":"x"}}"#, topic(n));
+    let lines: Vec<_> = (1..=COUNT).map(line).collect();
+    let publisher = Program::publisher().to(&broker);
+    let publisher = publisher.args(["--input", "json", "--stdin-line"]);
+    let publisher = publisher.stdin(Cursor::new(lines.join("\n")));
+    publisher.run(SOON).expect_code(0);
+    running.stdout_lines(COUNT / 3 * 2, SOON);
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(65);
+    let mut logged = complaints(&outcome);
+    let last = logged.pop().unwrap();
+    assert!(
+        logged.iter().all(|line| line.starts_with("gap: ")),
+        "{outcome}"
+    );
+    let unlogged = COUNT / 3 - logged.len();
+    let expected = format!("{unlogged} further gaps are not in the log; --debug logs all");
+    assert_eq!(last, expected, "{outcome}");
+}
+
+#[test]
 fn what_comes_late_is_not_missing() {
     let broker = Broker::start();
     let flags = ["--gaps", "--dedup", "--summary"];

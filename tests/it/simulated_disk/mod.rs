@@ -43,6 +43,18 @@ proptest! {
     }
 }
 
+/// In this world a publisher used to connect before it knew that it drains, and sent a message without a number.
+#[test]
+fn a_publisher_that_takes_over_sends_only_messages_with_numbers() {
+    let world = World {
+        seed: 3_730_637_981_469_056_070,
+        processes: 4,
+        crash: 20,
+        fills: true,
+    };
+    run(world, 2_000);
+}
+
 #[test]
 fn however_slow_the_disk_a_crash_repeats_no_more_than_a_window() {
     let mut simulation = Simulation::new(World {

@@ -91,8 +91,10 @@ impl Process {
         }
     }
 
+    /// Once the event loop knows that this process drains; its store knows it earlier.
     pub(super) fn connect(&mut self, now: Instant) {
-        if self.drains && !self.online {
+        let drains = self.outbox.queue.count_for_other_sender().is_none();
+        if drains && !self.online {
             self.online = true;
             self.outbox.handle_connected(BrokerLimits::PROTOCOL, now);
         }
