@@ -63,6 +63,43 @@ fn status_counts_what_waits_and_how_long() {
 }
 
 #[test]
+fn the_totals_say_what_has_become_of_every_message_that_was_in_the_file() {
+    let (queue, broker) = with_a_dead_letter();
+    let totals = queue.totals();
+    let retry = queue.command(&["retry"]).expect_code(0);
+    retry.expect_stdout("1 back in the queue\n");
+    assert_eq!(queue.totals()["retried"], 1);
+    assert_eq!(queue.totals()["accepted"], totals["accepted"], "no new one");
+    queue.add("one\ntwo\n");
+    queue.drain(&broker);
+    let drained = queue.totals();
+    assert_eq!(drained["accepted"], drained["delivered"], "{drained}");
+    assert_eq!(drained["accepted_bytes"], drained["delivered_bytes"]);
+    queue.add("three\n");
+    queue.command(&["purge"]).expect_code(0);
+    let purged = queue.totals();
+    let counts = ["purged", "dropped", "expired"].map(|name| &purged[name]);
+    assert_eq!(counts, [1, 0, 0], "{purged}");
+    assert_eq!(purged["since"], totals["since"]);
+    let text = queue.command(&["status"]).expect_code(0).stdout.text();
+    let since = totals["since"].as_str().unwrap();
+    let delivered = drained["delivered"].as_u64().unwrap();
+    let begin = format!(
+        "written to the file since {since}: {} messages",
+        delivered + 1
+    );
+    let end = "0 dropped, 0 expired, 1 purged; 1 dead letters retried\n";
+    assert!(text.contains(&begin) && text.contains(end), "{text}");
+}
+
+#[test]
+fn a_dead_letter_that_is_purged_is_accounted_for() {
+    let (queue, _broker) = with_a_dead_letter();
+    queue.command(&["purge", "--dead"]).expect_code(0);
+    assert_eq!(queue.totals()["purged"], 1);
+}
+
+#[test]
 fn list_shows_messages_in_order_and_as_many_as_asked_for() {
     let queue = QueueFile::with("one\ntwo\nthree\n");
     let text = queue

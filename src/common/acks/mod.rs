@@ -12,10 +12,12 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
+use super::metrics::histogram::Histogram;
 use super::mqtt::publish::Publish;
 use super::mqtt::qos::Qos;
 use owed_acks::{OwedAcks, PublishKey, Qos2ExchangeKey, ReceivedPublishKind, ReceivedPubrelKind};
@@ -63,6 +65,15 @@ impl SessionAcks {
 
     pub fn is_backlog_high(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > LIMIT / 2
+    }
+
+    /// From now on the time from the arrival of each message to its acknowledgement is put into `times`, in seconds.
+    pub fn start_timing(&self, times: Histogram) {
+        self.session.lock().pending.ack_times = Some(times);
+    }
+
+    pub fn ack_times(&self) -> Option<Histogram> {
+        self.session.lock().pending.ack_times.clone()
     }
 
     pub fn restore_exchanges(&self, exchanges: impl IntoIterator<Item = Qos2ExchangeKey>) {
@@ -143,7 +154,11 @@ impl ConnectionAcks {
     }
 
     /// Without a ticket the message is not to be handed over.
-    pub fn handle_publish(&self, publish: &Publish<'_>) -> Result<Ticket, ReceivedPublishKind> {
+    pub fn handle_publish(
+        &self,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Result<Ticket, ReceivedPublishKind> {
         let mut ticket = Ticket {
             session_acks: Arc::clone(&self.session_acks),
             number: 0,
@@ -151,7 +166,8 @@ impl ConnectionAcks {
         };
         if publish.message.qos != Qos::AtMostOnce {
             let key = PublishKey::of(publish);
-            ticket.number = match self.access_owed_acks(|pending| pending.handle_publish(key)) {
+            ticket.number = match self.access_owed_acks(|pending| pending.handle_publish(key, now))
+            {
                 Some(ReceivedPublishKind::New(number)) => number,
                 known => return Err(known.unwrap_or(ReceivedPublishKind::Repeated)),
             };
@@ -170,8 +186,8 @@ impl ConnectionAcks {
             .unwrap_or(ReceivedPubrelKind::OldConnection)
     }
 
-    pub fn append_acks(&self, out: &mut Vec<u8>) {
-        self.access_owed_acks(|pending| pending.append_acks(out));
+    pub fn append_acks(&self, out: &mut Vec<u8>, now: Instant) {
+        self.access_owed_acks(|pending| pending.append_acks(out, now));
     }
 
     pub fn has_unacknowledged(&self) -> bool {

@@ -11,7 +11,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
+use std::time::Instant;
 
+use crate::common::metrics::histogram::Histogram;
 use crate::common::mqtt::acknowledgement::encode_short;
 use crate::common::mqtt::packet_type::PacketType;
 use crate::common::mqtt::publish::Publish;
@@ -64,6 +66,8 @@ pub fn content_checksum(topic: &[u8], payload: &[u8]) -> u64 {
 #[derive(Clone, Copy, Debug)]
 struct Unacknowledged {
     key: PublishKey,
+    /// For the first time.
+    received_at: Instant,
     is_settled: bool,
     /// It came on the current connection, and is acknowledged there.
     is_current: bool,
@@ -113,10 +117,12 @@ pub struct OwedAcks {
     due_pubrels: usize,
     /// The last messages that were completed on it.
     completed: VecDeque<PublishKey>,
+    /// Seconds from the arrival of a message to its acknowledgement. None if nobody wants to know.
+    pub ack_times: Option<Histogram>,
 }
 
 impl OwedAcks {
-    pub fn handle_publish(&mut self, key: PublishKey) -> ReceivedPublishKind {
+    pub fn handle_publish(&mut self, key: PublishKey, now: Instant) -> ReceivedPublishKind {
         let was_completed = self.was_completed(&key);
         match self.stages.get_mut(&key.exchange.packet_id) {
             Some(Stage::Unacknowledged(number)) => {
@@ -159,6 +165,7 @@ impl OwedAcks {
         let number = self.last_number;
         let message = Unacknowledged {
             key,
+            received_at: now,
             is_settled: false,
             is_current: true,
         };
@@ -246,12 +253,17 @@ impl OwedAcks {
     }
 
     /// Appends the acknowledgements that may go out: PUBACK or PUBREC, in order.
-    pub fn append_acks(&mut self, out: &mut Vec<u8>) {
+    pub fn append_acks(&mut self, out: &mut Vec<u8>, now: Instant) {
         while let Some(number) = self.order.front() {
             match self.unacknowledged.get(number) {
                 Some(message) if !message.is_settled => return,
-                Some(&Unacknowledged { key, .. }) => {
+                Some(&Unacknowledged {
+                    key, received_at, ..
+                }) => {
                     self.unacknowledged.remove(number);
+                    if let Some(times) = &mut self.ack_times {
+                        times.observe(now.saturating_duration_since(received_at).as_secs_f64());
+                    }
                     let packet = self.acknowledge(key);
                     out.extend(encode_short(packet, key.exchange.packet_id));
                 }
@@ -300,6 +312,7 @@ impl OwedAcks {
     pub fn forget_session(&mut self) {
         *self = Self {
             last_number: self.last_number,
+            ack_times: self.ack_times.take(),
             ..Self::default()
         };
     }

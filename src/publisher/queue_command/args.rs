@@ -25,7 +25,10 @@ pub struct QueueArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Action {
-    /// Print counts, bytes, the age of the oldest message, dead letters by reason, and who drains the file
+    /// Print counts, bytes, the age of the oldest message, dead letters by reason, totals, and who drains the file
+    ///
+    /// The totals are of all messages that were ever written to the file: accepted, delivered, dropped, expired,
+    /// removed by purge.
     Status {
         #[command(flatten)]
         file: FileArgs,

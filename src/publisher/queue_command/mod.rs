@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use log::{error, warn};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::escape::one_line;
 use crate::common::fault::{Exit, Fault, FaultCause};
@@ -15,13 +15,14 @@ use crate::common::mqtt::message_json::{JsonFields, MessageJson, rfc3339};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::common::mqtt::properties_json::PropertiesJson;
 use crate::common::mqtt::publish::PublishProperties;
-use crate::common::mqtt::two_clock_time::TwoClockTime;
+use crate::common::mqtt::two_clock_time::{EARLIEST_MS, TwoClockTime};
 use crate::common::runtime::clock::{two_clock_now, unix_ms};
 use crate::common::runtime::escaping_writer::EscapingWriter;
 use crate::common::runtime::stdio;
 use crate::publisher::store::paging::{ListedMessage, Table};
 use crate::publisher::store::queue_maintenance::{QueueFileEditor, move_aside};
 use crate::publisher::store::reader::{QueueReader, QueueStatus};
+use crate::publisher::store::totals::Totals;
 use args::{Action, QueueArgs};
 
 pub fn run(args: QueueArgs) -> anyhow::Result<Exit> {
@@ -200,6 +201,7 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
     lines.push(format!(
         "since the file was created: {dropped} dropped, {expired} expired, {died} dead"
     ));
+    lines.extend(status.totals.as_ref().map(totals_text));
     let drainer = match (status.draining, status.connected) {
         (false, _) => "no publisher drains it now",
         (true, None) => "a publisher drains it now",
@@ -208,6 +210,38 @@ fn status_text(queue: &Path, status: &QueueStatus) -> String {
     };
     lines.push(drainer.into());
     lines.join("\n")
+}
+
+/// None if the wall clock had not been set.
+fn counted_since(totals: &Totals) -> Option<String> {
+    (totals.since_ms >= EARLIEST_MS).then(|| time(totals.since_ms))
+}
+
+fn totals_text(totals: &Totals) -> String {
+    let since = counted_since(totals).unwrap_or_else(|| "an unknown time".into());
+    let (accepted, accepted_bytes) = (totals.accepted, totals.accepted_bytes);
+    let (delivered, delivered_bytes) = (totals.delivered, totals.delivered_bytes);
+    let (dropped, expired) = (totals.dropped, totals.expired);
+    let (purged, retried) = (totals.purged, totals.retried);
+    format!(
+        "written to the file since {since}: {accepted} messages, {accepted_bytes} bytes, of which \
+         {delivered} delivered, {delivered_bytes} bytes, {dropped} dropped, {expired} expired, \
+         {purged} purged; {retried} dead letters retried"
+    )
+}
+
+fn totals_json(totals: &Totals) -> Value {
+    json!({
+        "since": counted_since(totals),
+        "accepted": totals.accepted,
+        "accepted_bytes": totals.accepted_bytes,
+        "delivered": totals.delivered,
+        "delivered_bytes": totals.delivered_bytes,
+        "dropped": totals.dropped,
+        "expired": totals.expired,
+        "purged": totals.purged,
+        "retried": totals.retried,
+    })
 }
 
 fn status_json(status: &QueueStatus) -> String {
@@ -223,6 +257,7 @@ fn status_json(status: &QueueStatus) -> String {
         "dropped_ever": counters.dropped,
         "expired_ever": counters.expired,
         "dead_ever": counters.died,
+        "totals": status.totals.as_ref().map(totals_json),
         "draining": status.draining,
         "connected": status.connected,
     })

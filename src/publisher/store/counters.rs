@@ -7,7 +7,39 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::sqlite::{corrupt, int, to_u64_or_zero};
+use super::totals::Totals;
 use crate::publisher::queue::store_requests::{Counts, MessageOutcome, OpenedQueue};
+
+/// Which columns the row has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CountersLayout {
+    /// Schema 1.
+    Plain,
+    /// Schema 2 to 6.
+    WithChecksum,
+    /// Schema 7.
+    WithTotals,
+}
+
+impl CountersLayout {
+    /// To be called in the transaction that reads the counters: another process may convert the file at any time.
+    pub(super) fn detect(connection: &Connection) -> Self {
+        let has = |column| {
+            let query = format!("SELECT {column} FROM books");
+            connection.prepare(&query).is_ok()
+        };
+        if has("accepted") {
+            Self::WithTotals
+        } else if has("crc") {
+            Self::WithChecksum
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+const NUMBERS: &str = "next_seq, waiting, bytes, dead, dead_bytes, dropped, expired, died";
+const TOTALS: &str = "since_ms, accepted, accepted_bytes, delivered, delivered_bytes, rows_dropped, rows_expired, purged, retried";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -19,51 +51,75 @@ pub struct Counters {
     pub bytes: u64,
     pub dead: u64,
     pub dead_bytes: u64,
+    /// Ever, with those that were never written to the file.
     pub dropped: u64,
     pub expired: u64,
     pub died: u64,
+    pub totals: Totals,
 }
 
 impl Counters {
-    pub(super) fn new(stream: &str) -> Self {
+    /// Of a new file; `now_ms` is a Unix time.
+    pub(super) fn new(stream: &str, now_ms: u64) -> Self {
         Self {
             stream: stream.to_owned(),
             next_seq: 1,
+            totals: Totals {
+                since_ms: now_ms,
+                ..Totals::default()
+            },
             ..Self::default()
         }
     }
 
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        Self::read_any_schema(connection, true)
+        Self::read_layout(connection, CountersLayout::WithTotals)
     }
 
-    /// A file of schema 1 has no checksum.
-    pub(super) fn read_any_schema(
+    /// Without totals these are zero.
+    pub(super) fn read_layout(
         connection: &Connection,
-        has_crc: bool,
+        layout: CountersLayout,
     ) -> rusqlite::Result<Self> {
+        let crc = match layout {
+            CountersLayout::Plain => "NULL",
+            CountersLayout::WithChecksum | CountersLayout::WithTotals => "crc",
+        };
+        let totals = match layout {
+            CountersLayout::Plain | CountersLayout::WithChecksum => "0, 0, 0, 0, 0, 0, 0, 0, 0",
+            CountersLayout::WithTotals => TOTALS,
+        };
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT stream, next_seq, running, waiting, bytes, dead, dead_bytes, dropped, expired,
-             died, {} FROM books",
-            if has_crc { "crc" } else { "NULL" }
+            "SELECT stream, running, {crc}, {NUMBERS}, {totals} FROM books"
         ))?;
         let (counters, crc) = statement.query_row([], |row| {
             let number = |index| row.get(index).map(to_u64_or_zero);
             let counters = Self {
                 stream: row.get(0)?,
-                next_seq: number(1)?,
-                running: row.get(2)?,
-                waiting: number(3)?,
-                bytes: number(4)?,
-                dead: number(5)?,
-                dead_bytes: number(6)?,
-                dropped: number(7)?,
-                expired: number(8)?,
-                died: number(9)?,
+                running: row.get(1)?,
+                next_seq: number(3)?,
+                waiting: number(4)?,
+                bytes: number(5)?,
+                dead: number(6)?,
+                dead_bytes: number(7)?,
+                dropped: number(8)?,
+                expired: number(9)?,
+                died: number(10)?,
+                totals: Totals {
+                    since_ms: number(11)?,
+                    accepted: number(12)?,
+                    accepted_bytes: number(13)?,
+                    delivered: number(14)?,
+                    delivered_bytes: number(15)?,
+                    dropped: number(16)?,
+                    expired: number(17)?,
+                    purged: number(18)?,
+                    retried: number(19)?,
+                },
             };
-            Ok((counters, row.get::<_, Option<i64>>(10)?))
+            Ok((counters, row.get::<_, Option<i64>>(2)?))
         })?;
-        if crc.is_none_or(|crc| i64::from(counters.crc()) == crc) {
+        if crc.is_none_or(|crc| i64::from(counters.crc(layout)) == crc) {
             Ok(counters)
         } else {
             Err(corrupt("its counters are not what was written".into()))
@@ -71,14 +127,16 @@ impl Counters {
     }
 
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached(
-            "INSERT OR REPLACE INTO books (one, stream, running, crc, next_seq, waiting, bytes,
-             dead, dead_bytes, dropped, expired, died)
-             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?;
-        let (crc, numbers) = (self.crc(), self.column_values());
+        let mut statement = connection.prepare_cached(&format!(
+            "INSERT OR REPLACE INTO books (one, stream, running, crc, {NUMBERS}, {TOTALS})
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+             ?18, ?19, ?20)"
+        ))?;
+        let (crc, numbers) = (self.crc(CountersLayout::WithTotals), self.numbers());
+        let totals = self.totals_numbers();
         let texts: [&dyn ToSql; 3] = [&self.stream, &self.running, &crc];
-        let numbers = numbers.iter().map(|number| number as &dyn ToSql);
+        let numbers = numbers.iter().chain(&totals);
+        let numbers = numbers.map(|number| number as &dyn ToSql);
         statement.execute(params_from_iter(texts.into_iter().chain(numbers)))?;
         Ok(())
     }
@@ -101,11 +159,17 @@ impl Counters {
     }
 
     pub(super) fn count_inserted(&mut self, bytes: u64) {
+        self.totals.count_accepted(bytes);
+        self.count_waiting(bytes);
+    }
+
+    fn count_waiting(&mut self, bytes: u64) {
         self.waiting += 1;
         self.bytes += bytes;
     }
 
     pub(super) fn count_removed(&mut self, bytes: u64, outcome: &MessageOutcome) {
+        self.totals.count_removed(bytes, outcome);
         self.waiting = self.waiting.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         match outcome {
@@ -122,12 +186,28 @@ impl Counters {
     }
 
     /// A dead letter was put back into the queue.
-    pub(super) fn subtract_dead_letter(&mut self, bytes: u64) {
+    pub(super) fn count_retried(&mut self, bytes: u64) {
         self.dead = self.dead.saturating_sub(1);
         self.dead_bytes = self.dead_bytes.saturating_sub(bytes);
+        self.totals.retried += 1;
+        self.count_waiting(bytes);
     }
 
-    fn column_values(&self) -> [i64; 8] {
+    /// The user has removed all that waited, this number of messages.
+    pub(super) fn count_queue_purged(&mut self, removed: u64) {
+        (self.waiting, self.bytes) = (0, 0);
+        self.dropped += removed;
+        self.totals.purged += removed;
+    }
+
+    /// The user has removed all dead letters, this number.
+    pub(super) fn count_dead_purged(&mut self, removed: u64) {
+        (self.dead, self.dead_bytes) = (0, 0);
+        self.totals.purged += removed;
+    }
+
+    /// In the order of `NUMBERS`.
+    fn numbers(&self) -> [i64; 8] {
         [
             self.next_seq,
             self.waiting,
@@ -141,13 +221,61 @@ impl Counters {
         .map(int)
     }
 
-    fn crc(&self) -> u32 {
+    /// In the order of `TOTALS`.
+    fn totals_numbers(&self) -> [i64; 9] {
+        let totals = &self.totals;
+        [
+            totals.since_ms,
+            totals.accepted,
+            totals.accepted_bytes,
+            totals.delivered,
+            totals.delivered_bytes,
+            totals.dropped,
+            totals.expired,
+            totals.purged,
+            totals.retried,
+        ]
+        .map(int)
+    }
+
+    pub(super) fn crc(&self, layout: CountersLayout) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(self.stream.as_bytes());
         hasher.update(&[u8::from(self.running)]);
-        for number in self.column_values() {
+        for number in self.numbers() {
             hasher.update(&number.to_le_bytes());
         }
+        if layout == CountersLayout::WithTotals {
+            for number in self.totals_numbers() {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
         hasher.finalize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_process_converts_is_read_in_its_new_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = dir.path().join("queue.db");
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-6.db");
+        std::fs::copy(older, &queue).unwrap();
+        let reader = Connection::open(&queue).unwrap();
+        let read = || {
+            let layout = CountersLayout::detect(&reader);
+            (layout, Counters::read_layout(&reader, layout).unwrap())
+        };
+        let (layout, before) = read();
+        assert_eq!(layout, CountersLayout::WithChecksum);
+        schema::migrate(&mut Connection::open(&queue).unwrap()).unwrap();
+        let (layout, after) = read();
+        assert_eq!(layout, CountersLayout::WithTotals);
+        assert_eq!(after.totals.accepted, before.waiting + before.dead);
+        assert_eq!(after.next_seq, before.next_seq);
     }
 }

@@ -35,6 +35,7 @@ pub mod reader;
 mod rows;
 mod schema;
 mod sqlite;
+pub mod totals;
 mod transaction;
 mod wal_damage;
 mod watched_files;

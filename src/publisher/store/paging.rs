@@ -35,7 +35,6 @@ pub(super) struct AvailableColumns {
     readings: bool,
     boot: bool,
     properties: bool,
-    pub(super) counters_crc: bool,
 }
 
 impl AvailableColumns {
@@ -48,7 +47,6 @@ impl AvailableColumns {
             readings: has("queue", "readings"),
             boot: has("queue", "boot_id"),
             properties: has("queue", "properties"),
-            counters_crc: has("books", "crc"),
         }
     }
 

@@ -130,13 +130,14 @@ impl QueueFileEditor {
     }
 }
 
-fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64> {
+pub(super) fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64> {
     let mut counted = CountedTransaction::begin(connection, "")?;
     let (transaction, counters) = (&counted.transaction, &mut counted.counters);
     let removed = match table {
         Table::DeadLetters => {
-            (counters.dead, counters.dead_bytes) = (0, 0);
-            transaction.execute("DELETE FROM dead", [])? as u64
+            let removed = transaction.execute("DELETE FROM dead", [])? as u64;
+            counters.count_dead_purged(removed);
+            removed
         }
         Table::Queue => {
             transaction.execute(
@@ -146,8 +147,7 @@ fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64
                 params![int(boot_ms())],
             )?;
             let removed = transaction.execute("DELETE FROM queue", [])? as u64;
-            (counters.waiting, counters.bytes) = (0, 0);
-            counters.dropped += removed;
+            counters.count_queue_purged(removed);
             removed
         }
     };
@@ -155,23 +155,15 @@ fn delete_all(connection: &mut Connection, table: Table) -> rusqlite::Result<u64
     Ok(removed)
 }
 
-fn requeue_dead_letters(
+pub(super) fn requeue_dead_letters(
     connection: &mut Connection,
     chosen: &[&ListedMessage],
 ) -> rusqlite::Result<u64> {
     let mut counted = CountedTransaction::begin(connection, "")?;
-    let mut found = Vec::new();
+    let mut moved = 0;
     for item in chosen {
-        let delete = "DELETE FROM dead WHERE id = ?1";
-        let mut delete = counted.transaction.prepare_cached(delete)?;
-        if delete.execute([item.row])? > 0 {
-            counted
-                .counters
-                .subtract_dead_letter(item.message.draft.content_size());
-            found.push(&item.message);
-        }
+        moved += u64::from(counted.requeue_dead(item.row, &item.message)?);
     }
-    let moved = counted.insert(found.into_iter(), None)?.len() as u64;
     counted.commit()?;
     // Keeps the log short, however many portions follow.
     if sqlite::is_log_long(connection, u64::MAX)? {

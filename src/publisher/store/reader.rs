@@ -15,7 +15,7 @@ use nix::libc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::counters::Counters;
+use super::counters::{Counters, CountersLayout};
 use super::drain_lock::DrainLock;
 use super::files::{
     self, Identity, SizeAndMtime, beside, check_is_queue, read_identity_and_stamp, resolve,
@@ -26,6 +26,7 @@ use super::queue_faults::{open_error, open_io_fault, write_error};
 use super::rows;
 use super::schema;
 use super::sqlite::{BUSY_TIMEOUT, distrust_file, is_damage, retry_while_busy, to_u64_or_zero};
+use super::totals::Totals;
 use super::wal_damage;
 use crate::common::fault::{Fault, FaultCause};
 use crate::common::mqtt::two_clock_time::TwoClockTime;
@@ -47,6 +48,8 @@ type FileStamps = [Option<(Identity, SizeAndMtime)>; 2];
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueStatus {
     pub counters: Counters,
+    /// None in a file of an older schema.
+    pub totals: Option<Totals>,
     pub oldest: Option<TwoClockTime>,
     pub reasons: BTreeMap<String, u64>,
     pub draining: bool,
@@ -137,8 +140,12 @@ impl QueueReader {
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
                 .query_map([], |row| Ok((row.get(0)?, to_u64_or_zero(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
+            let layout = CountersLayout::detect(&snapshot);
+            let counters = Counters::read_layout(&snapshot, layout)?;
+            let has_totals = layout == CountersLayout::WithTotals;
             Ok(QueueStatus {
-                counters: Counters::read_any_schema(&snapshot, columns.counters_crc)?,
+                totals: has_totals.then(|| counters.totals.clone()),
+                counters,
                 oldest: oldest.optional()?,
                 reasons,
                 draining,

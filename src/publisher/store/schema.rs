@@ -6,8 +6,10 @@
 use rusqlite::ffi::{self, SQLITE_IOERR};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::counters::Counters;
+use super::counters::{Counters, CountersLayout};
 use super::sqlite::{begin_write, step_through};
+use super::totals::Totals;
+use crate::common::runtime::clock::unix_ms;
 
 /// `IoTq`.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
@@ -15,13 +17,14 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// The index is the version that a file has before the migration.
-pub(super) const MIGRATIONS: [Migration; 6] = [
+pub(super) const MIGRATIONS: [Migration; 7] = [
     |connection| connection.execute_batch(VERSION_1),
     add_counters_checksum,
     |connection| connection.execute_batch(VERSION_3),
     |connection| connection.execute_batch(VERSION_4),
     |connection| connection.execute_batch(VERSION_5),
     |connection| connection.execute_batch(VERSION_6),
+    add_totals,
 ];
 
 const VERSION_1: &str = "
@@ -87,10 +90,12 @@ const VERSION_1: &str = "
 fn add_counters_checksum(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("ALTER TABLE books ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")?;
     // A new file has no counters yet.
-    match Counters::read_any_schema(connection, false).optional()? {
-        Some(counters) => counters.write(connection),
-        None => Ok(()),
+    let found = Counters::read_layout(connection, CountersLayout::Plain).optional()?;
+    if let Some(counters) = found {
+        let crc = counters.crc(CountersLayout::WithChecksum);
+        connection.execute("UPDATE books SET crc = ?1", [crc])?;
     }
+    Ok(())
 }
 
 const VERSION_3: &str = "
@@ -122,6 +127,36 @@ const VERSION_6: &str = "
     ALTER TABLE queue ADD COLUMN properties BLOB;
     ALTER TABLE dead ADD COLUMN properties BLOB;
 ";
+
+const VERSION_7: &str = "
+    -- Of the messages that were ever written to the file; see totals.rs.
+    ALTER TABLE books ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0; -- Unix time
+    ALTER TABLE books ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN accepted_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN delivered_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN rows_dropped INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN rows_expired INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN purged INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE books ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Version 7. What is in the file by now counts as accepted; what was in it before is not known.
+fn add_totals(connection: &Connection) -> rusqlite::Result<()> {
+    let found = Counters::read_layout(connection, CountersLayout::WithChecksum).optional()?;
+    connection.execute_batch(VERSION_7)?;
+    // A new file has no counters yet.
+    let Some(mut counters) = found else {
+        return Ok(());
+    };
+    counters.totals = Totals {
+        since_ms: unix_ms(),
+        accepted: counters.waiting + counters.dead,
+        accepted_bytes: counters.bytes + counters.dead_bytes,
+        ..Totals::default()
+    };
+    counters.write(connection)
+}
 
 pub(super) struct Version {
     pub(super) application_id: i32,
@@ -171,5 +206,5 @@ pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Res
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     migrate(connection)?;
-    Counters::new(stream).write(connection)
+    Counters::new(stream, unix_ms()).write(connection)
 }

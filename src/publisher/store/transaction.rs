@@ -43,7 +43,7 @@ impl<'a> CountedTransaction<'a> {
         Ok(self.counters.counts())
     }
 
-    pub(super) fn insert<'m>(
+    fn insert<'m>(
         &mut self,
         messages: impl Iterator<Item = &'m OutgoingMessage>,
         owner: Option<&str>,
@@ -56,6 +56,25 @@ impl<'a> CountedTransaction<'a> {
         messages.map(&mut insert).collect()
     }
 
+    /// Moves a dead letter to the end of the queue. `false` if it is not there any more.
+    pub(super) fn requeue_dead(
+        &mut self,
+        row: RowId,
+        message: &OutgoingMessage,
+    ) -> rusqlite::Result<bool> {
+        let delete = "DELETE FROM dead WHERE id = ?1";
+        if self.transaction.prepare_cached(delete)?.execute([row])? == 0 {
+            return Ok(false);
+        }
+        rows::insert(
+            &mut *self.transaction.prepare_cached(rows::INSERT)?,
+            message,
+            None,
+        )?;
+        self.counters.count_retried(message.draft.content_size());
+        Ok(true)
+    }
+
     fn write_numbers(&self, numbers: &[(RowId, Arc<OutgoingMessage>)]) -> rusqlite::Result<()> {
         for (row, message) in numbers {
             let (stream, seq) = (&*message.stream, int(message.seq));
@@ -66,11 +85,12 @@ impl<'a> CountedTransaction<'a> {
         Ok(())
     }
 
+    /// Whether any of the rows was there: another process may have removed them.
     fn remove(
         &mut self,
         (first, last): (RowId, RowId),
         outcome: &MessageOutcome,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<bool> {
         let mut statement = self.transaction.prepare_cached(
             "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
              RETURNING id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
@@ -79,7 +99,9 @@ impl<'a> CountedTransaction<'a> {
         )?;
         let mut removed = statement.query([first, last])?;
         let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
+        let mut has_removed = false;
         while let Some(row) = removed.next()? {
+            has_removed = true;
             self.counters
                 .count_removed(to_u64_or_zero(row.get(3)?), outcome);
             // The owner of a damaged row cannot be known.
@@ -99,7 +121,7 @@ impl<'a> CountedTransaction<'a> {
                 .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
                 .execute(params![row, owner, seq, kind, reason, int(boot_ms())])?;
         }
-        Ok(())
+        Ok(has_removed)
     }
 
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {
@@ -153,12 +175,17 @@ impl<'a> CountedTransaction<'a> {
                 message.accepted_boot.map(|at| int(at.ms)),
                 rows::encoded_properties(draft)
             ])?;
-        self.counters
-            .count_dead_letter(message.draft.content_size());
-        match dead.row {
-            Some(row) => self.remove((row, row), &MessageOutcome::Dead(dead.reason.clone())),
-            None => Ok(()),
+        let bytes = message.draft.content_size();
+        self.counters.count_dead_letter(bytes);
+        let outcome = MessageOutcome::Dead(dead.reason.clone());
+        let was_waiting = match dead.row {
+            Some(row) => self.remove((row, row), &outcome)?,
+            None => false,
+        };
+        if !was_waiting {
+            self.counters.totals.count_accepted(bytes);
         }
+        Ok(())
     }
 
     fn bury_damaged(&mut self, row: RowId) -> rusqlite::Result<()> {
@@ -183,7 +210,8 @@ impl<'a> CountedTransaction<'a> {
         if let Some(bytes) = bytes {
             self.counters.count_dead_letter(to_u64_or_zero(bytes));
         }
-        self.remove((row, row), &MessageOutcome::Dead(reason.into()))
+        self.remove((row, row), &MessageOutcome::Dead(reason.into()))?;
+        Ok(())
     }
 }
 

@@ -235,17 +235,17 @@ mod tests {
 
     #[test]
     fn a_connection_that_the_program_replaces_does_not_count_as_closed_by_the_broker() {
-        let (mut removals, now) = removals(&["a"]);
+        let (mut remover, now) = remover(&["a"]);
         for _ in 0..=MAX_ATTEMPTS {
-            removals.handle_connected(None, None);
-            assert_eq!(topics(&removals.next_messages(now)), ["a"]);
-            removals.requeue_in_flight();
-            assert!(removals.next_messages(now).is_empty());
+            remover.apply_broker_limits(None, None);
+            assert_eq!(topics(&remover.next_messages(now)), ["a"]);
+            remover.requeue_in_flight();
+            assert!(remover.next_messages(now).is_empty());
         }
-        assert!(!removals.is_done());
-        removals.handle_connected(None, None);
-        assert_eq!(topics(&removals.next_messages(now)), ["a"]);
-        assert!(removals.handle_disconnected());
+        assert!(!remover.is_done());
+        remover.apply_broker_limits(None, None);
+        assert_eq!(topics(&remover.next_messages(now)), ["a"]);
+        assert!(remover.handle_disconnected());
     }
 
     #[test]

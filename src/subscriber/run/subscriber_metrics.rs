@@ -8,11 +8,17 @@ use super::subscriber::Subscriber;
 use crate::common::acks::SessionAcks;
 use crate::common::client::certificate_end::CertificateEnd;
 use crate::common::fault::Exit;
+use crate::common::metrics::histogram::Histogram;
 use crate::common::metrics::metric_family::{MetricFamily, to_f64};
 use crate::common::metrics::metrics_file::MetricsFile;
 use crate::common::runtime::clock::unix_ms;
 use crate::subscriber::config::Config;
 use crate::subscriber::message_receiver::{MessageReceiver, ReceiverCounts};
+
+/// In seconds: from an output that is written at once to a long command.
+const ACK_TIME_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
 
 pub(super) struct SubscriberMetrics {
     file: MetricsFile,
@@ -30,6 +36,7 @@ impl SubscriberMetrics {
         let Some(path) = &config.metrics else {
             return Ok(None);
         };
+        session_acks.start_timing(Histogram::new(&ACK_TIME_BOUNDS));
         let connection = &config.connection;
         Ok(Some(Self {
             file: MetricsFile::start("subscriber", &connection.client_id, path)?,
@@ -66,6 +73,10 @@ impl SubscriberMetrics {
             "Bytes received that wait for the output.",
             to_f64(self.session_acks.backlog_bytes()),
         ));
+        all.extend(self.session_acks.ack_times().map(|times| {
+            let help = "Time from the arrival of a message of QoS 1 or 2 to its acknowledgement.";
+            times.to_family("ack_time_seconds", help)
+        }));
         if let Some(last) = self.receiver.last_received_s() {
             let last = to_f64(last);
             all.push(gauge(

@@ -6,7 +6,7 @@ use std::{io::Cursor, time::Duration};
 use nix::sys::signal::Signal;
 
 use super::{Listener, accepted};
-use crate::harness::{Broker, QueueFile, SOON, free_port, times};
+use crate::harness::{Broker, QueueFile, SOON, free_port, queue_file::checked_totals, times};
 
 /// The window: this many messages may be sent twice for each kill.
 const WINDOW: usize = 100;
@@ -43,9 +43,18 @@ fn killed_at_random_it_loses_nothing_that_was_accepted() {
         running.signal(Signal::SIGKILL);
         let outcome = running.finish(SOON);
         all.extend((0..accepted(&outcome.stdout.texts())).map(payload));
+        // Each message in the file is counted once, whatever the run was doing.
+        if queue.path().exists() {
+            let status = queue.status();
+            checked_totals(&status);
+            let list = queue.command(&["list"]).expect_code(0);
+            assert_eq!(status["waiting"], list.stdout.count(), "kill {kill}");
+        }
     }
     assert!(all.len() > 20 * kills, "only {} accepted", all.len());
     queue.drain(&broker);
+    let totals = queue.totals();
+    assert_eq!(totals["accepted"], totals["delivered"], "{totals}");
     let arrived = listener.wait_for(&all);
     let most = kills * WINDOW;
     assert!(arrived.repeats > 0, "no run died in the middle of its work");

@@ -39,6 +39,11 @@ fn at_every_point(
             expected.extend(all);
             queue.drain(broker);
             assert_eq!(queue.status()["waiting"], 0, "{outcome}");
+            let totals = queue.totals();
+            assert_eq!(
+                totals["accepted"], totals["delivered"],
+                "{outcome}\n{totals}"
+            );
             let arrived = listener.wait_for(&expected);
             assert!(
                 arrived.repeats - repeats <= 6,

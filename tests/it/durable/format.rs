@@ -1,20 +1,23 @@
 //! The file itself. `tests/data/queue-N.db` were written by the first program that had schema
 //! N: three messages (one retained at QoS 2, one of bytes that are no text, one that expires),
-//! a dead letter, a message dropped.
+//! a dead letter, a message dropped. Schema 7: that of schema 6, converted, with other totals.
 
 use std::fs::{self, File};
 use std::path::Path;
 
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::peer::Witness;
 use crate::harness::{Broker, Program, QueueFile, SOON, free_port};
 
-const SCHEMA: i32 = 6;
+const SCHEMA: i32 = 7;
 
 /// From this one on a file knows that it was copied here.
 const KNOWS_ITS_PLACE: i32 = 4;
+
+/// From this one on it counts what was written to it.
+const HAS_TOTALS: i32 = 7;
 
 fn golden(schema: i32) -> QueueFile {
     let queue = QueueFile::new();
@@ -44,6 +47,25 @@ fn files_of_every_schema_are_read_and_brought_to_the_present_one() {
             ("dead_ever", 1),
         ] {
             assert_eq!(status[name], value, "schema {schema}: {name} in {status}");
+        }
+        let before = status["totals"].clone();
+        if schema >= HAS_TOTALS {
+            let totals = json!({
+                "since": "2026-05-28T20:26:40.000Z",
+                "accepted": 9,
+                "accepted_bytes": 60,
+                "delivered": 2,
+                "delivered_bytes": 14,
+                "dropped": 1,
+                "expired": 1,
+                "purged": 1,
+                "retried": 2,
+            });
+            assert_eq!(before, totals);
+        } else {
+            assert_eq!(before, Value::Null, "schema {schema}");
+            let text = queue.command(&["status"]).expect_code(0).stdout.text();
+            assert!(!text.contains("written to the file"), "{text}");
         }
         let waiting = lines(&queue, &["list", "--json"]);
         let seqs: Vec<_> = waiting.iter().map(|m| m["seq"].as_u64().unwrap()).collect();
@@ -86,6 +108,16 @@ fn files_of_every_schema_are_read_and_brought_to_the_present_one() {
             "schema {schema}: {}",
             seen[3]
         );
+        let totals = queue.totals();
+        let count = |of: &Value, name: &str| of[name].as_u64().unwrap_or(0);
+        let delivered = count(&totals, "delivered") - count(&before, "delivered");
+        assert!((3..=4).contains(&delivered), "schema {schema}: {totals}");
+        // What an older file has in it counts from the day of its conversion.
+        let there = if schema >= HAS_TOTALS { 0 } else { 4 };
+        let accepted = count(&totals, "accepted") - count(&before, "accepted") - there;
+        assert!(accepted <= 1, "schema {schema}: {totals}");
+        let goes_on = totals["since"] == before["since"];
+        assert_eq!(goes_on, schema >= HAS_TOTALS, "schema {schema}: {totals}");
         let version: i32 = Connection::open(queue.path())
             .unwrap()
             .pragma_query_value(None, "user_version", |row| row.get(0))

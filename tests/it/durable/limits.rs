@@ -44,6 +44,10 @@ fn a_limit_in_messages_holds_over_the_runs() {
     assert_eq!(receipts(&out, "dropped ").len(), 3, "{out:?}");
     assert_eq!(waiting(&queue), [lines(4, 6), lines(9, 11)].concat());
     assert_eq!(queue.status()["dropped_ever"], 5);
+    // Two were dropped before they were written.
+    let totals = queue.totals();
+    let counts = (&totals["accepted"], &totals["dropped"]);
+    assert_eq!(counts, (&9.into(), &3.into()), "{totals}");
 }
 
 #[test]
@@ -98,6 +102,7 @@ fn the_oldest_of_a_long_queue_make_room_and_none_is_forgotten() {
     assert_eq!(accepted(&out), 10, "{out:?}");
     assert_eq!(waiting(&queue), lines(2_991, 3_010));
     assert_eq!(receipts(&out, "dropped ").len(), 2_990);
+    assert_eq!(queue.totals()["dropped"], 2_990);
     let broker = Broker::start();
     let listener = Listener::start(&broker);
     queue.drain(&broker);
@@ -126,6 +131,7 @@ fn one_that_adds_to_a_full_queue_drops_the_oldest_whosever_they_are_and_says_so(
     drop(drainer);
     assert_eq!(waiting(&queue), lines(8, 13));
     assert_eq!(queue.status()["dropped_ever"], 7);
+    assert_eq!(queue.totals()["dropped"], 7);
 }
 
 #[test]
@@ -153,6 +159,7 @@ fn what_is_too_old_is_not_sent_by_a_later_run_either() {
         (&status["expired_ever"], &status["waiting"]),
         (&2.into(), &0.into())
     );
+    assert_eq!(queue.totals()["expired"], 2);
 }
 
 /// Hangs up on every `bad` message.

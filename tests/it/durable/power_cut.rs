@@ -7,12 +7,13 @@
 use std::{fs::File, io::Cursor, path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{Listener, accepted};
 use crate::harness::{
     Broker, Program, Reply, SOON, ScriptedBroker, free_port,
     namespace::{MountNamespace, skipped},
-    queue_file::publisher_on,
+    queue_file::{checked_totals, publisher_on},
     temp_dir, times,
 };
 
@@ -71,6 +72,13 @@ impl Disk {
     fn publisher(&self) -> Program {
         publisher_on(&self.mounted().join("queue.db")).under(self.namespace.enter())
     }
+
+    fn status(&self) -> Value {
+        let status = Program::publisher().args(["queue", "status", "--json", "--queue"]);
+        let status = status.arg(self.mounted().join("queue.db"));
+        let status = status.under(self.namespace.enter()).run(SOON);
+        serde_json::from_str(&status.expect_code(0).stdout.text()).unwrap()
+    }
 }
 
 impl Drop for Disk {
@@ -108,6 +116,12 @@ fn cut(disk: &Disk, round: usize, under: &[&str], random: &mut fastrand::Rng) ->
     let outcome = running.finish_by(Signal::SIGKILL, SOON);
     assert!(matches!(outcome.code, None | Some(74)), "{outcome}");
     disk.restart();
+    if under.is_empty() {
+        let status = disk.status();
+        let waiting = status["waiting"].as_u64().unwrap();
+        assert!(waiting >= count as u64, "{count} accepted: {status}");
+        assert_eq!(checked_totals(&status)["accepted"], waiting, "{status}");
+    }
 
     let broker = Broker::start();
     let listener = Listener::start(&broker);

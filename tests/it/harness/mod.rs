@@ -6,6 +6,7 @@ pub(crate) mod broker;
 pub(crate) mod certs;
 pub(crate) mod clock;
 pub(crate) mod lines;
+pub(crate) mod metrics_file;
 pub(crate) mod moto;
 pub(crate) mod namespace;
 pub(crate) mod odd_certs;

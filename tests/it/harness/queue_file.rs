@@ -71,6 +71,22 @@ impl QueueFile {
         let status = self.command(&["status", "--json"]).expect_code(0);
         serde_json::from_str(&status.stdout.text()).unwrap()
     }
+
+    /// The totals; fails if a message that was ever written to it is not accounted for.
+    pub(crate) fn totals(&self) -> Value {
+        checked_totals(&self.status())
+    }
+}
+
+/// Those of the object that `status --json` prints.
+pub(crate) fn checked_totals(status: &Value) -> Value {
+    let totals = &status["totals"];
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{status}"));
+    let ended = ["delivered", "dropped", "expired", "purged"];
+    let ended: u64 = ended.iter().map(|name| number(&totals[*name])).sum();
+    let left = number(&status["waiting"]) + number(&status["dead"]);
+    assert_eq!(number(&totals["accepted"]), ended + left, "{status}");
+    totals.clone()
 }
 
 /// A publisher on this queue file to the topic `t`, with receipts.

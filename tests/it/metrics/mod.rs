@@ -3,15 +3,7 @@
 
 mod status;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{Cursor, Write as _},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, io::Cursor, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -21,107 +13,15 @@ use crate::harness::{
     Broker, Program, Proxy, QueueFile, SOON, Server, certs,
     certs::{Authority, Validity},
     free_port,
+    metrics_file::{MetricsFile, NEXT_WRITE, Values, at_least, expect_promtool, is},
     namespace::{MountNamespace, skipped},
-    process::command,
+    peer,
     queue_file::publisher_on,
-    running::{Outcome, Running},
+    running::Running,
     server, temp_dir, wait_until,
 };
 
-/// Longer than the time between two writes.
-const NEXT_WRITE: Duration = Duration::from_secs(25);
-
 const QUICKLY: [&str; 4] = ["--base-backoff", "0.1", "--max-backoff", "0.2"];
-
-/// A metrics file in its own directory.
-struct MetricsFile {
-    dir: TempDir,
-}
-
-/// Values by name and labels, without the label that all have.
-type Values = BTreeMap<String, f64>;
-
-impl MetricsFile {
-    fn new() -> Self {
-        Self { dir: temp_dir() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("iot.prom")
-    }
-
-    fn given_to(&self, program: Program) -> Program {
-        program.arg("--metrics").arg(self.path())
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.dir.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.collect()
-    }
-
-    /// None while there is no file.
-    fn values(&self) -> Option<Values> {
-        values(&fs::read_to_string(self.path()).ok()?)
-    }
-
-    /// Waits until a scrape of the running program has this.
-    fn wait(&self, running: &Running, has: impl Fn(&Values) -> bool) -> Values {
-        let found = wait_until(NEXT_WRITE, || self.values().is_some_and(|v| has(&v)));
-        assert!(found, "{:#?}\n{running}", self.values());
-        expect_promtool(&self.path());
-        self.values().unwrap()
-    }
-
-    fn status(&self, program: Program) -> Outcome {
-        self.given_to(program.arg("status")).run(SOON)
-    }
-}
-
-fn values(text: &str) -> Option<Values> {
-    let mut values = Values::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (name, rest) = line.strip_prefix("iot_")?.split_once("{client_id=\"")?;
-        let (_, rest) = rest.split_once('"')?;
-        let (labels, value) = rest.rsplit_once("} ")?;
-        let labels = labels.trim_start_matches(',');
-        let name = name.split_once('_')?.1;
-        let name = match labels {
-            "" => name.to_owned(),
-            labels => format!("{name}{{{labels}}}"),
-        };
-        values.insert(name, value.parse().ok()?);
-    }
-    Some(values)
-}
-
-fn at_least(values: &Values, name: &str, least: f64) -> bool {
-    values.get(name).is_some_and(|value| *value >= least)
-}
-
-fn is(values: &Values, name: &str, value: f64) -> bool {
-    values
-        .get(name)
-        .is_some_and(|found| (found - value).abs() < 1e-9)
-}
-
-/// Expects the file to follow the format and the conventions of Prometheus.
-fn expect_promtool(path: &Path) {
-    let text = fs::read(path).unwrap();
-    let mut promtool = command("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool (scripts/setup installs it)");
-    promtool.stdin.take().unwrap().write_all(&text).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
-}
 
 /// A publisher that runs until its input ends.
 fn fed() -> Program {
@@ -178,6 +78,8 @@ fn the_files_of_both_programs_count_what_happened_and_say_that_the_run_has_ended
     let values = received.values().unwrap();
     for (name, value) in [
         ("readings_received_total", 5.0),
+        ("ack_time_seconds_count", 5.0),
+        ("ack_time_seconds_bucket{le=\"+Inf\"}", 5.0),
         ("messages_missing", 0.0),
         ("messages_duplicate_total", 0.0),
         ("subscriptions_granted", 0.0),
@@ -360,6 +262,37 @@ fn dropped_and_refused_messages_slow_acknowledgements_and_a_full_queue_show_whil
         let outcome = full.status(Program::publisher()).expect_code(74);
         outcome.expect_stderr("");
     }
+}
+
+#[test]
+fn the_time_of_a_slow_command_shows_in_the_time_to_the_acknowledgement() {
+    let broker = Broker::start();
+    let file = MetricsFile::new();
+    let subscriber = Program::subscriber().args(["-t", "t", "-q", "1", "-C", "3", "-d"]);
+    let subscriber = file.given_to(subscriber.to(&broker));
+    let command = "[ \"$(cat)\" = quick ] || sleep 3";
+    let subscriber = subscriber.args(["--exec", "sh", "-c", command]).start();
+    subscriber.wait_subscribed();
+    let mut unacknowledged = peer::client("mosquitto_pub", &broker);
+    unacknowledged.args(["-q", "0", "-t", "t", "-m", "quick"]);
+    assert!(unacknowledged.status().unwrap().success());
+    let publisher = Program::publisher().to(&broker).args(["-t", "t", "-l"]);
+    let lines = Cursor::new("quick\nslow\n");
+    publisher.stdin(lines).run(SOON).expect_code(0);
+    let outcome = subscriber.finish(SOON).expect_code(0);
+    expect_promtool(&file.path());
+    let values = file.values().unwrap();
+    for (name, value) in [
+        ("ack_time_seconds_bucket{le=\"2.5\"}", 1.0),
+        ("ack_time_seconds_bucket{le=\"30\"}", 2.0),
+        ("ack_time_seconds_count", 2.0),
+    ] {
+        assert!(is(&values, name, value), "{name} {values:#?}\n{outcome}");
+    }
+    assert!(
+        at_least(&values, "ack_time_seconds_sum", 3.0),
+        "{values:#?}"
+    );
 }
 
 /// A small file system in memory, nearly full.

@@ -24,6 +24,10 @@ pub(super) struct Disk {
     pub(super) dead: Vec<OutgoingMessage>,
     fates: Vec<(RowId, Owner, u64, MessageOutcome)>,
     last_id: RowId,
+    /// How many rows were ever inserted and delivered, and how many dead letters never were rows.
+    pub(super) inserted: usize,
+    pub(super) delivered: usize,
+    pub(super) dead_at_once: usize,
     stream: String,
     next_seq: u64,
     running: bool,
@@ -100,8 +104,9 @@ impl Disk {
         }
         for dead in &batch.dead {
             self.dead.push(OutgoingMessage::clone(&dead.message));
-            if let Some(row) = dead.row {
-                self.remove(row, &MessageOutcome::Dead(dead.reason.clone()), me);
+            match dead.row {
+                Some(row) => self.remove(row, &MessageOutcome::Dead(dead.reason.clone()), me),
+                None => self.dead_at_once += 1,
             }
         }
         let mut ids = Vec::new();
@@ -113,6 +118,7 @@ impl Disk {
                 owner: (!drains).then_some(me),
             };
             self.rows.insert(self.last_id, stored);
+            self.inserted += 1;
         }
         self.version += 1;
         StoreResult::Committed {
@@ -126,6 +132,7 @@ impl Disk {
         let Some(stored) = self.rows.remove(&row) else {
             return;
         };
+        self.delivered += usize::from(*end == MessageOutcome::Delivered);
         if let Some(owner) = stored.owner.filter(|owner| *owner != me) {
             self.fates
                 .push((row, owner, stored.message.seq, end.clone()));

@@ -328,6 +328,12 @@ impl Simulation {
             let ended = self.has_arrived.contains(number) || dead.contains(number);
             assert!(ended, "{number} was accepted and is lost");
         }
+        // Each message that was written has one outcome: no row is deleted for two, and none without one.
+        let disk = &self.disk;
+        assert_eq!(
+            disk.inserted + disk.dead_at_once,
+            disk.delivered + disk.dead.len() + disk.len()
+        );
         let repeats = self.arrivals - self.arrived.len();
         let most = (self.crashes + self.losses) * WINDOW;
         assert!(repeats <= most, "{repeats} repeats, at most {most}");

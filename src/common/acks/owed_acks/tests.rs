@@ -1,14 +1,17 @@
 //! What waits, is acknowledged and is completed, on one connection and over several.
 
 use super::*;
+use crate::common::runtime::clock::instant_now;
 use Qos::{AtLeastOnce, ExactlyOnce};
 use ReceivedPublishKind::{Acknowledged, New, Repeated};
 use ReceivedPubrelKind::{BeforePubrec, Known, Unknown};
 use proptest::prelude::*;
+use std::time::Duration;
 
 struct Broker {
     pending: OwedAcks,
     qos: Qos,
+    now: Instant,
 }
 
 fn exchange(packet_id: u16, text: &str) -> Qos2ExchangeKey {
@@ -21,8 +24,11 @@ fn exchange(packet_id: u16, text: &str) -> Qos2ExchangeKey {
 
 impl Broker {
     fn new(qos: Qos) -> Self {
-        let pending = OwedAcks::default();
-        Self { pending, qos }
+        Self {
+            pending: OwedAcks::default(),
+            qos,
+            now: instant_now(),
+        }
     }
 
     fn send(&mut self, packet_id: u16, text: &str) -> ReceivedPublishKind {
@@ -42,7 +48,7 @@ impl Broker {
     ) -> ReceivedPublishKind {
         let exchange = exchange(packet_id, text);
         let key = PublishKey { exchange, qos, dup };
-        self.pending.handle_publish(key)
+        self.pending.handle_publish(key, self.now)
     }
 
     fn acks_after(&mut self, number: u64) -> Vec<(u8, u16)> {
@@ -52,7 +58,7 @@ impl Broker {
 
     fn acks(&mut self) -> Vec<(u8, u16)> {
         let mut out = Vec::new();
-        self.pending.append_acks(&mut out);
+        self.pending.append_acks(&mut out, self.now);
         let packet = |p: &[u8]| (p[0], u16::from_be_bytes([p[2], p[3]]));
         out.chunks(4).map(packet).collect()
     }
@@ -303,4 +309,30 @@ proptest! {
             prop_assert_eq!(&acknowledged, &expected);
         }
     }
+}
+
+#[test]
+fn the_time_to_the_acknowledgement_counts_from_the_first_arrival_and_over_connections() {
+    let mut broker = Broker::new(AtLeastOnce);
+    broker.pending.ack_times = Some(Histogram::new(&[0.5, 5.0]));
+    let (New(slow), New(quick)) = (broker.send(1, "slow"), broker.send(2, "quick")) else {
+        panic!("both are new");
+    };
+    broker.now += Duration::from_secs(1);
+    broker.reconnect();
+    broker.pending.forget_session();
+    assert_eq!(broker.acks_after(slow), [], "the session has ended");
+    broker.reconnect();
+    let New(third) = broker.send(3, "third") else {
+        panic!("it is new");
+    };
+    broker.now += Duration::from_secs(1);
+    broker.reconnect();
+    assert_eq!(broker.resend(3, "third"), Repeated);
+    broker.now += Duration::from_secs(1);
+    assert_eq!(broker.acks_after(third), [(0x40, 3)]);
+    assert_eq!(broker.acks_after(quick), []);
+    let times = broker.pending.ack_times.unwrap().to_family("x", "X.");
+    let values: Vec<_> = times.samples.iter().map(|sample| sample.value).collect();
+    assert_eq!(values, [0.0, 1.0, 1.0, 2.0, 1.0], "one, after two seconds");
 }

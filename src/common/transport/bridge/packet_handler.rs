@@ -4,6 +4,8 @@
 //! connection. A message goes to its receiver, and is acknowledged once it has been processed; an answer goes to
 //! the client library, with no more in it than the library needs. So the library gets nothing malformed.
 
+use std::time::Instant;
+
 use log::warn;
 
 use super::bridge_callbacks::{EndedExchanges, MessageCallbacks, OutOfMemory, SkippedMessage};
@@ -138,12 +140,13 @@ impl<'a> PacketHandler<'a> {
         &mut self,
         first: u8,
         body: &[u8],
+        now: Instant,
         effects: &mut Effects,
     ) -> Result<(), EndReason> {
         let packet = self.check_type_and_flags(first)?;
         let handled = match packet {
             PacketType::Connack => self.handle_connack(body, effects),
-            PacketType::Publish => self.handle_publish(first, body, effects),
+            PacketType::Publish => self.handle_publish(first, body, now, effects),
             PacketType::Pubrel => self.handle_pubrel(body, effects),
             PacketType::Pingresp if body.is_empty() => Ok(()),
             PacketType::Pingresp => Err(Violation::malformed("it has contents").into()),
@@ -182,6 +185,7 @@ impl<'a> PacketHandler<'a> {
         &mut self,
         first: u8,
         body: &[u8],
+        now: Instant,
         effects: &mut Effects,
     ) -> Result<(), EndReason> {
         let publish = Publish::decode(first, body, self.parameters.v5)?;
@@ -189,7 +193,7 @@ impl<'a> PacketHandler<'a> {
             self.drop_unrequested_publish(&publish, effects);
             return Ok(());
         };
-        let ticket = match receiver.acks.handle_publish(&publish) {
+        let ticket = match receiver.acks.handle_publish(&publish, now) {
             Ok(ticket) => ticket,
             Err(known) => {
                 if known == ReceivedPublishKind::Acknowledged {
@@ -298,6 +302,7 @@ fn acknowledge_at_once(publish: &Publish<'_>, effects: &mut Effects) {
 mod tests {
     use super::*;
     use crate::common::acks::{SessionAcks, Ticket};
+    use crate::common::runtime::clock::instant_now;
     use parking_lot::Mutex;
     use std::sync::Arc;
 
@@ -361,13 +366,15 @@ mod tests {
         }
 
         fn handle(&mut self, first: u8, body: &[u8]) -> Result<(), EndReason> {
-            self.handler.handle_packet(first, body, &mut self.effects)
+            let now = instant_now();
+            self.handler
+                .handle_packet(first, body, now, &mut self.effects)
         }
     }
 
     fn due(receiver: &MessageCallbacks) -> Vec<u8> {
         let mut out = Vec::new();
-        receiver.acks.append_acks(&mut out);
+        receiver.acks.append_acks(&mut out, instant_now());
         out
     }
 

@@ -9,6 +9,7 @@ use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
 use crate::common::acks::SessionAcks;
 use crate::common::mqtt::framing::SentPacket;
+use crate::common::runtime::clock::instant_now;
 
 const TABLE: &str = include_str!("../../../../tests/data/packets.tsv");
 
@@ -86,10 +87,12 @@ fn outcome(row: &Row<'_>) -> String {
         parameters,
         (row.program == "subscriber").then_some(&receiver),
     );
-    let mut effects = Effects::default();
+    let (mut effects, now) = (Effects::default(), instant_now());
     if row.state != "connack" {
         let connack = if row.v5 { &[0, 0, 0][..] } else { &[0, 0] };
-        handler.handle_packet(0x20, connack, &mut effects).unwrap();
+        handler
+            .handle_packet(0x20, connack, now, &mut effects)
+            .unwrap();
     }
     let sent = match row.state {
         "subscribe" => Some(0x82),
@@ -101,7 +104,9 @@ fn outcome(row: &Row<'_>) -> String {
         handler.handle_sent(SentPacket::new(first, 1));
     }
     if row.state == "released" {
-        handler.handle_packet(0x50, &[0, 1], &mut effects).unwrap();
+        handler
+            .handle_packet(0x50, &[0, 1], now, &mut effects)
+            .unwrap();
         handler.handle_sent(SentPacket::new(0x62, 1));
     }
     let mut buffer = PacketBuffer::default();
@@ -113,7 +118,9 @@ fn outcome(row: &Row<'_>) -> String {
         .unwrap();
     loop {
         let outcome = match buffer.next(row.v5, 16 << 20) {
-            Ok(NextPacket::Whole(first, body)) => handler.handle_packet(first, body, &mut effects),
+            Ok(NextPacket::Whole(first, body)) => {
+                handler.handle_packet(first, body, now, &mut effects)
+            }
             Ok(NextPacket::Begun(first)) => match handler.check_type_and_flags(first) {
                 Ok(_) if row.expected == "again" => return "again".into(),
                 Ok(_) => return "unfinished".into(),
@@ -124,7 +131,7 @@ fn outcome(row: &Row<'_>) -> String {
         };
         handler.complete_released(&mut effects);
         // PUBREL follows an acknowledgement that has gone out.
-        receiver.acks.append_acks(&mut effects.to_broker);
+        receiver.acks.append_acks(&mut effects.to_broker, now);
         if let Err(end) = outcome {
             return match end {
                 EndReason::Violation(violation) | EndReason::NoConnack(violation) => {

@@ -214,7 +214,7 @@ impl Relay<'_> {
                 }
                 let in_burst = before.is_some_and(|at| now < at + BURST);
                 self.in_burst = in_burst && self.handler.acks().is_some();
-                self.handle_packets();
+                self.handle_packets(now);
                 return Ok(true);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
@@ -228,7 +228,7 @@ impl Relay<'_> {
         Ok(false)
     }
 
-    fn handle_packets(&mut self) {
+    fn handle_packets(&mut self, now: Instant) {
         let ConnectParameters { v5, max_packet, .. } = self.parameters;
         let max_packet = usize::try_from(max_packet).unwrap_or(usize::MAX);
         self.handler.answer_pings(&mut self.effects.to_library);
@@ -238,7 +238,8 @@ impl Relay<'_> {
                     debug!("received {}", describe(first, body, body.len(), v5));
                     let is_message = PacketType::of(first) == Some(PacketType::Publish);
                     self.sender.progress.handle_received_packet(is_message);
-                    self.handler.handle_packet(first, body, &mut self.effects)
+                    self.handler
+                        .handle_packet(first, body, now, &mut self.effects)
                 }
                 Ok(NextPacket::Begun(first)) => {
                     self.end = self.handler.check_type_and_flags(first).err();
@@ -353,7 +354,7 @@ impl Relay<'_> {
         let bytes = &mut self.sender.queue.bytes;
         bytes.append(&mut self.effects.to_broker);
         if let Some(acks) = self.handler.acks() {
-            acks.append_acks(bytes);
+            acks.append_acks(bytes, instant_now());
         }
     }
 
@@ -403,7 +404,7 @@ impl Relay<'_> {
             && instant_now() < until
         {
             acks.request_wake_up();
-            acks.append_acks(&mut self.sender.queue.bytes);
+            acks.append_acks(&mut self.sender.queue.bytes, instant_now());
             let wanted = poll_fd_for_events(acks.as_fd(), PollFlags::POLLIN);
             if poll_until([wanted], Some(until)).is_err() {
                 return;
