@@ -55,6 +55,7 @@
 //! | `rabbitmq`      | `RabbitMQ` 3.10 with mutual TLS                               |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
+//! | `request`       | `subscriber --request-topic`: requests and their answers       |
 //! | `secrets`       | no secret in any error, files with secrets, files without an end |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `service`       | reports to a service manager, its watchdog, reloading, the units |
@@ -141,6 +142,7 @@ mod queue_command;
 mod rabbitmq;
 mod received;
 mod repeats;
+mod request;
 mod rotation;
 mod routes;
 mod sdk;
