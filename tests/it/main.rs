@@ -13,6 +13,7 @@
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
+//! | `claim`         | `scripts/claim-thing`: fleet provisioning by claim               |
 //! | `client_library` | the client library alone, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
@@ -97,6 +98,7 @@ mod blame;
 mod blocked;
 mod causes;
 mod certs_dir;
+mod claim;
 mod client_library;
 mod configuration;
 mod connect;
