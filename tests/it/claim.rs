@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -271,6 +272,21 @@ fn a_certificate_for_another_key_and_a_broker_out_of_reach_are_no_success() {
     let out_of_reach = out_of_reach.env("IOT_PORT", nobody).output().unwrap();
     ScriptOutcome::of(out_of_reach).expect(69, &["localhost:"]);
     assert!(!device.dir().join("device.pem.crt").exists());
+}
+
+#[test]
+fn an_answer_goes_to_the_connection_that_asked_with_either_version_of_mqtt() {
+    let device = Device::new();
+    let accepted = format!("{}/accepted", fleet::CREATE);
+    let listener = Program::subscriber().at_port(device.broker.port());
+    let listener = listener.args(["-i", "claim-listener", "-t", &accepted, "-d"]);
+    let listener = listener.start();
+    listener.wait_subscribed();
+    let mut claim = device.usual(&[]);
+    claim.env("IOT_MQTT_VERSION", "3.1.1");
+    ScriptOutcome::of(claim.output().unwrap()).expect(0, &["made: certificate"]);
+    let outcome = listener.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    outcome.expect_stdout("");
 }
 
 #[test]
