@@ -38,6 +38,9 @@ lock_directory() {
 
 is_certificate() { [[ $1 =~ ^arn:[a-z-]+:iot:[a-z0-9-]+:[0-9]+:cert/[0-9a-f]{64}$ ]]; }
 
+# By it AWS names a certificate.
+fingerprint() { openssl x509 -noout -fingerprint -sha256 2>/dev/null | sed 's/.*=//; s/://g' | tr A-F a-f; }
+
 # public_key DIRECTORY: that of the key there, or of the request if the key is elsewhere.
 public_key() {
     if [[ -e $1/device.csr ]]; then

@@ -69,9 +69,13 @@ old_arn() {
 
 # pair_name DIRECTORY: where its pair is kept, named after the certificate.
 pair_name() {
-    local id=
-    [[ ! -e $1/claimed-thing ]] || read -r _ id <"$1/claimed-thing" || true
-    [[ $id =~ ^[0-9a-f]{64}$ ]] || id=$(old_arn "$1/provisioned-thing")
+    local id
+    # In a command substitution set -e has no effect.
+    if [[ -e $1/provisioned-thing ]]; then
+        id=$(old_arn "$1/provisioned-thing") || return
+    else
+        id=$(fingerprint <"$1/device.pem.crt") || return
+    fi
     printf %s "pair-${id:0:12}"
 }
 

@@ -189,7 +189,18 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
         .claim(&[])
         .expect(78, &["has a key and no device.pem.crt"]);
     assert_eq!(device.fleet.requests().len(), 0);
-    fs::remove_file(dir.join("private.pem.key")).unwrap();
+    fs::copy(&certs().device.cert, dir.join("device.pem.crt")).unwrap();
+    let provisioned = dir.join("provisioned-thing");
+    fs::write(&provisioned, "pump-7 arn policy\n").unwrap();
+    device
+        .claim(&["--replace"])
+        .expect(78, &["provisioned-thing", "provision-thing --rotate"]);
+    fs::remove_file(provisioned).unwrap();
+    device.claim(&["--replace"]).expect(0, &["changed: "]);
+    device.expect_usable("pump-7");
+
+    let device = Device::new();
+    let dir = device.dir();
 
     device.claim(&[]).expect(0, &["made: certificate"]);
     let pair = |name: &str| fs::read(dir.join(name)).unwrap();
