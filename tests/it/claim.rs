@@ -293,7 +293,14 @@ fn an_answer_goes_to_the_connection_that_asked_with_either_version_of_mqtt() {
     let listener = listener.args(["-i", "claim-listener", "-t", &accepted, "-d"]);
     let listener = listener.start();
     listener.wait_subscribed();
-    let mut claim = device.usual(&[]);
+    // With the CA beside the script, and the endpoint as a flag.
+    for name in ["AmazonRootCA1.pem", "endpoint"] {
+        fs::remove_file(device.parent.path().join("claim").join(name)).unwrap();
+    }
+    device
+        .claim(&[])
+        .expect(64, &["--endpoint: is missing", "claim/endpoint"]);
+    let mut claim = device.usual(&["--endpoint", "localhost"]);
     claim.env("IOT_MQTT_VERSION", "3.1.1");
     ScriptOutcome::of(claim.output().unwrap()).expect(0, &["made: certificate"]);
     let outcome = listener.finish_by(Signal::SIGTERM, SOON).expect_code(0);
