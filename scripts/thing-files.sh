@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Key, request and certificate of a thing, in the directory that provision-thing fills:
-# written so that a power cut leaves either what was or what is to be. Read by that script, which sets
-# name, dir, new, cert, key, request, record, csr and scratch, and has fail.
+# Key, request and certificate of a thing, in the directory that provision-thing or claim-thing fills:
+# written so that a power cut leaves either what was or what is to be. Read by these scripts, which set
+# name, dir, new, cert, key, request, record, config, csr and scratch, and have fail and filled_in.
 # shellcheck disable=SC2154,SC1007,SC2015,SC2034
+
+# What a rotation replaces together.
+pair_files=(private.pem.key device.csr device.pem.crt provisioned-thing)
+# For try_pair.
+check_options=() try_again="mend that and run this again"
 
 # put FILE MODE TEXT: all of it or nothing, and on the disk, not just on its way there. A symbolic link stays one.
 put() {
@@ -25,13 +30,16 @@ on_disk() {
 lock_directory() {
     mkdir -p "$dir" 2>/dev/null && [[ -w $dir ]] || fail 73 "$dir: cannot be made or written; choose another directory"
     exec 9<"$dir"
-    flock -n 9 || fail 75 "$dir: another provision-thing works on it; run this again when it has ended"
+    flock -n 9 || fail 75 "$dir: another ${0##*/} works on it; run this again when it has ended"
     rm -rf "$dir"/.provision-thing.*
     # Empty, if the run ended right after it had moved the first pair from there.
     rmdir "$new" 2>/dev/null || true
 }
 
 is_certificate() { [[ $1 =~ ^arn:[a-z-]+:iot:[a-z0-9-]+:[0-9]+:cert/[0-9a-f]{64}$ ]]; }
+
+# By it AWS names a certificate.
+fingerprint() { openssl x509 -noout -fingerprint -sha256 2>/dev/null | sed 's/.*=//; s/://g' | tr A-F a-f; }
 
 # public_key DIRECTORY: that of the key there, or of the request if the key is elsewhere.
 public_key() {
@@ -79,20 +87,33 @@ try_pair() {
     [[ ${#pair[@]} != 0 || $1 == "$dir" ]] || pair=(--cert "$1/device.pem.crt" --key "$(configured_key)")
     while true; do
         code=0
-        publisher check --config "$config" "${pair[@]}" --client-id "$name" --allow-readable-key </dev/null >"$scratch/check" 2>&1 || code=$?
+        publisher check --config "$config" "${pair[@]}" --client-id "$name" "${check_options[@]}" --allow-readable-key </dev/null >"$scratch/check" 2>&1 || code=$?
         ((code != 0)) || return 0
         # 78: the files. Waiting does not help.
         ((code != 78 && SECONDS < deadline)) || break
         sleep 2
     done
-    fail "$code" "$1/device.pem.crt: is not accepted, and the pair in use is left as it is: $(sed -n 's/^FAILED *//p' "$scratch/check" | head -n 1); mend that and run this again"
+    fail "$code" "$1/device.pem.crt: is not accepted, and the pair in use is left as it is: $(sed -n 's/^FAILED *//p' "$scratch/check" | head -n 1); $try_again"
 }
 
 # The key of a pair whose key is elsewhere, in a TPM for example.
 configured_key() {
     local path
-    path=$(top_level key)
+    path=$(top_level key | sed 's/\\\(.\)/\1/g')
     [[ -n $path ]] || fail 78 "$config: names no key, and $new has none: the key is elsewhere; rotate where it is"
     [[ $path == /* ]] || path=$dir/$path
     printf %s "$path"
+}
+
+# top_level KEY: the string that the configuration has for it, as it is written there.
+top_level() { sed -nE '/^\s*\[/q; /^\s*'"$1"'\s*=\s*"(([^"\\]|\\.)*)".*/{s//\1/p;q}' "$config"; }
+
+# The directory can be moved: a relative path starts where the configuration is. $given_key is a key elsewhere.
+new_config() {
+    local elsewhere=${given_key-}
+    echo "# For --config. Flags of both programs come here, those of one under [publisher] or [subscriber]."
+    printf '%s = "%s"\n' endpoint "$(<"$endpoint")" certs . topic "$(filled_in "$topic")" client-id "$name"
+    elsewhere=${elsewhere//\\/\\\\}
+    [[ -z $elsewhere ]] || printf 'cert = "device.pem.crt"\nkey = "%s"\n' "${elsewhere//\"/\\\"}"
+    printf '\n[subscriber]\n# Of two connections with one client identifier the broker ends the older.\nclient-id = "%s"\n' "$name-subscriber"
 }

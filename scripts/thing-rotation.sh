@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # provision-thing --rotate: a new pair of key and certificate, tried, then put in place of the old one.
 # Each step leaves a directory with which programs connect, and from which the next run goes on.
-# Read by provision-thing.
+# Read by provision-thing; claim-thing --replace switches to a new pair with it.
 # shellcheck disable=SC2154,SC1007,SC2015,SC2034
 
 # pairs: the earlier pairs, which are not in use any more.
@@ -15,18 +15,18 @@ switch() {
     local file first target
     if [[ ! -L $current ]]; then
         [[ ! -e $current ]] || fail 78 "$current: is a directory, from a copy that followed symbolic links; remove it and run this again"
-        first=$(old_arn "$record") first=pair-${first:0:12}
+        first=$(pair_name "$dir")
         mkdir -p "$dir/$first"
         chmod --reference="$dir" "$dir/$first"
         ((EUID != 0)) || chown --reference="$dir" "$dir/$first"
-        for file in private.pem.key device.csr device.pem.crt provisioned-thing; do
+        for file in "${pair_files[@]}"; do
             [[ ! -e $dir/$file ]] || ln -f "$dir/$file" "$dir/$first/$file"
         done
         sync "$dir/$first"
         ln -sfn "$first" "$dir/.provision-thing.link"
         on_disk mv -T "$dir/.provision-thing.link" "$current"
     fi
-    for file in private.pem.key device.csr device.pem.crt provisioned-thing; do
+    for file in "${pair_files[@]}"; do
         [[ -e $current/$file || -e $new/$file ]] || continue
         [[ ! -L $dir/$file ]] || continue
         ln -sfn "pair/$file" "$dir/.provision-thing.link"
@@ -34,7 +34,7 @@ switch() {
     done
     like_the_old_pair
     put "$current/replaced" 644 "$(date +%s)"
-    target=$(old_arn "$new/provisioned-thing") target=pair-${target:0:12}
+    target=$(pair_name "$new")
     # Once under its name, it is the pair in use: see finish_switch.
     put "$current/replaced-by" 644 "$target"
     on_disk mv -T "$new" "$dir/$target"
@@ -65,6 +65,18 @@ old_arn() {
     local found
     read -r _ found _ <"$1" && is_certificate "$found" || fail 78 "$1: does not hold a certificate"
     printf %s "${found##*/}"
+}
+
+# pair_name DIRECTORY: where its pair is kept, named after the certificate.
+pair_name() {
+    local id
+    # In a command substitution set -e has no effect.
+    if [[ -e $1/provisioned-thing ]]; then
+        id=$(old_arn "$1/provisioned-thing") || return
+    else
+        id=$(fingerprint <"$1/device.pem.crt") || return
+    fi
+    printf %s "pair-${id:0:12}"
 }
 
 # wait_over SINCE: is the wait for retiring over? If not, says until when.

@@ -30,10 +30,11 @@ use crate::common::cli::metrics_args::{MetricsArgs, StatusArgs};
 use crate::common::cli::units::{integer_parser, parse_positive_duration, parse_size};
 use crate::common::client::RetainHandling;
 use crate::common::escape::quoted;
-use crate::common::fault::Fault;
+use crate::common::fault::{Exit, Fault};
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::limits::check_topic_filter;
 use crate::common::mqtt::qos::Qos;
-use crate::common::runtime::{process, stdio};
+use crate::common::runtime::{process, small_file, stdio};
 
 /// Subscribe to MQTT topics and write the messages
 ///
@@ -71,6 +72,7 @@ pub enum Command {
     Status(StatusArgs),
 }
 
+const REQUEST: &str = "Request";
 const OUTPUT: &str = "Output";
 const EXEC: &str = "Command for each message";
 const SESSION: &str = "Sessions, repeats and gaps";
@@ -116,6 +118,18 @@ pub struct SubscriberArgs {
     /// Their messages are acknowledged, and count neither as received nor as missing.
     #[arg(short = 'T', long, value_name = "FILTER")]
     exclude: Vec<String>,
+
+    /// Publish the contents of --request-file to this topic, once every subscription is granted
+    ///
+    /// QoS is 1. If the connection ends before the broker has acknowledged it, it is published again on the next one,
+    /// so the receiver may get it twice; never after its acknowledgement. It is for answers to --topic: with --count 1
+    /// --timeout D the run ends with the first one. The placeholders are those of --topic.
+    #[arg(long, value_name = "TOPIC", requires = "request_file", help_heading = REQUEST)]
+    request_topic: Option<String>,
+
+    /// The file with the request, at most 16 MiB; - is standard input
+    #[arg(long, value_name = "FILE", requires = "request_topic", help_heading = REQUEST)]
+    request_file: Option<PathBuf>,
 
     /// Print topic, space, payload
     #[arg(short, long, help_heading = OUTPUT, conflicts_with = "json")]
@@ -344,6 +358,10 @@ impl SubscriberArgs {
                 ));
             }
         }
+        let request = match (self.request_topic, self.request_file) {
+            (Some(topic), Some(file)) => Some(read_request(topic, &file, &connection)?),
+            _ => None,
+        };
         let session_expiry = self.persistent.then_some(self.session_expiry);
         if self.persistent && !connection.client_id_given {
             return Err(Fault::usage(
@@ -413,6 +431,7 @@ impl SubscriberArgs {
             idle_timeout: self.idle_timeout,
             retain_handling: self.retain_handling.map(RetainHandling::from),
             remove_retained: self.remove_retained,
+            request,
             timeout: self.timeout,
             output,
             session_expiry,
@@ -424,6 +443,29 @@ impl SubscriberArgs {
             metrics: self.metrics.into_path()?,
         })
     }
+}
+
+fn read_request(topic: String, file: &Path, connection: &ConnectionConfig) -> Result<Draft, Fault> {
+    let topic = connection.expand_topic("--request-topic", topic)?;
+    let profile = connection.profile;
+    let flag = format!("--request-topic {}", quoted(&topic));
+    name_flag_in_error(flag, profile.check_topic_name(&topic))?;
+    let payload = small_file::read_for_or_stdin("--request-file", file)?;
+    let (size, (max, source)) = (payload.len(), profile.max_payload(topic.len()));
+    if size > max {
+        let message = format!(
+            "{}: --request-file has {size} bytes, {source} allows {max}",
+            file.display()
+        );
+        return Err(Fault::permanent(Exit::Data, message).with_remedy("give a shorter one"));
+    }
+    Ok(Draft {
+        topic: topic.into(),
+        payload,
+        qos: Qos::AtLeastOnce,
+        readings: 1,
+        ..Draft::default()
+    })
 }
 
 fn check_retain_handling(

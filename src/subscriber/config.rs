@@ -11,6 +11,7 @@ use super::render::RenderOptions;
 use crate::common::cli::connection_config::ConnectionConfig;
 use crate::common::client::RetainHandling;
 use crate::common::connection::state::FiniteOrEndless;
+use crate::common::mqtt::draft::Draft;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::process::ExecCommand;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     pub retain_handling: Option<RetainHandling>,
     pub remove_retained: bool,
+    /// What to publish once all filters are granted.
+    pub request: Option<Draft>,
     pub timeout: Option<Duration>,
     pub output: OutputConfig,
     pub session_expiry: Option<Duration>,

@@ -13,6 +13,7 @@
 //! | `blocked`       | a reader that does not read, or leaves                        |
 //! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
+//! | `claim`         | `scripts/claim-thing`: fleet provisioning by claim               |
 //! | `client_library` | the client library alone, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
@@ -55,6 +56,7 @@
 //! | `rabbitmq`      | `RabbitMQ` 3.10 with mutual TLS                               |
 //! | `received`      | what a subscriber makes of a message                         |
 //! | `repeats`       | repeats and gaps, sessions, what is remembered, batches received |
+//! | `request`       | `subscriber --request-topic`: requests and their answers       |
 //! | `secrets`       | no secret in any error, files with secrets, files without an end |
 //! | `sdk`           | the pure core against the behaviour of the AWS IoT Device SDK |
 //! | `service`       | reports to a service manager, its watchdog, reloading, the units |
@@ -96,6 +98,7 @@ mod blame;
 mod blocked;
 mod causes;
 mod certs_dir;
+mod claim;
 mod client_library;
 mod configuration;
 mod connect;
@@ -141,6 +144,7 @@ mod queue_command;
 mod rabbitmq;
 mod received;
 mod repeats;
+mod request;
 mod rotation;
 mod routes;
 mod sdk;

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    AwsLike, Program, SOON,
+    AwsLike, Killer, Program, SOON,
     moto::{Moto, ScriptOutcome},
     temp_dir,
 };
@@ -372,70 +371,21 @@ fn a_new_certificate_that_is_not_accepted_replaces_nothing() {
     assert!(site.certificates().is_empty());
 }
 
-/// Programs that do their work and then kill the whole process group, once at each different step that changes
-/// something.
-struct Killer {
-    programs: TempDir,
-    steps: PathBuf,
-}
-
-impl Killer {
-    fn new() -> Self {
-        let programs = temp_dir();
-        let steps = programs.path().join("steps");
-        fs::write(&steps, "").unwrap();
-        let text = r#"#!/bin/bash
-name=${0##*/}
-PATH=${PATH#*:} "$name" "$@"
-code=$? last=${!#}
-case "$name $*" in
-aws*" create-"* | aws*" attach-"* | aws*" update-"* | aws*" detach-"* | aws*" delete-"*)
-    for word; do case $word in create-* | attach-* | update-* | detach-* | delete-*) step="aws $word" && break ;; esac; done ;;
-"aws "*) exit $code ;;
-*" $KILL_BELOW"*)
-    [[ $last != *.provision-thing.* ]] || exit $code
-    step="$name ${last#"$KILL_BELOW"} $(find "$KILL_BELOW" -name 'pair-*' | wc -l)" ;;
-*) exit $code ;;
-esac
-step=$(sed 's/pair-[0-9a-f]*/pair-ID/' <<<"$step")
-! grep -qxF -e "$step" "$KILL_STEPS" || exit $code
-echo "$step" >>"$KILL_STEPS"
-kill -KILL 0
-"#;
-        for name in ["aws", "mv", "rm", "mkdir"] {
-            let path = programs.path().join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        Self { programs, steps }
-    }
-
-    /// Runs it again and again until it is not killed; after each kill, `check` is called.
-    fn run(&self, site: &Site, args: &[&str], check: impl Fn()) -> usize {
-        for kills in 0..60 {
-            let mut run = site.moto.script("provision-thing");
-            let path = format!("{}:{}", self.programs.path().display(), site.moto.path());
-            run.env("PATH", path)
-                .env("KILL_BELOW", site.dir())
-                .env("KILL_STEPS", &self.steps)
-                .env("TMPDIR", site.parent.path());
-            let outcome = ScriptOutcome::of(run.args(args).arg(site.dir()).output().unwrap());
-            if outcome.code.is_some() {
-                outcome.expect(0, &[]);
-                return kills;
-            }
-            check();
-        }
-        panic!("it never ends: {:?}", fs::read_to_string(&self.steps));
-    }
-}
-
 #[test]
 fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
     let site = Site::new();
     let killer = Killer::new();
-    let kills = killer.run(&site, &["pump-7"], || ());
-    assert!(kills >= 8, "{:?}", fs::read_to_string(&killer.steps));
+    let run = |killer: &Killer, args: &[&str], check: &dyn Fn()| {
+        let command = || {
+            let mut run = site.moto.script("provision-thing");
+            run.args(args).arg(site.dir());
+            run.env("TMPDIR", site.parent.path());
+            run
+        };
+        killer.run(command, site.moto.path(), &site.dir(), check)
+    };
+    let kills = run(&killer, &["pump-7"], &|| ());
+    assert!(kills >= 8, "{:?}", killer.steps());
     site.expect_usable();
     site.expect_one_in_use();
     let left = site.certificates().len();
@@ -443,9 +393,9 @@ fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
     let killer = Killer::new();
     let rotate = ["pump-7", "--rotate", "--retire-after", "0"];
     let first = certificate_in(&site.dir());
-    let kills = killer.run(&site, &rotate, || site.expect_usable());
-    println!("{kills} kills: {:?}", fs::read_to_string(&killer.steps));
-    assert!(kills >= 18, "{:?}", fs::read_to_string(&killer.steps));
+    let kills = run(&killer, &rotate, &|| site.expect_usable());
+    println!("{kills} kills: {:?}", killer.steps());
+    assert!(kills >= 18, "{:?}", killer.steps());
     site.expect_usable();
     assert_ne!(certificate_in(&site.dir()), first);
     assert_eq!(site.status(&first), "gone");

@@ -251,7 +251,7 @@ fn read_config_file(path: &Path, root: &Command, target: &Command) -> Result<Con
             && let Some(dir) = path.parent()
         {
             // Relative to the file, so that the two can be moved together.
-            for value in values.iter_mut().flatten() {
+            for value in values.iter_mut().flatten().filter(|value| *value != "-") {
                 *value = dir.join(&*value).into();
             }
         }

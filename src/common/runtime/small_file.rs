@@ -13,6 +13,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::clock::instant_now;
+use super::stdio;
 use crate::common::fault::{Exit, Fault};
 
 /// In bytes. No certificate store is larger.
@@ -82,6 +83,23 @@ pub fn read_for(flag: &str, path: &Path) -> Result<FileContent, Fault> {
         let message = format!("{}: {flag}{space}cannot be read: {error}", path.display());
         Fault::permanent(Exit::NoInput, message).with_remedy(remedy)
     })
+}
+
+/// As [`read_for`], but `-` is standard input, which may take any time.
+pub fn read_for_or_stdin(flag: &str, path: &Path) -> Result<Vec<u8>, Fault> {
+    if path != Path::new("-") {
+        return Ok(read_for(flag, path)?.bytes);
+    }
+    stdio::check_stdin(flag)?;
+    let mut bytes = Vec::new();
+    let read = stdio::stdin().take(MAX_SIZE + 1).read_to_end(&mut bytes);
+    let cause = match read {
+        Ok(_) if bytes.len() as u64 <= MAX_SIZE => return Ok(bytes),
+        Ok(_) => "it is larger than 16 MiB".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let message = format!("standard input: {flag} cannot be read: {cause}");
+    Err(Fault::permanent(Exit::NoInput, message).with_remedy("give less, or a file"))
 }
 
 /// As [`read_for`], for UTF-8 text, without its byte order mark.

@@ -5,6 +5,8 @@
 
 mod exit_report;
 mod output_setup;
+mod request;
+mod request_sender;
 mod retained_message_remover;
 mod subscriber;
 mod subscriber_metrics;

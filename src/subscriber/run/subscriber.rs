@@ -9,6 +9,8 @@ use log::{debug, error, info, log, warn};
 use parking_lot::Mutex;
 
 use super::exit_report::report_output_error;
+use super::request::Request;
+use super::request_sender::RequestSender;
 use super::retained_message_remover::RetainedMessageRemover;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{
@@ -73,6 +75,7 @@ pub(super) struct Subscriber<'a> {
     /// When the last message came, or all subscriptions were granted (`--idle-timeout`).
     idle: Option<(Duration, Arc<Mutex<Instant>>)>,
     remover: RetainedMessageRemover,
+    request: RequestSender<'a>,
     exit: Option<Exit>,
     /// The broker has refused to remove a retained message.
     refused_removal: bool,
@@ -118,6 +121,7 @@ impl<'a> Subscriber<'a> {
             deadline: config.timeout.map(|after| now + after),
             idle: config.idle_timeout.zip(last_message),
             remover: RetainedMessageRemover::default(),
+            request: RequestSender::new(config, now),
             exit: None,
             refused_removal: false,
             is_stopping: false,
@@ -161,6 +165,7 @@ impl<'a> Subscriber<'a> {
                 info!("{}", reload::CONNECTING_AGAIN);
                 self.subscriptions.handle_disconnected();
                 self.remover.requeue_in_flight();
+                self.request.handle_disconnected(false, now);
                 self.driver.renew(now);
                 return;
             }
@@ -242,9 +247,19 @@ impl<'a> Subscriber<'a> {
             let generation = self.driver.generation();
             self.driver.client().publish(generation, messages);
         }
+        let all_granted = self.subscriptions.all_granted();
+        let late = self
+            .request
+            .handle_timeout(&self.driver, all_granted, may_be_delayed, now);
+        if let Some(fault) = late {
+            let update = self.driver.fail_connection(fault, now);
+            self.handle_update(update, now);
+        }
         if self.idle_at().is_some_and(|at| now >= at) {
-            // Silence begins once all that came has been output and removed.
-            let is_busy = self.session_acks.has_backlog() || !self.remover.is_done();
+            // Silence begins once all that came has been output and removed, and the request is acknowledged.
+            let is_busy = self.session_acks.has_backlog()
+                || !self.remover.is_done()
+                || self.request.is_open();
             match &self.idle {
                 Some((_, last)) if is_busy => *last.lock() = now,
                 _ => self.record_worse_exit(Exit::Success),
@@ -300,7 +315,12 @@ impl<'a> Subscriber<'a> {
             },
             ClientEventKind::Deliveries(deliveries) if is_current => {
                 for (id, delivery) in deliveries {
-                    if let Some((topic, reason)) = self.remover.handle_delivery(id, delivery, now) {
+                    if id == Request::ID {
+                        let failed = self.request.handle_delivery(delivery, now);
+                        self.record_failed_request(failed);
+                    } else if let Some((topic, reason)) =
+                        self.remover.handle_delivery(id, delivery, now)
+                    {
                         error!(
                             code = Exit::Refused.code();
                             "{}: --remove-retained: the broker refuses: {reason}",
@@ -315,6 +335,7 @@ impl<'a> Subscriber<'a> {
             }
             ClientEventKind::Progress(AnswerProgress::Received) if is_current => {
                 self.subscriptions.handle_progress(now);
+                self.request.handle_progress(now);
             }
             _ => {
                 let update = self.driver.handle_event(&event, now);
@@ -349,12 +370,16 @@ impl<'a> Subscriber<'a> {
                     .apply_broker_limits(connack.receive_maximum, connack.maximum_qos);
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption, now);
+                let failed = self.request.handle_connected(&info);
+                self.record_failed_request(failed);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
                 let removal = self.remover.first_in_flight();
                 let removal = removal.map(|topic| PendingRequest::Publish(topic, 0));
-                let pending = unanswered.map(PendingRequest::Subscribe).or(removal);
+                let request = self.request.pending();
+                let pending = unanswered.map(PendingRequest::Subscribe);
+                let pending = pending.or(request).or(removal);
                 let pending = pending.unwrap_or(PendingRequest::Nothing);
                 let closed_after = disconnection.closed_after;
                 if let Some(hint) = self.diagnosis.connection_ended(closed_after, pending) {
@@ -368,6 +393,10 @@ impl<'a> Subscriber<'a> {
                     );
                     self.refused_removal = true;
                 }
+                let failed = self
+                    .request
+                    .handle_disconnected(closed_after.is_some(), now);
+                self.record_failed_request(failed);
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!(code = fault.exit.code(); "{fault}");
@@ -468,6 +497,12 @@ impl<'a> Subscriber<'a> {
         }
     }
 
+    fn record_failed_request(&mut self, failed: Option<Exit>) {
+        if let Some(exit) = failed {
+            self.record_worse_exit(exit);
+        }
+    }
+
     pub(super) fn record_worse_exit(&mut self, exit: Exit) {
         self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
@@ -479,6 +514,7 @@ impl<'a> Subscriber<'a> {
             self.deadline,
             self.idle_at(),
             self.remover.wake_at(),
+            self.request.wake_at(self.subscriptions.all_granted()),
             self.service.wake_at(),
         ]
         .into_iter()
@@ -505,13 +541,18 @@ impl<'a> Subscriber<'a> {
         self.idle = None;
         // The writer may have asked for removals since.
         for event in queue.try_iter() {
-            if matches!(event, Event::Output(_)) || self.config.session_expiry.is_some() {
+            if matches!(event, Event::Output(_))
+                || self.config.session_expiry.is_some()
+                || self.request.is_given()
+            {
                 self.handle_event(event, instant_now());
             }
         }
         let mut until = until;
         let mut last_done = self.remover.last_done();
-        while (self.config.session_expiry.is_some() || !self.remover.is_done())
+        while (self.config.session_expiry.is_some()
+            || !self.remover.is_done()
+            || self.request.is_awaited(self.is_stopping))
             && instant_now() < until
         {
             let (connected, hopeless) = match self.driver.state_machine().state() {
@@ -530,7 +571,9 @@ impl<'a> Subscriber<'a> {
                 last_done = self.remover.last_done();
                 until = instant_now() + REMOVAL_TIMEOUT;
             }
-            if hopeless || (!owes && self.remover.is_done()) {
+            if hopeless
+                || (!owes && self.remover.is_done() && !self.request.is_awaited(self.is_stopping))
+            {
                 return;
             }
             self.handle_time(instant_now());
@@ -545,6 +588,8 @@ impl<'a> Subscriber<'a> {
     /// Sends DISCONNECT if there is a connection. Returns also the number of reconnects.
     pub(super) fn disconnect(&mut self, queue: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.driver.state_machine().reconnect_count();
+        let failed = self.request.handle_end(self.exit);
+        self.record_failed_request(failed);
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {
                 Event::Client(event) => Some(event),

@@ -2,8 +2,8 @@
 //! without an answer, discards what comes too fast, and takes MQTT on its port 443 only from who
 //! asks for it by name (ALPN).
 //!
-//! Packets are read and written by a codec crate. It delivers to no one: the tests look at its
-//! record.
+//! Packets are read and written by a codec crate. It delivers to no one, but for the answers of fleet
+//! provisioning: the tests look at its record.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,20 +16,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::HEXLOWER;
 use mqtt_protocol_core::mqtt::{
     Connection, Version,
     common::Cursor,
     connection::{Event, role},
-    packet::{GenericPacketTrait, Packet, v3_1_1, v5_0},
+    packet::{GenericPacketTrait, Packet, Qos, v3_1_1, v5_0},
     result_code::{
         ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, PubackReasonCode,
         SubackReasonCode, SubackReturnCode,
     },
 };
-use openssl::ssl::{AlpnError, SslAcceptor, SslStream};
+use openssl::{
+    hash::MessageDigest,
+    ssl::{AlpnError, SslAcceptor, SslStream},
+};
 
 use super::{
     certs::certs,
+    fleet::{Fleet, Holder},
     server::{self, Server},
 };
 
@@ -47,6 +52,7 @@ pub(crate) struct Builder {
     subscribe: Rule,
     needs_alpn: bool,
     port: Option<u16>,
+    fleet: Option<Arc<Fleet>>,
 }
 
 /// A message that came, whatever became of it.
@@ -81,6 +87,7 @@ impl AwsLike {
             subscribe: Box::new(|_| true),
             needs_alpn: false,
             port: None,
+            fleet: None,
         }
     }
 
@@ -139,6 +146,12 @@ impl Builder {
         self
     }
 
+    /// Certificates that this has not made may only ask it for one; the others only what their things may.
+    pub(crate) fn fleet(mut self, fleet: Arc<Fleet>) -> Self {
+        self.fleet = Some(fleet);
+        self
+    }
+
     /// On this port; without it on a free one.
     pub(crate) fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
@@ -190,6 +203,10 @@ struct Session<'a> {
     /// Somebody else has come with the same identifier.
     taken_over: Arc<AtomicBool>,
     recent: VecDeque<Instant>,
+    /// The certificate's identifier, which is its fingerprint.
+    certificate: String,
+    /// The filters that were granted.
+    filters: Vec<String>,
 }
 
 /// The end of a session, in whatever way.
@@ -203,7 +220,11 @@ impl<'a> Session<'a> {
     fn new(rules: &'a Builder, shared: &'a Shared, stream: SslStream<TcpStream>) -> Self {
         let mut connection = Connection::new(Version::Undetermined);
         connection.set_auto_ping_response(true);
+        let certificate = stream.ssl().peer_certificate();
+        let digest = certificate.map(|cert| cert.digest(MessageDigest::sha256()).unwrap());
         Self {
+            certificate: digest.map_or_else(String::new, |digest| HEXLOWER.encode(&digest)),
+            filters: Vec::new(),
             rules,
             shared,
             stream,
@@ -254,8 +275,10 @@ impl<'a> Session<'a> {
                 self.publish(p.topic_name(), payload, p.packet_id(), true)
             }
             Packet::V3_1_1Subscribe(subscribe) => {
+                let filters = subscribe.entries().iter();
+                self.remember(filters.map(|entry| entry.topic_filter().to_owned()));
                 let codes = subscribe.entries().iter().map(|entry| {
-                    if (self.rules.subscribe)(entry.topic_filter()) {
+                    if self.may_subscribe(entry.topic_filter()) {
                         SubackReturnCode::SuccessMaximumQos1
                     } else {
                         SubackReturnCode::Failure
@@ -267,8 +290,10 @@ impl<'a> Session<'a> {
                 self.send(suback.build().unwrap().into())
             }
             Packet::V5_0Subscribe(subscribe) => {
+                let filters = subscribe.entries().iter();
+                self.remember(filters.map(|entry| entry.topic_filter().to_owned()));
                 let codes = subscribe.entries().iter().map(|entry| {
-                    if (self.rules.subscribe)(entry.topic_filter()) {
+                    if self.may_subscribe(entry.topic_filter()) {
                         SubackReasonCode::GrantedQos1
                     } else {
                         SubackReasonCode::NotAuthorized
@@ -284,9 +309,69 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn holder(&self) -> Option<(&Fleet, Holder)> {
+        let fleet = self.rules.fleet.as_deref()?;
+        Some((fleet, fleet.holder(&self.certificate)))
+    }
+
+    fn may_connect(&self, client_id: &str) -> bool {
+        let by_certificate = match self.holder() {
+            None => true,
+            Some((_, Holder::Claim)) => client_id.starts_with("claim-"),
+            Some((_, Holder::Pending)) => false,
+            Some((_, Holder::Thing(thing))) => client_id == thing,
+        };
+        by_certificate && (self.rules.connect)(client_id)
+    }
+
+    fn may_publish(&self, topic: &str) -> bool {
+        let by_certificate = match self.holder() {
+            Some((fleet, Holder::Claim)) => fleet.is_request(topic),
+            _ => true,
+        };
+        by_certificate && (self.rules.publish)(topic)
+    }
+
+    fn may_subscribe(&self, filter: &str) -> bool {
+        let by_certificate = match self.holder() {
+            Some((fleet, Holder::Claim)) => fleet.is_answer(filter),
+            _ => true,
+        };
+        by_certificate && (self.rules.subscribe)(filter)
+    }
+
+    fn remember(&mut self, filters: impl Iterator<Item = String>) {
+        for filter in filters {
+            if self.may_subscribe(&filter) {
+                self.filters.push(filter);
+            }
+        }
+    }
+
+    /// Of fleet provisioning, on this connection only.
+    fn answer(&mut self, topic: &str, payload: &[u8], v5: bool) -> Ends {
+        let Some(fleet) = self.rules.fleet.as_deref().filter(|f| f.is_request(topic)) else {
+            return Ok(());
+        };
+        let answer = fleet.answer(topic, payload);
+        if !self.filters.contains(&answer.topic) {
+            return Ok(());
+        }
+        let id = self.connection.acquire_packet_id().unwrap();
+        if v5 {
+            let publish = v5_0::Publish::builder().topic_name(answer.topic).unwrap();
+            let publish = publish.qos(Qos::AtLeastOnce).packet_id(id);
+            self.send(publish.payload(answer.payload).build().unwrap().into())
+        } else {
+            let publish = v3_1_1::Publish::builder().topic_name(answer.topic).unwrap();
+            let publish = publish.qos(Qos::AtLeastOnce).packet_id(id);
+            self.send(publish.payload(answer.payload).build().unwrap().into())
+        }
+    }
+
     fn connect(&mut self, client_id: &str, v5: bool) -> Ends {
         self.shared.connects.lock().unwrap().push(Instant::now());
-        if !(self.rules.connect)(client_id) {
+        if !self.may_connect(client_id) {
             if v5 {
                 let refusal = v5_0::Connack::builder()
                     .session_present(false)
@@ -318,7 +403,7 @@ impl<'a> Session<'a> {
         if payload.len() > MAX_PAYLOAD {
             return over();
         }
-        if !(self.rules.publish)(topic) {
+        if !self.may_publish(topic) {
             if let (true, Some(id)) = (v5, id) {
                 let puback = v5_0::Puback::builder()
                     .packet_id(id)
@@ -332,12 +417,15 @@ impl<'a> Session<'a> {
         self.recent.retain(|at| now.duration_since(*at) < second);
         self.recent.push_back(now);
         let discarded = self.recent.len() > MAX_PER_SECOND;
+        let payload_of_request = payload.clone();
         self.shared.arrivals.lock().unwrap().push(Arrival {
             at: now,
             payload,
             discarded,
         });
         self.shared.changed.notify_all();
+        // An answer may overtake the acknowledgement.
+        self.answer(topic, &payload_of_request, v5)?;
         match id {
             Some(id) if !discarded && v5 => {
                 let puback = v5_0::Puback::builder().packet_id(id);

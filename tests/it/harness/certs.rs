@@ -15,7 +15,7 @@ use openssl::{
     ec::{EcGroup, EcKey},
     hash::MessageDigest,
     nid::Nid,
-    pkey::{PKey, Private},
+    pkey::{HasPublic, PKey, Private},
     symm::Cipher,
     x509::{
         X509, X509Builder, X509Extension, X509Name, X509NameBuilder,
@@ -127,6 +127,16 @@ impl Authority {
         self.issue(dir, name, validity, usage)
     }
 
+    /// A client certificate for a key that somebody else has.
+    pub(crate) fn client_certificate<T: HasPublic>(&self, name: &str, key: &PKey<T>) -> X509 {
+        let mut cert = builder(name, key, Validity::Now);
+        let usage = ExtendedKeyUsage::new().client_auth().build().unwrap();
+        cert.set_issuer_name(self.cert.subject_name()).unwrap();
+        cert.append_extension(usage).unwrap();
+        cert.sign(&self.key, MessageDigest::sha256()).unwrap();
+        cert.build()
+    }
+
     fn issue(&self, dir: &Path, name: &str, validity: Validity, usage: X509Extension) -> Pair {
         let key = new_key();
         let mut cert = builder(name, &key, validity);
@@ -189,7 +199,7 @@ pub(crate) fn new_key() -> PKey<Private> {
 }
 
 /// An X.509 version 3 certificate for `key`, not signed yet.
-fn builder(name: &str, key: &PKey<Private>, validity: Validity) -> X509Builder {
+fn builder<T: HasPublic>(name: &str, key: &PKey<T>, validity: Validity) -> X509Builder {
     let days = |days: i64| {
         let epoch = std::time::UNIX_EPOCH;
         let now = epoch.elapsed().expect("a clock after 1970").as_secs();

@@ -5,6 +5,8 @@ pub(crate) mod aws;
 pub(crate) mod broker;
 pub(crate) mod certs;
 pub(crate) mod clock;
+pub(crate) mod fleet;
+pub(crate) mod killer;
 pub(crate) mod lines;
 pub(crate) mod metrics_file;
 pub(crate) mod moto;
@@ -41,6 +43,8 @@ use std::{
 pub(crate) use aws::AwsLike;
 pub(crate) use broker::Broker;
 pub(crate) use certs::certs;
+pub(crate) use fleet::Fleet;
+pub(crate) use killer::Killer;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
 pub(crate) use queue_file::QueueFile;

@@ -188,10 +188,17 @@ pub(crate) fn script(name: &str) -> Command {
     Command::new(format!("{scripts}/{name}"))
 }
 
-fn copy_of_scripts() -> TempDir {
+/// Those for things, with the CA of the tests.
+pub(crate) fn copy_of_scripts() -> TempDir {
     let dir = temp_dir();
     let scripts: PathBuf = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts").into();
-    for name in ["provision-thing", "thing-files.sh", "thing-rotation.sh"] {
+    let names = [
+        "provision-thing",
+        "claim-thing",
+        "thing-files.sh",
+        "thing-rotation.sh",
+    ];
+    for name in names {
         fs::copy(scripts.join(name), dir.path().join(name)).unwrap();
     }
     fs::copy(&certs().ca, dir.path().join("AmazonRootCA1.pem")).unwrap();

@@ -52,7 +52,7 @@ fn executable(name: &str, built: &'static str) -> &'static str {
 }
 
 /// Where publisher and subscriber are, for what finds them by PATH.
-pub(super) fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     let publisher: PathBuf = executable("publisher", env!("CARGO_BIN_EXE_publisher")).into();
     publisher.parent().unwrap().to_owned()
 }
