@@ -23,7 +23,7 @@ use crate::common::connection::state::{ConnectionState, ConnectionStateMachine, 
 use crate::common::connection::status_text::{self, group_thousands};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::escape::quoted;
-use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::fault::{Exit, Fault};
 use crate::common::metrics::metric_family::{MetricFamily, to_f64};
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::clock::instant_now;
@@ -166,13 +166,11 @@ impl<'a> Subscriber<'a> {
                 self.subscriptions.handle_disconnected();
                 self.remover.requeue_in_flight();
                 self.request.handle_disconnected(false, now);
-                self.driver.renew(now);
-                return;
+                return self.driver.renew(now);
             }
             ReloadResult::RestartAttempt => {
                 info!("{}", reload::ATTEMPT_RESTARTED);
-                self.driver.renew(now);
-                return;
+                return self.driver.renew(now);
             }
             ReloadResult::Done(text) => info!("{text}"),
             ReloadResult::NotDone(text) => warn!("{text}"),
@@ -229,15 +227,8 @@ impl<'a> Subscriber<'a> {
                 }
             }
             SubscribeAction::CloseConnection { filter } => {
-                let message = format!(
-                    "{}: no SUBACK for {:?} within --operation-timeout {:?}, three times; closing \
-                     the connection",
-                    self.config.connection.endpoint,
-                    self.subscriptions.filter(filter),
-                    self.config.connection.operation_timeout
-                );
-                let fault = Fault::passing(Exit::Unavailable, message);
-                let fault = fault.with_kind(FaultCause::TimedOut);
+                let broker = &self.config.connection.endpoint;
+                let fault = self.subscriptions.no_suback_fault(filter, broker);
                 let update = self.driver.fail_connection(fault, now);
                 self.handle_update(update, now);
             }
@@ -550,9 +541,7 @@ impl<'a> Subscriber<'a> {
         }
         let mut until = until;
         let mut last_done = self.remover.last_done();
-        while (self.config.session_expiry.is_some()
-            || !self.remover.is_done()
-            || self.request.is_awaited(self.is_stopping))
+        while (self.config.session_expiry.is_some() || self.has_to_publish())
             && instant_now() < until
         {
             let (connected, hopeless) = match self.driver.state_machine().state() {
@@ -571,9 +560,7 @@ impl<'a> Subscriber<'a> {
                 last_done = self.remover.last_done();
                 until = instant_now() + REMOVAL_TIMEOUT;
             }
-            if hopeless
-                || (!owes && self.remover.is_done() && !self.request.is_awaited(self.is_stopping))
-            {
+            if hopeless || !(owes || self.has_to_publish()) {
                 return;
             }
             self.handle_time(instant_now());
@@ -583,6 +570,10 @@ impl<'a> Subscriber<'a> {
                 self.handle_event(event, instant_now());
             }
         }
+    }
+
+    fn has_to_publish(&self) -> bool {
+        !self.remover.is_done() || self.request.is_awaited(self.is_stopping)
     }
 
     /// Sends DISCONNECT if there is a connection. Returns also the number of reconnects.

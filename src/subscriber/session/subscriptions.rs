@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::broker::endpoint::Endpoint;
 use crate::common::connection::backoff::Policy;
+use crate::common::fault::{Exit, Fault, FaultCause};
 
 /// Requests without an answer after which the connection is closed.
 const MAX_UNANSWERED: u32 = 3;
@@ -63,6 +65,16 @@ impl Subscriptions {
 
     pub fn filter(&self, index: usize) -> &str {
         self.filters.get(index).map_or("", |filter| &filter.text)
+    }
+
+    /// Why the connection is closed.
+    pub fn no_suback_fault(&self, filter: usize, broker: &Endpoint) -> Fault {
+        let (filter, limit) = (self.filter(filter), self.operation_timeout);
+        let message = format!(
+            "{broker}: no SUBACK for {filter:?} within --operation-timeout {limit:?}, three times; closing the \
+             connection"
+        );
+        Fault::passing(Exit::Unavailable, message).with_kind(FaultCause::TimedOut)
     }
 
     /// A filter whose request on the present connection awaits its answer.
