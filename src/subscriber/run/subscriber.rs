@@ -304,13 +304,14 @@ impl<'a> Subscriber<'a> {
                 Ok(qos) => self.handle_granted(filter, qos, now),
                 Err(refusal) => self.handle_subscribe_refused(filter, &refusal, now),
             },
-            ClientEventKind::Deliveries(deliveries) if is_current => {
+            ClientEventKind::Deliveries(deliveries) => {
                 for (id, delivery) in deliveries {
                     if id == Request::ID {
-                        let failed = self.request.handle_delivery(delivery, now);
-                        self.record_failed_request(failed);
-                    } else if let Some((topic, reason)) =
-                        self.remover.handle_delivery(id, delivery, now)
+                        let failed = self.request.handle_delivery(delivery, is_current, now);
+                        self.record_worse_exit(failed);
+                    } else if is_current
+                        && let Some((topic, reason)) =
+                            self.remover.handle_delivery(id, delivery, now)
                     {
                         error!(
                             code = Exit::Refused.code();
@@ -362,7 +363,7 @@ impl<'a> Subscriber<'a> {
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption, now);
                 let failed = self.request.handle_connected(&info);
-                self.record_failed_request(failed);
+                self.record_worse_exit(failed);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
@@ -387,7 +388,7 @@ impl<'a> Subscriber<'a> {
                 let failed = self
                     .request
                     .handle_disconnected(closed_after.is_some(), now);
-                self.record_failed_request(failed);
+                self.record_worse_exit(failed);
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!(code = fault.exit.code(); "{fault}");
@@ -488,14 +489,10 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    fn record_failed_request(&mut self, failed: Option<Exit>) {
-        if let Some(exit) = failed {
-            self.record_worse_exit(exit);
+    pub(super) fn record_worse_exit(&mut self, exit: impl Into<Option<Exit>>) {
+        if let Some(exit) = exit.into() {
+            self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
         }
-    }
-
-    pub(super) fn record_worse_exit(&mut self, exit: Exit) {
-        self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -580,7 +577,7 @@ impl<'a> Subscriber<'a> {
     pub(super) fn disconnect(&mut self, queue: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.driver.state_machine().reconnect_count();
         let failed = self.request.handle_end(self.exit);
-        self.record_failed_request(failed);
+        self.record_worse_exit(failed);
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {
                 Event::Client(event) => Some(event),
