@@ -1,7 +1,7 @@
 //! Publishes the request of a run through the client, and logs what keeps the broker from taking it.
 
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::error;
 
@@ -139,6 +139,18 @@ impl<'a> RequestSender<'a> {
     pub(super) fn is_open(&self) -> bool {
         let request = self.request.as_ref();
         request.is_some_and(|request| !request.is_done())
+    }
+
+    /// How long a run that has succeeded otherwise waits for it: `--operation-timeout`, and not beyond `deadline`.
+    pub(super) fn end_timeout(&self, deadline: Option<Instant>, now: Instant) -> Option<Duration> {
+        let timeout = self.config.connection.operation_timeout;
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
+        self.is_open().then_some(timeout.min(left))
+    }
+
+    /// `until`, if the end of the run still waits for it.
+    pub(super) fn end_limit(&self, until: Instant, is_stopping: bool) -> Option<Instant> {
+        (self.is_open() && !is_stopping).then_some(until)
     }
 
     /// Whether the end of the run waits for it: after a signal only if it has been sent.
