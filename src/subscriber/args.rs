@@ -103,7 +103,8 @@ pub struct SubscriberArgs {
 
     /// Exit 0 once every subscription is granted
     ///
-    /// It tests that the broker can be reached and grants the filters, or makes a session with --persistent.
+    /// It tests that the broker can be reached and grants the filters, or makes a session with --persistent. With
+    /// --request-topic the run ends once the broker has acknowledged the request, too.
     #[arg(short = 'E', long)]
     exit_after_subscribe: bool,
 
@@ -123,7 +124,8 @@ pub struct SubscriberArgs {
     ///
     /// QoS is 1. If the connection ends before the broker has acknowledged it, it is published again on the next one,
     /// so the receiver may get it twice; never after its acknowledgement. It is for answers to --topic: with --count 1
-    /// --timeout D the run ends with the first one. The placeholders are those of --topic.
+    /// --timeout D the run ends with the first one. What comes before the request counts too: leave retained messages out
+    /// with --no-retained. The placeholders are those of --topic.
     #[arg(long, value_name = "TOPIC", requires = "request_file", help_heading = REQUEST)]
     request_topic: Option<String>,
 

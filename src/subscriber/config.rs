@@ -55,6 +55,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Under which the state file has what belongs to the session.
+    pub fn session_key(&self) -> String {
+        let connection = &self.connection;
+        format!("{} {}", connection.endpoint, connection.client_id)
+    }
+
     pub fn finite_or_endless(&self) -> FiniteOrEndless {
         let has_last = self.selection.limit.is_some() || self.selection.retained == Retained::Only;
         let has_end = self.exit_after_subscribe || self.idle_timeout.is_some();

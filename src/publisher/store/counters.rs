@@ -22,18 +22,13 @@ pub(super) enum CountersLayout {
 }
 
 impl CountersLayout {
-    /// To be called in the transaction that reads the counters: another process may convert the file at any time.
-    pub(super) fn detect(connection: &Connection) -> Self {
-        let has = |column| {
-            let query = format!("SELECT {column} FROM books");
-            connection.prepare(&query).is_ok()
-        };
-        if has("accepted") {
-            Self::WithTotals
-        } else if has("crc") {
-            Self::WithChecksum
-        } else {
-            Self::Plain
+    /// Of a file with this schema version, which is to be read in the transaction that reads the counters: another
+    /// process may convert the file at any time.
+    pub(super) fn of_schema(version: usize) -> Self {
+        match version {
+            0 | 1 => Self::Plain,
+            2..=6 => Self::WithChecksum,
+            _ => Self::WithTotals,
         }
     }
 }
@@ -267,7 +262,8 @@ mod tests {
         std::fs::copy(older, &queue).unwrap();
         let reader = Connection::open(&queue).unwrap();
         let read = || {
-            let layout = CountersLayout::detect(&reader);
+            let version = schema::read_version(&reader).unwrap().schema;
+            let layout = CountersLayout::of_schema(version);
             (layout, Counters::read_layout(&reader, layout).unwrap())
         };
         let (layout, before) = read();

@@ -140,7 +140,7 @@ impl QueueReader {
                 .prepare("SELECT reason, count(*) FROM dead GROUP BY reason")?
                 .query_map([], |row| Ok((row.get(0)?, to_u64_or_zero(row.get(1)?))))?
                 .collect::<Result<_, _>>()?;
-            let layout = CountersLayout::detect(&snapshot);
+            let layout = CountersLayout::of_schema(schema::read_version(&snapshot)?.schema);
             let counters = Counters::read_layout(&snapshot, layout)?;
             let has_totals = layout == CountersLayout::WithTotals;
             Ok(QueueStatus {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use log::{info, log, warn};
+use log::{Level, info, log, log_enabled, warn};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -243,10 +243,10 @@ impl LockedState {
             (_, n) => format!("; {n} further gaps before it are not in the log"),
         };
         log!(level_of(repetition), "{line}{unlogged}");
-        if repetition == Repetition::Suppressed {
-            self.unlogged_gaps += 1;
-        } else {
+        if repetition != Repetition::Suppressed {
             self.unlogged_gaps = 0;
+        } else if !log_enabled!(Level::Debug) {
+            self.unlogged_gaps += 1;
         }
     }
 }

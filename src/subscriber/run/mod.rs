@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use self::exit_report::{exit_for_counts, print_summary, report_write_failure};
-use self::subscriber::{Event, STOP_TIMEOUT, Subscriber, session_key};
+use self::subscriber::{Event, STOP_TIMEOUT, Subscriber};
 use self::subscriber_metrics::SubscriberMetrics;
 use crate::common::acks::SessionAcks;
 use crate::common::client::{Client, ClientConfig, MessageHandlers};
@@ -63,7 +63,7 @@ pub fn run(
     let state_file = state_file.map(|file| Arc::new(Mutex::new(file)));
     let session_acks = Arc::new(SessionAcks::default());
     if let Some(state_file) = &state_file {
-        let exchanges = state_file.lock().load_exchanges(&session_key(config))?;
+        let exchanges = state_file.lock().load_exchanges(&config.session_key())?;
         if config.session_expiry.is_some() {
             session_acks.restore_exchanges(exchanges);
         }
@@ -169,12 +169,23 @@ pub fn run(
     } else {
         STOP_TIMEOUT
     };
+    let request_timeout = subscriber.request_timeout(instant_now());
+    if !request_timeout.is_zero() {
+        exit_now.set(Exit::Unavailable);
+    }
+    let end_timeout = end_timeout + request_timeout;
     signals::exit_after(end_timeout, exit_now).context("threads cannot be started")?;
     subscriber.begin_end(end_timeout, instant_now());
     // What has been received is written and acknowledged before DISCONNECT.
     let completed_by = instant_now() + OUTPUT_TIMEOUT;
     let counts = receiver.close(OUTPUT_TIMEOUT);
-    subscriber.await_acks(&queue, instant_now() + ACKNOWLEDGE_TIMEOUT, completed_by);
+    let closed = instant_now();
+    subscriber.await_acks(
+        &queue,
+        closed + ACKNOWLEDGE_TIMEOUT,
+        completed_by,
+        closed + request_timeout,
+    );
     if let Some(state_file) = state_file.as_ref().and_then(|file| file.try_lock()) {
         state_file.checkpoint();
     }

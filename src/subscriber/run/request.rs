@@ -42,6 +42,7 @@ pub(super) struct Request {
     state: RequestState,
     operation_timeout: Duration,
     closes: u32,
+    was_sent: bool,
 }
 
 impl Request {
@@ -58,6 +59,7 @@ impl Request {
             state: RequestState::Due(now),
             operation_timeout,
             closes: 0,
+            was_sent: false,
         }
     }
 
@@ -103,13 +105,15 @@ impl Request {
         true
     }
 
-    /// Returns the refusal if the broker refuses it.
+    /// Returns the refusal if the broker refuses it. An answer on a connection that has ended, or is about to be closed,
+    /// counts as well; `is_current`: it is from the present one.
     pub(super) fn handle_delivery(
         &mut self,
         delivery: Delivery,
+        is_current: bool,
         now: Instant,
     ) -> Option<RefusedRequest> {
-        if !self.is_in_flight() {
+        if self.is_done() {
             return None;
         }
         match delivery {
@@ -118,7 +122,9 @@ impl Request {
                 None
             }
             Delivery::NotNow => {
-                self.state = RequestState::Due(now + PAUSE);
+                if is_current && self.is_in_flight() {
+                    self.state = RequestState::Due(now + PAUSE);
+                }
                 None
             }
             Delivery::Refused(refusal) => {
@@ -145,6 +151,7 @@ impl Request {
     ) -> RequestAction {
         match self.state {
             RequestState::Due(at) if all_granted && now >= at => {
+                self.was_sent = true;
                 self.state = RequestState::Sent(now + self.operation_timeout);
                 RequestAction::Publish(Arc::clone(&self.message))
             }
@@ -167,6 +174,11 @@ impl Request {
 
     pub(super) fn is_in_flight(&self) -> bool {
         matches!(self.state, RequestState::Sent(_))
+    }
+
+    /// On any connection of this run.
+    pub(super) fn was_sent(&self) -> bool {
+        self.was_sent
     }
 
     /// Nothing is left to do: it is acknowledged or refused.
@@ -244,7 +256,7 @@ mod tests {
             assert!(request.handle_disconnected(false, now));
         }
         assert!(is_publish(&request.next_action(true, false, now)));
-        assert_eq!(request.handle_delivery(Delivery::Done, now), None);
+        assert_eq!(request.handle_delivery(Delivery::Done, true, now), None);
         assert!(request.is_done() && request.handle_disconnected(true, now));
         assert_eq!(
             request.next_action(true, false, now),
@@ -292,7 +304,7 @@ mod tests {
     fn after_an_exceeded_quota_nothing_is_sent_for_a_second() {
         let (mut request, now) = request();
         request.next_action(true, false, now);
-        request.handle_delivery(Delivery::NotNow, now);
+        request.handle_delivery(Delivery::NotNow, true, now);
         assert_eq!(request.wake_at(true), Some(now + PAUSE));
         assert_eq!(request.wake_at(false), None);
         assert_eq!(
@@ -300,6 +312,20 @@ mod tests {
             RequestAction::Nothing
         );
         assert!(is_publish(&request.next_action(true, false, now + PAUSE)));
+    }
+
+    #[test]
+    fn an_answer_of_a_connection_that_is_being_closed_counts_and_a_quota_of_one_does_not() {
+        let (mut request, now) = request();
+        request.next_action(true, false, now);
+        request.handle_disconnected(false, now);
+        request.handle_delivery(Delivery::NotNow, true, now);
+        assert!(is_publish(&request.next_action(true, false, now)));
+        request.handle_delivery(Delivery::NotNow, false, now);
+        assert!(request.is_in_flight());
+        request.handle_disconnected(false, now);
+        request.handle_delivery(Delivery::Done, false, now);
+        assert!(request.is_done());
     }
 
     #[test]
@@ -320,10 +346,17 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Send { all_granted: bool },
+        Send {
+            all_granted: bool,
+        },
+        /// Of the present connection or an earlier one.
         Done,
-        NotNow,
-        Disconnected { closed: bool },
+        NotNow {
+            is_current: bool,
+        },
+        Disconnected {
+            closed: bool,
+        },
         Wait(u64),
     }
 
@@ -331,7 +364,7 @@ mod tests {
         prop_oneof![
             any::<bool>().prop_map(|all_granted| Step::Send { all_granted }),
             Just(Step::Done),
-            Just(Step::NotNow),
+            any::<bool>().prop_map(|is_current| Step::NotNow { is_current }),
             any::<bool>().prop_map(|closed| Step::Disconnected { closed }),
             (0..7u64).prop_map(Step::Wait),
         ]
@@ -343,22 +376,23 @@ mod tests {
             steps in prop::collection::vec(step(), 0..60)
         ) {
             let (mut request, mut now) = request();
-            let (mut in_flight, mut acknowledged) = (false, false);
+            let (mut in_flight, mut was_sent, mut acknowledged) = (false, false, false);
             for step in steps {
                 match step {
                     Step::Send { all_granted } => {
                         if is_publish(&request.next_action(all_granted, false, now)) {
                             prop_assert!(all_granted && !in_flight && !acknowledged);
-                            in_flight = true;
+                            (in_flight, was_sent) = (true, true);
                         }
                     }
-                    Step::Done => {
-                        request.handle_delivery(Delivery::Done, now);
-                        acknowledged |= std::mem::take(&mut in_flight);
+                    Step::Done if was_sent => {
+                        request.handle_delivery(Delivery::Done, false, now);
+                        (in_flight, acknowledged) = (false, true);
                     }
-                    Step::NotNow => {
-                        request.handle_delivery(Delivery::NotNow, now);
-                        in_flight = false;
+                    Step::Done => {}
+                    Step::NotNow { is_current } => {
+                        request.handle_delivery(Delivery::NotNow, is_current, now);
+                        in_flight &= !is_current;
                     }
                     Step::Disconnected { closed } => {
                         request.handle_disconnected(closed, now);
@@ -367,6 +401,8 @@ mod tests {
                     Step::Wait(seconds) => now += Duration::from_secs(seconds),
                 }
                 prop_assert_eq!(request.is_in_flight(), in_flight);
+                prop_assert_eq!(request.was_sent(), was_sent);
+                prop_assert!(request.is_done() || !acknowledged);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Publishes the request of a run through the client, and logs what keeps the broker from taking it.
 
 use std::fmt::Display;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::error;
 
@@ -64,8 +64,15 @@ impl<'a> RequestSender<'a> {
         }
     }
 
-    pub(super) fn handle_delivery(&mut self, delivery: Delivery, now: Instant) -> Option<Exit> {
-        let refusal = self.request.as_mut()?.handle_delivery(delivery, now)?;
+    /// `is_current`: on the present connection.
+    pub(super) fn handle_delivery(
+        &mut self,
+        delivery: Delivery,
+        is_current: bool,
+        now: Instant,
+    ) -> Option<Exit> {
+        let request = self.request.as_mut()?;
+        let refusal = request.handle_delivery(delivery, is_current, now)?;
         let profile = self.config.connection.profile;
         let remedy = refusal.remedy(profile, RequestKind::Publish);
         let cause = format!("the broker refuses the request: {}", refusal.reason);
@@ -102,8 +109,13 @@ impl<'a> RequestSender<'a> {
         if is_explained || !self.is_open() {
             return None;
         }
-        let cause = "the broker has not acknowledged the request before the end of the run; check that it grants each \
-                     --topic";
+        let was_sent = self.request.as_ref().is_some_and(Request::was_sent);
+        let cause = if was_sent {
+            "the broker has not acknowledged the request before the end of the run, and may have taken it; allow it \
+             more time with --timeout and --operation-timeout"
+        } else {
+            "the request was not published before the end of the run; check that the broker grants each --topic"
+        };
         Some(self.fail(Exit::Unavailable, cause))
     }
 
@@ -127,6 +139,18 @@ impl<'a> RequestSender<'a> {
     pub(super) fn is_open(&self) -> bool {
         let request = self.request.as_ref();
         request.is_some_and(|request| !request.is_done())
+    }
+
+    /// How long a run that has succeeded otherwise waits for it: `--operation-timeout`, and not beyond `deadline`.
+    pub(super) fn end_timeout(&self, deadline: Option<Instant>, now: Instant) -> Option<Duration> {
+        let timeout = self.config.connection.operation_timeout;
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(now));
+        self.is_open().then_some(timeout.min(left))
+    }
+
+    /// `until`, if the end of the run still waits for it.
+    pub(super) fn end_limit(&self, until: Instant, is_stopping: bool) -> Option<Instant> {
+        (self.is_open() && !is_stopping).then_some(until)
     }
 
     /// Whether the end of the run waits for it: after a signal only if it has been sent.

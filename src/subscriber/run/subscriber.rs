@@ -24,7 +24,7 @@ use crate::common::connection::status_text::{self, group_thousands};
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::escape::quoted;
 use crate::common::fault::{Exit, Fault};
-use crate::common::metrics::metric_family::{MetricFamily, to_f64};
+use crate::common::metrics::metric_family::MetricFamily;
 use crate::common::mqtt::qos::Qos;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
@@ -60,11 +60,6 @@ const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for the end of the connection after DISCONNECT.
 const DISCONNECT_TIMEOUT: Duration = END_TIMEOUT.saturating_add(Duration::from_millis(100));
-
-pub(super) fn session_key(config: &Config) -> String {
-    let connection = &config.connection;
-    format!("{} {}", connection.endpoint, connection.client_id)
-}
 
 pub(super) struct Subscriber<'a> {
     config: &'a Config,
@@ -103,7 +98,7 @@ impl<'a> Subscriber<'a> {
     ) -> anyhow::Result<Self> {
         let connection = config.connection.state_machine(config.finite_or_endless());
         let earlier = match &state_file {
-            Some(state_file) => state_file.lock().session_filters(&session_key(config))?,
+            Some(state_file) => state_file.lock().session_filters(&config.session_key())?,
             None => None,
         };
         let persistent = config.session_expiry.is_some();
@@ -196,19 +191,7 @@ impl<'a> Subscriber<'a> {
 
     pub(super) fn metric_families(&self) -> Vec<MetricFamily> {
         let mut all = self.driver.metric_families();
-        let (wanted, granted) = self.subscriptions.count_wanted_and_granted();
-        let granted = if self.driver.is_online() { granted } else { 0 };
-        let gauge = |name, help, count| MetricFamily::gauge(name, help, to_f64(count as u64));
-        all.push(gauge(
-            "subscriptions_wanted",
-            "Topic filters of this run.",
-            wanted,
-        ));
-        all.push(gauge(
-            "subscriptions_granted",
-            "Topic filters that the broker has granted on the present connection.",
-            granted,
-        ));
+        all.extend(self.subscriptions.metric_families(self.driver.is_online()));
         all
     }
 
@@ -304,13 +287,15 @@ impl<'a> Subscriber<'a> {
                 Ok(qos) => self.handle_granted(filter, qos, now),
                 Err(refusal) => self.handle_subscribe_refused(filter, &refusal, now),
             },
-            ClientEventKind::Deliveries(deliveries) if is_current => {
+            ClientEventKind::Deliveries(deliveries) => {
                 for (id, delivery) in deliveries {
                     if id == Request::ID {
-                        let failed = self.request.handle_delivery(delivery, now);
-                        self.record_failed_request(failed);
-                    } else if let Some((topic, reason)) =
-                        self.remover.handle_delivery(id, delivery, now)
+                        let failed = self.request.handle_delivery(delivery, is_current, now);
+                        self.record_worse_exit(failed);
+                        self.end_after_subscribe();
+                    } else if is_current
+                        && let Some((topic, reason)) =
+                            self.remover.handle_delivery(id, delivery, now)
                     {
                         error!(
                             code = Exit::Refused.code();
@@ -362,7 +347,7 @@ impl<'a> Subscriber<'a> {
                 let resumption = self.session.handle_connected(info.connack.session_present);
                 self.handle_resumption(resumption, now);
                 let failed = self.request.handle_connected(&info);
-                self.record_failed_request(failed);
+                self.record_worse_exit(failed);
             }
             Some(ConnectionUpdate::Disconnected(disconnection)) => {
                 let unanswered = self.subscriptions.unanswered_filter();
@@ -387,7 +372,7 @@ impl<'a> Subscriber<'a> {
                 let failed = self
                     .request
                     .handle_disconnected(closed_after.is_some(), now);
-                self.record_failed_request(failed);
+                self.record_worse_exit(failed);
             }
             Some(ConnectionUpdate::GaveUp(fault)) => {
                 error!(code = fault.exit.code(); "{fault}");
@@ -440,16 +425,14 @@ impl<'a> Subscriber<'a> {
             if let Some((_, last)) = &self.idle {
                 *last.lock() = now;
             }
-            if self.config.exit_after_subscribe {
-                self.record_worse_exit(Exit::Success);
-            }
+            self.end_after_subscribe();
         }
         // Once all are granted, the broker keeps messages for the session.
         if self.subscriptions.all_granted()
             && self.session.handle_all_granted()
             && let Some(state_file) = &self.state_file
         {
-            let key = session_key(self.config);
+            let key = self.config.session_key();
             let saved = state_file.lock().save_filters(&key, &self.config.filters);
             if let Err(cause) = saved {
                 let error = OutputError::StateFile(cause.into());
@@ -462,6 +445,14 @@ impl<'a> Subscriber<'a> {
             warn!("{text}: subscribed with QoS {qos}, the broker grants no more");
         } else {
             debug!("{text}: subscribed with QoS {qos}");
+        }
+    }
+
+    /// `--exit-after-subscribe`, once the request is acknowledged too.
+    fn end_after_subscribe(&mut self) {
+        let is_complete = self.subscriptions.all_granted() && !self.request.is_open();
+        if self.config.exit_after_subscribe && is_complete {
+            self.record_worse_exit(Exit::Success);
         }
     }
 
@@ -488,14 +479,10 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    fn record_failed_request(&mut self, failed: Option<Exit>) {
-        if let Some(exit) = failed {
-            self.record_worse_exit(exit);
+    pub(super) fn record_worse_exit(&mut self, exit: impl Into<Option<Exit>>) {
+        if let Some(exit) = exit.into() {
+            self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
         }
-    }
-
-    pub(super) fn record_worse_exit(&mut self, exit: Exit) {
-        self.exit = Some(self.exit.map_or(exit, |earlier| earlier.or_worse(exit)));
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -522,11 +509,13 @@ impl<'a> Subscriber<'a> {
     /// connection, because the last one may have ended and a kept session still has the messages.
     /// Until `completed_by` it waits for PUBREL, while there is a connection: if that ends, the
     /// exchange is completed on the next one, and the next run does not get the message again.
+    /// For the request it waits until `request_until`, if that is later and no signal comes.
     pub(super) fn await_acks(
         &mut self,
         queue: &Receiver<Event>,
         until: Instant,
         completed_by: Instant,
+        request_until: Instant,
     ) {
         self.deadline = None;
         self.idle = None;
@@ -541,16 +530,19 @@ impl<'a> Subscriber<'a> {
         }
         let mut until = until;
         let mut last_done = self.remover.last_done();
-        while (self.config.session_expiry.is_some() || self.has_to_publish())
-            && instant_now() < until
-        {
+        while self.config.session_expiry.is_some() || self.has_to_publish() {
+            let request_until = self.request.end_limit(request_until, self.is_stopping);
+            let limit = request_until.map_or(until, |at| at.max(until));
+            if instant_now() >= limit {
+                return;
+            }
             let (connected, hopeless) = match self.driver.state_machine().state() {
                 ConnectionState::Online { .. } => (true, false),
                 // The old connection of a renewal ends long before its limit.
                 ConnectionState::Waiting { .. } if self.driver.is_renewal_ending() => {
                     (false, false)
                 }
-                ConnectionState::Waiting { until: at } => (false, at >= until),
+                ConnectionState::Waiting { until: at } => (false, at >= limit),
                 ConnectionState::Connecting { .. } => (false, false),
                 ConnectionState::Idle | ConnectionState::Stopped => (false, true),
             };
@@ -572,6 +564,13 @@ impl<'a> Subscriber<'a> {
         }
     }
 
+    /// How long the end of the run waits for the acknowledgement of the request; zero: no longer than for others.
+    pub(super) fn request_timeout(&self, now: Instant) -> Duration {
+        let is_awaited = self.exit == Some(Exit::Success) && !self.is_stopping;
+        let timeout = self.request.end_timeout(self.deadline, now);
+        timeout.filter(|_| is_awaited).unwrap_or_default()
+    }
+
     fn has_to_publish(&self) -> bool {
         !self.remover.is_done() || self.request.is_awaited(self.is_stopping)
     }
@@ -580,7 +579,7 @@ impl<'a> Subscriber<'a> {
     pub(super) fn disconnect(&mut self, queue: &Receiver<Event>) -> (Exit, u64) {
         let reconnects = self.driver.state_machine().reconnect_count();
         let failed = self.request.handle_end(self.exit);
-        self.record_failed_request(failed);
+        self.record_worse_exit(failed);
         self.driver
             .close(queue, DISCONNECT_TIMEOUT, |event| match event {
                 Event::Client(event) => Some(event),

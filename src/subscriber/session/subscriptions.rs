@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::connection::backoff::Policy;
 use crate::common::fault::{Exit, Fault, FaultCause};
+use crate::common::metrics::metric_family::{MetricFamily, to_f64};
 
 /// Requests without an answer after which the connection is closed.
 const MAX_UNANSWERED: u32 = 3;
@@ -90,10 +91,22 @@ impl Subscriptions {
     }
 
     /// On the present connection; without one, on the last.
-    pub fn count_wanted_and_granted(&self) -> (usize, usize) {
+    pub fn metric_families(&self, is_online: bool) -> [MetricFamily; 2] {
         let states = self.filters.iter().map(|filter| filter.state);
-        let granted = states.filter(|state| *state == FilterState::Granted);
-        (self.filters.len(), granted.count())
+        let granted = states.filter(|state| is_online && *state == FilterState::Granted);
+        let gauge = |name, help, count| MetricFamily::gauge(name, help, to_f64(count as u64));
+        [
+            gauge(
+                "subscriptions_wanted",
+                "Topic filters of this run.",
+                self.filters.len(),
+            ),
+            gauge(
+                "subscriptions_granted",
+                "Topic filters that the broker has granted on the present connection.",
+                granted.count(),
+            ),
+        ]
     }
 
     pub fn handle_connected(&mut self, now: Instant) {

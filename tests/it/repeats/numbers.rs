@@ -107,27 +107,47 @@ fn gaps_are_told_as_they_are_found_and_have_a_code() {
 
 #[test]
 fn gaps_that_are_not_in_the_log_are_counted_at_the_end() {
-    const COUNT: usize = 270;
     let broker = Broker::start();
-    let running = start(subscriber(&broker, &["--gaps"]));
+    let mut logged = complaints(&miss_each_third(&broker, &[]));
+    let last = logged.pop().unwrap();
+    assert!(
+        logged.iter().all(|line| line.starts_with("gap: ")),
+        "{logged:#?}"
+    );
+    let unlogged = COUNT / 3 - logged.len();
+    let expected = format!("{unlogged} further gaps are not in the log; --debug logs all");
+    assert_eq!(last, expected);
+
+    let outcome = miss_each_third(&broker, &["--debug"]);
+    let text = outcome.stderr.text();
+    assert_eq!(text.matches("gap: ").count(), COUNT / 3, "{outcome}");
+    assert!(!text.contains("further gap"), "{outcome}");
+}
+
+const COUNT: usize = 270;
+
+/// A run that misses COUNT / 3 single messages.
+fn miss_each_third(broker: &Broker, flags: &[&str]) -> Outcome {
+    let seen = broker.log().count();
+    let program = Program::subscriber().to(broker);
+    let program = program.args(["-t", "s/#", "--gaps"]).args(flags);
+    let running = program.start();
+    let is_subscription = |line: &str| line.ends_with(" 1 s/#");
+    assert!(
+        broker
+            .log()
+            .wait_from(seen, SOON, is_subscription)
+            .is_some()
+    );
     let topic = |n: usize| if n % 3 == 2 { "other" } else { "s/x" };
     let line = |n| format!(r#"{{"topic":"{}","payload":"x"}}"#, topic(n));
     let lines: Vec<_> = (1..=COUNT).map(line).collect();
-    let publisher = Program::publisher().to(&broker);
+    let publisher = Program::publisher().to(broker);
     let publisher = publisher.args(["--input", "json", "--stdin-line"]);
     let publisher = publisher.stdin(Cursor::new(lines.join("\n")));
     publisher.run(SOON).expect_code(0);
     running.stdout_lines(COUNT / 3 * 2, SOON);
-    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(65);
-    let mut logged = complaints(&outcome);
-    let last = logged.pop().unwrap();
-    assert!(
-        logged.iter().all(|line| line.starts_with("gap: ")),
-        "{outcome}"
-    );
-    let unlogged = COUNT / 3 - logged.len();
-    let expected = format!("{unlogged} further gaps are not in the log; --debug logs all");
-    assert_eq!(last, expected, "{outcome}");
+    running.finish_by(Signal::SIGTERM, SOON).expect_code(65)
 }
 
 #[test]
