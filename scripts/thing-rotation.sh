@@ -13,6 +13,7 @@ pairs() {
 # switches key, certificate and record. Before that, the files of a first pair become such links.
 switch() {
     local file first target
+    [[ -e $new/device.pem.crt ]] || fail 70 "$new/device.pem.crt: is not there, so $dir is left as it is; run this again"
     if [[ ! -L $current ]]; then
         [[ ! -e $current ]] || fail 78 "$current: is a directory, from a copy that followed symbolic links; remove it and run this again"
         first=$(pair_name "$dir")

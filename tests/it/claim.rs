@@ -286,6 +286,55 @@ fn a_certificate_for_another_key_and_a_broker_out_of_reach_are_no_success() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_used_leaves_the_directory_as_it_was() {
+    let device = Device::new();
+    let dir = device.dir();
+    let run = |args: &[&str], expect_as_before: &dyn Fn()| {
+        for (answer, part) in [
+            ("{a:1}", "no JSON object"),
+            ("{\"a\"::1}", "no JSON object"),
+            ("{} {\"a\":\"b\"}", "no JSON object"),
+            ("[1]", "no JSON object"),
+            ("", "no JSON object"),
+            ("{\"a\":\"b\"}", "no certificate for the key"),
+        ] {
+            device
+                .fleet
+                .alter_answers(fleet::CREATE, move |_| answer.to_owned());
+            device.claim(args).expect(76, &[part]);
+            expect_as_before();
+        }
+        let token = |text: String| text.replace("certificateOwnershipToken", "token");
+        device.fleet.alter_answers(fleet::CREATE, token);
+        device
+            .claim(args)
+            .expect(76, &["no certificateId or certificateOwnershipToken"]);
+        expect_as_before();
+        device.fleet.alter_answers(fleet::CREATE, |text| text);
+        let provision = device.fleet.provision_topic();
+        let no_name = |text: String| text.replace("thingName", "name");
+        device.fleet.alter_answers(&provision, no_name);
+        device.claim(args).expect(76, &["no usable thingName"]);
+        expect_as_before();
+        device.fleet.alter_answers(&provision, |text| text);
+        device.claim(args).expect(0, &["made: certificate"]);
+        device.expect_usable("pump-7");
+    };
+    run(&[], &|| {
+        assert!(!dir.join("device.pem.crt").exists());
+        assert!(!dir.join("private.pem.key").exists());
+        assert!(dir.join("new-pair/private.pem.key").exists());
+    });
+    let pair = |name: &str| fs::read(dir.join(name)).unwrap();
+    let before = (pair("device.pem.crt"), pair("private.pem.key"));
+    run(&["--replace"], &|| {
+        assert!(!dir.join("device.pem.crt").is_symlink());
+        assert!(!dir.join("pair").exists());
+        assert!(before == (pair("device.pem.crt"), pair("private.pem.key")));
+    });
+}
+
+#[test]
 fn an_answer_goes_to_the_connection_that_asked_with_either_version_of_mqtt() {
     let device = Device::new();
     let accepted = format!("{}/accepted", fleet::CREATE);
