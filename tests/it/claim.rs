@@ -192,9 +192,23 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     fs::copy(&certs().device.cert, dir.join("device.pem.crt")).unwrap();
     let provisioned = dir.join("provisioned-thing");
     fs::write(&provisioned, "pump-7 arn policy\n").unwrap();
-    device
-        .claim(&["--replace"])
-        .expect(78, &["provisioned-thing", "provision-thing --rotate"]);
+    // In the middle of a rotation.
+    let earlier = dir.join("pair-0123456789ab");
+    for pair in [&earlier, &dir.join("pair-ba9876543210")] {
+        fs::create_dir(pair).unwrap();
+        fs::write(pair.join("provisioned-thing"), "pump-7 arn policy\n").unwrap();
+    }
+    std::os::unix::fs::symlink("pair-ba9876543210", dir.join("pair")).unwrap();
+    for args in [&[][..], &["--replace"]] {
+        device
+            .claim(args)
+            .expect(78, &["provisioned-thing", "provision-thing --rotate"]);
+        assert!(earlier.join("provisioned-thing").exists());
+    }
+    for pair in [earlier, dir.join("pair-ba9876543210")] {
+        fs::remove_dir_all(pair).unwrap();
+    }
+    fs::remove_file(dir.join("pair")).unwrap();
     fs::remove_file(provisioned).unwrap();
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
