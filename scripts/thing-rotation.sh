@@ -42,12 +42,13 @@ switch() {
     finish_switch
 }
 
-# Whoever could read the old pair can read the new one.
+# Whoever could read the old pair can read the new one, unless claim-thing has been given another group.
 like_the_old_pair() {
     chmod --reference="$dir" "$new"
     [[ ! -e $new/private.pem.key || ! -e $key ]] || chmod --reference="$(readlink -f "$key")" "$new/private.pem.key"
     ((EUID != 0)) || { chown -R --reference="$(readlink -f "$cert")" "$new" && chown --reference="$dir" "$new"; }
     [[ $EUID != 0 || ! -e $new/private.pem.key || ! -e $key ]] || chown --reference="$(readlink -f "$key")" "$new/private.pem.key"
+    [[ -z ${group-} ]] || give_to_group
 }
 
 # The last step of a switch, also after a power cut before it.

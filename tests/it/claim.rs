@@ -107,6 +107,18 @@ impl Device {
         assert!(self.fleet.certificates_of(thing).contains(&id.to_owned()));
     }
 
+    /// Key and directory are for this group.
+    fn expect_readable_for(&self, group: &str) {
+        let group = nix::unistd::Group::from_name(group).unwrap().unwrap();
+        let key = self.dir().join("private.pem.key");
+        for (path, expected) in [(key, 0o640), (self.dir(), 0o750)] {
+            assert_eq!(mode(&path), expected, "{}", path.display());
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!(metadata.gid(), group.gid.as_raw(), "{}", path.display());
+            assert_eq!(metadata.uid(), nix::unistd::geteuid().as_raw());
+        }
+    }
+
     /// A certificate is there only with its key.
     fn expect_whole(&self) {
         if self.dir().join("device.pem.crt").exists() {
@@ -424,12 +436,14 @@ fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
     let device = Device::new();
     // Any group but root's.
     device.claim(&["--group", "daemon"]).expect(0, &[]);
-    let key = device.dir().join("private.pem.key");
-    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
-    for (path, expected) in [(key, 0o640), (device.dir(), 0o750)] {
-        assert_eq!(mode(&path), expected);
-        assert_eq!(fs::metadata(&path).unwrap().gid(), group.gid.as_raw());
-    }
+    device.expect_readable_for("daemon");
+    // Without --group as it was, and with it as asked for.
+    device.claim(&["--replace"]).expect(0, &["changed: "]);
+    device.expect_readable_for("daemon");
+    device
+        .claim(&["--replace", "--group", "sys"])
+        .expect(0, &["changed: "]);
+    device.expect_readable_for("sys");
     // Whoever owns it is warned of that.
     let check = Program::publisher().args(["check", "--takeover", "--allow-readable-key"]);
     let check = check.args(["--port", &device.broker.port().to_string(), "--config"]);
