@@ -138,6 +138,16 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
     let device = Device::of(fleet.device_configuration(configuration.clone()));
     let mut claim = device.usual(&["--topic", "site/7/{thing}"]);
     let claim = claim.arg("Site=the \"old\" one\\=7");
+    // For other runs of the programs.
+    let elsewhere = device.parent.path().join("elsewhere");
+    for (name, value) in [
+        ("IOT_ENDPOINT", "nowhere.invalid"),
+        ("IOT_OUTPUT", elsewhere.to_str().unwrap()),
+        ("IOT_STATE", elsewhere.to_str().unwrap()),
+        ("IOT_METRICS", elsewhere.to_str().unwrap()),
+    ] {
+        claim.env(name, value);
+    }
     ScriptOutcome::of(claim.output().unwrap()).expect(
         0,
         &[
@@ -146,6 +156,7 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
         ],
     );
     let dir = device.dir();
+    assert!(!elsewhere.exists());
     device.expect_usable("pump-7");
     for (name, expected) in [
         ("private.pem.key", 0o600),
