@@ -242,9 +242,12 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     device.claim(&[]).expect(0, &["made: certificate"]);
     let pair = |name: &str| fs::read(dir.join(name)).unwrap();
     let (key, certificate) = (pair("private.pem.key"), pair("device.pem.crt"));
+    let record = fs::read_to_string(dir.join("claimed-thing")).unwrap();
+    let id = record.trim().split_once(' ').unwrap().1;
+    let next = format!("next: make the certificate {id} inactive at AWS");
     device
         .claim(&["--replace"])
-        .expect(0, &["changed: ", "next: make the certificate "]);
+        .expect(0, &["changed: ", &next]);
     device.expect_usable("pump-7");
     assert!(pair("private.pem.key") != key && pair("device.pem.crt") != certificate);
     assert_eq!(device.fleet.certificates_of("pump-7").len(), 2);
