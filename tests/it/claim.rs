@@ -254,6 +254,19 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     device.claim(&[]).expect(0, &["nothing to do"]);
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
+
+    // A record that is damaged: nothing is asked for, and the remedy in the message is one.
+    let requests = device.fleet.requests().len();
+    fs::write(dir.join("claimed-thing"), "").unwrap();
+    for args in [&[][..], &["--replace"]] {
+        device
+            .claim(args)
+            .expect(78, &["claimed-thing: does not hold", "--replace"]);
+    }
+    assert_eq!(device.fleet.requests().len(), requests);
+    fs::remove_file(dir.join("claimed-thing")).unwrap();
+    device.claim(&["--replace"]).expect(0, &["changed: "]);
+    device.expect_usable("pump-7");
 }
 
 #[test]
