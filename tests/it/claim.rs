@@ -516,6 +516,13 @@ fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_
     let kept = fs::read_to_string(dir.join("iot-pubsub.toml")).unwrap();
     assert_eq!(kept, config);
     device.expect_usable("pump-7");
+
+    // Key and certificate are lost.
+    for name in ["private.pem.key", "device.pem.crt"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    device.claim(&[]).expect(0, &["done: "]);
+    device.expect_usable("pump-7");
 }
 
 #[test]
