@@ -6,6 +6,8 @@
 
 # What a rotation replaces together.
 pair_files=(private.pem.key device.csr device.pem.crt provisioned-thing)
+# Of these, what the mode of the key is for.
+private_files=(private.pem.key)
 # For try_pair.
 check_options=() try_again="mend that and run this again"
 

@@ -44,10 +44,16 @@ switch() {
 
 # Whoever could read the old pair can read the new one, unless claim-thing has been given another group.
 like_the_old_pair() {
+    local file old
     chmod --reference="$dir" "$new"
-    [[ ! -e $new/private.pem.key || ! -e $key ]] || chmod --reference="$(readlink -f "$key")" "$new/private.pem.key"
     ((EUID != 0)) || { chown -R --reference="$(readlink -f "$cert")" "$new" && chown --reference="$dir" "$new"; }
-    [[ $EUID != 0 || ! -e $new/private.pem.key || ! -e $key ]] || chown --reference="$(readlink -f "$key")" "$new/private.pem.key"
+    for file in "${private_files[@]}"; do
+        old=$dir/$file
+        [[ -e $old ]] || old=$key
+        [[ -e $new/$file && -e $old ]] || continue
+        chmod --reference="$(readlink -f "$old")" "$new/$file"
+        ((EUID != 0)) || chown --reference="$(readlink -f "$old")" "$new/$file"
+    done
     [[ -z ${group-} ]] || give_to_group
 }
 

@@ -111,7 +111,8 @@ impl Device {
     fn expect_readable_for(&self, group: &str) {
         let group = nix::unistd::Group::from_name(group).unwrap().unwrap();
         let key = self.dir().join("private.pem.key");
-        for (path, expected) in [(key, 0o640), (self.dir(), 0o750)] {
+        let configuration = self.dir().join("device-configuration.json");
+        for (path, expected) in [(key, 0o640), (configuration, 0o640), (self.dir(), 0o750)] {
             assert_eq!(mode(&path), expected, "{}", path.display());
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!(metadata.gid(), group.gid.as_raw(), "{}", path.display());
@@ -160,6 +161,7 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
     device.expect_usable("pump-7");
     for (name, expected) in [
         ("private.pem.key", 0o600),
+        ("device-configuration.json", 0o600),
         ("device.pem.crt", 0o644),
         ("AmazonRootCA1.pem", 0o644),
         ("endpoint", 0o644),
@@ -236,7 +238,10 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
 
-    let device = Device::new();
+    let configuration = json!({"password": "p"});
+    let device = Device::of(
+        Fleet::new("pumps", &["SerialNumber"]).device_configuration(configuration.clone()),
+    );
     let dir = device.dir();
 
     device.claim(&[]).expect(0, &["made: certificate"]);
@@ -252,8 +257,19 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     assert!(pair("private.pem.key") != key && pair("device.pem.crt") != certificate);
     assert_eq!(device.fleet.certificates_of("pump-7").len(), 2);
     device.claim(&[]).expect(0, &["nothing to do"]);
+    let of_template =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&pair(name)).unwrap() };
+    assert_eq!(of_template("device-configuration.json"), configuration);
+    assert_eq!(mode(&dir.join("device-configuration.json")), 0o600);
+    device
+        .fleet
+        .alter_answers(&device.fleet.provision_topic(), |text| {
+            text.replace("deviceConfiguration", "other")
+        });
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
+
+    assert!(!dir.join("device-configuration.json").is_symlink());
 
     // A record that is damaged: nothing is asked for, and the remedy in the message is one.
     let requests = device.fleet.requests().len();
@@ -460,7 +476,8 @@ fn what_is_typed_wrong_is_named() {
 
 #[test]
 fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
-    let device = Device::new();
+    let device =
+        Device::of(Fleet::new("pumps", &["SerialNumber"]).device_configuration(json!({"a": 1})));
     // Any group but root's.
     device.claim(&["--group", "daemon"]).expect(0, &[]);
     device.expect_readable_for("daemon");
@@ -497,7 +514,8 @@ fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
 
 #[test]
 fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_run() {
-    let device = Device::new();
+    let device =
+        Device::of(Fleet::new("pumps", &["SerialNumber"]).device_configuration(json!({"a": 1})));
     let dir = device.dir();
     // What the check connects to is what the directory says.
     fs::create_dir(&dir).unwrap();
@@ -508,7 +526,9 @@ fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_
     .unwrap();
     let refused = device.claim(&["--check-timeout", "0"]);
     refused.expect(69, &["is not accepted", "remove", "new-pair"]);
-    assert!(!dir.join("device.pem.crt").exists());
+    for name in ["device.pem.crt", "device-configuration.json"] {
+        assert!(!dir.join(name).exists());
+    }
     let config = "endpoint = \"localhost\"\ncerts = \".\"\ntopic = \"t\"\nclient-id = \"pump-7\"\n";
     fs::write(dir.join("iot-pubsub.toml"), config).unwrap();
     device.claim(&[]).expect(0, &["done: "]);
