@@ -30,7 +30,8 @@ on_disk() {
 
 # Two runs at a time would undo each other's work. Also removes what a killed run has left.
 lock_directory() {
-    mkdir -p "$dir" 2>/dev/null && [[ -w $dir ]] || fail 73 "$dir: cannot be made or written; choose another directory"
+    # Only the directory itself is private: others may pass through those above it.
+    (umask 022 && mkdir -p "$(dirname "$dir")") 2>/dev/null && mkdir -p "$dir" 2>/dev/null && [[ -w $dir ]] || fail 73 "$dir: cannot be made or written; choose another directory"
     exec 9<"$dir"
     flock -n 9 || fail 75 "$dir: another ${0##*/} works on it; run this again when it has ended"
     rm -rf "$dir"/.provision-thing.*

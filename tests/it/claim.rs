@@ -60,7 +60,7 @@ impl Device {
     }
 
     fn dir(&self) -> PathBuf {
-        self.parent.path().join("my certs")
+        self.parent.path().join("made too").join("my certs")
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -203,7 +203,7 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
 fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     let device = Device::new();
     let dir = device.dir();
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir_all(&dir).unwrap();
     fs::copy(&certs().device.cert, dir.join("device.pem.crt")).unwrap();
     device
         .claim(&[])
@@ -488,6 +488,7 @@ fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
         .claim(&["--replace", "--group", "sys"])
         .expect(0, &["changed: "]);
     device.expect_readable_for("sys");
+    assert_eq!(mode(device.dir().parent().unwrap()), 0o755);
     // Whoever owns it is warned of that.
     let check = Program::publisher().args(["check", "--takeover", "--allow-readable-key"]);
     let check = check.args(["--port", &device.broker.port().to_string(), "--config"]);
@@ -518,7 +519,7 @@ fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_
         Device::of(Fleet::new("pumps", &["SerialNumber"]).device_configuration(json!({"a": 1})));
     let dir = device.dir();
     // What the check connects to is what the directory says.
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir_all(&dir).unwrap();
     fs::write(
         dir.join("iot-pubsub.toml"),
         "endpoint = \"nowhere.invalid\"\ncerts = \".\"\n",
