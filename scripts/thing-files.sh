@@ -6,6 +6,8 @@
 
 # What a rotation replaces together.
 pair_files=(private.pem.key device.csr device.pem.crt provisioned-thing)
+# Of these, what the mode of the key is for.
+private_files=(private.pem.key)
 # For try_pair.
 check_options=() try_again="mend that and run this again"
 
@@ -28,7 +30,8 @@ on_disk() {
 
 # Two runs at a time would undo each other's work. Also removes what a killed run has left.
 lock_directory() {
-    mkdir -p "$dir" 2>/dev/null && [[ -w $dir ]] || fail 73 "$dir: cannot be made or written; choose another directory"
+    # Only the directory itself is private: others may pass through those above it.
+    (umask 022 && mkdir -p "$(dirname "$dir")") 2>/dev/null && mkdir -p "$dir" 2>/dev/null && [[ -w $dir ]] || fail 73 "$dir: cannot be made or written; choose another directory"
     exec 9<"$dir"
     flock -n 9 || fail 75 "$dir: another ${0##*/} works on it; run this again when it has ended"
     rm -rf "$dir"/.provision-thing.*

@@ -13,6 +13,7 @@ pairs() {
 # switches key, certificate and record. Before that, the files of a first pair become such links.
 switch() {
     local file first target
+    [[ -e $new/device.pem.crt ]] || fail 70 "$new/device.pem.crt: is not there, so $dir is left as it is; run this again"
     if [[ ! -L $current ]]; then
         [[ ! -e $current ]] || fail 78 "$current: is a directory, from a copy that followed symbolic links; remove it and run this again"
         first=$(pair_name "$dir")
@@ -41,12 +42,19 @@ switch() {
     finish_switch
 }
 
-# Whoever could read the old pair can read the new one.
+# Whoever could read the old pair can read the new one, unless claim-thing has been given another group.
 like_the_old_pair() {
+    local file old
     chmod --reference="$dir" "$new"
-    [[ ! -e $new/private.pem.key || ! -e $key ]] || chmod --reference="$(readlink -f "$key")" "$new/private.pem.key"
     ((EUID != 0)) || { chown -R --reference="$(readlink -f "$cert")" "$new" && chown --reference="$dir" "$new"; }
-    [[ $EUID != 0 || ! -e $new/private.pem.key || ! -e $key ]] || chown --reference="$(readlink -f "$key")" "$new/private.pem.key"
+    for file in "${private_files[@]}"; do
+        old=$dir/$file
+        [[ -e $old ]] || old=$key
+        [[ -e $new/$file && -e $old ]] || continue
+        chmod --reference="$(readlink -f "$old")" "$new/$file"
+        ((EUID != 0)) || chown --reference="$(readlink -f "$old")" "$new/$file"
+    done
+    [[ -z ${group-} ]] || give_to_group
 }
 
 # The last step of a switch, also after a power cut before it.

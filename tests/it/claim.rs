@@ -1,9 +1,5 @@
 //! `scripts/claim-thing`: a device gets its own certificate with one that many share, from a broker that provisions as
 //! AWS IoT Core does (`harness::fleet`).
-//!
-//! The provisioning template, its role and `create-provisioning-claim` are made in the control plane. moto 5.2 has none
-//! of `create-provisioning-template`, `create-provisioning-claim` and `register-thing`; what the documents use of it
-//! besides, the claim certificate and its policy, is tested against moto.
 
 use std::{
     fs,
@@ -19,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     AwsLike, Fleet, Killer, Program, SOON, certs, fleet,
-    moto::{Moto, ScriptOutcome, copy_of_scripts},
+    moto::{ScriptOutcome, copy_of_scripts},
     program, temp_dir,
 };
 
@@ -60,7 +56,7 @@ impl Device {
     }
 
     fn dir(&self) -> PathBuf {
-        self.parent.path().join("my certs")
+        self.parent.path().join("made too").join("my certs")
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -107,6 +103,19 @@ impl Device {
         assert!(self.fleet.certificates_of(thing).contains(&id.to_owned()));
     }
 
+    /// Key and directory are for this group.
+    fn expect_readable_for(&self, group: &str) {
+        let group = nix::unistd::Group::from_name(group).unwrap().unwrap();
+        let key = self.dir().join("private.pem.key");
+        let configuration = self.dir().join("device-configuration.json");
+        for (path, expected) in [(key, 0o640), (configuration, 0o640), (self.dir(), 0o750)] {
+            assert_eq!(mode(&path), expected, "{}", path.display());
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!(metadata.gid(), group.gid.as_raw(), "{}", path.display());
+            assert_eq!(metadata.uid(), nix::unistd::geteuid().as_raw());
+        }
+    }
+
     /// A certificate is there only with its key.
     fn expect_whole(&self) {
         if self.dir().join("device.pem.crt").exists() {
@@ -126,6 +135,16 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
     let device = Device::of(fleet.device_configuration(configuration.clone()));
     let mut claim = device.usual(&["--topic", "site/7/{thing}"]);
     let claim = claim.arg("Site=the \"old\" one\\=7");
+    // For other runs of the programs.
+    let elsewhere = device.parent.path().join("elsewhere");
+    for (name, value) in [
+        ("IOT_ENDPOINT", "nowhere.invalid"),
+        ("IOT_OUTPUT", elsewhere.to_str().unwrap()),
+        ("IOT_STATE", elsewhere.to_str().unwrap()),
+        ("IOT_METRICS", elsewhere.to_str().unwrap()),
+    ] {
+        claim.env(name, value);
+    }
     ScriptOutcome::of(claim.output().unwrap()).expect(
         0,
         &[
@@ -134,9 +153,11 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
         ],
     );
     let dir = device.dir();
+    assert!(!elsewhere.exists());
     device.expect_usable("pump-7");
     for (name, expected) in [
         ("private.pem.key", 0o600),
+        ("device-configuration.json", 0o600),
         ("device.pem.crt", 0o644),
         ("AmazonRootCA1.pem", 0o644),
         ("endpoint", 0o644),
@@ -178,7 +199,7 @@ fn a_device_gets_its_own_certificate_and_connects_with_it() {
 fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     let device = Device::new();
     let dir = device.dir();
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir_all(&dir).unwrap();
     fs::copy(&certs().device.cert, dir.join("device.pem.crt")).unwrap();
     device
         .claim(&[])
@@ -192,26 +213,70 @@ fn a_certificate_of_somebody_else_is_left_alone_and_replaced_only_when_asked() {
     fs::copy(&certs().device.cert, dir.join("device.pem.crt")).unwrap();
     let provisioned = dir.join("provisioned-thing");
     fs::write(&provisioned, "pump-7 arn policy\n").unwrap();
-    device
-        .claim(&["--replace"])
-        .expect(78, &["provisioned-thing", "provision-thing --rotate"]);
+    // In the middle of a rotation.
+    let earlier = dir.join("pair-0123456789ab");
+    for pair in [&earlier, &dir.join("pair-ba9876543210")] {
+        fs::create_dir(pair).unwrap();
+        fs::write(pair.join("provisioned-thing"), "pump-7 arn policy\n").unwrap();
+    }
+    std::os::unix::fs::symlink("pair-ba9876543210", dir.join("pair")).unwrap();
+    for args in [&[][..], &["--replace"]] {
+        device
+            .claim(args)
+            .expect(78, &["provisioned-thing", "provision-thing --rotate"]);
+        assert!(earlier.join("provisioned-thing").exists());
+    }
+    for pair in [earlier, dir.join("pair-ba9876543210")] {
+        fs::remove_dir_all(pair).unwrap();
+    }
+    fs::remove_file(dir.join("pair")).unwrap();
     fs::remove_file(provisioned).unwrap();
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
 
-    let device = Device::new();
+    let configuration = json!({"password": "p"});
+    let device = Device::of(
+        Fleet::new("pumps", &["SerialNumber"]).device_configuration(configuration.clone()),
+    );
     let dir = device.dir();
 
     device.claim(&[]).expect(0, &["made: certificate"]);
     let pair = |name: &str| fs::read(dir.join(name)).unwrap();
     let (key, certificate) = (pair("private.pem.key"), pair("device.pem.crt"));
+    let record = fs::read_to_string(dir.join("claimed-thing")).unwrap();
+    let id = record.trim().split_once(' ').unwrap().1;
+    let next = format!("next: make the certificate {id} inactive at AWS");
     device
         .claim(&["--replace"])
-        .expect(0, &["changed: ", "next: make the certificate "]);
+        .expect(0, &["changed: ", &next]);
     device.expect_usable("pump-7");
     assert!(pair("private.pem.key") != key && pair("device.pem.crt") != certificate);
     assert_eq!(device.fleet.certificates_of("pump-7").len(), 2);
     device.claim(&[]).expect(0, &["nothing to do"]);
+    let of_template =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&pair(name)).unwrap() };
+    assert_eq!(of_template("device-configuration.json"), configuration);
+    assert_eq!(mode(&dir.join("device-configuration.json")), 0o600);
+    device
+        .fleet
+        .alter_answers(&device.fleet.provision_topic(), |text| {
+            text.replace("deviceConfiguration", "other")
+        });
+    device.claim(&["--replace"]).expect(0, &["changed: "]);
+    device.expect_usable("pump-7");
+
+    assert!(!dir.join("device-configuration.json").is_symlink());
+
+    // A record that is damaged: nothing is asked for, and the remedy in the message is one.
+    let requests = device.fleet.requests().len();
+    fs::write(dir.join("claimed-thing"), "").unwrap();
+    for args in [&[][..], &["--replace"]] {
+        device
+            .claim(args)
+            .expect(78, &["claimed-thing: does not hold", "--replace"]);
+    }
+    assert_eq!(device.fleet.requests().len(), requests);
+    fs::remove_file(dir.join("claimed-thing")).unwrap();
     device.claim(&["--replace"]).expect(0, &["changed: "]);
     device.expect_usable("pump-7");
 }
@@ -283,6 +348,55 @@ fn a_certificate_for_another_key_and_a_broker_out_of_reach_are_no_success() {
     let out_of_reach = out_of_reach.env("IOT_PORT", nobody).output().unwrap();
     ScriptOutcome::of(out_of_reach).expect(69, &["localhost:"]);
     assert!(!device.dir().join("device.pem.crt").exists());
+}
+
+#[test]
+fn an_answer_that_cannot_be_used_leaves_the_directory_as_it_was() {
+    let device = Device::new();
+    let dir = device.dir();
+    let run = |args: &[&str], expect_as_before: &dyn Fn()| {
+        for (answer, part) in [
+            ("{a:1}", "no JSON object"),
+            ("{\"a\"::1}", "no JSON object"),
+            ("{} {\"a\":\"b\"}", "no JSON object"),
+            ("[1]", "no JSON object"),
+            ("", "no JSON object"),
+            ("{\"a\":\"b\"}", "no certificate for the key"),
+        ] {
+            device
+                .fleet
+                .alter_answers(fleet::CREATE, move |_| answer.to_owned());
+            device.claim(args).expect(76, &[part]);
+            expect_as_before();
+        }
+        let token = |text: String| text.replace("certificateOwnershipToken", "token");
+        device.fleet.alter_answers(fleet::CREATE, token);
+        device
+            .claim(args)
+            .expect(76, &["no certificateId or certificateOwnershipToken"]);
+        expect_as_before();
+        device.fleet.alter_answers(fleet::CREATE, |text| text);
+        let provision = device.fleet.provision_topic();
+        let no_name = |text: String| text.replace("thingName", "name");
+        device.fleet.alter_answers(&provision, no_name);
+        device.claim(args).expect(76, &["no usable thingName"]);
+        expect_as_before();
+        device.fleet.alter_answers(&provision, |text| text);
+        device.claim(args).expect(0, &["made: certificate"]);
+        device.expect_usable("pump-7");
+    };
+    run(&[], &|| {
+        assert!(!dir.join("device.pem.crt").exists());
+        assert!(!dir.join("private.pem.key").exists());
+        assert!(dir.join("new-pair/private.pem.key").exists());
+    });
+    let pair = |name: &str| fs::read(dir.join(name)).unwrap();
+    let before = (pair("device.pem.crt"), pair("private.pem.key"));
+    run(&["--replace"], &|| {
+        assert!(!dir.join("device.pem.crt").is_symlink());
+        assert!(!dir.join("pair").exists());
+        assert!(before == (pair("device.pem.crt"), pair("private.pem.key")));
+    });
 }
 
 #[test]
@@ -358,15 +472,19 @@ fn what_is_typed_wrong_is_named() {
 
 #[test]
 fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
-    let device = Device::new();
+    let device =
+        Device::of(Fleet::new("pumps", &["SerialNumber"]).device_configuration(json!({"a": 1})));
     // Any group but root's.
     device.claim(&["--group", "daemon"]).expect(0, &[]);
-    let key = device.dir().join("private.pem.key");
-    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap();
-    for (path, expected) in [(key, 0o640), (device.dir(), 0o750)] {
-        assert_eq!(mode(&path), expected);
-        assert_eq!(fs::metadata(&path).unwrap().gid(), group.gid.as_raw());
-    }
+    device.expect_readable_for("daemon");
+    // Without --group as it was, and with it as asked for.
+    device.claim(&["--replace"]).expect(0, &["changed: "]);
+    device.expect_readable_for("daemon");
+    device
+        .claim(&["--replace", "--group", "sys"])
+        .expect(0, &["changed: "]);
+    device.expect_readable_for("sys");
+    assert_eq!(mode(device.dir().parent().unwrap()), 0o755);
     // Whoever owns it is warned of that.
     let check = Program::publisher().args(["check", "--takeover", "--allow-readable-key"]);
     let check = check.args(["--port", &device.broker.port().to_string(), "--config"]);
@@ -393,10 +511,11 @@ fn a_group_may_read_the_key_and_a_given_key_stays_where_it_is() {
 
 #[test]
 fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_run() {
-    let device = Device::new();
+    let device =
+        Device::of(Fleet::new("pumps", &["SerialNumber"]).device_configuration(json!({"a": 1})));
     let dir = device.dir();
     // What the check connects to is what the directory says.
-    fs::create_dir(&dir).unwrap();
+    fs::create_dir_all(&dir).unwrap();
     fs::write(
         dir.join("iot-pubsub.toml"),
         "endpoint = \"nowhere.invalid\"\ncerts = \".\"\n",
@@ -404,13 +523,22 @@ fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_
     .unwrap();
     let refused = device.claim(&["--check-timeout", "0"]);
     refused.expect(69, &["is not accepted", "remove", "new-pair"]);
-    assert!(!dir.join("device.pem.crt").exists());
+    for name in ["device.pem.crt", "device-configuration.json"] {
+        assert!(!dir.join(name).exists());
+    }
     let config = "endpoint = \"localhost\"\ncerts = \".\"\ntopic = \"t\"\nclient-id = \"pump-7\"\n";
     fs::write(dir.join("iot-pubsub.toml"), config).unwrap();
     device.claim(&[]).expect(0, &["done: "]);
     assert_eq!(device.fleet.certificates_of("pump-7").len(), 1);
     let kept = fs::read_to_string(dir.join("iot-pubsub.toml")).unwrap();
     assert_eq!(kept, config);
+    device.expect_usable("pump-7");
+
+    // Key and certificate are lost.
+    for name in ["private.pem.key", "device.pem.crt"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    device.claim(&[]).expect(0, &["done: "]);
     device.expect_usable("pump-7");
 }
 
@@ -444,45 +572,4 @@ fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
     assert!(kills >= 10, "{}", killer.steps());
     device.expect_usable("pump-7");
     assert!(fs::read(device.dir().join("device.pem.crt")).unwrap() != before);
-}
-
-#[test]
-fn the_claim_certificate_and_its_policy_are_made_in_the_control_plane() {
-    let moto = Moto::start();
-    let made = moto.aws(&["iot", "create-keys-and-certificate", "--set-as-active"]);
-    let arn = made["certificateArn"].as_str().unwrap();
-    let operations =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
-    let (_, policy) = operations
-        .split_once("cat >claim-policy.json <<'END'\n")
-        .unwrap();
-    let (policy, _) = policy.split_once("END\n").unwrap();
-    moto.aws(&[
-        "iot",
-        "create-policy",
-        "--policy-name",
-        "claim",
-        "--policy-document",
-        policy,
-    ]);
-    moto.aws(&[
-        "iot",
-        "attach-policy",
-        "--policy-name",
-        "claim",
-        "--target",
-        arn,
-    ]);
-    let attached = moto.aws(&["iot", "list-attached-policies", "--target", arn]);
-    assert_eq!(attached["policies"][0]["policyName"], "claim");
-    // What the document allows is what the script uses.
-    let fleet = Fleet::new("pumps", &[]);
-    for topic in [fleet::CREATE.to_owned(), fleet.provision_topic()] {
-        for resource in [":topic/", ":topicfilter/"] {
-            assert!(
-                policy.contains(&format!("{resource}{topic}")),
-                "{resource}{topic}"
-            );
-        }
-    }
 }

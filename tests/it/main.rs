@@ -14,6 +14,7 @@
 //! | `causes`        | who is blamed when a connection ends                          |
 //! | `certs_dir`     | `--certs`, and certificates that end soon                    |
 //! | `claim`         | `scripts/claim-thing`: fleet provisioning by claim               |
+//! | `claim_policy`  | the policy of a claim certificate                                |
 //! | `client_library` | the client library alone, against servers that break the rules |
 //! | `configuration` | flags, environment, configuration file                       |
 //! | `connect`       | what keeps a connection from coming about, or ends it        |
@@ -99,6 +100,7 @@ mod blocked;
 mod causes;
 mod certs_dir;
 mod claim;
+mod claim_policy;
 mod client_library;
 mod configuration;
 mod connect;

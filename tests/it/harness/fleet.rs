@@ -13,6 +13,9 @@ pub(crate) const CREATE: &str = "$aws/certificates/create-from-csr/json";
 /// Whether the hook of the template lets a device with these parameters in.
 type Hook = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 
+/// What is sent in place of the text of an answer.
+type Alteration = Box<dyn Fn(String) -> String + Send>;
+
 /// A provisioning template, and what has been made with it.
 pub(crate) struct Fleet {
     template: &'static str,
@@ -33,6 +36,8 @@ struct Registry {
     are_tokens_expired: bool,
     is_certificate_wrong: bool,
     requests: Vec<(String, Value)>,
+    /// By the topic of the request.
+    alterations: BTreeMap<String, Alteration>,
 }
 
 /// What a certificate is to the broker.
@@ -79,6 +84,17 @@ impl Fleet {
     /// From now on certificates are for another key.
     pub(crate) fn sign_another_key(&self) {
         self.registry.lock().unwrap().is_certificate_wrong = true;
+    }
+
+    /// From now on another text is sent in place of each answer to requests on this topic.
+    pub(crate) fn alter_answers(
+        &self,
+        topic: &str,
+        alteration: impl Fn(String) -> String + Send + 'static,
+    ) {
+        let mut registry = self.registry.lock().unwrap();
+        let alterations = &mut registry.alterations;
+        alterations.insert(topic.to_owned(), Box::new(alteration));
     }
 
     /// The identifiers of the active certificates of a thing.
@@ -139,9 +155,13 @@ impl Fleet {
         };
         // AWS escapes some characters that need not be.
         let text = serde_json::to_string_pretty(&answer).unwrap();
+        let mut text = text.replace('/', "\\/").replace('=', "\\u003d");
+        if let Some(alteration) = registry.alterations.get(topic) {
+            text = alteration(text);
+        }
         Answer {
             topic: format!("{topic}/{how}"),
-            payload: text.replace('/', "\\/").replace('=', "\\u003d").into(),
+            payload: text.into(),
         }
     }
 
