@@ -28,10 +28,11 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_no_controls;
 use crate::common::random;
 use crate::common::runtime::logging::{self, LogFormat, Verbosity};
+use crate::common::runtime::replaced_file;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
 use crate::common::transport::credentials::{CertKeyPaths, TlsCredentials, TlsFiles};
-use crate::common::transport::{self, CipherLists, LocalBinding, TlsLimits};
+use crate::common::transport::{self, CipherLists, LocalBinding, SessionCache, TlsLimits};
 
 /// The bounds of `--max-packet` in bytes: an answer to a subscription has to fit, and MQTT has no larger packets
 /// (MQTT 5.0 section 2.1.4).
@@ -172,6 +173,12 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "LIST")]
     ciphers: Option<String>,
 
+    /// Keep the TLS session in a file, for the next run
+    ///
+    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Each program needs a file of its own. It is encrypted with the private key, and not used with another broker, CA, certificate or key, or after the time that the broker has set. Not for a key in a TPM or a token.
+    #[arg(long, value_name = "FILE")]
+    tls_session: Option<PathBuf>,
+
     /// Broker limits to enforce before sending
     ///
     /// The default is aws for an endpoint of amazonaws.com, else generic.
@@ -285,6 +292,7 @@ impl ConnectionArgs {
             ("--cert", self.cert.is_some()),
             ("--tls-min", requires_1_3),
             ("--ciphers", self.ciphers.is_some()),
+            ("--tls-session", self.tls_session.is_some()),
         ] {
             if given && !endpoint.tls {
                 return Err(Fault::usage(format!(
@@ -326,12 +334,26 @@ impl ConnectionArgs {
             passphrase,
             allow_readable_key: self.allow_readable_key,
         };
+        if let Some(path) = &self.tls_session
+            && replaced_file::is_unsuitable(path)
+        {
+            let message = format!("{}: --tls-session is not a regular file", path.display());
+            return Err(Fault::usage(message).with_remedy("give the path of a new file"));
+        }
         let loaded = match files.load() {
             Err(_) if go_on => None,
             loaded => Some(loaded?),
         };
         if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
             transport::prepare_tls(loaded);
+        }
+        if let (Some(path), Some(loaded)) = (&self.tls_session, &loaded)
+            && loaded.has_device_key()
+        {
+            let path = path.display();
+            let message =
+                format!("{path}: --tls-session needs a key in memory, to encrypt the file");
+            return Err(Fault::usage(message).with_remedy("leave it out with a TPM or a token"));
         }
         let certificate_end = CertificateEnd::default();
         certificate_end.set(loaded.as_ref().and_then(TlsCredentials::end_unix_s));
@@ -342,6 +364,7 @@ impl ConnectionArgs {
             proxy,
             binding,
             tls_limits,
+            tls_sessions: SessionCache::new(self.tls_session),
             operation_timeout: self.operation_timeout,
             connect_timeout: self.connect_timeout,
             policy,

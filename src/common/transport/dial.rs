@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use log::debug;
+use openssl::ssl::SslStream;
 
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
@@ -15,6 +19,7 @@ use super::socket::Socket;
 use super::tcp::TcpTarget;
 use super::tls_handshake::{self, TlsInfo};
 use super::tls_limits::TlsLimits;
+use super::tls_session::SessionCache;
 use super::unix_socket;
 use super::websocket::WebSocket;
 use crate::common::broker::endpoint::Endpoint;
@@ -27,6 +32,8 @@ pub struct Route {
     pub proxy: Option<ProxyUrl>,
     pub binding: Option<LocalBinding>,
     pub tls_limits: TlsLimits,
+    /// None for a full TLS handshake with each connection.
+    pub tls_sessions: Option<Arc<SessionCache>>,
     /// Of a received packet, in bytes.
     pub max_packet: u32,
 }
@@ -167,20 +174,10 @@ impl EndpointDialer<'_> {
     fn dial(&self, report: &mut dyn FnMut(DialEvent)) -> Result<MqttStream, (DialStep, Fault)> {
         let at = |step| move |fault| (step, fault);
         let endpoint = self.endpoint;
-        let socket = match &endpoint.unix_socket {
-            Some(path) => self.connect_unix_socket(path, report)?,
-            None => self.connect_tcp(report)?,
-        };
         let stream = if endpoint.tls {
-            self.set_timeouts(&socket);
-            let limits = &self.route.tls_limits;
-            let (stream, info) =
-                tls_handshake::handshake(endpoint, self.credentials, limits, socket)
-                    .map_err(at(DialStep::Tls))?;
-            report(DialEvent::TlsEstablished(Box::new(info)));
-            PlainOrTls::Tls(Box::new(stream))
+            PlainOrTls::Tls(Box::new(self.connect_tls(report)?))
         } else {
-            PlainOrTls::Plain(CountedSocket::new(socket))
+            PlainOrTls::Plain(CountedSocket::new(self.connect(report)?))
         };
         let Some(path) = &endpoint.websocket else {
             return Ok(MqttStream::Bytes(stream));
@@ -191,6 +188,47 @@ impl EndpointDialer<'_> {
             .map_err(at(DialStep::WebSocket))?;
         report(DialEvent::WebSocketOpened);
         Ok(MqttStream::WebSocket(Box::new(socket)))
+    }
+
+    /// A server that ends the handshake because of the session that was offered gets another one without.
+    fn connect_tls(
+        &self,
+        report: &mut dyn FnMut(DialEvent),
+    ) -> Result<SslStream<CountedSocket>, (DialStep, Fault)> {
+        let sessions = self.route.tls_sessions.as_ref();
+        let mut has_failed = false;
+        loop {
+            let socket = self.connect(report)?;
+            self.set_timeouts(&socket);
+            let limits = &self.route.tls_limits;
+            match tls_handshake::handshake(
+                self.endpoint,
+                self.credentials,
+                limits,
+                sessions,
+                socket,
+            ) {
+                Ok((stream, info)) => {
+                    report(DialEvent::TlsEstablished(Box::new(info)));
+                    return Ok(stream);
+                }
+                Err(failed) if failed.is_session_refused && !has_failed => {
+                    debug!(
+                        "the TLS session was refused ({}); a full handshake follows",
+                        failed.fault.message
+                    );
+                    has_failed = true;
+                }
+                Err(failed) => return Err((DialStep::Tls, failed.fault)),
+            }
+        }
+    }
+
+    fn connect(&self, report: &mut dyn FnMut(DialEvent)) -> Result<Socket, (DialStep, Fault)> {
+        match &self.endpoint.unix_socket {
+            Some(path) => self.connect_unix_socket(path, report),
+            None => self.connect_tcp(report),
+        }
     }
 
     fn connect_unix_socket(

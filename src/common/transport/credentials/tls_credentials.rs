@@ -9,13 +9,16 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::{Error, ErrorStack};
-use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
+use openssl::ssl::{
+    SslContext, SslMethod, SslMode, SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
 use super::certificates::{self, openssl_reason, subject};
 use super::key::{self, LoadedKey};
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::small_file::invalid_file;
+use crate::common::transport::new_session_handler;
 
 /// A certificate that expires within this number of days causes a warning.
 const EXPIRY_WARNING: i32 = 30;
@@ -84,6 +87,21 @@ impl TlsCredentials {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
 
+    /// Whether the private key is in a TPM or a token.
+    pub fn has_device_key(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.key.device().is_some())
+    }
+
+    /// The private key in DER, or nothing without a certificate; none if a TPM or a token has it.
+    pub(crate) fn secret(&self) -> Result<Option<Vec<u8>>, ErrorStack> {
+        match &self.client {
+            None => Ok(Some(Vec::new())),
+            Some(_) if self.has_device_key() => Ok(None),
+            Some(client) => client.key.key.private_key_to_der().map(Some),
+        }
+    }
+
     fn leaf(&self) -> Option<&X509> {
         self.client.as_ref()?.chain.first()
     }
@@ -101,6 +119,9 @@ impl TlsCredentials {
         let partial = SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER;
         builder.set_mode(partial | SslMode::AUTO_RETRY);
         builder.set_verify(SslVerifyMode::PEER);
+        let keep = SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL;
+        builder.set_session_cache_mode(keep);
+        builder.set_new_session_callback(|ssl, session| new_session_handler::call(ssl, &session));
         match &self.authorities {
             // Already decoded: to read the file again takes half a millisecond.
             Some(authorities) => {
