@@ -151,15 +151,16 @@ fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
         bytes[at] ^= 1;
         bytes
     };
+    let magic = good.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut contents = vec![
         Vec::new(),
-        b"x".to_vec(),
-        vec![0; 300_000],
+        good[..5].to_vec(),
+        good[..magic].to_vec(),
         good[..good.len() - 1].to_vec(),
-        good[..25].to_vec(),
         [&good[..], b"x"].concat(),
+        [&good[..magic], &vec![0; 300_000]].concat(),
     ];
-    contents.extend([0, 25, 40, good.len() / 2, good.len() - 1].map(damaged));
+    contents.extend([magic, magic + 15, good.len() / 2, good.len() - 1].map(damaged));
     for content in contents {
         fs::write(&file, &content).unwrap();
         expect(&send(to, &file), 1, 0);
@@ -169,7 +170,7 @@ fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
         fs::set_permissions(&file, fs::Permissions::from_mode(open)).unwrap();
         let outcome = send(to, &file);
         expect(&outcome, 1, 0);
-        let why = "--tls-session is not used: others can";
+        let why = "--tls-session is not used: others can read or write it";
         assert_eq!(count(&outcome, why), 1, "{outcome}");
         assert_eq!(mode(&file), 0o600);
     }
@@ -179,11 +180,22 @@ fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
 fn what_cannot_be_replaced_is_refused_and_what_cannot_be_written_is_a_warning() {
     let broker = Broker::start();
     let dir = temp_dir();
-    for path in [Path::new("/dev/null"), dir.path()] {
+    let key = dir.path().join("key");
+    fs::copy(&certs().device.key, &key).unwrap();
+    for path in [Path::new("/dev/null"), dir.path(), &key] {
         let program = Program::one_message().to(&broker);
         let outcome = program.arg("--tls-session").arg(path).run(SOON);
-        outcome.expect_fault(64, &["--tls-session is not a regular file"]);
+        outcome.expect_fault(64, &["--tls-session is another file"]);
     }
+    let before = fs::read(&certs().device.key).unwrap();
+    assert_eq!(fs::read(&key).unwrap(), before);
+    let program = Program::one_message().endpoint(broker.port());
+    let program = program.ca(&certs().ca);
+    let outcome = program
+        .arg("--tls-session")
+        .arg(dir.path().join("x"))
+        .run(SOON);
+    outcome.expect_fault(64, &["--tls-session needs --key"]);
     let outcome = send(|program| program.to(&broker), &dir.path().join("no/such"));
     expect(&outcome, 1, 0);
     let warning = "--tls-session cannot be written: No such file or directory";

@@ -28,7 +28,6 @@ use crate::common::fault::Fault;
 use crate::common::mqtt::limits::check_no_controls;
 use crate::common::random;
 use crate::common::runtime::logging::{self, LogFormat, Verbosity};
-use crate::common::runtime::replaced_file;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
 use crate::common::transport::credentials::{CertKeyPaths, TlsCredentials, TlsFiles};
@@ -175,7 +174,7 @@ pub struct ConnectionArgs {
 
     /// Keep the TLS session in a file, for the next run
     ///
-    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Each program needs a file of its own. It is encrypted with the private key, and not used with another broker, CA, certificate or key, or after the time that the broker has set. Not for a key in a TPM or a token.
+    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Each program needs a file of its own. It is encrypted with the private key, so it needs --cert and --key, not in a TPM or a token. It is not used with another broker, CA, certificate or key, or after the time that the broker has set.
     #[arg(long, value_name = "FILE")]
     tls_session: Option<PathBuf>,
 
@@ -335,9 +334,9 @@ impl ConnectionArgs {
             allow_readable_key: self.allow_readable_key,
         };
         if let Some(path) = &self.tls_session
-            && replaced_file::is_unsuitable(path)
+            && transport::is_no_session_file(path)
         {
-            let message = format!("{}: --tls-session is not a regular file", path.display());
+            let message = format!("{}: --tls-session is another file", path.display());
             return Err(Fault::usage(message).with_remedy("give the path of a new file"));
         }
         let loaded = match files.load() {
@@ -348,12 +347,12 @@ impl ConnectionArgs {
             transport::prepare_tls(loaded);
         }
         if let (Some(path), Some(loaded)) = (&self.tls_session, &loaded)
-            && loaded.has_device_key()
+            && loaded.private_key_in_der().is_none()
         {
             let path = path.display();
-            let message =
-                format!("{path}: --tls-session needs a key in memory, to encrypt the file");
-            return Err(Fault::usage(message).with_remedy("leave it out with a TPM or a token"));
+            let message = format!("{path}: --tls-session needs --key, to encrypt the file");
+            let remedy = "leave it out; a key in a TPM or a token cannot be used for that";
+            return Err(Fault::usage(message).with_remedy(remedy));
         }
         let certificate_end = CertificateEnd::default();
         certificate_end.set(loaded.as_ref().and_then(TlsCredentials::end_unix_s));

@@ -360,9 +360,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         let endpoint = &client.dial.endpoint;
         let port = endpoint.unix_socket.is_none().then_some(endpoint.port);
         self.dialer.first_port = port;
-        if let Some(sessions) = &self.config.route.tls_sessions {
-            sessions.handle_connack();
-        }
         if !self.v5 && std::mem::replace(&mut self.warns_without_v5, false) {
             warn!(
                 "{}: the connection uses MQTT 3.1.1, with which CONNECT has no user properties, and a \
@@ -398,18 +395,11 @@ impl<N: Fn(ClientEvent)> Worker<N> {
         self.notify(generation, ClientEventKind::Connected(info));
     }
 
-    fn handle_not_connected(&self) {
-        if let Some(sessions) = &self.config.route.tls_sessions {
-            sessions.handle_not_connected();
-        }
-    }
-
     fn handle_connect_failed(&mut self, generation: u64) {
         let Some(client) = self.current.take() else {
             return;
         };
         self.fallback_at = None;
-        self.handle_not_connected();
         client.close_connection();
         let (dial, end) = (client.dial.clone(), client.connection_end.clone());
         self.retired.push(client);
@@ -543,7 +533,6 @@ impl<N: Fn(ClientEvent)> Worker<N> {
             self.versions.handle_unrelated_end();
         }
         self.fallback_at = None;
-        self.handle_not_connected();
         let (v5, now) = (self.v5, instant_now());
         let quarter = self.config.connect_timeout / 4;
         if let Some(client) = self.current_client(generation) {

@@ -37,10 +37,16 @@ pub struct TlsInfo {
     pub ends: String,
 }
 
+pub(super) struct Handshake {
+    pub(super) stream: SslStream<CountedSocket>,
+    pub(super) info: TlsInfo,
+    pub(super) resumption: Option<SessionResumption>,
+}
+
 #[derive(Debug)]
 pub(super) struct FailedHandshake {
     pub(super) fault: Fault,
-    /// The server has ended a handshake in which a session was offered. Without one it may succeed.
+    /// The server has ended the handshake, and a session was offered. Without one it may succeed.
     pub(super) is_session_refused: bool,
 }
 
@@ -60,14 +66,14 @@ pub(super) fn handshake(
     limits: &TlsLimits,
     sessions: Option<&Arc<SessionCache>>,
     socket: Socket,
-) -> Result<(SslStream<CountedSocket>, TlsInfo), FailedHandshake> {
+) -> Result<Handshake, FailedHandshake> {
     let rejected = SharedVerifyError::default();
     let prepared = credentials.tls_context().and_then(|context| {
         let mut ssl = prepare(endpoint, &context, limits, Arc::clone(&rejected))?;
         let Some(sessions) = sessions else {
             return Ok((ssl, None));
         };
-        let binding = SessionBinding::new(endpoint, credentials, limits)?;
+        let binding = SessionBinding::new(endpoint, credentials, limits);
         let resumption = SessionResumption::begin(sessions, binding, &context, &mut ssl)?;
         Ok((ssl, Some(resumption)))
     });
@@ -75,13 +81,24 @@ pub(super) fn handshake(
         ContextError::Unusable(fault) => fault,
         ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
     })?;
-    let failed = match ssl.connect(CountedSocket::new(socket)) {
+    let is_session_offered = resumption
+        .as_ref()
+        .is_some_and(SessionResumption::has_offered);
+    let connected = ssl.connect(CountedSocket::new(socket));
+    if let Some(resumption) = resumption.as_ref().filter(|_| connected.is_err()) {
+        resumption.handle_end();
+    }
+    let failed = match connected {
         Ok(stream) => {
-            if let Some(resumption) = resumption {
-                resumption.handle_success(stream.ssl());
+            if let Some(resumption) = &resumption {
+                resumption.handle_handshake(stream.ssl());
             }
             let info = info(stream.ssl());
-            return Ok((stream, info));
+            return Ok(Handshake {
+                stream,
+                info,
+                resumption,
+            });
         }
         Err(HandshakeError::SetupFailure(stack)) => {
             return Err(tls_error::setup_fault(endpoint, &stack).into());
@@ -113,7 +130,7 @@ pub(super) fn handshake(
     };
     Err(FailedHandshake {
         fault,
-        is_session_refused: resumption.is_some_and(|resumption| resumption.handle_failure()),
+        is_session_refused: is_session_offered,
     })
 }
 

@@ -87,19 +87,14 @@ impl TlsCredentials {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
 
-    /// Whether the private key is in a TPM or a token.
-    pub fn has_device_key(&self) -> bool {
-        let client = self.client.as_ref();
-        client.is_some_and(|client| client.key.device().is_some())
-    }
-
-    /// The private key in DER, or nothing without a certificate; none if a TPM or a token has it.
-    pub(crate) fn secret(&self) -> Result<Option<Vec<u8>>, ErrorStack> {
-        match &self.client {
-            None => Ok(Some(Vec::new())),
-            Some(_) if self.has_device_key() => Ok(None),
-            Some(client) => client.key.key.private_key_to_der().map(Some),
-        }
+    /// None without a certificate, or if a TPM or a token has the key.
+    pub fn private_key_in_der(&self) -> Option<Vec<u8>> {
+        let LoadedKey { key, .. } = &self
+            .client
+            .as_ref()
+            .filter(|c| c.key.device().is_none())?
+            .key;
+        key.private_key_to_der().ok()
     }
 
     fn leaf(&self) -> Option<&X509> {

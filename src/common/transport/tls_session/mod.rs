@@ -17,4 +17,5 @@ mod session_resumption;
 
 pub(super) use session_binding::SessionBinding;
 pub use session_cache::SessionCache;
+pub use session_file::is_foreign;
 pub(super) use session_resumption::SessionResumption;

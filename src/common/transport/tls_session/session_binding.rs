@@ -17,7 +17,7 @@ const TAG: usize = 16;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionBinding {
     digest: [u8; 32],
-    /// None if the private key is in a TPM or a token, which does not tell it.
+    /// None without a private key in memory.
     file_key: Option<[u8; 32]>,
 }
 
@@ -26,7 +26,7 @@ impl SessionBinding {
         endpoint: &Endpoint,
         credentials: &TlsCredentials,
         limits: &TlsLimits,
-    ) -> Result<Self, ErrorStack> {
+    ) -> Self {
         let contents = CredentialContents::of(credentials);
         let mut hash = Sha256::new();
         update(&mut hash, format!("{endpoint:?} {limits:?}").as_bytes());
@@ -37,16 +37,16 @@ impl SessionBinding {
             }
         }
         let digest = hash.finish();
-        let file_key = credentials.secret()?.map(|secret| {
+        let file_key = credentials.private_key_in_der().map(|secret| {
             let mut hash = Sha256::new();
             update(&mut hash, b"key of a TLS session file");
             update(&mut hash, &secret);
             hash.finish()
         });
-        Ok(Self { digest, file_key })
+        Self { digest, file_key }
     }
 
-    /// Encrypts for a file. None if the key of the certificate cannot be used for that.
+    /// Encrypts for a file. None without a private key in memory.
     pub(super) fn seal(&self, plain: &[u8]) -> Option<Result<Vec<u8>, ErrorStack>> {
         let key = self.file_key?;
         let seal = || {

@@ -1,6 +1,8 @@
 //! The latest TLS session: in memory for the next connection of the run, in the file of `--tls-session` for the next run.
-//! One that does not lead to CONNACK is not used again. A server that ends handshakes because of a session is not offered
-//! another one for the rest of the run.
+//! A server that ends handshakes because of a session is not offered another one until a connection has resumed one.
+//!
+//! Only the threads of connections call it: a disk that hangs holds up the connection whose session it is about, and
+//! later ones.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,9 @@ use crate::common::runtime::repeat_filter::RepeatFilter;
 /// A handshake may have ended for another reason once.
 const MAX_REFUSALS: u32 = 2;
 
+/// A server may give a session as often as it likes. The file is written again after this many seconds.
+const WRITE_INTERVAL_S: u64 = 60;
+
 #[derive(Debug, Default)]
 pub struct SessionCache {
     file: Option<SessionFile>,
@@ -28,10 +33,10 @@ pub struct SessionCache {
 #[derive(Default)]
 struct CacheState {
     latest: Option<(SessionBinding, SessionRecord)>,
-    is_file_read: bool,
-    /// The connection that was made last, or is being made, resumes a session, and no CONNACK has come.
-    is_unconfirmed: bool,
+    /// Handshakes in a row that the server has ended when a session was offered.
     refusals: u32,
+    /// When the session that this run has written last was made, in seconds of Unix time; none without a file.
+    written_s: Option<u64>,
     failures: RepeatFilter,
 }
 
@@ -56,86 +61,71 @@ impl SessionCache {
         if state.refusals >= MAX_REFUSALS {
             return None;
         }
-        if let Some(file) = &self.file
-            && !std::mem::replace(&mut state.is_file_read, true)
-        {
-            match file.read(binding) {
-                Ok(Some(record)) => state.latest = Some((binding.clone(), record)),
-                Ok(None) => debug!(
-                    "{}: no TLS session for this connection",
-                    file.path().display()
-                ),
-                Err(cause) => {
-                    let path = file.path().display();
-                    let what = format!("{path}: --tls-session is not used: {cause}");
-                    state.warn(&what);
-                }
-            }
-        }
-        let (of, record) = state.latest.as_ref()?;
-        (of == binding && record.is_current(now)).then(|| record.clone())
+        let kept = match &state.latest {
+            Some((of, record)) if of == binding => Some(record.clone()),
+            _ => self.read_file(state, binding),
+        };
+        kept.filter(|record| record.is_current(now))
     }
 
-    /// Keeps a session that the server has given. `writes` is whether to write it to the file as well.
-    pub(crate) fn keep(&self, binding: &SessionBinding, record: SessionRecord, writes: bool) {
+    fn read_file(&self, state: &mut CacheState, binding: &SessionBinding) -> Option<SessionRecord> {
+        let file = self.file.as_ref()?;
+        let path = file.path().display();
+        match file.read(binding) {
+            Ok(Some(record)) => return Some(record),
+            Ok(None) => debug!("{path}: no TLS session for this connection"),
+            Err(cause) => state.warn(&format!("{path}: --tls-session is not used: {cause}")),
+        }
+        None
+    }
+
+    /// Keeps a session that the server has given.
+    pub(crate) fn keep(&self, binding: &SessionBinding, record: SessionRecord) {
         let state = &mut *self.state.lock();
         if state.refusals >= MAX_REFUSALS {
             return;
         }
-        // What another run has left there is older.
-        state.is_file_read = true;
-        if let Some(file) = self.file.as_ref().filter(|_| writes) {
-            let path = file.path().display();
-            match file.write(binding, &record) {
-                Ok(true) => state.failures.handle_success(instant_now()),
-                Ok(false) => state.warn(&format!(
-                    "{path}: --tls-session is not written: the key of the certificate is not in memory, so it cannot encrypt the file"
-                )),
-                Err(cause) => state.warn(&format!("{path}: --tls-session cannot be written: {cause}")),
+        if let Some(file) = &self.file {
+            let made_s = record.made_s();
+            let is_early = |last| made_s.is_some_and(|made| made < last + WRITE_INTERVAL_S);
+            if !state.written_s.is_some_and(is_early) {
+                state.written_s = made_s;
+                match file.write(binding, &record) {
+                    Ok(()) => state.failures.handle_success(instant_now()),
+                    Err(cause) => {
+                        let path = file.path().display();
+                        state.warn(&format!("{path}: --tls-session cannot be written: {cause}"));
+                    }
+                }
             }
         }
         state.latest = Some((binding.clone(), record));
     }
 
-    /// The server has resumed the session that was offered.
+    /// The server has accepted a connection that resumed a session.
     pub(crate) fn handle_resumed(&self) {
-        self.state.lock().is_unconfirmed = true;
+        self.state.lock().refusals = 0;
     }
 
-    pub fn handle_connack(&self) {
-        self.state.lock().is_unconfirmed = false;
-    }
-
-    /// The attempt has ended without a CONNACK that accepts it.
-    pub fn handle_not_connected(&self) {
-        let state = &mut *self.state.lock();
-        if std::mem::take(&mut state.is_unconfirmed) {
-            self.clear(state);
-        }
-    }
-
-    /// The server has ended a handshake in which this session was offered.
-    pub(crate) fn handle_refused(&self, record: &SessionRecord) {
-        self.forget(record);
+    /// The server has ended a handshake in which a session was offered.
+    pub(crate) fn handle_refused(&self) {
         self.state.lock().refusals += 1;
     }
 
     /// This session is not to be used again.
     pub(crate) fn forget(&self, record: &SessionRecord) {
         let state = &mut *self.state.lock();
+        // A newer one may have taken its place. One that is not in memory came from the file.
         if state
             .latest
             .as_ref()
-            .is_some_and(|(_, latest)| latest == record)
+            .is_none_or(|(_, latest)| latest == record)
         {
-            self.clear(state);
-        }
-    }
-
-    fn clear(&self, state: &mut CacheState) {
-        state.latest = None;
-        if let Some(file) = &self.file {
-            file.remove();
+            state.latest = None;
+            state.written_s = None;
+            if let Some(file) = &self.file {
+                file.remove();
+            }
         }
     }
 }

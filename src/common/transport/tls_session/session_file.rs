@@ -1,7 +1,7 @@
-//! The file of `--tls-session`. Only its owner may be able to read and write it; whatever else is there is not used, and
-//! replaced.
+//! The file of `--tls-session`. Only its owner may be able to read and write it. Another session is not used, and
+//! replaced; anything else is left alone.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,23 @@ pub(super) struct SessionFile {
     path: PathBuf,
 }
 
+/// Whether there is something that is not to be replaced: a device, a directory, a file with other content.
+pub fn is_foreign(path: &Path) -> bool {
+    replaced_file::is_unsuitable(path)
+        || open(path).is_ok_and(|file| {
+            let mut head = Vec::new();
+            // What cannot be read is told when it is used.
+            let _ = file.take(MAGIC.len() as u64).read_to_end(&mut head);
+            !MAGIC.starts_with(&head)
+        })
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // A pipe is not waited for.
+    options.read(true).custom_flags(O_NONBLOCK).open(path)
+}
+
 impl SessionFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path }
@@ -37,10 +54,7 @@ impl SessionFile {
 
     /// None if there is no session for this binding. The error says why a file is not used.
     pub(super) fn read(&self, binding: &SessionBinding) -> io::Result<Option<SessionRecord>> {
-        let mut options = OpenOptions::new();
-        // A pipe is not waited for.
-        let opened = options.read(true).custom_flags(O_NONBLOCK).open(&self.path);
-        let file = match opened {
+        let file = match open(&self.path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
@@ -52,7 +66,7 @@ impl SessionFile {
             return Err(io::Error::other("it belongs to another user"));
         }
         if found.mode() & 0o077 != 0 {
-            return Err(io::Error::other("others can read it"));
+            return Err(io::Error::other("others can read or write it"));
         }
         let mut bytes = Vec::new();
         file.take(MAX_SIZE).read_to_end(&mut bytes)?;
@@ -61,21 +75,25 @@ impl SessionFile {
         Ok(plain.and_then(|plain| SessionRecord::decode(&plain)))
     }
 
-    /// Whether it could be encrypted, and so was written.
-    pub(super) fn write(
-        &self,
-        binding: &SessionBinding,
-        record: &SessionRecord,
-    ) -> io::Result<bool> {
+    pub(super) fn write(&self, binding: &SessionBinding, record: &SessionRecord) -> io::Result<()> {
         let Some(sealed) = binding.seal(&record.encode()) else {
-            return Ok(false);
+            return Err(io::Error::other(
+                "there is no private key to encrypt it with",
+            ));
         };
+        if is_foreign(&self.path) {
+            return Err(io::Error::other("it is another file"));
+        }
         let bytes = [MAGIC, &sealed?].concat();
-        replaced_file::replace(&self.path, &bytes, MODE).map(|()| true)
+        replaced_file::replace(&self.path, &bytes, MODE)
     }
 
     pub(super) fn remove(&self) {
-        // Whatever cannot be removed is replaced by the next session, or not used.
-        let _ = std::fs::remove_file(&self.path);
+        // A symbolic link stays. What cannot be removed is replaced by the next session.
+        if let Ok(target) = fs::canonicalize(&self.path)
+            && !is_foreign(&target)
+        {
+            let _ = fs::remove_file(target);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions in one connection: offers the kept one, and keeps what the server gives.
+//! Sessions in one connection: offers the kept one, and keeps what the server gives once CONNACK has come.
 
 use std::sync::Arc;
 
@@ -13,9 +13,7 @@ use super::session_record::SessionRecord;
 use crate::common::runtime::clock::wall_clock;
 use crate::common::transport::new_session_handler;
 
-/// A server may give a session as often as it likes. The file is written again after this many seconds.
-const WRITE_INTERVAL_S: u64 = 60;
-
+#[derive(Clone, Debug)]
 pub(crate) struct SessionResumption {
     shared: Arc<Shared>,
 }
@@ -24,8 +22,22 @@ struct Shared {
     cache: Arc<SessionCache>,
     binding: SessionBinding,
     offered: Option<SessionRecord>,
-    /// When the session in the file was made, if this connection has written one: in seconds of Unix time.
-    written_s: Mutex<Option<u64>>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    is_resumed: bool,
+    is_accepted: bool,
+    /// The latest session that came before CONNACK.
+    waiting: Option<SessionRecord>,
+}
+
+impl std::fmt::Debug for Shared {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl SessionResumption {
@@ -36,43 +48,46 @@ impl SessionResumption {
         context: &SslContextRef,
         ssl: &mut SslRef,
     ) -> Result<Self, ErrorStack> {
-        let mut offered = None;
-        if let Some(record) = cache.find(&binding, wall_clock()) {
-            if record.is_trusted(context.cert_store())? {
-                offer(ssl, &record.session()?)?;
-                offered = Some(record);
-            } else {
-                debug!(
-                    "the TLS session is not used: the server's certificate is not accepted any more"
-                );
-                cache.forget(&record);
-            }
-        }
+        let offered = cache.find(&binding, wall_clock()).filter(|record| {
+            let why = match offer_if_trusted(record, context, ssl) {
+                Ok(true) => return true,
+                Ok(false) => "the server's certificate is not accepted any more".into(),
+                Err(cause) => cause.to_string(),
+            };
+            debug!("the TLS session is not used: {why}");
+            cache.forget(record);
+            false
+        });
         let shared = Arc::new(Shared {
             cache: Arc::clone(cache),
             binding,
             offered,
-            written_s: Mutex::new(None),
+            progress: Mutex::default(),
         });
         let of_handler = Arc::clone(&shared);
-        let keep = move |ssl: &SslRef, session: &SslSession| of_handler.keep(ssl, session);
-        new_session_handler::attach(ssl, Box::new(keep))?;
+        let handle = move |ssl: &SslRef, session: &SslSession| of_handler.handle_new(ssl, session);
+        new_session_handler::attach(ssl, Box::new(handle))?;
         Ok(Self { shared })
     }
 
-    pub(crate) fn handle_success(&self, ssl: &SslRef) {
+    pub(crate) fn has_offered(&self) -> bool {
+        self.shared.offered.is_some()
+    }
+
+    /// The handshake is complete.
+    pub(crate) fn handle_handshake(&self, ssl: &SslRef) {
         let Shared { cache, offered, .. } = &*self.shared;
         let version = ssl.version_str();
         if !ssl.session_reused() {
             debug!("{version}: full handshake");
-            // Otherwise a session that the server does not know would be offered for ever.
             if let Some(record) = offered {
+                // Otherwise one that the server does not know would be offered for ever.
                 cache.forget(record);
             }
             return;
         }
         debug!("{version}: session resumed");
-        cache.handle_resumed();
+        self.shared.progress.lock().is_resumed = true;
         // OpenSSL calls no handler for a ticket that the server has renewed in TLS 1.2.
         let renewed = ssl.session().filter(|session| {
             let is_older = session.protocol_version() != SslVersion::TLS1_3;
@@ -82,23 +97,35 @@ impl SessionResumption {
                     .is_some_and(|record| !record.has_session(session))
         });
         if let Some(session) = renewed {
-            self.shared.keep(ssl, session);
+            self.shared.handle_new(ssl, session);
         }
     }
 
-    /// The server has ended the handshake. Returns whether a session may be the cause.
-    pub(crate) fn handle_failure(&self) -> bool {
+    pub(crate) fn handle_connack(&self) {
+        let Shared { cache, binding, .. } = &*self.shared;
+        let progress = &mut *self.shared.progress.lock();
+        progress.is_accepted = true;
+        if progress.is_resumed {
+            cache.handle_resumed();
+        }
+        if let Some(record) = progress.waiting.take() {
+            cache.keep(binding, record);
+        }
+    }
+
+    /// The connection has ended. One that was not accepted may have failed because of the session that it resumed.
+    pub(crate) fn handle_end(&self) {
         let Shared { cache, offered, .. } = &*self.shared;
-        let Some(record) = offered else {
-            return false;
-        };
-        cache.handle_refused(record);
-        true
+        if let Some(record) = offered
+            && !self.shared.progress.lock().is_accepted
+        {
+            cache.forget(record);
+        }
     }
 }
 
 impl Shared {
-    fn keep(&self, ssl: &SslRef, session: &SslSessionRef) {
+    fn handle_new(&self, ssl: &SslRef, session: &SslSessionRef) {
         // After a resumption there is no chain, but that of the session.
         let record = match (ssl.verified_chain(), &self.offered) {
             (Some(chain), _) if !chain.is_empty() => SessionRecord::new(session, chain.iter()),
@@ -109,15 +136,25 @@ impl Shared {
             Ok(record) => record,
             Err(cause) => return warn!("a TLS session cannot be kept: {cause}"),
         };
-        let made_s = record.made_s();
-        let mut written_s = self.written_s.lock();
-        let is_due = written_s.is_none_or(|last| made_s >= Some(last + WRITE_INTERVAL_S));
-        if is_due {
-            *written_s = made_s;
+        let progress = &mut *self.progress.lock();
+        if progress.is_accepted {
+            self.cache.keep(&self.binding, record);
+        } else {
+            progress.waiting = Some(record);
         }
-        drop(written_s);
-        self.cache.keep(&self.binding, record, is_due);
     }
+}
+
+fn offer_if_trusted(
+    record: &SessionRecord,
+    context: &SslContextRef,
+    ssl: &mut SslRef,
+) -> Result<bool, ErrorStack> {
+    let is_trusted = record.is_trusted(context.cert_store())?;
+    if is_trusted {
+        offer(ssl, &record.session()?)?;
+    }
+    Ok(is_trusted)
 }
 
 #[allow(
