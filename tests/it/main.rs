@@ -76,6 +76,7 @@
 //! | `through`       | HTTP proxies and WebSockets                                  |
 //! | `tls`           | which servers are trusted, and how a fault is named          |
 //! | `tls_limits`    | `--tls-min` and `--ciphers`                                  |
+//! | `tls_session`   | TLS sessions that are resumed, and `--tls-session`           |
 //! | `unix_socket`   | a broker on a Unix socket                                    |
 //! | `unruly`        | brokers that break the protocol: what is said, and that nothing is lost |
 //! | `versions`      | brokers that know no MQTT 5 and do not say so                 |
@@ -167,6 +168,7 @@ mod terminals;
 mod through;
 mod tls;
 mod tls_limits;
+mod tls_session;
 mod topic_templates;
 mod unix_socket;
 mod unruly;

@@ -11,6 +11,7 @@ use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::{receive_until, send};
 use crate::common::transport::DialEvent;
+use crate::common::transport::Route;
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -46,11 +47,17 @@ pub(super) struct CheckConnection<'a> {
 impl<'a> CheckConnection<'a> {
     pub(super) fn start(config: &'a ConnectionCheckConfig) -> std::io::Result<Self> {
         let (events, inbox) = mpsc::channel();
-        // A check announces nothing to others.
+        let client_config = config.connection.client_config(1, false);
         let client_config = ClientConfig {
+            // A check announces nothing to others,
             will: None,
             status: None,
-            ..config.connection.client_config(1, false)
+            // and verifies certificates.
+            route: Route {
+                tls_sessions: None,
+                ..client_config.route
+            },
+            ..client_config
         };
         let client = Client::start(client_config, None, move |event| send(&events, event))?;
         Ok(Self {

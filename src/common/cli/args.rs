@@ -31,7 +31,7 @@ use crate::common::runtime::logging::{self, LogFormat, Verbosity};
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::runtime::small_file;
 use crate::common::transport::credentials::{CertKeyPaths, TlsCredentials, TlsFiles};
-use crate::common::transport::{self, CipherLists, LocalBinding, TlsLimits};
+use crate::common::transport::{self, CipherLists, LocalBinding, SessionCache, TlsLimits};
 
 /// The bounds of `--max-packet` in bytes: an answer to a subscription has to fit, and MQTT has no larger packets
 /// (MQTT 5.0 section 2.1.4).
@@ -172,6 +172,12 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "LIST")]
     ciphers: Option<String>,
 
+    /// Keep the TLS session in a file, for the next run
+    ///
+    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Each program needs a file of its own. It is encrypted with the private key, so it needs --cert and --key, not in a TPM or a token. It is not used with another broker, CA, certificate or key, or after the time that the broker has set.
+    #[arg(long, value_name = "FILE")]
+    tls_session: Option<PathBuf>,
+
     /// Broker limits to enforce before sending
     ///
     /// The default is aws for an endpoint of amazonaws.com, else generic.
@@ -285,6 +291,7 @@ impl ConnectionArgs {
             ("--cert", self.cert.is_some()),
             ("--tls-min", requires_1_3),
             ("--ciphers", self.ciphers.is_some()),
+            ("--tls-session", self.tls_session.is_some()),
         ] {
             if given && !endpoint.tls {
                 return Err(Fault::usage(format!(
@@ -326,12 +333,26 @@ impl ConnectionArgs {
             passphrase,
             allow_readable_key: self.allow_readable_key,
         };
+        if let Some(path) = &self.tls_session
+            && transport::is_no_session_file(path)
+        {
+            let message = format!("{}: --tls-session is another file", path.display());
+            return Err(Fault::usage(message).with_remedy("give the path of a new file"));
+        }
         let loaded = match files.load() {
             Err(_) if go_on => None,
             loaded => Some(loaded?),
         };
         if let Some(loaded) = loaded.as_ref().filter(|_| endpoint.tls) {
             transport::prepare_tls(loaded);
+        }
+        if let (Some(path), Some(loaded)) = (&self.tls_session, &loaded)
+            && loaded.private_key_in_der().is_none()
+        {
+            let path = path.display();
+            let message = format!("{path}: --tls-session needs --key, to encrypt the file");
+            let remedy = "leave it out; a key in a TPM or a token cannot be used for that";
+            return Err(Fault::usage(message).with_remedy(remedy));
         }
         let certificate_end = CertificateEnd::default();
         certificate_end.set(loaded.as_ref().and_then(TlsCredentials::end_unix_s));
@@ -342,6 +363,7 @@ impl ConnectionArgs {
             proxy,
             binding,
             tls_limits,
+            tls_sessions: SessionCache::new(self.tls_session),
             operation_timeout: self.operation_timeout,
             connect_timeout: self.connect_timeout,
             policy,

@@ -19,7 +19,7 @@ use crate::common::mqtt::will::Will;
 use crate::common::runtime::secret_source::SecretSource;
 use crate::common::transport::credentials::{TlsCredentials, TlsFiles};
 use crate::common::transport::proxy::ProxyUrl;
-use crate::common::transport::{LocalBinding, Route, TlsLimits};
+use crate::common::transport::{LocalBinding, Route, SessionCache, TlsLimits};
 
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
@@ -28,6 +28,7 @@ pub struct ConnectionConfig {
     pub proxy: Option<ProxyUrl>,
     pub(super) binding: Option<LocalBinding>,
     pub(super) tls_limits: TlsLimits,
+    pub(super) tls_sessions: Arc<SessionCache>,
     pub files: TlsFiles,
     pub client_id: String,
     /// The client identifier is not random.
@@ -111,6 +112,7 @@ impl ConnectionConfig {
             proxy: self.proxy.clone(),
             binding: self.binding.clone(),
             tls_limits: self.tls_limits.clone(),
+            tls_sessions: Some(Arc::clone(&self.tls_sessions)),
             max_packet: self.max_packet,
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::args::LogArgs;
 use crate::common::fault::Fault;
-use crate::common::metrics::replaced_file;
+use crate::common::runtime::replaced_file;
 
 #[derive(Args, Clone, Debug)]
 pub struct MetricsArgs {

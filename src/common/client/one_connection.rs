@@ -10,7 +10,7 @@ use super::ClientConfig;
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::timed_receive;
-use crate::common::transport::bridge::{self, ConnectParameters, MessageCallbacks};
+use crate::common::transport::bridge::{self, BridgeEvent, ConnectParameters, MessageCallbacks};
 use crate::common::transport::credentials::TlsCredentials;
 use crate::common::transport::{self, DialStep};
 
@@ -62,14 +62,25 @@ impl ConnectionTask {
             max_packet: route.max_packet,
         };
         let dial = self.dial.number;
+        let resumption = connected.resumption.clone();
         bridge::relay_packets(
             connected,
             &ours,
             &self.dial.handle,
             parameters,
             self.receiver.as_ref(),
-            &mut |event| self.send_to_worker(WorkerInputKind::Bridge { dial, event }),
+            &mut |event| {
+                let is_accepted = matches!(event, BridgeEvent::Accepted(_));
+                self.send_to_worker(WorkerInputKind::Bridge { dial, event });
+                // Afterwards: it may write to a disk.
+                if let Some(resumption) = resumption.as_ref().filter(|_| is_accepted) {
+                    resumption.handle_connack();
+                }
+            },
         );
+        if let Some(resumption) = resumption {
+            resumption.handle_end();
+        }
         Ok(())
     }
 

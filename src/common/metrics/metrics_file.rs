@@ -12,14 +12,17 @@ use log::{info, log};
 
 use super::exposition;
 use super::metric_family::{MetricFamily, to_f64};
-use super::replaced_file::ReplacedFile;
 use super::write_schedule::WriteSchedule;
 use crate::common::fault::Exit;
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::{instant_now, unix_ms};
 use crate::common::runtime::logging::level_of;
 use crate::common::runtime::repeat_filter::{RepeatFilter, without_numbers};
+use crate::common::runtime::replaced_file::ReplacedFile;
 use crate::common::runtime::timed_receive::receive_within;
+
+/// `node_exporter` runs as another user.
+const MODE: u32 = 0o644;
 
 /// How long the last write may delay the end of the run.
 const LAST_WRITE: Duration = Duration::from_millis(500);
@@ -44,7 +47,7 @@ pub struct MetricsFile {
 impl MetricsFile {
     pub fn start(program: &'static str, client_id: &str, path: &Path) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let file = ReplacedFile::new(path);
+        let file = ReplacedFile::new(path, MODE);
         let is_waiting = Arc::new(AtomicBool::new(false));
         let waiting = Arc::clone(&is_waiting);
         std::thread::Builder::new()

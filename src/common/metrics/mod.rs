@@ -6,5 +6,4 @@ pub mod health;
 pub mod histogram;
 pub mod metric_family;
 pub mod metrics_file;
-pub mod replaced_file;
 mod write_schedule;

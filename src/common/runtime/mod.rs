@@ -9,6 +9,7 @@ pub mod host_identity;
 pub mod logging;
 pub mod process;
 pub mod repeat_filter;
+pub mod replaced_file;
 pub mod secret_source;
 pub mod service_manager;
 mod service_notifications;

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use log::debug;
 
 use super::connection_handle::ConnectionHandle;
 use super::credentials::TlsCredentials;
@@ -13,8 +16,9 @@ use super::plain_or_tls::{CountedSocket, PlainOrTls};
 use super::proxy::{self, ProxyUrl};
 use super::socket::Socket;
 use super::tcp::TcpTarget;
-use super::tls_handshake::{self, TlsInfo};
+use super::tls_handshake::{self, Handshake, TlsInfo};
 use super::tls_limits::TlsLimits;
+use super::tls_session::{SessionCache, SessionResumption};
 use super::unix_socket;
 use super::websocket::WebSocket;
 use crate::common::broker::endpoint::Endpoint;
@@ -27,6 +31,8 @@ pub struct Route {
     pub proxy: Option<ProxyUrl>,
     pub binding: Option<LocalBinding>,
     pub tls_limits: TlsLimits,
+    /// None for a full TLS handshake with each connection.
+    pub tls_sessions: Option<Arc<SessionCache>>,
     /// Of a received packet, in bytes.
     pub max_packet: u32,
 }
@@ -67,6 +73,8 @@ pub struct DialError {
 #[derive(Debug)]
 pub struct DialedConnection {
     pub endpoint: Endpoint,
+    /// None without TLS, and if no session is resumed nor kept.
+    pub(crate) resumption: Option<SessionResumption>,
     pub(super) wire: MqttStream,
     pub(super) credentials: TlsCredentials,
 }
@@ -100,10 +108,11 @@ pub fn dial(
             handle,
         };
         let (step, fault) = match dialer.dial(report) {
-            Ok(wire) => {
+            Ok((wire, resumption)) => {
                 let credentials = credentials.clone();
                 return Ok(DialedConnection {
                     endpoint,
+                    resumption,
                     wire,
                     credentials,
                 });
@@ -164,33 +173,80 @@ struct EndpointDialer<'a> {
 }
 
 impl EndpointDialer<'_> {
-    fn dial(&self, report: &mut dyn FnMut(DialEvent)) -> Result<MqttStream, (DialStep, Fault)> {
-        let at = |step| move |fault| (step, fault);
+    fn dial(
+        &self,
+        report: &mut dyn FnMut(DialEvent),
+    ) -> Result<(MqttStream, Option<SessionResumption>), (DialStep, Fault)> {
         let endpoint = self.endpoint;
-        let socket = match &endpoint.unix_socket {
-            Some(path) => self.connect_unix_socket(path, report)?,
-            None => self.connect_tcp(report)?,
-        };
-        let stream = if endpoint.tls {
-            self.set_timeouts(&socket);
-            let limits = &self.route.tls_limits;
-            let (stream, info) =
-                tls_handshake::handshake(endpoint, self.credentials, limits, socket)
-                    .map_err(at(DialStep::Tls))?;
-            report(DialEvent::TlsEstablished(Box::new(info)));
-            PlainOrTls::Tls(Box::new(stream))
+        let (stream, resumption) = if endpoint.tls {
+            let handshake = self.connect_tls(report)?;
+            let stream = PlainOrTls::Tls(Box::new(handshake.stream));
+            (stream, handshake.resumption)
         } else {
-            PlainOrTls::Plain(CountedSocket::new(socket))
+            let socket = CountedSocket::new(self.connect(report)?);
+            (PlainOrTls::Plain(socket), None)
         };
         let Some(path) = &endpoint.websocket else {
-            return Ok(MqttStream::Bytes(stream));
+            return Ok((MqttStream::Bytes(stream), resumption));
         };
         self.set_timeouts(stream.socket());
         let max_packet = self.route.max_packet;
-        let socket = WebSocket::open(endpoint, self.credentials, path, max_packet, stream)
-            .map_err(at(DialStep::WebSocket))?;
-        report(DialEvent::WebSocketOpened);
-        Ok(MqttStream::WebSocket(Box::new(socket)))
+        match WebSocket::open(endpoint, self.credentials, path, max_packet, stream) {
+            Ok(socket) => {
+                report(DialEvent::WebSocketOpened);
+                Ok((MqttStream::WebSocket(Box::new(socket)), resumption))
+            }
+            Err(fault) => {
+                resumption.iter().for_each(SessionResumption::handle_end);
+                Err((DialStep::WebSocket, fault))
+            }
+        }
+    }
+
+    /// A server that ends the handshake because of the session that was offered gets another one without.
+    fn connect_tls(
+        &self,
+        report: &mut dyn FnMut(DialEvent),
+    ) -> Result<Handshake, (DialStep, Fault)> {
+        let sessions = self.route.tls_sessions.as_ref();
+        let mut has_failed = false;
+        loop {
+            let socket = self.connect(report)?;
+            self.set_timeouts(&socket);
+            let limits = &self.route.tls_limits;
+            match tls_handshake::handshake(
+                self.endpoint,
+                self.credentials,
+                limits,
+                sessions,
+                socket,
+            ) {
+                Ok(handshake) => {
+                    report(DialEvent::TlsEstablished(Box::new(handshake.info.clone())));
+                    return Ok(handshake);
+                }
+                Err(failed)
+                    if failed.is_session_refused && !has_failed && !self.handle.is_cancelled() =>
+                {
+                    debug!(
+                        "the TLS session was refused ({}); a full handshake follows",
+                        failed.fault.message
+                    );
+                    if let Some(sessions) = sessions {
+                        sessions.handle_refused();
+                    }
+                    has_failed = true;
+                }
+                Err(failed) => return Err((DialStep::Tls, failed.fault)),
+            }
+        }
+    }
+
+    fn connect(&self, report: &mut dyn FnMut(DialEvent)) -> Result<Socket, (DialStep, Fault)> {
+        match &self.endpoint.unix_socket {
+            Some(path) => self.connect_unix_socket(path, report),
+            None => self.connect_tcp(report),
+        }
     }
 
     fn connect_unix_socket(

@@ -7,6 +7,7 @@
 //!
 //! * `dial` takes the steps: `tcp` (with `local_binding`) or `unix_socket`, `proxy`, `tls_handshake` (with `tls_limits`)
 //!   and `websocket`;
+//! * `tls_session` keeps what a server needs to recognise a client, `new_session_handler` gets it from OpenSSL;
 //! * `tls_error` turns what OpenSSL reports into faults, `verify_error` why a server's certificate is not accepted;
 //! * `credentials` finds, reads and checks CA, certificate and key;
 //! * `plain_or_tls` is a connection with or without TLS over a `socket`, `unacknowledged_bytes` how much of it has not arrived;
@@ -20,6 +21,7 @@ mod dial;
 mod local_binding;
 mod mqtt_stream;
 mod network_interface;
+mod new_session_handler;
 mod plain_or_tls;
 pub mod proxy;
 mod socket;
@@ -27,6 +29,7 @@ mod tcp;
 mod tls_error;
 mod tls_handshake;
 mod tls_limits;
+mod tls_session;
 mod unacknowledged_bytes;
 mod unix_socket;
 mod verify_error;
@@ -38,6 +41,7 @@ pub use dial::{DialError, DialEvent, DialStep, DialedConnection, Route, dial};
 pub use local_binding::LocalBinding;
 pub use tls_handshake::TlsInfo;
 pub use tls_limits::{CipherLists, TlsLimits};
+pub use tls_session::{SessionCache, is_foreign as is_no_session_file};
 
 /// Initialises OpenSSL without a clean-up at exit, which would race against other threads. Call it
 /// once, before anything else uses OpenSSL.

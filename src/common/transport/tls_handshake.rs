@@ -18,6 +18,7 @@ use super::plain_or_tls::CountedSocket;
 use super::socket::Socket;
 use super::tls_error;
 use super::tls_limits::TlsLimits;
+use super::tls_session::{SessionBinding, SessionCache, SessionResumption};
 use super::verify_error::VerifyError;
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::fault::Fault;
@@ -36,29 +37,75 @@ pub struct TlsInfo {
     pub ends: String,
 }
 
+pub(super) struct Handshake {
+    pub(super) stream: SslStream<CountedSocket>,
+    pub(super) info: TlsInfo,
+    pub(super) resumption: Option<SessionResumption>,
+}
+
+#[derive(Debug)]
+pub(super) struct FailedHandshake {
+    pub(super) fault: Fault,
+    /// The server has ended the handshake, and a session was offered. Without one it may succeed.
+    pub(super) is_session_refused: bool,
+}
+
+impl From<Fault> for FailedHandshake {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            is_session_refused: false,
+        }
+    }
+}
+
+/// Without `sessions` none is resumed, and none kept.
 pub(super) fn handshake(
     endpoint: &Endpoint,
     credentials: &TlsCredentials,
     limits: &TlsLimits,
+    sessions: Option<&Arc<SessionCache>>,
     socket: Socket,
-) -> Result<(SslStream<CountedSocket>, TlsInfo), Fault> {
+) -> Result<Handshake, FailedHandshake> {
     let rejected = SharedVerifyError::default();
-    let ssl = credentials
-        .tls_context()
-        .and_then(|context| Ok(prepare(endpoint, &context, limits, Arc::clone(&rejected))?))
-        .map_err(|error| match error {
-            ContextError::Unusable(fault) => fault,
-            ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
-        })?;
-    let failed = match ssl.connect(CountedSocket::new(socket)) {
+    let prepared = credentials.tls_context().and_then(|context| {
+        let mut ssl = prepare(endpoint, &context, limits, Arc::clone(&rejected))?;
+        let Some(sessions) = sessions else {
+            return Ok((ssl, None));
+        };
+        let binding = SessionBinding::new(endpoint, credentials, limits);
+        let resumption = SessionResumption::begin(sessions, binding, &context, &mut ssl)?;
+        Ok((ssl, Some(resumption)))
+    });
+    let (ssl, resumption) = prepared.map_err(|error| match error {
+        ContextError::Unusable(fault) => fault,
+        ContextError::OpenSsl(stack) => tls_error::setup_fault(endpoint, &stack),
+    })?;
+    let is_session_offered = resumption
+        .as_ref()
+        .is_some_and(SessionResumption::has_offered);
+    let connected = ssl.connect(CountedSocket::new(socket));
+    if let Some(resumption) = resumption.as_ref().filter(|_| connected.is_err()) {
+        resumption.handle_end();
+    }
+    let failed = match connected {
         Ok(stream) => {
+            if let Some(resumption) = &resumption {
+                resumption.handle_handshake(stream.ssl());
+            }
             let info = info(stream.ssl());
-            return Ok((stream, info));
+            return Ok(Handshake {
+                stream,
+                info,
+                resumption,
+            });
         }
         Err(HandshakeError::SetupFailure(stack)) => {
-            return Err(tls_error::setup_fault(endpoint, &stack));
+            return Err(tls_error::setup_fault(endpoint, &stack).into());
         }
-        Err(HandshakeError::WouldBlock(_)) => return Err(tls_error::timeout_fault(endpoint)),
+        Err(HandshakeError::WouldBlock(_)) => {
+            return Err(tls_error::timeout_fault(endpoint).into());
+        }
         Err(HandshakeError::Failure(failed)) => failed,
     };
     let verified = failed.ssl().verify_result();
@@ -69,17 +116,21 @@ pub(super) fn handshake(
             depth: 0,
             certificate: None,
         });
-        return Err(error.fault(endpoint, credentials));
+        return Err(error.fault(endpoint, credentials).into());
     }
     let error = failed.error();
-    Err(match error.ssl_error() {
+    let fault = match error.ssl_error() {
         Some(stack) => tls_error::handshake_fault(endpoint, credentials, limits, stack),
         None => match error.io_error().map(io::Error::kind) {
             Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                tls_error::timeout_fault(endpoint)
+                return Err(tls_error::timeout_fault(endpoint).into());
             }
             _ => tls_error::closed_fault(endpoint),
         },
+    };
+    Err(FailedHandshake {
+        fault,
+        is_session_refused: is_session_offered,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,8 +13,9 @@ use std::{
 };
 
 use super::{
+    certs::certs,
     packet::{self, Connect, Publish, kind, read_packet},
-    server::{Server, Stream},
+    server::{self, Server, Stream},
 };
 
 /// What to do about a PUBLISH.
@@ -34,7 +36,7 @@ pub(crate) struct Script {
     connack_properties: Vec<u8>,
     refuse_version_5: Option<Vec<u8>>,
     ignore_version_5: bool,
-    cut_connack: (usize, Vec<u8>),
+    cut_connack: (Range<usize>, Vec<u8>),
     session_present: bool,
     connack_after: Duration,
     on_subscribe: Box<SubscribeCode>,
@@ -82,7 +84,7 @@ impl ScriptedBroker {
             connack_properties: Vec::new(),
             refuse_version_5: None,
             ignore_version_5: false,
-            cut_connack: (0, Vec::new()),
+            cut_connack: (0..0, Vec::new()),
             session_present: false,
             connack_after: Duration::ZERO,
             on_subscribe: Box::new(|_, qos| Some(qos)),
@@ -176,7 +178,12 @@ impl Script {
     }
 
     /// Answers the first `connections` with these bytes, whatever they speak, and hangs up.
-    pub(crate) fn cut_connack(mut self, connections: usize, bytes: &[u8]) -> Self {
+    pub(crate) fn cut_connack(self, connections: usize, bytes: &[u8]) -> Self {
+        self.cut_connack_of(0..connections, bytes)
+    }
+
+    /// As [`cut_connack`](Self::cut_connack), of the connections with these numbers, from 0 on.
+    pub(crate) fn cut_connack_of(mut self, connections: Range<usize>, bytes: &[u8]) -> Self {
         self.cut_connack = (connections, bytes.to_vec());
         self
     }
@@ -235,6 +242,13 @@ impl Script {
         self.start(|play| Server::tls(play))
     }
 
+    /// With TLS, and TLS sessions are resumed: [`tls`](Self::tls) ends the handshake of whoever tries.
+    pub(crate) fn resuming_tls(self) -> ScriptedBroker {
+        let mut tls = server::acceptor(&certs().server);
+        tls.set_session_id_context(b"test").unwrap();
+        self.start(|play| Server::tls_by(tls, play))
+    }
+
     fn start(
         self,
         serve: impl FnOnce(Box<dyn Fn(&mut dyn Stream) + Send + Sync>) -> Server,
@@ -262,7 +276,7 @@ impl Script {
                     if let (5, Some(refusal)) = (level, &self.refuse_version_5) {
                         return stream.write_all(refusal);
                     }
-                    if number < self.cut_connack.0 {
+                    if self.cut_connack.0.contains(&number) {
                         return stream.write_all(&self.cut_connack.1);
                     }
                     if level == 5 && self.ignore_version_5 {

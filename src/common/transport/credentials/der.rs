@@ -1,5 +1,6 @@
 //! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element, whether a certificate is
-//! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018). PURE.
+//! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018); and how long a TLS session may be
+//! used. PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Element<'a> {
@@ -10,6 +11,7 @@ struct Element<'a> {
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const UTF8_STRING: u8 = 0x0c;
 const VISIBLE_STRING: u8 = 0x1a;
@@ -20,6 +22,19 @@ const EXTENSIONS: u8 = 0xa3;
 const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// `id-PBES2`, 1.2.840.113549.1.5.13.
 const PBES2: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
+
+/// Parts of OpenSSL's `SSL_SESSION` (`ssl/ssl_asn1.c`), each an INTEGER: when it was made, in seconds of Unix time; how long
+/// OpenSSL would keep it, and how long the server says that its ticket may be used, in seconds.
+const SESSION_TIME: u8 = 0xa1;
+const SESSION_TIMEOUT: u8 = 0xa2;
+const SESSION_TICKET_LIFETIME: u8 = 0xa9;
+
+/// In seconds, the first of Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionLife {
+    pub(crate) made_s: u64,
+    pub(crate) seconds: u64,
+}
 
 /// The sizes of header and content of the first element.
 fn sizes(bytes: &[u8]) -> Option<(usize, usize)> {
@@ -76,6 +91,23 @@ pub(super) fn is_ca(certificate: &[u8]) -> bool {
         })
     };
     constraints().is_some_and(|first| first.tag == BOOLEAN && first.content != [0])
+}
+
+/// Of an `SSL_SESSION` of OpenSSL. Without the server's word OpenSSL's holds.
+pub(crate) fn session_life(session: &[u8]) -> Option<SessionLife> {
+    let parts = sequence_content(session)?;
+    let number = |tag| {
+        let part = elements(parts).find(|part| part.tag == tag)?;
+        let number = elements(part.content).next().filter(|e| e.tag == INTEGER)?;
+        let fits = number.content.len() <= 8;
+        let value = |sum, byte: &u8| sum << 8 | u64::from(*byte);
+        fits.then(|| number.content.iter().fold(0, value))
+    };
+    let lifetime = number(SESSION_TICKET_LIFETIME).filter(|seconds| *seconds > 0);
+    Some(SessionLife {
+        made_s: number(SESSION_TIME)?,
+        seconds: lifetime.or_else(|| number(SESSION_TIMEOUT))?,
+    })
 }
 
 /// The object identifier, in dotted form, of the cipher of an `EncryptedPrivateKeyInfo`.

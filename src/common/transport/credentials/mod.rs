@@ -2,7 +2,7 @@
 
 pub(super) mod certificates;
 mod credential_contents;
-mod der;
+pub(super) mod der;
 mod device_key;
 mod device_refusal;
 mod discover;

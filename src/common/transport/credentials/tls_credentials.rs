@@ -9,13 +9,16 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::{Error, ErrorStack};
-use openssl::ssl::{SslContext, SslMethod, SslMode, SslVerifyMode, SslVersion};
+use openssl::ssl::{
+    SslContext, SslMethod, SslMode, SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 
 use super::certificates::{self, openssl_reason, subject};
 use super::key::{self, LoadedKey};
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::runtime::small_file::invalid_file;
+use crate::common::transport::new_session_handler;
 
 /// A certificate that expires within this number of days causes a warning.
 const EXPIRY_WARNING: i32 = 30;
@@ -84,6 +87,16 @@ impl TlsCredentials {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
 
+    /// None without a certificate, or if a TPM or a token has the key.
+    pub fn private_key_in_der(&self) -> Option<Vec<u8>> {
+        let LoadedKey { key, .. } = &self
+            .client
+            .as_ref()
+            .filter(|c| c.key.device().is_none())?
+            .key;
+        key.private_key_to_der().ok()
+    }
+
     fn leaf(&self) -> Option<&X509> {
         self.client.as_ref()?.chain.first()
     }
@@ -101,6 +114,9 @@ impl TlsCredentials {
         let partial = SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER;
         builder.set_mode(partial | SslMode::AUTO_RETRY);
         builder.set_verify(SslVerifyMode::PEER);
+        let keep = SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL;
+        builder.set_session_cache_mode(keep);
+        builder.set_new_session_callback(|ssl, session| new_session_handler::call(ssl, &session));
         match &self.authorities {
             // Already decoded: to read the file again takes half a millisecond.
             Some(authorities) => {

@@ -1,8 +1,8 @@
-//! A file that is replaced as a whole, by one program at a time.
+//! A file that is replaced as a whole, if need be by one program at a time.
 //!
-//! Each text goes to `FILE.tmp`, which then takes the place of `FILE`, so that a reader never sees half of it. Nothing is
-//! synced: after a power cut the next run writes it again. The program that has written `FILE` keeps it open and locked
-//! (flock(2)), so that another one that is given the same path leaves it alone. The kernel releases the lock of a program
+//! What is new goes to `FILE.tmp`, which then takes the place of `FILE`, so that a reader never sees half of it. Nothing is
+//! synced: after a power cut the next run writes it again. With [`ReplacedFile`] the program that has written `FILE`
+//! keeps it open and locked (flock(2)), so that another one that is given the same path leaves it alone. The kernel releases the lock of a program
 //! that was killed. On a file system without locks nothing is noticed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,53 +10,36 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// `node_exporter` runs as another user.
-const MODE: u32 = 0o644;
-
 /// How often the file may be replaced by others while this program opens it.
 const MAX_TRIES: usize = 10;
 
 #[derive(Debug)]
-pub(super) struct ReplacedFile {
+pub struct ReplacedFile {
     path: PathBuf,
+    mode: u32,
     /// What is at the path, locked.
     current: Option<File>,
 }
 
 impl ReplacedFile {
-    pub(super) fn new(path: &Path) -> Self {
+    /// `mode` is that of the file, whatever the umask.
+    pub fn new(path: &Path, mode: u32) -> Self {
         Self {
             path: path.to_owned(),
+            mode,
             current: None,
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn replace(&mut self, text: &[u8]) -> io::Result<()> {
-        // A symbolic link stays one.
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        if is_unsuitable(&target) {
-            return Err(io::Error::other("it is not a regular file"));
-        }
+    pub fn replace(&mut self, content: &[u8]) -> io::Result<()> {
+        let target = find_target(&self.path)?;
         self.lock(&target)?;
-        let temporary = temporary_path(&target);
-        let written = write_new(&temporary, text).and_then(|file| {
-            fs::rename(&temporary, &target)?;
-            Ok(file)
-        });
-        match written {
-            Ok(file) => {
-                self.current = Some(file);
-                Ok(())
-            }
-            Err(cause) => {
-                let _ = fs::remove_file(&temporary);
-                Err(cause)
-            }
-        }
+        self.current = Some(replace_target(&target, content, self.mode)?);
+        Ok(())
     }
 
     /// Locks what is at the path, unless this program has written it. An error if another running program has.
@@ -86,6 +69,32 @@ impl ReplacedFile {
     }
 }
 
+/// Replaces a file whoever else may do so; the last one wins. `mode` is that of the file, whatever the umask.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_target(&find_target(path)?, content, mode).map(drop)
+}
+
+/// A symbolic link stays one.
+fn find_target(path: &Path) -> io::Result<PathBuf> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if is_unsuitable(&target) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(target)
+}
+
+fn replace_target(target: &Path, content: &[u8], mode: u32) -> io::Result<File> {
+    let temporary = temporary_path(target);
+    let written = write_new(&temporary, content, mode).and_then(|file| {
+        fs::rename(&temporary, target)?;
+        Ok(file)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
 /// An existing file that cannot be replaced by a regular one: a device, a directory.
 pub fn is_unsuitable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file())
@@ -106,24 +115,25 @@ fn temporary_path(target: &Path) -> PathBuf {
 }
 
 /// Others may be able to write to the directory: what is there is never written to.
-fn write_new(path: &Path, text: &[u8]) -> io::Result<File> {
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(MODE).open(path)?;
+    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
     // Nobody else knows it yet, so this fails only without locks.
     let _ = file.try_lock();
-    // Whatever the umask.
-    file.set_permissions(fs::Permissions::from_mode(MODE))?;
-    file.write_all(text)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(content)?;
     Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MODE: u32 = 0o644;
 
     #[test]
     fn the_file_is_replaced_and_readable_and_nothing_is_left_beside_it() {
@@ -136,7 +146,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         fs::write(temporary_path(&file), "left by a run that was killed").unwrap();
-        let mut replaced = ReplacedFile::new(&file);
+        let mut replaced = ReplacedFile::new(&file, MODE);
         for text in ["one\n", "two\n"] {
             replaced.replace(text.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
@@ -149,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_not_replaced_and_a_symbolic_link_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let replace = |path: &Path| ReplacedFile::new(path).replace(b"x");
+        let replace = |path: &Path| ReplacedFile::new(path, MODE).replace(b"x");
         assert!(replace(Path::new("/dev/null")).is_err());
         assert!(replace(dir.path()).is_err());
         let (file, alias) = (dir.path().join("a.prom"), dir.path().join("b.prom"));
@@ -165,7 +175,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.prom");
         fs::write(&file, "of a run that was killed").unwrap();
-        let (mut first, mut second) = (ReplacedFile::new(&file), ReplacedFile::new(&file));
+        let (mut first, mut second) = (
+            ReplacedFile::new(&file, MODE),
+            ReplacedFile::new(&file, MODE),
+        );
         for text in [b"one", b"two"] {
             first.replace(text).unwrap();
             let refused = second.replace(b"no").unwrap_err().to_string();
@@ -181,6 +194,6 @@ mod tests {
         // A user has removed it.
         fs::remove_file(&file).unwrap();
         second.replace(b"again").unwrap();
-        assert!(ReplacedFile::new(&file).replace(b"no").is_err());
+        assert!(ReplacedFile::new(&file, MODE).replace(b"no").is_err());
     }
 }

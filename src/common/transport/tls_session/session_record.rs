@@ -1,0 +1,191 @@
+//! A TLS session with the server's certificates, as kept for the next connection, and how long it may be used.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslSession, SslSessionRef};
+use openssl::stack::Stack;
+use openssl::x509::store::X509StoreRef;
+use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
+
+use crate::common::transport::credentials::der;
+
+/// No session is used longer than this, whatever the server says (RFC 8446, section 4.6.1).
+const MAX_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SessionRecord {
+    /// `SSL_SESSION` of OpenSSL, in DER.
+    session: Vec<u8>,
+    /// In DER, from the server's certificate to the trusted CA.
+    chain: Vec<Vec<u8>>,
+}
+
+impl SessionRecord {
+    pub(crate) fn new<'a>(
+        session: &SslSessionRef,
+        chain: impl Iterator<Item = &'a X509Ref>,
+    ) -> Result<Self, ErrorStack> {
+        Ok(Self {
+            session: session.to_der()?,
+            chain: chain.map(X509Ref::to_der).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// A newer session with the same server.
+    pub(crate) fn renewed(&self, session: &SslSessionRef) -> Result<Self, ErrorStack> {
+        Ok(Self {
+            session: session.to_der()?,
+            chain: self.chain.clone(),
+        })
+    }
+
+    pub(crate) fn session(&self) -> Result<SslSession, ErrorStack> {
+        SslSession::from_der(&self.session)
+    }
+
+    pub(crate) fn has_session(&self, session: &SslSessionRef) -> bool {
+        session.to_der().is_ok_and(|der| der == self.session)
+    }
+
+    /// In seconds of Unix time.
+    pub(crate) fn made_s(&self) -> Option<u64> {
+        der::session_life(&self.session).map(|life| life.made_s)
+    }
+
+    /// Whether the session has not ended by `now`. One from the future is not used either: a clock is wrong.
+    pub(crate) fn is_current(&self, now: SystemTime) -> bool {
+        let Some(life) = der::session_life(&self.session) else {
+            return false;
+        };
+        let made = UNIX_EPOCH.checked_add(Duration::from_secs(life.made_s));
+        let life = Duration::from_secs(life.seconds).min(MAX_LIFE);
+        made.is_some_and(|made| now.duration_since(made).is_ok_and(|age| age < life))
+    }
+
+    /// Whether the server's certificates would be accepted today: in date, and of a CA that is trusted. The host name
+    /// needs no check: it was verified when the session was made, and is part of the binding.
+    pub(crate) fn is_trusted(&self, trusted: &X509StoreRef) -> Result<bool, ErrorStack> {
+        let mut chain = Stack::new()?;
+        let mut certificates = self.chain.iter().map(|der| X509::from_der(der));
+        let Some(leaf) = certificates.next().transpose()? else {
+            return Ok(false);
+        };
+        for certificate in certificates {
+            chain.push(certificate?)?;
+        }
+        X509StoreContext::new()?.init(trusted, &leaf, &chain, X509StoreContextRef::verify_cert)
+    }
+
+    /// As bytes for a file: each part after its length, four bytes, the most significant first.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for part in std::iter::once(&self.session).chain(&self.chain) {
+            // Nothing that a handshake transfers is larger than 16 MiB.
+            let length = u32::try_from(part.len()).unwrap_or(0);
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut parts = Vec::new();
+        while !bytes.is_empty() {
+            let (length, rest) = bytes.split_first_chunk()?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+            let (part, rest) = rest.split_at_checked(length)?;
+            parts.push(part.to_vec());
+            bytes = rest;
+        }
+        let mut parts = parts.into_iter();
+        Some(Self {
+            session: parts.next()?,
+            chain: parts.collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(session: Vec<u8>) -> SessionRecord {
+        SessionRecord {
+            session,
+            chain: Vec::new(),
+        }
+    }
+
+    /// An `SSL_SESSION` with its times, and what stands before and between them.
+    fn session(made_s: u32, timeout_s: u8, ticket_s: Option<u8>) -> Vec<u8> {
+        let number = |tag: u8, bytes: &[u8]| {
+            let length = u8::try_from(bytes.len()).unwrap();
+            [&[tag, length + 2, 0x02, length], bytes].concat()
+        };
+        let made = [&[0], &made_s.to_be_bytes()[..]].concat();
+        let mut parts = vec![0x02, 1, 1, 0x04, 2, 0x13, 0x02];
+        parts.extend(number(0xa1, &made));
+        parts.extend(number(0xa2, &[timeout_s]));
+        parts.extend([0xa4, 2, 0x04, 0]);
+        parts.extend(ticket_s.iter().flat_map(|s| number(0xa9, &[*s])));
+        let length = u8::try_from(parts.len()).unwrap();
+        [&[0x30, length], &parts[..]].concat()
+    }
+
+    #[test]
+    fn a_session_is_current_from_when_it_was_made_for_the_time_that_the_server_set() {
+        const MADE: u32 = 3_000_000_000;
+        let at = |s: i64| {
+            let since = u64::try_from(i64::from(MADE) + s).unwrap();
+            UNIX_EPOCH + Duration::from_secs(since)
+        };
+        for (ticket, life) in [(Some(100), 100), (Some(0), 50), (None, 50)] {
+            let record = record(session(MADE, 50, ticket));
+            assert_eq!(record.made_s(), Some(MADE.into()));
+            assert!(!record.is_current(at(-1)));
+            assert!(record.is_current(at(0)));
+            assert!(record.is_current(at(life - 1)));
+            assert!(!record.is_current(at(life)));
+        }
+    }
+
+    #[test]
+    fn whatever_the_server_says_a_session_ends_after_a_week() {
+        let mut bytes = session(1_000, 1, None);
+        bytes.extend([0xa9, 6, 0x02, 4, 0x7f, 0xff, 0xff, 0xff]);
+        bytes[1] += 8;
+        let record = record(bytes);
+        let at = |s| UNIX_EPOCH + Duration::from_secs(s);
+        assert!(record.is_current(at(1_000 + 604_799)));
+        assert!(!record.is_current(at(1_000 + 604_800)));
+    }
+
+    #[test]
+    fn without_its_times_a_session_is_not_current() {
+        let whole = session(1_000, 50, None);
+        for end in 0..whole.len() {
+            assert!(!record(whole[..end].to_vec()).is_current(UNIX_EPOCH));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            session in proptest::collection::vec(any::<u8>(), 0..40),
+            chain in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..4),
+        ) {
+            let record = SessionRecord { session, chain };
+            prop_assert!(SessionRecord::decode(&record.encode()) == Some(record));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(record) = SessionRecord::decode(&bytes) {
+                prop_assert_eq!(record.encode(), bytes);
+                record.is_current(UNIX_EPOCH);
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! TLS sessions: resumed in a run always, between runs with `--tls-session`, and never where a full handshake would fail.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{
+    Broker, Program, SOON, ScriptedBroker,
+    certs::{Authority, Pair, Validity, certs},
+    free_port,
+    running::Outcome,
+    temp_dir,
+};
+
+const FULL: &str = ": full handshake";
+const RESUMED: &str = ": session resumed";
+
+fn send(to: impl Fn(Program) -> Program, file: &Path) -> Outcome {
+    let program = to(Program::one_message()).arg("-d");
+    let outcome = program.arg("--tls-session").arg(file).run(SOON);
+    outcome.expect_code(0)
+}
+
+fn count(outcome: &Outcome, what: &str) -> usize {
+    outcome.stderr.text().matches(what).count()
+}
+
+fn expect(outcome: &Outcome, full: usize, resumed: usize) {
+    let found = (count(outcome, FULL), count(outcome, RESUMED));
+    assert_eq!(found, (full, resumed), "{outcome}");
+}
+
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn each_run_resumes_the_session_of_the_last_one_with_either_version_of_tls() {
+    for version in ["tlsv1.3", "tlsv1.2"] {
+        let broker = Broker::builder();
+        let broker = broker.line(&format!("tls_version {version}")).start();
+        let dir = temp_dir();
+        let file = dir.path().join("session");
+        let to = |program: Program| program.to(&broker);
+        expect(&send(to, &file), 1, 0);
+        for _ in 0..3 {
+            expect(&send(to, &file), 0, 1);
+            assert_eq!(mode(&file), 0o600);
+        }
+        let names = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(names, 1, "nothing is left beside the file");
+    }
+}
+
+#[test]
+fn a_subscriber_resumes_what_a_publisher_has_left_and_a_reconnect_needs_no_file() {
+    let mut broker = Broker::start();
+    let subscriber = Program::subscriber().to(&broker);
+    let flags = ["-t", "t", "-d", "--base-backoff", "0.05"];
+    let running = subscriber.args(flags).start();
+    running.wait_subscribed();
+    // The broker's keys are new after a restart, so the first reconnect shakes hands in full.
+    let seen = running.stderr.count();
+    broker.restart();
+    let full = running
+        .stderr
+        .wait_from(seen, SOON, |line| line.contains(FULL));
+    assert!(full.is_some(), "{running}");
+    let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
+    expect(&outcome, 2, 0);
+
+    let broker = ScriptedBroker::script().close_after_connack(2);
+    let broker = broker.resuming_tls();
+    let program = Program::one_message().at_port(broker.port()).arg("-d");
+    let program = program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"]);
+    let outcome = program.run(SOON).expect_code(0);
+    expect(&outcome, 1, 2);
+}
+
+#[test]
+fn another_certificate_key_ca_name_or_limit_means_a_full_handshake() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let other = certs().authority.client(dir.path(), "other", Validity::Now);
+    let (_, foreign_ca) = Authority::foreign(dir.path());
+    let both = dir.path().join("both.pem");
+    let text = [&certs().ca, &foreign_ca].map(|path| fs::read_to_string(path).unwrap());
+    fs::write(&both, text.concat()).unwrap();
+    let port = broker.port().to_string();
+    let at = |program: Program, host: &str, ca: &Path, pair: &Pair| {
+        let program = program.args(["--endpoint", host, "--port", &port]);
+        program.ca(ca).identity(pair)
+    };
+    let (ca, device) = (&certs().ca, &certs().device);
+    let usual = |program: Program| at(program, "localhost", ca, device);
+    let changes: [&dyn Fn(Program) -> Program; 5] = [
+        &|program| at(program, "localhost", ca, &other),
+        &|program| at(program, "localhost", &both, device),
+        &|program| at(program, "127.0.0.1", ca, device),
+        &|program| usual(program).args(["--tls-min", "1.3"]),
+        &|program| usual(program).args(["--ciphers", "TLS_AES_128_GCM_SHA256"]),
+    ];
+    for change in changes {
+        let _ = fs::remove_file(&file);
+        expect(&send(usual, &file), 1, 0);
+        expect(&send(usual, &file), 0, 1);
+        expect(&send(change, &file), 1, 0);
+        // What is in the file now belongs to the other connection.
+        expect(&send(change, &file), 0, 1);
+        expect(&send(usual, &file), 1, 0);
+    }
+}
+
+#[test]
+fn a_ca_that_is_not_trusted_any_more_resumes_nothing() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let (_, foreign) = Authority::foreign(dir.path());
+    // The system's store: its content is not in the binding.
+    let by_store = |ca: &Path| {
+        let program = Program::one_message().args(["-d", "--flush-timeout", "1"]);
+        let program = program.endpoint(broker.port()).identity(&certs().device);
+        let program = program.env("SSL_CERT_FILE", ca.to_str().unwrap());
+        program.env("SSL_CERT_DIR", "/nonexistent")
+    };
+    let run = |ca: &Path| by_store(ca).arg("--tls-session").arg(&file).run(SOON);
+    expect(&run(&certs().ca).expect_code(0), 1, 0);
+    expect(&run(&certs().ca).expect_code(0), 0, 1);
+    let outcome = run(&foreign).expect_code(78);
+    expect(&outcome, 0, 0);
+    let text = outcome.stderr.text();
+    assert!(text.contains("not accepted any more"), "{outcome}");
+}
+
+#[test]
+fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let to = |program: Program| program.to(&broker);
+    send(to, &file);
+    let good = fs::read(&file).unwrap();
+    let damaged = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let magic = good.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut contents = vec![
+        Vec::new(),
+        good[..5].to_vec(),
+        good[..magic].to_vec(),
+        good[..good.len() - 1].to_vec(),
+        [&good[..], b"x"].concat(),
+        [&good[..magic], &vec![0; 300_000]].concat(),
+    ];
+    contents.extend([magic, magic + 15, good.len() / 2, good.len() - 1].map(damaged));
+    for content in contents {
+        fs::write(&file, &content).unwrap();
+        expect(&send(to, &file), 1, 0);
+        expect(&send(to, &file), 0, 1);
+    }
+    for open in [0o644, 0o640, 0o602] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(open)).unwrap();
+        let outcome = send(to, &file);
+        expect(&outcome, 1, 0);
+        let why = "--tls-session is not used: others can read or write it";
+        assert_eq!(count(&outcome, why), 1, "{outcome}");
+        assert_eq!(mode(&file), 0o600);
+    }
+}
+
+#[test]
+fn what_cannot_be_replaced_is_refused_and_what_cannot_be_written_is_a_warning() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let key = dir.path().join("key");
+    fs::copy(&certs().device.key, &key).unwrap();
+    for path in [Path::new("/dev/null"), dir.path(), &key] {
+        let program = Program::one_message().to(&broker);
+        let outcome = program.arg("--tls-session").arg(path).run(SOON);
+        outcome.expect_fault(64, &["--tls-session is another file"]);
+    }
+    let before = fs::read(&certs().device.key).unwrap();
+    assert_eq!(fs::read(&key).unwrap(), before);
+    let program = Program::one_message().endpoint(broker.port());
+    let program = program.ca(&certs().ca);
+    let outcome = program
+        .arg("--tls-session")
+        .arg(dir.path().join("x"))
+        .run(SOON);
+    outcome.expect_fault(64, &["--tls-session needs --key"]);
+    let outcome = send(|program| program.to(&broker), &dir.path().join("no/such"));
+    expect(&outcome, 1, 0);
+    let warning = "--tls-session cannot be written: No such file or directory";
+    assert_eq!(count(&outcome, warning), 1, "{outcome}");
+    // A symbolic link stays one.
+    let (file, link) = (dir.path().join("session"), dir.path().join("link"));
+    fs::write(&file, "").unwrap();
+    symlink(&file, &link).unwrap();
+    expect(&send(|program| program.to(&broker), &link), 1, 0);
+    expect(&send(|program| program.to(&broker), &file), 0, 1);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let plain = Program::one_message().at_plain_port(1);
+    let outcome = plain.arg("--tls-session").arg(&file).run(SOON);
+    outcome.expect_fault(64, &["--tls-session has no use without TLS"]);
+}
+
+#[test]
+fn a_session_is_not_used_after_its_time() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    // Mosquitto's tickets are good for two hours.
+    for (offset, full, resumed) in [("+0", 1, 0), ("+1h", 0, 1), ("+4h", 1, 0), ("+2h", 1, 0)] {
+        let at = |program: Program| program.to(&broker).under(["faketime", "-f", offset]);
+        expect(&send(at, &file), full, resumed);
+    }
+}
+
+#[test]
+fn a_broker_with_other_keys_or_another_certificate_gets_a_full_handshake() {
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let port = free_port();
+    let authority = &certs().authority;
+    let other = authority.server(dir.path(), "localhost", Validity::Now);
+    let at = |program: Program| program.at_port(port);
+    {
+        let _broker = Broker::builder().port(port).start();
+        expect(&send(at, &file), 1, 0);
+        expect(&send(at, &file), 0, 1);
+    }
+    {
+        let _broker = Broker::builder().port(port).server(other).start();
+        expect(&send(at, &file), 1, 0);
+        expect(&send(at, &file), 0, 1);
+    }
+    // A server that is not trusted gets no message, whatever the file has.
+    let (foreign, _) = Authority::foreign(dir.path());
+    let untrusted = foreign.server(dir.path(), "localhost", Validity::Now);
+    let _broker = Broker::builder().port(port).server(untrusted).start();
+    let program = at(Program::one_message()).args(["--flush-timeout", "1"]);
+    let outcome = program.arg("--tls-session").arg(&file).run(SOON);
+    outcome.expect_code(78).expect_stderr("certificate");
+}
+
+#[test]
+fn a_broker_that_ends_the_handshake_because_of_a_session_gets_one_without() {
+    // This one has no session identifier context, so OpenSSL ends each handshake that resumes.
+    let broker = ScriptedBroker::script().tls();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let at = |program: Program| program.at_port(broker.port());
+    expect(&send(at, &file), 1, 0);
+    let outcome = send(at, &file);
+    expect(&outcome, 1, 0);
+    assert_eq!(
+        count(&outcome, "the TLS session was refused"),
+        1,
+        "{outcome}"
+    );
+    assert_eq!(broker.publishes().len(), 2);
+
+    // Within a run that is tried twice.
+    let broker = ScriptedBroker::script().close_after_connack(6).tls();
+    let program = Program::one_message().at_port(broker.port()).arg("-d");
+    let program = program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"]);
+    let outcome = program.run(SOON).expect_code(0);
+    expect(&outcome, 7, 0);
+    assert_eq!(
+        count(&outcome, "the TLS session was refused"),
+        2,
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_resumed_connection_that_the_broker_does_not_accept_is_followed_by_a_full_handshake() {
+    // Of three connections the second one.
+    let broker = ScriptedBroker::script().cut_connack_of(1..2, &[]);
+    let broker = broker.resuming_tls();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let at = |program: Program| {
+        let program = program.at_port(broker.port());
+        let program = program.args(["--mqtt-version", "5"]);
+        program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"])
+    };
+    expect(&send(at, &file), 1, 0);
+    expect(&send(at, &file), 1, 1);
+    assert_eq!(broker.publishes().len(), 2);
+    expect(&send(at, &file), 0, 1);
+}
+
+#[test]
+fn a_check_verifies_the_certificates_anew_and_changes_no_file() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    send(|program| program.to(&broker), &file);
+    let before = fs::read(&file).unwrap();
+    let check = Program::publisher().arg("check").to(&broker);
+    let check = check
+        .args(["-t", "t", "-d"])
+        .arg("--tls-session")
+        .arg(&file);
+    let outcome = check.run(SOON).expect_code(0);
+    expect(&outcome, 0, 0);
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert!(outcome.stdout.text().contains("TLSv1.3"), "{outcome}");
+}
