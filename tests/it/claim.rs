@@ -544,7 +544,10 @@ fn a_new_certificate_that_the_broker_does_not_accept_is_tried_again_by_the_next_
 
 #[test]
 fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
-    let device = Device::new();
+    let configuration = json!({"site": 7});
+    let device = Device::of(
+        Fleet::new("pumps", &["SerialNumber"]).device_configuration(configuration.clone()),
+    );
     let killer = Killer::new();
     let run = |killer: &Killer, args: &[&str], check: &dyn Fn()| {
         killer.run(|| device.usual(args), &device.path, &device.dir(), check)
@@ -557,6 +560,7 @@ fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
         "provision/json",
         "publisher",
         "/device.pem.crt",
+        "/device-configuration.json",
         "/claimed-thing",
     ] {
         assert!(steps.contains(step), "{step}: {steps}");
@@ -572,4 +576,7 @@ fn after_a_kill_at_each_step_the_same_command_completes_the_work() {
     assert!(kills >= 10, "{}", killer.steps());
     device.expect_usable("pump-7");
     assert!(fs::read(device.dir().join("device.pem.crt")).unwrap() != before);
+    let written = fs::read(device.dir().join("device-configuration.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(written, configuration);
 }
