@@ -1,5 +1,5 @@
 //! The latest TLS session: in memory for the next connection of the run, in the file of `--tls-session` for the next run.
-//! A server that ends handshakes because of a session is not offered another one until a connection has resumed one.
+//! After two handshakes in a row that the server has ended because of a session, none is offered in this run any more.
 //!
 //! Only the threads of connections call it: a disk that hangs holds up the connection whose session it is about, and
 //! later ones.

@@ -31,7 +31,7 @@ pub fn is_foreign(path: &Path) -> bool {
     replaced_file::is_unsuitable(path)
         || open(path).is_ok_and(|file| {
             let mut head = Vec::new();
-            // What cannot be read is told when it is used.
+            // That it cannot be read is reported when it is used.
             let _ = file.take(MAGIC.len() as u64).read_to_end(&mut head);
             !MAGIC.starts_with(&head)
         })
