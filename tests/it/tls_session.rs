@@ -59,11 +59,15 @@ fn each_run_resumes_the_session_of_the_last_one_with_either_version_of_tls() {
 #[test]
 fn a_subscriber_resumes_what_a_publisher_has_left_and_a_reconnect_needs_no_file() {
     let mut broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    expect(&send(|program| program.to(&broker), &file), 1, 0);
     let subscriber = Program::subscriber().to(&broker);
+    let subscriber = subscriber.arg("--tls-session").arg(&file);
     let flags = ["-t", "t", "-d", "--base-backoff", "0.05"];
     let running = subscriber.args(flags).start();
     running.wait_subscribed();
-    // The broker's keys are new after a restart, so the first reconnect shakes hands in full.
+    // The broker's keys are new after a restart, so the first reconnect makes a full handshake.
     let seen = running.stderr.count();
     broker.restart();
     let full = running
@@ -71,7 +75,7 @@ fn a_subscriber_resumes_what_a_publisher_has_left_and_a_reconnect_needs_no_file(
         .wait_from(seen, SOON, |line| line.contains(FULL));
     assert!(full.is_some(), "{running}");
     let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
-    expect(&outcome, 2, 0);
+    expect(&outcome, 1, 1);
 
     let broker = ScriptedBroker::script().close_after_connack(2);
     let broker = broker.resuming_tls();
@@ -159,6 +163,8 @@ fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
         good[..good.len() - 1].to_vec(),
         [&good[..], b"x"].concat(),
         [&good[..magic], &vec![0; 300_000]].concat(),
+        // As after a power cut.
+        vec![0; good.len()],
     ];
     contents.extend([magic, magic + 15, good.len() / 2, good.len() - 1].map(damaged));
     for content in contents {
@@ -214,10 +220,11 @@ fn what_cannot_be_replaced_is_refused_and_what_cannot_be_written_is_a_warning() 
 
 #[test]
 fn a_session_is_not_used_after_its_time() {
-    let broker = Broker::start();
+    // In TLS 1.3 OpenSSL itself offers no ticket beyond its time.
+    let broker = Broker::builder().line("tls_version tlsv1.2").start();
     let dir = temp_dir();
     let file = dir.path().join("session");
-    // Mosquitto's tickets are good for two hours.
+    // Mosquitto's tickets are valid for two hours.
     for (offset, full, resumed) in [("+0", 1, 0), ("+1h", 0, 1), ("+4h", 1, 0), ("+2h", 1, 0)] {
         let at = |program: Program| program.to(&broker).under(["faketime", "-f", offset]);
         expect(&send(at, &file), full, resumed);
@@ -242,7 +249,7 @@ fn a_broker_with_other_keys_or_another_certificate_gets_a_full_handshake() {
         expect(&send(at, &file), 1, 0);
         expect(&send(at, &file), 0, 1);
     }
-    // A server that is not trusted gets no message, whatever the file has.
+    // A server that is not trusted gets no message, whatever the file holds.
     let (foreign, _) = Authority::foreign(dir.path());
     let untrusted = foreign.server(dir.path(), "localhost", Validity::Now);
     let _broker = Broker::builder().port(port).server(untrusted).start();
@@ -283,20 +290,23 @@ fn a_broker_that_ends_the_handshake_because_of_a_session_gets_one_without() {
 
 #[test]
 fn a_resumed_connection_that_the_broker_does_not_accept_is_followed_by_a_full_handshake() {
-    // Of three connections the second one.
-    let broker = ScriptedBroker::script().cut_connack_of(1..2, &[]);
-    let broker = broker.resuming_tls();
-    let dir = temp_dir();
-    let file = dir.path().join("session");
-    let at = |program: Program| {
-        let program = program.at_port(broker.port());
-        let program = program.args(["--mqtt-version", "5"]);
-        program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"])
-    };
-    expect(&send(at, &file), 1, 0);
-    expect(&send(at, &file), 1, 1);
-    assert_eq!(broker.publishes().len(), 2);
-    expect(&send(at, &file), 0, 1);
+    // Without an answer, and as bad user name or password: a broker may not know the certificate any more.
+    for answer in [&[][..], &[0x20, 3, 0, 0x86, 0]] {
+        // Of three connections the second one.
+        let broker = ScriptedBroker::script().cut_connack_of(1..2, answer);
+        let broker = broker.resuming_tls();
+        let dir = temp_dir();
+        let file = dir.path().join("session");
+        let at = |program: Program| {
+            let program = program.at_port(broker.port());
+            let program = program.args(["--mqtt-version", "5"]);
+            program.args(["--base-backoff", "0.05", "--max-backoff", "0.1"])
+        };
+        expect(&send(at, &file), 1, 0);
+        expect(&send(at, &file), 1, 1);
+        assert_eq!(broker.publishes().len(), 2);
+        expect(&send(at, &file), 0, 1);
+    }
 }
 
 #[test]

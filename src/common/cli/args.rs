@@ -174,7 +174,7 @@ pub struct ConnectionArgs {
 
     /// Keep the TLS session in a file, for the next run
     ///
-    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Give each program a separate file. It is encrypted with the private key, so it needs --cert and --key, not in a TPM or a token. It is not used with another broker, CA, certificate or key, or after the time that the broker has set.
+    /// The next connection then takes half of the bytes, and no signatures, if the broker recognises it. Reconnects within a run need no file. Give each program a separate file. It is encrypted with the private key, so it needs a certificate and a key that is not in a TPM or a token. It is not used with another broker, CA, certificate or key, or after the time that the broker has set.
     #[arg(long, value_name = "FILE")]
     tls_session: Option<PathBuf>,
 

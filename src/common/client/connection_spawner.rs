@@ -69,6 +69,7 @@ impl ConnectionSpawner {
             handle: Arc::default(),
             v5,
             clean,
+            is_resumed: false,
         };
         self.spawn(dial.clone(), deadline, loaded).map_err(|e| {
             let message = format!("{endpoint}: no thread or descriptor to connect with: {e}");

@@ -12,7 +12,7 @@ use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::timed_receive;
 use crate::common::transport::bridge::{self, BridgeEvent, ConnectParameters, MessageCallbacks};
 use crate::common::transport::credentials::TlsCredentials;
-use crate::common::transport::{self, DialStep};
+use crate::common::transport::{self, DialStep, SessionResumption};
 
 pub(super) struct ConnectionTask {
     pub(super) dial: DialAttempt,
@@ -51,8 +51,12 @@ impl ConnectionTask {
             let message = format!("{endpoint}: a local socket cannot be created: {e}");
             (DialStep::Tcp, Fault::passing(Exit::Io, message))
         })?;
+        let resumption = connected.resumption.clone();
         let dial = DialAttempt {
             endpoint: connected.endpoint.clone(),
+            is_resumed: resumption
+                .as_ref()
+                .is_some_and(SessionResumption::is_resumed),
             ..self.dial.clone()
         };
         self.send_to_worker(WorkerInputKind::DialSucceeded(dial, theirs.into()));
@@ -62,7 +66,6 @@ impl ConnectionTask {
             max_packet: route.max_packet,
         };
         let dial = self.dial.number;
-        let resumption = connected.resumption.clone();
         bridge::relay_packets(
             connected,
             &ours,
@@ -71,6 +74,10 @@ impl ConnectionTask {
             self.receiver.as_ref(),
             &mut |event| {
                 let is_accepted = matches!(event, BridgeEvent::Accepted(_));
+                // Before the next attempt begins.
+                if let (Some(resumption), BridgeEvent::Ended(_)) = (&resumption, &event) {
+                    resumption.handle_end();
+                }
                 self.send_to_worker(WorkerInputKind::Bridge { dial, event });
                 // Afterwards: it may write to a disk.
                 if let Some(resumption) = resumption.as_ref().filter(|_| is_accepted) {
@@ -78,9 +85,6 @@ impl ConnectionTask {
                 }
             },
         );
-        if let Some(resumption) = resumption {
-            resumption.handle_end();
-        }
         Ok(())
     }
 

@@ -445,6 +445,11 @@ impl<N: Fn(ClientEvent)> Worker<N> {
                 None => self.handle_closed_before_connack(&dial, end.as_ref()),
             },
         };
+        let fault = Fault {
+            // With a full handshake, which follows, the broker may accept it.
+            permanent: fault.permanent && !dial.is_resumed,
+            ..fault
+        };
         self.notify_ended(generation, None, fault);
     }
 

@@ -57,4 +57,6 @@ pub(super) struct DialAttempt {
     pub(super) v5: bool,
     /// CONNECT asks for a new session.
     pub(super) clean: bool,
+    /// A TLS session was resumed, so the broker may not know who the client is.
+    pub(super) is_resumed: bool,
 }

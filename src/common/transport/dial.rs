@@ -222,6 +222,10 @@ impl EndpointDialer<'_> {
                 socket,
             ) {
                 Ok(handshake) => {
+                    // Otherwise the session was not the cause.
+                    if let Some(sessions) = sessions.filter(|_| has_failed) {
+                        sessions.handle_refused();
+                    }
                     report(DialEvent::TlsEstablished(Box::new(handshake.info.clone())));
                     return Ok(handshake);
                 }
@@ -232,9 +236,6 @@ impl EndpointDialer<'_> {
                         "the TLS session was refused ({}); a full handshake follows",
                         failed.fault.message
                     );
-                    if let Some(sessions) = sessions {
-                        sessions.handle_refused();
-                    }
                     has_failed = true;
                 }
                 Err(failed) => return Err((DialStep::Tls, failed.fault)),

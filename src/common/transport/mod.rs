@@ -41,6 +41,7 @@ pub use dial::{DialError, DialEvent, DialStep, DialedConnection, Route, dial};
 pub use local_binding::LocalBinding;
 pub use tls_handshake::TlsInfo;
 pub use tls_limits::{CipherLists, TlsLimits};
+pub(crate) use tls_session::SessionResumption;
 pub use tls_session::{SessionCache, is_foreign as is_no_session_file};
 
 /// Initialises OpenSSL without a clean-up at exit, which would race against other threads. Call it

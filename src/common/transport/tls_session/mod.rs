@@ -1,5 +1,6 @@
-//! TLS session resumption: the server recognises a client by what it gave it in an earlier connection, so that neither
-//! certificates nor signatures are exchanged. It saves half of the bytes and most of the computing of a connection.
+//! TLS session resumption: the server recognises a client by data that it gave the client in an earlier connection, so
+//! that neither certificates nor signatures are exchanged. It saves half of the bytes and most of the computing of a
+//! connection.
 //!
 //! * `session_cache` keeps the latest session, for the next connection, and in the file of `--tls-session` for the next run;
 //! * `session_record` is what is kept: the session and the server's certificates, which are verified again before it is used;
@@ -18,4 +19,4 @@ mod session_resumption;
 pub(super) use session_binding::SessionBinding;
 pub use session_cache::SessionCache;
 pub use session_file::is_foreign;
-pub(super) use session_resumption::SessionResumption;
+pub(crate) use session_resumption::SessionResumption;

@@ -33,6 +33,8 @@ pub struct SessionCache {
 #[derive(Default)]
 struct CacheState {
     latest: Option<(SessionBinding, SessionRecord)>,
+    /// Not to be used again, if the file could not be removed.
+    dropped: Option<SessionRecord>,
     /// Handshakes in a row that the server has ended when a session was offered.
     refusals: u32,
     /// When the session that this run has written last was made, in seconds of Unix time; none without a file.
@@ -65,7 +67,7 @@ impl SessionCache {
             Some((of, record)) if of == binding => Some(record.clone()),
             _ => self.read_file(state, binding),
         };
-        kept.filter(|record| record.is_current(now))
+        kept.filter(|record| record.is_current(now) && state.dropped.as_ref() != Some(record))
     }
 
     fn read_file(&self, state: &mut CacheState, binding: &SessionBinding) -> Option<SessionRecord> {
@@ -87,7 +89,8 @@ impl SessionCache {
         }
         if let Some(file) = &self.file {
             let made_s = record.made_s();
-            let is_early = |last| made_s.is_some_and(|made| made < last + WRITE_INTERVAL_S);
+            let is_early =
+                |last| made_s.is_some_and(|made| (last..last + WRITE_INTERVAL_S).contains(&made));
             if !state.written_s.is_some_and(is_early) {
                 state.written_s = made_s;
                 match file.write(binding, &record) {
@@ -115,6 +118,7 @@ impl SessionCache {
     /// This session is not to be used again.
     pub(crate) fn forget(&self, record: &SessionRecord) {
         let state = &mut *self.state.lock();
+        state.dropped = Some(record.clone());
         // A newer one may have taken its place. One that is not in memory came from the file.
         if state
             .latest

@@ -1,5 +1,5 @@
-//! The file of `--tls-session`. Only its owner may be able to read and write it. Another session is not used, and
-//! replaced; anything else is left alone.
+//! The file of `--tls-session`. Only its owner may be able to read and write it. A session of another binding is not used,
+//! and is replaced; anything else is left alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -26,15 +26,17 @@ pub(super) struct SessionFile {
     path: PathBuf,
 }
 
-/// Whether there is something that is not to be replaced: a device, a directory, a file with other content.
+/// Whether there is something that is not to be replaced: a device, a directory, a file with other content, or that cannot
+/// be read. A power cut may leave zeros.
 pub fn is_foreign(path: &Path) -> bool {
-    replaced_file::is_unsuitable(path)
-        || open(path).is_ok_and(|file| {
-            let mut head = Vec::new();
-            // That it cannot be read is reported when it is used.
-            let _ = file.take(MAGIC.len() as u64).read_to_end(&mut head);
-            !MAGIC.starts_with(&head)
-        })
+    let file = match open(path) {
+        Err(cause) => return cause.kind() != io::ErrorKind::NotFound,
+        Ok(file) => file,
+    };
+    let mut head = Vec::new();
+    let read = file.take(MAGIC.len() as u64).read_to_end(&mut head);
+    let is_zero = head.iter().all(|byte| *byte == 0);
+    replaced_file::is_unsuitable(path) || read.is_err() || !(is_zero || MAGIC.starts_with(&head))
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -10,13 +10,16 @@ use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use crate::common::transport::credentials::der;
 
-/// No session is used longer than this, whatever the server says (RFC 8446, section 4.6.1).
+/// No session is used longer than this, whatever the server says, nor longer than this after the last full handshake
+/// (RFC 8446, section 4.6.1).
 const MAX_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionRecord {
     /// `SSL_SESSION` of OpenSSL, in DER.
     session: Vec<u8>,
+    /// When a full handshake verified both sides, in seconds of Unix time.
+    verified_s: u64,
     /// In DER, from the server's certificate to the trusted CA.
     chain: Vec<Vec<u8>>,
 }
@@ -24,10 +27,13 @@ pub(crate) struct SessionRecord {
 impl SessionRecord {
     pub(crate) fn new<'a>(
         session: &SslSessionRef,
+        now: SystemTime,
         chain: impl Iterator<Item = &'a X509Ref>,
     ) -> Result<Self, ErrorStack> {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             session: session.to_der()?,
+            verified_s: since.as_secs(),
             chain: chain.map(X509Ref::to_der).collect::<Result<_, _>>()?,
         })
     }
@@ -36,6 +42,7 @@ impl SessionRecord {
     pub(crate) fn renewed(&self, session: &SslSessionRef) -> Result<Self, ErrorStack> {
         Ok(Self {
             session: session.to_der()?,
+            verified_s: self.verified_s,
             chain: self.chain.clone(),
         })
     }
@@ -58,9 +65,12 @@ impl SessionRecord {
         let Some(life) = der::session_life(&self.session) else {
             return false;
         };
-        let made = UNIX_EPOCH.checked_add(Duration::from_secs(life.made_s));
-        let life = Duration::from_secs(life.seconds).min(MAX_LIFE);
-        made.is_some_and(|made| now.duration_since(made).is_ok_and(|age| age < life))
+        let is_younger = |from_s, most| {
+            let from = UNIX_EPOCH.checked_add(Duration::from_secs(from_s));
+            from.is_some_and(|from| now.duration_since(from).is_ok_and(|age| age < most))
+        };
+        let life_time = Duration::from_secs(life.seconds).min(MAX_LIFE);
+        is_younger(life.made_s, life_time) && is_younger(self.verified_s, MAX_LIFE)
     }
 
     /// Whether the server's certificates would be accepted today: in date, and of a CA that is trusted. The host name
@@ -80,7 +90,12 @@ impl SessionRecord {
     /// As bytes for a file: each part after its length, four bytes, the most significant first.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for part in std::iter::once(&self.session).chain(&self.chain) {
+        let verified_s = self.verified_s.to_be_bytes();
+        let parts = [&self.session[..], &verified_s];
+        for part in parts
+            .into_iter()
+            .chain(self.chain.iter().map(Vec::as_slice))
+        {
             // Nothing that a handshake transfers is larger than 16 MiB.
             let length = u32::try_from(part.len()).unwrap_or(0);
             bytes.extend(length.to_be_bytes());
@@ -101,6 +116,7 @@ impl SessionRecord {
         let mut parts = parts.into_iter();
         Some(Self {
             session: parts.next()?,
+            verified_s: u64::from_be_bytes(parts.next()?.try_into().ok()?),
             chain: parts.collect(),
         })
     }
@@ -111,9 +127,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn record(session: Vec<u8>) -> SessionRecord {
+    fn record(session: Vec<u8>, verified_s: u64) -> SessionRecord {
         SessionRecord {
             session,
+            verified_s,
             chain: Vec::new(),
         }
     }
@@ -142,7 +159,7 @@ mod tests {
             UNIX_EPOCH + Duration::from_secs(since)
         };
         for (ticket, life) in [(Some(100), 100), (Some(0), 50), (None, 50)] {
-            let record = record(session(MADE, 50, ticket));
+            let record = record(session(MADE, 50, ticket), u64::from(MADE) - 60);
             assert_eq!(record.made_s(), Some(MADE.into()));
             assert!(!record.is_current(at(-1)));
             assert!(record.is_current(at(0)));
@@ -156,17 +173,25 @@ mod tests {
         let mut bytes = session(1_000, 1, None);
         bytes.extend([0xa9, 6, 0x02, 4, 0x7f, 0xff, 0xff, 0xff]);
         bytes[1] += 8;
-        let record = record(bytes);
+        let record = record(bytes.clone(), 1_000);
         let at = |s| UNIX_EPOCH + Duration::from_secs(s);
         assert!(record.is_current(at(1_000 + 604_799)));
         assert!(!record.is_current(at(1_000 + 604_800)));
     }
 
     #[test]
+    fn a_session_that_follows_from_another_one_ends_a_week_after_the_full_handshake() {
+        let record = record(session(1_000_000, 50, None), 1_000_000 - 604_800 + 10);
+        let at = |s| UNIX_EPOCH + Duration::from_secs(s);
+        assert!(record.is_current(at(1_000_009)));
+        assert!(!record.is_current(at(1_000_010)));
+    }
+
+    #[test]
     fn without_its_times_a_session_is_not_current() {
         let whole = session(1_000, 50, None);
         for end in 0..whole.len() {
-            assert!(!record(whole[..end].to_vec()).is_current(UNIX_EPOCH));
+            assert!(!record(whole[..end].to_vec(), 0).is_current(UNIX_EPOCH));
         }
     }
 
@@ -174,9 +199,10 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             session in proptest::collection::vec(any::<u8>(), 0..40),
+            verified_s in any::<u64>(),
             chain in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..4),
         ) {
-            let record = SessionRecord { session, chain };
+            let record = SessionRecord { session, verified_s, chain };
             prop_assert!(SessionRecord::decode(&record.encode()) == Some(record));
         }
 

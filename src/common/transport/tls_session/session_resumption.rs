@@ -74,6 +74,10 @@ impl SessionResumption {
         self.shared.offered.is_some()
     }
 
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.shared.progress.lock().is_resumed
+    }
+
     /// The handshake is complete.
     pub(crate) fn handle_handshake(&self, ssl: &SslRef) {
         let Shared { cache, offered, .. } = &*self.shared;
@@ -128,7 +132,9 @@ impl Shared {
     fn handle_new(&self, ssl: &SslRef, session: &SslSessionRef) {
         // After a resumption there is no chain, but that of the session.
         let record = match (ssl.verified_chain(), &self.offered) {
-            (Some(chain), _) if !chain.is_empty() => SessionRecord::new(session, chain.iter()),
+            (Some(chain), _) if !chain.is_empty() => {
+                SessionRecord::new(session, wall_clock(), chain.iter())
+            }
             (_, Some(offered)) => offered.renewed(session),
             _ => return,
         };
