@@ -10,6 +10,5 @@ pub mod escape;
 pub mod fault;
 pub mod metrics;
 pub mod mqtt;
-pub mod random;
 pub mod runtime;
 pub mod transport;

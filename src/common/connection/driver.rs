@@ -16,9 +16,9 @@ use crate::common::client::{
 };
 use crate::common::fault::{Exit, Fault, FaultCause};
 use crate::common::metrics::metric_family::MetricFamily;
-use crate::common::random;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::logging::level_of;
+use crate::common::runtime::random;
 use crate::common::runtime::timed_receive::receive_until;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod escaping_writer;
 pub mod host_identity;
 pub mod logging;
 pub mod process;
+pub mod random;
 pub mod repeat_filter;
 pub mod replaced_file;
 pub mod secret_source;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::common::random;
+use crate::common::runtime::random;
 
 /// Gives a random walk around [`MEAN_CELSIUS`].
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Opens the queue of a run: in memory, or in a file.
 
 use crate::common::fault::Fault;
-use crate::common::random;
+use crate::common::runtime::random;
 use crate::publisher::config::Config;
 use crate::publisher::queue::Queue;
 use crate::publisher::queue::durable::DurableQueue;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::exit_report::output_not_opened;
 use crate::common::acks::SessionAcks;
-use crate::common::random;
+use crate::common::runtime::random;
 use crate::common::runtime::stdio;
 use crate::subscriber::config::{Config, OutputConfig};
 use crate::subscriber::display::display_data::DisplayData;

@@ -21,7 +21,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, 
 use self::qos2_table::Qos2Table;
 use crate::common::acks::owed_acks::Qos2ExchangeKey;
 use crate::common::fault::{Exit, Fault};
-use crate::common::random;
+use crate::common::runtime::random;
 use crate::subscriber::sequence::SavedSeqRecord;
 use crate::subscriber::sequence::fingerprint::{Fingerprint, FingerprintKey};
 use crate::subscriber::sequence::numbers::ReceivedNumbers;

@@ -1,7 +1,7 @@
 //! Random numbers, identifiers and seeds from the operating system's random source: devices that
 //! start at the same moment must not draw the same ones.
 
-use super::fault::{Exit, Fault};
+use crate::common::fault::{Exit, Fault};
 
 /// 64 random bits. Soon after the start of the machine it waits until the source is ready.
 pub fn bits() -> Result<u64, Fault> {
