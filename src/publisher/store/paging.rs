@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::rows::{self, LastValues};
-use super::sqlite::to_u64_or_zero;
+use super::sqlite::{retry_while_busy, to_u64_or_zero};
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::store_requests::RowId;
 
@@ -40,8 +40,9 @@ pub(super) struct AvailableColumns {
 impl AvailableColumns {
     pub(super) fn detect(connection: &Connection) -> Self {
         let has = |table, column| {
-            let query = format!("SELECT {column} FROM {table}");
-            connection.prepare(&query).is_ok()
+            let found = retry_while_busy(|| connection.column_exists(None, table, column));
+            // The error comes again when the rows are read, and is reported then.
+            found.unwrap_or(true)
         };
         Self {
             readings: has("queue", "readings"),
@@ -108,4 +109,40 @@ pub(super) fn read(
 
 pub(super) fn row_id(entry: &Result<ListedMessage, RowId>) -> RowId {
     entry.as_ref().map_or_else(|row| *row, |item| item.row)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::super::schema;
+    use super::*;
+
+    static IS_BUSY: AtomicBool = AtomicBool::new(false);
+
+    #[test]
+    fn a_column_is_not_missing_because_the_file_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = dir.path().join("queue.db");
+        schema::create(&mut Connection::open(&queue).unwrap(), "s").unwrap();
+        let locking = Connection::open(&queue).unwrap();
+        let lock = "PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; UPDATE books SET dropped = 1";
+        locking.execute_batch(lock).unwrap();
+        let reader = Connection::open(&queue).unwrap();
+        let note = |_| {
+            IS_BUSY.store(true, Ordering::SeqCst);
+            false
+        };
+        reader.busy_handler(Some(note)).unwrap();
+        thread::scope(|scope| {
+            let found = scope.spawn(|| AvailableColumns::detect(&reader));
+            while !IS_BUSY.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            drop(locking);
+            let found = found.join().unwrap();
+            assert!(found.readings && found.boot && found.properties);
+        });
+    }
 }
