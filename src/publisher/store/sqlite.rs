@@ -7,9 +7,8 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-const LOG_PAGES: i64 = 1_000;
-
-const PAGE_SIZE: u64 = 4_096;
+/// The length at which the log is copied into the file, in bytes of database pages.
+const MAX_LOG: u64 = 4 << 20;
 
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -93,10 +92,16 @@ pub(super) enum CheckpointMode {
     Truncate,
 }
 
-/// Whether the log is due to be copied: it has [`LOG_PAGES`] database pages, or `bytes`.
+/// Whether the log is due to be copied: its database pages have [`MAX_LOG`] bytes, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
-    let length = wal_checkpoint(connection, "NOOP")?;
-    Ok(length >= LOG_PAGES || to_u64_or_zero(length).saturating_mul(PAGE_SIZE) >= bytes)
+    let pages = to_u64_or_zero(wal_checkpoint(connection, "NOOP")?);
+    Ok(pages.saturating_mul(page_size(connection)?) >= bytes.min(MAX_LOG))
+}
+
+/// In bytes. It never changes while a file exists.
+fn page_size(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("PRAGMA page_size")?;
+    statement.query_row([], |row| row.get(0).map(to_u64_or_zero))
 }
 
 /// Gives the number of database pages in the log.
@@ -137,5 +142,5 @@ pub(super) fn step_through(connection: &Connection, sql: &str) -> rusqlite::Resu
 
 pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let count = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    Ok(to_u64_or_zero(count).saturating_mul(PAGE_SIZE))
+    Ok(to_u64_or_zero(count).saturating_mul(page_size(connection)?))
 }

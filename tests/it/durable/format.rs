@@ -192,7 +192,7 @@ fn form(queue: &QueueFile) -> Vec<String> {
         .query_map([], |row| row.get::<_, String>(0))
         .unwrap();
     let mut form: Vec<_> = sql.map(Result::unwrap).collect();
-    for pragma in ["application_id", "user_version", "auto_vacuum", "page_size"] {
+    for pragma in ["application_id", "user_version", "auto_vacuum"] {
         let read = connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         form.push(format!("{pragma} {}", read.unwrap()));
     }
@@ -206,6 +206,19 @@ fn a_new_file_has_the_form_of_the_golden_one() {
     let migrated = golden(1);
     migrated.command(&["purge"]).expect_code(0);
     assert_eq!(form(&migrated), form(&golden(SCHEMA)));
+}
+
+#[test]
+fn a_new_file_has_small_pages_and_an_older_one_keeps_its_own() {
+    let page_size = |queue: &QueueFile| -> i64 {
+        let connection = Connection::open(queue.path()).unwrap();
+        let size = connection.pragma_query_value(None, "page_size", |row| row.get(0));
+        size.unwrap()
+    };
+    assert_eq!(page_size(&QueueFile::with("x\n")), 1_024);
+    let older = golden(SCHEMA);
+    older.add("x\n");
+    assert_eq!(page_size(&older), 4_096);
 }
 
 #[test]
