@@ -46,6 +46,7 @@ fn outbox(window: usize) -> Outbox {
         max_in_flight: window,
         operation_timeout: Duration::from_secs(60),
         expiry: None,
+        commit_interval: None,
         max_attempts: 5,
         sequence: true,
         profile: Profile::Generic,

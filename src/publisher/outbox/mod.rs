@@ -14,6 +14,7 @@ pub mod ack_deadline;
 pub mod ack_time_estimator;
 pub mod ack_time_histogram;
 pub mod broker_limits;
+pub mod commit_gathering;
 pub mod drain_pacer;
 pub mod poison;
 pub mod quota_limiter;
@@ -27,6 +28,7 @@ use ack_deadline::AckDeadline;
 use ack_time_estimator::AckTimeEstimator;
 use ack_time_histogram::AckTimeHistogram;
 use broker_limits::BrokerLimits;
+use commit_gathering::CommitGathering;
 use drain_pacer::DrainPacer;
 use poison::{PoisonDetector, PoisonFinding};
 use quota_limiter::QuotaLimiter;
@@ -78,6 +80,8 @@ pub struct Outbox {
     held_until: Option<Instant>,
     /// Until then, messages wait for the first connection rather than be written to disk.
     connecting_until: Option<Instant>,
+    /// Only with `--commit-interval`, until the input ends.
+    gathering: Option<CommitGathering>,
 }
 
 impl Outbox {
@@ -98,6 +102,7 @@ impl Outbox {
             sent_unconfirmed: false,
             held_until: None,
             connecting_until: None,
+            gathering: config.commit_interval.map(CommitGathering::new),
             config,
         }
     }
@@ -227,7 +232,8 @@ impl Outbox {
         let mut is_dropped = false;
         if self.direct_space() > 0 {
             let message = Arc::new(message);
-            let due = now + self.ack_time.estimate_upper_bound();
+            let late = now + self.ack_time.estimate_upper_bound();
+            let due = self.gather_until(now).map_or(late, |due| due.max(late));
             self.queue.store_unless_acked(&message, due);
             self.push_ready(message);
         } else {
@@ -243,7 +249,8 @@ impl Outbox {
             }
             match admission {
                 Admission::Fits => {
-                    let due = self.connecting_until.filter(|until| now < *until);
+                    let connecting = self.connecting_until.filter(|until| now < *until);
+                    let due = connecting.max(self.gather_until(now));
                     self.queue.push(Arc::new(message), due);
                 }
                 Admission::Drop => is_dropped = true,
@@ -265,6 +272,20 @@ impl Outbox {
             self.receipts.mark_accepted(id);
         }
         Offered::Taken { seq }
+    }
+
+    /// Until when a message that is taken now waits for others before it is written to disk.
+    fn gather_until(&mut self, now: Instant) -> Option<Instant> {
+        let space = self.queue.unwritten_space();
+        self.gathering.as_mut()?.due(space, now)
+    }
+
+    /// No more input comes: what was gathered is written soon, unless it is acknowledged before.
+    pub fn end_gathering(&mut self, now: Instant) {
+        if self.gathering.take().is_some() {
+            self.queue
+                .bring_writes_forward(now + self.ack_time.estimate_upper_bound());
+        }
     }
 
     fn push_ready(&mut self, message: Arc<OutgoingMessage>) {

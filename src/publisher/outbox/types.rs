@@ -43,6 +43,8 @@ pub struct OutboxConfig {
     /// For the acknowledgement of the oldest message in flight.
     pub operation_timeout: Duration,
     pub expiry: Option<Duration>,
+    /// How long messages wait for others before they are written to disk together.
+    pub commit_interval: Option<Duration>,
     /// Connections that the broker may close right after a message before it is given up.
     pub max_attempts: u32,
     pub sequence: bool,

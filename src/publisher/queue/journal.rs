@@ -77,6 +77,14 @@ impl Journal {
         self.due_now = self.pending.last_key_value().map(|(id, _)| *id);
     }
 
+    /// Nothing is due later than this.
+    pub fn bring_forward(&mut self, until: Instant) {
+        for (_, due) in self.pending.values_mut() {
+            *due = due.map(|at| at.min(until));
+        }
+        self.due_next = self.due_next.map(|next| next.min(until));
+    }
+
     pub fn finish_message(
         &mut self,
         message: &Arc<OutgoingMessage>,

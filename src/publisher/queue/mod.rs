@@ -156,6 +156,9 @@ pub trait Queue: fmt::Debug {
 
     fn make_all_writes_due(&mut self) {}
 
+    /// Nothing that is not on disk is due there later than this.
+    fn bring_writes_forward(&mut self, _until: Instant) {}
+
     /// Messages that have their outcome and would be sent again after a crash.
     fn undeleted(&self) -> usize {
         0

@@ -14,6 +14,7 @@
 //! | `failing_disk` | every sync failing, read-only, a limit on the size of files      |
 //! | `damage`       | cut short, bits flipped, not ours, from the future               |
 //! | `format`       | the file itself: golden data, the schema, an older version       |
+//! | `gathering`    | written together, with `--commit-interval`                        |
 //! | `gone`         | removed, moved or replaced under a running publisher              |
 //! | `backlog`      | many messages: memory                                            |
 
@@ -25,6 +26,7 @@ mod damage;
 mod failing_disk;
 mod format;
 mod full_disk;
+mod gathering;
 mod gone;
 mod limits;
 mod power_cut;

@@ -29,6 +29,7 @@ fn config(window: usize) -> OutboxConfig {
         max_in_flight: window,
         operation_timeout: secs(5),
         expiry: None,
+        commit_interval: None,
         max_attempts: 5,
         sequence: false,
         profile: Profile::Generic,

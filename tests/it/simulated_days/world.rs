@@ -91,6 +91,7 @@ impl Simulation {
             max_in_flight: world.window,
             operation_timeout: second * 5,
             expiry: None,
+            commit_interval: None,
             max_attempts: u32::MAX,
             sequence: false,
             profile: Profile::Generic,

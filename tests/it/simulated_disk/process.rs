@@ -66,6 +66,8 @@ impl Process {
             max_in_flight: WINDOW,
             operation_timeout: Duration::from_secs(3_600),
             expiry: None,
+            // Every second publisher gathers.
+            commit_interval: name.is_multiple_of(2).then_some(Duration::from_millis(700)),
             max_attempts: u32::MAX,
             sequence: true,
             profile: Profile::Generic,

@@ -436,6 +436,10 @@ impl Queue for DurableQueue {
         self.journal.make_all_due();
     }
 
+    fn bring_writes_forward(&mut self, until: Instant) {
+        self.journal.bring_forward(until);
+    }
+
     fn undeleted(&self) -> usize {
         // If nothing can be deleted, sending is worth more than avoiding repeats.
         if self.disk.cannot_delete || self.missing_file.is_some() {
