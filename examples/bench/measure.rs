@@ -29,6 +29,8 @@ pub(crate) struct Measure {
     /// The most memory that was resident, in bytes. The kernel counts that of this program in until
     /// the child's own begins, so this one is kept small.
     pub(crate) peak: u64,
+    /// Messages that a subscriber received, if one counted them.
+    pub(crate) arrived: Option<u32>,
 }
 
 impl Measure {
@@ -71,7 +73,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<Measure> {
 }
 
 impl Running {
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let id = self.child.as_ref()?.id();
         Some(Pid::from_raw(i32::try_from(id).ok()?))
     }
@@ -138,6 +140,7 @@ impl Running {
             wall,
             cpu: used.rusage.utime + used.rusage.stime,
             peak: used.rusage.maxrss,
+            arrived: None,
         })
     }
 }

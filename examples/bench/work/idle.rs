@@ -44,7 +44,7 @@ pub(crate) fn idle(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::R
         "AWS SDK v1",
     ] {
         let topic = stage.topic();
-        let python = |script| stage.peer(script, near, &topic, &["receive", "1", "1"]);
+        let python = |script| stage.python(script, near, &topic, &["receive", "1", "1"]);
         let command = match who {
             "subscriber" => Some(stage.subscriber(&topic, &[])),
             "mosquitto_sub" => Some(stage.mosquitto(who, near, &topic, &["-q", "1"])),
@@ -60,7 +60,7 @@ pub(crate) fn idle(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::R
         pass(Duration::from_secs(1));
         let share = share(&running, plan.span)?;
         let goals = match who {
-            "subscriber" => vec![Goal::new(share, "%", AtMost(0.1))],
+            "subscriber" => vec![Goal::new(share, "%", AtMost(0.01))],
             _ => vec![],
         };
         report.figure("idle subscriber", who, row(&running, share)?, goals);

@@ -1,12 +1,37 @@
 //! The work, a file for each kind, and how much of it.
 
+pub(crate) mod batch;
 pub(crate) mod idle;
 pub(crate) mod keep;
-pub(crate) mod publish;
+pub(crate) mod lines;
 pub(crate) mod receive;
+pub(crate) mod single;
 pub(crate) mod trips;
 
 use std::time::Duration;
+
+use crate::contest::Standing;
+use crate::report::Bound::{AtLeast, AtMost};
+use crate::report::Goal;
+
+/// The distance at which windows show, there and back, in milliseconds.
+const FAR: u64 = 50;
+
+fn over(distance: u64) -> String {
+    match distance {
+        0 => String::new(),
+        ms => format!(", {ms} ms round trip"),
+    }
+}
+
+fn speed(ours: &Standing, theirs: &Standing, bound: f64) -> Goal {
+    let what = format!("× {}", theirs.name);
+    Goal::new(ours.rate() / theirs.rate(), what, AtLeast(bound))
+}
+
+fn cost(ours: &Standing, theirs: &Standing, bound: f64) -> Goal {
+    Goal::new(ours.cpu() / theirs.cpu(), "× its CPU", AtMost(bound))
+}
 
 /// How much of everything.
 pub(crate) struct Plan {
@@ -29,7 +54,7 @@ pub(crate) struct Plan {
     pub(crate) span: Duration,
     /// The round trips of the plot, in milliseconds.
     pub(crate) round_trips: &'static [u64],
-    /// How long a run of the plot is to take, about.
+    /// How long a run of the plot is to take, about, on loopback.
     pub(crate) run: Duration,
 }
 
@@ -45,8 +70,8 @@ impl Plan {
             many: 1_000_000,
             backlog: backlog.unwrap_or(10_000_000),
             span: Duration::from_secs(10),
-            round_trips: &[0, 1, 5, 10, 20, 50, 100, 200],
-            run: Duration::from_millis(1500),
+            round_trips: &[0, 1, 2, 3, 5, 10, 20, 50, 100, 200],
+            run: Duration::from_secs(1),
         };
         if !quick {
             return full;
