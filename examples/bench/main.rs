@@ -4,6 +4,7 @@
 //! it. It measures: being slow is no error.
 
 mod contest;
+mod counting_relay;
 mod line_peer;
 mod measure;
 mod peer_programs;
@@ -52,6 +53,8 @@ struct Args {
 enum Work {
     /// One message, start to exit
     Single,
+    /// Bytes on the wire for one message
+    Bytes,
     /// Lines from standard input
     Publish,
     /// Lines into batches, and out of them
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         }
         let done = match work {
             Work::Single => work::single::single(&mut stage, &plan, &mut report),
+            Work::Bytes => work::bytes::bytes(&stage, &plan, &mut report),
             Work::Publish => work::lines::lines(&mut stage, &plan, &mut report),
             Work::Batch => work::batch::batch(&stage, &plan, &mut report),
             Work::Receive => work::receive::receive(&stage, &plan, &mut report),

@@ -147,6 +147,11 @@ impl Stage {
         &self.broker
     }
 
+    /// Another broker, with certificates of this directory, and its port.
+    pub(crate) fn broker(&self, certs: &str) -> anyhow::Result<(Running, u16)> {
+        broker(self.dir.path(), &format!("broker-{certs}"), certs)
+    }
+
     /// One of our programs.
     pub(crate) fn program(&self, program: &str) -> Command {
         Command::new(self.bin.join(program))
@@ -173,7 +178,17 @@ impl Stage {
     }
 
     pub(crate) fn publisher(&self, port: u16, topic: &str, flags: &[&str]) -> Command {
-        self.ours(CERTS, "publisher", port, topic, flags)
+        self.publisher_with(CERTS, port, topic, flags)
+    }
+
+    pub(crate) fn publisher_with(
+        &self,
+        certs: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Command {
+        self.ours(certs, "publisher", port, topic, flags)
     }
 
     pub(crate) fn subscriber(&self, topic: &str, flags: &[&str]) -> Command {
@@ -188,7 +203,18 @@ impl Stage {
         topic: &str,
         flags: &[&str],
     ) -> Command {
-        self.mosquitto_flags(Command::new(program), CERTS, port, topic, flags)
+        self.mosquitto_with(CERTS, program, port, topic, flags)
+    }
+
+    pub(crate) fn mosquitto_with(
+        &self,
+        certs: &str,
+        program: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Command {
+        self.mosquitto_flags(Command::new(program), certs, port, topic, flags)
     }
 
     /// The same programs of Debian sid, if they are there.
@@ -199,8 +225,19 @@ impl Stage {
         topic: &str,
         flags: &[&str],
     ) -> Option<Command> {
+        self.mosquitto_sid_with(CERTS, program, port, topic, flags)
+    }
+
+    pub(crate) fn mosquitto_sid_with(
+        &self,
+        certs: &str,
+        program: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Option<Command> {
         let command = self.peers.mosquitto_sid(program)?;
-        Some(self.mosquitto_flags(command, CERTS, port, topic, flags))
+        Some(self.mosquitto_flags(command, certs, port, topic, flags))
     }
 
     fn mosquitto_flags(

@@ -1,6 +1,7 @@
 //! The work, a file for each kind, and how much of it.
 
 pub(crate) mod batch;
+pub(crate) mod bytes;
 pub(crate) mod idle;
 pub(crate) mod keep;
 pub(crate) mod lines;
