@@ -65,7 +65,7 @@ enum Work {
     Memory,
     /// A backlog in the queue's file
     Backlog,
-    /// Doing next to nothing
+    /// Doing next to nothing: CPU, wake-ups, bytes written to the disk
     Idle,
     /// Throughput against round-trip time
     Trips,

@@ -77,6 +77,51 @@ fn rows<'a>(table: &'a str, program: &str) -> Vec<[&'a str; 6]> {
     all.filter(|row| row[1] == program).collect()
 }
 
+fn number(text: &str) -> f64 {
+    let first = text.split(' ').next().unwrap();
+    first.replace(',', "").parse().unwrap_or(f64::NAN)
+}
+
+#[test]
+fn it_counts_the_bytes_of_a_message_the_wake_ups_of_idle_programs_and_what_they_write() {
+    let output = bench().args(["--quick", "bytes", "idle"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let table = String::from_utf8_lossy(&output.stdout);
+
+    // The second row of each: with a chain of four certificates.
+    let bytes = |program| {
+        let rows = rows(&table, program);
+        rows.iter()
+            .filter(|row| row[2].ends_with(" KB"))
+            .map(|row| number(row[2]))
+            .collect::<Vec<_>>()
+    };
+    let [full, resumed, theirs] =
+        ["publisher", "publisher --tls-session", "mosquitto_pub"].map(bytes);
+    assert_eq!([full.len(), resumed.len(), theirs.len()], [2; 3], "{table}");
+    assert!(full[1] > full[0] + 2.0, "{table}");
+    assert!(resumed[0] < full[0] && resumed[1] < full[1], "{table}");
+    // A resumed session needs no certificates.
+    assert!((resumed[1] - resumed[0]).abs() < 0.5, "{table}");
+    assert!(theirs[0] > 1.0, "{table}");
+
+    for program in [
+        "subscriber",
+        "mosquitto_sub",
+        "publisher --queue, no broker",
+    ] {
+        let row = rows(&table, program)[0];
+        assert!(row[2].ends_with(" wake-ups per minute"), "{row:?}");
+        assert!(number(row[2]) >= 0.0, "{row:?}");
+    }
+    let queued = rows(&table, "publisher --queue");
+    let written = queued
+        .iter()
+        .find(|row| row[2].ends_with(" KB per reading"));
+    assert!(number(written.expect(&table)[2]) > 0.0, "{table}");
+}
+
 #[test]
 fn a_peer_that_loses_lines_gets_no_speed_but_the_number_that_arrived() {
     let dir = temp_dir();

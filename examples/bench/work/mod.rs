@@ -51,8 +51,14 @@ pub(crate) struct Plan {
     /// Lines of the run that is to show how memory grows.
     pub(crate) many: u32,
     pub(crate) backlog: u32,
-    /// How long a backlog is drained, and nothing is done.
+    /// How long a backlog is drained.
     pub(crate) span: Duration,
+    /// For how many seconds programs are idle.
+    pub(crate) idle: u64,
+    /// For how many readings, one per second, the bytes written are counted: two of the intervals below.
+    pub(crate) readings: u64,
+    /// What `--commit-interval` is then.
+    pub(crate) commit_interval: &'static str,
     /// The round trips of the plot, in milliseconds.
     pub(crate) round_trips: &'static [u64],
     /// How long a run of the plot is to take, about, on loopback.
@@ -71,6 +77,9 @@ impl Plan {
             many: 1_000_000,
             backlog: backlog.unwrap_or(10_000_000),
             span: Duration::from_secs(10),
+            idle: 60,
+            readings: 120,
+            commit_interval: "60s",
             round_trips: &[0, 1, 2, 3, 5, 10, 20, 50, 100, 200],
             run: Duration::from_secs(1),
         };
@@ -87,6 +96,9 @@ impl Plan {
             many: 100_000,
             backlog: backlog.unwrap_or(1_000_000),
             span: Duration::from_secs(3),
+            idle: 10,
+            readings: 10,
+            commit_interval: "5s",
             round_trips: &[0, 10, 50],
             run: Duration::from_millis(400),
         }
