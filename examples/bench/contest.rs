@@ -7,7 +7,7 @@ pub(crate) type Run<'a> = Box<dyn FnMut() -> anyhow::Result<Measure> + 'a>;
 
 /// One that takes part.
 pub(crate) struct Entry<'a> {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Messages in a run.
     pub(crate) count: u32,
     pub(crate) run: Run<'a>,
@@ -15,20 +15,26 @@ pub(crate) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     pub(crate) fn new(
-        name: &'static str,
+        name: impl Into<String>,
         count: u32,
         run: impl FnMut() -> anyhow::Result<Measure> + 'a,
     ) -> Self {
-        let run = Box::new(run);
-        Self { name, count, run }
+        Self {
+            name: name.into(),
+            count,
+            run: Box::new(run),
+        }
     }
 }
 
 /// What one of them took.
 pub(crate) struct Standing {
-    pub(crate) name: &'static str,
-    count: u32,
+    pub(crate) name: String,
+    /// Messages that were sent in a run.
+    pub(crate) count: u32,
     measures: Vec<Measure>,
+    /// Messages of a run that arrived, the fewest; where nobody counted, all.
+    pub(crate) arrived: u32,
 }
 
 /// All of them, round by round: what disturbs the machine for a while disturbs all. In another order
@@ -38,22 +44,37 @@ pub(crate) fn contest(rounds: u32, mut entries: Vec<Entry<'_>>) -> anyhow::Resul
     let mut standings: Vec<_> = entries
         .iter()
         .map(|entry| Standing {
-            name: entry.name,
+            name: entry.name.clone(),
             count: entry.count,
             measures: Vec::new(),
+            arrived: entry.count,
         })
         .collect();
     for round in 0..rounds {
         let mut both: Vec<_> = entries.iter_mut().zip(&mut standings).collect();
         fastrand::Rng::with_seed(round.into()).shuffle(&mut both);
         for (entry, standing) in both {
-            standing.measures.push((entry.run)()?);
+            standing.add((entry.run)()?);
         }
     }
     Ok(standings)
 }
 
 impl Standing {
+    fn add(&mut self, measure: Measure) {
+        self.count_arrived(&measure);
+        self.measures.push(measure);
+    }
+
+    /// Regards what arrived in this run, which may have been done for that alone.
+    pub(crate) fn count_arrived(&mut self, measure: &Measure) {
+        self.arrived = measure.arrived.unwrap_or(self.arrived).min(self.arrived);
+    }
+
+    pub(crate) fn has_lost_some(&self) -> bool {
+        self.arrived < self.count
+    }
+
     fn median(&self, of: impl Fn(&Measure) -> f64) -> f64 {
         median(self.measures.iter().map(of).collect())
     }
@@ -63,9 +84,9 @@ impl Standing {
         self.median(|measure| measure.wall.as_secs_f64())
     }
 
-    /// Messages a second.
+    /// Messages that arrived, per second.
     pub(crate) fn rate(&self) -> f64 {
-        f64::from(self.count) / self.wall()
+        f64::from(self.arrived) / self.wall()
     }
 
     /// CPU time a message, in microseconds.

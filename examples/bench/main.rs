@@ -4,9 +4,13 @@
 //! it. It measures: being slow is no error.
 
 mod contest;
+mod counting_relay;
+mod line_peer;
 mod measure;
+mod peer_programs;
 mod plot;
 mod report;
+mod separate_cores;
 mod stage;
 mod work;
 
@@ -14,6 +18,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use peer_programs::PeerPrograms;
 use report::Report;
 use stage::Stage;
 use work::Plan;
@@ -33,9 +38,8 @@ struct Args {
     /// Messages in the backlog [default: 10,000,000, or 1,000,000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     backlog: Option<u32>,
-    /// A Python that has the modules of `peers-requirements.txt`; without it their rows are missing
-    #[arg(long, value_name = "FILE")]
-    python: Option<PathBuf>,
+    #[command(flatten)]
+    peers: PeerPrograms,
     /// A directory for what is made on the way; a queue in memory would be no queue [default: a new one
     /// beside the programs]
     #[arg(long, value_name = "DIR")]
@@ -49,6 +53,8 @@ struct Args {
 enum Work {
     /// One message, start to exit
     Single,
+    /// Bytes on the wire for one message
+    Bytes,
     /// Lines from standard input
     Publish,
     /// Lines into batches, and out of them
@@ -59,7 +65,7 @@ enum Work {
     Memory,
     /// A backlog in the queue's file
     Backlog,
-    /// Doing next to nothing
+    /// Doing next to nothing: CPU, wake-ups, bytes written to the disk
     Idle,
     /// Throughput against round-trip time
     Trips,
@@ -71,7 +77,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(dir) = &args.record {
         report::place(dir)?;
     }
-    let mut stage = Stage::set(args.python.as_deref(), args.dir.as_deref())?;
+    let mut stage = Stage::set(args.peers, args.dir.as_deref())?;
     let mut report = Report::new(&stage, &plan)?;
     if args.quick || !args.works.is_empty() {
         report.about("A part, or small numbers: not a measurement to go by");
@@ -82,9 +88,10 @@ fn main() -> anyhow::Result<()> {
             continue;
         }
         let done = match work {
-            Work::Single => work::publish::single(&mut stage, &plan, &mut report),
-            Work::Publish => work::publish::lines(&mut stage, &plan, &mut report),
-            Work::Batch => work::publish::batch(&stage, &plan, &mut report),
+            Work::Single => work::single::single(&mut stage, &plan, &mut report),
+            Work::Bytes => work::bytes::bytes(&stage, &plan, &mut report),
+            Work::Publish => work::lines::lines(&mut stage, &plan, &mut report),
+            Work::Batch => work::batch::batch(&stage, &plan, &mut report),
             Work::Receive => work::receive::receive(&stage, &plan, &mut report),
             Work::Memory => work::keep::memory(&stage, &plan, &mut report),
             Work::Backlog => work::keep::backlog(&mut stage, &plan, &mut report),

@@ -4,6 +4,8 @@
 // The clock is what it is about.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command};
@@ -29,6 +31,8 @@ pub(crate) struct Measure {
     /// The most memory that was resident, in bytes. The kernel counts that of this program in until
     /// the child's own begins, so this one is kept small.
     pub(crate) peak: u64,
+    /// Messages that a subscriber received, if one counted them.
+    pub(crate) arrived: Option<u32>,
 }
 
 impl Measure {
@@ -71,7 +75,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<Measure> {
 }
 
 impl Running {
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let id = self.child.as_ref()?.id();
         Some(Pid::from_raw(i32::try_from(id).ok()?))
     }
@@ -106,6 +110,34 @@ impl Running {
         Ok(Duration::from_nanos(sum))
     }
 
+    /// How often each of its threads has waited for something, and was woken up.
+    pub(crate) fn wake_ups(&self) -> anyhow::Result<BTreeMap<OsString, u64>> {
+        let pid = self.pid().context("it has ended")?;
+        let mut threads = BTreeMap::new();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?;
+            // A thread may just have ended.
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            if let Some(count) = line.and_then(|rest| rest.trim().parse().ok()) {
+                threads.insert(task.file_name(), count);
+            }
+        }
+        Ok(threads)
+    }
+
+    /// Bytes that it has caused to be written to a disk.
+    pub(crate) fn written(&self) -> anyhow::Result<u64> {
+        let io = self.proc("io")?;
+        let line = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes:"));
+        let count = line.and_then(|rest| rest.trim().parse().ok());
+        count.with_context(|| format!("write_bytes of {}", self.name))
+    }
+
     /// Whether it runs still.
     pub(crate) fn runs(&mut self) -> bool {
         let stat = self.proc("stat").unwrap_or_default();
@@ -138,6 +170,7 @@ impl Running {
             wall,
             cpu: used.rusage.utime + used.rusage.stime,
             peak: used.rusage.maxrss,
+            arrived: None,
         })
     }
 }

@@ -17,12 +17,13 @@ pub(crate) struct Curve {
 const SIZE: (u32, u32) = (900, 560);
 const GRID: RGBColor = RGBColor(222, 222, 222);
 /// They differ in brightness as well, for those who do not see red and green.
-const COLOURS: [RGBColor; 7] = [
+const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
     RGBColor(122, 75, 148),
     RGBColor(70, 70, 70),
 ];

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use crate::contest::Standing;
+use crate::peer_programs::first_line;
 use crate::plot::{self, Curve};
 use crate::stage::Stage;
 use crate::work::Plan;
@@ -89,16 +90,7 @@ impl fmt::Display for Goal {
 pub(crate) fn number(number: f64) -> String {
     if number >= 1000.0 {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole already.
-        let whole = number.round() as u64;
-        let digits = whole.to_string();
-        let mut text = String::new();
-        for (at, digit) in digits.char_indices() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                text.push(',');
-            }
-            text.push(digit);
-        }
-        text
+        whole(number.round() as u64)
     } else if number >= 100.0 {
         format!("{number:.0}")
     } else if number >= 10.0 {
@@ -108,10 +100,21 @@ pub(crate) fn number(number: f64) -> String {
     }
 }
 
+/// A count, with commas.
+pub(crate) fn whole(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    Some(text.lines().next()?.trim().to_owned())
+    first_line(Command::new(program).args(args))
 }
 
 /// Memory that was resident at most, in megabytes.
@@ -150,14 +153,9 @@ impl Report {
             output("mosquitto", &["-h"]).context("mosquitto cannot be run")?,
             output("openssl", &["version"]).unwrap_or_default(),
         ];
-        if let Some(python) = &stage.python {
-            let python = python.to_str().context("--python is no text")?;
-            versions.extend(output(python, &["--version"]));
-            let list = "import importlib.metadata as m; print(', '.join(\
-                f'{n} {m.version(n)}' for n in ('AWSIoTPythonSDK', 'paho-mqtt')))";
-            versions.push(output(python, &["-c", list]).context("the Python peers' modules")?);
-        }
+        versions.extend(stage.peers.versions()?);
         about.push(versions.join(", "));
+        about.extend(stage.peers.missing());
         Ok(Self {
             about,
             rows: Vec::new(),
@@ -182,12 +180,17 @@ impl Report {
     pub(crate) fn standings(&mut self, work: &str, standings: &[Standing], goals: Vec<Vec<Goal>>) {
         let mut goals = goals.into_iter();
         for standing in standings {
-            let speed = format!("{}/s", number(standing.rate()));
+            let speed = if standing.has_lost_some() {
+                let [arrived, sent] = [standing.arrived, standing.count].map(|n| whole(n.into()));
+                format!("{arrived} of {sent} arrived")
+            } else {
+                format!("{}/s", number(standing.rate()))
+            };
             let cpu = format!("{} µs", number(standing.cpu()));
             let peak = format!("{:.1} MB", standing.peak());
             self.add(
                 work,
-                standing.name,
+                &standing.name,
                 [speed, cpu, peak],
                 goals.next().unwrap_or_default(),
             );
@@ -203,7 +206,7 @@ impl Report {
             let peak = format!("{:.1} MB", standing.peak());
             self.add(
                 work,
-                standing.name,
+                &standing.name,
                 [wall, cpu, peak],
                 goals.next().unwrap_or_default(),
             );

@@ -15,20 +15,23 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
 use crate::measure::{Running, start, until};
+use crate::peer_programs::PeerPrograms;
 
 /// Bytes of a line, without its newline.
 pub(crate) const LINE: usize = 100;
+
+/// The certificates that most of the work is done with.
+const CERTS: &str = "certs";
 
 /// The broker, the lines to it, the files.
 pub(crate) struct Stage {
     // In this order they are dropped: the directory last.
     far: BTreeMap<u64, (Running, u16)>,
-    _broker: Running,
+    broker: Running,
     port: u16,
     /// Where our programs are.
     bin: PathBuf,
-    /// Where the modules of the Python peers are.
-    pub(crate) python: Option<PathBuf>,
+    pub(crate) peers: PeerPrograms,
     topics: Cell<u32>,
     dir: TempDir,
 }
@@ -39,7 +42,7 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 impl Stage {
-    pub(crate) fn set(python: Option<&Path>, dir: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn set(peers: PeerPrograms, dir: Option<&Path>) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let bin = own.parent().and_then(Path::parent);
         let bin = bin.context("no directory above")?.to_owned();
@@ -48,18 +51,18 @@ impl Stage {
             .tempdir_in(dir.unwrap_or(&bin))?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let made = Command::new(root.join("scripts/make-certs"))
-            .arg(dir.path().join("certs"))
+            .arg(dir.path().join(CERTS))
             .status()?;
         if !made.success() {
             bail!("scripts/make-certs: {made}");
         }
-        let (broker, port) = broker(dir.path())?;
+        let (broker, port) = broker(dir.path(), "broker", CERTS)?;
         Ok(Self {
             far: BTreeMap::new(),
-            _broker: broker,
+            broker,
             port,
             bin,
-            python: python.map(Path::to_owned),
+            peers,
             topics: Cell::new(0),
             dir,
         })
@@ -139,34 +142,57 @@ impl Stage {
         Ok(count)
     }
 
-    fn ours(&self, program: &str, port: u16, topic: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+    /// The process of the broker at loopback.
+    pub(crate) fn broker_process(&self) -> &Running {
+        &self.broker
+    }
+
+    /// Another broker, with certificates of this directory, and its port.
+    pub(crate) fn broker(&self, certs: &str) -> anyhow::Result<(Running, u16)> {
+        broker(self.dir.path(), &format!("broker-{certs}"), certs)
+    }
+
+    /// One of our programs.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        Command::new(self.bin.join(program))
+    }
+
+    fn ours(&self, certs: &str, program: &str, port: u16, topic: &str, flags: &[&str]) -> Command {
+        let mut command = self.program(program);
         let endpoint = format!("mqtts://localhost:{port}");
         command.args(["--endpoint", &endpoint, "--topic", topic]);
-        self.with_files(&mut command, ["--cafile", "--cert", "--key"]);
+        self.with_files(&mut command, certs);
+        command.args(flags);
         command
     }
 
-    fn with_files(&self, command: &mut Command, flags: [&str; 3]) {
-        for (flag, file) in flags
-            .iter()
-            .zip(["ca.pem", "device.pem.crt", "private.pem.key"])
-        {
-            command.arg(flag).arg(self.file("certs").join(file));
+    fn with_files(&self, command: &mut Command, certs: &str) {
+        for (flag, file) in [
+            ("--cafile", "ca.pem"),
+            ("--cert", "device.pem.crt"),
+            ("--key", "private.pem.key"),
+        ] {
+            command.arg(flag).arg(self.file(certs).join(file));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
     }
 
     pub(crate) fn publisher(&self, port: u16, topic: &str, flags: &[&str]) -> Command {
-        let mut command = self.ours("publisher", port, topic);
-        command.args(flags);
-        command
+        self.publisher_with(CERTS, port, topic, flags)
+    }
+
+    pub(crate) fn publisher_with(
+        &self,
+        certs: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Command {
+        self.ours(certs, "publisher", port, topic, flags)
     }
 
     pub(crate) fn subscriber(&self, topic: &str, flags: &[&str]) -> Command {
-        let mut command = self.ours("subscriber", self.port, topic);
-        command.args(flags);
-        command
+        self.ours(CERTS, "subscriber", self.port, topic, flags)
     }
 
     /// `mosquitto_pub` or `mosquitto_sub`.
@@ -177,37 +203,94 @@ impl Stage {
         topic: &str,
         flags: &[&str],
     ) -> Command {
-        let mut command = Command::new(program);
+        self.mosquitto_with(CERTS, program, port, topic, flags)
+    }
+
+    pub(crate) fn mosquitto_with(
+        &self,
+        certs: &str,
+        program: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Command {
+        self.mosquitto_flags(Command::new(program), certs, port, topic, flags)
+    }
+
+    /// The same programs of Debian sid, if they are there.
+    pub(crate) fn mosquitto_sid(
+        &self,
+        program: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Option<Command> {
+        self.mosquitto_sid_with(CERTS, program, port, topic, flags)
+    }
+
+    pub(crate) fn mosquitto_sid_with(
+        &self,
+        certs: &str,
+        program: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Option<Command> {
+        let command = self.peers.mosquitto_sid(program)?;
+        Some(self.mosquitto_flags(command, certs, port, topic, flags))
+    }
+
+    fn mosquitto_flags(
+        &self,
+        mut command: Command,
+        certs: &str,
+        port: u16,
+        topic: &str,
+        flags: &[&str],
+    ) -> Command {
         command.args(["-h", "localhost", "-p", &port.to_string(), "-t", topic]);
-        self.with_files(&mut command, ["--cafile", "--cert", "--key"]);
+        self.with_files(&mut command, certs);
         command.args(flags);
         command
     }
 
     /// One of the Python peers, if they are there.
-    pub(crate) fn peer(
+    pub(crate) fn python(
         &self,
         script: &str,
         port: u16,
         topic: &str,
         words: &[&str],
     ) -> Option<Command> {
-        let mut command = Command::new(self.python.as_ref()?);
-        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/peers");
-        command.arg(peers.join(script)).arg(port.to_string());
-        command.arg(self.file("certs")).arg(topic).args(words);
+        let command = self.peers.python(script)?;
+        Some(self.library(command, port, topic, words))
+    }
+
+    /// The program that uses rumqttc, if it is there.
+    pub(crate) fn rumqttc(&self, port: u16, topic: &str, words: &[&str]) -> Option<Command> {
+        let command = self.peers.rumqttc()?;
+        Some(self.library(command, port, topic, words))
+    }
+
+    /// These take the same arguments.
+    fn library(&self, mut command: Command, port: u16, topic: &str, words: &[&str]) -> Command {
+        command.arg(port.to_string()).arg(self.file(CERTS));
+        command.arg(topic).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        Some(command)
+        command
     }
 }
 
 /// A Mosquitto that takes everything and writes its log into the directory.
-fn broker(dir: &Path) -> anyhow::Result<(Running, u16)> {
+fn broker(dir: &Path, name: &str, certs: &str) -> anyhow::Result<(Running, u16)> {
     let port = free_port()?;
-    let certs = dir.join("certs");
+    let certs = dir.join(certs);
     let mut conf = format!("listener {port} 127.0.0.1\n");
+    // Devices may have another CA.
+    let of_devices = "client-ca.pem";
+    let is_there = certs.join(of_devices).exists();
     for (key, file) in [
-        ("cafile", "ca.pem"),
+        ("cafile", if is_there { of_devices } else { "ca.pem" }),
         ("certfile", "server.pem.crt"),
         ("keyfile", "server.pem.key"),
     ] {
@@ -224,9 +307,9 @@ fn broker(dir: &Path) -> anyhow::Result<(Running, u16)> {
     if user == 0 {
         conf.push_str("user root\n");
     }
-    let file = dir.join("mosquitto.conf");
+    let file = dir.join(format!("{name}.conf"));
     fs::write(&file, conf)?;
-    let log = dir.join("broker.log");
+    let log = dir.join(format!("{name}.log"));
     let mut command = Command::new("mosquitto");
     command.arg("-c").arg(&file).stderr(File::create(&log)?);
     let mut running = start(command.stdout(Stdio::null()))?;

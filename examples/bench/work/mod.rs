@@ -1,12 +1,38 @@
 //! The work, a file for each kind, and how much of it.
 
+pub(crate) mod batch;
+pub(crate) mod bytes;
 pub(crate) mod idle;
 pub(crate) mod keep;
-pub(crate) mod publish;
+pub(crate) mod lines;
 pub(crate) mod receive;
+pub(crate) mod single;
 pub(crate) mod trips;
 
 use std::time::Duration;
+
+use crate::contest::Standing;
+use crate::report::Bound::{AtLeast, AtMost};
+use crate::report::Goal;
+
+/// The distance at which windows show, there and back, in milliseconds.
+const FAR: u64 = 50;
+
+fn over(distance: u64) -> String {
+    match distance {
+        0 => String::new(),
+        ms => format!(", {ms} ms round trip"),
+    }
+}
+
+fn speed(ours: &Standing, theirs: &Standing, bound: f64) -> Goal {
+    let what = format!("× {}", theirs.name);
+    Goal::new(ours.rate() / theirs.rate(), what, AtLeast(bound))
+}
+
+fn cost(ours: &Standing, theirs: &Standing, bound: f64) -> Goal {
+    Goal::new(ours.cpu() / theirs.cpu(), "× its CPU", AtMost(bound))
+}
 
 /// How much of everything.
 pub(crate) struct Plan {
@@ -25,11 +51,17 @@ pub(crate) struct Plan {
     /// Lines of the run that is to show how memory grows.
     pub(crate) many: u32,
     pub(crate) backlog: u32,
-    /// How long a backlog is drained, and nothing is done.
+    /// How long a backlog is drained.
     pub(crate) span: Duration,
+    /// For how many seconds programs are idle.
+    pub(crate) idle: u64,
+    /// For how many readings, one per second, the bytes written are counted: two of the intervals below.
+    pub(crate) readings: u64,
+    /// What `--commit-interval` is then.
+    pub(crate) commit_interval: &'static str,
     /// The round trips of the plot, in milliseconds.
     pub(crate) round_trips: &'static [u64],
-    /// How long a run of the plot is to take, about.
+    /// How long a run of the plot is to take, about, on loopback.
     pub(crate) run: Duration,
 }
 
@@ -45,8 +77,11 @@ impl Plan {
             many: 1_000_000,
             backlog: backlog.unwrap_or(10_000_000),
             span: Duration::from_secs(10),
-            round_trips: &[0, 1, 5, 10, 20, 50, 100, 200],
-            run: Duration::from_millis(1500),
+            idle: 60,
+            readings: 120,
+            commit_interval: "60s",
+            round_trips: &[0, 1, 2, 3, 5, 10, 20, 50, 100, 200],
+            run: Duration::from_secs(1),
         };
         if !quick {
             return full;
@@ -61,6 +96,9 @@ impl Plan {
             many: 100_000,
             backlog: backlog.unwrap_or(1_000_000),
             span: Duration::from_secs(3),
+            idle: 10,
+            readings: 10,
+            commit_interval: "5s",
             round_trips: &[0, 10, 50],
             run: Duration::from_millis(400),
         }
