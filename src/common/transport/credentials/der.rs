@@ -23,6 +23,12 @@ const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// `id-PBES2`, 1.2.840.113549.1.5.13.
 const PBES2: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
 
+/// `rsaEncryption`, 1.2.840.113549.1.1.1; `id-ecPublicKey`, 1.2.840.10045.2.1.
+const RSA_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const EC_PUBLIC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// `parameters [0]` of an `ECPrivateKey`.
+const EC_PARAMETERS: u8 = 0xa0;
+
 /// Parts of OpenSSL's `SSL_SESSION` (`ssl/ssl_asn1.c`), each an INTEGER: when it was made, in seconds of Unix time; how long
 /// OpenSSL would keep it, and how long the server says that its ticket may be used, in seconds.
 const SESSION_TIME: u8 = 0xa1;
@@ -34,6 +40,13 @@ const SESSION_TICKET_LIFETIME: u8 = 0xa9;
 pub(crate) struct SessionLife {
     pub(crate) made_s: u64,
     pub(crate) seconds: u64,
+}
+
+/// In DER.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AlgorithmKey {
+    Rsa(Vec<u8>),
+    Ec(Vec<u8>),
 }
 
 /// The sizes of header and content of the first element.
@@ -122,6 +135,37 @@ pub(super) fn encryption(key: &[u8]) -> Option<String> {
     dotted(elements(cipher.content).next()?.content)
 }
 
+/// The key in an unencrypted `PrivateKeyInfo` (RFC 5958) of RSA or of a named curve, in the form of its algorithm:
+/// `RSAPrivateKey` (RFC 8017), `ECPrivateKey` (RFC 5915).
+pub(super) fn algorithm_key(info: &[u8]) -> Option<AlgorithmKey> {
+    let mut parts = elements(sequence_content(info)?);
+    let version = parts.next()?;
+    let algorithm = parts.next().filter(|e| e.tag == SEQUENCE)?;
+    let key = parts.next().filter(|e| e.tag == OCTET_STRING)?;
+    if (version.tag, version.content) != (INTEGER, &[0]) {
+        return None;
+    }
+    let mut algorithm = elements(algorithm.content);
+    let id = algorithm.next().filter(|e| e.tag == OBJECT_IDENTIFIER)?;
+    if id.content == RSA_ENCRYPTION {
+        return Some(AlgorithmKey::Rsa(key.content.to_vec()));
+    }
+    let curve = algorithm.next().filter(|e| e.tag == OBJECT_IDENTIFIER)?;
+    if id.content != EC_PUBLIC_KEY {
+        return None;
+    }
+    // The curve stands in the algorithm alone.
+    let mut content = Vec::new();
+    for part in elements(sequence_content(key.content)?).filter(|part| part.tag != EC_PARAMETERS) {
+        content.extend(element(part.tag, part.content));
+        if part.tag == OCTET_STRING {
+            let curve = element(OBJECT_IDENTIFIER, curve.content);
+            content.extend(element(EC_PARAMETERS, &curve));
+        }
+    }
+    Some(AlgorithmKey::Ec(element(SEQUENCE, &content)))
+}
+
 /// The text that is the second element of a SEQUENCE.
 pub(super) fn second_text(bytes: &[u8]) -> Option<String> {
     let second = elements(sequence_content(bytes)?).nth(1)?;
@@ -188,6 +232,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = (is_ca(&bytes), encryption(&bytes), sequence_size(&bytes), second_text(&bytes));
+            let _ = algorithm_key(&bytes);
         }
     }
 }
