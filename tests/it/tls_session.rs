@@ -103,6 +103,18 @@ fn a_subscriber_resumes_what_a_publisher_has_left_and_a_reconnect_needs_no_file(
 }
 
 #[test]
+fn a_run_that_is_killed_has_written_its_session_before_the_first_answer() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let subscriber = Program::subscriber().to(&broker).args(["-t", "t", "-d"]);
+    let running = subscriber.arg("--tls-session").arg(&file).start();
+    running.wait_subscribed();
+    running.finish_by(Signal::SIGKILL, SOON);
+    expect(&send(|program| program.to(&broker), &file), 0, 1);
+}
+
+#[test]
 fn another_certificate_key_ca_name_or_limit_means_a_full_handshake() {
     let broker = Broker::start();
     let dir = temp_dir();

@@ -154,6 +154,7 @@ impl CacheState {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::session_record::examples::made_at;
@@ -262,6 +263,7 @@ mod tests {
         assert!(!site.path().exists());
         // As if it could not have been removed.
         fs::write(site.path(), before).unwrap();
+        fs::set_permissions(site.path(), fs::Permissions::from_mode(0o600)).unwrap();
         assert!(cache.find(&binding(), at(MADE)).is_none());
         // It is written at once, however early that is.
         keep_and_write(&cache, MADE + 1);
