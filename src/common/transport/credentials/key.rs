@@ -9,7 +9,6 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{KeyType, PKey, PKeyRef, Private};
 use openssl::rsa::Rsa;
-use openssl::sha::sha256;
 use openssl::x509::X509Ref;
 use zeroize::Zeroizing;
 
@@ -46,7 +45,7 @@ impl LoadedKey {
             return self.file_digest;
         }
         let der = Zeroizing::new(self.key.private_key_to_der().ok()?);
-        Some(sha256(&der))
+        Some(openssl::sha::sha256(&der))
     }
 }
 
@@ -96,7 +95,7 @@ pub(super) fn read(
         .map(|key| LoadedKey {
             key,
             held: None,
-            file_digest: (!block.is_encrypted()).then(|| sha256(content)),
+            file_digest: (!block.is_encrypted()).then(|| openssl::sha::sha256(content)),
         })
         .map_err(|stack| undecodable(path, block, content, &stack))
 }
