@@ -8,6 +8,14 @@
 pair_files=(private.pem.key device.csr device.pem.crt provisioned-thing)
 # Of these, what the mode of the key is for.
 private_files=(private.pem.key)
+# Settings of the programs for other runs would change what they do here. How to reach the broker may stay.
+for variable in "${!IOT_@}"; do
+    case ${variable#IOT_} in
+    PORT | PROXY | BIND | MQTT_VERSION | TLS_MIN | CIPHERS | CONNECT_TIMEOUT | OPERATION_TIMEOUT) ;;
+    *) unset "$variable" ;;
+    esac
+done
+
 # For try_pair.
 check_options=() try_again="mend that and run this again"
 

@@ -358,6 +358,10 @@ fn an_answer_that_cannot_be_used_leaves_the_directory_as_it_was() {
         for (answer, part) in [
             ("{a:1}", "no JSON object"),
             ("{\"a\"::1}", "no JSON object"),
+            ("{,}", "no JSON object"),
+            ("{\"a\":1,}", "no JSON object"),
+            ("{\"a\"}", "no JSON object"),
+            ("{}", "no certificate for the key"),
             ("{} {\"a\":\"b\"}", "no JSON object"),
             ("[1]", "no JSON object"),
             ("", "no JSON object"),

@@ -2,18 +2,22 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
 };
 
 use nix::sys::signal::Signal;
+use openssl::{
+    pkey::PKey,
+    ssl::{SslAcceptor, SslVersion},
+};
 
 use crate::harness::{
-    Broker, Program, SOON, ScriptedBroker,
+    Broker, Program, Reply, SOON, ScriptedBroker,
     certs::{Authority, Pair, Validity, certs},
-    free_port,
+    free_port, odd_certs,
     running::Outcome,
-    temp_dir,
+    server, temp_dir,
 };
 
 const FULL: &str = ": full handshake";
@@ -44,7 +48,12 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn each_run_resumes_the_session_of_the_last_one_with_either_version_of_tls() {
     let broker = Broker::start();
-    for (version, flags) in [("TLSv1.3", &[][..]), ("TLSv1.2", &TLS_1_2[..])] {
+    // A run that waits for no acknowledgement keeps its session too.
+    for (version, flags) in [
+        ("TLSv1.3", &[][..]),
+        ("TLSv1.3", &["--qos", "0"]),
+        ("TLSv1.2", &TLS_1_2[..]),
+    ] {
         let dir = temp_dir();
         let file = dir.path().join("session");
         let to = |program: Program| program.to(&broker).args(flags);
@@ -94,11 +103,30 @@ fn a_subscriber_resumes_what_a_publisher_has_left_and_a_reconnect_needs_no_file(
 }
 
 #[test]
+fn a_run_that_is_killed_has_written_its_session_before_the_first_answer() {
+    let broker = Broker::start();
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let subscriber = Program::subscriber().to(&broker).args(["-t", "t", "-d"]);
+    let running = subscriber.arg("--tls-session").arg(&file).start();
+    running.wait_subscribed();
+    running.finish_by(Signal::SIGKILL, SOON);
+    expect(&send(|program| program.to(&broker), &file), 0, 1);
+}
+
+#[test]
 fn another_certificate_key_ca_name_or_limit_means_a_full_handshake() {
     let broker = Broker::start();
     let dir = temp_dir();
     let file = dir.path().join("session");
     let other = certs().authority.client(dir.path(), "other", Validity::Now);
+    let key = fs::read(&certs().device.key).unwrap();
+    let key = PKey::private_key_from_pem(&key).unwrap();
+    let renewed = certs().authority.client_certificate("device", &key);
+    let renewed = Pair {
+        cert: odd_certs::file(dir.path(), "renewed.crt", renewed.to_pem().unwrap()),
+        key: certs().device.key.clone(),
+    };
     let (_, foreign_ca) = Authority::foreign(dir.path());
     let both = dir.path().join("both.pem");
     let text = [&certs().ca, &foreign_ca].map(|path| fs::read_to_string(path).unwrap());
@@ -110,8 +138,9 @@ fn another_certificate_key_ca_name_or_limit_means_a_full_handshake() {
     };
     let (ca, device) = (&certs().ca, &certs().device);
     let usual = |program: Program| at(program, "localhost", ca, device);
-    let changes: [&dyn Fn(Program) -> Program; 5] = [
+    let changes: [&dyn Fn(Program) -> Program; 6] = [
         &|program| at(program, "localhost", ca, &other),
+        &|program| at(program, "localhost", ca, &renewed),
         &|program| at(program, "localhost", &both, device),
         &|program| at(program, "127.0.0.1", ca, device),
         &|program| usual(program).args(["--tls-min", "1.3"]),
@@ -180,6 +209,12 @@ fn a_file_that_is_damaged_or_open_to_others_is_replaced() {
         expect(&send(to, &file), 1, 0);
         expect(&send(to, &file), 0, 1);
     }
+    chown(&file, Some(1), None).unwrap();
+    let outcome = send(to, &file);
+    expect(&outcome, 1, 0);
+    let why = "--tls-session is not used: it belongs to another user";
+    assert_eq!(count(&outcome, why), 1, "{outcome}");
+    expect(&send(to, &file), 0, 1);
     for open in [0o644, 0o640, 0o602] {
         fs::set_permissions(&file, fs::Permissions::from_mode(open)).unwrap();
         let outcome = send(to, &file);
@@ -318,6 +353,104 @@ fn a_resumed_connection_that_the_broker_does_not_accept_is_followed_by_a_full_ha
         assert_eq!(broker.publishes().len(), 2);
         expect(&send(at, &file), 0, 1);
     }
+}
+
+#[test]
+fn a_server_that_never_answers_a_session_gets_a_full_handshake_from_the_next_attempt() {
+    let tls = resuming(&[]);
+    // Of the connections of the second run the first one.
+    let broker = ScriptedBroker::script();
+    let broker = broker.tls_of_connection(move |number| (number != 1).then(|| tls.clone()));
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let at = |program: Program| {
+        let program = program.at_port(broker.port());
+        program.args(["--connect-timeout", "1", "--base-backoff", "0.05"])
+    };
+    expect(&send(at, &file), 1, 0);
+    expect(&send(at, &file), 1, 0);
+    assert_eq!(broker.publishes().len(), 2);
+    expect(&send(at, &file), 0, 1);
+}
+
+#[test]
+fn a_server_that_has_lost_tls_1_3_gets_a_full_handshake_of_tls_1_2_at_once() {
+    let (new, old) = (resuming(&[]), resuming(&[SslVersion::TLS1_2]));
+    let broker = ScriptedBroker::script();
+    let broker = broker.tls_of_connection(move |number| Some([&new, &old][number.min(1)].clone()));
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let at = |program: Program| program.at_port(broker.port());
+    expect(&send(at, &file), 1, 0);
+    let outcome = send(at, &file);
+    expect(&outcome, 1, 0);
+    let refused = "the TLS session was refused";
+    assert_eq!(count(&outcome, refused), 1, "{outcome}");
+    assert_eq!(count(&outcome, "TLSv1.2: full"), 1, "{outcome}");
+    let outcome = send(at, &file);
+    expect(&outcome, 0, 1);
+    assert_eq!(count(&outcome, "TLSv1.2: session"), 1, "{outcome}");
+}
+
+/// A server side that resumes sessions, of this version of TLS at most.
+fn resuming(most: &[SslVersion]) -> SslAcceptor {
+    let mut tls = server::acceptor(&certs().server);
+    tls.set_session_id_context(b"test").unwrap();
+    tls.set_max_proto_version(most.first().copied()).unwrap();
+    tls.build()
+}
+
+#[test]
+fn a_session_with_which_a_websocket_is_not_opened_is_not_used_again() {
+    let broker = ScriptedBroker::script().resuming_wss(1..2);
+    let dir = temp_dir();
+    let file = dir.path().join("session");
+    let url = format!("wss://localhost:{}", broker.port());
+    let at = |program: Program| {
+        let program = program.args(["--endpoint", &url, "--base-backoff", "0.05"]);
+        program.ca(&certs().ca).identity(&certs().device)
+    };
+    expect(&send(at, &file), 1, 0);
+    expect(&send(at, &file), 1, 1);
+    assert_eq!(broker.publishes().len(), 2);
+    expect(&send(at, &file), 0, 1);
+}
+
+#[test]
+fn a_certificate_that_is_replaced_during_a_run_resumes_nothing() {
+    let broker = ScriptedBroker::script().on_publish(|publish| match publish.payload.as_slice() {
+        b"hang up" if publish.connection < 2 => Reply::HangUp,
+        _ => Reply::Ack,
+    });
+    let broker = broker.resuming_tls();
+    let dir = temp_dir();
+    let [first, second] = ["first", "second"].map(|name| {
+        let made = certs().authority.client(dir.path(), name, Validity::Now);
+        (fs::read(made.cert).unwrap(), fs::read(made.key).unwrap())
+    });
+    let used = Pair {
+        cert: dir.path().join("used.crt"),
+        key: dir.path().join("used.key"),
+    };
+    let put = |(cert, key): &(Vec<u8>, Vec<u8>)| {
+        fs::write(&used.cert, cert).unwrap();
+        fs::write(&used.key, key).unwrap();
+        fs::set_permissions(&used.key, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    put(&first);
+    let program = Program::publisher().endpoint(broker.port()).ca(&certs().ca);
+    let program =
+        program
+            .identity(&used)
+            .args(["-t", "t", "-d", "--stdin-line", "--base-backoff", "0.05"]);
+    let mut running = program.stdin_pipe().start();
+    running.stderr_line(SOON, |line| line.contains(FULL));
+    put(&second);
+    running.send("hang up\n");
+    // The second connection ends in the same way, and the third one resumes its session.
+    broker.wait_publishes(3, SOON);
+    running.close_stdin();
+    expect(&running.finish(SOON).expect_code(0), 2, 1);
 }
 
 #[test]

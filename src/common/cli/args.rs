@@ -347,7 +347,7 @@ impl ConnectionArgs {
             transport::prepare_tls(loaded);
         }
         if let (Some(path), Some(loaded)) = (&self.tls_session, &loaded)
-            && loaded.private_key_in_der().is_none()
+            && !loaded.has_private_key_in_memory()
         {
             let path = path.display();
             let message = format!("{path}: --tls-session needs --key, to encrypt the file");

@@ -10,7 +10,7 @@ use super::ClientConfig;
 use super::worker_input::{DialAttempt, WorkerInput, WorkerInputKind};
 use crate::common::fault::{Exit, Fault};
 use crate::common::runtime::timed_receive;
-use crate::common::transport::bridge::{self, BridgeEvent, ConnectParameters, MessageCallbacks};
+use crate::common::transport::bridge::{self, ConnectParameters, MessageCallbacks};
 use crate::common::transport::credentials::TlsCredentials;
 use crate::common::transport::{self, DialStep, SessionResumption};
 
@@ -51,10 +51,10 @@ impl ConnectionTask {
             let message = format!("{endpoint}: a local socket cannot be created: {e}");
             (DialStep::Tcp, Fault::passing(Exit::Io, message))
         })?;
-        let resumption = connected.resumption.clone();
         let dial = DialAttempt {
             endpoint: connected.endpoint.clone(),
-            is_resumed: resumption
+            is_resumed: connected
+                .resumption
                 .as_ref()
                 .is_some_and(SessionResumption::is_resumed),
             ..self.dial.clone()
@@ -72,18 +72,7 @@ impl ConnectionTask {
             &self.dial.handle,
             parameters,
             self.receiver.as_ref(),
-            &mut |event| {
-                let is_accepted = matches!(event, BridgeEvent::Accepted(_));
-                // Before the next attempt begins.
-                if let (Some(resumption), BridgeEvent::Ended(_)) = (&resumption, &event) {
-                    resumption.handle_end();
-                }
-                self.send_to_worker(WorkerInputKind::Bridge { dial, event });
-                // Afterwards: it may write to a disk.
-                if let Some(resumption) = resumption.as_ref().filter(|_| is_accepted) {
-                    resumption.handle_connack();
-                }
-            },
+            &mut |event| self.send_to_worker(WorkerInputKind::Bridge { dial, event }),
         );
         Ok(())
     }

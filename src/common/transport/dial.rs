@@ -196,8 +196,12 @@ impl EndpointDialer<'_> {
                 report(DialEvent::WebSocketOpened);
                 Ok((MqttStream::WebSocket(Box::new(socket)), resumption))
             }
-            Err(fault) => {
-                resumption.iter().for_each(SessionResumption::handle_end);
+            Err(mut fault) => {
+                if let Some(resumption) = resumption {
+                    resumption.handle_end();
+                    // The server may not know any more who this is: a full handshake may help.
+                    fault.permanent &= !resumption.is_resumed();
+                }
                 Err((DialStep::WebSocket, fault))
             }
         }

@@ -73,7 +73,7 @@ pub(super) fn handshake(
         let Some(sessions) = sessions else {
             return Ok((ssl, None));
         };
-        let binding = SessionBinding::new(endpoint, credentials, limits);
+        let binding = SessionBinding::new(endpoint, credentials, limits, sessions.has_file());
         let resumption = SessionResumption::begin(sessions, binding, &context, &mut ssl)?;
         Ok((ssl, Some(resumption)))
     });

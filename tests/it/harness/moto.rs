@@ -125,6 +125,8 @@ impl Moto {
         command.env("AWS_CLI_PORT", self.cli_port.to_string());
         if let Some(port) = self.broker_port {
             command.env("IOT_PORT", port.to_string());
+            // For other runs of the programs: no script uses it.
+            command.env("IOT_ENDPOINT", "nowhere.invalid");
         }
         command.stdin(Stdio::null());
         command

@@ -12,6 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use openssl::ssl::SslAcceptor;
+use tungstenite::{
+    Message, WebSocket,
+    handshake::server::{ErrorResponse, Request, Response},
+    http::HeaderValue,
+};
+
 use super::{
     certs::certs,
     packet::{self, Connect, Publish, kind, read_packet},
@@ -249,6 +256,34 @@ impl Script {
         self.start(|play| Server::tls_by(tls, play))
     }
 
+    /// With the TLS of each connection, counted from 0; without one there is no answer.
+    pub(crate) fn tls_of_connection(
+        self,
+        side: impl Fn(usize) -> Option<SslAcceptor> + Send + Sync + 'static,
+    ) -> ScriptedBroker {
+        self.start(|play| Server::tls_of_connection(side, play))
+    }
+
+    /// With `WebSocket` and resumed TLS sessions; the connections with these numbers, from 0 on, end before the upgrade.
+    pub(crate) fn resuming_wss(self, refused: Range<usize>) -> ScriptedBroker {
+        let mut tls = server::acceptor(&certs().server);
+        tls.set_session_id_context(b"test").unwrap();
+        let connections = AtomicUsize::new(0);
+        self.start(|play| {
+            Server::tls_by(tls, move |stream| {
+                if refused.contains(&connections.fetch_add(1, Ordering::SeqCst)) {
+                    return;
+                }
+                if let Ok(socket) = tungstenite::accept_hdr(stream, choose_mqtt) {
+                    play(&mut WebSocketBytes {
+                        socket,
+                        unread: Vec::new(),
+                    });
+                }
+            })
+        })
+    }
+
     fn start(
         self,
         serve: impl FnOnce(Box<dyn Fn(&mut dyn Stream) + Send + Sync>) -> Server,
@@ -361,6 +396,53 @@ impl Script {
         let due = numbered.filter(|(_, (after, ..))| filters.iter().any(|(f, _)| f == after));
         due.flat_map(|(id, (_, topic, payload))| packet::publish(level, id, topic, payload))
             .collect()
+    }
+}
+
+/// The bytes in the messages of a `WebSocket`.
+struct WebSocketBytes<'a> {
+    socket: WebSocket<&'a mut dyn Stream>,
+    unread: Vec<u8>,
+}
+
+#[allow(
+    clippy::result_large_err,
+    clippy::unnecessary_wraps,
+    reason = "the type of the callback"
+)]
+fn choose_mqtt(_: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let protocol = HeaderValue::from_static("mqtt");
+    response
+        .headers_mut()
+        .insert("Sec-WebSocket-Protocol", protocol);
+    Ok(response)
+}
+
+impl io::Read for WebSocketBytes<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.unread.is_empty() {
+            match self.socket.read().map_err(io::Error::other)? {
+                Message::Binary(bytes) => self.unread.extend(bytes),
+                Message::Close(_) => return Ok(0),
+                _ => {}
+            }
+        }
+        let count = into.len().min(self.unread.len());
+        into[..count].copy_from_slice(&self.unread[..count]);
+        self.unread.drain(..count);
+        Ok(count)
+    }
+}
+
+impl io::Write for WebSocketBytes<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let message = Message::binary(bytes.to_vec());
+        self.socket.send(message).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush().map_err(io::Error::other)
     }
 }
 

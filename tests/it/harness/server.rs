@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -79,8 +79,21 @@ impl Server {
         tls: SslAcceptorBuilder,
         treat: impl Fn(&mut dyn Stream) + Send + Sync + 'static,
     ) -> Self {
-        let tls: SslAcceptor = tls.build();
-        Self::start(move |stream| {
+        let tls = tls.build();
+        Self::tls_of_connection(move |_| Some(tls.clone()), treat)
+    }
+
+    /// As [`tls_by`](Self::tls_by), with the server side of each connection, counted from 0; without one there is no
+    /// answer.
+    pub(crate) fn tls_of_connection(
+        side: impl Fn(usize) -> Option<SslAcceptor> + Send + Sync + 'static,
+        treat: impl Fn(&mut dyn Stream) + Send + Sync + 'static,
+    ) -> Self {
+        let connections = AtomicUsize::new(0);
+        Self::start(move |mut stream| {
+            let Some(tls) = side(connections.fetch_add(1, Ordering::SeqCst)) else {
+                return stay_silent(&mut stream);
+            };
             if let Ok(mut stream) = tls.accept(stream) {
                 treat(&mut stream);
                 // The peer may be gone before our close_notify.

@@ -27,6 +27,7 @@ use crate::common::transport::connection_handle::ConnectionHandle;
 use crate::common::transport::dial::DialedConnection;
 use crate::common::transport::mqtt_stream::{MqttStream, linger};
 use crate::common::transport::tls_error;
+use crate::common::transport::tls_session::SessionResumption;
 
 /// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has come by
 /// then costs each thread hardly more than a single message would.
@@ -86,6 +87,8 @@ pub fn relay_packets(
         end: None,
         end_by: None,
         end_at_latest: None,
+        resumption: connection.resumption,
+        is_session_unwritten: false,
     };
     let result = relay.run();
     let error = result.as_ref().err();
@@ -111,6 +114,11 @@ pub fn relay_packets(
     if is_by_us && receiver.is_some() && relay.handler.is_connected() {
         linger(relay.wire.stream().socket(), CLOSE_TIMEOUT);
     }
+    // Before the next attempt, or the process's end.
+    relay
+        .resumption
+        .iter()
+        .for_each(SessionResumption::handle_end);
     (relay.report)(BridgeEvent::Ended(connection_end));
     // The client library still reads what it has been sent.
     let _ = local.shutdown(Shutdown::Both);
@@ -144,6 +152,8 @@ struct Relay<'a> {
     /// When the connection is to end, and the same if the broker goes on sending.
     end_by: Option<Instant>,
     end_at_latest: Option<Instant>,
+    resumption: Option<SessionResumption>,
+    is_session_unwritten: bool,
 }
 
 impl Relay<'_> {
@@ -250,6 +260,10 @@ impl Relay<'_> {
             };
             if let Some(connack) = self.effects.accepted.take() {
                 (self.report)(BridgeEvent::Accepted(connack));
+                if let Some(resumption) = &self.resumption {
+                    resumption.handle_connack();
+                    self.is_session_unwritten = true;
+                }
             }
             self.end = handled.err();
         }
@@ -422,6 +436,13 @@ impl Relay<'_> {
         self.update_pause();
         if self.wake_when_settled() {
             return Ok(());
+        }
+        // A file takes as long as the broker's answer, and delays nothing now.
+        if self.is_session_unwritten && self.handler.is_answer_awaited() {
+            self.is_session_unwritten = false;
+            self.resumption
+                .iter()
+                .for_each(SessionResumption::handle_pause);
         }
         let acks = self.handler.acks();
         let may_read = self.may_read_broker();

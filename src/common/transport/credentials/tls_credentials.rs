@@ -12,7 +12,7 @@ use openssl::error::{Error, ErrorStack};
 use openssl::ssl::{
     SslContext, SslMethod, SslMode, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
-use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
+use openssl::x509::{X509, X509ExtendedKeyUsage, X509KeyUsage, X509PurposeId, X509Ref};
 
 use super::certificates::{self, openssl_reason, subject};
 use super::key::{self, LoadedKey};
@@ -87,14 +87,16 @@ impl TlsCredentials {
         self.client.as_ref().map(|client| &client.paths.cert)
     }
 
-    /// None without a certificate, or if a TPM or a token has the key.
-    pub fn private_key_in_der(&self) -> Option<Vec<u8>> {
-        let LoadedKey { key, .. } = &self
-            .client
+    /// A secret that only who has the private key can compute. None without a certificate, or if a TPM or a token has
+    /// the key.
+    pub(crate) fn private_key_digest(&self) -> Option<[u8; 32]> {
+        self.client.as_ref()?.key.digest()
+    }
+
+    pub fn has_private_key_in_memory(&self) -> bool {
+        self.client
             .as_ref()
-            .filter(|c| c.key.device().is_none())?
-            .key;
-        key.private_key_to_der().ok()
+            .is_some_and(|client| client.key.device().is_none())
     }
 
     fn leaf(&self) -> Option<&X509> {
@@ -126,6 +128,10 @@ impl TlsCredentials {
             }
             None => builder.set_default_verify_paths()?,
         }
+        // A handshake does so anyway; a session that is resumed is verified with this store alone.
+        builder
+            .cert_store_mut()
+            .set_purpose(X509PurposeId::SSL_SERVER)?;
         if let Some(client) = &self.client {
             let (leaf, chain) = client.chain.split_first().ok_or_else(ErrorStack::get)?;
             builder
@@ -305,6 +311,14 @@ fn to_asn1_time(time: SystemTime) -> Option<Asn1Time> {
 
 #[cfg(test)]
 mod tests {
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::{PKey, Private};
+    use openssl::stack::Stack;
+    use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage};
+    use openssl::x509::{X509Name, X509StoreContext, X509StoreContextRef};
+
     use super::*;
 
     #[test]
@@ -328,5 +342,55 @@ mod tests {
             time.expect("a time of ASN.1").to_string(),
             "Jan  1 00:00:00 1970 GMT"
         );
+    }
+
+    /// A certificate for a key, with these extended key usages if it is not a CA's.
+    fn certificate(key: &PKey<Private>, issuer: Option<&X509>, usage: &ExtendedKeyUsage) -> X509 {
+        let mut name = X509Name::builder().unwrap();
+        let text = issuer.map_or("CA", |_| "other");
+        name.append_entry_by_text("CN", text).unwrap();
+        let name = name.build();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder.set_subject_name(&name).unwrap();
+        let issued_by = issuer.map_or(&*name, |ca| ca.subject_name());
+        builder.set_issuer_name(issued_by).unwrap();
+        let (from, to) = (Asn1Time::from_unix(0), Asn1Time::days_from_now(1));
+        builder.set_not_before(&from.unwrap()).unwrap();
+        builder.set_not_after(&to.unwrap()).unwrap();
+        builder.set_pubkey(key).unwrap();
+        let extension = match issuer {
+            Some(_) => usage.build(),
+            None => BasicConstraints::new().critical().ca().build(),
+        };
+        builder.append_extension(extension.unwrap()).unwrap();
+        builder.sign(key, MessageDigest::sha256()).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn without_a_handshake_too_only_certificates_of_servers_are_trusted() {
+        let key = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&key).unwrap()).unwrap();
+        let ca = certificate(&key, None, &ExtendedKeyUsage::new());
+        let credentials = TlsCredentials {
+            authorities: Some(Authorities {
+                path: PathBuf::new(),
+                certificates: vec![ca.clone()],
+            }),
+            ..TlsCredentials::default()
+        };
+        let context = credentials.tls_context().unwrap();
+        let is_trusted = |usage: &ExtendedKeyUsage| {
+            let certificate = certificate(&key, Some(&ca), usage);
+            let (store, none) = (context.cert_store(), Stack::new().unwrap());
+            let verify = X509StoreContextRef::verify_cert;
+            X509StoreContext::new()
+                .unwrap()
+                .init(store, &certificate, &none, verify)
+                .unwrap()
+        };
+        assert!(is_trusted(ExtendedKeyUsage::new().server_auth()));
+        assert!(!is_trusted(ExtendedKeyUsage::new().client_auth()));
     }
 }

@@ -5,6 +5,7 @@ use openssl::error::ErrorStack;
 use openssl::rand::rand_bytes;
 use openssl::sha::Sha256;
 use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
+use zeroize::Zeroizing;
 
 use crate::common::broker::endpoint::Endpoint;
 use crate::common::transport::credentials::{CredentialContents, TlsCredentials};
@@ -17,8 +18,8 @@ const TAG: usize = 16;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionBinding {
     digest: [u8; 32],
-    /// None without a private key in memory.
-    file_key: Option<[u8; 32]>,
+    /// None without a file, or without a private key in memory.
+    file_key: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl SessionBinding {
@@ -26,6 +27,7 @@ impl SessionBinding {
         endpoint: &Endpoint,
         credentials: &TlsCredentials,
         limits: &TlsLimits,
+        for_file: bool,
     ) -> Self {
         let contents = CredentialContents::of(credentials);
         let mut hash = Sha256::new();
@@ -37,23 +39,24 @@ impl SessionBinding {
             }
         }
         let digest = hash.finish();
-        let file_key = credentials.private_key_in_der().map(|secret| {
+        let key_digest = for_file.then(|| credentials.private_key_digest()).flatten();
+        let file_key = key_digest.map(|secret| {
             let mut hash = Sha256::new();
             update(&mut hash, b"key of a TLS session file");
             update(&mut hash, &secret);
-            hash.finish()
+            Zeroizing::new(hash.finish())
         });
         Self { digest, file_key }
     }
 
     /// Encrypts for a file. None without a private key in memory.
     pub(super) fn seal(&self, plain: &[u8]) -> Option<Result<Vec<u8>, ErrorStack>> {
-        let key = self.file_key?;
+        let key = self.file_key.as_deref()?;
         let seal = || {
             let mut sealed = vec![0; NONCE];
             rand_bytes(&mut sealed)?;
             let (cipher, mut tag) = (Cipher::aes_256_gcm(), [0; TAG]);
-            let data = encrypt_aead(cipher, &key, Some(&sealed), &self.digest, plain, &mut tag)?;
+            let data = encrypt_aead(cipher, key, Some(&sealed), &self.digest, plain, &mut tag)?;
             sealed.extend(data);
             sealed.extend(tag);
             Ok(sealed)
@@ -68,13 +71,23 @@ impl SessionBinding {
         let cipher = Cipher::aes_256_gcm();
         decrypt_aead(
             cipher,
-            &self.file_key?,
+            self.file_key.as_deref()?,
             Some(nonce),
             &self.digest,
             data,
             tag,
         )
         .ok()
+    }
+}
+
+#[cfg(test)]
+impl SessionBinding {
+    pub(super) fn of(digest: u8, file_key: Option<u8>) -> Self {
+        Self {
+            digest: [digest; 32],
+            file_key: file_key.map(|byte| Zeroizing::new([byte; 32])),
+        }
     }
 }
 
@@ -88,16 +101,9 @@ fn update(hash: &mut Sha256, part: &[u8]) {
 mod tests {
     use super::*;
 
-    fn binding(digest: u8, file_key: Option<u8>) -> SessionBinding {
-        SessionBinding {
-            digest: [digest; 32],
-            file_key: file_key.map(|byte| [byte; 32]),
-        }
-    }
-
     #[test]
     fn only_an_equal_binding_opens_and_any_changed_byte_is_found() {
-        let ours = binding(1, Some(2));
+        let ours = SessionBinding::of(1, Some(2));
         let sealed = ours.seal(b"session").unwrap().unwrap();
         assert_eq!(ours.open(&sealed).as_deref(), Some(&b"session"[..]));
         assert_ne!(
@@ -106,8 +112,8 @@ mod tests {
             "no nonce comes twice"
         );
         assert!(!sealed.windows(7).any(|part| part == b"session"));
-        for other in [binding(3, Some(2)), binding(1, Some(3)), binding(1, None)] {
-            assert_eq!(other.open(&sealed), None);
+        for (digest, key) in [(3, Some(2)), (1, Some(3)), (1, None)] {
+            assert_eq!(SessionBinding::of(digest, key).open(&sealed), None);
         }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
@@ -119,6 +125,6 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_in_memory_seals_nothing() {
-        assert!(binding(1, None).seal(b"session").is_none());
+        assert!(SessionBinding::of(1, None).seal(b"session").is_none());
     }
 }

@@ -70,7 +70,7 @@ impl SessionFile {
         if found.mode() & 0o077 != 0 {
             return Err(io::Error::other("others can read or write it"));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
         file.take(MAX_SIZE).read_to_end(&mut bytes)?;
         let sealed = bytes.strip_prefix(MAGIC);
         let plain = sealed.and_then(|sealed| binding.open(sealed));

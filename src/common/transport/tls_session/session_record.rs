@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslSession, SslSessionRef};
-use openssl::stack::Stack;
+use openssl::stack::{Stack, StackRef};
 use openssl::x509::store::X509StoreRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
@@ -20,21 +20,26 @@ pub(crate) struct SessionRecord {
     session: Vec<u8>,
     /// When a full handshake verified both sides, in seconds of Unix time.
     verified_s: u64,
-    /// In DER, from the server's certificate to the trusted CA.
-    chain: Vec<Vec<u8>>,
+    /// In DER, the certificates between the server's own, which is in the session, and that of the trusted CA.
+    intermediates: Vec<Vec<u8>>,
 }
 
 impl SessionRecord {
-    pub(crate) fn new<'a>(
+    /// `chain` leads from the server's certificate to that of the trusted CA.
+    pub(crate) fn new(
         session: &SslSessionRef,
         now: SystemTime,
-        chain: impl Iterator<Item = &'a X509Ref>,
+        chain: &StackRef<X509>,
     ) -> Result<Self, ErrorStack> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let below_ca = chain.iter().take(chain.len().saturating_sub(1));
         Ok(Self {
             session: session.to_der()?,
             verified_s: since.as_secs(),
-            chain: chain.map(X509Ref::to_der).collect::<Result<_, _>>()?,
+            intermediates: below_ca
+                .skip(1)
+                .map(X509Ref::to_der)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -43,7 +48,7 @@ impl SessionRecord {
         Ok(Self {
             session: session.to_der()?,
             verified_s: self.verified_s,
-            chain: self.chain.clone(),
+            intermediates: self.intermediates.clone(),
         })
     }
 
@@ -75,16 +80,16 @@ impl SessionRecord {
 
     /// Whether the server's certificates would be accepted today: in date, and of a CA that is trusted. The host name
     /// needs no check: it was verified when the session was made, and is part of the binding.
-    pub(crate) fn is_trusted(&self, trusted: &X509StoreRef) -> Result<bool, ErrorStack> {
+    pub(crate) fn is_trusted(
+        &self,
+        server: &X509Ref,
+        trusted: &X509StoreRef,
+    ) -> Result<bool, ErrorStack> {
         let mut chain = Stack::new()?;
-        let mut certificates = self.chain.iter().map(|der| X509::from_der(der));
-        let Some(leaf) = certificates.next().transpose()? else {
-            return Ok(false);
-        };
-        for certificate in certificates {
-            chain.push(certificate?)?;
+        for der in &self.intermediates {
+            chain.push(X509::from_der(der)?)?;
         }
-        X509StoreContext::new()?.init(trusted, &leaf, &chain, X509StoreContextRef::verify_cert)
+        X509StoreContext::new()?.init(trusted, server, &chain, X509StoreContextRef::verify_cert)
     }
 
     /// As bytes for a file: each part after its length, four bytes, the most significant first.
@@ -94,7 +99,7 @@ impl SessionRecord {
         let parts = [&self.session[..], &verified_s];
         for part in parts
             .into_iter()
-            .chain(self.chain.iter().map(Vec::as_slice))
+            .chain(self.intermediates.iter().map(Vec::as_slice))
         {
             // Nothing that a handshake transfers is larger than 16 MiB.
             let length = u32::try_from(part.len()).unwrap_or(0);
@@ -117,26 +122,25 @@ impl SessionRecord {
         Some(Self {
             session: parts.next()?,
             verified_s: u64::from_be_bytes(parts.next()?.try_into().ok()?),
-            chain: parts.collect(),
+            intermediates: parts.collect(),
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+pub(super) mod examples {
+    use super::SessionRecord;
 
-    fn record(session: Vec<u8>, verified_s: u64) -> SessionRecord {
+    pub(super) fn record(session: Vec<u8>, verified_s: u64) -> SessionRecord {
         SessionRecord {
             session,
             verified_s,
-            chain: Vec::new(),
+            intermediates: Vec::new(),
         }
     }
 
     /// An `SSL_SESSION` with its times, and what stands before and between them.
-    fn session(made_s: u32, timeout_s: u8, ticket_s: Option<u8>) -> Vec<u8> {
+    pub(super) fn session(made_s: u32, timeout_s: u8, ticket_s: Option<u8>) -> Vec<u8> {
         let number = |tag: u8, bytes: &[u8]| {
             let length = u8::try_from(bytes.len()).unwrap();
             [&[tag, length + 2, 0x02, length], bytes].concat()
@@ -150,6 +154,18 @@ mod tests {
         let length = u8::try_from(parts.len()).unwrap();
         [&[0x30, length], &parts[..]].concat()
     }
+
+    /// Valid for 127 s.
+    pub(in super::super) fn made_at(made_s: u32) -> SessionRecord {
+        record(session(made_s, 127, None), made_s.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::examples::{record, session};
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_session_is_current_from_when_it_was_made_for_the_time_that_the_server_set() {
@@ -200,9 +216,9 @@ mod tests {
         fn what_is_encoded_is_decoded(
             session in proptest::collection::vec(any::<u8>(), 0..40),
             verified_s in any::<u64>(),
-            chain in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..4),
+            intermediates in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..4),
         ) {
-            let record = SessionRecord { session, verified_s, chain };
+            let record = SessionRecord { session, verified_s, intermediates };
             prop_assert!(SessionRecord::decode(&record.encode()) == Some(record));
         }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use log::{debug, warn};
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextRef, SslRef, SslSession, SslSessionRef, SslVersion};
+use openssl::ssl::{Ssl, SslContextRef, SslRef, SslSession, SslSessionRef, SslVersion};
 use parking_lot::Mutex;
 
 use super::session_binding::SessionBinding;
@@ -31,6 +31,7 @@ struct Progress {
     is_accepted: bool,
     /// The latest session that came before CONNACK.
     waiting: Option<SessionRecord>,
+    writes_at_once: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -117,12 +118,18 @@ impl SessionResumption {
         }
     }
 
+    /// The connection waits for the broker, and can spare the time that a disk takes.
+    pub(crate) fn handle_pause(&self) {
+        self.shared.progress.lock().writes_at_once = true;
+        self.shared.cache.write_file();
+    }
+
     /// The connection has ended. One that was not accepted may have failed because of the session that it resumed.
     pub(crate) fn handle_end(&self) {
         let Shared { cache, offered, .. } = &*self.shared;
-        if let Some(record) = offered
-            && !self.shared.progress.lock().is_accepted
-        {
+        if self.shared.progress.lock().is_accepted {
+            cache.write_file();
+        } else if let Some(record) = offered {
             cache.forget(record);
         }
     }
@@ -133,7 +140,7 @@ impl Shared {
         // After a resumption there is no chain, but that of the session.
         let record = match (ssl.verified_chain(), &self.offered) {
             (Some(chain), _) if !chain.is_empty() => {
-                SessionRecord::new(session, wall_clock(), chain.iter())
+                SessionRecord::new(session, wall_clock(), chain)
             }
             (_, Some(offered)) => offered.renewed(session),
             _ => return,
@@ -143,10 +150,13 @@ impl Shared {
             Err(cause) => return warn!("a TLS session cannot be kept: {cause}"),
         };
         let progress = &mut *self.progress.lock();
-        if progress.is_accepted {
-            self.cache.keep(&self.binding, record);
-        } else {
+        if !progress.is_accepted {
             progress.waiting = Some(record);
+            return;
+        }
+        self.cache.keep(&self.binding, record);
+        if progress.writes_at_once {
+            self.cache.write_file();
         }
     }
 }
@@ -156,11 +166,22 @@ fn offer_if_trusted(
     context: &SslContextRef,
     ssl: &mut SslRef,
 ) -> Result<bool, ErrorStack> {
-    let is_trusted = record.is_trusted(context.cert_store())?;
-    if is_trusted {
-        offer(ssl, &record.session()?)?;
+    let session = record.session()?;
+    // To decode the certificate once more would take a good part of the time that a resumption saves.
+    let mut reader = Ssl::new(context)?;
+    offer(&mut reader, &session)?;
+    let Some(server) = reader.peer_certificate() else {
+        return Ok(false);
+    };
+    if !record.is_trusted(&server, context.cert_store())? {
+        return Ok(false);
     }
-    Ok(is_trusted)
+    if session.protocol_version() == SslVersion::TLS1_3 {
+        // What TLS 1.2 needs besides is 68 bytes. A server that has lost TLS 1.3 refuses the session.
+        ssl.set_min_proto_version(Some(SslVersion::TLS1_3))?;
+    }
+    offer(ssl, &session)?;
+    Ok(true)
 }
 
 #[allow(
