@@ -1,6 +1,6 @@
 //! Reads the parts of DER (ITU-T X.690) that errors about a file need: the size of an element, whether a certificate is
-//! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018); and how long a TLS session may be
-//! used. PURE.
+//! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018); the key that a PKCS #8 structure
+//! contains; and how long a TLS session may be used. PURE.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Element<'a> {
@@ -23,11 +23,27 @@ const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// `id-PBES2`, 1.2.840.113549.1.5.13.
 const PBES2: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
 
+/// `rsaEncryption`, 1.2.840.113549.1.1.1.
+const RSA_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// `id-ecPublicKey`, 1.2.840.10045.2.1.
+const EC_PUBLIC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// `parameters [0]` of an `ECPrivateKey`.
+const EC_PARAMETERS: u8 = 0xa0;
+
 /// Parts of OpenSSL's `SSL_SESSION` (`ssl/ssl_asn1.c`), each an INTEGER: when it was made, in seconds of Unix time; how long
 /// OpenSSL would keep it, and how long the server says that its ticket may be used, in seconds.
 const SESSION_TIME: u8 = 0xa1;
 const SESSION_TIMEOUT: u8 = 0xa2;
 const SESSION_TICKET_LIFETIME: u8 = 0xa9;
+
+/// A private key in the form of its type.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PrivateKeyForm {
+    /// `RSAPrivateKey` (RFC 8017).
+    Rsa(Vec<u8>),
+    /// `ECPrivateKey` with the name of its curve (RFC 5915).
+    Ec(Vec<u8>),
+}
 
 /// In seconds, the first of Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +138,34 @@ pub(super) fn encryption(key: &[u8]) -> Option<String> {
     dotted(elements(cipher.content).next()?.content)
 }
 
+/// What a `PrivateKeyInfo` (PKCS #8, RFC 5958) contains; none for other types of keys, and for curves without a name.
+pub(super) fn private_key_form(key: &[u8]) -> Option<PrivateKeyForm> {
+    let mut parts = elements(sequence_content(key)?);
+    let (_version, algorithm, key) = (parts.next()?, parts.next()?, parts.next()?);
+    if (algorithm.tag, key.tag) != (SEQUENCE, OCTET_STRING) {
+        return None;
+    }
+    let mut algorithm = elements(algorithm.content);
+    let (id, parameters) = (algorithm.next()?, algorithm.next()?);
+    if id.content == RSA_ENCRYPTION {
+        return Some(PrivateKeyForm::Rsa(key.content.to_vec()));
+    }
+    if id.content != EC_PUBLIC_KEY || parameters.tag != OBJECT_IDENTIFIER {
+        return None;
+    }
+    // PKCS #8 has the curve outside of the key, where it is usually left out.
+    let named = elements(sequence_content(key.content)?)
+        .filter(|part| part.tag != EC_PARAMETERS)
+        .enumerate()
+        .flat_map(|(at, part)| {
+            let curve = element(OBJECT_IDENTIFIER, parameters.content);
+            let curve = (at == 1).then(|| element(EC_PARAMETERS, &curve));
+            [element(part.tag, part.content), curve.unwrap_or_default()].concat()
+        })
+        .collect::<Vec<_>>();
+    Some(PrivateKeyForm::Ec(element(SEQUENCE, &named)))
+}
+
 /// The text that is the second element of a SEQUENCE.
 pub(super) fn second_text(bytes: &[u8]) -> Option<String> {
     let second = elements(sequence_content(bytes)?).nth(1)?;
@@ -184,10 +228,37 @@ mod tests {
         assert_eq!(dotted(&PBES2).unwrap(), "1.2.840.113549.1.5.13");
     }
 
+    #[test]
+    fn the_key_in_a_pkcs8_structure_gets_the_name_of_its_curve() {
+        let curve = element(OBJECT_IDENTIFIER, &[0x2a, 0x03]);
+        let number = [element(INTEGER, &[1]), element(OCTET_STRING, &[7; 32])].concat();
+        let point = element(0xa1, &[9; 66]);
+        let info = |id: &[u8], key: &[u8]| {
+            let algorithm = [element(OBJECT_IDENTIFIER, id), curve.clone()].concat();
+            let algorithm = element(SEQUENCE, &algorithm);
+            let parts = [
+                element(INTEGER, &[0]),
+                algorithm,
+                element(OCTET_STRING, key),
+            ];
+            element(SEQUENCE, &parts.concat())
+        };
+        let named = [&number[..], &element(EC_PARAMETERS, &curve), &point].concat();
+        let named = element(SEQUENCE, &named);
+        let bare = element(SEQUENCE, &[&number[..], &point].concat());
+        let expected = Some(PrivateKeyForm::Ec(named.clone()));
+        assert_eq!(private_key_form(&info(&EC_PUBLIC_KEY, &bare)), expected);
+        assert_eq!(private_key_form(&info(&EC_PUBLIC_KEY, &named)), expected);
+        let rsa = Some(PrivateKeyForm::Rsa(bare.clone()));
+        assert_eq!(private_key_form(&info(&RSA_ENCRYPTION, &bare)), rsa);
+        assert_eq!(private_key_form(&info(&PBES2, &bare)), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = (is_ca(&bytes), encryption(&bytes), sequence_size(&bytes), second_text(&bytes));
+            let _ = private_key_form(&bytes);
         }
     }
 }
