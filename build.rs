@@ -1,4 +1,4 @@
-//! Compiles the C file that runs before Rust's runtime.
+//! Compiles the C file that runs before Rust's runtime, and has the linker keep rare code apart.
 
 fn main() {
     let source = "src/standard_descriptors.c";
@@ -8,4 +8,6 @@ fn main() {
         .file(source)
         .link_lib_modifier("+whole-archive")
         .compile("standard_descriptors");
+    // Linux maps code in pieces of 64 KiB: functions that are not expected to run must not lie between the others.
+    println!("cargo::rustc-link-arg-bins=-Wl,-z,keep-text-section-prefix");
 }

@@ -1,9 +1,11 @@
 //! How fast what queued up while offline drains, and when that has to be faster.
 
+use std::io::Cursor;
 use std::time::Duration;
 
 use crate::harness::packet::Publish;
-use crate::harness::{Program, Proxy, SOON, ScriptedBroker, free_port, wait_until};
+use crate::harness::screen::screen;
+use crate::harness::{Program, Proxy, SOON, ScriptedBroker, free_port, temp_dir, wait_until};
 
 #[test]
 fn a_broker_that_is_there_gets_every_reading_however_fast_they_come() {
@@ -91,4 +93,30 @@ fn what_is_left_when_the_input_ends_drains_within_the_flush_timeout() {
     let _link = Proxy::listen(port, broker.port(), Duration::ZERO).unwrap();
     running.finish(SOON).expect_code(0);
     assert_eq!(broker.publishes().len(), 20);
+}
+
+#[test]
+fn a_terminal_shows_how_far_a_backlog_has_drained_below_the_log_until_it_is_sent() {
+    let dir = temp_dir();
+    let queue = dir.path().join("queue.db");
+    let publisher = |port| {
+        let program = Program::publisher().at_plain_port(port);
+        program.args(["--topic", "t", "--queue"]).arg(&queue)
+    };
+    publisher(free_port())
+        .args(["--stdin-line", "--flush-timeout", "0.1"])
+        .stdin(Cursor::new("x\n".repeat(400)))
+        .run(SOON)
+        .expect_code(75);
+    let broker = ScriptedBroker::script().plain();
+    let running = publisher(broker.port())
+        .args(["--message", "last", "--drain-rate", "200"])
+        .env("RUST_LOG", "debug")
+        .start_on_terminal();
+    running.expect_shown(&["█░", " sent, ", " left, ", " per second, "]);
+    let outcome = running.finish(SOON).expect_code(0);
+    assert_eq!(broker.publishes().len(), 401, "{outcome}");
+    let shown = screen(&outcome.stdout).screen().contents();
+    assert!(!shown.contains(['█', '░']), "{shown}");
+    assert!(shown.contains("DEBUG"), "{shown}");
 }

@@ -1,26 +1,27 @@
 //! How far a backlog has drained: a bar on a terminal, otherwise one log line every ten seconds.
 
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
-use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use console::{Term, truncate_str};
 use log::{Level, info, log_enabled};
 
-use crate::common::runtime::{logging, stdio};
+use crate::common::runtime::logging;
 
 const MIN_BACKLOG: usize = 200;
 
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} sent, {rate} per second, {eta} left";
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// In characters.
+const BAR_WIDTH: usize = 30;
 
 #[derive(Debug)]
 struct Draining {
     since: Instant,
     delivered_before: u64,
-    log_at: Instant,
-    bar: Option<ProgressBar>,
+    /// When the next line of the log is due, or the bar may be drawn again.
+    due_at: Instant,
 }
 
 #[derive(Debug)]
@@ -47,49 +48,50 @@ impl DrainReporter {
             self.draining = Some(Draining {
                 since: now,
                 delivered_before: delivered,
-                log_at: now + LOG_INTERVAL,
-                bar: self.show_bar.then(create_bar),
+                due_at: if self.show_bar {
+                    now
+                } else {
+                    now + LOG_INTERVAL
+                },
             });
         }
         let Some(draining) = &mut self.draining else {
             return;
         };
+        if now < draining.due_at {
+            return;
+        }
         let done = delivered.saturating_sub(draining.delivered_before);
-        if let Some(bar) = &draining.bar {
-            bar.set_length(done + waiting as u64);
-            bar.set_position(done);
-        } else if now >= draining.log_at {
-            draining.log_at = now + LOG_INTERVAL;
-            info!("{}", format_progress(done, waiting, now - draining.since));
+        let progress = format_progress(done, waiting, now - draining.since);
+        if self.show_bar {
+            draining.due_at = now + DRAW_INTERVAL;
+            let line = format!("{} {progress}", format_bar(done, waiting));
+            let columns = usize::from(Term::stderr().size().1);
+            logging::show_progress(Some(truncate_str(&line, columns, "").into_owned()));
+        } else {
+            draining.due_at = now + LOG_INTERVAL;
+            info!("draining: {progress}");
         }
     }
 
+    /// The bar is drawn when something happens: it needs no time of its own.
     pub fn wake_at(&self) -> Option<Instant> {
         let draining = self.draining.as_ref()?;
-        draining.bar.is_none().then_some(draining.log_at)
+        (!self.show_bar).then_some(draining.due_at)
     }
 
     pub fn stop(&mut self) {
-        if let Some(Draining { bar: Some(bar), .. }) = self.draining.take() {
-            logging::set_progress_bar(None);
-            bar.finish_and_clear();
+        if self.draining.take().is_some() && self.show_bar {
+            logging::show_progress(None);
         }
     }
 }
 
-fn create_bar() -> ProgressBar {
-    // The size is that of the second one, which is written to.
-    let terminal = Term::read_write_pair(io::stdin(), stdio::blocking_stderr());
-    let target = ProgressDrawTarget::term(terminal, 10);
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{:.0}", state.per_sec());
-        };
-        bar.set_style(style.with_key("rate", rate));
-    }
-    logging::set_progress_bar(Some(bar.clone()));
-    bar
+fn format_bar(done: u64, left: usize) -> String {
+    let total = u128::from(done) + left as u128;
+    let filled = u128::from(done) * BAR_WIDTH as u128 / total.max(1);
+    let filled = usize::try_from(filled).unwrap_or(BAR_WIDTH);
+    format!("{}{}", "█".repeat(filled), "░".repeat(BAR_WIDTH - filled))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "estimates, not counts")]
@@ -100,7 +102,7 @@ fn format_progress(done: u64, left: usize, elapsed: Duration) -> String {
         Ok(time) => humantime::format_duration(time).to_string(),
         Err(_) => "unknown time".into(),
     };
-    format!("draining: {done} sent, {left} left, {rate:.0} per second, {time} to go")
+    format!("{done} sent, {left} left, {rate:.0} per second, {time} to go")
 }
 
 #[cfg(test)]
@@ -108,9 +110,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_bar_grows_with_what_is_done() {
+        let filled = |done, left| format_bar(done, left).matches('█').count();
+        assert_eq!(
+            [filled(0, 200), filled(100, 100), filled(200, 0)],
+            [0, 15, 30]
+        );
+        assert_eq!(format_bar(1, 9).chars().count(), BAR_WIDTH);
+        assert_eq!(filled(u64::MAX, usize::MAX), 15);
+    }
+
+    #[test]
     fn the_log_line_says_what_is_done_and_how_long_the_rest_takes() {
         let tens = Duration::from_secs(10);
-        let line = "draining: 20000 sent, 180000 left, 2000 per second, 1m 30s to go";
+        let line = "20000 sent, 180000 left, 2000 per second, 1m 30s to go";
         assert_eq!(format_progress(20_000, 180_000, tens), line);
         assert!(format_progress(0, 5, tens).ends_with("unknown time to go"));
     }

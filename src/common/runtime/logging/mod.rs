@@ -8,7 +8,6 @@ use std::io::{self, IsTerminal, Write as _};
 
 use env_logger::fmt::style::{AnsiColor, Style};
 use env_logger::{Builder, Env, Logger, Target, WriteStyle};
-use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 use parking_lot::Mutex;
@@ -62,7 +61,11 @@ struct LogContext {
     is_initialised: bool,
 }
 
-static PROGRESS_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// The last line of the terminal, below the log.
+static PROGRESS: Mutex<Option<String>> = Mutex::new(None);
+
+/// To the beginning of the line, and erases it (ECMA-48: CR, EL).
+const ERASE_LINE: &str = "\r\x1b[K";
 
 /// Lines for a terminal that something else is using.
 static HELD: Mutex<Option<HeldLines>> = Mutex::new(None);
@@ -79,9 +82,13 @@ impl Log for SecretFilterLogger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) && !hold_for_chart(record) {
-            match &*PROGRESS_BAR.lock() {
-                Some(bar) => bar.suspend(|| self.0.log(record)),
-                None => self.0.log(record),
+            let progress = PROGRESS.lock();
+            if progress.is_some() {
+                write_to_terminal(ERASE_LINE);
+            }
+            self.0.log(record);
+            if let Some(text) = &*progress {
+                write_to_terminal(text);
             }
         }
     }
@@ -169,8 +176,20 @@ pub fn level_of(repetition: Repetition) -> Level {
     }
 }
 
-pub fn set_progress_bar(bar: Option<ProgressBar>) {
-    *PROGRESS_BAR.lock() = bar;
+/// Replaces the line below the log, which must be a terminal and wide enough; none removes it.
+pub fn show_progress(text: Option<String>) {
+    let mut shown = PROGRESS.lock();
+    if shown.is_some() {
+        write_to_terminal(ERASE_LINE);
+    }
+    *shown = text;
+    if let Some(text) = &*shown {
+        write_to_terminal(text);
+    }
+}
+
+fn write_to_terminal(text: &str) {
+    let _ = stdio::blocking_stderr().write_all(text.as_bytes());
 }
 
 /// Holds lines for a terminal until [`take_held_lines`]. Lines for a file are still written.
