@@ -284,23 +284,11 @@ fn its_threads_sleep_while_nothing_happens() {
     let running = client(&server, 5, &["connect", "lost"]).start();
     let [first, second] = [0, 1].map(|_| {
         pings.recv_timeout(LONG).unwrap();
-        context_switches(running.id())
+        running.context_switches()
     });
     let between = second - first;
     // The end of the wait, the answer to the ping; twice as many on a busy machine.
     assert!(between <= 5, "{between} wake-ups in four seconds");
-}
-
-/// How often threads of a process have waited.
-fn context_switches(pid: u32) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_task = |task: std::io::Result<std::fs::DirEntry>| -> u64 {
-        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-        let mut lines = status.lines();
-        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        count.unwrap().trim().parse().unwrap()
-    };
-    tasks.map(of_task).sum()
 }
 
 #[test]
