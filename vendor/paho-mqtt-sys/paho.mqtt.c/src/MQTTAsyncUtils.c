@@ -2327,7 +2327,9 @@ static void MQTTAsync_unsubscribed(MQTTAsyncs* m, MQTTAsync_command* command, Un
 /* This is the thread function that handles the calling of callback functions if set */
 thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 {
-	int longest = 10; /* first time in we have a small timeout.  Gets things started more quickly */
+	/* First time in we have a small timeout, if a new socket does not interrupt the poll.  Gets things started more
+	quickly. */
+	int longest = Socket_isInterruptible() ? 0 : 10;
 
 	FUNC_ENTRY;
 	Thread_set_name("MQTTAsync_rcv");

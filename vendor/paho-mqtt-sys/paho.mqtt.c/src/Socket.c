@@ -869,7 +869,7 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 			/* no memory: later, perhaps */
 			mod_s.saved.nfds = 0;
 			Paho_thread_unlock_mutex(mutex);
-			poll(NULL, 0, timeout_ms);
+			poll(NULL, 0, (timeout_ms < 1000) ? timeout_ms : 1000);
 			Paho_thread_lock_mutex(mutex);
 			goto exit;
 		}
