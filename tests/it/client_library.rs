@@ -270,6 +270,55 @@ fn the_keep_alive_that_the_server_asks_for_is_kept() {
 }
 
 #[test]
+fn its_threads_sleep_while_nothing_happens() {
+    let (sender, pings) = mpsc::channel();
+    let server = Server::plain(move |stream| {
+        // A Server Keep Alive of four seconds.
+        accept(stream, &[0x13, 0, 4]);
+        while let Ok(packet) = read_packet(stream) {
+            assert_eq!(packet.kind(), kind::PINGREQ);
+            send(stream, 0xd0, &[]);
+            sender.send(()).unwrap();
+        }
+    });
+    let running = client(&server, 5, &["connect", "lost"]).start();
+    let [first, second] = [0, 1].map(|_| {
+        pings.recv_timeout(LONG).unwrap();
+        running.context_switches()
+    });
+    let between = second - first;
+    // The end of the wait, the answer to the ping; twice as many on a busy machine.
+    assert!(between <= 5, "{between} wake-ups in four seconds");
+}
+
+#[test]
+fn a_message_behind_one_that_is_partly_written_is_sent_as_soon_as_there_is_room() {
+    let (go, going) = mpsc::channel::<()>();
+    let going = Mutex::new(going);
+    let (sender, arrivals) = mpsc::channel();
+    let server = Server::plain(move |stream| {
+        accept(stream, &[]);
+        let Ok(()) = going.lock().unwrap().recv() else {
+            return;
+        };
+        while read_packet(stream).is_ok() {
+            sender.send(Instant::now()).unwrap();
+        }
+    });
+    // The first one is larger than all buffers on the way.
+    let steps = ["connect=pair", "send=0,20000000", "send=0,10", "line"];
+    let mut running = client(&server, 5, &steps).stdin_pipe().start();
+    // All but the last.
+    running.stdout_lines(steps.len() - 1, SOON);
+    go.send(()).unwrap();
+    let [first, second] = [0, 1].map(|_| arrivals.recv_timeout(SOON).unwrap());
+    let gap = second - first;
+    assert!(gap < Duration::from_millis(400), "{gap:?}");
+    running.send("\n");
+    running.finish(LONG).expect_code(0);
+}
+
+#[test]
 fn commands_inherit_none_of_its_sockets() {
     let server = server(|_, _, _| Some(()));
     let outcome = client(&server, 5, &["connect", "command"]).run(LONG);

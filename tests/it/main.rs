@@ -33,6 +33,7 @@
 //! | `hardware_keys` | keys in a TPM and in a PKCS#11 token                         |
 //! | `harness`       | the vocabulary: brokers, programs, servers, proxy, certificates |
 //! | `harness_works` | that the harness itself can be believed                      |
+//! | `idle`          | how often a program wakes while nothing happens               |
 //! | `identity`      | certificate, key and CA files, checked before the network    |
 //! | `json_input`    | `--input json`                                               |
 //! | `kept_session`  | a session that Mosquitto keeps: one message per run, brokers and subscribers that are ended |
@@ -122,6 +123,7 @@ mod hardware_keys;
 mod harness;
 mod harness_works;
 mod identity;
+mod idle;
 mod json_input;
 mod kept_session;
 mod log;

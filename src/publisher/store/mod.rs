@@ -21,6 +21,7 @@
 //! What to write and when is decided in `publisher::queue`. [`reader`] and [`queue_maintenance`] are for `publisher
 //! queue`.
 
+mod change_watcher;
 mod copy_detection;
 mod counters;
 mod disk_reserve;
@@ -46,6 +47,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
+use self::change_watcher::WakeUp;
 use self::watched_files::WatchedFiles;
 use self::worker::StoreWorker;
 use super::queue::store_requests::{OpenedQueue, StoreRequest, StoreResult};
@@ -74,6 +76,7 @@ impl QueueFile {
     ) -> std::io::Result<StoreThread> {
         let (requests, inbox) = mpsc::channel();
         let files = Arc::clone(&self.worker.files);
+        let wake_up = self.worker.wake_up();
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -82,6 +85,7 @@ impl QueueFile {
             })?;
         Ok(StoreThread {
             requests,
+            wake_up,
             files,
             recorded: Cell::new(None),
         })
@@ -91,6 +95,8 @@ impl QueueFile {
 #[derive(Clone, Debug)]
 pub struct StoreThread {
     requests: Sender<StoreRequest>,
+    /// Dropped after the sender, and so the thread notices that there is none any more.
+    wake_up: Option<WakeUp>,
     files: Arc<WatchedFiles>,
     /// The last state of the connection that was recorded.
     recorded: Cell<Option<bool>>,
@@ -107,6 +113,9 @@ impl StoreThread {
     pub fn send_request(&self, request: StoreRequest) {
         // The thread has ended only after a failure that it has reported.
         let _ = self.requests.send(request);
+        if let Some(wake_up) = &self.wake_up {
+            wake_up.wake();
+        }
     }
 
     /// Also once the thread has closed the file.

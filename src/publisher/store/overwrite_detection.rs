@@ -27,7 +27,7 @@ pub(super) struct OverwriteDetector {
     pub(super) stamp: Option<SizeAndMtime>,
     /// The highest row that was ever in the queue.
     highest: RowId,
-    due: Instant,
+    pub(super) due: Instant,
 }
 
 impl OverwriteDetector {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
+use super::change_watcher::announce_commit;
 use super::counters::Counters;
 use super::drain_lock::DrainLock;
 use super::files::{beside, check_is_queue, resolve, sync_directory};
@@ -70,6 +71,7 @@ impl QueueFileEditor {
         let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
         let mut retried = RequeueResult::default();
         let done = self.retry_dead_letters(ids.is_empty(), &mut wanted, &mut retried);
+        announce_commit(&self.path);
         retried.missing = wanted.into_iter().collect();
         let moved = retried.moved;
         done.map(|()| retried).map_err(|e| {
@@ -122,6 +124,7 @@ impl QueueFileEditor {
         let connection = &mut self.connection;
         let removed = retry_while_busy(|| delete_all(connection, table))
             .map_err(|e| write_error(&self.path, &e))?;
+        announce_commit(&self.path);
         // In a separate transaction; if it fails, the space is used by later messages.
         match sqlite::release_free_pages(connection, 0) {
             Err(e) if !is_full(&e) && !is_busy(&e) => Err(write_error(&self.path, &e)),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use log::info;
 use rusqlite::Connection;
 
+use super::change_watcher::{ChangeWatcher, FALLBACK_INTERVAL, Wait, WakeUp, announce_commit};
 use super::copy_detection::FileLocation;
 use super::counters::Counters;
 use super::disk_reserve::{DiskSpace, stored_size};
@@ -31,8 +32,12 @@ use crate::publisher::queue::store_requests::{
     MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
+/// The shortest time between two looks at the file, and how often to look where changes are not reported.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
+/// When to look again for the lock after a report: the kernel reports that a process has closed it, and then
+/// releases it.
+const LOCK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 const FORGET_OUTCOMES_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -50,7 +55,16 @@ pub(super) struct StoreWorker {
     stream: String,
     data_version: i64,
     space: Option<DiskSpace>,
+    /// None where the system reports no changes.
+    watcher: Option<ChangeWatcher>,
+    /// Whether a change has been reported since the last look.
+    is_changed: bool,
+    polled_at: Instant,
     poll_at: Instant,
+    /// How many of [`LOCK_DELAYS`] are over.
+    lock_delays_over: usize,
+    /// Whether something was committed that matters to other processes.
+    has_committed: bool,
     take_over_at: Instant,
     checkpoint_at: Instant,
     forget_at: Instant,
@@ -91,7 +105,14 @@ impl StoreWorker {
             retry_while_busy(|| Ok(Counters::read(&connection)?.to_opened(false)))
         };
         let opened = opened.map_err(failed)?;
-        // The log exists since the first transaction.
+        // The log exists since the first transaction. What happens to the files from now on is reported, and noticed
+        // by the first look in any case.
+        let watcher = ChangeWatcher::new(path, given)
+            .inspect_err(|cause| {
+                let path = path.display();
+                info!("{path}: changes are polled for, because the system does not report them: {cause}");
+            })
+            .ok();
         let files = WatchedFiles::new(path, given, open.identity).map_err(|e| {
             queue_faults::cannot_open(path, &e.to_string()).with_remedy("try again")
         })?;
@@ -105,7 +126,12 @@ impl StoreWorker {
             stream: stream.to_owned(),
             data_version: 0,
             space: DiskSpace::of(path),
+            watcher,
+            is_changed: false,
+            polled_at: now,
             poll_at: now,
+            lock_delays_over: LOCK_DELAYS.len(),
+            has_committed: false,
             take_over_at: now,
             checkpoint_at: now,
             forget_at: now + FORGET_OUTCOMES_INTERVAL,
@@ -119,28 +145,51 @@ impl StoreWorker {
         Ok((worker, opened))
     }
 
+    pub(super) fn wake_up(&self) -> Option<WakeUp> {
+        self.watcher.as_ref().map(ChangeWatcher::wake_up)
+    }
+
     pub(super) fn run(mut self, inbox: &Receiver<StoreRequest>, notify: &impl Fn(StoreResult)) {
         loop {
-            let wait = self.poll_at.saturating_duration_since(instant_now());
-            let done = match receive_within(inbox, wait) {
-                Ok(StoreRequest::Close { next_seq }) => return self.close(next_seq, notify),
-                Ok(request) => {
+            let done = match self.wait(inbox) {
+                Wait::Request(StoreRequest::Close { next_seq }) => {
+                    return self.close(next_seq, notify);
+                }
+                Wait::Request(request) => {
                     let result = self.handle(request);
                     result.map(|result| result.into_iter().for_each(notify))
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.poll_file(notify).map_err(RequestError::from)
+                Wait::Changed => {
+                    self.is_changed = true;
+                    self.poll_at = self.poll_at.min(self.polled_at + POLL_INTERVAL);
+                    Ok(())
                 }
-                Err(RecvTimeoutError::Disconnected) => {
+                Wait::Timeout => self.poll_file(notify).map_err(RequestError::from),
+                Wait::Disconnected => {
                     return drop(ManuallyDrop::into_inner(self.connection));
                 }
             };
+            if std::mem::take(&mut self.has_committed) {
+                announce_commit(&self.path);
+            }
             if let Err(error) = done.and_then(|()| self.maintain()) {
                 if !self.report_error(error, notify) {
                     return;
                 }
                 self.gone = true;
             }
+        }
+    }
+
+    fn wait(&self, inbox: &Receiver<StoreRequest>) -> Wait {
+        if let Some(watcher) = self.watcher.as_ref().filter(|_| !self.gone) {
+            return watcher.wait(inbox, self.poll_at, !self.is_changed);
+        }
+        let within = self.poll_at.saturating_duration_since(instant_now());
+        match receive_within(inbox, within) {
+            Ok(request) => Wait::Request(request),
+            Err(RecvTimeoutError::Timeout) => Wait::Timeout,
+            Err(RecvTimeoutError::Disconnected) => Wait::Disconnected,
         }
     }
 
@@ -234,6 +283,7 @@ impl StoreWorker {
             Err(error) if is_full(&error) => self.handle_disk_full(batch, &error.to_string()),
             done => {
                 let result = done?;
+                self.has_committed = true;
                 if let StoreResult::Committed { ids, .. } = &result
                     && let Some(row) = ids.last()
                 {
@@ -274,8 +324,13 @@ impl StoreWorker {
             return Ok(());
         }
         if now >= self.check_files_at {
-            self.check_files_at = now + CHECK_FILES_INTERVAL;
+            self.check_files_at = now + self.interval(CHECK_FILES_INTERVAL);
             self.check_file()?;
+            if self.overwrites.stamp != self.files.file_stamp() {
+                // Too early to read the file again.
+                self.check_files_at = self.check_files_at.min(self.overwrites.due);
+                self.poll_at = self.poll_at.min(self.check_files_at);
+            }
         }
         if now < self.checkpoint_at {
             return Ok(());
@@ -286,6 +341,7 @@ impl StoreWorker {
             && !self.checkpoint(CheckpointMode::Copy)?
         {
             self.checkpoint_at = now + DISK_FULL_RETRY;
+            self.poll_at = self.poll_at.min(self.checkpoint_at);
         }
         if self.drains && now >= self.forget_at {
             self.forget_at = now + FORGET_OUTCOMES_INTERVAL;
@@ -337,6 +393,7 @@ impl StoreWorker {
         if !damaged.is_empty() && !self.gone {
             let (connection, owner) = (&mut self.connection, &self.owner);
             counts = retry_while_busy(|| transaction::bury_damaged(connection, &damaged, owner))?;
+            self.has_committed = true;
         }
         Ok(StoreResult::Loaded {
             rows: found,
@@ -409,7 +466,7 @@ impl StoreWorker {
             return Ok(());
         }
         let now = instant_now();
-        self.poll_at = now + POLL_INTERVAL;
+        self.schedule_next_look(now);
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
             return self.take_over_draining(now, notify);
         }
@@ -421,6 +478,35 @@ impl StoreWorker {
             notify(StoreResult::Changed { counts });
         }
         Ok(())
+    }
+
+    fn schedule_next_look(&mut self, now: Instant) {
+        self.polled_at = now;
+        self.poll_at = now + self.interval(POLL_INTERVAL);
+        self.is_changed = false;
+        let Some(watcher) = &self.watcher else { return };
+        let changes = watcher.take_changes();
+        if changes.committed {
+            self.lock_delays_over = 0;
+        }
+        if changes.files || !changes.committed {
+            self.check_files_at = now;
+        }
+        if let Some(delay) = LOCK_DELAYS.get(self.lock_delays_over)
+            && !self.drains
+        {
+            self.lock_delays_over += 1;
+            self.poll_at = now + *delay;
+        }
+    }
+
+    /// `polling` where the system does not report changes.
+    fn interval(&self, polling: Duration) -> Duration {
+        if self.watcher.is_some() {
+            FALLBACK_INTERVAL
+        } else {
+            polling
+        }
     }
 
     /// The process that drained has ended, so the outcomes of our rows are final.
@@ -441,8 +527,11 @@ impl StoreWorker {
             }
             Err(e) if is_full(&e) => {
                 self.take_over_at = now + DISK_FULL_RETRY;
+                self.poll_at = self.poll_at.min(self.take_over_at);
                 // If this fails, the lock is still ours at the next attempt.
                 let _ = self.lock.release();
+                // For the other processes, which may have the space.
+                self.has_committed = true;
                 notify(outcomes);
             }
             Err(e) => return Err(e),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -169,6 +170,36 @@ fn a_queue_that_is_gone_is_noticed_within_a_second_and_what_is_lost_is_counted()
             );
         }
     }
+}
+
+#[test]
+fn where_the_kernel_reports_no_changes_they_are_noticed_as_fast() {
+    let no_reports = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let namespace = ["unshare", "--user", "--map-root-user"];
+    let words = [&namespace[..], &["--", "sh", "-c", no_reports, "sh"]].concat();
+    let may = Command::new(words[0])
+        .args(&words[1..])
+        .arg("true")
+        .status();
+    if !may.unwrap().success() {
+        eprintln!("skipped: this needs user namespaces");
+        return;
+    }
+    let place = Place::new();
+    let publisher = publisher_on(&place.queue()).at_plain_port(free_port());
+    let publisher = publisher
+        .args(["-l", "-d", "--flush-timeout", "0.3"])
+        .stdin_pipe();
+    let mut running = publisher.under(words).start();
+    running.stderr_line(SOON, |line| line.contains("changes are polled for"));
+    running.send("1\n");
+    running.stdout_line(SOON, |line| line == "accepted 1");
+    place.harm(Harm::MoveParent);
+    let since = Instant::now();
+    let line = running.stderr_line(SOON, |line| line.contains("nothing more is accepted"));
+    let late = line.at.saturating_duration_since(since);
+    assert!(late < Duration::from_secs(1), "{late:?}\n{running}");
+    running.finish(SOON).expect_code(74);
 }
 
 #[test]

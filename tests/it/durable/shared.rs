@@ -1,6 +1,9 @@
 //! Several publishers on one queue file.
 
-use std::{io::Cursor, time::Duration};
+use std::{
+    io::Cursor,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 
@@ -86,6 +89,29 @@ fn the_one_that_adds_hears_of_its_numbers_and_of_their_delivery() {
     let arrived = listener.wait_for(&["a", "b", "c"].map(String::from));
     assert_eq!(arrived.first, ["a", "b", "c"]);
     assert_eq!(arrived.numbers["b"].0, arrived.numbers["a"].0, "one stream");
+}
+
+#[test]
+fn what_one_commits_the_other_notices_at_once() {
+    let broker = Broker::start();
+    let queue = QueueFile::new();
+    let mut drainer = fed(&queue, &broker);
+    drainer.send("a\n");
+    drainer.stdout_line(SOON, |line| line == "delivered 1");
+    let mut adder = fed(&queue, &broker);
+    for number in 2..5 {
+        let sent = Instant::now();
+        adder.send("b\n");
+        // The drainer has to notice the row, and the adder its number and then its delivery.
+        let delivered = adder.stdout_line(SOON, |line| line == format!("delivered {number}"));
+        let took = delivered.at.saturating_duration_since(sent);
+        assert!(took < Duration::from_secs(1), "{took:?}\n{adder}");
+    }
+    // The end of a process, too.
+    let killed = Instant::now();
+    drainer.finish_by(Signal::SIGKILL, SOON);
+    assert!(wait_until(SOON, || is_drained_by(&queue)));
+    assert!(killed.elapsed() < Duration::from_secs(2), "{adder}");
 }
 
 #[test]

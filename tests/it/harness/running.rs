@@ -113,6 +113,21 @@ impl Running {
         self.expect(lines, "such number of lines on stdout", within)
     }
 
+    /// How often the threads that it has now have waited for something.
+    pub(crate) fn context_switches(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let statuses = tasks.map_while(Result::ok).filter_map(|task| {
+            // The thread may have ended meanwhile.
+            std::fs::read_to_string(task.path().join("status")).ok()
+        });
+        let of_thread = |status: String| -> u64 {
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            count.map_or(0, |count| count.trim().parse().unwrap())
+        };
+        statuses.map(of_thread).sum()
+    }
+
     /// Until the broker has granted a filter to a subscriber that was started with `-d`.
     pub(crate) fn wait_subscribed(&self) {
         self.stderr_line(SOON, |line| line.contains(": subscribed with QoS"));

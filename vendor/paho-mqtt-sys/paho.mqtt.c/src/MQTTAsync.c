@@ -984,6 +984,7 @@ int MQTTAsync_reconnect(MQTTAsync handle)
 			m->currentIntervalBase = m->minRetryInterval;
 			m->currentInterval = m->minRetryInterval;
 			m->retrying = 1;
+			Thread_signal_evt(send_evt);
 			rc = MQTTASYNC_SUCCESS;
 		}
 	}

@@ -55,7 +55,7 @@ static void MQTTProtocol_checkPendingWrites(void);
 static void MQTTAsync_freeCommand1(MQTTAsync_queuedCommand *command);
 static void MQTTAsync_freeCommand(MQTTAsync_queuedCommand *command);
 static int MQTTAsync_processCommand(void);
-static void MQTTAsync_checkTimeouts(void);
+static int MQTTAsync_checkTimeouts(void);
 static int MQTTAsync_completeConnection(MQTTAsyncs* m, Connack* connack);
 static void MQTTAsync_stop(void);
 static void MQTTAsync_closeOnly(Clients* client, enum MQTTReasonCodes reasonCode, MQTTProperties* props);
@@ -944,6 +944,42 @@ exit:
 }
 
 
+/** the longest waits of both threads in milliseconds: with something to check from time to time, and without */
+#define SHORT_WAIT 1000
+#define LONG_WAIT 60000
+
+
+/*
+ * How long the receive thread may wait, apart from pings: what ends a long wait is data, Socket_interrupt
+ * where the sockets to poll change, and MQTTAsync_stop.
+ */
+static int MQTTAsync_longestPoll(void)
+{
+	ListElement* current = NULL;
+	int wait = Socket_isInterruptible() ? LONG_WAIT : SHORT_WAIT;
+
+	FUNC_ENTRY;
+	while (wait == LONG_WAIT && ListNextElement(MQTTAsync_handles, &current))
+	{
+		MQTTAsyncs* m = (MQTTAsyncs*)(current->content);
+
+		/* connecting, or with messages that are repeated after some time */
+		if (m->c->connect_state != NOT_IN_PROGRESS || m->c->retryInterval > 0 ||
+				m->c->connect_sent < m->c->connect_count)
+			wait = SHORT_WAIT;
+		/* with these, a write that becomes pending interrupts no poll */
+		if (m->websocket)
+			wait = SHORT_WAIT;
+#if defined(OPENSSL)
+		if (m->ssl)
+			wait = SHORT_WAIT;
+#endif
+	}
+	FUNC_EXIT_RC(wait);
+	return wait;
+}
+
+
 void MQTTAsync_startConnectRetry(MQTTAsyncs* m)
 {
 	if (m->automaticReconnect && m->shouldBeConnected)
@@ -959,6 +995,7 @@ void MQTTAsync_startConnectRetry(MQTTAsyncs* m)
 			m->retrying = 1;
 		}
 		m->currentInterval = MQTTAsync_randomJitter(m->currentIntervalBase, m->minRetryInterval, m->maxRetryInterval);
+		Thread_signal_evt(send_evt); /* from now on it has to look when that interval is over */
 	}
 }
 
@@ -1215,6 +1252,7 @@ void MQTTAsync_writeComplete(SOCKET socket, int rc)
 			m->pending_write = NULL;
 		} /* if pending_write */
 	}
+	Thread_signal_evt(send_evt); /* the next command need not wait any more */
 	MQTTAsync_unlock_mutex(mqttasync_mutex);
 	FUNC_EXIT;
 }
@@ -1745,14 +1783,26 @@ exit:
 }
 
 
-static void MQTTAsync_checkTimeouts(void)
+/*
+ * @return how long the send thread may wait until it calls this again, provided that it processes no command
+ * meanwhile; it is signalled when automatic reconnecting begins.
+ */
+static int MQTTAsync_checkTimeouts(void)
 {
 	ListElement* current = NULL;
 	static START_TIME_TYPE last = START_TIME_ZERO;
 	START_TIME_TYPE now;
+	int wait = LONG_WAIT;
 
 	FUNC_ENTRY;
 	MQTTAsync_lock_mutex(mqttasync_mutex);
+	while (ListNextElement(MQTTAsync_handles, &current))
+	{
+		MQTTAsyncs* m = (MQTTAsyncs*)(current->content);
+
+		if (m->c->connect_state != NOT_IN_PROGRESS || (m->automaticReconnect && m->retrying))
+			wait = SHORT_WAIT;
+	}
 	now = MQTTTime_now();
 	if (MQTTTime_difftime(now, last) < (DIFF_TIME_TYPE)3000)
 		goto exit;
@@ -1839,13 +1889,15 @@ static void MQTTAsync_checkTimeouts(void)
 	}
 exit:
 	MQTTAsync_unlock_mutex(mqttasync_mutex);
-	FUNC_EXIT;
+	FUNC_EXIT_RC(wait);
+	return wait;
 }
 
 
 thread_return_type WINAPI MQTTAsync_sendThread(void* n)
 {
 	int timeout = 10; /* first time in we have a small timeout.  Gets things started more quickly */
+	int idle_timeout = 0; /* what MQTTAsync_checkTimeouts allows while there is no command */
 
 	FUNC_ENTRY;
 	Thread_set_name("MQTTAsync_send");
@@ -1857,10 +1909,12 @@ thread_return_type WINAPI MQTTAsync_sendThread(void* n)
 	{
 		int rc;
 		int command_count = 0;
+		int idle = 0; /* boolean - was there no command? */
 
 		MQTTAsync_lock_mutex(mqttcommand_mutex);
 		command_count = MQTTAsync_commands->count;
 		MQTTAsync_unlock_mutex(mqttcommand_mutex);
+		idle = (command_count == 0);
 		while (command_count > 0)
 		{
 			if (MQTTAsync_processCommand() == 0)
@@ -1869,10 +1923,12 @@ thread_return_type WINAPI MQTTAsync_sendThread(void* n)
 			command_count = MQTTAsync_commands->count;
 			MQTTAsync_unlock_mutex(mqttcommand_mutex);
 		}
+		/* a command can begin what has a timeout, and one that cannot be processed yet is tried again */
+		if (idle_timeout > 0)
+			timeout = idle ? idle_timeout : SHORT_WAIT;
 		if ((rc = Thread_wait_evt(send_evt, timeout)) != 0 && rc != ETIMEDOUT)
 			Log(LOG_ERROR, -1, "Error %d waiting for send event", rc);
-		timeout = 1000; /* 1 second for follow on waits */
-		MQTTAsync_checkTimeouts();
+		idle_timeout = MQTTAsync_checkTimeouts();
 	}
 	sendThread_state = STOPPING;
 	MQTTAsync_lock_mutex(mqttasync_mutex);
@@ -2271,7 +2327,9 @@ static void MQTTAsync_unsubscribed(MQTTAsyncs* m, MQTTAsync_command* command, Un
 /* This is the thread function that handles the calling of callback functions if set */
 thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 {
-	int longest = 10; /* first time in we have a small timeout.  Gets things started more quickly */
+	/* First time in we have a small timeout, if a new socket does not interrupt the poll.  Gets things started more
+	quickly. */
+	int longest = Socket_isInterruptible() ? 0 : 10;
 
 	FUNC_ENTRY;
 	Thread_set_name("MQTTAsync_rcv");
@@ -2285,7 +2343,7 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 		MQTTAsyncs* m = NULL;
 		MQTTPacket* pack = NULL;
 		/* in time for the next ping, whatever keep alive the server asked for */
-		unsigned long timeout = MQTTProtocol_keepaliveWait(MQTTTime_now(), longest);
+		unsigned long timeout = MQTTProtocol_keepaliveWait(MQTTTime_now(), (longest > 0) ? longest : MQTTAsync_longestPoll());
 
 		MQTTAsync_unlock_mutex(mqttasync_mutex);
 		Log(TRACE_MINIMUM, -1, "MQTTAsync_cycle call timeout %lu", timeout);
@@ -2300,7 +2358,7 @@ thread_return_type WINAPI MQTTAsync_receiveThread(void* n)
 
 		if (sock == 0)
 			continue;
-		longest = 1000;
+		longest = 0;
 
 		/* find client corresponding to socket */
 		if (ListFindItem(MQTTAsync_handles, &sock, clientSockCompare) == NULL)
@@ -2543,6 +2601,8 @@ static void MQTTAsync_stop(void)
 			{
 				MQTTAsync_unlock_mutex(mqttasync_mutex);
 				Log(TRACE_MIN, -1, "sleeping");
+				Thread_signal_evt(send_evt);
+				Socket_interrupt();
 				MQTTAsync_sleep(100L);
 				MQTTAsync_lock_mutex(mqttasync_mutex);
 			}
@@ -3265,7 +3325,11 @@ static MQTTPacket* MQTTAsync_cycle(SOCKET* sock, unsigned long timeout, int* rc)
 						Thread_signal_evt(send_evt);
 				}
 				else if (msgtype == PUBREC)
+				{
 					*rc = MQTTProtocol_handlePubrecs(pack, *sock, &pubToRemove);
+					if (pubToRemove != NULL && sendThread_state != STOPPED)
+						Thread_signal_evt(send_evt);
+				}
 				else if (msgtype == PUBACK)
 				{
 					*rc = MQTTProtocol_handlePubacks(pack, *sock, &pubToRemove);

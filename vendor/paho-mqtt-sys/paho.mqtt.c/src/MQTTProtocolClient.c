@@ -733,15 +733,16 @@ int MQTTProtocol_keepaliveWait(START_TIME_TYPE now, int most)
 		Clients* client = (Clients*)(current->content);
 		DIFF_TIME_TYPE left = 0, received = 0;
 
-		/* with a ping under way, or waiting for room in the socket, a look every `most` will do */
-		if (client->connected == 0 || client->keepAliveInterval == 0 ||
-				client->ping_outstanding == 1 || client->ping_due == 1)
+		if (client->connected == 0 || client->keepAliveInterval == 0)
 			continue;
 		left = MQTTProtocol_pingInterval(client) - MQTTTime_difftime(now, client->net.lastSent);
 		received = MQTTProtocol_pingInterval(client) - MQTTTime_difftime(now, client->net.lastReceived);
 		if (received < left)
 			left = received;
-		if (left > 0 && left < wait)
+		/* with a ping under way, or waiting for room in the socket, a look every second will do */
+		if (client->ping_outstanding == 1 || client->ping_due == 1 || left <= 0)
+			left = 1000;
+		if (left < wait)
 			wait = (int)left;
 	}
 	FUNC_EXIT_RC(wait);

@@ -365,6 +365,7 @@ error:
 #endif
 
 static SOCKET sockfd[2] = {-1, -1};
+static int interruptible = 0; /* does every poll wait for sockfd[0] too? */
 
 int Socket_pair()
 {
@@ -379,6 +380,7 @@ int Socket_pair()
 	}
 	else
 		sockfd[0] = sockfd[1] = -1; /* without it, what happens meanwhile is noticed at the end of each poll */
+	interruptible = (rc == 0);
 	FUNC_EXIT_RC(rc);
 	return rc;
 }
@@ -389,6 +391,15 @@ int Socket_interrupt()
 	int rc = send(sockfd[1], "\0", 1, 0);
 	FUNC_EXIT_RC(rc);
 	return rc;
+}
+
+/**
+ * Does Socket_interrupt end a poll, whether it is under way or about to begin?
+ * @return boolean
+ */
+int Socket_isInterruptible()
+{
+	return interruptible;
 }
 
 /**
@@ -460,6 +471,7 @@ void Socket_outTerminate(void)
 	if (sockfd[1] != -1)
 		close(sockfd[1]);
 	sockfd[0] = sockfd[1] = -1;
+	interruptible = 0;
 #endif
 #if defined(_WIN32)
 	WSACleanup();
@@ -609,6 +621,7 @@ int Socket_addSocket(SOCKET newSd)
 	rc = Socket_setnonblocking(newSd);
 	if (rc == SOCKET_ERROR)
 		Log(LOG_ERROR, -1, "addSocket: setnonblocking");
+	Socket_interrupt(); /* the poll under way does not know it yet */
 
 exit:
 	Paho_thread_unlock_mutex(socket_mutex);
@@ -856,7 +869,7 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 			/* no memory: later, perhaps */
 			mod_s.saved.nfds = 0;
 			Paho_thread_unlock_mutex(mutex);
-			poll(NULL, 0, timeout_ms);
+			poll(NULL, 0, (timeout_ms < 1000) ? timeout_ms : 1000);
 			Paho_thread_lock_mutex(mutex);
 			goto exit;
 		}
@@ -907,12 +920,8 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 					mod_s.saved.fds_read[i].events |= POLLOUT;
 			}
 		}
-		/* clear interrupt socket - make sure it is unset */
-		{
-			char dbuf[64];
-			while (recv(sockfd[0], dbuf, sizeof(dbuf), 0) > 0)
-				;
-		}
+		/* Interrupts are taken off the socket after the poll only: one that comes before it is for a thread
+		that has computed its timeout, and has to end the poll at once. */
 		/* Prevent performance issue by unlocking the socket_mutex while waiting for a ready socket. */
 		Paho_thread_unlock_mutex(mutex);
 		*rc = poll(mod_s.saved.fds_read, mod_s.saved.nfds, timeout_ms);
@@ -927,11 +936,13 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 		/* check interrupt socket to see if we were interrupted */
 		{
 			char dbuf[64];
-			int irc = (int)recv(sockfd[0], dbuf, sizeof(dbuf), 0);
-			if (irc > 0)
+			int irc = 0;
+			while ((irc = (int)recv(sockfd[0], dbuf, sizeof(dbuf), 0)) > 0)
 			{
 				*interrupted = 1;
 				Log(TRACE_MINIMUM, -1, "Poll was interrupted, rc %d", irc);
+				if (irc < (int)sizeof(dbuf))
+					break;
 			}
 		}
 
@@ -1588,10 +1599,7 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 		if (rc == SOCKET_ERROR)
 			rc = Socket_error("addSocket", *sock);
 		else if (rc == 0)
-		{
 			Socket_startReadAhead(*sock);
-			Socket_interrupt(); /* the poll under way does not know it yet */
-		}
 	}
 	else if (addr_len >= sizeof(address.sun_path)) {
 		rc = PAHO_MEMORY_ERROR;

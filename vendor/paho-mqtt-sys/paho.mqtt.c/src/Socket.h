@@ -170,5 +170,6 @@ typedef void Socket_writeAvailable(SOCKET socket);
 void Socket_setWriteAvailableCallback(Socket_writeAvailable*);
 
 int Socket_interrupt();
+int Socket_isInterruptible();
 
 #endif /* SOCKET_H */
