@@ -129,14 +129,16 @@ mod tests {
         let locking = Connection::open(&queue).unwrap();
         let lock = "PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; UPDATE books SET dropped = 1";
         locking.execute_batch(lock).unwrap();
-        let reader = Connection::open(&queue).unwrap();
         let note = |_| {
             IS_BUSY.store(true, Ordering::SeqCst);
             false
         };
-        reader.busy_handler(Some(note)).unwrap();
         thread::scope(|scope| {
-            let found = scope.spawn(|| AvailableColumns::detect(&reader));
+            let found = scope.spawn(|| {
+                let mut reader = Connection::open(&queue).unwrap();
+                reader.busy_handler(Some(note)).unwrap();
+                AvailableColumns::detect(&reader)
+            });
             while !IS_BUSY.load(Ordering::SeqCst) {
                 thread::yield_now();
             }
