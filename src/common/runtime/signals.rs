@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::affinity;
@@ -94,28 +94,26 @@ pub fn watch_stop_signals(
     last: Option<Callback>,
 ) -> io::Result<CurrentExitCode> {
     let current = CurrentExitCode(Arc::new(AtomicU8::new(Exit::Success.code())));
-    let handler = Arc::new(StopHandler {
+    let mut handler = StopHandler {
         grace_period,
         current: current.clone(),
-        first: Mutex::default(),
-        stop: Mutex::new(Box::new(stop)),
-        last: Mutex::new(last),
-    });
-    let mut wanted = vec![SIGTERM];
+        first: None,
+        stop: Box::new(stop),
+        last,
+    };
+    let mut wanted = vec![SIGINT, SIGTERM];
     if hang_up.is_some() || !is_hang_up_ignored() {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
-    let on_signal = Arc::clone(&handler);
     spawn_unpinned("signals", move || {
         for signal in signals.forever() {
             match &hang_up {
                 Some(hang_up) if signal == SIGHUP => hang_up(),
-                _ => on_signal.handle_signal(),
+                _ => handler.handle_signal(),
             }
         }
     })?;
-    ctrlc::set_handler(move || handler.handle_signal()).map_err(io::Error::other)?;
     Ok(current)
 }
 
@@ -130,25 +128,24 @@ fn is_hang_up_ignored() -> bool {
 struct StopHandler {
     grace_period: Duration,
     current: CurrentExitCode,
-    first: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
-    stop: Mutex<Callback>,
-    last: Mutex<Option<Callback>>,
+    first: Option<(Instant, mpsc::Sender<()>)>,
+    stop: Callback,
+    last: Option<Callback>,
 }
 
 impl StopHandler {
-    fn handle_signal(&self) {
-        let mut first = self.first.lock();
-        if let Some((at, second)) = first.as_ref() {
+    fn handle_signal(&mut self) {
+        if let Some((at, second)) = &self.first {
             if instant_now() >= *at + SAME_REQUEST {
                 let _ = second.send(());
             }
             return;
         }
         let (second, wait) = mpsc::channel();
-        *first = Some((instant_now(), second));
+        self.first = Some((instant_now(), second));
         let current = self.current.clone();
         let grace_period = self.grace_period;
-        let last = self.last.lock().take();
+        let last = self.last.take();
         let guard = spawn_unpinned("stop-timeout", move || {
             let why = match receive_within(&wait, grace_period) {
                 Ok(()) => "a second signal",
@@ -173,7 +170,7 @@ impl StopHandler {
             }
             run_hook_and_exit(code);
         });
-        (self.stop.lock())();
+        (self.stop)();
         // Without that thread nothing would end a stuck loop.
         if guard.is_err() {
             run_hook_and_exit(Exit::Io.code());

@@ -74,7 +74,7 @@ impl DrainReporter {
         }
     }
 
-    /// The bar is drawn when something happens: it needs no time of its own.
+    /// None for the bar: it is drawn when something happens.
     pub fn wake_at(&self) -> Option<Instant> {
         let draining = self.draining.as_ref()?;
         (!self.show_bar).then_some(draining.due_at)
