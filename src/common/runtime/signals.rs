@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::affinity;
@@ -94,26 +94,28 @@ pub fn watch_stop_signals(
     last: Option<Callback>,
 ) -> io::Result<CurrentExitCode> {
     let current = CurrentExitCode(Arc::new(AtomicU8::new(Exit::Success.code())));
-    let mut handler = StopHandler {
+    let handler = Arc::new(StopHandler {
         grace_period,
         current: current.clone(),
-        first: None,
-        stop: Box::new(stop),
-        last,
-    };
-    let mut wanted = vec![SIGINT, SIGTERM];
+        first: Mutex::default(),
+        stop: Mutex::new(Box::new(stop)),
+        last: Mutex::new(last),
+    });
+    let mut wanted = vec![SIGTERM];
     if hang_up.is_some() || !is_hang_up_ignored() {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
+    let on_signal = Arc::clone(&handler);
     spawn_unpinned("signals", move || {
         for signal in signals.forever() {
             match &hang_up {
                 Some(hang_up) if signal == SIGHUP => hang_up(),
-                _ => handler.handle_signal(),
+                _ => on_signal.handle_signal(),
             }
         }
     })?;
+    ctrlc::set_handler(move || handler.handle_signal()).map_err(io::Error::other)?;
     Ok(current)
 }
 
@@ -128,24 +130,25 @@ fn is_hang_up_ignored() -> bool {
 struct StopHandler {
     grace_period: Duration,
     current: CurrentExitCode,
-    first: Option<(Instant, mpsc::Sender<()>)>,
-    stop: Callback,
-    last: Option<Callback>,
+    first: Mutex<Option<(Instant, mpsc::Sender<()>)>>,
+    stop: Mutex<Callback>,
+    last: Mutex<Option<Callback>>,
 }
 
 impl StopHandler {
-    fn handle_signal(&mut self) {
-        if let Some((at, second)) = &self.first {
+    fn handle_signal(&self) {
+        let mut first = self.first.lock();
+        if let Some((at, second)) = first.as_ref() {
             if instant_now() >= *at + SAME_REQUEST {
                 let _ = second.send(());
             }
             return;
         }
         let (second, wait) = mpsc::channel();
-        self.first = Some((instant_now(), second));
+        *first = Some((instant_now(), second));
         let current = self.current.clone();
         let grace_period = self.grace_period;
-        let last = self.last.take();
+        let last = self.last.lock().take();
         let guard = spawn_unpinned("stop-timeout", move || {
             let why = match receive_within(&wait, grace_period) {
                 Ok(()) => "a second signal",
@@ -170,7 +173,7 @@ impl StopHandler {
             }
             run_hook_and_exit(code);
         });
-        (self.stop)();
+        (self.stop.lock())();
         // Without that thread nothing would end a stuck loop.
         if guard.is_err() {
             run_hook_and_exit(Exit::Io.code());
