@@ -61,6 +61,11 @@ pub(super) struct Changes {
 }
 
 impl WakeUp {
+    pub(super) fn new() -> nix::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(EventFd::from_flags(flags)?)))
+    }
+
     pub(super) fn wake(&self) {
         // Fails only if it has been woken more often than a number can count.
         let _ = self.0.write(1);
@@ -75,9 +80,8 @@ impl Drop for WakeUp {
 
 impl ChangeWatcher {
     /// All files of the queue have to exist. `given` is the path by which the user names the queue.
-    pub(super) fn new(queue: &Path, given: &Path) -> nix::Result<Self> {
+    pub(super) fn new(queue: &Path, given: &Path, wake_up: WakeUp) -> nix::Result<Self> {
         let reports = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let wake_up = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         reports.add_watch(queue, REMOVED_OR_MOVED | AddWatchFlags::IN_MODIFY)?;
         for suffix in ["-wal", "-shm"] {
             reports.add_watch(&beside(queue, suffix), REMOVED_OR_MOVED)?;
@@ -94,12 +98,8 @@ impl ChangeWatcher {
         Ok(Self {
             reports,
             lock,
-            wake_up: WakeUp(Arc::new(wake_up)),
+            wake_up,
         })
-    }
-
-    pub(super) fn wake_up(&self) -> WakeUp {
-        self.wake_up.clone()
     }
 
     /// Waits for a request until this time; for a report only if `reports` is set.
@@ -193,7 +193,7 @@ mod tests {
     fn a_commit_is_reported_and_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let queue = make_queue(directory.path());
-        let watcher = ChangeWatcher::new(&queue, &queue).unwrap();
+        let watcher = ChangeWatcher::new(&queue, &queue, WakeUp::new().unwrap()).unwrap();
         let (_sender, inbox) = mpsc::channel();
         assert_eq!(watcher.take_changes(), Changes::default());
         let before = fs::metadata(beside(&queue, "-lock")).unwrap();
@@ -238,7 +238,7 @@ mod tests {
             std::os::unix::fs::symlink(target, &symlink).unwrap();
             let given = symlink.join("given");
             std::os::unix::fs::symlink(&queue, &given).unwrap();
-            let watcher = ChangeWatcher::new(&queue, &given).unwrap();
+            let watcher = ChangeWatcher::new(&queue, &given, WakeUp::new().unwrap()).unwrap();
             harm(&queue, &given);
             assert_eq!(watcher.take_changes(), FILES, "{index}");
         }
@@ -248,9 +248,9 @@ mod tests {
     fn a_request_and_the_last_sender_s_end_are_noticed_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let queue = make_queue(directory.path());
-        let watcher = ChangeWatcher::new(&queue, &queue).unwrap();
+        let watcher = ChangeWatcher::new(&queue, &queue, WakeUp::new().unwrap()).unwrap();
         let (sender, inbox) = mpsc::channel();
-        let wake_up = watcher.wake_up();
+        let wake_up = watcher.wake_up.clone();
         let thread = std::thread::spawn(move || {
             sender.send(StoreRequest::RecordConnected(true)).unwrap();
             wake_up.wake();

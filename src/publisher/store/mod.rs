@@ -24,6 +24,7 @@
 mod change_watcher;
 mod copy_detection;
 mod counters;
+mod delegated_outcomes;
 mod disk_reserve;
 mod drain_lock;
 mod files;

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use super::change_watcher::{ChangeWatcher, FALLBACK_INTERVAL, Wait, WakeUp, announce_commit};
 use super::copy_detection::FileLocation;
 use super::counters::Counters;
+use super::delegated_outcomes;
 use super::disk_reserve::{DiskSpace, stored_size};
 use super::drain_lock::DrainLock;
 use super::files::read_identity_and_stamp;
@@ -20,21 +21,21 @@ use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::queue_faults;
 use super::rows::{self, LastValues};
-use super::sqlite::{
-    self, CheckpointMode, corrupt, int, is_busy, is_full, retry_while_busy, to_u64_or_zero,
-};
+use super::sqlite::{self, CheckpointMode, corrupt, int, is_full, retry_while_busy};
 use super::transaction;
 use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::timed_receive::receive_within;
 use crate::publisher::queue::store_requests::{
-    MessageOutcome, OpenedQueue, RowId, StoreRequest, StoreResult, WriteBatch,
+    OpenedQueue, RowId, StoreRequest, StoreResult, WriteBatch,
 };
 
 /// The shortest time between two looks at the file, and how often to look where changes are not reported.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
+/// A short run is polled for: the kernel takes some 15 ms to end the reports of changes.
+const WATCH_DELAY: Duration = Duration::from_secs(1);
 /// When to look again for the lock after a report: the kernel reports that a process has closed it, and then
 /// releases it.
 const LOCK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
@@ -46,6 +47,8 @@ const VACUUM_PAGES: u32 = 4_096;
 
 pub(super) struct StoreWorker {
     path: PathBuf,
+    /// The path that the user gave.
+    given: PathBuf,
     /// Closed only where the file is sound: closing syncs, and after a failed sync a second one may
     /// report success for what is lost. It also removes the file that has the name of the log.
     connection: ManuallyDrop<Connection>,
@@ -55,8 +58,10 @@ pub(super) struct StoreWorker {
     stream: String,
     data_version: i64,
     space: Option<DiskSpace>,
-    /// None where the system reports no changes.
+    /// None at first, and where the system reports no changes.
     watcher: Option<ChangeWatcher>,
+    watch_at: Option<Instant>,
+    wake_up: Option<WakeUp>,
     /// Whether a change has been reported since the last look.
     is_changed: bool,
     polled_at: Instant,
@@ -105,20 +110,14 @@ impl StoreWorker {
             retry_while_busy(|| Ok(Counters::read(&connection)?.to_opened(false)))
         };
         let opened = opened.map_err(failed)?;
-        // The log exists since the first transaction. What happens to the files from now on is reported, and noticed
-        // by the first look in any case.
-        let watcher = ChangeWatcher::new(path, given)
-            .inspect_err(|cause| {
-                let path = path.display();
-                info!("{path}: changes are polled for, because the system does not report them: {cause}");
-            })
-            .ok();
+        // The log exists since the first transaction.
         let files = WatchedFiles::new(path, given, open.identity).map_err(|e| {
             queue_faults::cannot_open(path, &e.to_string()).with_remedy("try again")
         })?;
         let overwrites = retry_while_busy(|| OverwriteDetector::new(&connection, stamp, now));
         let worker = Self {
             path: path.to_owned(),
+            given: given.to_owned(),
             connection,
             lock: open.lock,
             drains: open.drains,
@@ -126,7 +125,9 @@ impl StoreWorker {
             stream: stream.to_owned(),
             data_version: 0,
             space: DiskSpace::of(path),
-            watcher,
+            watcher: None,
+            watch_at: Some(now + WATCH_DELAY),
+            wake_up: WakeUp::new().ok(),
             is_changed: false,
             polled_at: now,
             poll_at: now,
@@ -146,7 +147,7 @@ impl StoreWorker {
     }
 
     pub(super) fn wake_up(&self) -> Option<WakeUp> {
-        self.watcher.as_ref().map(ChangeWatcher::wake_up)
+        self.wake_up.clone()
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<StoreRequest>, notify: &impl Fn(StoreResult)) {
@@ -260,7 +261,8 @@ impl StoreWorker {
                 result
             }
             StoreRequest::AskOutcomes { numbered } => {
-                retry_while_busy(|| self.read_delegated_outcomes(numbered))?
+                let (connection, owner) = (&mut self.connection, &self.owner);
+                retry_while_busy(|| delegated_outcomes::read(connection, owner, numbered))?
             }
             StoreRequest::RecordConnected(is_connected) => {
                 self.is_connected = is_connected;
@@ -403,69 +405,15 @@ impl StoreWorker {
         })
     }
 
-    fn read_delegated_outcomes(&mut self, numbered: RowId) -> rusqlite::Result<StoreResult> {
-        // All three answers have to be of one time.
-        let transaction = self.connection.transaction()?;
-        let numbered = transaction
-            .prepare_cached(
-                "SELECT id, seq FROM queue WHERE owner = ?1 AND id > ?2 AND seq IS NOT NULL
-                 ORDER BY id",
-            )?
-            .query_map((&self.owner, numbered), |row| {
-                Ok((row.get(0)?, to_u64_or_zero(row.get(1)?)))
-            })?
-            .collect::<Result<_, _>>()?;
-        let ends = transaction
-            .prepare_cached("SELECT id, seq, kind, reason FROM fate WHERE owner = ?1")?
-            .query_map([&self.owner], |row| {
-                let reason: Option<String> = row.get(3)?;
-                let outcome = match row.get(2)? {
-                    1 => MessageOutcome::DROPPED_ELSEWHERE,
-                    2 => MessageOutcome::Expired,
-                    3 => MessageOutcome::Dead(reason.unwrap_or_default()),
-                    _ => MessageOutcome::Delivered,
-                };
-                Ok((row.get(0)?, to_u64_or_zero(row.get(1)?), outcome))
-            })?
-            .collect::<Result<Vec<(RowId, u64, MessageOutcome)>, _>>()?;
-        let oldest = transaction
-            .prepare_cached("SELECT min(id) FROM queue WHERE owner = ?1")?
-            .query_row([&self.owner], |row| row.get(0))?;
-        transaction.finish()?;
-        match self.delete_read_outcomes(&ends) {
-            // Read again later; the queue ignores what it knows.
-            Err(e) if is_full(&e) || is_busy(&e) => {}
-            done => done?,
-        }
-        Ok(StoreResult::Outcomes {
-            numbered,
-            ends,
-            oldest,
-        })
-    }
-
-    /// An outcome that was written since they were read may be of an earlier row.
-    fn delete_read_outcomes(
-        &mut self,
-        read: &[(RowId, u64, MessageOutcome)],
-    ) -> rusqlite::Result<()> {
-        if read.is_empty() {
-            return Ok(());
-        }
-        let transaction = sqlite::begin_write(&mut self.connection)?;
-        for (row, ..) in read {
-            let mut delete = transaction.prepare_cached("DELETE FROM fate WHERE id = ?1")?;
-            delete.execute([row])?;
-        }
-        transaction.commit()
-    }
-
     fn poll_file(&mut self, notify: &impl Fn(StoreResult)) -> rusqlite::Result<()> {
         if self.gone {
             self.poll_at += FORGET_OUTCOMES_INTERVAL;
             return Ok(());
         }
         let now = instant_now();
+        if self.watch_at.is_some_and(|at| now >= at) {
+            self.start_watching();
+        }
         self.schedule_next_look(now);
         if !self.drains && now >= self.take_over_at && self.lock.try_take().unwrap_or(false) {
             return self.take_over_draining(now, notify);
@@ -478,6 +426,23 @@ impl StoreWorker {
             notify(StoreResult::Changed { counts });
         }
         Ok(())
+    }
+
+    /// What happened before is noticed by the look that follows.
+    fn start_watching(&mut self) {
+        self.watch_at = None;
+        let Some(wake_up) = self.wake_up.clone() else {
+            return;
+        };
+        match ChangeWatcher::new(&self.path, &self.given, wake_up) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(cause) => {
+                let path = self.path.display();
+                info!(
+                    "{path}: changes are polled for, because the system does not report them: {cause}"
+                );
+            }
+        }
     }
 
     fn schedule_next_look(&mut self, now: Instant) {
@@ -515,8 +480,9 @@ impl StoreWorker {
         now: Instant,
         notify: &impl Fn(StoreResult),
     ) -> rusqlite::Result<()> {
-        let outcomes = retry_while_busy(|| self.read_delegated_outcomes(0))?;
         let (owner, stream) = (&self.owner, &self.stream);
+        let connection = &mut self.connection;
+        let outcomes = retry_while_busy(|| delegated_outcomes::read(connection, owner, 0))?;
         match become_drainer(&self.path, &mut self.connection, &self.lock, owner, stream) {
             Ok(opened) => {
                 self.drains = true;
