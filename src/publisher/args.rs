@@ -248,11 +248,12 @@ pub struct PublisherArgs {
     #[arg(long, value_name = "HZ", value_parser = parse_drain_rate, help_heading = QUEUE)]
     drain_rate: Option<f64>,
 
-    /// Gather what is taken offline for up to D, and write it to the queue file at once
+    /// Gather for up to D what has to be written to the queue file
     ///
-    /// Spares a memory card: one write for many readings. A reading counts as accepted when it is written, and what was
-    /// gathered and not written is lost if the process is killed or the power fails. The end of the input and of the
-    /// run, and 2048 messages or 2 MiB, are not waited for any longer.
+    /// Spares a memory card: one write for many readings that are taken offline or not acknowledged in time. A reading
+    /// counts as accepted when it is written, and what was gathered and not written is lost if the process is killed or the
+    /// power fails. Not waited for: the end of the input and of the run, and 2048 messages or 2 MiB. A publisher that adds
+    /// to the file of another gathers nothing.
     #[arg(long, value_name = "D", value_parser = parse_positive_duration, help_heading = QUEUE)]
     commit_interval: Option<Duration>,
 

@@ -10,6 +10,9 @@ const MIN_SPACE: ReadAllowance = ReadAllowance {
     bytes: 2 << 20,
 };
 
+/// The last part of a run is for the disk.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Messages that are taken within one interval are due on disk together, at its end: so one sync is enough for them.
 /// The interval begins with the first of them.
 #[derive(Debug)]
@@ -26,15 +29,23 @@ impl CommitGathering {
         }
     }
 
-    /// When a message that is taken now is due; `None` is at once. `space` is what is left for messages that are not on
-    /// disk yet.
-    pub fn due(&mut self, space: ReadAllowance, now: Instant) -> Option<Instant> {
-        if space.messages < MIN_SPACE.messages || space.bytes < MIN_SPACE.bytes {
+    /// When a message of this size that is taken now is due; `None` is at once. `space` is what is left for messages that
+    /// are not on disk yet, `end` is the end of the run.
+    pub fn due(
+        &mut self,
+        size: u64,
+        space: ReadAllowance,
+        end: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let left = space.bytes.saturating_sub(size);
+        if space.messages < MIN_SPACE.messages || left < MIN_SPACE.bytes {
             return None;
         }
         let current = self.until.filter(|until| now < *until);
         self.until = current.or(now.checked_add(self.interval));
-        self.until
+        let last = end.and_then(|end| end.checked_sub(LAST));
+        last.map_or(self.until, |last| self.until.map(|until| until.min(last)))
     }
 }
 
@@ -58,12 +69,15 @@ mod tests {
             let mut writes = Vec::new();
             for pause in pauses {
                 now += Duration::from_millis(pause);
-                let due = gathering.due(MIN_SPACE, now).unwrap();
+                let due = gathering.due(0, MIN_SPACE, None, now).unwrap();
                 prop_assert!(now < due && due <= now + interval);
                 writes.push(due);
             }
             writes.dedup();
             prop_assert!(writes.windows(2).all(|two| two[0] + interval <= two[1]));
+            prop_assert_eq!(gathering.due(1, MIN_SPACE, None, now), None, "too large");
+            let end = now + LAST;
+            prop_assert_eq!(gathering.due(0, MIN_SPACE, Some(end), now), Some(now));
         }
     }
 }

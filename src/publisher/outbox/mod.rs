@@ -233,7 +233,8 @@ impl Outbox {
         if self.direct_space() > 0 {
             let message = Arc::new(message);
             let late = now + self.ack_time.estimate_upper_bound();
-            let due = self.gather_until(now).map_or(late, |due| due.max(late));
+            let due = self.gather_until(message.draft.content_size(), now);
+            let due = due.map_or(late, |due| due.max(late));
             self.queue.store_unless_acked(&message, due);
             self.push_ready(message);
         } else {
@@ -250,7 +251,7 @@ impl Outbox {
             match admission {
                 Admission::Fits => {
                     let connecting = self.connecting_until.filter(|until| now < *until);
-                    let due = connecting.max(self.gather_until(now));
+                    let due = connecting.max(self.gather_until(size, now));
                     self.queue.push(Arc::new(message), due);
                 }
                 Admission::Drop => is_dropped = true,
@@ -274,10 +275,13 @@ impl Outbox {
         Offered::Taken { seq }
     }
 
-    /// Until when a message that is taken now waits for others before it is written to disk.
-    fn gather_until(&mut self, now: Instant) -> Option<Instant> {
-        let space = self.queue.unwritten_space();
-        self.gathering.as_mut()?.due(space, now)
+    /// Until when a message of this size that is taken now waits for others before it is written to disk. One that another
+    /// process is to send waits for none.
+    fn gather_until(&mut self, size: u64, now: Instant) -> Option<Instant> {
+        let gathering = self.gathering.as_mut()?;
+        let sends = self.queue.count_for_other_sender().is_none();
+        let (space, end) = (self.queue.unwritten_space(), self.drain.finish_by);
+        gathering.due(size, space, end, now).filter(|_| sends)
     }
 
     /// No more input comes: what was gathered is written soon, unless it is acknowledged before.

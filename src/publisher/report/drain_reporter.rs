@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use console::{Term, truncate_str};
+use console::Term;
 use log::{Level, info, log_enabled};
 
 use crate::common::runtime::logging;
@@ -67,7 +67,7 @@ impl DrainReporter {
             draining.due_at = now + DRAW_INTERVAL;
             let line = format!("{} {progress}", format_bar(done, waiting));
             let columns = usize::from(Term::stderr().size().1);
-            logging::show_progress(Some(truncate_str(&line, columns, "").into_owned()));
+            logging::show_progress(Some(line.chars().take(columns).collect()));
         } else {
             draining.due_at = now + LOG_INTERVAL;
             info!("draining: {progress}");

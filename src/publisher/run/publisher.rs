@@ -219,6 +219,8 @@ impl<'a> Publisher<'a> {
         }
         if !self.feeder.input.is_open() && !self.flush.is_set() {
             self.set_flush_deadline(self.now + self.config.flush_timeout);
+        }
+        if !self.feeder.input.is_open() {
             self.outbox.end_gathering(self.now);
         }
     }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::accepted;
-use crate::harness::{Broker, Program, QueueFile, SOON, free_port, strace::Strace};
+use crate::harness::{
+    Broker, Program, QueueFile, SOON, Server, free_port, server::hang_up, strace::Strace,
+};
 
 /// Far longer than any of these tests takes.
 const LONG: &str = "1h";
@@ -53,14 +55,15 @@ fn a_reading_is_accepted_with_all_others_when_the_interval_ends() {
 #[test]
 fn what_is_gathered_is_written_when_a_signal_ends_the_run() {
     let queue = QueueFile::new();
-    let running = offline(&queue)
+    let server = Server::plain(hang_up);
+    let running = queue
+        .publisher()
+        .at_plain_port(server.port())
         .args(["--interval", "0.1", "--commit-interval", LONG])
-        .args(["--base-backoff", "0.5"])
+        .args(["--base-backoff", "0.5", "--jitter", "0"])
         .start();
     // The second attempt comes when readings were taken.
-    for _ in 0..2 {
-        running.stderr_line(SOON, |line| line.contains("trying again"));
-    }
+    server.wait_accepted(2, SOON);
     let outcome = running.finish_by(Signal::SIGTERM, SOON).expect_code(75);
     let kept = accepted(&outcome.stdout.texts());
     assert!(kept > 0, "{outcome}");
@@ -91,6 +94,36 @@ fn many_readings_are_not_gathered_for_long() {
     running.send("1\n".repeat(10_000));
     running.stdout_line(SOON, |line| line == "accepted 6000");
     running.finish_by(Signal::SIGKILL, SOON);
+}
+
+#[test]
+fn a_large_reading_is_not_gathered() {
+    let queue = QueueFile::new();
+    let mut running = offline(&queue)
+        .args(["-l", "--commit-interval", LONG])
+        .stdin_pipe()
+        .start();
+    running.send("1\n");
+    running.send("x".repeat(3 << 20) + "\n");
+    running.stdout_line(SOON, |line| line == "accepted 2");
+    running.finish_by(Signal::SIGKILL, SOON);
+}
+
+#[test]
+fn what_another_publisher_is_to_send_is_not_gathered() {
+    let broker = Broker::start();
+    let queue = QueueFile::new();
+    let mut draining = queue.publisher().to(&broker).arg("-l").stdin_pipe().start();
+    draining.send("1\n");
+    draining.stdout_line(SOON, |line| line == "delivered 1");
+    let mut adding = queue
+        .publisher()
+        .to(&broker)
+        .args(["-l", "--commit-interval", LONG])
+        .stdin_pipe()
+        .start();
+    adding.send("2\n");
+    adding.stdout_line(SOON, |line| line == "delivered 2");
 }
 
 #[test]

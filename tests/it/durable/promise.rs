@@ -325,7 +325,7 @@ fn a_backlog_shows_on_a_terminal_how_far_it_has_drained() {
         .args(["-t", "t", "-n", "--drain-rate", "1500", "--queue"])
         .arg(queue.path())
         .start_on_terminal();
-    let bar = |text: &str| text.contains(" of 3,0") && text.contains(" per second");
+    let bar = |text: &str| text.contains(" sent, 2") && text.contains(" per second");
     let shown = wait_until(SOON, || bar(&running.stdout.text()));
     assert!(shown, "{running}");
     running.finish(SOON).expect_code(0);

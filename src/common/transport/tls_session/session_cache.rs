@@ -101,9 +101,11 @@ impl SessionCache {
         if state.written_s.is_some_and(is_early) {
             return;
         }
-        state.written_s = made_s;
         match file.write(binding, record) {
-            Ok(()) => state.failures.handle_success(instant_now()),
+            Ok(()) => {
+                state.written_s = made_s;
+                state.failures.handle_success(instant_now());
+            }
             Err(cause) => {
                 let path = file.path().display();
                 state.warn(&format!("{path}: --tls-session cannot be written: {cause}"));
