@@ -16,6 +16,7 @@ use crate::harness::{
     packet::{Packet, kind, read_packet},
     running::{Outcome, Running},
     server::Stream,
+    wait_until,
 };
 
 /// Time for some hundred attempts, and for what the library looks at every three seconds only.
@@ -282,11 +283,10 @@ fn its_threads_sleep_while_nothing_happens() {
         }
     });
     let running = client(&server, 5, &["connect", "lost"]).start();
-    let [first, second] = [0, 1].map(|_| {
-        pings.recv_timeout(LONG).unwrap();
-        running.context_switches()
-    });
-    let between = second - first;
+    pings.recv_timeout(LONG).unwrap();
+    let first = running.waits();
+    pings.recv_timeout(LONG).unwrap();
+    let between = running.waits_since(&first);
     // The end of the wait, the answer to the ping; twice as many on a busy machine.
     assert!(between <= 5, "{between} wake-ups in four seconds");
 }
@@ -314,6 +314,34 @@ fn a_message_behind_one_that_is_partly_written_is_sent_as_soon_as_there_is_room(
     let [first, second] = [0, 1].map(|_| arrivals.recv_timeout(SOON).unwrap());
     let gap = second - first;
     assert!(gap < Duration::from_millis(400), "{gap:?}");
+    running.send("\n");
+    running.finish(LONG).expect_code(0);
+}
+
+#[test]
+fn a_byte_that_is_not_read_yet_costs_no_processor_time() {
+    let (go, going) = mpsc::channel::<()>();
+    let going = Mutex::new(going);
+    let server = Server::plain(move |stream| {
+        accept(stream, &[]);
+        // The library is in the middle of a message, and reads nothing.
+        let Ok(()) = going.lock().unwrap().recv() else {
+            return;
+        };
+        send(stream, 0xd0, &[]);
+        let Ok(()) = going.lock().unwrap().recv() else {
+            return;
+        };
+        while read_packet(stream).is_ok() {}
+    });
+    let steps = ["connect=pair", "send=0,20000000", "line"];
+    let mut running = client(&server, 5, &steps).stdin_pipe().start();
+    running.stdout_lines(steps.len() - 1, SOON);
+    go.send(()).unwrap();
+    let before = running.processor_time();
+    let is_busy = || running.processor_time() > before + Duration::from_millis(500);
+    assert!(!wait_until(Duration::from_secs(2), is_busy), "{running}");
+    go.send(()).unwrap();
     running.send("\n");
     running.finish(LONG).expect_code(0);
 }

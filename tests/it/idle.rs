@@ -39,10 +39,9 @@ fn a_connected_program_wakes_for_its_pings_only() {
             let is_ping = |event: &&Event| matches!(event, Event::Ping(_));
             let pings = |events: &[Event]| events.iter().filter(is_ping).count();
             broker.wait(within, |events| pings(events) >= count);
-            let switches = running.context_switches();
             match before.get(index) {
-                None => before.push(switches),
-                Some(before) => check(running, switches - before),
+                None => before.push(running.waits()),
+                Some(before) => check(running, running.waits_since(before)),
             }
         }
     }
@@ -56,10 +55,10 @@ fn a_publisher_with_a_queue_and_no_broker_wakes_for_its_attempts_only() {
     let delays = ["--base-backoff", "3", "--max-backoff", "3", "--jitter", "0"];
     let running = publisher.args(delays).stdin_pipe().start();
     server.wait_accepted(2, SOON);
-    let before = running.context_switches();
+    let before = running.waits();
     server.wait_accepted(3, SOON);
-    // Those of threads that have ended are gone.
-    let switches = running.context_switches().saturating_sub(before);
+    // Those of threads that have ended meanwhile are gone.
+    let switches = running.waits_since(&before);
     // An attempt takes several threads.
     assert!(switches <= 30, "{switches} wake-ups\n{running}");
 }

@@ -1,7 +1,9 @@
 //! A program at work, and what became of it: the expectations, each of which shows the
 //! whole scene when it fails.
 
-use std::{fmt, fs, fs::File, io::Write, process::ChildStdin, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, fs, fs::File, io::Write, process::ChildStdin, time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
@@ -113,19 +115,24 @@ impl Running {
         self.expect(lines, "such number of lines on stdout", within)
     }
 
-    /// How often the threads that it has now have waited for something.
-    pub(crate) fn context_switches(&self) -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
-        let statuses = tasks.map_while(Result::ok).filter_map(|task| {
+    /// How often each of its threads has waited so far, by their ids.
+    pub(crate) fn waits(&self) -> BTreeMap<String, u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let threads = tasks.map_while(Result::ok).filter_map(|task| {
             // The thread may have ended meanwhile.
-            std::fs::read_to_string(task.path().join("status")).ok()
-        });
-        let of_thread = |status: String| -> u64 {
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
             let mut lines = status.lines();
-            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            count.map_or(0, |count| count.trim().parse().unwrap())
-        };
-        statuses.map(of_thread).sum()
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            let id = task.file_name().to_string_lossy().into_owned();
+            Some((id, count.trim().parse().unwrap()))
+        });
+        threads.collect()
+    }
+
+    /// How often those of its threads that are there now have waited since.
+    pub(crate) fn waits_since(&self, before: &BTreeMap<String, u64>) -> u64 {
+        let new = |(id, count): (String, u64)| count - before.get(&id).copied().unwrap_or(0);
+        self.waits().into_iter().map(new).sum()
     }
 
     /// Until the broker has granted a filter to a subscriber that was started with `-d`.

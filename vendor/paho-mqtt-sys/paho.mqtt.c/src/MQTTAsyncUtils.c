@@ -58,6 +58,7 @@ static int MQTTAsync_processCommand(void);
 static int MQTTAsync_checkTimeouts(void);
 static int MQTTAsync_completeConnection(MQTTAsyncs* m, Connack* connack);
 static void MQTTAsync_stop(void);
+static int MQTTAsync_Socket_noPendingWrites(SOCKET socket);
 static void MQTTAsync_closeOnly(Clients* client, enum MQTTReasonCodes reasonCode, MQTTProperties* props);
 static int clientStructCompare(void* a, void* b);
 static int MQTTAsync_cleanSession(Clients* client);
@@ -966,6 +967,9 @@ static int MQTTAsync_longestPoll(void)
 		/* connecting, or with messages that are repeated after some time */
 		if (m->c->connect_state != NOT_IN_PROGRESS || m->c->retryInterval > 0 ||
 				m->c->connect_sent < m->c->connect_count)
+			wait = SHORT_WAIT;
+		/* each look at a pending write counts as sending, which the keep-alive relies on */
+		if (!MQTTAsync_Socket_noPendingWrites(m->c->net.socket))
 			wait = SHORT_WAIT;
 		/* with these, a write that becomes pending interrupts no poll */
 		if (m->websocket)

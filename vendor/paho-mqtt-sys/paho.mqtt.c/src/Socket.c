@@ -911,13 +911,13 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 			mod_s.saved.cur_fd = (mod_s.saved.cur_fd == mod_s.saved.nfds - 1) ? -1 : mod_s.saved.cur_fd + 1;
 		}
 
-		/* what could not be written goes on as soon as there is room for it */
+		/* what could not be written goes on as soon as there is room for it; until then nothing is read */
 		{
 			unsigned int i;
 			for (i = 0; i < mod_s.saved.nfds; i++)
 			{
 				if (!Socket_noPendingWrites(mod_s.saved.fds_read[i].fd))
-					mod_s.saved.fds_read[i].events |= POLLOUT;
+					mod_s.saved.fds_read[i].events = POLLOUT;
 			}
 		}
 		/* Interrupts are taken off the socket after the poll only: one that comes before it is for a thread
