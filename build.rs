@@ -9,5 +9,6 @@ fn main() {
         .link_lib_modifier("+whole-archive")
         .compile("standard_descriptors");
     // Linux maps code in pieces of 64 KiB: functions that are not expected to run must not lie between the others.
+    // rust-lld does it; GNU ld ignores the flag.
     println!("cargo::rustc-link-arg-bins=-Wl,-z,keep-text-section-prefix");
 }

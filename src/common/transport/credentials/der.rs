@@ -2,6 +2,8 @@
 //! a CA's (RFC 5280, section 4.2.1.9), how a key is encrypted (RFC 5958, RFC 8018); the key that a PKCS #8 structure
 //! contains; and how long a TLS session may be used. PURE.
 
+use zeroize::Zeroizing;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Element<'a> {
     tag: u8,
@@ -37,12 +39,12 @@ const SESSION_TIMEOUT: u8 = 0xa2;
 const SESSION_TICKET_LIFETIME: u8 = 0xa9;
 
 /// A private key in the form of its type.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum PrivateKeyForm {
     /// `RSAPrivateKey` (RFC 8017).
-    Rsa(Vec<u8>),
+    Rsa(Zeroizing<Vec<u8>>),
     /// `ECPrivateKey` with the name of its curve (RFC 5915).
-    Ec(Vec<u8>),
+    Ec(Zeroizing<Vec<u8>>),
 }
 
 /// In seconds, the first of Unix time.
@@ -148,22 +150,23 @@ pub(super) fn private_key_form(key: &[u8]) -> Option<PrivateKeyForm> {
     let mut algorithm = elements(algorithm.content);
     let (id, parameters) = (algorithm.next()?, algorithm.next()?);
     if id.content == RSA_ENCRYPTION {
-        return Some(PrivateKeyForm::Rsa(key.content.to_vec()));
+        return Some(PrivateKeyForm::Rsa(key.content.to_vec().into()));
     }
     if id.content != EC_PUBLIC_KEY || parameters.tag != OBJECT_IDENTIFIER {
         return None;
     }
     // PKCS #8 has the curve outside of the key, where it is usually left out.
-    let named = elements(sequence_content(key.content)?)
-        .filter(|part| part.tag != EC_PARAMETERS)
-        .enumerate()
-        .flat_map(|(at, part)| {
-            let curve = element(OBJECT_IDENTIFIER, parameters.content);
-            let curve = (at == 1).then(|| element(EC_PARAMETERS, &curve));
-            [element(part.tag, part.content), curve.unwrap_or_default()].concat()
-        })
-        .collect::<Vec<_>>();
-    Some(PrivateKeyForm::Ec(element(SEQUENCE, &named)))
+    let curve = element(OBJECT_IDENTIFIER, parameters.content);
+    let curve = element(EC_PARAMETERS, &curve);
+    let parts = elements(sequence_content(key.content)?).filter(|part| part.tag != EC_PARAMETERS);
+    let mut named = Zeroizing::new(Vec::with_capacity(key.content.len() + curve.len() + 16));
+    for (at, part) in parts.enumerate() {
+        named.extend(&*Zeroizing::new(element(part.tag, part.content)));
+        if at == 1 {
+            named.extend(&curve);
+        }
+    }
+    Some(PrivateKeyForm::Ec(element(SEQUENCE, &named).into()))
 }
 
 /// The text that is the second element of a SEQUENCE.
@@ -246,12 +249,12 @@ mod tests {
         let named = [&number[..], &element(EC_PARAMETERS, &curve), &point].concat();
         let named = element(SEQUENCE, &named);
         let bare = element(SEQUENCE, &[&number[..], &point].concat());
-        let expected = Some(PrivateKeyForm::Ec(named.clone()));
-        assert_eq!(private_key_form(&info(&EC_PUBLIC_KEY, &bare)), expected);
-        assert_eq!(private_key_form(&info(&EC_PUBLIC_KEY, &named)), expected);
-        let rsa = Some(PrivateKeyForm::Rsa(bare.clone()));
-        assert_eq!(private_key_form(&info(&RSA_ENCRYPTION, &bare)), rsa);
-        assert_eq!(private_key_form(&info(&PBES2, &bare)), None);
+        let expected = Some(PrivateKeyForm::Ec(named.clone().into()));
+        let has_curve = |key: &[u8]| private_key_form(&info(&EC_PUBLIC_KEY, key)) == expected;
+        assert!(has_curve(&bare) && has_curve(&named));
+        let rsa = Some(PrivateKeyForm::Rsa(bare.clone().into()));
+        assert!(private_key_form(&info(&RSA_ENCRYPTION, &bare)) == rsa);
+        assert!(private_key_form(&info(&PBES2, &bare)).is_none());
     }
 
     proptest! {

@@ -30,7 +30,7 @@ pub(super) struct LoadedKey {
     /// Freed last: until then the key counts as loaded.
     held: Option<Arc<DeviceKey>>,
     /// Of a key that the file holds without encryption. OpenSSL takes as long to encode a key as to decode it.
-    file_digest: Option<[u8; 32]>,
+    file_digest: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl LoadedKey {
@@ -42,7 +42,7 @@ impl LoadedKey {
     /// A secret that only who has the key can compute. None if it is in a device.
     pub(super) fn digest(&self) -> Option<[u8; 32]> {
         if self.held.is_some() || self.file_digest.is_some() {
-            return self.file_digest;
+            return self.file_digest.as_deref().copied();
         }
         let der = Zeroizing::new(self.key.private_key_to_der().ok()?);
         Some(openssl::sha::sha256(&der))
@@ -95,7 +95,7 @@ pub(super) fn read(
         .map(|key| LoadedKey {
             key,
             held: None,
-            file_digest: (!block.is_encrypted()).then(|| openssl::sha::sha256(content)),
+            file_digest: (!block.is_encrypted()).then(|| openssl::sha::sha256(content).into()),
         })
         .map_err(|stack| undecodable(path, block, content, &stack))
 }
