@@ -17,6 +17,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::harness::peer::Witness;
+use crate::harness::strace::Strace;
 use crate::harness::{Broker, Program, QueueFile, Reply, SOON, ScriptedBroker, free_port};
 
 /// A queue with one dead letter, `bad`, in it, and a broker that now would take it.
@@ -513,10 +514,15 @@ fn many_dead_letters_are_put_back_page_by_page() {
         .expect_stdout("2 back in the queue\n")
         .expect_stderr("has the number 9999");
     let rest = format!("{} back in the queue\n", COUNT - 2);
-    queue
-        .command(&["retry"])
-        .expect_code(0)
-        .expect_stdout(&rest);
+    let (mut strace, words) = Strace::watch("openat");
+    let retry = Program::publisher().args(["queue", "retry", "--queue"]);
+    let retry = retry.arg(queue.path()).under(words).run(SOON * 3);
+    retry.expect_code(0).expect_stdout(&rest);
+    // Each page is announced to a running publisher.
+    let opened = strace.calls();
+    let is_announcement = |call: &&String| call.contains("queue.db-lock\", O_RDWR");
+    let announced = opened.iter().filter(is_announcement).count();
+    assert!(announced >= COUNT / 256, "{announced}: {opened:#?}");
     let status = queue.status();
     assert_eq!(
         (&status["waiting"], &status["dead"], &status["dead_bytes"]),

@@ -5,11 +5,12 @@
 //! and changes of mapped memory are not reported. So whoever has committed something that matters to others opens and
 //! closes the lock file ([`announce_commit`]), which changes nothing on the disk. The kernel does the same for a process
 //! that ends. All processes on a queue run on one machine, as SQLite's log demands, so every kind of file system reports
-//! this. A look every [`FALLBACK_INTERVAL`] is for what is not reported: a commit by another SQLite client, and a
-//! directory that cannot be read.
+//! this. A look every [`FALLBACK_INTERVAL`] is for what is not reported: a commit by another SQLite client, a file system
+//! that is mounted over a directory, and what happens to a directory that cannot be read.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -82,19 +83,23 @@ impl ChangeWatcher {
     /// All files of the queue have to exist. `given` is the path by which the user names the queue.
     pub(super) fn new(queue: &Path, given: &Path, wake_up: WakeUp) -> nix::Result<Self> {
         let reports = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let mut paths = paths_on_the_way(given);
+        paths.extend(paths_on_the_way(queue));
+        for path in &paths {
+            let flags = REMOVED_OR_MOVED.difference(AddWatchFlags::IN_ATTRIB);
+            match reports.add_watch(path, flags | AddWatchFlags::IN_DONT_FOLLOW) {
+                // It may be that it cannot be read.
+                Ok(_) | Err(Errno::EACCES) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        // After the paths, of which one may be the queue: the last flags for a file count.
         reports.add_watch(queue, REMOVED_OR_MOVED | AddWatchFlags::IN_MODIFY)?;
         for suffix in ["-wal", "-shm"] {
             reports.add_watch(&beside(queue, suffix), REMOVED_OR_MOVED)?;
         }
         let lock = beside(queue, "-lock");
         let lock = reports.add_watch(&lock, REMOVED_OR_MOVED | AddWatchFlags::IN_CLOSE_WRITE)?;
-        let symlinks = given.ancestors().filter(|path| path.is_symlink());
-        let directories = queue.ancestors().skip(1);
-        for path in directories.chain(symlinks) {
-            let flags = REMOVED_OR_MOVED.difference(AddWatchFlags::IN_ATTRIB);
-            // It may be that it cannot be read.
-            let _ = reports.add_watch(path, flags | AddWatchFlags::IN_DONT_FOLLOW);
-        }
         Ok(Self {
             reports,
             lock,
@@ -152,6 +157,26 @@ impl ChangeWatcher {
         }
         changes
     }
+}
+
+/// The path itself, and all directories and symbolic links through which it leads.
+fn paths_on_the_way(path: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        // None for the directory in which the process runs: a relative path leads there wherever it is moved.
+        let ancestors = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+        for path in ancestors {
+            if !found.insert(path.to_owned()) {
+                // And so are its ancestors.
+                break;
+            }
+            if let (Ok(target), Some(directory)) = (path.read_link(), path.parent()) {
+                left.push(directory.join(target));
+            }
+        }
+    }
+    found
 }
 
 /// Reports to the other processes on the queue that this one has committed.
@@ -215,7 +240,7 @@ mod tests {
     #[test]
     fn what_happens_to_the_files_is_reported() {
         type Harm = fn(&Path, &Path);
-        let harms: [Harm; 10] = [
+        let harms: [Harm; 13] = [
             |queue, _| fs::write(queue, "y").unwrap(),
             |queue, _| fs::remove_file(queue).unwrap(),
             |queue, _| fs::remove_file(beside(queue, "-wal")).unwrap(),
@@ -229,15 +254,31 @@ mod tests {
                 let parent = queue.parent().unwrap().parent().unwrap();
                 fs::rename(parent, parent.with_file_name("moved")).unwrap();
             },
+            |_, given| {
+                let parent = given.parent().unwrap().parent().unwrap();
+                fs::rename(parent, parent.with_file_name("moved")).unwrap();
+            },
+            |queue, _| fs::remove_file(queue.ancestors().nth(3).unwrap().join("t")).unwrap(),
+            |queue, _| {
+                let parent = queue.ancestors().nth(3).unwrap().join("u");
+                fs::rename(&parent, parent.with_file_name("moved")).unwrap();
+            },
         ];
         for (index, harm) in harms.iter().enumerate() {
             let directory = tempfile::tempdir().unwrap();
             let queue = make_queue(&directory.path().join("a/b"));
             fs::write(beside(&queue, "-other"), "z").unwrap();
-            let [target, symlink] = ["a/b", "s"].map(|name| directory.path().join(name));
-            std::os::unix::fs::symlink(target, &symlink).unwrap();
-            let given = symlink.join("given");
-            std::os::unix::fs::symlink(&queue, &given).unwrap();
+            let at = |name| directory.path().join(name);
+            let symlink =
+                |target: &Path, name| std::os::unix::fs::symlink(target, at(name)).unwrap();
+            // c/s/given, by t and u/v, is a/b/given, which is a/b/queue.
+            fs::create_dir(at("c")).unwrap();
+            fs::create_dir(at("u")).unwrap();
+            symlink(Path::new("../t"), "c/s");
+            symlink(&at("u/v"), "t");
+            symlink(Path::new("../a/b"), "u/v");
+            symlink(&queue, "a/b/given");
+            let given = at("c/s/given");
             let watcher = ChangeWatcher::new(&queue, &given, WakeUp::new().unwrap()).unwrap();
             harm(&queue, &given);
             assert_eq!(watcher.take_changes(), FILES, "{index}");

@@ -2,6 +2,7 @@
 //! aside. No draining process is needed, and a running one is not delayed.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::change_watcher::announce_commit;
 use super::counters::Counters;
 use super::drain_lock::DrainLock;
-use super::files::{beside, check_is_queue, resolve, sync_directory};
+use super::files::{beside, check_is_queue, open_without_waiting, resolve, sync_directory};
 use super::open;
 use super::paging::{self, AvailableColumns, ListedMessage, Table};
 use super::queue_faults::{fault_with_reason, write_error};
@@ -33,6 +34,8 @@ pub struct RequeueResult {
 pub struct QueueFileEditor {
     path: PathBuf,
     connection: Connection,
+    /// Its close, also by the kernel if this process is killed, announces what was committed. None without the file.
+    _lock_file: Option<File>,
 }
 
 impl QueueFileEditor {
@@ -41,7 +44,11 @@ impl QueueFileEditor {
         let path = resolve(path)?;
         check_is_queue(&path)?;
         let (connection, _) = open::open_existing(&path, !DrainLock::read_drainer(&path).0)?;
-        Ok(Self { path, connection })
+        Ok(Self {
+            _lock_file: open_without_waiting(&beside(&path, "-lock"), true).ok(),
+            path,
+            connection,
+        })
     }
 
     /// Whether the file's structure is sound and it has as many messages as it counts.
@@ -66,12 +73,11 @@ impl QueueFileEditor {
 
     /// Puts dead letters at the end of the queue, all or those in `ids`; they keep stream and number.
     /// Each portion has its own transaction, so that memory is bounded and a running publisher can write
-    /// in between. Messages that die meanwhile stay.
+    /// in between; each is announced. Messages that die meanwhile stay.
     pub fn requeue_dead(&mut self, ids: &[RowId]) -> Result<RequeueResult, Fault> {
         let mut wanted: BTreeSet<RowId> = ids.iter().copied().collect();
         let mut retried = RequeueResult::default();
         let done = self.retry_dead_letters(ids.is_empty(), &mut wanted, &mut retried);
-        announce_commit(&self.path);
         retried.missing = wanted.into_iter().collect();
         let moved = retried.moved;
         done.map(|()| retried).map_err(|e| {
@@ -111,6 +117,7 @@ impl QueueFileEditor {
             }
             if !chosen.is_empty() {
                 retried.moved += retry_while_busy(|| requeue_dead_letters(connection, &chosen))?;
+                announce_commit(&self.path);
             }
             for item in chosen {
                 wanted.remove(&item.row);
@@ -205,4 +212,23 @@ pub fn move_aside(path: &Path, stamp: &str) -> Result<PathBuf, Fault> {
     }
     let failed = |e| Fault::permanent(Exit::Io, format!("{}: {e}", path.display()));
     sync_directory(path).map_err(failed).map(|()| aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::QueueFile;
+    use super::super::change_watcher::{ChangeWatcher, WakeUp};
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_editor_is_announced() {
+        let directory = tempfile::tempdir().unwrap();
+        let queue = directory.path().join("queue.db");
+        let _publisher = QueueFile::open(&queue, "me", "stream").unwrap();
+        let watcher = ChangeWatcher::new(&queue, &queue, WakeUp::new().unwrap()).unwrap();
+        let editor = QueueFileEditor::open_and_migrate(&queue).unwrap();
+        assert!(!watcher.take_changes().committed);
+        drop(editor);
+        assert!(watcher.take_changes().committed);
+    }
 }

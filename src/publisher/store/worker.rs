@@ -37,7 +37,7 @@ const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
 /// A short run is polled for: the kernel takes some 15 ms to end the reports of changes.
 const WATCH_DELAY: Duration = Duration::from_secs(1);
 /// When to look again for the lock after a report: the kernel reports that a process has closed it, and then
-/// releases it.
+/// releases it. Also for the first reports, since a process that only looks at the lock holds it for a moment.
 const LOCK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 const FORGET_OUTCOMES_INTERVAL: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ impl StoreWorker {
             is_changed: false,
             polled_at: now,
             poll_at: now,
-            lock_delays_over: LOCK_DELAYS.len(),
+            lock_delays_over: 0,
             has_committed: false,
             take_over_at: now,
             checkpoint_at: now,
@@ -463,6 +463,12 @@ impl StoreWorker {
             self.lock_delays_over += 1;
             self.poll_at = now + *delay;
         }
+        let take_over_at = (!self.drains).then_some(self.take_over_at);
+        let due = [self.checkpoint_at, self.check_files_at].into_iter();
+        let due = due.chain(take_over_at).filter(|due| *due > now);
+        if let Some(due) = due.min() {
+            self.poll_at = self.poll_at.min(due.max(now + POLL_INTERVAL));
+        }
     }
 
     /// `polling` where the system does not report changes.
@@ -562,3 +568,6 @@ fn become_drainer(
     }
     Ok(started.opened)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{accepted, receipts};
+use crate::harness::namespace::skipped;
+use crate::harness::process::command;
 use crate::harness::queue_file::publisher_on;
 use crate::harness::running::Running;
 use crate::harness::{Broker, Program, SOON, ScriptedBroker, free_port, temp_dir, times};
@@ -135,11 +136,15 @@ fn summary(lines: &[String]) -> Value {
 
 #[test]
 fn a_queue_that_is_gone_is_noticed_within_a_second_and_what_is_lost_is_counted() {
-    for harm in HARMS {
+    let fed = HARMS.map(|harm| {
         let place = Place::new();
         let mut running = fed(&place, free_port());
         running.send("1\n2\n");
         running.stdout_line(SOON, |line| line == "accepted 2");
+        (harm, place, running)
+    });
+    for (harm, place, mut running) in fed {
+        running.wait_watching();
         place.harm(harm);
         let since = Instant::now();
         // Without any other event.
@@ -174,17 +179,25 @@ fn a_queue_that_is_gone_is_noticed_within_a_second_and_what_is_lost_is_counted()
 
 #[test]
 fn where_the_kernel_reports_no_changes_they_are_noticed_as_fast() {
-    let no_reports = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let namespace = ["unshare", "--user", "--map-root-user"];
-    let words = [&namespace[..], &["--", "sh", "-c", no_reports, "sh"]].concat();
-    let may = Command::new(words[0])
-        .args(&words[1..])
-        .arg("true")
-        .status();
-    if !may.unwrap().success() {
-        eprintln!("skipped: this needs user namespaces");
-        return;
+    // No report at all, and of the files only.
+    for limit in [
+        "0 > /proc/sys/user/max_inotify_instances",
+        "4 > /proc/sys/user/max_inotify_watches",
+    ] {
+        let limited = format!("echo {limit} && exec \"$@\"");
+        let namespace = ["unshare", "--user", "--map-root-user", "--", "sh", "-c"];
+        let words = [&namespace[..], &[&limited, "sh"]].concat();
+        let may = command(words[0]).args(&words[1..]).arg("true").status();
+        if !may.is_ok_and(|status| status.success()) {
+            let test = "where_the_kernel_reports_no_changes_they_are_noticed_as_fast";
+            return skipped(test, "there are no user namespaces");
+        }
+        polls(words);
     }
+}
+
+/// A publisher that is started by these words.
+fn polls(words: Vec<&str>) {
     let place = Place::new();
     let publisher = publisher_on(&place.queue()).at_plain_port(free_port());
     let publisher = publisher

@@ -99,6 +99,9 @@ fn what_one_commits_the_other_notices_at_once() {
     drainer.send("a\n");
     drainer.stdout_line(SOON, |line| line == "delivered 1");
     let mut adder = fed(&queue, &broker);
+    for running in [&drainer, &adder] {
+        running.wait_watching();
+    }
     for number in 2..5 {
         let sent = Instant::now();
         adder.send("b\n");

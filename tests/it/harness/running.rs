@@ -13,6 +13,7 @@ use super::{
     SOON,
     lines::{Line, Lines},
     process::Process,
+    wait_until,
 };
 
 /// A program at work; killed when dropped.
@@ -133,6 +134,18 @@ impl Running {
     pub(crate) fn waits_since(&self, before: &BTreeMap<String, u64>) -> u64 {
         let new = |(id, count): (String, u64)| count - before.get(&id).copied().unwrap_or(0);
         self.waits().into_iter().map(new).sum()
+    }
+
+    /// Until the kernel reports to it what happens to its queue file: shorter runs poll.
+    pub(crate) fn wait_watching(&self) {
+        let directory = format!("/proc/{}/fd", self.id());
+        let is_watching = || {
+            let mut open = fs::read_dir(&directory).into_iter().flatten().flatten();
+            open.any(|descriptor| {
+                fs::read_link(descriptor.path()).is_ok_and(|of| of.ends_with("anon_inode:inotify"))
+            })
+        };
+        self.expect(wait_until(SOON, is_watching).then_some(()), "watch", SOON);
     }
 
     /// Until the broker has granted a filter to a subscriber that was started with `-d`.

@@ -1,0 +1,64 @@
+//! When the store's thread looks at the file next.
+
+use super::super::QueueFile;
+use super::*;
+
+/// The workers of a process that drains and of one that adds, and the directory of their queue.
+fn two_workers() -> (StoreWorker, StoreWorker, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = directory.path().join("queue.db");
+    let open = |owner| QueueFile::open(&queue, owner, "stream").unwrap().worker;
+    let (draining, adding) = (open("a"), open("b"));
+    assert!(draining.drains && !adding.drains);
+    (draining, adding, directory)
+}
+
+#[test]
+fn what_is_due_before_the_next_look_is_not_forgotten() {
+    let (mut draining, mut adding, _directory) = two_workers();
+    let soon = |now: Instant| now + DISK_FULL_RETRY;
+    for worker in [&mut draining, &mut adding] {
+        worker.start_watching();
+        let now = instant_now();
+        worker.lock_delays_over = LOCK_DELAYS.len();
+        worker.schedule_next_look(now);
+        assert_eq!(worker.poll_at, now + FALLBACK_INTERVAL);
+        worker.checkpoint_at = soon(now);
+        worker.schedule_next_look(now);
+        assert_eq!(worker.poll_at, soon(now));
+        worker.checkpoint_at = now;
+    }
+    let now = instant_now();
+    for (worker, next) in [
+        (&mut adding, soon(now)),
+        // It has nothing to take over.
+        (&mut draining, now + FALLBACK_INTERVAL),
+    ] {
+        worker.take_over_at = soon(now);
+        worker.schedule_next_look(now);
+        assert_eq!(worker.poll_at, next);
+    }
+    // Of a file that was read a moment ago.
+    draining.check_files_at = soon(now);
+    announce_commit(&draining.path);
+    draining.schedule_next_look(now);
+    assert_eq!(draining.poll_at, soon(now));
+    // What is almost due makes no loop without a pause.
+    draining.checkpoint_at = now + Duration::from_nanos(1);
+    draining.schedule_next_look(now);
+    assert_eq!(draining.poll_at, now + POLL_INTERVAL);
+}
+
+#[test]
+fn a_lock_that_somebody_only_looks_at_is_tried_again_when_watching_begins() {
+    let (draining, mut adding, _directory) = two_workers();
+    adding.watch_at = Some(instant_now());
+    for delay in LOCK_DELAYS {
+        adding.poll_file(&|_| {}).unwrap();
+        assert!(adding.watcher.is_some());
+        assert_eq!(adding.poll_at, adding.polled_at + delay);
+    }
+    draining.lock.release().unwrap();
+    adding.poll_file(&|_| {}).unwrap();
+    assert!(adding.drains);
+}
