@@ -230,15 +230,16 @@ impl Outbox {
         }
         let readings = message.draft.readings;
         let mut is_dropped = false;
+        let size = message.draft.content_size();
         if self.direct_space() > 0 {
             let message = Arc::new(message);
             let late = now + self.ack_time.estimate_upper_bound();
-            let due = self.gather_until(message.draft.content_size(), now);
-            let due = due.map_or(late, |due| due.max(late));
+            let due = self
+                .gather_until(size, now)
+                .map_or(late, |due| due.max(late));
             self.queue.store_unless_acked(&message, due);
             self.push_ready(message);
         } else {
-            let size = message.draft.content_size();
             self.send_oldest_early(size);
             if self.should_source_wait_for_window(now) {
                 return Offered::Full(message.draft);
@@ -275,11 +276,12 @@ impl Outbox {
         Offered::Taken { seq }
     }
 
-    /// Until when a message of this size that is taken now waits for others before it is written to disk. One that another
-    /// process is to send waits for none.
+    /// Until when a message of this size waits for others before it is written; one that another process sends does not.
     fn gather_until(&mut self, size: u64, now: Instant) -> Option<Instant> {
         let gathering = self.gathering.as_mut()?;
         let sends = self.queue.count_for_other_sender().is_none();
+        // What is sent and not acknowledged may not be written either.
+        let size = size + self.ready.bytes() + self.in_flight.bytes();
         let (space, end) = (self.queue.unwritten_space(), self.drain.finish_by);
         gathering.due(size, space, end, now).filter(|_| sends)
     }

@@ -538,8 +538,6 @@ impl Queue for DurableQueue {
                 self.file = opened;
                 // It reads the numbered rows like all others.
                 self.delegated.numbered.clear();
-                // What is not written has no number yet, and is sent only after it was read again.
-                self.journal.make_all_due();
                 StoreStatusChange::TookOver
             }
             StoreResult::FileMissing { fault, exists } => {
