@@ -772,7 +772,9 @@ void MQTTProtocol_keepalive(START_TIME_TYPE now)
 		{
 			if (MQTTTime_difftime(now, client->net.lastPing) >= (DIFF_TIME_TYPE)(client->keepAliveInterval * 1500) &&
 				/* if last received is more recent, we could be receiving a large packet */
-				MQTTTime_difftime(now, client->net.lastReceived) >= (DIFF_TIME_TYPE)(client->keepAliveInterval * 1500))
+				MQTTTime_difftime(now, client->net.lastReceived) >= (DIFF_TIME_TYPE)(client->keepAliveInterval * 1500) &&
+				/* nothing is read in the middle of a message, neither is the PINGRESP */
+				Socket_noPendingWrites(client->net.socket))
 			{
 				Log(TRACE_PROTOCOL, -1, "PINGRESP not received in keepalive interval for client %s on socket %d, disconnecting", client->clientID, client->net.socket);
 				MQTTProtocol_closeSession(client, 1);
