@@ -522,7 +522,8 @@ fn many_dead_letters_are_put_back_page_by_page() {
     let opened = strace.calls();
     let is_announcement = |call: &&String| call.contains("queue.db-lock\", O_RDWR");
     let announced = opened.iter().filter(is_announcement).count();
-    assert!(announced >= COUNT / 256, "{announced}: {opened:#?}");
+    // Besides it keeps the lock file open.
+    assert!(announced > COUNT.div_ceil(256), "{announced}: {opened:#?}");
     let status = queue.status();
     assert_eq!(
         (&status["waiting"], &status["dead"], &status["dead_bytes"]),

@@ -234,9 +234,8 @@ impl Outbox {
         if self.direct_space() > 0 {
             let message = Arc::new(message);
             let late = now + self.ack_time.estimate_upper_bound();
-            let due = self
-                .gather_until(size, now)
-                .map_or(late, |due| due.max(late));
+            let gathered = self.gather_until(size, now);
+            let due = gathered.map_or(late, |due| due.max(late));
             self.queue.store_unless_acked(&message, due);
             self.push_ready(message);
         } else {
@@ -276,11 +275,10 @@ impl Outbox {
         Offered::Taken { seq }
     }
 
-    /// Until when a message of this size waits for others before it is written; one that another process sends does not.
+    /// Until when a message of this size waits for others, those in flight too, before it is written; none if not sent here.
     fn gather_until(&mut self, size: u64, now: Instant) -> Option<Instant> {
         let gathering = self.gathering.as_mut()?;
         let sends = self.queue.count_for_other_sender().is_none();
-        // What is sent and not acknowledged may not be written either.
         let size = size + self.ready.bytes() + self.in_flight.bytes();
         let (space, end) = (self.queue.unwritten_space(), self.drain.finish_by);
         gathering.due(size, space, end, now).filter(|_| sends)
