@@ -152,6 +152,7 @@ mod repeats;
 mod request;
 mod rotation;
 mod routes;
+mod scheduling;
 mod sdk;
 mod secrets;
 mod selection;

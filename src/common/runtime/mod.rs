@@ -1,6 +1,7 @@
 //! What the programs use of the operating system: clock, channels, signals, log, processes, files.
 
 pub mod affinity;
+pub mod c_library;
 pub mod clock;
 pub mod daily_stamp;
 pub mod duration_text;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod random;
 pub mod repeat_filter;
 pub mod replaced_file;
+pub mod scheduling;
 pub mod secret_source;
 pub mod service_manager;
 mod service_notifications;

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::affinity;
+use super::c_library::is_signal_ignored;
 use super::clock::instant_now;
 use super::timed_receive::receive_within;
 use crate::common::fault::Exit;
@@ -102,7 +103,7 @@ pub fn watch_stop_signals(
         last: Mutex::new(last),
     });
     let mut wanted = vec![SIGTERM];
-    if hang_up.is_some() || !is_hang_up_ignored() {
+    if hang_up.is_some() || !is_signal_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted)?;
@@ -117,14 +118,6 @@ pub fn watch_stop_signals(
     })?;
     ctrlc::set_handler(move || handler.handle_signal()).map_err(io::Error::other)?;
     Ok(current)
-}
-
-/// Whether the program was started with SIGHUP ignored: bit 0 of `SigIgn` (proc(5)).
-fn is_hang_up_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
 struct StopHandler {

@@ -1,37 +1,25 @@
 //! What a program does before it starts its first thread.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
-
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-const MALLOC_ARENAS: &str = "MALLOC_ARENA_MAX";
+use super::c_library::use_one_malloc_arena;
 
-/// Prepares the process. Call it first: it may start the program again.
+/// Prepares the process.
 pub fn prepare_process() {
-    restart_with_one_malloc_arena();
+    save_limited_address_space();
     // Commands get the three standard descriptors and no other, whoever opened it.
     close_fds::set_fds_cloexec(3, &[]);
     block_sigxfsz();
 }
 
-/// Starts the program again with one malloc arena if its address space is limited (`ulimit -v`, `RLIMIT_AS`) and the
-/// environment does not set their number. glibc gives each thread that allocates an arena, for which it reserves 64 MiB
-/// or more: a few threads would use up what a large message needs.
-fn restart_with_one_malloc_arena() {
+/// A few arenas would use up a limited address space (`ulimit -v`), and a large message needs it. The user may have chosen
+/// their number (`MALLOC_ARENA_MAX`).
+fn save_limited_address_space() {
     let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    if !is_limited || std::env::var_os(MALLOC_ARENAS).is_some() {
-        return;
+    if is_limited && std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        use_one_malloc_arena();
     }
-    let mut arguments = std::env::args_os();
-    let mut again = Command::new("/proc/self/exe");
-    again.env(MALLOC_ARENAS, "1");
-    if let Some(name) = arguments.next() {
-        again.arg0(name);
-    }
-    // It returns only if it fails; then the program goes on with its arenas.
-    let _ = again.args(arguments).exec();
 }
 
 /// Makes a write above the file size limit (`ulimit -f`) an error; SIGXFSZ would end the process.

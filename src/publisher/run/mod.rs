@@ -19,12 +19,13 @@ use open_queue::open_queue;
 use publisher::{Event, GRACE_PERIOD, Publisher};
 
 use crate::common::fault::{Exit, Fault};
-use crate::common::runtime::affinity;
+use crate::common::runtime::c_library::use_one_malloc_arena;
 use crate::common::runtime::clock::instant_now;
 use crate::common::runtime::service_manager::{ServiceManager, is_reloadable_service};
-use crate::common::runtime::signals;
 use crate::common::runtime::timed_receive::{receive_until, send};
+use crate::common::runtime::{affinity, scheduling, signals};
 use crate::publisher::config::Config;
+use crate::publisher::input::config::SourceKind;
 
 const BURST: usize = 64;
 
@@ -35,6 +36,11 @@ pub fn run(
     find_changed_settings: fn() -> Result<Vec<String>, Fault>,
 ) -> anyhow::Result<Exit> {
     affinity::pin_to_current_core();
+    scheduling::wait_for_free_core();
+    if matches!(config.input.source, SourceKind::Message(_)) {
+        // A stream is faster with one for each thread.
+        use_one_malloc_arena();
+    }
     let mut service = ServiceManager::from_environment(instant_now());
     service.begin_step("opening the queue", instant_now());
     let (file, queue) = open_queue(config)?;
