@@ -2,16 +2,19 @@
 //!
 //! It has its own checksum (CRC-32 over the text and the numbers, little-endian): with a number that
 //! went backwards, the receiver would take two messages for one.
+//!
+//! The highest row number is here, and not left to SQLite's AUTOINCREMENT, because that keeps it in a separate page, which
+//! each commit would write as well.
 
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::sqlite::{corrupt, int, to_u64_or_zero};
 use super::totals::Totals;
-use crate::publisher::queue::store_requests::{Counts, MessageOutcome, OpenedQueue};
+use crate::publisher::queue::store_requests::{Counts, MessageOutcome, OpenedQueue, RowId};
 
 /// Which columns the row has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum CountersLayout {
     /// Schema 1.
     Plain,
@@ -19,6 +22,8 @@ pub(super) enum CountersLayout {
     WithChecksum,
     /// Schema 7.
     WithTotals,
+    /// Schema 8.
+    WithLastRow,
 }
 
 impl CountersLayout {
@@ -28,8 +33,13 @@ impl CountersLayout {
         match version {
             0 | 1 => Self::Plain,
             2..=6 => Self::WithChecksum,
-            _ => Self::WithTotals,
+            7 => Self::WithTotals,
+            _ => Self::WithLastRow,
         }
+    }
+
+    pub(super) fn has_totals(self) -> bool {
+        self >= Self::WithTotals
     }
 }
 
@@ -51,6 +61,8 @@ pub struct Counters {
     pub expired: u64,
     pub died: u64,
     pub totals: Totals,
+    /// The highest number that a row of the queue ever had; 0 if there was none.
+    pub last_row: RowId,
 }
 
 impl Counters {
@@ -68,24 +80,31 @@ impl Counters {
     }
 
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        Self::read_layout(connection, CountersLayout::WithTotals)
+        Self::read_layout(connection, CountersLayout::WithLastRow)
     }
 
-    /// Without totals these are zero.
+    /// What the layout lacks is zero.
     pub(super) fn read_layout(
         connection: &Connection,
         layout: CountersLayout,
     ) -> rusqlite::Result<Self> {
-        let crc = match layout {
-            CountersLayout::Plain => "NULL",
-            CountersLayout::WithChecksum | CountersLayout::WithTotals => "crc",
+        let crc = if layout >= CountersLayout::WithChecksum {
+            "crc"
+        } else {
+            "NULL"
         };
-        let totals = match layout {
-            CountersLayout::Plain | CountersLayout::WithChecksum => "0, 0, 0, 0, 0, 0, 0, 0, 0",
-            CountersLayout::WithTotals => TOTALS,
+        let totals = if layout.has_totals() {
+            TOTALS
+        } else {
+            "0, 0, 0, 0, 0, 0, 0, 0, 0"
+        };
+        let last_row = if layout >= CountersLayout::WithLastRow {
+            "last_row"
+        } else {
+            "0"
         };
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT stream, running, {crc}, {NUMBERS}, {totals} FROM books"
+            "SELECT stream, running, {crc}, {NUMBERS}, {totals}, {last_row} FROM books"
         ))?;
         let (counters, crc) = statement.query_row([], |row| {
             let number = |index| row.get(index).map(to_u64_or_zero);
@@ -111,6 +130,7 @@ impl Counters {
                     purged: number(18)?,
                     retried: number(19)?,
                 },
+                last_row: row.get(20)?,
             };
             Ok((counters, row.get::<_, Option<i64>>(2)?))
         })?;
@@ -123,17 +143,36 @@ impl Counters {
 
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO books (one, stream, running, crc, {NUMBERS}, {TOTALS})
+            "INSERT OR REPLACE INTO books (one, stream, running, crc, {NUMBERS}, {TOTALS}, last_row)
              VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-             ?18, ?19, ?20)"
+             ?18, ?19, ?20, ?21)"
         ))?;
-        let (crc, numbers) = (self.crc(CountersLayout::WithTotals), self.numbers());
-        let totals = self.totals_numbers();
+        let (crc, numbers) = (self.crc(CountersLayout::WithLastRow), self.numbers());
+        let (totals, last_row) = (self.totals_numbers(), [self.last_row]);
         let texts: [&dyn ToSql; 3] = [&self.stream, &self.running, &crc];
-        let numbers = numbers.iter().chain(&totals);
+        let numbers = numbers.iter().chain(&totals).chain(&last_row);
         let numbers = numbers.map(|number| number as &dyn ToSql);
         statement.execute(params_from_iter(texts.into_iter().chain(numbers)))?;
         Ok(())
+    }
+
+    /// Fails if there is a row with a number that no publisher has given: the next one would get it, too. The counters
+    /// are from before the connection's transaction has changed anything.
+    pub(super) fn check_rows(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let highest = highest_row(connection)?;
+        if highest <= self.last_row {
+            return Ok(());
+        }
+        let last = self.last_row;
+        Err(corrupt(format!(
+            "it has a row {highest}, and the last one that was written is {last}"
+        )))
+    }
+
+    /// The number of a new row. Rows are never given a number twice: their owners, and what is in memory, refer to it.
+    pub(super) fn next_row(&mut self) -> RowId {
+        self.last_row = self.last_row.saturating_add(1);
+        self.last_row
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -240,13 +279,22 @@ impl Counters {
         for number in self.numbers() {
             hasher.update(&number.to_le_bytes());
         }
-        if layout == CountersLayout::WithTotals {
+        if layout.has_totals() {
             for number in self.totals_numbers() {
                 hasher.update(&number.to_le_bytes());
             }
         }
+        if layout >= CountersLayout::WithLastRow {
+            hasher.update(&self.last_row.to_le_bytes());
+        }
         hasher.finalize()
     }
+}
+
+/// Of those that are in the queue; 0 if it is empty.
+pub(super) fn highest_row(connection: &Connection) -> rusqlite::Result<RowId> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(max(id), 0) FROM queue")?;
+    statement.query_row([], |row| row.get(0))
 }
 
 #[cfg(test)]
@@ -270,8 +318,9 @@ mod tests {
         assert_eq!(layout, CountersLayout::WithChecksum);
         schema::migrate(&mut Connection::open(&queue).unwrap()).unwrap();
         let (layout, after) = read();
-        assert_eq!(layout, CountersLayout::WithTotals);
+        assert_eq!(layout, CountersLayout::WithLastRow);
         assert_eq!(after.totals.accepted, before.waiting + before.dead);
         assert_eq!(after.next_seq, before.next_seq);
+        assert_eq!(after.last_row, 3);
     }
 }

@@ -213,7 +213,7 @@ mod tests {
     fn an_older_file_is_opened_once_the_process_that_drains_has_migrated_it() {
         let dir = tempfile::tempdir().unwrap();
         let queue = dir.path().join("queue.db");
-        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-6.db");
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-7.db");
         std::fs::copy(older, &queue).unwrap();
         let adding = Connection::open(&queue).unwrap();
         let schema_of = |connection| schema::read_version(connection).unwrap().schema;

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags};
 
 use super::counters::Counters;
 use super::files::SizeAndMtime;
@@ -39,7 +39,7 @@ impl OverwriteDetector {
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             stamp,
-            highest: highest_row_ever(connection)?,
+            highest: Counters::read(connection)?.last_row,
             due: now,
         })
     }
@@ -95,20 +95,14 @@ fn check_through_new_connection(
         return Err(corrupt("its counters differ".into()));
     }
     drop(ours);
-    let found = highest_row_ever(&snapshot)?;
+    counters.check_rows(&snapshot)?;
     // Parts of a file from different times do not fit together.
     quick_check(&snapshot)?;
     if count_rows(&snapshot, "queue")? != counters.waiting
         || count_rows(&snapshot, "dead")? != counters.dead
-        || found < highest
+        || counters.last_row < highest
     {
         return Err(corrupt("messages are missing".into()));
     }
-    Ok(found)
-}
-
-fn highest_row_ever(connection: &Connection) -> rusqlite::Result<RowId> {
-    let query = "SELECT seq FROM sqlite_sequence WHERE name = 'queue'";
-    let found = connection.query_row(query, [], |row| row.get(0));
-    Ok(found.optional()?.unwrap_or(0))
+    Ok(counters.last_row)
 }

@@ -58,11 +58,12 @@ impl QueueFileEditor {
             let snapshot = self.connection.unchecked_transaction()?;
             quick_check(&snapshot)?;
             let rows = count_rows(&snapshot, "queue")?;
-            let waiting = Counters::read(&snapshot)?.waiting;
+            let counters = Counters::read(&snapshot)?;
+            let waiting = counters.waiting;
             if rows != waiting {
                 return Err(corrupt(format!("{rows} messages in place of {waiting}")));
             }
-            Ok(())
+            counters.check_rows(&snapshot)
         };
         match retry_while_busy(check) {
             Ok(()) => Ok(true),

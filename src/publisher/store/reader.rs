@@ -142,9 +142,8 @@ impl QueueReader {
                 .collect::<Result<_, _>>()?;
             let layout = CountersLayout::of_schema(schema::read_version(&snapshot)?.schema);
             let counters = Counters::read_layout(&snapshot, layout)?;
-            let has_totals = layout == CountersLayout::WithTotals;
             Ok(QueueStatus {
-                totals: has_totals.then(|| counters.totals.clone()),
+                totals: layout.has_totals().then(|| counters.totals.clone()),
                 counters,
                 oldest: oldest.optional()?,
                 reasons,

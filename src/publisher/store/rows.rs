@@ -21,9 +21,9 @@ use crate::publisher::queue::store_requests::{RowId, StoredMessage};
 pub(super) const COLUMNS: &str = "id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, crc, attempts, readings, boot_id, boot_ms, properties";
 
 pub(super) const INSERT: &str = "INSERT INTO queue
-    (stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
+    (id, stream, seq, accepted_ms, expires_ms, topic, payload, qos, retain, attempts, owner, crc,
      readings, boot_id, boot_ms, properties)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
 /// Values that mostly are those of the row before: to share them saves an allocation.
 pub(super) struct LastValues {
@@ -77,12 +77,14 @@ pub(super) fn encoded_properties(draft: &Draft) -> Option<&[u8]> {
 /// `owner` is the process that waits for the outcome and does not drain.
 pub(super) fn insert(
     statement: &mut Statement<'_>,
+    row: RowId,
     message: &OutgoingMessage,
     owner: Option<&str>,
-) -> rusqlite::Result<RowId> {
+) -> rusqlite::Result<()> {
     let draft = &message.draft;
     let numbered = message.seq > 0;
-    let values: [&dyn ToSql; 15] = [
+    let values: [&dyn ToSql; 16] = [
+        &row,
         &numbered.then_some(&*message.stream),
         &numbered.then_some(int(message.seq)),
         &int(message.accepted_ms),
@@ -99,7 +101,7 @@ pub(super) fn insert(
         &message.accepted_boot.map(|at| int(at.ms)),
         &encoded_properties(draft),
     ];
-    statement.insert(values)
+    statement.execute(values).map(drop)
 }
 
 /// Only the row if it is damaged.

@@ -1,15 +1,19 @@
 //! The schema of a queue file, and its migrations.
 //!
 //! `user_version` is the number of migrations that were applied to a file; `application_id` marks it
-//! as a queue. A published migration is never changed: a new one follows it.
+//! as a queue. A published migration is never changed: a new one follows it. A new file is made by all of them.
+//!
+//! In files of version 8 the table `queue` is with or without AUTOINCREMENT: [`add_last_row`] says why. Its columns are
+//! the same.
 
 use rusqlite::ffi::{self, SQLITE_IOERR};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::counters::{Counters, CountersLayout};
-use super::sqlite::{begin_write, step_through};
+use super::counters::{Counters, CountersLayout, highest_row};
+use super::sqlite::{begin_write, int, step_through};
 use super::totals::Totals;
 use crate::common::runtime::clock::unix_ms;
+use crate::publisher::queue::store_requests::RowId;
 
 /// `IoTq`.
 pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
@@ -17,7 +21,7 @@ pub(super) const APPLICATION_ID: i32 = 0x496f_5471;
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
 /// The index is the version that a file has before the migration.
-pub(super) const MIGRATIONS: [Migration; 7] = [
+pub(super) const MIGRATIONS: [Migration; 8] = [
     |connection| connection.execute_batch(VERSION_1),
     add_counters_checksum,
     |connection| connection.execute_batch(VERSION_3),
@@ -25,6 +29,7 @@ pub(super) const MIGRATIONS: [Migration; 7] = [
     |connection| connection.execute_batch(VERSION_5),
     |connection| connection.execute_batch(VERSION_6),
     add_totals,
+    add_last_row,
 ];
 
 const VERSION_1: &str = "
@@ -155,6 +160,67 @@ fn add_totals(connection: &Connection) -> rusqlite::Result<()> {
         accepted_bytes: counters.bytes + counters.dead_bytes,
         ..Totals::default()
     };
+    let (totals, crc) = (&counters.totals, counters.crc(CountersLayout::WithTotals));
+    connection.execute(
+        "UPDATE books SET since_ms = ?1, accepted = ?2, accepted_bytes = ?3, crc = ?4",
+        params![
+            int(totals.since_ms),
+            int(totals.accepted),
+            int(totals.accepted_bytes),
+            crc
+        ],
+    )?;
+    Ok(())
+}
+
+const VERSION_8: &str = "
+    -- The highest id that was ever given in queue.
+    ALTER TABLE books ADD COLUMN last_row INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The table of version 1 with the columns that were added since, and without AUTOINCREMENT.
+const QUEUE_WITHOUT_AUTOINCREMENT: &str = "
+    DROP TABLE queue;
+    -- Messages that wait or are in flight, in the order in which they go out.
+    CREATE TABLE queue (
+        id          INTEGER PRIMARY KEY, -- never used again; see counters.rs
+        stream      TEXT,             -- with seq: NULL until the draining process gives them
+        seq         INTEGER,
+        accepted_ms INTEGER NOT NULL, -- Unix time
+        expires_ms  INTEGER,          -- Unix time; NULL is never
+        topic       TEXT    NOT NULL,
+        payload     BLOB    NOT NULL,
+        qos         INTEGER NOT NULL,
+        retain      INTEGER NOT NULL,
+        attempts    INTEGER NOT NULL, -- connections lost with it at the head
+        owner       TEXT,             -- the process that waits for its end and does not drain
+        crc         INTEGER NOT NULL, -- CRC-32 of the message; see rows.rs
+        readings    INTEGER NOT NULL DEFAULT 1, -- in the payload
+        boot_id     BLOB,             -- with boot_ms: when it was accepted; see version 5
+        boot_ms     INTEGER,
+        properties  BLOB              -- see version 6
+    ) STRICT;
+    CREATE INDEX owned ON queue (owner, id) WHERE owner IS NOT NULL;
+";
+
+/// Version 8. The publisher numbers the rows, and no commit needs to write the page of `sqlite_sequence`, where SQLite
+/// keeps the last number of a table with AUTOINCREMENT. A queue with messages keeps its table, because copying ten
+/// million rows takes minutes and as much space again; SQLite writes that page for it as before. An empty one, which
+/// that of a new file is, gets another table.
+fn add_last_row(connection: &Connection) -> rusqlite::Result<()> {
+    let found = Counters::read_layout(connection, CountersLayout::WithTotals).optional()?;
+    let given = "SELECT seq FROM sqlite_sequence WHERE name = 'queue'";
+    let given = connection.query_row(given, [], |row| row.get::<_, RowId>(0));
+    let (given, highest) = (given.optional()?.unwrap_or(0), highest_row(connection)?);
+    connection.execute_batch(VERSION_8)?;
+    if !connection.query_row("SELECT EXISTS (SELECT 1 FROM queue)", [], |row| row.get(0))? {
+        connection.execute_batch(QUEUE_WITHOUT_AUTOINCREMENT)?;
+    }
+    // A new file has no counters yet.
+    let Some(mut counters) = found else {
+        return Ok(());
+    };
+    counters.last_row = given.max(highest);
     counters.write(connection)
 }
 
@@ -200,7 +266,7 @@ pub(super) fn enable_log(connection: &Connection) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(failed, Some(why)))
 }
 
-/// In bytes. Each commit writes whole database pages to the log, three at least: with small ones a reading that is
+/// In bytes. Each commit writes whole database pages to the log, two at least: with small ones a reading that is
 /// stored alone costs flash memory half as much as with SQLite's 4,096. A file keeps the size it was made with.
 const PAGE_SIZE: u32 = 1_024;
 
@@ -212,4 +278,47 @@ pub(super) fn create(connection: &mut Connection, stream: &str) -> rusqlite::Res
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     migrate(connection)?;
     Counters::new(stream, unix_ms()).write(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of schema 7, changed and then migrated.
+    fn migrated(changes: &str) -> (tempfile::TempDir, Connection) {
+        let directory = tempfile::tempdir().unwrap();
+        let queue = directory.path().join("queue.db");
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-7.db");
+        std::fs::copy(older, &queue).unwrap();
+        let mut connection = Connection::open(&queue).unwrap();
+        connection.execute_batch(changes).unwrap();
+        migrate(&mut connection).unwrap();
+        (directory, connection)
+    }
+
+    fn table(connection: &Connection) -> String {
+        let sql = "SELECT group_concat(sql) FROM sqlite_schema WHERE tbl_name = 'queue'";
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn an_older_queue_gets_the_table_of_a_new_one_if_it_is_empty_and_its_numbers_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut new = Connection::open(directory.path().join("queue.db")).unwrap();
+        create(&mut new, "s").unwrap();
+        assert!(!table(&new).contains("AUTOINCREMENT"));
+        let (filled, empty) = ("SELECT 1", "DELETE FROM queue");
+        let given = "UPDATE sqlite_sequence SET seq = 41 WHERE name = 'queue'";
+        let forgotten = "DELETE FROM sqlite_sequence WHERE name = 'queue'";
+        for (rows, number, last_row) in [
+            (filled, given, 41),
+            (filled, forgotten, 3),
+            (empty, given, 41),
+            (empty, forgotten, 0),
+        ] {
+            let (_directory, connection) = migrated(&format!("{rows}; {number}"));
+            assert_eq!(Counters::read(&connection).unwrap().last_row, last_row);
+            assert_eq!(table(&connection) == table(&new), rows == empty);
+        }
+    }
 }

@@ -174,6 +174,7 @@ mod tests {
             "{counters:?}"
         );
         assert_eq!(totals.since_ms, 9);
+        counters.check_rows(connection).unwrap();
     }
 
     /// The order of the log is kept, and the test itself cuts it.

@@ -51,7 +51,8 @@ impl<'a> CountedTransaction<'a> {
         let mut insert = self.transaction.prepare_cached(rows::INSERT)?;
         let mut insert = |message: &OutgoingMessage| {
             self.counters.count_inserted(message.draft.content_size());
-            rows::insert(&mut insert, message, owner)
+            let row = self.counters.next_row();
+            rows::insert(&mut insert, row, message, owner).map(|()| row)
         };
         messages.map(&mut insert).collect()
     }
@@ -68,6 +69,7 @@ impl<'a> CountedTransaction<'a> {
         }
         rows::insert(
             &mut *self.transaction.prepare_cached(rows::INSERT)?,
+            self.counters.next_row(),
             message,
             None,
         )?;
@@ -283,6 +285,7 @@ pub(super) fn record_drain_start(
     location: &FileLocation,
 ) -> rusqlite::Result<DrainStart> {
     let mut transaction = CountedTransaction::begin(connection, new_token)?;
+    transaction.counters.check_rows(&transaction.transaction)?;
     let counters = &mut transaction.counters;
     let crashed = std::mem::replace(&mut counters.running, true);
     let found = location.check(&transaction.transaction, counters.next_seq)?;
@@ -336,4 +339,109 @@ pub(super) fn record_drain_end(
         release_free_pages(&transaction.transaction, max_pages)?;
     }
     transaction.commit().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::counters::highest_row;
+    use super::super::files::beside;
+    use super::super::schema;
+    use super::*;
+    use crate::common::mqtt::two_clock_time::{BootId, BootTime};
+
+    const LOG_HEADER: u64 = 32;
+    const FRAME: u64 = 24 + 1_024;
+
+    /// A new file whose log is never copied into it.
+    fn new_file(queue: &Path) -> Connection {
+        let mut connection = Connection::open(queue).unwrap();
+        schema::create(&mut connection, "5b7d025ce9bc0b91").unwrap();
+        for (pragma, value) in [("wal_autocheckpoint", 0), ("synchronous", 0)] {
+            connection.pragma_update(None, pragma, value).unwrap();
+        }
+        connection
+    }
+
+    fn frames(queue: &Path) -> u64 {
+        let log = fs::metadata(beside(queue, "-wal")).unwrap();
+        (log.len() - LOG_HEADER) / FRAME
+    }
+
+    fn reading(seq: u64) -> OutgoingMessage {
+        let mut message = OutgoingMessage {
+            stream: "5b7d025ce9bc0b91".into(),
+            seq,
+            accepted_ms: 1_769_846_400_123 + seq * 1_000,
+            accepted_boot: Some(BootTime {
+                boot: BootId([7; 16]),
+                ms: seq * 1_000,
+            }),
+            ..OutgoingMessage::default()
+        };
+        message.draft.topic = "site/7/temperature".into();
+        message.draft.payload = vec![b'x'; 77];
+        message
+    }
+
+    #[test]
+    fn a_reading_that_is_stored_alone_writes_little_more_than_two_pages() {
+        const READINGS: u64 = 100;
+        let directory = tempfile::tempdir().unwrap();
+        let queue = directory.path().join("queue.db");
+        let mut connection = new_file(&queue);
+        let before = frames(&queue);
+        for seq in 1..=READINGS {
+            let mut batch = WriteBatch::default();
+            batch.inserts.push(Arc::new(reading(seq)));
+            write_batch(&mut connection, &batch, "me", true).unwrap();
+        }
+        let written = frames(&queue) - before;
+        // Two: the row's and that of the counters. Each sixth row has a new page, and so three more: the new page's parent,
+        // the list of all parents, by which free pages are returned to the disk, and the head of the file.
+        assert!(written <= 255, "{written} pages for {READINGS} readings");
+    }
+
+    #[test]
+    fn no_row_gets_a_number_that_another_one_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let [new, old] = ["new", "old"].map(|name| directory.path().join(name));
+        drop(new_file(&new));
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/queue-7.db");
+        fs::copy(older, &old).unwrap();
+        schema::migrate(&mut Connection::open(&old).unwrap()).unwrap();
+        for (queue, first) in [(new, 1), (old, 4)] {
+            let open = || Connection::open(&queue).unwrap();
+            let write = |batch: &WriteBatch| match write_batch(&mut open(), batch, "me", true) {
+                Ok(StoreResult::Committed { ids, .. }) => ids,
+                other => panic!("{other:?}"),
+            };
+            let insert = WriteBatch {
+                inserts: vec![Arc::new(reading(1)), Arc::new(reading(2))],
+                ..WriteBatch::default()
+            };
+            assert_eq!(write(&insert), [first, first + 1]);
+            let rows = 1..=first + 1;
+            let remove = WriteBatch {
+                ends: rows.map(|row| (row, MessageOutcome::Delivered)).collect(),
+                dead: vec![DeadLetter {
+                    row: None,
+                    message: Arc::new(reading(3)),
+                    reason: "refused".into(),
+                }],
+                ..WriteBatch::default()
+            };
+            assert_eq!(write(&remove), [0; 0]);
+            let mut connection = open();
+            let dead = "SELECT max(id) FROM dead";
+            let dead = connection.query_row(dead, [], |row| row.get(0)).unwrap();
+            let mut transaction = CountedTransaction::begin(&mut connection, "me").unwrap();
+            assert!(transaction.requeue_dead(dead, &reading(3)).unwrap());
+            transaction.commit().unwrap();
+            assert_eq!(highest_row(&connection), Ok(first + 2));
+            assert_eq!(write(&insert), [first + 3, first + 4]);
+        }
+    }
 }

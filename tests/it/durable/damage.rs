@@ -269,6 +269,9 @@ fn books_that_lie_are_damage_that_purge_moves_aside() {
         "UPDATE books SET delivered = delivered + 1",
         // With the right checksum beside the books, but without what they count.
         "DELETE FROM queue",
+        "UPDATE books SET last_row = last_row + 1",
+        // A row with a number that the next message would get.
+        "UPDATE queue SET id = id + 1 WHERE id = (SELECT max(id) FROM queue)",
     ] {
         let queue = clean();
         let connection = rusqlite::Connection::open(queue.path()).unwrap();
@@ -282,6 +285,34 @@ fn books_that_lie_are_damage_that_purge_moves_aside() {
         let purged = queue.command(&["purge"]).expect_code(0).stdout.text();
         assert!(purged.contains("queue.db.damaged-20"), "{change}: {purged}");
     }
+}
+
+#[test]
+fn a_row_in_the_place_of_the_next_one_is_damage_that_ends_the_run() {
+    let queue = QueueFile::new();
+    let publisher = queue.publisher().at_port(free_port());
+    let mut running = publisher.arg("-l").stdin_pipe().start();
+    running.send("1\n");
+    running.stdout_line(SOON, |line| line == "accepted 1");
+    let connection = rusqlite::Connection::open(queue.path()).unwrap();
+    let change = "UPDATE queue SET id = id + 1";
+    assert_eq!(connection.execute(change, []), Ok(1));
+    running.send("2\n");
+    let outcome = running.finish(SOON);
+    let outcome = outcome.expect_code(74);
+    let lines = outcome.stderr.texts();
+    let damage: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("damaged"))
+        .collect();
+    assert_eq!(damage.len(), 1, "{outcome}");
+    assert!(damage[0].contains("UNIQUE"), "{outcome}");
+    connection.close().unwrap();
+    let next = queue.publisher().at_port(free_port()).args(["-m", "x"]);
+    let cause = "it has a row 2, and the last one that was written is 1";
+    next.run(SOON).expect_fault(73, &["damaged", cause]);
+    let saved = queue.command(&["export"]).expect_code(0);
+    assert_eq!(saved.stdout.count(), 1);
 }
 
 #[test]
