@@ -1,8 +1,8 @@
-//! Compiles the C file that runs before Rust's runtime, and says how to link a release.
+//! Compiles the C file that runs before Rust's runtime, and says how to link the programs.
 
-use std::env;
 use std::path::Path;
 use std::process::Command;
+use std::{env, fs};
 
 fn main() {
     let source = "src/standard_descriptors.c";
@@ -12,61 +12,56 @@ fn main() {
         .file(source)
         .link_lib_modifier("+whole-archive")
         .compile("standard_descriptors");
-    if variable("PROFILE") == "release" && uses_rust_lld() {
+    // Linux maps code in pieces of 64 KiB: functions that are not expected to run must not lie between the others.
+    // LLD does it; GNU ld ignores the flag.
+    println!("cargo::rustc-link-arg-bins=-Wl,-z,keep-text-section-prefix");
+    if variable("PROFILE") == "release" && is_rusts_lld_used() {
         put_used_functions_together();
         link_unwinder();
     }
-}
-
-/// Whether the linker is the one that comes with Rust, as it is by default on x86-64 since Rust 1.90. GNU ld takes many
-/// minutes for the script, others may not know it.
-fn uses_rust_lld() -> bool {
-    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
-    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
-    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
-    let is_chosen = ["-fuse-ld", "linker", "sanitizer"];
-    if variable("TARGET") != "x86_64-unknown-linux-gnu"
-        || !variable("RUSTC_LINKER").is_empty()
-        || is_chosen.iter().any(|flag| flags.contains(flag))
-    {
-        return false;
-    }
-    let ask = |question: &[&str]| {
-        let answer = Command::new(variable("RUSTC")).args(question).output();
-        answer.map_or(String::new(), |answer| {
-            String::from_utf8_lossy(&answer.stdout).trim().to_owned()
-        })
-    };
-    let sysroot = ask(&["--print", "sysroot"]);
-    let wrapper = format!(
-        "{sysroot}/lib/rustlib/{}/bin/gcc-ld/ld.lld",
-        variable("HOST")
-    );
-    // A distribution's compiler may have another default.
-    if sysroot == "/usr" {
-        return false;
-    }
-    let version = ask(&["--version"]);
-    let minor = version.split('.').nth(1).and_then(|n| n.parse().ok());
-    Path::new(&wrapper).exists() && minor.is_some_and(|minor: u32| minor >= 90)
 }
 
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
-/// Linux maps code in pieces of 64 KiB: functions that are not used must not lie between the others.
+/// Whether the compiler links with the LLD that comes with it, as on x86-64 by default since Rust 1.90. GNU ld takes many
+/// minutes for the script, and others may not know it.
+fn is_rusts_lld_used() -> bool {
+    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
+    // A linker that the user has chosen may replace it without a trace.
+    if flags.contains("linker=") || !variable("RUSTC_LINKER").is_empty() {
+        return false;
+    }
+    let directory = variable("OUT_DIR");
+    let program = format!("{directory}/empty.rs");
+    if fs::write(&program, "fn main() {}").is_err() {
+        return false;
+    }
+    let linked = Command::new(variable("RUSTC"))
+        .args([&program, "--target", &variable("TARGET")])
+        .args(flags.split('\x1f').filter(|flag| !flag.is_empty()))
+        .args(["--print", "link-args", "--out-dir", &directory])
+        .output();
+    linked.is_ok_and(|linked| {
+        let arguments = String::from_utf8_lossy(&linked.stdout);
+        arguments.contains("-fuse-ld=lld") && arguments.contains("gcc-ld")
+    })
+}
+
+/// And those of usual runs must not lie between those of other ones.
 fn put_used_functions_together() {
     let script = "scripts/used-functions.ld";
     println!("cargo::rerun-if-changed={script}");
-    let directory = variable("CARGO_MANIFEST_DIR");
-    println!("cargo::rustc-link-arg-bins=-Wl,-T,{directory}/{script}");
-    // And functions that are not expected to run.
-    println!("cargo::rustc-link-arg-bins=-Wl,-z,keep-text-section-prefix");
+    let file = format!("{}/{script}", variable("CARGO_MANIFEST_DIR"));
+    for argument in ["-Xlinker", "-T", "-Xlinker", &file] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
 }
 
 /// Takes the functions that a panic message's backtrace needs from GCC's static library, if there is one: to load the shared
-/// one takes each start 0.1 ms.
+/// one takes each start 0.1 ms. With the library of GCC 12 the programs need glibc 2.35, otherwise 2.34.
 fn link_unwinder() {
     let library = "libgcc_eh.a";
     let mut compiler = cc::Build::new().get_compiler().to_command();

@@ -152,6 +152,17 @@ impl Stage {
         broker(self.dir.path(), &format!("broker-{certs}"), certs)
     }
 
+    /// Makes the certificates with keys of RSA, in the directories `single` (one CA) and `chain` (a chain as AWS IoT
+    /// Core's), and gives the size of that chain in bytes.
+    pub(crate) fn make_rsa_certificates(&self) -> anyhow::Result<f64> {
+        let output = self
+            .program("examples/rsa-certs")
+            .arg(self.file(""))
+            .output()?;
+        let size = String::from_utf8_lossy(&output.stdout).trim().parse();
+        size.with_context(|| format!("rsa-certs: {output:?}"))
+    }
+
     /// One of our programs.
     pub(crate) fn program(&self, program: &str) -> Command {
         Command::new(self.bin.join(program))

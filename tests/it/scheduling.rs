@@ -37,7 +37,8 @@ fn of(policy: c_int) -> BTreeSet<String> {
 fn policies_of(broker: &ScriptedBroker, program: Program) -> BTreeSet<String> {
     let mut running = program.arg("-l").stdin_pipe().start();
     running.send("x\n");
-    broker.wait_publishes(1, SOON);
+    // With SCHED_IDLE it gets little of a busy core.
+    broker.wait_publishes(1, SOON * 6);
     policies(&running)
 }
 
@@ -59,7 +60,7 @@ fn a_policy_that_the_user_has_chosen_stays() {
 #[test]
 fn a_command_is_scheduled_as_usual() {
     let broker = ScriptedBroker::script().plain();
-    // The shell has a name without spaces.
+    // It reads its own file, in which its name has no spaces.
     let print = "cut -d ' ' -f 41 /proc/self/stat";
     publisher(&broker)
         .args(["-C", "1", "--exec", "sh", "-c", print])

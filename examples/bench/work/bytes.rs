@@ -2,8 +2,6 @@
 
 use std::process::Command;
 
-use anyhow::Context as _;
-
 use crate::contest::median;
 use crate::counting_relay::CountingRelay;
 use crate::measure::run;
@@ -17,13 +15,7 @@ const KB: f64 = 1000.0;
 
 /// With a server that has one certificate, and with a chain as AWS IoT Core's.
 pub(crate) fn bytes(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let output = stage
-        .program("examples/rsa-certs")
-        .arg(stage.file(""))
-        .output()?;
-    let size = String::from_utf8_lossy(&output.stdout).trim().parse();
-    let size: f64 = size.with_context(|| format!("rsa-certs: {output:?}"))?;
-    let size = number(size / KB);
+    let size = number(stage.make_rsa_certificates()? / KB);
     // Absolute targets are for the shorter one.
     for (dir, what, bounds) in [
         ("single", "one CA".to_owned(), Some([6.7, 3.0])),

@@ -24,6 +24,41 @@ pub(crate) fn single(stage: &mut Stage, plan: &Plan, report: &mut Report) -> any
             goals(&all, distance),
         );
     }
+    with_rsa(stage, plan, report)
+}
+
+/// On loopback, with keys whose signatures take longer.
+fn with_rsa(stage: &Stage, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    stage.make_rsa_certificates()?;
+    let certs = "single";
+    let (_broker, port) = stage.broker(certs)?;
+    let topic = stage.topic();
+    let session = stage.file("session.rsa");
+    let session = session.to_string_lossy();
+    let resumed = [&ONE[..], &["--tls-session", &session]].concat();
+    let theirs = ["-q", "1", "-m", "x"];
+    let commands = [
+        ("publisher", stage.publisher_with(certs, port, &topic, &ONE)),
+        (
+            "publisher --tls-session",
+            stage.publisher_with(certs, port, &topic, &resumed),
+        ),
+        (
+            "mosquitto_pub",
+            stage.mosquitto_with(certs, "mosquitto_pub", port, &topic, &theirs),
+        ),
+    ];
+    let mut entries = Vec::new();
+    for (name, mut command) in commands {
+        // A session has to be there before it can be resumed.
+        run(&mut command)?;
+        entries.push(Entry::new(name, 1, move || run(&mut command)));
+    }
+    let all = contest(plan.brief_rounds, entries)?;
+    let figure = all[1].wall() / all[2].wall();
+    let goal = Goal::new(figure, "× the time of mosquitto_pub", AtMost(1.0));
+    let work = "one message, start to exit, RSA keys of 2,048 bits";
+    report.single(work, &all, vec![vec![], vec![goal]]);
     Ok(())
 }
 

@@ -10,15 +10,18 @@ use std::ptr;
 
 use nix::libc::{self, c_int};
 
-/// Has all threads share one heap. Call it before other threads are started.
+/// Has all threads that start later share one heap, unless the user has chosen otherwise (`MALLOC_ARENA_MAX`).
 ///
 /// By default glibc gives each thread that allocates an arena, for which it reserves 64 MiB or more of address space, and
 /// which it extends page by page (mallopt(3), `M_ARENA_MAX`). Other C libraries have no arenas.
 pub fn use_one_malloc_arena() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes two numbers, and no other thread allocates meanwhile.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        // SAFETY: it takes two numbers, and locks the heap of this thread. Another thread that allocates meanwhile (the
+        // one for child processes of a process 1) finds the number before or after.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
     }
 }
 

@@ -11,23 +11,23 @@ use nix::libc::{SCHED_BATCH, SCHED_OTHER};
 
 use super::c_library::replace_scheduling_policy;
 
-static WAITS: AtomicBool = AtomicBool::new(false);
+static AWAITS_FREE_CORE: AtomicBool = AtomicBool::new(false);
 
 /// Has this thread, and those that it starts later, wait for a free core, unless the program was started with another
 /// policy than the default one.
 pub fn wait_for_free_core() {
-    WAITS.store(
+    AWAITS_FREE_CORE.store(
         replace_scheduling_policy(SCHED_OTHER, SCHED_BATCH),
         Ordering::Relaxed,
     );
 }
 
 /// Does `act` without [`wait_for_free_core`]: what it starts is scheduled as the program was at its start.
-pub(super) fn without_waiting<T>(act: impl FnOnce() -> T) -> T {
-    let waits =
-        WAITS.load(Ordering::Relaxed) && replace_scheduling_policy(SCHED_BATCH, SCHED_OTHER);
+pub(super) fn with_usual_scheduling<T>(act: impl FnOnce() -> T) -> T {
+    let is_changed = AWAITS_FREE_CORE.load(Ordering::Relaxed)
+        && replace_scheduling_policy(SCHED_BATCH, SCHED_OTHER);
     let done = act();
-    if waits {
+    if is_changed {
         replace_scheduling_policy(SCHED_OTHER, SCHED_BATCH);
     }
     done

@@ -5,19 +5,18 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::c_library::use_one_malloc_arena;
 
-/// Prepares the process.
+/// Call it before the first thread is started: what it sets holds for those that start later.
 pub fn prepare_process() {
-    save_limited_address_space();
+    use_one_heap_if_memory_is_limited();
     // Commands get the three standard descriptors and no other, whoever opened it.
     close_fds::set_fds_cloexec(3, &[]);
     block_sigxfsz();
 }
 
-/// A few arenas would use up a limited address space (`ulimit -v`), and a large message needs it. The user may have chosen
-/// their number (`MALLOC_ARENA_MAX`).
-fn save_limited_address_space() {
-    let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    if is_limited && std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+/// Has all threads share one heap if the address space is limited (`ulimit -v`): a few would use up what a large message
+/// needs.
+fn use_one_heap_if_memory_is_limited() {
+    if getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY) {
         use_one_malloc_arena();
     }
 }

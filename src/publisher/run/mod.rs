@@ -37,8 +37,8 @@ pub fn run(
 ) -> anyhow::Result<Exit> {
     affinity::pin_to_current_core();
     scheduling::wait_for_free_core();
-    if matches!(config.input.source, SourceKind::Message(_)) {
-        // A stream is faster with one for each thread.
+    if matches!(config.input.source, SourceKind::Message(_)) && config.input.repeat == 1 {
+        // A stream is faster with a heap for each thread.
         use_one_malloc_arena();
     }
     let mut service = ServiceManager::from_environment(instant_now());

@@ -21,7 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::common::runtime::affinity;
 use crate::common::runtime::clock::sleep;
-use crate::common::runtime::scheduling::without_waiting;
+use crate::common::runtime::scheduling::with_usual_scheduling;
 
 /// How often, and at which interval, [`CommandGroup::try_kill_all`] tries to lock the table.
 const TRIES: u32 = 50;
@@ -117,7 +117,7 @@ pub(super) fn start(
     if group.closed.load(Ordering::Relaxed) {
         return Err(NotStarted::Stopping);
     }
-    let mut child = without_waiting(|| command.spawn()).map_err(cannot)?;
+    let mut child = with_usual_scheduling(|| command.spawn()).map_err(cannot)?;
     let started = ChildHandle {
         id: child.id(),
         stdin: child.stdin.take(),
