@@ -46,7 +46,9 @@ fn is_rusts_lld_used() -> bool {
         .output();
     linked.is_ok_and(|linked| {
         let arguments = String::from_utf8_lossy(&linked.stdout);
-        arguments.contains("-fuse-ld=lld") && arguments.contains("gcc-ld")
+        // The last one counts: the user may have added another.
+        let last = arguments.rsplit_once("-fuse-ld=");
+        last.is_some_and(|(_, linker)| linker.starts_with("lld\"")) && arguments.contains("gcc-ld")
     })
 }
 
