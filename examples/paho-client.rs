@@ -8,6 +8,7 @@ use std::{
     process::Command, sync::mpsc, thread, time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use paho_mqtt::{
     AsyncClient, ConnectOptionsBuilder, CreateOptionsBuilder, DisconnectOptionsBuilder, Message,
     PersistenceType, Properties, PropertyCode,
@@ -20,8 +21,9 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A word of the command line, with what follows `=` in it.
 enum Step {
-    /// `connect` over TCP, or `connect=pair` over a pair of sockets, as the programs do it.
-    Connect { pair: bool },
+    /// `connect` over TCP, or `connect=pair` over a pair of sockets, as the programs do it;
+    /// `connect=narrow` with so small a buffer between these that a few kilobytes are written in pieces.
+    Connect { pair: bool, narrow: bool },
     /// `attempts=N`: as often, connect with another client and wait until the connection has ended.
     Attempts(usize),
     /// `severed=N`: as often, connect over a pair of sockets whose other end is closed.
@@ -59,7 +61,8 @@ impl Step {
         let number = || first.parse::<usize>();
         Ok(match name {
             "connect" => Self::Connect {
-                pair: first == "pair",
+                pair: first == "pair" || first == "narrow",
+                narrow: first == "narrow",
             },
             "attempts" => Self::Attempts(number()?),
             "severed" => Self::Severed(number()?),
@@ -108,7 +111,8 @@ impl Driver {
             .server_uri(uri)
             .client_id("paho-client")
             .mqtt_version(self.version)
-            .persistence(PersistenceType::None);
+            .persistence(PersistenceType::None)
+            .max_buffered_messages(10_000);
         let client = options.create_client()?;
         let (sender, events) = mpsc::channel();
         // Nobody may be interested any more.
@@ -123,15 +127,19 @@ impl Driver {
     }
 
     /// A client that has one end of a pair of sockets, and the other end.
-    fn pair(&self) -> Result<(Connection, UnixStream)> {
+    fn pair(&self, narrow: bool) -> Result<(Connection, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
+        if narrow {
+            // The kernel makes it as small as it allows.
+            setsockopt(&ours, sockopt::SndBuf, &1)?;
+        }
         let uri = format!("unix://@{}", ours.into_raw_fd());
         Ok((self.client(&uri)?, theirs))
     }
 
     /// As [`pair`](Self::pair), with the other end carried to the port and back.
-    fn carried(&self) -> Result<Connection> {
-        let (connection, theirs) = self.pair()?;
+    fn carried(&self, narrow: bool) -> Result<Connection> {
+        let (connection, theirs) = self.pair(narrow)?;
         let server = TcpStream::connect(("127.0.0.1", self.port))?;
         let (mut to, mut from) = (server.try_clone()?, theirs.try_clone()?);
         thread::spawn(move || {
@@ -211,8 +219,8 @@ fn run(driver: &Driver, slot: &mut Option<Connection>, step: &Step) -> Result<St
         }
         return Ok(count.to_string());
     }
-    if let Step::Connect { pair: true } = *step {
-        *slot = Some(driver.carried()?);
+    if let Step::Connect { pair: true, narrow } = *step {
+        *slot = Some(driver.carried(narrow)?);
     }
     let connection = match slot {
         Some(connection) => connection,
@@ -238,7 +246,7 @@ fn run(driver: &Driver, slot: &mut Option<Connection>, step: &Step) -> Result<St
         Step::Severed(count) => {
             let mut all = Vec::new();
             for _ in 0..count {
-                let (other, theirs) = driver.pair()?;
+                let (other, theirs) = driver.pair(false)?;
                 drop(theirs);
                 if driver.connect(&other).is_ok() {
                     return Err("connected to nobody".into());

@@ -16,6 +16,7 @@ use crate::harness::{
     packet::{Packet, kind, read_packet},
     running::{Outcome, Running},
     server::Stream,
+    strace::Strace,
     wait_until,
 };
 
@@ -314,6 +315,91 @@ fn a_message_behind_one_that_is_partly_written_is_sent_as_soon_as_there_is_room(
     let [first, second] = [0, 1].map(|_| arrivals.recv_timeout(SOON).unwrap());
     let gap = second - first;
     assert!(gap < Duration::from_millis(400), "{gap:?}");
+    running.send("\n");
+    running.finish(LONG).expect_code(0);
+}
+
+#[test]
+fn messages_that_wait_together_are_written_together() {
+    let (go, going) = mpsc::channel::<()>();
+    let going = Mutex::new(going);
+    let (sender, arrivals) = mpsc::channel();
+    let server = Server::plain(move |stream| {
+        accept(stream, &[]);
+        let Ok(()) = going.lock().unwrap().recv() else {
+            return;
+        };
+        while let Ok(packet) = read_packet(stream) {
+            sender.send(packet.publish(0, 5).payload.len()).unwrap();
+        }
+    });
+    // The first one is larger than all buffers on the way, so that the others wait for its end.
+    let small = vec!["send=1,10"; 50];
+    let steps = [&["connect=pair", "send=0,20000000"], &*small, &["line"]].concat();
+    let (mut strace, words) = Strace::watch("writev");
+    let mut running = client(&server, 5, &steps)
+        .under(words)
+        .stdin_pipe()
+        .start();
+    running.stdout_lines(steps.len() - 1, SOON);
+    go.send(()).unwrap();
+    let arrived: Vec<_> = (0..=small.len())
+        .map(|_| arrivals.recv_timeout(SOON).unwrap())
+        .collect();
+    assert_eq!(arrived[1..], vec![10; small.len()]);
+    running.send("\n");
+    running.finish(LONG).expect_code(0);
+    // Fixed header 2, topic 2 + 1, packet identifier 2, no properties 1, payload 10.
+    let together = format!(" = {}", small.len() * 18);
+    let calls = strace.calls();
+    let found = calls.iter().filter(|call| call.ends_with(&together));
+    assert_eq!(found.count(), 1, "{calls:#?}");
+}
+
+#[test]
+fn whatever_is_written_together_arrives_whole_and_in_order() {
+    // Pieces of some two kilobytes, or as large as they come.
+    for connect in ["connect=narrow", "connect=pair"] {
+        sizes_arrive(connect);
+    }
+}
+
+/// Publishes messages of all sizes to a server that reads none until the last one is under way.
+fn sizes_arrive(connect: &str) {
+    let (go, going) = mpsc::channel::<()>();
+    let going = Mutex::new(going);
+    let (sender, arrivals) = mpsc::channel();
+    let server = Server::plain(move |stream| {
+        accept(stream, &[]);
+        let Ok(()) = going.lock().unwrap().recv() else {
+            return;
+        };
+        while let Ok(packet) = read_packet(stream) {
+            sender.send(packet.publish(0, 5).payload).unwrap();
+        }
+    });
+    // More than all buffers on the way, so that every kind of write is broken off at some time: alone or
+    // behind others, of what is kept until then and of what is not.
+    let mut random = fastrand::Rng::with_seed(18);
+    let sizes: Vec<_> = (0..2_000)
+        .map(|_| {
+            let most = [20, 1_000, 4_090, 5_000, 60_000][random.usize(..5)];
+            (random.usize(..9).min(1), random.usize(..most))
+        })
+        .collect();
+    let send = |(qos, size): &(usize, usize)| format!("send={qos},{size}");
+    let sends: Vec<_> = sizes.iter().map(send).collect();
+    let mut steps = vec![connect];
+    steps.extend(sends.iter().map(String::as_str));
+    steps.push("line");
+    let mut running = client(&server, 5, &steps).stdin_pipe().start();
+    running.stdout_lines(steps.len() - 1, SOON);
+    go.send(()).unwrap();
+    for (number, (_, size)) in sizes.iter().enumerate() {
+        let payload = arrivals.recv_timeout(SOON).unwrap_or_else(|_| panic!("{number} {:?} {running}", &sizes[number.saturating_sub(5)..number+3]));
+        let expected = (0..=250).cycle().take(*size);
+        assert!(payload.into_iter().eq(expected), "{connect}, {number}: {size}");
+    }
     running.send("\n");
     running.finish(LONG).expect_code(0);
 }

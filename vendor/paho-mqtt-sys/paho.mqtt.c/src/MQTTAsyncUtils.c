@@ -1262,6 +1262,17 @@ void MQTTAsync_writeComplete(SOCKET socket, int rc)
 }
 
 
+/*
+ * Whether a command is a message that may be written together with those behind it. Not at QoS 0, where being written
+ * is all that is reported; nor what would not fit, of which the rest would have to be copied.
+ */
+static int MQTTAsync_isGathered(MQTTAsync_queuedCommand* command)
+{
+	return command->command.type == PUBLISH && command->command.details.pub.qos > 0 &&
+			command->command.details.pub.payloadlen < SOCKET_GATHERED_SIZE;
+}
+
+
 static int MQTTAsync_processCommand(void)
 {
 	int rc = 0;
@@ -1286,6 +1297,9 @@ static int MQTTAsync_processCommand(void)
 
 		if (ListFind(ignored_clients, cmd->client))
 			continue;
+
+		/* what is not gathered finds everything written that was before it, or waits until it is */
+		Socket_writeGatheredBut(MQTTAsync_isGathered(cmd) ? cmd->client->c->net.socket : INVALID_SOCKET);
 
 		if (cmd->command.type == CONNECT || cmd->command.type == DISCONNECT || (cmd->client->c->connected &&
 			cmd->client->c->connect_state == NOT_IN_PROGRESS && MQTTAsync_Socket_noPendingWrites(cmd->client->c->net.socket)))
@@ -1512,7 +1526,10 @@ static int MQTTAsync_processCommand(void)
 		if (p->MQTTVersion >= MQTTVERSION_5)
 			p->properties = command->command.properties;
 
+		/* several of these are written at once, by the end of the loop in MQTTAsync_sendThread at the latest */
+		Socket_gatherPackets(command->client->c->net.socket, MQTTAsync_isGathered(command));
 		rc = MQTTProtocol_startPublish(command->client->c, p, command->command.details.pub.qos, command->command.details.pub.retained, &msg);
+		Socket_gatherPackets(command->client->c->net.socket, 0);
 
 		if (command->command.details.pub.qos == 0)
 		{
@@ -1926,6 +1943,12 @@ thread_return_type WINAPI MQTTAsync_sendThread(void* n)
 			MQTTAsync_lock_mutex(mqttcommand_mutex);
 			command_count = MQTTAsync_commands->count;
 			MQTTAsync_unlock_mutex(mqttcommand_mutex);
+		}
+		if (!idle)
+		{
+			MQTTAsync_lock_mutex(mqttasync_mutex);
+			Socket_writeGatheredBut(INVALID_SOCKET);
+			MQTTAsync_unlock_mutex(mqttasync_mutex);
 		}
 		/* a command can begin what has a timeout, and one that cannot be processed yet is tried again */
 		if (idle_timeout > 0)

@@ -86,64 +86,68 @@ extern mutex_type socket_mutex;
 
 /** how much is read at once from a socket that was connected already (unix://@N) */
 #define READ_AHEAD_SIZE 16384
-
 /**
- * What has been read from such a socket and not been asked for yet. Entries come and go under both
- * mqttasync_mutex and socket_mutex, so that either will do to look.
+ * What has been read from such a socket and not been asked for yet, and packets that are not written yet.
+ * Entries come and go under both mqttasync_mutex and socket_mutex, so that either will do to look;
+ * the gathered packets are only touched under mqttasync_mutex, or while a write to the socket is pending.
  */
-typedef struct ReadAhead
+typedef struct SocketBuffers
 {
-	struct ReadAhead* next;
+	struct SocketBuffers* next;
 	SOCKET socket;
 	size_t start, end;
+	size_t gathered;
+	int gather; /* boolean - may the next packet be gathered? */
 	char bytes[READ_AHEAD_SIZE];
-} ReadAhead;
+	char packets[SOCKET_GATHERED_SIZE];
+} SocketBuffers;
 
-static ReadAhead* read_aheads = NULL;
+static SocketBuffers* socket_buffers = NULL;
 
-static ReadAhead* Socket_readAhead(SOCKET socket)
+static SocketBuffers* Socket_buffers(SOCKET socket)
 {
-	ReadAhead* ahead = read_aheads;
+	SocketBuffers* buffers = socket_buffers;
 
-	while (ahead && ahead->socket != socket)
-		ahead = ahead->next;
-	return ahead;
+	while (buffers && buffers->socket != socket)
+		buffers = buffers->next;
+	return buffers;
 }
 
 /** From now on this socket is read ahead of what is asked for. Without memory it is not. */
-static void Socket_startReadAhead(SOCKET socket)
+static void Socket_startBuffers(SOCKET socket)
 {
-	ReadAhead* ahead = malloc(sizeof(ReadAhead));
+	SocketBuffers* buffers = malloc(sizeof(SocketBuffers));
 
-	if (ahead == NULL)
+	if (buffers == NULL)
 		return;
-	ahead->socket = socket;
-	ahead->start = ahead->end = 0;
+	buffers->socket = socket;
+	buffers->start = buffers->end = buffers->gathered = 0;
+	buffers->gather = 0;
 	Paho_thread_lock_mutex(socket_mutex);
-	ahead->next = read_aheads;
-	read_aheads = ahead;
+	buffers->next = socket_buffers;
+	socket_buffers = buffers;
 	Paho_thread_unlock_mutex(socket_mutex);
 }
 
-/** Forgets what was read ahead. The caller holds socket_mutex. */
-static void Socket_endReadAhead(SOCKET socket)
+/** Forgets what was read ahead and what was gathered. The caller holds socket_mutex. */
+static void Socket_endBuffers(SOCKET socket)
 {
-	ReadAhead** link = &read_aheads;
+	SocketBuffers** link = &socket_buffers;
 
 	while (*link && (*link)->socket != socket)
 		link = &(*link)->next;
 	if (*link)
 	{
-		ReadAhead* ahead = *link;
-		*link = ahead->next;
-		free(ahead);
+		SocketBuffers* buffers = *link;
+		*link = buffers->next;
+		free(buffers);
 	}
 }
 
 /** As recv(), with what has been read ahead first. */
 static int Socket_recv(SOCKET socket, char* to, size_t bytes)
 {
-	ReadAhead* ahead = Socket_readAhead(socket);
+	SocketBuffers* ahead = Socket_buffers(socket);
 	size_t count;
 
 	if (ahead == NULL || (ahead->start == ahead->end && bytes >= READ_AHEAD_SIZE))
@@ -833,9 +837,9 @@ SOCKET Socket_getReadySocket(int more_work, int timeout, mutex_type mutex, int* 
 	Paho_thread_lock_mutex(mutex);
 	/* what has been read ahead no poll reports; it is not much, so nothing else waits for long */
 	{
-		ReadAhead* ahead;
+		SocketBuffers* ahead;
 
-		for (ahead = read_aheads; ahead; ahead = ahead->next)
+		for (ahead = socket_buffers; ahead; ahead = ahead->next)
 		{
 			if (ahead->start < ahead->end)
 			{
@@ -1150,6 +1154,119 @@ for testing purposes only!
 
 
 /**
+ *  Writes the gathered packets of a socket, and another packet behind them, in one system call. What there is
+ *  no room for is copied, and written later as every partial write is; so nothing of the caller's is kept.
+ *  @param buffers the buffers of the socket
+ *  @param iovecs the buffers of the other packet
+ *  @param count how many there are, 0 to 5
+ *  @return TCPSOCKET_COMPLETE, or SOCKET_ERROR: then the connection cannot go on
+ */
+static int Socket_writeGathered(SocketBuffers* buffers, iobuf* iovecs, int count)
+{
+	unsigned long bytes = 0L;
+	iobuf all[6];
+	size_t total = buffers->gathered, skip = 0;
+	char* rest = NULL;
+	size_t rest_len = 0;
+	SOCKET* sockmem = NULL;
+	int i, rest_free = 1, rc = SOCKET_ERROR;
+
+	FUNC_ENTRY;
+	all[0].iov_base = buffers->packets;
+	all[0].iov_len = (ULONG)buffers->gathered;
+	for (i = 0; i < count; i++)
+	{
+		all[i + 1] = iovecs[i];
+		total += iovecs[i].iov_len;
+	}
+	buffers->gathered = 0;
+	if (Socket_writev(buffers->socket, all, count + 1, &bytes) == SOCKET_ERROR)
+		goto exit;
+	if (bytes == total)
+	{
+		rc = TCPSOCKET_COMPLETE;
+		goto exit;
+	}
+	/* without memory for the rest of it, the connection cannot go on after half a packet */
+	if ((rest = malloc(total - bytes)) == NULL)
+		goto exit;
+	if ((sockmem = (SOCKET*)malloc(sizeof(SOCKET))) == NULL)
+	{
+		free(rest);
+		goto exit;
+	}
+	skip = bytes;
+	for (i = 0; i < count + 1; i++)
+	{
+		size_t written = (skip < all[i].iov_len) ? skip : all[i].iov_len;
+
+		if (written < all[i].iov_len)
+			memcpy(rest + rest_len, (char*)all[i].iov_base + written, all[i].iov_len - written);
+		rest_len += all[i].iov_len - written;
+		skip -= written;
+	}
+	all[0].iov_base = rest;
+	all[0].iov_len = (ULONG)rest_len;
+	*sockmem = buffers->socket;
+	Log(TRACE_MIN, -1, "Partial write: %lu bytes of %lu actually written on socket %d",
+			bytes, total, buffers->socket);
+#if defined(OPENSSL)
+	rc = SocketBuffer_pendingWrite(buffers->socket, NULL, 1, all, &rest_free, rest_len, 0);
+#else
+	rc = SocketBuffer_pendingWrite(buffers->socket, 1, all, &rest_free, rest_len, 0);
+#endif
+	if (rc != 0 || !ListAppend(mod_s.write_pending, sockmem, sizeof(int)))
+	{
+		SocketBuffer_writeComplete(buffers->socket);
+		free(sockmem);
+		free(rest);
+		rc = SOCKET_ERROR;
+		goto exit;
+	}
+	Socket_interrupt(); /* the poll under way does not wait for room yet */
+	rc = TCPSOCKET_COMPLETE;
+exit:
+	FUNC_EXIT_RC(rc);
+	return rc;
+}
+
+
+/**
+ *  From now on, or no longer, Socket_putdatas may keep what it is to write to this socket, if that has buffers,
+ *  until the next packet that it may not keep or Socket_writeGatheredBut. The caller holds mqttasync_mutex, and
+ *  no write to the socket is pending.
+ *  @param on boolean
+ */
+void Socket_gatherPackets(SOCKET socket, int on)
+{
+	SocketBuffers* buffers = Socket_buffers(socket);
+
+	if (buffers)
+		buffers->gather = on;
+}
+
+
+/**
+ *  Writes what Socket_putdatas has kept. A connection to which that cannot be written is shut down, which its
+ *  reader notices. The caller holds mqttasync_mutex.
+ *  @param but nothing is written to this socket; INVALID_SOCKET for all
+ */
+void Socket_writeGatheredBut(SOCKET but)
+{
+	SocketBuffers* buffers;
+
+	FUNC_ENTRY;
+	for (buffers = socket_buffers; buffers; buffers = buffers->next)
+	{
+		if (buffers->socket != but && buffers->gathered > 0 &&
+				Socket_writeGathered(buffers, NULL, 0) == SOCKET_ERROR)
+			shutdown(buffers->socket, SHUT_RDWR);
+	}
+	FUNC_EXIT;
+}
+
+
+/**
  *  Attempts to write a series of buffers to a socket in *one* system call so that they are
  *  sent as one packet.
  *  @param socket the socket to write to
@@ -1167,6 +1284,7 @@ int Socket_putdatas(SOCKET socket, char* buf0, size_t buf0len, PacketBuffers buf
 	int frees1[5];
 	int rc = TCPSOCKET_INTERRUPTED, i;
 	size_t total = buf0len;
+	SocketBuffers* buffers = Socket_buffers(socket);
 
 	FUNC_ENTRY;
 	if (!Socket_noPendingWrites(socket))
@@ -1189,7 +1307,19 @@ int Socket_putdatas(SOCKET socket, char* buf0, size_t buf0len, PacketBuffers buf
 		frees1[i+1] = bufs.frees[i];
 	}
 
-	if ((rc = Socket_writev(socket, iovecs, bufs.count+1, &bytes)) != SOCKET_ERROR)
+	if (buffers && buffers->gather && total <= sizeof(buffers->packets) - buffers->gathered)
+	{
+		for (i = 0; i < bufs.count + 1; i++)
+		{
+			if (iovecs[i].iov_len > 0)
+				memcpy(buffers->packets + buffers->gathered, iovecs[i].iov_base, iovecs[i].iov_len);
+			buffers->gathered += iovecs[i].iov_len;
+		}
+		rc = TCPSOCKET_COMPLETE;
+	}
+	else if (buffers && buffers->gathered > 0)
+		rc = Socket_writeGathered(buffers, iovecs, bufs.count + 1);
+	else if ((rc = Socket_writev(socket, iovecs, bufs.count+1, &bytes)) != SOCKET_ERROR)
 	{
 		if (bytes == total)
 			rc = TCPSOCKET_COMPLETE;
@@ -1345,7 +1475,7 @@ int Socket_close(SOCKET socket)
 	Paho_thread_lock_mutex(socket_mutex);
 	Socket_close_only(socket);
 	Socket_abortWrite(socket);
-	Socket_endReadAhead(socket);
+	Socket_endBuffers(socket);
 	SocketBuffer_cleanup(socket);
 	ListRemoveItem(mod_s.connect_pending, &socket, intcompare);
 	ListRemoveItem(mod_s.write_pending, &socket, intcompare);
@@ -1599,7 +1729,7 @@ int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock)
 		if (rc == SOCKET_ERROR)
 			rc = Socket_error("addSocket", *sock);
 		else if (rc == 0)
-			Socket_startReadAhead(*sock);
+			Socket_startBuffers(*sock);
 	}
 	else if (addr_len >= sizeof(address.sun_path)) {
 		rc = PAHO_MEMORY_ERROR;

@@ -154,7 +154,12 @@ int Socket_new(const char* addr, size_t addr_len, int port, SOCKET* socket);
 #endif
 int Socket_unix_new(const char* addr, size_t addr_len, SOCKET* sock);
 
+/** how many bytes of packets may be gathered before they are written to a socket */
+#define SOCKET_GATHERED_SIZE 4096
+
 int Socket_noPendingWrites(SOCKET socket);
+void Socket_gatherPackets(SOCKET socket, int on);
+void Socket_writeGatheredBut(SOCKET but);
 char* Socket_getpeer(SOCKET sock);
 
 void Socket_addPendingWrite(SOCKET socket);
