@@ -337,10 +337,7 @@ fn messages_that_wait_together_are_written_together() {
     let small = vec!["send=1,10"; 50];
     let steps = [&["connect=pair", "send=0,20000000"], &*small, &["line"]].concat();
     let (mut strace, words) = Strace::watch("writev");
-    let mut running = client(&server, 5, &steps)
-        .under(words)
-        .stdin_pipe()
-        .start();
+    let mut running = client(&server, 5, &steps).under(words).stdin_pipe().start();
     running.stdout_lines(steps.len() - 1, SOON);
     go.send(()).unwrap();
     let arrived: Vec<_> = (0..=small.len())
@@ -396,9 +393,12 @@ fn sizes_arrive(connect: &str) {
     running.stdout_lines(steps.len() - 1, SOON);
     go.send(()).unwrap();
     for (number, (_, size)) in sizes.iter().enumerate() {
-        let payload = arrivals.recv_timeout(SOON).unwrap_or_else(|_| panic!("{number} {:?} {running}", &sizes[number.saturating_sub(5)..number+3]));
+        let payload = arrivals.recv_timeout(SOON).unwrap();
         let expected = (0..=250).cycle().take(*size);
-        assert!(payload.into_iter().eq(expected), "{connect}, {number}: {size}");
+        assert!(
+            payload.into_iter().eq(expected),
+            "{connect}, {number}: {size}"
+        );
     }
     running.send("\n");
     running.finish(LONG).expect_code(0);

@@ -56,6 +56,11 @@ impl AwaitedAnswers {
         self.count > 0
     }
 
+    /// How many answers are due.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     pub fn handle_sent(&mut self, packet: SentPacket) {
         let due = match PacketType::of(packet.first) {
             Some(PacketType::Publish) if packet.qos() == 1 => ExpectedAnswer::Puback,

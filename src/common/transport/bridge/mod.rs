@@ -12,6 +12,7 @@ mod packet_buffer;
 mod packet_handler;
 #[cfg(test)]
 mod packet_table_tests;
+mod read_pause;
 mod ready_sides;
 mod relay;
 mod tcp_progress;

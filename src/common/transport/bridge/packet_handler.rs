@@ -90,6 +90,10 @@ impl<'a> PacketHandler<'a> {
         self.pings > 0 || self.awaited.is_any_awaited()
     }
 
+    pub(super) fn count_awaited_answers(&self) -> usize {
+        self.awaited.count()
+    }
+
     /// Bytes have come from the broker, or none are read while too many messages wait: that is
     /// answer enough, since a PINGRESP may stand behind a large message.
     pub(super) fn answer_pings(&mut self, to_library: &mut Vec<u8>) {

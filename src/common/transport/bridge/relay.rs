@@ -16,6 +16,7 @@ use super::byte_queue::{ByteQueue, CHUNK};
 use super::event::{AnswerProgress, BridgeEvent, ConnectionEnd, EndReason};
 use super::packet_buffer::{NextPacket, PacketBuffer};
 use super::packet_handler::{ConnectParameters, Effects, PacketHandler};
+use super::read_pause::{Received, read_pause};
 use super::ready_sides::{ReadySides, is_temporary, poll_fd_for_events, poll_until};
 use crate::common::acks::ConnectionAcks;
 use crate::common::mqtt::framing::PINGRESP;
@@ -28,11 +29,6 @@ use crate::common::transport::dial::DialedConnection;
 use crate::common::transport::mqtt_stream::{MqttStream, linger};
 use crate::common::transport::tls_error;
 use crate::common::transport::tls_session::SessionResumption;
-
-/// While messages come faster than one per `BURST`, the broker is read from once per `PAUSE`: what has come by
-/// then costs each thread hardly more than a single message would.
-const PAUSE: Duration = Duration::from_micros(200);
-const BURST: Duration = Duration::from_millis(1);
 
 /// More than that at once, or 16 times that in the end, is worth another core for its encryption.
 const LARGE: usize = 4 << 10;
@@ -81,7 +77,7 @@ pub fn relay_packets(
         is_local_open: true,
         has_library_write_failed: false,
         received_at: None,
-        in_burst: false,
+        pause: None,
         is_pinned: true,
         bytes_from_paho: 0,
         end: None,
@@ -145,7 +141,8 @@ struct Relay<'a> {
     is_local_open: bool,
     has_library_write_failed: bool,
     received_at: Option<Instant>,
-    in_burst: bool,
+    /// Before the broker is read from again.
+    pause: Option<Duration>,
     is_pinned: bool,
     bytes_from_paho: usize,
     end: Option<EndReason>,
@@ -222,9 +219,19 @@ impl Relay<'_> {
                 if let Some(latest) = self.end_at_latest {
                     self.end_by = Some(latest.min(now + PUBREL_TIMEOUT));
                 }
-                let in_burst = before.is_some_and(|at| now < at + BURST);
-                self.in_burst = in_burst && self.handler.acks().is_some();
+                let awaited = self.handler.count_awaited_answers();
                 self.handle_packets(now);
+                let received = if self.handler.acks().is_some() {
+                    Received::Messages
+                } else {
+                    let still_awaited = self.handler.count_awaited_answers();
+                    Received::Answers {
+                        read: awaited.saturating_sub(still_awaited),
+                        awaited: still_awaited,
+                    }
+                };
+                let since_last = before.map(|before| now.duration_since(before));
+                self.pause = read_pause(since_last, received);
                 return Ok(true);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
@@ -428,8 +435,8 @@ impl Relay<'_> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.in_burst) {
-            sleep(PAUSE);
+        if let Some(pause) = self.pause.take() {
+            sleep(pause);
             self.ready = ReadySides::default();
             return Ok(());
         }

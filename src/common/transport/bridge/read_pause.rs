@@ -1,0 +1,71 @@
+//! For how long the broker is not read from while its packets come fast one by one. PURE.
+//!
+//! Each packet that is read alone wakes several threads, and the broker waits for a moment to wake the first of them.
+//! What has come by the end of a pause costs hardly more than a single packet would.
+
+use std::time::Duration;
+
+/// The broker is paused for only if the last two reads were no further apart.
+const BURST: Duration = Duration::from_millis(1);
+
+const MESSAGE_PAUSE: Duration = Duration::from_micros(200);
+
+/// Shorter, because what is to be sent waits as well. The kernel may add another 50 µs.
+const ANSWER_PAUSE: Duration = Duration::from_micros(50);
+
+/// With fewer answers due, the broker might have nothing to do before the pause is over.
+const MIN_AWAITED: usize = 32;
+
+/// Where more answers are read at once, there are few wake-ups already, and a pause would add to the round trip.
+const MAX_ANSWERS: usize = 16;
+
+/// What the connection receives from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    Messages,
+    /// Of the messages that were published: how many answers the last read brought, and how many are due still.
+    Answers {
+        read: usize,
+        awaited: usize,
+    },
+}
+
+/// The pause before the next read, `since_last` being the time between the last two; none if it is worth nothing.
+pub(super) fn read_pause(since_last: Option<Duration>, received: Received) -> Option<Duration> {
+    since_last.filter(|since_last| *since_last < BURST)?;
+    match received {
+        Received::Messages => Some(MESSAGE_PAUSE),
+        Received::Answers { read, awaited } => {
+            (awaited >= MIN_AWAITED && read <= MAX_ANSWERS).then_some(ANSWER_PAUSE)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(read: usize, awaited: usize) -> Received {
+        Received::Answers { read, awaited }
+    }
+
+    #[test]
+    fn what_comes_seldom_is_read_at_once() {
+        for received in [Received::Messages, answers(1, 99)] {
+            assert_eq!(read_pause(None, received), None);
+            assert_eq!(read_pause(Some(BURST), received), None);
+        }
+    }
+
+    #[test]
+    fn a_burst_is_gathered_except_where_the_broker_would_run_dry_or_answers_come_many_at_once() {
+        let fast = Some(BURST / 2);
+        assert_eq!(read_pause(fast, Received::Messages), Some(MESSAGE_PAUSE));
+        assert_eq!(
+            read_pause(fast, answers(MAX_ANSWERS, MIN_AWAITED)),
+            Some(ANSWER_PAUSE)
+        );
+        assert_eq!(read_pause(fast, answers(1, MIN_AWAITED - 1)), None);
+        assert_eq!(read_pause(fast, answers(MAX_ANSWERS + 1, 99)), None);
+    }
+}
