@@ -49,6 +49,8 @@ pub struct AwaitedAnswers {
     due: Vec<ExpectedAnswer>,
     /// How many of them are not `Nothing`.
     count: usize,
+    /// How many of them are `Puback`.
+    pubacks: usize,
 }
 
 impl AwaitedAnswers {
@@ -56,9 +58,9 @@ impl AwaitedAnswers {
         self.count > 0
     }
 
-    /// How many answers are due.
-    pub fn count(&self) -> usize {
-        self.count
+    /// How many PUBACK the broker owes.
+    pub fn count_pubacks(&self) -> usize {
+        self.pubacks
     }
 
     pub fn handle_sent(&mut self, packet: SentPacket) {
@@ -76,6 +78,8 @@ impl AwaitedAnswers {
         }
         if let Some(before) = self.due.get_mut(index) {
             self.count += usize::from(*before == ExpectedAnswer::Nothing);
+            self.pubacks += usize::from(due == ExpectedAnswer::Puback);
+            self.pubacks -= usize::from(*before == ExpectedAnswer::Puback);
             *before = due;
         }
     }
@@ -106,6 +110,7 @@ impl AwaitedAnswers {
                 return Ok(AnswerAction::Forward);
             }
             _ => {
+                self.pubacks -= usize::from(*due == ExpectedAnswer::Puback);
                 *due = ExpectedAnswer::Nothing;
                 self.count = self.count.saturating_sub(1);
                 return Ok(AnswerAction::Forward);
@@ -155,6 +160,19 @@ mod tests {
         assert!(awaited.is_any_awaited());
         assert_eq!(awaited.answer(Suback, 2, 0x80), Ok(Forward));
         assert!(!awaited.is_any_awaited());
+    }
+
+    #[test]
+    fn pubacks_are_counted_and_no_other_answers() {
+        let mut awaited = AwaitedAnswers::default();
+        for (first, packet_id, count) in [(0x32, 1, 1), (0x32, 1, 1), (0x34, 2, 1), (0x32, 3, 2)] {
+            awaited.send(first, packet_id);
+            assert_eq!(awaited.count_pubacks(), count, "{first:#x} {packet_id}");
+        }
+        for (packet, packet_id, count) in [(Pubrec, 2, 2), (Puback, 3, 1), (Puback, 1, 0)] {
+            assert_eq!(awaited.answer(packet, packet_id, 0), Ok(Forward));
+            assert_eq!(awaited.count_pubacks(), count, "{packet:?} {packet_id}");
+        }
     }
 
     #[test]

@@ -90,8 +90,8 @@ impl<'a> PacketHandler<'a> {
         self.pings > 0 || self.awaited.is_any_awaited()
     }
 
-    pub(super) fn count_awaited_answers(&self) -> usize {
-        self.awaited.count()
+    pub(super) fn count_awaited_pubacks(&self) -> usize {
+        self.awaited.count_pubacks()
     }
 
     /// Bytes have come from the broker, or none are read while too many messages wait: that is

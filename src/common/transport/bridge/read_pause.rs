@@ -11,20 +11,21 @@ const BURST: Duration = Duration::from_millis(1);
 const MESSAGE_PAUSE: Duration = Duration::from_micros(200);
 
 /// Shorter, because what is to be sent waits as well. The kernel may add another 50 µs.
-const ANSWER_PAUSE: Duration = Duration::from_micros(50);
+const PUBACK_PAUSE: Duration = Duration::from_micros(50);
 
-/// With fewer answers due, the broker might have nothing to do before the pause is over.
+/// With fewer PUBACK due, the broker might have nothing to do before the pause is over. At QoS 2 it waits for each
+/// PUBREL.
 const MIN_AWAITED: usize = 32;
 
-/// Where more answers are read at once, there are few wake-ups already, and a pause would add to the round trip.
-const MAX_ANSWERS: usize = 16;
+/// Where more PUBACK are read at once, there are few wake-ups already, and a pause would add to the round trip.
+const MAX_PUBACKS: usize = 16;
 
 /// What the connection receives from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
     Messages,
-    /// Of the messages that were published: how many answers the last read brought, and how many are due still.
-    Answers {
+    /// How many of these the last read brought, and how many are due still.
+    Pubacks {
         read: usize,
         awaited: usize,
     },
@@ -35,8 +36,8 @@ pub(super) fn read_pause(since_last: Option<Duration>, received: Received) -> Op
     since_last.filter(|since_last| *since_last < BURST)?;
     match received {
         Received::Messages => Some(MESSAGE_PAUSE),
-        Received::Answers { read, awaited } => {
-            (awaited >= MIN_AWAITED && read <= MAX_ANSWERS).then_some(ANSWER_PAUSE)
+        Received::Pubacks { read, awaited } => {
+            (awaited >= MIN_AWAITED && read <= MAX_PUBACKS).then_some(PUBACK_PAUSE)
         }
     }
 }
@@ -45,27 +46,27 @@ pub(super) fn read_pause(since_last: Option<Duration>, received: Received) -> Op
 mod tests {
     use super::*;
 
-    fn answers(read: usize, awaited: usize) -> Received {
-        Received::Answers { read, awaited }
+    fn pubacks(read: usize, awaited: usize) -> Received {
+        Received::Pubacks { read, awaited }
     }
 
     #[test]
     fn what_comes_seldom_is_read_at_once() {
-        for received in [Received::Messages, answers(1, 99)] {
+        for received in [Received::Messages, pubacks(1, 99)] {
             assert_eq!(read_pause(None, received), None);
             assert_eq!(read_pause(Some(BURST), received), None);
         }
     }
 
     #[test]
-    fn a_burst_is_gathered_except_where_the_broker_would_run_dry_or_answers_come_many_at_once() {
+    fn a_burst_is_gathered_except_where_the_broker_would_run_dry_or_pubacks_come_many_at_once() {
         let fast = Some(BURST / 2);
         assert_eq!(read_pause(fast, Received::Messages), Some(MESSAGE_PAUSE));
         assert_eq!(
-            read_pause(fast, answers(MAX_ANSWERS, MIN_AWAITED)),
-            Some(ANSWER_PAUSE)
+            read_pause(fast, pubacks(MAX_PUBACKS, MIN_AWAITED)),
+            Some(PUBACK_PAUSE)
         );
-        assert_eq!(read_pause(fast, answers(1, MIN_AWAITED - 1)), None);
-        assert_eq!(read_pause(fast, answers(MAX_ANSWERS + 1, 99)), None);
+        assert_eq!(read_pause(fast, pubacks(1, MIN_AWAITED - 1)), None);
+        assert_eq!(read_pause(fast, pubacks(MAX_PUBACKS + 1, 99)), None);
     }
 }

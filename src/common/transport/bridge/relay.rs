@@ -219,19 +219,12 @@ impl Relay<'_> {
                 if let Some(latest) = self.end_at_latest {
                     self.end_by = Some(latest.min(now + PUBREL_TIMEOUT));
                 }
-                let awaited = self.handler.count_awaited_answers();
+                let awaited = self.handler.count_awaited_pubacks();
                 self.handle_packets(now);
-                let received = if self.handler.acks().is_some() {
-                    Received::Messages
-                } else {
-                    let still_awaited = self.handler.count_awaited_answers();
-                    Received::Answers {
-                        read: awaited.saturating_sub(still_awaited),
-                        awaited: still_awaited,
-                    }
-                };
                 let since_last = before.map(|before| now.duration_since(before));
-                self.pause = read_pause(since_last, received);
+                self.pause = self
+                    .describe_read(awaited)
+                    .and_then(|received| read_pause(since_last, received));
                 return Ok(true);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
@@ -243,6 +236,20 @@ impl Relay<'_> {
             Err(e) => return Err(e),
         }
         Ok(false)
+    }
+
+    /// `awaited` is how many PUBACK were due before the read.
+    fn describe_read(&self, awaited: usize) -> Option<Received> {
+        if self.handler.acks().is_some() {
+            return Some(Received::Messages);
+        }
+        let still_awaited = self.handler.count_awaited_pubacks();
+        let received = Received::Pubacks {
+            read: awaited.saturating_sub(still_awaited),
+            awaited: still_awaited,
+        };
+        // Of a WebSocket one message is read at a time, however many there are.
+        matches!(self.wire, MqttStream::Bytes(_)).then_some(received)
     }
 
     fn handle_packets(&mut self, now: Instant) {

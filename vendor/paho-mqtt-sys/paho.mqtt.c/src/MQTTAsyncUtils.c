@@ -1264,7 +1264,7 @@ void MQTTAsync_writeComplete(SOCKET socket, int rc)
 
 /*
  * Whether a command is a message that may be written together with those behind it. Not at QoS 0, where being written
- * is all that is reported; nor what would not fit, of which the rest would have to be copied.
+ * is all that is reported; nor with a large payload, of which the rest would have to be copied.
  */
 static int MQTTAsync_isGathered(MQTTAsync_queuedCommand* command)
 {
@@ -1298,7 +1298,7 @@ static int MQTTAsync_processCommand(void)
 		if (ListFind(ignored_clients, cmd->client))
 			continue;
 
-		/* what is not gathered finds everything written that was before it, or waits until it is */
+		/* what is not gathered finds everything written that was before it, or as much of it as there is room for */
 		Socket_writeGatheredBut(MQTTAsync_isGathered(cmd) ? cmd->client->c->net.socket : INVALID_SOCKET);
 
 		if (cmd->command.type == CONNECT || cmd->command.type == DISCONNECT || (cmd->client->c->connected &&

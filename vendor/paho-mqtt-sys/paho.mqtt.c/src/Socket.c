@@ -89,7 +89,8 @@ extern mutex_type socket_mutex;
 /**
  * What has been read from such a socket and not been asked for yet, and packets that are not written yet.
  * Entries come and go under both mqttasync_mutex and socket_mutex, so that either will do to look;
- * the gathered packets are only touched under mqttasync_mutex, or while a write to the socket is pending.
+ * the gathered packets are only touched under mqttasync_mutex, or under socket_mutex from when a write to the socket
+ * is pending until MQTTProtocol_writeAvailable has followed its end.
  */
 typedef struct SocketBuffers
 {
