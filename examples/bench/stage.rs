@@ -274,17 +274,23 @@ impl Stage {
         words: &[&str],
     ) -> Option<Command> {
         let command = self.peers.python(script)?;
-        Some(self.library(command, port, topic, words))
+        Some(self.with_peer_arguments(command, port, topic, words))
     }
 
     /// The program that uses rumqttc, if it is there.
     pub(crate) fn rumqttc(&self, port: u16, topic: &str, words: &[&str]) -> Option<Command> {
         let command = self.peers.rumqttc()?;
-        Some(self.library(command, port, topic, words))
+        Some(self.with_peer_arguments(command, port, topic, words))
     }
 
     /// These take the same arguments.
-    fn library(&self, mut command: Command, port: u16, topic: &str, words: &[&str]) -> Command {
+    fn with_peer_arguments(
+        &self,
+        mut command: Command,
+        port: u16,
+        topic: &str,
+        words: &[&str],
+    ) -> Command {
         command.arg(port.to_string()).arg(self.file(CERTS));
         command.arg(topic).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null());

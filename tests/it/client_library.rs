@@ -13,7 +13,7 @@ use std::{
 
 use crate::harness::{
     Program, SOON, Server,
-    packet::{Packet, kind, read_packet},
+    packet::{Packet, Publish, kind, read_packet},
     running::{Outcome, Running},
     server::Stream,
     strace::Strace,
@@ -292,36 +292,9 @@ fn its_threads_sleep_while_nothing_happens() {
     assert!(between <= 5, "{between} wake-ups in four seconds");
 }
 
-#[test]
-fn a_message_behind_one_that_is_partly_written_is_sent_as_soon_as_there_is_room() {
-    let (go, going) = mpsc::channel::<()>();
-    let going = Mutex::new(going);
-    let (sender, arrivals) = mpsc::channel();
-    let server = Server::plain(move |stream| {
-        accept(stream, &[]);
-        let Ok(()) = going.lock().unwrap().recv() else {
-            return;
-        };
-        while read_packet(stream).is_ok() {
-            sender.send(Instant::now()).unwrap();
-        }
-    });
-    // The first one is larger than all buffers on the way.
-    let steps = ["connect=pair", "send=0,20000000", "send=0,10", "line"];
-    let mut running = client(&server, 5, &steps).stdin_pipe().start();
-    // All but the last.
-    running.stdout_lines(steps.len() - 1, SOON);
-    go.send(()).unwrap();
-    let [first, second] = [0, 1].map(|_| arrivals.recv_timeout(SOON).unwrap());
-    let gap = second - first;
-    assert!(gap < Duration::from_millis(400), "{gap:?}");
-    running.send("\n");
-    running.finish(LONG).expect_code(0);
-}
-
-#[test]
-fn messages_that_wait_together_are_written_together() {
-    let (go, going) = mpsc::channel::<()>();
+/// A server that accepts CONNECT and reads nothing more until it is sent `()`, and the messages that it reads then.
+fn late_reader() -> (Server, mpsc::Sender<()>, mpsc::Receiver<Publish>) {
+    let (go, going) = mpsc::channel();
     let going = Mutex::new(going);
     let (sender, arrivals) = mpsc::channel();
     let server = Server::plain(move |stream| {
@@ -330,9 +303,31 @@ fn messages_that_wait_together_are_written_together() {
             return;
         };
         while let Ok(packet) = read_packet(stream) {
-            sender.send(packet.publish(0, 5).payload.len()).unwrap();
+            sender.send(packet.publish(0, 5)).unwrap();
         }
     });
+    (server, go, arrivals)
+}
+
+#[test]
+fn a_message_behind_one_that_is_partly_written_is_sent_as_soon_as_there_is_room() {
+    let (server, go, arrivals) = late_reader();
+    // The first one is larger than all buffers on the way.
+    let steps = ["connect=pair", "send=0,20000000", "send=0,10", "line"];
+    let mut running = client(&server, 5, &steps).stdin_pipe().start();
+    // All but the last.
+    running.stdout_lines(steps.len() - 1, SOON);
+    go.send(()).unwrap();
+    let [first, second] = [0, 1].map(|_| arrivals.recv_timeout(SOON).unwrap());
+    let gap = second.at - first.at;
+    assert!(gap < Duration::from_millis(400), "{gap:?}");
+    running.send("\n");
+    running.finish(LONG).expect_code(0);
+}
+
+#[test]
+fn messages_that_wait_together_are_written_together() {
+    let (server, go, arrivals) = late_reader();
     // The first one is larger than all buffers on the way, so that the others wait for its end.
     let small = vec!["send=1,10"; 50];
     let steps = [&["connect=pair", "send=0,20000000"], &*small, &["line"]].concat();
@@ -341,7 +336,7 @@ fn messages_that_wait_together_are_written_together() {
     running.stdout_lines(steps.len() - 1, SOON);
     go.send(()).unwrap();
     let arrived: Vec<_> = (0..=small.len())
-        .map(|_| arrivals.recv_timeout(SOON).unwrap())
+        .map(|_| arrivals.recv_timeout(SOON).unwrap().payload.len())
         .collect();
     assert_eq!(arrived[1..], vec![10; small.len()]);
     running.send("\n");
@@ -363,18 +358,7 @@ fn whatever_is_written_together_arrives_whole_and_in_order() {
 
 /// Publishes messages of all sizes to a server that reads none until the last one is under way.
 fn sizes_arrive(connect: &str) {
-    let (go, going) = mpsc::channel::<()>();
-    let going = Mutex::new(going);
-    let (sender, arrivals) = mpsc::channel();
-    let server = Server::plain(move |stream| {
-        accept(stream, &[]);
-        let Ok(()) = going.lock().unwrap().recv() else {
-            return;
-        };
-        while let Ok(packet) = read_packet(stream) {
-            sender.send(packet.publish(0, 5).payload).unwrap();
-        }
-    });
+    let (server, go, arrivals) = late_reader();
     // More than all buffers on the way, so that every kind of write is broken off at some time: alone or
     // behind others, of what is kept until then and of what is not.
     let mut random = fastrand::Rng::with_seed(18);
@@ -393,7 +377,7 @@ fn sizes_arrive(connect: &str) {
     running.stdout_lines(steps.len() - 1, SOON);
     go.send(()).unwrap();
     for (number, (_, size)) in sizes.iter().enumerate() {
-        let payload = arrivals.recv_timeout(SOON).unwrap();
+        let payload = arrivals.recv_timeout(SOON).unwrap().payload;
         let expected = (0..=250).cycle().take(*size);
         assert!(
             payload.into_iter().eq(expected),

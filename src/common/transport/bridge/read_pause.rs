@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// The broker is paused for only if the last two reads were no further apart.
+/// There is a pause only if the last two reads were less than that apart.
 const BURST: Duration = Duration::from_millis(1);
 
 const MESSAGE_PAUSE: Duration = Duration::from_micros(200);

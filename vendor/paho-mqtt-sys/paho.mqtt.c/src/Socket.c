@@ -86,6 +86,7 @@ extern mutex_type socket_mutex;
 
 /** how much is read at once from a socket that was connected already (unix://@N) */
 #define READ_AHEAD_SIZE 16384
+
 /**
  * What has been read from such a socket and not been asked for yet, and packets that are not written yet.
  * Entries come and go under both mqttasync_mutex and socket_mutex, so that either will do to look;
