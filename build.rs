@@ -1,8 +1,8 @@
 //! Compiles the C file that runs before Rust's runtime, and says how to link the programs.
 
 use std::path::Path;
-use std::process::Command;
-use std::{env, fs};
+use std::process::{Command, Output};
+use std::{env, fs, io};
 
 fn main() {
     let source = "src/standard_descriptors.c";
@@ -18,6 +18,7 @@ fn main() {
     if variable("PROFILE") == "release" && is_rusts_lld_used() {
         put_used_functions_together();
         link_unwinder();
+        pack_relocations();
     }
 }
 
@@ -34,22 +35,40 @@ fn is_rusts_lld_used() -> bool {
     if flags.contains("linker=") || !variable("RUSTC_LINKER").is_empty() {
         return false;
     }
-    let directory = variable("OUT_DIR");
-    let program = format!("{directory}/empty.rs");
-    if fs::write(&program, "fn main() {}").is_err() {
-        return false;
-    }
-    let linked = Command::new(variable("RUSTC"))
-        .args([&program, "--target", &variable("TARGET")])
-        .args(flags.split('\x1f').filter(|flag| !flag.is_empty()))
-        .args(["--print", "link-args", "--out-dir", &directory])
-        .output();
-    linked.is_ok_and(|linked| {
+    link_empty_program(&["--print", "link-args"]).is_ok_and(|linked| {
         let arguments = String::from_utf8_lossy(&linked.stdout);
         // The last one counts: the user may have added another.
         let last = arguments.rsplit_once("-fuse-ld=");
         last.is_some_and(|(_, linker)| linker.starts_with("lld\"")) && arguments.contains("gcc-ld")
     })
+}
+
+/// Compiles `OUT_DIR/empty` with the user's flags and `arguments`.
+fn link_empty_program(arguments: &[&str]) -> io::Result<Output> {
+    let directory = variable("OUT_DIR");
+    let source = format!("{directory}/empty.rs");
+    fs::write(&source, "fn main() {}")?;
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
+    Command::new(variable("RUSTC"))
+        .args([&source, "--target", &variable("TARGET")])
+        .args(flags.split('\x1f').filter(|flag| !flag.is_empty()))
+        .args(arguments)
+        .args(["--out-dir", &directory])
+        .output()
+}
+
+/// Lets the linker write down in 2 KB instead of 180 where addresses have to be adjusted at the start (`DT_RELR`), if this
+/// machine's C library understands it: glibc does since 2.36, which the programs then need.
+fn pack_relocations() {
+    let argument = "-Wl,-z,pack-relative-relocs";
+    let linked = link_empty_program(&["-C", &format!("link-arg={argument}")]);
+    if variable("HOST") == variable("TARGET") && linked.is_ok_and(|linked| linked.status.success())
+    {
+        let started = Command::new(format!("{}/empty", variable("OUT_DIR"))).status();
+        if started.is_ok_and(|status| status.success()) {
+            println!("cargo::rustc-link-arg-bins={argument}");
+        }
+    }
 }
 
 /// And those of usual runs must not lie between those of other ones.

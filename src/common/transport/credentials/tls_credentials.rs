@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::{Error, ErrorStack};
 use openssl::ssl::{
@@ -306,7 +307,11 @@ fn to_asn1_time(time: SystemTime) -> Option<Asn1Time> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs());
     let timestamp = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
-    Asn1Time::from_str(&timestamp.strftime("%Y%m%d%H%M%SZ").to_string()).ok()
+    let at = Offset::UTC.to_datetime(timestamp);
+    let date = format!("{:04}{:02}{:02}", at.year(), at.month(), at.day());
+    // Not with `strftime`, which every start would have to bring into memory for this.
+    let time = format!("{:02}{:02}{:02}", at.hour(), at.minute(), at.second());
+    Asn1Time::from_str(&format!("{date}{time}Z")).ok()
 }
 
 #[cfg(test)]
