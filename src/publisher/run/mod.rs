@@ -37,8 +37,10 @@ pub fn run(
 ) -> anyhow::Result<Exit> {
     affinity::pin_to_current_core();
     scheduling::wait_for_free_core();
-    if matches!(config.input.source, SourceKind::Message(_)) && config.input.repeat == 1 {
-        // A stream is faster with a heap for each thread.
+    let is_one_message =
+        matches!(config.input.source, SourceKind::Message(_)) && config.input.repeat == 1;
+    if is_one_message && config.queue.is_none() {
+        // A stream is faster with a heap for each thread, and so is what waits in a file.
         use_one_malloc_arena();
     }
     let mut service = ServiceManager::from_environment(instant_now());

@@ -93,13 +93,14 @@ impl<'a> CountedTransaction<'a> {
         (first, last): (RowId, RowId),
         outcome: &MessageOutcome,
     ) -> rusqlite::Result<bool> {
-        let mut statement = self.transaction.prepare_cached(
-            "DELETE FROM queue WHERE id BETWEEN ?1 AND ?2
-             RETURNING id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
+        // Not with RETURNING, for which SQLite makes a temporary table, and a journal to undo the statement.
+        let mut select = self.transaction.prepare_cached(
+            "SELECT id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
              length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))
-             + coalesce(length(CAST(properties AS BLOB)), 0)",
+             + coalesce(length(CAST(properties AS BLOB)), 0)
+             FROM queue WHERE id BETWEEN ?1 AND ?2",
         )?;
-        let mut removed = statement.query([first, last])?;
+        let mut removed = select.query([first, last])?;
         let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
         let mut has_removed = false;
         while let Some(row) = removed.next()? {
@@ -111,6 +112,11 @@ impl<'a> CountedTransaction<'a> {
             if let Some(owner) = owner.filter(|owner| *owner != self.me) {
                 to_report.push((row.get(0)?, owner.to_owned(), row.get(2)?));
             }
+        }
+        if has_removed {
+            self.transaction
+                .prepare_cached("DELETE FROM queue WHERE id BETWEEN ?1 AND ?2")?
+                .execute([first, last])?;
         }
         let (kind, reason) = match outcome {
             MessageOutcome::Delivered => (0, None),

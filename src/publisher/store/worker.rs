@@ -21,7 +21,7 @@ use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::queue_faults;
 use super::rows::{self, LastValues};
-use super::sqlite::{self, CheckpointMode, corrupt, int, is_full, retry_while_busy};
+use super::sqlite::{self, CheckpointMode, corrupt, is_full, retry_while_busy};
 use super::transaction;
 use super::watched_files::{FileGone, WatchedFiles};
 use crate::common::fault::Fault;
@@ -363,14 +363,16 @@ impl StoreWorker {
         let transaction = self.connection.transaction()?;
         {
             let mut statement = transaction.prepare_cached(&format!(
-                "SELECT {} FROM queue WHERE id > ?1 ORDER BY id LIMIT ?2",
+                "SELECT {} FROM queue WHERE id > ?1 ORDER BY id",
                 rows::COLUMNS
             ))?;
-            let mut rows = statement.query([after, int(rows as u64)])?;
+            // Without LIMIT: SQLite would compile a statement again for each value of it.
+            let mut found_rows = statement.query([after])?;
             let mut values = LastValues::default();
             let mut size = 0;
-            while size < bytes
-                && let Some(row) = rows.next()?
+            while found.len() + damaged.len() < rows
+                && size < bytes
+                && let Some(row) = found_rows.next()?
             {
                 let read = rows::read_row(row, &mut values)?;
                 let id = *read.as_ref().map_or_else(|id| id, |stored| &stored.row);
