@@ -164,6 +164,8 @@ fn in_turn(
     };
     let drain = |port, flags: &[&str]| {
         std::fs::copy(&original, &copy)?;
+        // What has waited is on the disk: its first checkpoint does not have to write it.
+        File::open(&copy)?.sync_all()?;
         let flags = [&["--null-message", "--queue", &queue], flags].concat();
         run(&mut stage.publisher(port, &stage.topic(), &flags))
     };
