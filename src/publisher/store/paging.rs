@@ -80,9 +80,9 @@ pub(super) fn read(
             without_expiry.replace("attempts", "0") + ", died_ms, reason FROM dead"
         }
     });
-    let sql = format!("{selected} WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let sql = format!("{selected} WHERE id > ?1 ORDER BY id LIMIT {ROWS}");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query([after, ROWS])?;
+    let mut found = statement.query([after])?;
     let mut portion = Vec::new();
     let mut bytes = 0;
     let mut last = LastValues::default();

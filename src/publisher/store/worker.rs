@@ -366,7 +366,7 @@ impl StoreWorker {
                 "SELECT {} FROM queue WHERE id > ?1 ORDER BY id",
                 rows::COLUMNS
             ))?;
-            // Without LIMIT: SQLite would compile a statement again for each value of it.
+            // Without LIMIT: SQLite plans with its value, and would compile the statement again for each portion.
             let mut found_rows = statement.query([after])?;
             let mut values = LastValues::default();
             let mut size = 0;
