@@ -1,7 +1,11 @@
-//! When the store's thread looks at the file next.
+//! When the store's thread looks at the file next, how much it reads at once, and what it deletes.
+
+use std::sync::Arc;
 
 use super::super::QueueFile;
 use super::*;
+use crate::common::mqtt::outgoing_message::OutgoingMessage;
+use crate::publisher::queue::store_requests::MessageOutcome;
 
 /// The workers of a process that drains and of one that adds, and the directory of their queue.
 fn two_workers() -> (StoreWorker, StoreWorker, tempfile::TempDir) {
@@ -61,4 +65,49 @@ fn a_lock_that_somebody_only_looks_at_is_tried_again_when_watching_begins() {
     draining.lock.release().unwrap();
     adding.poll_file(&|_| {}).unwrap();
     assert!(adding.drains);
+}
+
+/// Makes five rows with ten bytes each.
+fn insert_five(worker: &mut StoreWorker) {
+    let mut message = OutgoingMessage::default();
+    message.draft.topic = "t".into();
+    message.draft.payload = vec![b'x'; 9];
+    let mut batch = WriteBatch::default();
+    batch.inserts = (0..5).map(|_| Arc::new(message.clone())).collect();
+    assert!(worker.commit(batch).is_ok());
+}
+
+/// The numbers of the rows, and how many are in the file by its counters.
+fn load(worker: &mut StoreWorker, after: RowId, rows: usize, bytes: u64) -> (Vec<RowId>, u64) {
+    let loaded = worker.load(after, rows, bytes).unwrap();
+    let StoreResult::Loaded {
+        rows, last, counts, ..
+    } = loaded
+    else {
+        panic!("{loaded:?}");
+    };
+    assert_eq!(last, rows.last().map(|row| row.row));
+    (rows.iter().map(|row| row.row).collect(), counts.rows)
+}
+
+#[test]
+fn a_portion_ends_after_so_many_rows_or_bytes() {
+    let (mut worker, _adding, _directory) = two_workers();
+    insert_five(&mut worker);
+    assert_eq!(load(&mut worker, 0, 2, 1_000), (vec![1, 2], 5));
+    assert_eq!(load(&mut worker, 2, 512, 11), (vec![3, 4], 5));
+    assert_eq!(load(&mut worker, 4, 512, 1_000), (vec![5], 5));
+    assert_eq!(load(&mut worker, 5, 512, 1_000), (vec![], 5));
+}
+
+#[test]
+fn a_group_of_delivered_rows_leaves_the_file_as_a_whole() {
+    let (mut worker, _adding, _directory) = two_workers();
+    insert_five(&mut worker);
+    let mut batch = WriteBatch::default();
+    batch.ends = [1, 2, 3, 5]
+        .map(|row| (row, MessageOutcome::Delivered))
+        .into();
+    assert!(worker.commit(batch).is_ok());
+    assert_eq!(load(&mut worker, 0, 512, 1_000), (vec![4], 1));
 }
