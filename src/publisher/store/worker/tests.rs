@@ -72,8 +72,10 @@ fn insert_five(worker: &mut StoreWorker) {
     let mut message = OutgoingMessage::default();
     message.draft.topic = "t".into();
     message.draft.payload = vec![b'x'; 9];
-    let mut batch = WriteBatch::default();
-    batch.inserts = (0..5).map(|_| Arc::new(message.clone())).collect();
+    let batch = WriteBatch {
+        inserts: (0..5).map(|_| Arc::new(message.clone())).collect(),
+        ..WriteBatch::default()
+    };
     assert!(worker.commit(batch).is_ok());
 }
 
@@ -104,10 +106,11 @@ fn a_portion_ends_after_so_many_rows_or_bytes() {
 fn a_group_of_delivered_rows_leaves_the_file_as_a_whole() {
     let (mut worker, _adding, _directory) = two_workers();
     insert_five(&mut worker);
-    let mut batch = WriteBatch::default();
-    batch.ends = [1, 2, 3, 5]
-        .map(|row| (row, MessageOutcome::Delivered))
-        .into();
+    let ends = [1, 2, 3, 5].map(|row| (row, MessageOutcome::Delivered));
+    let batch = WriteBatch {
+        ends: ends.into(),
+        ..WriteBatch::default()
+    };
     assert!(worker.commit(batch).is_ok());
     assert_eq!(load(&mut worker, 0, 512, 1_000), (vec![4], 1));
 }
