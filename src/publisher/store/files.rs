@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+use rustix::io::Errno;
 
 use super::queue_faults::{cannot_open, damaged, fault_with_reason, open_io_fault};
 use super::schema::APPLICATION_ID;
@@ -57,6 +59,20 @@ pub(super) struct Identity(u64, u64);
 impl Identity {
     pub(super) fn of(file: &Metadata) -> Self {
         Self(file.dev(), file.ino())
+    }
+
+    /// Of the file at a path. Does not read when it was changed: after that has been read, Linux (since 6.13) gives the
+    /// next write a more exact time, so that the next sync writes the inode as well.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+            Ok(found) => {
+                let device = makedev(found.stx_dev_major, found.stx_dev_minor);
+                Ok(Self(device, found.stx_ino))
+            }
+            // Linux before 4.11, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::of(&std::fs::metadata(path)?)),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -134,4 +150,31 @@ fn check_is_file(queue: &Path, found: FileType) -> Result<(), Fault> {
         "a device"
     };
     Err(cannot_open(queue, &format!("it is {what}, not a file")).with_remedy("name a file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_same_by_its_path_and_by_its_metadata() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| directory.path().join(name));
+        std::fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let identity = Identity::of(&std::fs::metadata(&file).unwrap());
+        assert_eq!(Identity::at(&file).unwrap(), identity);
+        assert_eq!(Identity::at(&link).unwrap(), identity);
+        assert_ne!(Identity::at(directory.path()).unwrap(), identity);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(
+            Identity::at(&link).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let device = Identity::at(Path::new("/dev/null")).unwrap();
+        assert_eq!(
+            device,
+            Identity::of(&std::fs::metadata("/dev/null").unwrap())
+        );
+    }
 }

@@ -69,10 +69,8 @@ impl WatchedFile {
 impl WatchedFiles {
     /// `identity` is of the file that was opened: fails if the queue is another one by now.
     pub(super) fn new(queue: &Path, given: &Path, identity: Identity) -> io::Result<Self> {
-        let other = |suffix| -> io::Result<_> {
-            let file = std::fs::metadata(beside(queue, suffix))?;
-            Ok((suffix, Identity::of(&file)))
-        };
+        let other =
+            |suffix| -> io::Result<_> { Ok((suffix, Identity::at(&beside(queue, suffix))?)) };
         let file = WatchedFile::open(queue)?;
         if file.identity != identity {
             let cause = "it was replaced while it was being opened";
@@ -144,8 +142,8 @@ impl WatchedFiles {
 
 /// What is at this path in place of the file with that identity; none if it is that file.
 fn mismatch(path: &Path, identity: Identity) -> Option<String> {
-    match std::fs::metadata(path) {
-        Ok(found) if Identity::of(&found) == identity => None,
+    match Identity::at(path) {
+        Ok(found) if found == identity => None,
         Ok(_) => Some(", and another file has its name".into()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Some(String::new()),
         Err(e) => Some(format!(" ({e})")),
