@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::store_requests::{RowId, StoreRequest};
 
-/// The rows and bytes that are read at once. The next are read when half of them are left.
+/// The rows and bytes that are in memory and wait to be sent. The next are read when half of them are left.
 pub(super) const PAGE: usize = 512;
 
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
+
+/// A quarter of them is read at once, because delivered rows cannot be deleted meanwhile.
+const PORTIONS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct LoadedRowIndex {
@@ -74,8 +77,8 @@ impl RowCursor {
         self.is_reading = true;
         Some(StoreRequest::Load {
             after: self.cursor,
-            rows: PAGE,
-            bytes: PAGE_BYTES,
+            rows: PAGE / PORTIONS,
+            bytes: PAGE_BYTES / PORTIONS as u64,
         })
     }
 
