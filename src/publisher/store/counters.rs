@@ -202,13 +202,14 @@ impl Counters {
         self.bytes += bytes;
     }
 
-    pub(super) fn count_removed(&mut self, bytes: u64, outcome: &MessageOutcome) {
-        self.totals.count_removed(bytes, outcome);
-        self.waiting = self.waiting.saturating_sub(1);
+    /// This number of rows, which have `bytes` together, left the queue.
+    pub(super) fn count_removed(&mut self, rows: u64, bytes: u64, outcome: &MessageOutcome) {
+        self.totals.count_removed(rows, bytes, outcome);
+        self.waiting = self.waiting.saturating_sub(rows);
         self.bytes = self.bytes.saturating_sub(bytes);
         match outcome {
-            MessageOutcome::Dropped(_) => self.dropped += 1,
-            MessageOutcome::Expired => self.expired += 1,
+            MessageOutcome::Dropped(_) => self.dropped += rows,
+            MessageOutcome::Expired => self.expired += rows,
             MessageOutcome::Delivered | MessageOutcome::Dead(_) => {}
         }
     }

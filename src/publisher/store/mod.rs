@@ -28,6 +28,7 @@ mod delegated_outcomes;
 mod disk_reserve;
 mod drain_lock;
 mod files;
+mod log_length;
 mod open;
 mod overwrite_detection;
 pub mod paging;

@@ -95,11 +95,19 @@ pub(super) enum CheckpointMode {
 /// Whether the log is due to be copied: its database pages have [`MAX_LOG`] bytes, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
     let pages = to_u64_or_zero(wal_checkpoint(connection, "NOOP")?);
-    Ok(pages.saturating_mul(page_size(connection)?) >= bytes.min(MAX_LOG))
+    Ok(has_to_be_copied(
+        pages.saturating_mul(page_size(connection)?),
+        bytes,
+    ))
+}
+
+/// Whether a log with `length` bytes of database pages has [`MAX_LOG`], or `bytes`.
+pub(super) fn has_to_be_copied(length: u64, bytes: u64) -> bool {
+    length >= bytes.min(MAX_LOG)
 }
 
 /// In bytes. It never changes while a file exists.
-fn page_size(connection: &Connection) -> rusqlite::Result<u64> {
+pub(super) fn page_size(connection: &Connection) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached("PRAGMA page_size")?;
     statement.query_row([], |row| row.get(0).map(to_u64_or_zero))
 }

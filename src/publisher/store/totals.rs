@@ -31,14 +31,14 @@ impl Totals {
         self.accepted_bytes += bytes;
     }
 
-    pub(super) fn count_removed(&mut self, bytes: u64, outcome: &MessageOutcome) {
+    pub(super) fn count_removed(&mut self, rows: u64, bytes: u64, outcome: &MessageOutcome) {
         match outcome {
             MessageOutcome::Delivered => {
-                self.delivered += 1;
+                self.delivered += rows;
                 self.delivered_bytes += bytes;
             }
-            MessageOutcome::Dropped(_) => self.dropped += 1,
-            MessageOutcome::Expired => self.expired += 1,
+            MessageOutcome::Dropped(_) => self.dropped += rows,
+            MessageOutcome::Expired => self.expired += rows,
             // It is among the dead letters.
             MessageOutcome::Dead(_) => {}
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::copy_detection::{CopyCheckResult, FileLocation};
 use super::counters::Counters;
@@ -95,25 +95,21 @@ impl<'a> CountedTransaction<'a> {
     ) -> rusqlite::Result<bool> {
         // Not with RETURNING, for which SQLite makes a temporary table, and a journal to undo the statement.
         let mut select = self.transaction.prepare_cached(
-            "SELECT id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER),
-             length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB))
-             + coalesce(length(CAST(properties AS BLOB)), 0)
+            "SELECT count(*), count(owner), coalesce(sum(octet_length(topic)
+             + octet_length(payload) + coalesce(octet_length(properties), 0)), 0)
              FROM queue WHERE id BETWEEN ?1 AND ?2",
         )?;
-        let mut removed = select.query([first, last])?;
-        let mut to_report: Vec<(RowId, String, i64)> = Vec::new();
-        let mut has_removed = false;
-        while let Some(row) = removed.next()? {
-            has_removed = true;
-            self.counters
-                .count_removed(to_u64_or_zero(row.get(3)?), outcome);
-            // The owner of a damaged row cannot be known.
-            let owner = row.get_ref(1)?.as_str().ok();
-            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
-                to_report.push((row.get(0)?, owner.to_owned(), row.get(2)?));
-            }
-        }
-        if has_removed {
+        let number = |row: &Row<'_>, index| row.get(index).map(to_u64_or_zero);
+        let (rows, owned, bytes) = select.query_row([first, last], |row| {
+            Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?))
+        })?;
+        let to_report = if owned > 0 {
+            self.rows_of_others((first, last))?
+        } else {
+            Vec::new()
+        };
+        if rows > 0 {
+            self.counters.count_removed(rows, bytes, outcome);
             self.transaction
                 .prepare_cached("DELETE FROM queue WHERE id BETWEEN ?1 AND ?2")?
                 .execute([first, last])?;
@@ -129,7 +125,28 @@ impl<'a> CountedTransaction<'a> {
                 .prepare_cached("INSERT OR REPLACE INTO fate VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
                 .execute(params![row, owner, seq, kind, reason, int(boot_ms())])?;
         }
-        Ok(has_removed)
+        Ok(rows > 0)
+    }
+
+    /// The rows in this range that have another owner, which is waiting for the outcome: row, owner, sequence number.
+    fn rows_of_others(
+        &self,
+        (first, last): (RowId, RowId),
+    ) -> rusqlite::Result<Vec<(RowId, String, i64)>> {
+        let mut select = self.transaction.prepare_cached(
+            "SELECT id, CAST(owner AS TEXT), CAST(coalesce(seq, 0) AS INTEGER)
+             FROM queue WHERE id BETWEEN ?1 AND ?2 AND owner IS NOT NULL",
+        )?;
+        let mut found = select.query([first, last])?;
+        let mut others = Vec::new();
+        while let Some(row) = found.next()? {
+            // The owner of a damaged row cannot be known.
+            let owner = row.get_ref(1)?.as_str().ok();
+            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
+                others.push((row.get(0)?, owner.to_owned(), row.get(2)?));
+            }
+        }
+        Ok(others)
     }
 
     fn evict(&mut self, limits: Limits) -> rusqlite::Result<Vec<(RowId, u64)>> {

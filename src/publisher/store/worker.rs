@@ -17,6 +17,7 @@ use super::delegated_outcomes;
 use super::disk_reserve::{DiskSpace, stored_size};
 use super::drain_lock::DrainLock;
 use super::files::read_identity_and_stamp;
+use super::log_length::LogLength;
 use super::open::OpenQueue;
 use super::overwrite_detection::OverwriteDetector;
 use super::queue_faults;
@@ -57,6 +58,9 @@ pub(super) struct StoreWorker {
     owner: String,
     stream: String,
     data_version: i64,
+    log: LogLength,
+    /// Whether others may have written to the log since its length was known.
+    have_others_written: bool,
     space: Option<DiskSpace>,
     /// None at first, and where the system reports no changes.
     watcher: Option<ChangeWatcher>,
@@ -115,6 +119,7 @@ impl StoreWorker {
             queue_faults::cannot_open(path, &e.to_string()).with_remedy("try again")
         })?;
         let overwrites = retry_while_busy(|| OverwriteDetector::new(&connection, stamp, now));
+        let log = LogLength::of(&mut connection).map_err(failed)?;
         let worker = Self {
             path: path.to_owned(),
             given: given.to_owned(),
@@ -124,6 +129,8 @@ impl StoreWorker {
             owner: owner.to_owned(),
             stream: stream.to_owned(),
             data_version: 0,
+            log,
+            have_others_written: true,
             space: DiskSpace::of(path),
             watcher: None,
             watch_at: Some(now + WATCH_DELAY),
@@ -339,9 +346,14 @@ impl StoreWorker {
         }
         self.space = DiskSpace::of(&self.path);
         let max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
-        if sqlite::is_log_long(&self.connection, max_log)?
+        let may_be_long =
+            std::mem::take(&mut self.have_others_written) || self.log.is_long(max_log);
+        if may_be_long
+            && sqlite::is_log_long(&self.connection, max_log)?
             && !self.checkpoint(CheckpointMode::Copy)?
         {
+            // To try again then.
+            self.have_others_written = true;
             self.checkpoint_at = now + DISK_FULL_RETRY;
             self.poll_at = self.poll_at.min(self.checkpoint_at);
         }
@@ -424,6 +436,7 @@ impl StoreWorker {
         let read = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
         let version = retry_while_busy(read)?;
         if std::mem::replace(&mut self.data_version, version) != version {
+            self.have_others_written = true;
             let counts = retry_while_busy(|| Counters::read(connection))?.counts();
             notify(StoreResult::Changed { counts });
         }

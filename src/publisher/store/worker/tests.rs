@@ -114,3 +114,29 @@ fn a_group_of_delivered_rows_leaves_the_file_as_a_whole() {
     assert!(worker.commit(batch).is_ok());
     assert_eq!(load(&mut worker, 0, 512, 1_000), (vec![4], 1));
 }
+
+#[test]
+fn a_long_log_is_copied_into_the_file_whoever_has_written_it() {
+    for own in [true, false] {
+        let (mut draining, mut adding, _directory) = two_workers();
+        // Both know that the log is short.
+        draining.poll_file(&|_| {}).unwrap();
+        assert!(draining.maintain().is_ok());
+        let size = |worker: &StoreWorker| std::fs::metadata(&worker.path).unwrap().len();
+        let before = size(&draining);
+        let mut message = OutgoingMessage::default();
+        message.draft.payload = vec![b'x'; 5 << 20];
+        let batch = WriteBatch {
+            inserts: vec![Arc::new(message)],
+            ..WriteBatch::default()
+        };
+        let writing = if own { &mut draining } else { &mut adding };
+        assert!(writing.commit(batch).is_ok());
+        if !own {
+            draining.poll_file(&|_| {}).unwrap();
+        }
+        assert_eq!(size(&draining), before);
+        assert!(draining.maintain().is_ok());
+        assert!(size(&draining) > 5 << 20, "{own}");
+    }
+}
