@@ -14,7 +14,8 @@ use crate::common::runtime::clock::{instant_now, sleep};
 use crate::common::transport::bridge::OutOfMemory;
 
 /// While messages keep coming, how long to wait for one more before a write, the longest time
-/// between writes, and the bytes that suffice for one: a write of many costs a fraction.
+/// between writes, and the bytes that suffice for one: a write of many costs a fraction. The broker sends more before a
+/// write only if none of them has to be acknowledged after it: then the thread waits for that longest time at once.
 const BATCH_PAUSE: Duration = Duration::from_micros(200);
 const BATCH_TIME: Duration = Duration::from_millis(2);
 const BATCH_BYTES: usize = 64 << 10;
@@ -194,8 +195,13 @@ impl WriterThread {
                 break;
             }
             seen = bytes;
+            let has_acks = !state.batch.completion.tickets.is_empty();
             drop(state);
-            sleep(BATCH_PAUSE);
+            sleep(if has_acks {
+                BATCH_PAUSE
+            } else {
+                BATCH_TIME.saturating_sub(waited)
+            });
             state = self.shared.state.lock();
         }
         state.is_writing = true;
