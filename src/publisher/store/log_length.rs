@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
-use super::sqlite::{has_to_be_copied, page_size, to_u64_or_zero};
+use super::sqlite::{has_to_be_copied, log_pages, page_size, to_u64_or_zero};
 
-/// The length of the log after the last commit of a connection. SQLite reports it with each commit; to ask for it takes a
-/// statement that has to be compiled each time.
+/// The length of the log when it was last known: SQLite reports it with each commit of the connection. To ask for it takes
+/// a statement that has to be compiled each time.
 #[derive(Debug)]
 pub(super) struct LogLength {
     pages: Arc<AtomicU64>,
@@ -29,8 +29,18 @@ impl LogLength {
         Ok(Self { pages, page_size })
     }
 
-    /// As [`is_log_long`](super::sqlite::is_log_long), but without what others have committed, or copied into the
-    /// file, after this connection's last commit.
+    /// The log was copied into the file; the next commit begins it again.
+    pub(super) fn forget(&self) {
+        self.pages.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks for what others have committed, or for a log that has begun again.
+    pub(super) fn measure(&self, connection: &Connection) -> rusqlite::Result<()> {
+        self.pages.store(log_pages(connection)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// As [`is_log_long`](super::sqlite::is_log_long), of the length that was last known.
     pub(super) fn is_long(&self, bytes: u64) -> bool {
         let pages = self.pages.load(Ordering::Relaxed);
         has_to_be_copied(pages.saturating_mul(self.page_size), bytes)
@@ -62,6 +72,10 @@ mod tests {
             theirs.execute_batch(add).unwrap();
         }
         assert!(!log.is_long(LITTLE));
+        log.measure(&ours).unwrap();
+        assert!(log.is_long(LITTLE));
+        log.forget();
+        assert!(!log.is_long(1));
         ours.execute_batch(add).unwrap();
         assert!(log.is_long(LITTLE));
     }

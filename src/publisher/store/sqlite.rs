@@ -94,11 +94,13 @@ pub(super) enum CheckpointMode {
 
 /// Whether the log is due to be copied: its database pages have [`MAX_LOG`] bytes, or `bytes`.
 pub(super) fn is_log_long(connection: &Connection, bytes: u64) -> rusqlite::Result<bool> {
-    let pages = to_u64_or_zero(wal_checkpoint(connection, "NOOP")?);
-    Ok(has_to_be_copied(
-        pages.saturating_mul(page_size(connection)?),
-        bytes,
-    ))
+    let length = log_pages(connection)?.saturating_mul(page_size(connection)?);
+    Ok(has_to_be_copied(length, bytes))
+}
+
+/// The number of database pages in the log.
+pub(super) fn log_pages(connection: &Connection) -> rusqlite::Result<u64> {
+    wal_checkpoint(connection, "NOOP").map(to_u64_or_zero)
 }
 
 /// Whether a log with `length` bytes of database pages has [`MAX_LOG`], or `bytes`.

@@ -41,6 +41,13 @@ const WATCH_DELAY: Duration = Duration::from_secs(1);
 /// releases it. Also for the first reports, since a process that only looks at the lock holds it for a moment.
 const LOCK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// A log of this length, in bytes of database pages, is copied into the file if the last copy is [`COPY_INTERVAL`] ago.
+/// As long as the log grows, each sync costs the file system more than a sync of one that is written again from its start.
+/// At full speed fewer copies are faster.
+const SHORT_LOG: u64 = 256 << 10;
+const COPY_INTERVAL: Duration = Duration::from_secs(10);
+
 const FORGET_OUTCOMES_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The most free pages that are returned to the disk at the end of a run, so that it takes no time: 16 MiB of a new file.
@@ -59,8 +66,9 @@ pub(super) struct StoreWorker {
     stream: String,
     data_version: i64,
     log: LogLength,
-    /// Whether others may have written to the log since its length was known.
-    have_others_written: bool,
+    copied_at: Instant,
+    /// Whether the length of the log is unknown: others may have written to it, or it could not be copied.
+    is_log_unknown: bool,
     space: Option<DiskSpace>,
     /// None at first, and where the system reports no changes.
     watcher: Option<ChangeWatcher>,
@@ -130,7 +138,8 @@ impl StoreWorker {
             stream: stream.to_owned(),
             data_version: 0,
             log,
-            have_others_written: true,
+            copied_at: now,
+            is_log_unknown: true,
             space: DiskSpace::of(path),
             watcher: None,
             watch_at: Some(now + WATCH_DELAY),
@@ -248,6 +257,8 @@ impl StoreWorker {
         self.check_file()?;
         let unchanged = self.overwrites.stamp == self.files.file_stamp();
         let done = sqlite::checkpoint(&self.connection, mode);
+        self.log.forget();
+        self.copied_at = instant_now();
         // What others wrote before still has to be checked.
         if unchanged {
             self.overwrites.stamp = self.files.file_stamp();
@@ -345,15 +356,15 @@ impl StoreWorker {
             return Ok(());
         }
         self.space = DiskSpace::of(&self.path);
-        let max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
-        let may_be_long =
-            std::mem::take(&mut self.have_others_written) || self.log.is_long(max_log);
-        if may_be_long
-            && sqlite::is_log_long(&self.connection, max_log)?
-            && !self.checkpoint(CheckpointMode::Copy)?
-        {
-            // To try again then.
-            self.have_others_written = true;
+        let mut max_log = self.space.map_or(u64::MAX, DiskSpace::max_log);
+        if now >= self.copied_at + COPY_INTERVAL {
+            max_log = max_log.min(SHORT_LOG);
+        }
+        if std::mem::take(&mut self.is_log_unknown) || self.log.is_long(max_log) {
+            self.log.measure(&self.connection)?;
+        }
+        if self.log.is_long(max_log) && !self.checkpoint(CheckpointMode::Copy)? {
+            self.is_log_unknown = true;
             self.checkpoint_at = now + DISK_FULL_RETRY;
             self.poll_at = self.poll_at.min(self.checkpoint_at);
         }
@@ -436,7 +447,7 @@ impl StoreWorker {
         let read = || connection.pragma_query_value(None, "data_version", |row| row.get(0));
         let version = retry_while_busy(read)?;
         if std::mem::replace(&mut self.data_version, version) != version {
-            self.have_others_written = true;
+            self.is_log_unknown = true;
             let counts = retry_while_busy(|| Counters::read(connection))?.counts();
             notify(StoreResult::Changed { counts });
         }

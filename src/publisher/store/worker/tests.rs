@@ -140,3 +140,28 @@ fn a_long_log_is_copied_into_the_file_whoever_has_written_it() {
         assert!(size(&draining) > 5 << 20, "{own}");
     }
 }
+
+#[test]
+fn a_short_log_is_copied_if_the_last_copy_is_some_time_ago() {
+    let (mut worker, _adding, _directory) = two_workers();
+    worker.poll_file(&|_| {}).unwrap();
+    let commit = |worker: &mut StoreWorker, bytes| {
+        let mut message = OutgoingMessage::default();
+        message.draft.payload = vec![b'x'; bytes];
+        let batch = WriteBatch {
+            inserts: vec![Arc::new(message)],
+            ..WriteBatch::default()
+        };
+        assert!(worker.commit(batch).is_ok());
+        assert!(worker.maintain().is_ok());
+        std::fs::metadata(&worker.path).unwrap().len()
+    };
+    let before = commit(&mut worker, 300 << 10);
+    worker.copied_at = instant_now().checked_sub(COPY_INTERVAL).unwrap();
+    let copied = commit(&mut worker, 1);
+    assert!(copied > before + (300 << 10));
+    // The log has begun again.
+    worker.copied_at = instant_now().checked_sub(COPY_INTERVAL).unwrap();
+    assert_eq!(commit(&mut worker, 100 << 10), copied);
+    assert!(commit(&mut worker, 200 << 10) > copied + (300 << 10));
+}
