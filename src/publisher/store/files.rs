@@ -159,16 +159,16 @@ mod tests {
     #[test]
     fn a_file_is_the_same_by_its_path_and_by_its_metadata() {
         let directory = tempfile::tempdir().unwrap();
-        let [file, link] = ["file", "link"].map(|name| directory.path().join(name));
+        let [file, symbolic] = ["file", "symbolic"].map(|name| directory.path().join(name));
         std::fs::write(&file, "x").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink(&file, &symbolic).unwrap();
         let identity = Identity::of(&std::fs::metadata(&file).unwrap());
         assert_eq!(Identity::at(&file).unwrap(), identity);
-        assert_eq!(Identity::at(&link).unwrap(), identity);
+        assert_eq!(Identity::at(&symbolic).unwrap(), identity);
         assert_ne!(Identity::at(directory.path()).unwrap(), identity);
         std::fs::remove_file(&file).unwrap();
         assert_eq!(
-            Identity::at(&link).unwrap_err().kind(),
+            Identity::at(&symbolic).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
         let device = Identity::at(Path::new("/dev/null")).unwrap();

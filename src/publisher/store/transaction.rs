@@ -95,8 +95,8 @@ impl<'a> CountedTransaction<'a> {
     ) -> rusqlite::Result<bool> {
         // Not with RETURNING, for which SQLite makes a temporary table, and a journal to undo the statement.
         let mut select = self.transaction.prepare_cached(
-            "SELECT count(*), count(owner), coalesce(sum(octet_length(topic)
-             + octet_length(payload) + coalesce(octet_length(properties), 0)), 0)
+            "SELECT count(*), count(owner), coalesce(sum(coalesce(octet_length(topic), 0)
+             + coalesce(octet_length(payload), 0) + coalesce(octet_length(properties), 0)), 0)
              FROM queue WHERE id BETWEEN ?1 AND ?2",
         )?;
         let number = |row: &Row<'_>, index| row.get(index).map(to_u64_or_zero);

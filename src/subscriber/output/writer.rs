@@ -14,8 +14,9 @@ use crate::common::runtime::clock::{instant_now, sleep};
 use crate::common::transport::bridge::OutOfMemory;
 
 /// While messages keep coming, how long to wait for one more before a write, the longest time
-/// between writes, and the bytes that suffice for one: a write of many costs a fraction. The broker sends more before a
-/// write only if none of them has to be acknowledged after it: then the thread waits for that longest time at once.
+/// between writes, and the bytes that suffice for one: a write of many costs a fraction. If one of
+/// them has to be acknowledged after it, the broker may be waiting for that; otherwise the thread waits for that longest
+/// time at once.
 const BATCH_PAUSE: Duration = Duration::from_micros(200);
 const BATCH_TIME: Duration = Duration::from_millis(2);
 const BATCH_BYTES: usize = 64 << 10;

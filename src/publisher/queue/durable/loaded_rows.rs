@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use crate::common::mqtt::outgoing_message::OutgoingMessage;
 use crate::publisher::queue::store_requests::{RowId, StoreRequest};
 
-/// The rows and bytes that are in memory and wait to be sent. The next are read when half of them are left.
+/// The rows and bytes that wait in memory, about. More are read when half of them are left.
 pub(super) const PAGE: usize = 512;
 
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
-/// A quarter of them is read at once, because delivered rows cannot be deleted meanwhile.
+/// A quarter is read at once, because delivered rows cannot be deleted meanwhile. But all of it is if rows have no number:
+/// one transaction gives numbers to those that were read together, and no more are read before its end.
 const PORTIONS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -65,6 +66,8 @@ pub(super) struct RowCursor {
     cursor: RowId,
     pub(super) is_reading: bool,
     pub(super) found_new: bool,
+    /// Whether some of the rows that were read last had no number.
+    pub(super) found_unnumbered: bool,
     /// The last pass has found none: another one is of no use before something changes.
     pub(super) is_done: bool,
 }
@@ -75,10 +78,11 @@ impl RowCursor {
             return None;
         }
         self.is_reading = true;
+        let portions = if self.found_unnumbered { 1 } else { PORTIONS };
         Some(StoreRequest::Load {
             after: self.cursor,
-            rows: PAGE / PORTIONS,
-            bytes: PAGE_BYTES / PORTIONS as u64,
+            rows: PAGE / portions,
+            bytes: PAGE_BYTES / portions as u64,
         })
     }
 

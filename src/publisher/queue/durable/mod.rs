@@ -181,6 +181,7 @@ impl DurableQueue {
 
     fn handle_loaded_rows(&mut self, rows: Vec<StoredMessage>, last: Option<RowId>) {
         self.reader.handle_page(last);
+        self.reader.found_unnumbered = rows.iter().any(|row| row.message.seq == 0);
         for StoredMessage { row, mut message } in rows {
             if self.known.contains(row) {
                 continue;
@@ -558,34 +559,4 @@ impl Queue for DurableQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::publisher::queue::limits::MessageCountLimit;
-
-    #[test]
-    fn a_run_that_is_ending_takes_nothing_over() {
-        let opened = |drains| OpenedQueue {
-            drains,
-            stream: "s".into(),
-            next_seq: 7,
-            counts: Counts {
-                rows: 3,
-                ..Counts::default()
-            },
-        };
-        let limits = Limits {
-            capacity: MessageCountLimit::Unlimited,
-            max_bytes: 1 << 20,
-            behavior: DropBehavior::Block,
-        };
-        let mut queue = DurableQueue::new(limits, opened(false));
-        queue.begin_close();
-        #[allow(clippy::disallowed_methods, reason = "an origin")]
-        let now = Instant::now();
-        let took_over = StoreResult::TookOver(opened(true));
-        assert!(queue.handle_store_result(took_over, now).is_empty());
-        assert_eq!(queue.count_for_other_sender(), Some(0));
-        let close = StoreRequest::Close { next_seq: None };
-        assert_eq!(queue.next_request(now), Some(close));
-    }
-}
+mod tests;
