@@ -62,7 +62,7 @@ impl Identity {
     }
 
     /// Of the file at a path. Does not read when it was changed: after that has been read, Linux (since 6.13) gives the
-    /// next write a more exact time, so that the next sync writes the inode as well.
+    /// next write a more exact time, so that a sync may write the inode as well.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
             Ok(found) => {

@@ -29,7 +29,8 @@ impl LogLength {
         Ok(Self { pages, page_size })
     }
 
-    /// The log was copied into the file; the next commit begins it again.
+    /// The log was copied into the file, as far as its readers allow. The next commit begins it again, or reports its
+    /// length.
     pub(super) fn forget(&self) {
         self.pages.store(0, Ordering::Relaxed);
     }

@@ -258,6 +258,7 @@ impl StoreWorker {
         let unchanged = self.overwrites.stamp == self.files.file_stamp();
         let done = sqlite::checkpoint(&self.connection, mode);
         self.log.forget();
+        self.is_log_unknown |= !matches!(done, Ok(true));
         self.copied_at = instant_now();
         // What others wrote before still has to be checked.
         if unchanged {
@@ -364,7 +365,6 @@ impl StoreWorker {
             self.log.measure(&self.connection)?;
         }
         if self.log.is_long(max_log) && !self.checkpoint(CheckpointMode::Copy)? {
-            self.is_log_unknown = true;
             self.checkpoint_at = now + DISK_FULL_RETRY;
             self.poll_at = self.poll_at.min(self.checkpoint_at);
         }
