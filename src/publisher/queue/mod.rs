@@ -135,6 +135,9 @@ pub trait Queue: fmt::Debug {
         None
     }
 
+    /// A file that was missing, but still existed, has been removed as well.
+    fn handle_file_removed(&mut self) {}
+
     /// A message is sent at once, past the queue, and written if it is not acknowledged by `due`.
     fn store_unless_acked(&mut self, _message: &Arc<OutgoingMessage>, _due: Instant) {}
 

@@ -36,7 +36,7 @@ use crate::publisher::outbox::drain_pacer::DrainPacer;
 use crate::publisher::outbox::types::PoisonEvidence;
 use crate::publisher::queue::limits::MessageCountLimit;
 use crate::publisher::queue::store_requests::StoreResult;
-use crate::publisher::queue::{Queue, StoreStatusChange};
+use crate::publisher::queue::{LostOrMoved, Queue, StoreStatusChange};
 use crate::publisher::report::drain_reporter::DrainReporter;
 use crate::publisher::report::exit_status::ExitStatus;
 use crate::publisher::report::{ReportOptions, Reporter};
@@ -498,6 +498,7 @@ impl<'a> Publisher<'a> {
             self.offer_input();
         }
         self.close_queue(inbox);
+        self.look_for_missing_file();
         self.report_receipts();
         let mut exit = self.exit_status().worst_exit();
         if let Some(explanation) = self.exit_status().explanation() {
@@ -551,6 +552,16 @@ impl<'a> Publisher<'a> {
             metrics.finish(&self.driver, &self.outbox, &summary, exit);
         }
         exit
+    }
+
+    /// A file that was missing, but still existed, may have been removed since.
+    fn look_for_missing_file(&mut self) {
+        if self.outbox.queue.missing_file() == Some(LostOrMoved::Moved)
+            && let Some(fault) = self.store.as_ref().and_then(StoreThread::find_removal)
+        {
+            self.outbox.queue.handle_file_removed();
+            self.fault = Some(fault);
+        }
     }
 
     /// Writes what is not on disk yet. Input that was never accepted is lost with any queue.

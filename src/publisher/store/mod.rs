@@ -124,4 +124,11 @@ impl StoreThread {
     pub fn is_in_place(&self) -> bool {
         self.files.is_in_place()
     }
+
+    /// The fault of a file that no later run will find. Only for one that is not closed in the end, because it was missing:
+    /// SQLite removes the log of a file that it closes.
+    pub fn find_removal(&self) -> Option<Fault> {
+        let gone = self.files.check().err().filter(|gone| !gone.exists)?;
+        Some(gone.fault)
+    }
 }

@@ -15,8 +15,19 @@ fn lines(first: usize, last: usize) -> Vec<String> {
 
 /// Publishes these offline, with more flags.
 fn offline(queue: &QueueFile, lines: &[String], more: &[&str], code: i32) -> Vec<String> {
+    offline_for("0.1", queue, lines, more, code)
+}
+
+/// The same with a flush timeout in seconds.
+fn offline_for(
+    flush: &str,
+    queue: &QueueFile,
+    lines: &[String],
+    more: &[&str],
+    code: i32,
+) -> Vec<String> {
     let publisher = queue.publisher().at_port(free_port());
-    let publisher = publisher.args(["-l", "--flush-timeout", "0.1"]).args(more);
+    let publisher = publisher.args(["-l", "--flush-timeout", flush]).args(more);
     let publisher = publisher.stdin(Cursor::new(lines.join("\n")));
     publisher.run(SOON).expect_code(code).stdout.texts()
 }
@@ -98,7 +109,8 @@ fn the_oldest_of_a_long_queue_make_room_and_none_is_forgotten() {
     let queue = QueueFile::new();
     offline(&queue, &lines(1, 3_000), &[], 75);
     let oldest = ["--queue-size", "20", "--drop-behavior", "oldest"];
-    let out = offline(&queue, &lines(3_001, 3_010), &oldest, 75);
+    // To drop that many takes many transactions.
+    let out = offline_for("3", &queue, &lines(3_001, 3_010), &oldest, 75);
     assert_eq!(accepted(&out), 10, "{out:?}");
     assert_eq!(waiting(&queue), lines(2_991, 3_010));
     assert_eq!(receipts(&out, "dropped ").len(), 2_990);

@@ -399,6 +399,10 @@ impl Queue for DurableQueue {
         self.missing_file
     }
 
+    fn handle_file_removed(&mut self) {
+        self.missing_file = Some(LostOrMoved::Lost);
+    }
+
     fn store_unless_acked(&mut self, message: &Arc<OutgoingMessage>, due: Instant) {
         self.journal.insert(Arc::clone(message), Some(due));
     }
