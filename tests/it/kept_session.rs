@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Cursor,
+    io::{self, Cursor, Read},
+    ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     thread,
@@ -14,13 +15,14 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
+use crate::harness::proxy::Proxy;
 use crate::harness::running::Running;
 use crate::harness::{Broker, Program, SOON, temp_dir, times, wait_until};
 
 const KEPT: [&str; 3] = ["--persistent", "--client-id", "stays"];
 
 /// Publishes these numbers, a message each.
-fn send(broker: &Broker, numbers: std::ops::RangeInclusive<usize>, qos: &str) {
+fn send(broker: &Broker, numbers: RangeInclusive<usize>, qos: &str) {
     let lines: Vec<String> = numbers.map(|n| n.to_string()).collect();
     let program = Program::publisher().to(broker);
     let program = program.args(["-t", "t", "-l", "-q", qos]);
@@ -268,12 +270,25 @@ impl Writes {
     }
 }
 
+/// These numbers, a line each and one after the other.
+struct SlowLines(RangeInclusive<usize>);
+
+impl Read for SlowLines {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        thread::park_timeout(Duration::from_micros(500));
+        let line = self.0.next().map(|number| format!("{number}\n"));
+        line.unwrap_or_default().as_bytes().read(into)
+    }
+}
+
 #[test]
 fn killed_at_random_it_shows_again_only_what_the_last_write_wrote() {
     let kills = times("IOT_TEST_EXACTLY_ONCE_KILLS", 8);
-    let broker = Broker::builder().line("max_inflight_messages 20").start();
+    let broker = Broker::start();
+    // Acknowledgements that are under way when it is killed are lost.
+    let proxy = Proxy::start(broker.port(), Duration::from_millis(5));
     let dir = temp_dir();
-    fill(&broker, EACH, "2");
+    fill(&broker, 0, "2");
     let mut random = fastrand::Rng::with_seed(11);
     // By number, whether it may be shown again.
     let mut shown: HashMap<usize, bool> = HashMap::new();
@@ -281,8 +296,15 @@ fn killed_at_random_it_shows_again_only_what_the_last_write_wrote() {
     let count = (kills + 1) * EACH;
     for run in 0..=kills {
         let (writes, its) = Writes::new();
-        let program = subscriber(&broker, "2").arg("--state");
-        let running = program.arg(dir.path().join("state")).stdout(its).start();
+        let program = Program::subscriber().at_port(proxy.port()).args(KEPT);
+        let program = program.args(["-d", "-t", "t", "-q", "2", "--state"]);
+        let program = program.arg(dir.path().join("state"));
+        let running = program.stdout(its).start();
+        running.wait_subscribed();
+        let sender = Program::publisher().to(&broker);
+        let sender = sender.args(["-t", "t", "-l", "-q", "2"]);
+        let numbers = run * EACH + 1..=(run + 1) * EACH;
+        let sender = sender.stdin(SlowLines(numbers)).start();
         assert!(writes.wait_for_one(), "{running}");
         let mut show = |numbers: Vec<usize>, is_last: bool| {
             for number in numbers {
@@ -294,19 +316,21 @@ fn killed_at_random_it_shows_again_only_what_the_last_write_wrote() {
             shown.len()
         };
         if run < kills {
-            thread::park_timeout(Duration::from_micros(random.u64(0..6_000)));
-            running.finish_by(Signal::SIGKILL, SOON);
+            thread::park_timeout(Duration::from_micros(random.u64(0..60_000)));
+            running.signal(Signal::SIGKILL);
+            proxy.cut();
+            running.finish(SOON);
             let mut all: Vec<_> = std::iter::from_fn(|| writes.next()).collect();
             let last = all.pop().unwrap();
             show(all.concat(), false);
             show(last, true);
-            send(&broker, (run + 1) * EACH + 1..=(run + 2) * EACH, "2");
         } else {
             while show(writes.next().unwrap(), false) < count {
                 assert!(writes.wait_for_one(), "{running}");
             }
             running.finish_by(Signal::SIGTERM, SOON).expect_code(0);
         }
+        sender.finish(SOON).expect_code(0);
     }
     println!("{kills} kills, {count} messages, {repeats} repeats");
 }

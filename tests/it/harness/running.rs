@@ -176,7 +176,7 @@ impl Running {
     }
 
     fn expect<T>(&self, found: Option<T>, what: &str, within: Duration) -> T {
-        found.unwrap_or_else(|| panic!("no {what} within {within:?}\n{self}"))
+        found.unwrap_or_else(|| panic!("no {what} within {within:?}, or before its end\n{self}"))
     }
 }
 
