@@ -37,9 +37,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHECK_FILES_INTERVAL: Duration = Duration::from_millis(400);
 /// A short run is polled for: the kernel takes some 15 ms to end the reports of changes.
 const WATCH_DELAY: Duration = Duration::from_secs(1);
-/// When to look again for the lock after a report: the kernel reports that a process has closed it, and then
-/// releases it. Also for the first reports, since a process that only looks at the lock holds it for a moment.
-const LOCK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
+/// When to look again after a report: the kernel reports that a process has closed the lock, and then releases it;
+/// that a file is removed, and then removes its name. Also for the first reports, since a process that only looks at
+/// the lock holds it for a moment.
+const LOOK_DELAYS: [Duration; 2] = [POLL_INTERVAL, Duration::from_millis(400)];
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// A log of this length, in bytes of database pages, is copied into the file if the last copy is [`COPY_INTERVAL`] ago.
@@ -78,8 +79,8 @@ pub(super) struct StoreWorker {
     is_changed: bool,
     polled_at: Instant,
     poll_at: Instant,
-    /// How many of [`LOCK_DELAYS`] are over.
-    lock_delays_over: usize,
+    /// How many of [`LOOK_DELAYS`] are over.
+    look_delays_over: usize,
     /// Whether something was committed that matters to other processes.
     has_committed: bool,
     take_over_at: Instant,
@@ -147,7 +148,7 @@ impl StoreWorker {
             is_changed: false,
             polled_at: now,
             poll_at: now,
-            lock_delays_over: 0,
+            look_delays_over: 0,
             has_committed: false,
             take_over_at: now,
             checkpoint_at: now,
@@ -477,16 +478,14 @@ impl StoreWorker {
         self.is_changed = false;
         let Some(watcher) = &self.watcher else { return };
         let changes = watcher.take_changes();
-        if changes.committed {
-            self.lock_delays_over = 0;
+        if changes.files || changes.committed && !self.drains {
+            self.look_delays_over = 0;
         }
         if changes.files || !changes.committed {
             self.check_files_at = now;
         }
-        if let Some(delay) = LOCK_DELAYS.get(self.lock_delays_over)
-            && !self.drains
-        {
-            self.lock_delays_over += 1;
+        if let Some(delay) = LOOK_DELAYS.get(self.look_delays_over) {
+            self.look_delays_over += 1;
             self.poll_at = now + *delay;
         }
         let take_over_at = (!self.drains).then_some(self.take_over_at);

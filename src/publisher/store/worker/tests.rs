@@ -24,7 +24,7 @@ fn what_is_due_before_the_next_look_is_not_forgotten() {
     for worker in [&mut draining, &mut adding] {
         worker.start_watching();
         let now = instant_now();
-        worker.lock_delays_over = LOCK_DELAYS.len();
+        worker.look_delays_over = LOOK_DELAYS.len();
         worker.schedule_next_look(now);
         assert_eq!(worker.poll_at, now + FALLBACK_INTERVAL);
         worker.checkpoint_at = soon(now);
@@ -57,7 +57,7 @@ fn what_is_due_before_the_next_look_is_not_forgotten() {
 fn a_lock_that_somebody_only_looks_at_is_tried_again_when_watching_begins() {
     let (draining, mut adding, _directory) = two_workers();
     adding.watch_at = Some(instant_now());
-    for delay in LOCK_DELAYS {
+    for delay in LOOK_DELAYS {
         adding.poll_file(&|_| {}).unwrap();
         assert!(adding.watcher.is_some());
         assert_eq!(adding.poll_at, adding.polled_at + delay);
@@ -65,6 +65,25 @@ fn a_lock_that_somebody_only_looks_at_is_tried_again_when_watching_begins() {
     draining.lock.release().unwrap();
     adding.poll_file(&|_| {}).unwrap();
     assert!(adding.drains);
+}
+
+#[test]
+fn a_file_is_looked_at_again_after_the_report_that_it_is_removed() {
+    let (mut worker, _adding, _directory) = two_workers();
+    worker.start_watching();
+    worker.look_delays_over = LOOK_DELAYS.len();
+    // What this process commits itself is no reason.
+    announce_commit(&worker.path);
+    let now = instant_now();
+    worker.schedule_next_look(now);
+    assert_eq!(worker.poll_at, now + FALLBACK_INTERVAL);
+    std::fs::remove_file(super::super::files::beside(&worker.path, "-lock")).unwrap();
+    for delay in LOOK_DELAYS {
+        worker.schedule_next_look(now);
+        assert_eq!((worker.check_files_at, worker.poll_at), (now, now + delay));
+    }
+    worker.schedule_next_look(now);
+    assert_eq!(worker.poll_at, now + FALLBACK_INTERVAL);
 }
 
 /// Makes five rows with ten bytes each.
