@@ -11,7 +11,8 @@ pub(super) const PAGE: usize = 512;
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
 /// A quarter is read at once, because delivered rows cannot be deleted meanwhile. But all of it is if rows have no number:
-/// one transaction gives numbers to those that were read together, and no more are read before its end.
+/// one transaction gives numbers to those that were read together, and no more are read before its end. So do those that
+/// are dropped: one transaction deletes what was read together.
 const PORTIONS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub(super) struct RowCursor {
     pub(super) found_new: bool,
     /// Whether some of the rows that were read last had no number.
     pub(super) found_unnumbered: bool,
+    /// Whether the rows that are read next only make room for others.
+    pub(super) makes_room: bool,
     /// The last pass has found none: another one is of no use before something changes.
     pub(super) is_done: bool,
 }
@@ -78,7 +81,12 @@ impl RowCursor {
             return None;
         }
         self.is_reading = true;
-        let portions = if self.found_unnumbered { 1 } else { PORTIONS };
+        let makes_room = std::mem::take(&mut self.makes_room);
+        let portions = if self.found_unnumbered || makes_room {
+            1
+        } else {
+            PORTIONS
+        };
         Some(StoreRequest::Load {
             after: self.cursor,
             rows: PAGE / portions,

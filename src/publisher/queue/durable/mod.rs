@@ -341,11 +341,14 @@ impl Queue for DurableQueue {
                     self.journal.next.within = Some(self.limits);
                     return Admission::Fits;
                 }
-                Admission::EvictOldest => match self.pop() {
-                    Some(oldest) => evicted.push(oldest),
-                    // It is being read.
-                    None => return Admission::EvictOldest,
-                },
+                Admission::EvictOldest => {
+                    let Some(oldest) = self.pop() else {
+                        // It is being read.
+                        self.reader.makes_room = true;
+                        return Admission::EvictOldest;
+                    };
+                    evicted.push(oldest);
+                }
                 admission => {
                     let is_dropped = admission == Admission::Drop;
                     self.journal.next.dropped += u64::from(is_dropped);

@@ -86,3 +86,37 @@ fn rows_that_need_numbers_are_read_in_larger_portions() {
         );
     }
 }
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "an origin")]
+fn rows_that_make_room_are_read_in_a_larger_portion() {
+    let now = Instant::now();
+    let opened = OpenedQueue {
+        drains: true,
+        stream: "s".into(),
+        next_seq: 7,
+        counts: Counts {
+            rows: 1_000,
+            ..Counts::default()
+        },
+    };
+    let limits = Limits {
+        capacity: MessageCountLimit::Messages(20),
+        max_bytes: 1 << 20,
+        behavior: DropBehavior::Oldest,
+    };
+    let mut queue = DurableQueue::new(limits, opened);
+    let next_rows = |queue: &mut DurableQueue| {
+        let request = queue.reader.next_request();
+        queue.reader.is_reading = false;
+        let Some(StoreRequest::Load { rows, .. }) = request else {
+            panic!("{request:?}");
+        };
+        rows
+    };
+    assert_eq!(next_rows(&mut queue), PAGE / 4);
+    let admission = queue.make_room(10, now, &mut Vec::new());
+    assert_eq!(admission, Admission::EvictOldest);
+    assert_eq!(next_rows(&mut queue), PAGE);
+    assert_eq!(next_rows(&mut queue), PAGE / 4);
+}
