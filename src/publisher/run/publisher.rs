@@ -22,7 +22,7 @@ use crate::common::connection::driver::{
 use crate::common::connection::reload::Renewable;
 use crate::common::connection::unexplained_closes::{PendingRequest, UnexplainedCloses};
 use crate::common::fault::{Exit, Fault, FaultCause};
-use crate::common::runtime::clock::{instant_now, two_clock_now, wall_clock};
+use crate::common::runtime::clock::{instant_now, sleep, two_clock_now, wall_clock};
 use crate::common::runtime::service_manager::ServiceManager;
 use crate::common::runtime::signals::CurrentExitCode;
 use crate::common::runtime::timed_receive::{receive_until, send};
@@ -57,6 +57,8 @@ pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the disk may take for the rest at the end of the run. After a signal, `--stop-timeout` may end it earlier.
 const LAST_WRITE: Duration = Duration::from_secs(30);
+/// How long the rest of a queue may take to be removed after its first file, at the end of a run.
+const REMOVAL_TIME: Duration = Duration::from_millis(500);
 
 pub(super) struct Publisher<'a> {
     config: &'a Config,
@@ -554,11 +556,13 @@ impl<'a> Publisher<'a> {
         exit
     }
 
-    /// A file that was missing, but still existed, may have been removed since.
+    /// A directory is removed file by file: the first one is noticed while the others are still there.
     fn look_for_missing_file(&mut self) {
-        if self.outbox.queue.missing_file() == Some(LostOrMoved::Moved)
-            && let Some(fault) = self.store.as_ref().and_then(StoreThread::find_removal)
-        {
+        if self.outbox.queue.missing_file() != Some(LostOrMoved::Moved) {
+            return;
+        }
+        sleep(REMOVAL_TIME);
+        if let Some(fault) = self.store.as_ref().and_then(StoreThread::find_removal) {
             self.outbox.queue.handle_file_removed();
             self.fault = Some(fault);
         }
