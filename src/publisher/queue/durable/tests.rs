@@ -3,23 +3,30 @@
 use super::*;
 use crate::publisher::queue::limits::MessageCountLimit;
 
-#[test]
-fn a_run_that_is_ending_takes_nothing_over() {
-    let opened = |drains| OpenedQueue {
+const COUNTS: Counts = Counts {
+    rows: 1_000,
+    bytes: 0,
+    dead_bytes: 0,
+};
+
+const LIMITS: Limits = Limits {
+    capacity: MessageCountLimit::Unlimited,
+    max_bytes: 1 << 20,
+    behavior: DropBehavior::Block,
+};
+
+fn opened(drains: bool) -> OpenedQueue {
+    OpenedQueue {
         drains,
         stream: "s".into(),
         next_seq: 7,
-        counts: Counts {
-            rows: 3,
-            ..Counts::default()
-        },
-    };
-    let limits = Limits {
-        capacity: MessageCountLimit::Unlimited,
-        max_bytes: 1 << 20,
-        behavior: DropBehavior::Block,
-    };
-    let mut queue = DurableQueue::new(limits, opened(false));
+        counts: COUNTS,
+    }
+}
+
+#[test]
+fn a_run_that_is_ending_takes_nothing_over() {
+    let mut queue = DurableQueue::new(LIMITS, opened(false));
     queue.begin_close();
     #[allow(clippy::disallowed_methods, reason = "an origin")]
     let now = Instant::now();
@@ -34,22 +41,7 @@ fn a_run_that_is_ending_takes_nothing_over() {
 #[allow(clippy::disallowed_methods, reason = "an origin")]
 fn rows_that_need_numbers_are_read_in_larger_portions() {
     let now = Instant::now();
-    let counts = Counts {
-        rows: 1_000,
-        ..Counts::default()
-    };
-    let opened = OpenedQueue {
-        drains: true,
-        stream: "s".into(),
-        next_seq: 7,
-        counts,
-    };
-    let limits = Limits {
-        capacity: MessageCountLimit::Unlimited,
-        max_bytes: 1 << 20,
-        behavior: DropBehavior::Block,
-    };
-    let mut queue = DurableQueue::new(limits, opened);
+    let mut queue = DurableQueue::new(LIMITS, opened(true));
     for (row, seq, next) in [(1, 1, PAGE / 4), (2, 0, PAGE), (3, 2, PAGE / 4)] {
         assert!(matches!(
             queue.next_request(now),
@@ -63,7 +55,7 @@ fn rows_that_need_numbers_are_read_in_larger_portions() {
             rows: vec![StoredMessage { row, message }],
             last: Some(row),
             damaged: 0,
-            counts,
+            counts: COUNTS,
         };
         assert!(queue.handle_store_result(loaded, now).is_empty());
         if seq == 0 {
@@ -74,7 +66,7 @@ fn rows_that_need_numbers_are_read_in_larger_portions() {
             let committed = StoreResult::Committed {
                 ids: vec![],
                 evicted: vec![],
-                counts,
+                counts: COUNTS,
             };
             queue.handle_store_result(committed, now);
         }
@@ -91,21 +83,12 @@ fn rows_that_need_numbers_are_read_in_larger_portions() {
 #[allow(clippy::disallowed_methods, reason = "an origin")]
 fn rows_that_make_room_are_read_in_a_larger_portion() {
     let now = Instant::now();
-    let opened = OpenedQueue {
-        drains: true,
-        stream: "s".into(),
-        next_seq: 7,
-        counts: Counts {
-            rows: 1_000,
-            ..Counts::default()
-        },
-    };
     let limits = Limits {
         capacity: MessageCountLimit::Messages(20),
-        max_bytes: 1 << 20,
         behavior: DropBehavior::Oldest,
+        ..LIMITS
     };
-    let mut queue = DurableQueue::new(limits, opened);
+    let mut queue = DurableQueue::new(limits, opened(true));
     let next_rows = |queue: &mut DurableQueue| {
         let request = queue.reader.next_request();
         queue.reader.is_reading = false;
